@@ -1,0 +1,55 @@
+# What a person calls is what CI calls (.ci/run). Nothing here needs to be activated.
+.DEFAULT_GOAL := help
+.PHONY: help install test lint format demo bench
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.skstack-installed
+CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.13 python3.12 python3.11 python3 python)
+# TensorFlow has wheels for these; a Python without ensurepip cannot make a venv with pip in it.
+SUPPORTED := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+
+# TensorFlow's greetings on stderr; the library itself never sets this.
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@echo "  (PYTHON=/path/to/python chooses the interpreter of a new $(VENV): 3.11, 3.12 or 3.13)"
+
+install: $(STAMP) ## build .venv with everything that tests, demo and benchmarks need
+
+# A .venv whose Python works is kept and brought up to date; one that does not work is made anew.
+$(STAMP): pyproject.toml
+	@if ! $(BIN)/python -c '$(SUPPORTED)' 2>/dev/null || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	  for candidate in $(CANDIDATES); do \
+	    if $$candidate -c '$(SUPPORTED)' >/dev/null 2>&1; then \
+	      echo "making $(VENV) with $$($$candidate --version) ($$candidate)"; \
+	      $$candidate -m venv --clear $(VENV) && made=yes && break; \
+	    fi; \
+	  done; \
+	  if [ -z "$$made" ]; then \
+	    echo "No usable Python found. Tried: $(CANDIDATES)." >&2; \
+	    echo "TensorFlow needs Python 3.11, 3.12 or 3.13, with venv and ensurepip (Debian: python3-venv)." >&2; \
+	    echo "Name one yourself: make install PYTHON=/path/to/python3.12" >&2; \
+	    exit 1; \
+	  fi; \
+	fi
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+test: $(STAMP) ## tests, doctests and the README's snippets
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+
+lint: $(STAMP) ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP) ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+demo: $(STAMP) ## bank marketing: a stack against its baselines, in about three minutes
+	$(BIN)/python examples/bank_marketing.py $(ARGS)
+
+bench: $(STAMP) ## timings against scikeras and scikit-learn, as JSON
+	$(BIN)/python benchmarks/fit.py $(ARGS)

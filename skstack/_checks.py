@@ -1,0 +1,121 @@
+"""Validation, and the only door to scikit-learn's private names."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.base import _fit_context, is_classifier, is_regressor
+from sklearn.utils import _safe_indexing
+from sklearn.utils._indexing import _get_column_indices
+from sklearn.utils._param_validation import HasMethods, Hidden, Interval, StrOptions
+from sklearn.utils.metaestimators import _BaseComposition
+from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import (
+    _check_feature_names_in,
+    _check_method_params,
+    _check_sample_weight,
+    _check_y,
+    _num_samples,
+    has_fit_parameter,
+    validate_data,
+)
+
+__all__ = [
+    "BaseComposition",
+    "HasMethods",
+    "Hidden",
+    "Interval",
+    "StrOptions",
+    "check_weights",
+    "column_indices",
+    "fit_context",
+    "is_classifier_for",
+    "is_dataframe",
+    "n_rows",
+    "read_rows",
+    "take_columns",
+    "take_rows",
+]
+
+BaseComposition = _BaseComposition
+fit_context = _fit_context
+n_rows = _num_samples
+column_indices = _get_column_indices
+
+
+def is_dataframe(X):
+    """Whether X is a pandas or polars DataFrame."""
+    return hasattr(X, "columns") and hasattr(X, "dtypes") and hasattr(X, "shape")
+
+
+def take_rows(X, indices):
+    """Rows of any array, frame, sparse matrix or list, in the kind that came in."""
+    return _safe_indexing(X, indices, axis=0)
+
+
+def take_columns(X, columns):
+    """Columns of X by name, position, slice, mask or callable, as in ``ColumnTransformer``."""
+    if callable(columns):
+        columns = columns(X)
+    return _safe_indexing(X, column_indices(X, columns), axis=1)
+
+
+def read_rows(estimator, X, *, reset):
+    """Check X as scikit-learn does and remember, or compare, its width and column names.
+
+    Frames are returned as they are, for their columns keep their dtypes until the blocks are
+    split; everything else becomes a float32 array, of any rank from 2 up, or stays sparse.
+    """
+    if is_dataframe(X):
+        names = list(X.columns)
+        if len(set(names)) != len(names):
+            twice = sorted({str(name) for name in names if names.count(name) > 1})
+            raise ValueError(f"X has several columns of one name: {twice}. Rename them.")
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+        if X.shape[0] == 0 or X.shape[1] == 0:
+            short = "sample" if X.shape[0] == 0 else "feature"
+            raise ValueError(
+                f"Found array with 0 {short}(s) (shape={X.shape}) while a minimum of 1 is "
+                f"required by {type(estimator).__name__}."
+            )
+        return X
+    given = getattr(estimator, "categorical_features", None)
+    keep = given is not None and not isinstance(given, str)
+    return validate_data(
+        estimator,
+        X,
+        reset=reset,
+        accept_sparse=True,
+        dtype=None if keep else np.float32,
+        allow_nd=True,
+        ensure_all_finite=not keep,
+    )
+
+
+def check_weights(sample_weight, X):
+    """Sample weights as float64 of shape (n,), non-negative, or None where none were given."""
+    if sample_weight is None:
+        return None
+    return _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+
+
+def is_classifier_for(estimator, y):
+    """Whether an estimator learns classes, also where it forgets to say so (scikeras)."""
+    if is_classifier(estimator):
+        return True
+    if is_regressor(estimator):
+        return False
+    return (
+        y is not None
+        and hasattr(type(estimator), "predict_proba")
+        and type_of_target(y) in ("binary", "multiclass", "multilabel-indicator")
+    )
+
+
+def takes(estimator, parameter):
+    """Whether the estimator's ``fit`` has a parameter of that name."""
+    return has_fit_parameter(estimator, parameter)
+
+
+check_method_params = _check_method_params
+check_target = _check_y
+check_input_names = _check_feature_names_in

@@ -1,0 +1,420 @@
+"""A Keras network that learns classes."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.base import ClassifierMixin
+from sklearn.utils import compute_sample_weight
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+
+from skstack._checks import HasMethods, StrOptions, check_target, fit_context
+from skstack._network_estimator import NetworkEstimator
+from skstack.networks import MLP
+from skstack.stages import correct_priors, hold_out, prior_ratio, refuse_cleaning, resample
+
+__all__ = ["KerasClassifier"]
+
+
+class KerasClassifier(ClassifierMixin, NetworkEstimator):
+    """A Keras network that learns classes.
+
+    Parameters
+    ----------
+    model : recipe, keras.Model, str or path, default=None
+        The network. A recipe (``MLP(...)``, or a function under ``@recipe``) is built for the
+        columns and classes at hand. An unbuilt ``keras.Model`` is a template with new weights in
+        each fit, a built one, or the path of a saved one (``.keras``, ``.h5``), is continued from
+        its weights; the object itself is never trained or changed. None stands for ``MLP()``.
+
+    optimizer : str, keras.optimizers.Optimizer or "auto", default="adam"
+        ``"auto"`` is the one that a ``keras.Model`` was compiled with.
+
+    learning_rate : float, LearningRateSchedule or "auto", default="auto"
+        In (0, inf). ``"auto"`` is the optimizer's own.
+
+    loss : str, keras.losses.Loss, callable or "auto", default="auto"
+        ``"auto"`` is what a ``keras.Model`` was compiled with, else cross-entropy.
+
+    metrics : list, default=None
+        As in ``keras.Model.compile``; they stand in ``history_``.
+
+    epochs : int, default=100
+        Passes over the training rows, at most.
+
+    batch_size : int, default=32
+        Rows in a step.
+
+    early_stopping : bool or "auto", default="auto"
+        Whether to watch the loss on rows set aside, stop when it no longer falls and bring back the
+        best weights. ``"auto"`` is on above 10,000 rows, and where ``X_val`` is passed.
+
+    validation_fraction : float, default=0.1
+        Share of the rows, stratified, that is set aside before anything is learned. In (0, 1).
+
+    n_iter_no_change : int, default=10
+        Epochs without improvement after which training stops.
+
+    tol : float, default=1e-4
+        The least improvement of the loss that counts.
+
+    callbacks : list of keras.callbacks.Callback, default=None
+        Copied for each fit.
+
+    categorical_features : "from_dtype", None or array-like, default="from_dtype"
+        Which columns are categories: by dtype (``category``, strings, object and bool columns of a
+        DataFrame), none, or given by names, positions or a mask.
+
+    warm_start : bool, default=False
+        Whether ``fit`` goes on from the weights of the last fit.
+
+    engine : {"auto", "keras"}, default="auto"
+        ``"auto"`` trains in compiled programs wherever that can be done, ``"keras"`` always with
+        ``Model.fit``.
+
+    random_state : int, RandomState instance or None, default=None
+        Seeds initial weights, order of rows, dropout and hold-out.
+
+    verbose : int, default=0
+        Above 0: a line for each epoch.
+
+    class_weight : dict, "balanced" or None, default=None
+        Weights of classes in the loss, by label.
+
+    sampler : object with ``fit_resample``, default=None
+        Applied to training rows alone, after their numeric columns are standardised.
+
+    prior_correction : bool, default=False
+        Whether ``predict_proba`` is brought back from the class shares that the sampler made to
+        those of the training rows. Exact for samplers that keep the classes' own distributions
+        (random under- and over-sampling), approximate for SMOTE, refused for cleaning samplers.
+        ``predict`` then seldom names a rare class: tune its threshold with
+        :class:`~sklearn.model_selection.TunedThresholdClassifierCV`.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels; for multilabel targets the numbers of the columns.
+
+    n_features_in_ : int
+        Number of columns of X.
+
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Their names, where X had string names.
+
+    model_ : keras.Model
+        The trained network, a copy.
+
+    n_iter_ : int
+        Epochs run in the last fit.
+
+    loss_curve_ : list of float
+        Training loss of each epoch.
+
+    validation_scores_ : list of float or None
+        Minus the loss on the rows set aside, for each epoch.
+
+    history_ : dict of str to list of float
+        All that was recorded for each epoch.
+
+    Notes
+    -----
+    Losses average over sample weights: weighting a row by 2 is repeating it. The prior correction
+    is eq. 4 of Saerens, Latinne & Decaestecker, "Adjusting the outputs of a classifier to new a
+    priori probabilities", Neural Computation 14 (2002).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skstack import KerasClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> classifier = KerasClassifier(epochs=50, learning_rate=0.01, random_state=0).fit(X, y)
+    >>> classifier.predict_proba(X[:2]).shape
+    (2, 3)
+    >>> classifier.score(X, y) > 0.9
+    True
+    """
+
+    _parameter_constraints = {  # noqa: RUF012
+        **NetworkEstimator._parameter_constraints,
+        "class_weight": [None, dict, StrOptions({"balanced"})],
+        "sampler": [None, HasMethods(["fit_resample"])],
+        "prior_correction": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        model=None,
+        *,
+        optimizer="adam",
+        learning_rate="auto",
+        loss="auto",
+        metrics=None,
+        epochs=100,
+        batch_size=32,
+        early_stopping="auto",
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        tol=1e-4,
+        callbacks=None,
+        categorical_features="from_dtype",
+        warm_start=False,
+        engine="auto",
+        random_state=None,
+        verbose=0,
+        class_weight=None,
+        sampler=None,
+        prior_correction=False,
+    ):
+        self.model = model
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.loss = loss
+        self.metrics = metrics
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.callbacks = callbacks
+        self.categorical_features = categorical_features
+        self.warm_start = warm_start
+        self.engine = engine
+        self.random_state = random_state
+        self.verbose = verbose
+        self.class_weight = class_weight
+        self.sampler = sampler
+        self.prior_correction = prior_correction
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None):
+        """Train the network.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
+            Training rows.
+
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Labels of any type, or a multilabel indicator.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Not negative.
+
+        X_val, y_val : array-like, default=None
+            Rows that early stopping watches, in place of a share of X. Nothing is learned from
+            them.
+
+        Returns
+        -------
+        self : KerasClassifier
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            For data or parameters that cannot be learned from; the message names them.
+        """
+        return self._train(X, y, sample_weight, X_val, y_val, resume=self.warm_start)
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Train for one epoch more.
+
+        Categories and moments of columns are those of the first call.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows.
+
+        y : array-like of shape (n_samples,)
+            Labels.
+
+        classes : array-like of shape (n_classes,), default=None
+            All labels that may ever come; needed in the first call where y lacks some.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Not negative.
+
+        Returns
+        -------
+        self : KerasClassifier
+            The fitted estimator.
+        """
+        if classes is not None:
+            if hasattr(self, "classes_") and not np.array_equal(np.unique(classes), self.classes_):
+                raise ValueError(
+                    f"classes={list(classes)!r} are not those of the first call to partial_fit: "
+                    f"{self.classes_.tolist()!r}."
+                )
+            self._classes_to_come = np.unique(classes)
+        return self._train(X, y, sample_weight, resume=True, epochs=1, watch=False)
+
+    def predict_proba(self, X):
+        """Probabilities of the classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray of float32 of shape (n_samples, n_classes)
+            In [0, 1]; rows sum to 1, except for multilabel targets, where each label has a
+            probability of its own.
+        """
+        outputs = self._outputs(X)
+        outputs = outputs.reshape(len(outputs), -1)
+        if self._target_type != "multilabel-indicator" and outputs.shape[1] == 1:
+            outputs = np.hstack([1 - outputs, outputs])
+        if self.prior_correction and hasattr(self, "prior_ratio_"):
+            outputs = correct_priors(outputs, self.prior_ratio_)
+        return outputs
+
+    def predict_log_proba(self, X):
+        """Logarithms of :meth:`predict_proba`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray of float32 of shape (n_samples, n_classes)
+            At most 0; -inf where a probability is 0 in float32.
+        """
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X))
+
+    def predict(self, X):
+        """The most probable class; for multilabel targets each label above one half.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_labels)
+            Labels.
+        """
+        probabilities = self.predict_proba(X)
+        if self._target_type == "multilabel-indicator":
+            return (probabilities > 0.5).astype(int)
+        return self.classes_[probabilities.argmax(axis=1)]
+
+    # -----------------------------------------------------------------------------------------
+
+    def _default_recipe(self):
+        return MLP()
+
+    def _read_target(self, y, *, frame, reset):
+        if y is None:
+            raise ValueError(
+                f"This {type(self).__name__} estimator requires y to be passed, but the target y "
+                "is None."
+            )
+        if hasattr(y, "toarray"):
+            y = y.toarray()
+        kind = type_of_target(y, input_name="y")
+        y = check_target(y, multi_output=kind == "multilabel-indicator", estimator=self)
+        check_classification_targets(y)
+        if kind not in ("binary", "multiclass", "multilabel-indicator"):
+            raise ValueError(
+                f"y holds a {kind} target; accepted are labels of shape (n_samples,) and "
+                "multilabel indicators of shape (n_samples, n_labels)."
+            )
+        if reset:
+            self._target_type = kind
+            if frame is not None:
+                self.classes_ = frame.classes
+            elif kind == "multilabel-indicator":
+                self.classes_ = np.arange(y.shape[1])
+            elif getattr(self, "_classes_to_come", None) is not None:
+                self.classes_ = self._classes_to_come
+            else:
+                self.classes_ = np.unique(y)
+            if len(self.classes_) > 2 and kind == "binary":
+                self._target_type = "multiclass"
+            if len(self.classes_) < 2 and self._target_type != "multilabel-indicator":
+                raise ValueError(
+                    f"{type(self).__name__} needs samples of at least 2 classes in y, but y holds "
+                    f"only one class: {self.classes_.tolist()!r}."
+                )
+        if self._target_type == "multilabel-indicator":
+            if y.ndim != 2 or y.shape[1] != len(self.classes_):
+                raise ValueError(f"y has shape {y.shape}; fitted were {len(self.classes_)} labels.")
+        elif not np.isin(y, self.classes_).all():
+            unknown = np.setdiff1d(y, self.classes_)[:5].tolist()
+            raise ValueError(
+                f"y holds labels {unknown!r} that are not among the classes "
+                f"{self.classes_.tolist()!r}."
+            )
+        return y
+
+    def _refuse_too_few_rows(self, X, y, weights):
+        super()._refuse_too_few_rows(X, y, weights)
+        if weights is None or y.ndim == 2:
+            return
+        left = np.unique(y[weights > 0])
+        if len(left) < 2 and len(np.unique(y)) > 1:
+            raise ValueError(
+                f"{type(self).__name__} needs samples of at least 2 classes, but once samples of "
+                f"zero weight are taken out only one class is left: {left.tolist()!r}."
+            )
+
+    def _task(self):
+        if self._target_type == "multilabel-indicator":
+            return "multilabel", len(self.classes_)
+        return ("binary" if len(self.classes_) == 2 else "multiclass"), len(self.classes_)
+
+    def _hold_out(self, X, y, seed):
+        return hold_out(y, fraction=self.validation_fraction, stratify=y.ndim == 1, seed=seed)
+
+    def _resample(self, inputs, y, weights, seed):
+        if self.sampler is None:
+            return inputs, y, weights
+        if self.prior_correction:
+            refuse_cleaning(self.sampler)
+        standard = dict(inputs)
+        for name, (mean, scale) in self.moments_.items():
+            standard[name] = ((inputs[name] - mean) / scale).astype(np.float32)
+        drawn = resample(
+            self.sampler, self.blocks_.table(standard), y, sample_weight=weights, random_state=seed
+        )
+        self.sampler_ = drawn.sampler
+        self.prior_ratio_ = prior_ratio(y, drawn.y, self.classes_, weights, drawn.sample_weight)
+        standard = self.blocks_.split(drawn.X)
+        for name, (mean, scale) in self.moments_.items():
+            standard[name] = (standard[name] * scale + mean).astype(np.float32)
+        return standard, drawn.y, drawn.sample_weight
+
+    def _row_weights(self, y, weights):
+        if self.class_weight is None:
+            return weights
+        if y.ndim == 2:
+            raise ValueError("class_weight is for one label per row; y is a multilabel indicator.")
+        by_class = compute_sample_weight(self.class_weight, y)
+        return by_class if weights is None else by_class * weights
+
+    def _targets(self, inputs, y):
+        if y.ndim == 2:
+            return y.astype(np.float32)
+        codes = np.searchsorted(self.classes_, y).astype(np.int32)
+        if self._network_task == "binary":
+            return codes[:, None].astype(np.float32)
+        return codes
+
+    def _default_loss(self):
+        if self._network_task == "multiclass":
+            return "sparse_categorical_crossentropy"
+        return "binary_crossentropy"

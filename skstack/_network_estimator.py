@@ -1,0 +1,343 @@
+"""What the three network estimators share: rows in, a trained network out."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
+
+from skstack._checks import (
+    HasMethods,
+    Interval,
+    StrOptions,
+    check_weights,
+    n_rows,
+    read_rows,
+    take_rows,
+)
+from skstack._parameters import clone_sharing_models, draw_seed, explain_missing_parameters
+from skstack.networks import Spec, blueprint_for, standardizing_variables, with_plain_input
+from skstack.stages import ColumnBlocks, hold_out, weighted_moments
+
+EARLY_STOPPING_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What all networks of one cross-fit share, so that they have one shape and one start.
+
+    ``blocks`` gives the codes of categories, ``classes`` the units of the output. Neither says
+    which of them a fold's own rows hold: that each fold learns from its training rows.
+    """
+
+    blocks: ColumnBlocks
+    classes: np.ndarray | None = None
+
+
+def _rows(X, y, weights, numbers):
+    return tuple(None if part is None else take_rows(part, numbers) for part in (X, y, weights))
+
+
+class NetworkEstimator(BaseEstimator):
+    """Base of the estimators that train one network; not for use by itself."""
+
+    _target_required = True
+
+    _parameter_constraints = {  # noqa: RUF012 - scikit-learn's convention
+        "model": "no_validation",
+        "optimizer": "no_validation",
+        "learning_rate": [
+            StrOptions({"auto"}),
+            Interval(Real, 0, None, closed="neither"),
+            HasMethods(["get_config"]),
+        ],
+        "loss": [str, callable, HasMethods(["get_config"])],
+        "metrics": [None, "array-like"],
+        "epochs": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "early_stopping": [StrOptions({"auto"}), "boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "callbacks": [None, list, tuple, HasMethods(["on_epoch_end"])],
+        "categorical_features": [None, StrOptions({"from_dtype"}), "array-like"],
+        "warm_start": ["boolean"],
+        "engine": [StrOptions({"auto", "keras"})],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __sklearn_clone__(self):
+        return clone_sharing_models(self)
+
+    def set_params(self, **params):
+        """Set parameters, of the recipe too (``model__dropout``).
+
+        Parameters
+        ----------
+        **params : dict
+            Parameters by name.
+
+        Returns
+        -------
+        self : estimator
+            This estimator.
+
+        Raises
+        ------
+        ValueError
+            For a name that does not exist, or one that belongs to a path, a ``keras.Model`` or
+            None.
+        """
+        explain_missing_parameters(self, params, self._remedy)
+        return super().set_params(**params)
+
+    def _remedy(self, name, value):
+        if name == "model":
+            recipe = type(self._default_recipe()).__name__
+            return f"Pass a recipe, such as model={recipe}(), and set its parameters."
+        return "Pass an object that has parameters."
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.categorical = True
+        tags.input_tags.three_d_array = True
+        tags.input_tags.string = False
+        return tags
+
+    def __getstate__(self):
+        state = super().__getstate__()
+        return {name: value for name, value in state.items() if name != "_public_model"}
+
+    @property
+    def model_(self):
+        """keras.Model : the trained network in y's units; a copy, built when first asked for."""
+        check_is_fitted(self)
+        if not hasattr(self, "_public_model"):
+            self._public_model = with_plain_input(self._finish_model(self.network_.build()))
+        return self._public_model
+
+    # What a subclass says of itself --------------------------------------------------------
+
+    def _default_recipe(self):
+        raise NotImplementedError
+
+    def _read_target(self, y, *, frame, reset):
+        """Check y; learn classes or the number of targets."""
+        raise NotImplementedError
+
+    def _task(self):
+        """Task and number of outputs for the spec."""
+        raise NotImplementedError
+
+    def _learn_target_scale(self, blueprint, start, inputs, y, weights):
+        """Learn the moments of the targets from training rows; nothing to learn by default."""
+
+    def _targets(self, inputs, y):
+        """Targets in the form that the loss takes."""
+        raise NotImplementedError
+
+    def _row_weights(self, y, weights):
+        """Weights of rows in the loss."""
+        return weights
+
+    def _resample(self, inputs, y, weights, moments):
+        """Training rows after the sampler; unchanged by default."""
+        return inputs, y, weights
+
+    def _finish_model(self, model):
+        return model
+
+    # The way of the rows -------------------------------------------------------------------
+
+    def _frame(self, X, y):
+        """Categories and classes of all rows of a cross-fit; see ``Frame``."""
+        twin = clone_sharing_models(self)
+        X = read_rows(twin, X, reset=True)
+        twin._read_target(y, frame=None, reset=True)
+        blocks = ColumnBlocks(self.categorical_features).fit(X)
+        return Frame(blocks, getattr(twin, "classes_", None))
+
+    def _train(
+        self,
+        X,
+        y,
+        sample_weight=None,
+        X_val=None,
+        y_val=None,
+        *,
+        frame=None,
+        resume=False,
+        epochs=None,
+        watch=True,
+    ):
+        """Learn everything from training rows; the rows that are watched teach nothing."""
+        resume = resume and hasattr(self, "network_")
+        seed = draw_seed(self.random_state)
+        X = read_rows(self, X, reset=not resume)
+        y = self._read_target(y, frame=frame, reset=not resume)
+        if y is not None:
+            check_consistent_length(X, y)
+        weights = check_weights(sample_weight, X)
+        self._refuse_too_few_rows(X, y, weights)
+
+        held_out, stops = None, False
+        if X_val is not None or y_val is not None:
+            held_out = self._read_validation(X_val, y_val, frame)
+            stops = self.early_stopping is not False
+        elif watch and self._stops_early(n_rows(X)):
+            stops = True
+            train, rest = self._hold_out(X, y, seed)
+            held_out = _rows(X, y, weights, rest)
+            X, y, weights = _rows(X, y, weights, train)
+
+        if not resume:
+            like = None if frame is None else frame.blocks
+            self.blocks_ = ColumnBlocks(self.categorical_features).fit(X, like=like)
+        inputs = self.blocks_.split(X)
+        if not resume:
+            self.moments_ = {
+                block.name: weighted_moments(inputs[block.name], weights)
+                for block in self.blocks_.blocks_
+                if block.kind == "numeric"
+            }
+        blueprint, start = self._network_to_train(seed, resume)
+        if not resume:
+            self._learn_target_scale(blueprint, start, inputs, y, weights)
+
+        inputs, y, weights = self._resample(inputs, y, weights, seed)
+        self._fit_network(
+            blueprint,
+            start,
+            self._table(inputs, y, weights),
+            None
+            if held_out is None
+            else self._table(self.blocks_.split(held_out[0]), *held_out[1:]),
+            seed=seed,
+            epochs=self.epochs if epochs is None else epochs,
+            stops=stops,
+            resume=resume,
+        )
+        return self
+
+    def _read_validation(self, X_val, y_val, frame):
+        if X_val is None or (y_val is None and self._target_required):
+            missing = "X_val" if X_val is None else "y_val"
+            raise ValueError(f"X_val and y_val belong together, but {missing} is None.")
+        X_val = read_rows(self, X_val, reset=False)
+        y_val = self._read_target(y_val, frame=frame, reset=False)
+        if y_val is not None:
+            check_consistent_length(X_val, y_val)
+        return X_val, y_val, None
+
+    def _stops_early(self, n):
+        if self.early_stopping == "auto":
+            return n > EARLY_STOPPING_ROWS
+        return self.early_stopping
+
+    def _refuse_too_few_rows(self, X, y, weights):
+        if n_rows(X) < 2:
+            raise ValueError(
+                f"{type(self).__name__} needs at least 2 samples to learn from; got n_samples=1."
+            )
+
+    def _hold_out(self, X, y, seed):
+        """Row numbers to train on, and to watch."""
+        return hold_out(
+            np.empty(n_rows(X)), fraction=self.validation_fraction, stratify=False, seed=seed
+        )
+
+    def _table(self, inputs, y, weights):
+        from skstack import training
+
+        return training.Rows(inputs, self._targets(inputs, y), self._row_weights(y, weights))
+
+    def _network_to_train(self, seed, resume):
+        """What to build, and the variables to start from."""
+        if resume:
+            return self.network_.blueprint, self.network_.variables
+        from skstack import training
+
+        task, n_outputs = self._task()
+        spec = Spec(self.blocks_.blocks_, task, n_outputs)
+        blueprint = blueprint_for(self.model, spec, default=self._default_recipe())
+        self._network_task = blueprint.spec.task
+        start = blueprint.start_variables()
+        if start is None:
+            start = training.initial_variables(blueprint, seed)
+            for name, (mean, scale) in self.moments_.items():
+                moments = standardizing_variables(name, mean, scale)
+                if moments.keys() <= start.keys():
+                    start.update(moments)
+        return blueprint, start
+
+    def _fit_network(self, blueprint, start, table, validation, *, seed, epochs, stops, resume):
+        from skstack import training
+
+        before = self._epochs_trained if resume else 0
+        plan = training.Plan(
+            loss=self._loss(blueprint),
+            optimizer=self._optimizer(blueprint),
+            learning_rate=None if isinstance(self.learning_rate, str) else self.learning_rate,
+            metrics=tuple(self.metrics or ()),
+            epochs=epochs,
+            batch_size=self.batch_size,
+            callbacks=self._copied_callbacks(),
+            patience=self.n_iter_no_change if stops else None,
+            tol=self.tol,
+            engine=self.engine,
+            seed=seed + before,
+            verbose=self.verbose,
+        )
+        fit = training.train(
+            blueprint,
+            start,
+            table,
+            plan,
+            validation=validation,
+            optimizer_start=self._optimizer_variables if resume else None,
+        )
+        self.__dict__.pop("_public_model", None)
+        self.network_ = fit.network
+        self.n_iter_ = fit.n_epochs
+        self.history_ = fit.history
+        self.loss_curve_ = list(fit.history["loss"])
+        watched = fit.history.get("val_loss")
+        self.validation_scores_ = None if watched is None else [-loss for loss in watched]
+        self._epochs_trained = before + fit.n_epochs
+        self._optimizer_variables = fit.optimizer_variables
+
+    def _loss(self, blueprint):
+        if not isinstance(self.loss, str) or self.loss != "auto":
+            return self.loss
+        return self._default_loss() if blueprint.loss is None else blueprint.loss
+
+    def _optimizer(self, blueprint):
+        if isinstance(self.optimizer, str) and self.optimizer == "auto":
+            return "adam" if blueprint.optimizer is None else blueprint.optimizer
+        return self.optimizer
+
+    def _copied_callbacks(self):
+        given = self.callbacks
+        if given is None:
+            return ()
+        return tuple(copy.deepcopy(list(given) if isinstance(given, list | tuple) else [given]))
+
+    # After the fit ---------------------------------------------------------------------------
+
+    def _inputs(self, X):
+        check_is_fitted(self)
+        return self.blocks_.split(read_rows(self, X, reset=False))
+
+    def _outputs(self, X):
+        """What the network gives, one float32 array with a row for each row of X."""
+        return self.network_.outputs(self._inputs(X))[0]
+
+    def _layer_outputs(self, X, layers):
+        """Outputs of named layers, all from one pass."""
+        return self.network_.outputs(self._inputs(X), layers=tuple(layers))

@@ -1,0 +1,288 @@
+"""A Keras network that learns numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.base import RegressorMixin
+
+from skstack._checks import check_target, fit_context
+from skstack._network_estimator import NetworkEstimator
+from skstack.networks import MLP, with_target_units
+from skstack.stages import weighted_moments
+
+__all__ = ["KerasRegressor"]
+
+# These losses are defined on targets in their own units: sign and ratio mean something.
+LOSSES_ON_RAW_TARGETS = {
+    "mape",
+    "mean_absolute_percentage_error",
+    "mean_squared_logarithmic_error",
+    "msle",
+    "poisson",
+}
+
+
+class KerasRegressor(RegressorMixin, NetworkEstimator):
+    """A Keras network that learns numbers, on standardised targets.
+
+    The network learns targets of mean 0 and standard deviation 1; ``predict`` and ``model_`` speak
+    y's units. Three exceptions learn y as it is: a built ``keras.Model``, which has its units
+    already, and the losses ``"poisson"``, ``"msle"`` and ``"mape"`` (by name), which are defined on
+    y's own scale.
+
+    Parameters
+    ----------
+    model : recipe, keras.Model, str or path, default=None
+        The network. A recipe (``MLP(...)``, or a function under ``@recipe``) is built for the
+        columns and targets at hand. An unbuilt ``keras.Model`` is a template with new weights in
+        each fit, a built one, or the path of a saved one (``.keras``, ``.h5``), is continued from
+        its weights; the object itself is never trained or changed. None stands for ``MLP()``.
+
+    optimizer : str, keras.optimizers.Optimizer or "auto", default="adam"
+        ``"auto"`` is the one that a ``keras.Model`` was compiled with.
+
+    learning_rate : float, LearningRateSchedule or "auto", default="auto"
+        In (0, inf). ``"auto"`` is the optimizer's own.
+
+    loss : str, keras.losses.Loss, callable or "auto", default="auto"
+        ``"auto"`` is what a ``keras.Model`` was compiled with, else the mean squared error.
+
+    metrics : list, default=None
+        As in ``keras.Model.compile``; they stand in ``history_``, in units of standardised targets.
+
+    epochs : int, default=100
+        Passes over the training rows, at most.
+
+    batch_size : int, default=32
+        Rows in a step.
+
+    early_stopping : bool or "auto", default="auto"
+        Whether to watch the loss on rows set aside, stop when it no longer falls and bring back the
+        best weights. ``"auto"`` is on above 10,000 rows, and where ``X_val`` is passed.
+
+    validation_fraction : float, default=0.1
+        Share of the rows that is set aside before anything is learned. In (0, 1).
+
+    n_iter_no_change : int, default=10
+        Epochs without improvement after which training stops.
+
+    tol : float, default=1e-4
+        The least improvement of the loss that counts.
+
+    callbacks : list of keras.callbacks.Callback, default=None
+        Copied for each fit.
+
+    categorical_features : "from_dtype", None or array-like, default="from_dtype"
+        Which columns are categories: by dtype (``category``, strings, object and bool columns of a
+        DataFrame), none, or given by names, positions or a mask.
+
+    warm_start : bool, default=False
+        Whether ``fit`` goes on from the weights of the last fit.
+
+    engine : {"auto", "keras"}, default="auto"
+        ``"auto"`` trains in compiled programs wherever that can be done, ``"keras"`` always with
+        ``Model.fit``.
+
+    random_state : int, RandomState instance or None, default=None
+        Seeds initial weights, order of rows, dropout and hold-out.
+
+    verbose : int, default=0
+        Above 0: a line for each epoch.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Number of columns of X.
+
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Their names, where X had string names.
+
+    target_mean_, target_scale_ : ndarray of float64 of shape (n_targets,)
+        Mean and standard deviation of the training targets, in y's units; 0 and 1 where the
+        network learns y as it is.
+
+    model_ : keras.Model
+        The trained network in y's units, a copy.
+
+    n_iter_ : int
+        Epochs run in the last fit.
+
+    loss_curve_ : list of float
+        Training loss of each epoch, on standardised targets.
+
+    validation_scores_ : list of float or None
+        Minus the loss on the rows set aside, for each epoch.
+
+    history_ : dict of str to list of float
+        All that was recorded for each epoch.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from skstack import KerasRegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> regressor = KerasRegressor(epochs=20, random_state=0).fit(X, y)
+    >>> regressor.predict(X[:2]).shape
+    (2,)
+    >>> regressor.score(X, y) > 0.4
+    True
+    """
+
+    def __init__(
+        self,
+        model=None,
+        *,
+        optimizer="adam",
+        learning_rate="auto",
+        loss="auto",
+        metrics=None,
+        epochs=100,
+        batch_size=32,
+        early_stopping="auto",
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        tol=1e-4,
+        callbacks=None,
+        categorical_features="from_dtype",
+        warm_start=False,
+        engine="auto",
+        random_state=None,
+        verbose=0,
+    ):
+        self.model = model
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.loss = loss
+        self.metrics = metrics
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.callbacks = callbacks
+        self.categorical_features = categorical_features
+        self.warm_start = warm_start
+        self.engine = engine
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None):
+        """Train the network.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
+            Training rows.
+
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Targets.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Not negative.
+
+        X_val, y_val : array-like, default=None
+            Rows that early stopping watches, in place of a share of X. Nothing is learned from
+            them.
+
+        Returns
+        -------
+        self : KerasRegressor
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            For data or parameters that cannot be learned from; the message names them.
+        """
+        return self._train(X, y, sample_weight, X_val, y_val, resume=self.warm_start)
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, sample_weight=None):
+        """Train for one epoch more; moments and categories are those of the first call.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows.
+
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Targets.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Not negative.
+
+        Returns
+        -------
+        self : KerasRegressor
+            The fitted estimator.
+        """
+        return self._train(X, y, sample_weight, resume=True, epochs=1, watch=False)
+
+    def predict(self, X):
+        """Predict targets.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray of float64 of shape (n_samples,) or (n_samples, n_targets)
+            In y's units and shape.
+        """
+        outputs = self._outputs(X)
+        values = outputs.reshape(len(outputs), -1) * self.target_scale_ + self.target_mean_
+        return values.ravel() if self._one_dimensional else values
+
+    # -----------------------------------------------------------------------------------------
+
+    def _default_recipe(self):
+        return MLP()
+
+    def _read_target(self, y, *, frame, reset):
+        if y is None:
+            raise ValueError(
+                f"This {type(self).__name__} estimator requires y to be passed, but the target y "
+                "is None."
+            )
+        y = check_target(y, multi_output=True, y_numeric=True, estimator=self)
+        if y.ndim > 2 or y.dtype.kind not in "fiub":
+            raise ValueError(
+                f"y has shape {y.shape} and dtype {y.dtype}; accepted are numbers of shape "
+                "(n_samples,) or (n_samples, n_targets)."
+            )
+        if reset:
+            self._one_dimensional = y.ndim == 1
+            self._n_targets = 1 if y.ndim == 1 else y.shape[1]
+        elif (1 if y.ndim == 1 else y.shape[1]) != self._n_targets:
+            raise ValueError(f"y has shape {y.shape}; fitted were {self._n_targets} target(s).")
+        return y.astype(np.float64).reshape(len(y), -1)
+
+    def _task(self):
+        return "regression", self._n_targets
+
+    def _learn_target_scale(self, blueprint, start, inputs, y, weights):
+        as_it_is = blueprint.start_variables() is not None or (
+            isinstance(self.loss, str) and self.loss in LOSSES_ON_RAW_TARGETS
+        )
+        if as_it_is:
+            self.target_mean_, self.target_scale_ = np.zeros(y.shape[1]), np.ones(y.shape[1])
+        else:
+            self.target_mean_, self.target_scale_ = weighted_moments(y, weights)
+
+    def _targets(self, inputs, y):
+        return ((y - self.target_mean_) / self.target_scale_).astype(np.float32)
+
+    def _default_loss(self):
+        return "mean_squared_error"
+
+    def _finish_model(self, model):
+        return with_target_units(model, self.target_mean_, self.target_scale_)

@@ -1,0 +1,37 @@
+"""What to build: from a spec of inputs and outputs to a ``keras.Model``."""
+
+from skstack.networks._autoencoder import Autoencoder
+from skstack.networks._blueprints import FrozenBlueprint, ModelBlueprint, RecipeBlueprint
+from skstack.networks._given import (
+    blueprint_for,
+    check_model,
+    is_keras_model,
+    is_path,
+    load_model,
+)
+from skstack.networks._latent import DecoderBlueprint, latent_layer
+from skstack.networks._mlp import MLP
+from skstack.networks._recipe import Recipe, recipe
+from skstack.networks._spec import Spec, standardizing_variables, with_target_units
+from skstack.networks._units import with_plain_input, with_target_units
+
+__all__ = [
+    "MLP",
+    "Autoencoder",
+    "DecoderBlueprint",
+    "FrozenBlueprint",
+    "ModelBlueprint",
+    "Recipe",
+    "RecipeBlueprint",
+    "Spec",
+    "blueprint_for",
+    "check_model",
+    "is_keras_model",
+    "is_path",
+    "latent_layer",
+    "load_model",
+    "recipe",
+    "standardizing_variables",
+    "with_plain_input",
+    "with_target_units",
+]

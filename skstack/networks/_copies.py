@@ -1,0 +1,240 @@
+"""Private copies of a user's ``keras.Model``, and what tells two of them apart.
+
+Nothing here calls, trains, compiles or builds the user's own object.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+__all__ = [
+    "architecture",
+    "as_graph",
+    "copied_graph",
+    "copied_object",
+    "copy_weights",
+    "has_own_steps",
+    "is_graph",
+    "is_kerases_own",
+]
+
+_STEPS = ("train_step", "test_step", "compute_loss", "compute_metrics")
+
+
+def is_kerases_own(thing):
+    """Whether the class of ``thing`` comes with Keras."""
+    return type(thing).__module__.partition(".")[0] == "keras"
+
+
+def is_graph(model):
+    """Whether a model is known as a graph of layers: functional, or a built ``Sequential``."""
+    return is_kerases_own(model) and bool(model.built) and bool(getattr(model, "inputs", None))
+
+
+def has_own_steps(model):
+    """Whether a model's class trains in its own way."""
+    import keras
+
+    return any(getattr(type(model), step) is not getattr(keras.Model, step) for step in _STEPS)
+
+
+def as_graph(model):
+    """Return the same layers as a functional model without compile state.
+
+    ``clone_model`` would compile its copy, which fails for a loss that is not registered.
+    """
+    import keras
+
+    return keras.Model(model.inputs, model.outputs, name=model.name)
+
+
+def _refuse(model, cause):
+    raise ValueError(
+        f"model={model.name!r} of class {type(model).__name__} cannot be copied, and skstack never "
+        f"trains the object that it was given ({type(cause).__name__}: {cause}). Give its class "
+        "(and the classes of its layers) a get_config that holds all arguments of the constructor, "
+        "or write it as a recipe."
+    ) from cause
+
+
+def _copied_layer(layer):
+    """Copy one layer without its weights; models inside models too."""
+    import keras
+
+    if isinstance(layer, keras.Model):
+        if not is_graph(layer):
+            return copied_object(layer)
+        graph = keras.Model(layer.input, layer.output, name=layer.name)
+        return keras.models.clone_model(graph, clone_function=_copied_layer)
+    if isinstance(layer, keras.layers.Lambda):
+        # Its config holds marshalled bytecode, which loses the closure.
+        config = layer.get_config()
+        return keras.layers.Lambda(
+            layer.function,
+            arguments=layer.arguments,
+            mask=layer.mask,
+            name=layer.name,
+            dtype=layer.dtype_policy,
+            trainable=layer.trainable,
+            output_shape=None
+            if isinstance(config.get("output_shape"), dict)
+            else config.get("output_shape"),
+        )
+    return layer.__class__.from_config(layer.get_config())
+
+
+def copied_graph(model, inputs):
+    """Copy a graph model onto new inputs, layer by layer.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Functional, or a ``Sequential``, built or not.
+
+    inputs : list of keras.KerasTensor
+        In the order of the model's own.
+
+    Returns
+    -------
+    list of keras.KerasTensor
+        The outputs. The weights are those of the model, or new ones where it was unbuilt.
+    """
+    import keras
+
+    try:
+        if not is_graph(model):
+            outputs = inputs[0]
+            for layer in model.layers:
+                outputs = _copied_layer(layer)(outputs)
+            return [outputs]
+        graph = as_graph(model)
+        copied = keras.models.clone_model(
+            graph, input_tensors=list(inputs), clone_function=_copied_layer
+        )
+    except (TypeError, ValueError, NotImplementedError, AttributeError) as cause:
+        _refuse(model, cause)
+    copy_weights(graph, copied, model)
+    return list(copied.outputs)
+
+
+def _classes(model):
+    found = {type(model).__name__: type(model)}
+    for layer in getattr(model, "layers", ()):
+        if not is_kerases_own(layer) or hasattr(layer, "layers"):
+            found.update(_classes(layer))
+    return {name: cls for name, cls in found.items() if cls.__module__.partition(".")[0] != "keras"}
+
+
+def copied_object(model):
+    """Copy a model of a class that is not Keras' own through its config; weights come later."""
+    import keras
+
+    try:
+        config = keras.saving.serialize_keras_object(model)
+        config.pop("compile_config", None)
+        copied = keras.saving.deserialize_keras_object(
+            config, custom_objects=_classes(model), safe_mode=False
+        )
+    except (TypeError, ValueError, NotImplementedError, AttributeError, KeyError) as cause:
+        _refuse(model, cause)
+    if type(copied) is not type(model):
+        _refuse(model, TypeError(f"its config makes a {type(copied).__name__}"))
+    return copied
+
+
+def copy_weights(source, target, model):
+    """Assign all variables, states of seeds too; refuse where the copy has others."""
+    ours = [tuple(variable.shape) for variable in target.variables]
+    theirs = [tuple(variable.shape) for variable in source.variables]
+    if ours != theirs:
+        _refuse(model, ValueError(f"its copy has variables of shapes {ours}, not {theirs}"))
+    for variable, value in zip(target.variables, source.variables, strict=True):
+        variable.assign(value)
+
+
+def _is_automatic(name, class_name):
+    snake = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", re.sub(r"\W+", "", class_name))
+    snake = re.sub(r"([a-z])([A-Z])", r"\1_\2", snake).lower()
+    return re.fullmatch(rf"{snake}(_\d+)?", name) is not None
+
+
+class _NotKerases(Exception):
+    pass
+
+
+def _collect(config, names):
+    """Number automatic layer names in the order of the graph; refuse foreign objects."""
+    if isinstance(config, dict):
+        module = config.get("module")
+        foreign = isinstance(module, str) and module.partition(".")[0] not in ("keras", "builtins")
+        if (
+            foreign
+            or config.get("registered_name")
+            or config.get("class_name")
+            in (
+                "Lambda",
+                "function",
+                "__lambda__",
+            )
+        ):
+            raise _NotKerases
+        inner = config.get("config")
+        name = inner.get("name") if isinstance(inner, dict) else None
+        if isinstance(name, str) and _is_automatic(name, str(config.get("class_name"))):
+            names.setdefault(name, f"@{len(names)}")
+        for value in config.values():
+            _collect(value, names)
+    elif isinstance(config, (list, tuple)):
+        for value in config:
+            _collect(value, names)
+    elif not isinstance(config, (str, int, float, bool, type(None))):
+        raise _NotKerases
+
+
+def _renamed(config, names):
+    """Replace the numbered names where a config refers to layers, and nowhere else."""
+    if isinstance(config, dict):
+        return {
+            key: names.get(value, value)
+            if key == "name" and isinstance(value, str)
+            else _renamed(value, names)
+            for key, value in config.items()
+        }
+    if isinstance(config, (list, tuple)):
+        reference = len(config) == 3 and isinstance(config[0], str)
+        if reference and isinstance(config[1], int) and isinstance(config[2], int):
+            return [names.get(config[0], config[0]), config[1], config[2]]
+        return [_renamed(value, names) for value in config]
+    return config
+
+
+def architecture(model):
+    """Return a text that two models share only if they compute the same function of weights.
+
+    Returns
+    -------
+    str or None
+        None where that cannot be known: a class, a layer or a function that is not Keras' own.
+    """
+    import keras
+
+    if not is_kerases_own(model):
+        return None
+    try:
+        config = keras.saving.serialize_keras_object(model)
+    except (TypeError, ValueError, NotImplementedError, AttributeError):
+        return None
+    config.pop("compile_config", None)
+    config["config"].pop("name", None)
+    config.pop("name", None)
+    names = {}
+    try:
+        _collect(config, names)
+    except _NotKerases:
+        return None
+    flags = [
+        (list(variable.shape), str(variable.dtype), bool(variable.trainable))
+        for variable in model.variables
+    ]
+    return json.dumps([_renamed(config, names), flags], sort_keys=True)

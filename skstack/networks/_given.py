@@ -1,0 +1,133 @@
+"""What ``model=`` may be: nothing, a recipe, a ``keras.Model``, or the path to a saved one."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+
+from skstack.networks._blueprints import ModelBlueprint, RecipeBlueprint
+from skstack.networks._recipe import Recipe
+
+__all__ = ["blueprint_for", "check_model", "is_keras_model", "is_path", "load_model"]
+
+_SUFFIXES = (".keras", ".h5", ".hdf5")
+
+
+def is_keras_model(thing):
+    """Whether ``thing`` is a ``keras.Model``; Keras is not imported to find out."""
+    keras = sys.modules.get("keras")
+    return isinstance(thing, getattr(keras, "Model", ()))
+
+
+def is_path(thing):
+    """Whether ``thing`` may be the path to a saved model."""
+    return isinstance(thing, (str, os.PathLike))
+
+
+def _is_recipe(thing):
+    return isinstance(thing, Recipe) or (hasattr(thing, "build") and hasattr(thing, "get_params"))
+
+
+def load_model(path):
+    """Load a saved ``keras.Model``, compiled where that is possible.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        A file that ends with .keras, .h5 or .hdf5.
+
+    Returns
+    -------
+    keras.Model
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, or it holds no model that Keras can load.
+    """
+    name = os.fspath(path)
+    if not name.lower().endswith(_SUFFIXES):
+        raise ValueError(
+            f"model={name!r} is no path to a saved Keras model; it must end with one of "
+            f"{', '.join(_SUFFIXES)}."
+        )
+    if not os.path.isfile(name):
+        raise ValueError(f"model={name!r}: there is no such file.")
+    import keras
+
+    failure = None
+    for compiled in (True, False):
+        try:
+            return keras.models.load_model(name, compile=compiled)
+        except Exception as cause:  # Keras, h5py and zipfile raise whatever they like
+            failure = cause
+    raise ValueError(
+        f"model={name!r} holds no Keras model that can be loaded "
+        f"({type(failure).__name__}: {failure})"
+    ) from failure
+
+
+def check_model(model):
+    """Refuse what no network can be made of.
+
+    Parameters
+    ----------
+    model : None, Recipe, keras.Model, str or os.PathLike
+
+    Raises
+    ------
+    TypeError
+        If ``model`` is something else; for a class or a plain function the message says what to
+        write.
+    """
+    if isinstance(model, type):
+        if issubclass(model, Recipe):
+            name = model.__name__
+            raise TypeError(f"model is the recipe class {name}: pass {name}(), not {name}.")
+    elif model is None or is_path(model) or is_keras_model(model) or _is_recipe(model):
+        return
+    elif inspect.isfunction(model):
+        name = model.__name__
+        raise TypeError(
+            f"model is the function {name}: decorate it with @recipe from skstack.networks and "
+            f"pass {name}(), with its parameters."
+        )
+    raise TypeError(
+        f"model={model!r} must be a recipe, such as MLP(), a keras.Model, the path to a saved one "
+        "(.keras, .h5), or None."
+    )
+
+
+def blueprint_for(model, spec, default):
+    """Make the blueprint of a network estimator.
+
+    Parameters
+    ----------
+    model : None, Recipe, keras.Model, str or os.PathLike
+        As the user gave it.
+
+    spec : Spec
+        What the network must do.
+
+    default : Recipe
+        Taken where ``model`` is None.
+
+    Returns
+    -------
+    RecipeBlueprint or ModelBlueprint
+
+    Raises
+    ------
+    TypeError
+        If ``model`` is something else.
+
+    ValueError
+        If a path cannot be loaded, or a ``keras.Model`` does not fit the spec.
+    """
+    check_model(model)
+    if is_path(model):
+        model = load_model(model)
+    if is_keras_model(model):
+        return ModelBlueprint(model, spec)
+    return RecipeBlueprint(default if model is None else model, spec)

@@ -1,0 +1,313 @@
+"""What a network is built for: its input blocks, and the outputs that the task asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from skstack.stages import Block
+
+__all__ = ["TASKS", "Spec", "embedding_width", "standardizing_variables", "with_target_units"]
+
+TASKS = ("binary", "multiclass", "multilabel", "regression", "reconstruction")
+
+_ACTIVATIONS = {
+    "binary": "sigmoid",
+    "multiclass": "softmax",
+    "multilabel": "sigmoid",
+    "regression": "linear",
+    "reconstruction": "linear",
+}
+
+
+def embedding_width(cardinality):
+    """Width of the embedding of a category with ``cardinality`` codes: fastai's rule of thumb.
+
+    Parameters
+    ----------
+    cardinality : int
+        Number of codes, those of unseen and missing values included.
+
+    Returns
+    -------
+    int
+        ``round(1.6 * cardinality ** 0.56)``, in [1, 50].
+
+    References
+    ----------
+    J. Howard and S. Gugger, "fastai: A Layered API for Deep Learning", Information 11(2), 2020
+    (``emb_sz_rule``; its bound of 600 is for far longer tables than a search runs on).
+    """
+    return max(1, min(50, round(1.6 * cardinality**0.56)))
+
+
+def standardizing_variables(block_name, mean, scale):
+    """Values of the two layers that standardise a numeric block, by variable path.
+
+    They stand in front of every network whose recipe joins its inputs with
+    ``standardize=True``; a network holds them if the first of these paths is in its variables.
+
+    Parameters
+    ----------
+    block_name : str
+        Name of the numeric block.
+
+    mean, scale : array-like of shape (n_columns,)
+        Moments of the training rows, in the columns' units. A scale of 0 (a constant column)
+        counts as 1.
+
+    Returns
+    -------
+    dict of str to ndarray of float32, each of shape (n_columns,)
+    """
+    mean = np.asarray(mean, dtype=np.float64)
+    scale = np.asarray(scale, dtype=np.float64)
+    scale = np.where(scale == 0.0, 1.0, scale)
+    return {
+        f"{block_name}_center/kernel": np.ones(mean.shape, dtype=np.float32),
+        f"{block_name}_center/bias": (-mean).astype(np.float32),
+        f"{block_name}_scale/kernel": (1.0 / scale).astype(np.float32),
+    }
+
+
+def _standardized(x, block):
+    """Subtract, then multiply, by two layers of Keras' own: loading needs no skstack.
+
+    Two layers, because ``x * (1 / scale) - mean / scale`` in one loses all digits in float32
+    for a column like 1e6 + small. They are no constants but weights: one traced program
+    serves every fold, and ONNX exporters keep them as plain initialisers. float32 whatever the
+    dtype policy: a float16 holds no number above 65,504.
+    """
+    from keras.layers import EinsumDense
+
+    shared = {
+        "output_shape": block.shape,
+        "kernel_initializer": "ones",
+        "trainable": False,
+        "dtype": "float32",
+    }
+    x = EinsumDense("ab,b->ab", bias_axes="b", name=f"{block.name}_center", **shared)(x)
+    return EinsumDense("ab,b->ab", name=f"{block.name}_scale", **shared)(x)
+
+
+def with_target_units(model, mean, scale):
+    """Put a layer behind a regression network that turns standardised targets into y's units.
+
+    Parameters
+    ----------
+    model : keras.Model
+        With one output of shape (batch, targets).
+
+    mean, scale : float or array-like of shape (n_targets,)
+        Moments that the targets were standardised with, in y's units.
+
+    Returns
+    -------
+    keras.Model
+        The same layers and, behind them, one called ``target_units``.
+    """
+    import keras
+
+    (units,) = model.output.shape[1:]
+    layer = keras.layers.EinsumDense(
+        "ab,b->ab",
+        output_shape=(units,),
+        bias_axes="b",
+        trainable=False,
+        dtype="float32",
+        name="target_units",
+    )
+    outputs = layer(model.output)
+    layer.kernel.assign(np.broadcast_to(np.asarray(scale, dtype=np.float32), (units,)))
+    layer.bias.assign(np.broadcast_to(np.asarray(mean, dtype=np.float32), (units,)))
+    return keras.Model(model.input, outputs, name=model.name)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The inputs and outputs that a network must have.
+
+    A recipe gets one as its first argument; nobody needs to make one by hand.
+
+    Parameters
+    ----------
+    blocks : tuple of Block
+        The inputs, in the order in which ``join`` puts them side by side.
+
+    task : {"binary", "multiclass", "multilabel", "regression", "reconstruction"}
+        What the network is for.
+
+    n_outputs : int
+        Number of classes, labels, targets, or columns to rebuild.
+    """
+
+    blocks: tuple[Block, ...]
+    task: str
+    n_outputs: int
+
+    def __post_init__(self):
+        if not self.blocks:
+            raise ValueError("A Spec needs at least one block of columns; got none.")
+        if self.task not in TASKS:
+            raise ValueError(f"task={self.task!r} is unknown; it must be one of {TASKS}.")
+        object.__setattr__(self, "blocks", tuple(self.blocks))
+        names = [block.name for block in self.blocks]
+        taken = [
+            f"{block.name}_{role}"
+            for block in self.blocks
+            if block.kind == "numeric"
+            for role in ("center", "scale")
+        ]
+        clashes = sorted({name for name in names if names.count(name) > 1 or name in taken})
+        if clashes:
+            raise ValueError(
+                f"The block names {clashes} are used twice or belong to the standardising layers; "
+                "rename these columns."
+            )
+
+    @property
+    def units(self):
+        """Width of the last layer: 1 for two classes, ``n_outputs`` for everything else."""
+        return 1 if self.task == "binary" else self.n_outputs
+
+    @property
+    def output_shape(self):
+        """Shape of the output with None for the rows; a lone array is rebuilt in its own shape."""
+        block = self.blocks[0]
+        if self.task == "reconstruction" and len(self.blocks) == 1 and len(block.shape) > 1:
+            return (None, *block.shape)
+        return (None, self.units)
+
+    @property
+    def width(self):
+        """Columns of the joined table with one column for each category.
+
+        Raises
+        ------
+        ValueError
+            If a block has rows of rank 2 or more, which make no table.
+        """
+        return sum(
+            block.cardinality if block.kind == "categorical" else block.shape[0]
+            for block in map(self._tabular, self.blocks)
+        )
+
+    def layer_name(self, name):
+        """``name``, with underscores appended while a block of the input is called that."""
+        names = {block.name for block in self.blocks}
+        while name in names:
+            name += "_"
+        return name
+
+    def inputs(self):
+        """Make one ``keras.Input`` for each block.
+
+        Returns
+        -------
+        dict of str to keras.KerasTensor
+            By block name: numeric blocks of shape (batch, columns) and dtype float32, categories
+            of shape (batch,) and dtype int32, sequences and tensors in their own shape.
+        """
+        import keras
+
+        return {
+            block.name: keras.Input(block.shape, dtype=block.dtype, name=block.name)
+            for block in self.blocks
+        }
+
+    def join(self, inputs, *, standardize=True, categorical="embedding"):
+        """Put the blocks side by side in one table.
+
+        Parameters
+        ----------
+        inputs : dict of str to keras.KerasTensor
+            What ``inputs()`` gave, or some of it.
+
+        standardize : bool, default=True
+            Whether numeric blocks pass through a layer that holds the moments of the training
+            rows.
+
+        categorical : {"embedding", "one-hot"}, default="embedding"
+            A learned embedding for each category (width: ``embedding_width``), or one column for
+            each of its codes.
+
+        Returns
+        -------
+        keras.KerasTensor of shape (batch, width), float
+
+        Raises
+        ------
+        ValueError
+            If a block is a sequence or a tensor, or a name is none of the spec's.
+        """
+        from keras.layers import CategoryEncoding, Concatenate, Embedding
+
+        if categorical not in ("embedding", "one-hot"):
+            raise ValueError(
+                f"categorical={categorical!r} is unknown; it must be 'embedding' or 'one-hot'."
+            )
+        unknown = sorted(set(inputs) - {block.name for block in self.blocks})
+        if unknown or not inputs:
+            raise ValueError(
+                f"join got the inputs {list(inputs)}; it takes one or more of "
+                f"{[block.name for block in self.blocks]}."
+            )
+        parts = []
+        for block in self.blocks:
+            if block.name not in inputs:
+                continue
+            x = inputs[self._tabular(block).name]
+            if block.kind == "numeric":
+                parts.append(_standardized(x, block) if standardize else x)
+            elif categorical == "embedding":
+                width = embedding_width(block.cardinality)
+                name = self.layer_name(f"{block.name}_embedding")
+                parts.append(Embedding(block.cardinality, width, name=name)(x))
+            else:
+                name = self.layer_name(f"{block.name}_one_hot")
+                encode = CategoryEncoding(block.cardinality, output_mode="one_hot", name=name)
+                parts.append(encode(x))
+        if len(parts) == 1:
+            return parts[0]
+        return Concatenate(name=self.layer_name("joined"))(parts)
+
+    def outputs(self, x):
+        """Finish a network with the units and the activation that the task asks for.
+
+        Parameters
+        ----------
+        x : keras.KerasTensor of shape (batch, width)
+
+        Returns
+        -------
+        keras.KerasTensor of shape (batch, units), float32
+            Probabilities (sigmoid for two classes and for labels, softmax for several classes), or
+            the linear outputs of a regression or a reconstruction. The layer's name is
+            ``"output"``.
+        """
+        from keras.layers import Dense
+
+        if len(x.shape) != 2:
+            raise ValueError(
+                f"outputs takes a tensor of shape (batch, width); got {tuple(x.shape)}. Pool or "
+                "flatten it first, for instance with keras.layers.GlobalAveragePooling1D."
+            )
+        return Dense(
+            self.units,
+            activation=_ACTIVATIONS[self.task],
+            dtype="float32",
+            name=self.layer_name("output"),
+        )(x)
+
+    def _tabular(self, block):
+        if block.kind not in ("numeric", "categorical"):
+            raise ValueError(
+                f"The block {block.name!r} has shape {(None, *block.shape)} (rank "
+                f"{len(block.shape) + 1}); only tables of rank 2 can be joined. Write a recipe "
+                f"that first turns spec.inputs()[{block.name!r}] into (batch, width), with "
+                "keras.layers.LSTM or keras.layers.Flatten, or pass a keras.Model of your own."
+            )
+        return block

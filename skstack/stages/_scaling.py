@@ -1,0 +1,136 @@
+"""The scaler between upstream and downstream."""
+
+import numpy as np
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import has_fit_parameter
+
+_ACCEPTED = 'None, "standard" or a scikit-learn transformer such as RobustScaler()'
+
+
+class Scaling:
+    """Scale the numeric columns of a table; categories pass through in their places.
+
+    Parameters
+    ----------
+    scaler : None, "standard" or transformer
+        None leaves the numbers as they are; "standard" is ``StandardScaler()``. A transformer is
+        cloned, and must give one column for each that it gets.
+
+    Attributes
+    ----------
+    scaler_ : transformer or None
+        Fitted; None when there is nothing to scale (``scaler=None`` or categories only).
+
+    Raises
+    ------
+    TypeError
+        `scaler` is no transformer, or a class in place of an instance.
+    ValueError
+        `scaler` is another string.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skstack.stages import Scaling
+    >>> table = np.array([[0.0, 10.0], [2.0, 30.0]])
+    >>> Scaling("standard").fit(table).transform(table).tolist()
+    [[-1.0, -1.0], [1.0, 1.0]]
+    """
+
+    def __init__(self, scaler="standard"):
+        if isinstance(scaler, str):
+            if scaler != "standard":
+                raise ValueError(f"scaler={scaler!r}; expected {_ACCEPTED}.")
+        elif isinstance(scaler, type):
+            raise TypeError(
+                f"scaler is the class {scaler.__name__}; expected {_ACCEPTED}: an instance."
+            )
+        elif scaler is not None and not (hasattr(scaler, "fit") and hasattr(scaler, "transform")):
+            raise TypeError(
+                f"scaler={scaler!r} has no `fit` and `transform`; expected {_ACCEPTED}."
+            )
+        self.scaler = scaler
+
+    def fit(self, table, sample_weight=None):
+        """Learn from training rows.
+
+        Parameters
+        ----------
+        table : ndarray or pandas DataFrame of shape (n_rows, n_columns)
+            Columns of `category` dtype are left alone; all others are numbers.
+        sample_weight : array-like of shape (n_rows,) or None
+            Passed on when the scaler's `fit` takes it.
+
+        Returns
+        -------
+        self : Scaling
+        """
+        self.scaler_ = None
+        numeric = _numeric_columns(table)
+        if self.scaler is not None and numeric.any():
+            scaler = StandardScaler() if self.scaler == "standard" else clone(self.scaler)
+            weights = {}
+            if sample_weight is not None and has_fit_parameter(scaler, "sample_weight"):
+                weights["sample_weight"] = sample_weight
+            self.scaler_ = scaler.fit(_numbers(table, numeric), **weights)
+        return self
+
+    def transform(self, table):
+        """Scale rows.
+
+        Parameters
+        ----------
+        table : ndarray or pandas DataFrame of shape (n_rows, n_columns)
+
+        Returns
+        -------
+        scaled : ndarray or DataFrame of shape (n_rows, n_columns)
+            A new table of the same kind, columns and index; numbers float32.
+
+        Raises
+        ------
+        ValueError
+            The scaler changed the number of columns or rows, or made NaN or infinity.
+        """
+        numeric = _numeric_columns(table)
+        if not numeric.any():
+            return table.copy()
+        numbers = _numbers(table, numeric)
+        if self.scaler_ is not None:
+            before, numbers = numbers.shape, self.scaler_.transform(numbers)
+            numbers = numbers.toarray() if sparse.issparse(numbers) else np.asarray(numbers)
+            if numbers.shape != before:
+                raise ValueError(
+                    f"scaler={self.scaler!r} made a table of shape {numbers.shape} from one of "
+                    f"shape {before}; expected a transformer that gives one column for each that "
+                    "it gets."
+                )
+            with np.errstate(over="ignore"):  # said below, in words
+                numbers = numbers.astype(np.float32)
+            if not np.isfinite(numbers).all():
+                raise ValueError(
+                    f"scaler={self.scaler!r} made NaN, infinity or a value too large for float32."
+                )
+        if not hasattr(table, "iloc"):
+            return np.asarray(numbers, dtype=np.float32)
+        scaled = table.copy()
+        columns = np.asarray(numbers, dtype=np.float32)
+        for place, column in zip(np.flatnonzero(numeric), columns.T, strict=True):
+            scaled.isetitem(place, column)
+        return scaled
+
+
+def _numeric_columns(table):
+    """Which columns are numbers: all but those of `category` dtype."""
+    if not hasattr(table, "iloc"):
+        return np.ones(np.shape(table)[1], dtype=bool)
+    return np.array([dtype.name != "category" for dtype in table.dtypes], dtype=bool)
+
+
+def _numbers(table, numeric):
+    """Copy the numbers, so that a scaler with ``copy=False`` cannot reach the caller's."""
+    if hasattr(table, "iloc"):
+        return table.loc[:, numeric].astype(np.float32, copy=True)
+    return np.array(table, dtype=np.float32)

@@ -1,0 +1,23 @@
+"""How weights are learned: compiled programs, epochs, early stopping, seeds, predictions.
+
+One narrow door: a *blueprint* (``build()`` makes an uncompiled ``keras.Model``; ``key`` tells equal
+blueprints apart, or is None) goes in with rows and a plan, NumPy weights come out.
+"""
+
+from skstack.training._fingerprint import Unknown, fingerprint, fingerprint_value
+from skstack.training._network import Network
+from skstack.training._plan import Fit, Plan, Rows
+from skstack.training._seeds import initial_variables
+from skstack.training._train import train
+
+__all__ = [
+    "Fit",
+    "Network",
+    "Plan",
+    "Rows",
+    "Unknown",
+    "fingerprint",
+    "fingerprint_value",
+    "initial_variables",
+    "train",
+]

@@ -1,0 +1,92 @@
+"""The last road: Keras' own `fit`, fed with our own order of rows."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from skstack.training._structure import call_input
+from skstack.training._tables import Orders
+from skstack.training._watching import LastLogs, forget_model
+
+
+class _Follow(keras.callbacks.Callback):
+    """Draws the order of each epoch, and tells the watch what came of it."""
+
+    def __init__(self, orders, watch):
+        super().__init__()
+        self._orders = orders
+        self._watch = watch
+        self.order = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.order = self._orders.next(1)[0]
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._watch.check([logs["loss"]] if "loss" in logs else [])
+
+    def on_train_end(self, logs=None):
+        self._watch.finish()
+
+
+class _Stop(LastLogs):
+    """Last of the callbacks: keeps the history and stops early."""
+
+    def __init__(self, watch):
+        super().__init__()
+        self._watch = watch
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        if self._watch.epoch_end(self.logs):
+            self.model.stop_training = True
+
+
+def fit_with_keras(program, table, held_out, plan, watch, *, eagerly: bool) -> None:
+    """Train through `Model.fit`: for own train steps, batch callbacks, and what cannot be traced."""
+    model = program.model
+    model.run_eagerly = eagerly
+    follow = _Follow(Orders(plan.seed, table.n_rows), watch)
+    callbacks = [follow, *plan.callbacks, _Stop(watch)]
+    if plan.epochs == 0:
+        return
+    try:
+        model.fit(
+            _batches(model, table, follow, plan.batch_size),
+            epochs=plan.epochs,
+            validation_data=None if held_out is None else _arrays(model, held_out),
+            validation_batch_size=program.rows_at_once,
+            callbacks=callbacks,
+            shuffle=False,
+            verbose=0,
+        )
+    finally:
+        forget_model(callbacks)
+        model.run_eagerly = False
+
+
+def _arrays(model, table):
+    return call_input(model, table.inputs), table.targets, table.weights
+
+
+def _batches(model, table, follow, batch_size):
+    """All batches of an epoch in the order that `follow` drew, as a dataset."""
+    arrays, layout = table.arrays(), table.layout()
+    starts = range(0, table.n_rows, batch_size)
+
+    def generate():
+        # Keras looks at a first batch before the first epoch begins.
+        order = range(table.n_rows) if follow.order is None else follow.order
+        for start in starts:
+            index = order[start : start + batch_size]
+            yield tuple(array[index] for array in arrays)
+
+    def arrange(*batch):
+        x, y, weights = layout.unpack(batch)
+        return (
+            (call_input(model, x), y, weights) if weights is not None else (call_input(model, x), y)
+        )
+
+    signature = tuple(tf.TensorSpec((None, *a.shape[1:]), a.dtype) for a in arrays)
+    dataset = tf.data.Dataset.from_generator(generate, output_signature=signature)
+    return dataset.map(arrange).apply(tf.data.experimental.assert_cardinality(len(starts)))

@@ -1,0 +1,103 @@
+"""Finding layers by name and keeping what they return."""
+
+from __future__ import annotations
+
+import keras
+
+
+class LayerNotFound(ValueError):
+    """A layer that was asked for does not exist, or is never called."""
+
+
+def layers_by_name(model) -> dict[str, list]:
+    """Layers of a model, nested ones too, by full name ("outer/inner") and by plain name."""
+    full, plain = {}, {}
+
+    def walk(owner, prefix):
+        for layer in owner.layers:
+            full.setdefault(prefix + layer.name, []).append(layer)
+            plain.setdefault(layer.name, []).append(layer)
+            if isinstance(layer, keras.Model):
+                walk(layer, f"{prefix}{layer.name}/")
+
+    walk(model, "")
+    return {**{name: _distinct(layers) for name, layers in plain.items()}, **full}
+
+
+def _distinct(layers):
+    return list({id(layer): layer for layer in layers}.values())
+
+
+def layer_names(model) -> list[str]:
+    """Full names of all layers, in the model's order."""
+    names = []
+
+    def walk(owner, prefix):
+        for layer in owner.layers:
+            names.append(prefix + layer.name)
+            if isinstance(layer, keras.Model):
+                walk(layer, f"{prefix}{layer.name}/")
+
+    walk(model, "")
+    return names
+
+
+def find_layers(model, names) -> dict:
+    """Map each name to its layer.
+
+    Raises
+    ------
+    LayerNotFound
+        If there is none of that name, or more than one.
+    """
+    known = layers_by_name(model)
+    found = {}
+    for name in names:
+        layers = known.get(name, [])
+        if len(layers) != 1:
+            what = "no layer" if not layers else "more than one layer"
+            raise LayerNotFound(
+                f"The network has {what} named {name!r}. Its layers are: {', '.join(layer_names(model))}."
+            )
+        found[name] = layers[0]
+    return found
+
+
+class Recorder:
+    """While open, keeps what the given layers return; a shared layer's last call counts."""
+
+    def __init__(self, layers: dict):
+        self._layers = layers
+        self._returned = {}
+        self._hidden = {}
+
+    def __enter__(self):
+        for layer in {id(layer): layer for layer in self._layers.values()}.values():
+            # The instance's __dict__, for Keras tracks attributes that are set the usual way.
+            self._hidden[id(layer)] = (layer, vars(layer).get("call"))
+            vars(layer)["call"] = self._recording(layer, layer.call)
+        return self
+
+    def _recording(self, layer, original):
+        def call(*args, **kwargs):
+            result = original(*args, **kwargs)
+            self._returned[id(layer)] = result
+            return result
+
+        return call
+
+    def __exit__(self, *exception):
+        for layer, before in self._hidden.values():
+            if before is None:
+                del vars(layer)["call"]
+            else:
+                vars(layer)["call"] = before
+
+    def outputs(self) -> list:
+        """Return what was recorded, flat, in the order of the names."""
+        flat = []
+        for name, layer in self._layers.items():
+            if id(layer) not in self._returned:
+                raise LayerNotFound(f"The network never calls its layer {name!r} when it predicts.")
+            flat.extend(keras.tree.flatten(self._returned[id(layer)]))
+        return flat

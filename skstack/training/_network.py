@@ -1,0 +1,96 @@
+"""A trained network: a blueprint and NumPy weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from skstack.training import _outputs
+from skstack.training._seeds import build, named_variables
+
+
+class Network:
+    """A network as data: pickles, deep-copies and predicts from many threads.
+
+    Parameters
+    ----------
+    blueprint : object
+        ``build()`` makes a `keras.Model`; ``key`` is hashable, or None where equality is unknown.
+    variables : dict of str to ndarray
+        Weights by variable path, as `initial_variables` gives them.
+    """
+
+    def __init__(self, blueprint, variables: Mapping[str, np.ndarray]):
+        self.blueprint = blueprint
+        self.variables = dict(variables)
+        self._prepared = None
+
+    def outputs(
+        self,
+        inputs: Mapping[str, np.ndarray],
+        layers: Sequence[str] | None = None,
+        rows_at_once: int | None = None,
+    ) -> list[np.ndarray]:
+        """Compute the network's outputs, or those of inner layers, in inference mode.
+
+        On one machine a row's values do not depend, bit for bit, on the rows beside it: every call
+        runs in padded chunks of one size, which follows from the architecture.
+
+        Parameters
+        ----------
+        inputs : dict of str to ndarray of shape (n_rows, ...)
+            One array for each input of the network.
+        layers : sequence of str, default=None
+            Names of layers whose outputs are wanted, all computed in one pass; "outer/inner" for a
+            layer of a nested model. None gives the outputs of the network.
+        rows_at_once : int, default=None
+            Rows in a chunk, for networks whose activations are large.
+
+        Returns
+        -------
+        outputs : list of ndarray of shape (n_rows, ...), dtype float32
+            One for each output, or for each layer named (several where a layer has several).
+
+        Raises
+        ------
+        ValueError
+            If a layer does not exist, or is never called.
+        """
+        return _outputs.outputs(self, inputs, layers, rows_at_once)
+
+    def build(self):
+        """Build a new public `keras.Model` that has these weights. Uncompiled."""
+        model = build(self.blueprint)
+        assign(named_variables(model), self.variables)
+        return model
+
+    def __getstate__(self):
+        return {**self.__dict__, "_prepared": None}
+
+    def __repr__(self):
+        size = sum(array.size for array in self.variables.values())
+        return f"{type(self).__name__}({self.blueprint!r}, {size} values)"
+
+
+def assign(named: Mapping, values: Mapping[str, np.ndarray]) -> None:
+    """Put values into Keras variables of the same paths.
+
+    Raises
+    ------
+    ValueError
+        If paths or shapes are not the same.
+    """
+    if named.keys() != values.keys():
+        raise ValueError(
+            "The weights do not belong to this network. Missing: "
+            f"{sorted(named.keys() - values.keys())}; unknown: {sorted(values.keys() - named.keys())}."
+        )
+    for path, variable in named.items():
+        value = np.asarray(values[path])
+        if value.shape != tuple(variable.shape):
+            raise ValueError(
+                f"The weights do not belong to this network: {path!r} has shape {value.shape}, "
+                f"expected {tuple(variable.shape)}."
+            )
+        variable.value.assign(value)

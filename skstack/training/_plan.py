@@ -1,0 +1,106 @@
+"""What goes into a fit and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from skstack.training._network import Network
+
+ENGINES = ("auto", "xla", "graph", "keras")
+
+
+@dataclass
+class Rows:
+    """A table of rows, ready for a network.
+
+    Parameters
+    ----------
+    inputs : dict of str to ndarray of shape (n_rows, ...)
+        One array for each input of the network.
+    targets : ndarray of shape (n_rows, ...), default=None
+        What the loss compares the network's output with.
+    weights : ndarray of shape (n_rows,), default=None
+        Sample weights, not negative. Only their proportions matter.
+    """
+
+    inputs: Mapping[str, np.ndarray]
+    targets: np.ndarray | None = None
+    weights: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to learn.
+
+    Parameters
+    ----------
+    loss : str, keras.losses.Loss, callable or None
+        As in ``keras.Model.compile``; None trains on the losses that layers add.
+    optimizer : str, keras.optimizers.Optimizer or dict, default="adam"
+        Copied, never changed. A dict is the serialised form of an optimizer.
+    learning_rate : float or LearningRateSchedule, default=None
+        None keeps the optimizer's own.
+    metrics : sequence, default=()
+        As in ``keras.Model.compile``; unweighted, as there.
+    epochs : int, default=100
+        Number of passes over the rows, at most.
+    batch_size : int, default=32
+        Rows in a step.
+    callbacks : sequence of keras.callbacks.Callback, default=()
+        Used as they are: pass copies.
+    patience : int, default=None
+        Epochs without a better validation loss after which to stop; the best weights come back.
+        None never stops early.
+    tol : float, default=1e-4
+        An improvement of the validation loss counts when it exceeds this.
+    engine : {"auto", "xla", "graph", "keras"}, default="auto"
+        The road to train on. Where it cannot be taken, the next one is.
+    seed : int, default=0
+        Seeds the order of the rows, in each epoch anew.
+    verbose : int, default=0
+        Above 0: one line is printed after each epoch.
+    """
+
+    loss: Any
+    optimizer: Any = "adam"
+    learning_rate: Any = None
+    metrics: Sequence[Any] = ()
+    epochs: int = 100
+    batch_size: int = 32
+    callbacks: Sequence[Any] = ()
+    patience: int | None = None
+    tol: float = 1e-4
+    engine: str = "auto"
+    seed: int = 0
+    verbose: int = 0
+
+
+@dataclass
+class Fit:
+    """What was learned.
+
+    Attributes
+    ----------
+    network : Network
+        The trained network, its weights as NumPy arrays.
+    history : dict of str to list of float
+        One value for each epoch that was run: ``loss`` (mean over rows), metrics, and with validation
+        rows ``val_loss`` and ``val_`` metrics.
+    n_epochs : int
+        Number of epochs that were run.
+    optimizer_variables : list of ndarray
+        State of the optimizer, to continue from.
+    """
+
+    network: Network
+    history: dict[str, list[float]]
+    n_epochs: int
+    optimizer_variables: list[np.ndarray]

@@ -1,0 +1,150 @@
+"""Building networks so that the same seed gives the same weights, whatever ran before."""
+
+from __future__ import annotations
+
+import contextvars
+import random
+import threading
+from collections import OrderedDict
+
+import keras
+import numpy as np
+
+from skstack.training._forks import refuse_after_fork
+
+_CACHE_BYTES = 64 * 2**20
+_building = threading.Lock()
+_inside = threading.local()
+
+
+def in_fresh_thread(function):
+    """Call `function` in a short-lived thread and return what it returns.
+
+    Keras numbers automatic layer names by thread: in a new one they start from the beginning, and
+    what Keras keeps by thread goes away with it.
+    """
+    policy = keras.config.dtype_policy()
+    context = contextvars.copy_context()
+    outcome = {}
+
+    def work():
+        _inside.active = True
+        keras.config.set_dtype_policy(policy)
+        try:
+            outcome["value"] = function()
+        except BaseException as error:
+            outcome["error"] = error
+
+    thread = threading.Thread(target=context.run, args=(work,), name="skstack-build")
+    thread.start()
+    thread.join()
+    if "error" in outcome:
+        raise outcome["error"]
+    return outcome["value"]
+
+
+def build(blueprint, seed: int = 0):
+    """Build a new `keras.Model` whose initial weights depend on `blueprint` and `seed` alone."""
+    refuse_after_fork()
+
+    def seeded():
+        # Keras draws the seeds of layers and initialisers from Python's generator.
+        state = random.getstate()
+        random.seed(int(seed))
+        try:
+            return blueprint.build()
+        finally:
+            random.setstate(state)
+
+    if getattr(
+        _inside, "active", False
+    ):  # a blueprint that builds another: the lock is ours already
+        return in_fresh_thread(seeded)
+    with _building:
+        return in_fresh_thread(seeded)
+
+
+def named_variables(model) -> dict:
+    """All variables of a model by a unique path, seed states included, in the model's order."""
+    named = {}
+    for variable in model.variables:
+        path, count = variable.path, 1
+        while path in named:
+            count += 1
+            path = f"{variable.path}#{count}"
+        named[path] = variable
+    return named
+
+
+def values(variables) -> list[np.ndarray]:
+    """Copies of Keras variables as NumPy arrays."""
+    return [np.array(variable.value) for variable in variables]
+
+
+def environment() -> tuple:
+    """What Keras' settings put into every network that is built."""
+    return (
+        keras.config.floatx(),
+        keras.config.dtype_policy().name,
+        keras.config.image_data_format(),
+    )
+
+
+class _StartCache:
+    """Initial weights by blueprint and seed; the least recently used go when it grows too large."""
+
+    def __init__(self, max_bytes):
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._starts = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key):
+        with self._lock:
+            if key in self._starts:
+                self._starts.move_to_end(key)
+            return self._starts.get(key)
+
+    def put(self, key, start):
+        size = _n_bytes(start)
+        if size > self._max_bytes // 4:
+            return
+        with self._lock:
+            if key not in self._starts:
+                self._starts[key] = start
+                self._bytes += size
+            while self._bytes > self._max_bytes:
+                self._bytes -= _n_bytes(self._starts.popitem(last=False)[1])
+
+
+def _n_bytes(start):
+    return sum(array.nbytes for array in start.values())
+
+
+_starts = _StartCache(_CACHE_BYTES)
+
+
+def initial_variables(blueprint, seed: int) -> dict[str, np.ndarray]:
+    """Initial weights of a network, seed states of layers such as Dropout included.
+
+    Parameters
+    ----------
+    blueprint : object
+        ``build()`` makes a `keras.Model`; ``key`` is hashable, or None where equality is unknown.
+    seed : int
+        The same seed gives the same bits. No global seed is read or set.
+
+    Returns
+    -------
+    variables : dict of str to ndarray
+        Fresh copies by variable path, in the order of ``model.variables``.
+    """
+    refuse_after_fork()
+    key = None if blueprint.key is None else (blueprint.key, int(seed), environment())
+    start = None if key is None else _starts.get(key)
+    if start is None:
+        named = named_variables(build(blueprint, seed))
+        start = dict(zip(named, values(named.values()), strict=True))
+        if key is not None:
+            _starts.put(key, start)
+    return {path: array.copy() for path, array in start.items()}

@@ -1,0 +1,73 @@
+"""Between flat arrays and the structures that a Keras model takes and gives."""
+
+from __future__ import annotations
+
+import inspect
+
+import keras
+
+
+def call_input(model, inputs: dict):
+    """Arrange named tensors as `model` takes them: a dict, a list or the one tensor."""
+    expected = _input_structure(model)
+    if isinstance(expected, dict):
+        return {name: inputs[name] for name in expected} if set(expected) <= set(inputs) else inputs
+    if isinstance(expected, (list, tuple)):
+        return list(inputs.values())
+    return next(iter(inputs.values()))
+
+
+def _input_structure(model):
+    if isinstance(model, keras.Sequential):
+        return None
+    try:
+        return model.input
+    except (AttributeError, ValueError):  # subclassed: what it was built on tells
+        shapes = (model.get_build_config() or {}).get("input_shape")
+        if isinstance(shapes, (list, tuple)) and not any(
+            isinstance(s, (list, tuple)) for s in shapes
+        ):
+            return None  # one shape, hence one tensor
+        return shapes if shapes is not None else {}
+
+
+def takes_training(model) -> bool:
+    """Whether the model's call has a ``training`` argument."""
+    return _accepts(model.call, "training")
+
+
+def call(model, x, *, training: bool):
+    """Call a model in training or inference mode, whichever signature it has."""
+    return model(x, training=training) if takes_training(model) else model(x)
+
+
+def compute_loss(model, x, y, y_pred, sample_weight, *, training: bool):
+    """The model's loss, through its public `compute_loss`."""
+    told = {"training": training} if _accepts(model.compute_loss, "training") else {}
+    return model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, **told)
+
+
+def _accepts(function, name):
+    parameters = inspect.signature(function).parameters
+    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def flat_outputs(model, outputs) -> list:
+    """Outputs as a list: a dict in the order of the model's `output_names`."""
+    if isinstance(outputs, dict):
+        names = [name for name in getattr(model, "output_names", ()) if name in outputs]
+        if len(names) != len(outputs):
+            names = list(outputs)
+        return [outputs[name] for name in names]
+    return list(keras.tree.flatten(outputs))
+
+
+def rows_at_once(model, inputs: dict) -> int:
+    """Rows in one call of a network: a function of its architecture alone, between 32 and 1024."""
+    widest = 1
+    for array in inputs.values():
+        size = 1
+        for axis in array.shape[1:]:
+            size *= axis
+        widest = max(widest, size)
+    return int(min(max(2**22 // max(model.count_params(), widest, 1), 32), 1024))

@@ -1,0 +1,157 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from skstack.stages import hold_out
+
+WAYS_OUT = "(?s)X_val.*y_val.*validation_fraction"
+
+
+def check_partition(n_rows, train, held_out):
+    assert sorted([*train, *held_out]) == list(range(n_rows))
+    assert len(train)
+    assert len(held_out)
+    for rows in (train, held_out):
+        np.testing.assert_array_equal(rows, np.sort(rows))
+
+
+@pytest.mark.parametrize(("fraction", "size"), [(0.1, 11), (0.25, 26), (7, 7)])
+@pytest.mark.parametrize(
+    "kind", [{"stratify": False}, {"stratify": True}, {"stratify": True, "ordered": True}]
+)
+def test_rows_of_the_wished_number(fraction, size, kind):
+    y = np.arange(101) % 2
+    train, held_out = hold_out(y, fraction=fraction, seed=0, **kind)
+    check_partition(101, train, held_out)
+    assert len(held_out) == size
+
+
+@pytest.mark.parametrize("labels", [[0, 1], ["no", "yes"], [False, True]])
+def test_classes_keep_their_shares(labels):
+    y = np.array(labels)[(np.arange(200) % 20 == 0).astype(int)]
+    for seed in range(5):
+        _, held_out = hold_out(y, fraction=0.1, stratify=True, seed=seed)
+        assert (y[held_out] == labels[1]).sum() == 1
+
+
+def test_seeds_decide():
+    y = np.arange(100) % 2
+    for stratify in (True, False):
+        first, again, other = (
+            hold_out(y, fraction=0.2, stratify=stratify, seed=seed)[1].tolist()
+            for seed in (0, 0, 1)
+        )
+        assert first == again
+        assert first != other
+        assert first != list(range(80, 100))
+
+
+@pytest.mark.parametrize("y", [np.eye(10)[np.arange(30) % 10], np.arange(30.0)])
+def test_multilabel_and_numbers_are_drawn_at_random(y):
+    stratify = y.ndim == 2  # asked for, but many columns are never stratified
+    check_partition(30, *hold_out(y, fraction=0.1, stratify=stratify, seed=0))
+
+
+def test_one_column_is_a_class_column():
+    y = pd.DataFrame({"y": np.arange(40) % 20 == 0})
+    _, held_out = hold_out(y, fraction=0.5, stratify=True, seed=0)
+    assert y["y"].to_numpy()[held_out].sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("counts", "fraction", "named"),
+    [
+        ({"a": 50, "rare": 1}, 0.1, r"rare \(1 row"),
+        ({"a": 50, "rare": 3}, 0.1, r"rare \(3 row"),
+        ({"a": 50, "rare": 3}, 0.9, r"rare \(3 row"),
+        ({"a": 3, "b": 3, "c": 3}, 0.2, "3 classes"),
+        ({"a": 3, "b": 3, "c": 3}, 0.8, "3 classes"),
+    ],
+)
+def test_a_class_too_small_for_both_sides_is_an_error(counts, fraction, named):
+    y = np.repeat(list(counts), list(counts.values()))
+    for seed in range(3):
+        with pytest.raises(ValueError, match=WAYS_OUT) as error:
+            hold_out(y, fraction=fraction, stratify=True, seed=seed)
+        assert error.match(named)
+    check_partition(len(y), *hold_out(y, fraction=fraction, stratify=False, seed=0))
+
+
+@pytest.mark.parametrize("fraction", [0, 0.0, 1.0, -0.1, 1.5, -3, True, "a", None])
+def test_fractions_that_mean_nothing_are_refused(fraction):
+    with pytest.raises(ValueError, match="validation_fraction"):
+        hold_out(np.zeros(10), fraction=fraction, stratify=False, seed=0)
+
+
+@pytest.mark.parametrize("kind", [{}, {"ordered": True}, {"groups": [0]}])
+def test_no_row_left_to_train_on(kind):
+    with pytest.raises(ValueError, match=WAYS_OUT):
+        hold_out([1.0], fraction=0.1, stratify=False, seed=0, **kind)
+    with pytest.raises(ValueError, match="none to train on"):
+        hold_out(np.zeros(10), fraction=10, stratify=False, seed=0, ordered=kind == {"ordered": True})
+
+
+# Order
+
+
+def test_ordered_rows_give_their_last():
+    train, held_out = hold_out(np.arange(20.0), fraction=0.2, stratify=False, ordered=True)
+    assert train.tolist() == list(range(16))
+    assert held_out.tolist() == [16, 17, 18, 19]
+
+
+def test_ordered_rows_may_lack_a_class_at_the_end_but_not_before():
+    y = np.array([0, 1] * 8 + [0] * 4)
+    _, held_out = hold_out(y, fraction=0.2, stratify=True, ordered=True)
+    assert held_out.tolist() == [16, 17, 18, 19]
+    with pytest.raises(ValueError, match=r"1 \(4 row"):
+        hold_out(np.array([0] * 16 + [1] * 4), fraction=0.2, stratify=True, ordered=True)
+
+
+# Groups
+
+
+@pytest.mark.parametrize("stratify", [True, False])
+@pytest.mark.parametrize("seed", range(4))
+def test_groups_stay_whole(stratify, seed):
+    rng = np.random.default_rng(seed)
+    groups = rng.choice(list("abcdefghijklmnopqrst"), 300)
+    y = rng.integers(0, 3, 300)
+    train, held_out = hold_out(y, fraction=0.1, stratify=stratify, seed=seed, groups=groups)
+    check_partition(300, train, held_out)
+    assert not set(groups[train]) & set(groups[held_out])
+    assert 10 <= len(held_out) <= 60
+    if stratify:
+        assert set(y[held_out]) == set(y[train]) == {0, 1, 2}
+
+
+def test_stratified_groups_take_a_fold_that_holds_every_class():
+    groups = np.repeat(np.arange(10), 10)
+    y = np.zeros(100, int)
+    y[[0, 1, 95, 96]] = 1  # in the first and the last group only
+    for seed in range(5):
+        train, held_out = hold_out(y, fraction=0.1, stratify=True, seed=seed, groups=groups)
+        assert y[train].any()
+        assert y[held_out].any()
+
+
+def test_groups_that_leave_a_class_out_are_an_error():
+    groups, y = np.repeat([0, 1, 2, 3], 5), np.repeat([0, 0, 0, 1], 5)
+    with pytest.raises(ValueError, match=WAYS_OUT):
+        hold_out(y, fraction=0.25, stratify=True, seed=0, groups=groups)
+    with pytest.raises(ValueError, match="1 group"):
+        hold_out(y, fraction=0.25, stratify=True, seed=0, groups=np.zeros(20))
+
+
+def test_groups_and_order_at_once_are_refused():
+    with pytest.raises(ValueError, match="groups"):
+        hold_out(np.arange(9), fraction=0.2, stratify=False, groups=np.arange(9), ordered=True)
+
+
+def test_nothing_is_changed():
+    y, groups, state = np.arange(20) % 2, np.arange(20), np.random.get_state()[1].copy()  # noqa: NPY002
+    hold_out(y, fraction=0.2, stratify=True, seed=0, groups=groups)
+    hold_out(y, fraction=0.2, stratify=True, seed=0)
+    assert y.tolist() == [0, 1] * 10
+    assert groups.tolist() == list(range(20))
+    np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002

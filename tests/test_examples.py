@@ -1,0 +1,31 @@
+"""The scripts that a newcomer runs first, in short."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(script, *options, cwd):
+    command = [sys.executable, str(ROOT / script), "--quick", *options]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_demo_compares_draws_and_ships(tmp_path):
+    printed = run("examples/bank_marketing.py", "--output", "out", cwd=tmp_path)
+    assert "predictions bit-equal: True" in printed
+    for model in ("stack of networks", "one network", "gradient boosting", "logistic regression"):
+        assert f"\n{model} " in printed
+    assert (tmp_path / "out" / "bank_marketing.png").stat().st_size > 10_000
+
+
+def test_the_fit_benchmark_reports_as_json(tmp_path):
+    run("benchmarks/fit.py", "--output", "fit.json", cwd=tmp_path)
+    result = json.loads((tmp_path / "fit.json").read_text(encoding="utf-8"))
+    assert result["scenario"]["name"] == "fit-569x30"
+    assert set(result["results"]) == {"skstack", "sklearn MLPClassifier", "scikeras"}
+    assert all(entry["training_accuracy"] > 0.9 for entry in result["results"].values())
