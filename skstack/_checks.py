@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from sklearn.base import _fit_context, is_classifier, is_regressor
-from sklearn.utils import _safe_indexing
+from sklearn.utils import _safe_indexing, check_array
 from sklearn.utils._indexing import _get_column_indices
 from sklearn.utils._param_validation import HasMethods, Hidden, Interval, StrOptions
 from sklearn.utils.metaestimators import _BaseComposition
@@ -32,6 +32,7 @@ __all__ = [
     "is_dataframe",
     "n_rows",
     "read_rows",
+    "read_table",
     "take_columns",
     "take_rows",
 ]
@@ -57,6 +58,17 @@ def take_columns(X, columns):
     if callable(columns):
         columns = columns(X)
     return _safe_indexing(X, column_indices(X, columns), axis=1)
+
+
+def read_table(estimator, X, *, reset):
+    """Check the width and column names of X and leave its values to whoever learns from them."""
+    if not is_dataframe(X):
+        X = check_array(
+            X, dtype=None, allow_nd=True, accept_sparse=True, ensure_all_finite=False, input_name="X"
+        )
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+        return X
+    return read_rows(estimator, X, reset=reset)
 
 
 def read_rows(estimator, X, *, reset):

@@ -163,6 +163,11 @@ class NetworkEstimator(BaseEstimator):
         blocks = ColumnBlocks(self.categorical_features).fit(X)
         return Frame(blocks, getattr(twin, "classes_", None))
 
+    def _fit_in_frame(self, X, y, sample_weight, frame):
+        """Fit as one of the networks of a cross-fit."""
+        self._validate_params()
+        return self._train(X, y, sample_weight, frame=frame)
+
     def _train(
         self,
         X,
@@ -315,11 +320,13 @@ class NetworkEstimator(BaseEstimator):
     def _loss(self, blueprint):
         if not isinstance(self.loss, str) or self.loss != "auto":
             return self.loss
-        return self._default_loss() if blueprint.loss is None else blueprint.loss
+        compiled = blueprint.compiled_loss()
+        return self._default_loss() if compiled is None else compiled
 
     def _optimizer(self, blueprint):
         if isinstance(self.optimizer, str) and self.optimizer == "auto":
-            return "adam" if blueprint.optimizer is None else blueprint.optimizer
+            compiled = blueprint.compiled_optimizer()
+            return "adam" if compiled is None else compiled
         return self.optimizer
 
     def _copied_callbacks(self):
@@ -338,6 +345,8 @@ class NetworkEstimator(BaseEstimator):
         """What the network gives, one float32 array with a row for each row of X."""
         return self.network_.outputs(self._inputs(X))[0]
 
-    def _layer_outputs(self, X, layers):
+    def _layer_outputs(self, X, layers, rows_at_once=None):
         """Outputs of named layers, all from one pass."""
-        return self.network_.outputs(self._inputs(X), layers=tuple(layers))
+        return self.network_.outputs(
+            self._inputs(X), layers=tuple(layers), rows_at_once=rows_at_once
+        )

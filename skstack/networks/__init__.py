@@ -1,7 +1,9 @@
 """What to build: from a spec of inputs and outputs to a ``keras.Model``."""
 
+from skstack.networks._adapted import ModelBlueprint
 from skstack.networks._autoencoder import Autoencoder
-from skstack.networks._blueprints import FrozenBlueprint, ModelBlueprint, RecipeBlueprint
+from skstack.networks._blueprints import RecipeBlueprint
+from skstack.networks._frozen import FrozenBlueprint
 from skstack.networks._given import (
     blueprint_for,
     check_model,
@@ -12,7 +14,7 @@ from skstack.networks._given import (
 from skstack.networks._latent import DecoderBlueprint, latent_layer
 from skstack.networks._mlp import MLP
 from skstack.networks._recipe import Recipe, recipe
-from skstack.networks._spec import Spec, standardizing_variables, with_target_units
+from skstack.networks._spec import Spec, standardizing_variables
 from skstack.networks._units import with_plain_input, with_target_units
 
 __all__ = [

@@ -1,12 +1,15 @@
 """Private copies of a user's ``keras.Model``, and what tells two of them apart.
 
-Nothing here calls, trains, compiles or builds the user's own object.
+Nothing here trains, compiles or builds the user's own object.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
+import types
+import warnings
 
 __all__ = [
     "architecture",
@@ -19,6 +22,7 @@ __all__ = [
     "is_kerases_own",
 ]
 
+_FUNCTIONS = ("function", "__lambda__")
 _STEPS = ("train_step", "test_step", "compute_loss", "compute_metrics")
 
 
@@ -29,14 +33,16 @@ def is_kerases_own(thing):
 
 def is_graph(model):
     """Whether a model is known as a graph of layers: functional, or a built ``Sequential``."""
-    return is_kerases_own(model) and bool(model.built) and bool(getattr(model, "inputs", None))
+    calls_graph = getattr(type(model).call, "__module__", "").partition(".")[0] == "keras"
+    plain = calls_graph and not has_own_steps(model)
+    return plain and bool(model.built) and bool(getattr(model, "inputs", None))
 
 
 def has_own_steps(model):
     """Whether a model's class trains in its own way."""
-    import keras
-
-    return any(getattr(type(model), step) is not getattr(keras.Model, step) for step in _STEPS)
+    return any(
+        getattr(type(model), step).__module__.partition(".")[0] != "keras" for step in _STEPS
+    )
 
 
 def as_graph(model):
@@ -47,6 +53,23 @@ def as_graph(model):
     import keras
 
     return keras.Model(model.inputs, model.outputs, name=model.name)
+
+
+def _is_foreign_function(thing):
+    home = getattr(thing, "__module__", None) or ""
+    return isinstance(thing, types.FunctionType) and home.partition(".")[0] != "keras"
+
+
+def _config(layer):
+    """Config of a layer or model, its functions as they are; a lambda in it is no news."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The object being serialized includes a `lambda`")
+        config = layer.get_config()
+    for name in config:
+        own = getattr(layer, name, None)
+        if _is_foreign_function(own):
+            config[name] = own
+    return config
 
 
 def _refuse(model, cause):
@@ -63,13 +86,18 @@ def _copied_layer(layer):
     import keras
 
     if isinstance(layer, keras.Model):
+        if isinstance(layer, keras.Sequential) and is_kerases_own(layer) and not layer.built:
+            return keras.Sequential(list(map(_copied_layer, layer.layers)), name=layer.name)
         if not is_graph(layer):
             return copied_object(layer)
-        graph = keras.Model(layer.input, layer.output, name=layer.name)
+        if isinstance(layer, keras.Sequential):
+            graph = keras.Model(layer.inputs[0], layer.outputs[0], name=layer.name)
+        else:
+            graph = keras.Model(layer.input, layer.output, name=layer.name)
         return keras.models.clone_model(graph, clone_function=_copied_layer)
     if isinstance(layer, keras.layers.Lambda):
         # Its config holds marshalled bytecode, which loses the closure.
-        config = layer.get_config()
+        config = _config(layer)
         return keras.layers.Lambda(
             layer.function,
             arguments=layer.arguments,
@@ -81,7 +109,7 @@ def _copied_layer(layer):
             if isinstance(config.get("output_shape"), dict)
             else config.get("output_shape"),
         )
-    return layer.__class__.from_config(layer.get_config())
+    return layer.__class__.from_config(_config(layer))
 
 
 def copied_graph(model, inputs):
@@ -126,13 +154,37 @@ def _classes(model):
     return {name: cls for name, cls in found.items() if cls.__module__.partition(".")[0] != "keras"}
 
 
+def _refuse_forgotten_arguments(model):
+    """Keras fills in the config of a model that has none of its own with defaults."""
+    cls = type(model)
+    if cls.get_config.__module__.partition(".")[0] != "keras":
+        return
+    usual = {"self", "args", "kwargs", "inputs", "outputs", "name", "trainable", "dtype", "layers"}
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    own = [
+        name
+        for name, parameter in inspect.signature(cls.__init__).parameters.items()
+        if name not in usual and parameter.kind not in variadic
+    ]
+    if own:
+        raise NotImplementedError(f"it has no get_config that holds {', '.join(own)}")
+
+
 def copied_object(model):
     """Copy a model of a class that is not Keras' own through its config; weights come later."""
     import keras
 
     try:
-        config = keras.saving.serialize_keras_object(model)
-        config.pop("compile_config", None)
+        _refuse_forgotten_arguments(model)
+        cls = type(model)
+        config = {
+            "module": cls.__module__,
+            "class_name": cls.__name__,
+            "registered_name": keras.saving.get_registered_name(cls),
+            "config": keras.saving.serialize_keras_object(_config(model)),
+        }
+        if model.built:
+            config["build_config"] = model.get_build_config()
         copied = keras.saving.deserialize_keras_object(
             config, custom_objects=_classes(model), safe_mode=False
         )
@@ -163,22 +215,29 @@ class _NotKerases(Exception):
     pass
 
 
+def _refuse_foreign(layer, seen):
+    """Refuse layers that are not Keras' own, or hold functions that are not."""
+    import keras
+
+    if id(layer) in seen:
+        return
+    seen.add(id(layer))
+    if not is_kerases_own(layer) or isinstance(layer, keras.layers.Lambda):
+        raise _NotKerases
+    for value in [*vars(layer).values(), *getattr(layer, "layers", ())]:
+        if _is_foreign_function(value):
+            raise _NotKerases
+        if isinstance(value, keras.layers.Layer):
+            _refuse_foreign(value, seen)
+
+
 def _collect(config, names):
     """Number automatic layer names in the order of the graph; refuse foreign objects."""
     if isinstance(config, dict):
-        module = config.get("module")
-        foreign = isinstance(module, str) and module.partition(".")[0] not in ("keras", "builtins")
-        if (
-            foreign
-            or config.get("registered_name")
-            or config.get("class_name")
-            in (
-                "Lambda",
-                "function",
-                "__lambda__",
-            )
-        ):
+        module = config.get("module", None if "registered_name" in config else "keras")
+        if str(module).partition(".")[0] != "keras" or config.get("class_name") in _FUNCTIONS:
             raise _NotKerases
+        config.pop("compile_config", None)
         inner = config.get("config")
         name = inner.get("name") if isinstance(inner, dict) else None
         if isinstance(name, str) and _is_automatic(name, str(config.get("class_name"))):
@@ -219,19 +278,14 @@ def architecture(model):
     """
     import keras
 
-    if not is_kerases_own(model):
-        return None
-    try:
-        config = keras.saving.serialize_keras_object(model)
-    except (TypeError, ValueError, NotImplementedError, AttributeError):
-        return None
-    config.pop("compile_config", None)
-    config["config"].pop("name", None)
-    config.pop("name", None)
     names = {}
     try:
+        _refuse_foreign(model, set())
+        config = keras.saving.serialize_keras_object(model.get_config())
+        config.pop("name", None)
+        config = {"class_name": type(model).__name__, "config": config}
         _collect(config, names)
-    except _NotKerases:
+    except (_NotKerases, TypeError, ValueError, NotImplementedError, AttributeError):
         return None
     flags = [
         (list(variable.shape), str(variable.dtype), bool(variable.trainable))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+import warnings
 
-from skstack.networks._blueprints import ModelBlueprint, RecipeBlueprint
+from skstack.networks._adapted import ModelBlueprint
+from skstack.networks._blueprints import RecipeBlueprint
 from skstack.networks._recipe import Recipe
 
 __all__ = ["blueprint_for", "check_model", "is_keras_model", "is_path", "load_model"]
@@ -59,7 +61,10 @@ def load_model(path):
     failure = None
     for compiled in (True, False):
         try:
-            return keras.models.load_model(name, compile=compiled)
+            with warnings.catch_warnings():
+                # The optimizer's settings are used, its state is not.
+                warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
+                return keras.models.load_model(name, compile=compiled)
         except Exception as cause:  # Keras, h5py and zipfile raise whatever they like
             failure = cause
     raise ValueError(

@@ -25,8 +25,11 @@ def final_activation(model):
         return None
     if isinstance(last, keras.Model):
         return final_activation(last)
-    if isinstance(last, keras.layers.Layer) and callable(getattr(last, "activation", None)):
-        name = keras.activations.serialize(last.activation)
+    activation = getattr(last, "activation", None)
+    if isinstance(last, keras.layers.Layer) and callable(activation):
+        if not str(getattr(activation, "__module__", "")).startswith("keras."):
+            return None
+        name = keras.activations.serialize(activation)
         return name if isinstance(name, str) else None
     own = type(last).__module__.partition(".")[0] == "keras"
     if own and type(last).__name__ in ("Softmax", "Sigmoid"):

@@ -55,7 +55,7 @@ def _parameters(function):
                 f"{rule}; the parameter {str(parameter)!r} of {name}() is not keyword-only. A "
                 "recipe's parameters need names of their own: write them behind '*'."
             )
-        if "__" in parameter.name or parameter.name in ("self", "build"):
+        if "__" in parameter.name or hasattr(Recipe, parameter.name):
             raise TypeError(f"{rule}; {name}() cannot have a parameter called {parameter.name!r}.")
     return found[1:]
 

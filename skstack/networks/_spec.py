@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from skstack.stages import Block
 
-__all__ = ["TASKS", "Spec", "embedding_width", "standardizing_variables", "with_target_units"]
+__all__ = ["TASKS", "Spec", "embedding_width", "standardizing_variables"]
 
 TASKS = ("binary", "multiclass", "multilabel", "regression", "reconstruction")
 
@@ -91,39 +91,6 @@ def _standardized(x, block):
     }
     x = EinsumDense("ab,b->ab", bias_axes="b", name=f"{block.name}_center", **shared)(x)
     return EinsumDense("ab,b->ab", name=f"{block.name}_scale", **shared)(x)
-
-
-def with_target_units(model, mean, scale):
-    """Put a layer behind a regression network that turns standardised targets into y's units.
-
-    Parameters
-    ----------
-    model : keras.Model
-        With one output of shape (batch, targets).
-
-    mean, scale : float or array-like of shape (n_targets,)
-        Moments that the targets were standardised with, in y's units.
-
-    Returns
-    -------
-    keras.Model
-        The same layers and, behind them, one called ``target_units``.
-    """
-    import keras
-
-    (units,) = model.output.shape[1:]
-    layer = keras.layers.EinsumDense(
-        "ab,b->ab",
-        output_shape=(units,),
-        bias_axes="b",
-        trainable=False,
-        dtype="float32",
-        name="target_units",
-    )
-    outputs = layer(model.output)
-    layer.kernel.assign(np.broadcast_to(np.asarray(scale, dtype=np.float32), (units,)))
-    layer.bias.assign(np.broadcast_to(np.asarray(mean, dtype=np.float32), (units,)))
-    return keras.Model(model.input, outputs, name=model.name)
 
 
 @dataclass(frozen=True)

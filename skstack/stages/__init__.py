@@ -1,26 +1,30 @@
 """What happens to the rows before and between networks."""
 
 from skstack.stages._blocks import Block, ColumnBlocks
+from skstack.stages._cross_fit import Source, Wanted, cross_fit, mean_of
+from skstack.stages._features import FEATURES, POOLINGS
+from skstack.stages._folds import partition
 from skstack.stages._hold_out import hold_out
 from skstack.stages._moments import weighted_moments
-from skstack.stages._sampling import (
-    Resampled,
-    check_sampler,
-    correct_priors,
-    prior_ratio,
-    refuse_cleaning,
-    resample,
-)
+from skstack.stages._priors import correct_priors, prior_ratio, refuse_cleaning
+from skstack.stages._sampling import Resampled, check_sampler, resample
 from skstack.stages._scaling import Scaling
 
 __all__ = [
+    "FEATURES",
+    "POOLINGS",
     "Block",
     "ColumnBlocks",
     "Resampled",
     "Scaling",
+    "Source",
+    "Wanted",
     "check_sampler",
     "correct_priors",
+    "cross_fit",
     "hold_out",
+    "mean_of",
+    "partition",
     "prior_ratio",
     "refuse_cleaning",
     "resample",

@@ -3,17 +3,24 @@
 import re
 from dataclasses import dataclass
 
-import narwhals.stable.v2 as nw
 import numpy as np
-from scipy import sparse
-from sklearn.utils import check_array
+
+from skstack.stages._columns import (
+    as_numbers,
+    categorical_mask,
+    column_at,
+    dense,
+    factorise,
+    open_table,
+    refuse_what_is_no_number,
+    says_from_dtype,
+    sort_categories,
+    take_columns,
+)
 
 _UNSEEN, _MISSING, _FIRST_KNOWN = 0, 1, 2
-_CATEGORICAL_DTYPES = (nw.Categorical, nw.Enum, nw.String, nw.Object, nw.Boolean)
-_NOT_NUMBERS = (nw.Binary, nw.List, nw.Array, nw.Struct)
 # Names that the recipes give to layers: an input of that name would make a second layer of it.
 _TAKEN = ("numeric", "sequence", "tensor", "output", "latent")
-_ACCEPTED = '"from_dtype", None, a list of column names or positions, or a boolean mask'
 
 
 @dataclass(frozen=True)
@@ -105,32 +112,20 @@ class ColumnBlocks:
             A categorical column holds values that cannot be hashed, such as lists.
         """
         if like is not None:
-            for name in ("blocks_", "columns_", "categories_", "n_columns_", "_numeric", "_names"):
-                setattr(self, name, getattr(like, name))
-            self._categorical, self._is_frame = like._categorical, like._is_frame
-            self._occurs = {}
-            codes = like._codes(like._open(X))
-            for block in self.blocks_:
-                if block.kind == "categorical":
-                    occurs = np.bincount(codes[block.name], minlength=block.cardinality) > 0
-                    occurs[_MISSING] = True
-                    self._occurs[block.name] = occurs
-            return self
-
-        frame = _as_frame(X)
-        table = _as_array(X) if frame is None else frame
-        self._is_frame = frame is not None
+            return self._fit_like(X, like)
+        table = open_table(X)
         self._occurs = {}
         if len(table.shape) > 2:
-            self._fit_array(table)
-            return self
+            return self._fit_array(table)
         self.n_columns_ = table.shape[1]
         # By position throughout: pandas' column names may be anything.
-        self._names = list(table.columns) if self._is_frame else None
-        mask = self._categorical_mask(table)
-        if self._is_frame:
+        self._names = list(table.columns) if hasattr(table, "columns") else None
+        mask = categorical_mask(self.categorical_features, table, self._names)
+        if mask.any():
+            table = dense(table)
+        if self._names is not None:
             for place in np.flatnonzero(~mask):
-                _refuse_what_is_no_number(_column(table, place), self._names[place])
+                refuse_what_is_no_number(column_at(table, place), self._names[place])
         self._numeric = np.flatnonzero(~mask)
         names = list(range(self.n_columns_)) if self._names is None else self._names
         blocks, self.columns_, self.categories_, self._categorical = [], {}, {}, {}
@@ -141,9 +136,9 @@ class ColumnBlocks:
         for place in np.flatnonzero(mask):
             name = _block_name(f"x{place}" if self._names is None else names[place], taken)
             taken.add(name)
-            codes, levels = _factorise(_column(table, place), names[place])
+            codes, levels = factorise(column_at(table, place), names[place])
             occurring = [levels[code] for code in np.unique(codes) if code >= 0]
-            self.categories_[name] = list(dict.fromkeys(_sorted(occurring)))
+            self.categories_[name] = list(dict.fromkeys(sort_categories(occurring)))
             self.columns_[name] = [names[place]]
             self._categorical[name] = int(place)
             cardinality = len(self.categories_[name]) + _FIRST_KNOWN
@@ -171,25 +166,11 @@ class ColumnBlocks:
             NaN, infinity, complex numbers, no rows, one dimension.
         """
         table = self._open(X)
-        if not self._is_array and not self._numeric.size:
+        if not self._categorical:
+            return {self.blocks_[0].name: as_numbers(table)}
+        if not self._numeric.size:
             return self._codes(table)
-        if self._is_array or not self._categorical:
-            numbers = table
-        elif isinstance(table, np.ndarray):
-            numbers = table[:, self._numeric]
-        else:
-            numbers = _take_columns(table, self._numeric)
-        numbers = check_array(
-            numbers.to_native() if isinstance(numbers, nw.DataFrame) else numbers,
-            dtype=np.float32,
-            order="C",
-            allow_nd=self._is_array,
-            accept_sparse=True,
-            input_name="X",
-        )
-        if sparse.issparse(numbers):
-            numbers = numbers.toarray()
-        return {self.blocks_[0].name: numbers, **self._codes(table)}
+        return {"numeric": as_numbers(take_columns(table, self._numeric)), **self._codes(table)}
 
     def table(self, arrays):
         """Put arrays together to a table with the columns of `fit`, in their order.
@@ -203,8 +184,8 @@ class ColumnBlocks:
         -------
         table : ndarray of float32 or pandas DataFrame
             A DataFrame when there are categories: numbers float32, categories of `category` dtype
-            with the known categories; unseen and missing ones are NaN. Columns of arrays are
-            called x0, x1, ...
+            with the known categories (bools as 0 and 1); unseen and missing ones are NaN. Columns
+            of arrays are called x0, x1, ...
         """
         if not self._categorical:
             return np.asarray(arrays[self.blocks_[0].name], dtype=np.float32)
@@ -215,22 +196,33 @@ class ColumnBlocks:
             columns[place] = np.asarray(arrays["numeric"][:, number], dtype=np.float32)
         for name, place in self._categorical.items():
             codes = np.maximum(np.asarray(arrays[name]) - _FIRST_KNOWN, -1)
-            columns[place] = pd.Categorical.from_codes(
-                codes, dtype=pd.CategoricalDtype(pd.Index(self.categories_[name]))
-            )
+            levels = pd.Index(self.categories_[name])
+            if levels.dtype == bool:  # SMOTENC gives 0.0 and 1.0 back: to pandas no bools
+                levels = levels.astype(int)
+            columns[place] = pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(levels))
         table = pd.DataFrame(dict(enumerate(columns)))
         names = self._names
         table.columns = [f"x{place}" for place in range(len(columns))] if names is None else names
         return table
 
-    @property
-    def _is_array(self):
-        """Whether rows are sequences or tensors."""
-        return self.blocks_[0].kind in ("sequence", "tensor")
+    def _fit_like(self, X, like):
+        """Take all from `like`, and note which of its categories occur here."""
+        for name in ("blocks_", "columns_", "categories_", "n_columns_"):
+            setattr(self, name, getattr(like, name))
+        for name in ("_numeric", "_categorical", "_names"):
+            setattr(self, name, getattr(like, name))
+        self._occurs = {}
+        codes = like._codes(like._open(X))
+        for block in self.blocks_:
+            if block.kind == "categorical":
+                occurs = np.bincount(codes[block.name], minlength=block.cardinality) > 0
+                occurs[_MISSING] = True
+                self._occurs[block.name] = occurs
+        return self
 
     def _fit_array(self, array):
         """Three and more dimensions: the whole array is one block."""
-        if not (self.categorical_features is None or _says_from_dtype(self.categorical_features)):
+        if not (self.categorical_features is None or says_from_dtype(self.categorical_features)):
             raise ValueError(
                 f"categorical_features={self.categorical_features!r} needs a table; X has "
                 f"{array.ndim} dimensions."
@@ -241,26 +233,26 @@ class ColumnBlocks:
         self.columns_ = {kind: list(range(self.n_columns_))}
         self.categories_, self._categorical, self._names = {}, {}, None
         self._numeric = np.arange(0)
+        return self
 
     def _open(self, X):
         """Give rows as something with columns, after a look at its shape."""
-        frame = _as_frame(X)
-        if self._is_array:
-            table = _as_array(X)
-            if table.shape[1:] != self.blocks_[0].shape:
+        table = open_table(X)
+        first = self.blocks_[0]
+        if first.kind in ("sequence", "tensor"):
+            if tuple(table.shape[1:]) != first.shape:
                 raise ValueError(
-                    f"X has rows of shape {table.shape[1:]}, but was fitted on rows of shape "
-                    f"{self.blocks_[0].shape}."
+                    f"X has rows of shape {tuple(table.shape[1:])}, but was fitted on rows of "
+                    f"shape {first.shape}."
                 )
             return table
-        table = _as_array(X) if frame is None else frame
         if len(table.shape) != 2:
             raise ValueError(f"X has {len(table.shape)} dimensions, but was fitted on a table.")
         if table.shape[1] != self.n_columns_:
             raise ValueError(
                 f"X has {table.shape[1]} features, but was fitted on {self.n_columns_} features."
             )
-        return table
+        return dense(table) if self._categorical else table
 
     def _codes(self, table):
         """Codes of the categorical columns."""
@@ -273,7 +265,7 @@ class ColumnBlocks:
             )
         coded = {}
         for name, place in self._categorical.items():
-            codes, levels = _factorise(_column(table, place), self.columns_[name][0])
+            codes, levels = factorise(column_at(table, place), self.columns_[name][0])
             known = {level: code for code, level in enumerate(self.categories_[name], _FIRST_KNOWN)}
             translation = [known.get(level, _UNSEEN) for level in levels]
             # Factorising gives -1 for missing values: the last entry.
@@ -282,139 +274,6 @@ class ColumnBlocks:
                 translation[~self._occurs[name][translation]] = _UNSEEN
             coded[name] = translation[codes]
         return coded
-
-    def _categorical_mask(self, table):
-        """Which columns `categorical_features` means."""
-        said, width = self.categorical_features, table.shape[1]
-        mask = np.zeros(width, dtype=bool)
-        if said is None:
-            return mask
-        if _says_from_dtype(said):
-            if self._is_frame:
-                dtypes = [_dtype(_column(table, place)) for place in range(width)]
-                mask[:] = [isinstance(dtype, _CATEGORICAL_DTYPES) for dtype in dtypes]
-            return mask
-        wanted = None if isinstance(said, str | dict) else np.asarray(said)
-        if wanted is None or wanted.ndim != 1:
-            raise ValueError(f"categorical_features={said!r}; expected {_ACCEPTED}.")
-        if wanted.dtype.kind == "b":
-            if len(wanted) != width:
-                raise ValueError(
-                    f"categorical_features is a mask of {len(wanted)} entries; X has {width} "
-                    "columns."
-                )
-            return wanted
-        if not wanted.size:
-            return mask
-        if wanted.dtype.kind in "iu":
-            out = [int(place) for place in wanted if not 0 <= place < width]
-            if out:
-                raise ValueError(
-                    f"categorical_features names the positions {out}; X has {width} columns, "
-                    f"numbered from 0 to {width - 1}."
-                )
-            mask[wanted] = True
-            return mask
-        if not all(isinstance(name, str) for name in said):
-            raise ValueError(f"categorical_features={said!r}; expected {_ACCEPTED}.")
-        if not self._is_frame:
-            raise ValueError(
-                f"categorical_features={said!r} names columns, but X is no DataFrame; expected "
-                "positions or a boolean mask."
-            )
-        unknown = [name for name in said if name not in self._names]
-        if unknown:
-            raise ValueError(
-                f"categorical_features names {unknown}, which X lacks; its columns are "
-                f"{self._names}."
-            )
-        wanted = set(said)
-        mask[:] = [isinstance(name, str) and name in wanted for name in self._names]
-        return mask
-
-
-def _says_from_dtype(said):
-    return isinstance(said, str) and said == "from_dtype"
-
-
-def _as_frame(X):
-    """Give a pandas DataFrame as it is, others through narwhals; None for what is no DataFrame."""
-    if nw.dependencies.is_pandas_dataframe(X):
-        return X
-    frame = nw.from_native(X, eager_only=True, pass_through=True)
-    return frame if isinstance(frame, nw.DataFrame) else None
-
-
-def _as_array(X):
-    """Give an array with its own dtype; a sparse matrix becomes dense."""
-    array = check_array(
-        X, dtype=None, ensure_all_finite=False, allow_nd=True, accept_sparse=True, input_name="X"
-    )
-    return array.toarray() if sparse.issparse(array) else array
-
-
-def _column(table, place):
-    """One column by position."""
-    if isinstance(table, np.ndarray):
-        return table[:, place]
-    if isinstance(table, nw.DataFrame):
-        return table.get_column(table.columns[place])
-    return table.iloc[:, place]
-
-
-def _take_columns(frame, places):
-    """Columns of a DataFrame by position."""
-    if isinstance(frame, nw.DataFrame):
-        return frame.select([frame.columns[place] for place in places])
-    return frame.iloc[:, places]
-
-
-def _dtype(column):
-    """Narwhals' name for a column's dtype."""
-    return nw.from_native(column, series_only=True).dtype
-
-
-def _refuse_what_is_no_number(column, name):
-    """Dates, durations, periods and nested values are neither numbers nor categories."""
-    dtype = _dtype(column)
-    unknown = isinstance(dtype, nw.Unknown) and getattr(column.dtype, "kind", "O") == "O"
-    if dtype.is_temporal() or unknown or isinstance(dtype, _NOT_NUMBERS):
-        raise ValueError(
-            f"Column {name!r} has dtype {column.dtype}, which is neither numeric nor categorical. "
-            "Turn it into numbers first (days since a date, month, hour, ...), name it in "
-            "`categorical_features`, or drop it."
-        )
-
-
-def _factorise(column, name):
-    """Codes and the values they stand for; -1 where a value is missing."""
-    import pandas as pd
-
-    if isinstance(column, nw.Series):
-        values = column.to_numpy() if column.dtype.is_numeric() else column.to_list()
-        column = pd.Series(values, dtype=None if column.dtype.is_numeric() else object)
-    if column.dtype.name == "category":
-        return column.cat.codes.to_numpy(), column.cat.categories.tolist()
-    try:
-        codes, levels = pd.factorize(column)
-    except TypeError as error:
-        raise TypeError(
-            f"Column {name!r} is categorical, but holds values that cannot be told apart: {error}."
-        ) from error
-    return codes, levels.tolist()
-
-
-def _sorted(values):
-    """Sort, by type and then by value where types cannot be compared."""
-    values = [value.item() if isinstance(value, np.generic) else value for value in values]
-    try:
-        return sorted(values)
-    except TypeError:
-        pass
-    try:
-        return sorted(values, key=lambda value: (type(value).__name__, value))
-    except TypeError:
-        return sorted(values, key=lambda value: (type(value).__name__, repr(value)))
 
 
 def _block_name(column, taken):

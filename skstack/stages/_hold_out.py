@@ -3,12 +3,10 @@
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.model_selection import (
-    GroupShuffleSplit,
-    ShuffleSplit,
-    StratifiedGroupKFold,
-    StratifiedShuffleSplit,
-)
+from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
+from sklearn.utils import check_random_state
+
+_DRAWS_OF_GROUPS = 50
 
 _WAYS_OUT = (
     "Pass the rows to watch as `X_val` and `y_val`, change `validation_fraction`, or set "
@@ -112,27 +110,37 @@ def _number_of_rows(fraction, n_rows):
 
 
 def _whole_groups(groups, codes, n_held_out, seed):
-    """Hold out whole groups; of stratified folds the one nearest to the wish."""
-    n_rows, n_groups = len(groups), len(np.unique(groups))
-    if n_groups < 2:
+    """Hold out whole groups: of some draws the one nearest to the wished rows of each class.
+
+    scikit-learn's GroupShuffleSplit counts groups where rows are wished for, and its
+    StratifiedGroupKFold warns of every class with fewer rows than folds.
+    """
+    names, group = np.unique(groups, return_inverse=True)
+    if len(names) < 2:
         raise ValueError(
-            f"groups holds {n_groups} group; whole groups are held out for early stopping, which "
+            f"groups holds {len(names)} group; whole groups are held out for early stopping, which "
             f"takes at least 2. {_WAYS_OUT}"
         )
-    if codes is None:
-        n_test = min(max(round(n_groups * n_held_out / n_rows), 1), n_groups - 1)
-        splitter = GroupShuffleSplit(1, test_size=n_test, random_state=seed)
-        return next(splitter.split(groups, groups=groups))
-    n_splits = min(max(round(n_rows / n_held_out), 2), n_groups, np.bincount(codes).max())
-    if n_splits < 2:
-        raise ValueError(f"Every class has a single row: none can be held out. {_WAYS_OUT}")
-    splitter = StratifiedGroupKFold(n_splits, shuffle=True, random_state=seed)
-
-    def cost(split):
-        lacking = sum(_lacking(codes, side).sum() for side in split)
-        return lacking, abs(len(split[1]) - n_held_out)
-
-    return min(splitter.split(codes, codes, groups), key=cost)
+    label = np.zeros(len(group), dtype=int) if codes is None else codes
+    rows = np.zeros((len(names), label.max() + 1), dtype=int)  # of each group and class
+    np.add.at(rows, (group, label), 1)
+    total = rows.sum(axis=0)
+    wished = total * (n_held_out / len(group))
+    rng = check_random_state(seed)
+    best, least = None, None
+    for _ in range(_DRAWS_OF_GROUPS):
+        order = rng.permutation(len(names))
+        reached = np.cumsum(rows[order].sum(axis=1))
+        n_groups = np.argmin(np.abs(reached[:-1] - n_held_out)) + 1
+        held_out = rows[order[:n_groups]].sum(axis=0)
+        cost = (
+            np.sum((held_out == 0) | (held_out == total)),
+            np.sum(np.abs(held_out - wished) / total),
+        )
+        if best is None or cost < least:
+            best, least = order[:n_groups], cost
+    held_out = np.isin(group, best)
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
 def _lacking(codes, rows):

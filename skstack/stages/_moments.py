@@ -8,8 +8,8 @@ _ROWS_AT_ONCE = 65_536
 def weighted_moments(array, weights=None):
     """Mean and population standard deviation of every column, in float64.
 
-    Two passes over the rows with Chan's correction, in chunks, so that neither a large offset nor
-    a million rows cost digits or memory. A row of weight w counts as w rows; a row of weight zero
+    Two passes over the rows, in chunks, so that neither a large offset nor a million rows cost
+    digits or memory. A row of weight w counts as w rows; a row of weight zero
     has no influence.
 
     Parameters
@@ -35,8 +35,8 @@ def weighted_moments(array, weights=None):
     Notes
     -----
     T. F. Chan, G. H. Golub, R. J. LeVeque, "Algorithms for computing the sample variance: analysis
-    and recommendations", The American Statistician 37(3), 1983, equation 1.7. The bound under which
-    a column counts as constant is theirs too, as in scikit-learn's ``StandardScaler``.
+    and recommendations", The American Statistician 37(3), 1983: the two-pass algorithm, and the
+    bound under which a column counts as constant, as in scikit-learn's ``StandardScaler``.
 
     Examples
     --------
@@ -66,9 +66,7 @@ def weighted_moments(array, weights=None):
             sums = sums + np.repeat(weights[at], repeats) @ function(rows)
         return sums / total
 
-    rough = weighted_sums(lambda rows: rows)
-    rest = weighted_sums(lambda rows: rows - rough)
-    mean = rough + rest
+    mean = weighted_sums(lambda rows: rows)
     variance = weighted_sums(lambda rows: np.square(rows - mean))
     eps, count = np.finfo(np.float64).eps, used.size * repeats
     constant = variance <= count * eps * variance + (count * mean * eps) ** 2

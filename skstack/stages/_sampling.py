@@ -1,4 +1,4 @@
-"""Resampling of training rows, and what it does to weights and probabilities."""
+"""Resampling of training rows, and what becomes of their weights."""
 
 from typing import Any, NamedTuple
 
@@ -127,110 +127,6 @@ def resample(sampler, X, y, sample_weight=None, *, random_state=None):
     return Resampled(X_new, y_new, weights, fitted)
 
 
-def refuse_cleaning(sampler):
-    """Refuse samplers that remove rows by where they lie, for prior correction.
-
-    Dropping rows near the border changes the distribution of x within a class, so that the ratio of
-    class counts no longer says how probabilities moved.
-
-    Parameters
-    ----------
-    sampler : None or object with `fit_resample`
-
-    Raises
-    ------
-    ValueError
-        `sampler`, or a sampler inside it, is a cleaning one.
-    """
-    parts = [sampler]
-    if hasattr(sampler, "get_params") and not isinstance(sampler, type):
-        parts += list(sampler.get_params(deep=True).values())
-    for part in parts:
-        modules = [cls.__module__ for cls in type(part).__mro__]
-        cleans = getattr(part, "_sampling_type", None) == "clean-sampling"
-        # SMOTEENN and SMOTETomek call themselves over-samplers.
-        if cleans or any(module.startswith("imblearn.combine") for module in modules):
-            raise ValueError(
-                f"prior_correction=True does not go with sampler={sampler!r}: "
-                f"{type(part).__name__} removes rows by where they lie, so class counts do not say "
-                "how probabilities moved. Use a sampler that keeps each class as it is "
-                "(RandomUnderSampler, RandomOverSampler), or prior_correction=False."
-            )
-
-
-def prior_ratio(y_before, y_after, classes, weights_before=None, weights_after=None):
-    """How much rarer each class is in the data than among the resampled rows.
-
-    Parameters
-    ----------
-    y_before, y_after : array-like of shape (n_before,) and (n_after,)
-        Targets before and after resampling.
-    classes : array-like of shape (n_classes,)
-        In the order of the probabilities' columns.
-    weights_before, weights_after : array-like or None
-        Sample weights; None counts rows.
-
-    Returns
-    -------
-    ratio : ndarray of shape (n_classes,), float64
-        Share before over share after. A class without rows before has 0.
-
-    Raises
-    ------
-    ValueError
-        A class has rows before, but none after.
-
-    Notes
-    -----
-    M. Saerens, P. Latinne, C. Decaestecker, "Adjusting the outputs of a classifier to new a priori
-    probabilities", Neural Computation 14(1), 2002, equation 2.4. A. Dal Pozzolo et al.,
-    "Calibrating probability with undersampling for unbalanced classification", IEEE SSCI, 2015.
-
-    Examples
-    --------
-    >>> from skstack.stages import prior_ratio
-    >>> prior_ratio([0] * 9 + [1], [0, 1], [0, 1]).tolist()
-    [1.8, 0.2]
-    """
-    before = _shares(y_before, classes, weights_before)
-    after = _shares(y_after, classes, weights_after)
-    lost = [str(label) for label in np.asarray(classes)[(before > 0) & (after == 0)]]
-    if lost:
-        raise ValueError(
-            f"The sampler left no row of class {', '.join(lost)}: probabilities cannot be "
-            "corrected. Use another sampler, or prior_correction=False."
-        )
-    return np.divide(before, after, out=np.zeros_like(before), where=after > 0)
-
-
-def correct_priors(probabilities, ratio):
-    """Multiply probabilities with the ratio of priors and make rows add up to one.
-
-    Parameters
-    ----------
-    probabilities : ndarray of shape (n_rows, n_classes)
-    ratio : ndarray of shape (n_classes,)
-        From `prior_ratio`.
-
-    Returns
-    -------
-    corrected : ndarray of shape (n_rows, n_classes), the dtype that came
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skstack.stages import correct_priors
-    >>> correct_priors(np.array([[0.5, 0.5]]), np.array([1.8, 0.2])).round(3).tolist()
-    [[0.9, 0.1]]
-    """
-    probabilities = np.asarray(probabilities)
-    weighted = probabilities.astype(np.float64) * ratio
-    total = weighted.sum(axis=1, keepdims=True)
-    # All the mass may lie on classes that have no rows: the priors are then all there is to say.
-    corrected = np.divide(weighted, total, out=np.array(probabilities, np.float64), where=total > 0)
-    return corrected.astype(probabilities.dtype)
-
-
 def _seed(sampler, random_state):
     """Set the seeds that the user left open."""
     if hasattr(sampler, "get_params"):
@@ -270,13 +166,20 @@ def _checked(sampler, X, y, X_new, y_new):
     if hasattr(X, "iloc"):
         if not hasattr(X_new, "iloc") or list(X_new.columns) != list(X.columns):
             raise ValueError(f"{said} other columns than it was given: {list(X.columns)}.")
-        X_new = X_new.astype(X.dtypes.to_dict()).reset_index(drop=True)
+        X_new = X_new.reset_index(drop=True)
+        for name in _category_columns(X):
+            levels = X[name].cat.categories
+            strange = X_new[name].notna() & ~X_new[name].isin(levels)
+            if strange.any():
+                raise ValueError(
+                    f"{said} categories that column {name!r} lacks: "
+                    f"{sorted(set(X_new[name][strange].map(str)))[:5]}. A sampler that keeps "
+                    'categories whole is SMOTENC("auto").'
+                )
+        X_new = X_new.astype(X.dtypes.to_dict())
         lost = X_new.isna().any().to_numpy() & ~X.isna().any().to_numpy()
         if lost.any():
-            raise ValueError(
-                f"{said} NaN or unknown categories in the columns {list(X.columns[lost])}. For "
-                'categories use SMOTENC("auto").'
-            )
+            raise ValueError(f"{said} NaN in the columns {list(X.columns[lost])}.")
         numbers = X_new.select_dtypes("number").to_numpy()
     else:
         X_new = X_new.toarray() if hasattr(X_new, "toarray") else X_new
@@ -317,16 +220,6 @@ def _carried_weights(sampler, fitted, X, y, X_new, y_new, sample_weight):
             "out (weights can balance classes: class_weight), or fit without sample_weight."
         )
     return weights[indices]
-
-
-def _shares(y, classes, weights):
-    """Share of each class."""
-    y, classes = np.asarray(y), np.asarray(classes)
-    weights = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=np.float64)
-    counts = np.array([weights[y == label].sum() for label in classes])
-    if not counts.sum() > 0:
-        raise ValueError("No row has a positive weight, so classes have no shares.")
-    return counts / counts.sum()
 
 
 def _counts(y):

@@ -132,5 +132,5 @@ def _numeric_columns(table):
 def _numbers(table, numeric):
     """Copy the numbers, so that a scaler with ``copy=False`` cannot reach the caller's."""
     if hasattr(table, "iloc"):
-        return table.loc[:, numeric].astype(np.float32, copy=True)
+        return table.loc[:, numeric].copy().astype(np.float32)
     return np.array(table, dtype=np.float32)

@@ -13,9 +13,9 @@ def epochs_function(program, layout, *, xla: bool):
     It takes the data, flat, then ``order`` (epochs, positions) int32, the number of rows and the
     number of epochs to run, and returns the mean loss over rows of each epoch.
 
-    Without XLA a step sees just its rows. With XLA all shapes are fixed: the last step of an epoch is
-    filled up with rows of weight zero, and its others weigh as much more as the loss, which divides by
-    the batch size, will divide too far.
+    Without XLA a step sees just its rows. With XLA all shapes are fixed: the last step of an epoch
+    is filled up with rows of weight zero, and its others weigh as much more as the loss, which
+    divides by the batch size, will divide too far.
     """
     model, optimizer, batch = program.model, program.optimizer, program.batch_size
     watched_metrics = program.has_metrics

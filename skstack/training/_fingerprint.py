@@ -91,6 +91,14 @@ def _from_library(thing):
     return top in _LIBRARIES or (top in sys.stdlib_module_names and top != "__main__")
 
 
+def _held_by_library(value):
+    """Whether a known library holds the very object under its own name."""
+    name = getattr(value, "__qualname__", None)
+    if isinstance(value, type) or not isinstance(name, str) or not _from_library(value):
+        return False
+    return getattr(sys.modules.get(value.__module__), name, None) is value
+
+
 class _Reader:
     """One reading; remembers what it is inside of, so that recursion ends."""
 
@@ -145,6 +153,8 @@ class _Reader:
             value.__self__ is None or isinstance(value.__self__, types.ModuleType)
         ):
             return ("builtin", value.__module__, value.__qualname__)
+        if _held_by_library(value):  # np.exp, np.mean, tf.nn.relu: callable objects of many classes
+            return ("library", value.__module__, value.__qualname__)
         if isinstance(value, np.ufunc):
             return ("ufunc", value.__name__)
         if isinstance(value, types.MethodType):

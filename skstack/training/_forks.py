@@ -21,6 +21,7 @@ def refuse_after_fork() -> None:
     """Raise RuntimeError in a process that was forked after TensorFlow had been loaded."""
     if _forked:
         raise RuntimeError(
-            "This process was forked after TensorFlow had started, and TensorFlow does not work in such a "
-            "process. Use threads, joblib's 'loky' backend, or multiprocessing's 'spawn' start method."
+            "This process was forked after TensorFlow had started, and TensorFlow does not work in "
+            "such a process. Use threads, joblib's 'loky' backend, or multiprocessing's 'spawn' "
+            "start method."
         )

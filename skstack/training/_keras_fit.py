@@ -43,7 +43,7 @@ class _Stop(LastLogs):
 
 
 def fit_with_keras(program, table, held_out, plan, watch, *, eagerly: bool) -> None:
-    """Train through `Model.fit`: for own train steps, batch callbacks, and what cannot be traced."""
+    """Train by `Model.fit`: for own train steps, batch callbacks, and what cannot be traced."""
     model = program.model
     model.run_eagerly = eagerly
     follow = _Follow(Orders(plan.seed, table.n_rows), watch)

@@ -56,9 +56,8 @@ def find_layers(model, names) -> dict:
         layers = known.get(name, [])
         if len(layers) != 1:
             what = "no layer" if not layers else "more than one layer"
-            raise LayerNotFound(
-                f"The network has {what} named {name!r}. Its layers are: {', '.join(layer_names(model))}."
-            )
+            there = ", ".join(layer_names(model))
+            raise LayerNotFound(f"The network has {what} named {name!r}. Its layers are: {there}.")
         found[name] = layers[0]
     return found
 

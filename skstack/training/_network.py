@@ -83,8 +83,9 @@ def assign(named: Mapping, values: Mapping[str, np.ndarray]) -> None:
     """
     if named.keys() != values.keys():
         raise ValueError(
-            "The weights do not belong to this network. Missing: "
-            f"{sorted(named.keys() - values.keys())}; unknown: {sorted(values.keys() - named.keys())}."
+            "The weights do not belong to this network. "
+            f"Missing: {sorted(named.keys() - values.keys())}; "
+            f"unknown: {sorted(values.keys() - named.keys())}."
         )
     for path, variable in named.items():
         value = np.asarray(values[path])

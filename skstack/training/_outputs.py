@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -69,7 +68,7 @@ class _Predictor:
             weights, data = tensors[:n_variables], tensors[n_variables:]
             x = call_input(self.model, dict(zip(names, data, strict=True)))
             if wanted is None:
-                return _as_float32(flat_outputs(self.model, self._call(weights, x)))
+                return _as_float32(flat_outputs(self._call(weights, x)))
             with Recorder(wanted) as recorder:
                 self._call(weights, x)
             return _as_float32(recorder.outputs())
@@ -107,9 +106,7 @@ class _EagerPredictor(_Predictor):
                 data = dict(zip(names, tensors[n_variables:], strict=True))
                 x = call_input(self.model, data)
                 if wanted is None:
-                    return _as_float32(
-                        flat_outputs(self.model, call(self.model, x, training=False))
-                    )
+                    return _as_float32(flat_outputs(call(self.model, x, training=False)))
                 with Recorder(wanted) as recorder:
                     call(self.model, x, training=False)
                 return _as_float32(recorder.outputs())
@@ -198,6 +195,6 @@ def _check_rows(parts, rows):
     for part in parts:
         if part.ndim == 0 or part.shape[0] != rows:
             raise ValueError(
-                f"A network's outputs must have one row for each row of its inputs: got an output of shape "
-                f"{part.shape} for {rows} rows."
+                "A network's outputs must have one row for each row of its inputs: got an output "
+                f"of shape {part.shape} for {rows} rows."
             )

@@ -92,8 +92,8 @@ class Fit:
     network : Network
         The trained network, its weights as NumPy arrays.
     history : dict of str to list of float
-        One value for each epoch that was run: ``loss`` (mean over rows), metrics, and with validation
-        rows ``val_loss`` and ``val_`` metrics.
+        One value for each epoch that was run: ``loss`` (mean over rows), metrics, and with
+        validation rows ``val_loss`` and ``val_`` metrics.
     n_epochs : int
         Number of epochs that were run.
     optimizer_variables : list of ndarray

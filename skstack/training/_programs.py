@@ -63,9 +63,10 @@ class Program:
         """Forget the last fit: all state is set, from `start` or to what it was when new."""
         assign(self.variables, start)
         fresh = self._fresh_optimizer if optimizer_start is None else optimizer_start
-        if len(fresh) != len(self.optimizer.variables):
+        expected = len(self.optimizer.variables)
+        if len(fresh) != expected:
             raise ValueError(
-                f"`optimizer_start` has {len(fresh)} arrays, the optimizer {len(self.optimizer.variables)}."
+                f"`optimizer_start` has {len(fresh)} arrays, the optimizer takes {expected}."
             )
         for variable, value in zip(self.optimizer.variables, fresh, strict=True):
             variable.value.assign(value)

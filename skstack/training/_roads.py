@@ -1,25 +1,68 @@
 """Which road a fit takes: XLA, the plain graph, or Keras' own `fit`.
 
-All that decides is written here, as a table that can be measured again on another device. The choice
-depends on the network and the plan alone, never on what ran before, so that the same seed gives the
-same bits.
+All that decides is written here, as a table that can be measured again on another device. The
+choice depends on the network and the plan alone, never on what ran before, so that the same seed
+gives the same bits.
 """
 
 from __future__ import annotations
 
 import keras
 
-# A step costs about 0.13 ms less with XLA and its compilation 0.7 s more; most programs are used again.
+# With XLA a small step costs about 0.15 ms less and the compilation 0.7 s more; most programs are
+# used again.
 _STEPS_WORTH_XLA = 2_000
 
-_ROW_BY_ROW = (
-    "Activation Add Average AveragePooling1D AveragePooling2D Concatenate Conv1D Conv1DTranspose Conv2D "
-    "Conv2DTranspose Cropping1D Cropping2D Dense DepthwiseConv1D DepthwiseConv2D Dot ELU EinsumDense "
-    "Embedding Flatten GRU GlobalAveragePooling1D GlobalAveragePooling2D GlobalMaxPooling1D "
-    "GlobalMaxPooling2D Identity InputLayer LSTM LayerNormalization LeakyReLU MaxPooling1D MaxPooling2D "
-    "Maximum Minimum Multiply PReLU Permute ReLU RepeatVector Rescaling Reshape SimpleRNN Softmax "
-    "Subtract UpSampling1D UpSampling2D ZeroPadding1D ZeroPadding2D"
-).split()
+_ROW_BY_ROW = [
+    "Activation",
+    "Add",
+    "Average",
+    "AveragePooling1D",
+    "AveragePooling2D",
+    "Concatenate",
+    "Conv1D",
+    "Conv1DTranspose",
+    "Conv2D",
+    "Conv2DTranspose",
+    "Cropping1D",
+    "Cropping2D",
+    "Dense",
+    "DepthwiseConv1D",
+    "DepthwiseConv2D",
+    "Dot",
+    "ELU",
+    "EinsumDense",
+    "Embedding",
+    "Flatten",
+    "GRU",
+    "GlobalAveragePooling1D",
+    "GlobalAveragePooling2D",
+    "GlobalMaxPooling1D",
+    "GlobalMaxPooling2D",
+    "Identity",
+    "InputLayer",
+    "LSTM",
+    "LayerNormalization",
+    "LeakyReLU",
+    "MaxPooling1D",
+    "MaxPooling2D",
+    "Maximum",
+    "Minimum",
+    "Multiply",
+    "PReLU",
+    "Permute",
+    "ReLU",
+    "RepeatVector",
+    "Rescaling",
+    "Reshape",
+    "SimpleRNN",
+    "Softmax",
+    "Subtract",
+    "UpSampling1D",
+    "UpSampling2D",
+    "ZeroPadding1D",
+    "ZeroPadding2D",
+]
 _ROW_BY_ROW_LAYERS = frozenset(getattr(keras.layers, name) for name in _ROW_BY_ROW)
 _AVERAGED = "sum_over_batch_size"
 
@@ -32,10 +75,14 @@ def own_training(model) -> str | None:
     return None
 
 
-_BATCH_EVENTS = (
-    "on_batch_begin on_batch_end on_train_batch_begin on_train_batch_end "
-    "on_test_batch_begin on_test_batch_end"
-).split()
+_BATCH_EVENTS = [
+    "on_batch_begin",
+    "on_batch_end",
+    "on_train_batch_begin",
+    "on_train_batch_end",
+    "on_test_batch_begin",
+    "on_test_batch_end",
+]
 
 
 def watches_batches(callback) -> bool:
@@ -59,9 +106,13 @@ def why_not_xla(model, loss, *, has_metrics: bool) -> str | None:
         return "metrics count rows"
     if not _averages(loss):
         return "the loss is not an average over rows"
+    for operation in _bare_operations(model):
+        return f"operation {operation.name!r} may mix rows"
     for layer in all_layers(model):
         if type(layer) not in _ROW_BY_ROW_LAYERS and not _plain(layer):
-            return f"layer {layer.name!r} may mix rows"
+            return f"layer {layer.name!r} may mix rows or draw random numbers"
+        if not all(_own_function(layer, name) for name in ("activation", "recurrent_activation")):
+            return f"layer {layer.name!r} has an activation that may mix rows"
         if getattr(layer, "activity_regularizer", None) is not None:
             return f"layer {layer.name!r} has an activity regularizer"
         if getattr(layer, "mask_zero", False):
@@ -70,8 +121,8 @@ def why_not_xla(model, loss, *, has_metrics: bool) -> str | None:
             return f"layer {layer.name!r} does not compute in float32"
         if type(layer) in _RECURRENT and (layer.dropout or layer.recurrent_dropout):
             return f"layer {layer.name!r} draws random numbers"
-    if any("seed_generator" in variable.path for variable in model.variables):
-        return "a layer draws random numbers"
+        if getattr(layer, "stateful", False):
+            return f"layer {layer.name!r} is stateful"
     return None
 
 
@@ -81,6 +132,23 @@ def _plain(model):
 
 
 _RECURRENT = (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)
+
+
+def _own_function(layer, name):
+    function = getattr(layer, name, None)
+    module = getattr(function, "__module__", None) or type(function).__module__
+    return function is None or module.partition(".")[0] == "keras"
+
+
+def _bare_operations(model) -> list:
+    """Functions of `keras.ops` in a functional model, which are no layers."""
+    models = [model, *(layer for layer in all_layers(model) if isinstance(layer, keras.Model))]
+    return [
+        operation
+        for each in models
+        for operation in getattr(each, "operations", ())
+        if not isinstance(operation, keras.layers.Layer)
+    ]
 
 
 def _averages(loss):

@@ -78,7 +78,7 @@ def named_variables(model) -> dict:
 
 def values(variables) -> list[np.ndarray]:
     """Copies of Keras variables as NumPy arrays."""
-    return [np.array(variable.value) for variable in variables]
+    return [variable.numpy().copy() for variable in variables]
 
 
 def environment() -> tuple:

@@ -52,13 +52,8 @@ def _accepts(function, name):
     return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
-def flat_outputs(model, outputs) -> list:
-    """Outputs as a list: a dict in the order of the model's `output_names`."""
-    if isinstance(outputs, dict):
-        names = [name for name in getattr(model, "output_names", ()) if name in outputs]
-        if len(names) != len(outputs):
-            names = list(outputs)
-        return [outputs[name] for name in names]
+def flat_outputs(outputs) -> list:
+    """Outputs as a list, in the order of the model's own `outputs`: a dict by its sorted keys."""
     return list(keras.tree.flatten(outputs))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import numpy as np
@@ -38,8 +39,8 @@ def train(
     Parameters
     ----------
     blueprint : object
-        ``build()`` makes an uncompiled `keras.Model`; ``key`` is hashable, or None where equality is
-        unknown: such a network is compiled for this fit alone.
+        ``build()`` makes an uncompiled `keras.Model`; ``key`` is hashable, or None where equality
+        is unknown: such a network is compiled for this fit alone.
     start : dict of str to ndarray
         Weights to start from, as `initial_variables` gives them. Not changed.
     rows : Rows
@@ -129,11 +130,11 @@ def _run(program, table, held_out, plan, watch, reset):
 
 
 def _tell(road, error):
-    reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
-    instead = {"xla": "without XLA", "graph": "by Keras' own `fit`, step by step, which is slow"}[
-        road
-    ]
-    warnings.warn(f"This network is trained {instead}: {reason}", UserWarning, stacklevel=5)
+    # Keras writes escape codes, and the arguments in full.
+    reason = re.sub(r"\x1b\[\d*m", "", str(error)).partition("Arguments received")[0]
+    reason = f"{type(error).__name__}: {' '.join(reason.split())[:300]}"
+    how = {"xla": "without XLA", "graph": "step by step through Keras' own `fit`, which is slow"}
+    warnings.warn(f"This network is trained {how[road]}. {reason}", UserWarning, stacklevel=5)
 
 
 class _Compiled:

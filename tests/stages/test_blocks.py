@@ -188,7 +188,8 @@ def test_numbers_of_every_kind_become_one_float32_block(X):
 
 
 @pytest.mark.parametrize(
-    ("shape", "kind"), [((2, 3, 4), "sequence"), ((2, 3, 4, 1), "tensor"), ((2, 1, 1, 1, 1), "tensor")]
+    ("shape", "kind"),
+    [((2, 3, 4), "sequence"), ((2, 3, 4, 1), "tensor"), ((2, 1, 1, 1, 1), "tensor")],
 )
 def test_arrays_of_more_dimensions(shape, kind):
     X = np.random.default_rng(0).normal(size=shape)
@@ -354,6 +355,11 @@ def test_like_keeps_codes_and_forgets_categories_that_do_not_occur(people):
     assert whole.split(people)["job"].tolist() == [3, 1, 2, 3]
     table = fold.table(fold.split(people))
     assert table.dtypes.equals(whole.table(whole.split(people)).dtypes)
+
+
+def test_missing_values_stay_missing_in_a_fold_that_had_none(people):
+    fold = ColumnBlocks().fit(people.iloc[[0, 2]], like=ColumnBlocks().fit(people))
+    assert fold.split(people)["job"].tolist() == [3, 1, 2, 3]
 
 
 def test_like_of_like_only_ever_forgets(people):

@@ -88,7 +88,9 @@ def test_no_row_left_to_train_on(kind):
     with pytest.raises(ValueError, match=WAYS_OUT):
         hold_out([1.0], fraction=0.1, stratify=False, seed=0, **kind)
     with pytest.raises(ValueError, match="none to train on"):
-        hold_out(np.zeros(10), fraction=10, stratify=False, seed=0, ordered=kind == {"ordered": True})
+        hold_out(
+            np.zeros(10), fraction=10, stratify=False, seed=0, ordered=kind == {"ordered": True}
+        )
 
 
 # Order
@@ -120,12 +122,12 @@ def test_groups_stay_whole(stratify, seed):
     train, held_out = hold_out(y, fraction=0.1, stratify=stratify, seed=seed, groups=groups)
     check_partition(300, train, held_out)
     assert not set(groups[train]) & set(groups[held_out])
-    assert 10 <= len(held_out) <= 60
+    assert 10 <= len(held_out) <= 60  # 20 groups of about 15 rows
     if stratify:
         assert set(y[held_out]) == set(y[train]) == {0, 1, 2}
 
 
-def test_stratified_groups_take_a_fold_that_holds_every_class():
+def test_stratified_groups_take_a_draw_that_holds_every_class():
     groups = np.repeat(np.arange(10), 10)
     y = np.zeros(100, int)
     y[[0, 1, 95, 96]] = 1  # in the first and the last group only

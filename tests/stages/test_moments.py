@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from sklearn.preprocessing import StandardScaler
@@ -31,7 +33,9 @@ def test_weighted_equals_repeated(rng, offset):
         weighted_moments(X, weights), weighted_moments(np.repeat(X, weights, axis=0)), strict=True
     ):
         np.testing.assert_allclose(one, other, rtol=1e-12)
-    np.testing.assert_allclose(weighted_moments(X, weights * 0.1)[1], weighted_moments(X, weights)[1])
+    np.testing.assert_allclose(
+        weighted_moments(X, weights * 0.1)[1], weighted_moments(X, weights)[1]
+    )
 
 
 def test_rows_of_weight_zero_have_no_influence(rng):
@@ -46,6 +50,9 @@ def test_large_offsets_cost_no_digits(rng):
     mean, scale = weighted_moments(X + 1e9)
     np.testing.assert_allclose(scale, X.std(0), rtol=1e-12)
     np.testing.assert_allclose(mean - 1e9, X.mean(0), atol=1e-6)
+    X = rng.normal(1e9, 1, size=(200_000, 1))
+    exact = math.fsum(X[:, 0]) / len(X)
+    assert abs(weighted_moments(X)[0][0] - exact) <= np.spacing(1e9)
 
 
 def test_more_rows_than_one_chunk(rng, monkeypatch):

@@ -2,11 +2,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from imblearn import FunctionSampler
-from imblearn.combine import SMOTEENN, SMOTETomek
-from imblearn.over_sampling import ADASYN, SMOTE, SMOTEN, SMOTENC, BorderlineSMOTE, RandomOverSampler
+from imblearn.combine import SMOTETomek
+from imblearn.over_sampling import (
+    ADASYN,
+    SMOTE,
+    SMOTEN,
+    SMOTENC,
+    BorderlineSMOTE,
+    RandomOverSampler,
+)
 from imblearn.pipeline import make_pipeline
 from imblearn.under_sampling import (
-    EditedNearestNeighbours,
     NearMiss,
     RandomUnderSampler,
     TomekLinks,
@@ -14,9 +20,6 @@ from imblearn.under_sampling import (
 
 from skstack.stages import (
     check_sampler,
-    correct_priors,
-    prior_ratio,
-    refuse_cleaning,
     resample,
 )
 
@@ -100,7 +103,7 @@ def test_nothing_is_changed(rows):
         y[:] = "no"
         return X, y
 
-    state = np.random.RandomState(0)  # noqa: NPY002
+    state = np.random.RandomState(0)
     drawn = state.get_state()[1].copy()
     sampler = RandomOverSampler(random_state=state)
     resample(Inconsistent(scribble), X, y)
@@ -140,7 +143,9 @@ def test_smotenc_keeps_categories_whole(table):
     assert new.X.index.tolist() == list(range(100))
 
 
-@pytest.mark.parametrize("sampler", [RandomOverSampler(), RandomUnderSampler(), FunctionSampler(validate=False)])
+@pytest.mark.parametrize(
+    "sampler", [RandomOverSampler(), RandomUnderSampler(), FunctionSampler(validate=False)]
+)
 def test_samplers_that_pick_rows_take_categories(table, sampler):
     frame, y = table
     new = resample(sampler, frame, y)
@@ -189,7 +194,7 @@ def test_weights_follow_copied_rows(rows, table, sampler, kind):
     assert len(new.sample_weight) == len(new.y) == len(new.X)
     first = X["a"].to_numpy() if hasattr(X, "iloc") else X[:, 0]
     drawn = new.X["a"].to_numpy() if hasattr(X, "iloc") else new.X[:, 0]
-    where = {value: weight for value, weight in zip(first, weights, strict=True)}
+    where = dict(zip(first, weights, strict=True))
     assert [where[value] for value in drawn] == new.sample_weight.tolist()
 
 
@@ -233,7 +238,7 @@ def test_none_and_samplers_pass():
 
 def test_too_few_rows_keep_the_samplers_own_words(rows):
     X, y = rows
-    with pytest.raises(ValueError, match=r"sampler=SMOTE.*10 training rows.*class yes: 2 row") as error:
+    with pytest.raises(ValueError, match=r"SMOTE.*10 training rows.*class yes: 2 row") as error:
         resample(SMOTE(), X[:10], y[:10])
     assert error.match("n_neighbors")
     assert "n_neighbors" in str(error.value.__cause__)
@@ -269,71 +274,3 @@ def test_inconsistent_results_are_refused(rows, make, message):
 def test_inconsistent_tables_are_refused(table, make, message):
     with pytest.raises(ValueError, match=f"(?s)sampler=.*{message}"):
         resample(Inconsistent(make), *table)
-
-
-# Prior correction
-
-
-@pytest.mark.parametrize(
-    "sampler",
-    [
-        EditedNearestNeighbours(),
-        TomekLinks(),
-        SMOTEENN(),
-        SMOTETomek(),
-        make_pipeline(SMOTE(), TomekLinks()),
-    ],
-)
-def test_cleaning_is_refused(sampler):
-    with pytest.raises(ValueError, match="prior_correction.*sampler="):
-        refuse_cleaning(sampler)
-
-
-@pytest.mark.parametrize(
-    "sampler", [None, SMOTE(), RandomUnderSampler(), RandomOverSampler(), FunctionSampler(), Duplicate()]
-)
-def test_samplers_that_keep_classes_pass(sampler):
-    refuse_cleaning(sampler)
-
-
-def test_ratio_of_shares():
-    ratio = prior_ratio(["b"] * 3 + ["a"] * 6, ["a", "b", "b", "b"], ["a", "b", "gone"])
-    np.testing.assert_allclose(ratio, [(6 / 9) / (1 / 4), (3 / 9) / (3 / 4), 0])
-
-
-def test_ratio_of_weighted_shares():
-    y, weights = np.array([0, 0, 1]), np.array([1.0, 3.0, 4.0])
-    np.testing.assert_allclose(prior_ratio(y, [0, 1, 1], [0, 1], weights), [1.5, 0.75])
-    np.testing.assert_allclose(prior_ratio(y, y, [0, 1], weights, weights), [1, 1])
-    repeated = np.repeat(y, weights.astype(int))
-    np.testing.assert_allclose(
-        prior_ratio(repeated, [0, 1, 1], [0, 1]), prior_ratio(y, [0, 1, 1], [0, 1], weights)
-    )
-
-
-def test_a_class_that_the_sampler_lost_is_an_error():
-    with pytest.raises(ValueError, match="class rare"):
-        prior_ratio(["a", "rare"], ["a", "a"], ["a", "rare"])
-    with pytest.raises(ValueError, match="positive weight"):
-        prior_ratio([0, 1], [0, 1], [0, 1], [0, 0])
-
-
-def test_corrected_probabilities_are_those_of_bayes_rule():
-    rng = np.random.default_rng(0)
-    likelihood, before, after = rng.random((50, 3)), np.array([0.7, 0.2, 0.1]), np.full(3, 1 / 3)
-
-    def posterior(prior):
-        joint = likelihood * prior
-        return joint / joint.sum(axis=1, keepdims=True)
-
-    corrected = correct_priors(posterior(after), before / after)
-    np.testing.assert_allclose(corrected, posterior(before), rtol=1e-12)
-    single = correct_priors(posterior(after).astype(np.float32), before / after)
-    assert single.dtype == np.float32
-    np.testing.assert_allclose(single.sum(axis=1), 1, rtol=1e-6)
-
-
-def test_mass_on_classes_without_rows_stays():
-    given = np.array([[0.0, 1.0], [0.5, 0.5]])
-    np.testing.assert_array_equal(correct_priors(given, np.array([1.0, 0.0])), [[0, 1], [1, 0]])
-    assert given.tolist() == [[0, 1], [0.5, 0.5]]

@@ -62,7 +62,10 @@ def test_none_leaves_numbers_alone(table):
 def test_a_table_of_categories_has_nothing_to_scale(table):
     scaling = Scaling("standard").fit(table[["job"]])
     assert scaling.scaler_ is None
-    pd.testing.assert_frame_equal(scaling.transform(table[["job"]]), table[["job"]])
+    categories = table[["job"]]
+    scaled = scaling.transform(categories)
+    pd.testing.assert_frame_equal(scaled, categories)
+    assert scaled is not categories
 
 
 def test_integer_categories_are_no_numbers():
@@ -96,14 +99,14 @@ def test_moments_come_from_the_rows_of_fit_alone(table):
 )
 def test_another_shape_is_refused(scaler):
     X = np.random.default_rng(0).normal(size=(9, 2))
-    with pytest.raises(ValueError, match="scaler=.*shape"):
+    with pytest.raises(ValueError, match=r"scaler=.*shape"):
         Scaling(scaler).fit(X).transform(X)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e200])
 def test_what_is_no_float32_is_refused(value):
     scaler = FunctionTransformer(lambda X: X.astype(float) * value)
-    with pytest.raises(ValueError, match="scaler=.*NaN"):
+    with pytest.raises(ValueError, match=r"scaler=.*NaN"):
         Scaling(scaler).fit(np.ones((2, 2))).transform(np.ones((2, 2)))
 
 

@@ -1,0 +1,446 @@
+"""A network's outputs as features."""
+
+from __future__ import annotations
+
+import os
+from numbers import Integral
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
+
+from skstack._autoencoder import KerasAutoencoder
+from skstack._checks import (
+    Interval,
+    StrOptions,
+    check_input_names,
+    check_weights,
+    fit_context,
+    n_rows,
+    read_table,
+    take_rows,
+)
+from skstack._parameters import (
+    clone_sharing_models,
+    draw_seed,
+    explain_missing_parameters,
+    set_missing_seeds,
+)
+from skstack.networks import is_keras_model, is_path, load_model
+from skstack.stages import (
+    FEATURES,
+    POOLINGS,
+    ColumnBlocks,
+    Source,
+    Wanted,
+    cross_fit,
+    mean_of,
+    partition,
+)
+
+__all__ = ["KerasFeatureTransformer"]
+
+FEW_ROWS = 8
+
+
+class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
+    """Outputs of a network, or of its inner layers, as features.
+
+    A network that is trained here is cross-fitted: ``fit_transform(X, y)`` gives each row features
+    of a network that was not trained on it, and ``transform`` those of a network that was trained
+    on all rows. As with :class:`~sklearn.preprocessing.TargetEncoder`, ``fit_transform(X, y)`` is
+    therefore not ``fit(X, y).transform(X)``. A frozen network is trained nowhere and needs no
+    folds, but whether it has seen the test rows in its earlier life nobody can tell.
+
+    Parameters
+    ----------
+    model : path, keras.Model, FrozenEstimator, estimator or Pipeline, default=None
+        A path to a saved model (``.keras``, ``.h5``), a built ``keras.Model`` or a
+        :class:`~sklearn.frozen.FrozenEstimator` is frozen; any other estimator (ours, one of
+        scikeras or ``keras.wrappers``, a plain scikit-learn one) is cloned and trained. Of a
+        Pipeline the last step gives the features; the steps before are fitted with it, in each fold
+        anew. None stands for ``KerasAutoencoder()``.
+
+    layers : str or list of str, default=None
+        Inner layers whose outputs are wanted, all taken in one pass; ``"outer/inner"`` names a
+        layer of a nested model.
+
+    features : str or list of str, default=None
+        ``"outputs"`` (``predict_proba``, for two classes the second column only, else ``predict`` or
+        ``transform``; of a frozen ``keras.Model`` its outputs), ``"log_odds"`` (clipped at 1e-7),
+        ``"entropy"`` (in nats), ``"margin"`` (between the two largest probabilities) or
+        ``"reconstruction_error"``. None is ``"outputs"`` where no layers are named, else nothing.
+
+    pooling : {"flatten", "mean", "max", "last"}, default="flatten"
+        What is done with outputs of rank 3 and more, over all axes but rows and channels.
+
+    passthrough : bool, default=False
+        Whether the columns of X follow the features.
+
+    categorical_features : "from_dtype", None or array-like, default="from_dtype"
+        Which columns that pass through, or go to a frozen model, are categories: by dtype, none, or
+        given by names, positions or a mask. A trained estimator has its own.
+
+    cv : int, splitter or iterable, default=5
+        Folds of the cross-fit; an int means stratified ones where the network learns classes.
+        They must cover each row once.
+
+    refit : bool, default=True
+        Whether ``transform`` uses a network trained on all rows; else the mean over the networks
+        of the folds.
+
+    batch_size : int, default=None
+        Rows in one pass through a frozen network or through inner layers. None chooses.
+
+    n_jobs : int, default=None
+        Threads that fit folds side by side.
+
+    random_state : int, RandomState instance or None, default=None
+        Seeds what is trained, where the estimator itself leaves its seed open.
+
+    verbose : int, default=0
+        Above 0: a line for each fold.
+
+    Attributes
+    ----------
+    estimator_ : estimator or None
+        Trained on all rows, or the frozen one; None for a frozen ``keras.Model`` and with
+        ``refit=False``.
+
+    n_features_in_ : int
+        Number of columns of X.
+
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Their names, where X had string names.
+
+    Notes
+    -----
+    Which features are out-of-fold: all those of an estimator that learns from y, and the
+    reconstruction error. What an autoencoder's ``transform`` gives was learned without y and comes
+    from one network, in-sample.
+
+    Inner layers of networks that were trained apart have no common axes. Networks of skstack start
+    from one set of initial weights in all folds, which keeps the axes together. Where the start
+    cannot be set (scikeras and others), each fold's layer is turned onto that of the refitted
+    network by an orthogonal Procrustes rotation (Schoenemann, Psychometrika 31, 1966) that is
+    learned on rows that both were trained on; through this rotation a trace of the labels enters.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from skstack import KerasClassifier, KerasFeatureTransformer
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> risk = KerasFeatureTransformer(
+    ...     KerasClassifier(epochs=5), features=["log_odds", "entropy"], cv=3, random_state=0
+    ... )
+    >>> risk.fit_transform(X, y).shape
+    (569, 2)
+    >>> risk.get_feature_names_out().tolist()
+    ['log_odds_1', 'entropy']
+    """
+
+    _parameter_constraints = {  # noqa: RUF012
+        "model": "no_validation",
+        "layers": [None, str, list, tuple],
+        "features": [None, str, list, tuple],
+        "pooling": [StrOptions(set(POOLINGS))],
+        "passthrough": ["boolean"],
+        "categorical_features": [None, StrOptions({"from_dtype"}), "array-like"],
+        "cv": ["cv_object"],
+        "refit": ["boolean"],
+        "batch_size": [None, Interval(Integral, 1, None, closed="left")],
+        "n_jobs": [None, Integral],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        model=None,
+        *,
+        layers=None,
+        features=None,
+        pooling="flatten",
+        passthrough=False,
+        categorical_features="from_dtype",
+        cv=5,
+        refit=True,
+        batch_size=None,
+        n_jobs=None,
+        random_state=None,
+        verbose=0,
+    ):
+        self.model = model
+        self.layers = layers
+        self.features = features
+        self.pooling = pooling
+        self.passthrough = passthrough
+        self.categorical_features = categorical_features
+        self.cv = cv
+        self.refit = refit
+        self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def __sklearn_clone__(self):
+        return clone_sharing_models(self)
+
+    def set_params(self, **params):
+        """Set parameters, of the estimator too (``model__epochs``).
+
+        Parameters
+        ----------
+        **params : dict
+            Parameters by name.
+
+        Returns
+        -------
+        self : KerasFeatureTransformer
+            This transformer.
+
+        Raises
+        ------
+        ValueError
+            For a name that does not exist, or one that belongs to a path, a ``keras.Model`` or
+            None.
+        """
+        explain_missing_parameters(self, params, self._remedy)
+        return super().set_params(**params)
+
+    @staticmethod
+    def _remedy(name, value):
+        if name == "model" and value is None:
+            return "Pass model=KerasAutoencoder() and set its parameters."
+        if name == "model":
+            return "A frozen model is used as it is; pass an estimator, such as KerasClassifier()."
+        return "Pass an object that has parameters."
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.categorical = True
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y=None, sample_weight=None):
+        """Train the network on all rows (with ``refit=False``: those of the folds).
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
+            Training rows.
+
+        y : array-like of shape (n_samples,), default=None
+            Targets, where the estimator learns from them.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            For the estimator.
+
+        Returns
+        -------
+        self : KerasFeatureTransformer
+            The fitted transformer.
+
+        Raises
+        ------
+        ValueError
+            For data or parameters that do not fit; the message names them.
+        """
+        self._learn(X, y, sample_weight, features_of_all=False)
+        return self
+
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit_transform(self, X, y=None, sample_weight=None):
+        """Cross-fit: features of each row from a network that was not trained on it.
+
+        Not the same as ``fit(X, y).transform(X)``, whose features of training rows look better than
+        those of new rows ever will.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
+            Training rows.
+
+        y : array-like of shape (n_samples,), default=None
+            Targets, where the estimator learns from them.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            For the estimator.
+
+        Returns
+        -------
+        ndarray of float32, or DataFrame, of shape (n_samples, n_features_out)
+            A DataFrame where categories pass through.
+
+        Raises
+        ------
+        ValueError
+            For data or parameters that do not fit; the message names them.
+        """
+        return self._learn(X, y, sample_weight, features_of_all=True)
+
+    def transform(self, X):
+        """Features of new rows.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray of float32, or DataFrame, of shape (n_samples, n_features_out)
+            A DataFrame where categories pass through.
+        """
+        check_is_fitted(self)
+        X = read_table(self, X, reset=False)
+        return self._table(self._columns(X), X)
+
+    def get_feature_names_out(self, input_features=None):
+        """Names of the features.
+
+        Parameters
+        ----------
+        input_features : array-like of str, default=None
+            Compared with the names of the columns of X where there are such.
+
+        Returns
+        -------
+        ndarray of str of shape (n_features_out,)
+            Such as ``latent_3``, ``proba_yes``, ``log_odds_yes``, ``prediction``; then the columns
+            that pass through.
+        """
+        check_is_fitted(self)
+        names = list(self._names)
+        given = check_input_names(self, input_features)
+        if self.passthrough:
+            names += [str(name) for name in given]
+        return np.asarray(names, dtype=object)
+
+    # -----------------------------------------------------------------------------------------
+
+    def _learn(self, X, y, sample_weight, *, features_of_all):
+        X = read_table(self, X, reset=True)
+        if y is not None:
+            check_consistent_length(X, y)
+            y = y if hasattr(y, "iloc") else np.asarray(y)
+        sample_weight = check_weights(sample_weight, X)
+        source = Source(
+            self._network(y), y, self.categorical_features, rows_at_once=self.batch_size
+        )
+        if source.supervised and y is None:
+            raise ValueError(
+                f"This {type(self).__name__} estimator requires y to be passed, but the target y "
+                f"is None: {type(source.model).__name__} learns from it."
+            )
+        self._wanted = self._wanted_features()
+        if self.passthrough:
+            self._passed = ColumnBlocks(self.categorical_features).fit(X)
+            self._passed.split(take_rows(X, range(min(FEW_ROWS, n_rows(X)))))
+        needs_folds = source.needs_folds(self._wanted)
+        train_folds = not source.frozen and (
+            not self.refit or (features_of_all and needs_folds)
+        )
+        folds = None
+        if train_folds or (source.frozen and source.supervised and features_of_all):
+            classifier = source.learns_from_y and source.classes is not None
+            folds = partition(self.cv, X, y, classifier=classifier)
+
+        frame = source.frame(X, y)
+        reference = None
+        if self.refit or source.frozen:
+            reference = source.fit(X, y, sample_weight, frame)
+        columns = None
+        self._upstreams = [reference]
+        if folds is not None:
+            columns, upstreams = cross_fit(
+                source,
+                X,
+                y,
+                sample_weight,
+                folds,
+                self._wanted,
+                reference=reference,
+                frame=frame,
+                n_jobs=self.n_jobs,
+                verbose=self.verbose,
+            )
+            if reference is None:
+                self._upstreams = upstreams
+        self.estimator_ = getattr(getattr(reference, "view", None), "estimator", None)
+        if columns is None:
+            # Without folds the first rows tell the names, and whether the features can be had.
+            rows = X if features_of_all else take_rows(X, range(min(FEW_ROWS, n_rows(X))))
+            columns = self._columns(rows)
+        self._names = [name for part in columns for name in part.names]
+        return self._table(columns, X) if features_of_all else None
+
+    def _network(self, y):
+        """The model to use: loaded, or a clone with its seeds set."""
+        model = KerasAutoencoder() if self.model is None else self.model
+        if is_path(model):
+            return load_model(os.fspath(model))
+        if is_keras_model(model):
+            return model
+        if isinstance(model, type) or not hasattr(model, "get_params"):
+            raise TypeError(
+                f"model={model!r} must be a path to a saved Keras model, a built keras.Model, a "
+                "FrozenEstimator, an estimator or a Pipeline that ends in one."
+            )
+        model = _clone_with_models(model)
+        return set_missing_seeds(model, draw_seed(self.random_state))
+
+    def _wanted_features(self):
+        layers = _listed(self.layers)
+        features = _listed(self.features)
+        if self.features is None and not layers:
+            features = ("outputs",)
+        unknown = [feature for feature in features if feature not in FEATURES]
+        if unknown:
+            raise ValueError(
+                f"features={self.features!r} holds {unknown}; accepted are {list(FEATURES)}."
+            )
+        if not features and not layers:
+            raise ValueError("features and layers are both empty; name at least one.")
+        return Wanted(features, layers, self.pooling, getattr(self, "_passes_steps", False))
+
+    def _columns(self, X):
+        if len(self._upstreams) == 1:
+            return self._upstreams[0].columns(X, self._wanted)
+        return mean_of(self._upstreams, X, self._wanted)
+
+    def _table(self, columns, X):
+        values = np.hstack([part.values for part in columns])
+        if not self.passthrough:
+            return values
+        passed = self._passed.table(self._passed.split(X))
+        if not hasattr(passed, "iloc"):
+            return np.hstack([values, passed])
+        import pandas as pd
+
+        features = pd.DataFrame(values, columns=self._names)
+        table = pd.concat([features, passed], axis=1)
+        index = getattr(X, "index", None)
+        return table if index is None else table.set_axis(index, axis=0)
+
+
+def _listed(value):
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _clone_with_models(model):
+    """Clone an estimator; a Pipeline whose last step is a ``keras.Model`` or a path keeps it."""
+    if hasattr(model, "steps"):
+        steps = [
+            (name, step if is_path(step) or is_keras_model(step) else clone(step))
+            for name, step in model.steps
+        ]
+        if is_path(steps[-1][1]):
+            steps[-1] = (steps[-1][0], load_model(steps[-1][1]))
+        return type(model)(steps)
+    return clone(model)

@@ -1,0 +1,166 @@
+"""A user's ``keras.Model`` as a blueprint, adapted to a task."""
+
+from __future__ import annotations
+
+from skstack.networks._copied_model import CopiedModel, first_outputs, without_drawing
+from skstack.networks._copies import architecture, has_own_steps, is_graph, is_kerases_own
+from skstack.networks._heads import final_activation, fitting_head, gives_probabilities
+from skstack.networks._inputs import match_inputs
+
+__all__ = ["ModelBlueprint"]
+
+
+class ModelBlueprint(CopiedModel):
+    """A user's ``keras.Model``, adapted to a task; the object itself is never touched.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Unbuilt: a template, whose weights are new at each training. Built: training continues
+        from its weights.
+
+    spec : Spec
+        The blocks and the task.
+
+    Attributes
+    ----------
+    spec : Spec
+        What the adapted network does: for two classes a model with two units has the task
+        ``"multiclass"`` with two outputs.
+
+    continued : bool
+        Whether training starts from the model's own weights.
+
+    activation : str or None
+        Name of the activation that the adapted network ends with, None where it is unknown.
+
+    Raises
+    ------
+    ValueError
+        If inputs or outputs do not fit, or the model cannot be copied.
+    """
+
+    @without_drawing
+    def __init__(self, model, spec):
+        self.model = model
+        self.blocks = spec.blocks
+        self.continued = bool(model.built)
+        self._added = None
+        activation = final_activation(model)
+        if is_graph(model):
+            match_inputs(model, self.blocks)
+            outputs = model.outputs
+        else:
+            import keras
+
+            outputs = keras.tree.flatten(self._on(self._inputs())[1])
+        if len(outputs) != 1:
+            raise ValueError(
+                f"model={model.name!r} has {len(outputs)} outputs; an estimator needs a network "
+                "with one. KerasFeatureTransformer takes networks with several."
+            )
+        shape = (None, *outputs[0].shape[1:])
+        self.spec, self._added = fitting_head(model.name, shape, activation, spec)
+        self.activation = self._added or activation
+        if architecture(model) is None:
+            self._check_copy()
+        probabilities = spec.task in ("binary", "multiclass", "multilabel")
+        if probabilities and self.activation is None:
+            self._probe()
+        if self._added and has_own_steps(model):
+            raise ValueError(
+                f"model={model.name!r} of class {type(model).__name__} trains in its own way and "
+                f"ends without an activation; end it with {self._added!r}, for nothing can be "
+                "added behind it."
+            )
+
+    @property
+    def task(self):
+        """What the adapted network is for; see ``Spec``."""
+        return self.spec.task
+
+    @property
+    def units(self):
+        """Width of the adapted network's output."""
+        return self.spec.units
+
+    @property
+    def loss(self):
+        """The loss that the model was compiled with, or None.
+
+        It expects probabilities where an activation was added.
+
+        Raises
+        ------
+        ValueError
+            If an activation was added, and it cannot be known whether the loss expects it.
+        """
+        import keras
+
+        loss = getattr(self.model, "loss", None) if self.model.compiled else None
+        if isinstance(loss, dict) and len(loss) == 1:
+            loss = next(iter(loss.values()))
+        if isinstance(loss, (list, tuple)) and len(loss) == 1:
+            loss = loss[0]
+        if loss is None or isinstance(loss, str):
+            return loss
+        own = is_kerases_own(loss) and isinstance(loss, keras.losses.Loss)
+        if own and type(loss).__name__ != "LossFunctionWrapper":
+            config = loss.get_config()
+            if self._added and "from_logits" in config:
+                config["from_logits"] = False
+            return type(loss).from_config(config)
+        builtin = getattr(loss, "__module__", "").partition(".")[0] == "keras"
+        if self._added and not builtin:
+            raise ValueError(
+                f"model={self.model.name!r} ends without an activation, to which "
+                f"{self._added!r} was added, and was compiled with a loss of its own, "
+                f"{loss!r}, that may expect it or not. End the model with {self._added!r}, or "
+                "pass loss to the estimator."
+            )
+        return loss
+
+    @property
+    def optimizer(self):
+        """A new optimizer with the settings of the model's own; None where it has none."""
+        optimizer = getattr(self.model, "optimizer", None) if self.model.compiled else None
+        return None if optimizer is None else type(optimizer).from_config(optimizer.get_config())
+
+    def build(self):
+        """Make a private copy of the model, with inputs by block name and the added activation.
+
+        A model whose class trains in its own way keeps its class and takes its inputs as it always
+        did.
+
+        Returns
+        -------
+        keras.Model
+        """
+        import keras
+
+        inputs = self._inputs()
+        copied, outputs = self._on(inputs)
+        if copied is not None and has_own_steps(copied):
+            return copied
+        (outputs,) = keras.tree.flatten(outputs)
+        if self._added:
+            name = self.spec.layer_name("probabilities")
+            outputs = keras.layers.Activation(self._added, dtype="float32", name=name)(outputs)
+        return keras.Model(inputs, outputs, name=self.model.name)
+
+    @property
+    def key(self):
+        """Hashable that only blueprints of the same network share; None where it is unknown."""
+        text = architecture(self.model)
+        return None if text is None else ("model", text, self._added, self.spec)
+
+    def _probe(self):
+        """Look at some outputs where no activation can be read off."""
+        outputs = first_outputs(self._network(), self._probing_rows())[0]
+        if not gives_probabilities(outputs, self.spec.task):
+            wanted = "softmax" if self.spec.task == "multiclass" else "sigmoid"
+            raise ValueError(
+                f"model={self.model.name!r} gives outputs from {outputs.min():.3g} to "
+                f"{outputs.max():.3g}, which are no probabilities. End it with a Dense layer, "
+                f"with the activation {wanted!r} or none."
+            )

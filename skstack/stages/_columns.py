@@ -1,0 +1,158 @@
+"""Columns of tables of any kind, read alike: pandas, polars, arrays, lists, sparse matrices."""
+
+import narwhals.stable.v2 as nw
+import numpy as np
+from scipy import sparse
+from sklearn.utils import check_array
+
+_CATEGORICAL_DTYPES = (nw.Categorical, nw.Enum, nw.String, nw.Object, nw.Boolean)
+_NOT_NUMBERS = (nw.Binary, nw.List, nw.Array, nw.Struct)
+_ACCEPTED = '"from_dtype", None, a list of column names or positions, or a boolean mask'
+
+
+def categorical_mask(said, table, names):
+    """Which columns `categorical_features` means; `names` is None for arrays."""
+    width = table.shape[1]
+    mask = np.zeros(width, dtype=bool)
+    if said is None:
+        return mask
+    if says_from_dtype(said):
+        if names is not None:
+            dtypes = [_dtype(column_at(table, place)) for place in range(width)]
+            mask[:] = [isinstance(dtype, _CATEGORICAL_DTYPES) for dtype in dtypes]
+        return mask
+    wanted = None if isinstance(said, str | dict) else np.asarray(said)
+    if wanted is None or wanted.ndim != 1:
+        raise ValueError(f"categorical_features={said!r}; expected {_ACCEPTED}.")
+    if wanted.dtype.kind == "b":
+        if len(wanted) != width:
+            raise ValueError(
+                f"categorical_features is a mask of {len(wanted)} entries; X has {width} columns."
+            )
+        return wanted
+    if not wanted.size:
+        return mask
+    if wanted.dtype.kind in "iu":
+        out = [int(place) for place in wanted if not 0 <= place < width]
+        if out:
+            raise ValueError(
+                f"categorical_features names the positions {out}; X has {width} columns, "
+                f"numbered from 0 to {width - 1}."
+            )
+        mask[wanted] = True
+        return mask
+    if not all(isinstance(name, str) for name in said):
+        raise ValueError(f"categorical_features={said!r}; expected {_ACCEPTED}.")
+    if names is None:
+        raise ValueError(
+            f"categorical_features={said!r} names columns, but X is no DataFrame; expected "
+            "positions or a boolean mask."
+        )
+    unknown = [name for name in said if name not in names]
+    if unknown:
+        raise ValueError(
+            f"categorical_features names {unknown}, which X lacks; its columns are {names}."
+        )
+    wanted = set(said)
+    mask[:] = [isinstance(name, str) and name in wanted for name in names]
+    return mask
+
+
+def says_from_dtype(said):
+    return isinstance(said, str) and said == "from_dtype"
+
+
+def open_table(X):
+    """Give a pandas DataFrame as it is, others through narwhals, all else as (sparse) array."""
+    if nw.dependencies.is_pandas_dataframe(X):
+        return X
+    frame = nw.from_native(X, eager_only=True, pass_through=True)
+    if isinstance(frame, nw.DataFrame):
+        return frame
+    return check_array(
+        X, dtype=None, ensure_all_finite=False, allow_nd=True, accept_sparse=True, input_name="X"
+    )
+
+
+def dense(array):
+    """Give an ndarray for a sparse matrix, and all else as it is."""
+    return array.toarray(order="C") if sparse.issparse(array) else array
+
+
+def column_at(table, place):
+    """One column by position."""
+    if isinstance(table, np.ndarray):
+        return table[:, place]
+    if isinstance(table, nw.DataFrame):
+        return table.get_column(table.columns[place])
+    return table.iloc[:, place]
+
+
+def take_columns(table, places):
+    """Columns by position."""
+    if isinstance(table, np.ndarray):
+        return table[:, places]
+    if isinstance(table, nw.DataFrame):
+        return table.select([table.columns[place] for place in places])
+    return table.iloc[:, places]
+
+
+def as_numbers(table):
+    """Give a float32 array, C-contiguous, after scikit-learn's own checks."""
+    if isinstance(table, nw.DataFrame):
+        table = table.to_native()
+    return dense(
+        check_array(
+            table, dtype=np.float32, order="C", allow_nd=True, accept_sparse=True, input_name="X"
+        )
+    )
+
+
+def _dtype(column):
+    """Narwhals' name for a column's dtype."""
+    return nw.from_native(column, series_only=True).dtype
+
+
+def refuse_what_is_no_number(column, name):
+    """Dates, durations, periods and nested values are neither numbers nor categories."""
+    dtype = _dtype(column)
+    unknown = isinstance(dtype, nw.Unknown) and getattr(column.dtype, "kind", "O") == "O"
+    if dtype.is_temporal() or unknown or isinstance(dtype, _NOT_NUMBERS):
+        raise ValueError(
+            f"Column {name!r} has dtype {column.dtype}, which is neither numeric nor categorical. "
+            "Turn it into numbers first (days since a date, month, hour, ...), name it in "
+            "`categorical_features`, or drop it."
+        )
+
+
+def factorise(column, name):
+    """Codes and the values they stand for; -1 where a value is missing."""
+    import pandas as pd
+
+    if isinstance(column, nw.Series):
+        numeric = column.dtype.is_numeric()
+        values = column.to_numpy() if numeric else column.to_list()
+        # Objects can be told apart as they are; a string dtype would be made first.
+        column = pd.Series(values, dtype=None if numeric else object)
+    if column.dtype.name == "category":
+        return column.cat.codes.to_numpy(), column.cat.categories.tolist()
+    try:
+        codes, levels = pd.factorize(column)
+    except TypeError as error:
+        raise TypeError(
+            f"Column {name!r} is categorical, but holds values that cannot be told apart: {error}."
+        ) from error
+    return codes, levels.tolist()
+
+
+def sort_categories(values):
+    """Sort, by type and then by value where types cannot be compared."""
+    values = [value.item() if isinstance(value, np.generic) else value for value in values]
+    try:
+        return sorted(values)
+    except TypeError:
+        pass
+    try:
+        return sorted(values, key=lambda value: (type(value).__name__, value))
+    except TypeError:
+        return sorted(values, key=lambda value: (type(value).__name__, repr(value)))

@@ -1,0 +1,271 @@
+"""Cross-fitting: the network that makes a row's features has not seen the row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+from scipy.linalg import orthogonal_procrustes
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from sklearn.utils import get_tags
+from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import check_is_fitted
+
+from skstack._checks import take_rows, takes
+from skstack.stages._features import Columns
+from skstack.stages._upstream import EstimatorView, ModelView, columns_of, learns_from_y
+
+__all__ = ["Source", "Upstream", "Wanted", "cross_fit", "mean_of"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which features of an upstream are wanted."""
+
+    features: tuple[str, ...]
+    layers: tuple[str, ...]
+    pooling: str
+    steps_output: bool = False
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """A fitted upstream: steps, then a network or estimator."""
+
+    steps: Any
+    view: Any
+
+    def columns(self, X, wanted):
+        """Features of rows, a list of ``Columns``."""
+        X = X if self.steps is None else self.steps.transform(X)
+        columns = columns_of(self.view, X, wanted.features, wanted.layers, wanted.pooling)
+        if wanted.steps_output:
+            columns.append(self._steps_output(X))
+        return columns
+
+    def _steps_output(self, X):
+        X = X.toarray() if hasattr(X, "toarray") else X
+        names = list(getattr(X, "columns", [f"x{place}" for place in range(X.shape[1])]))
+        return Columns(tuple(names), np.asarray(X, dtype=np.float32), self.view.supervised)
+
+
+class Source:
+    """What an upstream is before it is fitted.
+
+    Parameters
+    ----------
+    model : keras.Model, FrozenEstimator, estimator or Pipeline
+        With a Pipeline, the features are those of its last step; the steps before are fitted
+        along with it, in each fold anew.
+
+    y : array-like or None
+        Targets of the whole fit.
+
+    categorical_features : as in KerasFeatureTransformer
+
+    rows_at_once : int or None
+    """
+
+    def __init__(self, model, y, categorical_features="from_dtype", rows_at_once=None):
+        from skstack.networks import is_keras_model
+
+        self.steps = None
+        if isinstance(model, Pipeline):
+            self.steps, model = (model[:-1] if len(model.steps) > 1 else None), model.steps[-1][1]
+        frozen_steps = None
+        self.frozen = is_keras_model(model) or isinstance(model, FrozenEstimator)
+        if isinstance(model, FrozenEstimator):
+            model = model.estimator
+            check_is_fitted(model)
+            if isinstance(model, Pipeline):
+                frozen_steps, model = model[:-1] if len(model.steps) > 1 else None, model[-1]
+        self.model = model
+        self.frozen_steps = frozen_steps
+        self.categorical_features = categorical_features
+        self.rows_at_once = rows_at_once
+        self.learns_from_y = not self.frozen and learns_from_y(model, y)
+        steps = [] if self.steps is None else [step for _, step in self.steps.steps]
+        self.supervised = self.learns_from_y or any(
+            hasattr(step, "fit") and get_tags(step).target_tags.required for step in steps
+        )
+        self.ours = hasattr(model, "_fit_in_frame")
+        self.classes = None
+        if self.frozen:
+            self.classes = _one_dimensional(getattr(model, "classes_", None))
+        elif self.learns_from_y and type_of_target(y) in ("binary", "multiclass"):
+            self.classes = np.unique(y)
+
+    def needs_folds(self, wanted):
+        """Whether some features of training rows must come from networks that did not see them."""
+        errors = "reconstruction_error" in wanted.features and not self.frozen
+        return self.supervised or errors
+
+    def frame(self, X, y):
+        """What the networks of a cross-fit share; None where they are not ours."""
+        if self.frozen or not self.ours:
+            return None
+        if self.steps is not None:
+            X = clone(self.steps).fit(X, y).transform(X)
+        return self.model._frame(X, y if self.learns_from_y else None)
+
+    def fit(self, X, y, sample_weight, frame):
+        """Fit steps and estimator on training rows.
+
+        Returns
+        -------
+        Upstream
+        """
+        steps = None
+        if self.steps is not None:
+            steps = clone(self.steps)
+            X = steps.fit_transform(X, y)
+        model = self.model
+        if self.frozen_steps is not None:
+            steps = self._joined_steps(steps)
+        if _is_model(model):
+            view = ModelView.of(
+                model,
+                X,
+                self.categorical_features,
+                supervised=self.supervised,
+                rows_at_once=self.rows_at_once,
+            )
+            return Upstream(steps, view)
+        if not self.frozen:
+            model = self._fitted(X, y if self.learns_from_y else None, sample_weight, frame)
+        return Upstream(
+            steps, EstimatorView(model, self.supervised, self.classes, self.rows_at_once)
+        )
+
+    def _fitted(self, X, y, sample_weight, frame):
+        estimator = clone(self.model)
+        if frame is not None:
+            return estimator._fit_in_frame(X, y, sample_weight, frame)
+        weights = {}
+        if sample_weight is not None:
+            if not takes(estimator, "sample_weight"):
+                raise ValueError(
+                    f"sample_weight was passed, but {type(estimator).__name__} takes none."
+                )
+            weights["sample_weight"] = sample_weight
+        return estimator.fit(X, y, **weights) if y is not None else estimator.fit(X, **weights)
+
+    def _joined_steps(self, steps):
+        parts = [] if steps is None else [("steps", steps)]
+        return Pipeline([*parts, ("frozen", FrozenEstimator(self.frozen_steps))])
+
+
+def _is_model(thing):
+    from skstack.networks import is_keras_model
+
+    return is_keras_model(thing)
+
+
+def _one_dimensional(classes):
+    return None if classes is None or isinstance(classes, list) else classes
+
+
+def cross_fit(source, X, y, sample_weight, folds, wanted, *, reference, frame, n_jobs, verbose=0):
+    """Features of training rows, and the fitted networks of the folds.
+
+    Parameters
+    ----------
+    source : Source
+
+    X, y, sample_weight : table, targets and weights of all training rows
+
+    folds : list of (train, test)
+        A partition of the rows.
+
+    wanted : Wanted
+
+    reference : Upstream or None
+        Fitted on all rows. It gives the features that need not be out-of-fold, and the axes for
+        inner layers of networks whose start cannot be set.
+
+    frame : Frame or None
+
+    n_jobs : int or None
+        Threads that fit folds side by side.
+
+    Returns
+    -------
+    columns : list of Columns
+        For all rows, in the order of X.
+
+    upstreams : list of Upstream
+        One for each fold.
+    """
+    foreign = source.supervised and not source.ours and not source.frozen
+
+    def fit_fold(number, train, test):
+        if verbose:
+            print(f"fold {number + 1} of {len(folds)}: {len(train)} rows train the upstream")
+        rows = take_rows(X, train)
+        upstream = source.fit(
+            rows,
+            None if y is None else take_rows(y, train),
+            None if sample_weight is None else sample_weight[train],
+            frame,
+        )
+        columns = upstream.columns(take_rows(X, test), wanted)
+        if foreign and any(column.inner for column in columns):
+            if reference is None:
+                raise ValueError(
+                    f"refit=False averages the folds' inner layers, which takes networks with one "
+                    f"common start; that of {type(source.model).__name__} cannot be set. Use "
+                    "refit=True."
+                )
+            columns = _aligned(columns, upstream.columns(rows, wanted), reference, rows, wanted)
+        return upstream, columns
+
+    results = Parallel(n_jobs=n_jobs, prefer="threads")(
+        delayed(fit_fold)(number, train, test) for number, (train, test) in enumerate(folds)
+    )
+    upstreams = [upstream for upstream, _ in results]
+    whole = None if reference is None else reference.columns(X, wanted)
+    merged = []
+    for place, first in enumerate(results[0][1]):
+        if whole is not None and not first.out_of_fold:
+            merged.append(whole[place])
+            continue
+        n = sum(len(test) for _, test in folds)
+        values = np.empty((n, first.values.shape[1]), dtype=np.float32)
+        for (_, test), (_, columns) in zip(folds, results, strict=True):
+            if columns[place].values.shape[1] != values.shape[1]:
+                raise ValueError(
+                    f"The feature {first.names[0]!r} has {values.shape[1]} columns in one fold and "
+                    f"{columns[place].values.shape[1]} in another."
+                )
+            values[test] = columns[place].values
+        merged.append(replace(first, values=values))
+    return merged, upstreams
+
+
+def _aligned(columns, own, reference, rows, wanted):
+    """Turn a fold's inner layers onto the reference's axes.
+
+    The rotation is learned on rows that both networks were trained on, from what each makes of
+    them (orthogonal Procrustes: Schoenemann, Psychometrika 31, 1966).
+    """
+    turned = []
+    for test, train, aim in zip(columns, own, reference.columns(rows, wanted), strict=True):
+        if test.inner:
+            centre, target = train.values.mean(axis=0), aim.values.mean(axis=0)
+            rotation, _ = orthogonal_procrustes(train.values - centre, aim.values - target)
+            test = replace(test, values=((test.values - centre) @ rotation + target))
+        turned.append(test)
+    return turned
+
+
+def mean_of(upstreams, X, wanted):
+    """Features as the mean of several upstreams'."""
+    each = [upstream.columns(X, wanted) for upstream in upstreams]
+    return [
+        replace(group[0], values=np.mean([columns.values for columns in group], axis=0))
+        for group in zip(*each, strict=True)
+    ]

@@ -1,0 +1,85 @@
+"""What a network's outputs are turned into: columns of a table, with names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["FEATURES", "POOLINGS", "Columns", "as_columns", "entropy", "log_odds", "margin"]
+
+FEATURES = ("outputs", "log_odds", "entropy", "margin", "reconstruction_error")
+POOLINGS = ("flatten", "mean", "max", "last")
+SMALLEST_PROBABILITY = 1e-7
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Some columns of the extracted table.
+
+    Parameters
+    ----------
+    names : tuple of str
+        One for each column.
+
+    values : ndarray of float32 of shape (n_rows, n_columns)
+        The columns.
+
+    out_of_fold : bool
+        Whether rows that trained the network need the values of another one.
+
+    inner : bool
+        Whether this is an inner layer, whose axes mean nothing outside its own network.
+    """
+
+    names: tuple[str, ...]
+    values: np.ndarray
+    out_of_fold: bool
+    inner: bool = False
+
+
+def as_columns(values, pooling):
+    """Bring outputs of any rank to (n_rows, n_columns).
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_rows, ...)
+        Outputs; from rank 3 on the last axis holds channels, those between time or space.
+
+    pooling : {"flatten", "mean", "max", "last"}
+        How the axes between are done away with.
+
+    Returns
+    -------
+    ndarray of float32 of shape (n_rows, n_columns)
+        A new array, or a view of ``values``.
+    """
+    values = np.asarray(values, dtype=np.float32)
+    if values.ndim <= 2 or pooling == "flatten":
+        return values.reshape(len(values), -1)
+    between = tuple(range(1, values.ndim - 1))
+    if pooling == "mean":
+        return values.mean(axis=between)
+    if pooling == "max":
+        return values.max(axis=between)
+    return values[(slice(None), *[-1] * len(between))]
+
+
+def log_odds(probabilities):
+    """Logarithm of p / (1 - p), with p clipped to [1e-7, 1 - 1e-7]; in [-16.12, 16.12]."""
+    p = np.clip(
+        probabilities.astype(np.float64), SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY
+    )
+    return (np.log(p) - np.log1p(-p)).astype(np.float32)
+
+
+def entropy(probabilities):
+    """Shannon entropy of each row, of shape (n_rows, 1), in nats: in [0, log(n_classes)]."""
+    p = np.clip(probabilities.astype(np.float64), SMALLEST_PROBABILITY, 1)
+    return -(p * np.log(p)).sum(axis=1, keepdims=True).astype(np.float32)
+
+
+def margin(probabilities):
+    """Largest probability minus the second largest, of shape (n_rows, 1); in [0, 1]."""
+    two = np.partition(probabilities, -2, axis=1)[:, -2:]
+    return (two[:, 1:] - two[:, :1]).astype(np.float32)

@@ -1,0 +1,286 @@
+"""A fitted upstream network, seen as what it gives for rows: outputs, layers, errors."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from sklearn.base import is_regressor
+from sklearn.utils import get_tags
+
+from skstack._checks import is_classifier_for, n_rows
+from skstack.stages._blocks import ColumnBlocks
+from skstack.stages._features import Columns, as_columns, entropy, log_odds, margin
+
+__all__ = ["EstimatorView", "ModelView", "columns_of", "learns_from_y"]
+
+
+def learns_from_y(estimator, y):
+    """Whether an estimator's fit looks at y."""
+    return (
+        is_classifier_for(estimator, y)
+        or is_regressor(estimator)
+        or get_tags(estimator).target_tags.required
+    )
+
+
+class ModelView:
+    """A frozen ``keras.Model``.
+
+    Parameters
+    ----------
+    network : skstack.training.Network
+        Its architecture and weights.
+
+    blocks : ColumnBlocks
+        How X becomes its inputs.
+
+    names : list of str
+        Of its outputs.
+
+    supervised : bool
+        Whether a step before it learned from y; the model itself learns nothing.
+
+    rows_at_once : int, default=None
+        Rows in one pass.
+    """
+
+    def __init__(self, network, blocks, names, supervised=False, rows_at_once=None):
+        self.network = network
+        self.blocks = blocks
+        self.names = names
+        self.supervised = supervised
+        self.rows_at_once = rows_at_once
+
+    @classmethod
+    def of(cls, model, X, categorical_features="from_dtype", **settings):
+        """Look at a model with the kind of rows that it will get."""
+        from skstack.networks import FrozenBlueprint
+        from skstack.training import Network
+
+        blocks = ColumnBlocks(categorical_features).fit(X)
+        blueprint = FrozenBlueprint(model, blocks.blocks_)
+        network = Network(blueprint, blueprint.start_variables())
+        return cls(network, blocks, blueprint.output_names, **settings)
+
+    def outputs(self, X):
+        """Outputs by name."""
+        values = self.network.outputs(self.blocks.split(X), rows_at_once=self.rows_at_once)
+        return list(zip(self.names, values, strict=True))
+
+    def layers(self, X, layers):
+        """Outputs of inner layers."""
+        inputs = self.blocks.split(X)
+        return self.network.outputs(inputs, layers=tuple(layers), rows_at_once=self.rows_at_once)
+
+    def probabilities(self, X):
+        """Probabilities of shape (n_rows, n_classes), and the classes' names."""
+        ((_, p),) = self._single_output(X, "probabilities")
+        inside = p.ndim == 2 and p.size and p.min() >= 0 and p.max() <= 1
+        if inside and p.shape[1] == 1:
+            return np.hstack([1 - p, p]), ["0", "1"]
+        if not inside or np.abs(p.sum(axis=1) - 1).max() > 1e-3:
+            raise ValueError(
+                "features 'log_odds', 'entropy' and 'margin' need probabilities, but model "
+                f"{self._name()!r} gives an output of shape {(None, *p.shape[1:])} that is no "
+                "sigmoid of one unit and no softmax."
+            )
+        return p, [str(number) for number in range(p.shape[1])]
+
+    def reconstruction_error(self, X):
+        """Mean squared difference between input and output, in the input's units squared."""
+        inputs = self.blocks.split(X)
+        ((_, rebuilt),) = self._single_output(X, "reconstruction_error")
+        given = next(iter(inputs.values()))
+        if len(inputs) > 1 or given.shape != rebuilt.shape:
+            raise ValueError(
+                "features='reconstruction_error' needs an output of the input's shape, but model "
+                f"{self._name()!r} takes {[(None, *value.shape[1:]) for value in inputs.values()]} "
+                f"and gives {(None, *rebuilt.shape[1:])}."
+            )
+        return np.square(given - rebuilt).reshape(len(given), -1).mean(axis=1)
+
+    def _single_output(self, X, wanted):
+        outputs = self.outputs(X)
+        if len(outputs) != 1:
+            raise ValueError(
+                f"features={wanted!r} need a model with one output; {self._name()!r} has "
+                f"{len(outputs)}: {self.names}. Name the layers that you want in `layers`."
+            )
+        return outputs
+
+    def _name(self):
+        return self.network.blueprint.model.name
+
+
+class EstimatorView:
+    """A fitted estimator, of ours or anybody's.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted.
+
+    supervised : bool
+        Whether it learned from y.
+
+    classes : ndarray, default=None
+        All classes of the cross-fit, of which a fold's estimator may have seen some only; None for
+        multilabel and numeric targets.
+
+    rows_at_once : int, default=None
+        Rows in one pass through inner layers.
+    """
+
+    def __init__(self, estimator, supervised, classes=None, rows_at_once=None):
+        self.estimator = estimator
+        self.supervised = supervised
+        self.classes = classes
+        self.rows_at_once = rows_at_once
+
+    @property
+    def transforms(self):
+        """Whether ``transform`` gives its outputs."""
+        return (
+            hasattr(self.estimator, "transform")
+            and not hasattr(self.estimator, "predict_proba")
+            and not is_regressor(self.estimator)
+        )
+
+    def outputs(self, X):
+        """What the estimator's own method gives: probabilities, predictions or a transform."""
+        if hasattr(self.estimator, "predict_proba"):
+            p, names = self.probabilities(X)
+            if self.classes is not None and len(names) == 2:
+                p, names = p[:, 1:], names[1:]
+            return [(f"proba_{name}", p[:, [place]]) for place, name in enumerate(names)]
+        if not self.transforms:
+            values = np.asarray(self.estimator.predict(X))
+            return [("prediction", values[:, None] if values.ndim == 1 else values)]
+        values = self.estimator.transform(X)
+        values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
+        names = self._transformed_names(values)
+        if names is None:
+            return [("output", values)]
+        return [(name, values[:, [place]]) for place, name in enumerate(names)]
+
+    def layers(self, X, layers):
+        """Outputs of inner layers."""
+        if hasattr(self.estimator, "_layer_outputs"):
+            return self.estimator._layer_outputs(X, layers, rows_at_once=self.rows_at_once)
+        model = getattr(self.estimator, "model_", None)
+        from skstack.networks import is_keras_model
+
+        if not is_keras_model(model):
+            raise ValueError(
+                f"layers={list(layers)!r}: {type(self.estimator).__name__} has no fitted Keras "
+                "network in `model_` whose layers could be read."
+            )
+        encoder = getattr(self.estimator, "feature_encoder_", None)
+        if encoder is not None:
+            X = encoder.transform(np.asarray(X))
+        return ModelView.of(model, X, None, rows_at_once=self.rows_at_once).layers(X, layers)
+
+    def probabilities(self, X):
+        """Probabilities of shape (n_rows, n_classes), and the classes' names."""
+        if not hasattr(self.estimator, "predict_proba"):
+            raise ValueError(
+                "features 'log_odds', 'entropy' and 'margin' need probabilities, but "
+                f"{type(self.estimator).__name__} has no predict_proba."
+            )
+        p = self.estimator.predict_proba(X)
+        if isinstance(p, list):  # multilabel, as scikit-learn's trees give it
+            p = np.column_stack([np.asarray(each)[:, -1] for each in p])
+        p = np.asarray(p, dtype=np.float32)
+        if p.ndim == 1:  # scikeras, for a single row
+            p = p.reshape(n_rows(X), -1)
+        classes, own = self.classes, getattr(self.estimator, "classes_", None)
+        if classes is None or own is None or len(classes) == p.shape[1]:
+            return p, [str(name) for name in (range(p.shape[1]) if classes is None else classes)]
+        missing = [str(label) for label in classes if label not in own]
+        warnings.warn(
+            f"A fold lacks the classes {missing}: {type(self.estimator).__name__} gives them "
+            "probability 0 there.",
+            UserWarning,
+            stacklevel=2,
+        )
+        filled = np.zeros((len(p), len(classes)), dtype=np.float32)
+        filled[:, np.searchsorted(classes, own)] = p
+        return filled, [str(name) for name in classes]
+
+    def reconstruction_error(self, X):
+        """How badly rows are rebuilt."""
+        if hasattr(self.estimator, "reconstruction_error"):
+            return np.asarray(self.estimator.reconstruction_error(X))
+        if not hasattr(self.estimator, "inverse_transform"):
+            raise ValueError(
+                "features='reconstruction_error' needs an output of the input's shape; "
+                f"{type(self.estimator).__name__} has neither reconstruction_error nor "
+                "inverse_transform."
+            )
+        rebuilt = self.estimator.inverse_transform(self.estimator.transform(X))
+        return np.square(np.asarray(X) - np.asarray(rebuilt)).mean(axis=1)
+
+    def _transformed_names(self, values):
+        try:
+            names = list(self.estimator.get_feature_names_out())
+        except (AttributeError, ValueError, TypeError):
+            return None
+        return names if len(names) == values.shape[1] else None
+
+
+def columns_of(view, X, features, layers, pooling):
+    """Extract features of rows.
+
+    Parameters
+    ----------
+    view : ModelView or EstimatorView
+
+    X : table
+
+    features : sequence of str
+        Of ``FEATURES``.
+
+    layers : sequence of str
+
+    pooling : str
+
+    Returns
+    -------
+    list of Columns
+        In the order of ``features``, then of ``layers``.
+    """
+    found = []
+    for feature in features:
+        unfold = view.supervised
+        if feature == "outputs":
+            for name, values in view.outputs(X):
+                inner = unfold and getattr(view, "transforms", False)
+                found.append(_columns(name, as_columns(values, pooling), unfold, inner))
+            continue
+        if feature == "reconstruction_error":
+            values = np.asarray(view.reconstruction_error(X), dtype=np.float32)[:, None]
+            trained = not isinstance(view, ModelView)
+            found.append(Columns((feature,), values, out_of_fold=trained))
+            continue
+        p, names = view.probabilities(X)
+        if feature == "log_odds":
+            binary = p.shape[1] == 2
+            values = log_odds(p[:, 1:] if binary else p)
+            labels = names[1:] if binary else names
+            found.append(Columns(tuple(f"log_odds_{name}" for name in labels), values, unfold))
+        else:
+            values = (entropy if feature == "entropy" else margin)(p)
+            found.append(Columns((feature,), values, unfold))
+    if layers:
+        for name, values in zip(layers, view.layers(X, layers), strict=True):
+            name = name.replace("/", "_")
+            values = as_columns(values, pooling)
+            names = tuple(f"{name}_{place}" for place in range(values.shape[1]))
+            found.append(Columns(names, values, view.supervised, inner=True))
+    return found
+
+
+def _columns(name, values, out_of_fold, inner=False):
+    names = (name,) if values.shape[1] == 1 else tuple(f"{name}_{i}" for i in range(values.shape[1]))
+    return Columns(names, values, out_of_fold, inner)

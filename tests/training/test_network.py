@@ -1,0 +1,262 @@
+"""Predictions: the same bits for a row whatever is beside it, and inner layers by name."""
+
+import copy
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+
+import keras
+import numpy as np
+import pytest
+
+from skstack.training import Network, initial_variables
+
+
+def functional():
+    i = {"numeric": keras.Input((7,), name="numeric")}
+    x = keras.layers.Dense(9, activation="relu", name="latent")(i["numeric"])
+    x = keras.layers.Dropout(0.5)(x)
+    x = keras.layers.LayerNormalization(name="normal")(x)
+    return keras.Model(i, keras.layers.Dense(3, activation="softmax", name="output")(x))
+
+
+def sequential():
+    layers = [keras.layers.Dense(5, "tanh", name="latent"), keras.layers.Dense(2, name="output")]
+    return keras.Sequential([keras.Input((7,)), *layers])
+
+
+def nested():
+    inner_input = keras.Input((7,))
+    hidden = keras.layers.Dense(4, "tanh", name="latent")(inner_input)
+    inner = keras.Model(inner_input, keras.layers.Dense(3, name="last")(hidden), name="encoder")
+    i = {"numeric": keras.Input((7,), name="numeric")}
+    x = inner(i["numeric"])
+    return keras.Model(i, keras.layers.Dense(1, name="last")(x))
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.hidden = keras.layers.Dense(6, "relu", name="latent")
+        self.unused = keras.layers.Dense(2, name="unused")
+        self.last = keras.layers.Dense(2, name="output")
+
+    def build(self, input_shape):
+        self.hidden.build(input_shape)
+        self.unused.build(input_shape)
+        self.last.build((None, 6))
+        super().build(input_shape)
+
+    def call(self, x):
+        return self.last(self.hidden(x))
+
+
+def subclassed():
+    model = Subclassed()
+    model.build((None, 7))
+    return model
+
+
+class EagerOnly(keras.layers.Layer):
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, x.dtype)
+
+    def call(self, x):
+        return x + float(x.numpy()[0, 0] * 0)
+
+
+def eager_only():
+    i = keras.Input((7,))
+    return keras.Model(i, keras.layers.Dense(2, name="output")(EagerOnly(name="latent")(i)))
+
+
+BUILDERS = (functional, sequential, nested, subclassed, eager_only)
+each_builder = pytest.mark.parametrize("make", BUILDERS)
+
+
+@pytest.fixture
+def network(blueprint):
+    def of(make, seed=0, key="the function"):
+        recipe = blueprint(make, key=key)
+        return Network(recipe, initial_variables(recipe, seed))
+
+    return of
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(0).normal(size=(1500, 7)).astype("float32")
+
+
+@each_builder
+@pytest.mark.parametrize("layers", [None, ("latent",)])
+def test_a_row_does_not_depend_on_its_neighbours(make, layers, network, x):
+    net = network(make)
+    (whole,) = net.outputs({"numeric": x}, layers=layers)
+    assert whole.dtype == np.float32
+    order = np.random.default_rng(1).permutation(len(x))
+    np.testing.assert_array_equal(net.outputs({"numeric": x[order]}, layers)[0], whole[order])
+    for rows in (slice(3, 4), slice(0, 2), slice(100, 700), slice(0, 0)):
+        np.testing.assert_array_equal(net.outputs({"numeric": x[rows]}, layers)[0], whole[rows])
+
+
+@each_builder
+def test_outputs_are_those_of_the_public_model(make, network, x):
+    net, other = network(make), network(make, seed=1)
+    model = net.build()
+    takes_dict = isinstance(getattr(model, "input", None), dict)
+    expected = np.asarray(model({"numeric": x[:40]} if takes_dict else x[:40]))
+    np.testing.assert_allclose(net.outputs({"numeric": x[:40]})[0], expected, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(other.outputs({"numeric": x[:40]})[0], expected)
+    for name, layer_name in (("latent", "latent"), ("encoder/latent", "latent")):
+        if name == "encoder/latent" and make is not nested:
+            continue
+        owner = model.get_layer("encoder") if make is nested else model
+        expected = owner.get_layer(layer_name)(x[:40])
+        found = net.outputs({"numeric": x[:40]}, layers=(name,))[0]
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_several_layers_in_one_pass_in_the_order_asked(network, x):
+    net = network(functional)
+    output, latent = net.outputs({"numeric": x}, layers=("output", "latent"))
+    np.testing.assert_array_equal(output, net.outputs({"numeric": x})[0])
+    assert latent.shape == (len(x), 9)
+
+
+def test_names_of_layers(network, x):
+    inputs = {"numeric": x[:3]}
+    with pytest.raises(ValueError, match=r"no layer named 'hidden'.*latent.*normal"):
+        network(functional).outputs(inputs, layers=("hidden",))
+    with pytest.raises(ValueError, match="never calls its layer 'unused'"):
+        network(subclassed).outputs(inputs, layers=("unused",))
+    net = network(nested)
+    assert net.outputs(inputs, layers=("encoder/last",))[0].shape == (3, 3)
+    assert net.outputs(inputs, layers=("encoder",))[0].shape == (3, 3)
+    assert net.outputs(inputs, layers=("last",))[0].shape == (3, 1)
+    assert net.outputs(inputs, layers=("latent",))[0].shape == (3, 4)
+
+
+def two_outputs():
+    i = {"numeric": keras.Input((7,), name="numeric")}
+    outputs = {"z": keras.layers.Dense(1)(i["numeric"]), "a": keras.layers.Dense(2)(i["numeric"])}
+    return keras.Model(i, outputs)
+
+
+def test_several_outputs_come_in_the_order_of_the_model(network, x):
+    net = network(two_outputs)
+    shapes = [array.shape[1:] for array in net.outputs({"numeric": x[:3]})]
+    assert shapes == [output.shape[1:] for output in net.build().outputs] == [(2,), (1,)]
+
+
+def test_sixteen_threads_predict_at_once(network, x):
+    net = network(functional, key=None)
+    expected = network(functional).outputs({"numeric": x})[0]
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda _: net.outputs({"numeric": x})[0], range(48)))
+    for array in found:
+        np.testing.assert_array_equal(array, expected)
+
+
+def test_networks_of_one_key_share_a_trace_and_keep_their_weights(network, x):
+    first, second = network(functional, seed=0), network(functional, seed=1)
+    one, two = first.outputs({"numeric": x})[0], second.outputs({"numeric": x})[0]
+    assert first._prepared[0] is second._prepared[0]
+    assert not np.array_equal(one, two)
+    np.testing.assert_array_equal(first.outputs({"numeric": x})[0], one)
+
+
+def test_copies_and_pickles_predict_the_same_bits(network, x):
+    net = network(functional)
+    expected = net.outputs({"numeric": x})[0]
+    copied = copy.deepcopy(net)
+    assert copied._prepared is None
+    np.testing.assert_array_equal(copied.outputs({"numeric": x})[0], expected)
+    model = net.build()
+    assert model is not net.build()
+    for path, array in net.variables.items():
+        np.testing.assert_array_equal({v.path: v for v in model.variables}[path].numpy(), array)
+
+
+def test_pickle_in_a_new_process_predicts_the_same_bits(tmp_path):
+    (tmp_path / "module_of_mine.py").write_text(
+        textwrap.dedent("""
+        import keras
+
+        class Blueprint:
+            key = "mine"
+
+            def build(self):
+                i = keras.Input((7,))
+                return keras.Model(i, keras.layers.Dense(3)(keras.layers.Dense(9, "relu")(i)))
+        """)
+    )
+    program = textwrap.dedent("""
+        import pickle, sys
+        import numpy as np
+        from pathlib import Path
+        from skstack.training import Network, initial_variables
+
+        x = np.random.default_rng(0).normal(size=(300, 7)).astype("float32")
+        if sys.argv[1] == "write":
+            from module_of_mine import Blueprint
+            net = Network(Blueprint(), initial_variables(Blueprint(), 0))
+            Path("net.pickle").write_bytes(pickle.dumps(net))
+        else:
+            net = pickle.loads(Path("net.pickle").read_bytes())
+        print(net.outputs({"x": x})[0].tobytes().hex())
+    """)
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", program, what],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for what in ("write", "read")
+    ]
+    assert said[0] == said[1]
+
+
+def test_weights_of_another_network_are_refused(network, blueprint, x):
+    start = initial_variables(blueprint(sequential), 0)
+    with pytest.raises(ValueError, match="do not belong to this network"):
+        Network(blueprint(functional), start).outputs({"numeric": x})
+    with pytest.raises(ValueError, match="do not belong to this network"):
+        Network(blueprint(functional), start).build()
+
+
+def test_pickle_leaves_tensors_behind(network, x, monkeypatch):
+    net = network(functional)
+    net.outputs({"numeric": x})
+    assert net.__getstate__()["_prepared"] is None
+    assert len(pickle.dumps(net.variables)) < 10_000
+
+
+def _in_child(net, x, queue):
+    try:
+        net.outputs({"numeric": x})
+        queue.put("no error")
+    except Exception as error:
+        queue.put(f"{type(error).__name__}: {error}")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_refuses_instead_of_hanging(network, x):
+    net = network(functional)
+    net.outputs({"numeric": x})
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    child = context.Process(target=_in_child, args=(net, x, queue))
+    child.start()
+    said = queue.get()
+    child.join()
+    assert said.startswith("RuntimeError: This process was forked")

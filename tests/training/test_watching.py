@@ -1,0 +1,264 @@
+"""History, early stopping, callbacks and losses that are not finite."""
+
+import keras
+import numpy as np
+import pytest
+
+from skstack.training import Plan, Rows, initial_variables, train
+from skstack.training._programs import POOL
+
+
+def build():
+    i = {"numeric": keras.Input((6,), name="numeric")}
+    x = keras.layers.Dense(5, activation="relu")(i["numeric"])
+    return keras.Model(i, keras.layers.Dense(1, activation="sigmoid")(x))
+
+
+@pytest.fixture
+def recipe(blueprint):
+    return blueprint(build, key="test_watching")
+
+
+@pytest.fixture
+def start(recipe):
+    return initial_variables(recipe, 0)
+
+
+ENGINES = ("graph", "xla", "keras")
+each_engine = pytest.mark.parametrize("engine", ENGINES)
+
+
+class Diary(keras.callbacks.Callback):
+    def __init__(self, stop_after=None):
+        super().__init__()
+        self.events = []
+        self.stop_after = stop_after
+
+    def on_train_begin(self, logs=None):
+        self.events.append("begin")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.events.append(epoch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.events.append(sorted(logs))
+        if epoch == self.stop_after:
+            self.model.stop_training = True
+
+    def on_train_end(self, logs=None):
+        self.events.append("end")
+
+
+@each_engine
+def test_callbacks_see_each_epoch(engine, recipe, start, binary_rows):
+    diary = Diary(stop_after=1)
+    plan = Plan("binary_crossentropy", epochs=5, callbacks=(diary,), engine=engine)
+    fit = train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1))
+    logs = ["loss", "val_loss"]
+    assert diary.events == ["begin", 0, logs, 1, logs, "end"]
+    assert fit.n_epochs == 2
+    assert diary.model is None
+
+
+class Halve(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        rate = self.model.optimizer.learning_rate
+        self.model.optimizer.learning_rate = float(keras.ops.convert_to_numpy(rate)) / 2
+
+
+class BestLast(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.weights = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 0:
+            self.weights = self.model.get_weights()
+
+    def on_train_end(self, logs=None):
+        self.model.set_weights(self.weights)
+
+
+def test_callbacks_change_learning_rate_and_weights_alike(recipe, start, binary_rows):
+    rows = binary_rows()
+    curves, weights = [], []
+    for engine in ENGINES:
+        plan = Plan(
+            "binary_crossentropy",
+            "sgd",
+            learning_rate=0.5,
+            epochs=3,
+            callbacks=(Halve(), BestLast()),
+            engine=engine,
+        )
+        fit = train(recipe, start, rows, plan)
+        curves.append(fit.history["loss"])
+        weights.append(fit.network.variables["dense/kernel"])
+    np.testing.assert_allclose(curves[1:], [curves[0]] * 2, rtol=1e-5)
+    np.testing.assert_allclose(weights[1:], [weights[0]] * 2, rtol=1e-4, atol=1e-5)
+    plan = Plan("binary_crossentropy", "sgd", learning_rate=0.25, epochs=1, engine="graph")
+    one_epoch = train(recipe, start, rows, plan)
+    np.testing.assert_allclose(
+        weights[0], one_epoch.network.variables["dense/kernel"], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_keras_own_callbacks(recipe, start, binary_rows):
+    callbacks = (
+        keras.callbacks.ReduceLROnPlateau(monitor="loss", patience=1, min_delta=10.0),
+        keras.callbacks.EarlyStopping(monitor="loss", patience=3, min_delta=10.0),
+    )
+    plan = Plan("binary_crossentropy", epochs=9, callbacks=callbacks, engine="graph")
+    fit = train(recipe, start, binary_rows(), plan)
+    assert fit.n_epochs == 4
+    assert fit.history["learning_rate"][0] > fit.history["learning_rate"][-1]
+
+
+class Batches(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.count += 1
+
+
+def test_callbacks_that_watch_batches_see_them(recipe, start, binary_rows):
+    callback = Batches()
+    plan = Plan("binary_crossentropy", epochs=2, batch_size=32, callbacks=(callback,))
+    watched = train(recipe, start, binary_rows(75), plan)
+    assert callback.count == 6
+    alone = train(recipe, start, binary_rows(75), Plan("binary_crossentropy", epochs=2))
+    np.testing.assert_allclose(watched.history["loss"], alone.history["loss"], rtol=1e-5)
+
+
+class Freeze(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.layers[1].trainable = False
+
+
+def test_a_program_that_callbacks_changed_is_not_used_again(recipe, start, binary_rows):
+    rows = binary_rows()
+    plain = Plan("binary_crossentropy", epochs=1, engine="graph")
+    expected = train(recipe, start, rows, plain).network.variables["dense/kernel"]
+    plan = Plan("binary_crossentropy", epochs=1, engine="graph", callbacks=(Freeze(),))
+    train(recipe, start, rows, plan)
+    made = POOL.made
+    again = train(recipe, start, rows, plain).network.variables["dense/kernel"]
+    np.testing.assert_array_equal(again, expected)
+    assert POOL.made == made + 1
+
+
+@each_engine
+def test_early_stopping_restores_the_best_epoch(engine, recipe, start, binary_rows):
+    rows = binary_rows(60)
+    wrong = binary_rows(60, seed=1)
+    wrong = Rows(wrong.inputs, 1 - wrong.targets)  # gets worse as training goes on
+    plan = Plan(
+        "binary_crossentropy", learning_rate=0.02, epochs=30, patience=3, engine=engine, tol=0.0
+    )
+    fit = train(recipe, start, rows, plan, validation=wrong)
+    curve = fit.history["val_loss"]
+    best = int(np.argmin(curve)) + 1
+    assert fit.n_epochs == len(curve) == best + 3 < 30
+    short = Plan("binary_crossentropy", learning_rate=0.02, epochs=best, engine=engine)
+    until_best = train(recipe, start, rows, short)
+    for path, array in until_best.network.variables.items():
+        np.testing.assert_allclose(fit.network.variables[path], array, rtol=1e-6, atol=1e-7)
+
+
+def test_early_stopping_needs_more_than_tol(recipe, start, binary_rows):
+    plan = Plan("binary_crossentropy", epochs=30, patience=2, tol=10.0)
+    fit = train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1))
+    assert fit.n_epochs == 3  # the first epoch is always an improvement
+    with pytest.raises(ValueError, match=r"patience.*validation"):
+        train(recipe, start, binary_rows(), plan)
+
+
+def test_validation_loss_is_a_weighted_mean(recipe, start, binary_rows):
+    held_out = binary_rows(2500, weights=True, seed=2)
+    held_out.weights[::3] = 0.0
+    plan = Plan("binary_crossentropy", epochs=1)
+    fit = train(recipe, start, binary_rows(), plan, validation=held_out)
+    (p,) = fit.network.outputs(held_out.inputs)
+    p, y = p[:, 0].astype(float), held_out.targets[:, 0]
+    losses = -np.where(y == 1, np.log(p), np.log1p(-p))
+    np.testing.assert_allclose(
+        fit.history["val_loss"], [np.average(losses, weights=held_out.weights)], rtol=1e-5
+    )
+
+
+@each_engine
+def test_a_loss_that_is_not_finite_names_its_epoch(engine, recipe, start, binary_rows):
+    rows = binary_rows()
+    rows.targets[7] = np.nan
+    plan = Plan("binary_crossentropy", epochs=3, engine=engine)
+    with pytest.raises(ValueError, match=r"nan in epoch 1\b.*learning_rate"):
+        train(recipe, start, rows, plan)
+    fit = train(recipe, start, binary_rows(), plan)  # and the next fit starts clean
+    assert np.isfinite(fit.history["loss"]).all()
+
+
+@each_engine
+def test_rows_of_weight_zero_do_nothing(engine, recipe, start, binary_rows):
+    rows = binary_rows(64)
+    rows.weights = np.r_[np.ones(32), np.zeros(32)]
+    plan = Plan("binary_crossentropy", epochs=2, batch_size=64, engine=engine)
+    fit = train(recipe, start, rows, plan)
+    half = Rows({"numeric": rows.inputs["numeric"][:32]}, rows.targets[:32])
+    expected = train(recipe, start, half, plan)
+    np.testing.assert_allclose(fit.history["loss"], expected.history["loss"], rtol=1e-5)
+
+
+def test_verbose_prints_one_line_an_epoch(recipe, start, binary_rows, capsys):
+    train(recipe, start, binary_rows(), Plan("binary_crossentropy", epochs=2, verbose=1))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" - ")[0] for line in lines] == ["Epoch 1/2", "Epoch 2/2"]
+
+
+class OwnStep(keras.Model):
+    def train_step(self, data):
+        logs = super().train_step(data)
+        return {**logs, "seen": keras.ops.cast(1.0, "float32")}
+
+
+def test_a_train_step_of_its_own_is_called(blueprint, binary_rows):
+    def build():
+        i = {"numeric": keras.Input((6,), name="numeric")}
+        return OwnStep(i, keras.layers.Dense(1, activation="sigmoid")(i["numeric"]))
+
+    recipe = blueprint(build, key=None)
+    plan = Plan("binary_crossentropy", epochs=2)
+    fit = train(recipe, initial_variables(recipe, 0), binary_rows(), plan)
+    assert fit.history["seen"] == [1.0, 1.0]
+
+
+class Untraceable(keras.layers.Layer):
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, x.dtype)
+
+    def call(self, x):
+        if not hasattr(x, "numpy"):
+            raise TypeError("needs numbers")
+        return x + 0.0 * x.numpy().sum()
+
+
+def test_what_cannot_be_traced_is_told_and_trained(blueprint, binary_rows):
+    def build():
+        i = {"numeric": keras.Input((6,), name="numeric")}
+        x = Untraceable()(i["numeric"])
+        return keras.Model(i, keras.layers.Dense(1, activation="sigmoid")(x))
+
+    recipe = blueprint(build, key=None)
+    plan = Plan("binary_crossentropy", epochs=1)
+    with pytest.warns(UserWarning, match=r"Keras' own `fit`.*TypeError.*needs numbers"):
+        fit = train(recipe, initial_variables(recipe, 0), binary_rows(), plan)
+    plain = blueprint(
+        lambda: keras.Sequential([keras.Input((6,)), keras.layers.Dense(1, "sigmoid")]), key=None
+    )
+    same_start = dict(
+        zip(initial_variables(plain, 0), initial_variables(recipe, 0).values(), strict=True)
+    )
+    expected = train(plain, same_start, binary_rows(), plan)
+    np.testing.assert_allclose(fit.history["loss"], expected.history["loss"], rtol=1e-5)
+    assert fit.network.outputs(binary_rows().inputs)[0].shape == (75, 1)
