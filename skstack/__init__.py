@@ -7,8 +7,16 @@ while fitting) -> scaled -> resampled (training rows only) -> downstream network
 from skstack._autoencoder import KerasAutoencoder
 from skstack._classifier import KerasClassifier
 from skstack._regressor import KerasRegressor
+from skstack._stacked import StackedKerasClassifier, StackedKerasRegressor
 from skstack._transformer import KerasFeatureTransformer
 
 __version__ = "0.1.0"
 
-__all__ = ["KerasAutoencoder", "KerasClassifier", "KerasFeatureTransformer", "KerasRegressor"]
+__all__ = [
+    "KerasAutoencoder",
+    "KerasClassifier",
+    "KerasFeatureTransformer",
+    "KerasRegressor",
+    "StackedKerasClassifier",
+    "StackedKerasRegressor",
+]

@@ -64,7 +64,12 @@ def read_table(estimator, X, *, reset):
     """Check the width and column names of X and leave its values to whoever learns from them."""
     if not is_dataframe(X):
         X = check_array(
-            X, dtype=None, allow_nd=True, accept_sparse=True, ensure_all_finite=False, input_name="X"
+            X,
+            dtype=None,
+            allow_nd=True,
+            accept_sparse=True,
+            ensure_all_finite=False,
+            input_name="X",
         )
         validate_data(estimator, X, reset=reset, skip_check_array=True)
         return X

@@ -134,7 +134,7 @@ class KerasClassifier(ClassifierMixin, NetworkEstimator):
     True
     """
 
-    _parameter_constraints = {  # noqa: RUF012
+    _parameter_constraints = {
         **NetworkEstimator._parameter_constraints,
         "class_weight": [None, dict, StrOptions({"balanced"})],
         "sampler": [None, HasMethods(["fit_resample"])],

@@ -47,7 +47,7 @@ class NetworkEstimator(BaseEstimator):
 
     _target_required = True
 
-    _parameter_constraints = {  # noqa: RUF012 - scikit-learn's convention
+    _parameter_constraints = {
         "model": "no_validation",
         "optimizer": "no_validation",
         "learning_rate": [
@@ -272,8 +272,9 @@ class NetworkEstimator(BaseEstimator):
         spec = Spec(self.blocks_.blocks_, task, n_outputs)
         blueprint = blueprint_for(self.model, spec, default=self._default_recipe())
         self._network_task = blueprint.spec.task
-        start = blueprint.start_variables()
-        if start is None:
+        if blueprint.continued:
+            start = blueprint.start_variables()
+        else:
             start = training.initial_variables(blueprint, seed)
             for name, (mean, scale) in self.moments_.items():
                 moments = standardizing_variables(name, mean, scale)
@@ -320,12 +321,12 @@ class NetworkEstimator(BaseEstimator):
     def _loss(self, blueprint):
         if not isinstance(self.loss, str) or self.loss != "auto":
             return self.loss
-        compiled = blueprint.compiled_loss()
+        compiled = blueprint.loss
         return self._default_loss() if compiled is None else compiled
 
     def _optimizer(self, blueprint):
         if isinstance(self.optimizer, str) and self.optimizer == "auto":
-            compiled = blueprint.compiled_optimizer()
+            compiled = blueprint.optimizer
             return "adam" if compiled is None else compiled
         return self.optimizer
 

@@ -16,7 +16,6 @@ from skstack._checks import (
     check_input_names,
     check_weights,
     fit_context,
-    n_rows,
     read_table,
     take_rows,
 )
@@ -139,7 +138,7 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
     ['log_odds_1', 'entropy']
     """
 
-    _parameter_constraints = {  # noqa: RUF012
+    _parameter_constraints = {
         "model": "no_validation",
         "layers": [None, str, list, tuple],
         "features": [None, str, list, tuple],
@@ -339,11 +338,9 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         self._wanted = self._wanted_features()
         if self.passthrough:
             self._passed = ColumnBlocks(self.categorical_features).fit(X)
-            self._passed.split(take_rows(X, range(min(FEW_ROWS, n_rows(X)))))
+            self._passed.split(take_rows(X, slice(0, FEW_ROWS)))
         needs_folds = source.needs_folds(self._wanted)
-        train_folds = not source.frozen and (
-            not self.refit or (features_of_all and needs_folds)
-        )
+        train_folds = not source.frozen and (not self.refit or (features_of_all and needs_folds))
         folds = None
         if train_folds or (source.frozen and source.supervised and features_of_all):
             classifier = source.learns_from_y and source.classes is not None
@@ -373,7 +370,7 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         self.estimator_ = getattr(getattr(reference, "view", None), "estimator", None)
         if columns is None:
             # Without folds the first rows tell the names, and whether the features can be had.
-            rows = X if features_of_all else take_rows(X, range(min(FEW_ROWS, n_rows(X))))
+            rows = X if features_of_all else take_rows(X, slice(0, FEW_ROWS))
             columns = self._columns(rows)
         self._names = [name for part in columns for name in part.names]
         return self._table(columns, X) if features_of_all else None

@@ -13,9 +13,9 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # What each room may import. What is not named here may not be imported.
 MAY_IMPORT = {
     "_checks": set(),
-    "_parameters": {"_checks"},
+    "_parameters": {"_checks", "networks"},
     "training": {"_checks"},
-    "stages": {"_checks"},
+    "stages": {"_checks", "networks", "training"},
     "networks": {"_checks", "stages", "training"},
 }
 # Above these, imports run down the stairs: a room may import all those on the floors below it.
@@ -24,6 +24,7 @@ FLOORS = (
     {"_network_estimator"},
     {"_autoencoder", "_classifier", "_regressor"},
     {"_transformer"},
+    {"_stack_parts"},
     {"_stacked"},
 )
 # Rooms that stand beside the staircase: the lowest floor may not import them.

@@ -67,9 +67,7 @@ def as_columns(values, pooling):
 
 def log_odds(probabilities):
     """Logarithm of p / (1 - p), with p clipped to [1e-7, 1 - 1e-7]; in [-16.12, 16.12]."""
-    p = np.clip(
-        probabilities.astype(np.float64), SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY
-    )
+    p = np.clip(probabilities.astype(np.float64), SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
     return (np.log(p) - np.log1p(-p)).astype(np.float32)
 
 

@@ -282,5 +282,7 @@ def columns_of(view, X, features, layers, pooling):
 
 
 def _columns(name, values, out_of_fold, inner=False):
-    names = (name,) if values.shape[1] == 1 else tuple(f"{name}_{i}" for i in range(values.shape[1]))
+    names = (
+        (name,) if values.shape[1] == 1 else tuple(f"{name}_{i}" for i in range(values.shape[1]))
+    )
     return Columns(names, values, out_of_fold, inner)
