@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 import types
 import warnings
 
@@ -205,12 +204,6 @@ def copy_weights(source, target, model):
         variable.assign(value)
 
 
-def _is_automatic(name, class_name):
-    snake = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", re.sub(r"\W+", "", class_name))
-    snake = re.sub(r"([a-z])([A-Z])", r"\1_\2", snake).lower()
-    return re.fullmatch(rf"{snake}(_\d+)?", name) is not None
-
-
 class _NotKerases(Exception):
     pass
 
@@ -231,40 +224,17 @@ def _refuse_foreign(layer, seen):
             _refuse_foreign(value, seen)
 
 
-def _collect(config, names):
-    """Number automatic layer names in the order of the graph; refuse foreign objects."""
+def _plain(config):
+    """Leave compile state out of a config; refuse foreign objects in it."""
     if isinstance(config, dict):
         module = config.get("module", None if "registered_name" in config else "keras")
         if str(module).partition(".")[0] != "keras" or config.get("class_name") in _FUNCTIONS:
             raise _NotKerases
-        config.pop("compile_config", None)
-        inner = config.get("config")
-        name = inner.get("name") if isinstance(inner, dict) else None
-        if isinstance(name, str) and _is_automatic(name, str(config.get("class_name"))):
-            names.setdefault(name, f"@{len(names)}")
-        for value in config.values():
-            _collect(value, names)
-    elif isinstance(config, (list, tuple)):
-        for value in config:
-            _collect(value, names)
-    elif not isinstance(config, (str, int, float, bool, type(None))):
-        raise _NotKerases
-
-
-def _renamed(config, names):
-    """Replace the numbered names where a config refers to layers, and nowhere else."""
-    if isinstance(config, dict):
-        return {
-            key: names.get(value, value)
-            if key == "name" and isinstance(value, str)
-            else _renamed(value, names)
-            for key, value in config.items()
-        }
+        return {key: _plain(value) for key, value in config.items() if key != "compile_config"}
     if isinstance(config, (list, tuple)):
-        reference = len(config) == 3 and isinstance(config[0], str)
-        if reference and isinstance(config[1], int) and isinstance(config[2], int):
-            return [names.get(config[0], config[0]), config[1], config[2]]
-        return [_renamed(value, names) for value in config]
+        return [_plain(value) for value in config]
+    if not isinstance(config, (str, int, float, bool, type(None))):
+        raise _NotKerases
     return config
 
 
@@ -278,17 +248,16 @@ def architecture(model):
     """
     import keras
 
-    names = {}
+    # Layers keep their names, automatic ones too: weights and `layers=` are found by them.
     try:
         _refuse_foreign(model, set())
         config = keras.saving.serialize_keras_object(model.get_config())
         config.pop("name", None)
-        config = {"class_name": type(model).__name__, "config": config}
-        _collect(config, names)
+        config = _plain({"class_name": type(model).__name__, "config": config})
     except (_NotKerases, TypeError, ValueError, NotImplementedError, AttributeError):
         return None
     flags = [
         (list(variable.shape), str(variable.dtype), bool(variable.trainable))
         for variable in model.variables
     ]
-    return json.dumps([_renamed(config, names), flags], sort_keys=True)
+    return json.dumps([config, flags], sort_keys=True)

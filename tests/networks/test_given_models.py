@@ -298,31 +298,41 @@ def test_compiled_loss_and_optimizer_are_copied():
     assert not ModelBlueprint(model, BINARY).build().compiled
 
 
+def afresh(make, **options):
+    """A model whose automatic layer names start from the beginning, as in a new process."""
+    keras.utils.clear_session()
+    return make(**options)
+
+
 def test_keys():
     def key(model, spec=TARGET):
         return ModelBlueprint(model, spec).key
 
-    assert key(functional()) == key(functional())
-    assert hash(key(unbuilt())) == hash(key(unbuilt()))
-    frozen = functional()
+    assert key(afresh(functional)) == key(afresh(functional))
+    assert hash(key(afresh(unbuilt))) == hash(key(afresh(unbuilt)))
+    frozen = afresh(functional)
     frozen.layers[1].trainable = False
-    one_variable = functional()
+    one_variable = afresh(functional)
     one_variable.layers[1].kernel.trainable = False
-    named = keras.Sequential([keras.Input((4,)), layers.Dense(5, name="a"), layers.Dense(1)])
     different = [
-        functional(),
-        sequential(),
-        unbuilt(),
+        afresh(functional),
+        afresh(sequential),
+        afresh(unbuilt),
         frozen,
         one_variable,
-        functional(activation="softplus"),
-        named,
+        afresh(functional, activation="softplus"),
     ]
     keys = [key(model) for model in different]
     assert None not in keys
     assert len(set(keys)) == len(keys)
-    assert key(functional(), TARGET) != key(functional(), BINARY)
-    assert FrozenBlueprint(functional(), (NUMERIC,)).key != key(functional())
+    assert key(different[0], TARGET) != key(different[0], BINARY)
+    assert FrozenBlueprint(different[0], (NUMERIC,)).key != key(different[0])
+
+
+def test_models_of_other_layer_names_share_no_key():
+    """Weights and inner layers are found by name, so a shared program would mix them up."""
+    one, other = sequential(), sequential()
+    assert ModelBlueprint(one, TARGET).key != ModelBlueprint(other, TARGET).key
 
 
 def test_what_cannot_be_compared_has_no_key():
