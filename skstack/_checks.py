@@ -6,12 +6,11 @@ import numpy as np
 from sklearn.base import _fit_context, is_classifier, is_regressor
 from sklearn.utils import _safe_indexing, check_array
 from sklearn.utils._indexing import _get_column_indices
-from sklearn.utils._param_validation import HasMethods, Hidden, Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import _BaseComposition
-from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import (
     _check_feature_names_in,
-    _check_method_params,
     _check_sample_weight,
     _check_y,
     _num_samples,
@@ -22,7 +21,6 @@ from sklearn.utils.validation import (
 __all__ = [
     "BaseComposition",
     "HasMethods",
-    "Hidden",
     "Interval",
     "StrOptions",
     "check_weights",
@@ -31,6 +29,7 @@ __all__ = [
     "is_classifier_for",
     "is_dataframe",
     "n_rows",
+    "read_labels",
     "read_rows",
     "read_table",
     "take_columns",
@@ -67,7 +66,7 @@ def read_table(estimator, X, *, reset):
             X,
             dtype=None,
             allow_nd=True,
-            accept_sparse=True,
+            accept_sparse="csr",
             ensure_all_finite=False,
             input_name="X",
         )
@@ -101,7 +100,7 @@ def read_rows(estimator, X, *, reset):
         estimator,
         X,
         reset=reset,
-        accept_sparse=True,
+        accept_sparse="csr",
         dtype=None if keep else np.float32,
         allow_nd=True,
         ensure_all_finite=not keep,
@@ -133,6 +132,31 @@ def takes(estimator, parameter):
     return has_fit_parameter(estimator, parameter)
 
 
-check_method_params = _check_method_params
 check_target = _check_y
 check_input_names = _check_feature_names_in
+
+
+def read_labels(estimator, y):
+    """Labels of shape (n,), or a multilabel indicator of shape (n, n_labels), and which of both.
+
+    Raises
+    ------
+    ValueError
+        For NaN, infinity and targets that are no labels.
+    """
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y "
+            "is None."
+        )
+    y = y.toarray() if hasattr(y, "toarray") else y
+    _check_y(y, multi_output=True, estimator=estimator)
+    kind = type_of_target(y, input_name="y")
+    y = _check_y(y, multi_output=kind == "multilabel-indicator", estimator=estimator)
+    check_classification_targets(y)
+    if kind not in ("binary", "multiclass", "multilabel-indicator"):
+        raise ValueError(
+            f"y holds a {kind} target; accepted are labels of shape (n_samples,) and "
+            "multilabel indicators of shape (n_samples, n_labels)."
+        )
+    return y, kind

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.utils import compute_sample_weight
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
-from skstack._checks import HasMethods, StrOptions, check_target, fit_context
+from skstack._checks import HasMethods, StrOptions, fit_context, read_labels
 from skstack._network_estimator import NetworkEstimator
 from skstack.networks import MLP
 from skstack.stages import correct_priors, hold_out, prior_ratio, refuse_cleaning, resample
@@ -318,21 +317,7 @@ class KerasClassifier(ClassifierMixin, NetworkEstimator):
         return MLP()
 
     def _read_target(self, y, *, frame, reset):
-        if y is None:
-            raise ValueError(
-                f"This {type(self).__name__} estimator requires y to be passed, but the target y "
-                "is None."
-            )
-        if hasattr(y, "toarray"):
-            y = y.toarray()
-        kind = type_of_target(y, input_name="y")
-        y = check_target(y, multi_output=kind == "multilabel-indicator", estimator=self)
-        check_classification_targets(y)
-        if kind not in ("binary", "multiclass", "multilabel-indicator"):
-            raise ValueError(
-                f"y holds a {kind} target; accepted are labels of shape (n_samples,) and "
-                "multilabel indicators of shape (n_samples, n_labels)."
-            )
+        y, kind = read_labels(self, y)
         if reset:
             self._target_type = kind
             if frame is not None:

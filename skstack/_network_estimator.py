@@ -344,10 +344,10 @@ class NetworkEstimator(BaseEstimator):
 
     def _outputs(self, X):
         """What the network gives, one float32 array with a row for each row of X."""
-        return self.network_.outputs(self._inputs(X))[0]
+        inputs = self._inputs(X)
+        return self.network_.outputs(inputs)[0]
 
     def _layer_outputs(self, X, layers, rows_at_once=None):
         """Outputs of named layers, all from one pass."""
-        return self.network_.outputs(
-            self._inputs(X), layers=tuple(layers), rows_at_once=rows_at_once
-        )
+        inputs = self._inputs(X)
+        return self.network_.outputs(inputs, layers=tuple(layers), rows_at_once=rows_at_once)

@@ -6,6 +6,7 @@ import copy
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
+from sklearn.pipeline import Pipeline
 
 from skstack.networks import is_keras_model
 
@@ -17,6 +18,8 @@ def _clone_parameter(value):
         return value
     if type(value) in (list, tuple):
         return type(value)(_clone_parameter(item) for item in value)
+    if isinstance(value, Pipeline):
+        return clone_sharing_models(value)
     return clone(value, safe=False)
 
 

@@ -73,8 +73,9 @@ def as_branch(name, thing, *, cv, refit, n_jobs):
     fits = hasattr(thing, "fit") and hasattr(thing, "get_params") and not isinstance(thing, type)
     if not (fits or is_keras_model(thing) or is_path(thing)):
         raise TypeError(
-            f"The branch {name!r} is {thing!r}; accepted are estimators, a KerasFeatureTransformer, "
-            "a Pipeline that ends in one, a built keras.Model, the path to a saved one and 'drop'."
+            f"The branch {name!r} is {thing!r}; accepted are estimators, a "
+            "KerasFeatureTransformer, a Pipeline that ends in one, a built keras.Model, the path "
+            "to a saved one and 'drop'."
         )
     return KerasFeatureTransformer(thing, cv=cv, refit=refit, n_jobs=n_jobs)
 

@@ -25,6 +25,7 @@ FLOORS = (
     {"_autoencoder", "_classifier", "_regressor"},
     {"_transformer"},
     {"_stack_parts"},
+    {"_stack"},
     {"_stacked"},
 )
 # Rooms that stand beside the staircase: the lowest floor may not import them.

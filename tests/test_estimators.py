@@ -1,0 +1,98 @@
+"""scikit-learn's own checks, over every estimator as it comes."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_diabetes, load_iris
+from sklearn.utils import estimator_checks, get_tags
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from skstack import (
+    KerasAutoencoder,
+    KerasClassifier,
+    KerasFeatureTransformer,
+    KerasRegressor,
+    StackedKerasClassifier,
+    StackedKerasRegressor,
+)
+
+ESTIMATORS = [
+    KerasClassifier(),
+    KerasRegressor(),
+    KerasAutoencoder(),
+    KerasFeatureTransformer(),
+    StackedKerasClassifier(),
+    StackedKerasRegressor(),
+]
+
+
+def expected_failures(estimator):
+    return {
+        "check_sample_weight_equivalence_on_dense_data": (
+            "batches in float32 cannot meet it; see test_weighting_a_row_is_repeating_it"
+        ),
+        "check_sample_weight_equivalence_on_sparse_data": "as on dense data",
+    }
+
+
+@parametrize_with_checks(ESTIMATORS, expected_failed_checks=expected_failures)
+def test_scikit_learns_checks(estimator, check):
+    check(estimator)
+
+
+COMMON = [
+    "check_param_validation",
+    "check_dataframe_column_names_consistency",
+]
+TRANSFORMER = [
+    "check_set_output_transform",
+    "check_set_output_transform_pandas",
+    "check_set_output_transform_polars",
+    "check_global_output_transform_pandas",
+    "check_global_set_output_transform_polars",
+    "check_transformer_get_feature_names_out",
+    "check_transformer_get_feature_names_out_pandas",
+]
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("name", COMMON)
+def test_common_checks(estimator, name):
+    getattr(estimator_checks, name)(type(estimator).__name__, clone(estimator))
+
+
+# The checks fit on a frame and transform an array, and the other way round; scikit-learn warns.
+@pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names")
+@pytest.mark.parametrize("name", TRANSFORMER)
+@pytest.mark.parametrize(
+    "estimator", [KerasAutoencoder(), KerasFeatureTransformer()], ids=lambda e: type(e).__name__
+)
+def test_transformer_checks(estimator, name):
+    getattr(estimator_checks, name)(type(estimator).__name__, clone(estimator))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "load", "method"),
+    [
+        (KerasClassifier(), load_iris, "predict_proba"),
+        (KerasRegressor(), load_diabetes, "predict"),
+        (KerasAutoencoder(), load_iris, "transform"),
+    ],
+    ids=["KerasClassifier", "KerasRegressor", "KerasAutoencoder"],
+)
+def test_weighting_a_row_is_repeating_it(estimator, load, method):
+    """In one full batch a step, to 1e-5; rows of weight 0 are as if they were not there."""
+    X, y = load(return_X_y=True)
+    weights = np.random.default_rng(0).integers(0, 3, len(X))
+    weights[:3] = 1
+    rows = np.repeat(np.arange(len(X)), weights)
+    estimator = estimator.set_params(batch_size=4096, epochs=10, random_state=0)
+    weighted = clone(estimator).fit(X, y, sample_weight=weights)
+    repeated = clone(estimator).fit(X[rows], y[rows])
+    np.testing.assert_allclose(
+        getattr(weighted, method)(X), getattr(repeated, method)(X), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_nobody_claims_to_be_non_deterministic():
+    assert not any(get_tags(estimator).non_deterministic for estimator in ESTIMATORS)

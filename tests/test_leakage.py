@@ -1,0 +1,380 @@
+"""The leakage contract: each clause has a test that goes red when the clause is broken."""
+
+import random
+
+import keras
+import numpy as np
+import pytest
+from imblearn.over_sampling import SMOTE, RandomOverSampler
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
+from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import (
+    KFold,
+    StratifiedKFold,
+    cross_val_predict,
+    cross_val_score,
+    train_test_split,
+)
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skstack import (
+    KerasAutoencoder,
+    KerasClassifier,
+    KerasFeatureTransformer,
+    KerasRegressor,
+    StackedKerasClassifier,
+    StackedKerasRegressor,
+)
+from skstack.networks import MLP
+
+SEEN = {}
+
+
+@pytest.fixture(autouse=True)
+def nothing_seen():
+    SEEN.clear()
+
+
+def remember(who, ids):
+    SEEN.setdefault(who, []).append(set(np.asarray(ids).astype(int).tolist()))
+
+
+class Memory(ClassifierMixin, BaseEstimator):
+    """Says for each row, known by the number in its first column, whether it was trained on it."""
+
+    def fit(self, X, y):
+        remember("upstream", X[:, 0])
+        self.known_ = np.asarray(X)[:, 0]
+        self.classes_ = np.unique(y)
+        return self
+
+    def predict_proba(self, X):
+        known = np.isin(np.asarray(X)[:, 0], self.known_).astype(float)
+        return np.column_stack([1 - known, known])
+
+    def predict(self, X):
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
+
+class Witness(TransformerMixin, BaseEstimator):
+    """Passes rows through and remembers on which it was fitted; ids stand in one column."""
+
+    def __init__(self, who="scaler", column=0):
+        self.who = who
+        self.column = column
+
+    def fit(self, X, y=None):
+        remember(self.who, np.asarray(X)[:, self.column])
+        self.fitted_ = True
+        return self
+
+    def transform(self, X):
+        return X
+
+
+class Sampler(BaseEstimator):
+    """Repeats the rows of one class and remembers what it was given."""
+
+    def fit_resample(self, X, y):
+        remember("sampler", np.asarray(X)[:, 1])
+        SEEN["labels"] = set(y)
+        again = np.flatnonzero(y == "yes")
+        return np.vstack([X, X[again]]), np.concatenate([y, y[again]])
+
+
+class Keeper(ClassifierMixin, BaseEstimator):
+    """A downstream that keeps the table that it was trained on."""
+
+    def fit(self, X, y):
+        self.X_, self.y_, self.classes_ = X, y, np.unique(y)
+        return self
+
+    def predict(self, X):
+        return np.full(len(X), self.classes_[0])
+
+
+@pytest.fixture
+def rows():
+    rng = np.random.default_rng(0)
+    X = np.column_stack([np.arange(120), rng.normal(size=(120, 3))]).astype(np.float32)
+    y = np.where(rng.random(120) < 0.4, "yes", "no")
+    return X, y
+
+
+def memory_stack(**options):
+    options = {"downstream": Keeper(), "scaler": None, **options}
+    return StackedKerasClassifier([("memory", Memory())], random_state=0, **options)
+
+
+def test_downstream_trains_on_out_of_fold_features_to_the_last_row(rows):
+    X, y = rows
+    stack = memory_stack().fit(X, y)
+    assert not stack.downstream_.X_[:, 0].any()
+    np.testing.assert_array_equal(stack.downstream_.X_[:, 1:], X)
+    np.testing.assert_array_equal(stack.fit_transform(X, y)[:, 0], 0)
+
+
+def test_new_rows_get_features_of_the_refitted_upstream(rows):
+    X, y = rows
+    stack = memory_stack().fit(X, y)
+    assert stack.transform(X)[:, 0].all()
+    assert max(map(len, SEEN["upstream"])) == len(X)
+
+
+def test_without_refit_features_are_the_mean_over_folds(rows):
+    X, y = rows
+    stack = memory_stack(refit=False, cv=4).fit(X, y)
+    np.testing.assert_allclose(stack.transform(X)[:, 0], 0.75)
+    assert max(map(len, SEEN["upstream"])) == 90
+
+
+def test_cross_fitting_agrees_with_cross_val_predict():
+    X, y = load_breast_cancer(return_X_y=True)
+    model = make_pipeline(StandardScaler(), LogisticRegression())
+    found = KerasFeatureTransformer(model, cv=4).fit_transform(X, y)
+    expected = cross_val_predict(model, X, y, cv=StratifiedKFold(4), method="predict_proba")
+    np.testing.assert_allclose(found[:, 0], expected[:, 1], atol=1e-6)
+
+
+def test_steps_before_an_upstream_learn_in_each_fold_anew(rows):
+    X, y = rows
+    branch = make_pipeline(Witness("step"), KerasFeatureTransformer(Memory()))
+    StackedKerasClassifier([("b", branch)], downstream=Keeper(), random_state=0).fit(X, y)
+    assert sorted(map(len, SEEN["step"])) == [96] * 5 + [120]
+
+
+@pytest.mark.parametrize(
+    "downstream",
+    [
+        KerasClassifier(epochs=2, early_stopping=True, validation_fraction=0.2),
+        HistGradientBoostingClassifier(max_iter=5, early_stopping=True, validation_fraction=0.2),
+    ],
+    ids=["ours", "HistGradientBoosting"],
+)
+def test_early_stopping_rows_teach_nothing(rows, downstream):
+    """No upstream, scaler or sampler sees them; their features are those of new rows."""
+    X, y = rows
+    watched = {}
+
+    class Spy(type(downstream)):
+        def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None):
+            watched.update(X=X_val, y=y_val, n=len(X))
+            return super().fit(X, y, X_val=X_val, y_val=y_val)
+
+    Spy.__name__ = type(downstream).__name__
+    stack = memory_stack(
+        downstream=Spy(**downstream.get_params()),
+        scaler=Witness("scaler", column=1),
+        sampler=Sampler(),
+    ).fit(X, y)
+    ids = set(watched["X"][:, 1].astype(int).tolist())
+    assert len(ids) == 24
+    for who in ("upstream", "scaler", "sampler"):
+        assert not any(ids & seen for seen in SEEN[who]), who
+    assert set().union(*SEEN["upstream"]) | ids == set(range(120))
+    np.testing.assert_array_equal(watched["X"][:, 0], 0)  # the refitted upstream never saw them
+    np.testing.assert_array_equal(watched["X"][:, 1:], X[sorted(ids)])
+    np.testing.assert_array_equal(watched["y"], y[sorted(ids)])
+    share = np.mean(y == "yes")
+    assert abs(np.mean(watched["y"] == "yes") - share) < 0.05
+    assert watched["n"] > 96
+    table = stack.fit_transform(X, y)
+    np.testing.assert_array_equal(table[:, 1:], X)
+
+
+def test_sampler_sees_scaled_training_rows_and_the_users_labels(rows):
+    X, y = rows
+    stack = memory_stack(scaler="standard", sampler=Sampler()).fit(X, y)
+    assert SEEN["labels"] == {"yes", "no"}
+    assert len(stack.downstream_.X_) == 120 + np.sum(y == "yes")
+    np.testing.assert_allclose(stack.downstream_.X_[:120, 1:].mean(axis=0), 0, atol=1e-5)
+    assert len(stack.predict(X)) == 120
+
+
+@pytest.mark.parametrize(
+    ("downstream", "said"),
+    [
+        (KerasClassifier(sampler=SMOTE()), "downstream"),
+        (MLPClassifier(early_stopping=True), "early stopping"),
+        (make_pipeline(StandardScaler(), KerasClassifier(early_stopping=True)), "early stopping"),
+    ],
+    ids=["two samplers", "MLPClassifier", "Pipeline"],
+)
+def test_downstreams_that_would_watch_synthetic_rows_are_refused(rows, downstream, said):
+    X, y = rows
+    with pytest.raises(ValueError, match=said):
+        memory_stack(downstream=downstream, sampler=SMOTE()).fit(X, y)
+    assert not SEEN
+
+
+@pytest.mark.parametrize("options", [{}, {"layers": "hidden_1", "features": ["outputs"]}])
+def test_a_row_s_own_label_does_not_move_a_bit_of_its_features(options):
+    X, y = load_breast_cancer(return_X_y=True)
+    X, y = X[:200], y[:200]
+    folds = list(StratifiedKFold(3).split(X, y))
+    test = folds[0][1]
+    one, other = test[y[test] == 0][0], test[y[test] == 1][0]
+    swapped = y.copy()
+    swapped[[one, other]] = y[[other, one]]
+    transformer = KerasFeatureTransformer(
+        KerasClassifier(epochs=3), cv=folds, random_state=0, **options
+    )
+    before = transformer.fit_transform(X, y)[test]
+    after = transformer.fit_transform(X, swapped)[test]
+    np.testing.assert_array_equal(before, after)
+
+
+def test_permuted_labels_score_at_chance():
+    X, y = load_breast_cancer(return_X_y=True)
+    y = np.random.default_rng(0).permutation(y)
+    stack = StackedKerasClassifier(
+        [("risk", KerasClassifier(epochs=10))],
+        downstream=KerasClassifier(epochs=10),
+        cv=3,
+        random_state=0,
+    )
+    scores = cross_val_score(stack, X, y, scoring="roc_auc", cv=3)
+    assert abs(scores.mean() - 0.5) < 0.08
+
+
+def test_inner_layers_of_folds_have_common_axes():
+    X, y = load_digits(return_X_y=True)
+    X, X_new, y, y_new = train_test_split(X, y, random_state=0, stratify=y)
+    network = KerasClassifier(MLP(hidden_layer_sizes=(16,)), epochs=30)
+    latent = KerasFeatureTransformer(network, layers="hidden_1", random_state=0)
+    crossed = LogisticRegression(max_iter=2000).fit(latent.fit_transform(X, y), y)
+    in_sample = LogisticRegression(max_iter=2000).fit(latent.transform(X), y)
+    crossed, in_sample = (m.score(latent.transform(X_new), y_new) for m in (crossed, in_sample))
+    assert in_sample > 0.93
+    assert crossed > in_sample - 0.03
+
+
+def test_inner_layers_of_foreign_networks_are_turned_onto_common_axes():
+    from scikeras.wrappers import KerasClassifier as Scikeras
+
+    def build():
+        layers = keras.layers
+        return keras.Sequential(
+            [
+                keras.Input((64,)),
+                layers.Rescaling(1 / 16),
+                layers.Dense(16, activation="relu", name="hidden"),
+                layers.Dense(10, activation="softmax"),
+            ]
+        )
+
+    X, y = load_digits(return_X_y=True)
+    X, X_new, y, y_new = train_test_split(X, y, random_state=0, stratify=y)
+    network = Scikeras(
+        build,
+        loss="sparse_categorical_crossentropy",
+        optimizer="adam",
+        optimizer__learning_rate=0.01,
+        epochs=8,
+        verbose=0,
+    )
+    latent = KerasFeatureTransformer(network, layers="hidden", cv=3, random_state=0)
+    crossed = LogisticRegression(max_iter=2000).fit(latent.fit_transform(X, y), y)
+    assert crossed.score(latent.transform(X_new), y_new) > 0.85
+
+
+def test_a_latent_is_in_sample_and_the_reconstruction_error_out_of_fold():
+    X, _ = load_breast_cancer(return_X_y=True)
+    transformer = KerasFeatureTransformer(
+        KerasAutoencoder(epochs=30), features=["outputs", "reconstruction_error"], random_state=0
+    )
+    crossed, in_sample = transformer.fit_transform(X), transformer.transform(X)
+    np.testing.assert_array_equal(crossed[:, :-1], in_sample[:, :-1])
+    assert (crossed[:, -1] != in_sample[:, -1]).all()
+    assert crossed[:, -1].mean() > in_sample[:, -1].mean()
+
+
+def test_a_class_that_a_fold_lacks():
+    X, y = load_breast_cancer(return_X_y=True)
+    X, y = X[:150], y[:150].copy()
+    y[:50] = 2
+    folds = list(KFold(3).split(X))
+    transformer = KerasFeatureTransformer(KerasClassifier(epochs=2), cv=folds, random_state=0)
+    assert transformer.fit_transform(X, y).shape == (150, 3)
+    foreign = KerasFeatureTransformer(
+        make_pipeline(StandardScaler(), LogisticRegression()), cv=folds
+    )
+    with pytest.warns(UserWarning, match=r"lacks the classes \['2'\]"):
+        features = foreign.fit_transform(X, y)
+    np.testing.assert_array_equal(features[:50, 2], 0)
+    np.testing.assert_allclose(features.sum(axis=1), 1, atol=1e-6)
+
+
+def test_nothing_that_the_user_passed_is_changed(rows):
+    X, _ = rows
+    y = np.where(X[:, 1] > 0, 1, 0)
+    weights = np.ones(len(X))
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    splitter = KFold(3, shuffle=True, random_state=np.random.RandomState(0))
+    stack = StackedKerasClassifier(
+        [("frozen", model), ("continued", KerasClassifier(MLP((4,)), epochs=1))],
+        downstream=KerasClassifier(epochs=1),
+        sampler=RandomOverSampler(),
+        cv=splitter,
+        random_state=0,
+    )
+    copies = X.copy(), y.copy(), weights.copy(), [w.copy() for w in model.get_weights()]
+    states = random.getstate(), np.random.get_state()[1].copy(), splitter.random_state.get_state()
+    parameters = repr(stack.get_params())
+    stack.fit(X, y, sample_weight=weights)
+    for before, after in zip(copies[:3], (X, y, weights), strict=True):
+        np.testing.assert_array_equal(before, after)
+    for before, after in zip(copies[3], model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+    assert random.getstate() == states[0]
+    np.testing.assert_array_equal(np.random.get_state()[1], states[1])
+    np.testing.assert_array_equal(splitter.random_state.get_state()[1], states[2][1])
+    assert repr(stack.get_params()) == parameters
+
+
+def test_weights_are_refused_where_new_rows_would_have_none(rows):
+    X, y = rows
+    options = {"upstream": KerasAutoencoder(epochs=1), "downstream": KerasClassifier(epochs=1)}
+    with pytest.raises(ValueError, match="sample_weight does not go with sampler"):
+        StackedKerasClassifier(**options, sampler=SMOTE()).fit(X, y, np.ones(120))
+    StackedKerasClassifier(**options, sampler=RandomOverSampler()).fit(X, y, np.ones(120))
+
+
+def test_moments_are_weighted(rows):
+    X, _ = rows
+    weights = np.where(X[:, 0] < 60, 1.0, 0.0)
+    autoencoder = KerasAutoencoder(epochs=1, random_state=0).fit(X, sample_weight=weights)
+    np.testing.assert_allclose(autoencoder.moments_["numeric"][0], X[:60].mean(axis=0), rtol=1e-4)
+
+
+def test_a_cv_that_is_no_partition_is_refused(rows):
+    X, y = rows
+    with pytest.raises(ValueError, match="no partition"):
+        memory_stack(cv=list(KFold(3).split(X))[:2]).fit(X, y)
+
+
+class RegressionMemory(RegressorMixin, BaseEstimator):
+    """As ``Memory``, in one number."""
+
+    def fit(self, X, y):
+        self.known_ = np.asarray(X)[:, 0]
+        return self
+
+    def predict(self, X):
+        return np.isin(np.asarray(X)[:, 0], self.known_).astype(float)
+
+
+def test_regression_stacks_are_out_of_fold_too(rows):
+    X, _ = rows
+    stack = StackedKerasRegressor(
+        [("memory", RegressionMemory())],
+        downstream=KerasRegressor(epochs=1),
+        scaler=None,
+        random_state=0,
+    )
+    assert not stack.fit_transform(X, X[:, 1])[:, 0].any()
+    assert stack.transform(X)[:, 0].all()
