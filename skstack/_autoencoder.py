@@ -238,6 +238,7 @@ class KerasAutoencoder(TransformerMixin, NetworkEstimator):
         ndarray of float32 of shape (n_samples, n_latent)
             Output of the layer ``latent_layer_``.
         """
+        check_is_fitted(self)
         (latent,) = self._layer_outputs(X, [self.latent_layer_])
         return latent.reshape(len(latent), -1)
 

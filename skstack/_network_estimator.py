@@ -110,6 +110,9 @@ class NetworkEstimator(BaseEstimator):
         tags.input_tags.string = False
         return tags
 
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "network_")
+
     def __getstate__(self):
         state = super().__getstate__()
         return {name: value for name, value in state.items() if name != "_public_model"}

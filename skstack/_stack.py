@@ -120,6 +120,9 @@ class Stack(TransformerMixin, BaseComposition):
     def __sklearn_clone__(self):
         return clone_sharing_models(self)
 
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "downstream_")
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True

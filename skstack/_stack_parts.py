@@ -68,6 +68,7 @@ def as_branch(name, thing, *, cv, refit, n_jobs):
         inner = clone(last).set_params(
             model=Pipeline([*thing.steps[:-1], (thing.steps[-1][0], model)]), passthrough=False
         )
+        inner = clone(inner)
         inner._passes_steps = last.passthrough
         return inner
     fits = hasattr(thing, "fit") and hasattr(thing, "get_params") and not isinstance(thing, type)
@@ -77,7 +78,8 @@ def as_branch(name, thing, *, cv, refit, n_jobs):
             "KerasFeatureTransformer, a Pipeline that ends in one, a built keras.Model, the path "
             "to a saved one and 'drop'."
         )
-    return KerasFeatureTransformer(thing, cv=cv, refit=refit, n_jobs=n_jobs)
+    # A clone, for seeds will be set in it, and the thing is the user's.
+    return clone(KerasFeatureTransformer(thing, cv=cv, refit=refit, n_jobs=n_jobs))
 
 
 def stops_early(estimator, n):

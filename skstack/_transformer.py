@@ -215,6 +215,9 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
             return "A frozen model is used as it is; pass an estimator, such as KerasClassifier()."
         return "Pass an object that has parameters."
 
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "_names")
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True

@@ -32,6 +32,7 @@ from skstack import (
 from skstack.networks import MLP
 
 SEEN = {}
+GLOBAL_STATE = np.random.get_state
 
 
 @pytest.fixture(autouse=True)
@@ -323,7 +324,7 @@ def test_nothing_that_the_user_passed_is_changed(rows):
         random_state=0,
     )
     copies = X.copy(), y.copy(), weights.copy(), [w.copy() for w in model.get_weights()]
-    states = random.getstate(), np.random.get_state()[1].copy(), splitter.random_state.get_state()
+    states = random.getstate(), GLOBAL_STATE()[1].copy(), splitter.random_state.get_state()
     parameters = repr(stack.get_params())
     stack.fit(X, y, sample_weight=weights)
     for before, after in zip(copies[:3], (X, y, weights), strict=True):
@@ -331,7 +332,7 @@ def test_nothing_that_the_user_passed_is_changed(rows):
     for before, after in zip(copies[3], model.get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
     assert random.getstate() == states[0]
-    np.testing.assert_array_equal(np.random.get_state()[1], states[1])
+    np.testing.assert_array_equal(GLOBAL_STATE()[1], states[1])
     np.testing.assert_array_equal(splitter.random_state.get_state()[1], states[2][1])
     assert repr(stack.get_params()) == parameters
 
