@@ -7,6 +7,7 @@ from numbers import Integral
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from skstack._autoencoder import KerasAutoencoder
@@ -435,12 +436,12 @@ def _listed(value):
 
 def _clone_with_models(model):
     """Clone an estimator; a Pipeline whose last step is a ``keras.Model`` or a path keeps it."""
-    if hasattr(model, "steps"):
+    if isinstance(model, Pipeline):
         steps = [
             (name, step if is_path(step) or is_keras_model(step) else clone(step))
             for name, step in model.steps
         ]
         if is_path(steps[-1][1]):
             steps[-1] = (steps[-1][0], load_model(steps[-1][1]))
-        return type(model)(steps)
+        return Pipeline(steps)
     return clone(model)

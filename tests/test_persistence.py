@@ -66,8 +66,6 @@ def estimators(folder):
     }
 
 
-# Keras' file format, which pickling a model uses, asks NumPy for arrays in the old way.
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_everything_survives_pickle_joblib_deepcopy_and_a_fresh_process(tmp_path):
     np.save(tmp_path / "X.npy", X)
     paths = []

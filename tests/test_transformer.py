@@ -1,0 +1,180 @@
+"""Features of frozen and trained networks, of every kind."""
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.datasets import load_breast_cancer
+from sklearn.decomposition import PCA
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skstack import KerasAutoencoder, KerasClassifier, KerasFeatureTransformer
+
+X, y = load_breast_cancer(return_X_y=True)
+X, y = StandardScaler().fit_transform(X)[:120, :6].astype(np.float32), y[:120]
+layers = keras.layers
+
+
+@keras.saving.register_keras_serializable("skstack-tests")
+class Told(keras.Model):
+    """A subclassed model with a config."""
+
+    def __init__(self, units=3, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.inner = layers.Dense(units, activation="tanh", name="inner")
+        self.last = layers.Dense(2, name="last")
+
+    def call(self, inputs):
+        return self.last(self.inner(inputs))
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+def functional():
+    inputs = keras.Input((6,), name="table")
+    inner = layers.Dense(3, activation="tanh", name="inner")(inputs)
+    return keras.Model(inputs, layers.Dense(2, name="last")(inner))
+
+
+def sequential():
+    return keras.Sequential(
+        [keras.Input((6,)), layers.Dense(3, "tanh", name="inner"), layers.Dense(2, name="last")]
+    )
+
+
+def told():
+    model = Told()
+    model(X[:2])
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+@pytest.mark.parametrize("suffix", ["object", ".keras", ".h5"])
+@pytest.mark.parametrize("make", [functional, sequential, told])
+def test_frozen_models_of_every_make(make, suffix, tmp_path):
+    if make is told and suffix == ".h5":
+        pytest.skip("Keras itself saves no subclassed model as .h5")
+    model = given = make()
+    before = [weight.copy() for weight in model.get_weights()]
+    if suffix != "object":
+        given = tmp_path / f"model{suffix}"
+        model.save(given)
+    found = KerasFeatureTransformer(
+        given, layers=["inner", "last"], features="outputs"
+    ).fit_transform(X)
+    kernel, bias = before[:2]
+    inner = np.tanh(X @ kernel + bias)
+    last = np.asarray(model(X))
+    np.testing.assert_allclose(found, np.hstack([last, inner, last]), atol=1e-5)
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_several_outputs_by_name():
+    inputs = keras.Input((6,))
+    two = keras.Model(
+        inputs, [layers.Dense(2, name="left")(inputs), layers.Dense(1, name="right")(inputs)]
+    )
+    transformer = KerasFeatureTransformer(two).fit(X)
+    assert transformer.get_feature_names_out().tolist() == ["left_0", "left_1", "right"]
+    expected = np.hstack([np.asarray(part) for part in two(X)])
+    np.testing.assert_allclose(transformer.transform(X), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["flatten", "mean", "max", "last"])
+def test_outputs_of_rank_3_from_rows_of_rank_2(pooling):
+    sequences = X.reshape(120, 3, 2)
+    model = keras.Sequential([keras.Input((3, 2)), layers.LSTM(4, return_sequences=True)])
+    raw = np.asarray(model(sequences))
+    expected = {
+        "flatten": raw.reshape(120, -1),
+        "mean": raw.mean(axis=1),
+        "max": raw.max(axis=1),
+        "last": raw[:, -1],
+    }[pooling]
+    found = KerasFeatureTransformer(model, pooling=pooling).fit_transform(sequences)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [lambda: KerasClassifier(epochs=2), LogisticRegression])
+def test_every_kind_of_feature(make):
+    kinds = ["outputs", "log_odds", "entropy", "margin"]
+    transformer = KerasFeatureTransformer(make(), features=kinds, cv=3, random_state=0)
+    p, log_odds, entropy, margin = transformer.fit_transform(X, y).astype(float).T
+    np.testing.assert_allclose(log_odds, np.log(p / (1 - p)), rtol=1e-3)
+    np.testing.assert_allclose(entropy, -p * np.log(p) - (1 - p) * np.log(1 - p), atol=1e-4)
+    np.testing.assert_allclose(margin, np.abs(2 * p - 1), atol=1e-6)
+    assert transformer.get_feature_names_out().tolist() == [
+        "proba_1",
+        "log_odds_1",
+        "entropy",
+        "margin",
+    ]
+
+
+def test_reconstruction_error_of_a_frozen_model():
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(2), layers.Dense(6)])
+    found = KerasFeatureTransformer(model, features="reconstruction_error").fit_transform(X)
+    expected = np.square(X - np.asarray(model(X))).mean(axis=1)
+    np.testing.assert_allclose(found[:, 0], expected, rtol=1e-4)
+
+
+def test_unsupervised_estimators_of_scikit_learn():
+    found = KerasFeatureTransformer(PCA(2)).fit_transform(X)
+    np.testing.assert_allclose(found, PCA(2).fit_transform(X), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: KerasClassifier(epochs=2, random_state=0),
+        LogisticRegression,
+        lambda: make_pipeline(StandardScaler(), LogisticRegression()),
+    ],
+    ids=["ours", "scikit-learn", "Pipeline"],
+)
+def test_frozen_estimators_are_not_trained(make):
+    fitted = make().fit(X, y)
+    transformer = KerasFeatureTransformer(FrozenEstimator(fitted))
+    found = transformer.fit_transform(X[:50], 1 - y[:50])
+    np.testing.assert_allclose(found[:, 0], fitted.predict_proba(X[:50])[:, 1], atol=1e-6)
+
+
+def test_a_wrapper_of_keras_as_upstream():
+    def build(X, y):
+        model = keras.Sequential(
+            [keras.Input((6,)), layers.Dense(3, name="inner"), layers.Dense(2, "softmax")]
+        )
+        model.compile("adam", "categorical_crossentropy")
+        return model
+
+    from keras.wrappers import SKLearnClassifier
+
+    network = SKLearnClassifier(build, fit_kwargs={"epochs": 1, "verbose": 0})
+    transformer = KerasFeatureTransformer(network, layers="inner", cv=2)
+    assert transformer.fit_transform(X, y).shape == (120, 3)
+
+
+def test_passthrough_keeps_categories_and_set_output_names_the_source():
+    frame = pd.DataFrame(X, columns=list("abcdef"), index=np.arange(120) + 7)
+    frame["job"] = pd.Categorical(np.where(y, "cook", "vet"))
+    transformer = KerasFeatureTransformer(KerasAutoencoder(epochs=1), passthrough=True)
+    table = transformer.fit_transform(frame)
+    assert table["job"].dtype == "category"
+    assert (table.drop(columns="job").dtypes == "float32").all()
+    assert table.index.equals(frame.index)
+    assert table.columns.tolist() == transformer.get_feature_names_out().tolist()
+    assert table.columns[0] == "latent_0"
+    assert list(table.columns[-7:]) == list(frame.columns)
+
+
+def test_names_and_containers():
+    transformer = KerasFeatureTransformer(KerasAutoencoder(epochs=1))
+    named = transformer.set_output(transform="pandas").fit_transform(X)
+    assert list(named.columns) == ["latent_0", "latent_1", "latent_2"]
+    assert transformer.set_output(transform="polars").transform(X).columns == list(named.columns)
