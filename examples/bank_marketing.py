@@ -171,7 +171,7 @@ def main():
     parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
-    rows, n_folds, epochs = (600, 2, 2) if options.quick else (6000, 5, 15)
+    rows, n_folds, epochs = (600, 2, 2) if options.quick else (5000, 5, 12)
 
     X, y = read_calls(rows)
     print(f"{len(X)} calls, {X.shape[1]} columns, {y.mean():.1%} subscribed; {n_folds} outer folds")

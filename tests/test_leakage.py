@@ -283,6 +283,34 @@ def test_inner_layers_of_foreign_networks_are_turned_onto_common_axes():
     assert crossed.score(latent.transform(X_new), y_new) > 0.85
 
 
+class Turned(TransformerMixin, BaseEstimator):
+    """Learns from y, and gives X on axes that are others in every fit."""
+
+    draws = np.random.default_rng(0)
+
+    def fit(self, X, y):
+        self.axes_ = np.linalg.qr(self.draws.normal(size=(X.shape[1],) * 2))[0]
+        return self
+
+    def transform(self, X):
+        return X @ self.axes_
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        return tags
+
+
+def test_folds_are_turned_onto_the_axes_of_the_refitted_network(rows):
+    """Where fits differ by a rotation alone, the answer is known: that of the refitted one."""
+    X, y = rows
+    X = X[:, 1:]
+    transformer = KerasFeatureTransformer(Turned(), cv=3)
+    np.testing.assert_allclose(transformer.fit_transform(X, y), transformer.transform(X), atol=1e-4)
+    with pytest.raises(ValueError, match="refit=True"):
+        KerasFeatureTransformer(Turned(), cv=3, refit=False).fit_transform(X, y)
+
+
 def test_a_latent_is_in_sample_and_the_reconstruction_error_out_of_fold():
     X, _ = load_breast_cancer(return_X_y=True)
     transformer = KerasFeatureTransformer(
