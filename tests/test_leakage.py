@@ -407,3 +407,23 @@ def test_regression_stacks_are_out_of_fold_too(rows):
     )
     assert not stack.fit_transform(X, X[:, 1])[:, 0].any()
     assert stack.transform(X)[:, 0].all()
+
+
+def test_whole_numbers_are_no_classes_for_a_regressor(rows):
+    """Its folds are not stratified by them, and its feature is its prediction."""
+    X, _ = rows
+    counts = (X[:, 0] // 40).astype(int)
+    transformer = KerasFeatureTransformer(RegressionMemory(), cv=3)
+    transformer.fit_transform(X, counts)
+    expected = cross_val_predict(RegressionMemory(), X, counts, cv=KFold(3))
+    np.testing.assert_array_equal(transformer.fit_transform(X, counts)[:, 0], expected)
+    assert transformer.get_feature_names_out().tolist() == ["prediction"]
+    recorded = []
+
+    class Folds(RegressionMemory):
+        def fit(self, X, y):
+            recorded.append(np.asarray(X)[:, 0].tolist())
+            return super().fit(X, y)
+
+    KerasFeatureTransformer(Folds(), cv=3).fit_transform(X, counts)
+    assert recorded[1:] == [X[train, 0].tolist() for train, _ in KFold(3).split(X)]

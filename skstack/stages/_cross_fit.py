@@ -15,7 +15,7 @@ from sklearn.utils import get_tags
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
-from skstack._checks import take_rows, takes
+from skstack._checks import is_classifier_for, take_rows, takes
 from skstack.stages._features import Columns
 from skstack.stages._upstream import EstimatorView, ModelView, columns_of, learns_from_y
 
@@ -96,7 +96,7 @@ class Source:
         self.classes = None
         if self.frozen:
             self.classes = _one_dimensional(getattr(model, "classes_", None))
-        elif self.learns_from_y and type_of_target(y) in ("binary", "multiclass"):
+        elif is_classifier_for(model, y) and type_of_target(y) in ("binary", "multiclass"):
             self.classes = np.unique(y)
 
     def needs_folds(self, wanted):
