@@ -87,7 +87,7 @@ def contestants(epochs):
 
 
 def search_for(model, grid):
-    folds = StratifiedKFold(3, shuffle=True, random_state=1)
+    folds = StratifiedKFold(2, shuffle=True, random_state=1)
     return GridSearchCV(model, grid, scoring="average_precision", cv=folds)
 
 
@@ -182,6 +182,9 @@ def main():
     cells = {m: [f"{a:.3f} ± {s:.3f}" for a, s in table[m].to_numpy()] for m in METRICS}
     print("\nmean ± standard deviation over the outer folds")
     print(pd.DataFrame(cells, index=list(table.index)).to_string())
+    for metric in METRICS:
+        by_fold = scores.pivot(index="model", columns="fold", values=metric).loc[list(models)]
+        print(f"\n{metric} in each outer fold\n{by_fold.round(3).to_string(header=False)}")
     print("\nThe stack against the best baseline (positive = the stack is better)")
     for metric in METRICS:
         print(" ", verdict(scores, metric))
