@@ -173,7 +173,7 @@ class KerasAutoencoder(TransformerMixin, NetworkEstimator):
         return tags
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, sample_weight=None, *, X_val=None):
+    def fit(self, X, y=None, sample_weight=None, *, groups=None, X_val=None):
         """Train the network to rebuild X.
 
         Parameters
@@ -186,6 +186,9 @@ class KerasAutoencoder(TransformerMixin, NetworkEstimator):
 
         sample_weight : array-like of shape (n_samples,), default=None
             Not negative.
+
+        groups : array-like of shape (n_samples,), default=None
+            Early stopping holds out whole groups.
 
         X_val : array-like, default=None
             Rows that early stopping watches, in place of a share of X. Nothing is learned from
@@ -201,7 +204,7 @@ class KerasAutoencoder(TransformerMixin, NetworkEstimator):
         ValueError
             For data or parameters that cannot be learned from; the message names them.
         """
-        return self._train(X, None, sample_weight, X_val, resume=self.warm_start)
+        return self._train(X, None, sample_weight, X_val, groups=groups, resume=self.warm_start)
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y=None, sample_weight=None):

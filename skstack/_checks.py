@@ -7,13 +7,21 @@ from sklearn.base import _fit_context, is_classifier, is_regressor
 from sklearn.utils import _safe_indexing, check_array
 from sklearn.utils._indexing import _get_column_indices
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.metadata_routing import (
+    _raise_for_params,
+    _routing_enabled,
+    get_routing_for_object,
+)
 from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import (
     _check_feature_names_in,
+    _check_method_params,
     _check_sample_weight,
     _check_y,
     _num_samples,
+    check_consistent_length,
+    column_or_1d,
     has_fit_parameter,
     validate_data,
 )
@@ -23,21 +31,28 @@ __all__ = [
     "HasMethods",
     "Interval",
     "StrOptions",
+    "check_groups",
     "check_weights",
     "column_indices",
     "fit_context",
+    "ignores_groups",
     "is_classifier_for",
     "is_dataframe",
     "n_rows",
     "read_labels",
     "read_rows",
     "read_table",
+    "refuse_metadata",
+    "routing_enabled",
     "take_columns",
+    "take_metadata",
     "take_rows",
 ]
 
 BaseComposition = _BaseComposition
 fit_context = _fit_context
+refuse_metadata = _raise_for_params
+routing_enabled = _routing_enabled
 n_rows = _num_samples
 column_indices = _get_column_indices
 
@@ -112,6 +127,30 @@ def check_weights(sample_weight, X):
     if sample_weight is None:
         return None
     return _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+
+
+def check_groups(groups, X):
+    """Group labels of shape (n,), none missing, or None where none were given."""
+    if groups is None:
+        return None
+    groups = column_or_1d(groups)
+    check_consistent_length(X, groups)
+    if groups.dtype.kind in "fO" and any(label is None or label != label for label in groups):
+        raise ValueError("groups holds missing values; each row needs the label of its group.")
+    return groups
+
+
+def ignores_groups(splitter):
+    """Whether a splitter of scikit-learn's kind says that it has no use for groups."""
+    if not hasattr(splitter, "get_metadata_routing"):
+        return False
+    return "groups" not in get_routing_for_object(splitter).split.requests
+
+
+def take_metadata(X, metadata, indices):
+    """Metadata of some rows of X; what is not one value for each row stays whole."""
+    whole = {name: metadata[name] for name in ("X_val", "y_val") if name in metadata}
+    return {**_check_method_params(X, metadata, indices), **whole}
 
 
 def is_classifier_for(estimator, y):

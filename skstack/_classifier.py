@@ -9,7 +9,7 @@ from sklearn.utils import compute_sample_weight
 from skstack._checks import HasMethods, StrOptions, fit_context, read_labels
 from skstack._network_estimator import NetworkEstimator
 from skstack.networks import MLP
-from skstack.stages import correct_priors, hold_out, prior_ratio, refuse_cleaning, resample
+from skstack.stages import correct_priors, prior_ratio, refuse_cleaning, resample
 
 __all__ = ["KerasClassifier"]
 
@@ -191,7 +191,7 @@ class KerasClassifier(ClassifierMixin, NetworkEstimator):
         return tags
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None):
+    def fit(self, X, y, sample_weight=None, *, groups=None, X_val=None, y_val=None):
         """Train the network.
 
         Parameters
@@ -204,6 +204,9 @@ class KerasClassifier(ClassifierMixin, NetworkEstimator):
 
         sample_weight : array-like of shape (n_samples,), default=None
             Not negative.
+
+        groups : array-like of shape (n_samples,), default=None
+            Early stopping holds out whole groups.
 
         X_val, y_val : array-like, default=None
             Rows that early stopping watches, in place of a share of X. Nothing is learned from
@@ -219,7 +222,7 @@ class KerasClassifier(ClassifierMixin, NetworkEstimator):
         ValueError
             For data or parameters that cannot be learned from; the message names them.
         """
-        return self._train(X, y, sample_weight, X_val, y_val, resume=self.warm_start)
+        return self._train(X, y, sample_weight, X_val, y_val, groups=groups, resume=self.warm_start)
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None, sample_weight=None):
@@ -361,9 +364,6 @@ class KerasClassifier(ClassifierMixin, NetworkEstimator):
         if self._target_type == "multilabel-indicator":
             return "multilabel", len(self.classes_)
         return ("binary" if len(self.classes_) == 2 else "multiclass"), len(self.classes_)
-
-    def _hold_out(self, X, y, seed):
-        return hold_out(y, fraction=self.validation_fraction, stratify=y.ndim == 1, seed=seed)
 
     def _resample(self, inputs, y, weights, seed):
         if self.sampler is None:

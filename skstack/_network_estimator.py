@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from skstack._checks import (
     HasMethods,
     Interval,
     StrOptions,
+    check_groups,
     check_weights,
     n_rows,
     read_rows,
@@ -44,6 +45,9 @@ def _rows(X, y, weights, numbers):
 
 class NetworkEstimator(BaseEstimator):
     """Base of the estimators that train one network; not for use by itself."""
+
+    # As scikit-learn's group splitters: with routing on, groups come without being asked for.
+    __metadata_request__fit = {"groups": True}
 
     _target_required = True
 
@@ -166,10 +170,10 @@ class NetworkEstimator(BaseEstimator):
         blocks = ColumnBlocks(self.categorical_features).fit(X)
         return Frame(blocks, getattr(twin, "classes_", None))
 
-    def _fit_in_frame(self, X, y, sample_weight, frame):
-        """Fit as one of the networks of a cross-fit."""
+    def _fit_in_frame(self, X, y, frame, *, ordered=False, **metadata):
+        """Fit as one of the networks of a cross-fit; ``ordered`` rows stand in order of time."""
         self._validate_params()
-        return self._train(X, y, sample_weight, frame=frame)
+        return self._train(X, y, **metadata, frame=frame, ordered=ordered)
 
     def _train(
         self,
@@ -179,6 +183,8 @@ class NetworkEstimator(BaseEstimator):
         X_val=None,
         y_val=None,
         *,
+        groups=None,
+        ordered=False,
         frame=None,
         resume=False,
         epochs=None,
@@ -192,6 +198,7 @@ class NetworkEstimator(BaseEstimator):
         if y is not None:
             check_consistent_length(X, y)
         weights = check_weights(sample_weight, X)
+        groups = check_groups(groups, X)
         self._refuse_too_few_rows(X, y, weights)
 
         held_out, stops = None, False
@@ -200,7 +207,14 @@ class NetworkEstimator(BaseEstimator):
             stops = self.early_stopping is not False
         elif watch and self._stops_early(n_rows(X)):
             stops = True
-            train, rest = self._hold_out(X, y, seed)
+            train, rest = hold_out(
+                np.empty(n_rows(X)) if y is None else y,
+                fraction=self.validation_fraction,
+                stratify=is_classifier(self) and y.ndim == 1,
+                seed=seed,
+                groups=groups,
+                ordered=ordered,
+            )
             held_out = _rows(X, y, weights, rest)
             X, y, weights = _rows(X, y, weights, train)
 
@@ -253,12 +267,6 @@ class NetworkEstimator(BaseEstimator):
             raise ValueError(
                 f"{type(self).__name__} needs at least 2 samples to learn from; got n_samples=1."
             )
-
-    def _hold_out(self, X, y, seed):
-        """Row numbers to train on, and to watch."""
-        return hold_out(
-            np.empty(n_rows(X)), fraction=self.validation_fraction, stratify=False, seed=seed
-        )
 
     def _table(self, inputs, y, weights):
         from skstack import training

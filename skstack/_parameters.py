@@ -8,9 +8,15 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 
-from skstack.networks import is_keras_model
+from skstack.networks import is_keras_model, is_path, load_model
 
-__all__ = ["clone_sharing_models", "draw_seed", "explain_missing_parameters", "set_missing_seeds"]
+__all__ = [
+    "clone_sharing_models",
+    "clone_with_networks",
+    "draw_seed",
+    "explain_missing_parameters",
+    "set_missing_seeds",
+]
 
 
 def _clone_parameter(value):
@@ -39,6 +45,19 @@ def clone_sharing_models(estimator):
         if hasattr(estimator, attribute):
             setattr(copied, attribute, copy.deepcopy(getattr(estimator, attribute)))
     return copied
+
+
+def clone_with_networks(model):
+    """Clone an estimator; a Pipeline whose last step is a ``keras.Model`` or a path keeps it."""
+    if isinstance(model, Pipeline):
+        steps = [
+            (name, step if is_path(step) or is_keras_model(step) else clone(step))
+            for name, step in model.steps
+        ]
+        if is_path(steps[-1][1]):
+            steps[-1] = (steps[-1][0], load_model(steps[-1][1]))
+        return Pipeline(steps)
+    return clone(model)
 
 
 def explain_missing_parameters(estimator, params, remedies):

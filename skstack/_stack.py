@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from numbers import Integral
 
 import numpy as np
-from sklearn.base import TransformerMixin, clone, is_classifier, is_regressor
-from sklearn.utils import Bunch, get_tags
+from sklearn.base import TransformerMixin, is_classifier
+from sklearn.utils import Bunch
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from skstack._checks import (
@@ -15,7 +17,6 @@ from skstack._checks import (
     HasMethods,
     StrOptions,
     check_input_names,
-    check_weights,
     fit_context,
     n_rows,
     read_table,
@@ -29,8 +30,16 @@ from skstack._parameters import (
     explain_missing_parameters,
     set_missing_seeds,
 )
-from skstack._stack_parts import as_branch, branch_list, holds_out_by_itself, stops_early
-from skstack.stages import ColumnBlocks, Scaling, hold_out
+from skstack._stack_parts import branch_list, branch_of, checked_downstream, stops_early
+from skstack._stack_routing import routed_stack, routing_of_stack
+from skstack.stages import (
+    ColumnBlocks,
+    Scaling,
+    hold_out,
+    listed_folds,
+    orders_time,
+    restricted_folds,
+)
 
 __all__ = ["Stack"]
 
@@ -133,23 +142,44 @@ class Stack(TransformerMixin, BaseComposition):
 
     # The way of the rows, clause by clause -----------------------------------------------------
 
+    # These are the parts' business; the stack passes them on.
+    __metadata_request__fit = dict.fromkeys(("sample_weight", "groups", "X_val", "y_val"), UNUSED)
+    __metadata_request__fit_transform = __metadata_request__fit
+
+    def get_metadata_routing(self):
+        """Say which metadata reach which part.
+
+        Returns
+        -------
+        MetadataRouter
+            With the branches by name, ``scaler``, ``downstream`` and ``splitter``.
+        """
+        return routing_of_stack(self)
+
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None):
+    def fit(self, X, y, sample_weight=None, *, groups=None, X_val=None, y_val=None, **params):
         """Fit every part.
 
         Parameters
         ----------
         X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
-            Training rows.
+            Training rows; with a time-ordered ``cv`` in the order of time.
 
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Labels or targets.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            For every part; a part that takes none is an error.
+            For every part; a part that takes none is an error. With metadata routing enabled: for
+            every part that requests them.
+
+        groups : array-like of shape (n_samples,), default=None
+            Rows of one group are never on both sides of a fold, nor of early stopping.
 
         X_val, y_val : array-like, default=None
             Rows that the downstream's early stopping watches, in place of a share of X.
+
+        **params : dict
+            More metadata, with metadata routing enabled.
 
         Returns
         -------
@@ -161,11 +191,13 @@ class Stack(TransformerMixin, BaseComposition):
         ValueError
             For data or parameters that do not fit, or would leak; the message names them.
         """
-        self._fit(X, y, sample_weight, X_val, y_val)
+        self._fit("fit", X, y, sample_weight, groups, X_val, y_val, params)
         return self
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit_transform(self, X, y, sample_weight=None, *, X_val=None, y_val=None):
+    def fit_transform(
+        self, X, y, sample_weight=None, *, groups=None, X_val=None, y_val=None, **params
+    ):
         """Fit, and give the table that the downstream was trained on, before the sampler.
 
         Its features are out-of-fold; those of rows set aside for early stopping come from the
@@ -174,34 +206,42 @@ class Stack(TransformerMixin, BaseComposition):
         Parameters
         ----------
         X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
-            Training rows.
+            Training rows; with a time-ordered ``cv`` in the order of time.
 
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Labels or targets.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            For every part.
+            As in :meth:`fit`.
+
+        groups : array-like of shape (n_samples,), default=None
+            Rows of one group are never on both sides of a fold, nor of early stopping.
 
         X_val, y_val : array-like, default=None
             Rows that the downstream's early stopping watches, in place of a share of X.
 
+        **params : dict
+            More metadata, with metadata routing enabled.
+
         Returns
         -------
         ndarray of float32, or DataFrame, of shape (n_samples, n_columns)
-            In the order of X.
+            In the order of X. With a time-ordered ``cv`` the features of rows that it never
+            predicts are NaN.
         """
-        table, train, rest = self._fit(X, y, sample_weight, X_val, y_val)
-        if rest is None:
+        way = self._fit("fit_transform", X, y, sample_weight, groups, X_val, y_val, params)
+        table = self._scaling.transform(way.table, allow_nan=True)
+        if way.rest is None:
             return table
-        both = self._transform(take_rows(X, rest))
-        order = np.argsort(np.concatenate([train, rest]), kind="stable")
+        both = self._transform(take_rows(X, way.rest))
+        order = np.argsort(np.concatenate([way.train, way.rest]), kind="stable")
         if hasattr(table, "iloc"):
             import pandas as pd
 
             return pd.concat([table, both]).iloc[order].reset_index(drop=True)
         return np.vstack([table, both])[order]
 
-    def _fit(self, X, y, sample_weight, X_val, y_val):
+    def _fit(self, caller, X, y, sample_weight, groups, X_val, y_val, params):
         self._check_parts()
         X = read_table(self, X, reset=True)
         y = self._read_target(y, reset=True)
@@ -210,108 +250,121 @@ class Stack(TransformerMixin, BaseComposition):
             raise ValueError(
                 f"{type(self).__name__} needs at least 2 samples to learn from; got n_samples=1."
             )
-        weights = check_weights(sample_weight, X)
+        parts = routed_stack(self, caller, X, sample_weight, groups, X_val, y_val, params)
         seed = draw_seed(self.random_state)
-        branches = self._branches(seed)
-        downstream = self._checked_downstream(seed, n_rows(X), X_val is not None)
+        cv = listed_folds(self.cv) or self.cv
+        branches = self._branches(seed, cv)
+        ordered = self._settle_folds(cv, branches, X, y, parts)
+        downstream = checked_downstream(self, seed, n_rows(X), parts, ordered)
 
         # Early-stopping rows are set aside before anything is learned.
         train = rest = None
-        split = self._held_out(X, y, downstream, seed, X_val, y_val)
-        if split is not None and X_val is None:
+        split = self._held_out(X, y, downstream, seed, parts, ordered)
+        if split is not None:
             train, rest = split
-            X_val, y_val = take_rows(X, rest), take_rows(y, rest)
+            watched = {"X_val": take_rows(X, rest), "y_val": take_rows(y, rest)}
+            parts = parts.of(X, train, **watched)
             X, y = take_rows(X, train), take_rows(y, train)
-            weights = None if weights is None else weights[train]
+            for _, transformer, _ in branches:
+                folds = listed_folds(transformer.cv)
+                if folds is not None:
+                    transformer.cv = restricted_folds(folds, train)
 
         # Features of training rows come from networks that have not seen them.
         self._learn_passthrough(X)
         features = []
         self.upstream_ = []
+        covered = np.ones(n_rows(X), dtype=bool)
         for name, transformer, columns in branches:
             part = X if columns is None else take_columns(X, columns)
-            features.append(transformer.fit_transform(part, y, sample_weight=weights))
+            made, known = transformer._learn(
+                part, y, parts.branches[name], in_stack=True, ordered=ordered
+            )
+            features.append(made)
+            covered &= True if known is None else known
             self.upstream_.append((name, transformer, columns))
         self.named_upstream_ = Bunch(**{name: fitted for name, fitted, _ in self.upstream_})
         self._names = self._table_names(X)
         table = self._table(features, X)
+        known = table
+        if not covered.all():
+            rows = np.flatnonzero(covered)
+            self._tell_left_out(len(covered) - len(rows), len(covered))
+            parts = parts.of(X, rows)
+            known, y = take_rows(table, rows), take_rows(y, rows)
 
         # The scaler learns from training rows, the sampler changes none but them.
-        self._scaling = Scaling(self.scaler).fit(table, weights)
+        self._scaling = Scaling(self.scaler).fit(known, **parts.scaler)
         self.scaler_ = self._scaling.scaler_
-        scaled = self._scaling.transform(table)
-        table, y, weights = self._resample(scaled, y, weights, seed)
-
-        settings = {}
-        if X_val is not None:
-            settings = {"X_val": self._transform(X_val), "y_val": y_val}
+        settings = dict(parts.downstream)
+        weights = settings.pop("sample_weight", None)
+        if getattr(self, "sampler", None) is not None:
+            settings.pop("groups", None)
+        if "X_val" in settings:
+            settings["X_val"] = self._transform(settings["X_val"])
+        scaled, y, weights = self._resample(self._scaling.transform(known), y, weights, seed)
         if weights is not None:
             settings["sample_weight"] = weights
-        self.downstream_ = downstream.fit(table, y, **settings)
-        return scaled, train, rest
+        self.downstream_ = downstream.fit(scaled, y, **settings)
+        return Bunch(table=table, train=train, rest=rest)
 
     def _check_parts(self):
         """Refuse parts that cannot work before anything is trained."""
         Scaling(self.scaler)
 
-    def _held_out(self, X, y, downstream, seed, X_val, y_val):
-        """(train, held out) row numbers; True where X_val was passed; None where none is needed."""
-        if (X_val is None) != (y_val is None):
-            missing = "X_val" if X_val is None else "y_val"
-            raise ValueError(f"X_val and y_val belong together, but {missing} is None.")
-        if X_val is not None:
-            if not takes(downstream, "X_val"):
-                raise ValueError(
-                    f"X_val was passed, but the downstream {type(downstream).__name__} takes none."
-                )
+    def _tell_left_out(self, n, total):
+        warnings.warn(
+            f"cv={self.cv!r} is ordered in time and never predicts {n} of {total} rows; they train "
+            "upstream networks, but not the downstream, for they have no features from networks "
+            "that have not seen them.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+    def _held_out(self, X, y, downstream, seed, parts, ordered):
+        """(train, held out) row numbers, or None where no rows need to be set aside."""
+        if "X_val" in parts.downstream:
+            X_val, y_val = parts.downstream["X_val"], parts.downstream.get("y_val")
             read_table(self, X_val, reset=False)
             check_consistent_length(X_val, y_val)
-            return True
-        if takes(downstream, "X_val") and stops_early(downstream, n_rows(X)):
-            fraction = getattr(downstream, "validation_fraction", None) or 0.1
-            return hold_out(
-                y, fraction=fraction, stratify=is_classifier(self) and y.ndim == 1, seed=seed
-            )
-        return None
+            return None
+        if not (takes(downstream, "X_val") and stops_early(downstream, n_rows(X))):
+            return None
+        return hold_out(
+            y,
+            fraction=getattr(downstream, "validation_fraction", None) or 0.1,
+            stratify=is_classifier(self) and y.ndim == 1,
+            seed=seed,
+            groups=parts.groups,
+            ordered=ordered,
+        )
 
-    def _branches(self, seed):
+    def _branches(self, seed, cv):
         """(name, transformer, columns) of each branch, cloned, seeded and checked."""
-        entries = branch_list(self)
         generator = np.random.default_rng(seed)
         branches = []
-        for name, thing, columns in entries:
-            transformer = as_branch(
-                name, thing, cv=copy.deepcopy(self.cv), refit=self.refit, n_jobs=self.n_jobs
-            )
+        for name, thing, columns in branch_list(self):
+            transformer = branch_of(self, name, thing, cv)
+            transformer._validate_params()
             set_missing_seeds(transformer, int(generator.integers(2**31 - 1)))
             branches.append((name, transformer, columns))
         return branches
 
-    def _checked_downstream(self, seed, n, has_validation):
-        downstream = self._default_downstream() if self.downstream is None else self.downstream
-        own = getattr(downstream, "steps", [(None, downstream)])[-1][1]
-        wrong = is_regressor(own) if is_classifier(self) else is_classifier(own)
-        if wrong:
-            raise ValueError(
-                f"downstream={downstream!r} does not fit {type(self).__name__}: it is a "
-                f"{get_tags(own).estimator_type}."
-            )
-        downstream = set_missing_seeds(clone(downstream), seed)
-        sampler = getattr(self, "sampler", None)
-        if sampler is not None:
-            if getattr(own, "sampler", None) is not None:
+    def _settle_folds(self, cv, branches, X, y, parts):
+        """Whether time runs through the rows; then all branches take folds that respect it."""
+        ordered = orders_time(cv, X, y, parts.splitter)
+        for name, transformer, _ in branches:
+            own = transformer.cv
+            if ordered and (own is None or isinstance(own, Integral)):
+                # A number of folds says nothing of time; the stack's cv does.
+                transformer.cv = copy.deepcopy(cv)
+            elif orders_time(own, X, y, parts.branches[name].split) != ordered:
                 raise ValueError(
-                    f"sampler={sampler!r} stands in the stack and sampler={own.sampler!r} in its "
-                    "downstream; rows can be resampled once only. Set one of them to None."
+                    f"The branch {name!r} has cv={own!r} and the stack cv={cv!r}, of which one is "
+                    "ordered in time and the other is not: some features would come from networks "
+                    "that know later rows. Give both a time-ordered cv."
                 )
-            if not has_validation and holds_out_by_itself(downstream, n):
-                raise ValueError(
-                    f"downstream={downstream!r} holds out rows for early stopping by itself, and "
-                    "beside a sampler they would be synthetic. Switch its early stopping off, or "
-                    "use a downstream whose fit takes X_val and y_val (KerasClassifier, "
-                    "HistGradientBoostingClassifier)."
-                )
-        return downstream
+        return ordered
 
     def _resample(self, table, y, weights, seed):
         return table, y, weights
@@ -369,7 +422,7 @@ class Stack(TransformerMixin, BaseComposition):
 
     def _transform(self, X):
         features = [
-            fitted.transform(X if columns is None else take_columns(X, columns))
+            fitted._extract(X if columns is None else take_columns(X, columns))
             for _, fitted, columns in self.upstream_
         ]
         return self._scaling.transform(self._table(features, X))
@@ -387,6 +440,10 @@ class Stack(TransformerMixin, BaseComposition):
         ndarray of float32, or DataFrame, of shape (n_samples, n_columns)
             A DataFrame where there are categories.
         """
+        return self._downstream_table(X)
+
+    def _downstream_table(self, X):
+        # Not `transform`, whose container depends on `set_output`; the downstream's does not.
         check_is_fitted(self)
         return self._transform(read_table(self, X, reset=False))
 
@@ -420,5 +477,5 @@ class Stack(TransformerMixin, BaseComposition):
         ndarray of shape (n_samples,) or (n_samples, n_outputs)
             Labels or values.
         """
-        table = self.transform(X)
+        table = self._downstream_table(X)
         return self.downstream_.predict(table)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.pipeline import Pipeline
+from sklearn.utils import get_tags
 
 from skstack._autoencoder import KerasAutoencoder
 from skstack._checks import takes
 from skstack._network_estimator import EARLY_STOPPING_ROWS
+from skstack._parameters import set_missing_seeds
 from skstack._transformer import KerasFeatureTransformer
 from skstack.networks import is_keras_model, is_path
 
-__all__ = ["as_branch", "branch_list", "holds_out_by_itself", "stops_early"]
+__all__ = ["branch_list", "branch_of", "checked_downstream", "stops_early"]
 
 
 def branch_list(stack):
@@ -42,18 +44,21 @@ def branch_list(stack):
     return [branch for branch in branches if not isinstance(branch[1], str) or branch[1] != "drop"]
 
 
-def as_branch(name, thing, *, cv, refit, n_jobs):
+def branch_of(stack, name, thing, cv=None):
     """A new transformer that does what a branch says.
 
     Parameters
     ----------
+    stack : Stack
+        Whose ``refit`` and ``n_jobs`` hold for things that do not say so themselves.
+
     name : str
         For messages.
 
     thing : estimator, KerasFeatureTransformer, Pipeline, keras.Model or path
 
-    cv, refit, n_jobs : as in KerasFeatureTransformer
-        For things that do not say so themselves.
+    cv : None, int, splitter or list of folds, default=None
+        For things that have none of their own.
 
     Returns
     -------
@@ -79,7 +84,72 @@ def as_branch(name, thing, *, cv, refit, n_jobs):
             "to a saved one and 'drop'."
         )
     # A clone, for seeds will be set in it, and the thing is the user's.
-    return clone(KerasFeatureTransformer(thing, cv=cv, refit=refit, n_jobs=n_jobs))
+    return clone(KerasFeatureTransformer(thing, cv=cv, refit=stack.refit, n_jobs=stack.n_jobs))
+
+
+def checked_downstream(stack, seed, n, parts, ordered):
+    """Clone the downstream of a stack and refuse one that would leak.
+
+    Parameters
+    ----------
+    stack : Stack
+
+    seed : int
+        For what the user left open.
+
+    n : int
+        Number of training rows.
+
+    parts : StackMetadata
+        What came along with the rows.
+
+    ordered : bool
+        Whether rows stand in order of time.
+
+    Returns
+    -------
+    estimator
+
+    Raises
+    ------
+    ValueError
+        If it learns another kind of target, resamples again, or holds out rows by itself where
+        these would not be what early stopping needs.
+    """
+    downstream = stack._default_downstream() if stack.downstream is None else stack.downstream
+    own = getattr(downstream, "steps", [(None, downstream)])[-1][1]
+    wrong = is_regressor(own) if is_classifier(stack) else is_classifier(own)
+    if wrong:
+        raise ValueError(
+            f"downstream={downstream!r} does not fit {type(stack).__name__}: it is a "
+            f"{get_tags(own).estimator_type}."
+        )
+    downstream = set_missing_seeds(clone(downstream), seed)
+    sampler = getattr(stack, "sampler", None)
+    if sampler is not None and getattr(own, "sampler", None) is not None:
+        raise ValueError(
+            f"sampler={sampler!r} stands in the stack and sampler={own.sampler!r} in its "
+            "downstream; rows can be resampled once only. Set one of them to None."
+        )
+    lost = sorted(set(parts.downstream) - {"sample_weight", "groups", "X_val", "y_val"})
+    if sampler is not None and lost:
+        raise ValueError(
+            f"sampler={sampler!r} makes other rows of those that the downstream asked "
+            f"metadata for: {lost}. Leave the sampler out, or set these requests to False."
+        )
+    beside = {
+        "a sampler they would be synthetic": sampler is not None,
+        "groups they would be of groups that it learns from": parts.groups is not None,
+        "a time-ordered cv they would not be the last ones": ordered,
+    }
+    reasons = [reason for reason, given in beside.items() if given]
+    if reasons and "X_val" not in parts.downstream and _holds_out_by_itself(downstream, n):
+        raise ValueError(
+            f"downstream={downstream!r} holds out rows for early stopping by itself, and "
+            f"beside {reasons[0]}. Switch its early stopping off, or use a downstream whose "
+            "fit takes X_val and y_val (KerasClassifier, HistGradientBoostingClassifier)."
+        )
+    return downstream
 
 
 def stops_early(estimator, n):
@@ -88,11 +158,11 @@ def stops_early(estimator, n):
     return n > EARLY_STOPPING_ROWS if isinstance(said, str) else bool(said)
 
 
-def holds_out_by_itself(estimator, n):
+def _holds_out_by_itself(estimator, n):
     """Whether an estimator would take early-stopping rows from those that it is given."""
     if isinstance(estimator, Pipeline):
         last = estimator.steps[-1][1]
-        return stops_early(last, n) or holds_out_by_itself(last, n)
+        return stops_early(last, n) or _holds_out_by_itself(last, n)
     if takes(estimator, "X_val"):
         return False
     if stops_early(estimator, n):

@@ -62,7 +62,10 @@ class StackedKerasClassifier(ClassifierMixin, Stack):
 
     cv : int, splitter or iterable, default=5
         Folds of the cross-fit, for branches that are not a ``KerasFeatureTransformer`` with a
-        ``cv`` of its own.
+        ``cv`` of its own. An int means folds of whole groups where ``groups`` are given. With a
+        time-ordered cv (``TimeSeriesSplit``) every network learns from earlier rows than those
+        whose features it makes, a branch's own int gives way to it, early stopping watches the last
+        rows, and rows that are never predicted are left out of the downstream's training rows.
 
     refit : bool, default=True
         Whether upstream networks for new rows are trained on all training rows; else they are the
@@ -107,6 +110,13 @@ class StackedKerasClassifier(ClassifierMixin, Stack):
 
     downstream_ : estimator
         The fitted downstream.
+
+    Notes
+    -----
+    ``groups`` and ``sample_weight`` are arguments of ``fit``. Inside a search or ``cross_validate``
+    they arrive only with ``sklearn.set_config(enable_metadata_routing=True)``: ``groups`` without
+    further ado, ``sample_weight`` at the parts that request them
+    (``KerasClassifier().set_fit_request(sample_weight=True)``).
 
     Examples
     --------
@@ -179,7 +189,7 @@ class StackedKerasClassifier(ClassifierMixin, Stack):
         ndarray of shape (n_samples, n_classes)
             In [0, 1].
         """
-        table = self.transform(X)
+        table = self._downstream_table(X)
         probabilities = self.downstream_.predict_proba(table)
         if self.prior_correction and self.sampler_ is not None:
             return correct_priors(probabilities, self._prior_ratio)
@@ -280,7 +290,10 @@ class StackedKerasRegressor(RegressorMixin, Stack):
 
     cv : int, splitter or iterable, default=5
         Folds of the cross-fit, for branches that are not a ``KerasFeatureTransformer`` with a
-        ``cv`` of its own.
+        ``cv`` of its own. An int means folds of whole groups where ``groups`` are given. With a
+        time-ordered cv (``TimeSeriesSplit``) every network learns from earlier rows than those
+        whose features it makes, a branch's own int gives way to it, early stopping watches the last
+        rows, and rows that are never predicted are left out of the downstream's training rows.
 
     refit : bool, default=True
         Whether upstream networks for new rows are trained on all training rows; else they are the

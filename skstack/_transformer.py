@@ -6,8 +6,8 @@ import os
 from numbers import Integral
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin, clone
-from sklearn.pipeline import Pipeline
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from skstack._autoencoder import KerasAutoencoder
@@ -15,17 +15,18 @@ from skstack._checks import (
     Interval,
     StrOptions,
     check_input_names,
-    check_weights,
     fit_context,
     read_table,
     take_rows,
 )
 from skstack._parameters import (
     clone_sharing_models,
+    clone_with_networks,
     draw_seed,
     explain_missing_parameters,
     set_missing_seeds,
 )
+from skstack._routing import routed_features, routing_of_features
 from skstack.networks import is_keras_model, is_path, load_model
 from skstack.stages import (
     FEATURES,
@@ -34,8 +35,8 @@ from skstack.stages import (
     Source,
     Wanted,
     cross_fit,
+    make_folds,
     mean_of,
-    partition,
 )
 
 __all__ = ["KerasFeatureTransformer"]
@@ -82,8 +83,9 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         given by names, positions or a mask. A trained estimator has its own.
 
     cv : int, splitter or iterable, default=5
-        Folds of the cross-fit; an int means stratified ones where the network learns classes.
-        They must cover each row once.
+        Folds of the cross-fit; an int means stratified ones where the network learns classes, and
+        with ``groups`` such as keep each group whole. They must cover each row once; a time-ordered
+        cv, which never predicts the first rows, belongs into a stack.
 
     refit : bool, default=True
         Whether ``transform`` uses a network trained on all rows; else the mean over the networks
@@ -124,6 +126,11 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
     cannot be set (scikeras and others), each fold's layer is turned onto that of the refitted
     network by an orthogonal Procrustes rotation (Schoenemann, Psychometrika 31, 1966) that is
     learned on rows that both were trained on; through this rotation a trace of the labels enters.
+
+    Metadata routing: with ``enable_metadata_routing`` on, ``sample_weight`` and other metadata
+    reach the estimator (and the steps before it) where it requests them, and the splitter;
+    ``X_val`` and ``y_val`` reach an estimator that asks for them. ``groups`` reach the splitter and
+    networks of skstack without being asked for. A search passes ``groups`` on only with routing on.
 
     Examples
     --------
@@ -227,8 +234,22 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
 
+    # These are the parts' business; the transformer itself uses none of them.
+    __metadata_request__fit = {"sample_weight": UNUSED, "groups": UNUSED}
+    __metadata_request__fit_transform = {"sample_weight": UNUSED, "groups": UNUSED}
+
+    def get_metadata_routing(self):
+        """Say which metadata reach which part.
+
+        Returns
+        -------
+        MetadataRouter
+            With ``model`` (and ``steps`` for those before it in a Pipeline) and ``splitter``.
+        """
+        return routing_of_features(self)
+
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X, y=None, sample_weight=None, *, groups=None, **params):
         """Train the network on all rows (with ``refit=False``: those of the folds).
 
         Parameters
@@ -242,6 +263,13 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         sample_weight : array-like of shape (n_samples,), default=None
             For the estimator.
 
+        groups : array-like of shape (n_samples,), default=None
+            Rows of one group are never on both sides of a fold, nor of early stopping in networks
+            of skstack.
+
+        **params : dict
+            More metadata, with metadata routing enabled.
+
         Returns
         -------
         self : KerasFeatureTransformer
@@ -252,11 +280,12 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         ValueError
             For data or parameters that do not fit; the message names them.
         """
-        self._learn(X, y, sample_weight, features_of_all=False)
+        metadata = routed_features(self, "fit", X, sample_weight, groups, params)
+        self._learn(X, y, metadata, whole=False)
         return self
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit_transform(self, X, y=None, sample_weight=None):
+    def fit_transform(self, X, y=None, sample_weight=None, *, groups=None, **params):
         """Cross-fit: features of each row from a network that was not trained on it.
 
         Not the same as ``fit(X, y).transform(X)``, whose features of training rows look better than
@@ -273,6 +302,13 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         sample_weight : array-like of shape (n_samples,), default=None
             For the estimator.
 
+        groups : array-like of shape (n_samples,), default=None
+            Rows of one group are never on both sides of a fold, nor of early stopping in networks
+            of skstack.
+
+        **params : dict
+            More metadata, with metadata routing enabled.
+
         Returns
         -------
         ndarray of float32, or DataFrame, of shape (n_samples, n_features_out)
@@ -283,7 +319,9 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         ValueError
             For data or parameters that do not fit; the message names them.
         """
-        return self._learn(X, y, sample_weight, features_of_all=True)
+        metadata = routed_features(self, "fit_transform", X, sample_weight, groups, params)
+        table, _ = self._learn(X, y, metadata)
+        return table
 
     def transform(self, X):
         """Features of new rows.
@@ -298,6 +336,10 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         ndarray of float32, or DataFrame, of shape (n_samples, n_features_out)
             A DataFrame where categories pass through.
         """
+        return self._extract(X)
+
+    def _extract(self, X):
+        # What `transform` gives before `set_output` puts it into a container.
         check_is_fitted(self)
         X = read_table(self, X, reset=False)
         return self._table(self._columns(X), X)
@@ -325,12 +367,15 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
 
     # -----------------------------------------------------------------------------------------
 
-    def _learn(self, X, y, sample_weight, *, features_of_all):
+    def _learn(self, X, y, metadata, *, whole=True, in_stack=False, ordered=False):
+        """Fit; the features of all rows, and which of them are out-of-fold or need not be.
+
+        In a stack, time-ordered folds may leave rows without features, which are then NaN.
+        """
         X = read_table(self, X, reset=True)
         if y is not None:
             check_consistent_length(X, y)
             y = y if hasattr(y, "iloc") else np.asarray(y)
-        sample_weight = check_weights(sample_weight, X)
         source = Source(
             self._network(y), y, self.categorical_features, rows_at_once=self.batch_size
         )
@@ -344,16 +389,28 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
             self._passed = ColumnBlocks(self.categorical_features).fit(X)
             self._passed.split(take_rows(X, slice(0, FEW_ROWS)))
         needs_folds = source.needs_folds(self._wanted)
-        train_folds = not source.frozen and (not self.refit or (features_of_all and needs_folds))
+        train_folds = not source.frozen and (not self.refit or (whole and needs_folds))
         folds = None
-        if train_folds or (source.frozen and source.supervised and features_of_all):
-            classifier = source.learns_from_y and source.classes is not None
-            folds = partition(self.cv, X, y, classifier=classifier)
+        if train_folds or (source.frozen and source.supervised and whole):
+            folds = make_folds(
+                self.cv,
+                X,
+                y,
+                classifier=source.learns_from_y and source.classes is not None,
+                metadata=metadata.split,
+                may_leave_out=in_stack,
+            )
+            if not (self.refit or folds.covered.all()):
+                raise ValueError(
+                    f"refit=False does not go with the time-ordered cv={self.cv!r}: its networks "
+                    "have learned from unlike numbers of rows, and none from the last ones. Use "
+                    "refit=True."
+                )
 
         frame = source.frame(X, y)
         reference = None
         if self.refit or source.frozen:
-            reference = source.fit(X, y, sample_weight, frame)
+            reference = source.fit(X, y, metadata, frame, ordered=ordered)
         columns = None
         self._upstreams = [reference]
         if folds is not None:
@@ -361,11 +418,12 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
                 source,
                 X,
                 y,
-                sample_weight,
+                metadata,
                 folds,
                 self._wanted,
                 reference=reference,
                 frame=frame,
+                ordered=ordered,
                 n_jobs=self.n_jobs,
                 verbose=self.verbose,
             )
@@ -374,10 +432,12 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         self.estimator_ = getattr(getattr(reference, "view", None), "estimator", None)
         if columns is None:
             # Without folds the first rows tell the names, and whether the features can be had.
-            rows = X if features_of_all else take_rows(X, slice(0, FEW_ROWS))
+            rows = X if whole else take_rows(X, slice(0, FEW_ROWS))
             columns = self._columns(rows)
         self._names = [name for part in columns for name in part.names]
-        return self._table(columns, X) if features_of_all else None
+        if not whole:
+            return None
+        return self._table(columns, X), None if folds is None else folds.covered
 
     def _network(self, y):
         """The model to use: loaded, or a clone with its seeds set."""
@@ -391,7 +451,7 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
                 f"model={model!r} must be a path to a saved Keras model, a built keras.Model, a "
                 "FrozenEstimator, an estimator or a Pipeline that ends in one."
             )
-        model = _clone_with_models(model)
+        model = clone_with_networks(model)
         return set_missing_seeds(model, draw_seed(self.random_state))
 
     def _wanted_features(self):
@@ -432,16 +492,3 @@ def _listed(value):
     if value is None:
         return ()
     return (value,) if isinstance(value, str) else tuple(value)
-
-
-def _clone_with_models(model):
-    """Clone an estimator; a Pipeline whose last step is a ``keras.Model`` or a path keeps it."""
-    if isinstance(model, Pipeline):
-        steps = [
-            (name, step if is_path(step) or is_keras_model(step) else clone(step))
-            for name, step in model.steps
-        ]
-        if is_path(steps[-1][1]):
-            steps[-1] = (steps[-1][0], load_model(steps[-1][1]))
-        return Pipeline(steps)
-    return clone(model)

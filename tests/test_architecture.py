@@ -23,8 +23,10 @@ FLOORS = (
     set(MAY_IMPORT),
     {"_network_estimator"},
     {"_autoencoder", "_classifier", "_regressor"},
+    {"_routing"},
     {"_transformer"},
     {"_stack_parts"},
+    {"_stack_routing"},
     {"_stack"},
     {"_stacked"},
 )

@@ -1,9 +1,9 @@
 """What happens to the rows before and between networks."""
 
 from skstack.stages._blocks import Block, ColumnBlocks
-from skstack.stages._cross_fit import Source, Wanted, cross_fit, mean_of
+from skstack.stages._cross_fit import Metadata, Source, Wanted, cross_fit, mean_of
 from skstack.stages._features import FEATURES, POOLINGS
-from skstack.stages._folds import partition
+from skstack.stages._folds import Folds, listed_folds, make_folds, orders_time, restricted_folds
 from skstack.stages._hold_out import hold_out
 from skstack.stages._moments import weighted_moments
 from skstack.stages._priors import correct_priors, prior_ratio, refuse_cleaning
@@ -15,6 +15,8 @@ __all__ = [
     "POOLINGS",
     "Block",
     "ColumnBlocks",
+    "Folds",
+    "Metadata",
     "Resampled",
     "Scaling",
     "Source",
@@ -23,10 +25,13 @@ __all__ = [
     "correct_priors",
     "cross_fit",
     "hold_out",
+    "listed_folds",
+    "make_folds",
     "mean_of",
-    "partition",
+    "orders_time",
     "prior_ratio",
     "refuse_cleaning",
     "resample",
+    "restricted_folds",
     "weighted_moments",
 ]

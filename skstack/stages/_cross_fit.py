@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,11 @@ from sklearn.utils import get_tags
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
-from skstack._checks import is_classifier_for, take_rows, takes
+from skstack._checks import is_classifier_for, n_rows, take_metadata, take_rows
 from skstack.stages._features import Columns
 from skstack.stages._upstream import EstimatorView, ModelView, columns_of, learns_from_y
 
-__all__ = ["Source", "Upstream", "Wanted", "cross_fit", "mean_of"]
+__all__ = ["Metadata", "Source", "Upstream", "Wanted", "cross_fit", "mean_of"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,20 @@ class Wanted:
     layers: tuple[str, ...]
     pooling: str
     steps_output: bool = False
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What goes along with the rows: keywords of the splitter, the steps and the estimator."""
+
+    split: dict = field(default_factory=dict)
+    steps: dict = field(default_factory=dict)
+    fit: dict = field(default_factory=dict)
+
+    def of(self, X, rows):
+        """The same for some rows of X."""
+        parts = (self.split, self.steps, self.fit)
+        return Metadata(*(take_metadata(X, part, rows) for part in parts))
 
 
 @dataclass(frozen=True)
@@ -112,8 +126,19 @@ class Source:
             X = clone(self.steps).fit(X, y).transform(X)
         return self.model._frame(X, y if self.learns_from_y else None)
 
-    def fit(self, X, y, sample_weight, frame):
+    def fit(self, X, y, metadata, frame, *, ordered=False):
         """Fit steps and estimator on training rows.
+
+        Parameters
+        ----------
+        X, y : table and targets
+
+        metadata : Metadata
+
+        frame : Frame or None
+
+        ordered : bool, default=False
+            Whether rows stand in order of time, so that early stopping watches the last ones.
 
         Returns
         -------
@@ -122,7 +147,7 @@ class Source:
         steps = None
         if self.steps is not None:
             steps = clone(self.steps)
-            X = steps.fit_transform(X, y)
+            X = steps.fit_transform(X, y, **metadata.steps)
         model = self.model
         if self.frozen_steps is not None:
             steps = self._joined_steps(steps)
@@ -136,23 +161,17 @@ class Source:
             )
             return Upstream(steps, view)
         if not self.frozen:
-            model = self._fitted(X, y if self.learns_from_y else None, sample_weight, frame)
+            targets = y if self.learns_from_y else None
+            model = self._fitted(X, targets, metadata.fit, frame, ordered)
         return Upstream(
             steps, EstimatorView(model, self.supervised, self.classes, self.rows_at_once)
         )
 
-    def _fitted(self, X, y, sample_weight, frame):
+    def _fitted(self, X, y, metadata, frame, ordered):
         estimator = clone(self.model)
         if frame is not None:
-            return estimator._fit_in_frame(X, y, sample_weight, frame)
-        weights = {}
-        if sample_weight is not None:
-            if not takes(estimator, "sample_weight"):
-                raise ValueError(
-                    f"sample_weight was passed, but {type(estimator).__name__} takes none."
-                )
-            weights["sample_weight"] = sample_weight
-        return estimator.fit(X, y, **weights) if y is not None else estimator.fit(X, **weights)
+            return estimator._fit_in_frame(X, y, frame, ordered=ordered, **metadata)
+        return estimator.fit(X, y, **metadata) if y is not None else estimator.fit(X, **metadata)
 
     def _joined_steps(self, steps):
         parts = [] if steps is None else [("steps", steps)]
@@ -169,17 +188,18 @@ def _one_dimensional(classes):
     return None if classes is None or isinstance(classes, list) else classes
 
 
-def cross_fit(source, X, y, sample_weight, folds, wanted, *, reference, frame, n_jobs, verbose=0):
+def cross_fit(
+    source, X, y, metadata, folds, wanted, *, reference, frame, ordered, n_jobs, verbose=0
+):
     """Features of training rows, and the fitted networks of the folds.
 
     Parameters
     ----------
     source : Source
 
-    X, y, sample_weight : table, targets and weights of all training rows
+    X, y, metadata : table, targets and Metadata of all training rows
 
-    folds : list of (train, test)
-        A partition of the rows.
+    folds : Folds
 
     wanted : Wanted
 
@@ -189,28 +209,34 @@ def cross_fit(source, X, y, sample_weight, folds, wanted, *, reference, frame, n
 
     frame : Frame or None
 
+    ordered : bool
+        Whether rows stand in order of time.
+
     n_jobs : int or None
         Threads that fit folds side by side.
 
     Returns
     -------
     columns : list of Columns
-        For all rows, in the order of X.
+        For all rows, in the order of X; NaN where the folds never predict a row.
 
     upstreams : list of Upstream
         One for each fold.
     """
     foreign = source.supervised and not source.ours and not source.frozen
 
+    pairs = folds.pairs
+
     def fit_fold(number, train, test):
         if verbose:
-            print(f"fold {number + 1} of {len(folds)}: {len(train)} rows train the upstream")
+            print(f"fold {number + 1} of {len(pairs)}: {len(train)} rows train the upstream")
         rows = take_rows(X, train)
         upstream = source.fit(
             rows,
             None if y is None else take_rows(y, train),
-            None if sample_weight is None else sample_weight[train],
+            metadata.of(X, train),
             frame,
+            ordered=ordered,
         )
         columns = upstream.columns(take_rows(X, test), wanted)
         if foreign and any(column.inner for column in columns):
@@ -224,7 +250,7 @@ def cross_fit(source, X, y, sample_weight, folds, wanted, *, reference, frame, n
         return upstream, columns
 
     results = Parallel(n_jobs=n_jobs, prefer="threads")(
-        delayed(fit_fold)(number, train, test) for number, (train, test) in enumerate(folds)
+        delayed(fit_fold)(number, train, test) for number, (train, test) in enumerate(pairs)
     )
     upstreams = [upstream for upstream, _ in results]
     whole = None if reference is None else reference.columns(X, wanted)
@@ -233,9 +259,8 @@ def cross_fit(source, X, y, sample_weight, folds, wanted, *, reference, frame, n
         if whole is not None and not first.out_of_fold:
             merged.append(whole[place])
             continue
-        n = sum(len(test) for _, test in folds)
-        values = np.empty((n, first.values.shape[1]), dtype=np.float32)
-        for (_, test), (_, columns) in zip(folds, results, strict=True):
+        values = np.full((n_rows(X), first.values.shape[1]), np.nan, dtype=np.float32)
+        for (_, test), (_, columns) in zip(pairs, results, strict=True):
             if columns[place].values.shape[1] != values.shape[1]:
                 raise ValueError(
                     f"The feature {first.names[0]!r} has {values.shape[1]} columns in one fold and "

@@ -31,7 +31,8 @@ def hold_out(y, *, fraction, stratify, seed=None, groups=None, ordered=False):
     groups : array-like of shape (n_rows,) or None
         Rows of one group are never on both sides.
     ordered : bool
-        Rows are ordered in time: hold out the last ones.
+        Rows are ordered in time: hold out the last ones, with `groups` from the nearest row on that
+        shares its group with no earlier one.
 
     Returns
     -------
@@ -42,7 +43,8 @@ def hold_out(y, *, fraction, stratify, seed=None, groups=None, ordered=False):
     ------
     ValueError
         `fraction` leaves no rows on a side, a class would be missing on a side (with `ordered`: on
-        the training side), there are fewer than two groups, or both `groups` and `ordered` came.
+        the training side), there are fewer than two groups, or with `ordered` every cut goes
+        through a group.
 
     Examples
     --------
@@ -61,12 +63,10 @@ def hold_out(y, *, fraction, stratify, seed=None, groups=None, ordered=False):
         classes, codes = np.unique(y, return_inverse=True)
 
     if ordered:
+        cut = n_rows - n_held_out
         if groups is not None:
-            raise ValueError(
-                "Rows cannot be held out by `groups` and by their order at once: the last rows may "
-                f"share a group with earlier ones. {_WAYS_OUT}"
-            )
-        train, held_out = np.split(np.arange(n_rows), [n_rows - n_held_out])
+            cut = _between_groups(np.asarray(groups), cut)
+        train, held_out = np.split(np.arange(n_rows), [cut])
     elif groups is not None:
         train, held_out = _whole_groups(np.asarray(groups), codes, n_held_out, seed)
     elif codes is not None:
@@ -107,6 +107,21 @@ def _number_of_rows(fraction, n_rows):
             f"{_WAYS_OUT}"
         )
     return n_held_out
+
+
+def _between_groups(groups, wished):
+    """The row nearest to the wished one before which all groups end that began."""
+    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+    last = np.zeros_like(first)
+    np.maximum.at(last, group, np.arange(len(groups)))
+    running = np.maximum.accumulate(last[group])  # where the groups met so far end
+    cuts = np.flatnonzero(running[:-1] == np.arange(len(groups) - 1)) + 1
+    if not len(cuts):
+        raise ValueError(
+            "The last rows cannot be held out: wherever the rows are cut, a value of groups stands "
+            f"on both sides. {_WAYS_OUT}"
+        )
+    return cuts[np.argmin(np.abs(cuts - wished))]
 
 
 def _whole_groups(groups, codes, n_held_out, seed):

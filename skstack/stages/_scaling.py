@@ -53,15 +53,15 @@ class Scaling:
             )
         self.scaler = scaler
 
-    def fit(self, table, sample_weight=None):
+    def fit(self, table, **metadata):
         """Learn from training rows.
 
         Parameters
         ----------
         table : ndarray or pandas DataFrame of shape (n_rows, n_columns)
             Columns of `category` dtype are left alone; all others are numbers.
-        sample_weight : array-like of shape (n_rows,) or None
-            Passed on when the scaler's `fit` takes it.
+        **metadata : dict
+            Passed on; `sample_weight` only when the scaler's `fit` takes it.
 
         Returns
         -------
@@ -71,18 +71,20 @@ class Scaling:
         numeric = _numeric_columns(table)
         if self.scaler is not None and numeric.any():
             scaler = StandardScaler() if self.scaler == "standard" else clone(self.scaler)
-            weights = {}
-            if sample_weight is not None and has_fit_parameter(scaler, "sample_weight"):
-                weights["sample_weight"] = sample_weight
-            self.scaler_ = scaler.fit(_numbers(table, numeric), **weights)
+            if not has_fit_parameter(scaler, "sample_weight"):
+                metadata.pop("sample_weight", None)
+            self.scaler_ = scaler.fit(_numbers(table, numeric), **metadata)
         return self
 
-    def transform(self, table):
+    def transform(self, table, *, allow_nan=False):
         """Scale rows.
 
         Parameters
         ----------
         table : ndarray or pandas DataFrame of shape (n_rows, n_columns)
+
+        allow_nan : bool, default=False
+            Whether rows may lack values.
 
         Returns
         -------
@@ -109,7 +111,7 @@ class Scaling:
                 )
             with np.errstate(over="ignore"):  # said below, in words
                 numbers = numbers.astype(np.float32)
-            if not np.isfinite(numbers).all():
+            if not (np.isfinite(numbers) | (allow_nan & np.isnan(numbers))).all():
                 raise ValueError(
                     f"scaler={self.scaler!r} made NaN, infinity or a value too large for float32."
                 )

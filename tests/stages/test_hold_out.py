@@ -145,9 +145,26 @@ def test_groups_that_leave_a_class_out_are_an_error():
         hold_out(y, fraction=0.25, stratify=True, seed=0, groups=np.zeros(20))
 
 
-def test_groups_and_order_at_once_are_refused():
-    with pytest.raises(ValueError, match="groups"):
-        hold_out(np.arange(9), fraction=0.2, stratify=False, groups=np.arange(9), ordered=True)
+@pytest.mark.parametrize(
+    ("groups", "first"),
+    [
+        (np.repeat([3, 1, 2, 0], [6, 3, 2, 1]), 9),
+        (np.array([0, 1, 0, 1, 2, 3, 2, 3, 3]), 4),
+        (np.arange(9), 7),
+    ],
+    ids=["blocks", "interleaved", "single rows"],
+)
+def test_ordered_groups_are_cut_where_none_goes_on(groups, first):
+    y = np.zeros(len(groups))
+    train, held_out = hold_out(y, fraction=0.2, stratify=False, groups=groups, ordered=True)
+    assert held_out.tolist() == list(range(first, len(groups)))
+    assert not set(groups[train]) & set(groups[held_out])
+
+
+def test_ordered_groups_that_run_from_end_to_end_are_refused():
+    groups = np.arange(10) % 2
+    with pytest.raises(ValueError, match=r"groups.*X_val"):
+        hold_out(np.zeros(10), fraction=0.2, stratify=False, groups=groups, ordered=True)
 
 
 def test_nothing_is_changed():

@@ -80,8 +80,10 @@ def test_weights_reach_a_scaler_that_takes_them(table):
     weights = np.arange(40.0)
     reference = StandardScaler().fit(X, sample_weight=weights)
     for scaler in ("standard", StandardScaler()):
-        np.testing.assert_allclose(Scaling(scaler).fit(X, weights).scaler_.mean_, reference.mean_)
-    robust = Scaling(RobustScaler()).fit(X, weights)
+        np.testing.assert_allclose(
+            Scaling(scaler).fit(X, sample_weight=weights).scaler_.mean_, reference.mean_
+        )
+    robust = Scaling(RobustScaler()).fit(X, sample_weight=weights)
     np.testing.assert_allclose(robust.scaler_.center_, RobustScaler().fit(X).center_)
 
 
