@@ -9,6 +9,7 @@ from keras import layers
 
 from skstack.networks import (
     MLP,
+    Block,
     FrozenBlueprint,
     ModelBlueprint,
     Spec,
@@ -16,7 +17,6 @@ from skstack.networks import (
     is_keras_model,
     load_model,
 )
-from skstack.stages import Block
 
 # Keras writes models with np.array(variable), which NumPy 2 complains of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
