@@ -86,6 +86,15 @@ def test_several_outputs_by_name():
     np.testing.assert_allclose(transformer.transform(X), expected, atol=1e-5)
 
 
+def test_a_frozen_sequential_gives_its_features_the_name_of_its_last_layer():
+    def names(**settings):
+        model = keras.Sequential([keras.Input((6,)), layers.Dense(2, **settings)])
+        return KerasFeatureTransformer(model).fit(X).get_feature_names_out().tolist()
+
+    assert names(name="last") == ["last_0", "last_1"]
+    assert names() == names() == ["output_0", "output_1"]
+
+
 @pytest.mark.parametrize("pooling", ["flatten", "mean", "max", "last"])
 def test_outputs_of_rank_3_from_rows_of_rank_2(pooling):
     sequences = X.reshape(120, 3, 2)

@@ -14,12 +14,13 @@ from skstack.networks._given import (
 from skstack.networks._latent import DecoderBlueprint, latent_layer
 from skstack.networks._mlp import MLP
 from skstack.networks._recipe import Recipe, recipe
-from skstack.networks._spec import Spec, standardizing_variables
+from skstack.networks._spec import Block, Spec, standardizing_variables
 from skstack.networks._units import with_plain_input, with_target_units
 
 __all__ = [
     "MLP",
     "Autoencoder",
+    "Block",
     "DecoderBlueprint",
     "FrozenBlueprint",
     "ModelBlueprint",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 from skstack.networks._copied_model import CopiedModel, without_drawing
-from skstack.networks._copies import architecture, is_graph
+from skstack.networks._copies import architecture, is_graph, is_kerases_own
 from skstack.networks._inputs import match_inputs
 
 __all__ = ["FrozenBlueprint"]
@@ -26,7 +28,9 @@ class FrozenBlueprint(CopiedModel):
         By block name, with None for the rows.
 
     output_names : list of str
-        In the order of ``build().outputs``.
+        In the order of ``build().outputs``: the keys of a dict of outputs, else the names of the
+        output layers; ``"output"`` (or ``"output_0"``, ``"output_1"``, ...) in place of a name that
+        Keras made up.
 
     output_shapes : list of tuple
         With None for the rows.
@@ -41,6 +45,8 @@ class FrozenBlueprint(CopiedModel):
 
     @without_drawing
     def __init__(self, model, blocks):
+        import keras
+
         self.model = model
         self.blocks = tuple(blocks)
         if not model.built:
@@ -50,9 +56,9 @@ class FrozenBlueprint(CopiedModel):
             )
         shapes = match_inputs(model, self.blocks)
         self.input_shapes = {name: (None, *shape) for name, (shape, _) in shapes.items()}
-        network = model if is_graph(model) else self.build()
-        self.output_shapes = [(None, *tensor.shape[1:]) for tensor in network.outputs]
-        self.output_names = _output_names(model, len(self.output_shapes))
+        structure = self._output_structure()
+        self.output_shapes = [(None, *tensor.shape[1:]) for tensor in keras.tree.flatten(structure)]
+        self.output_names = _output_names(model, structure)
         if architecture(model) is None:
             self._check_copy()
 
@@ -74,6 +80,14 @@ class FrozenBlueprint(CopiedModel):
         network.trainable = False
         return network
 
+    def _output_structure(self):
+        """Outputs as tensors that tell shapes, in the model's own structure."""
+        import keras
+
+        if not is_graph(self.model):
+            return self._on(self._inputs())[1]
+        return self.model.outputs if isinstance(self.model, keras.Sequential) else self.model.output
+
     @property
     def key(self):
         """Hashable that only blueprints of the same network share; None where it is unknown."""
@@ -81,19 +95,33 @@ class FrozenBlueprint(CopiedModel):
         return None if text is None else ("frozen", text, self.blocks)
 
 
-def _output_names(model, n_outputs):
+def _output_names(model, structure):
+    """Keys of a dict, and names that a user gave to layers; where there are none, places.
+
+    Keras numbers automatic names by all that the process has built ("dense_17"): features named so
+    would be called otherwise next time.
+    """
     import keras
 
-    try:
-        structure = model.output
-    except (AttributeError, ValueError):
-        structure = None
-    if isinstance(structure, dict):
-        names = list(structure) if len(structure) == len(keras.tree.flatten(structure)) else []
-        # Keras flattens a dict in the order of its sorted keys.
-        names.sort()
-    else:
-        names = list(getattr(model, "output_names", None) or ())
-    if len(names) != n_outputs or len(set(names)) != n_outputs:
-        names = [f"output_{number}" for number in range(n_outputs)]
-    return names
+    n_outputs = len(keras.tree.flatten(structure))
+    if isinstance(structure, dict) and len(structure) == n_outputs:
+        return [str(key) for key in sorted(structure)]  # the order in which Keras flattens it
+    makers = []
+    if isinstance(model, keras.Sequential) and is_kerases_own(model):
+        makers = [model.layers[-1]]
+    elif is_graph(model):
+        operations = {operation.name: operation for operation in model.operations}
+        makers = [operations[name] for name in model.output_names]
+    places = ["output"] if n_outputs == 1 else [f"output_{place}" for place in range(n_outputs)]
+    if len(makers) != n_outputs:
+        return places
+    names = [
+        place if _is_named_by_keras(maker) else maker.name
+        for maker, place in zip(makers, places, strict=True)
+    ]
+    return names if len(set(names)) == n_outputs else places
+
+
+def _is_named_by_keras(layer):
+    """Whether a name is the layer's class, numbered or not: "dense", "lstm_3"."""
+    return re.sub(r"_\d+$", "", layer.name).replace("_", "") == type(layer).__name__.lower()

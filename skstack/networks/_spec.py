@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from skstack.stages import Block
-
-__all__ = ["TASKS", "Spec", "embedding_width", "standardizing_variables"]
+__all__ = ["TASKS", "Block", "Spec", "embedding_width", "standardizing_variables"]
 
 TASKS = ("binary", "multiclass", "multilabel", "regression", "reconstruction")
 
@@ -91,6 +87,30 @@ def _standardized(x, block):
     }
     x = EinsumDense("ab,b->ab", bias_axes="b", name=f"{block.name}_center", **shared)(x)
     return EinsumDense("ab,b->ab", name=f"{block.name}_scale", **shared)(x)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One input of a network: all numeric columns, one categorical column, or one array.
+
+    Attributes
+    ----------
+    name : str
+        "numeric", "sequence" (3-D arrays), "tensor" (4-D and more), or a categorical column's name,
+        made fit for Keras.
+    kind : {"numeric", "categorical", "sequence", "tensor"}
+    shape : tuple of int
+        Of one row; ``()`` for a categorical column.
+    cardinality : int or None
+        Number of codes of a categorical column: its known categories plus 2 (unseen, missing).
+    dtype : {"float32", "int32"}
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    cardinality: int | None
+    dtype: str
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What happens to the rows before and between networks."""
 
-from skstack.stages._blocks import Block, ColumnBlocks
+from skstack.stages._blocks import ColumnBlocks
 from skstack.stages._cross_fit import Metadata, Source, Wanted, cross_fit, mean_of
 from skstack.stages._features import FEATURES, POOLINGS
 from skstack.stages._folds import Folds, listed_folds, make_folds, orders_time, restricted_folds
@@ -13,7 +13,6 @@ from skstack.stages._scaling import Scaling
 __all__ = [
     "FEATURES",
     "POOLINGS",
-    "Block",
     "ColumnBlocks",
     "Folds",
     "Metadata",

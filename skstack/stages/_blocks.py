@@ -1,10 +1,10 @@
 """Named blocks of columns: how a table of any kind becomes arrays for a network, and back."""
 
 import re
-from dataclasses import dataclass
 
 import numpy as np
 
+from skstack.networks import Block
 from skstack.stages._columns import (
     as_numbers,
     categorical_mask,
@@ -21,30 +21,6 @@ from skstack.stages._columns import (
 _UNSEEN, _MISSING, _FIRST_KNOWN = 0, 1, 2
 # Names that the recipes give to layers: an input of that name would make a second layer of it.
 _TAKEN = ("numeric", "sequence", "tensor", "output", "latent")
-
-
-@dataclass(frozen=True)
-class Block:
-    """One input of a network: all numeric columns, one categorical column, or one array.
-
-    Attributes
-    ----------
-    name : str
-        "numeric", "sequence" (3-D arrays), "tensor" (4-D and more), or a categorical column's name,
-        made fit for Keras.
-    kind : {"numeric", "categorical", "sequence", "tensor"}
-    shape : tuple of int
-        Of one row; ``()`` for a categorical column.
-    cardinality : int or None
-        Number of codes of a categorical column: its known categories plus 2 (unseen, missing).
-    dtype : {"float32", "int32"}
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    cardinality: int | None
-    dtype: str
 
 
 class ColumnBlocks:

@@ -16,6 +16,7 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
 from skstack._checks import is_classifier_for, n_rows, take_metadata, take_rows
+from skstack.networks import is_keras_model
 from skstack.stages._features import Columns
 from skstack.stages._upstream import EstimatorView, ModelView, columns_of, learns_from_y
 
@@ -85,8 +86,6 @@ class Source:
     """
 
     def __init__(self, model, y, categorical_features="from_dtype", rows_at_once=None):
-        from skstack.networks import is_keras_model
-
         self.steps = None
         if isinstance(model, Pipeline):
             self.steps, model = (model[:-1] if len(model.steps) > 1 else None), model.steps[-1][1]
@@ -151,7 +150,7 @@ class Source:
         model = self.model
         if self.frozen_steps is not None:
             steps = self._joined_steps(steps)
-        if _is_model(model):
+        if is_keras_model(model):
             view = ModelView.of(
                 model,
                 X,
@@ -176,12 +175,6 @@ class Source:
     def _joined_steps(self, steps):
         parts = [] if steps is None else [("steps", steps)]
         return Pipeline([*parts, ("frozen", FrozenEstimator(self.frozen_steps))])
-
-
-def _is_model(thing):
-    from skstack.networks import is_keras_model
-
-    return is_keras_model(thing)
 
 
 def _one_dimensional(classes):

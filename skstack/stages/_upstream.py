@@ -9,6 +9,7 @@ from sklearn.base import is_regressor
 from sklearn.utils import get_tags
 
 from skstack._checks import is_classifier_for, n_rows
+from skstack.networks import FrozenBlueprint, is_keras_model
 from skstack.stages._blocks import ColumnBlocks
 from skstack.stages._features import Columns, as_columns, entropy, log_odds, margin
 
@@ -55,7 +56,6 @@ class ModelView:
     @classmethod
     def of(cls, model, X, categorical_features="from_dtype", **settings):
         """Look at a model with the kind of rows that it will get."""
-        from skstack.networks import FrozenBlueprint
         from skstack.training import Network
 
         blocks = ColumnBlocks(categorical_features).fit(X)
@@ -169,8 +169,6 @@ class EstimatorView:
         if hasattr(self.estimator, "_layer_outputs"):
             return self.estimator._layer_outputs(X, layers, rows_at_once=self.rows_at_once)
         model = getattr(self.estimator, "model_", None)
-        from skstack.networks import is_keras_model
-
         if not is_keras_model(model):
             raise ValueError(
                 f"layers={list(layers)!r}: {type(self.estimator).__name__} has no fitted Keras "

@@ -9,6 +9,7 @@ from keras import layers
 
 from skstack.networks import (
     MLP,
+    Block,
     FrozenBlueprint,
     ModelBlueprint,
     Spec,
@@ -16,7 +17,6 @@ from skstack.networks import (
     is_keras_model,
     load_model,
 )
-from skstack.stages import Block
 
 # Keras writes models with np.array(variable), which NumPy 2 complains of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -231,6 +231,76 @@ def test_several_outputs_are_refused_by_estimators_and_named_by_transformers():
     assert by_key.output_shapes == [(None, 3), (None, 2)]
     assert [tuple(tensor.shape) for tensor in by_key.build().outputs] == by_key.output_shapes
     assert model.trainable
+
+
+class Paired(keras.Model):
+    """A subclassed model with a dict of outputs."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.one, self.other = layers.Dense(2), layers.Dense(3)
+
+    def call(self, inputs):
+        return {"wide": self.other(inputs), "slim": self.one(inputs)}
+
+
+def named_outputs(*outputs):
+    """A functional model; each output is a name, or None where Keras names it."""
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, [layers.Dense(1, name=name)(inputs) for name in outputs])
+
+
+def paired():
+    model = Paired()
+    model(X)
+    return model
+
+
+def shared_head():
+    inputs, head = keras.Input((4,)), layers.Dense(4, name="head")
+    return keras.Model(inputs, [head(inputs), head(head(inputs))])
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (lambda: keras.Sequential([keras.Input((4,)), layers.Dense(2, name="score")]), ["score"]),
+        (lambda: keras.Sequential([keras.Input((4,)), layers.Dense(2)]), ["output"]),
+        (lambda: named_outputs("score"), ["score"]),
+        (lambda: named_outputs("score_2"), ["score_2"]),
+        (lambda: named_outputs(None), ["output"]),
+        (lambda: named_outputs("score", None, "rank"), ["score", "output_1", "rank"]),
+        (shared_head, ["output_0", "output_1"]),
+        (told, ["output"]),
+        (paired, ["slim", "wide"]),
+    ],
+)
+def test_outputs_are_called_as_the_user_called_them_whatever_was_built_before(make, names):
+    for _ in range(2):  # the second model has other automatic names than the first
+        frozen = FrozenBlueprint(make(), (NUMERIC,))
+        assert frozen.output_names == names
+        assert [tuple(tensor.shape) for tensor in frozen.build().outputs] == frozen.output_shapes
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (lambda: layers.BatchNormalization(), (4,)),
+        (lambda: layers.PReLU(), (4,)),
+        (lambda: layers.Conv1D(2, 1), (2, 2)),
+        (lambda: layers.LSTM(2), (2, 2)),
+        (lambda: layers.GlobalAveragePooling1D(), (2, 2)),
+        (lambda: keras.Sequential([layers.Dense(2)]), (4,)),
+        (lambda: keras.ops.tanh, (4,)),
+    ],
+)
+def test_names_that_keras_makes_up_are_known_as_such(layer, shape):
+    inputs = keras.Input(shape)
+    blocks = (NUMERIC if len(shape) == 1 else SHORT,)
+    for _ in range(2):
+        assert FrozenBlueprint(keras.Model(inputs, layer()(inputs)), blocks).output_names == [
+            "output"
+        ]
 
 
 def test_frozen_models_need_weights_and_fitting_rows():

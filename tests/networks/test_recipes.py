@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from skstack.networks import MLP, Autoencoder, RecipeBlueprint, Spec, blueprint_for, recipe
-from skstack.stages import Block
+from skstack.networks import MLP, Autoencoder, Block, RecipeBlueprint, Spec, blueprint_for, recipe
 
 # Keras writes models with np.array(variable), which NumPy 2 complains of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from skstack.networks import Spec, standardizing_variables
+from skstack.networks import Block, Spec, standardizing_variables
 from skstack.networks._spec import embedding_width
-from skstack.stages import Block
 
 
 def numeric(width):

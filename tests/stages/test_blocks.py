@@ -10,7 +10,8 @@ from imblearn.over_sampling import SMOTENC
 from scipy import sparse
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from skstack.stages import Block, ColumnBlocks
+from skstack.networks import Block
+from skstack.stages import ColumnBlocks
 
 
 @pytest.fixture
