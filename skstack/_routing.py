@@ -44,7 +44,7 @@ def _mapping(callee):
     return mapping
 
 
-def add_estimator(router, name, estimator, *, callee="fit", unset=None):
+def add_estimator(router, name, estimator, *, callee="fit", unset=None, predicts=False):
     """Add a part whose ``fit`` or ``fit_transform`` is called in both of the router's own.
 
     Parameters
@@ -59,6 +59,9 @@ def add_estimator(router, name, estimator, *, callee="fit", unset=None):
 
     unset : dict of str to bool, default=None
         What an unset request for some metadata means; otherwise, passing them is an error.
+
+    predicts : bool, default=False
+        Whether the router's ``predict`` calls the part's.
     """
     routing = get_routing_for_object(estimator)
     if isinstance(routing, MetadataRequest):
@@ -66,7 +69,10 @@ def add_estimator(router, name, estimator, *, callee="fit", unset=None):
         for parameter, alias in (unset or {}).items():
             if method.requests.get(parameter, False) is None:
                 method.add_request(param=parameter, alias=alias)
-    router.add(**{name: routing}, method_mapping=_mapping(callee))
+    mapping = _mapping(callee)
+    if predicts:
+        mapping.add(caller="predict", callee="predict")
+    router.add(**{name: routing}, method_mapping=mapping)
 
 
 def add_splitter(router, cv):

@@ -9,7 +9,7 @@ from numbers import Integral
 import numpy as np
 from sklearn.base import TransformerMixin, is_classifier
 from sklearn.utils import Bunch
-from sklearn.utils.metadata_routing import UNUSED
+from sklearn.utils.metadata_routing import UNUSED, process_routing
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from skstack._checks import (
@@ -20,6 +20,7 @@ from skstack._checks import (
     fit_context,
     n_rows,
     read_table,
+    routing_enabled,
     take_columns,
     take_rows,
     takes,
@@ -464,7 +465,7 @@ class Stack(TransformerMixin, BaseComposition):
         check_input_names(self, input_features)
         return np.asarray(self._names, dtype=object)
 
-    def predict(self, X):
+    def predict(self, X, **predict_params):
         """Predict with the downstream.
 
         Parameters
@@ -472,10 +473,17 @@ class Stack(TransformerMixin, BaseComposition):
         X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
             Rows.
 
+        **predict_params : dict
+            For the downstream's ``predict``, such as ``return_std``; with metadata routing enabled,
+            what it requests.
+
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_outputs)
-            Labels or values.
+            Labels or values; a tuple of such where the downstream gives one.
         """
         table = self._downstream_table(X)
-        return self.downstream_.predict(table)
+        if routing_enabled():
+            routed = process_routing(self, "predict", **predict_params)
+            predict_params = routed["downstream"]["predict"]
+        return self.downstream_.predict(table, **predict_params)

@@ -68,7 +68,7 @@ def routing_of_stack(stack):
         taken = dict.fromkeys(("sample_weight", "X_val", "y_val"), True)
         add_estimator(router, "downstream", stack._default_downstream(), unset=taken)
     else:
-        add_estimator(router, "downstream", stack.downstream)
+        add_estimator(router, "downstream", stack.downstream, predicts=True)
     add_splitter(router, stack.cv)
     return router
 

@@ -18,10 +18,9 @@ __all__ = ["StackedKerasClassifier", "StackedKerasRegressor"]
 
 def _downstream_has(method):
     def check(stack):
-        downstream = getattr(stack, "downstream_", None)
-        if downstream is None:
-            downstream = stack.downstream or stack._default_downstream()
-        return hasattr(downstream, method)
+        parts = (getattr(stack, "downstream_", None), stack.downstream)
+        given = [part for part in parts if part is not None]
+        return hasattr(given[0] if given else stack._default_downstream(), method)
 
     return check
 
@@ -212,13 +211,33 @@ class StackedKerasClassifier(ClassifierMixin, Stack):
         with np.errstate(divide="ignore"):
             return np.log(self.predict_proba(X))
 
-    def predict(self, X):
+    @available_if(_downstream_has("decision_function"))
+    def decision_function(self, X):
+        """Decision function of the downstream.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_classes)
+            As the downstream gives it.
+        """
+        table = self._downstream_table(X)
+        return self.downstream_.decision_function(table)
+
+    def predict(self, X, **predict_params):
         """Predict classes with the downstream.
 
         Parameters
         ----------
         X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
             Rows.
+
+        **predict_params : dict
+            For the downstream's ``predict``; with metadata routing enabled, what it requests.
 
         Returns
         -------
@@ -228,7 +247,7 @@ class StackedKerasClassifier(ClassifierMixin, Stack):
         check_is_fitted(self)
         if self.prior_correction and self.sampler_ is not None:
             return self.classes_[self.predict_proba(X).argmax(axis=1)]
-        return super().predict(X)
+        return super().predict(X, **predict_params)
 
     # -----------------------------------------------------------------------------------------
 
