@@ -11,19 +11,21 @@ from skstack._checks import check_target, read_labels
 from skstack._classifier import KerasClassifier
 from skstack._regressor import KerasRegressor
 from skstack._stack import Stack
-from skstack.stages import check_sampler, correct_priors, prior_ratio, refuse_cleaning, resample
+from skstack.stages import (
+    check_sampler,
+    correct_priors,
+    prior_ratio,
+    probabilities_of,
+    refuse_cleaning,
+    resample,
+)
 
 __all__ = ["StackedKerasClassifier", "StackedKerasRegressor"]
 
 
-def _downstream_has(method):
-    def check(stack):
-        downstream = getattr(stack, "downstream_", None)
-        if downstream is None:
-            downstream = stack.downstream or stack._default_downstream()
-        return hasattr(downstream, method)
-
-    return check
+def _gives_probabilities(stack):
+    downstream = getattr(stack, "downstream_", stack.downstream)
+    return downstream is None or probabilities_of(downstream) is not None
 
 
 class StackedKerasClassifier(ClassifierMixin, Stack):
@@ -175,7 +177,7 @@ class StackedKerasClassifier(ClassifierMixin, Stack):
         tags.classifier_tags.multi_label = True
         return tags
 
-    @available_if(_downstream_has("predict_proba"))
+    @available_if(_gives_probabilities)
     def predict_proba(self, X):
         """Probabilities of the classes.
 
@@ -190,12 +192,12 @@ class StackedKerasClassifier(ClassifierMixin, Stack):
             In [0, 1].
         """
         table = self._downstream_table(X)
-        probabilities = self.downstream_.predict_proba(table)
+        probabilities = probabilities_of(self.downstream_)(table)
         if self.prior_correction and self.sampler_ is not None:
             return correct_priors(probabilities, self._prior_ratio)
         return probabilities
 
-    @available_if(_downstream_has("predict_proba"))
+    @available_if(_gives_probabilities)
     def predict_log_proba(self, X):
         """Logarithms of :meth:`predict_proba`.
 
