@@ -106,6 +106,7 @@ class Source:
             hasattr(step, "fit") and get_tags(step).target_tags.required for step in steps
         )
         self.ours = hasattr(model, "_fit_in_frame")
+        self.codes = _codes(model, y)
         self.classes = None
         if self.frozen:
             self.classes = _one_dimensional(getattr(model, "classes_", None))
@@ -170,6 +171,8 @@ class Source:
         estimator = clone_part(self.model)
         if frame is not None:
             return estimator._fit_in_frame(X, y, frame, ordered=ordered, **metadata)
+        if self.codes is not None:
+            y = np.searchsorted(self.codes, y)
         if "sample_weight" in metadata:  # scikeras multiplies it in place
             metadata = {**metadata, "sample_weight": metadata["sample_weight"].copy()}
         return estimator.fit(X, y, **metadata) if y is not None else estimator.fit(X, **metadata)
@@ -197,6 +200,17 @@ def _unfrozen(estimator):
         )
     check_is_fitted(estimator)
     return estimator
+
+
+def _codes(model, y):
+    """Labels that stand for the numbers 0, 1, ...; None where y can be learned as it is.
+
+    The transformer of ``keras.wrappers`` is no classifier and hands y to its network unchanged.
+    """
+    hands_on = wrapper_of(model) == "keras" and hasattr(model, "transform")
+    if not hands_on or y is None or np.asarray(y).dtype.kind not in "OUS":
+        return None
+    return np.unique(np.asarray(y))
 
 
 def _one_dimensional(classes):

@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 from sklearn.base import is_classifier, is_regressor
+from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 
 from skstack._checks import is_classifier_for, n_rows, needs_y, wrapper_of
@@ -50,6 +51,9 @@ def probabilities_of(estimator):
             return p.reshape(n_rows(X), -1) if getattr(p, "ndim", 2) == 1 else p
 
         return probabilities
+    if isinstance(estimator, Pipeline) and probabilities_of(estimator[-1]) is not None:
+        last = probabilities_of(estimator[-1])
+        return (lambda X: last(estimator[:-1].transform(X))) if len(estimator) > 1 else last
     if wrapper_of(estimator) == "keras" and is_classifier(estimator):
         return lambda X: _normalised(estimator, estimator.decision_function(X))
     return None
