@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 from sklearn.base import _fit_context, is_classifier, is_regressor
 from sklearn.utils import _safe_indexing, check_array
@@ -39,6 +41,7 @@ __all__ = [
     "is_classifier_for",
     "is_dataframe",
     "n_rows",
+    "needs_y",
     "read_labels",
     "read_rows",
     "read_table",
@@ -47,6 +50,7 @@ __all__ = [
     "take_columns",
     "take_metadata",
     "take_rows",
+    "wrapper_of",
 ]
 
 BaseComposition = _BaseComposition
@@ -126,7 +130,9 @@ def check_weights(sample_weight, X):
     """Sample weights as float64 of shape (n,), non-negative, or None where none were given."""
     if sample_weight is None:
         return None
-    return _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    return _check_sample_weight(
+        sample_weight, X, dtype=np.float64, ensure_non_negative=True, copy=True
+    )
 
 
 def check_groups(groups, X):
@@ -167,8 +173,23 @@ def is_classifier_for(estimator, y):
 
 
 def takes(estimator, parameter):
-    """Whether the estimator's ``fit`` has a parameter of that name."""
+    """Whether the estimator's ``fit`` takes a parameter of that name."""
+    if parameter == "sample_weight" and wrapper_of(estimator) == "keras":
+        return True  # it hands all that it is given to ``keras.Model.fit``
     return has_fit_parameter(estimator, parameter)
+
+
+def needs_y(estimator):
+    """Whether ``fit`` cannot be called without y; scikeras and ``keras.wrappers`` do not say so."""
+    parameters = inspect.signature(estimator.fit).parameters
+    return "y" in parameters and parameters["y"].default is inspect.Parameter.empty
+
+
+def wrapper_of(estimator):
+    """``"scikeras"`` or ``"keras"`` for their estimators, None for all others."""
+    homes = {cls.__module__.partition(".")[0] for cls in type(estimator).__mro__}
+    found = homes & {"scikeras", "keras"} if hasattr(estimator, "get_params") else ()
+    return next(iter(found), None)
 
 
 check_target = _check_y

@@ -347,7 +347,9 @@ class Stack(TransformerMixin, BaseComposition):
         for name, thing, columns in branch_list(self):
             transformer = branch_of(self, name, thing, cv)
             transformer._validate_params()
-            set_missing_seeds(transformer, int(generator.integers(2**31 - 1)))
+            own_seed = int(generator.integers(2**31 - 1))
+            if self.random_state is not None:
+                set_missing_seeds(transformer, own_seed)
             branches.append((name, transformer, columns))
         return branches
 

@@ -452,7 +452,9 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
                 "FrozenEstimator, an estimator or a Pipeline that ends in one."
             )
         model = clone_with_networks(model)
-        return set_missing_seeds(model, draw_seed(self.random_state))
+        return set_missing_seeds(
+            model, draw_seed(self.random_state), scikeras=self.random_state is not None
+        )
 
     def _wanted_features(self):
         layers = _listed(self.layers)

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "_parameters": {"_checks", "networks"},
     "training": {"_checks"},
     "networks": {"_checks", "training"},
-    "stages": {"_checks", "networks", "training"},
+    "stages": {"_checks", "_parameters", "networks", "training"},
 }
 # Above these, imports run down the stairs: a room may import all those on the floors below it.
 FLOORS = (

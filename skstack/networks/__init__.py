@@ -11,6 +11,7 @@ from skstack.networks._given import (
     is_path,
     load_model,
 )
+from skstack.networks._heads import final_activation
 from skstack.networks._latent import DecoderBlueprint, latent_layer
 from skstack.networks._mlp import MLP
 from skstack.networks._recipe import Recipe, recipe
@@ -29,6 +30,7 @@ __all__ = [
     "Spec",
     "blueprint_for",
     "check_model",
+    "final_activation",
     "is_keras_model",
     "is_path",
     "latent_layer",
