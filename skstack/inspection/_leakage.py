@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from numbers import Integral
 
@@ -124,7 +125,7 @@ def leakage_report(
     if time is not None:
         check_consistent_length(X, time)
     generator = check_random_state(random_state)
-    splitter = check_cv(cv, y, classifier=classification)
+    splitter = copy.deepcopy(check_cv(cv, y, classifier=classification))
     folds = list(splitter.split(X, y, None if ignores_groups(splitter) else groups))
     metadata = _metadata(estimator, groups)
 
@@ -147,10 +148,10 @@ def leakage_report(
             _of_fits.inner_time(trace.fits, time),
         ]
         runs, scores = [], []
-        for number in range(n_permutations):
+        for _ in range(n_permutations):
             shuffled = _shuffled(y_given, groups, generator)
             runs.append(_traced(estimator, X, shuffled, train, metadata).fits)
-            scores.append(_score(estimator, X, shuffled, folds, metadata, classification, number))
+            scores.append(_score(estimator, X, shuffled, folds, metadata, classification))
         findings += [
             _of_fits.features_in_sample(runs, classification),
             _permuted(scores, classification),
@@ -186,7 +187,7 @@ def _shuffled(y, groups, generator):
     return take_rows(y, generator.permutation(len(values)))
 
 
-def _score(estimator, X, y, folds, metadata, classification, seed):
+def _score(estimator, X, y, folds, metadata, classification):
     """(value, z, p) of pooled predictions of test rows; None where there are none to pool."""
     values = np.asarray(y)
     if values.ndim != 1:
@@ -198,9 +199,7 @@ def _score(estimator, X, y, folds, metadata, classification, seed):
         part = take_rows(X, test)
         told.append(_told(fitted, part, classification, np.unique(values)))
         rows.append(test)
-    return beyond_chance(
-        np.concatenate(told), values[np.concatenate(rows)], classification, seed=seed
-    )
+    return beyond_chance(np.concatenate(told), values[np.concatenate(rows)], classification)
 
 
 def _told(fitted, X, classification, labels):
@@ -313,7 +312,7 @@ def _frozen_against_fresh(part, X, y, folds, classification):
     scores = association(own, y, classification), association(fresh, y, classification)
     generator = np.random.default_rng(0)
     draws = []
-    for _ in range(100):
+    for _ in range(40):
         rows = generator.integers(0, len(y), len(y))
         draws.append(association(own[rows], y[rows], classification)
                      - association(fresh[rows], y[rows], classification))  # fmt: skip

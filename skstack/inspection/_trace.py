@@ -36,6 +36,23 @@ class Table:
     makers: tuple = ()  # the fits that made its columns, or its rows
 
 
+class _Rows(np.ndarray):
+    """An array whose rows remember their numbers when some of them are taken."""
+
+    def __array_finalize__(self, other):
+        whole = isinstance(other, _Rows) and self.shape[:1] == other.shape[:1]
+        self.table = getattr(other, "table", None) if whole else None
+
+    def __getitem__(self, key):
+        taken = super().__getitem__(key)
+        if isinstance(taken, _Rows) and taken.ndim and self.table is not None:
+            first = key[0] if isinstance(key, tuple) else key
+            rows = self.table.rows if first is Ellipsis else self.table.rows[first]
+            fits = np.shape(rows) == taken.shape[:1]
+            taken.table = Table(rows, None, self.table.makers) if fits else None
+        return taken
+
+
 @dataclass
 class Fit:
     """One fit of one step."""
@@ -91,7 +108,7 @@ class Trace:
         self._tables = [Table(np.asarray(rows), _keys(X))]
         # Other processes could tell nothing.
         with parallel_config(backend="threading", n_jobs=1):
-            self.estimator.fit(X, y, **metadata)
+            self.estimator.fit(_remembering(X, self._tables[0]), y, **metadata)
 
     # Building the clone ---------------------------------------------------------------------
 
@@ -167,11 +184,11 @@ class Trace:
             active.pop()
         self._fitted[id(estimator)] = fit
         if method == "fit_resample":
-            self._keep_resampled(fit, result[0])
-        elif method in ("fit_transform", "fit_predict"):
-            self._keep(fit, fit.table, result)
-        elif method == "_learn" and result is not None:
-            self._keep(fit, fit.table, result[0])
+            return (self._keep_resampled(fit, result[0]), *result[1:])
+        if method in ("fit_transform", "fit_predict"):
+            return self._keep(fit, fit.table, result)
+        if method == "_learn" and result is not None:
+            return (self._keep(fit, fit.table, result[0]), *result[1:])
         return result
 
     def _note_use(self, step, method, bound, estimator, args, kwargs):
@@ -182,26 +199,31 @@ class Trace:
             return bound(*args, **kwargs)
         table = self._table(args[0])
         fit.used.append(table)
-        result = bound(*args, **kwargs)
-        self._keep(fit, table, result)
-        return result
+        return self._keep(fit, table, bound(*args, **kwargs))
 
     def _keep(self, fit, table, result):
-        if hasattr(result, "shape") and n_rows(result) == len(table.rows) and result.ndim > 1:
-            kept = Table(table.rows, _keys(result), (*table.makers, fit))
-            with self._lock:
-                self._tables.append(kept)
+        if not hasattr(result, "ndim") or n_rows(result) != len(table.rows) or result.ndim < 2:
+            return result
+        kept = Table(table.rows, _keys(result), (*table.makers, fit))
+        with self._lock:
+            self._tables.append(kept)
+        return _remembering(result, kept)
 
     def _keep_resampled(self, fit, X):
         keys = _keys(X)
         before = dict(zip(fit.table.keys.tolist(), fit.table.rows.tolist(), strict=True))
         rows = np.array([before.get(key, MADE) for key in keys.tolist()])
+        kept = Table(rows, keys, (*fit.table.makers, fit))
         with self._lock:
-            self._tables.append(Table(rows, keys, (*fit.table.makers, fit)))
+            self._tables.append(kept)
+        return _remembering(X, kept)
 
     def _table(self, X):
         """Find out which rows these are: those of a table that is known, or some of them."""
         keys = _keys(X)
+        told = getattr(X, "table", None) if isinstance(X, _Rows) else None
+        if told is not None:
+            return Table(told.rows, keys, told.makers)
         with self._lock:
             tables = self._tables[::-1]
         for known in tables:
@@ -216,6 +238,14 @@ class Trace:
             if len(known.rows) == len(keys):
                 return Table(known.rows, keys, known.makers)
         return Table(np.full(len(keys), UNKNOWN), keys)
+
+
+def _remembering(X, table):
+    if type(X) is not np.ndarray:
+        return X
+    X = X.view(_Rows)
+    X.table = table
+    return X
 
 
 def _keys(X):

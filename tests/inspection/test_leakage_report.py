@@ -1,19 +1,28 @@
 """Planted leaks are found by the check that is theirs; their clean twins raise no alarm."""
 
+import keras
 import numpy as np
+import pandas as pd
 import pytest
 from imblearn.over_sampling import SMOTE
 from imblearn.pipeline import make_pipeline
-from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn import config_context
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
 from sklearn.datasets import make_classification
 from sklearn.ensemble import RandomForestClassifier, StackingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, TimeSeriesSplit
 from sklearn.neural_network import MLPClassifier
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import KBinsDiscretizer, StandardScaler
 
-from skstack import KerasClassifier, KerasFeatureTransformer, StackedKerasClassifier
+from skstack import (
+    KerasClassifier,
+    KerasFeatureTransformer,
+    KerasRegressor,
+    StackedKerasClassifier,
+    StackedKerasRegressor,
+)
 from skstack.inspection import leakage_report
 from skstack.networks import MLP
 
@@ -107,6 +116,23 @@ CASES = {
             {},
         ),
     ),
+    "SMOTE, then features with ties, before a search": (
+        "resampling before an inner split",
+        (
+            make_pipeline(
+                SMOTE(random_state=0), KBinsDiscretizer(encode="ordinal"), search(LOGISTIC)
+            ),
+            X,
+            y,
+            {},
+        ),
+        (
+            make_pipeline(SMOTE(random_state=0), KBinsDiscretizer(encode="ordinal"), LOGISTIC),
+            X,
+            y,
+            {},
+        ),
+    ),
     "SMOTE before early stopping": (
         "early stopping on made or seen rows",
         (make_pipeline(SMOTE(random_state=0), early()), X, y, {}),
@@ -188,3 +214,90 @@ def test_clean_twins_raise_no_alarm(name):
     report = leakage_report(estimator, X, y, **{"cv": 3, **options})
     assert not report.leaks, report
     assert not report.suspects, report
+
+
+def test_the_user_s_estimator_data_and_splitter_are_left_alone():
+    splitter = KFold(3, shuffle=True, random_state=np.random.RandomState(0))
+    pipeline = make_pipeline(SMOTE(random_state=0), search(LogisticRegression()))
+    before = repr(pipeline.get_params()), X.copy(), y.copy(), splitter.random_state.get_state()[1]
+    before = (*before[:3], before[3].copy())
+    leakage_report(pipeline, X, y, cv=splitter)
+    assert repr(pipeline.get_params()) == before[0]
+    np.testing.assert_array_equal(X, before[1])
+    np.testing.assert_array_equal(y, before[2])
+    np.testing.assert_array_equal(splitter.random_state.get_state()[1], before[3])
+    assert not hasattr(pipeline[-1], "best_score_")
+    assert type(pipeline[-1]) is GridSearchCV
+
+
+def test_it_says_which_step_learned_from_how_many_rows():
+    pipeline = make_pipeline(SMOTE(random_state=0), LogisticRegression())
+    report = leakage_report(pipeline, X, y, cv=3)
+    fits = {step: (known, made) for step, known, made in report.fits}
+    assert fits["Pipeline"] == fits["Pipeline.smote"] == (240, 0)
+    known, made = fits["Pipeline.logisticregression"]
+    assert known == 240
+    assert made > 50
+
+
+def test_frames_strings_and_regression():
+    frame = pd.DataFrame({"a": X[:, 0], "b": np.where(X[:, 1] > 0, "x", "y")})
+    target = X[:, 0] + np.random.default_rng(0).normal(size=360)
+    stack = StackedKerasRegressor(
+        KerasRegressor(MLP((4,)), epochs=1), downstream=KerasRegressor(MLP((4,)), epochs=1), cv=2
+    )
+    report = leakage_report(stack, frame, target, cv=2)
+    assert not report.leaks, report
+    told = leakage_report(stack, frame.assign(c=target * 2), target, cv=2)
+    assert told.leaks == ["a column that is the answer"]
+    assert "column c alone" in repr(told)
+
+
+def test_a_frozen_network_of_unknown_origin_is_suspect():
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)])
+    report = leakage_report(
+        make_pipeline(KerasFeatureTransformer(model), LogisticRegression()), X, y, cv=3
+    )
+    assert report.suspects == ["frozen parts that have seen test rows"]
+    assert "seen=" in repr(report)
+
+
+def test_groups_reach_inner_folds_with_routing_on():
+    groups = np.arange(360) % 60
+    options = {"groups": groups, "cv": GroupKFold(3)}
+    assert leakage_report(STACK, X, y, **options).leaks == ["groups across inner folds"]
+    with config_context(enable_metadata_routing=True):
+        assert not leakage_report(STACK, X, y, **options).leaks
+
+
+class Gossip(ClassifierMixin, BaseEstimator):
+    """Remembers targets in the class, so that folds tell each other."""
+
+    told = {}
+
+    def fit(self, X, y):
+        self.classes_ = np.unique(y)
+        self.told.update((row.tobytes(), label) for row, label in zip(X, y, strict=True))
+        return self
+
+    def predict_proba(self, X):
+        positive = [float(self.told.get(row.tobytes()) == self.classes_[1]) for row in X]
+        return np.column_stack([1 - np.array(positive), positive])
+
+
+def test_a_step_that_keeps_targets_outside_of_fit():
+    report = leakage_report(Gossip(), X, y, cv=3)
+    assert "score with shuffled targets" in report.leaks
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"n_permutations": 0}, "n_permutations=0"),
+        ({"groups": np.arange(5)}, "inconsistent numbers of samples"),
+        ({"time": np.arange(5)}, "inconsistent numbers of samples"),
+    ],
+)
+def test_arguments_that_do_not_fit(options, said):
+    with pytest.raises(ValueError, match=said):
+        leakage_report(LogisticRegression(), X, y, **options)
