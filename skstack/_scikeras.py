@@ -222,8 +222,7 @@ def _network(reading):
     arguments = _arguments(reading, known)
     if reading.refused:
         return settings
-    recipe = BuilderRecipe(model, compile_kwargs=chosen, **arguments)
-    return {"model": recipe, **settings}
+    return {"model": BuilderRecipe.of(model, chosen, arguments), **settings}
 
 
 def _arguments(reading, known):

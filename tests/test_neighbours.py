@@ -29,6 +29,8 @@ from skstack import (
     StackedKerasRegressor,
 )
 
+pytestmark = pytest.mark.usefixtures("patches_of_scikeras")
+
 generator = np.random.default_rng(0)
 X = generator.normal(size=(90, 4)).astype(np.float32)
 CODES = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0.3)

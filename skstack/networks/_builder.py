@@ -8,6 +8,7 @@ import numpy as np
 
 from skstack.networks._adapted import ModelBlueprint
 from skstack.networks._copied_model import without_drawing
+from skstack.networks._copies import is_kerases_own
 from skstack.networks._recipe import Recipe
 
 __all__ = ["BuilderBlueprint", "BuilderRecipe"]
@@ -55,10 +56,28 @@ def _meta(spec):
     )
 
 
+def _packed(thing):
+    """Keras' own optimizers, losses and metrics as plain dicts.
+
+    Importing scikeras teaches Keras' classes to pickle as what only scikeras can load.
+    """
+    if isinstance(thing, (list, tuple)):
+        return [_packed(item) for item in thing]
+    if hasattr(thing, "get_config") and is_kerases_own(thing):
+        import keras
+
+        return keras.saving.serialize_keras_object(thing)
+    return thing
+
+
 def _fresh(thing):
-    """Make an optimizer or metric anew: both hold state."""
+    """Make an optimizer, loss or metric anew: they may hold state."""
     if isinstance(thing, (list, tuple)):
         return [_fresh(item) for item in thing]
+    if isinstance(thing, dict) and "class_name" in thing:
+        import keras
+
+        return keras.saving.deserialize_keras_object(thing)
     if hasattr(thing, "get_config") and hasattr(thing, "variables"):
         return type(thing).from_config(thing.get_config())
     return thing
@@ -74,7 +93,8 @@ class BuilderRecipe(Recipe):
         ``compile_kwargs`` get what scikeras hands to them.
 
     compile_kwargs : dict, default=None
-        What a network is compiled with that the function left uncompiled.
+        What a network is compiled with that the function left uncompiled; objects, or Keras'
+        serialised form of them.
 
     **arguments : dict
         The function's other arguments, which are parameters of the recipe; those left out have
@@ -85,6 +105,12 @@ class BuilderRecipe(Recipe):
     TypeError
         If the function takes no such argument, or needs one more.
     """
+
+    @classmethod
+    def of(cls, builder, compile_kwargs, arguments):
+        """Make a recipe whose ``compile_kwargs`` are plain dicts where they are Keras' own."""
+        packed = {name: _packed(part) for name, part in compile_kwargs.items()}
+        return cls(builder, compile_kwargs=packed, **arguments)
 
     def __init__(self, builder, *, compile_kwargs=None, **arguments):
         self.builder = builder
