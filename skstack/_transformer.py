@@ -127,11 +127,8 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
     network by an orthogonal Procrustes rotation (Schoenemann, Psychometrika 31, 1966) that is
     learned on rows that both were trained on; through this rotation a trace of the labels enters.
 
-    The classifier of ``keras.wrappers`` has no ``predict_proba``: its network's outputs stand for
-    it, after a softmax where they have no activation. ``FrozenEstimator(SKLearnTransformer(model))``
-    with a built model is that model. A ``random_state`` here seeds scikeras estimators too, whose
-    folds are then fitted one at a time: they switch the whole process to deterministic kernels
-    and back.
+    Outputs of ``keras.wrappers``' classifier stand for the ``predict_proba`` that it lacks. A
+    ``random_state`` seeds scikeras too, whose folds are then fitted one at a time.
 
     Metadata routing: with ``enable_metadata_routing`` on, ``sample_weight`` and other metadata
     reach the estimator (and the steps before it) where it requests them, and the splitter;
