@@ -128,6 +128,19 @@ def draw_seed(random_state):
     return int(random_state.randint(2**31 - 1))
 
 
+def _read_determinism():
+    """Have TensorFlow read now whether kernels are deterministic.
+
+    It reads its environment when first asked. scikeras asks after it has written there, so that it
+    believes that the process was deterministic before, and leaves it so.
+    """
+    import keras
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Model doesn't support `jit_compile")
+        keras.Sequential().jit_compile = True  # not with deterministic kernels: Keras asks
+
+
 def set_missing_seeds(thing, seed, *, scikeras=True):
     """Give every ``random_state`` that is None in ``thing``, at any depth, a seed of its own.
 
@@ -142,7 +155,9 @@ def set_missing_seeds(thing, seed, *, scikeras=True):
         own = name == "random_state" or name.endswith("__random_state")
         if own and value is None:
             owner = parts[name.removesuffix("random_state").removesuffix("__")]
-            if not scikeras and wrapper_of(owner) == "scikeras":
-                continue
+            if wrapper_of(owner) == "scikeras":
+                if not scikeras:
+                    continue
+                _read_determinism()
             thing.set_params(**{name: int(generator.integers(2**31 - 1))})
     return thing

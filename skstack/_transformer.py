@@ -127,6 +127,9 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
     network by an orthogonal Procrustes rotation (Schoenemann, Psychometrika 31, 1966) that is
     learned on rows that both were trained on; through this rotation a trace of the labels enters.
 
+    Outputs of ``keras.wrappers``' classifier stand for the ``predict_proba`` that it lacks. A
+    ``random_state`` seeds scikeras too, whose folds are then fitted one at a time.
+
     Metadata routing: with ``enable_metadata_routing`` on, ``sample_weight`` and other metadata
     reach the estimator (and the steps before it) where it requests them, and the splitter;
     ``X_val`` and ``y_val`` reach an estimator that asks for them. ``groups`` reach the splitter and

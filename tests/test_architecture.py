@@ -32,7 +32,8 @@ FLOORS = (
     {"_stacked"},
 )
 # Rooms that stand beside the staircase: the lowest floor may not import them.
-SIDE_ROOMS = {"_export", "_fine_tune", "_persistence", "inspection", "losses", "preprocessing"}
+SIDE_ROOMS = {"_export", "_fine_tune", "_persistence", "_scikeras"}
+SIDE_ROOMS |= {"inspection", "losses", "preprocessing"}
 FRAMEWORKS = ("keras", "tensorflow")
 # Rooms that nobody enters before Keras is needed anyway.
 KERAS_ROOMS = {"training", "losses"}

@@ -2,6 +2,8 @@
 
 import os
 import random
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -28,6 +30,8 @@ from skstack import (
     StackedKerasClassifier,
     StackedKerasRegressor,
 )
+
+pytestmark = pytest.mark.usefixtures("patches_of_scikeras")
 
 generator = np.random.default_rng(0)
 X = generator.normal(size=(90, 4)).astype(np.float32)
@@ -256,6 +260,36 @@ def test_the_process_is_left_as_it_was():
     assert "TF_DETERMINISTIC_OPS" not in os.environ
     assert random.getstate() == python
     np.testing.assert_array_equal(global_numbers(), numpy)
+
+
+def test_kernels_are_not_left_deterministic():
+    """In a new process: what scikeras finds when it is the first to ask is what it leaves."""
+    code = """
+import os, sys
+import keras, numpy as np
+from scikeras.wrappers import KerasClassifier
+from skstack import KerasFeatureTransformer
+
+def build():
+    return keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, "sigmoid")])
+
+network = KerasClassifier(build, loss="bce", verbose=0)
+X, y = np.eye(8, 2), [0, 1] * 4
+if sys.argv[1] == "ours":
+    KerasFeatureTransformer(network, cv=2, random_state=0).fit_transform(X, y)
+else:
+    network.set_params(random_state=0).fit(X, y)
+model = keras.Sequential()
+model.jit_compile = True  # which Keras refuses where kernels are deterministic
+print(model.jit_compile)
+"""
+    answers = [
+        subprocess.run(
+            [sys.executable, "-c", code, who], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for who in ("ours", "theirs")
+    ]
+    assert answers == ["True", "False"]
 
 
 def test_seeds_of_scikeras_are_set_where_a_seed_was_asked_for_and_nowhere_else():

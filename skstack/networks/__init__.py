@@ -3,6 +3,7 @@
 from skstack.networks._adapted import ModelBlueprint
 from skstack.networks._autoencoder import Autoencoder
 from skstack.networks._blueprints import RecipeBlueprint
+from skstack.networks._builder import BuilderRecipe
 from skstack.networks._frozen import FrozenBlueprint
 from skstack.networks._given import (
     blueprint_for,
@@ -22,6 +23,7 @@ __all__ = [
     "MLP",
     "Autoencoder",
     "Block",
+    "BuilderRecipe",
     "DecoderBlueprint",
     "FrozenBlueprint",
     "ModelBlueprint",
