@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.base import _fit_context, is_classifier, is_regressor
+from sklearn.base import BaseEstimator, _fit_context, is_classifier, is_regressor
 from sklearn.utils import _safe_indexing, check_array
 from sklearn.utils._indexing import _get_column_indices
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, StrOptions
+from sklearn.utils._param_validation import Interval as _Interval
 from sklearn.utils.metadata_routing import (
     _raise_for_params,
     _routing_enabled,
@@ -32,6 +33,7 @@ __all__ = [
     "Interval",
     "StrOptions",
     "check_groups",
+    "check_parts",
     "check_weights",
     "column_indices",
     "fit_context",
@@ -57,9 +59,30 @@ n_rows = _num_samples
 column_indices = _get_column_indices
 
 
+class Interval(_Interval):
+    """Scikit-learn's, which fails on numbers that NumPy does not know, such as fractions."""
+
+    def is_satisfied_by(self, val):
+        """Whether a value lies in the interval."""
+        try:
+            return super().is_satisfied_by(val)
+        except TypeError:
+            return False
+
+
+def check_parts(estimator):
+    """Check the parameters of all that stands in an estimator's parameters, at any depth.
+
+    An estimator checks its own when it is fitted; then those before it have long been trained.
+    """
+    for part in estimator.get_params(deep=True).values():
+        if isinstance(part, BaseEstimator) and hasattr(part, "_parameter_constraints"):
+            part._validate_params()
+
+
 def is_dataframe(X):
     """Whether X is a pandas or polars DataFrame."""
-    return hasattr(X, "columns") and hasattr(X, "dtypes") and hasattr(X, "shape")
+    return hasattr(X, "shape") and hasattr(X, "columns") and hasattr(X, "dtypes")
 
 
 def take_rows(X, indices):
@@ -111,22 +134,28 @@ def read_rows(estimator, X, *, reset):
         return X
     given = getattr(estimator, "categorical_features", None)
     keep = given is not None and not isinstance(given, str)
-    return validate_data(
-        estimator,
-        X,
-        reset=reset,
-        accept_sparse="csr",
-        dtype=None if keep else np.float32,
-        allow_nd=True,
-        ensure_all_finite=not keep,
-    )
+    with np.errstate(over="ignore"):  # the error that follows says it in words
+        return validate_data(
+            estimator,
+            X,
+            reset=reset,
+            accept_sparse="csr",
+            dtype=None if keep else np.float32,
+            allow_nd=True,
+            ensure_all_finite=not keep,
+        )
 
 
 def check_weights(sample_weight, X):
     """Sample weights as float64 of shape (n,), non-negative, or None where none were given."""
     if sample_weight is None:
         return None
-    return _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    largest = weights.max(initial=0.0)
+    if not largest > 0:
+        raise ValueError("sample_weight is zero for every sample; there is nothing to learn from.")
+    # Only proportions matter, and scalers and networks compute in float32.
+    return weights if 1e-30 < largest < 1e30 else weights / largest
 
 
 def check_groups(groups, X):
@@ -171,7 +200,13 @@ def takes(estimator, parameter):
     return has_fit_parameter(estimator, parameter)
 
 
-check_target = _check_y
+def check_target(y, *, estimator, multi_output=True, y_numeric=False):
+    """Check targets as scikit-learn does, and name y in every message."""
+    if y is not None and hasattr(y, "isna") and np.any(np.asarray(y.isna())):
+        raise ValueError("Input y contains NaN.")  # of strings scikit-learn says it without a name
+    return _check_y(y, multi_output=multi_output, y_numeric=y_numeric, estimator=estimator)
+
+
 check_input_names = _check_feature_names_in
 
 
@@ -189,10 +224,14 @@ def read_labels(estimator, y):
             "is None."
         )
     y = y.toarray() if hasattr(y, "toarray") else y
-    _check_y(y, multi_output=True, estimator=estimator)
-    kind = type_of_target(y, input_name="y")
-    y = _check_y(y, multi_output=kind == "multilabel-indicator", estimator=estimator)
-    check_classification_targets(y)
+    check_target(y, estimator=estimator)
+    try:
+        with np.errstate(all="ignore"):  # scikit-learn casts to whole numbers to see
+            kind = type_of_target(y, input_name="y")
+            y = check_target(y, multi_output=kind == "multilabel-indicator", estimator=estimator)
+            check_classification_targets(y)
+    except TypeError as error:
+        raise TypeError(f"y holds labels of types that cannot be compared: {error}.") from error
     if kind not in ("binary", "multiclass", "multilabel-indicator"):
         raise ValueError(
             f"y holds a {kind} target; accepted are labels of shape (n_samples,) and "

@@ -20,8 +20,19 @@ from skstack._checks import (
     read_rows,
     take_rows,
 )
-from skstack._parameters import clone_sharing_models, draw_seed, explain_missing_parameters
-from skstack.networks import Spec, blueprint_for, standardizing_variables, with_plain_input
+from skstack._parameters import (
+    clone_parameter,
+    clone_sharing_models,
+    draw_seed,
+    explain_missing_parameters,
+)
+from skstack.networks import (
+    Spec,
+    blueprint_for,
+    check_model,
+    standardizing_variables,
+    with_plain_input,
+)
 from skstack.stages import ColumnBlocks, hold_out, weighted_moments
 
 EARLY_STOPPING_ROWS = 10_000
@@ -37,6 +48,10 @@ class Frame:
 
     blocks: ColumnBlocks
     classes: np.ndarray | None = None
+
+
+def _is_auto(value):
+    return isinstance(value, str) and value == "auto"
 
 
 def _rows(X, y, weights, numbers):
@@ -60,7 +75,7 @@ class NetworkEstimator(BaseEstimator):
             HasMethods(["get_config"]),
         ],
         "loss": [str, callable, HasMethods(["get_config"])],
-        "metrics": [None, "array-like"],
+        "metrics": [None, list, tuple],
         "epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "early_stopping": [StrOptions({"auto"}), "boolean"],
@@ -74,6 +89,20 @@ class NetworkEstimator(BaseEstimator):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+
+    def _validate_params(self):
+        """Refuse parameters that no network can be made of or trained with."""
+        super()._validate_params()
+        from skstack import training
+
+        check_model(self.model)
+        training.check_settings(
+            optimizer="adam" if _is_auto(self.optimizer) else self.optimizer,
+            learning_rate=None if _is_auto(self.learning_rate) else self.learning_rate,
+            loss=None if _is_auto(self.loss) else self.loss,
+            metrics=self.metrics or (),
+            callbacks=self._listed_callbacks(),
+        )
 
     def __sklearn_clone__(self):
         return clone_sharing_models(self)
@@ -281,7 +310,9 @@ class NetworkEstimator(BaseEstimator):
 
         task, n_outputs = self._task()
         spec = Spec(self.blocks_.blocks_, task, n_outputs)
-        blueprint = blueprint_for(self.model, spec, default=self._default_recipe())
+        # A clone, for parameters set in the recipe later are those of the next network.
+        model = clone_parameter(self.model)
+        blueprint = blueprint_for(model, spec, default=self._default_recipe())
         self._network_task = blueprint.spec.task
         if blueprint.continued:
             start = blueprint.start_variables()
@@ -300,11 +331,11 @@ class NetworkEstimator(BaseEstimator):
         plan = training.Plan(
             loss=self._loss(blueprint),
             optimizer=self._optimizer(blueprint),
-            learning_rate=None if isinstance(self.learning_rate, str) else self.learning_rate,
+            learning_rate=None if _is_auto(self.learning_rate) else self.learning_rate,
             metrics=tuple(self.metrics or ()),
             epochs=epochs,
             batch_size=self.batch_size,
-            callbacks=self._copied_callbacks(),
+            callbacks=tuple(copy.deepcopy(self._listed_callbacks())),
             patience=self.n_iter_no_change if stops else None,
             tol=self.tol,
             engine=self.engine,
@@ -330,22 +361,22 @@ class NetworkEstimator(BaseEstimator):
         self._optimizer_variables = fit.optimizer_variables
 
     def _loss(self, blueprint):
-        if not isinstance(self.loss, str) or self.loss != "auto":
+        if not _is_auto(self.loss):
             return self.loss
         compiled = blueprint.loss
         return self._default_loss() if compiled is None else compiled
 
     def _optimizer(self, blueprint):
-        if isinstance(self.optimizer, str) and self.optimizer == "auto":
+        if _is_auto(self.optimizer):
             compiled = blueprint.optimizer
             return "adam" if compiled is None else compiled
         return self.optimizer
 
-    def _copied_callbacks(self):
+    def _listed_callbacks(self):
         given = self.callbacks
         if given is None:
-            return ()
-        return tuple(copy.deepcopy(list(given) if isinstance(given, list | tuple) else [given]))
+            return []
+        return list(given) if isinstance(given, list | tuple) else [given]
 
     # After the fit ---------------------------------------------------------------------------
 

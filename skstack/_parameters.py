@@ -11,6 +11,7 @@ from sklearn.pipeline import Pipeline
 from skstack.networks import is_keras_model, is_path, load_model
 
 __all__ = [
+    "clone_parameter",
     "clone_sharing_models",
     "clone_with_networks",
     "draw_seed",
@@ -19,11 +20,12 @@ __all__ = [
 ]
 
 
-def _clone_parameter(value):
+def clone_parameter(value):
+    """Clone what stands in a parameter; a ``keras.Model`` is shared."""
     if is_keras_model(value):
         return value
     if type(value) in (list, tuple):
-        return type(value)(_clone_parameter(item) for item in value)
+        return type(value)(clone_parameter(item) for item in value)
     if isinstance(value, Pipeline):
         return clone_sharing_models(value)
     return clone(value, safe=False)
@@ -36,10 +38,7 @@ def clone_sharing_models(estimator):
     every cache; no estimator of skstack trains or changes a model that it was given.
     """
     copied = type(estimator)(
-        **{
-            name: _clone_parameter(value)
-            for name, value in estimator.get_params(deep=False).items()
-        }
+        **{name: clone_parameter(value) for name, value in estimator.get_params(deep=False).items()}
     )
     for attribute in ("_metadata_request", "_sklearn_output_config"):
         if hasattr(estimator, attribute):

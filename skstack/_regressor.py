@@ -262,6 +262,8 @@ class KerasRegressor(RegressorMixin, NetworkEstimator):
                 f"y has shape {y.shape} and dtype {y.dtype}; accepted are numbers of shape "
                 "(n_samples,) or (n_samples, n_targets)."
             )
+        if y.size and np.abs(y.astype(np.float64)).max() > np.finfo(np.float32).max:
+            raise ValueError("y holds values that are too large for float32.")
         if reset:
             self._one_dimensional = y.ndim == 1
             self._n_targets = 1 if y.ndim == 1 else y.shape[1]

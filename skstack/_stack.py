@@ -17,6 +17,7 @@ from skstack._checks import (
     HasMethods,
     StrOptions,
     check_input_names,
+    check_parts,
     fit_context,
     n_rows,
     read_table,
@@ -312,6 +313,7 @@ class Stack(TransformerMixin, BaseComposition):
     def _check_parts(self):
         """Refuse parts that cannot work before anything is trained."""
         Scaling(self.scaler)
+        check_parts(self)
 
     def _tell_left_out(self, n, total):
         warnings.warn(

@@ -15,6 +15,7 @@ from skstack._checks import (
     Interval,
     StrOptions,
     check_input_names,
+    check_parts,
     fit_context,
     read_table,
     take_rows,
@@ -372,6 +373,9 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
 
         In a stack, time-ordered folds may leave rows without features, which are then NaN.
         """
+
+    def _learn(self, X, y, sample_weight, *, features_of_all):
+        check_parts(self)
         X = read_table(self, X, reset=True)
         if y is not None:
             check_consistent_length(X, y)

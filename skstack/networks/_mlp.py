@@ -8,7 +8,7 @@ import numpy as np
 
 from skstack.networks._recipe import Recipe
 
-__all__ = ["MLP", "check_dense", "check_flag", "check_number", "dense_layers"]
+__all__ = ["MLP", "check_dense", "check_flag", "check_number", "dense_layers", "layer_sizes"]
 
 
 def check_flag(owner, name, value):
@@ -25,21 +25,29 @@ def check_number(owner, name, value, *, below=None):
         raise ValueError(f"{name}={value!r} of {owner} must be {interval}.")
 
 
-def _sizes(owner, hidden_layer_sizes):
-    """Return the layer widths as a tuple of int; a lone int is one layer."""
-    given = hidden_layer_sizes
-    sizes = given if isinstance(given, (tuple, list, np.ndarray)) else (given,)
-    for size in sizes:
+def layer_sizes(recipe):
+    """The layer widths as a tuple of int; a lone int is one layer."""
+    given = recipe.hidden_layer_sizes
+    several = isinstance(given, (tuple, list)) or (isinstance(given, np.ndarray) and given.ndim)
+    return tuple(map(_whole, given if several else (given,)))
+
+
+def _whole(size):
+    return int(size) if isinstance(size, np.integer) else size
+
+
+def _check_sizes(owner, recipe):
+    given = recipe.hidden_layer_sizes
+    for size in layer_sizes(recipe):
         if not isinstance(size, Integral) or isinstance(size, (bool, np.bool_)) or size < 1:
             raise ValueError(
                 f"hidden_layer_sizes={given!r} of {owner} must be an int >= 1 or a sequence of "
                 "them, one for each hidden layer."
             )
-    return tuple(int(size) for size in sizes)
 
 
 def check_dense(recipe):
-    """Check the parameters that recipes of dense layers share; return the layer widths."""
+    """Check the parameters that recipes of dense layers share."""
     owner = type(recipe).__name__
     check_number(owner, "dropout", recipe.dropout, below=1)
     check_number(owner, "l2", recipe.l2)
@@ -59,7 +67,7 @@ def check_dense(recipe):
             f"activation={activation!r} of {owner} must be the name of a Keras activation, such "
             "as 'relu', 'gelu' or 'tanh', or a callable."
         )
-    return _sizes(owner, recipe.hidden_layer_sizes)
+    _check_sizes(owner, recipe)
 
 
 def dense_layers(x, sizes, recipe, spec, prefix):
@@ -135,6 +143,9 @@ class MLP(Recipe):
         self.l2 = l2
         self.standardize = standardize
 
+    def _validate_params(self):
+        check_dense(self)
+
     def build(self, spec):
         """Build the network.
 
@@ -154,7 +165,8 @@ class MLP(Recipe):
         """
         import keras
 
-        sizes = check_dense(self)
+        check_dense(self)
+        sizes = layer_sizes(self)
         inputs = spec.inputs()
         x = spec.join(inputs, standardize=bool(self.standardize))
         x = dense_layers(x, sizes, self, spec, "hidden")

@@ -12,7 +12,13 @@ import tensorflow as tf
 from skstack.training._epochs import epochs_function, evaluation_function
 from skstack.training._network import assign
 from skstack.training._seeds import build, named_variables, values
-from skstack.training._structure import call, call_input, compute_loss, rows_at_once
+from skstack.training._structure import (
+    call,
+    call_input,
+    compute_loss,
+    flat_outputs,
+    rows_at_once,
+)
 from skstack.training._watching import plain
 
 _MAX_IDLE = 48
@@ -56,8 +62,10 @@ class Program:
         x, y, weights = table.layout().unpack(few)
         x = call_input(self.model, x)
         y_pred = call(self.model, x, training=False)
-        compute_loss(self.model, x, y, y_pred, weights, training=False)
-        self.model.compute_metrics(x, y, y_pred, sample_weight=weights)
+        with _told(f"loss={self.loss!r}", y, y_pred):
+            compute_loss(self.model, x, y, y_pred, weights, training=False)
+        with _told("one of the metrics", y, y_pred):
+            self.model.compute_metrics(x, y, y_pred, sample_weight=weights)
 
     def reset(self, start, optimizer_start, learning_rate) -> None:
         """Forget the last fit: all state is set, from `start` or to what it was when new."""
@@ -125,6 +133,21 @@ class Program:
             and [id(variable) for variable in self.model.trainable_variables] == self._trainable
             and _config(self.model) == self._config
         )
+
+
+@contextlib.contextmanager
+def _told(what, y, y_pred):
+    """Say what it was that could not be computed."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError:
+        raise
+    except Exception as error:
+        shapes = [tuple(each.shape) for each in (y, *flat_outputs(y_pred)) if each is not None]
+        raise ValueError(
+            f"{what} cannot be computed from the first targets and outputs, of shapes {shapes}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def _config(model):

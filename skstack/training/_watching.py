@@ -6,6 +6,12 @@ import contextlib
 import math
 
 import keras
+import numpy as np
+
+_WAYS_OUT = (
+    "Try a smaller `learning_rate`, look for very large or unscaled inputs and targets, and check "
+    "that the `loss` suits the targets."
+)
 
 
 class Watch:
@@ -24,10 +30,15 @@ class Watch:
         """Raise ValueError where the loss of one of the next epochs is not finite."""
         for epoch, loss in enumerate(losses, self.n_epochs + 1):
             if not math.isfinite(loss):
+                raise ValueError(f"The loss became {loss} in epoch {epoch}. {_WAYS_OUT}")
+
+    def check_weights(self, variables) -> None:
+        """Raise ValueError where the last step, which no loss tells of, went to infinity."""
+        for path, array in variables.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise ValueError(
-                    f"The loss became {loss} in epoch {epoch}. Try a smaller `learning_rate`, look "
-                    "for very large or unscaled inputs and targets, and check that the `loss` "
-                    "suits the targets."
+                    f"The weights {path!r} became infinite or NaN in epoch {self.n_epochs}. "
+                    f"{_WAYS_OUT}"
                 )
 
     def epoch_end(self, logs) -> bool:
