@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import numpy as np
 from sklearn.base import BaseEstimator, _fit_context, is_classifier, is_regressor
 from sklearn.utils import _safe_indexing, check_array
@@ -28,6 +30,7 @@ from sklearn.utils.validation import (
 )
 
 __all__ = [
+    "N_JOBS",
     "BaseComposition",
     "HasMethods",
     "Interval",
@@ -80,6 +83,14 @@ def check_parts(estimator):
             part._validate_params()
 
 
+# Neither 0 (nor False), nor more than joblib can write down.
+N_JOBS = [
+    None,
+    Interval(Integral, 1, 2**31 - 1, closed="both"),
+    Interval(Integral, -(2**31), -1, closed="both"),
+]
+
+
 def is_dataframe(X):
     """Whether X is a pandas or polars DataFrame."""
     return hasattr(X, "shape") and hasattr(X, "columns") and hasattr(X, "dtypes")
@@ -90,11 +101,15 @@ def take_rows(X, indices):
     return _safe_indexing(X, indices, axis=0)
 
 
-def take_columns(X, columns):
+def take_columns(X, columns, parameter):
     """Columns of X by name, position, slice, mask or callable, as in ``ColumnTransformer``."""
-    if callable(columns):
-        columns = columns(X)
-    return _safe_indexing(X, column_indices(X, columns), axis=1)
+    try:
+        chosen = columns(X) if callable(columns) else columns
+        return _safe_indexing(X, column_indices(X, chosen), axis=1)
+    except Exception as error:  # whatever a callable, or scikit-learn with odd keys, may raise
+        raise ValueError(
+            f"{parameter}={columns!r} selects no columns of X: {type(error).__name__}: {error}"
+        ) from error
 
 
 def read_table(estimator, X, *, reset):
@@ -207,6 +222,16 @@ def check_target(y, *, estimator, multi_output=True, y_numeric=False):
     return _check_y(y, multi_output=multi_output, y_numeric=y_numeric, estimator=estimator)
 
 
+def kind_of_target(y, estimator):
+    """What scikit-learn's ``type_of_target`` says of y, which must hold no NaN."""
+    check_target(y, estimator=estimator)
+    try:
+        with np.errstate(all="ignore"):  # it casts to whole numbers to see whether they are
+            return type_of_target(y, input_name="y")
+    except TypeError as error:
+        raise TypeError(f"y holds labels of types that cannot be compared: {error}.") from error
+
+
 check_input_names = _check_feature_names_in
 
 
@@ -224,14 +249,10 @@ def read_labels(estimator, y):
             "is None."
         )
     y = y.toarray() if hasattr(y, "toarray") else y
-    check_target(y, estimator=estimator)
-    try:
-        with np.errstate(all="ignore"):  # scikit-learn casts to whole numbers to see
-            kind = type_of_target(y, input_name="y")
-            y = check_target(y, multi_output=kind == "multilabel-indicator", estimator=estimator)
-            check_classification_targets(y)
-    except TypeError as error:
-        raise TypeError(f"y holds labels of types that cannot be compared: {error}.") from error
+    kind = kind_of_target(y, estimator)
+    y = check_target(y, multi_output=kind == "multilabel-indicator", estimator=estimator)
+    with np.errstate(all="ignore"):
+        check_classification_targets(y)
     if kind not in ("binary", "multiclass", "multilabel-indicator"):
         raise ValueError(
             f"y holds a {kind} target; accepted are labels of shape (n_samples,) and "

@@ -191,12 +191,20 @@ class NetworkEstimator(BaseEstimator):
 
     # The way of the rows -------------------------------------------------------------------
 
-    def _frame(self, X, y):
-        """Categories and classes of all rows of a cross-fit; see ``Frame``."""
+    def _frame(self, X, y, layers=()):
+        """Categories and classes of all rows of a cross-fit; see ``Frame``.
+
+        Layers that will be read must exist: training takes too long to find out afterwards.
+        """
         twin = clone_sharing_models(self)
         X = read_rows(twin, X, reset=True)
         twin._read_target(y, frame=None, reset=True)
         blocks = ColumnBlocks(self.categorical_features).fit(X)
+        if layers:
+            from skstack import training
+
+            twin.blocks_, twin.moments_ = blocks, {}
+            training.check_layers(twin._network_to_train(0, resume=False)[0], layers)
         return Frame(blocks, getattr(twin, "classes_", None))
 
     def _fit_in_frame(self, X, y, frame, *, ordered=False, **metadata):

@@ -11,7 +11,7 @@ from skstack._checks import takes
 from skstack._network_estimator import EARLY_STOPPING_ROWS
 from skstack._parameters import set_missing_seeds
 from skstack._transformer import KerasFeatureTransformer
-from skstack.networks import is_keras_model, is_path
+from skstack.networks import check_model, is_keras_model, is_path
 
 __all__ = ["branch_list", "branch_of", "checked_downstream", "stops_early"]
 
@@ -79,10 +79,15 @@ def branch_of(stack, name, thing, cv=None):
     fits = hasattr(thing, "fit") and hasattr(thing, "get_params") and not isinstance(thing, type)
     if not (fits or is_keras_model(thing) or is_path(thing)):
         raise TypeError(
-            f"The branch {name!r} is {thing!r}; accepted are estimators, a "
+            f"The branch {name!r} of upstream is {thing!r}; accepted are estimators, a "
             "KerasFeatureTransformer, a Pipeline that ends in one, a built keras.Model, the path "
             "to a saved one and 'drop'."
         )
+    if is_path(thing):
+        try:
+            check_model(thing)
+        except ValueError as error:
+            raise ValueError(f"The branch {name!r} of upstream: {error}") from error
     # A clone, for seeds will be set in it, and the thing is the user's.
     return clone(KerasFeatureTransformer(thing, cv=cv, refit=stack.refit, n_jobs=stack.n_jobs))
 

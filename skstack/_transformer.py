@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from skstack._autoencoder import KerasAutoencoder
 from skstack._checks import (
+    N_JOBS,
     Interval,
     StrOptions,
     check_input_names,
@@ -157,7 +158,7 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         "cv": ["cv_object"],
         "refit": ["boolean"],
         "batch_size": [None, Interval(Integral, 1, None, closed="left")],
-        "n_jobs": [None, Integral],
+        "n_jobs": N_JOBS,
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -411,7 +412,8 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
                     "refit=True."
                 )
 
-        frame = source.frame(X, y)
+        source.check(self._wanted)
+        frame = source.frame(X, y, self._wanted.layers)
         reference = None
         if self.refit or source.frozen:
             reference = source.fit(X, y, metadata, frame, ordered=ordered)
@@ -450,7 +452,7 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
             return load_model(os.fspath(model))
         if is_keras_model(model):
             return model
-        if isinstance(model, type) or not hasattr(model, "get_params"):
+        if isinstance(model, type) or not (hasattr(model, "get_params") and hasattr(model, "fit")):
             raise TypeError(
                 f"model={model!r} must be a path to a saved Keras model, a built keras.Model, a "
                 "FrozenEstimator, an estimator or a Pipeline that ends in one."
@@ -461,6 +463,8 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
     def _wanted_features(self):
         layers = _listed(self.layers)
         features = _listed(self.features)
+        if not all(isinstance(layer, str) for layer in layers):
+            raise TypeError(f"layers={self.layers!r} must be a name, or a list of names.")
         if self.features is None and not layers:
             features = ("outputs",)
         unknown = [feature for feature in features if feature not in FEATURES]

@@ -45,6 +45,9 @@ class RecipeBlueprint:
         self.recipe = recipe
         self.spec = spec
 
+    def __repr__(self):
+        return f"{type(self).__name__}({self.recipe!r})"
+
     @property
     def task(self):
         """What the network is for; see ``Spec``."""

@@ -20,7 +20,8 @@ def check_flag(owner, name, value):
 def check_number(owner, name, value, *, below=None):
     """Refuse what is not a finite number >= 0, and < ``below`` where that is given."""
     number = isinstance(value, Real) and not isinstance(value, (bool, np.bool_))
-    if not number or not np.isfinite(value) or value < 0 or (below is not None and value >= below):
+    highest = float(np.finfo(np.float32).max)
+    if not number or not 0 <= value <= highest or (below is not None and value >= below):
         interval = "a finite number >= 0" if below is None else f"a number in [0, {below})"
         raise ValueError(f"{name}={value!r} of {owner} must be {interval}.")
 
@@ -46,6 +47,18 @@ def _check_sizes(owner, recipe):
             )
 
 
+def _keeps_shape(activation):
+    """Whether a callable gives one value for each that it gets."""
+    import keras
+
+    if isinstance(activation, keras.layers.Layer):  # not the user's own, which a call may build
+        activation = type(activation).from_config(activation.get_config())
+    try:
+        return tuple(activation(keras.ops.ones((2, 3))).shape) == (2, 3)
+    except Exception:  # whatever a user's function may raise
+        return False
+
+
 def check_dense(recipe):
     """Check the parameters that recipes of dense layers share."""
     owner = type(recipe).__name__
@@ -54,7 +67,7 @@ def check_dense(recipe):
     check_flag(owner, "batch_normalization", recipe.batch_normalization)
     check_flag(owner, "standardize", recipe.standardize)
     activation = recipe.activation
-    known = callable(activation)
+    known = not isinstance(activation, type) and callable(activation) and _keeps_shape(activation)
     if isinstance(activation, str):
         import keras
 
@@ -65,7 +78,7 @@ def check_dense(recipe):
     if not known:
         raise ValueError(
             f"activation={activation!r} of {owner} must be the name of a Keras activation, such "
-            "as 'relu', 'gelu' or 'tanh', or a callable."
+            "as 'relu', 'gelu' or 'tanh', or a function that gives a value for each."
         )
     _check_sizes(owner, recipe)
 

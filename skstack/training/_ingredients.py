@@ -52,9 +52,9 @@ def check_settings(*, optimizer, learning_rate, loss, metrics, callbacks) -> Non
         if learning_rate is not None and not isinstance(learning_rate, (Real, schedule)):
             raise TypeError("neither")
     with _told("loss", loss, "the name of a Keras loss, a keras.losses one or f(y_true, y_pred)"):
-        if loss is not None and not isinstance(loss, _LOSSES):
-            if isinstance(loss, _NO_LOSSES) or not callable(loss):
-                raise TypeError("not a loss")
+        known = loss is None or isinstance(loss, _LOSSES)
+        if not known and (isinstance(loss, _NO_LOSSES) or not callable(loss)):
+            raise TypeError("not a loss")
         keras.losses.get(loss)
     for metric in metrics:
         accepted = "names of Keras metrics, keras.metrics ones and functions f(y_true, y_pred)"

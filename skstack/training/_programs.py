@@ -16,7 +16,6 @@ from skstack.training._structure import (
     call,
     call_input,
     compute_loss,
-    flat_outputs,
     rows_at_once,
 )
 from skstack.training._watching import plain
@@ -46,14 +45,14 @@ class Program:
         )
         self.optimizer = self.model.optimizer  # mixed_float16: wrapped by `compile`
         self.variables = named_variables(self.model)
-        self._warm_up(table)
+        self._warm_up(table, blueprint)
         self.has_metrics = len(self.model.metrics) > 1  # more than the tracker of the loss
         self.rows_at_once = rows_at_once(self.model, table.inputs)
         self._fresh_optimizer = values(self.optimizer.variables)
         self._trainable = [id(variable) for variable in self.model.trainable_variables]
         self._config = _config(self.model)
 
-    def _warm_up(self, table):
+    def _warm_up(self, table, blueprint):
         """Create all variables now: inside a trace it would be too late."""
         if not self.model.trainable_variables:
             raise ValueError("The network has no trainable weights: there is nothing to fit.")
@@ -61,10 +60,11 @@ class Program:
         few = [tf.convert_to_tensor(array[:2]) for array in table.arrays()]
         x, y, weights = table.layout().unpack(few)
         x = call_input(self.model, x)
-        y_pred = call(self.model, x, training=False)
-        with _told(f"loss={self.loss!r}", y, y_pred):
+        with _told(f"{blueprint!r} makes a network that"):
+            y_pred = call(self.model, x, training=False)
+        with _told(f"loss={self.loss!r}"):
             compute_loss(self.model, x, y, y_pred, weights, training=False)
-        with _told("one of the metrics", y, y_pred):
+        with _told("one of the metrics"):
             self.model.compute_metrics(x, y, y_pred, sample_weight=weights)
 
     def reset(self, start, optimizer_start, learning_rate) -> None:
@@ -136,24 +136,22 @@ class Program:
 
 
 @contextlib.contextmanager
-def _told(what, y, y_pred):
+def _told(what):
     """Say what it was that could not be computed."""
     try:
         yield
     except tf.errors.ResourceExhaustedError:
         raise
     except Exception as error:
-        shapes = [tuple(each.shape) for each in (y, *flat_outputs(y_pred)) if each is not None]
         raise ValueError(
-            f"{what} cannot be computed from the first targets and outputs, of shapes {shapes}: "
-            f"{type(error).__name__}: {error}"
+            f"{what} fails on the first rows: {type(error).__name__}: {error}"
         ) from error
 
 
 def _config(model):
     try:
         return json.dumps(model.get_config(), default=repr)
-    except NotImplementedError:
+    except (NotImplementedError, TypeError):  # subclassed, or made with what JSON cannot hold
         return None
 
 

@@ -86,8 +86,8 @@ def train(
         reset()
         watch = Watch(plan, program)
         _run(program, table, held_out, plan, watch, reset)
+        watch.check_weights()
         trained = dict(zip(program.variables, values(program.variables.values()), strict=True))
-        watch.check_weights(trained)
         return Fit(
             network=Network(blueprint, trained),
             history=watch.history,

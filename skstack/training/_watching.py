@@ -8,6 +8,8 @@ import math
 import keras
 import numpy as np
 
+# Two layers of such weights overflow float32.
+_LARGEST_WEIGHT = 1e15
 _WAYS_OUT = (
     "Try a smaller `learning_rate`, look for very large or unscaled inputs and targets, and check "
     "that the `loss` suits the targets."
@@ -32,13 +34,15 @@ class Watch:
             if not math.isfinite(loss):
                 raise ValueError(f"The loss became {loss} in epoch {epoch}. {_WAYS_OUT}")
 
-    def check_weights(self, variables) -> None:
-        """Raise ValueError where the last step, which no loss tells of, went to infinity."""
-        for path, array in variables.items():
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
+    def check_weights(self) -> None:
+        """Raise ValueError where the last step, which no loss tells of, went astray."""
+        for path, variable in self._program.variables.items():
+            array = variable.numpy()
+            bound = _LARGEST_WEIGHT if variable.trainable else np.inf
+            if array.dtype.kind == "f" and not (np.abs(array) < bound).all():
                 raise ValueError(
-                    f"The weights {path!r} became infinite or NaN in epoch {self.n_epochs}. "
-                    f"{_WAYS_OUT}"
+                    f"The weights {path!r} became infinite, NaN or larger than {bound} in epoch "
+                    f"{self.n_epochs}. {_WAYS_OUT}"
                 )
 
     def epoch_end(self, logs) -> bool:
