@@ -13,6 +13,7 @@ from sklearn.utils.metadata_routing import UNUSED, process_routing
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from skstack._checks import (
+    N_JOBS,
     BaseComposition,
     HasMethods,
     StrOptions,
@@ -46,6 +47,16 @@ from skstack.stages import (
 __all__ = ["Stack"]
 
 
+def _has_parameters(branch):
+    """Whether a branch looks like one; all else is told when the stack is fitted."""
+    return isinstance(branch, tuple) and len(branch) > 1 and not isinstance(branch[1], type)
+
+
+def _part(X, name, columns):
+    """The columns of a branch."""
+    return X if columns is None else take_columns(X, columns, f"upstream: columns of {name!r}")
+
+
 class Stack(TransformerMixin, BaseComposition):
     """What the two stacks share: raw X, upstream features, scaler, sampler, downstream."""
 
@@ -57,7 +68,7 @@ class Stack(TransformerMixin, BaseComposition):
         "categorical_features": [None, StrOptions({"from_dtype"}), "array-like"],
         "cv": ["cv_object"],
         "refit": ["boolean"],
-        "n_jobs": [None, Integral],
+        "n_jobs": N_JOBS,
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -67,7 +78,7 @@ class Stack(TransformerMixin, BaseComposition):
     @property
     def _upstream(self):
         branches = self.upstream
-        if not isinstance(branches, list) or not all(isinstance(b, tuple) for b in branches):
+        if not isinstance(branches, list) or not all(map(_has_parameters, branches)):
             return []
         return [(entry[0], entry[1]) for entry in branches]
 
@@ -277,8 +288,8 @@ class Stack(TransformerMixin, BaseComposition):
         features = []
         self.upstream_ = []
         covered = np.ones(n_rows(X), dtype=bool)
-        for name, transformer, columns in branches:
-            part = X if columns is None else take_columns(X, columns)
+        tables = [_part(X, name, columns) for name, _, columns in branches]
+        for (name, transformer, columns), part in zip(branches, tables, strict=True):
             made, known = transformer._learn(
                 part, y, parts.branches[name], in_stack=True, ordered=ordered
             )
@@ -384,11 +395,13 @@ class Stack(TransformerMixin, BaseComposition):
                 return
         else:
             self._passed_columns = chosen
-        self._passed = ColumnBlocks(self.categorical_features).fit(self._passed_part(X))
+        part = self._passed_part(X)
+        if part.shape[1]:
+            self._passed = ColumnBlocks(self.categorical_features).fit(part)
 
     def _passed_part(self, X):
         columns = self._passed_columns
-        return X if columns is None else take_columns(X, columns)
+        return X if columns is None else take_columns(X, columns, "passthrough")
 
     def _table_names(self, X):
         names = [
@@ -425,8 +438,7 @@ class Stack(TransformerMixin, BaseComposition):
 
     def _transform(self, X):
         features = [
-            fitted._extract(X if columns is None else take_columns(X, columns))
-            for _, fitted, columns in self.upstream_
+            fitted._extract(_part(X, name, columns)) for name, fitted, columns in self.upstream_
         ]
         return self._scaling.transform(self._table(features, X))
 

@@ -122,6 +122,8 @@ def checked_downstream(stack, seed, n, parts, ordered):
         these would not be what early stopping needs.
     """
     downstream = stack._default_downstream() if stack.downstream is None else stack.downstream
+    if isinstance(downstream, type):
+        raise TypeError(f"downstream is the class {downstream.__name__}; pass an instance.")
     own = getattr(downstream, "steps", [(None, downstream)])[-1][1]
     wrong = is_regressor(own) if is_classifier(stack) else is_classifier(own)
     if wrong:

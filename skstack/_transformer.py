@@ -374,8 +374,6 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
 
         In a stack, time-ordered folds may leave rows without features, which are then NaN.
         """
-
-    def _learn(self, X, y, sample_weight, *, features_of_all):
         check_parts(self)
         X = read_table(self, X, reset=True)
         if y is not None:

@@ -74,8 +74,8 @@ SYNONYMS = {
 # Warnings that are documented: scikit-learn's own about data, and ours about roads and folds.
 TOLD = re.compile(
     r"number of unique classes is greater than 50%|least populated class|column-vector y|"
-    r"X has feature names, but|does not have valid feature names|A fold lacks the classes|__array__ implementation|"
-    r"Gradients do not exist|This network is trained step by step"
+    r"X has feature names, but|X does not have valid feature names|__array__ implementation|"
+    r"A fold lacks the classes|Gradients do not exist|This network is trained step by step"
 )
 FOREIGN = ("keras", "tensorflow", "h5py")
 REFUSALS = (ValueError, TypeError, NotFittedError)

@@ -8,16 +8,15 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, delayed
 from scipy.linalg import orthogonal_procrustes
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
-from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
-from skstack._checks import is_classifier_for, n_rows, take_metadata, take_rows
+from skstack._checks import is_classifier_for, kind_of_target, n_rows, take_metadata, take_rows
 from skstack.networks import is_keras_model
-from skstack.stages._features import Columns
+from skstack.stages._features import OF_PROBABILITIES, Columns
 from skstack.stages._upstream import EstimatorView, ModelView, columns_of, learns_from_y
 
 __all__ = ["Metadata", "Source", "Upstream", "Wanted", "cross_fit", "mean_of"]
@@ -107,23 +106,48 @@ class Source:
         )
         self.ours = hasattr(model, "_fit_in_frame")
         self.classes = None
+        kind = kind_of_target(y, model) if self.learns_from_y and y is not None else None
         if self.frozen:
             self.classes = _one_dimensional(getattr(model, "classes_", None))
-        elif is_classifier_for(model, y) and type_of_target(y) in ("binary", "multiclass"):
+        elif is_classifier_for(model, y) and kind in ("binary", "multiclass"):
             self.classes = np.unique(y)
+        elif is_classifier(model) and kind in ("continuous", "continuous-multioutput"):
+            raise ValueError(
+                f"y holds a continuous target, but the upstream {type(model).__name__} learns "
+                "classes."
+            )
 
     def needs_folds(self, wanted):
         """Whether some features of training rows must come from networks that did not see them."""
         errors = "reconstruction_error" in wanted.features and not self.frozen
         return self.supervised or errors
 
-    def frame(self, X, y):
+    def check(self, wanted):
+        """Refuse features that the estimator cannot give, before it is trained."""
+        if self.frozen:
+            return
+        name = type(self.model).__name__
+        asked = [feature for feature in wanted.features if feature in OF_PROBABILITIES]
+        if asked and not hasattr(self.model, "predict_proba"):
+            raise ValueError(
+                f"features={asked} need probabilities, but {name} has no predict_proba."
+            )
+        rebuilds = hasattr(self.model, "reconstruction_error") or (
+            hasattr(self.model, "inverse_transform") and hasattr(self.model, "transform")
+        )
+        if "reconstruction_error" in wanted.features and not rebuilds:
+            raise ValueError(
+                "features='reconstruction_error' needs an output of the input's shape; "
+                f"{name} has neither reconstruction_error nor inverse_transform."
+            )
+
+    def frame(self, X, y, layers=()):
         """What the networks of a cross-fit share; None where they are not ours."""
         if self.frozen or not self.ours:
             return None
         if self.steps is not None:
             X = clone(self.steps).fit(X, y).transform(X)
-        return self.model._frame(X, y if self.learns_from_y else None)
+        return self.model._frame(X, y if self.learns_from_y else None, layers)
 
     def fit(self, X, y, metadata, frame, *, ordered=False):
         """Fit steps and estimator on training rows.

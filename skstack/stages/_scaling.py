@@ -101,7 +101,9 @@ class Scaling:
             return table.copy()
         numbers = _numbers(table, numeric)
         if self.scaler_ is not None:
-            before, numbers = numbers.shape, self.scaler_.transform(numbers)
+            before = numbers.shape
+            with np.errstate(over="ignore"):
+                numbers = self.scaler_.transform(numbers)
             numbers = numbers.toarray() if sparse.issparse(numbers) else np.asarray(numbers)
             if numbers.shape != before:
                 raise ValueError(
