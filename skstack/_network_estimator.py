@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
+from skstack._at_once import all_or_nothing, of_one_fit
 from skstack._checks import (
     HasMethods,
     Interval,
@@ -146,17 +147,12 @@ class NetworkEstimator(BaseEstimator):
     def __sklearn_is_fitted__(self):
         return hasattr(self, "network_")
 
-    def __getstate__(self):
-        state = super().__getstate__()
-        return {name: value for name, value in state.items() if name != "_public_model"}
-
     @property
+    @of_one_fit
     def model_(self):
         """keras.Model : the trained network in y's units; a copy, built when first asked for."""
         check_is_fitted(self)
-        if not hasattr(self, "_public_model"):
-            self._public_model = with_plain_input(self._finish_model(self.network_.build()))
-        return self._public_model
+        return self.network_.public(lambda model: with_plain_input(self._finish_model(model)))
 
     # What a subclass says of itself --------------------------------------------------------
 
@@ -212,6 +208,7 @@ class NetworkEstimator(BaseEstimator):
         self._validate_params()
         return self._train(X, y, **metadata, frame=frame, ordered=ordered)
 
+    @all_or_nothing
     def _train(
         self,
         X,
@@ -358,7 +355,6 @@ class NetworkEstimator(BaseEstimator):
             validation=validation,
             optimizer_start=self._optimizer_variables if resume else None,
         )
-        self.__dict__.pop("_public_model", None)
         self.network_ = fit.network
         self.n_iter_ = fit.n_epochs
         self.history_ = fit.history

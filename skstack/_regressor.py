@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.base import RegressorMixin
 
+from skstack._at_once import of_one_fit
 from skstack._checks import check_target, fit_context
 from skstack._network_estimator import NetworkEstimator
 from skstack.networks import MLP, with_target_units
@@ -228,6 +229,7 @@ class KerasRegressor(RegressorMixin, NetworkEstimator):
         """
         return self._train(X, y, sample_weight, resume=True, epochs=1, watch=False)
 
+    @of_one_fit
     def predict(self, X):
         """Predict targets.
 

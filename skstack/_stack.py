@@ -12,6 +12,7 @@ from sklearn.utils import Bunch
 from sklearn.utils.metadata_routing import UNUSED, process_routing
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
+from skstack._at_once import all_or_nothing, of_one_fit
 from skstack._checks import (
     N_JOBS,
     BaseComposition,
@@ -33,7 +34,14 @@ from skstack._parameters import (
     explain_missing_parameters,
     set_missing_seeds,
 )
-from skstack._stack_parts import branch_list, branch_of, checked_downstream, stops_early
+from skstack._stack_parts import (
+    branch_list,
+    branch_of,
+    checked_downstream,
+    columns_for,
+    named_branches,
+    stops_early,
+)
 from skstack._stack_routing import routed_stack, routing_of_stack
 from skstack.stages import (
     ColumnBlocks,
@@ -45,16 +53,6 @@ from skstack.stages import (
 )
 
 __all__ = ["Stack"]
-
-
-def _has_parameters(branch):
-    """Whether a branch looks like one; all else is told when the stack is fitted."""
-    return isinstance(branch, tuple) and len(branch) > 1 and not isinstance(branch[1], type)
-
-
-def _part(X, name, columns):
-    """The columns of a branch."""
-    return X if columns is None else take_columns(X, columns, f"upstream: columns of {name!r}")
 
 
 class Stack(TransformerMixin, BaseComposition):
@@ -77,10 +75,7 @@ class Stack(TransformerMixin, BaseComposition):
 
     @property
     def _upstream(self):
-        branches = self.upstream
-        if not isinstance(branches, list) or not all(map(_has_parameters, branches)):
-            return []
-        return [(entry[0], entry[1]) for entry in branches]
+        return named_branches(self.upstream)
 
     @_upstream.setter
     def _upstream(self, pairs):
@@ -254,6 +249,7 @@ class Stack(TransformerMixin, BaseComposition):
             return pd.concat([table, both]).iloc[order].reset_index(drop=True)
         return np.vstack([table, both])[order]
 
+    @all_or_nothing
     def _fit(self, caller, X, y, sample_weight, groups, X_val, y_val, params):
         self._check_parts()
         X = read_table(self, X, reset=True)
@@ -288,7 +284,7 @@ class Stack(TransformerMixin, BaseComposition):
         features = []
         self.upstream_ = []
         covered = np.ones(n_rows(X), dtype=bool)
-        tables = [_part(X, name, columns) for name, _, columns in branches]
+        tables = [columns_for(X, name, columns) for name, _, columns in branches]
         for (name, transformer, columns), part in zip(branches, tables, strict=True):
             made, known = transformer._learn(
                 part, y, parts.branches[name], in_stack=True, ordered=ordered
@@ -411,9 +407,7 @@ class Stack(TransformerMixin, BaseComposition):
         ]
         if self._passed is not None:
             part = self._passed_part(X)
-            columns = getattr(part, "columns", None)
-            if columns is None:
-                columns = [f"x{place}" for place in range(part.shape[1])]
+            columns = getattr(part, "columns", [f"x{place}" for place in range(part.shape[1])])
             names += [str(column) for column in columns]
         return names
 
@@ -438,10 +432,12 @@ class Stack(TransformerMixin, BaseComposition):
 
     def _transform(self, X):
         features = [
-            fitted._extract(_part(X, name, columns)) for name, fitted, columns in self.upstream_
+            fitted._extract(columns_for(X, name, columns))
+            for name, fitted, columns in self.upstream_
         ]
         return self._scaling.transform(self._table(features, X))
 
+    @of_one_fit
     def transform(self, X):
         """The table that the downstream sees for new rows, scaled.
 
@@ -479,6 +475,7 @@ class Stack(TransformerMixin, BaseComposition):
         check_input_names(self, input_features)
         return np.asarray(self._names, dtype=object)
 
+    @of_one_fit
     def predict(self, X, **predict_params):
         """Predict with the downstream.
 

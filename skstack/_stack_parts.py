@@ -7,13 +7,20 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 
 from skstack._autoencoder import KerasAutoencoder
-from skstack._checks import takes
+from skstack._checks import take_columns, takes
 from skstack._network_estimator import EARLY_STOPPING_ROWS
 from skstack._parameters import set_missing_seeds
 from skstack._transformer import KerasFeatureTransformer
 from skstack.networks import check_model, is_keras_model, is_path
 
-__all__ = ["branch_list", "branch_of", "checked_downstream", "stops_early"]
+__all__ = [
+    "branch_list",
+    "branch_of",
+    "checked_downstream",
+    "columns_for",
+    "named_branches",
+    "stops_early",
+]
 
 
 def branch_list(stack):
@@ -42,6 +49,20 @@ def branch_list(stack):
     stack._validate_names([entry[0] for entry in upstream])
     branches = [(*entry, None)[:3] for entry in upstream]
     return [branch for branch in branches if not isinstance(branch[1], str) or branch[1] != "drop"]
+
+
+def named_branches(upstream):
+    """(name, thing) of each branch; [] for what is no list of them, which ``fit`` tells."""
+    if not isinstance(upstream, list):
+        return []
+    pairs = [entry[:2] for entry in upstream if isinstance(entry, tuple) and len(entry) > 1]
+    sound = len(pairs) == len(upstream) and not any(isinstance(thing, type) for _, thing in pairs)
+    return pairs if sound else []
+
+
+def columns_for(X, name, columns):
+    """The columns of X that a branch takes."""
+    return X if columns is None else take_columns(X, columns, f"upstream: columns of {name!r}")
 
 
 def branch_of(stack, name, thing, cv=None):

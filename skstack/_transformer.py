@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
+from skstack._at_once import all_or_nothing, of_one_fit
 from skstack._autoencoder import KerasAutoencoder
 from skstack._checks import (
     N_JOBS,
@@ -325,6 +326,7 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         table, _ = self._learn(X, y, metadata)
         return table
 
+    @of_one_fit
     def transform(self, X):
         """Features of new rows.
 
@@ -369,6 +371,7 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
 
     # -----------------------------------------------------------------------------------------
 
+    @all_or_nothing
     def _learn(self, X, y, metadata, *, whole=True, in_stack=False, ordered=False):
         """Fit; the features of all rows, and which of them are out-of-fold or need not be.
 
@@ -410,8 +413,7 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
                     "refit=True."
                 )
 
-        source.check(self._wanted)
-        frame = source.frame(X, y, self._wanted.layers)
+        frame = source.frame(X, y, self._wanted)
         reference = None
         if self.refit or source.frozen:
             reference = source.fit(X, y, metadata, frame, ordered=ordered)
@@ -461,8 +463,6 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
     def _wanted_features(self):
         layers = _listed(self.layers)
         features = _listed(self.features)
-        if not all(isinstance(layer, str) for layer in layers):
-            raise TypeError(f"layers={self.layers!r} must be a name, or a list of names.")
         if self.features is None and not layers:
             features = ("outputs",)
         unknown = [feature for feature in features if feature not in FEATURES]

@@ -64,10 +64,12 @@ def load_model(path):
     name = _check_path(path)
     import keras
 
+    from skstack.training import undisturbed
+
     failure = None
     for compiled in (True, False):
         try:
-            with warnings.catch_warnings():
+            with undisturbed(), warnings.catch_warnings():
                 # The optimizer's settings are used, its state is not.
                 warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
                 return keras.models.load_model(name, compile=compiled)

@@ -51,12 +51,15 @@ def _keeps_shape(activation):
     """Whether a callable gives one value for each that it gets."""
     import keras
 
-    if isinstance(activation, keras.layers.Layer):  # not the user's own, which a call may build
-        activation = type(activation).from_config(activation.get_config())
-    try:
-        return tuple(activation(keras.ops.ones((2, 3))).shape) == (2, 3)
-    except Exception:  # whatever a user's function may raise
-        return False
+    from skstack.training import undisturbed
+
+    with undisturbed():
+        if isinstance(activation, keras.layers.Layer):  # not the user's, which a call may build
+            activation = type(activation).from_config(activation.get_config())
+        try:
+            return tuple(activation(keras.ops.ones((2, 3))).shape) == (2, 3)
+        except Exception:  # whatever a user's function may raise
+            return False
 
 
 def check_dense(recipe):

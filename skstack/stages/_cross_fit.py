@@ -31,6 +31,10 @@ class Wanted:
     pooling: str
     steps_output: bool = False
 
+    def __post_init__(self):
+        if not all(isinstance(layer, str) for layer in self.layers):
+            raise TypeError(f"layers={self.layers!r} must be a name, or a list of names.")
+
 
 @dataclass(frozen=True)
 class Metadata:
@@ -122,7 +126,7 @@ class Source:
         errors = "reconstruction_error" in wanted.features and not self.frozen
         return self.supervised or errors
 
-    def check(self, wanted):
+    def _check(self, wanted):
         """Refuse features that the estimator cannot give, before it is trained."""
         if self.frozen:
             return
@@ -141,13 +145,20 @@ class Source:
                 f"{name} has neither reconstruction_error nor inverse_transform."
             )
 
-    def frame(self, X, y, layers=()):
-        """What the networks of a cross-fit share; None where they are not ours."""
+    def frame(self, X, y, wanted):
+        """What the networks of a cross-fit share; None where they are not ours.
+
+        Raises
+        ------
+        ValueError
+            If the estimator cannot give the features that are wanted.
+        """
+        self._check(wanted)
         if self.frozen or not self.ours:
             return None
         if self.steps is not None:
             X = clone(self.steps).fit(X, y).transform(X)
-        return self.model._frame(X, y if self.learns_from_y else None, layers)
+        return self.model._frame(X, y if self.learns_from_y else None, wanted.layers)
 
     def fit(self, X, y, metadata, frame, *, ordered=False):
         """Fit steps and estimator on training rows.

@@ -171,6 +171,8 @@ def _pairs(splitter, X, y, metadata):
         pairs = list(copy.deepcopy(splitter).split(X, y, **metadata))
     except (TypeError, ValueError) as error:
         raise type(error)(f"cv={splitter!r} gives no folds of these rows: {error}") from error
+    if not pairs:
+        raise ValueError(f"cv={splitter!r} gives no folds of these rows.")
     return [(_numbers(train), _numbers(test)) for train, test in pairs]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import random
 import threading
@@ -37,7 +38,11 @@ def in_fresh_thread(function):
 
     thread = threading.Thread(target=context.run, args=(work,), name="skstack-build")
     thread.start()
-    thread.join()
+    try:
+        thread.join()
+    finally:
+        while thread.is_alive():  # interrupted: until it ends, the global seed is not the user's
+            thread.join()
     if "error" in outcome:
         raise outcome["error"]
     return outcome["value"]
@@ -48,20 +53,29 @@ def build(blueprint, seed: int = 0):
     refuse_after_fork()
 
     def seeded():
-        # Keras draws the seeds of layers and initialisers from Python's generator.
-        state = random.getstate()
         random.seed(int(seed))
-        try:
-            return blueprint.build()
-        finally:
-            random.setstate(state)
+        return blueprint.build()
 
-    if getattr(
-        _inside, "active", False
-    ):  # a blueprint that builds another: the lock is ours already
+    with undisturbed():
         return in_fresh_thread(seeded)
-    with _building:
-        return in_fresh_thread(seeded)
+
+
+@contextlib.contextmanager
+def undisturbed():
+    """While open, no other thread of ours makes layers, and Python's random numbers are restored.
+
+    Keras draws the seeds of layers and initialisers from Python's generator, of which there is one
+    for all threads: what another thread draws meanwhile would be missing in a seeded network.
+    """
+    mine = getattr(_inside, "active", False)  # a blueprint that builds another
+    with contextlib.nullcontext() if mine else _building:
+        state = random.getstate()
+        _inside.active = True
+        try:
+            yield
+        finally:
+            _inside.active = mine
+            random.setstate(state)
 
 
 def named_variables(model) -> dict:
