@@ -1,6 +1,6 @@
 # What a person calls is what CI calls (.ci/run). Nothing here needs to be activated.
 .DEFAULT_GOAL := help
-.PHONY: help install test lint format demo bench
+.PHONY: help install test fuzz lint format demo bench
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -39,6 +39,10 @@ $(STAMP): pyproject.toml
 
 test: $(STAMP) ## tests, doctests and the README's snippets
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+
+fuzz: $(STAMP) ## thousands of absurd arguments: a working network or a clear refusal
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --hypothesis-profile=thorough \
+	  --hypothesis-show-statistics tests/test_fuzzing.py $(ARGS)
 
 lint: $(STAMP) ## ruff: rules and format
 	$(BIN)/ruff check .

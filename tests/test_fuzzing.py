@@ -5,10 +5,12 @@ ones (the profile "thorough", registered in `conftest.py`).
 """
 
 import contextlib
+import copy
 import datetime
 import decimal
 import fractions
 import io
+import pickle
 import re
 import traceback
 import warnings
@@ -690,3 +692,86 @@ def test_rows_at_prediction_time(kind, data):
             {"array": X, "frame": FRAME, "words": TABLES["frame with words"]}[form],
             N_ROWS,
         )
+
+
+# -- What is done in a row -------------------------------------------------------------------------
+
+WIDE = np.hstack([X, X])
+ROWS = {"sound": X, "wide": WIDE, "NaN": TABLES["NaN"], "words": TABLES["frame with words"]}
+SETTINGS = [
+    ("epochs", 2),
+    ("epochs", 0),
+    ("batch_size", 8),
+    ("loss", "mae?"),
+    ("warm_start", True),
+    ("random_state", 1),
+    ("model__hidden_layer_sizes", 3),
+    ("model__hidden_layer_sizes", "many"),
+    ("model__dropuot", 0.1),
+    ("moddel__dropout", 0.1),
+    ("model__activation__rate", 1),
+    ("model", None),
+    ("__", 1),
+    ("", 1),
+]
+ACTIONS = st.one_of(
+    st.tuples(st.just("fit"), st.sampled_from(list(ROWS))),
+    st.tuples(st.just("partial_fit"), st.sampled_from(list(ROWS))),
+    st.tuples(st.just("use"), st.sampled_from(list(ROWS))),
+    st.tuples(st.just("set"), st.sampled_from(SETTINGS)),
+    st.tuples(st.sampled_from(["clone", "pickle", "copy"]), st.none()),
+)
+
+
+class Life:
+    """An estimator, and the rows of its last good fit: those it must be able to use."""
+
+    def __init__(self, estimator, y):
+        self.estimator, self.y, self.known, self.before = estimator, y, None, None
+
+    def fit(self, form, method="fit"):
+        fit = getattr(self.estimator, method)
+        blamed = {"X", "epochs", "loss", "hidden_layer_sizes"}
+        if Outcome(lambda: fit(ROWS[form], self.y), blamed).error is None:
+            self.known, self.before = form, None
+        self.use(self.known)
+
+    def partial_fit(self, form):
+        self.fit(form, "partial_fit")
+
+    def use(self, form):
+        method = getattr(self.estimator, "predict", getattr(self.estimator, "transform", None))
+        outcome = Outcome(lambda: method(ROWS[form or "sound"]), {"X", "fitted"})
+        if self.known is None:
+            assert isinstance(outcome.error, NotFittedError)
+        elif form == self.known:
+            assert outcome.error is None
+            # Neither a refused fit nor new parameters change what is predicted.
+            if self.before is not None:
+                np.testing.assert_array_equal(outcome.value, self.before)
+            self.before = outcome.value
+
+    def set(self, setting):
+        name, value = setting
+        told = Outcome(lambda: self.estimator.set_params(**{name: value}), set(name.split("__")))
+        if told.error is None:
+            self.use(self.known)
+
+    def clone(self, _):
+        self.estimator, self.known, self.before = clone(self.estimator), None, None
+
+    def pickle(self, _):
+        self.estimator = pickle.loads(pickle.dumps(self.estimator))
+        self.use(self.known)
+
+    def copy(self, _):
+        self.estimator = copy.deepcopy(self.estimator)
+        self.use(self.known)
+
+
+@pytest.mark.parametrize("kind", ["classifier", "regressor", "autoencoder"])
+@given_that(actions=st.lists(ACTIONS, min_size=3, max_size=10))
+def test_lives_of_estimators(kind, actions):
+    life = Life(estimators()[kind], target_of(kind))
+    for name, argument in actions:
+        getattr(life, name)(argument)

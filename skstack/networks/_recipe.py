@@ -25,6 +25,35 @@ class Recipe(BaseEstimator):
     def _validate_params(self):
         """Refuse values that no network can be built with; what a function takes, it knows."""
 
+    def set_params(self, **params):
+        """Set parameters.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameters by name.
+
+        Returns
+        -------
+        self : Recipe
+            This recipe.
+
+        Raises
+        ------
+        ValueError
+            For a name that does not exist.
+        """
+        own = self.get_params(deep=False)
+        for key in params:
+            name, nested, _ = key.partition("__")
+            value = params.get(name, own.get(name))
+            if nested and name in own and not hasattr(value, "set_params"):
+                raise ValueError(
+                    f"Cannot set {key!r}: {name}={value!r} of {type(self).__name__} has no "
+                    "parameters."
+                )
+        return super().set_params(**params)
+
     def build(self, spec):
         """Build the network.
 

@@ -115,7 +115,8 @@ class Scaling:
                 numbers = numbers.astype(np.float32)
             if not (np.isfinite(numbers) | (allow_nan & np.isnan(numbers))).all():
                 raise ValueError(
-                    f"scaler={self.scaler!r} made NaN, infinity or a value too large for float32."
+                    f"scaler={self.scaler!r} made NaN, infinity or a value too large for float32; "
+                    "look for very large values in X."
                 )
         if not hasattr(table, "iloc"):
             return np.asarray(numbers, dtype=np.float32)
