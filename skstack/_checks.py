@@ -58,7 +58,6 @@ BaseComposition = _BaseComposition
 fit_context = _fit_context
 refuse_metadata = _raise_for_params
 routing_enabled = _routing_enabled
-n_rows = _num_samples
 column_indices = _get_column_indices
 
 
@@ -89,6 +88,14 @@ N_JOBS = [
     Interval(Integral, 1, 2**31 - 1, closed="both"),
     Interval(Integral, -(2**31), -1, closed="both"),
 ]
+
+
+def n_rows(X):
+    """Number of rows of anything that scikit-learn takes for a table."""
+    try:
+        return _num_samples(X)
+    except TypeError as error:
+        raise TypeError(f"X is no table of rows: {error}") from error
 
 
 def is_dataframe(X):
@@ -165,6 +172,7 @@ def check_weights(sample_weight, X):
     """Sample weights as float64 of shape (n,), non-negative, or None where none were given."""
     if sample_weight is None:
         return None
+    n_rows(X)
     weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     largest = weights.max(initial=0.0)
     if not largest > 0:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
 from scipy.linalg import orthogonal_procrustes
 from sklearn.base import clone, is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
+from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from skstack._checks import is_classifier_for, kind_of_target, n_rows, take_metadata, take_rows
@@ -277,6 +278,10 @@ def cross_fit(
             columns = _aligned(columns, upstream.columns(rows, wanted), reference, rows, wanted)
         return upstream, columns
 
+    if "keras" in sys.modules:  # its dtype policy is one of each thread
+        from skstack.training import under_callers_policy
+
+        fit_fold = under_callers_policy(fit_fold)
     results = Parallel(n_jobs=n_jobs, prefer="threads")(
         delayed(fit_fold)(number, train, test) for number, (train, test) in enumerate(pairs)
     )

@@ -9,7 +9,7 @@ from skstack.training._ingredients import check_settings
 from skstack.training._layers import check_layers
 from skstack.training._network import Network
 from skstack.training._plan import Fit, Plan, Rows
-from skstack.training._seeds import initial_variables, undisturbed
+from skstack.training._seeds import initial_variables, under_callers_policy, undisturbed
 from skstack.training._train import train
 
 __all__ = [
@@ -24,5 +24,6 @@ __all__ = [
     "fingerprint_value",
     "initial_variables",
     "train",
+    "under_callers_policy",
     "undisturbed",
 ]

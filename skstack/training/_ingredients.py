@@ -11,6 +11,7 @@ from numbers import Real
 import keras
 
 from skstack.training._fingerprint import Unknown, fingerprint_config, fingerprint_value
+from skstack.training._forks import refuse_after_fork
 from skstack.training._plan import Plan
 from skstack.training._seeds import environment
 
@@ -43,6 +44,7 @@ def check_settings(*, optimizer, learning_rate, loss, metrics, callbacks) -> Non
     TypeError
         For objects of another kind.
     """
+    refuse_after_fork()
     with _told("optimizer", optimizer, "the name of a Keras optimizer or a keras.optimizers one"):
         if optimizer is None or isinstance(optimizer, type):
             raise TypeError("not an optimizer")
