@@ -174,9 +174,7 @@ def check_weights(sample_weight, X):
         return None
     n_rows(X)
     weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-    largest = weights.max(initial=0.0)
-    if not largest > 0:
-        raise ValueError("sample_weight is zero for every sample; there is nothing to learn from.")
+    largest = weights.max()
     # Only proportions matter, and scalers and networks compute in float32.
     return weights if 1e-30 < largest < 1e30 else weights / largest
 
