@@ -1,6 +1,6 @@
 # What a person calls is what CI calls (.ci/run). Nothing here needs to be activated.
 .DEFAULT_GOAL := help
-.PHONY: help install test test-floor lint format demo bench
+.PHONY: help install test test-floor fuzz lint format demo bench
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -54,6 +54,10 @@ $(FLOOR_STAMP): pyproject.toml tests/floor.py
 	$(FLOOR)/bin/python tests/floor.py > $(FLOOR)/constraints.txt
 	$(FLOOR)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(FLOOR)/constraints.txt --editable '.[dev]'
 	@touch $@
+
+fuzz: $(STAMP) ## thousands of absurd arguments: a working network or a clear refusal
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --hypothesis-profile=thorough \
+	  --hypothesis-show-statistics tests/test_fuzzing.py $(ARGS)
 
 lint: $(STAMP) ## ruff: rules and format
 	$(BIN)/ruff check .

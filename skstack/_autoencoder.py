@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted
 
+from skstack._at_once import of_one_fit
 from skstack._checks import check_input_names, fit_context
 from skstack._network_estimator import NetworkEstimator
 from skstack.networks import (
@@ -228,6 +229,7 @@ class KerasAutoencoder(TransformerMixin, NetworkEstimator):
         """
         return self._train(X, None, sample_weight, resume=True, epochs=1, watch=False)
 
+    @of_one_fit
     def transform(self, X):
         """Latent features.
 
@@ -245,6 +247,7 @@ class KerasAutoencoder(TransformerMixin, NetworkEstimator):
         (latent,) = self._layer_outputs(X, [self.latent_layer_])
         return latent.reshape(len(latent), -1)
 
+    @of_one_fit
     def inverse_transform(self, X):
         """Rebuild rows from latent features.
 
@@ -269,6 +272,7 @@ class KerasAutoencoder(TransformerMixin, NetworkEstimator):
         latent = latent.reshape(len(latent), *self._latent_shape)
         return self.blocks_.table(self._apart(self._decoder().outputs({"latent": latent})[0]))
 
+    @of_one_fit
     def reconstruction_error(self, X):
         """How badly each row is rebuilt.
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from numbers import Integral
 
 import numpy as np
-from sklearn.base import _fit_context, is_classifier, is_regressor
+from sklearn.base import BaseEstimator, _fit_context, is_classifier, is_regressor
 from sklearn.utils import _safe_indexing, check_array
 from sklearn.utils._indexing import _get_column_indices
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, StrOptions
+from sklearn.utils._param_validation import Interval as _Interval
 from sklearn.utils.metadata_routing import (
     _raise_for_params,
     _routing_enabled,
@@ -29,11 +31,13 @@ from sklearn.utils.validation import (
 )
 
 __all__ = [
+    "N_JOBS",
     "BaseComposition",
     "HasMethods",
     "Interval",
     "StrOptions",
     "check_groups",
+    "check_parts",
     "check_weights",
     "column_indices",
     "fit_context",
@@ -57,13 +61,49 @@ BaseComposition = _BaseComposition
 fit_context = _fit_context
 refuse_metadata = _raise_for_params
 routing_enabled = _routing_enabled
-n_rows = _num_samples
 column_indices = _get_column_indices
+
+
+class Interval(_Interval):
+    """Scikit-learn's, which fails on numbers that NumPy does not know, such as fractions."""
+
+    def is_satisfied_by(self, val):
+        """Whether a value lies in the interval."""
+        try:
+            return super().is_satisfied_by(val)
+        except TypeError:
+            return False
+
+
+def check_parts(estimator):
+    """Check the parameters of all that stands in an estimator's parameters, at any depth.
+
+    An estimator checks its own when it is fitted; then those before it have long been trained.
+    """
+    for part in estimator.get_params(deep=True).values():
+        if isinstance(part, BaseEstimator) and hasattr(part, "_parameter_constraints"):
+            part._validate_params()
+
+
+# Neither 0 (nor False), nor more than joblib can write down.
+N_JOBS = [
+    None,
+    Interval(Integral, 1, 2**31 - 1, closed="both"),
+    Interval(Integral, -(2**31), -1, closed="both"),
+]
+
+
+def n_rows(X):
+    """Number of rows of anything that scikit-learn takes for a table."""
+    try:
+        return _num_samples(X)
+    except TypeError as error:
+        raise TypeError(f"X is no table of rows: {error}") from error
 
 
 def is_dataframe(X):
     """Whether X is a pandas or polars DataFrame."""
-    return hasattr(X, "columns") and hasattr(X, "dtypes") and hasattr(X, "shape")
+    return hasattr(X, "shape") and hasattr(X, "columns") and hasattr(X, "dtypes")
 
 
 def take_rows(X, indices):
@@ -71,11 +111,15 @@ def take_rows(X, indices):
     return _safe_indexing(X, indices, axis=0)
 
 
-def take_columns(X, columns):
+def take_columns(X, columns, parameter):
     """Columns of X by name, position, slice, mask or callable, as in ``ColumnTransformer``."""
-    if callable(columns):
-        columns = columns(X)
-    return _safe_indexing(X, column_indices(X, columns), axis=1)
+    try:
+        chosen = columns(X) if callable(columns) else columns
+        return _safe_indexing(X, column_indices(X, chosen), axis=1)
+    except Exception as error:  # whatever a callable, or scikit-learn with odd keys, may raise
+        raise ValueError(
+            f"{parameter}={columns!r} selects no columns of X: {type(error).__name__}: {error}"
+        ) from error
 
 
 def read_table(estimator, X, *, reset):
@@ -115,24 +159,29 @@ def read_rows(estimator, X, *, reset):
         return X
     given = getattr(estimator, "categorical_features", None)
     keep = given is not None and not isinstance(given, str)
-    return validate_data(
-        estimator,
-        X,
-        reset=reset,
-        accept_sparse="csr",
-        dtype=None if keep else np.float32,
-        allow_nd=True,
-        ensure_all_finite=not keep,
-    )
+    with np.errstate(over="ignore"):  # the error that follows says it in words
+        return validate_data(
+            estimator,
+            X,
+            reset=reset,
+            accept_sparse="csr",
+            dtype=None if keep else np.float32,
+            allow_nd=True,
+            ensure_all_finite=not keep,
+        )
 
 
 def check_weights(sample_weight, X):
     """Sample weights as float64 of shape (n,), non-negative, or None where none were given."""
     if sample_weight is None:
         return None
-    return _check_sample_weight(
+    n_rows(X)
+    weights = _check_sample_weight(
         sample_weight, X, dtype=np.float64, ensure_non_negative=True, copy=True
     )
+    largest = weights.max()
+    # Only proportions matter, and scalers and networks compute in float32.
+    return weights if 1e-30 < largest < 1e30 else weights / largest
 
 
 def check_groups(groups, X):
@@ -192,7 +241,23 @@ def wrapper_of(estimator):
     return next(iter(found), None)
 
 
-check_target = _check_y
+def check_target(y, *, estimator, multi_output=True, y_numeric=False):
+    """Check targets as scikit-learn does, and name y in every message."""
+    if y is not None and hasattr(y, "isna") and np.any(np.asarray(y.isna())):
+        raise ValueError("Input y contains NaN.")  # of strings scikit-learn says it without a name
+    return _check_y(y, multi_output=multi_output, y_numeric=y_numeric, estimator=estimator)
+
+
+def kind_of_target(y, estimator):
+    """What scikit-learn's ``type_of_target`` says of y, which must hold no NaN."""
+    check_target(y, estimator=estimator)
+    try:
+        with np.errstate(all="ignore"):  # it casts to whole numbers to see whether they are
+            return type_of_target(y, input_name="y")
+    except TypeError as error:
+        raise TypeError(f"y holds labels of types that cannot be compared: {error}.") from error
+
+
 check_input_names = _check_feature_names_in
 
 
@@ -210,10 +275,10 @@ def read_labels(estimator, y):
             "is None."
         )
     y = y.toarray() if hasattr(y, "toarray") else y
-    _check_y(y, multi_output=True, estimator=estimator)
-    kind = type_of_target(y, input_name="y")
-    y = _check_y(y, multi_output=kind == "multilabel-indicator", estimator=estimator)
-    check_classification_targets(y)
+    kind = kind_of_target(y, estimator)
+    y = check_target(y, multi_output=kind == "multilabel-indicator", estimator=estimator)
+    with np.errstate(all="ignore"):
+        check_classification_targets(y)
     if kind not in ("binary", "multiclass", "multilabel-indicator"):
         raise ValueError(
             f"y holds a {kind} target; accepted are labels of shape (n_samples,) and "

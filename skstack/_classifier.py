@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.utils import compute_sample_weight
 
+from skstack._at_once import of_one_fit
 from skstack._checks import HasMethods, StrOptions, fit_context, read_labels
 from skstack._network_estimator import NetworkEstimator
 from skstack.networks import MLP
@@ -267,6 +268,7 @@ class KerasClassifier(ClassifierMixin, NetworkEstimator):
             self._classes_to_come = np.unique(classes)
         return self._train(X, y, sample_weight, resume=True, epochs=1, watch=False)
 
+    @of_one_fit
     def predict_proba(self, X):
         """Probabilities of the classes.
 
@@ -305,6 +307,7 @@ class KerasClassifier(ClassifierMixin, NetworkEstimator):
         with np.errstate(divide="ignore"):
             return np.log(self.predict_proba(X))
 
+    @of_one_fit
     def predict(self, X):
         """The most probable class; for multilabel targets each label above one half.
 

@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
+from skstack._at_once import all_or_nothing, of_one_fit
 from skstack._checks import (
     HasMethods,
     Interval,
@@ -20,8 +21,19 @@ from skstack._checks import (
     read_rows,
     take_rows,
 )
-from skstack._parameters import clone_sharing_models, draw_seed, explain_missing_parameters
-from skstack.networks import Spec, blueprint_for, standardizing_variables, with_plain_input
+from skstack._parameters import (
+    clone_part,
+    clone_sharing_models,
+    draw_seed,
+    explain_missing_parameters,
+)
+from skstack.networks import (
+    Spec,
+    blueprint_for,
+    check_model,
+    standardizing_variables,
+    with_plain_input,
+)
 from skstack.stages import ColumnBlocks, hold_out, weighted_moments
 
 EARLY_STOPPING_ROWS = 10_000
@@ -37,6 +49,10 @@ class Frame:
 
     blocks: ColumnBlocks
     classes: np.ndarray | None = None
+
+
+def _is_auto(value):
+    return isinstance(value, str) and value == "auto"
 
 
 def _rows(X, y, weights, numbers):
@@ -60,7 +76,7 @@ class NetworkEstimator(BaseEstimator):
             HasMethods(["get_config"]),
         ],
         "loss": [str, callable, HasMethods(["get_config"])],
-        "metrics": [None, "array-like"],
+        "metrics": [None, list, tuple],
         "epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "early_stopping": [StrOptions({"auto"}), "boolean"],
@@ -74,6 +90,20 @@ class NetworkEstimator(BaseEstimator):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+
+    def _validate_params(self):
+        """Refuse parameters that no network can be made of or trained with."""
+        super()._validate_params()
+        from skstack import training
+
+        check_model(self.model)
+        training.check_settings(
+            optimizer="adam" if _is_auto(self.optimizer) else self.optimizer,
+            learning_rate=None if _is_auto(self.learning_rate) else self.learning_rate,
+            loss=None if _is_auto(self.loss) else self.loss,
+            metrics=self.metrics or (),
+            callbacks=self._listed_callbacks(),
+        )
 
     def __sklearn_clone__(self):
         return clone_sharing_models(self)
@@ -117,17 +147,12 @@ class NetworkEstimator(BaseEstimator):
     def __sklearn_is_fitted__(self):
         return hasattr(self, "network_")
 
-    def __getstate__(self):
-        state = super().__getstate__()
-        return {name: value for name, value in state.items() if name != "_public_model"}
-
     @property
+    @of_one_fit
     def model_(self):
         """keras.Model : the trained network in y's units; a copy, built when first asked for."""
         check_is_fitted(self)
-        if not hasattr(self, "_public_model"):
-            self._public_model = with_plain_input(self._finish_model(self.network_.build()))
-        return self._public_model
+        return self.network_.public(lambda model: with_plain_input(self._finish_model(model)))
 
     # What a subclass says of itself --------------------------------------------------------
 
@@ -162,12 +187,20 @@ class NetworkEstimator(BaseEstimator):
 
     # The way of the rows -------------------------------------------------------------------
 
-    def _frame(self, X, y):
-        """Categories and classes of all rows of a cross-fit; see ``Frame``."""
+    def _frame(self, X, y, layers=()):
+        """Categories and classes of all rows of a cross-fit; see ``Frame``.
+
+        Layers that will be read must exist: training takes too long to find out afterwards.
+        """
         twin = clone_sharing_models(self)
         X = read_rows(twin, X, reset=True)
         twin._read_target(y, frame=None, reset=True)
         blocks = ColumnBlocks(self.categorical_features).fit(X)
+        if layers:
+            from skstack import training
+
+            twin.blocks_, twin.moments_ = blocks, {}
+            training.check_layers(twin._network_to_train(0, resume=False)[0], layers)
         return Frame(blocks, getattr(twin, "classes_", None))
 
     def _fit_in_frame(self, X, y, frame, *, ordered=False, **metadata):
@@ -175,6 +208,7 @@ class NetworkEstimator(BaseEstimator):
         self._validate_params()
         return self._train(X, y, **metadata, frame=frame, ordered=ordered)
 
+    @all_or_nothing
     def _train(
         self,
         X,
@@ -281,7 +315,9 @@ class NetworkEstimator(BaseEstimator):
 
         task, n_outputs = self._task()
         spec = Spec(self.blocks_.blocks_, task, n_outputs)
-        blueprint = blueprint_for(self.model, spec, default=self._default_recipe())
+        # A clone, for parameters set in the recipe later are those of the next network.
+        model = clone_part(self.model)
+        blueprint = blueprint_for(model, spec, default=self._default_recipe())
         self._network_task = blueprint.spec.task
         if blueprint.continued:
             start = blueprint.start_variables()
@@ -300,11 +336,11 @@ class NetworkEstimator(BaseEstimator):
         plan = training.Plan(
             loss=self._loss(blueprint),
             optimizer=self._optimizer(blueprint),
-            learning_rate=None if isinstance(self.learning_rate, str) else self.learning_rate,
+            learning_rate=None if _is_auto(self.learning_rate) else self.learning_rate,
             metrics=tuple(self.metrics or ()),
             epochs=epochs,
             batch_size=self.batch_size,
-            callbacks=self._copied_callbacks(),
+            callbacks=tuple(copy.deepcopy(self._listed_callbacks())),
             patience=self.n_iter_no_change if stops else None,
             tol=self.tol,
             engine=self.engine,
@@ -319,7 +355,6 @@ class NetworkEstimator(BaseEstimator):
             validation=validation,
             optimizer_start=self._optimizer_variables if resume else None,
         )
-        self.__dict__.pop("_public_model", None)
         self.network_ = fit.network
         self.n_iter_ = fit.n_epochs
         self.history_ = fit.history
@@ -330,22 +365,22 @@ class NetworkEstimator(BaseEstimator):
         self._optimizer_variables = fit.optimizer_variables
 
     def _loss(self, blueprint):
-        if not isinstance(self.loss, str) or self.loss != "auto":
+        if not _is_auto(self.loss):
             return self.loss
         compiled = blueprint.loss
         return self._default_loss() if compiled is None else compiled
 
     def _optimizer(self, blueprint):
-        if isinstance(self.optimizer, str) and self.optimizer == "auto":
+        if _is_auto(self.optimizer):
             compiled = blueprint.optimizer
             return "adam" if compiled is None else compiled
         return self.optimizer
 
-    def _copied_callbacks(self):
+    def _listed_callbacks(self):
         given = self.callbacks
         if given is None:
-            return ()
-        return tuple(copy.deepcopy(list(given) if isinstance(given, list | tuple) else [given]))
+            return []
+        return list(given) if isinstance(given, list | tuple) else [given]
 
     # After the fit ---------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.base import RegressorMixin
 
+from skstack._at_once import of_one_fit
 from skstack._checks import check_target, fit_context
 from skstack._network_estimator import NetworkEstimator
 from skstack.networks import MLP, with_target_units
@@ -228,6 +229,7 @@ class KerasRegressor(RegressorMixin, NetworkEstimator):
         """
         return self._train(X, y, sample_weight, resume=True, epochs=1, watch=False)
 
+    @of_one_fit
     def predict(self, X):
         """Predict targets.
 
@@ -262,6 +264,8 @@ class KerasRegressor(RegressorMixin, NetworkEstimator):
                 f"y has shape {y.shape} and dtype {y.dtype}; accepted are numbers of shape "
                 "(n_samples,) or (n_samples, n_targets)."
             )
+        if y.size and np.abs(y.astype(np.float64)).max() > np.finfo(np.float32).max:
+            raise ValueError("y holds values that are too large for float32.")
         if reset:
             self._one_dimensional = y.ndim == 1
             self._n_targets = 1 if y.ndim == 1 else y.shape[1]

@@ -126,8 +126,12 @@ def from_scikeras(estimator):
     - epohcs: the function that builds the network takes no such argument; it takes ['hidden']
     - shuffle=False: leave it out, rows are shuffled in every epoch
     """
-    from scikeras import wrappers
-
+    try:
+        from scikeras import wrappers
+    except ImportError as error:
+        raise ImportError(
+            'from_scikeras needs scikeras: pip install "skstack[scikeras]".'
+        ) from error
     if not isinstance(estimator, (wrappers.KerasClassifier, wrappers.KerasRegressor)):
         raise TypeError(
             "from_scikeras takes a KerasClassifier or KerasRegressor of scikeras; got "

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
-from numbers import Integral
 
 import numpy as np
 from sklearn.base import TransformerMixin, is_classifier
@@ -12,11 +10,14 @@ from sklearn.utils import Bunch
 from sklearn.utils.metadata_routing import UNUSED, process_routing
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
+from skstack._at_once import all_or_nothing, of_one_fit
 from skstack._checks import (
+    N_JOBS,
     BaseComposition,
     HasMethods,
     StrOptions,
     check_input_names,
+    check_parts,
     fit_context,
     n_rows,
     read_table,
@@ -31,14 +32,21 @@ from skstack._parameters import (
     explain_missing_parameters,
     set_missing_seeds,
 )
-from skstack._stack_parts import branch_list, branch_of, checked_downstream, stops_early
+from skstack._stack_parts import (
+    branch_list,
+    branch_of,
+    checked_downstream,
+    columns_for,
+    named_branches,
+    settle_folds,
+    stops_early,
+)
 from skstack._stack_routing import routed_stack, routing_of_stack
 from skstack.stages import (
     ColumnBlocks,
     Scaling,
     hold_out,
     listed_folds,
-    orders_time,
     restricted_folds,
 )
 
@@ -56,7 +64,7 @@ class Stack(TransformerMixin, BaseComposition):
         "categorical_features": [None, StrOptions({"from_dtype"}), "array-like"],
         "cv": ["cv_object"],
         "refit": ["boolean"],
-        "n_jobs": [None, Integral],
+        "n_jobs": N_JOBS,
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -65,10 +73,7 @@ class Stack(TransformerMixin, BaseComposition):
 
     @property
     def _upstream(self):
-        branches = self.upstream
-        if not isinstance(branches, list) or not all(isinstance(b, tuple) for b in branches):
-            return []
-        return [(entry[0], entry[1]) for entry in branches]
+        return named_branches(self.upstream)
 
     @_upstream.setter
     def _upstream(self, pairs):
@@ -242,6 +247,7 @@ class Stack(TransformerMixin, BaseComposition):
             return pd.concat([table, both]).iloc[order].reset_index(drop=True)
         return np.vstack([table, both])[order]
 
+    @all_or_nothing
     def _fit(self, caller, X, y, sample_weight, groups, X_val, y_val, params):
         self._check_parts()
         X = read_table(self, X, reset=True)
@@ -255,7 +261,7 @@ class Stack(TransformerMixin, BaseComposition):
         seed = draw_seed(self.random_state)
         cv = listed_folds(self.cv) or self.cv
         branches = self._branches(seed, cv)
-        ordered = self._settle_folds(cv, branches, X, y, parts)
+        ordered = settle_folds(cv, branches, X, y, parts)
         downstream = checked_downstream(self, seed, n_rows(X), parts, ordered)
 
         # Early-stopping rows are set aside before anything is learned.
@@ -276,8 +282,8 @@ class Stack(TransformerMixin, BaseComposition):
         features = []
         self.upstream_ = []
         covered = np.ones(n_rows(X), dtype=bool)
-        for name, transformer, columns in branches:
-            part = X if columns is None else take_columns(X, columns)
+        tables = [columns_for(X, name, columns) for name, _, columns in branches]
+        for (name, transformer, columns), part in zip(branches, tables, strict=True):
             made, known = transformer._learn(
                 part, y, parts.branches[name], in_stack=True, ordered=ordered
             )
@@ -312,6 +318,7 @@ class Stack(TransformerMixin, BaseComposition):
     def _check_parts(self):
         """Refuse parts that cannot work before anything is trained."""
         Scaling(self.scaler)
+        check_parts(self)
 
     def _tell_left_out(self, n, total):
         warnings.warn(
@@ -353,22 +360,6 @@ class Stack(TransformerMixin, BaseComposition):
             branches.append((name, transformer, columns))
         return branches
 
-    def _settle_folds(self, cv, branches, X, y, parts):
-        """Whether time runs through the rows; then all branches take folds that respect it."""
-        ordered = orders_time(cv, X, y, parts.splitter)
-        for name, transformer, _ in branches:
-            own = transformer.cv
-            if ordered and (own is None or isinstance(own, Integral)):
-                # A number of folds says nothing of time; the stack's cv does.
-                transformer.cv = copy.deepcopy(cv)
-            elif orders_time(own, X, y, parts.branches[name].split) != ordered:
-                raise ValueError(
-                    f"The branch {name!r} has cv={own!r} and the stack cv={cv!r}, of which one is "
-                    "ordered in time and the other is not: some features would come from networks "
-                    "that know later rows. Give both a time-ordered cv."
-                )
-        return ordered
-
     def _resample(self, table, y, weights, seed):
         return table, y, weights
 
@@ -384,11 +375,13 @@ class Stack(TransformerMixin, BaseComposition):
                 return
         else:
             self._passed_columns = chosen
-        self._passed = ColumnBlocks(self.categorical_features).fit(self._passed_part(X))
+        part = self._passed_part(X)
+        if part.shape[1]:
+            self._passed = ColumnBlocks(self.categorical_features).fit(part)
 
     def _passed_part(self, X):
         columns = self._passed_columns
-        return X if columns is None else take_columns(X, columns)
+        return X if columns is None else take_columns(X, columns, "passthrough")
 
     def _table_names(self, X):
         names = [
@@ -398,9 +391,7 @@ class Stack(TransformerMixin, BaseComposition):
         ]
         if self._passed is not None:
             part = self._passed_part(X)
-            columns = getattr(part, "columns", None)
-            if columns is None:
-                columns = [f"x{place}" for place in range(part.shape[1])]
+            columns = getattr(part, "columns", [f"x{place}" for place in range(part.shape[1])])
             names += [str(column) for column in columns]
         return names
 
@@ -425,11 +416,12 @@ class Stack(TransformerMixin, BaseComposition):
 
     def _transform(self, X):
         features = [
-            fitted._extract(X if columns is None else take_columns(X, columns))
-            for _, fitted, columns in self.upstream_
+            fitted._extract(columns_for(X, name, columns))
+            for name, fitted, columns in self.upstream_
         ]
         return self._scaling.transform(self._table(features, X))
 
+    @of_one_fit
     def transform(self, X):
         """The table that the downstream sees for new rows, scaled.
 
@@ -467,6 +459,7 @@ class Stack(TransformerMixin, BaseComposition):
         check_input_names(self, input_features)
         return np.asarray(self._names, dtype=object)
 
+    @of_one_fit
     def predict(self, X, **predict_params):
         """Predict with the downstream.
 

@@ -1,18 +1,30 @@
-"""What a stack may be made of: branches, and downstreams that stop early."""
+"""What a stack may be made of: branches, their folds, and downstreams that stop early."""
 
 from __future__ import annotations
+
+import copy
+from numbers import Integral
 
 from sklearn.base import ClassifierMixin, RegressorMixin, clone, is_classifier, is_regressor
 from sklearn.pipeline import Pipeline
 
 from skstack._autoencoder import KerasAutoencoder
-from skstack._checks import takes, wrapper_of
+from skstack._checks import take_columns, takes, wrapper_of
 from skstack._network_estimator import EARLY_STOPPING_ROWS
 from skstack._parameters import clone_part, set_missing_seeds
 from skstack._transformer import KerasFeatureTransformer
-from skstack.networks import is_keras_model, is_path
+from skstack.networks import check_model, is_keras_model, is_path
+from skstack.stages import orders_time
 
-__all__ = ["branch_list", "branch_of", "checked_downstream", "stops_early"]
+__all__ = [
+    "branch_list",
+    "branch_of",
+    "checked_downstream",
+    "columns_for",
+    "named_branches",
+    "settle_folds",
+    "stops_early",
+]
 
 
 def branch_list(stack):
@@ -41,6 +53,20 @@ def branch_list(stack):
     stack._validate_names([entry[0] for entry in upstream])
     branches = [(*entry, None)[:3] for entry in upstream]
     return [branch for branch in branches if not isinstance(branch[1], str) or branch[1] != "drop"]
+
+
+def named_branches(upstream):
+    """(name, thing) of each branch; [] for what is no list of them, which ``fit`` tells."""
+    if not isinstance(upstream, list):
+        return []
+    pairs = [entry[:2] for entry in upstream if isinstance(entry, tuple) and len(entry) > 1]
+    sound = len(pairs) == len(upstream) and not any(isinstance(thing, type) for _, thing in pairs)
+    return pairs if sound else []
+
+
+def columns_for(X, name, columns):
+    """The columns of X that a branch takes."""
+    return X if columns is None else take_columns(X, columns, f"upstream: columns of {name!r}")
 
 
 def branch_of(stack, name, thing, cv=None):
@@ -78,10 +104,15 @@ def branch_of(stack, name, thing, cv=None):
     fits = hasattr(thing, "fit") and hasattr(thing, "get_params") and not isinstance(thing, type)
     if not (fits or is_keras_model(thing) or is_path(thing)):
         raise TypeError(
-            f"The branch {name!r} is {thing!r}; accepted are estimators, a "
+            f"The branch {name!r} of upstream is {thing!r}; accepted are estimators, a "
             "KerasFeatureTransformer, a Pipeline that ends in one, a built keras.Model, the path "
             "to a saved one and 'drop'."
         )
+    if is_path(thing):
+        try:
+            check_model(thing)
+        except ValueError as error:
+            raise ValueError(f"The branch {name!r} of upstream: {error}") from error
     # A clone, for seeds will be set in it, and the thing is the user's.
     return clone(KerasFeatureTransformer(thing, cv=cv, refit=stack.refit, n_jobs=stack.n_jobs))
 
@@ -116,6 +147,8 @@ def checked_downstream(stack, seed, n, parts, ordered):
         these would not be what early stopping needs.
     """
     downstream = stack._default_downstream() if stack.downstream is None else stack.downstream
+    if isinstance(downstream, type):
+        raise TypeError(f"downstream is the class {downstream.__name__}; pass an instance.")
     own = getattr(downstream, "steps", [(None, downstream)])[-1][1]
     # The mixins, for scikeras forgets to say in its tags what it is.
     regressor = is_regressor(own) or isinstance(own, RegressorMixin)
@@ -190,3 +223,44 @@ def _holds_out_by_itself(estimator, n):
         and hasattr(estimator, "validation_fraction")
         and getattr(estimator, "n_iter_no_change", None) is not None
     )
+
+
+def settle_folds(cv, branches, X, y, parts):
+    """Give all branches folds that respect the order of time, where the stack's cv does.
+
+    Parameters
+    ----------
+    cv : None, int, splitter or list of folds
+        Of the stack.
+
+    branches : list of (name, KerasFeatureTransformer, columns)
+        Their int ``cv`` gives way to a time-ordered one of the stack.
+
+    X, y : training rows and targets
+
+    parts : StackMetadata
+        What came along with the rows.
+
+    Returns
+    -------
+    bool
+        Whether rows stand in order of time.
+
+    Raises
+    ------
+    ValueError
+        If one of stack and branch is ordered in time and the other is not.
+    """
+    ordered = orders_time(cv, X, y, parts.splitter)
+    for name, transformer, _ in branches:
+        own = transformer.cv
+        if ordered and (own is None or isinstance(own, Integral)):
+            # A number of folds says nothing of time; the stack's cv does.
+            transformer.cv = copy.deepcopy(cv)
+        elif orders_time(own, X, y, parts.branches[name].split) != ordered:
+            raise ValueError(
+                f"The branch {name!r} has cv={own!r} and the stack cv={cv!r}, of which one is "
+                "ordered in time and the other is not: some features would come from networks "
+                "that know later rows. Give both a time-ordered cv."
+            )
+    return ordered

@@ -7,6 +7,7 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from skstack._at_once import of_one_fit
 from skstack._checks import check_target, read_labels
 from skstack._classifier import KerasClassifier
 from skstack._regressor import KerasRegressor
@@ -182,6 +183,7 @@ class StackedKerasClassifier(ClassifierMixin, Stack):
         return tags
 
     @available_if(_gives_probabilities)
+    @of_one_fit
     def predict_proba(self, X):
         """Probabilities of the classes.
 
@@ -219,6 +221,7 @@ class StackedKerasClassifier(ClassifierMixin, Stack):
             return np.log(self.predict_proba(X))
 
     @available_if(_gives_decisions)
+    @of_one_fit
     def decision_function(self, X):
         """Decision function of the downstream.
 
@@ -235,6 +238,7 @@ class StackedKerasClassifier(ClassifierMixin, Stack):
         table = self._downstream_table(X)
         return self.downstream_.decision_function(table)
 
+    @of_one_fit
     def predict(self, X, **predict_params):
         """Predict classes with the downstream.
 

@@ -10,11 +10,14 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
+from skstack._at_once import all_or_nothing, of_one_fit
 from skstack._autoencoder import KerasAutoencoder
 from skstack._checks import (
+    N_JOBS,
     Interval,
     StrOptions,
     check_input_names,
+    check_parts,
     fit_context,
     read_table,
     take_rows,
@@ -29,7 +32,6 @@ from skstack._parameters import (
 from skstack._routing import routed_features, routing_of_features
 from skstack.networks import is_keras_model, is_path, load_model
 from skstack.stages import (
-    FEATURES,
     POOLINGS,
     ColumnBlocks,
     Source,
@@ -159,7 +161,7 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         "cv": ["cv_object"],
         "refit": ["boolean"],
         "batch_size": [None, Interval(Integral, 1, None, closed="left")],
-        "n_jobs": [None, Integral],
+        "n_jobs": N_JOBS,
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -326,6 +328,7 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         table, _ = self._learn(X, y, metadata)
         return table
 
+    @of_one_fit
     def transform(self, X):
         """Features of new rows.
 
@@ -370,11 +373,13 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
 
     # -----------------------------------------------------------------------------------------
 
+    @all_or_nothing
     def _learn(self, X, y, metadata, *, whole=True, in_stack=False, ordered=False):
         """Fit; the features of all rows, and which of them are out-of-fold or need not be.
 
         In a stack, time-ordered folds may leave rows without features, which are then NaN.
         """
+        check_parts(self)
         X = read_table(self, X, reset=True)
         if y is not None:
             check_consistent_length(X, y)
@@ -410,7 +415,7 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
                     "refit=True."
                 )
 
-        frame = source.frame(X, y)
+        frame = source.frame(X, y, self._wanted)
         reference = None
         if self.refit or source.frozen:
             reference = source.fit(X, y, metadata, frame, ordered=ordered)
@@ -449,7 +454,7 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
             return load_model(os.fspath(model))
         if is_keras_model(model):
             return model
-        if isinstance(model, type) or not hasattr(model, "get_params"):
+        if isinstance(model, type) or not (hasattr(model, "get_params") and hasattr(model, "fit")):
             raise TypeError(
                 f"model={model!r} must be a path to a saved Keras model, a built keras.Model, a "
                 "FrozenEstimator, an estimator or a Pipeline that ends in one."
@@ -460,18 +465,8 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         )
 
     def _wanted_features(self):
-        layers = _listed(self.layers)
-        features = _listed(self.features)
-        if self.features is None and not layers:
-            features = ("outputs",)
-        unknown = [feature for feature in features if feature not in FEATURES]
-        if unknown:
-            raise ValueError(
-                f"features={self.features!r} holds {unknown}; accepted are {list(FEATURES)}."
-            )
-        if not features and not layers:
-            raise ValueError("features and layers are both empty; name at least one.")
-        return Wanted(features, layers, self.pooling, getattr(self, "_passes_steps", False))
+        passes_steps = getattr(self, "_passes_steps", False)
+        return Wanted.of(self.features, self.layers, self.pooling, passes_steps)
 
     def _columns(self, X):
         if len(self._upstreams) == 1:
@@ -491,9 +486,3 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         table = pd.concat([features, passed], axis=1)
         index = getattr(X, "index", None)
         return table if index is None else table.set_axis(index, axis=0)
-
-
-def _listed(value):
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, str) else tuple(value)

@@ -8,6 +8,15 @@ os.environ["MPLBACKEND"] = "Agg"
 import keras
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A first fit of an architecture takes seconds: neither deadlines nor health checks know that.
+_PATIENT = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
+settings.register_profile(
+    "quick", max_examples=15, derandomize=True, stateful_step_count=8, database=None, **_PATIENT
+)
+settings.register_profile("thorough", max_examples=250, stateful_step_count=25, **_PATIENT)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 # Importing scikeras puts methods of its own into these classes, for the rest of the process.
 _PATCHED = [

@@ -13,6 +13,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # What each room may import. What is not named here may not be imported.
 MAY_IMPORT = {
+    "_at_once": set(),
     "_checks": set(),
     "_parameters": {"_checks", "networks"},
     "training": {"_checks"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from numbers import Integral
 
-from skstack.networks._mlp import check_dense, check_number, dense_layers
+from skstack.networks._mlp import check_dense, check_number, dense_layers, layer_sizes
 from skstack.networks._recipe import Recipe
 
 __all__ = ["Autoencoder"]
@@ -89,6 +89,15 @@ class Autoencoder(Recipe):
         self.l2 = l2
         self.standardize = standardize
 
+    def _validate_params(self):
+        check_dense(self)
+        check_number("Autoencoder", "noise", self.noise)
+        size = self.latent_size
+        if isinstance(size, str) and size == "auto":
+            return
+        if not isinstance(size, Integral) or isinstance(size, bool) or size < 1:
+            raise ValueError(f"latent_size={size!r} of Autoencoder must be an int >= 1 or 'auto'.")
+
     def build(self, spec):
         """Build the network.
 
@@ -108,8 +117,8 @@ class Autoencoder(Recipe):
         """
         import keras
 
-        sizes = check_dense(self)
-        check_number("Autoencoder", "noise", self.noise)
+        self._validate_params()
+        sizes = layer_sizes(self)
         latent_size = self._latent_size(spec)
         inputs = spec.inputs()
         x = spec.join(inputs, standardize=bool(self.standardize), categorical="one-hot")
@@ -121,9 +130,5 @@ class Autoencoder(Recipe):
         return keras.Model(inputs, spec.outputs(x), name="autoencoder")
 
     def _latent_size(self, spec):
-        size = self.latent_size
-        if isinstance(size, str) and size == "auto":
-            return min(8, (spec.width + 1) // 2)
-        if not isinstance(size, Integral) or isinstance(size, bool) or size < 1:
-            raise ValueError(f"latent_size={size!r} of Autoencoder must be an int >= 1 or 'auto'.")
-        return int(size)
+        automatic = isinstance(self.latent_size, str)
+        return min(8, (spec.width + 1) // 2) if automatic else int(self.latent_size)

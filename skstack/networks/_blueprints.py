@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import traceback
+
 from skstack.networks._autoencoder import Autoencoder
 from skstack.networks._copies import is_kerases_own
 from skstack.networks._mlp import MLP
 
 __all__ = ["RecipeBlueprint"]
+
+
+def _says_enough(error):
+    """Whether one of our own checks raised it, which name parameters."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    ours = str(frame.f_globals.get("__name__", "")).partition(".")[0] == "skstack"
+    return ours and isinstance(error, (ValueError, TypeError))
 
 
 class RecipeBlueprint:
@@ -40,6 +49,9 @@ class RecipeBlueprint:
         self.recipe = recipe
         self.spec = spec
 
+    def __repr__(self):
+        return f"{type(self).__name__}({self.recipe!r})"
+
     @property
     def task(self):
         """What the network is for; see ``Spec``."""
@@ -65,7 +77,16 @@ class RecipeBlueprint:
         import keras
 
         name = type(self.recipe).__name__
-        network = self.recipe.build(self.spec)
+        try:
+            network = self.recipe.build(self.spec)
+        except Exception as error:  # whatever a user's function may raise
+            if _says_enough(error):
+                raise
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(
+                f"The recipe {name}() failed with the parameters {self.recipe.get_params()}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
         if not isinstance(network, keras.Model):
             raise TypeError(
                 f"The recipe {name}() must return a keras.Model; it returned "

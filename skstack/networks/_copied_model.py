@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import random
 
 import numpy as np
 
@@ -24,11 +23,10 @@ def without_drawing(function):
 
     @functools.wraps(function)
     def wrapped(*args, **kwargs):
-        state = random.getstate()
-        try:
+        from skstack.training import undisturbed
+
+        with undisturbed():
             return function(*args, **kwargs)
-        finally:
-            random.setstate(state)
 
     return wrapped
 

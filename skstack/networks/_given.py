@@ -32,6 +32,19 @@ def _is_recipe(thing):
     return isinstance(thing, Recipe) or (hasattr(thing, "build") and hasattr(thing, "get_params"))
 
 
+def _check_path(path):
+    """The path as a string, of a file that exists."""
+    name = os.fspath(path)
+    if not name.lower().endswith(_SUFFIXES):
+        raise ValueError(
+            f"model={name!r} is no path to a saved Keras model; it must end with one of "
+            f"{', '.join(_SUFFIXES)}."
+        )
+    if not os.path.isfile(name):
+        raise ValueError(f"model={name!r}: there is no such file.")
+    return name
+
+
 def load_model(path):
     """Load a saved ``keras.Model``, compiled where that is possible.
 
@@ -49,20 +62,15 @@ def load_model(path):
     ValueError
         If there is no such file, or it holds no model that Keras can load.
     """
-    name = os.fspath(path)
-    if not name.lower().endswith(_SUFFIXES):
-        raise ValueError(
-            f"model={name!r} is no path to a saved Keras model; it must end with one of "
-            f"{', '.join(_SUFFIXES)}."
-        )
-    if not os.path.isfile(name):
-        raise ValueError(f"model={name!r}: there is no such file.")
+    name = _check_path(path)
     import keras
+
+    from skstack.training import undisturbed
 
     failure = None
     for compiled in (True, False):
         try:
-            with warnings.catch_warnings():
+            with undisturbed(), warnings.catch_warnings():
                 # The optimizer's settings are used, its state is not.
                 warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
                 return keras.models.load_model(name, compile=compiled)
@@ -91,7 +99,10 @@ def check_model(model):
         if issubclass(model, Recipe):
             name = model.__name__
             raise TypeError(f"model is the recipe class {name}: pass {name}(), not {name}.")
-    elif model is None or is_path(model) or is_keras_model(model) or _is_recipe(model):
+    elif is_path(model):
+        _check_path(model)
+        return
+    elif model is None or is_keras_model(model) or _is_recipe(model):
         return
     elif inspect.isfunction(model):
         name = model.__name__

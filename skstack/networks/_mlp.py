@@ -8,7 +8,7 @@ import numpy as np
 
 from skstack.networks._recipe import Recipe
 
-__all__ = ["MLP", "check_dense", "check_flag", "check_number", "dense_layers"]
+__all__ = ["MLP", "check_dense", "check_flag", "check_number", "dense_layers", "layer_sizes"]
 
 
 def check_flag(owner, name, value):
@@ -20,33 +20,57 @@ def check_flag(owner, name, value):
 def check_number(owner, name, value, *, below=None):
     """Refuse what is not a finite number >= 0, and < ``below`` where that is given."""
     number = isinstance(value, Real) and not isinstance(value, (bool, np.bool_))
-    if not number or not np.isfinite(value) or value < 0 or (below is not None and value >= below):
+    highest = float(np.finfo(np.float32).max)
+    if not number or not 0 <= value <= highest or (below is not None and value >= below):
         interval = "a finite number >= 0" if below is None else f"a number in [0, {below})"
         raise ValueError(f"{name}={value!r} of {owner} must be {interval}.")
 
 
-def _sizes(owner, hidden_layer_sizes):
-    """Return the layer widths as a tuple of int; a lone int is one layer."""
-    given = hidden_layer_sizes
-    sizes = given if isinstance(given, (tuple, list, np.ndarray)) else (given,)
-    for size in sizes:
+def layer_sizes(recipe):
+    """The layer widths as a tuple of int; a lone int is one layer."""
+    given = recipe.hidden_layer_sizes
+    several = isinstance(given, (tuple, list)) or (isinstance(given, np.ndarray) and given.ndim)
+    return tuple(map(_whole, given if several else (given,)))
+
+
+def _whole(size):
+    return int(size) if isinstance(size, np.integer) else size
+
+
+def _check_sizes(owner, recipe):
+    given = recipe.hidden_layer_sizes
+    for size in layer_sizes(recipe):
         if not isinstance(size, Integral) or isinstance(size, (bool, np.bool_)) or size < 1:
             raise ValueError(
                 f"hidden_layer_sizes={given!r} of {owner} must be an int >= 1 or a sequence of "
                 "them, one for each hidden layer."
             )
-    return tuple(int(size) for size in sizes)
+
+
+def _keeps_shape(activation):
+    """Whether a callable gives one value for each that it gets."""
+    import keras
+
+    from skstack.training import undisturbed
+
+    with undisturbed():
+        if isinstance(activation, keras.layers.Layer):  # not the user's, which a call may build
+            activation = type(activation).from_config(activation.get_config())
+        try:
+            return tuple(activation(keras.ops.ones((2, 3))).shape) == (2, 3)
+        except Exception:  # whatever a user's function may raise
+            return False
 
 
 def check_dense(recipe):
-    """Check the parameters that recipes of dense layers share; return the layer widths."""
+    """Check the parameters that recipes of dense layers share."""
     owner = type(recipe).__name__
     check_number(owner, "dropout", recipe.dropout, below=1)
     check_number(owner, "l2", recipe.l2)
     check_flag(owner, "batch_normalization", recipe.batch_normalization)
     check_flag(owner, "standardize", recipe.standardize)
     activation = recipe.activation
-    known = callable(activation)
+    known = not isinstance(activation, type) and callable(activation) and _keeps_shape(activation)
     if isinstance(activation, str):
         import keras
 
@@ -57,9 +81,9 @@ def check_dense(recipe):
     if not known:
         raise ValueError(
             f"activation={activation!r} of {owner} must be the name of a Keras activation, such "
-            "as 'relu', 'gelu' or 'tanh', or a callable."
+            "as 'relu', 'gelu' or 'tanh', or a function that gives a value for each."
         )
-    return _sizes(owner, recipe.hidden_layer_sizes)
+    _check_sizes(owner, recipe)
 
 
 def dense_layers(x, sizes, recipe, spec, prefix):
@@ -135,6 +159,9 @@ class MLP(Recipe):
         self.l2 = l2
         self.standardize = standardize
 
+    def _validate_params(self):
+        check_dense(self)
+
     def build(self, spec):
         """Build the network.
 
@@ -154,7 +181,8 @@ class MLP(Recipe):
         """
         import keras
 
-        sizes = check_dense(self)
+        check_dense(self)
+        sizes = layer_sizes(self)
         inputs = spec.inputs()
         x = spec.join(inputs, standardize=bool(self.standardize))
         x = dense_layers(x, sizes, self, spec, "hidden")

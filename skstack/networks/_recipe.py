@@ -20,6 +20,40 @@ class Recipe(BaseEstimator):
     them in a search. ``recipe`` makes subclasses from functions.
     """
 
+    _parameter_constraints = {}
+
+    def _validate_params(self):
+        """Refuse values that no network can be built with; what a function takes, it knows."""
+
+    def set_params(self, **params):
+        """Set parameters.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameters by name.
+
+        Returns
+        -------
+        self : Recipe
+            This recipe.
+
+        Raises
+        ------
+        ValueError
+            For a name that does not exist.
+        """
+        own = self.get_params(deep=False)
+        for key in params:
+            name, nested, _ = key.partition("__")
+            value = params.get(name, own.get(name))
+            if nested and name in own and not hasattr(value, "set_params"):
+                raise ValueError(
+                    f"Cannot set {key!r}: {name}={value!r} of {type(self).__name__} has no "
+                    "parameters."
+                )
+        return super().set_params(**params)
+
     def build(self, spec):
         """Build the network.
 
@@ -58,6 +92,11 @@ def _parameters(function):
         if "__" in parameter.name or hasattr(Recipe, parameter.name):
             raise TypeError(f"{rule}; {name}() cannot have a parameter called {parameter.name!r}.")
     return found[1:]
+
+
+def _plain(value):
+    """A NumPy number, as grids over ``np.arange`` hold them, as Python's; Keras takes no others."""
+    return value.item() if isinstance(value, np.number | np.bool_) else value
 
 
 def recipe(function):
@@ -131,7 +170,7 @@ def recipe(function):
     __init__.__module__ = function.__module__
 
     def build(self, spec):
-        network = function(spec, **{name: getattr(self, name) for name in names})
+        network = function(spec, **{name: _plain(getattr(self, name)) for name in names})
         import keras
 
         if not isinstance(network, keras.Model):

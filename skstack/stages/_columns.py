@@ -21,7 +21,10 @@ def categorical_mask(said, table, names):
             dtypes = [_dtype(column_at(table, place)) for place in range(width)]
             mask[:] = [isinstance(dtype, _CATEGORICAL_DTYPES) for dtype in dtypes]
         return mask
-    wanted = None if isinstance(said, str | dict) else np.asarray(said)
+    try:
+        wanted = None if isinstance(said, str | dict) else np.asarray(said)
+    except ValueError:  # nested lists of several lengths
+        wanted = None
     if wanted is None or wanted.ndim != 1:
         raise ValueError(f"categorical_features={said!r}; expected {_ACCEPTED}.")
     if wanted.dtype.kind == "b":

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
 from scipy.linalg import orthogonal_procrustes
+from sklearn.base import is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
-from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
-from skstack._checks import is_classifier_for, n_rows, take_metadata, take_rows, wrapper_of
+from skstack._checks import (
+    is_classifier_for,
+    kind_of_target,
+    n_rows,
+    take_metadata,
+    take_rows,
+    wrapper_of,
+)
 from skstack._parameters import clone_part
 from skstack.networks import is_keras_model
-from skstack.stages._features import Columns
+from skstack.stages._features import FEATURES, OF_PROBABILITIES, Columns
 from skstack.stages._upstream import EstimatorView, ModelView, columns_of, learns_from_y
 
 __all__ = ["Metadata", "Source", "Upstream", "Wanted", "cross_fit", "mean_of"]
@@ -32,6 +40,31 @@ class Wanted:
     layers: tuple[str, ...]
     pooling: str
     steps_output: bool = False
+
+    @classmethod
+    def of(cls, features, layers, pooling, steps_output):
+        """Read the parameters of a KerasFeatureTransformer."""
+        given, layers = _listed(features), _listed(layers)
+        if features is None and not layers:
+            given = ("outputs",)
+        unknown = [feature for feature in given if feature not in FEATURES]
+        if unknown:
+            raise ValueError(
+                f"features={features!r} holds {unknown}; accepted are {list(FEATURES)}."
+            )
+        if not given and not layers:
+            raise ValueError("features and layers are both empty; name at least one.")
+        return cls(given, layers, pooling, steps_output)
+
+    def __post_init__(self):
+        if not all(isinstance(layer, str) for layer in self.layers):
+            raise TypeError(f"layers={self.layers!r} must be a name, or a list of names.")
+
+
+def _listed(value):
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 @dataclass(frozen=True)
@@ -108,23 +141,55 @@ class Source:
         self.ours = hasattr(model, "_fit_in_frame")
         self.codes = _codes(model, y)
         self.classes = None
+        kind = kind_of_target(y, model) if self.learns_from_y and y is not None else None
         if self.frozen:
             self.classes = _one_dimensional(getattr(model, "classes_", None))
-        elif is_classifier_for(model, y) and type_of_target(y) in ("binary", "multiclass"):
+        elif is_classifier_for(model, y) and kind in ("binary", "multiclass"):
             self.classes = np.unique(y)
+        elif is_classifier(model) and kind in ("continuous", "continuous-multioutput"):
+            raise ValueError(
+                f"y holds a continuous target, but the upstream {type(model).__name__} learns "
+                "classes."
+            )
 
     def needs_folds(self, wanted):
         """Whether some features of training rows must come from networks that did not see them."""
         errors = "reconstruction_error" in wanted.features and not self.frozen
         return self.supervised or errors
 
-    def frame(self, X, y):
-        """What the networks of a cross-fit share; None where they are not ours."""
+    def _check(self, wanted):
+        """Refuse features that the estimator cannot give, before it is trained."""
+        if self.frozen:
+            return
+        name = type(self.model).__name__
+        asked = [feature for feature in wanted.features if feature in OF_PROBABILITIES]
+        if asked and not hasattr(self.model, "predict_proba"):
+            raise ValueError(
+                f"features={asked} need probabilities, but {name} has no predict_proba."
+            )
+        rebuilds = hasattr(self.model, "reconstruction_error") or (
+            hasattr(self.model, "inverse_transform") and hasattr(self.model, "transform")
+        )
+        if "reconstruction_error" in wanted.features and not rebuilds:
+            raise ValueError(
+                "features='reconstruction_error' needs an output of the input's shape; "
+                f"{name} has neither reconstruction_error nor inverse_transform."
+            )
+
+    def frame(self, X, y, wanted):
+        """What the networks of a cross-fit share; None where they are not ours.
+
+        Raises
+        ------
+        ValueError
+            If the estimator cannot give the features that are wanted.
+        """
+        self._check(wanted)
         if self.frozen or not self.ours:
             return None
         if self.steps is not None:
             X = clone_part(self.steps).fit(X, y).transform(X)
-        return self.model._frame(X, y if self.learns_from_y else None)
+        return self.model._frame(X, y if self.learns_from_y else None, wanted.layers)
 
     def fit(self, X, y, metadata, frame, *, ordered=False):
         """Fit steps and estimator on training rows.
@@ -280,6 +345,10 @@ def cross_fit(
 
     if wrapper_of(source.model) == "scikeras" and source.model.random_state is not None:
         n_jobs = 1  # it switches the whole process to deterministic kernels and back
+    if "keras" in sys.modules:  # its dtype policy is one of each thread
+        from skstack.training import under_callers_policy
+
+        fit_fold = under_callers_policy(fit_fold)
     results = Parallel(n_jobs=n_jobs, prefer="threads")(
         delayed(fit_fold)(number, train, test) for number, (train, test) in enumerate(pairs)
     )

@@ -6,9 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["FEATURES", "POOLINGS", "Columns", "as_columns", "entropy", "log_odds", "margin"]
+__all__ = [
+    "FEATURES",
+    "OF_PROBABILITIES",
+    "POOLINGS",
+    "Columns",
+    "as_columns",
+    "entropy",
+    "log_odds",
+    "margin",
+]
 
 FEATURES = ("outputs", "log_odds", "entropy", "margin", "reconstruction_error")
+OF_PROBABILITIES = ("log_odds", "entropy", "margin")
 POOLINGS = ("flatten", "mean", "max", "last")
 SMALLEST_PROBABILITY = 1e-7
 

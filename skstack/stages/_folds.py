@@ -69,7 +69,12 @@ def make_folds(cv, X, y, *, classifier, metadata=None, may_leave_out=False):
     splitter = _splitter(cv, y, classifier, groups)
     pairs = _pairs(splitter, X, y, metadata)
     times = np.zeros(n_rows(X), dtype=int)
-    for _, test in pairs:
+    for train, test in pairs:
+        if len(train) < 2:
+            raise ValueError(
+                f"cv={cv!r} leaves a fold {len(train)} of {len(times)} rows to train on: too few "
+                "samples."
+            )
         np.add.at(times, test, 1)
     left_out = int((times == 0).sum())
     ordered = left_out and _looks_forward(pairs)
@@ -115,7 +120,12 @@ def listed_folds(cv):
     """List the folds of an iterable of (train, test) as row numbers; None for all other kinds."""
     if cv is None or isinstance(cv, Integral) or hasattr(cv, "split"):
         return None
-    return [(_numbers(train), _numbers(test)) for train, test in cv]
+    try:
+        return [(_numbers(train), _numbers(test)) for train, test in cv]
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"cv={cv!r} must be an int, a splitter or an iterable of (train, test): {error}."
+        ) from error
 
 
 def restricted_folds(pairs, rows):
@@ -157,7 +167,12 @@ def _pairs(splitter, X, y, metadata):
     if ignores_groups(splitter):
         metadata = {name: value for name, value in metadata.items() if name != "groups"}
     # A copy, for a splitter may hold a RandomState, and it is the user's.
-    pairs = copy.deepcopy(splitter).split(X, y, **metadata)
+    try:
+        pairs = list(copy.deepcopy(splitter).split(X, y, **metadata))
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"cv={splitter!r} gives no folds of these rows: {error}") from error
+    if not pairs:
+        raise ValueError(f"cv={splitter!r} gives no folds of these rows.")
     return [(_numbers(train), _numbers(test)) for train, test in pairs]
 
 

@@ -101,7 +101,9 @@ class Scaling:
             return table.copy()
         numbers = _numbers(table, numeric)
         if self.scaler_ is not None:
-            before, numbers = numbers.shape, self.scaler_.transform(numbers)
+            before = numbers.shape
+            with np.errstate(over="ignore"):
+                numbers = self.scaler_.transform(numbers)
             numbers = numbers.toarray() if sparse.issparse(numbers) else np.asarray(numbers)
             if numbers.shape != before:
                 raise ValueError(
@@ -113,7 +115,8 @@ class Scaling:
                 numbers = numbers.astype(np.float32)
             if not (np.isfinite(numbers) | (allow_nan & np.isnan(numbers))).all():
                 raise ValueError(
-                    f"scaler={self.scaler!r} made NaN, infinity or a value too large for float32."
+                    f"scaler={self.scaler!r} made NaN, infinity or a value too large for float32; "
+                    "look for very large values in X."
                 )
         if not hasattr(table, "iloc"):
             return np.asarray(numbers, dtype=np.float32)

@@ -5,9 +5,11 @@ blueprints apart, or is None) goes in with rows and a plan, NumPy weights come o
 """
 
 from skstack.training._fingerprint import Unknown, fingerprint, fingerprint_value
+from skstack.training._ingredients import check_settings
+from skstack.training._layers import check_layers
 from skstack.training._network import Network
 from skstack.training._plan import Fit, Plan, Rows
-from skstack.training._seeds import initial_variables
+from skstack.training._seeds import initial_variables, under_callers_policy, undisturbed
 from skstack.training._train import train
 
 __all__ = [
@@ -16,8 +18,12 @@ __all__ = [
     "Plan",
     "Rows",
     "Unknown",
+    "check_layers",
+    "check_settings",
     "fingerprint",
     "fingerprint_value",
     "initial_variables",
     "train",
+    "under_callers_policy",
+    "undisturbed",
 ]

@@ -7,6 +7,10 @@ import tensorflow as tf
 from skstack.training._structure import call, call_input, compute_loss
 
 
+class NothingToLearn(ValueError):
+    """The loss has no gradient; no other road would find one."""
+
+
 def epochs_function(program, layout, *, xla: bool):
     """Make the function that trains some epochs.
 
@@ -39,6 +43,11 @@ def epochs_function(program, layout, *, xla: bool):
             scaled = optimizer.scale_loss(loss)
         trainable = model.trainable_variables
         gradients = tape.gradient(scaled, [variable.value for variable in trainable])
+        if all(gradient is None for gradient in gradients):
+            raise NothingToLearn(
+                f"loss={program.loss!r} does not depend on any weight of the network, so there is "
+                "nothing that training could change."
+            )
         optimizer.apply_gradients(zip(gradients, trainable, strict=True))
         if watched_metrics:
             model.compute_metrics(x, y, y_pred, sample_weight=weights)

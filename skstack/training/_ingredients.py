@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Hashable
 from dataclasses import dataclass
+from numbers import Real
 
 import keras
 
 from skstack.training._fingerprint import Unknown, fingerprint_config, fingerprint_value
+from skstack.training._forks import refuse_after_fork
 from skstack.training._plan import Plan
 from skstack.training._seeds import environment
 
@@ -17,6 +20,74 @@ from skstack.training._seeds import environment
 def _named_optimizer(name):
     # Making one costs 3 ms, for it makes variables.
     optimizer = keras.optimizers.get(name)
+    return type(optimizer), optimizer.get_config()
+
+
+_LOSSES = (str, keras.losses.Loss)
+_NO_LOSSES = (type, keras.layers.Layer, keras.metrics.Metric, keras.optimizers.Optimizer)
+# Keras picks one of several metrics of these names when it sees the targets.
+_METRICS_BY_TARGET = ("accuracy", "acc", "crossentropy", "ce")
+
+
+def check_settings(*, optimizer, learning_rate, loss, metrics, callbacks) -> None:
+    """Refuse what Keras could not train with; callables are known when they are called only.
+
+    Parameters
+    ----------
+    optimizer, learning_rate, loss, metrics, callbacks : as in `Plan`
+        None stands for what is not known yet.
+
+    Raises
+    ------
+    ValueError
+        For names that Keras does not know.
+    TypeError
+        For objects of another kind.
+    """
+    refuse_after_fork()
+    with _told("optimizer", optimizer, "the name of a Keras optimizer or a keras.optimizers one"):
+        if optimizer is None or isinstance(optimizer, type):
+            raise TypeError("not an optimizer")
+        _optimizer(optimizer)
+    schedule = keras.optimizers.schedules.LearningRateSchedule
+    with _told("learning_rate", learning_rate, "a number above 0 or a LearningRateSchedule"):
+        if learning_rate is not None and not isinstance(learning_rate, (Real, schedule)):
+            raise TypeError("neither")
+    with _told("loss", loss, "the name of a Keras loss, a keras.losses one or f(y_true, y_pred)"):
+        known = loss is None or isinstance(loss, _LOSSES)
+        if not known and (isinstance(loss, _NO_LOSSES) or not callable(loss)):
+            raise TypeError("not a loss")
+        keras.losses.get(loss)
+    for metric in metrics:
+        accepted = "names of Keras metrics, keras.metrics ones and functions f(y_true, y_pred)"
+        with _told("metrics", list(metrics), accepted):
+            if isinstance(metric, str) and metric.lower() in _METRICS_BY_TARGET:
+                continue
+            if metric is None or isinstance(metric, (type, dict)):
+                raise TypeError(f"{metric!r} is no metric")
+            keras.metrics.get(metric)
+    for callback in callbacks:
+        with _told("callbacks", callbacks, "instances of keras.callbacks.Callback"):
+            if not isinstance(callback, keras.callbacks.Callback):
+                raise TypeError(f"{callback!r} is none")
+
+
+@contextlib.contextmanager
+def _told(name, value, accepted):
+    """Say which parameter it was, whatever Keras raises."""
+    try:
+        yield
+    except Exception as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        reason = str(error).strip().partition("\n")[0]
+        raise kind(f"{name}={value!r}: {reason}; accepted are {accepted}.") from error
+
+
+def _optimizer(given):
+    """Class and settings of an optimizer."""
+    if isinstance(given, str):
+        return _named_optimizer(given)
+    optimizer = keras.optimizers.get(given)
     return type(optimizer), optimizer.get_config()
 
 
@@ -42,11 +113,7 @@ class Ingredients:
         ValueError
             If the optimizer is not one.
         """
-        if isinstance(plan.optimizer, str):
-            optimizer_class, config = _named_optimizer(plan.optimizer)
-        else:
-            optimizer = keras.optimizers.get(plan.optimizer)
-            optimizer_class, config = type(optimizer), optimizer.get_config()
+        optimizer_class, config = _optimizer(plan.optimizer)
         config = dict(config)
         if plan.learning_rate is not None:
             config["learning_rate"] = plan.learning_rate

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import keras
 
+from skstack.training._seeds import build
+
 
 class LayerNotFound(ValueError):
     """A layer that was asked for does not exist, or is never called."""
@@ -60,6 +62,11 @@ def find_layers(model, names) -> dict:
             raise LayerNotFound(f"The network has {what} named {name!r}. Its layers are: {there}.")
         found[name] = layers[0]
     return found
+
+
+def check_layers(blueprint, names) -> None:
+    """Raise `LayerNotFound` where the network of a blueprint lacks one of the layers."""
+    find_layers(build(blueprint), names)
 
 
 class Recorder:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from skstack.training import _outputs
-from skstack.training._seeds import build, named_variables
+from skstack.training._seeds import build, named_variables, undisturbed
 
 
 class Network:
@@ -65,8 +65,18 @@ class Network:
         assign(named_variables(model), self.variables)
         return model
 
+    def public(self, finish):
+        """The one public model of this network, built and finished when first asked for."""
+        if "_public" not in vars(self):
+            with undisturbed():
+                model = finish(self.build())
+            vars(self).setdefault("_public", model)  # the first of several threads has its way
+        return vars(self)["_public"]
+
     def __getstate__(self):
-        return {**self.__dict__, "_prepared": None}
+        state = {**self.__dict__, "_prepared": None}
+        state.pop("_public", None)
+        return state
 
     def __repr__(self):
         size = sum(array.size for array in self.variables.values())

@@ -12,7 +12,12 @@ import tensorflow as tf
 from skstack.training._epochs import epochs_function, evaluation_function
 from skstack.training._network import assign
 from skstack.training._seeds import build, named_variables, values
-from skstack.training._structure import call, call_input, compute_loss, rows_at_once
+from skstack.training._structure import (
+    call,
+    call_input,
+    compute_loss,
+    rows_at_once,
+)
 from skstack.training._watching import plain
 
 _MAX_IDLE = 48
@@ -40,14 +45,14 @@ class Program:
         )
         self.optimizer = self.model.optimizer  # mixed_float16: wrapped by `compile`
         self.variables = named_variables(self.model)
-        self._warm_up(table)
+        self._warm_up(table, blueprint)
         self.has_metrics = len(self.model.metrics) > 1  # more than the tracker of the loss
         self.rows_at_once = rows_at_once(self.model, table.inputs)
         self._fresh_optimizer = values(self.optimizer.variables)
         self._trainable = [id(variable) for variable in self.model.trainable_variables]
         self._config = _config(self.model)
 
-    def _warm_up(self, table):
+    def _warm_up(self, table, blueprint):
         """Create all variables now: inside a trace it would be too late."""
         if not self.model.trainable_variables:
             raise ValueError("The network has no trainable weights: there is nothing to fit.")
@@ -55,9 +60,12 @@ class Program:
         few = [tf.convert_to_tensor(array[:2]) for array in table.arrays()]
         x, y, weights = table.layout().unpack(few)
         x = call_input(self.model, x)
-        y_pred = call(self.model, x, training=False)
-        compute_loss(self.model, x, y, y_pred, weights, training=False)
-        self.model.compute_metrics(x, y, y_pred, sample_weight=weights)
+        with _told(f"{blueprint!r} makes a network that"):
+            y_pred = call(self.model, x, training=False)
+        with _told(f"loss={self.loss!r}"):
+            compute_loss(self.model, x, y, y_pred, weights, training=False)
+        with _told("one of the metrics"):
+            self.model.compute_metrics(x, y, y_pred, sample_weight=weights)
 
     def reset(self, start, optimizer_start, learning_rate) -> None:
         """Forget the last fit: all state is set, from `start` or to what it was when new."""
@@ -127,10 +135,23 @@ class Program:
         )
 
 
+@contextlib.contextmanager
+def _told(what):
+    """Say what it was that could not be computed."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{what} fails on the first rows: {type(error).__name__}: {error}"
+        ) from error
+
+
 def _config(model):
     try:
         return json.dumps(model.get_config(), default=repr)
-    except NotImplementedError:
+    except (NotImplementedError, TypeError):  # subclassed, or made with what JSON cannot hold
         return None
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
+import functools
 import random
 import threading
 from collections import OrderedDict
@@ -17,26 +19,49 @@ _building = threading.Lock()
 _inside = threading.local()
 
 
+def under_callers_policy(function):
+    """Give a function that keeps, in whichever thread it runs, the dtype policy of this one."""
+    policy = keras.config.dtype_policy()
+
+    @functools.wraps(function)
+    def wrapped(*args, **kwargs):
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(policy)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            keras.config.set_dtype_policy(before)
+
+    return wrapped
+
+
 def in_fresh_thread(function):
     """Call `function` in a short-lived thread and return what it returns.
 
     Keras numbers automatic layer names by thread: in a new one they start from the beginning, and
     what Keras keeps by thread goes away with it.
     """
-    policy = keras.config.dtype_policy()
+    function = under_callers_policy(function)
     context = contextvars.copy_context()
-    outcome = {}
+    outcome, ended = {}, threading.Event()
 
     def work():
         _inside.active = True
-        keras.config.set_dtype_policy(policy)
         try:
             outcome["value"] = function()
         except BaseException as error:
             outcome["error"] = error
+        finally:
+            ended.set()
 
     thread = threading.Thread(target=context.run, args=(work,), name="skstack-build")
     thread.start()
+    try:
+        ended.wait()
+    finally:
+        # Interrupted: until it ends, the global seed is not the user's. (`join` would not wait: in
+        # Python 3.11 and 3.12 a thread whose `join` was interrupted counts as stopped.)
+        ended.wait()
     thread.join()
     if "error" in outcome:
         raise outcome["error"]
@@ -45,23 +70,32 @@ def in_fresh_thread(function):
 
 def build(blueprint, seed: int = 0):
     """Build a new `keras.Model` whose initial weights depend on `blueprint` and `seed` alone."""
-    refuse_after_fork()
 
     def seeded():
-        # Keras draws the seeds of layers and initialisers from Python's generator.
-        state = random.getstate()
         random.seed(int(seed))
-        try:
-            return blueprint.build()
-        finally:
-            random.setstate(state)
+        return blueprint.build()
 
-    if getattr(
-        _inside, "active", False
-    ):  # a blueprint that builds another: the lock is ours already
+    with undisturbed():
         return in_fresh_thread(seeded)
-    with _building:
-        return in_fresh_thread(seeded)
+
+
+@contextlib.contextmanager
+def undisturbed():
+    """While open, no other thread of ours makes layers, and Python's random numbers are restored.
+
+    Keras draws the seeds of layers and initialisers from Python's generator, of which there is one
+    for all threads: what another thread draws meanwhile would be missing in a seeded network.
+    """
+    refuse_after_fork()  # the lock may have been held by a thread that is no more
+    mine = getattr(_inside, "active", False)  # a blueprint that builds another
+    with contextlib.nullcontext() if mine else _building:
+        state = random.getstate()
+        _inside.active = True
+        try:
+            yield
+        finally:
+            _inside.active = mine
+            random.setstate(state)
 
 
 def named_variables(model) -> dict:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import tensorflow as tf
 
 from skstack.training import _roads
+from skstack.training._epochs import NothingToLearn
 from skstack.training._forks import refuse_after_fork
 from skstack.training._ingredients import Ingredients
 from skstack.training._keras_fit import fit_with_keras
@@ -68,6 +70,8 @@ def train(
     _check(plan, validation)
     table = Table(rows, "training")
     held_out = None if validation is None else Table(validation, "validation")
+    # A larger batch holds no more rows, but would be counted and padded.
+    plan = replace(plan, batch_size=min(plan.batch_size, bucket(table.n_rows)))
     ingredients = Ingredients.of(plan)
     key = ingredients.key(blueprint, table.signature())
 
@@ -82,6 +86,7 @@ def train(
         reset()
         watch = Watch(plan, program)
         _run(program, table, held_out, plan, watch, reset)
+        watch.check_weights()
         trained = dict(zip(program.variables, values(program.variables.values()), strict=True))
         return Fit(
             network=Network(blueprint, trained),
@@ -113,7 +118,7 @@ def _run(program, table, held_out, plan, watch, reset):
         if road not in program.broken:
             try:
                 compiled = _Compiled(program, table, held_out, plan, xla=road == "xla")
-            except tf.errors.ResourceExhaustedError:
+            except (tf.errors.ResourceExhaustedError, NothingToLearn):
                 raise
             except (
                 Exception

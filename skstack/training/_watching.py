@@ -6,6 +6,14 @@ import contextlib
 import math
 
 import keras
+import numpy as np
+
+# Two layers of such weights overflow float32.
+_LARGEST_WEIGHT = 1e15
+_WAYS_OUT = (
+    "Try a smaller `learning_rate`, look for very large or unscaled inputs and targets, and check "
+    "that the `loss` suits the targets."
+)
 
 
 class Watch:
@@ -24,10 +32,17 @@ class Watch:
         """Raise ValueError where the loss of one of the next epochs is not finite."""
         for epoch, loss in enumerate(losses, self.n_epochs + 1):
             if not math.isfinite(loss):
+                raise ValueError(f"The loss became {loss} in epoch {epoch}. {_WAYS_OUT}")
+
+    def check_weights(self) -> None:
+        """Raise ValueError where the last step, which no loss tells of, went astray."""
+        for path, variable in self._program.variables.items():
+            array = variable.numpy()
+            bound = _LARGEST_WEIGHT if variable.trainable else np.inf
+            if array.dtype.kind == "f" and not (np.abs(array) < bound).all():
                 raise ValueError(
-                    f"The loss became {loss} in epoch {epoch}. Try a smaller `learning_rate`, look "
-                    "for very large or unscaled inputs and targets, and check that the `loss` "
-                    "suits the targets."
+                    f"The weights {path!r} became infinite, NaN or larger than {bound} in epoch "
+                    f"{self.n_epochs}. {_WAYS_OUT}"
                 )
 
     def epoch_end(self, logs) -> bool:

@@ -1,0 +1,463 @@
+"""Threads, processes and interrupted fits: the bits are those of one fit alone, and none hangs."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import keras
+import numpy as np
+import pytest
+from joblib import Parallel, delayed
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from sklearn import config_context
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.model_selection import cross_val_score
+
+from skstack import (
+    KerasAutoencoder,
+    KerasClassifier,
+    KerasFeatureTransformer,
+    KerasRegressor,
+    StackedKerasClassifier,
+)
+from skstack.networks import MLP, Autoencoder
+from skstack.training import initial_variables, undisturbed
+from skstack.training._programs import POOL
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(120, 5)).astype(np.float32)
+Y = (X[:, 0] + 0.3 * rng.normal(size=120) > 0).astype(int)
+TARGET = 100 + 9 * X[:, 0]
+
+
+def frozen():
+    i = keras.Input((5,))
+    x = keras.layers.Dense(4, activation="tanh", name="inner")(i)
+    model = keras.Model(i, keras.layers.Dense(1, activation="sigmoid")(x))
+    return KerasFeatureTransformer(model, layers="inner", features="outputs", passthrough=True)
+
+
+def stack(**settings):
+    return StackedKerasClassifier(
+        [
+            ("risk", KerasClassifier(MLP(6, dropout=0.2), epochs=2)),
+            ("odd", KerasAutoencoder(Autoencoder(4), epochs=2)),
+        ],
+        downstream=KerasClassifier(MLP(5), epochs=2),
+        cv=3,
+        random_state=0,
+        **settings,
+    )
+
+
+MAKERS = {
+    "classifier": lambda: KerasClassifier(MLP(7, dropout=0.3), epochs=3, random_state=0),
+    "regressor": lambda: KerasRegressor(MLP(8), epochs=3, random_state=1),
+    "autoencoder": lambda: KerasAutoencoder(Autoencoder(6, noise=0.2), epochs=3, random_state=2),
+    "frozen": frozen,
+    "stack": stack,
+}
+
+
+def target_of(estimator):
+    return TARGET if isinstance(estimator, KerasRegressor) else Y
+
+
+def all_outputs(estimator):
+    """What every method gives, in one list of arrays."""
+    given = [estimator.transform(X)] if hasattr(estimator, "transform") else []
+    if hasattr(estimator, "predict"):
+        given.append(estimator.predict(X))
+    if hasattr(estimator, "predict_proba"):
+        given.append(estimator.predict_proba(X))
+    if isinstance(estimator, KerasAutoencoder):
+        given += [estimator.inverse_transform(given[0]), estimator.reconstruction_error(X)]
+    return given
+
+
+def fitted_outputs(estimator):
+    return all_outputs(clone(estimator).fit(X, target_of(estimator)))
+
+
+def assert_same_bits(found, expected):
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+# -- Predictions -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_sixteen_threads_predict_what_one_predicts_alone(make):
+    estimator = make().fit(X, target_of(make()))
+    expected = fitted_outputs(make()) if make is not frozen else all_outputs(estimator)
+    fresh = clone(estimator).fit(X, target_of(estimator))  # has predicted nothing yet
+    start = threading.Barrier(16)
+
+    def work(_):
+        start.wait()
+        return all_outputs(fresh)
+
+    with ThreadPoolExecutor(16) as pool:
+        for found in pool.map(work, range(16)):
+            assert_same_bits(found, expected)
+
+
+def test_threads_that_ask_for_the_public_model_get_one():
+    classifier = MAKERS["classifier"]().fit(X, Y)
+    start = threading.Barrier(8)
+
+    def work(_):
+        start.wait()
+        return classifier.model_
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len({id(model) for model in pool.map(work, range(8))}) == 1
+    network = MAKERS["classifier"]().fit(X, Y).network_
+    first = keras.Sequential()
+    # Somebody else is done while the second is being finished.
+    assert network.public(lambda model: network.public(lambda _: first) and model) is first
+    old = classifier.model_
+    assert classifier.fit(X, Y).model_ is not old
+
+
+class Pause(keras.callbacks.Callback):
+    """Halts a fit after its first epoch; the events belong to the class, for it is copied."""
+
+    reached, released = threading.Event(), threading.Event()
+
+    def on_epoch_end(self, epoch, logs=None):
+        Pause.reached.set()
+        Pause.released.wait(60)
+
+
+@pytest.mark.parametrize("name", ["classifier", "regressor", "autoencoder", "stack"])
+def test_predictions_during_a_refit_are_those_of_the_fit_before(name):
+    estimator = MAKERS[name]().fit(X, target_of(MAKERS[name]()))
+    before = all_outputs(estimator)
+    where = "downstream__callbacks" if name == "stack" else "callbacks"
+    estimator.set_params(**{where: [Pause()]})
+    Pause.reached.clear()
+    Pause.released.clear()
+    other_rows = np.hstack([X, X]) * 5
+    y = target_of(estimator)
+    other = y * 1000 if name == "regressor" else np.where(y, "yes", "no")
+    refit = threading.Thread(target=estimator.fit, args=(other_rows, other))
+    refit.start()
+    assert Pause.reached.wait(60)
+    assert_same_bits(all_outputs(estimator), before)
+    Pause.released.set()
+    refit.join()
+    assert estimator.n_features_in_ == 10
+    with pytest.raises(ValueError, match="5 features"):
+        all_outputs(estimator)
+
+
+@pytest.mark.parametrize("name", ["classifier", "regressor"])
+def test_a_prediction_that_has_begun_knows_one_fit_only(name, monkeypatch):
+    estimator = MAKERS[name]().fit(X, target_of(MAKERS[name]()))
+    before, outputs = estimator.predict(X), estimator.network_.outputs
+    y = target_of(estimator)
+
+    def refitted_meanwhile(*args):
+        made = outputs(*args)
+        estimator.fit(X, y * 1000 if name == "regressor" else np.where(y, "yes", "no"))
+        return made
+
+    monkeypatch.setattr(estimator.network_, "outputs", refitted_meanwhile)
+    np.testing.assert_array_equal(estimator.predict(X), before)
+    assert not np.array_equal(estimator.predict(X), before)
+
+
+# -- Fits ------------------------------------------------------------------------------------------
+
+
+def candidates():
+    """Estimators of several architectures, seeds and settings."""
+    return [
+        KerasClassifier(MLP(units, dropout=dropout), epochs=3, random_state=seed, batch_size=size)
+        for units, dropout, size in [(4, 0.0, 32), (9, 0.4, 32), (9, 0.4, 16)]
+        for seed in (0, 1)
+    ] + [KerasRegressor(MLP((5, 3)), epochs=2, random_state=3), MAKERS["autoencoder"]()]
+
+
+def test_fits_in_threads_and_in_workers_at_once_learn_what_one_alone_learns():
+    expected = [fitted_outputs(estimator) for estimator in candidates()]
+    in_threads = []
+
+    def work():
+        in_threads.extend(
+            Parallel(8, backend="threading")(map(delayed(fitted_outputs), candidates() * 2))
+        )
+
+    threads = threading.Thread(target=work)
+    threads.start()
+    in_workers = Parallel(2, backend="loky")(map(delayed(fitted_outputs), candidates()))
+    threads.join()
+    for found, wanted in zip(in_workers + in_threads, expected * 3, strict=True):
+        assert_same_bits(found, wanted)
+
+
+def test_predictions_beside_fits_of_the_same_architecture():
+    classifier = MAKERS["classifier"]().fit(X, Y)
+    expected = all_outputs(classifier)
+    others = [clone(classifier).set_params(random_state=seed) for seed in range(4)]
+    with ThreadPoolExecutor(8) as pool:
+        fits = [pool.submit(other.fit, X, Y) for other in others]
+        found = [pool.submit(all_outputs, classifier) for _ in range(20)]
+        for future in found:
+            assert_same_bits(future.result(), expected)
+        for future in fits:
+            future.result()
+    for other in others:
+        assert_same_bits(all_outputs(other), fitted_outputs(other))
+
+
+def test_scores_do_not_depend_on_the_backend():
+    classifier = MAKERS["classifier"]()
+    serial = cross_val_score(classifier, X, Y, cv=3, scoring="neg_log_loss")
+    for backend in ("threading", "loky"):
+        with_jobs = Parallel(2, backend=backend)(
+            delayed(cross_val_score)(classifier, X, Y, cv=3, scoring="neg_log_loss")
+            for _ in range(2)
+        )
+        for scores in with_jobs:
+            np.testing.assert_array_equal(scores, serial)
+
+
+def test_a_stack_with_threads_gives_the_bits_of_one_without():
+    expected = fitted_outputs(stack())
+    assert_same_bits(fitted_outputs(stack(n_jobs=4)), expected)
+
+
+@pytest.fixture
+def half_precision():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    yield
+    keras.config.set_dtype_policy(before)
+
+
+def test_threads_of_a_stack_keep_the_callers_dtype_policy(half_precision):
+    expected = fitted_outputs(stack())
+    assert_same_bits(fitted_outputs(stack(n_jobs=4)), expected)
+
+
+class Containers(TransformerMixin, BaseEstimator):
+    """Notes in what kind of table its fold comes, which scikit-learn's settings decide."""
+
+    seen = []
+
+    def fit(self, X, y=None):
+        Containers.seen.append(
+            type(clone(KerasAutoencoder(Autoencoder(3), epochs=1)).fit_transform(X)).__name__
+        )
+        return self
+
+    def transform(self, X):
+        return np.asarray(X)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        return tags
+
+
+def test_threads_of_a_cross_fit_keep_scikit_learns_settings():
+    Containers.seen.clear()
+    with config_context(transform_output="pandas"):
+        KerasFeatureTransformer(Containers(), cv=3, n_jobs=3).fit_transform(X, Y)
+    assert Containers.seen == ["DataFrame"] * 4
+
+
+# -- Seeds -----------------------------------------------------------------------------------------
+
+
+class Building:
+    """A network of two layers; something happens between them."""
+
+    key = None
+
+    def __init__(self, between=lambda: None):
+        self.between = between
+
+    def build(self):
+        i = keras.Input((5,), name="numeric")
+        x = keras.layers.Dense(4)(i)
+        self.between()
+        return keras.Model({"numeric": i}, keras.layers.Dense(1)(x))
+
+
+def test_layers_made_in_other_threads_take_no_seeds_away():
+    expected = initial_variables(Building(), 0)
+    regressor = MAKERS["regressor"]().fit(X, TARGET)
+    model = frozen().model
+    others = []
+
+    def disturb():
+        for make in (lambda: regressor.model_, lambda: KerasClassifier(model, epochs=1).fit(X, Y)):
+            others.append(threading.Thread(target=make))
+            others[-1].start()
+            others[-1].join(0.3)  # it has to wait for the building to end
+
+    found = initial_variables(Building(disturb), 0)
+    for thread in others:
+        thread.join()
+    for path, array in expected.items():
+        np.testing.assert_array_equal(found[path], array)
+
+
+def test_public_models_draw_nothing_from_the_global_generator():
+    regressor = MAKERS["regressor"]().fit(X, TARGET)
+    state = random.getstate()
+    assert regressor.model_.name == "mlp"
+    assert random.getstate() == state
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to threads here")
+def test_an_interrupted_building_leaves_the_global_generator_alone():
+    escaped, ended = threading.Event(), threading.Event()
+    main = threading.main_thread().ident
+
+    def interrupt():
+        signal.pthread_kill(main, signal.SIGINT)
+        escaped.wait(0.5)
+        ended.set()
+
+    state = random.getstate()
+    with pytest.raises(KeyboardInterrupt):
+        initial_variables(Building(interrupt), 0)
+    assert ended.is_set()
+    escaped.set()
+    assert random.getstate() == state
+    with undisturbed():  # the lock is free
+        pass
+
+
+# -- What goes wrong in the middle -----------------------------------------------------------------
+
+
+class Fails(keras.callbacks.Callback):
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 1:
+            raise self.error
+
+
+@pytest.mark.parametrize("engine", ["auto", "keras"])
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=["error", "^C"])
+def test_a_fit_that_is_cut_short_changes_nothing_and_blocks_nothing(engine, error):
+    sound = MAKERS["classifier"]().set_params(engine=engine)
+    expected = fitted_outputs(sound)
+    unfitted = clone(sound).set_params(callbacks=[Fails(error)])
+    with pytest.raises(type(error)):
+        unfitted.fit(X, Y)
+    assert not hasattr(unfitted, "classes_")
+    classifier = clone(sound).fit(X, Y).set_params(callbacks=[Fails(error)])
+    with pytest.raises(type(error)):
+        classifier.fit(np.hstack([X, X]), np.where(Y, "yes", "no"))
+    assert_same_bits(all_outputs(classifier), expected)
+    assert not POOL._lock.locked()
+    assert_same_bits(fitted_outputs(sound), expected)
+    assert_same_bits(all_outputs(unfitted.set_params(callbacks=None).fit(X, Y)), expected)
+
+
+class Dies(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_killed_in_mid_fit_is_an_error_and_the_next_fit_works():
+    classifier = MAKERS["classifier"]()
+    doomed = clone(classifier).set_params(callbacks=[Dies()])
+    with pytest.raises(TerminatedWorkerError):
+        Parallel(2, backend="loky")(delayed(fitted_outputs)(doomed) for _ in range(2))
+    expected = fitted_outputs(classifier)
+    for found in Parallel(2, backend="loky")(delayed(fitted_outputs)(classifier) for _ in range(2)):
+        assert_same_bits(found, expected)
+
+
+FORKS = {
+    "os.fork": """
+        def outcome(work):
+            read, write = os.pipe()
+            if os.fork() == 0:
+                try:
+                    said = f"no error: {work()}"
+                except BaseException as error:
+                    said = f"{type(error).__name__}: {error}"
+                os.write(write, said.encode())
+                os._exit(0)
+            os.close(write)
+            return os.fdopen(read).read()
+    """,
+    "multiprocessing": """
+        def outcome(work):
+            with multiprocessing.get_context("fork").Pool(1) as pool:
+                try:
+                    return f"no error: {pool.apply(work)}"
+                except Exception as error:
+                    return f"{type(error).__name__}: {error}"
+    """,
+    "joblib": """
+        def outcome(work):
+            try:
+                done = Parallel(2, backend="multiprocessing")(delayed(work)() for _ in range(2))
+                return f"no error: {done}"
+            except Exception as error:
+                return f"{type(error).__name__}: {error}"
+    """,
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.parametrize("way", FORKS)
+def test_a_fork_after_tensorflow_started_is_an_error_and_no_hang(way, tmp_path):
+    program = """
+        import multiprocessing, os, warnings
+        import numpy as np
+        from joblib import Parallel, delayed
+        from skstack import KerasClassifier, KerasFeatureTransformer, KerasRegressor
+        from skstack import StackedKerasClassifier
+        from skstack.networks import MLP
+
+        warnings.simplefilter("ignore")
+        X = np.random.default_rng(0).normal(size=(60, 3))
+        y = np.arange(60) % 2
+        fitted = KerasRegressor(MLP(3), epochs=1).fit(X, y)
+        unfitted = [KerasClassifier(MLP(3, activation=abs), epochs=1), KerasFeatureTransformer(),
+                    KerasClassifier(optimizer="rmsprop"), StackedKerasClassifier()]
+
+        def work_predict(): return fitted.predict(X)
+        def work_model(): return fitted.model_
+        def work_0(): return unfitted[0].fit(X, y)
+        def work_1(): return unfitted[1].fit(X, y)
+        def work_2(): return unfitted[2].fit(X, y)
+        def work_3(): return unfitted[3].fit(X, y)
+    """
+    ending = """
+        for work in (work_predict, work_model, work_0, work_1, work_2, work_3):
+            print(outcome(work), flush=True)
+    """
+    path = tmp_path / "forks.py"
+    path.write_text("".join(map(textwrap.dedent, (program, FORKS[way], ending))))
+    done = subprocess.run(
+        [sys.executable, str(path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=True,
+    )
+    said = done.stdout.splitlines()
+    assert len(said) == 6
+    assert all(line.startswith("RuntimeError: This process was forked") for line in said), said

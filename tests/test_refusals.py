@@ -1,0 +1,242 @@
+"""What fuzzing found: each of these trained, crashed in Keras or blamed nobody once."""
+
+import fractions
+
+import keras
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
+
+from skstack import (
+    KerasAutoencoder,
+    KerasClassifier,
+    KerasFeatureTransformer,
+    KerasRegressor,
+    StackedKerasClassifier,
+    StackedKerasRegressor,
+)
+from skstack.networks import MLP, Autoencoder, recipe
+from skstack.training import _train as steps
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(40, 3)).astype(np.float32)
+Y = np.arange(40) % 2
+TARGET = X[:, 0] + Y
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    def trains(*args):
+        raise AssertionError("training has begun")
+
+    monkeypatch.setattr(steps, "_run", trains)
+
+
+def raises(*args, **kwargs):
+    raise KeyError("mine")
+
+
+def small(**settings):
+    return KerasClassifier(**{"model": MLP(4), "epochs": 1, "random_state": 0, **settings})
+
+
+@recipe
+def narrow(spec, *, units=4, activation="relu"):
+    inputs = spec.inputs()
+    x = keras.layers.Dense(units, activation=activation)(spec.join(inputs))
+    return keras.Model(inputs, spec.outputs(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("optimizer", None),
+        ("optimizer", 3),
+        ("optimizer", {"a": 1}),
+        ("optimizer", "adm"),
+        ("optimizer", keras.optimizers.SGD),
+        ("learning_rate", fractions.Fraction(1, 3)),
+        ("learning_rate", keras.optimizers.SGD()),
+        ("learning_rate", keras.losses.MeanSquaredError()),
+        ("tol", fractions.Fraction(1, 3)),
+        ("loss", "crossentropy!"),
+        ("loss", int),
+        ("loss", len),
+        ("loss", raises),
+        ("loss", keras.metrics.MeanAbsoluteError()),
+        ("metrics", {"mae"}),
+        ("metrics", np.array(["mae", "mse"])),
+        ("metrics", ["mee"]),
+        ("metrics", [["mae"]]),
+        ("metrics", [raises]),
+        ("callbacks", keras.callbacks.EarlyStopping),
+        ("callbacks", ["EarlyStopping"]),
+        ("categorical_features", [[0], 1]),
+        ("model", MLP(l2=1e300)),
+        ("model", MLP(dropout=10**30)),
+        ("model", MLP(activation=len)),
+        ("model", MLP(activation=keras.layers.Dense(2))),
+        ("model", narrow(units=0)),
+        ("model", narrow(activation=raises)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else repr(value)[:40],
+)
+@pytest.mark.usefixtures("no_training")
+def test_settings_are_refused_by_name_before_training(name, value):
+    given = "l2|dropout|activation|narrow" if name == "model" else name
+    with pytest.raises((ValueError, TypeError), match=given):
+        small().set_params(**{name: value}).fit(X, Y)
+
+
+def test_a_loss_that_no_weight_moves():
+    with pytest.raises(ValueError, match=r"loss=.* does not depend on any weight"):
+        small(loss=lambda y, p: keras.ops.mean(y, axis=-1)).fit(X, Y)
+
+
+@pytest.mark.parametrize("engine", ["auto", "keras"])
+def test_weights_that_went_to_infinity_in_the_last_step(engine):
+    with pytest.raises(ValueError, match=r"weights .* became infinite.*learning_rate"):
+        small(learning_rate=1e300, batch_size=40, engine=engine).fit(X, Y)
+
+
+@pytest.mark.parametrize("size", [10**9, 10**30])
+def test_a_batch_larger_than_the_rows_is_one_batch(size):
+    whole = small(batch_size=len(X)).fit(X, Y).predict_proba(X)
+    np.testing.assert_array_equal(small(batch_size=size).fit(X, Y).predict_proba(X), whole)
+
+
+def test_recipes_take_numbers_of_numpy_and_are_named_where_they_fail():
+    assert small(model=narrow(units=np.int64(3))).fit(X, Y).predict(X).shape == (40,)
+    with pytest.raises(ValueError, match=r"recipe narrow\(\) failed .*'units': 0"):
+        small(model=narrow(units=0)).fit(X, Y)
+
+
+def test_parameters_that_a_string_has_not():
+    with pytest.raises(ValueError, match="activation__rate"):
+        small().set_params(model__activation__rate=1)
+
+
+def test_parameters_set_after_a_fit_are_those_of_the_next():
+    classifier = small().fit(X, Y)
+    twin = clone(classifier).fit(X, Y)
+    twin.set_params(model__hidden_layer_sizes=9)
+    np.testing.assert_array_equal(twin.predict_proba(X), classifier.predict_proba(X))
+
+
+@pytest.mark.parametrize("estimator", [small(), StackedKerasClassifier(), KerasRegressor()])
+@pytest.mark.parametrize(
+    ("y", "said"),
+    [
+        (pd.Series(["a", None] * 20), "y contains NaN"),
+        (np.where(Y, None, "a"), r"\by\b|convert"),
+        (TARGET.astype(float) * 1e300, r"\by\b|label type"),
+    ],
+    ids=["strings", "None", "huge"],
+)
+@pytest.mark.usefixtures("no_training")
+def test_targets_are_named(estimator, y, said):
+    with pytest.raises((ValueError, TypeError), match=said):
+        estimator.fit(X, y)
+
+
+@pytest.mark.parametrize("weight", [1e308, 1e300, 1e-320])
+def test_only_proportions_of_weights_matter(weight):
+    for estimator in (small(), StackedKerasClassifier([("a", small())], downstream=small(), cv=2)):
+        estimator.set_params(random_state=0)
+        plain = clone(estimator).fit(X, Y, sample_weight=np.ones(40)).predict_proba(X)
+        heavy = estimator.fit(X, Y, sample_weight=np.full(40, weight)).predict_proba(X)
+        np.testing.assert_array_equal(heavy, plain)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"n_jobs": False}, "n_jobs"),
+        ({"n_jobs": 10**30}, "n_jobs"),
+        ({"passthrough": "b"}, "passthrough='b'"),
+        ({"passthrough": [0, 9]}, r"passthrough=\[0, 9\]"),
+        ({"passthrough": raises}, "passthrough=.*mine"),
+        ({"upstream": [("a", small()), ("b", PCA(2), [9])]}, "upstream: columns of 'b'"),
+        ({"upstream": [("a",)]}, "upstream"),
+        ({"upstream": [()]}, "upstream"),
+        ({"upstream": [("a", PCA)]}, "upstream"),
+        ({"upstream": [("a", small()), ("b", "no.keras")]}, "'b' of upstream.*no such file"),
+        ({"upstream": [("a", small()), ("b", small(epochs=0))]}, "epochs"),
+        ({"upstream": MLP()}, "upstream"),
+        ({"downstream": KerasClassifier}, "downstream is the class"),
+        ({"downstream": small(epochs=0)}, "epochs"),
+        ({"downstream": small(loss="mae?")}, "loss"),
+        ({"downstream": KerasClassifier(MLP(dropout=2))}, "dropout"),
+        ({"downstream": KerasClassifier("no.keras")}, "no such file"),
+        ({"downstream": LogisticRegression(C=-1)}, "'C'"),
+        ({"cv": {1, 2}}, "cv="),
+        ({"cv": []}, "cv="),
+        ({"cv": np.array(2)}, "cv="),
+        ({"cv": 99}, "cv="),
+    ],
+    ids=lambda value: repr(value)[:60] if isinstance(value, dict) else "",
+)
+@pytest.mark.usefixtures("no_training")
+def test_a_stack_looks_at_all_its_parts_before_it_trains_the_first(settings, said):
+    stack = StackedKerasClassifier([("a", small())], downstream=small(), cv=2)
+    stack = StackedKerasClassifier(**{**stack.get_params(deep=False), **settings})
+    with pytest.raises((ValueError, TypeError), match=said):
+        stack.fit(X, Y)
+
+
+def test_no_columns_pass_through():
+    stack = StackedKerasClassifier([("a", small())], downstream=small(), cv=2, passthrough=[])
+    assert stack.fit(X, Y).transform(X).shape == (40, 1)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_classes_cannot_be_learned_from_a_continuous_target():
+    for upstream in (DummyClassifier(), small()):
+        with pytest.raises(ValueError, match=r"\by\b.*continuous"):
+            StackedKerasRegressor([("a", upstream)], cv=2).fit(X, TARGET)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"layers": "hiden_1"}, "hiden_1.*hidden_1"),
+        ({"layers": [["hidden_1"]]}, "layers"),
+        ({"features": "reconstruction_error"}, "reconstruction_error"),
+        ({"model": KerasAutoencoder(Autoencoder(3)), "features": "entropy"}, "probabilities"),
+        ({"model": MLP()}, "model"),
+        ({"model": small(epochs=0)}, "epochs"),
+        ({"n_jobs": 0}, "n_jobs"),
+    ],
+    ids=lambda value: repr(value)[:60] if isinstance(value, dict) else "",
+)
+@pytest.mark.usefixtures("no_training")
+def test_a_transformer_knows_beforehand_what_its_network_can_give(settings, said):
+    with pytest.raises((ValueError, TypeError), match=said):
+        KerasFeatureTransformer(**{"model": small(), "cv": 2, **settings}).fit_transform(X, Y)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_tables_that_are_none():
+    lazy = pl.LazyFrame({"a": X[:, 0]})
+    with pytest.raises(TypeError, match="X is no table"):
+        KerasFeatureTransformer().fit(np.ndarray, Y, sample_weight=np.ones(40))
+    for estimator in (small(), KerasFeatureTransformer()):
+        with pytest.raises((ValueError, TypeError)):
+            estimator.fit(lazy, Y)
+        huge = X.astype(np.float64)
+        huge[0, 0] = 1e300
+        with pytest.raises(ValueError, match="too large for dtype"):
+            estimator.fit(huge, Y)
+
+
+def test_a_scaler_meets_values_that_it_cannot_scale():
+    stack = StackedKerasClassifier([("a", small())], downstream=small(), cv=2).fit(X / 9, Y)
+    huge = X.astype(np.float64)
+    huge[0, 0] = 3e38
+    with pytest.raises(ValueError, match="large values in X"):
+        stack.predict(huge)
