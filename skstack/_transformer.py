@@ -14,6 +14,7 @@ from skstack._at_once import all_or_nothing, of_one_fit
 from skstack._autoencoder import KerasAutoencoder
 from skstack._checks import (
     N_JOBS,
+    HasMethods,
     Interval,
     StrOptions,
     check_input_names,
@@ -35,10 +36,14 @@ from skstack.stages import (
     POOLINGS,
     ColumnBlocks,
     Source,
+    Unkeyable,
     Wanted,
-    cross_fit,
+    data_key,
+    estimator_key,
+    fit_upstreams,
     make_folds,
     mean_of,
+    recalled,
 )
 
 __all__ = ["KerasFeatureTransformer"]
@@ -95,6 +100,15 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
 
     batch_size : int, default=None
         Rows in one pass through a frozen network or through inner layers. None chooses.
+
+    memory : None, str or object with the interface of joblib.Memory, default=None
+        A folder where fits of upstream networks and features of frozen ones are stored. An entry is
+        found by content: rows, targets, weights, folds, all parameters, the code of the recipe, the
+        weights of a frozen model and the versions of packages. Nothing is stored where
+        ``random_state`` is None, where there are callbacks, or where code cannot be compared. A
+        folder given by name holds 2 GiB at most; entries are pickles, so use none that others can
+        write to. Features of frozen networks for the rows used last are kept in memory in any
+        case, up to 256 MiB.
 
     n_jobs : int, default=None
         Threads that fit folds side by side.
@@ -161,6 +175,7 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         "cv": ["cv_object"],
         "refit": ["boolean"],
         "batch_size": [None, Interval(Integral, 1, None, closed="left")],
+        "memory": [None, str, HasMethods(["__fspath__"]), HasMethods(["cache"])],
         "n_jobs": N_JOBS,
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -178,6 +193,7 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         cv=5,
         refit=True,
         batch_size=None,
+        memory=None,
         n_jobs=None,
         random_state=None,
         verbose=0,
@@ -191,6 +207,7 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         self.cv = cv
         self.refit = refit
         self.batch_size = batch_size
+        self.memory = memory
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
@@ -385,7 +402,7 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
             check_consistent_length(X, y)
             y = y if hasattr(y, "iloc") else np.asarray(y)
         source = Source(
-            self._network(y), y, self.categorical_features, rows_at_once=self.batch_size
+            self._network(y), y, self.categorical_features, self.batch_size, self.memory
         )
         if source.supervised and y is None:
             raise ValueError(
@@ -415,29 +432,24 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
                     "refit=True."
                 )
 
-        frame = source.frame(X, y, self._wanted)
-        reference = None
-        if self.refit or source.frozen:
-            reference = source.fit(X, y, metadata, frame, ordered=ordered)
-        columns = None
-        self._upstreams = [reference]
-        if folds is not None:
-            columns, upstreams = cross_fit(
-                source,
-                X,
-                y,
-                metadata,
-                folds,
-                self._wanted,
-                reference=reference,
-                frame=frame,
-                ordered=ordered,
-                n_jobs=self.n_jobs,
-                verbose=self.verbose,
-            )
-            if reference is None:
-                self._upstreams = upstreams
-        self.estimator_ = getattr(getattr(reference, "view", None), "estimator", None)
+        def describe():
+            if self.random_state is None:
+                raise Unkeyable("random_state=None draws other seeds in the next fit")
+            parts = (self._wanted, self.refit, whole, ordered, estimator_key(source.model))
+            steps = None if source.steps is None else estimator_key(source.steps)
+            data = data_key(X, y, vars(metadata), None if folds is None else folds.pairs)
+            return (*parts, steps, data)
+
+        def compute():
+            return fit_upstreams(
+                source, X, y, metadata, folds, self._wanted,
+                refit=self.refit, ordered=ordered, n_jobs=self.n_jobs, verbose=self.verbose,
+            )  # fmt: skip
+
+        memory = None if source.frozen else self.memory
+        columns, self._upstreams = recalled(memory, describe, compute, verbose=self.verbose)
+        one = self._upstreams[0].view if len(self._upstreams) == 1 else None
+        self.estimator_ = getattr(one, "estimator", None)
         if columns is None:
             # Without folds the first rows tell the names, and whether the features can be had.
             rows = X if whole else take_rows(X, slice(0, FEW_ROWS))

@@ -4,6 +4,7 @@ from skstack.networks._adapted import ModelBlueprint
 from skstack.networks._autoencoder import Autoencoder
 from skstack.networks._blueprints import RecipeBlueprint
 from skstack.networks._builder import BuilderRecipe
+from skstack.networks._copies import architecture
 from skstack.networks._frozen import FrozenBlueprint
 from skstack.networks._given import (
     blueprint_for,
@@ -30,6 +31,7 @@ __all__ = [
     "Recipe",
     "RecipeBlueprint",
     "Spec",
+    "architecture",
     "blueprint_for",
     "check_model",
     "final_activation",

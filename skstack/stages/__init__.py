@@ -1,10 +1,12 @@
 """What happens to the rows before and between networks."""
 
 from skstack.stages._blocks import ColumnBlocks
-from skstack.stages._cross_fit import Metadata, Source, Wanted, cross_fit, mean_of
+from skstack.stages._cache import recalled
+from skstack.stages._cross_fit import Metadata, Source, Wanted, fit_upstreams, mean_of
 from skstack.stages._features import FEATURES, POOLINGS
 from skstack.stages._folds import Folds, listed_folds, make_folds, orders_time, restricted_folds
 from skstack.stages._hold_out import hold_out
+from skstack.stages._keys import Unkeyable, data_key, estimator_key
 from skstack.stages._moments import weighted_moments
 from skstack.stages._priors import correct_priors, prior_ratio, refuse_cleaning
 from skstack.stages._sampling import Resampled, check_sampler, resample
@@ -20,10 +22,13 @@ __all__ = [
     "Resampled",
     "Scaling",
     "Source",
+    "Unkeyable",
     "Wanted",
     "check_sampler",
     "correct_priors",
-    "cross_fit",
+    "data_key",
+    "estimator_key",
+    "fit_upstreams",
     "hold_out",
     "listed_folds",
     "make_folds",
@@ -31,6 +36,7 @@ __all__ = [
     "orders_time",
     "prior_ratio",
     "probabilities_of",
+    "recalled",
     "refuse_cleaning",
     "resample",
     "restricted_folds",

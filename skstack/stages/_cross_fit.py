@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,10 +27,11 @@ from skstack._checks import (
 )
 from skstack._parameters import clone_part
 from skstack.networks import is_keras_model
+from skstack.stages._cache import Remembered
 from skstack.stages._features import FEATURES, OF_PROBABILITIES, Columns
 from skstack.stages._upstream import EstimatorView, ModelView, columns_of, learns_from_y
 
-__all__ = ["Metadata", "Source", "Upstream", "Wanted", "cross_fit", "mean_of"]
+__all__ = ["Metadata", "Source", "Upstream", "Wanted", "cross_fit", "fit_upstreams", "mean_of"]
 
 
 @dataclass(frozen=True)
@@ -117,9 +119,12 @@ class Source:
     categorical_features : as in KerasFeatureTransformer
 
     rows_at_once : int or None
+
+    memory : None, str or joblib.Memory
+        Where outputs of a frozen network are stored.
     """
 
-    def __init__(self, model, y, categorical_features="from_dtype", rows_at_once=None):
+    def __init__(self, model, y, categorical_features="from_dtype", rows_at_once=None, memory=None):
         self.steps = None
         if isinstance(model, Pipeline):
             self.steps, model = (model[:-1] if len(model.steps) > 1 else None), model.steps[-1][1]
@@ -133,6 +138,7 @@ class Source:
         self.frozen_steps = frozen_steps
         self.categorical_features = categorical_features
         self.rows_at_once = rows_at_once
+        self.memory = memory
         self.learns_from_y = not self.frozen and learns_from_y(model, y)
         steps = [] if self.steps is None else [step for _, step in self.steps.steps]
         self.supervised = self.learns_from_y or any(
@@ -221,10 +227,14 @@ class Source:
                 model,
                 X,
                 self.categorical_features,
+                memory=self.memory,
                 supervised=self.supervised,
                 rows_at_once=self.rows_at_once,
             )
             return Upstream(steps, view)
+        if self.frozen and self.ours:
+            model = copy.copy(model)
+            model.network_ = Remembered(model.network_, self.memory)
         if not self.frozen:
             targets = y if self.learns_from_y else None
             model = self._fitted(X, targets, metadata.fit, frame, ordered)
@@ -280,6 +290,40 @@ def _codes(model, y):
 
 def _one_dimensional(classes):
     return None if classes is None or isinstance(classes, list) else classes
+
+
+def fit_upstreams(source, X, y, metadata, folds, wanted, *, refit, ordered, n_jobs, verbose=0):
+    """Fit what a transformer needs: the network of all rows, those of the folds, or both.
+
+    Parameters
+    ----------
+    source, X, y, metadata, wanted, ordered, n_jobs, verbose : as in cross_fit
+
+    folds : Folds or None
+        None where no fold needs a network of its own.
+
+    refit : bool
+        Whether a network of all rows is wanted.
+
+    Returns
+    -------
+    columns : list of Columns or None
+        Features of all rows, where there are folds.
+
+    upstreams : list of Upstream
+        For new rows: the one of all rows, or one for each fold.
+    """
+    frame = source.frame(X, y, wanted)
+    reference = None
+    if refit or source.frozen:
+        reference = source.fit(X, y, metadata, frame, ordered=ordered)
+    if folds is None:
+        return None, [reference]
+    columns, upstreams = cross_fit(
+        source, X, y, metadata, folds, wanted,
+        reference=reference, frame=frame, ordered=ordered, n_jobs=n_jobs, verbose=verbose,
+    )  # fmt: skip
+    return columns, upstreams if reference is None else [reference]
 
 
 def cross_fit(

@@ -12,6 +12,7 @@ from sklearn.utils import get_tags
 from skstack._checks import is_classifier_for, n_rows, needs_y, wrapper_of
 from skstack.networks import FrozenBlueprint, final_activation, is_keras_model
 from skstack.stages._blocks import ColumnBlocks
+from skstack.stages._cache import Remembered
 from skstack.stages._features import Columns, as_columns, entropy, log_odds, margin
 
 __all__ = ["EstimatorView", "ModelView", "columns_of", "learns_from_y", "probabilities_of"]
@@ -76,7 +77,7 @@ class ModelView:
 
     Parameters
     ----------
-    network : skstack.training.Network
+    network : Network or Remembered
         Its architecture and weights.
 
     blocks : ColumnBlocks
@@ -90,6 +91,7 @@ class ModelView:
 
     rows_at_once : int, default=None
         Rows in one pass.
+
     """
 
     def __init__(self, network, blocks, names, supervised=False, rows_at_once=None):
@@ -100,13 +102,13 @@ class ModelView:
         self.rows_at_once = rows_at_once
 
     @classmethod
-    def of(cls, model, X, categorical_features="from_dtype", **settings):
-        """Look at a model with the kind of rows that it will get."""
+    def of(cls, model, X, categorical_features="from_dtype", memory=None, **settings):
+        """Look at a model with the kind of rows that it will get; ``memory`` as in ``recalled``."""
         from skstack.training import Network
 
         blocks = ColumnBlocks(categorical_features).fit(X)
         blueprint = FrozenBlueprint(model, blocks.blocks_)
-        network = Network(blueprint, blueprint.start_variables())
+        network = Remembered(Network(blueprint, blueprint.start_variables()), memory)
         return cls(network, blocks, blueprint.output_names, **settings)
 
     def outputs(self, X):

@@ -1,0 +1,212 @@
+"""What was computed before: features of frozen networks in memory, fits and features on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import threading
+import warnings
+from collections import OrderedDict
+
+import numpy as np
+from sklearn.utils.validation import check_memory
+
+from skstack.stages._keys import Unkeyable, data_key, network_key, versions
+
+__all__ = ["FOLDER_BYTES", "FROZEN", "Recent", "Remembered", "recalled"]
+
+RECENT_BYTES = 256 * 2**20
+FOLDER_BYTES = 2 * 2**30
+
+
+class Recent:
+    """Arrays that were used last, up to a number of bytes; for many threads.
+
+    Parameters
+    ----------
+    bytes_limit : int
+        What takes more than a quarter of it is not kept.
+    """
+
+    def __init__(self, bytes_limit=RECENT_BYTES):
+        self.bytes_limit = bytes_limit
+        self._lock = threading.Lock()
+        self.clear()
+
+    def clear(self):
+        """Forget everything."""
+        with self._lock:
+            self._kept = OrderedDict()
+            self.n_bytes = 0
+
+    def get(self, key, compute):
+        """Arrays of a key, computed where they are not at hand.
+
+        Parameters
+        ----------
+        key : hashable
+
+        compute : callable
+            Gives a list of arrays.
+
+        Returns
+        -------
+        list of ndarray
+            Read-only where they are kept, for others will get them, too.
+        """
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return list(self._kept[key])
+        arrays = compute()
+        size = sum(array.nbytes for array in arrays)
+        if size > self.bytes_limit / 4:
+            return arrays
+        for array in arrays:
+            array.setflags(write=False)
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = list(arrays)
+                self.n_bytes += size
+            while self.n_bytes > self.bytes_limit:
+                _, oldest = self._kept.popitem(last=False)
+                self.n_bytes -= sum(array.nbytes for array in oldest)
+        return arrays
+
+    def __reduce__(self):
+        return (type(self), (self.bytes_limit,))
+
+
+FROZEN = Recent()
+
+
+class Remembered:
+    """A frozen network whose outputs for the same inputs are computed once.
+
+    Parameters
+    ----------
+    network : skstack.training.Network
+
+    memory : as in recalled
+    """
+
+    def __init__(self, network, memory=None):
+        self.network = network
+        self.memory = memory
+        self.key = network_key(network)
+
+    blueprint = property(lambda self: self.network.blueprint)
+    variables = property(lambda self: self.network.variables)
+    build = property(lambda self: self.network.build)
+    public = property(lambda self: self.network.public)
+
+    def outputs(self, inputs, layers=None, rows_at_once=None):
+        """What ``Network.outputs`` gives."""
+
+        def compute():
+            return self.network.outputs(inputs, layers=layers, rows_at_once=rows_at_once)
+
+        if self.key is None:
+            return compute()
+        parts = (self.key, data_key(inputs), layers, rows_at_once)
+        return FROZEN.get(parts, lambda: recalled(self.memory, lambda: parts, compute))
+
+
+def stored_key(parts):
+    """Make a short name of a key, with the versions that results depend on.
+
+    Parameters
+    ----------
+    parts : hashable
+        Of numbers, strings and tuples of such.
+
+    Returns
+    -------
+    str
+    """
+    return hashlib.sha256(repr((versions(), parts)).encode()).hexdigest()
+
+
+def recalled(memory, describe, compute, *, verbose=0):
+    """Give a result that is stored, or compute and store it.
+
+    Parameters
+    ----------
+    memory : None, str or object with the interface of joblib.Memory
+
+    describe : callable
+        Gives the parts of the key; may raise ``Unkeyable``, and then nothing is stored.
+
+    compute : callable
+        Gives the result, which is stored as a pickle.
+
+    verbose : int, default=0
+        Above 0, it is said why something is not stored.
+
+    Returns
+    -------
+    object
+        New ones in each call, so that nobody can change those of others.
+    """
+    if memory is None:
+        return compute()
+    try:
+        key = stored_key(describe())
+    except Unkeyable as reason:
+        if verbose:
+            print(f"memory={memory!r} is not used: {reason}")
+        return compute()
+    folder = check_memory(os.fspath(memory) if hasattr(memory, "__fspath__") else memory)
+    fresh = []
+
+    def computed():
+        fresh.append(compute())
+        return _sealed(fresh[0])
+
+    call = folder.cache(_entry, ignore=["compute"])
+    try:
+        with warnings.catch_warnings():
+            # What joblib cannot load it computes anew, and warns.
+            warnings.filterwarnings("ignore", message="Exception while loading results")
+            sealed = call(key, computed)
+            if not fresh:
+                known, result = _opened(sealed)
+                if known:
+                    return result
+                # Believed by joblib, but not what was written.
+                call.call(key, computed)
+    except _Unpicklable as reason:
+        if verbose:
+            print(f"memory={memory!r} is not used: {reason}")
+        return fresh[0]
+    if isinstance(memory, str) or hasattr(memory, "__fspath__"):
+        folder.reduce_size(bytes_limit=FOLDER_BYTES)
+    return fresh[0]
+
+
+def _entry(key, compute):
+    return compute()
+
+
+class _Unpicklable(Exception):
+    """A result that cannot be stored."""
+
+
+def _sealed(result):
+    try:
+        content = pickle.dumps(result, protocol=pickle.HIGHEST_PROTOCOL)
+    except Exception as reason:  # pickle raises whatever the objects raise
+        raise _Unpicklable(f"{type(reason).__name__}: {reason}") from reason
+    return np.frombuffer(hashlib.sha256(content).digest() + content, dtype=np.uint8)
+
+
+def _opened(sealed):
+    """(whether the seal is whole, the result)."""
+    try:
+        content = np.asarray(sealed, dtype=np.uint8).tobytes()
+        if hashlib.sha256(content[32:]).digest() != content[:32]:
+            return False, None
+        return True, pickle.loads(content[32:])
+    except Exception:  # a damaged entry may be anything
+        return False, None

@@ -1,0 +1,417 @@
+"""What is computed once: features of frozen networks, and with ``memory`` whole fits.
+
+Each hit and each miss is counted where the work is done, never by the clock.
+"""
+
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+
+import joblib
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.pipeline import make_pipeline
+
+import skstack.training
+from skstack import (
+    KerasAutoencoder,
+    KerasClassifier,
+    KerasFeatureTransformer,
+    StackedKerasClassifier,
+)
+from skstack.networks import MLP, recipe
+from skstack.stages import _cache, _keys
+
+X, y = load_breast_cancer(return_X_y=True)
+X, y = X[:120, :5].astype(np.float32), y[:120]
+
+
+def network(units=3, seed=0):
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential([keras.Input((5,)), keras.layers.Dense(units, name="out")])
+
+
+@pytest.fixture(autouse=True)
+def empty_memory():
+    _cache.FROZEN.clear()
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """Counts passes of rows through networks."""
+    from skstack.training import _network
+
+    counted = []
+    outputs = _network._outputs.outputs
+    monkeypatch.setattr(
+        _network._outputs, "outputs", lambda *args: counted.append(1) or outputs(*args)
+    )
+    return counted
+
+
+@pytest.fixture
+def fits(monkeypatch):
+    """Counts trainings of networks."""
+    counted = []
+    train = skstack.training.train
+
+    def spy(*args, **options):
+        counted.append(1)
+        return train(*args, **options)
+
+    monkeypatch.setattr(skstack.training, "train", spy)
+    return counted
+
+
+# Frozen networks, in this process ------------------------------------------------------------
+
+
+def test_the_same_rows_go_through_a_frozen_network_once(passes):
+    transformer = KerasFeatureTransformer(network())
+    first = transformer.fit_transform(X)
+    assert len(passes) == 1
+    np.testing.assert_array_equal(clone(transformer).fit_transform(X), first)
+    np.testing.assert_array_equal(transformer.transform(X.copy()), first)
+    assert len(passes) == 1
+
+
+def test_candidates_of_a_search_share_features(passes):
+    pipeline = make_pipeline(KerasFeatureTransformer(network()), LogisticRegression())
+    grid = {"logisticregression__C": [0.1, 1.0, 10.0]}
+    GridSearchCV(pipeline, grid, cv=KFold(3), refit=False).fit(X, y)
+    assert len(passes) == 6  # training and test rows of three folds
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda t, X: (t.set_params(model=network(seed=1)), X),
+        lambda t, X: (t.set_params(layers="out"), X),
+        lambda t, X: (t.set_params(batch_size=7), X),
+        lambda t, X: (t, X + np.float32(1)),
+        lambda t, X: (t, X[:60]),
+        lambda t, X: (t, X[::-1]),
+    ],
+    ids=["weights", "layers", "batch_size", "values", "fewer rows", "order of rows"],
+)
+def test_other_content_is_computed(passes, other):
+    transformer = KerasFeatureTransformer(network())
+    transformer.fit_transform(X)
+    transformer, rows = other(clone(transformer), X)
+    found = transformer.fit_transform(rows)
+    assert len(passes) == 2
+    _cache.FROZEN.clear()
+    np.testing.assert_array_equal(transformer.fit_transform(rows), found)
+
+
+def test_files_are_known_by_content_and_not_by_path(passes, tmp_path):
+    one, same = tmp_path / "one.keras", tmp_path / "same.keras"
+    network().save(one)
+    same.write_bytes(one.read_bytes())
+    first = KerasFeatureTransformer(one).fit_transform(X)
+    np.testing.assert_array_equal(KerasFeatureTransformer(str(same)).fit_transform(X), first)
+    assert len(passes) == 1
+    network(seed=1).save(one)
+    assert (KerasFeatureTransformer(one).fit_transform(X) != first).any()
+    assert len(passes) == 2
+
+
+def test_names_and_categories_are_content_and_y_is_not(passes):
+    model = keras.Sequential([keras.Input((1,), name="a"), keras.layers.Dense(2)])
+    frame = pd.DataFrame({"a": X[:, 0]})
+    KerasFeatureTransformer(model).fit_transform(frame, y)
+    KerasFeatureTransformer(model).fit_transform(frame, 1 - y)
+    assert len(passes) == 1
+
+
+def test_frozen_estimators_are_remembered_too(passes):
+    fitted = KerasClassifier(MLP((4,)), epochs=1, random_state=0).fit(X, y)
+    expected = fitted.predict_proba(X)[:, 1:]
+    passes.clear()
+    for _ in range(2):
+        transformer = KerasFeatureTransformer(FrozenEstimator(fitted))
+        np.testing.assert_array_equal(transformer.fit_transform(X), expected)
+    assert len(passes) == 1
+    fitted.predict_proba(X)
+    assert len(passes) == 2  # the estimator itself is as it was
+
+
+def test_features_that_are_handed_out_can_be_written_to_without_harm():
+    transformer = KerasFeatureTransformer(network(1)).fit(X)
+    first = transformer.transform(X)
+    kept = first.copy()
+    first[:] = 0
+    np.testing.assert_array_equal(transformer.transform(X), kept)
+
+
+def test_the_memory_is_bounded_and_drops_what_was_used_longest_ago():
+    recent = _cache.Recent(bytes_limit=4000)
+    values = {
+        name: [np.full(100, number, dtype=np.float64)] for number, name in enumerate("abcdef")
+    }
+    for name in "abcde":
+        recent.get(name, lambda: values[name])  # noqa: B023
+        recent.get("a", lambda: pytest.fail("a was used last"))
+        assert recent.n_bytes <= 4000
+    recent.get("f", lambda: values["f"])
+    computed = []
+    recent.get("b", lambda: computed.append(1) or values["b"])
+    assert computed == [1]
+    recent.get("large", lambda: [np.zeros(1000)])
+    assert recent.n_bytes <= 4000
+    recent.get("large", lambda: computed.append(2) or [np.zeros(1000)])
+    assert computed == [1, 2]
+
+
+def test_sixteen_threads_get_the_same_bits():
+    transformer = KerasFeatureTransformer(network()).fit(X)
+    expected = {n: transformer.transform(X[:n]) for n in (10, 50, 120)}
+    _cache.FROZEN.clear()
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda n: (n, transformer.transform(X[:n])), [10, 50, 120] * 20))
+    for n, values in found:
+        np.testing.assert_array_equal(values, expected[n])
+
+
+# Trained networks, on disk -------------------------------------------------------------------
+
+
+@recipe
+def small(spec, *, units=3):
+    inputs = spec.inputs()
+    hidden = keras.layers.Dense(units, activation="relu", name="hidden")(spec.join(inputs))
+    return keras.Model(inputs, spec.outputs(hidden))
+
+
+def trained(memory, **options):
+    options = {"cv": 2, "random_state": 0, **options}
+    model = options.pop("model", None) or KerasClassifier(small(), epochs=1)
+    return KerasFeatureTransformer(model, memory=memory, **options)
+
+
+def test_a_fit_is_stored_and_recalled_bit_by_bit(fits, tmp_path):
+    for options in ({}, {"layers": "hidden"}, {"refit": False}):
+        plain = trained(None, **options)
+        expected = plain.fit_transform(X, y), plain.transform(X)
+        first = trained(str(tmp_path), **options)
+        first.fit_transform(X, y)
+        fits.clear()
+        again = trained(str(tmp_path), **options)
+        np.testing.assert_array_equal(again.fit_transform(X, y), expected[0])
+        assert not fits
+        np.testing.assert_array_equal(again.transform(X), expected[1])
+        assert again.get_feature_names_out().tolist() == plain.get_feature_names_out().tolist()
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(again)).transform(X), expected[1])
+        assert (again.estimator_ is None) == (plain.estimator_ is None)
+
+
+def test_paths_and_joblibs_memory_are_taken(fits, tmp_path):
+    trained(tmp_path).fit_transform(X, y)
+    n = len(fits)
+    trained(joblib.Memory(str(tmp_path), verbose=0)).fit_transform(X, y)
+    assert len(fits) == n
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda t: t.fit_transform(X, 1 - y),
+        lambda t: t.fit_transform(X + np.float32(1), y),
+        lambda t: t.fit_transform(X.astype(np.float64), y),
+        lambda t: t.fit_transform(X, y, sample_weight=np.arange(120) + 1.0),
+        lambda t: t.fit_transform(X, y, groups=np.arange(120) // 4),
+        lambda t: t.set_params(cv=3).fit_transform(X, y),
+        lambda t: t.set_params(model__epochs=2).fit_transform(X, y),
+        lambda t: t.set_params(model__model__units=4).fit_transform(X, y),
+        lambda t: t.set_params(layers="hidden").fit_transform(X, y),
+        lambda t: t.set_params(random_state=1).fit_transform(X, y),
+        lambda t: t.fit_transform(pd.DataFrame(X, columns=list("abcde")), y),
+        lambda t: t.fit_transform(pd.DataFrame(X, columns=list("abdce")), y),
+        lambda t: t.fit(X, y),
+    ],
+    ids=["y", "values", "dtype", "weights", "groups", "folds", "parameter", "deep parameter",
+         "layers", "seed", "names", "other names", "fit alone"],
+)  # fmt: skip
+def test_other_content_is_trained(fits, tmp_path, other):
+    trained(tmp_path).fit_transform(X, y)
+    trained(tmp_path).fit_transform(pd.DataFrame(X, columns=list("abcde"))[["b", "a"]], y)
+    fits.clear()
+    other(trained(tmp_path))
+    assert fits
+
+
+def test_the_code_of_a_recipe_is_content():
+    def made(activation):
+        def network(spec, *, units=2):
+            inputs = spec.inputs()
+            dense = keras.layers.Dense(units, activation=activation)(spec.join(inputs))
+            return keras.Model(inputs, spec.outputs(dense))
+
+        return KerasClassifier(recipe(network)(), epochs=1)
+
+    keys = [
+        _keys.estimator_key(made(name).set_params(random_state=0))
+        for name in ("relu", "tanh", "relu")
+    ]
+    assert keys[0] == keys[2] != keys[1]
+
+
+def test_other_versions_are_another_key(fits, tmp_path, monkeypatch):
+    trained(tmp_path).fit_transform(X, y)
+    fits.clear()
+    monkeypatch.setattr(_cache, "versions", lambda: ("another",))
+    trained(tmp_path).fit_transform(X, y)
+    assert fits
+
+
+class Silent(keras.callbacks.Callback):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"random_state": None}, "random_state=None"),
+        ({"model": KerasClassifier(MLP((2,)), epochs=1, callbacks=[Silent()])}, "callbacks"),
+    ],
+    ids=["open seed", "callbacks"],
+)
+def test_what_may_be_otherwise_next_time_is_not_stored(fits, tmp_path, capsys, options, said):
+    trained(tmp_path, verbose=1, **options).fit_transform(X, y)
+    assert said in capsys.readouterr().out
+    n = len(fits)
+    trained(tmp_path, **options).fit_transform(X, y)
+    assert len(fits) == 2 * n
+    assert not list(tmp_path.rglob("output.pkl"))
+
+
+def entries(folder):
+    return sorted(folder.rglob("output.pkl"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: b"",
+        lambda content: content[:-200] + bytes([content[-200] ^ 1]) + content[-199:],
+        lambda content: content[:1500] + b"\0\xff\0" + content[1503:],
+        lambda content: pickle.dumps(np.zeros(100, dtype=np.uint8)),
+        lambda content: pickle.dumps("something else"),
+    ],
+    ids=["truncated", "empty", "a bit near the end", "three bytes", "zeros", "another object"],
+)
+def test_a_damaged_entry_is_computed_anew_and_mended(fits, tmp_path, damage):
+    expected = trained(tmp_path).fit_transform(X, y)
+    (entry,) = entries(tmp_path)
+    entry.write_bytes(damage(entry.read_bytes()))
+    fits.clear()
+    np.testing.assert_array_equal(trained(tmp_path).fit_transform(X, y), expected)
+    assert len(fits) == 3
+    np.testing.assert_array_equal(trained(tmp_path).fit_transform(X, y), expected)
+    assert len(fits) == 3
+
+
+def test_a_recalled_fit_is_nobody_elses(tmp_path):
+    trained(tmp_path).fit_transform(X, y)
+    one, other = trained(tmp_path), trained(tmp_path)
+    one.fit_transform(X, y)
+    for name, values in one.estimator_.network_.variables.items():
+        one.estimator_.network_.variables[name] = values * 0
+    other.fit_transform(X, y)
+    assert any(values.any() for values in other.estimator_.network_.variables.values())
+
+
+def test_a_folder_is_bounded(tmp_path, monkeypatch):
+    trained(tmp_path).fit_transform(X, y)
+    size = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+    monkeypatch.setattr(_cache, "FOLDER_BYTES", int(2.5 * size))
+    for seed in range(1, 6):
+        trained(tmp_path, random_state=seed).fit_transform(X, y)
+    assert 1 <= len(entries(tmp_path)) <= 3
+
+
+def test_features_of_frozen_networks_are_stored_too(passes, tmp_path):
+    model = network()
+    KerasFeatureTransformer(model, memory=str(tmp_path)).fit_transform(X)
+    _cache.FROZEN.clear()
+    KerasFeatureTransformer(model, memory=str(tmp_path)).fit_transform(X)
+    assert len(passes) == 1
+
+
+def test_a_stack_s_branches_are_recalled(fits, tmp_path):
+    stack = StackedKerasClassifier(
+        [("a", trained(tmp_path, random_state=None))],
+        downstream=LogisticRegression(),
+        random_state=0,
+    )
+    expected = stack.fit(X, y).predict_proba(X)
+    fits.clear()
+    stack = clone(stack).set_params(downstream__C=2.0)
+    assert (stack.fit(X, y).predict_proba(X) != expected).any()
+    assert not fits
+
+
+PROGRAM = """
+    import os, signal, sys
+    import numpy as np
+    from sklearn.datasets import load_breast_cancer
+    from skstack import KerasClassifier, KerasFeatureTransformer
+    from skstack.networks import MLP
+    X, y = load_breast_cancer(return_X_y=True)
+    X, y = X[:120, :5].astype(np.float32), y[:120]
+    if sys.argv[2] == "killed while training":
+        import skstack.training
+        skstack.training.train = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
+    if sys.argv[2] == "killed while writing":
+        from joblib import _store_backends
+        dump = _store_backends.numpy_pickle.dump
+        def half(value, file, **options):
+            file.write(b"half of it"); file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+        _store_backends.numpy_pickle.dump = half
+    transformer = KerasFeatureTransformer(
+        KerasClassifier(MLP((3,)), epochs=1), memory=sys.argv[1], cv=2, random_state=0
+    )
+    np.save(sys.argv[3], transformer.fit_transform(X, y))
+"""
+
+
+def start(folder, how, out):
+    code = textwrap.dedent(PROGRAM)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(folder), how, str(out)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+
+
+def test_processes_may_share_a_folder_and_may_be_killed(fits, tmp_path):
+    folder = tmp_path / "cache"
+    killed = [
+        start(folder, f"killed while {what}", tmp_path / "no") for what in ("training", "writing")
+    ]
+    assert [process.wait(timeout=300) for process in killed] == [-9, -9]
+    both = [start(folder, "", tmp_path / f"{number}.npy") for number in range(2)]
+    assert [process.wait(timeout=300) for process in both] == [0, 0]
+    first, second = (np.load(tmp_path / f"{number}.npy") for number in range(2))
+    np.testing.assert_array_equal(first, second)
+    own = trained(folder, model=KerasClassifier(MLP((3,)), epochs=1)).fit_transform(X, y)
+    np.testing.assert_array_equal(own, first)
+    assert not fits
+    assert len(entries(folder)) == 1
+
+
+@pytest.mark.parametrize("memory", [3, KerasAutoencoder, object()])
+def test_memories_that_are_none(memory):
+    with pytest.raises((ValueError, TypeError), match="memory"):
+        KerasFeatureTransformer(memory=memory).fit(X)
