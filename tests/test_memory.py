@@ -38,7 +38,8 @@ X, y = X[:120, :5].astype(np.float32), y[:120]
 
 def network(units=3, seed=0):
     keras.utils.set_random_seed(seed)
-    return keras.Sequential([keras.Input((5,)), keras.layers.Dense(units, name="out")])
+    layers = [keras.Input((5,), name="x"), keras.layers.Dense(units, name="out")]
+    return keras.Sequential(layers, name="net")
 
 
 @pytest.fixture(autouse=True)
