@@ -1,10 +1,13 @@
 # What a person calls is what CI calls (.ci/run). Nothing here needs to be activated.
 .DEFAULT_GOAL := help
-.PHONY: help install test fuzz lint format demo bench
+.PHONY: help install test test-floor fuzz lint format demo bench
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.skstack-installed
+FLOOR := .venv-floor
+FLOOR_STAMP := $(FLOOR)/.skstack-installed
+FLOOR_PYTHON ?= python3.11
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.13 python3.12 python3.11 python3 python)
 # TensorFlow has wheels for these; a Python without ensurepip cannot make a venv with pip in it.
 SUPPORTED := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -13,7 +16,7 @@ SUPPORTED := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_in
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
 	@echo "  (PYTHON=/path/to/python chooses the interpreter of a new $(VENV): 3.11, 3.12 or 3.13)"
 
 install: $(STAMP) ## build .venv with everything that tests, demo and benchmarks need
@@ -37,8 +40,20 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-test: $(STAMP) ## tests, doctests and the README's snippets
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+PYTEST := -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+test: $(STAMP) ## tests, doctests and the README's snippets, with the newest versions that pip finds
+	$(BIN)/python $(PYTEST) $(ARGS)
+
+# The other end: whatever pyproject.toml admits lies between the two.
+test-floor: $(FLOOR_STAMP) ## the same with the oldest versions that pyproject.toml admits, on Python 3.11
+	$(FLOOR)/bin/python $(PYTEST) $(ARGS)
+
+$(FLOOR_STAMP): pyproject.toml tests/floor.py
+	$(FLOOR_PYTHON) -m venv --clear $(FLOOR)
+	$(FLOOR)/bin/python tests/floor.py > $(FLOOR)/constraints.txt
+	$(FLOOR)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(FLOOR)/constraints.txt --editable '.[dev]'
+	@touch $@
 
 fuzz: $(STAMP) ## thousands of absurd arguments: a working network or a clear refusal
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --hypothesis-profile=thorough \

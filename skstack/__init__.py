@@ -7,6 +7,7 @@ while fitting) -> scaled -> resampled (training rows only) -> downstream network
 from skstack._autoencoder import KerasAutoencoder
 from skstack._classifier import KerasClassifier
 from skstack._regressor import KerasRegressor
+from skstack._scikeras import from_scikeras
 from skstack._stacked import StackedKerasClassifier, StackedKerasRegressor
 from skstack._transformer import KerasFeatureTransformer
 
@@ -19,4 +20,5 @@ __all__ = [
     "KerasRegressor",
     "StackedKerasClassifier",
     "StackedKerasRegressor",
+    "from_scikeras",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from numbers import Integral
 
 import numpy as np
@@ -30,7 +31,7 @@ from sklearn.utils.validation import (
 )
 
 __all__ = [
-    "N_JOBS",
+    "CROSS_FIT_CONSTRAINTS",
     "BaseComposition",
     "HasMethods",
     "Interval",
@@ -44,6 +45,7 @@ __all__ = [
     "is_classifier_for",
     "is_dataframe",
     "n_rows",
+    "needs_y",
     "read_labels",
     "read_rows",
     "read_table",
@@ -52,6 +54,7 @@ __all__ = [
     "take_columns",
     "take_metadata",
     "take_rows",
+    "wrapper_of",
 ]
 
 BaseComposition = _BaseComposition
@@ -82,12 +85,19 @@ def check_parts(estimator):
             part._validate_params()
 
 
-# Neither 0 (nor False), nor more than joblib can write down.
-N_JOBS = [
-    None,
-    Interval(Integral, 1, 2**31 - 1, closed="both"),
-    Interval(Integral, -(2**31), -1, closed="both"),
-]
+# What a transformer and a stack have in common.
+CROSS_FIT_CONSTRAINTS = {
+    "categorical_features": [None, StrOptions({"from_dtype"}), "array-like"],
+    "cv": ["cv_object"],
+    "refit": ["boolean"],
+    "n_jobs": [  # neither 0 (nor False), nor more than joblib can write down
+        None,
+        Interval(Integral, 1, 2**31 - 1, closed="both"),
+        Interval(Integral, -(2**31), -1, closed="both"),
+    ],
+    "random_state": ["random_state"],
+    "verbose": ["verbose"],
+}
 
 
 def n_rows(X):
@@ -173,7 +183,9 @@ def check_weights(sample_weight, X):
     if sample_weight is None:
         return None
     n_rows(X)
-    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    weights = _check_sample_weight(
+        sample_weight, X, dtype=np.float64, ensure_non_negative=True, copy=True
+    )
     largest = weights.max()
     # Only proportions matter, and scalers and networks compute in float32.
     return weights if 1e-30 < largest < 1e30 else weights / largest
@@ -217,7 +229,9 @@ def is_classifier_for(estimator, y):
 
 
 def takes(estimator, parameter):
-    """Whether the estimator's ``fit`` has a parameter of that name."""
+    """Whether the estimator's ``fit`` takes a parameter of that name."""
+    if parameter == "sample_weight" and wrapper_of(estimator) == "keras":
+        return True  # it hands all that it is given to ``keras.Model.fit``
     return has_fit_parameter(estimator, parameter)
 
 
@@ -236,6 +250,19 @@ def kind_of_target(y, estimator):
             return type_of_target(y, input_name="y")
     except TypeError as error:
         raise TypeError(f"y holds labels of types that cannot be compared: {error}.") from error
+
+
+def needs_y(estimator):
+    """Whether ``fit`` cannot be called without y; scikeras and ``keras.wrappers`` do not say so."""
+    parameters = inspect.signature(estimator.fit).parameters
+    return "y" in parameters and parameters["y"].default is inspect.Parameter.empty
+
+
+def wrapper_of(estimator):
+    """``"scikeras"`` or ``"keras"`` for their estimators, None for all others."""
+    homes = {cls.__module__.partition(".")[0] for cls in type(estimator).__mro__}
+    found = homes & {"scikeras", "keras"} if hasattr(estimator, "get_params") else ()
+    return next(iter(found), None)
 
 
 check_input_names = _check_feature_names_in

@@ -14,6 +14,15 @@ from skstack.stages import correct_priors, prior_ratio, refuse_cleaning, resampl
 
 __all__ = ["KerasClassifier"]
 
+# These losses compare a unit for each class; all others take the class's number.
+_ONE_HOT_LOSSES = {"categoricalcrossentropy", "categoricalfocalcrossentropy", "categoricalhinge"}
+
+
+def _learns_one_hot(loss):
+    names = [loss] if isinstance(loss, str) else [cls.__name__ for cls in type(loss).__mro__]
+    names.append(getattr(loss, "__name__", ""))
+    return any(name.replace("_", "").lower() in _ONE_HOT_LOSSES for name in names)
+
 
 class KerasClassifier(ClassifierMixin, NetworkEstimator):
     """A Keras network that learns classes.
@@ -394,12 +403,19 @@ class KerasClassifier(ClassifierMixin, NetworkEstimator):
         by_class = compute_sample_weight(self.class_weight, y)
         return by_class if weights is None else by_class * weights
 
+    def _network_to_train(self, seed, resume):
+        blueprint, start = super()._network_to_train(seed, resume)
+        self._one_hot = _learns_one_hot(self._loss(blueprint))
+        return blueprint, start
+
     def _targets(self, inputs, y):
         if y.ndim == 2:
             return y.astype(np.float32)
         codes = np.searchsorted(self.classes_, y).astype(np.int32)
         if self._network_task == "binary":
             return codes[:, None].astype(np.float32)
+        if self._one_hot:
+            return np.eye(len(self.classes_), dtype=np.float32)[codes]
         return codes
 
     def _default_loss(self):

@@ -22,7 +22,7 @@ from skstack._checks import (
     take_rows,
 )
 from skstack._parameters import (
-    clone_parameter,
+    clone_part,
     clone_sharing_models,
     draw_seed,
     explain_missing_parameters,
@@ -316,7 +316,7 @@ class NetworkEstimator(BaseEstimator):
         task, n_outputs = self._task()
         spec = Spec(self.blocks_.blocks_, task, n_outputs)
         # A clone, for parameters set in the recipe later are those of the next network.
-        model = clone_parameter(self.model)
+        model = clone_part(self.model)
         blueprint = blueprint_for(model, spec, default=self._default_recipe())
         self._network_task = blueprint.spec.task
         if blueprint.continued:

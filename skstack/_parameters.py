@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 
+from skstack._checks import wrapper_of
 from skstack.networks import is_keras_model, is_path, load_model
 
 __all__ = [
-    "clone_parameter",
+    "clone_part",
     "clone_sharing_models",
     "clone_with_networks",
     "draw_seed",
@@ -20,14 +22,25 @@ __all__ = [
 ]
 
 
-def clone_parameter(value):
-    """Clone what stands in a parameter; a ``keras.Model`` is shared."""
+def clone_part(value):
+    """Clone whatever an estimator may hold, so that fitting the clone changes nothing here.
+
+    A ``keras.Model`` is shared, for nobody of skstack trains one; scikeras would, and gets a copy
+    with the same weights. ``keras.wrappers`` trains no model that it was given, but its own
+    ``clone`` loses ``fit_kwargs`` and shares the dict that ``fit`` writes into.
+    """
     if is_keras_model(value):
         return value
     if type(value) in (list, tuple):
-        return type(value)(clone_parameter(item) for item in value)
-    if isinstance(value, Pipeline):
+        return type(value)(clone_part(item) for item in value)
+    wrapper = wrapper_of(value)
+    if isinstance(value, Pipeline) or wrapper == "keras":
         return clone_sharing_models(value)
+    if wrapper == "scikeras":
+        with warnings.catch_warnings():
+            # Its model is compiled: the optimizer's settings are copied, its state is not.
+            warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
+            return clone(value)
     return clone(value, safe=False)
 
 
@@ -38,7 +51,7 @@ def clone_sharing_models(estimator):
     every cache; no estimator of skstack trains or changes a model that it was given.
     """
     copied = type(estimator)(
-        **{name: clone_parameter(value) for name, value in estimator.get_params(deep=False).items()}
+        **{name: clone_part(value) for name, value in estimator.get_params(deep=False).items()}
     )
     for attribute in ("_metadata_request", "_sklearn_output_config"):
         if hasattr(estimator, attribute):
@@ -48,15 +61,10 @@ def clone_sharing_models(estimator):
 
 def clone_with_networks(model):
     """Clone an estimator; a Pipeline whose last step is a ``keras.Model`` or a path keeps it."""
-    if isinstance(model, Pipeline):
-        steps = [
-            (name, step if is_path(step) or is_keras_model(step) else clone(step))
-            for name, step in model.steps
-        ]
-        if is_path(steps[-1][1]):
-            steps[-1] = (steps[-1][0], load_model(steps[-1][1]))
-        return Pipeline(steps)
-    return clone(model)
+    model = clone_part(model)
+    if isinstance(model, Pipeline) and is_path(model.steps[-1][1]):
+        model.steps[-1] = (model.steps[-1][0], load_model(model.steps[-1][1]))
+    return model
 
 
 def explain_missing_parameters(estimator, params, remedies):
@@ -120,13 +128,36 @@ def draw_seed(random_state):
     return int(random_state.randint(2**31 - 1))
 
 
-def set_missing_seeds(thing, seed):
-    """Give every ``random_state`` that is None in ``thing``, at any depth, a seed of its own."""
+def _read_determinism():
+    """Have TensorFlow read now whether kernels are deterministic.
+
+    It reads its environment when first asked. scikeras asks after it has written there, so that it
+    believes that the process was deterministic before, and leaves it so.
+    """
+    import keras
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Model doesn't support `jit_compile")
+        keras.Sequential().jit_compile = True  # not with deterministic kernels: Keras asks
+
+
+def set_missing_seeds(thing, seed, *, scikeras=True):
+    """Give every ``random_state`` that is None in ``thing``, at any depth, a seed of its own.
+
+    That of a scikeras estimator switches the whole process to deterministic kernels while it is
+    fitted: with ``scikeras=False``, where nobody asked for a seed, it is left alone.
+    """
     if not isinstance(thing, BaseEstimator) and not hasattr(thing, "get_params"):
         return thing
     generator = np.random.default_rng(seed)
-    for name, value in sorted(thing.get_params(deep=True).items()):
+    parts = {"": thing, **thing.get_params(deep=True)}
+    for name, value in sorted(parts.items()):
         own = name == "random_state" or name.endswith("__random_state")
         if own and value is None:
+            owner = parts[name.removesuffix("random_state").removesuffix("__")]
+            if wrapper_of(owner) == "scikeras":
+                if not scikeras:
+                    continue
+                _read_determinism()
             thing.set_params(**{name: int(generator.integers(2**31 - 1))})
     return thing

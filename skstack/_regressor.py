@@ -277,7 +277,7 @@ class KerasRegressor(RegressorMixin, NetworkEstimator):
         return "regression", self._n_targets
 
     def _learn_target_scale(self, blueprint, start, inputs, y, weights):
-        as_it_is = blueprint.continued or (
+        as_it_is = blueprint.learns_raw_targets or (
             isinstance(self.loss, str) and self.loss in LOSSES_ON_RAW_TARGETS
         )
         if as_it_is:

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from skstack._at_once import all_or_nothing, of_one_fit
 from skstack._checks import (
-    N_JOBS,
+    CROSS_FIT_CONSTRAINTS,
     BaseComposition,
     HasMethods,
     StrOptions,
@@ -63,12 +63,7 @@ class Stack(TransformerMixin, BaseComposition):
         "downstream": [None, HasMethods(["fit", "predict"])],
         "scaler": [None, StrOptions({"standard"}), HasMethods(["fit", "transform"])],
         "passthrough": "no_validation",
-        "categorical_features": [None, StrOptions({"from_dtype"}), "array-like"],
-        "cv": ["cv_object"],
-        "refit": ["boolean"],
-        "n_jobs": N_JOBS,
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
+        **CROSS_FIT_CONSTRAINTS,
     }
 
     # Parameters of every depth, as in ColumnTransformer --------------------------------------
@@ -356,7 +351,9 @@ class Stack(TransformerMixin, BaseComposition):
         for name, thing, columns in branch_list(self):
             transformer = branch_of(self, name, thing, cv)
             transformer._validate_params()
-            set_missing_seeds(transformer, int(generator.integers(2**31 - 1)))
+            own_seed = int(generator.integers(2**31 - 1))
+            if self.random_state is not None:
+                set_missing_seeds(transformer, own_seed)
             branches.append((name, transformer, columns))
         return branches
 

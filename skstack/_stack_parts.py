@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from sklearn.base import clone, is_classifier, is_regressor
+from sklearn.base import ClassifierMixin, RegressorMixin, clone, is_classifier, is_regressor
 from sklearn.pipeline import Pipeline
-from sklearn.utils import get_tags
 
 from skstack._autoencoder import KerasAutoencoder
-from skstack._checks import take_columns, takes
+from skstack._checks import take_columns, takes, wrapper_of
 from skstack._network_estimator import EARLY_STOPPING_ROWS
-from skstack._parameters import set_missing_seeds
+from skstack._parameters import clone_part, set_missing_seeds
 from skstack._transformer import KerasFeatureTransformer
 from skstack.networks import check_model, is_keras_model, is_path
 
@@ -146,13 +145,17 @@ def checked_downstream(stack, seed, n, parts, ordered):
     if isinstance(downstream, type):
         raise TypeError(f"downstream is the class {downstream.__name__}; pass an instance.")
     own = getattr(downstream, "steps", [(None, downstream)])[-1][1]
-    wrong = is_regressor(own) if is_classifier(stack) else is_classifier(own)
-    if wrong:
+    # The mixins, for scikeras forgets to say in its tags what it is.
+    regressor = is_regressor(own) or isinstance(own, RegressorMixin)
+    classifier = is_classifier(own) or isinstance(own, ClassifierMixin)
+    if regressor if is_classifier(stack) else classifier:
         raise ValueError(
             f"downstream={downstream!r} does not fit {type(stack).__name__}: it is a "
-            f"{get_tags(own).estimator_type}."
+            f"{'regressor' if regressor else 'classifier'}."
         )
-    downstream = set_missing_seeds(clone(downstream), seed)
+    downstream = set_missing_seeds(
+        clone_part(downstream), seed, scikeras=stack.random_state is not None
+    )
     sampler = getattr(stack, "sampler", None)
     if sampler is not None and getattr(own, "sampler", None) is not None:
         raise ValueError(
@@ -168,7 +171,9 @@ def checked_downstream(stack, seed, n, parts, ordered):
     beside = {
         "a sampler they would be synthetic": sampler is not None,
         "groups they would be of groups that it learns from": parts.groups is not None,
-        "a time-ordered cv they would not be the last ones": ordered,
+        "a time-ordered cv they would not be the last ones": (
+            ordered and not _validation_split(own)
+        ),
     }
     reasons = [reason for reason, given in beside.items() if given]
     if reasons and "X_val" not in parts.downstream and _holds_out_by_itself(downstream, n):
@@ -186,8 +191,20 @@ def stops_early(estimator, n):
     return n > EARLY_STOPPING_ROWS if isinstance(said, str) else bool(said)
 
 
+def _validation_split(estimator):
+    """Share of rows, the last ones, that a wrapper of Keras takes for validation; else 0."""
+    if wrapper_of(estimator) is None:
+        return 0
+    params = estimator.get_params(deep=False)
+    if wrapper_of(estimator) == "keras":
+        params = params["fit_kwargs"] or {}
+    return params.get("fit__validation_split", params.get("validation_split")) or 0
+
+
 def _holds_out_by_itself(estimator, n):
     """Whether an estimator would take early-stopping rows from those that it is given."""
+    if _validation_split(estimator):
+        return True
     if isinstance(estimator, Pipeline):
         last = estimator.steps[-1][1]
         return stops_early(last, n) or _holds_out_by_itself(last, n)

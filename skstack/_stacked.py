@@ -12,18 +12,25 @@ from skstack._checks import check_target, read_labels
 from skstack._classifier import KerasClassifier
 from skstack._regressor import KerasRegressor
 from skstack._stack import Stack
-from skstack.stages import check_sampler, correct_priors, prior_ratio, refuse_cleaning, resample
+from skstack.stages import (
+    check_sampler,
+    correct_priors,
+    prior_ratio,
+    probabilities_of,
+    refuse_cleaning,
+    resample,
+)
 
 __all__ = ["StackedKerasClassifier", "StackedKerasRegressor"]
 
 
-def _downstream_has(method):
-    def check(stack):
-        parts = (getattr(stack, "downstream_", None), stack.downstream)
-        given = [part for part in parts if part is not None]
-        return hasattr(given[0] if given else stack._default_downstream(), method)
+def _gives_probabilities(stack):
+    downstream = getattr(stack, "downstream_", stack.downstream)
+    return downstream is None or probabilities_of(downstream) is not None
 
-    return check
+
+def _gives_decisions(stack):
+    return hasattr(getattr(stack, "downstream_", stack.downstream), "decision_function")
 
 
 class StackedKerasClassifier(ClassifierMixin, Stack):
@@ -175,7 +182,7 @@ class StackedKerasClassifier(ClassifierMixin, Stack):
         tags.classifier_tags.multi_label = True
         return tags
 
-    @available_if(_downstream_has("predict_proba"))
+    @available_if(_gives_probabilities)
     @of_one_fit
     def predict_proba(self, X):
         """Probabilities of the classes.
@@ -191,12 +198,12 @@ class StackedKerasClassifier(ClassifierMixin, Stack):
             In [0, 1].
         """
         table = self._downstream_table(X)
-        probabilities = self.downstream_.predict_proba(table)
+        probabilities = probabilities_of(self.downstream_)(table)
         if self.prior_correction and self.sampler_ is not None:
             return correct_priors(probabilities, self._prior_ratio)
         return probabilities
 
-    @available_if(_downstream_has("predict_proba"))
+    @available_if(_gives_probabilities)
     def predict_log_proba(self, X):
         """Logarithms of :meth:`predict_proba`.
 
@@ -213,7 +220,7 @@ class StackedKerasClassifier(ClassifierMixin, Stack):
         with np.errstate(divide="ignore"):
             return np.log(self.predict_proba(X))
 
-    @available_if(_downstream_has("decision_function"))
+    @available_if(_gives_decisions)
     @of_one_fit
     def decision_function(self, X):
         """Decision function of the downstream.

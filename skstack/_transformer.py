@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from skstack._at_once import all_or_nothing, of_one_fit
 from skstack._autoencoder import KerasAutoencoder
 from skstack._checks import (
-    N_JOBS,
+    CROSS_FIT_CONSTRAINTS,
     Interval,
     StrOptions,
     check_input_names,
@@ -130,6 +130,9 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
     network by an orthogonal Procrustes rotation (Schoenemann, Psychometrika 31, 1966) that is
     learned on rows that both were trained on; through this rotation a trace of the labels enters.
 
+    Outputs of ``keras.wrappers``' classifier stand for the ``predict_proba`` that it lacks. A
+    ``random_state`` seeds scikeras too, whose folds are then fitted one at a time.
+
     Metadata routing: with ``enable_metadata_routing`` on, ``sample_weight`` and other metadata
     reach the estimator (and the steps before it) where it requests them, and the splitter;
     ``X_val`` and ``y_val`` reach an estimator that asks for them. ``groups`` reach the splitter and
@@ -155,13 +158,8 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         "features": [None, str, list, tuple],
         "pooling": [StrOptions(set(POOLINGS))],
         "passthrough": ["boolean"],
-        "categorical_features": [None, StrOptions({"from_dtype"}), "array-like"],
-        "cv": ["cv_object"],
-        "refit": ["boolean"],
         "batch_size": [None, Interval(Integral, 1, None, closed="left")],
-        "n_jobs": N_JOBS,
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
+        **CROSS_FIT_CONSTRAINTS,
     }
 
     def __init__(
@@ -458,7 +456,9 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
                 "FrozenEstimator, an estimator or a Pipeline that ends in one."
             )
         model = clone_with_networks(model)
-        return set_missing_seeds(model, draw_seed(self.random_state))
+        return set_missing_seeds(
+            model, draw_seed(self.random_state), scikeras=self.random_state is not None
+        )
 
     def _wanted_features(self):
         layers = _listed(self.layers)

@@ -5,6 +5,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["MPLBACKEND"] = "Agg"
 
+import keras
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, settings
@@ -16,6 +17,30 @@ settings.register_profile(
 )
 settings.register_profile("thorough", max_examples=250, stateful_step_count=25, **_PATIENT)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+# Importing scikeras puts methods of its own into these classes, for the rest of the process.
+_PATCHED = [
+    (keras.Model, "__reduce__"),
+    (keras.Model, "__deepcopy__"),
+    (keras.losses.Loss, "__reduce__"),
+    (keras.metrics.Metric, "__reduce__"),
+    (keras.optimizers.Optimizer, "__reduce__"),
+]
+
+
+def _methods():
+    return [cls.__dict__.get(name) for cls, name in _PATCHED]
+
+
+def _put(methods):
+    for (cls, name), method in zip(_PATCHED, methods, strict=True):
+        if method is not None:
+            setattr(cls, name, method)
+        elif name in cls.__dict__:
+            delattr(cls, name)
+
+
+_KERAS_OWN = _methods()
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -31,3 +56,27 @@ def shared_data():
         return pd.read_csv(path)
 
     return read
+
+
+@pytest.fixture(autouse=True)
+def keras_own_methods():
+    """Keras without the patches of scikeras, whichever test module imported that."""
+    _put(_KERAS_OWN)
+    yield
+    _put(_KERAS_OWN)
+
+
+@pytest.fixture
+def patches_of_scikeras(keras_own_methods):
+    """Keras as it is for those who have imported scikeras."""
+    from scikeras import _saving_utils as theirs
+
+    _put(
+        [
+            theirs.pack_keras_model,
+            theirs.deepcopy_model,
+            theirs.pack_keras_loss,
+            theirs.pack_keras_metric,
+            theirs.pack_keras_optimizer,
+        ]
+    )

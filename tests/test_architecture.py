@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "_parameters": {"_checks", "networks"},
     "training": {"_checks"},
     "networks": {"_checks", "training"},
-    "stages": {"_checks", "networks", "training"},
+    "stages": {"_checks", "_parameters", "networks", "training"},
 }
 # Above these, imports run down the stairs: a room may import all those on the floors below it.
 FLOORS = (
@@ -33,7 +33,8 @@ FLOORS = (
     {"_stacked"},
 )
 # Rooms that stand beside the staircase: the lowest floor may not import them.
-SIDE_ROOMS = {"_export", "_fine_tune", "_persistence", "inspection", "losses", "preprocessing"}
+SIDE_ROOMS = {"_export", "_fine_tune", "_persistence", "_scikeras"}
+SIDE_ROOMS |= {"inspection", "losses", "preprocessing"}
 FRAMEWORKS = ("keras", "tensorflow")
 # Rooms that nobody enters before Keras is needed anyway.
 KERAS_ROOMS = {"training", "losses"}

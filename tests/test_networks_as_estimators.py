@@ -222,3 +222,30 @@ def test_recipes_are_searched():
         == search.best_params_["model__hidden"]
     )
     assert KerasClassifier(MLP()).get_params()["model__dropout"] == 0.0
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "categorical_crossentropy",
+        keras.losses.CategoricalCrossentropy(),
+        keras.losses.categorical_crossentropy,
+    ],
+    ids=["name", "object", "function"],
+)
+def test_one_hot_losses_learn_what_their_sparse_twins_learn(loss):
+    X, y = load_iris(return_X_y=True)
+    labels = np.array(["setosa", "versicolor", "virginica"])[y]
+    layers = [keras.Input((4,)), keras.layers.Dense(3, activation="softmax")]
+    model = keras.Sequential(layers)
+    sparse = KerasClassifier(model, epochs=3, random_state=0).fit(X, labels)
+    for given in (KerasClassifier(model, loss=loss), KerasClassifier(compiled(model, loss))):
+        found = given.set_params(epochs=3, random_state=0).fit(X, labels).predict_proba(X)
+        np.testing.assert_allclose(found, sparse.predict_proba(X), atol=1e-5)
+
+
+def compiled(model, loss):
+    copied = keras.models.clone_model(model)
+    copied.set_weights(model.get_weights())
+    copied.compile("adam", loss)
+    return copied

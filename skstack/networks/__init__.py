@@ -3,6 +3,7 @@
 from skstack.networks._adapted import ModelBlueprint
 from skstack.networks._autoencoder import Autoencoder
 from skstack.networks._blueprints import RecipeBlueprint
+from skstack.networks._builder import BuilderRecipe
 from skstack.networks._frozen import FrozenBlueprint
 from skstack.networks._given import (
     blueprint_for,
@@ -11,6 +12,7 @@ from skstack.networks._given import (
     is_path,
     load_model,
 )
+from skstack.networks._heads import final_activation
 from skstack.networks._latent import DecoderBlueprint, latent_layer
 from skstack.networks._mlp import MLP
 from skstack.networks._recipe import Recipe, recipe
@@ -21,6 +23,7 @@ __all__ = [
     "MLP",
     "Autoencoder",
     "Block",
+    "BuilderRecipe",
     "DecoderBlueprint",
     "FrozenBlueprint",
     "ModelBlueprint",
@@ -29,6 +32,7 @@ __all__ = [
     "Spec",
     "blueprint_for",
     "check_model",
+    "final_activation",
     "is_keras_model",
     "is_path",
     "latent_layer",

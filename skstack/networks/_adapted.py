@@ -31,6 +31,9 @@ class ModelBlueprint(CopiedModel):
     continued : bool
         Whether training starts from the model's own weights.
 
+    learns_raw_targets : bool
+        Whether it has y's units already, as a continued one does.
+
     activation : str or None
         Name of the activation that the adapted network ends with, None where it is unknown.
 
@@ -45,6 +48,7 @@ class ModelBlueprint(CopiedModel):
         self.model = model
         self.blocks = spec.blocks
         self.continued = bool(model.built)
+        self.learns_raw_targets = self.continued
         self._added = None
         activation = final_activation(model)
         if is_graph(model):

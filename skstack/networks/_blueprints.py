@@ -33,11 +33,15 @@ class RecipeBlueprint:
     continued : bool
         False: every training starts from new weights.
 
+    learns_raw_targets : bool
+        False: targets are standardised for it.
+
     loss, optimizer : None
         Recipes leave them to the estimator.
     """
 
     continued = False
+    learns_raw_targets = False
     loss = None
     optimizer = None
 

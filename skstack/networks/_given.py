@@ -9,6 +9,7 @@ import warnings
 
 from skstack.networks._adapted import ModelBlueprint
 from skstack.networks._blueprints import RecipeBlueprint
+from skstack.networks._builder import BuilderBlueprint, BuilderRecipe
 from skstack.networks._recipe import Recipe
 
 __all__ = ["blueprint_for", "check_model", "is_keras_model", "is_path", "load_model"]
@@ -131,7 +132,7 @@ def blueprint_for(model, spec, default):
 
     Returns
     -------
-    RecipeBlueprint or ModelBlueprint
+    RecipeBlueprint, BuilderBlueprint or ModelBlueprint
 
     Raises
     ------
@@ -146,4 +147,6 @@ def blueprint_for(model, spec, default):
         model = load_model(model)
     if is_keras_model(model):
         return ModelBlueprint(model, spec)
+    if isinstance(model, BuilderRecipe):
+        return BuilderBlueprint(model, spec)
     return RecipeBlueprint(default if model is None else model, spec)

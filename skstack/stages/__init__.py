@@ -9,6 +9,7 @@ from skstack.stages._moments import weighted_moments
 from skstack.stages._priors import correct_priors, prior_ratio, refuse_cleaning
 from skstack.stages._sampling import Resampled, check_sampler, resample
 from skstack.stages._scaling import Scaling
+from skstack.stages._upstream import probabilities_of
 
 __all__ = [
     "FEATURES",
@@ -29,6 +30,7 @@ __all__ = [
     "mean_of",
     "orders_time",
     "prior_ratio",
+    "probabilities_of",
     "refuse_cleaning",
     "resample",
     "restricted_folds",

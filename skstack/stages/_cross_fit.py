@@ -8,14 +8,23 @@ from typing import Any
 
 import numpy as np
 from scipy.linalg import orthogonal_procrustes
-from sklearn.base import clone, is_classifier
+from sklearn.base import is_classifier
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
-from skstack._checks import is_classifier_for, kind_of_target, n_rows, take_metadata, take_rows
+from skstack._checks import (
+    is_classifier_for,
+    kind_of_target,
+    n_rows,
+    take_metadata,
+    take_rows,
+    wrapper_of,
+)
+from skstack._parameters import clone_part
 from skstack.networks import is_keras_model
 from skstack.stages._features import OF_PROBABILITIES, Columns
 from skstack.stages._upstream import EstimatorView, ModelView, columns_of, learns_from_y
@@ -96,8 +105,7 @@ class Source:
         frozen_steps = None
         self.frozen = is_keras_model(model) or isinstance(model, FrozenEstimator)
         if isinstance(model, FrozenEstimator):
-            model = model.estimator
-            check_is_fitted(model)
+            model = _unfrozen(model.estimator)
             if isinstance(model, Pipeline):
                 frozen_steps, model = model[:-1] if len(model.steps) > 1 else None, model[-1]
         self.model = model
@@ -110,6 +118,7 @@ class Source:
             hasattr(step, "fit") and get_tags(step).target_tags.required for step in steps
         )
         self.ours = hasattr(model, "_fit_in_frame")
+        self.codes = _codes(model, y)
         self.classes = None
         kind = kind_of_target(y, model) if self.learns_from_y and y is not None else None
         if self.frozen:
@@ -158,7 +167,7 @@ class Source:
         if self.frozen or not self.ours:
             return None
         if self.steps is not None:
-            X = clone(self.steps).fit(X, y).transform(X)
+            X = clone_part(self.steps).fit(X, y).transform(X)
         return self.model._frame(X, y if self.learns_from_y else None, wanted.layers)
 
     def fit(self, X, y, metadata, frame, *, ordered=False):
@@ -181,7 +190,7 @@ class Source:
         """
         steps = None
         if self.steps is not None:
-            steps = clone(self.steps)
+            steps = clone_part(self.steps)
             X = steps.fit_transform(X, y, **metadata.steps)
         model = self.model
         if self.frozen_steps is not None:
@@ -203,14 +212,49 @@ class Source:
         )
 
     def _fitted(self, X, y, metadata, frame, ordered):
-        estimator = clone(self.model)
+        estimator = clone_part(self.model)
         if frame is not None:
             return estimator._fit_in_frame(X, y, frame, ordered=ordered, **metadata)
+        if self.codes is not None:
+            y = np.searchsorted(self.codes, y)
+        if "sample_weight" in metadata:  # scikeras multiplies it in place
+            metadata = {**metadata, "sample_weight": metadata["sample_weight"].copy()}
         return estimator.fit(X, y, **metadata) if y is not None else estimator.fit(X, **metadata)
 
     def _joined_steps(self, steps):
         parts = [] if steps is None else [("steps", steps)]
         return Pipeline([*parts, ("frozen", FrozenEstimator(self.frozen_steps))])
+
+
+def _unfrozen(estimator):
+    """What a ``FrozenEstimator`` holds, which must be fitted.
+
+    Keras documents ``FrozenEstimator(SKLearnTransformer(model))`` for a trained model, which is
+    never fitted: that means the model.
+    """
+    model = getattr(estimator, "model", None)
+    documented = wrapper_of(estimator) == "keras" and hasattr(estimator, "transform")
+    if documented and not hasattr(estimator, "model_"):
+        if is_keras_model(model) and model.built:
+            return model
+        raise NotFittedError(
+            f"FrozenEstimator({type(estimator).__name__}(...)) is used as it is, but it was never "
+            "fitted, and its model is no built keras.Model. Fit it first, build the model, or pass "
+            "the estimator without FrozenEstimator."
+        )
+    check_is_fitted(estimator)
+    return estimator
+
+
+def _codes(model, y):
+    """Labels that stand for the numbers 0, 1, ...; None where y can be learned as it is.
+
+    The transformer of ``keras.wrappers`` is no classifier and hands y to its network unchanged.
+    """
+    hands_on = wrapper_of(model) == "keras" and hasattr(model, "transform")
+    if not hands_on or y is None or np.asarray(y).dtype.kind not in "OUS":
+        return None
+    return np.unique(np.asarray(y))
 
 
 def _one_dimensional(classes):
@@ -282,10 +326,14 @@ def cross_fit(
         from skstack.training import under_callers_policy
 
         fit_fold = under_callers_policy(fit_fold)
+    if wrapper_of(source.model) == "scikeras" and source.model.random_state is not None:
+        n_jobs = 1  # it switches the whole process to deterministic kernels and back
     results = Parallel(n_jobs=n_jobs, prefer="threads")(
         delayed(fit_fold)(number, train, test) for number, (train, test) in enumerate(pairs)
     )
     upstreams = [upstream for upstream, _ in results]
+    if not source.ours and not source.frozen:
+        _refuse_one_network(source.model, [reference, *upstreams])
     whole = None if reference is None else reference.columns(X, wanted)
     merged = []
     for place, first in enumerate(results[0][1]):
@@ -302,6 +350,24 @@ def cross_fit(
             values[test] = columns[place].values
         merged.append(replace(first, values=values))
     return merged, upstreams
+
+
+def _refuse_one_network(model, upstreams):
+    """Refuse fits that went on training one network: its features would be in-sample."""
+    seen = set()
+    for upstream in upstreams:
+        estimator = getattr(getattr(upstream, "view", None), "estimator", None)
+        network = getattr(estimator, "model_", None)
+        if not is_keras_model(network):
+            continue
+        own = {id(variable) for variable in network.variables}
+        if own & seen:
+            raise ValueError(
+                f"The function that builds the network of {type(model).__name__} gives the same "
+                "network, or layers of it, in every call, so that each fold went on training what "
+                "had seen its test rows. Make the layers inside the function."
+            )
+        seen |= own
 
 
 def _aligned(columns, own, reference, rows, wanted):

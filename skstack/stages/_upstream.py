@@ -5,15 +5,16 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-from sklearn.base import is_regressor
+from sklearn.base import is_classifier, is_regressor
+from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 
-from skstack._checks import is_classifier_for, n_rows
-from skstack.networks import FrozenBlueprint, is_keras_model
+from skstack._checks import is_classifier_for, n_rows, needs_y, wrapper_of
+from skstack.networks import FrozenBlueprint, final_activation, is_keras_model
 from skstack.stages._blocks import ColumnBlocks
 from skstack.stages._features import Columns, as_columns, entropy, log_odds, margin
 
-__all__ = ["EstimatorView", "ModelView", "columns_of", "learns_from_y"]
+__all__ = ["EstimatorView", "ModelView", "columns_of", "learns_from_y", "probabilities_of"]
 
 
 def learns_from_y(estimator, y):
@@ -22,7 +23,52 @@ def learns_from_y(estimator, y):
         is_classifier_for(estimator, y)
         or is_regressor(estimator)
         or get_tags(estimator).target_tags.required
+        or needs_y(estimator)
     )
+
+
+def probabilities_of(estimator):
+    """What gives an estimator's probabilities of its classes.
+
+    scikeras drops an axis where there is one row; the classifier of ``keras.wrappers`` has no
+    ``predict_proba``, but its ``decision_function`` is what its network gives for the classes.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted or not.
+
+    Returns
+    -------
+    callable or None
+        From X to an array of shape (n_rows, n_classes), or to the list of arrays that
+        scikit-learn's trees give for several labels. None where there are no probabilities.
+    """
+    if hasattr(estimator, "predict_proba"):
+
+        def probabilities(X):
+            p = estimator.predict_proba(X)
+            return p.reshape(n_rows(X), -1) if getattr(p, "ndim", 2) == 1 else p
+
+        return probabilities
+    if isinstance(estimator, Pipeline) and probabilities_of(estimator[-1]) is not None:
+        last = probabilities_of(estimator[-1])
+        return (lambda X: last(estimator[:-1].transform(X))) if len(estimator) > 1 else last
+    if wrapper_of(estimator) == "keras" and is_classifier(estimator):
+        return lambda X: _normalised(estimator, estimator.decision_function(X))
+    return None
+
+
+def _normalised(estimator, outputs):
+    """Outputs of a network with one unit for each class, as probabilities."""
+    if final_activation(estimator.model_) == "linear":
+        outputs = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+    elif outputs.min() < 0:
+        raise ValueError(
+            f"The network of this {type(estimator).__name__} ends with an activation that gives no "
+            "probabilities. End it with a Dense layer, with the activation 'softmax' or none."
+        )
+    return outputs / outputs.sum(axis=1, keepdims=True)
 
 
 class ModelView:
@@ -143,13 +189,13 @@ class EstimatorView:
         """Whether ``transform`` gives its outputs."""
         return (
             hasattr(self.estimator, "transform")
-            and not hasattr(self.estimator, "predict_proba")
+            and probabilities_of(self.estimator) is None
             and not is_regressor(self.estimator)
         )
 
     def outputs(self, X):
         """What the estimator's own method gives: probabilities, predictions or a transform."""
-        if hasattr(self.estimator, "predict_proba"):
+        if probabilities_of(self.estimator) is not None:
             p, names = self.probabilities(X)
             if self.classes is not None and len(names) == 2:
                 p, names = p[:, 1:], names[1:]
@@ -181,17 +227,16 @@ class EstimatorView:
 
     def probabilities(self, X):
         """Probabilities of shape (n_rows, n_classes), and the classes' names."""
-        if not hasattr(self.estimator, "predict_proba"):
+        predict_proba = probabilities_of(self.estimator)
+        if predict_proba is None:
             raise ValueError(
                 "features 'log_odds', 'entropy' and 'margin' need probabilities, but "
                 f"{type(self.estimator).__name__} has no predict_proba."
             )
-        p = self.estimator.predict_proba(X)
+        p = predict_proba(X)
         if isinstance(p, list):  # multilabel, as scikit-learn's trees give it
             p = np.column_stack([np.asarray(each)[:, -1] for each in p])
         p = np.asarray(p, dtype=np.float32)
-        if p.ndim == 1:  # scikeras, for a single row
-            p = p.reshape(n_rows(X), -1)
         classes, own = self.classes, getattr(self.estimator, "classes_", None)
         if classes is None or own is None or len(classes) == p.shape[1]:
             return p, [str(name) for name in (range(p.shape[1]) if classes is None else classes)]

@@ -120,9 +120,7 @@ sys.stdout.buffer.write(cloudpickle.dumps(deep(hidden=5)))
 
 
 def test_recipes_of_main_pickle_with_cloudpickle():
-    pytest.importorskip("cloudpickle")
-    script = SCRIPT
-    sent = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout
+    sent = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, check=True).stdout
     made = pickle.loads(sent)
     assert repr(made) == "deep(hidden=5)"
     assert type(made).function(1, hidden=2) == 13

@@ -53,7 +53,12 @@ def test_split_gives_float32_numbers_and_int32_codes(people):
     [
         lambda s: s.astype("category"),
         lambda s: s.astype(object),
-        lambda s: s.astype("str"),
+        pytest.param(
+            lambda s: s.astype("str"),
+            marks=pytest.mark.skipif(
+                pd.__version__ < "3", reason="pandas 2 turns a missing value into the word 'None'"
+            ),
+        ),
         lambda s: s.astype("string"),
         lambda s: s.astype(pd.ArrowDtype(__import__("pyarrow").string())),
         lambda s: s.astype("category").cat.add_categories(["unused"]),

@@ -1,0 +1,233 @@
+"""What rows, targets and splits give away before anything is trained."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.neighbors import NearestNeighbors
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+
+from skstack._checks import is_dataframe
+from skstack.inspection._association import association
+from skstack.inspection._overlap import row_keys
+from skstack.inspection._report import Finding
+
+__all__ = ["columns_that_tell", "crossing_groups", "crossing_time", "duplicates", "made_rows",
+           "scaled_before"]  # fmt: skip
+
+_LOOKED_AT = 400  # rows of a class that are searched for interpolated ones
+_NEIGHBOURS = 16
+_BINS = 64
+_LIKELY = 3  # columns that are looked at closely
+
+
+def crossing_groups(folds, groups):
+    """Whether rows of one group stand in training and test rows."""
+    check = "groups across the outer folds"
+    if groups is None:
+        return Finding(check, "not checked", "no groups were given")
+    crossing = [np.intersect1d(groups[train], groups[test]) for train, test in folds]
+    names = np.unique(np.concatenate(crossing))
+    if not len(names):
+        return Finding(check, "ok", "no group stands on both sides of a fold")
+    share = np.mean([np.isin(groups[test], c).mean() for (_, test), c in zip(folds, crossing)])  # noqa: B905
+    return Finding(
+        check,
+        "leak",
+        f"{len(names)} of {len(np.unique(groups))} groups stand in training and test rows of a "
+        f"fold; they hold {share:.0%} of the test rows",
+        "cv=GroupKFold(...) or StratifiedGroupKFold(...), with these groups",
+        float(share),
+    )
+
+
+def crossing_time(folds, time):
+    """Whether training rows are later than test rows."""
+    check = "future in the past (outer folds)"
+    if time is None:
+        return Finding(check, "not checked", "no times were given")
+    share = np.mean([np.mean(time[train] > time[test].min()) for train, test in folds])
+    if share == 0:
+        return Finding(check, "ok", "all training rows are as old as, or older than, the test rows")
+    return Finding(
+        check,
+        "leak",
+        f"{share:.0%} of the training rows are later than a row that they help to predict",
+        "sort the rows by time and use cv=TimeSeriesSplit(...)",
+        float(share),
+    )
+
+
+def duplicates(X, folds):
+    """Whether test rows stand among training rows."""
+    keys = row_keys(X)
+    share = np.mean([np.isin(keys[test], keys[train]).mean() for train, test in folds])
+    verdict = "leak" if share > 0.1 else "suspect" if share > 0.01 else "ok"
+    return Finding(
+        "duplicates across folds",
+        verdict,
+        f"{share:.1%} of the test rows stand among the training rows, equal in all columns",
+        "drop duplicates (or give all copies one group) before splitting",
+        float(share),
+    )
+
+
+def scaled_before(X):
+    """Whether columns bear the mark of a scaler that has seen all rows."""
+    check = "scaling before the outer split"
+    values = _numbers(X)
+    if values is None or values.shape[1] == 0 or len(values) < 3:
+        return Finding(check, "not checked", "no numeric columns")
+    spread = values.std(axis=0)
+    varied = np.array([len(np.unique(column[:1000])) > 5 for column in values.T]) & (spread > 0)
+    if not varied.any():
+        return Finding(check, "ok", "no column that a scaler could have made")
+    values, spread = values[:, varied], spread[varied]
+    unit = np.abs(spread - 1) < 1e-5
+    unit |= np.abs(values.std(axis=0, ddof=1) - 1) < 1e-5
+    standard = unit & (np.abs(values.mean(axis=0)) < 1e-5)
+    ends = (np.abs(values.min(axis=0)) < 1e-7) & (np.abs(values.max(axis=0) - 1) < 1e-7)
+    for marked, how, verdict in (
+        (standard, "mean 0 and standard deviation 1", "leak"),
+        (ends, "minimum 0 and maximum 1", "suspect"),
+    ):
+        if marked.mean() > 0.5:
+            return Finding(
+                check,
+                verdict,
+                f"{marked.sum()} of {len(marked)} numeric columns have {how} over all rows, test "
+                "rows included, to the last digit",
+                "hand in the columns as they were, and put the scaler into a Pipeline",
+                float(marked.mean()),
+            )
+    return Finding(check, "ok", "no scaler has seen all rows")
+
+
+def made_rows(X, y, classification):
+    """Whether rows lie on the straight line between two others of their class, as SMOTE's do."""
+    check = "resampling before the outer split"
+    values = _numbers(X)
+    if not classification or np.ndim(y) != 1 or values is None or values.shape[1] < 3:
+        return Finding(check, "not checked", "needs classes and at least three numeric columns")
+    values = (values - values.mean(axis=0)) / np.where(
+        values.std(axis=0) > 0, values.std(axis=0), 1
+    )
+    labels, counts = np.unique(y, return_counts=True)
+    worst, where = 0.0, None
+    for label in labels[counts >= 10]:
+        share = _share_between(values[np.asarray(y) == label])
+        if share > worst:
+            worst, where = share, label
+    verdict = "leak" if worst > 0.05 else "suspect" if worst > 0.01 else "ok"
+    return Finding(
+        check,
+        verdict,
+        f"{worst:.0%} of the rows" + (f" of class {where!s}" if where is not None else "")
+        + " lie exactly between two others of their class",
+        "hand in the rows as they were, and put the sampler into an imblearn Pipeline (or the "
+        "sampler= of a stack)",
+        float(worst),
+    )  # fmt: skip
+
+
+def _share_between(rows):
+    """Share of rows that lie on the segment between two of their neighbours."""
+    rows = np.unique(rows, axis=0)
+    n_neighbours = min(_NEIGHBOURS, len(rows) - 1)
+    if n_neighbours < 2:
+        return 0.0
+    looked_at = rows[np.linspace(0, len(rows) - 1, min(_LOOKED_AT, len(rows))).astype(int)]
+    near = NearestNeighbors(n_neighbors=n_neighbours + 1).fit(rows)
+    near = near.kneighbors(looked_at, return_distance=False)[:, 1:]
+    steps = rows[near] - looked_at[:, None]  # (row, neighbour, column)
+    length = np.linalg.norm(steps, axis=2)
+    inner = np.einsum("rac,rbc->rab", steps, steps)
+    # Two neighbours stand opposite each other where the cosine of their directions is -1.
+    cosine = inner / np.maximum(length[:, :, None] * length[:, None, :], 1e-12)
+    # A column that is 0 in most rows makes lines by itself; such steps move in three columns.
+    moves = (np.abs(steps) > 1e-9).sum(axis=2) >= 3
+    opposite = (cosine < -1 + 1e-9) & moves[:, :, None] & moves[:, None, :]
+    return float(opposite.any(axis=(1, 2)).mean())
+
+
+def columns_that_tell(X, y, classification):
+    """Whether a column alone predicts the target."""
+    check = "a column that is the answer"
+    frame = _frame(X)
+    if frame is None or np.ndim(y) != 1:
+        return Finding(check, "not checked", "needs columns and one target")
+    columns = {name: _codes(frame[name]) for name in frame.columns}
+    guessed = {name: _told_in_sample(codes, y, classification) for name, codes in columns.items()}
+    likely = sorted(guessed, key=guessed.get, reverse=True)[:_LIKELY]
+    best, name = -1.0, None
+    for column in likely:
+        score = _told_out_of_fold(columns[column], y, classification)
+        if score is None:
+            return Finding(check, "not checked", "a class has too few rows")
+        if score > best:
+            best, name = score, column
+    verdict = "leak" if best >= 0.99 else "suspect" if best >= 0.98 else "ok"
+    measure = "ROC AUC" if classification else "R2"
+    return Finding(
+        check,
+        verdict,
+        f"column {name!s} alone reaches a cross-validated {measure} of {best:.3f}",
+        f"ask where column {name!s} comes from, and whether it is known at prediction time",
+        float(max(0.0, (2 * best - 1) if classification else best)),
+    )
+
+
+def _told_in_sample(codes, y, classification):
+    """R2 of the target given the bin that a value lies in; a cheap guess at what a tree finds."""
+    _, place = np.unique(np.nan_to_num(codes[:, 0]), return_inverse=True)
+    if place.max() >= _BINS:
+        place = np.argsort(np.argsort(codes[:, 0])) * _BINS // len(codes)
+    numbers = np.unique(y, return_inverse=True)[1] if classification else y.astype(float)
+    targets = (numbers[:, None] == np.unique(numbers)).T if classification else [numbers]
+    count = np.maximum(np.bincount(place), 1)
+    within = sum(
+        np.sum((target - (np.bincount(place, target) / count)[place]) ** 2) for target in targets
+    )
+    total = sum(np.sum((target - np.mean(target)) ** 2) for target in targets)
+    return 1 - within / total if total > 0 else 0.0
+
+
+def _told_out_of_fold(codes, y, classification):
+    """AUC or R2 of a small tree; None where a class has too few rows."""
+    if classification and np.unique(y, return_counts=True)[1].min() < 3:
+        return None
+    tree = DecisionTreeClassifier if classification else DecisionTreeRegressor
+    tree = tree(max_leaf_nodes=32, min_samples_leaf=2, random_state=0)
+    folds = (StratifiedKFold if classification else KFold)(3, shuffle=True, random_state=0)
+    told = None
+    for train, test in folds.split(codes, y):
+        tree.fit(codes[train], y[train])
+        part = tree.predict_proba(codes[test]) if classification else tree.predict(codes[test])
+        told = np.empty((len(y), *part.shape[1:])) if told is None else told
+        told[test] = part
+    return association(told, y, classification)
+
+
+def _codes(column):
+    import pandas as pd
+
+    if not pd.api.types.is_numeric_dtype(column.dtype):
+        column = pd.Series(pd.factorize(column)[0])
+    return column.to_numpy(dtype=np.float64, na_value=np.nan).reshape(-1, 1)
+
+
+def _frame(X):
+    import pandas as pd
+
+    if is_dataframe(X):
+        return X.to_pandas() if hasattr(X, "to_pandas") else X
+    X = X.toarray() if hasattr(X, "toarray") else np.asarray(X)
+    return pd.DataFrame(X, columns=[f"x{i}" for i in range(X.shape[1])]) if X.ndim == 2 else None
+
+
+def _numbers(X):
+    frame = _frame(X)
+    if frame is None:
+        return None
+    values = frame.select_dtypes("number").to_numpy(dtype=np.float64, na_value=np.nan)
+    return values[:, np.isfinite(values).all(axis=0)]

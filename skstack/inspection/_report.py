@@ -1,0 +1,169 @@
+"""The table that ``leakage_report`` gives, for the eye and for the program."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from html import escape
+
+__all__ = ["VERDICTS", "Finding", "LeakageReport"]
+
+VERDICTS = ("leak", "suspect", "ok", "not checked")
+_COLOURS = {"leak": "#c0392b", "suspect": "#e08e0b", "ok": "#2e8b57", "not checked": "#9aa0a6"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Parameters
+    ----------
+    check : str
+
+    verdict : {"leak", "suspect", "ok", "not checked"}
+
+    evidence : str
+
+    remedy : str, default=""
+
+    strength : float, default=0.0
+        How strong the evidence is, in [0, 1], for the picture.
+    """
+
+    check: str
+    verdict: str
+    evidence: str
+    remedy: str = ""
+    strength: float = 0.0
+
+
+@dataclass(repr=False)
+class LeakageReport:
+    """What each check of :func:`leakage_report` found.
+
+    Parameters
+    ----------
+    estimator_name : str
+
+    findings : list of Finding
+        One for each check.
+
+    fits : list of (str, int, int)
+        For each fit that was watched: the step, the number of rows of X that it learned from, and
+        the number of rows among its own that a sampler had made.
+
+    Attributes
+    ----------
+    table : DataFrame
+        Columns ``check``, ``verdict``, ``evidence``, ``remedy``.
+
+    leaks : list of str
+        Checks whose verdict is "leak".
+    """
+
+    estimator_name: str
+    findings: list
+    fits: list = field(default_factory=list)
+
+    @property
+    def table(self):
+        """DataFrame : a row for each check."""
+        import pandas as pd
+
+        columns = ["check", "verdict", "evidence", "remedy"]
+        rows = [[getattr(finding, column) for column in columns] for finding in self.findings]
+        return pd.DataFrame(rows, columns=columns)
+
+    @property
+    def leaks(self):
+        """List of str : the checks that found a leak."""
+        return [finding.check for finding in self.findings if finding.verdict == "leak"]
+
+    @property
+    def suspects(self):
+        """List of str : the checks that found something that may be a leak."""
+        return [finding.check for finding in self.findings if finding.verdict == "suspect"]
+
+    def __repr__(self):
+        lines = [f"Leakage report of {self.estimator_name}: {self._summary()}"]
+        for finding in self.findings:
+            lines.append(f"  [{finding.verdict:^11}] {finding.check}: {finding.evidence}")
+            if finding.remedy and finding.verdict in VERDICTS[:2]:
+                lines.append(f"{'':16}-> {finding.remedy}")
+        return "\n".join(lines)
+
+    def _summary(self):
+        if not self.leaks and not self.suspects:
+            return "no leak found"
+        return ", ".join(
+            f"{len(names)} {word}"
+            for names, word in ((self.leaks, "leak(s)"), (self.suspects, "suspect(s)"))
+            if names
+        )
+
+    def _repr_html_(self):
+        rows = "".join(
+            f'<tr><td>{escape(f.check)}</td><td style="color:{_COLOURS[f.verdict]};'
+            f'font-weight:bold">{f.verdict}</td><td>{escape(f.evidence)}</td>'
+            f"<td>{escape(f.remedy if f.verdict in VERDICTS[:2] else '')}</td></tr>"
+            for f in self.findings
+        )
+        heads = "".join(f"<th>{head}</th>" for head in ("check", "verdict", "evidence", "remedy"))
+        return (
+            f"<p><b>Leakage report of {escape(self.estimator_name)}</b>: {self._summary()}</p>"
+            f'<table style="text-align:left"><thead><tr>{heads}</tr></thead>'
+            f"<tbody>{rows}</tbody></table>"
+        )
+
+    def plot(self, ax=None):
+        """Draw a bar for each check, as long as its evidence is strong.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, default=None
+            Where to draw; None makes a figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed: ``pip install "skstack[plot]"``.
+        """
+        try:
+            import matplotlib.pyplot as plt
+            from matplotlib.patches import Patch
+        except ImportError as error:
+            raise ImportError(
+                'LeakageReport.plot needs matplotlib: pip install "skstack[plot]".'
+            ) from error
+        if ax is None:
+            _, ax = plt.subplots(figsize=(9, 0.42 * len(self.findings) + 1.4), layout="constrained")
+        places = range(len(self.findings))
+        for place, finding in zip(places, self.findings, strict=True):
+            colour = _COLOURS[finding.verdict]
+            ax.barh(place, max(finding.strength, 0.012), color=colour)
+            ax.annotate(
+                finding.verdict,
+                (max(finding.strength, 0.012), place),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                color=colour,
+            )
+        ax.set_yticks(places, [finding.check for finding in self.findings])
+        ax.invert_yaxis()
+        ax.set_xlim(0, 1.18)
+        ax.set_xticks([0, 0.5, 1], ["none", "half", "full"])
+        ax.set_xlabel("strength of the evidence")
+        ax.set_title(f"Leakage report of {self.estimator_name}: {self._summary()}", loc="left")
+        for side in ("top", "right"):
+            ax.spines[side].set_visible(False)
+        present = [verdict for verdict in VERDICTS if verdict in {f.verdict for f in self.findings}]
+        ax.legend(
+            handles=[Patch(color=_COLOURS[verdict], label=verdict) for verdict in present],
+            loc="lower right",
+            frameon=False,
+        )
+        return ax

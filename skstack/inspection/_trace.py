@@ -1,0 +1,290 @@
+"""Watching an estimator learn: which step was fitted on which rows, and what it was asked."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from joblib import parallel_config
+from sklearn.frozen import FrozenEstimator
+
+from skstack._checks import n_rows
+from skstack._parameters import clone_part
+from skstack.inspection._overlap import row_keys
+
+__all__ = ["MADE", "Fit", "Table", "Trace"]
+
+MADE = -1  # the number of a row that a sampler made
+UNKNOWN = -2
+
+_FITS = ("fit", "partial_fit", "fit_transform", "fit_predict", "fit_resample")
+_USES = ("transform", "predict", "predict_proba", "decision_function", "reconstruction_error")
+# How parts of skstack call each other.
+_OUR_FITS = ("_fit_in_frame", "_learn")
+_OUR_USES = ("_extract", "_layer_outputs")
+
+
+@dataclass
+class Table:
+    """Rows on their way, with the numbers that they had in X."""
+
+    rows: np.ndarray
+    keys: np.ndarray
+    makers: tuple = ()  # the fits that made its columns, or its rows
+
+
+class _Rows(np.ndarray):
+    """An array whose rows remember their numbers when some of them are taken."""
+
+    def __array_finalize__(self, other):
+        whole = isinstance(other, _Rows) and self.shape[:1] == other.shape[:1]
+        self.table = getattr(other, "table", None) if whole else None
+
+    def __getitem__(self, key):
+        taken = super().__getitem__(key)
+        if isinstance(taken, _Rows) and taken.ndim and self.table is not None:
+            first = key[0] if isinstance(key, tuple) else key
+            rows = self.table.rows if first is Ellipsis else self.table.rows[first]
+            fits = np.shape(rows) == taken.shape[:1]
+            taken.table = Table(rows, None, self.table.makers) if fits else None
+        return taken
+
+
+@dataclass
+class Fit:
+    """One fit of one step."""
+
+    step: str
+    estimator: Any
+    table: Table
+    X: Any
+    y: Any
+    parent: Fit | None
+    resampled: bool = False
+    watched: Table | None = None
+    used: list = field(default_factory=list)  # tables that it was asked about, after the fit
+
+    @property
+    def rows(self):
+        """Numbers of the rows that it learned from."""
+        return self.table.rows
+
+
+class Trace:
+    """A clone of an estimator that tells on which rows its steps learn.
+
+    Every estimator among the parameters, at any depth, is replaced by one of a subclass of its own
+    class that says when it is fitted and asked. The user's objects are not touched.
+
+    Parameters
+    ----------
+    estimator : estimator
+    """
+
+    def __init__(self, estimator):
+        self.fits = []
+        self._tables = []
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._fitted = {}
+        self.estimator = self._watched(estimator, type(estimator).__name__)
+
+    def fit(self, X, y, rows, **metadata):
+        """Fit the watched clone.
+
+        Parameters
+        ----------
+        X, y : rows and targets
+
+        rows : ndarray of int
+            Their numbers.
+
+        **metadata : dict
+            For the fit.
+        """
+        self._tables = [Table(np.asarray(rows), _keys(X))]
+        # Other processes could tell nothing.
+        with parallel_config(backend="threading", n_jobs=1):
+            self.estimator.fit(_remembering(X, self._tables[0]), y, **metadata)
+
+    # Building the clone ---------------------------------------------------------------------
+
+    def _watched(self, value, step):
+        if isinstance(value, FrozenEstimator):
+            return value
+        if type(value) in (list, tuple):
+            return type(value)(self._watched_item(item, step) for item in value)
+        learns = hasattr(value, "fit") or hasattr(value, "fit_resample")
+        if isinstance(value, type) or not (learns and hasattr(value, "get_params")):
+            return clone_part(value)
+        params = value.get_params(deep=False)
+        parts = {
+            name: None if name == "n_jobs" else self._watched(part, f"{step}.{name}")
+            for name, part in params.items()
+        }
+        watched = self._class(type(value), step)(**parts)
+        for attribute in ("_metadata_request", "_sklearn_output_config", "_passes_steps"):
+            if attribute in vars(value):
+                setattr(watched, attribute, vars(value)[attribute])
+        return watched
+
+    def _watched_item(self, item, step):
+        named = type(item) is tuple and item and isinstance(item[0], str)
+        if not named:
+            return self._watched(item, step)
+        base = step.rsplit(".", 1)[0]
+        return (item[0], *(self._watched(part, f"{base}.{item[0]}") for part in item[1:]))
+
+    def _class(self, cls, step):
+        watched = type(cls)(
+            cls.__name__, (cls,), {"__module__": cls.__module__, "__doc__": cls.__doc__}
+        )
+        ours = hasattr(cls, "_fit_in_frame") or hasattr(cls, "_extract")
+        for kinds, note in ((_FITS, self._note_fit), (_USES, self._note_use)):
+            names = kinds
+            if ours:
+                names = kinds + (_OUR_FITS if note == self._note_fit else _OUR_USES)
+            for name in names:
+                if hasattr(cls, name):
+                    # After the class is made, for scikit-learn wraps what it finds in its body.
+                    setattr(watched, name, _Watched(watched, cls, name, note, step))
+        return watched
+
+    # What is noted --------------------------------------------------------------------------
+
+    @property
+    def _active(self):
+        if not hasattr(self._local, "fits"):
+            self._local.fits = []
+        return self._local.fits
+
+    def _note_fit(self, step, method, bound, estimator, args, kwargs):
+        active = self._active
+        if active and active[-1].estimator is estimator:  # fit_transform calls fit
+            return bound(*args, **kwargs)
+        X = args[0] if args else kwargs.get("X")
+        y = args[1] if len(args) > 1 else kwargs.get("y")
+        if X is None:
+            return bound(*args, **kwargs)
+        fit = Fit(
+            step, estimator, self._table(X), X, y, active[-1] if active else None,
+            resampled=method == "fit_resample",
+        )  # fmt: skip
+        if kwargs.get("X_val") is not None:
+            fit.watched = self._table(kwargs["X_val"])
+        with self._lock:
+            self.fits.append(fit)
+        active.append(fit)
+        try:
+            result = bound(*args, **kwargs)
+        finally:
+            active.pop()
+        self._fitted[id(estimator)] = fit
+        if method == "fit_resample":
+            return (self._keep_resampled(fit, result[0]), *result[1:])
+        if method in ("fit_transform", "fit_predict"):
+            return self._keep(fit, fit.table, result)
+        if method == "_learn" and result is not None:
+            return (self._keep(fit, fit.table, result[0]), *result[1:])
+        return result
+
+    def _note_use(self, step, method, bound, estimator, args, kwargs):
+        active = self._active
+        fit = self._fitted.get(id(estimator))
+        own = active and active[-1].estimator is estimator
+        if own or fit is None or not args:
+            return bound(*args, **kwargs)
+        table = self._table(args[0])
+        fit.used.append(table)
+        return self._keep(fit, table, bound(*args, **kwargs))
+
+    def _keep(self, fit, table, result):
+        if not hasattr(result, "ndim") or n_rows(result) != len(table.rows) or result.ndim < 2:
+            return result
+        kept = Table(table.rows, _keys(result), (*table.makers, fit))
+        with self._lock:
+            self._tables.append(kept)
+        return _remembering(result, kept)
+
+    def _keep_resampled(self, fit, X):
+        keys = _keys(X)
+        before = dict(zip(fit.table.keys.tolist(), fit.table.rows.tolist(), strict=True))
+        rows = np.array([before.get(key, MADE) for key in keys.tolist()])
+        kept = Table(rows, keys, (*fit.table.makers, fit))
+        with self._lock:
+            self._tables.append(kept)
+        return _remembering(X, kept)
+
+    def _table(self, X):
+        """Find out which rows these are: those of a table that is known, or some of them."""
+        keys = _keys(X)
+        told = getattr(X, "table", None) if isinstance(X, _Rows) else None
+        if told is not None:
+            return Table(told.rows, keys, told.makers)
+        with self._lock:
+            tables = self._tables[::-1]
+        for known in tables:
+            if len(known.keys) == len(keys) and np.array_equal(known.keys, keys):
+                return known
+        for known in tables:
+            chosen = _places(keys, known.keys)
+            if chosen is not None:
+                return Table(known.rows[chosen], keys, known.makers)
+        # Columns were joined or scaled out of sight; the rows kept their order.
+        for known in tables:
+            if len(known.rows) == len(keys):
+                return Table(known.rows, keys, known.makers)
+        return Table(np.full(len(keys), UNKNOWN), keys)
+
+
+def _remembering(X, table):
+    if type(X) is not np.ndarray:
+        return X
+    X = X.view(_Rows)
+    X.table = table
+    return X
+
+
+def _keys(X):
+    if getattr(X, "ndim", 2) < 2 or not (hasattr(X, "shape") or np.ndim(X[0])):
+        X = np.asarray(X, dtype=object).reshape(n_rows(X), 1)
+    return row_keys(X, dtype=np.float32)
+
+
+def _places(keys, known):
+    """Where rows stand in a table; None if some do not, or if most of its rows are alike."""
+    unlike, first, counts = np.unique(known, return_index=True, return_counts=True)
+    if len(unlike) < 0.5 * len(known) or not np.isin(keys, unlike).all():
+        return None
+    if counts.max() == 1:
+        return first[np.searchsorted(unlike, keys)]
+    where = {}
+    for place, key in enumerate(known.tolist()):
+        where.setdefault(key, []).append(place)
+    times = {}
+    chosen = []
+    for key in keys.tolist():  # like rows are told apart by their order
+        times[key] = times.get(key, -1) + 1
+        chosen.append(where[key][times[key] % len(where[key])])
+    return np.array(chosen)
+
+
+class _Watched:
+    """A method that is there when that of the class is there, and tells when it is called."""
+
+    def __init__(self, watched, cls, name, note, step):
+        self.watched, self.cls, self.name, self.note, self.step = watched, cls, name, note, step
+
+    def __get__(self, estimator, owner=None):
+        if estimator is None:
+            return getattr(self.cls, self.name)
+        bound = getattr(super(self.watched, estimator), self.name)
+
+        @functools.wraps(bound)
+        def call(*args, **kwargs):
+            return self.note(self.step, self.name, bound, estimator, args, kwargs)
+
+        return call

@@ -1,0 +1,303 @@
+"""Planted leaks are found by the check that is theirs; their clean twins raise no alarm."""
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from imblearn.over_sampling import SMOTE
+from imblearn.pipeline import make_pipeline
+from sklearn import config_context
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
+from sklearn.datasets import make_classification
+from sklearn.ensemble import RandomForestClassifier, StackingClassifier
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, TimeSeriesSplit
+from sklearn.neural_network import MLPClassifier
+from sklearn.preprocessing import KBinsDiscretizer, StandardScaler
+
+from skstack import (
+    KerasClassifier,
+    KerasFeatureTransformer,
+    KerasRegressor,
+    StackedKerasClassifier,
+    StackedKerasRegressor,
+)
+from skstack.inspection import leakage_report
+from skstack.networks import MLP
+
+X, y = make_classification(
+    n_samples=360, n_features=8, n_informative=4, weights=[0.7], flip_y=0.15, random_state=0
+)
+GROUPS = np.arange(360) // 6
+TIME = np.arange(360)
+GROUPED = X + 0.0
+FOREST = RandomForestClassifier(n_estimators=25, random_state=0)
+LOGISTIC = LogisticRegression()
+SCALED = StandardScaler().fit_transform(X)
+SMOTED = SMOTE(random_state=0).fit_resample(X, y)
+ELSEWHERE = make_classification(
+    n_samples=720, n_features=8, n_informative=4, weights=[0.7], flip_y=0.15, random_state=0
+)
+NETWORK = KerasClassifier(MLP((8,)), epochs=3, batch_size=64, random_state=0)
+
+
+class InSample(TransformerMixin, BaseEstimator):
+    """What many write by hand: probabilities for the very rows that the model learned from."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def fit(self, X, y):
+        self.model_ = clone(self.model).fit(X, y)
+        return self
+
+    def transform(self, X):
+        return self.model_.predict_proba(X)[:, 1:]
+
+
+def search(estimator, name="C"):
+    return GridSearchCV(estimator, {name: [0.1, 1.0]}, cv=3)
+
+
+def early(**options):
+    return MLPClassifier((4,), early_stopping=True, max_iter=5, random_state=0, **options)
+
+
+STACK = StackedKerasClassifier(
+    [("forest", FOREST)], downstream=LOGISTIC, sampler=SMOTE(random_state=0), cv=3, random_state=0
+)
+SOME = np.arange(0, 720, 2)
+SEEN, UNSEEN = (ELSEWHERE[0][SOME], ELSEWHERE[1][SOME]), (
+    ELSEWHERE[0][SOME + 1], ELSEWHERE[1][SOME + 1]
+)  # fmt: skip
+FROZEN = FrozenEstimator(clone(FOREST).fit(*SEEN))
+ANSWER = np.column_stack([X, 3.0 * y + np.random.default_rng(0).normal(0, 0.2, 360)])
+
+# name of the check, then (estimator, X, y, options) with the leak and without it
+CASES = {
+    "in-sample upstream": (
+        "features made in-sample",
+        (make_pipeline(InSample(FOREST), LOGISTIC), X, y, {}),
+        (STACK, X, y, {}),
+    ),
+    "in-sample upstream, by FeatureTransformer": (
+        "features made in-sample",
+        (make_pipeline(StandardScaler(), InSample(FOREST), NETWORK), X, y, {}),
+        (make_pipeline(StandardScaler(), KerasFeatureTransformer(FOREST, cv=3), NETWORK), X, y, {}),
+    ),
+    "scaler on all rows": (
+        "scaling before the outer split",
+        (LOGISTIC, SCALED, y, {}),
+        (make_pipeline(StandardScaler(), LOGISTIC), X, y, {}),
+    ),
+    "scaler before a search": (
+        "scaling before an inner split",
+        (make_pipeline(StandardScaler(), search(LOGISTIC)), X, y, {}),
+        (
+            search(make_pipeline(StandardScaler(), LOGISTIC), "logisticregression__C"),
+            X,
+            y,
+            {},
+        ),
+    ),
+    "SMOTE on all rows": (
+        "resampling before the outer split",
+        (LOGISTIC, *SMOTED, {}),
+        (make_pipeline(SMOTE(random_state=0), LOGISTIC), X, y, {}),
+    ),
+    "SMOTE before a search": (
+        "resampling before an inner split",
+        (make_pipeline(SMOTE(random_state=0), search(LOGISTIC)), X, y, {}),
+        (
+            search(make_pipeline(SMOTE(random_state=0), LOGISTIC), "logisticregression__C"),
+            X,
+            y,
+            {},
+        ),
+    ),
+    "SMOTE, then features with ties, before a search": (
+        "resampling before an inner split",
+        (
+            make_pipeline(
+                SMOTE(random_state=0), KBinsDiscretizer(encode="ordinal"), search(LOGISTIC)
+            ),
+            X,
+            y,
+            {},
+        ),
+        (
+            make_pipeline(SMOTE(random_state=0), KBinsDiscretizer(encode="ordinal"), LOGISTIC),
+            X,
+            y,
+            {},
+        ),
+    ),
+    "SMOTE before early stopping": (
+        "early stopping on made or seen rows",
+        (make_pipeline(SMOTE(random_state=0), early()), X, y, {}),
+        (make_pipeline(StandardScaler(), early()), X, y, {}),
+    ),
+    "SMOTE before early stopping of a network": (
+        "early stopping on made or seen rows",
+        (
+            make_pipeline(SMOTE(random_state=0), clone(NETWORK).set_params(early_stopping=True)),
+            X,
+            y,
+            {},
+        ),
+        (
+            clone(NETWORK).set_params(early_stopping=True, sampler=SMOTE(random_state=0)),
+            X,
+            y,
+            {},
+        ),
+    ),
+    "group across folds": (
+        "groups across the outer folds",
+        (LOGISTIC, X, y, {"groups": GROUPS, "cv": KFold(3, shuffle=True, random_state=0)}),
+        (LOGISTIC, X, y, {"groups": GROUPS, "cv": GroupKFold(3)}),
+    ),
+    "group across inner folds": (
+        "groups across inner folds",
+        (search(LOGISTIC), X, y, {"groups": np.arange(360) % 60, "cv": GroupKFold(3)}),
+        (LOGISTIC, X, y, {"groups": np.arange(360) % 60, "cv": GroupKFold(3)}),
+    ),
+    "future in the past": (
+        "future in the past (outer folds)",
+        (LOGISTIC, X, y, {"time": TIME, "cv": KFold(3)}),
+        (LOGISTIC, X, y, {"time": TIME, "cv": TimeSeriesSplit(3)}),
+    ),
+    "future in the past of inner folds": (
+        "future in the past (inner folds)",
+        (
+            StackingClassifier([("forest", FOREST)], cv=3),
+            X,
+            y,
+            {"time": TIME, "cv": TimeSeriesSplit(3)},
+        ),
+        (
+            clone(STACK).set_params(cv=TimeSeriesSplit(3)),
+            X,
+            y,
+            {"time": TIME, "cv": TimeSeriesSplit(3)},
+        ),
+    ),
+    "frozen network that saw the test rows": (
+        "frozen parts that have seen test rows",
+        (make_pipeline(KerasFeatureTransformer(FROZEN), LOGISTIC), *SEEN, {}),
+        (make_pipeline(KerasFeatureTransformer(FROZEN), LOGISTIC), *UNSEEN, {}),
+    ),
+    "frozen network whose training rows are at hand": (
+        "frozen parts that have seen test rows",
+        (make_pipeline(KerasFeatureTransformer(FROZEN), LOGISTIC), *SEEN, {"seen": SEEN[0]}),
+        (make_pipeline(KerasFeatureTransformer(FROZEN), LOGISTIC), *UNSEEN, {"seen": SEEN[0]}),
+    ),
+    "answer in disguise": (
+        "a column that is the answer",
+        (LOGISTIC, ANSWER, y, {}),
+        (LOGISTIC, X, y, {}),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_planted_leaks_are_caught_by_name(name):
+    check, (estimator, X, y, options), _ = CASES[name]
+    report = leakage_report(estimator, X, y, **{"cv": 3, **options})
+    assert check in report.leaks, report
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_clean_twins_raise_no_alarm(name):
+    _, _, (estimator, X, y, options) = CASES[name]
+    report = leakage_report(estimator, X, y, **{"cv": 3, **options})
+    assert not report.leaks, report
+    assert not report.suspects, report
+
+
+def test_the_user_s_estimator_data_and_splitter_are_left_alone():
+    splitter = KFold(3, shuffle=True, random_state=np.random.RandomState(0))
+    pipeline = make_pipeline(SMOTE(random_state=0), search(LogisticRegression()))
+    before = repr(pipeline.get_params()), X.copy(), y.copy(), splitter.random_state.get_state()[1]
+    before = (*before[:3], before[3].copy())
+    leakage_report(pipeline, X, y, cv=splitter)
+    assert repr(pipeline.get_params()) == before[0]
+    np.testing.assert_array_equal(X, before[1])
+    np.testing.assert_array_equal(y, before[2])
+    np.testing.assert_array_equal(splitter.random_state.get_state()[1], before[3])
+    assert not hasattr(pipeline[-1], "best_score_")
+    assert type(pipeline[-1]) is GridSearchCV
+
+
+def test_it_says_which_step_learned_from_how_many_rows():
+    pipeline = make_pipeline(SMOTE(random_state=0), LogisticRegression())
+    report = leakage_report(pipeline, X, y, cv=3)
+    fits = {step: (known, made) for step, known, made in report.fits}
+    assert fits["Pipeline"] == fits["Pipeline.smote"] == (240, 0)
+    known, made = fits["Pipeline.logisticregression"]
+    assert known == 240
+    assert made > 50
+
+
+def test_frames_strings_and_regression():
+    frame = pd.DataFrame({"a": X[:, 0], "b": np.where(X[:, 1] > 0, "x", "y")})
+    target = X[:, 0] + np.random.default_rng(0).normal(size=360)
+    stack = StackedKerasRegressor(
+        KerasRegressor(MLP((4,)), epochs=1), downstream=KerasRegressor(MLP((4,)), epochs=1), cv=2
+    )
+    report = leakage_report(stack, frame, target, cv=2)
+    assert not report.leaks, report
+    told = leakage_report(stack, frame.assign(c=target * 2), target, cv=2)
+    assert told.leaks == ["a column that is the answer"]
+    assert "column c alone" in repr(told)
+
+
+def test_a_frozen_network_of_unknown_origin_is_suspect():
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)])
+    report = leakage_report(
+        make_pipeline(KerasFeatureTransformer(model), LogisticRegression()), X, y, cv=3
+    )
+    assert report.suspects == ["frozen parts that have seen test rows"]
+    assert "seen=" in repr(report)
+
+
+def test_groups_reach_inner_folds_with_routing_on():
+    groups = np.arange(360) % 60
+    options = {"groups": groups, "cv": GroupKFold(3)}
+    assert leakage_report(STACK, X, y, **options).leaks == ["groups across inner folds"]
+    with config_context(enable_metadata_routing=True):
+        assert not leakage_report(STACK, X, y, **options).leaks
+
+
+class Gossip(ClassifierMixin, BaseEstimator):
+    """Remembers targets in the class, so that folds tell each other."""
+
+    told = {}
+
+    def fit(self, X, y):
+        self.classes_ = np.unique(y)
+        self.told.update((row.tobytes(), label) for row, label in zip(X, y, strict=True))
+        return self
+
+    def predict_proba(self, X):
+        positive = [float(self.told.get(row.tobytes()) == self.classes_[1]) for row in X]
+        return np.column_stack([1 - np.array(positive), positive])
+
+
+def test_a_step_that_keeps_targets_outside_of_fit():
+    report = leakage_report(Gossip(), X, y, cv=3)
+    assert "score with shuffled targets" in report.leaks
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"n_permutations": 0}, "n_permutations=0"),
+        ({"groups": np.arange(5)}, "inconsistent numbers of samples"),
+        ({"time": np.arange(5)}, "inconsistent numbers of samples"),
+    ],
+)
+def test_arguments_that_do_not_fit(options, said):
+    with pytest.raises(ValueError, match=said):
+        leakage_report(LogisticRegression(), X, y, **options)

@@ -1,0 +1,79 @@
+"""Rows that stand in two tables."""
+
+import numpy as np
+import pandas as pd
+import polars
+import pytest
+import scipy.sparse
+
+from skstack.inspection import check_overlap
+
+A = np.array([[1.0, 2.0], [3.0, 4.0], [3.0, 4.0], [np.nan, 5.0]])
+B = np.array([[3.0, 4.0], [3.00001, 4.0], [7.0, 8.0], [np.nan, 5.0], [-0.0, 1.0]])
+
+
+def test_exact_and_rounded_rows():
+    found = check_overlap(A, B)
+    assert found.exact_a.tolist() == [1, 2, 3]
+    assert found.exact_b.tolist() == [0, 3]
+    assert found.rounded_b.tolist() == [0, 1, 3]
+    assert found
+    assert "3 of 4 (75.0%) exactly" in repr(found)
+    assert "3 of 5 (60.0%) to 4 digits" in repr(found)
+    assert not check_overlap(A[:1], B)
+
+
+def test_digits_are_counted_from_the_largest_value_of_a_column():
+    large = np.array([[1_000_000.0, 0.001], [2_000_000.0, 0.002]])
+    near = large * [1 + 1e-6, 1 + 1e-6]
+    assert len(check_overlap(large, near, digits=4).rounded_a) == 2
+    assert len(check_overlap(large, near, digits=8).rounded_a) == 0
+    assert len(check_overlap(large, near).exact_a) == 0
+
+
+def test_negative_zero_is_zero_and_float32_is_rounded():
+    assert len(check_overlap(np.zeros((1, 1)), np.array([[-0.0]])).exact_a) == 1
+    values = np.random.default_rng(0).normal(size=(50, 3))
+    found = check_overlap(values, values.astype(np.float32))
+    assert len(found.exact_a) == 0
+    assert len(found.rounded_a) >= 48
+
+
+def test_columns_meet_by_name_and_containers_do_not_matter():
+    one = pd.DataFrame({"job": ["vet", "cook", None], "age": [30, 40, 50]}, index=[7, 8, 9])
+    other = pd.DataFrame({"age": [40.0, 50.0], "job": ["cook", None]})
+    for frame in (other, polars.DataFrame({"age": [40.0, 50.0], "job": ["cook", None]})):
+        found = check_overlap(one, frame)
+        assert (found.exact_a.tolist(), found.exact_b.tolist()) == ([1, 2], [0, 1])
+    sparse = scipy.sparse.csr_array(np.eye(3))
+    assert check_overlap(sparse, np.eye(3).tolist()).exact_a.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (pd.DataFrame({"age": [1], "town": ["x"]}), r"not in both are \['job', 'town'\]"),
+        (np.zeros((2, 3)), "A has 2 columns and B has 3"),
+        (np.zeros(3), r"shape \(3,\)"),
+    ],
+)
+def test_tables_that_do_not_match(other, said):
+    one = pd.DataFrame({"age": [1], "job": ["y"]})
+    with pytest.raises(ValueError, match=said):
+        check_overlap(one, other)
+
+
+@pytest.mark.parametrize("digits", [0, 16, 2.5, True, None])
+def test_digits_that_are_none(digits):
+    with pytest.raises(ValueError, match="digits="):
+        check_overlap(A, B, digits=digits)
+
+
+def test_mammography_holds_thousands_of_duplicates(shared_data):
+    frame = shared_data("mammography")
+    features = frame.iloc[:, :6]
+    first, rest = features.iloc[::2], features.iloc[1::2]
+    found = check_overlap(first, rest)
+    expected = first.merge(rest.drop_duplicates(), how="left", indicator=True)["_merge"] == "both"
+    np.testing.assert_array_equal(found.exact_a, np.flatnonzero(expected))
+    assert len(found.exact_a) > 1000
