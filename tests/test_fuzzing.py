@@ -84,7 +84,7 @@ REFUSALS = (ValueError, TypeError, NotFittedError)
 # Only training itself can find these out.
 FOUND_WHILE_TRAINING = (
     r"The loss became|The weights .* became infinite|made a table of shape|"
-    r"failed on the \d+ training rows"
+    r"failed on the \d+ training rows|the table has categorical columns"
 )
 
 
