@@ -11,6 +11,7 @@ from sklearn.utils import _safe_indexing, check_array
 from sklearn.utils._indexing import _get_column_indices
 from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils._param_validation import Interval as _Interval
+from sklearn.utils._repr_html.estimator import _VisualBlock
 from sklearn.utils.metadata_routing import (
     _raise_for_params,
     _routing_enabled,
@@ -31,11 +32,12 @@ from sklearn.utils.validation import (
 )
 
 __all__ = [
-    "N_JOBS",
+    "CROSS_FIT_CONSTRAINTS",
     "BaseComposition",
     "HasMethods",
     "Interval",
     "StrOptions",
+    "VisualBlock",
     "check_groups",
     "check_parts",
     "check_weights",
@@ -61,6 +63,7 @@ BaseComposition = _BaseComposition
 fit_context = _fit_context
 refuse_metadata = _raise_for_params
 routing_enabled = _routing_enabled
+VisualBlock = _VisualBlock
 column_indices = _get_column_indices
 
 
@@ -85,12 +88,19 @@ def check_parts(estimator):
             part._validate_params()
 
 
-# Neither 0 (nor False), nor more than joblib can write down.
-N_JOBS = [
-    None,
-    Interval(Integral, 1, 2**31 - 1, closed="both"),
-    Interval(Integral, -(2**31), -1, closed="both"),
-]
+# What a transformer and a stack have in common.
+CROSS_FIT_CONSTRAINTS = {
+    "categorical_features": [None, StrOptions({"from_dtype"}), "array-like"],
+    "cv": ["cv_object"],
+    "refit": ["boolean"],
+    "n_jobs": [  # neither 0 (nor False), nor more than joblib can write down
+        None,
+        Interval(Integral, 1, 2**31 - 1, closed="both"),
+        Interval(Integral, -(2**31), -1, closed="both"),
+    ],
+    "random_state": ["random_state"],
+    "verbose": ["verbose"],
+}
 
 
 def n_rows(X):
@@ -228,19 +238,6 @@ def takes(estimator, parameter):
     return has_fit_parameter(estimator, parameter)
 
 
-def needs_y(estimator):
-    """Whether ``fit`` cannot be called without y; scikeras and ``keras.wrappers`` do not say so."""
-    parameters = inspect.signature(estimator.fit).parameters
-    return "y" in parameters and parameters["y"].default is inspect.Parameter.empty
-
-
-def wrapper_of(estimator):
-    """``"scikeras"`` or ``"keras"`` for their estimators, None for all others."""
-    homes = {cls.__module__.partition(".")[0] for cls in type(estimator).__mro__}
-    found = homes & {"scikeras", "keras"} if hasattr(estimator, "get_params") else ()
-    return next(iter(found), None)
-
-
 def check_target(y, *, estimator, multi_output=True, y_numeric=False):
     """Check targets as scikit-learn does, and name y in every message."""
     if y is not None and hasattr(y, "isna") and np.any(np.asarray(y.isna())):
@@ -256,6 +253,19 @@ def kind_of_target(y, estimator):
             return type_of_target(y, input_name="y")
     except TypeError as error:
         raise TypeError(f"y holds labels of types that cannot be compared: {error}.") from error
+
+
+def needs_y(estimator):
+    """Whether ``fit`` cannot be called without y; scikeras and ``keras.wrappers`` do not say so."""
+    parameters = inspect.signature(estimator.fit).parameters
+    return "y" in parameters and parameters["y"].default is inspect.Parameter.empty
+
+
+def wrapper_of(estimator):
+    """``"scikeras"`` or ``"keras"`` for their estimators, None for all others."""
+    homes = {cls.__module__.partition(".")[0] for cls in type(estimator).__mro__}
+    found = homes & {"scikeras", "keras"} if hasattr(estimator, "get_params") else ()
+    return next(iter(found), None)
 
 
 check_input_names = _check_feature_names_in

@@ -286,7 +286,8 @@ class KerasRegressor(RegressorMixin, NetworkEstimator):
             self.target_mean_, self.target_scale_ = weighted_moments(y, weights)
 
     def _targets(self, inputs, y):
-        return ((y - self.target_mean_) / self.target_scale_).astype(np.float32)
+        with np.errstate(over="ignore"):  # the loss tells, in words
+            return ((y - self.target_mean_) / self.target_scale_).astype(np.float32)
 
     def _default_loss(self):
         return "mean_squared_error"

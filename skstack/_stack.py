@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from skstack._at_once import all_or_nothing, of_one_fit
 from skstack._checks import (
-    N_JOBS,
+    CROSS_FIT_CONSTRAINTS,
     BaseComposition,
     HasMethods,
     StrOptions,
@@ -26,6 +26,7 @@ from skstack._checks import (
     take_rows,
     takes,
 )
+from skstack._diagram import diagram_of_stack
 from skstack._parameters import (
     clone_sharing_models,
     draw_seed,
@@ -61,12 +62,7 @@ class Stack(TransformerMixin, BaseComposition):
         "downstream": [None, HasMethods(["fit", "predict"])],
         "scaler": [None, StrOptions({"standard"}), HasMethods(["fit", "transform"])],
         "passthrough": "no_validation",
-        "categorical_features": [None, StrOptions({"from_dtype"}), "array-like"],
-        "cv": ["cv_object"],
-        "refit": ["boolean"],
-        "n_jobs": N_JOBS,
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
+        **CROSS_FIT_CONSTRAINTS,
     }
 
     # Parameters of every depth, as in ColumnTransformer --------------------------------------
@@ -134,6 +130,9 @@ class Stack(TransformerMixin, BaseComposition):
 
     def __sklearn_clone__(self):
         return clone_sharing_models(self)
+
+    def _sk_visual_block_(self):
+        return diagram_of_stack(self)
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "downstream_")

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from skstack._at_once import all_or_nothing, of_one_fit
 from skstack._autoencoder import KerasAutoencoder
 from skstack._checks import (
-    N_JOBS,
+    CROSS_FIT_CONSTRAINTS,
     HasMethods,
     Interval,
     StrOptions,
@@ -23,6 +23,7 @@ from skstack._checks import (
     read_table,
     take_rows,
 )
+from skstack._diagram import diagram_of_features
 from skstack._parameters import (
     clone_sharing_models,
     clone_with_networks,
@@ -171,14 +172,9 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         "features": [None, str, list, tuple],
         "pooling": [StrOptions(set(POOLINGS))],
         "passthrough": ["boolean"],
-        "categorical_features": [None, StrOptions({"from_dtype"}), "array-like"],
-        "cv": ["cv_object"],
-        "refit": ["boolean"],
         "batch_size": [None, Interval(Integral, 1, None, closed="left")],
         "memory": [None, str, HasMethods(["__fspath__"]), HasMethods(["cache"])],
-        "n_jobs": N_JOBS,
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
+        **CROSS_FIT_CONSTRAINTS,
     }
 
     def __init__(
@@ -244,6 +240,9 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         if name == "model":
             return "A frozen model is used as it is; pass an estimator, such as KerasClassifier()."
         return "Pass an object that has parameters."
+
+    def _sk_visual_block_(self):
+        return diagram_of_features(self)
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "_names")

@@ -15,6 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 MAY_IMPORT = {
     "_at_once": set(),
     "_checks": set(),
+    "_diagram": {"_checks", "networks"},
     "_parameters": {"_checks", "networks"},
     "training": {"_checks"},
     "networks": {"_checks", "training"},

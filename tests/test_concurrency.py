@@ -26,6 +26,7 @@ from skstack import (
     StackedKerasClassifier,
 )
 from skstack.networks import MLP, Autoencoder
+from skstack.networks._copied_model import without_drawing
 from skstack.training import initial_variables, undisturbed
 from skstack.training._programs import POOL
 
@@ -297,16 +298,17 @@ class Building:
 def test_layers_made_in_other_threads_take_no_seeds_away():
     expected = initial_variables(Building(), 0)
     regressor = MAKERS["regressor"]().fit(X, TARGET)
-    model = frozen().model
-    others = []
+    others, waiting = [], []
 
     def disturb():
-        for make in (lambda: regressor.model_, lambda: KerasClassifier(model, epochs=1).fit(X, Y)):
+        for make in (lambda: regressor.model_, without_drawing(lambda: None)):
             others.append(threading.Thread(target=make))
             others[-1].start()
-            others[-1].join(0.3)  # it has to wait for the building to end
+            others[-1].join(0.5)
+            waiting.append(others[-1].is_alive())
 
     found = initial_variables(Building(disturb), 0)
+    assert waiting == [True, True]
     for thread in others:
         thread.join()
     for path, array in expected.items():

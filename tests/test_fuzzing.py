@@ -84,7 +84,7 @@ REFUSALS = (ValueError, TypeError, NotFittedError)
 # Only training itself can find these out.
 FOUND_WHILE_TRAINING = (
     r"The loss became|The weights .* became infinite|made a table of shape|"
-    r"failed on the \d+ training rows"
+    r"failed on the \d+ training rows|the table has categorical columns"
 )
 
 
@@ -433,6 +433,12 @@ def read_only():
     return table
 
 
+def matrix():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PendingDeprecationWarning)
+        return np.asmatrix(X)
+
+
 TABLES = {
     "float64": X.astype(np.float64),
     "float16": X.astype(np.float16),
@@ -453,7 +459,7 @@ TABLES = {
     "object array of words": np.where(X > 0, "a", X.astype(object)),
     "object array with None": with_value(None, object),
     "masked": np.ma.masked_greater(X, 1.0),
-    "matrix": np.asmatrix(X),
+    "matrix": matrix(),
     "frame": FRAME,
     "frame of polars": pl.DataFrame(FRAME.to_dict("list")),
     "frame with other index": FRAME.set_index(np.arange(N_ROWS)[::-1] * 7),

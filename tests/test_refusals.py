@@ -124,7 +124,7 @@ def test_parameters_that_a_string_has_not():
 def test_parameters_set_after_a_fit_are_those_of_the_next():
     classifier = small().fit(X, Y)
     twin = clone(classifier).fit(X, Y)
-    twin.set_params(model__hidden_layer_sizes=9)
+    twin.set_params(model__activation="tanh")
     np.testing.assert_array_equal(twin.predict_proba(X), classifier.predict_proba(X))
 
 

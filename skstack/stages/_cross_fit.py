@@ -165,7 +165,7 @@ class Source:
 
     def _check(self, wanted):
         """Refuse features that the estimator cannot give, before it is trained."""
-        if self.frozen:
+        if self.frozen or wrapper_of(self.model):  # what wrappers give, the fitted network tells
             return
         name = type(self.model).__name__
         asked = [feature for feature in wanted.features if feature in OF_PROBABILITIES]

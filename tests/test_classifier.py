@@ -1,0 +1,203 @@
+"""Labels, weights, samplers, containers and given models of ``KerasClassifier``."""
+
+import keras
+import numpy as np
+import pandas as pd
+import polars
+import pytest
+import scipy.sparse
+from imblearn.over_sampling import SMOTE
+from imblearn.under_sampling import RandomUnderSampler, TomekLinks
+from sklearn.datasets import load_breast_cancer, load_iris, make_multilabel_classification
+from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.utils.class_weight import compute_sample_weight
+
+from skstack import KerasClassifier
+from skstack.networks import MLP
+
+CANCER = load_breast_cancer(return_X_y=True)
+IRIS = load_iris(return_X_y=True)
+
+
+def quick(**parameters):
+    return KerasClassifier(**{"epochs": 3, "random_state": 0, **parameters})
+
+
+def full_batch(**parameters):
+    """Few but exact steps: the order of rows cannot matter."""
+    return quick(batch_size=10_000, epochs=20, learning_rate=0.01, **parameters)
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        lambda y: np.array(["setosa", "versicolor", "virginica"])[y],
+        lambda y: pd.Series(pd.Categorical.from_codes(y, ["c", "a", "b"])),
+        lambda y: y * 10 - 10,
+        lambda y: y.astype(float),
+    ],
+    ids=["string", "categorical", "int", "float"],
+)
+def test_multiclass_labels_of_every_type(label):
+    X, y = IRIS
+    labels = label(y)
+    classifier = quick(epochs=60, learning_rate=0.01).fit(X, labels)
+    assert classifier.classes_.tolist() == sorted(set(labels))
+    assert (classifier.predict(X) == np.asarray(labels)).mean() > 0.93
+    p = classifier.predict_proba(X)
+    assert p.dtype == np.float32
+    np.testing.assert_array_equal(classifier.classes_[p.argmax(axis=1)], classifier.predict(X))
+    assert classifier.predict_proba(X[:1]).shape == (1, 3)
+
+
+def test_columns_of_probabilities_follow_the_labels():
+    X, y = CANCER
+    by_number = quick(epochs=10).fit(X, y).predict_proba(X)
+    # "benign" (1) sorts before "malignant" (0), so that the positive class is the other one.
+    by_name = quick(epochs=10).fit(X, np.where(y, "benign", "malignant"))
+    assert by_name.classes_.tolist() == ["benign", "malignant"]
+    for p in (by_number[:, 1], by_name.predict_proba(X)[:, 0]):
+        assert roc_auc_score(y, p) > 0.98
+
+
+def test_one_row_of_multilabel_and_sequences():
+    X, Y = make_multilabel_classification(n_samples=100, n_classes=3, random_state=0)
+    classifier = quick().fit(X, Y)
+    assert classifier.predict_proba(X[:1]).shape == classifier.predict(X[:1]).shape == (1, 3)
+    assert classifier.predict(X).dtype.kind == "i"
+    sequences = X.reshape(100, 10, 2)
+    lstm = keras.Sequential([keras.Input((10, 2)), keras.layers.LSTM(3), keras.layers.Dense(1)])
+    assert quick(model=lstm).fit(sequences, Y[:, 0]).predict_proba(sequences[:1]).shape == (1, 2)
+
+
+def test_a_weight_is_a_number_of_copies():
+    X, y = CANCER
+    X, y = X[:80], y[:80]
+    times = np.random.default_rng(0).integers(1, 4, size=80)
+    weighted = full_batch().fit(X, y, sample_weight=times)
+    repeated = full_batch().fit(np.repeat(X, times, axis=0), np.repeat(y, times))
+    np.testing.assert_allclose(weighted.predict_proba(X), repeated.predict_proba(X), atol=1e-5)
+
+
+@pytest.mark.parametrize("labels", [CANCER[1], np.where(CANCER[1], "a", "b")], ids=["int", "str"])
+def test_class_weights_are_weights_of_rows_in_the_loss(labels):
+    X = (CANCER[0] - CANCER[0].mean(axis=0)) / CANCER[0].std(axis=0)
+    plain = MLP((8,), standardize=False)
+    balanced = full_batch(model=plain, class_weight="balanced").fit(X, labels)
+    by_row = full_batch(model=plain).fit(
+        X, labels, sample_weight=compute_sample_weight("balanced", labels)
+    )
+    np.testing.assert_allclose(balanced.predict_proba(X), by_row.predict_proba(X), atol=1e-5)
+
+
+def test_early_stopping_brings_back_the_best_weights():
+    X, y = CANCER
+    # Some labels are wrong, so that the loss rises again, while probabilities stay inside (0, 1).
+    noise = np.where(np.random.default_rng(0).random(169) < 0.3, 1 - y[400:], y[400:])
+    classifier = quick(epochs=60, n_iter_no_change=5, learning_rate=0.005)
+    classifier.fit(X[:400], y[:400], X_val=X[400:], y_val=noise)
+    best = int(np.argmax(classifier.validation_scores_))
+    assert best < classifier.n_iter_ - 1
+    p = classifier.predict_proba(X[400:]).astype(float)
+    p /= p.sum(axis=1, keepdims=True)
+    assert log_loss(noise, p) == pytest.approx(-classifier.validation_scores_[best], rel=1e-3)
+
+
+def test_metrics_schedules_and_objects_of_keras():
+    X, y = CANCER
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.01, 10, 0.9)
+    optimizer = keras.optimizers.RMSprop(learning_rate=0.5)
+    classifier = quick(
+        metrics=["accuracy"],
+        learning_rate=schedule,
+        optimizer=optimizer,
+        loss=keras.losses.BinaryFocalCrossentropy(gamma=1.0),
+        epochs=10,
+    ).fit(X, y)
+    assert classifier.score(X, y) > 0.9
+    assert len(classifier.history_["accuracy"]) == 10
+    assert not optimizer.built
+    assert float(optimizer.learning_rate) == 0.5
+
+
+def test_warm_start_goes_on_where_the_last_fit_ended():
+    X, y = CANCER
+    twice = full_batch(warm_start=True).fit(X, y).fit(X, y)
+    once = full_batch().set_params(epochs=40).fit(X, y)
+    np.testing.assert_allclose(twice.predict_proba(X), once.predict_proba(X), atol=1e-4)
+    cold = full_batch().fit(X, y)
+    first = cold.predict_proba(X)
+    np.testing.assert_array_equal(cold.fit(X, y).predict_proba(X), first)
+
+
+def test_samplers_change_training_rows_only_and_are_cloned():
+    X, y = CANCER
+    rows = np.flatnonzero((y == 1) | (np.arange(len(y)) % 4 == 0))
+    X, y = X[rows], np.where(y[rows], "common", "rare")
+    smote = SMOTE(random_state=0)
+    classifier = quick(sampler=smote, epochs=10, prior_correction=True).fit(X, y)
+    assert classifier.sampler_ is not smote
+    assert not hasattr(smote, "sampling_strategy_")
+    assert classifier.predict_proba(X).shape == (len(y), 2)
+    assert abs(classifier.predict_proba(X)[:, 1].mean() - np.mean(y == "rare")) < 0.05
+    under = quick(sampler=RandomUnderSampler(), epochs=10)
+    first = under.fit(X, y).predict_proba(X)
+    np.testing.assert_array_equal(under.fit(X, y).predict_proba(X), first)
+
+
+def test_prior_correction_refuses_samplers_that_clean():
+    with pytest.raises(ValueError, match=r"prior_correction.*TomekLinks"):
+        quick(sampler=TomekLinks(), prior_correction=True).fit(*CANCER)
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        lambda X: pd.DataFrame(X).rename(columns=str),
+        lambda X: polars.DataFrame(X),
+        lambda X: scipy.sparse.csr_array(X),
+        lambda X: X.tolist(),
+        lambda X: np.asfortranarray(X.astype(np.float64)),
+    ],
+    ids=["pandas", "polars", "sparse", "list", "fortran"],
+)
+def test_containers_of_rows(container):
+    X, y = CANCER
+    X = X[:100].astype(np.float32)
+    expected = quick().fit(X, y[:100]).predict_proba(X)
+    found = quick().fit(container(X), y[:100]).predict_proba(container(X))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_nullable_and_missing_categories():
+    X = pd.DataFrame(
+        {
+            "age": pd.array([20, 30, 40, 50] * 10, dtype="Int64"),
+            "job": ["cook", None, "vet", "cook"] * 10,
+            "married": pd.array([True, None, False, True] * 10, dtype="boolean"),
+        }
+    )
+    y = np.arange(40) % 4 == 1
+    classifier = quick(epochs=80, learning_rate=0.05).fit(X, y)
+    assert classifier.score(X, y) == 1.0
+    classes = {block.name: block.kind for block in classifier.blocks_.blocks_}
+    assert classes == {"numeric": "numeric", "job": "categorical", "married": "categorical"}
+
+
+def test_a_given_model_is_never_changed():
+    X, y = CANCER
+    X = ((X - X.mean(axis=0)) / X.std(axis=0)).astype(np.float32)
+    model = keras.Sequential([keras.Input((30,)), keras.layers.Dense(2, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    before = [weight.copy() for weight in model.get_weights()]
+    classifier = quick(model=model, optimizer="auto", loss="auto").fit(X, y)
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert classifier.score(X, y) > 0.8
+    np.testing.assert_allclose(
+        classifier.model_.predict(X, verbose=0), classifier.predict_proba(X), atol=1e-6
+    )
+    # What a caller does to the copy that model_ gives does not reach the estimator.
+    p = classifier.predict_proba(X)
+    classifier.model_.set_weights([0 * weight for weight in before])
+    np.testing.assert_array_equal(classifier.predict_proba(X), p)
