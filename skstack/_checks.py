@@ -44,6 +44,7 @@ __all__ = [
     "column_indices",
     "fit_context",
     "ignores_groups",
+    "indexed_like",
     "is_classifier_for",
     "is_dataframe",
     "n_rows",
@@ -114,6 +115,14 @@ def n_rows(X):
 def is_dataframe(X):
     """Whether X is a pandas or polars DataFrame."""
     return hasattr(X, "shape") and hasattr(X, "columns") and hasattr(X, "dtypes")
+
+
+def indexed_like(table, X):
+    """A table with the index of X, where both are pandas DataFrames; else with a fresh one."""
+    if not hasattr(table, "iloc"):
+        return table
+    index = getattr(X, "index", None) if hasattr(X, "iloc") else None
+    return table.reset_index(drop=True) if index is None else table.set_axis(index, axis=0)
 
 
 def take_rows(X, indices):

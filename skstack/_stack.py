@@ -19,6 +19,7 @@ from skstack._checks import (
     check_input_names,
     check_parts,
     fit_context,
+    indexed_like,
     n_rows,
     read_table,
     routing_enabled,
@@ -237,13 +238,13 @@ class Stack(TransformerMixin, BaseComposition):
         way = self._fit("fit_transform", X, y, sample_weight, groups, X_val, y_val, params)
         table = self._scaling.transform(way.table, allow_nan=True)
         if way.rest is None:
-            return table
+            return indexed_like(table, X)
         both = self._transform(take_rows(X, way.rest))
         order = np.argsort(np.concatenate([way.train, way.rest]), kind="stable")
         if hasattr(table, "iloc"):
             import pandas as pd
 
-            return pd.concat([table, both]).iloc[order].reset_index(drop=True)
+            return indexed_like(pd.concat([table, both]).iloc[order], X)
         return np.vstack([table, both])[order]
 
     @all_or_nothing
@@ -434,7 +435,7 @@ class Stack(TransformerMixin, BaseComposition):
         ndarray of float32, or DataFrame, of shape (n_samples, n_columns)
             A DataFrame where there are categories.
         """
-        return self._downstream_table(X)
+        return indexed_like(self._downstream_table(X), X)
 
     def _downstream_table(self, X):
         # Not `transform`, whose container depends on `set_output`; the downstream's does not.

@@ -20,6 +20,7 @@ from skstack._checks import (
     check_input_names,
     check_parts,
     fit_context,
+    indexed_like,
     read_table,
     take_rows,
 )
@@ -495,5 +496,4 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
 
         features = pd.DataFrame(values, columns=self._names)
         table = pd.concat([features, passed], axis=1)
-        index = getattr(X, "index", None)
-        return table if index is None else table.set_axis(index, axis=0)
+        return indexed_like(table, X)

@@ -104,11 +104,41 @@ def as_numbers(table):
     """Give a float32 array, C-contiguous, after scikit-learn's own checks."""
     if isinstance(table, nw.DataFrame):
         table = table.to_native()
-    return dense(
-        check_array(
-            table, dtype=np.float32, order="C", allow_nd=True, accept_sparse=True, input_name="X"
+    try:
+        return dense(
+            check_array(
+                table,
+                dtype=np.float32,
+                order="C",
+                allow_nd=True,
+                accept_sparse=True,
+                input_name="X",
+            )
         )
-    )
+    except ValueError as error:
+        spoilt = _spoilt_columns(table)
+        if not spoilt:
+            raise
+        raise ValueError(
+            f"{error} It stands in the columns {spoilt}; fill it in first (SimpleImputer), or drop "
+            "these rows or columns."
+        ) from error
+
+
+def _spoilt_columns(table):
+    """Names of a frame's columns that hold NaN, infinity or what float32 has no room for."""
+    if not hasattr(table, "columns"):
+        return []
+    frame = nw.from_native(table, eager_only=True)
+    spoilt = []
+    for name in frame.columns:
+        column = frame[name]
+        if not (column.dtype.is_numeric() or column.dtype == nw.Boolean):
+            return []  # no number at all, which the error says by itself
+        finite = column.drop_nulls().cast(nw.Float32).is_finite()
+        if column.is_null().any() or not finite.all():
+            spoilt.append(name)
+    return spoilt
 
 
 def _dtype(column):
