@@ -76,10 +76,11 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         layer of a nested model.
 
     features : str or list of str, default=None
-        ``"outputs"`` (``predict_proba``, for two classes the second column only, else ``predict``
-        or ``transform``; of a frozen ``keras.Model`` its outputs), ``"log_odds"`` (clipped at
-        1e-7), ``"entropy"`` (in nats), ``"margin"`` (between the two largest probabilities) or
-        ``"reconstruction_error"``. None is ``"outputs"`` where no layers are named, else nothing.
+        ``"outputs"`` (``predict_proba``, for two classes the second column only, else
+        ``decision_function``, ``predict`` or ``transform``; of a frozen ``keras.Model`` its
+        outputs), ``"log_odds"`` (clipped at 1e-7), ``"entropy"`` (in nats), ``"margin"`` (between
+        the two largest probabilities) or ``"reconstruction_error"``. None is ``"outputs"`` where no
+        layers are named, else nothing.
 
     pooling : {"flatten", "mean", "max", "last"}, default="flatten"
         What is done with outputs of rank 3 and more, over all axes but rows and channels.

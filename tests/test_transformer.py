@@ -4,12 +4,15 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import load_breast_cancer
 from sklearn.decomposition import PCA
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
 
 from skstack import KerasAutoencoder, KerasClassifier, KerasFeatureTransformer
 
@@ -187,3 +190,35 @@ def test_names_and_containers():
     named = transformer.set_output(transform="pandas").fit_transform(X)
     assert list(named.columns) == ["latent_0", "latent_1", "latent_2"]
     assert transformer.set_output(transform="polars").transform(X).columns == list(named.columns)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_a_classifier_without_probabilities_gives_its_decisions(n_classes):
+    X, y = load_breast_cancer(return_X_y=True)
+    y = np.array(["a", "b", "c"])[(y + (np.arange(len(y)) % 3 == 0)) % n_classes]
+    model = make_pipeline(StandardScaler(), RidgeClassifier())
+    transformer = KerasFeatureTransformer(model, cv=3)
+    found = transformer.fit_transform(X, y)
+    expected = cross_val_predict(model, X, y, cv=3, method="decision_function")
+    np.testing.assert_allclose(found, expected.reshape(len(y), -1), rtol=1e-5)
+    names = [f"decision_{label}" for label in sorted(set(y))][1 if n_classes == 2 else 0 :]
+    assert transformer.get_feature_names_out().tolist() == names
+
+
+def test_a_classifier_with_labels_alone_gives_a_column_for_each():
+    class Labels(ClassifierMixin, BaseEstimator):
+        def fit(self, X, y):
+            self.model_ = LinearSVC().fit(X, y)
+            self.classes_ = self.model_.classes_
+            return self
+
+        def predict(self, X):
+            return self.model_.predict(X)
+
+    X, y = load_breast_cancer(return_X_y=True)
+    X, labels = StandardScaler().fit_transform(X), np.where(y == 1, "yes", "no")
+    transformer = KerasFeatureTransformer(Labels(), cv=2)
+    found = transformer.fit_transform(X, labels)
+    assert transformer.get_feature_names_out().tolist() == ["predicted_yes"]
+    expected = cross_val_predict(LinearSVC(), X, labels, cv=2)
+    np.testing.assert_array_equal(found[:, 0], expected == "yes")

@@ -2,6 +2,12 @@
 
 import numpy as np
 
+_CLEANING = (
+    "imblearn.combine",
+    "imblearn.under_sampling._prototype_selection._instance_hardness_threshold",
+    "imblearn.under_sampling._prototype_selection._nearmiss",
+)
+
 
 def refuse_cleaning(sampler):
     """Refuse samplers that remove rows by where they lie, for prior correction.
@@ -24,8 +30,8 @@ def refuse_cleaning(sampler):
     for part in parts:
         modules = [cls.__module__ for cls in type(part).__mro__]
         cleans = getattr(part, "_sampling_type", None) == "clean-sampling"
-        # SMOTEENN and SMOTETomek call themselves over-samplers.
-        if cleans or any(module.startswith("imblearn.combine") for module in modules):
+        # Some that clean call themselves over- or under-samplers.
+        if cleans or any(module.startswith(_CLEANING) for module in modules):
             raise ValueError(
                 f"prior_correction=True does not go with sampler={sampler!r}: "
                 f"{type(part).__name__} removes rows by where they lie, so class counts do not say "

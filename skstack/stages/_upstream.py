@@ -203,14 +203,35 @@ class EstimatorView:
                 p, names = p[:, 1:], names[1:]
             return [(f"proba_{name}", p[:, [place]]) for place, name in enumerate(names)]
         if not self.transforms:
-            values = np.asarray(self.estimator.predict(X))
-            return [("prediction", values[:, None] if values.ndim == 1 else values)]
+            return self._decided(X)
         values = self.estimator.transform(X)
         values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
         names = self._transformed_names(values)
         if names is None:
             return [("output", values)]
         return [(name, values[:, [place]]) for place, name in enumerate(names)]
+
+    def _decided(self, X):
+        """Decisions of a classifier without probabilities, else predictions."""
+        labels = getattr(self.estimator, "classes_", None)
+        if labels is None or isinstance(labels, list):
+            values = np.asarray(self.estimator.predict(X))
+            return [("prediction", values[:, None] if values.ndim == 1 else values)]
+        if hasattr(self.estimator, "decision_function"):
+            values = np.asarray(self.estimator.decision_function(X))
+            names = labels[-1:] if values.ndim == 1 else labels
+            values = values.reshape(len(values), -1)
+            if values.shape[1] == len(names):
+                return [(f"decision_{name}", values[:, [i]]) for i, name in enumerate(names)]
+            return [("decision", values)]
+        # Labels have no order; a column says of each whether it was predicted.
+        predicted = np.asarray(self.estimator.predict(X))
+        if predicted.ndim > 1:
+            return [("prediction", predicted)]
+        classes = labels if self.classes is None else self.classes
+        columns = (predicted[:, None] == np.asarray(classes)).astype(np.float32)
+        pairs = list(zip(classes, columns.T, strict=True))
+        return [(f"predicted_{name}", column[:, None]) for name, column in pairs[len(pairs) == 2 :]]
 
     def layers(self, X, layers):
         """Outputs of inner layers."""

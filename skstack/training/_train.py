@@ -123,6 +123,7 @@ def _run(program, table, held_out, plan, watch, reset):
             except (
                 Exception
             ) as error:  # whatever a user's layer or loss may raise while it is traced
+                _refuse_new_variables(error)
                 program.broken[road] = error
                 _tell(road, error)
                 reset()
@@ -132,6 +133,15 @@ def _run(program, table, held_out, plan, watch, reset):
         road = "graph" if road == "xla" else "keras"
     untraceable = "graph" in program.broken
     fit_with_keras(program, table, held_out, plan, watch, eagerly=untraceable)
+
+
+def _refuse_new_variables(error):
+    """Refuse layers that are new in every step, and so never learn: no road would mend that."""
+    if "only supports singleton tf.Variables" in str(error):
+        raise ValueError(
+            "The loss, a metric or a layer of this network makes a layer (or a variable) in every "
+            "call. It is new each time and never trained; make it once, as part of the model."
+        ) from error
 
 
 def _tell(road, error):

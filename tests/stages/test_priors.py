@@ -4,7 +4,13 @@ from imblearn import FunctionSampler
 from imblearn.combine import SMOTEENN, SMOTETomek
 from imblearn.over_sampling import SMOTE, RandomOverSampler
 from imblearn.pipeline import make_pipeline
-from imblearn.under_sampling import EditedNearestNeighbours, RandomUnderSampler, TomekLinks
+from imblearn.under_sampling import (
+    EditedNearestNeighbours,
+    InstanceHardnessThreshold,
+    NearMiss,
+    RandomUnderSampler,
+    TomekLinks,
+)
 
 from skstack.stages import correct_priors, prior_ratio, refuse_cleaning
 
@@ -22,6 +28,8 @@ class AnySampler:
         EditedNearestNeighbours(),
         TomekLinks(),
         SMOTEENN(),
+        NearMiss(),
+        InstanceHardnessThreshold(),
         SMOTETomek(),
         make_pipeline(SMOTE(), TomekLinks()),
     ],
