@@ -12,9 +12,11 @@ import fractions
 import io
 import pickle
 import re
+import tempfile
 import traceback
 import warnings
 
+import joblib
 import keras
 import numpy as np
 import pandas as pd
@@ -189,6 +191,9 @@ def check_outputs(estimator, rows, n_rows):
 # -- Values, good and absurd ---------------------------------------------------------------------
 
 
+FOLDER = tempfile.TemporaryDirectory()  # goes when the tests end
+
+
 class Strange:
     def __repr__(self):
         return "Strange()"
@@ -280,6 +285,7 @@ GOOD = {
     "passthrough": [False, True, [0], "all"],
     "cv": [2, KFold(2), ShuffleSplit(2)],
     "refit": [True, False],
+    "memory": [None, FOLDER.name, joblib.Memory(FOLDER.name, verbose=0)],
     "n_jobs": [None, 1, 2],
     "downstream": [None, DummyClassifier(), KerasClassifier(SMALL, epochs=1)],
     "scaler": [None, "standard", RobustScaler(), PCA(1), StandardScaler],
@@ -312,8 +318,14 @@ GOOD = {
     "rate": [0.0, 0.5],
     "returns": [lambda spec: narrow.function(spec), lambda spec: keras.Sequential()],
 }
-# It would train for years; is called with X, which builds it; only training on it tells.
-LEFT_OUT = {"epochs": {"larger"}, "passthrough": {"layer", "a metric"}, "rate": {"decimal"}}
+# It would train for years; is a folder like any other; is called with X, which builds it; only
+# training on it tells.
+LEFT_OUT = {
+    "epochs": {"larger"},
+    "memory": {"empty string", "word", "unicode", "path"},
+    "passthrough": {"layer", "a metric"},
+    "rate": {"decimal"},
+}
 
 
 def networks(**changes):
