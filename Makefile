@@ -72,3 +72,4 @@ demo: $(STAMP) ## bank marketing: a stack against its baselines, in about three 
 
 bench: $(STAMP) ## timings against scikeras and scikit-learn, as JSON
 	$(BIN)/python benchmarks/fit.py $(ARGS)
+	$(BIN)/python benchmarks/leakage_report.py $(ARGS)
