@@ -1,7 +1,7 @@
 """Time of ``leakage_report`` against one ``cross_validate`` of the same estimator.
 
-Run ``python benchmarks/leakage_report.py``; prints one line of JSON for each case. ``--quick`` takes
-the first case and one round, to show that it works.
+Run ``python benchmarks/leakage_report.py``; prints one line of JSON for each case. ``--quick``
+takes the first case and one round, to show that it works.
 """
 
 from __future__ import annotations
