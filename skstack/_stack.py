@@ -326,7 +326,7 @@ class Stack(TransformerMixin, BaseComposition):
             "upstream networks, but not the downstream, for they have no features from networks "
             "that have not seen them.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=6,  # the caller of `fit`, past the wrappers of scikit-learn and ours
         )
 
     def _held_out(self, X, y, downstream, seed, parts, ordered):

@@ -18,10 +18,6 @@ def _known(rows):
     return rows[rows >= 0]
 
 
-def _children(fits, parent):
-    return [fit for fit in fits if fit.parent is parent]
-
-
 def _descends(fit, ancestor):
     while fit is not None and fit is not ancestor:
         fit = fit.parent

@@ -44,7 +44,7 @@ class Overlap:
 
     def __repr__(self):
         def share(rows, n):
-            return f"{len(rows)} of {n} ({len(rows) / n:.1%})"
+            return f"{len(rows)} of {n} ({len(rows) / max(n, 1):.1%})"
 
         return (
             f"rows of A that stand in B: {share(self.exact_a, self.n_a)} exactly, "

@@ -157,7 +157,8 @@ def _splitter(cv, y, classifier, groups):
     n_folds, n_groups = 5 if cv is None else int(cv), len(np.unique(groups))
     if n_groups < n_folds:
         raise ValueError(
-            f"cv={cv!r} asks for {n_folds} folds of whole groups, but groups holds {n_groups}."
+            f"cv={cv!r} asks for {n_folds} folds of whole groups, but the training rows are of "
+            f"{n_groups} groups."
         )
     stratified = classifier and np.ndim(y) == 1
     return StratifiedGroupKFold(n_folds) if stratified else GroupKFold(n_folds)
