@@ -115,7 +115,7 @@ def row_keys(X, digits=None, other=None, dtype=np.float64):
 
     Parameters
     ----------
-    X : array-like, sparse matrix or DataFrame
+    X : array-like, sparse matrix or DataFrame; or one value a row, such as texts
         Its numbers are compared in ``dtype``, of whatever dtype they come.
 
     digits : int or None, default=None
@@ -133,7 +133,11 @@ def row_keys(X, digits=None, other=None, dtype=np.float64):
     """
     import pandas as pd
 
-    frame = _frame(X, "X")
+    if not hasattr(X, "shape"):
+        X = np.asarray(X, dtype=object if isinstance(X[0], str) else None)
+    frame = (
+        X.to_frame() if isinstance(X, pd.Series) else _frame(X if X.ndim > 1 else X[:, None], "X")
+    )
     columns = {}
     for place, name in enumerate(frame.columns):
         column = frame.iloc[:, place]

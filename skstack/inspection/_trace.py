@@ -105,7 +105,7 @@ class Trace:
         **metadata : dict
             For the fit.
         """
-        self._tables = [Table(np.asarray(rows), _keys(X))]
+        self._tables = [Table(np.asarray(rows), row_keys(X, dtype=np.float32))]
         # Other processes could tell nothing.
         with parallel_config(backend="threading", n_jobs=1):
             self.estimator.fit(_remembering(X, self._tables[0]), y, **metadata)
@@ -204,13 +204,13 @@ class Trace:
     def _keep(self, fit, table, result):
         if not hasattr(result, "ndim") or n_rows(result) != len(table.rows) or result.ndim < 2:
             return result
-        kept = Table(table.rows, _keys(result), (*table.makers, fit))
+        kept = Table(table.rows, row_keys(result, dtype=np.float32), (*table.makers, fit))
         with self._lock:
             self._tables.append(kept)
         return _remembering(result, kept)
 
     def _keep_resampled(self, fit, X):
-        keys = _keys(X)
+        keys = row_keys(X, dtype=np.float32)
         before = dict(zip(fit.table.keys.tolist(), fit.table.rows.tolist(), strict=True))
         rows = np.array([before.get(key, MADE) for key in keys.tolist()])
         kept = Table(rows, keys, (*fit.table.makers, fit))
@@ -220,7 +220,7 @@ class Trace:
 
     def _table(self, X):
         """Find out which rows these are: those of a table that is known, or some of them."""
-        keys = _keys(X)
+        keys = row_keys(X, dtype=np.float32)
         told = getattr(X, "table", None) if isinstance(X, _Rows) else None
         if told is not None:
             return Table(told.rows, keys, told.makers)
@@ -246,12 +246,6 @@ def _remembering(X, table):
     X = X.view(_Rows)
     X.table = table
     return X
-
-
-def _keys(X):
-    if getattr(X, "ndim", 2) < 2 or not (hasattr(X, "shape") or np.ndim(X[0])):
-        X = np.asarray(X, dtype=object).reshape(n_rows(X), 1)
-    return row_keys(X, dtype=np.float32)
 
 
 def _places(keys, known):

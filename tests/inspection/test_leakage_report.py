@@ -10,6 +10,7 @@ from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
 from sklearn.datasets import make_classification
 from sklearn.ensemble import RandomForestClassifier, StackingClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, TimeSeriesSplit
@@ -251,6 +252,17 @@ def test_frames_strings_and_regression():
     told = leakage_report(stack, frame.assign(c=target * 2), target, cv=2)
     assert told.leaks == ["a column that is the answer"]
     assert "column c alone" in repr(told)
+
+
+@pytest.mark.parametrize("container", [np.array, list, pd.Series])
+def test_texts_are_rows_too(container):
+    words = [f"{'win money' if i % 2 else 'hello friend'} {i % 7} w{i} {i * 7}" for i in range(120)]
+    labels = np.random.default_rng(0).integers(0, 2, 120)
+    pipeline = make_pipeline(TfidfVectorizer(), LogisticRegression())
+    report = leakage_report(pipeline, container(words), labels, cv=3)
+    assert not report.leaks, report
+    again = container(words[:60] + words[:60])
+    assert "duplicates across folds" in leakage_report(pipeline, again, labels, cv=3).leaks
 
 
 def test_a_frozen_network_of_unknown_origin_is_suspect():
