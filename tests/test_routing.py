@@ -129,6 +129,8 @@ IDS = ["Stack, downstream", "Stack, upstream", "Regressor, upstream", "Transform
     ],
 )
 def test_scikit_learns_tests_of_meta_estimators(case, name):
+    if not hasattr(theirs, name):
+        pytest.skip(f"this scikit-learn has no {name}")
     getattr(theirs, name)({"cv_routing_methods": ["fit", "fit_transform"], **case})
 
 

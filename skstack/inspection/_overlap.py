@@ -129,7 +129,7 @@ def row_keys(X, digits=None, other=None, dtype=np.float64):
 
     Returns
     -------
-    ndarray of uint64 of shape (n_rows,)
+    ndarray of int64 of shape (n_rows,)
     """
     import pandas as pd
 
@@ -148,7 +148,8 @@ def row_keys(X, digits=None, other=None, dtype=np.float64):
             columns[place] = values
         else:
             columns[place] = column.astype(object).where(column.notna(), None).map(str)
-    return pd.util.hash_pandas_object(pd.DataFrame(columns), index=False).to_numpy()
+    hashes = pd.util.hash_pandas_object(pd.DataFrame(columns), index=False).to_numpy()
+    return hashes.view(np.int64)  # NumPy 2.0 cannot look for large unsigned numbers
 
 
 def _rounded(values, digits, other):
