@@ -40,6 +40,10 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
+# One BLAS and OpenMP thread for each worker: more of them wait for each other.
+test test-floor fuzz: export OMP_NUM_THREADS ?= 1
+test test-floor fuzz: export OPENBLAS_NUM_THREADS ?= 1
+
 PYTEST := -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test: $(STAMP) ## tests, doctests and the README's snippets, with the newest versions that pip finds
