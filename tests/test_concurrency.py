@@ -28,7 +28,7 @@ from skstack import (
 from skstack.networks import MLP, Autoencoder
 from skstack.networks._copied_model import without_drawing
 from skstack.training import initial_variables, undisturbed
-from skstack.training._programs import POOL
+from skstack.training._pool import POOL
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(120, 5)).astype(np.float32)

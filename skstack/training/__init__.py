@@ -6,10 +6,11 @@ blueprints apart, or is None) goes in with rows and a plan, NumPy weights come o
 
 from skstack.training._fingerprint import Unknown, fingerprint, fingerprint_value
 from skstack.training._ingredients import check_settings
+from skstack.training._initial import initial_variables
 from skstack.training._layers import check_layers
 from skstack.training._network import Network
 from skstack.training._plan import Fit, Plan, Rows
-from skstack.training._seeds import initial_variables, under_callers_policy, undisturbed
+from skstack.training._seeds import under_callers_policy, undisturbed
 from skstack.training._train import train
 
 __all__ = [

@@ -1,105 +1,236 @@
-"""Whole epochs in one compiled call."""
+"""Whole epochs in one compiled call, early stopping included."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import tensorflow as tf
 
-from skstack.training._structure import call, call_input, compute_loss
+from skstack.training._patience import judge
+from skstack.training._steps import (
+    block_function,
+    evaluation_function,
+    own_step_function,
+    step_function,
+)
+from skstack.training._tables import Layout
+
+_BLOCK_BYTES = 2**19
+_INT = tf.TensorSpec([], tf.int32)
+_FLOAT = tf.TensorSpec([], tf.float32)
+_STEPS = [
+    tf.TensorSpec([None, None], tf.int32),  # rows of each step
+    tf.TensorSpec([None], tf.int32),  # how many of them are real
+    tf.TensorSpec([None], tf.int32),  # where each epoch begins and the last one ends
+]
+_PATIENCE = [_FLOAT, _INT, _FLOAT, _INT]
 
 
-class NothingToLearn(ValueError):
-    """The loss has no gradient; no other road would find one."""
+@dataclass(frozen=True)
+class Trace:
+    """What a function that runs epochs is traced for.
 
-
-def epochs_function(program, layout, *, xla: bool):
-    """Make the function that trains some epochs.
-
-    It takes the data, flat, then ``order`` (epochs, positions) int32, the number of rows and the
-    number of epochs to run, and returns the mean loss over rows of each epoch.
-
-    Without XLA a step sees just its rows. With XLA all shapes are fixed: the last step of an epoch
-    is filled up with rows of weight zero, and its others weigh as much more as the loss, which
-    divides by the batch size, will divide too far.
+    Parameters
+    ----------
+    specs : tuple of tf.TensorSpec
+        The training rows; any number of them.
+    layout : Layout
+    tested_specs : tuple of tf.TensorSpec, default=()
+        The validation rows.
+    tested_layout : Layout, default=None
+    tail : {"masked", "exact"} or None
+        With XLA, how the last batch of an epoch is made: filled up inside the program, or as it
+        is by a step without XLA. None: no XLA.
     """
-    model, optimizer, batch = program.model, program.optimizer, program.batch_size
-    watched_metrics = program.has_metrics
 
-    def gather(data, order, epoch, start, n_rows):
-        if not xla:
-            index = order[epoch, start : tf.minimum(start + batch, n_rows)]
-            return layout.unpack([tf.gather(tensor, index) for tensor in data])
-        index = tf.reshape(tf.slice(order, [epoch, start], [1, batch]), [batch])
-        x, y, weights = layout.unpack([tf.gather(tensor, index) for tensor in data])
-        real = start + tf.range(batch) < n_rows
-        share = tf.cast(batch / tf.minimum(batch, n_rows - start), weights.dtype)
-        return x, y, tf.where(real, weights * share, tf.zeros_like(weights))
+    specs: tuple
+    layout: Layout
+    tested_specs: tuple = ()
+    tested_layout: Layout | None = None
+    tail: str | None = None
 
-    def step(data, order, epoch, start, total, n_rows):
-        x, y, weights = gather(data, order, epoch, start, n_rows)
-        x = call_input(model, x)
-        with tf.GradientTape() as tape:
-            y_pred = call(model, x, training=True)
-            loss = compute_loss(model, x, y, y_pred, weights, training=True)
-            scaled = optimizer.scale_loss(loss)
-        trainable = model.trainable_variables
-        gradients = tape.gradient(scaled, [variable.value for variable in trainable])
-        if all(gradient is None for gradient in gradients):
-            raise NothingToLearn(
-                f"loss={program.loss!r} does not depend on any weight of the network, so there is "
-                "nothing that training could change."
-            )
-        optimizer.apply_gradients(zip(gradients, trainable, strict=True))
-        if watched_metrics:
-            model.compute_metrics(x, y, y_pred, sample_weight=weights)
-        rows = tf.cast(tf.minimum(batch, n_rows - start), "float32")
-        return start + batch, total + tf.cast(loss, "float32") * rows
+    @property
+    def watches(self) -> bool:
+        """Whether there are validation rows."""
+        return self.tested_layout is not None
 
-    def run(*tensors):
-        program.traces += 1
-        *data, order, n_rows, n_epochs = tensors
-        chunk = order.shape[0]
-
-        def one_epoch(epoch, losses):
-            _, total = tf.while_loop(
-                lambda start, total: start < n_rows,
-                lambda start, total: step(data, order, epoch, start, total, n_rows),
-                (tf.constant(0), tf.constant(0.0)),
-            )
-            return epoch + 1, losses.write(epoch, total / tf.cast(n_rows, "float32"))
-
-        losses = tf.TensorArray("float32", size=tf.shape(order)[0] if chunk is None else chunk)
-        if xla:
-            losses = losses.unstack(tf.zeros([chunk]))
-        _, losses = tf.while_loop(
-            lambda epoch, losses: epoch < n_epochs, one_epoch, (tf.constant(0), losses)
-        )
-        return losses.stack()
-
-    return tf.function(run, jit_compile=xla, autograph=False)
+    def takes(self, program) -> list:
+        """Specs of all that the function takes, but for the handles."""
+        watching = [*self.tested_specs, *_PATIENCE] if self.watches else []
+        return [*self.specs, *_STEPS, *watching, *program.slots.packed_specs]
 
 
-def evaluation_function(program, layout):
-    """Make the function that gives the mean loss over all rows, in inference mode, in chunks."""
-    model, rows_in_chunk, watched_metrics = program.model, program.rows_at_once, program.has_metrics
+def steps_in_block(trace, batch_size) -> int:
+    """Steps taken at once: with XLA, a function of the rows' shape and the batch size alone."""
+    if trace.tail is None:
+        return 1
+    row = sum(spec.dtype.size * max(spec.shape[1:].num_elements(), 1) for spec in trace.specs)
+    return min(max(_BLOCK_BYTES // (row * batch_size), 4), 256)
 
-    def chunk(data, start, total, n_rows):
-        stop = tf.minimum(start + rows_in_chunk, n_rows)
-        x, y, weights = layout.unpack([tensor[start:stop] for tensor in data])
-        x = call_input(model, x)
-        y_pred = call(model, x, training=False)
-        loss = compute_loss(model, x, y, y_pred, weights, training=False)
-        if watched_metrics:
-            model.compute_metrics(x, y, y_pred, sample_weight=weights)
-        return stop, total + tf.cast(loss, "float32") * tf.cast(stop - start, "float32")
 
-    def run(*tensors):
-        program.traces += 1
-        *data, n_rows = tensors
-        _, total = tf.while_loop(
-            lambda start, total: start < n_rows,
-            lambda start, total: chunk(data, start, total, n_rows),
-            (tf.constant(0), tf.constant(0.0)),
-        )
-        return total / tf.cast(n_rows, "float32")
+def epochs_function(program, trace):
+    """Make the function that trains some epochs, and the list of the names of an own step's logs.
 
-    return tf.function(run, autograph=False)
+    It takes what `Trace.takes` says, then the handles of a lane. It gives, flat: the number of
+    epochs run; the loss of each step; the state; with validation rows, the validation loss of each
+    epoch, the two counts of `judge`, and the state after the best epoch; and where epochs run one
+    by one, the logs of an own step, the training metrics and the validation metrics.
+    """
+    slots, batch, single = program.slots, program.batch_size, program.one_by_one
+    size = steps_in_block(trace, batch)
+    learn = _Learning(program, trace, size)
+    evaluate = finish = None
+    if trace.watches:
+        tested = list(trace.tested_specs)
+        evaluate = slots.lift(evaluation_function(program, trace.tested_layout), tested)
+    if single:
+        finish = program.counted()
+
+    def run(*arguments):
+        arguments = list(arguments)
+
+        def take(n):
+            taken, arguments[:n] = arguments[:n], []
+            return taken
+
+        data = take(len(trace.specs))
+        steps, counts, borders = take(3)
+        tested = take(len(trace.tested_specs))
+        best, without_better, tol, patience = take(4) if trace.watches else [None] * 4
+        state = take(len(slots.packed_specs))
+        handles = arguments
+        slots.load(handles, state)
+        n_epochs = tf.shape(borders)[0] - 1
+        logs, tested_logs = [], []
+
+        def epoch(k, losses, *watched):
+            if single:
+                program.reset_counted(handles)
+            start, stop = borders[k], borders[k + 1]
+            losses, own = learn(data, steps, counts, start, stop, losses, handles)
+            if single:
+                logs[:] = [*own, *finish(*handles)]
+            if not trace.watches:
+                return (k + 1, losses)
+            curve, best, without_better, *best_state = watched
+            if single:
+                program.reset_counted(handles)
+            loss = evaluate(*tested, *handles)[0]
+            if single:
+                tested_logs[:] = finish(*handles)
+            is_best, best, without_better = judge(tf, loss, best, without_better, tol)
+            best_state = tf.cond(is_best, lambda: slots.read(handles), lambda: list(best_state))
+            return (k + 1, losses, curve.write(k, loss), best, without_better, *best_state)
+
+        def going_on(k, losses, *watched):
+            more = k < n_epochs
+            return tf.logical_and(more, watched[2] < patience) if trace.watches else more
+
+        losses = tf.TensorArray("float32", size=tf.shape(steps)[0], element_shape=[])
+        watched = []
+        if trace.watches:
+            curve = tf.TensorArray("float32", size=n_epochs, element_shape=[])
+            watched = [curve, best, without_better, *state]
+        loop = (tf.constant(0), losses, *watched)
+        if single:
+            loop = epoch(*loop)
+        elif trace.watches or trace.tail == "exact":
+            loop = tf.while_loop(going_on, epoch, loop, parallel_iterations=1)
+        else:  # nothing happens between epochs
+            end = tf.reshape(borders[-1], [1])
+            borders = tf.concat([tf.zeros([1], tf.int32), end], axis=0)
+            loop = (n_epochs, epoch(*loop)[1])
+        k, losses, *watched = loop
+        if trace.watches:
+            watched[0] = watched[0].stack()
+        return [k, losses.stack(), *slots.read(handles), *watched, *logs, *tested_logs]
+
+    concrete = tf.function(run, autograph=False)
+    return concrete.get_concrete_function(*trace.takes(program), *slots.specs), learn.names
+
+
+class _Learning:
+    """Takes steps `start` to `stop`, inside a trace."""
+
+    def __init__(self, program, trace, size):
+        self._program = program
+        self._tail = trace.tail
+        self._size = size
+        self._batch = program.batch_size
+        self.names = []
+        specs, slots = list(trace.specs), program.slots
+        if program.own_step:
+            step = own_step_function(program, trace.layout, self.names)
+        else:
+            step = step_function(program, trace.layout)
+        if self._tail != "masked":
+            self._step = slots.lift(step, specs)
+        if self._tail:
+            block = block_function(program, trace.layout, masked=self._tail == "masked")
+            self._shapes = [(size, self._batch, *spec.shape[1:]) for spec in specs]
+            blocks = [
+                tf.TensorSpec(shape, spec.dtype)
+                for shape, spec in zip(self._shapes, specs, strict=True)
+            ]
+            counts = tf.TensorSpec([size], tf.int32)
+            self._block = slots.lift(block, [*blocks, counts, _INT], xla=True)
+
+    def __call__(self, data, steps, counts, start, stop, losses, handles):
+        """Return the losses, written at their steps, and the last logs of an own step."""
+        if self._program.own_step:
+            return losses, self._own_steps(data, steps, counts, start, stop, handles)
+
+        def one(s):
+            return self._step(*_rows(data, steps[s, : counts[s]]), *handles)[0]
+
+        def single_steps(start, stop, losses):
+            return tf.while_loop(
+                lambda s, _: s < stop,
+                lambda s, losses: (s + 1, losses.write(s, one(s))),
+                (start, losses),
+                parallel_iterations=1,
+            )[1]
+
+        if self._tail is None:
+            return single_steps(start, stop, losses), []
+        full = stop
+        if self._tail == "exact":
+            full = tf.where(counts[stop - 1] < self._batch, stop - 1, stop)
+
+        def block(s, losses):
+            batches = [
+                tf.ensure_shape(rows, shape)
+                for rows, shape in zip(
+                    _rows(data, steps[s : s + self._size]), self._shapes, strict=True
+                )
+            ]
+            taken = self._block(
+                *batches,
+                tf.ensure_shape(counts[s : s + self._size], [self._size]),
+                tf.minimum(self._size, full - s),
+                *handles,
+            )[0]
+            places = tf.range(s, s + self._size)
+            return s + self._size, losses.scatter(places, taken)
+
+        losses = tf.while_loop(
+            lambda s, _: s < full, block, (start, losses), parallel_iterations=1
+        )[1]
+        if self._tail == "exact":
+            losses = single_steps(full, stop, losses)
+        return losses, []
+
+    def _own_steps(self, data, steps, counts, start, stop, handles):
+        def step(s):
+            return list(self._step(*_rows(data, steps[s, : counts[s]]), *handles))
+
+        return tf.while_loop(
+            lambda s, *_: s < stop,
+            lambda s, *_: (s + 1, *step(s)),
+            (start + 1, *step(start)),
+            parallel_iterations=1,
+        )[1:]
+
+
+def _rows(data, index):
+    return [tf.gather(tensor, index) for tensor in data]

@@ -2,35 +2,55 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
+import numpy as np
 import tensorflow as tf
 
+from skstack.training._patience import judge
 from skstack.training._structure import call_input
 from skstack.training._tables import Orders
 from skstack.training._watching import LastLogs, forget_model
 
 
 class _Follow(keras.callbacks.Callback):
-    """Draws the order of each epoch, and tells the watch what came of it."""
+    """First of the callbacks: draws the order of each epoch, and judges what came of it."""
 
-    def __init__(self, orders, watch):
+    def __init__(self, program, plan, orders, watch):
         super().__init__()
+        self._program = program
+        self._plan = plan
         self._orders = orders
         self._watch = watch
+        self._best_state = None
+        self._best, self._without_better = np.float32(math.inf), 0
         self.order = None
 
     def on_epoch_begin(self, epoch, logs=None):
         self.order = self._orders.next(1)[0]
 
     def on_epoch_end(self, epoch, logs=None):
-        self._watch.check([logs["loss"]] if "loss" in logs else [])
+        self._watch.check(logs)
+        if self._plan.patience is None:
+            return
+        loss = np.float32(logs.get("val_loss", math.nan))
+        is_best, self._best, self._without_better = judge(
+            np, loss, self._best, self._without_better, np.float32(self._plan.tol)
+        )
+        if is_best:
+            self._best_state = self._program.own_state()
+        if self._without_better >= self._plan.patience:
+            self.model.stop_training = True
 
     def on_train_end(self, logs=None):
-        self._watch.finish()
+        if self._best_state is not None:
+            self._program.adopt(self._best_state)
+        self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
 
 
-class _Stop(LastLogs):
-    """Last of the callbacks: keeps the history and stops early."""
+class _Note(LastLogs):
+    """Last of the callbacks: keeps the history."""
 
     def __init__(self, watch):
         super().__init__()
@@ -38,16 +58,15 @@ class _Stop(LastLogs):
 
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch, logs)
-        if self._watch.epoch_end(self.logs):
-            self.model.stop_training = True
+        self._watch.epoch_end(self.logs)
 
 
 def fit_with_keras(program, table, held_out, plan, watch, *, eagerly: bool) -> None:
     """Train by `Model.fit`: for own train steps, batch callbacks, and what cannot be traced."""
     model = program.model
     model.run_eagerly = eagerly
-    follow = _Follow(Orders(plan.seed, table.n_rows), watch)
-    callbacks = [follow, *plan.callbacks, _Stop(watch)]
+    follow = _Follow(program, plan, Orders(plan.seed, table.n_rows), watch)
+    callbacks = [follow, *plan.callbacks, _Note(watch)]
     if plan.epochs == 0:
         return
     try:
@@ -66,7 +85,8 @@ def fit_with_keras(program, table, held_out, plan, watch, *, eagerly: bool) -> N
 
 
 def _arrays(model, table):
-    return call_input(model, table.inputs), table.targets, table.weights
+    x, y, weights = table.layout().unpack(table.arrays())
+    return call_input(model, x), y, weights
 
 
 def _batches(model, table, follow, batch_size):

@@ -91,17 +91,29 @@ def assign(named: Mapping, values: Mapping[str, np.ndarray]) -> None:
     ValueError
         If paths or shapes are not the same.
     """
+    for variable, value in zip(named.values(), in_order(named, values), strict=True):
+        variable.value.assign(value)
+
+
+def in_order(named: Mapping, values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Values in the order of Keras variables of the same paths.
+
+    Raises
+    ------
+    ValueError
+        If paths or shapes are not the same.
+    """
     if named.keys() != values.keys():
         raise ValueError(
             "The weights do not belong to this network. "
             f"Missing: {sorted(named.keys() - values.keys())}; "
             f"unknown: {sorted(values.keys() - named.keys())}."
         )
-    for path, variable in named.items():
-        value = np.asarray(values[path])
+    ordered = [np.asarray(values[path]) for path in named]
+    for (path, variable), value in zip(named.items(), ordered, strict=True):
         if value.shape != tuple(variable.shape):
             raise ValueError(
                 f"The weights do not belong to this network: {path!r} has shape {value.shape}, "
                 f"expected {tuple(variable.shape)}."
             )
-        variable.value.assign(value)
+    return ordered

@@ -22,14 +22,14 @@ class Rows:
     ----------
     inputs : dict of str to ndarray of shape (n_rows, ...)
         One array for each input of the network.
-    targets : ndarray of shape (n_rows, ...), default=None
-        What the loss compares the network's output with.
+    targets : ndarray of shape (n_rows, ...) or list of them, default=None
+        What the loss compares the network's output with; for several outputs, one for each.
     weights : ndarray of shape (n_rows,), default=None
         Sample weights, not negative. Only their proportions matter.
     """
 
     inputs: Mapping[str, np.ndarray]
-    targets: np.ndarray | None = None
+    targets: np.ndarray | Sequence[np.ndarray] | None = None
     weights: np.ndarray | None = None
 
     def __len__(self) -> int:

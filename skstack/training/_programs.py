@@ -1,32 +1,27 @@
-"""Programs: private models with traced functions, kept in a pool and used by one fit at a time."""
+"""Programs: private models, and what is traced from them once for all fits."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import threading
-from collections import OrderedDict
 
+import numpy as np
 import tensorflow as tf
 
-from skstack.training._epochs import epochs_function, evaluation_function
-from skstack.training._network import assign
+from skstack.training._epochs import Trace, epochs_function, steps_in_block
+from skstack.training._lanes import Slots
+from skstack.training._network import in_order
+from skstack.training._roads import has_own_train_step
 from skstack.training._seeds import build, named_variables, values
-from skstack.training._structure import (
-    call,
-    call_input,
-    compute_loss,
-    rows_at_once,
-)
-from skstack.training._watching import plain
-
-_MAX_IDLE = 48
+from skstack.training._structure import call, call_input, compute_loss, rows_at_once
 
 
 class Program:
     """One private model and optimizer, compiled, and the functions traced from them.
 
-    Its model is never handed out, except to callbacks while they watch.
+    Its model is never handed out, except to callbacks while they watch. Fits that only run traced
+    functions do so side by side, each on variables of its own (see `Slots`).
     """
 
     def __init__(self, blueprint, ingredients, table, key):
@@ -35,6 +30,8 @@ class Program:
         self.batch_size = ingredients.batch_size
         self.broken = {}  # road -> why it cannot be taken
         self.traces = 0
+        self.alone = threading.Lock()  # held by who uses the model itself
+        self._tracing = threading.Lock()
         self._functions = {}
         self.model = build(blueprint)
         self.model.compile(
@@ -47,8 +44,14 @@ class Program:
         self.variables = named_variables(self.model)
         self._warm_up(table, blueprint)
         self.has_metrics = len(self.model.metrics) > 1  # more than the tracker of the loss
+        self.own_step = has_own_train_step(self.model)
+        self.one_by_one = self.has_metrics or self.own_step  # what is counted is read each epoch
+        self.metric_names = []
         self.rows_at_once = rows_at_once(self.model, table.inputs)
+        counters = [variable for metric in self.model.metrics for variable in metric.variables]
+        self.slots = Slots([*self.variables.values(), *self.optimizer.variables], counters)
         self._fresh_optimizer = values(self.optimizer.variables)
+        self._rate = _place_of_rate(self.optimizer)
         self._trainable = [id(variable) for variable in self.model.trainable_variables]
         self._config = _config(self.model)
 
@@ -56,7 +59,7 @@ class Program:
         """Create all variables now: inside a trace it would be too late."""
         if not self.model.trainable_variables:
             raise ValueError("The network has no trainable weights: there is nothing to fit.")
-        self.optimizer.build(self.model.trainable_variables)
+        self._copies = self._build_optimizer()
         few = [tf.convert_to_tensor(array[:2]) for array in table.arrays()]
         x, y, weights = table.layout().unpack(few)
         x = call_input(self.model, x)
@@ -67,63 +70,144 @@ class Program:
         with _told("one of the metrics"):
             self.model.compute_metrics(x, y, y_pred, sample_weight=weights)
 
-    def reset(self, start, optimizer_start, learning_rate) -> None:
-        """Forget the last fit: all state is set, from `start` or to what it was when new."""
-        assign(self.variables, start)
-        fresh = self._fresh_optimizer if optimizer_start is None else optimizer_start
-        expected = len(self.optimizer.variables)
-        if len(fresh) != expected:
+    def _build_optimizer(self) -> dict[int, str]:
+        """Build it; find which of its variables start as copies of which weights."""
+        trainable = {id(variable) for variable in self.model.trainable_variables}
+        learned = {path: v for path, v in self.variables.items() if id(v) in trainable}
+        before = values(learned.values())
+        noise = np.random.default_rng(0)
+        for variable in learned.values():
+            variable.assign(noise.uniform(0.5, 1.0, variable.shape))
+        self.optimizer.build(self.model.trainable_variables)
+        marked = {path: variable.numpy() for path, variable in learned.items()}
+        copies = {
+            place: path
+            for place, array in enumerate(values(self.optimizer.variables))
+            for path, weights in marked.items()
+            if array.shape == weights.shape and array.size and np.array_equal(array, weights)
+        }
+        for variable, array in zip(learned.values(), before, strict=True):
+            variable.assign(array)
+        return copies
+
+    def start(self, variables, optimizer_start, learning_rate) -> list[np.ndarray]:
+        """The packed state that a fit starts from: weights, then the optimizer's memory."""
+        weights = in_order(self.variables, variables)
+        if optimizer_start is None:
+            optimizer = list(self._fresh_optimizer)
+            for place, path in self._copies.items():
+                optimizer[place] = variables[path]
+        else:
+            optimizer = list(optimizer_start)
+        if len(optimizer) != len(self._fresh_optimizer):
             raise ValueError(
-                f"`optimizer_start` has {len(fresh)} arrays, the optimizer takes {expected}."
+                f"`optimizer_start` has {len(optimizer)} arrays, the optimizer takes "
+                f"{len(self._fresh_optimizer)}."
             )
-        for variable, value in zip(self.optimizer.variables, fresh, strict=True):
+        if learning_rate is not None and self._rate is not None:
+            with np.errstate(over="ignore"):  # infinite: the weights will tell
+                optimizer[self._rate] = np.asarray(learning_rate, optimizer[self._rate].dtype)
+        return self.slots.pack([*weights, *optimizer])
+
+    def adopt(self, state) -> None:
+        """Give the model itself a packed state."""
+        for variable, value in zip(self.slots.state, self.slots.unpack(state), strict=True):
             variable.value.assign(value)
-        if learning_rate is not None:
-            self.optimizer.learning_rate = learning_rate
-        self.reset_metrics()
+
+    def own_state(self) -> list[np.ndarray]:
+        """The packed state of the model itself."""
+        return self.slots.pack(values(self.slots.state))
+
+    def reset_model(self, state) -> None:
+        """Forget whatever was done to the model itself."""
+        self.adopt(state)
+        if self.one_by_one:
+            self.model.reset_metrics()
         self.model.stop_training = False
         self.model.run_eagerly = False
 
-    def reset_metrics(self) -> None:
-        """Forget the rows that metrics have counted."""
-        if self.has_metrics:
-            self.model.reset_metrics()
+    def epochs(self, trace: Trace):
+        """Return the function that trains epochs, traced once; and the names of its logs."""
+        with self._tracing:
+            if trace not in self._functions:
+                self._functions[trace] = epochs_function(self, trace)
+                if trace.tail:
+                    self._try(self._functions[trace][0], trace)
+            return self._functions[trace]
 
-    def metric_values(self) -> dict[str, float]:
-        """Values of the metrics, without the loss."""
-        if not self.has_metrics:
-            return {}
+    def _try(self, function, trace):
+        """Take one step on zeros: XLA compiles, or fails, at the first call."""
+        lane = self.slots.take()
+        arguments = [
+            tf.zeros([1 if size is None else size for size in spec.shape], spec.dtype)
+            for spec in trace.takes(self)
+        ]
+        first = len(trace.specs)
+        n = steps_in_block(trace, self.batch_size) + 1
+        arguments[first] = tf.zeros([n, self.batch_size], tf.int32)
+        # Exact: a full batch, for else the block would not be compiled.
+        arguments[first + 1] = tf.fill([n], self.batch_size)
+        arguments[first + 2] = tf.constant([0, 1])
+        if trace.watches:
+            arguments[first + 3 + len(trace.tested_specs) + 3] = tf.constant(1)
+        try:
+            self.slots.call(function, arguments, lane.handles)
+        except Exception:
+            del self._functions[trace]
+            raise
+        self.slots.give_back(lane)
+
+    def reset_counted(self, handles) -> None:
+        """Forget the rows that metrics have counted, inside a trace."""
+        self._lifted("reset", self._reset)(*handles)
+
+    def counted(self):
+        """Return the function of handles that gives the values of the metrics."""
+        return self._lifted("results", self._results)
+
+    def _lifted(self, name, function):
+        if name not in self._functions:
+            self._functions[name] = self.slots.lift(function, [])
+        return self._functions[name]
+
+    def _reset(self):
+        self.model.reset_metrics()
+        return []
+
+    def _results(self):
         results = self.model.get_metrics_result()
-        return {name: plain(value) for name, value in results.items() if name != "loss"}
+        self.metric_names = list(results)
+        return [tf.convert_to_tensor(value) for value in results.values()]
 
-    def training(self, layout, specs, *, xla: bool):
-        """Return the function that trains epochs, traced for tensors of these specs."""
-        key = ("train", layout, xla, tuple(specs))
-        if key not in self._functions:
-            function = epochs_function(self, layout, xla=xla)
-            concrete = function.get_concrete_function(*specs)
-            if xla:  # compiled at its first call: try it with no epochs
-                concrete(*(tf.zeros(spec.shape, spec.dtype) for spec in specs))
-            self._functions[key] = concrete
-        return self._functions[key]
+    def finalized(self, state) -> list:
+        """A packed state after training: with moving averages, where the optimizer keeps them."""
+        if not getattr(self.optimizer, "use_ema", False):
+            return state
+        with self._tracing:
+            if "finalize" not in self._functions:
+                self._functions["finalize"] = self._finalize()
+        lane = self.slots.take()
+        try:
+            return self.slots.call(self._functions["finalize"], state, lane.handles)
+        finally:
+            self.slots.give_back(lane)
 
-    def evaluation(self, layout, specs):
-        """Return the function that evaluates, traced for tensors of these specs."""
-        key = ("evaluate", layout, tuple(specs))
-        if key not in self._functions:
-            self._functions[key] = evaluation_function(self, layout).get_concrete_function(*specs)
-        return self._functions[key]
+    def _finalize(self):
+        slots, specs = self.slots, self.slots.packed_specs
 
-    def state(self) -> tuple[list, list]:
-        """Copies of the model's and the optimizer's variables."""
-        return values(self.variables.values()), values(self.optimizer.variables)
+        def finalize():
+            self.optimizer.finalize_variable_values(self.model.trainable_variables)
+            return []
 
-    def restore(self, state) -> None:
-        """Set what `state` returned."""
-        for variable, value in zip(self.variables.values(), state[0], strict=True):
-            variable.value.assign(value)
-        for variable, value in zip(self.optimizer.variables, state[1], strict=True):
-            variable.value.assign(value)
+        lifted = slots.lift(finalize, [])
+
+        def run(*arguments):
+            handles = arguments[len(specs) :]
+            slots.load(handles, arguments[: len(specs)])
+            lifted(*handles)
+            return slots.read(handles)
+
+        return tf.function(run, autograph=False).get_concrete_function(*specs, *slots.specs)
 
     def untouched(self) -> bool:
         """Whether callbacks left the model as it was traced."""
@@ -133,6 +217,16 @@ class Program:
             and [id(variable) for variable in self.model.trainable_variables] == self._trainable
             and _config(self.model) == self._config
         )
+
+
+def _place_of_rate(optimizer):
+    """Where the learning rate stands among an optimizer's variables; None for a schedule."""
+    try:
+        rate = optimizer.learning_rate
+    except (AttributeError, ValueError):  # an optimizer of several others has none of its own
+        return None
+    places = [place for place, v in enumerate(optimizer.variables) if v is rate]
+    return places[0] if places else None
 
 
 @contextlib.contextmanager
@@ -153,55 +247,3 @@ def _config(model):
         return json.dumps(model.get_config(), default=repr)
     except (NotImplementedError, TypeError):  # subclassed, or made with what JSON cannot hold
         return None
-
-
-class Pool:
-    """Idle programs by key. A fit takes one out, or makes it, and puts it back."""
-
-    def __init__(self, max_idle: int = _MAX_IDLE):
-        self._max_idle = max_idle
-        self._idle: OrderedDict = (
-            OrderedDict()
-        )  # key -> list of programs, least recently used first
-        self._lock = threading.Lock()
-        self.made = 0
-
-    @contextlib.contextmanager
-    def program(self, key, make, *, shown: bool = False):
-        """Lend a program of this key; None: make a private one. No lock is held meanwhile.
-
-        One that was shown to callbacks comes back only if they left it as it was.
-        """
-        program = self._take(key) if key is not None else None
-        if program is None:
-            program = make()
-            with self._lock:
-                self.made += 1
-        try:
-            yield program
-        finally:
-            if key is not None and (not shown or program.untouched()):
-                self._give_back(key, program)
-
-    def _take(self, key):
-        with self._lock:
-            programs = self._idle.get(key)
-            if not programs:
-                return None
-            program = programs.pop()
-            if not programs:
-                del self._idle[key]
-            return program
-
-    def _give_back(self, key, program):
-        with self._lock:
-            self._idle.setdefault(key, []).append(program)
-            self._idle.move_to_end(key)
-            while sum(map(len, self._idle.values())) > self._max_idle:
-                oldest = next(iter(self._idle))
-                self._idle[oldest].pop()
-                if not self._idle[oldest]:
-                    del self._idle[oldest]
-
-
-POOL = Pool()

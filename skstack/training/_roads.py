@@ -7,11 +7,15 @@ gives the same bits.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import keras
 
-# With XLA a small step costs about 0.15 ms less and the compilation 0.7 s more; most programs are
-# used again.
-_STEPS_WORTH_XLA = 2_000
+from skstack.training._swaps import DROPOUTS, counts_rows_alone
+
+# With XLA a small step costs about 0.15 ms less and the compilation 0.4 s more; most programs are
+# used again, for many folds and candidates. By the way the last batch of an epoch is made.
+_STEPS_WORTH_XLA = {"masked": 100, "exact": 1_000}
 
 _ROW_BY_ROW = [
     "Activation",
@@ -67,12 +71,29 @@ _ROW_BY_ROW_LAYERS = frozenset(getattr(keras.layers, name) for name in _ROW_BY_R
 _AVERAGED = "sum_over_batch_size"
 
 
+@dataclass(frozen=True)
+class Road:
+    """A way to train: `name`, and with XLA the `tail`, see `Trace`."""
+
+    name: str
+    tail: str | None = None
+
+
+MASKED, EXACT = Road("xla", "masked"), Road("xla", "exact")
+GRAPH, KERAS = Road("graph"), Road("keras")
+
+
 def own_training(model) -> str | None:
     """Why only Keras' own `fit` can train this model, or None."""
-    for method in ("fit", "train_step", "test_step", "evaluate", "make_train_function"):
+    for method in ("fit", "test_step", "evaluate", "make_train_function"):
         if getattr(type(model), method) is not getattr(keras.Model, method):
             return f"the model has a `{method}` of its own"
     return None
+
+
+def has_own_train_step(model) -> bool:
+    """Whether the model's class says itself how a step is taken."""
+    return type(model).train_step is not keras.Model.train_step
 
 
 _BATCH_EVENTS = [
@@ -87,6 +108,8 @@ _BATCH_EVENTS = [
 
 def watches_batches(callback) -> bool:
     """Whether a callback wants to be called within epochs."""
+    if type(callback) is keras.callbacks.TerminateOnNaN:
+        return False  # each epoch's loss is checked, whoever watches
     if isinstance(callback, keras.callbacks.ModelCheckpoint):
         return callback.save_freq != "epoch"
     return any(
@@ -98,8 +121,40 @@ def watches_batches(callback) -> bool:
     )
 
 
-def why_not_xla(model, loss, *, has_metrics: bool) -> str | None:
-    """Why XLA cannot mask the last batch of this network, or None."""
+def why_not_xla(program) -> str | None:
+    """Why a program is not compiled with XLA unless that is forced, or None."""
+    model = program.model
+    if program.own_step:
+        return "the model has a `train_step` of its own"
+    for layer in [model, *all_layers(model)]:
+        if layer.dtype_policy.name != "float32":
+            return f"layer {layer.name!r} does not compute in float32"
+    layers = all_layers(model)
+    if any(map(_makes_mask, layers)) and any(isinstance(e, keras.layers.RNN) for e in layers):
+        return "a recurrent layer has a mask"  # the gradient of its loop does not compile
+    inert = set()
+    for layer in layers:
+        if type(layer) in DROPOUTS or _draws_nothing(layer):
+            inert.update(id(variable) for variable in layer.variables)
+    # Keras' own random numbers are slow with XLA on a CPU.
+    if any("seed" in variable.path and id(variable) not in inert for variable in model.variables):
+        return "a layer draws random numbers, which is slow with XLA"
+    return None
+
+
+def _makes_mask(layer):
+    return getattr(layer, "mask_zero", False) or isinstance(layer, keras.layers.Masking)
+
+
+_RECURRENT = (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)
+
+
+def _draws_nothing(layer):
+    return type(layer) in _RECURRENT and not layer.dropout and not layer.recurrent_dropout
+
+
+def why_not_masked(model, loss, *, has_metrics: bool) -> str | None:
+    """Why the last batch of an epoch may not be filled up with rows of weight 0, or None."""
     if not _plain(model):
         return "the model is subclassed"
     if has_metrics:
@@ -109,18 +164,15 @@ def why_not_xla(model, loss, *, has_metrics: bool) -> str | None:
     for operation in _bare_operations(model):
         return f"operation {operation.name!r} may mix rows"
     for layer in all_layers(model):
-        if type(layer) not in _ROW_BY_ROW_LAYERS and not _plain(layer):
-            return f"layer {layer.name!r} may mix rows or draw random numbers"
+        known = type(layer) in _ROW_BY_ROW_LAYERS or type(layer) in DROPOUTS or _plain(layer)
+        if not known and not counts_rows_alone(layer):
+            return f"layer {layer.name!r} may mix rows"
         if not all(_own_function(layer, name) for name in ("activation", "recurrent_activation")):
             return f"layer {layer.name!r} has an activation that may mix rows"
         if getattr(layer, "activity_regularizer", None) is not None:
             return f"layer {layer.name!r} has an activity regularizer"
-        if getattr(layer, "mask_zero", False):
+        if _makes_mask(layer):
             return f"layer {layer.name!r} makes a mask"
-        if layer.dtype_policy.name != "float32":
-            return f"layer {layer.name!r} does not compute in float32"
-        if type(layer) in _RECURRENT and (layer.dropout or layer.recurrent_dropout):
-            return f"layer {layer.name!r} draws random numbers"
         if getattr(layer, "stateful", False):
             return f"layer {layer.name!r} is stateful"
     return None
@@ -129,9 +181,6 @@ def why_not_xla(model, loss, *, has_metrics: bool) -> str | None:
 def _plain(model):
     """Whether a functional or sequential model, not a class of the user's."""
     return isinstance(model, keras.Model) and type(model).__module__.partition(".")[0] == "keras"
-
-
-_RECURRENT = (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)
 
 
 def _own_function(layer, name):
@@ -162,36 +211,40 @@ def _averages(loss):
 
 
 def all_layers(model) -> list:
-    """Layers of a model and of the models inside it."""
+    """Layers of a model, of the models inside it and inside wrappers."""
     layers = []
     for layer in model.layers:
         layers.append(layer)
         if isinstance(layer, keras.Model):
             layers.extend(all_layers(layer))
+        for name in ("layer", "forward_layer", "backward_layer"):
+            if isinstance(getattr(layer, name, None), keras.layers.Layer):
+                layers.append(getattr(layer, name))
     return layers
 
 
-def choose(program, plan, n_steps: int) -> tuple[str, str | None]:
+def choose(program, plan, n_steps: int) -> tuple[Road, str | None]:
     """Choose the road; with the reason, where it is one to tell.
 
     ========  =========================================================================
     road      taken when
     ========  =========================================================================
-    "keras"   asked for; own `train_step`; callbacks that watch batches
-    "xla"     asked for, or enough steps to pay for the compilation, and the network
-              works row by row (see `why_not_xla`) and may be used again
+    "keras"   asked for; own `test_step` or `fit`; callbacks that watch batches
+    "xla"     asked for, or enough steps to pay for the compilation, unless
+              `why_not_xla` speaks against it; the last batch of an epoch "masked" or,
+              where `why_not_masked` says why, "exact"
     "graph"   otherwise
     ========  =========================================================================
     """
-    reason = own_training(program.model)
-    if reason is None and any(watches_batches(callback) for callback in plan.callbacks):
-        reason = "a callback watches batches"
-    if reason is not None or plan.engine == "keras":
-        return "keras", None
-    wants_xla = plan.engine == "xla" or (
-        plan.engine == "auto" and program.key is not None and n_steps >= _STEPS_WORTH_XLA
-    )
-    if not wants_xla:
-        return "graph", None
-    reason = why_not_xla(program.model, program.loss, has_metrics=program.has_metrics)
-    return ("xla", None) if reason is None else ("graph", reason)
+    closed = own_training(program.model) or any(map(watches_batches, plan.callbacks))
+    if closed or plan.engine == "keras":
+        return KERAS, None
+    if plan.engine == "graph":
+        return GRAPH, None
+    reason = why_not_xla(program)
+    if reason is not None:
+        return GRAPH, reason
+    masked = why_not_masked(program.model, program.loss, has_metrics=program.has_metrics) is None
+    road = MASKED if masked else EXACT
+    enough = program.key is not None and n_steps >= _STEPS_WORTH_XLA[road.tail]
+    return (road if enough or plan.engine == "xla" else GRAPH), None

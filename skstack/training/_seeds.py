@@ -7,14 +7,12 @@ import contextvars
 import functools
 import random
 import threading
-from collections import OrderedDict
 
 import keras
 import numpy as np
 
 from skstack.training._forks import refuse_after_fork
 
-_CACHE_BYTES = 64 * 2**20
 _building = threading.Lock()
 _inside = threading.local()
 
@@ -55,13 +53,15 @@ def in_fresh_thread(function):
             ended.set()
 
     thread = threading.Thread(target=context.run, args=(work,), name="skstack-build")
-    thread.start()
     try:
+        thread.start()
         ended.wait()
     finally:
-        # Interrupted: until it ends, the global seed is not the user's. (`join` would not wait: in
-        # Python 3.11 and 3.12 a thread whose `join` was interrupted counts as stopped.)
-        ended.wait()
+        # Interrupted, perhaps in `start`: until it ends, the global seed is not the user's. (`join`
+        # would not wait: in Python 3.11 and 3.12 a thread whose `join` was interrupted counts as
+        # stopped.)
+        while thread in threading.enumerate() and not ended.wait(0.1):
+            pass
     thread.join()
     if "error" in outcome:
         raise outcome["error"]
@@ -122,63 +122,3 @@ def environment() -> tuple:
         keras.config.dtype_policy().name,
         keras.config.image_data_format(),
     )
-
-
-class _StartCache:
-    """Initial weights by blueprint and seed; the least recently used go when it grows too large."""
-
-    def __init__(self, max_bytes):
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._starts = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key):
-        with self._lock:
-            if key in self._starts:
-                self._starts.move_to_end(key)
-            return self._starts.get(key)
-
-    def put(self, key, start):
-        size = _n_bytes(start)
-        if size > self._max_bytes // 4:
-            return
-        with self._lock:
-            if key not in self._starts:
-                self._starts[key] = start
-                self._bytes += size
-            while self._bytes > self._max_bytes:
-                self._bytes -= _n_bytes(self._starts.popitem(last=False)[1])
-
-
-def _n_bytes(start):
-    return sum(array.nbytes for array in start.values())
-
-
-_starts = _StartCache(_CACHE_BYTES)
-
-
-def initial_variables(blueprint, seed: int) -> dict[str, np.ndarray]:
-    """Initial weights of a network, seed states of layers such as Dropout included.
-
-    Parameters
-    ----------
-    blueprint : object
-        ``build()`` makes a `keras.Model`; ``key`` is hashable, or None where equality is unknown.
-    seed : int
-        The same seed gives the same bits. No global seed is read or set.
-
-    Returns
-    -------
-    variables : dict of str to ndarray
-        Fresh copies by variable path, in the order of ``model.variables``.
-    """
-    refuse_after_fork()
-    key = None if blueprint.key is None else (blueprint.key, int(seed), environment())
-    start = None if key is None else _starts.get(key)
-    if start is None:
-        named = named_variables(build(blueprint, seed))
-        start = dict(zip(named, values(named.values()), strict=True))
-        if key is not None:
-            _starts.put(key, start)
-    return {path: array.copy() for path, array in start.items()}

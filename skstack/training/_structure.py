@@ -43,6 +43,9 @@ def call(model, x, *, training: bool):
 
 def compute_loss(model, x, y, y_pred, sample_weight, *, training: bool):
     """The model's loss, through its public `compute_loss`."""
+    rank = len(getattr(y_pred, "shape", ()))
+    if sample_weight is not None and rank > 2:  # a loss for each row and place: (rows, ...)
+        sample_weight = keras.ops.reshape(sample_weight, [-1, *[1] * (rank - 2)])
     told = {"training": training} if _accepts(model.compute_loss, "training") else {}
     return model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, **told)
 

@@ -15,15 +15,17 @@ class Layout:
     """How flat tensors stand for inputs, targets and weights."""
 
     names: tuple[str, ...]
-    has_targets: bool
+    n_targets: int
     has_weights: bool
 
     def unpack(self, tensors):
-        """Give (inputs by name, targets or None, weights or None)."""
+        """Give (inputs by name; targets, a list of several, or None; weights or None)."""
         tensors = list(tensors)
         weights = tensors.pop() if self.has_weights else None
-        targets = tensors.pop() if self.has_targets else None
-        return dict(zip(self.names, tensors, strict=True)), targets, weights
+        targets = tensors[len(self.names) :]
+        if self.n_targets < 2:
+            targets = targets[0] if targets else None
+        return dict(zip(self.names, tensors, strict=False)), targets, weights
 
 
 class Table:
@@ -31,11 +33,12 @@ class Table:
 
     def __init__(self, rows: Rows, what: str):
         self.inputs = {name: np.asarray(array) for name, array in rows.inputs.items()}
-        self.targets = None if rows.targets is None else np.asarray(rows.targets)
+        given = rows.targets
+        given = given if isinstance(given, (list, tuple)) else [given]
+        self.targets = [np.asarray(array) for array in given if array is not None]
         self.weights = None
         lengths = {name: len(array) for name, array in self.inputs.items()}
-        if rows.targets is not None:
-            lengths["targets"] = len(self.targets)
+        lengths.update({f"targets {i}": len(array) for i, array in enumerate(self.targets)})
         if rows.weights is not None:
             lengths["weights"] = len(rows.weights)
         if len(set(lengths.values())) != 1:
@@ -49,34 +52,24 @@ class Table:
     def signature(self) -> tuple:
         """Names, shapes of one row and dtypes: what a trace depends on."""
         described = [(name, a.shape[1:], str(a.dtype)) for name, a in self.inputs.items()]
-        if self.targets is not None:
-            described.append(("targets", self.targets.shape[1:], str(self.targets.dtype)))
+        described += [("targets", a.shape[1:], str(a.dtype)) for a in self.targets]
         return tuple(described)
 
-    def layout(self, *, always_weights: bool = False) -> Layout:
-        return Layout(
-            tuple(self.inputs), self.targets is not None, always_weights or self.weights is not None
-        )
+    def layout(self) -> Layout:
+        return Layout(tuple(self.inputs), len(self.targets), self.weights is not None)
 
-    def arrays(self, *, always_weights: bool = False) -> list[np.ndarray]:
+    def arrays(self) -> list[np.ndarray]:
         """Arrays in the order of `layout`."""
-        arrays = list(self.inputs.values())
-        if self.targets is not None:
-            arrays.append(self.targets)
-        if self.weights is not None:
-            arrays.append(self.weights)
-        elif always_weights:
-            arrays.append(np.ones(self.n_rows, np.float32))
-        return arrays
+        weights = [] if self.weights is None else [self.weights]
+        return [*self.inputs.values(), *self.targets, *weights]
 
-    def tensors(self, *, n_padded: int | None = None, always_weights: bool = False) -> list:
-        """Tensors in the order of `layout`, filled up with zeros to `n_padded` rows."""
-        return [
-            tf.convert_to_tensor(
-                array if n_padded in (None, self.n_rows) else _filled(array, n_padded)
-            )
-            for array in self.arrays(always_weights=always_weights)
-        ]
+    def tensors(self) -> list:
+        """Tensors in the order of `layout`."""
+        return [tf.convert_to_tensor(array) for array in self.arrays()]
+
+    def specs(self) -> tuple:
+        """Specs in the order of `layout`, for any number of rows."""
+        return tuple(tf.TensorSpec([None, *a.shape[1:]], a.dtype) for a in self.arrays())
 
 
 def _mean_one(weights, what):
@@ -88,12 +81,6 @@ def _mean_one(weights, what):
     if not np.isfinite(mean) or mean <= 0:
         raise ValueError(f"The weights of the {what} rows must be finite and sum to more than 0.")
     return (weights / mean).astype(np.float32)
-
-
-def _filled(array, n_rows):
-    filled = np.zeros((n_rows, *array.shape[1:]), array.dtype)
-    filled[: len(array)] = array
-    return filled
 
 
 def bucket(n_rows: int) -> int:
@@ -111,9 +98,49 @@ class Orders:
         self._generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(int(seed))))
         self._n_rows = n_rows
 
-    def next(self, n_epochs: int, shape: tuple[int, int] | None = None) -> np.ndarray:
-        """Orders of the next epochs, int32, in an array of `shape` whose rest is 0."""
-        orders = np.zeros(shape or (n_epochs, self._n_rows), np.int32)
-        for epoch in range(n_epochs):
-            orders[epoch, : self._n_rows] = self._generator.permutation(self._n_rows)
+    def next(self, n_epochs: int) -> np.ndarray:
+        """Orders of the next epochs, an int32 array of shape (n_epochs, n_rows)."""
+        orders = np.empty((n_epochs, self._n_rows), np.int32)
+        for order in orders:
+            order[:] = self._generator.permutation(self._n_rows)
         return orders
+
+
+class Steps:
+    """Batches of some epochs: which rows each step takes.
+
+    Parameters
+    ----------
+    orders : ndarray of shape (n_epochs, n_rows)
+    batch_size : int
+    padding : int
+        Empty steps behind the last one.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (n_steps + padding, batch_size), dtype int32
+        Filled up with row 0.
+    counts : ndarray of shape (n_steps + padding,), dtype int32
+        How many of a step's rows are real.
+    borders : ndarray of shape (n_epochs + 1,), dtype int32
+        Where each epoch begins, and the last one ends.
+    """
+
+    def __init__(self, orders, batch_size, padding):
+        n_epochs, n_rows = orders.shape
+        self._per_epoch = -(-n_rows // batch_size)
+        n_steps = n_epochs * self._per_epoch
+        self.rows = np.zeros((n_steps + padding, batch_size), np.int32)
+        flat = self.rows[:n_steps].reshape(n_epochs, self._per_epoch * batch_size)
+        flat[:, :n_rows] = orders
+        self.counts = np.full(n_steps + padding, batch_size, np.int32)
+        last = n_rows - (self._per_epoch - 1) * batch_size
+        self.counts[self._per_epoch - 1 : n_steps : self._per_epoch] = last
+        self.borders = np.arange(0, n_steps + 1, self._per_epoch, dtype=np.int32)
+
+    def means(self, losses, n_epochs) -> np.ndarray:
+        """Mean over rows of the losses of each of the first epochs."""
+        n_steps = n_epochs * self._per_epoch
+        counts = self.counts[:n_steps].reshape(n_epochs, -1)
+        losses = losses[:n_steps].reshape(n_epochs, -1).astype(np.float64)
+        return (losses * counts).sum(axis=1) / counts.sum(axis=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import warnings
 from dataclasses import replace
@@ -10,19 +11,17 @@ import numpy as np
 import tensorflow as tf
 
 from skstack.training import _roads
-from skstack.training._epochs import NothingToLearn
+from skstack.training._compiled import Compiled
 from skstack.training._forks import refuse_after_fork
 from skstack.training._ingredients import Ingredients
 from skstack.training._keras_fit import fit_with_keras
 from skstack.training._network import Network
 from skstack.training._plan import ENGINES, Fit, Plan, Rows
-from skstack.training._programs import POOL, Program
-from skstack.training._seeds import values
-from skstack.training._tables import Orders, Table, bucket
+from skstack.training._pool import POOL
+from skstack.training._programs import Program
+from skstack.training._steps import NothingToLearn
+from skstack.training._tables import Table, bucket
 from skstack.training._watching import Watch, shown_to
-
-_EPOCHS_A_CALL = 10
-_ORDER_POSITIONS = 2**24  # of int32: 64 MB at most
 
 
 def train(
@@ -36,7 +35,8 @@ def train(
 ) -> Fit:
     """Train a network.
 
-    On a CPU the same arguments give the same bits, whatever ran before in the process.
+    On a CPU the same arguments give the same bits, whatever ran before in the process and whatever
+    runs beside it.
 
     Parameters
     ----------
@@ -79,20 +79,17 @@ def train(
         return Program(blueprint, ingredients, table, key)
 
     with POOL.program(key, make, shown=bool(plan.callbacks)) as program:
-
-        def reset():
-            program.reset(start, optimizer_start, ingredients.learning_rate)
-
-        reset()
-        watch = Watch(plan, program)
-        _run(program, table, held_out, plan, watch, reset)
-        watch.check_weights()
-        trained = dict(zip(program.variables, values(program.variables.values()), strict=True))
+        initial = program.start(start, optimizer_start, ingredients.learning_rate)
+        watch = Watch(plan)
+        state = program.slots.unpack(_run(program, initial, table, held_out, plan, watch))
+        n_variables = len(program.variables)
+        trained = dict(zip(program.variables, state[:n_variables], strict=True))
+        watch.check_weights(program.variables, trained)
         return Fit(
             network=Network(blueprint, trained),
             history=watch.history,
             n_epochs=watch.n_epochs,
-            optimizer_variables=values(program.optimizer.variables),
+            optimizer_variables=state[n_variables:],
         )
 
 
@@ -108,16 +105,16 @@ def _check(plan, validation):
         raise ValueError("`patience` needs validation rows.")
 
 
-def _run(program, table, held_out, plan, watch, reset):
-    """Take the best road; where it turns out to be closed, the next."""
+def _run(program, initial, table, held_out, plan, watch):
+    """Take the best road, or the next where it turns out to be closed; give the packed state."""
     n_steps = -(-table.n_rows // plan.batch_size)
     road, reason = _roads.choose(program, plan, n_steps * plan.epochs)
-    if road == "graph" and plan.engine == "xla":
+    if road.name == "graph" and plan.engine == "xla":
         warnings.warn(f"Trained without XLA: {reason}.", UserWarning, stacklevel=4)
-    while road != "keras":
+    while road.name != "keras":
         if road not in program.broken:
             try:
-                compiled = _Compiled(program, table, held_out, plan, xla=road == "xla")
+                compiled = Compiled(program, initial, table, held_out, plan, tail=road.tail)
             except (tf.errors.ResourceExhaustedError, NothingToLearn):
                 raise
             except (
@@ -126,13 +123,15 @@ def _run(program, table, held_out, plan, watch, reset):
                 _refuse_new_variables(error)
                 program.broken[road] = error
                 _tell(road, error)
-                reset()
             else:
-                _train_compiled(program, compiled, held_out, plan, watch, n_steps)
-                return
-        road = "graph" if road == "xla" else "keras"
-    untraceable = "graph" in program.broken
-    fit_with_keras(program, table, held_out, plan, watch, eagerly=untraceable)
+                with program.alone if program.slots.shared else contextlib.nullcontext():
+                    return _train_compiled(program, compiled, initial, plan, watch, n_steps)
+        road = _roads.GRAPH if road.tail else _roads.KERAS
+    untraceable = _roads.GRAPH in program.broken
+    with program.alone:
+        program.reset_model(initial)
+        fit_with_keras(program, table, held_out, plan, watch, eagerly=untraceable)
+        return program.own_state()
 
 
 def _refuse_new_variables(error):
@@ -148,87 +147,41 @@ def _tell(road, error):
     # Keras writes escape codes, and the arguments in full.
     reason = re.sub(r"\x1b\[\d*m", "", str(error)).partition("Arguments received")[0]
     reason = f"{type(error).__name__}: {' '.join(reason.split())[:300]}"
-    how = {"xla": "without XLA", "graph": "step by step through Keras' own `fit`, which is slow"}
-    warnings.warn(f"This network is trained {how[road]}. {reason}", UserWarning, stacklevel=5)
+    how = "without XLA" if road.tail else "step by step through Keras' own `fit`, which is slow"
+    warnings.warn(f"This network is trained {how}. {reason}", UserWarning, stacklevel=5)
 
 
-class _Compiled:
-    """The rows of one fit as tensors, and the compiled functions for them."""
-
-    def __init__(self, program, table, held_out, plan, *, xla):
-        """Trace and compile everything, training nothing: whatever cannot be, raises here."""
-        n_padded = bucket(table.n_rows) if xla else table.n_rows
-        n_positions = -(-n_padded // plan.batch_size) * plan.batch_size
-        self.chunk = int(np.clip(_ORDER_POSITIONS // n_positions, 1, _EPOCHS_A_CALL))
-        self._shape = (self.chunk, n_positions) if xla else None
-        self._orders = Orders(plan.seed, table.n_rows)
-        self._n_rows = tf.constant(table.n_rows, tf.int32)
-        self._data = table.tensors(n_padded=n_padded, always_weights=xla)
-        rows = n_padded if xla else None
-        specs = [*_specs(self._data, rows), tf.TensorSpec(self._shape or (None, None), tf.int32)]
-        layout = table.layout(always_weights=xla)
-        self._train = program.training(layout, [*specs, _SCALAR, _SCALAR], xla=xla)
-        if held_out is not None:
-            tested = held_out.tensors()
-            evaluate = program.evaluation(held_out.layout(), [*_specs(tested, None), _SCALAR])
-            self._evaluate = lambda: evaluate(*tested, tf.constant(held_out.n_rows, tf.int32))
-
-    def epochs(self, n_epochs) -> list[float]:
-        """Train some epochs and return their losses."""
-        orders = self._orders.next(n_epochs, self._shape)
-        n_epochs = tf.constant(n_epochs, tf.int32)
-        losses = self._train(*self._data, tf.convert_to_tensor(orders), self._n_rows, n_epochs)
-        return losses.numpy()[: int(n_epochs)].tolist()
-
-    def evaluate(self) -> float:
-        """Mean loss over the validation rows."""
-        return float(self._evaluate())
+def _train_compiled(program, compiled, initial, plan, watch, n_steps):
+    if plan.callbacks:
+        return _train_shown(program, compiled, initial, plan, watch, n_steps)
+    one_by_one = program.one_by_one or plan.verbose > 0
+    with compiled.lane():
+        while not compiled.stopped and watch.n_epochs < plan.epochs:
+            for logs in compiled.epochs(1 if one_by_one else plan.epochs - watch.n_epochs):
+                watch.check(logs)
+                watch.epoch_end(logs)
+    return program.finalized(compiled.result()) if watch.n_epochs else initial
 
 
-_SCALAR = tf.TensorSpec([], tf.int32)
-
-
-def _specs(tensors, n_rows):
-    return [tf.TensorSpec([n_rows, *tensor.shape[1:]], tensor.dtype) for tensor in tensors]
-
-
-def _train_compiled(program, compiled, held_out, plan, watch, n_steps):
-    with shown_to(plan.callbacks, plan, program.model, n_steps) as shown:
-        one_by_one = bool(shown or held_out or program.has_metrics or plan.verbose > 0)
-        if shown:
-            shown.on_train_begin()
-        stop, logs = False, {}
-        while not stop and watch.n_epochs < plan.epochs:
-            if not one_by_one:
-                losses = compiled.epochs(min(compiled.chunk, plan.epochs - watch.n_epochs))
-                watch.check(losses)
-                for loss in losses:
-                    watch.epoch_end({"loss": loss})
-                continue
-            logs = _one_epoch(program, compiled, held_out, watch, shown)
-            stop = watch.epoch_end(logs) or program.model.stop_training
-        watch.finish()
-        if shown:
-            shown.on_train_end(logs)
-
-
-def _one_epoch(program, compiled, held_out, watch, shown):
-    epoch = watch.n_epochs
-    if shown:
-        shown.on_epoch_begin(epoch)
-    program.reset_metrics()
-    losses = compiled.epochs(1)
-    watch.check(losses)
-    logs = {"loss": losses[0], **program.metric_values()}
-    if held_out is not None:
-        if shown:
-            shown.on_test_begin()
-        program.reset_metrics()
-        tested = {"loss": compiled.evaluate(), **program.metric_values()}
-        if shown:
-            shown.on_test_end(tested)
-        logs.update({f"val_{name}": value for name, value in tested.items()})
-    if shown:
-        shown.on_epoch_end(epoch, logs)
-        logs = shown.callbacks[-1].logs
-    return logs
+def _train_shown(program, compiled, initial, plan, watch, n_steps):
+    """Train while callbacks see the model itself, and may change it."""
+    program.reset_model(initial)
+    model, logs = program.model, {}
+    with shown_to(plan.callbacks, plan, model, n_steps) as shown, compiled.lane(own=True):
+        shown.on_train_begin()
+        while not (compiled.stopped or model.stop_training or watch.n_epochs >= plan.epochs):
+            shown.on_epoch_begin(watch.n_epochs)
+            compiled.state = program.own_state()
+            (logs,) = compiled.epochs(1)
+            watch.check(logs)
+            if compiled.watches:
+                shown.on_test_begin()
+                shown.on_test_end({n[4:]: v for n, v in logs.items() if n.startswith("val_")})
+            shown.on_epoch_end(watch.n_epochs, logs)
+            logs = shown.callbacks[-1].logs
+            watch.epoch_end(logs)
+        if watch.n_epochs:
+            kept = program.own_state() if plan.patience is None else compiled.result()
+            program.adopt(program.finalized(kept))
+        shown.on_train_end(logs)
+        return program.own_state()

@@ -1,9 +1,8 @@
-"""Those who watch epochs: history, early stopping, callbacks, the printed line."""
+"""Those who watch epochs: history, callbacks, the printed line."""
 
 from __future__ import annotations
 
 import contextlib
-import math
 
 import keras
 import numpy as np
@@ -17,36 +16,31 @@ _WAYS_OUT = (
 
 
 class Watch:
-    """Keeps the history of a fit, refuses losses that are not finite, and knows when to stop."""
+    """Keeps the history of a fit and refuses losses that are not finite."""
 
-    def __init__(self, plan, program):
+    def __init__(self, plan):
         self._plan = plan
-        self._program = program
-        self._best = math.inf
-        self._best_state = None
-        self._without_better = 0
         self.history: dict[str, list[float]] = {}
         self.n_epochs = 0
 
-    def check(self, losses) -> None:
-        """Raise ValueError where the loss of one of the next epochs is not finite."""
-        for epoch, loss in enumerate(losses, self.n_epochs + 1):
-            if not math.isfinite(loss):
-                raise ValueError(f"The loss became {loss} in epoch {epoch}. {_WAYS_OUT}")
+    def check(self, logs) -> None:
+        """Raise ValueError where the loss of the epoch that ends is not finite."""
+        loss = logs.get("loss", 0.0)
+        if not np.isfinite(loss).all():
+            raise ValueError(f"The loss became {loss} in epoch {self.n_epochs + 1}. {_WAYS_OUT}")
 
-    def check_weights(self) -> None:
+    def check_weights(self, variables, trained) -> None:
         """Raise ValueError where the last step, which no loss tells of, went astray."""
-        for path, variable in self._program.variables.items():
-            array = variable.numpy()
-            bound = _LARGEST_WEIGHT if variable.trainable else np.inf
+        for path, array in trained.items():
+            bound = _LARGEST_WEIGHT if variables[path].trainable else np.inf
             if array.dtype.kind == "f" and not (np.abs(array) < bound).all():
                 raise ValueError(
                     f"The weights {path!r} became infinite, NaN or larger than {bound} in epoch "
                     f"{self.n_epochs}. {_WAYS_OUT}"
                 )
 
-    def epoch_end(self, logs) -> bool:
-        """Note one epoch; return whether to stop."""
+    def epoch_end(self, logs) -> None:
+        """Note one epoch."""
         self.n_epochs += 1
         for name, value in logs.items():
             self.history.setdefault(name, []).append(value)
@@ -54,24 +48,6 @@ class Watch:
             numbers = [(name, value) for name, value in logs.items() if isinstance(value, float)]
             told = " - ".join(f"{name}: {value:.4g}" for name, value in numbers)
             print(f"Epoch {self.n_epochs}/{self._plan.epochs} - {told}", flush=True)
-        return self._plan.patience is not None and self._no_better(logs.get("val_loss", math.nan))
-
-    def _no_better(self, loss):
-        # A loss that is not a number counts as no improvement.
-        improved = loss < self._best - self._plan.tol
-        if loss < self._best:
-            self._best = loss
-            self._best_state = self._program.state()
-        self._without_better = 0 if improved else self._without_better + 1
-        return self._without_better >= self._plan.patience
-
-    def finish(self) -> None:
-        """Take the best weights, and their moving average where the optimizer keeps one."""
-        if self._best_state is not None:
-            self._program.restore(self._best_state)
-        if self.n_epochs:
-            program = self._program
-            program.optimizer.finalize_variable_values(program.model.trainable_variables)
 
 
 @contextlib.contextmanager

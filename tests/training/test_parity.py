@@ -5,10 +5,15 @@ import numpy as np
 import pytest
 
 from skstack.training import Plan, Rows, initial_variables, train
+from skstack.training._pool import POOL
+from skstack.training._roads import EXACT, GRAPH, MASKED, choose
 from skstack.training._seeds import build, named_variables
 from skstack.training._tables import Orders
 
 N_FEATURES = 6
+ROADS = ("graph", "xla")
+each_road = pytest.mark.parametrize("engine", ROADS)
+schedules = keras.optimizers.schedules
 
 
 def inputs():
@@ -26,8 +31,15 @@ def mlp():
 
 def regularised():
     i = inputs()
-    l2 = keras.regularizers.L2(0.01)
-    return keras.Model(i, head(keras.layers.Dense(8, "tanh", kernel_regularizer=l2)(i["numeric"])))
+    penalty = keras.regularizers.L1L2(0.002, 0.01)
+    dense = keras.layers.Dense(8, "tanh", kernel_regularizer=penalty, bias_regularizer="l2")
+    return keras.Model(i, head(dense(i["numeric"])))
+
+
+def constrained():
+    i = inputs()
+    dense = keras.layers.Dense(8, "tanh", kernel_constraint=keras.constraints.MaxNorm(0.7))
+    return keras.Model(i, head(dense(i["numeric"])))
 
 
 def normalised():
@@ -36,10 +48,54 @@ def normalised():
     return keras.Model(i, head(keras.layers.BatchNormalization()(x)))
 
 
+def activity():
+    i = inputs()
+    dense = keras.layers.Dense(8, "tanh", activity_regularizer=keras.regularizers.L2(0.01))
+    return keras.Model(i, head(dense(i["numeric"])))
+
+
 def embedded():
     i = {"job": keras.Input((), name="job", dtype="int32"), **inputs()}
     x = keras.layers.Concatenate()([keras.layers.Embedding(5, 3)(i["job"]), i["numeric"]])
     return keras.Model(i, head(keras.layers.Dense(8, "relu")(x)))
+
+
+def masked_lstm():
+    i = {"tokens": keras.Input((7,), name="tokens", dtype="int32")}
+    x = keras.layers.Embedding(9, 4, mask_zero=True)(i["tokens"])
+    return keras.Model(i, head(keras.layers.LSTM(5)(x)))
+
+
+def lstm():
+    i = {"series": keras.Input((7, 2), name="series")}
+    return keras.Model(i, head(keras.layers.LSTM(5)(i["series"])))
+
+
+def masked_outputs():
+    """A mask that reaches the loss: steps that are not there have no loss."""
+    i = {"tokens": keras.Input((7,), name="tokens", dtype="int32")}
+    x = keras.layers.Embedding(9, 4, mask_zero=True)(i["tokens"])
+    return keras.Model(i, keras.layers.TimeDistributed(keras.layers.Dense(1))(x))
+
+
+def convolution():
+    i = {"series": keras.Input((7, 2), name="series")}
+    x = keras.layers.Conv1D(4, 3, activation="relu")(i["series"])
+    return keras.Model(i, head(keras.layers.Flatten()(x)))
+
+
+def attention():
+    i = {"series": keras.Input((7, 2), name="series")}
+    x = keras.layers.MultiHeadAttention(2, 3)(i["series"], i["series"])
+    return keras.Model(i, head(keras.layers.GlobalAveragePooling1D()(x)))
+
+
+def two_and_two():
+    i = {"series": keras.Input((7, 2), name="series"), **inputs()}
+    x = keras.layers.Conv1D(4, 3)(i["series"])
+    x = keras.layers.Concatenate()([keras.layers.Flatten()(x), i["numeric"]])
+    x = keras.layers.Dense(8, "relu")(x)
+    return keras.Model(i, [head(x), keras.layers.Dense(2, name="second")(x)])
 
 
 def sequential():
@@ -73,100 +129,290 @@ def subclassed():
     return model
 
 
-def reference(blueprint, start, rows, plan, optimizer):
-    """Train with Keras' own `fit`, one epoch at a time, on our order of rows."""
+class Halved(keras.Model):
+    """Clips its gradients, halves its loss, and tells."""
+
+    def train_step(self, data):
+        import tensorflow as tf
+
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.GradientTape() as tape:
+            loss = 0.5 * self.compute_loss(
+                y=y, y_pred=self(x, training=True), sample_weight=weights
+            )
+        gradients = tape.gradient(loss, self.trainable_weights)
+        gradients, norm = tf.clip_by_global_norm(gradients, 0.05)
+        self.optimizer.apply(gradients, self.trainable_weights)
+        return {"loss": loss, "norm": norm}
+
+
+def own_step():
+    i = inputs()
+    return Halved(i, head(keras.layers.Dense(8, activation="relu")(i["numeric"])))
+
+
+def rows_for(make, binary_rows, weights=False, n_rows=75):
+    rows = binary_rows(n_rows, weights=weights)
+    model = make()
+    generator = np.random.default_rng(1)
+    numeric = rows.inputs["numeric"]
+    # Tokens end in padding; every row has at least one.
+    lengths = generator.integers(1, 8, n_rows)[:, None]
+    tokens = generator.integers(1, 9, (n_rows, 7)) * (np.arange(7) < lengths)
+    known = {
+        "numeric": numeric,
+        "job": generator.integers(0, 5, n_rows).astype("int32"),
+        "tokens": tokens.astype("int32"),
+        "series": np.repeat(numeric[:, None, :2], 7, axis=1)
+        + generator.normal(size=(n_rows, 7, 2)).astype("float32"),
+    }
+    wanted = model.input if isinstance(getattr(model, "input", None), dict) else {"numeric": 0}
+    targets = rows.targets
+    if make is masked_outputs:
+        targets = generator.normal(size=(n_rows, 7, 1)).astype("float32")
+    if make is two_and_two:
+        targets = [targets, numeric[:, 2:4] ** 2]
+    return Rows({name: known[name] for name in wanted}, targets, rows.weights)
+
+
+LOSSES = {masked_outputs: "mse", two_and_two: ["binary_crossentropy", "mse"]}
+
+
+def plan_for(make, optimizer="adam", **settings):
+    loss = LOSSES.get(make, "binary_crossentropy")
+    return Plan(loss, optimizer, **{"epochs": 3, "seed": 3, **settings})
+
+
+def reference(blueprint, start, rows, plan, optimizer, **arguments):
+    """Train with Keras' own `fit`, on our order of rows."""
     model = build(blueprint)
     for path, variable in named_variables(model).items():
         variable.assign(start[path])
     model.compile(optimizer=optimizer, loss=plan.loss, metrics=list(plan.metrics) or None)
+    model.optimizer.build(model.trainable_variables)  # from these weights, not inside a trace
     order_of = Orders(plan.seed, len(rows))
+    several = isinstance(rows.targets, list)
     losses = []
-    for _ in range(plan.epochs):
+    for epoch in range(plan.epochs):
         order = order_of.next(1)[0]
         x = {name: array[order] for name, array in rows.inputs.items()}
         x = x if isinstance(getattr(model, "input", None), dict) else x["numeric"]
         w = None if rows.weights is None else (rows.weights / rows.weights.mean())[order]
         history = model.fit(
             x,
-            rows.targets[order],
+            [target[order] for target in rows.targets] if several else rows.targets[order],
             sample_weight=w,
             batch_size=plan.batch_size,
             shuffle=False,
             verbose=0,
+            initial_epoch=epoch,
+            epochs=epoch + 1,
+            **arguments,
         )
         losses += history.history["loss"]
     return {path: v.numpy().copy() for path, v in named_variables(model).items()}, losses
 
 
-def assert_close(found, expected, rtol=1e-5):
+def assert_close(found, expected, rtol=1e-5, *, ignored=()):
     for path, array in expected.items():
-        scale = np.abs(array).max() + 1e-3
-        np.testing.assert_allclose(found[path], array, atol=rtol * scale, rtol=rtol, err_msg=path)
+        if array.dtype.kind == "f" and not any(name in path for name in ignored):
+            scale = np.abs(array).max() + 1e-3
+            np.testing.assert_allclose(
+                found[path], array, atol=rtol * scale, rtol=rtol, err_msg=path
+            )
 
 
 OPTIMIZERS = {
-    "adam": lambda: keras.optimizers.Adam(0.01),
-    "momentum": lambda: keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True),
-    "decayed": lambda: keras.optimizers.Adam(0.01, weight_decay=0.02, clipnorm=0.1),
-    "averaged": lambda: keras.optimizers.SGD(0.05, use_ema=True, ema_momentum=0.9),
-    "scheduled": lambda: keras.optimizers.SGD(
-        keras.optimizers.schedules.ExponentialDecay(0.1, 3, 0.7)
+    "SGD": lambda: keras.optimizers.SGD(0.05),
+    "SGD, momentum": lambda: keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True),
+    "SGD, schedule": lambda: keras.optimizers.SGD(
+        schedules.ExponentialDecay(0.1, 3, 0.7), momentum=0.5
+    ),
+    "SGD, cosine": lambda: keras.optimizers.SGD(schedules.CosineDecay(0.1, 5, warmup_steps=2)),
+    "SGD, accumulating": lambda: keras.optimizers.SGD(0.05, gradient_accumulation_steps=2),
+    "Adam": lambda: keras.optimizers.Adam(0.01),
+    "Adam, decay and clipping": lambda: keras.optimizers.Adam(
+        0.01, weight_decay=0.02, clipnorm=0.1
+    ),
+    "Adam, clipped values": lambda: keras.optimizers.Adam(0.01, clipvalue=0.01),
+    "Adam, clipped at once": lambda: keras.optimizers.Adam(0.01, global_clipnorm=0.05),
+    "Adam, amsgrad": lambda: keras.optimizers.Adam(0.01, amsgrad=True),
+    "AdamW": lambda: keras.optimizers.AdamW(0.01),
+    "Adamax": lambda: keras.optimizers.Adamax(0.01),
+    "Adadelta": lambda: keras.optimizers.Adadelta(0.5),
+    "Adafactor": lambda: keras.optimizers.Adafactor(0.01),
+    "Adagrad": lambda: keras.optimizers.Adagrad(0.05),
+    "Lamb": lambda: keras.optimizers.Lamb(0.01),
+    "Lion": lambda: keras.optimizers.Lion(0.005),
+    "Muon": lambda: keras.optimizers.Muon(0.01),
+    "Nadam": lambda: keras.optimizers.Nadam(0.01),
+    "RMSprop": lambda: keras.optimizers.RMSprop(0.005, momentum=0.5, centered=True),
+    "Ftrl": lambda: keras.optimizers.Ftrl(0.05),
+}
+# Not in the oldest Keras that is supported.
+if hasattr(keras.optimizers, "ScheduleFreeAdamW"):
+    OPTIMIZERS["ScheduleFreeAdamW"] = lambda: keras.optimizers.ScheduleFreeAdamW(0.01)
+if hasattr(keras.optimizers, "MultiOptimizer"):
+    OPTIMIZERS["MultiOptimizer"] = lambda: keras.optimizers.MultiOptimizer(
+        keras.optimizers.OptimizerMap(
+            keras.optimizers.Adam(0.01), {"output/.*": keras.optimizers.SGD(0.05)}
+        )
+    )
+TOLERANCES = {"Ftrl": 2e-5}
+IN_ONE_FIT = {
+    "EMA": lambda: keras.optimizers.SGD(0.05, use_ema=True, ema_momentum=0.9),
+    "EMA, overwriting": lambda: keras.optimizers.SGD(
+        0.05, use_ema=True, ema_momentum=0.9, ema_overwrite_frequency=2
     ),
 }
-BUILDERS = (mlp, regularised, embedded, normalised, sequential, subclassed)
-ROW_BY_ROW = (mlp, regularised, embedded, sequential)
+# What becomes of the last batch of an epoch.
+ROAD_OF = {
+    mlp: MASKED,
+    regularised: MASKED,
+    constrained: MASKED,
+    embedded: MASKED,
+    normalised: MASKED,
+    sequential: MASKED,
+    lstm: MASKED,
+    convolution: MASKED,
+    two_and_two: EXACT,
+    attention: EXACT,
+    masked_lstm: GRAPH,
+    masked_outputs: EXACT,
+    activity: EXACT,
+    subclassed: EXACT,
+    own_step: GRAPH,
+}
+# The gradients of these are exactly zero, and what is left is rounding.
+DRIFTING = {attention: ("key/bias",)}
 
 
-def rows_for(make, binary_rows, weights):
-    rows = binary_rows(weights=weights)
-    if make is embedded:
-        codes = np.random.default_rng(1).integers(0, 5, len(rows)).astype("int32")
-        return Rows({"job": codes, **rows.inputs}, rows.targets, rows.weights)
-    return rows
+def road_taken(recipe, plan):
+    (program,) = [p for p in POOL.programs() if p.key is not None and recipe.key in p.key]
+    return choose(program, plan, 1)[0]
 
 
-@pytest.mark.parametrize("weights", [False, True])
-@pytest.mark.parametrize("make", BUILDERS)
-def test_graph_learns_what_keras_learns(make, weights, blueprint, binary_rows):
-    rows, recipe = rows_for(make, binary_rows, weights), blueprint(make)
-    plan = Plan("binary_crossentropy", "adam", epochs=3, engine="graph", seed=3)
+@pytest.mark.parametrize("weights", [False, True], ids=["", "weighted"])
+@pytest.mark.parametrize("make", ROAD_OF)
+@each_road
+def test_networks_learn_what_they_learn_in_keras(engine, make, weights, blueprint, binary_rows):
+    if make is masked_outputs and weights:
+        pytest.skip("Keras takes no weights of rows for outputs of rank 3")
+    rows = rows_for(make, binary_rows, weights)
+    recipe = blueprint(make, key=f"{make.__name__} {engine} {weights}")
+    plan = plan_for(make, engine=engine)
     start = initial_variables(recipe, 0)
-    fit = train(recipe, start, rows, plan)
+    asked_in_vain = engine == "xla" and ROAD_OF[make] is GRAPH
+    if asked_in_vain:
+        with pytest.warns(UserWarning, match="without XLA"):
+            fit = train(recipe, start, rows, plan)
+    else:  # a warning, an error here, would tell of another road
+        fit = train(recipe, start, rows, plan)
+        expected_road = ROAD_OF[make] if engine == "xla" else GRAPH
+        assert road_taken(recipe, plan) == expected_road
     expected, losses = reference(recipe, start, rows, plan, "adam")
-    assert_close(fit.network.variables, expected)
-    np.testing.assert_allclose(fit.history["loss"], losses, rtol=1e-5)
+    assert_close(fit.network.variables, expected, ignored=DRIFTING.get(make, ()))
+    if make not in (own_step, masked_outputs):  # those logs are no means over rows
+        np.testing.assert_allclose(fit.history["loss"], losses, rtol=1e-5)
+    if make is own_step:
+        np.testing.assert_allclose(fit.history["loss"], losses, rtol=1e-4)
+        assert len(fit.history["norm"]) == 3
 
 
-@pytest.mark.parametrize("weights", [False, True])
-@pytest.mark.parametrize("make", ROW_BY_ROW)
-def test_xla_learns_what_keras_learns(make, weights, blueprint, binary_rows):
-    rows, recipe = rows_for(make, binary_rows, weights), blueprint(make)
-    plan = Plan("binary_crossentropy", "adam", epochs=3, engine="xla", seed=3)
-    start = initial_variables(recipe, 0)
-    fit = train(recipe, start, rows, plan)  # a warning, an error here, would tell of another road
-    expected, losses = reference(recipe, start, rows, plan, "adam")
-    assert_close(fit.network.variables, expected)
-    np.testing.assert_allclose(fit.history["loss"], losses, rtol=1e-5)
-
-
-@pytest.mark.parametrize("engine", ["graph", "xla"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_optimizers_do_what_they_do_in_keras(name, engine, blueprint, binary_rows):
+@each_road
+def test_optimizers_do_what_they_do_in_keras(engine, name, blueprint, binary_rows):
     rows, recipe = binary_rows(), blueprint(mlp)
     given = OPTIMIZERS[name]()
-    plan = Plan("binary_crossentropy", given, epochs=3, engine=engine)
+    plan = plan_for(mlp, given, engine=engine)
     start = initial_variables(recipe, 0)
     fit = train(recipe, start, rows, plan)
-    if name == "averaged":  # one fit of three epochs there, for Keras averages at the end of each
-        keras_fit = train(recipe, start, rows, Plan(plan.loss, given, epochs=3, engine="keras"))
-        expected = keras_fit.network.variables
-    else:
-        expected, _ = reference(recipe, start, rows, plan, OPTIMIZERS[name]())
-    assert_close(fit.network.variables, expected)
+    expected, _ = reference(recipe, start, rows, plan, OPTIMIZERS[name]())
+    assert_close(fit.network.variables, expected, TOLERANCES.get(name, 1e-5))
     assert not given.built, "the user's optimizer was used"
 
 
-@pytest.mark.parametrize("make", BUILDERS)
+def test_every_optimizer_of_keras_is_compared():
+    abstract = (keras.optimizers.Optimizer, keras.optimizers.LossScaleOptimizer)
+    known = {
+        name
+        for name, value in vars(keras.optimizers).items()
+        if isinstance(value, type)
+        and issubclass(value, keras.optimizers.Optimizer)
+        and value not in abstract
+    }
+    assert known == {name.partition(",")[0] for name in OPTIMIZERS}
+
+
+@pytest.mark.parametrize("name", IN_ONE_FIT)
+@each_road
+def test_moving_averages_end_as_in_keras(engine, name, blueprint, binary_rows):
+    """Keras averages at the end of each fit, so that the reference is one fit of three epochs."""
+    rows, recipe = binary_rows(), blueprint(mlp)
+    start = initial_variables(recipe, 0)
+    fit, expected = (
+        train(recipe, start, rows, plan_for(mlp, IN_ONE_FIT[name](), engine=road))
+        for road in (engine, "keras")
+    )
+    assert_close(fit.network.variables, expected.network.variables)
+
+
+@pytest.mark.parametrize(
+    ("policy", "tolerance"), [("mixed_float16", 2e-3), ("mixed_bfloat16", 7e-2)]
+)
+def test_mixed_precision(policy, tolerance, blueprint, binary_rows):
+    def build():
+        i = inputs()
+        x = keras.layers.Dense(8, activation="relu", dtype=policy)(i["numeric"])
+        return keras.Model(i, keras.layers.Dense(1, "sigmoid", dtype="float32")(x))
+
+    rows, recipe = binary_rows(), blueprint(build)
+    start = initial_variables(recipe, 0)
+    plan = plan_for(mlp)
+    fit = train(recipe, start, rows, plan)
+    expected, _ = reference(recipe, start, rows, plan, "adam")
+    assert_close(fit.network.variables, expected, tolerance)
+
+
+def test_classes_weigh_what_they_weigh_in_keras(blueprint, binary_rows):
+    rows, recipe = binary_rows(), blueprint(mlp)
+    weights = np.where(rows.targets[:, 0] == 1, 3.0, 0.5)
+    of_class = {1: 3.0 / weights.mean(), 0: 0.5 / weights.mean()}
+    start = initial_variables(recipe, 0)
+    plan = plan_for(mlp, engine="xla")
+    fit = train(recipe, start, Rows(rows.inputs, rows.targets, weights), plan)
+    expected, _ = reference(recipe, start, rows, plan, "adam", class_weight=of_class)
+    assert_close(fit.network.variables, expected)
+
+
+LOSSES_OF_KERAS = [
+    "mse",
+    "mae",
+    "binary_crossentropy",
+    "huber",
+    "log_cosh",
+    "hinge",
+    "binary_focal_crossentropy",
+    keras.losses.MeanSquaredError(reduction="sum"),
+    keras.losses.BinaryCrossentropy(label_smoothing=0.1),
+    keras.losses.Huber(reduction="mean_with_sample_weight"),
+    lambda y, p: keras.ops.mean(keras.ops.abs(y - p) ** 1.5, axis=-1),
+    lambda y, p: keras.ops.logsumexp(keras.ops.abs(y - p)),  # mixes rows
+]
+
+
+@pytest.mark.parametrize("weights", [False, True], ids=["", "weighted"])
+@pytest.mark.parametrize("place", range(len(LOSSES_OF_KERAS)))
+def test_losses_mean_what_they_mean_in_keras(place, weights, blueprint, binary_rows):
+    rows, recipe = binary_rows(weights=weights), blueprint(mlp)
+    start = initial_variables(recipe, 0)
+    plan = Plan(LOSSES_OF_KERAS[place], "sgd", epochs=3, engine="xla", learning_rate=0.02)
+    fit = train(recipe, start, rows, plan)
+    expected, _ = reference(recipe, start, rows, plan, keras.optimizers.SGD(0.02))
+    assert_close(fit.network.variables, expected)
+
+
+@pytest.mark.parametrize("make", [mlp, regularised, embedded, normalised, sequential, subclassed])
 def test_keras_road_learns_what_the_graph_learns(make, blueprint, binary_rows):
     rows, recipe = rows_for(make, binary_rows, True), blueprint(make)
     held_out = rows_for(make, binary_rows, True)
@@ -179,13 +425,14 @@ def test_keras_road_learns_what_the_graph_learns(make, blueprint, binary_rows):
             Plan("binary_crossentropy", epochs=2, engine=engine, metrics=("accuracy",)),
             validation=held_out,
         )
-        for engine in ("graph", "keras")
+        for engine in ("graph", "xla", "keras")
     ]
-    assert_close(fits[1].network.variables, fits[0].network.variables)
-    assert fits[0].history.keys() == fits[1].history.keys()
-    assert {"loss", "accuracy", "val_loss", "val_accuracy"} == set(fits[0].history)
-    for name, curve in fits[0].history.items():
-        np.testing.assert_allclose(fits[1].history[name], curve, rtol=1e-5, err_msg=name)
+    *compiled, expected = fits
+    for fit in compiled:
+        assert_close(fit.network.variables, expected.network.variables)
+        assert {"loss", "accuracy", "val_loss", "val_accuracy"} == set(fit.history)
+        for name, curve in fit.history.items():
+            np.testing.assert_allclose(expected.history[name], curve, rtol=1e-5, err_msg=name)
 
 
 def test_weights_are_repetitions(blueprint, binary_rows):
@@ -205,16 +452,26 @@ def test_weights_are_repetitions(blueprint, binary_rows):
     np.testing.assert_allclose(first.history["val_loss"], second.history["val_loss"], rtol=1e-5)
 
 
-@pytest.mark.parametrize("engine", ["graph", "xla"])
-def test_epochs_watched_one_by_one_are_the_same(engine, blueprint, binary_rows):
-    rows, recipe = binary_rows(), blueprint(mlp)
+@pytest.mark.parametrize("make", [mlp, normalised, activity])
+@each_road
+def test_epochs_watched_one_by_one_are_the_same(engine, make, blueprint, binary_rows):
+    rows, recipe = binary_rows(), blueprint(make)
     start = initial_variables(recipe, 0)
     plan = Plan("binary_crossentropy", epochs=13, engine=engine)
     at_once = train(recipe, start, rows, plan)
     watched = train(recipe, start, rows, plan, validation=binary_rows(seed=1))
-    for path, array in at_once.network.variables.items():
-        np.testing.assert_array_equal(watched.network.variables[path], array)
-    assert watched.history["loss"] == at_once.history["loss"]
+    shown = train(
+        recipe,
+        start,
+        rows,
+        Plan(
+            "binary_crossentropy", epochs=13, engine=engine, callbacks=(keras.callbacks.Callback(),)
+        ),
+    )
+    for fit in (watched, shown):
+        for path, array in at_once.network.variables.items():
+            np.testing.assert_array_equal(fit.network.variables[path], array)
+        assert fit.history["loss"] == at_once.history["loss"]
 
 
 def test_continuing_is_training_on(blueprint, binary_rows):
@@ -229,3 +486,33 @@ def test_continuing_is_training_on(blueprint, binary_rows):
         recipe, start, rows, Plan(plan.loss, epochs=4, batch_size=len(rows), engine="graph")
     )
     assert_close(second.network.variables, whole.network.variables)
+
+
+@pytest.mark.parametrize("n_rows", [1, 31, 32, 33, 64, 200, 2100])
+@each_road
+def test_any_number_of_rows(engine, n_rows, blueprint, binary_rows):
+    """Less than a batch, whole batches, one more, and more than one block of steps."""
+    rows, recipe = binary_rows(n_rows), blueprint(mlp, key="any number")
+    start = initial_variables(recipe, 0)
+    plan = plan_for(mlp, engine=engine, batch_size=8, epochs=2)
+    fit = train(recipe, start, rows, plan)
+    expected, losses = reference(recipe, start, rows, plan, "adam")
+    assert_close(fit.network.variables, expected, 2e-5)
+    np.testing.assert_allclose(fit.history["loss"], losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["graph", "xla"])
+def test_early_stopping_stops_where_keras_stops(engine, blueprint, binary_rows):
+    rows, recipe = binary_rows(60), blueprint(mlp)
+    wrong = binary_rows(60, seed=1)
+    flipped = np.where(np.arange(60)[:, None] % 2, wrong.targets, 1 - wrong.targets)
+    held_out = Rows(wrong.inputs, flipped)
+    start = initial_variables(recipe, 0)
+    settings = {"learning_rate": 0.01, "epochs": 60, "seed": 4}
+    theirs = keras.callbacks.EarlyStopping(patience=4, restore_best_weights=True)
+    plan = Plan("binary_crossentropy", callbacks=(theirs,), engine="keras", **settings)
+    expected = train(recipe, start, rows, plan, validation=held_out)
+    plan = Plan("binary_crossentropy", patience=4, tol=0.0, engine=engine, **settings)
+    fit = train(recipe, start, rows, plan, validation=held_out)
+    assert fit.n_epochs == expected.n_epochs < 60
+    assert_close(fit.network.variables, expected.network.variables, 2e-5)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from skstack.training import Plan, fingerprint, initial_variables, train
-from skstack.training._programs import POOL, Pool
+from skstack.training._pool import POOL, Pool
 
 
 def network(units=7, dropout=0.0, scale=None):
@@ -21,7 +21,7 @@ def network(units=7, dropout=0.0, scale=None):
 
 
 def traces():
-    return sum(program.traces for programs in POOL._idle.values() for program in programs)
+    return sum(program.traces for program in POOL.programs())
 
 
 @pytest.fixture
@@ -100,11 +100,14 @@ def test_unknown_networks_have_private_programs(blueprint, binary_rows):
     assert (POOL.made - before, traces()) == (2, idle)
 
 
-def test_threads_learn_what_one_alone_learns(keyed, binary_rows):
+@pytest.mark.parametrize("metrics", [(), ("accuracy", "auc")], ids=["", "metrics"])
+@pytest.mark.parametrize("engine", ["graph", "xla"])
+def test_threads_learn_what_one_alone_learns_in_one_program(engine, metrics, keyed, binary_rows):
     recipe, rows = keyed(dropout=0.3), binary_rows()
-    plan = Plan("binary_crossentropy", epochs=4)
+    plan = Plan("binary_crossentropy", epochs=30, engine=engine, metrics=metrics)
     start = initial_variables(recipe, 0)
     alone = train(recipe, start, rows, plan)
+    made, traced = POOL.made, traces()
     found = []
 
     def work():
@@ -115,16 +118,18 @@ def test_threads_learn_what_one_alone_learns(keyed, binary_rows):
         thread.start()
     for thread in threads:
         thread.join()
+    assert (POOL.made, traces()) == (made, traced)
     assert [fit.history for fit in found] == [alone.history] * 4
     for fit in found:
         for path, array in alone.network.variables.items():
             np.testing.assert_array_equal(fit.network.variables[path], array)
 
 
+@pytest.mark.parametrize("engine", ["graph", "xla"])
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
-def test_same_seed_same_bits_whatever_ran_before(dropout, keyed, blueprint, binary_rows):
+def test_same_seed_same_bits_whatever_ran_before(dropout, engine, keyed, blueprint, binary_rows):
     rows = binary_rows()
-    plan = Plan("binary_crossentropy", epochs=5)
+    plan = Plan("binary_crossentropy", epochs=5, engine=engine)
     recipe = keyed(dropout=dropout)
     first = train(recipe, initial_variables(recipe, 4), rows, plan)
     train(recipe, initial_variables(recipe, 9), binary_rows(33), Plan("mse", epochs=2, seed=7))
@@ -137,28 +142,79 @@ def test_same_seed_same_bits_whatever_ran_before(dropout, keyed, blueprint, bina
 
 
 class Idle:
-    def __init__(self, key):
-        self.key = key
+    def __init__(self, sound=True):
+        self.sound = sound
+
+    def untouched(self):
+        return self.sound
 
 
-def test_pool_lends_to_one_at_a_time_and_forgets_the_oldest():
-    pool = Pool(max_idle=2)
-    with (
-        pool.program("a", lambda: Idle("a")) as first,
-        pool.program("a", lambda: Idle("a")) as second,
-    ):
-        assert first is not second
-    with pool.program("a", lambda: Idle("new")) as third:
-        assert third in (first, second)
-    with pool.program("b", lambda: Idle("b")):
-        pass
+def test_fits_share_a_program_and_callbacks_have_one_for_themselves():
+    pool = Pool(max_programs=2)
+    with pool.program("a", Idle) as first, pool.program("a", Idle) as second:
+        assert first is second
+        with pool.program("a", Idle, shown=True) as third, pool.program("a", Idle, shown=True) as _:
+            assert third is not first
     assert pool.made == 3
-    assert sum(map(len, pool._idle.values())) == 2
+    with pool.program("a", Idle, shown=True) as again:
+        assert again is not first
+    assert pool.made == 3
 
 
-def test_pool_gets_a_program_back_after_an_error(keyed, binary_rows):
+def test_the_pool_forgets_the_oldest():
+    pool = Pool(max_programs=2)
+    for key in "abc":
+        for shown in (False, True):
+            with pool.program(key, Idle, shown=shown):
+                pass
+    assert len(pool.programs()) == 4
+    made = pool.made
+    for key in "cba":
+        with pool.program(key, Idle):
+            pass
+    assert pool.made == made + 1
+
+
+def test_what_callbacks_touched_is_not_lent_again():
     pool = Pool()
-    with pytest.raises(KeyError), pool.program("a", lambda: Idle("a")) as lent:
+    with pool.program("a", lambda: Idle(sound=False), shown=True):
+        pass
+    assert pool.programs() == []
+
+
+def test_threads_wait_for_the_one_that_makes_the_program():
+    pool, begun, go_on, found = Pool(), threading.Event(), threading.Event(), []
+
+    def make():
+        begun.set()
+        assert go_on.wait(30)
+        return Idle()
+
+    def work():
+        with pool.program("a", make) as program:
+            found.append(program)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    threads[0].start()
+    assert begun.wait(30)
+    for thread in threads[1:]:
+        thread.start()
+    with pool.program("b", Idle):  # another key waits for nobody
+        pass
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert pool.made == 2
+    assert len(set(map(id, found))) == 1
+
+
+def test_a_program_is_made_anew_after_an_error(keyed, binary_rows):
+    pool = Pool()
+
+    def fails():
         raise KeyError
-    with pool.program("a", lambda: Idle("new")) as program:
-        assert program is lent
+
+    with pytest.raises(KeyError), pool.program("a", fails):
+        pass
+    with pool.program("a", Idle) as program:
+        assert isinstance(program, Idle)

@@ -1,11 +1,22 @@
-"""Which networks may have their last batch masked by XLA, and which may not."""
+"""Which networks are compiled how, and which may have their last batch filled up."""
 
 import keras
 import numpy as np
 import pytest
 
 from skstack.training import Plan, Rows, initial_variables, train
-from skstack.training._roads import watches_batches, why_not_xla
+from skstack.training._ingredients import Ingredients
+from skstack.training._programs import Program
+from skstack.training._roads import (
+    EXACT,
+    GRAPH,
+    KERAS,
+    MASKED,
+    choose,
+    watches_batches,
+    why_not_masked,
+)
+from skstack.training._tables import Table
 
 layers = keras.layers
 
@@ -28,54 +39,118 @@ ROW_BY_ROW = {
     "recurrent": lambda: network(layers.LSTM(2)),
     "convolution": lambda: network(layers.Conv1D(2, 2), layers.GlobalMaxPooling1D()),
     "nested": lambda: network(network(layers.Dense(2), layers.LayerNormalization())),
+    "batch normalisation": lambda: network(layers.BatchNormalization()),
+    "dropout": lambda: network(layers.Dense(2), layers.Dropout(0.1)),
+    "dropout nested": lambda: network(network(layers.SpatialDropout1D(0.1))),
 }
 MIXED = {
-    "batch normalisation": lambda: network(layers.BatchNormalization()),
-    "dropout": lambda: network(layers.Dropout(0.1)),
-    "dropout inside": lambda: network(layers.LSTM(2, dropout=0.1)),
-    "dropout nested": lambda: network(network(layers.Dropout(0.1))),
+    "another axis": lambda: network(layers.BatchNormalization(axis=1)),
+    "renormalised": lambda: network(layers.BatchNormalization(renorm=True)),
+    "noise": lambda: network(layers.Dense(2), layers.GaussianNoise(0.1)),
     "operation": centred,
     "activation": lambda: network(layers.Dense(2, activation=mixing)),
-    "lambda": lambda: network(layers.Lambda(mixing)),
+    "lambda": lambda: network(layers.Dense(2), layers.Lambda(mixing)),
     "activity": lambda: network(layers.Dense(2, activity_regularizer="l2")),
     "mask": lambda: network(layers.Embedding(3, 2, mask_zero=True), shape=(4,)),
+}
+SLOW_WITH_XLA = {
+    "dropout inside": lambda: network(layers.LSTM(2, dropout=0.1)),
+    "noise": lambda: network(layers.Dense(2), layers.GaussianNoise(0.1)),
     "precision": lambda: network(layers.Dense(2, dtype="mixed_bfloat16")),
 }
 
 
 @pytest.mark.parametrize("make", ROW_BY_ROW.values(), ids=ROW_BY_ROW)
 def test_row_by_row(make):
-    assert why_not_xla(make(), "mse", has_metrics=False) is None
+    assert why_not_masked(make(), "mse", has_metrics=False) is None
 
 
 @pytest.mark.parametrize("make", MIXED.values(), ids=MIXED)
 def test_not_row_by_row(make):
-    assert why_not_xla(make(), "mse", has_metrics=False) is not None
+    assert why_not_masked(make(), "mse", has_metrics=False) is not None
 
 
 @pytest.mark.parametrize(
     "loss", [keras.losses.MeanSquaredError("sum"), lambda y, p: keras.ops.mean(y - p), None]
 )
 def test_losses_that_are_no_averages(loss):
-    assert why_not_xla(ROW_BY_ROW["dense"](), loss, has_metrics=False) is not None
+    assert why_not_masked(ROW_BY_ROW["dense"](), loss, has_metrics=False) is not None
     huber = keras.losses.Huber()
-    assert why_not_xla(ROW_BY_ROW["dense"](), huber, has_metrics=False) is None
+    assert why_not_masked(ROW_BY_ROW["dense"](), huber, has_metrics=False) is None
 
 
 def test_metrics_are_counted_without_padding():
-    assert why_not_xla(ROW_BY_ROW["dense"](), "mse", has_metrics=True) is not None
+    assert why_not_masked(ROW_BY_ROW["dense"](), "mse", has_metrics=True) is not None
 
 
-def test_asking_for_xla_in_vain_is_told(blueprint):
-    recipe = blueprint(MIXED["batch normalisation"], key=None)
+@pytest.mark.parametrize("make", SLOW_WITH_XLA.values(), ids=SLOW_WITH_XLA)
+def test_asking_for_xla_in_vain_is_told(make, blueprint):
+    recipe = blueprint(make, key=None)
     x = np.random.default_rng(0).normal(size=(40, 4, 3)).astype("float32")
+    y = make()(x).numpy().astype("float32")
     plan = Plan("mse", epochs=1, engine="xla")
-    with pytest.warns(UserWarning, match="without XLA: layer 'batch_normalization'"):
-        train(recipe, initial_variables(recipe, 0), Rows({"x": x}, x), plan)
+    with pytest.warns(UserWarning, match=r"without XLA: (layer 'dense|a layer draws random)"):
+        train(recipe, initial_variables(recipe, 0), Rows({"x": x}, y), plan)
+
+
+def own_test_step():
+    class Own(keras.Sequential):
+        def test_step(self, data):
+            return super().test_step(data)
+
+    return Own([keras.Input((4, 3)), layers.Flatten(), layers.Dense(2)])
+
+
+def own_train_step():
+    class Own(keras.Sequential):
+        def train_step(self, data):
+            return super().train_step(data)
+
+    return Own([keras.Input((4, 3)), layers.Flatten(), layers.Dense(2)])
+
+
+def masked_series():
+    return keras.Sequential([keras.Input((4, 3)), layers.Masking(), layers.LSTM(2)])
+
+
+@pytest.mark.parametrize(
+    ("make", "settings", "steps", "expected"),
+    [
+        (ROW_BY_ROW["dense"], {}, 10**6, MASKED),
+        (ROW_BY_ROW["dense"], {}, 99, GRAPH),
+        (ROW_BY_ROW["dense"], {"engine": "xla"}, 1, MASKED),
+        (ROW_BY_ROW["dense"], {"engine": "graph"}, 10**6, GRAPH),
+        (ROW_BY_ROW["dense"], {"engine": "keras"}, 10**6, KERAS),
+        (ROW_BY_ROW["dense"], {"metrics": ("mae",)}, 10**6, EXACT),
+        (ROW_BY_ROW["dense"], {"callbacks": (keras.callbacks.EarlyStopping(),)}, 10**6, MASKED),
+        (ROW_BY_ROW["dense"], {"callbacks": (keras.callbacks.ProgbarLogger(),)}, 10**6, KERAS),
+        (ROW_BY_ROW["batch normalisation"], {}, 10**6, MASKED),
+        (ROW_BY_ROW["dropout"], {}, 10**6, MASKED),
+        (ROW_BY_ROW["recurrent"], {}, 10**6, MASKED),
+        (MIXED["activity"], {}, 10**6, EXACT),
+        (MIXED["lambda"], {}, 999, GRAPH),
+        (MIXED["lambda"], {}, 10**6, EXACT),
+        (SLOW_WITH_XLA["precision"], {}, 10**6, GRAPH),
+        (SLOW_WITH_XLA["dropout inside"], {}, 10**6, GRAPH),
+        (masked_series, {}, 10**6, GRAPH),
+        (own_train_step, {}, 10**6, GRAPH),
+        (own_test_step, {}, 10**6, KERAS),
+    ],
+)
+def test_the_road_follows_from_network_and_plan(make, settings, steps, expected, blueprint):
+    recipe = blueprint(make)
+    plan = Plan("mse", **settings)
+    x = np.ones((40, 4, 3), np.float32)
+    table = Table(Rows({"x": x}, np.asarray(make()(x), np.float32)), "training")
+    program = Program(recipe, Ingredients.of(plan), table, key="known")
+    assert choose(program, plan, steps)[0] == expected
+    private = Program(recipe, Ingredients.of(plan), table, key=None)
+    if plan.engine == "auto" and expected in (MASKED, EXACT):
+        assert choose(private, plan, steps)[0] == GRAPH
 
 
 def test_recurrent_layers_learn_the_same_on_all_roads(blueprint):
-    recipe = blueprint(lambda: network(layers.LSTM(3), layers.Dense(1)))
+    recipe = blueprint(lambda: network(layers.Bidirectional(layers.LSTM(3)), layers.Dense(1)))
     generator = np.random.default_rng(0)
     x = generator.normal(size=(70, 4, 3)).astype("float32")
     rows = Rows({"x": x}, x[:, -1, :1])
@@ -97,11 +172,15 @@ def test_an_unknown_engine_is_refused(blueprint, binary_rows):
 def test_who_watches_batches(tmp_path):
     path = str(tmp_path / "x.keras")
     checkpoint = keras.callbacks.ModelCheckpoint
-    quiet = (keras.callbacks.EarlyStopping(), checkpoint(path), keras.callbacks.LambdaCallback())
+    quiet = (
+        keras.callbacks.EarlyStopping(),
+        checkpoint(path),
+        keras.callbacks.LambdaCallback(),
+        keras.callbacks.TerminateOnNaN(),
+    )
     loud = (
         checkpoint(path, save_freq=3),
-        keras.callbacks.TerminateOnNaN(),
         keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: None),
     )
-    assert [watches_batches(callback) for callback in quiet] == [False] * 3
-    assert [watches_batches(callback) for callback in loud] == [True] * 3
+    assert [watches_batches(callback) for callback in quiet] == [False] * 4
+    assert [watches_batches(callback) for callback in loud] == [True] * 2

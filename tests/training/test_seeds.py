@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 from skstack.training import Plan, initial_variables, train
-from skstack.training._seeds import build
+from skstack.training._initial import Starter
+from skstack.training._seeds import build, named_variables
 
 
 def network():
@@ -37,6 +38,56 @@ def test_same_seed_same_start(key, blueprint):
     assert any("seed_generator" in path for path in first)
     second["dense/kernel"][:] = 0.0
     assert_same(first, initial_variables(recipe, 0))
+
+
+L = keras.layers
+NETWORKS = {
+    "dense": lambda: [L.Dense(8), L.Dropout(0.2), L.BatchNormalization()],
+    "initialised": lambda: [L.Dense(4, kernel_initializer="he_normal", bias_initializer="normal")],
+    "scaled": lambda: [L.Dense(4, kernel_initializer=keras.initializers.VarianceScaling(2.0))],
+    "seeded": lambda: [L.Dense(4, kernel_initializer=keras.initializers.RandomNormal(seed=3))],
+    "recurrent": lambda: [L.Reshape((3, 2)), L.LSTM(4, dropout=0.1)],
+    "both ways": lambda: [L.Reshape((3, 2)), L.Bidirectional(L.GRU(4))],
+    "convolution": lambda: [L.Reshape((3, 2)), L.SeparableConv1D(4, 2), L.Flatten()],
+    "embedding": lambda: [L.Embedding(9, 4), L.Flatten()],
+    "nested": lambda: [keras.Sequential([L.Dense(4), L.GaussianNoise(0.1)])],
+}
+UNDERSTOOD_IN_PART = {
+    "own layer": lambda: [Noisy()],
+    "repeated": lambda: [L.Dense(4, kernel_initializer=lambda shape, dtype: own_values(shape))],
+}
+
+
+def own_values(shape):
+    return np.full(shape, random.random(), np.float32)  # draws otherwise than Keras does
+
+
+class Noisy(L.Layer):
+    def build(self, shape):
+        self.w = self.add_weight(shape=shape[1:], initializer=own_values_of)
+
+    def call(self, x):
+        return x * self.w
+
+
+def own_values_of(shape, dtype=None):
+    return own_values(shape)
+
+
+def stacked(layers):
+    return lambda: keras.Sequential([keras.Input((6,)), *layers(), L.Dense(1)])
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, *UNDERSTOOD_IN_PART])
+def test_weights_drawn_without_building_are_those_of_a_built_network(name, blueprint):
+    layers = {**NETWORKS, **UNDERSTOOD_IN_PART}[name]
+    recipe = blueprint(stacked(layers), key=f"test_seeds {name}")
+    starter = Starter(recipe)
+    assert starter.builds == (name in UNDERSTOOD_IN_PART)
+    for seed in (0, 1, 77, 2**31 - 1):
+        built = {path: v.numpy() for path, v in named_variables(build(recipe, seed)).items()}
+        assert_same(starter.variables(seed), built)
+        assert_same(initial_variables(recipe, seed), built)
 
 
 def test_global_generators_are_not_touched(blueprint, binary_rows):

@@ -3,9 +3,10 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from skstack.training import Plan, Rows, initial_variables, train
-from skstack.training._programs import POOL
+from skstack.training._pool import POOL
 
 
 def build():
@@ -103,15 +104,52 @@ def test_callbacks_change_learning_rate_and_weights_alike(recipe, start, binary_
     )
 
 
-def test_keras_own_callbacks(recipe, start, binary_rows):
-    callbacks = (
+def kerases_own(folder):
+    return (
+        keras.callbacks.TerminateOnNaN(),
         keras.callbacks.ReduceLROnPlateau(monitor="loss", patience=1, min_delta=10.0),
-        keras.callbacks.EarlyStopping(monitor="loss", patience=3, min_delta=10.0),
+        keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.9),
+        keras.callbacks.CSVLogger(folder / "log.csv"),
+        keras.callbacks.ModelCheckpoint(folder / "{epoch}.keras"),
+        keras.callbacks.EarlyStopping(
+            monitor="val_loss", patience=3, min_delta=10.0, restore_best_weights=True
+        ),
+        keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: None),
     )
-    plan = Plan("binary_crossentropy", epochs=9, callbacks=callbacks, engine="graph")
-    fit = train(recipe, start, binary_rows(), plan)
-    assert fit.n_epochs == 4
-    assert fit.history["learning_rate"][0] > fit.history["learning_rate"][-1]
+
+
+def test_kerases_own_callbacks_do_the_same_on_all_roads(recipe, start, binary_rows, tmp_path):
+    fits, logs, saved = [], [], []
+    for engine in ENGINES:
+        folder = tmp_path / engine
+        folder.mkdir()
+        callbacks = kerases_own(folder)
+        plan = Plan("binary_crossentropy", epochs=9, callbacks=callbacks, engine=engine)
+        fits.append(train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1)))
+        logs.append(np.loadtxt(folder / "log.csv", delimiter=",", skiprows=1))
+        saved.append(keras.models.load_model(folder / "2.keras", compile=False).get_weights())
+        assert (folder / "log.csv").read_text().startswith("epoch,learning_rate,loss,val_loss\n")
+    assert [fit.n_epochs for fit in fits] == [4, 4, 4]
+    rates = fits[0].history["learning_rate"]
+    assert rates[0] > rates[1] > rates[2]
+    for fit, log, weights in zip(fits, logs, saved, strict=True):
+        np.testing.assert_allclose(log, logs[-1], rtol=1e-5)
+        for name, curve in fits[-1].history.items():
+            np.testing.assert_allclose(fit.history[name], curve, rtol=1e-5, err_msg=name)
+        for path, array in fits[-1].network.variables.items():
+            np.testing.assert_allclose(fit.network.variables[path], array, rtol=1e-4, atol=1e-6)
+        for found, expected in zip(weights, saved[-1], strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("engine", ["graph", "xla"])
+def test_callbacks_of_epochs_are_called_once_an_epoch(engine, recipe, start, binary_rows, tmp_path):
+    """That Keras' own `fit` runs in none of them is what makes them fast."""
+    plan = Plan("binary_crossentropy", epochs=2, callbacks=kerases_own(tmp_path), engine=engine)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(keras.Model, "fit", None)
+        fit = train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1))
+    assert fit.n_epochs == 2
 
 
 class Batches(keras.callbacks.Callback):
@@ -145,6 +183,9 @@ def test_a_program_that_callbacks_changed_is_not_used_again(recipe, start, binar
     train(recipe, start, rows, plan)
     made = POOL.made
     again = train(recipe, start, rows, plain).network.variables["dense/kernel"]
+    np.testing.assert_array_equal(again, expected)
+    shown = Plan("binary_crossentropy", epochs=1, engine="graph", callbacks=(Diary(),))
+    again = train(recipe, start, rows, shown).network.variables["dense/kernel"]
     np.testing.assert_array_equal(again, expected)
     assert POOL.made == made + 1
 
@@ -229,8 +270,52 @@ def test_a_train_step_of_its_own_is_called(blueprint, binary_rows):
 
     recipe = blueprint(build, key=None)
     plan = Plan("binary_crossentropy", epochs=2)
-    fit = train(recipe, initial_variables(recipe, 0), binary_rows(), plan)
+    start = initial_variables(recipe, 0)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(keras.Model, "fit", None)  # its steps are compiled, too
+        fit = train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1))
     assert fit.history["seen"] == [1.0, 1.0]
+    plan = Plan("binary_crossentropy", epochs=2, engine="keras")
+    expected = train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1))
+    assert fit.history.keys() == expected.history.keys()
+    for name, curve in expected.history.items():
+        np.testing.assert_allclose(fit.history[name], curve, rtol=1e-5, err_msg=name)
+
+
+class Counted(keras.Model):
+    """The way Keras' guide shows it: metrics of its own, kept by the model."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.error = keras.metrics.MeanAbsoluteError(name="error")
+
+    @property
+    def metrics(self):
+        return [self.error]
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            y_pred = self(x, training=True)
+            loss = keras.ops.mean(keras.losses.binary_crossentropy(y, y_pred))
+        gradients = tape.gradient(loss, self.trainable_variables)
+        self.optimizer.apply(gradients, self.trainable_variables)
+        self.error.update_state(y, y_pred)
+        return {"error": self.error.result()}
+
+
+def test_metrics_of_a_train_step_count_an_epoch(blueprint, binary_rows):
+    def build():
+        i = {"numeric": keras.Input((6,), name="numeric")}
+        return Counted(i, keras.layers.Dense(1, activation="sigmoid")(i["numeric"]))
+
+    recipe = blueprint(build, key=None)
+    start = initial_variables(recipe, 0)
+    curves = [
+        train(recipe, start, binary_rows(), Plan("mse", epochs=3, engine=engine)).history["error"]
+        for engine in ("graph", "keras")
+    ]
+    np.testing.assert_allclose(curves[0], curves[1], rtol=1e-5)
 
 
 class Untraceable(keras.layers.Layer):

@@ -1,0 +1,136 @@
+"""Layers that XLA computes in another way; nothing but the trace knows.
+
+Inside a compiled program all batches have one size, and the last one of an epoch is filled up:
+batch normalisation must not count those rows. And XLA draws Keras' random numbers slowly on a CPU
+(64 times slower than a hash), so that dropout draws its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import keras
+import tensorflow as tf
+
+_SPATIAL = (
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+)
+DROPOUTS = (keras.layers.Dropout, *_SPATIAL)
+
+
+def counts_rows_alone(layer) -> bool:
+    """Whether a layer is a batch normalisation that `swapped` can keep from counting others."""
+    return (
+        type(layer) is keras.layers.BatchNormalization
+        and not layer.synchronized
+        and not getattr(layer, "renorm", False)
+        and getattr(layer, "input_spec", None) is not None
+        and layer.axis in (-1, layer.input_spec.ndim - 1)
+    )
+
+
+@contextlib.contextmanager
+def swapped(layers, real):
+    """While open, calls of dropout and batch normalisation are traced in our way.
+
+    Parameters
+    ----------
+    layers : list of keras.layers.Layer
+    real : tensor of shape (batch,), dtype bool, or None
+        The rows that count; None where all do.
+    """
+    # The instance's __dict__, for Keras tracks attributes that are set the usual way.
+    open_layers = []
+    try:
+        for layer in layers:
+            if type(layer) in DROPOUTS:
+                vars(layer)["call"] = _dropout(layer)
+            elif real is not None and counts_rows_alone(layer):
+                vars(layer)["call"] = _normalization(layer, layer.call, real)
+            else:
+                continue
+            open_layers.append(layer)
+        yield
+    finally:
+        for layer in open_layers:
+            del vars(layer)["call"]
+
+
+def _normalization(layer, original, real):
+    def call(inputs, training=None, mask=None):
+        if training and layer.trainable:
+            shape = [-1, *[1] * (len(inputs.shape) - 2)]
+            counted = tf.broadcast_to(tf.reshape(real, shape), tf.shape(inputs)[:-1])
+            counted = tf.ensure_shape(counted, inputs.shape[:-1])
+            mask = counted if mask is None else tf.logical_and(counted, tf.cast(mask, "bool"))
+        return original(inputs, training=training, mask=mask)
+
+    return call
+
+
+def _dropout(layer):
+    def call(inputs, training=False):
+        if not training or not layer.rate:
+            return inputs
+        seed = layer.seed_generator.next()
+        shape = _noise_shape(layer, inputs)
+        kept = tf.reshape(random_bits(seed, math.prod(shape)), shape) >= _threshold(layer.rate)
+        scaled = inputs / tf.cast(1.0 - layer.rate, inputs.dtype)
+        return tf.where(kept, scaled, tf.zeros_like(inputs))
+
+    return call
+
+
+def _noise_shape(layer, inputs):
+    sizes = tuple(inputs.shape)
+    if type(layer) in _SPATIAL:
+        last = getattr(layer, "data_format", "channels_last") != "channels_first"
+        ones = (1,) * (len(sizes) - 2)
+        return (sizes[0], *ones, sizes[-1]) if last else (sizes[0], sizes[1], *ones)
+    given = layer.noise_shape or sizes
+    return tuple(size if given is None else given for size, given in zip(sizes, given, strict=True))
+
+
+def _threshold(rate):
+    return tf.constant(min(round(rate * 2**32), 2**32 - 1), tf.uint32)
+
+
+def random_bits(seed, n):
+    """Give independent uniform 32-bit integers: two rounds of a hash of their places.
+
+    Parameters
+    ----------
+    seed : tensor of shape (2,), integer
+        A layer's seed and the number of its call.
+    n : int
+        How many.
+
+    Returns
+    -------
+    bits : tensor of shape (n,), dtype uint32
+
+    Notes
+    -----
+    The hash is the finaliser of MurmurHash3 (Appleby 2011), a bijection of 32 bits in which each
+    bit of the input changes each bit of the output with a probability near 1/2. Between the rounds
+    stands a second key: streams of two calls are no shifted copies of each other.
+    """
+    seed = tf.cast(seed, tf.uint32)
+    first = _mixed(seed[0] ^ _mixed(seed[1] + _u32(0x9E3779B9)))
+    second = _mixed(first ^ _mixed(seed[1] ^ _u32(0x85EBCA77)))
+    places = tf.cast(tf.range(n, dtype=tf.int32), tf.uint32) * _u32(0x9E3779B1)
+    return _mixed(_mixed(places + first) ^ second)
+
+
+def _u32(value):
+    return tf.constant(value, tf.uint32)
+
+
+def _mixed(bits):
+    shift = tf.bitwise.right_shift
+    bits = (bits ^ shift(bits, _u32(16))) * _u32(0x85EBCA6B)
+    bits = (bits ^ shift(bits, _u32(13))) * _u32(0xC2B2AE35)
+    return bits ^ shift(bits, _u32(16))
