@@ -74,6 +74,5 @@ format: $(STAMP) ## let ruff mend what it can
 demo: $(STAMP) ## bank marketing: a stack against its baselines, in about three minutes
 	$(BIN)/python examples/bank_marketing.py $(ARGS)
 
-bench: $(STAMP) ## timings against scikeras and scikit-learn, as JSON
-	$(BIN)/python benchmarks/fit.py $(ARGS)
-	$(BIN)/python benchmarks/leakage_report.py $(ARGS)
+bench: $(STAMP) ## timings against scikeras, Keras and scikit-learn; ARGS="--quick", "--only NAME", "--output FOLDER"
+	$(BIN)/python benchmarks/run.py $(ARGS)

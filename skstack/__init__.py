@@ -4,12 +4,16 @@ The data's way: raw X -> named blocks of columns -> features of each upstream ne
 while fitting) -> scaled -> resampled (training rows only) -> downstream network -> predictions.
 """
 
-from skstack._autoencoder import KerasAutoencoder
-from skstack._classifier import KerasClassifier
-from skstack._regressor import KerasRegressor
-from skstack._scikeras import from_scikeras
-from skstack._stacked import StackedKerasClassifier, StackedKerasRegressor
-from skstack._transformer import KerasFeatureTransformer
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from skstack._autoencoder import KerasAutoencoder
+    from skstack._classifier import KerasClassifier
+    from skstack._regressor import KerasRegressor
+    from skstack._scikeras import from_scikeras
+    from skstack._stacked import StackedKerasClassifier, StackedKerasRegressor
+    from skstack._transformer import KerasFeatureTransformer
 
 __version__ = "0.1.0"
 
@@ -22,3 +26,31 @@ __all__ = [
     "StackedKerasRegressor",
     "from_scikeras",
 ]
+
+# A name is imported when it is first asked for: who wants one estimator waits for one.
+_HOMES = {
+    "KerasAutoencoder": "_autoencoder",
+    "KerasClassifier": "_classifier",
+    "KerasFeatureTransformer": "_transformer",
+    "KerasRegressor": "_regressor",
+    "StackedKerasClassifier": "_stacked",
+    "StackedKerasRegressor": "_stacked",
+    "from_scikeras": "_scikeras",
+}
+
+
+_ROOMS = ("inspection", "networks")
+
+
+def __getattr__(name):
+    if name in _ROOMS:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *__all__, *_ROOMS})

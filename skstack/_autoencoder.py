@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_array, check_is_fitted
 from skstack._at_once import of_one_fit
 from skstack._checks import check_input_names, fit_context
 from skstack._network_estimator import NetworkEstimator
+from skstack._streams import streamed
 from skstack.networks import (
     Autoencoder,
     DecoderBlueprint,
@@ -230,6 +231,7 @@ class KerasAutoencoder(TransformerMixin, NetworkEstimator):
         return self._train(X, None, sample_weight, resume=True, epochs=1, watch=False)
 
     @of_one_fit
+    @streamed
     def transform(self, X):
         """Latent features.
 
@@ -273,6 +275,7 @@ class KerasAutoencoder(TransformerMixin, NetworkEstimator):
         return self.blocks_.table(self._apart(self._decoder().outputs({"latent": latent})[0]))
 
     @of_one_fit
+    @streamed
     def reconstruction_error(self, X):
         """How badly each row is rebuilt.
 

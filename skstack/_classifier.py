@@ -9,6 +9,7 @@ from sklearn.utils import compute_sample_weight
 from skstack._at_once import of_one_fit
 from skstack._checks import HasMethods, StrOptions, fit_context, read_labels
 from skstack._network_estimator import NetworkEstimator
+from skstack._streams import streamed
 from skstack.networks import MLP
 from skstack.stages import correct_priors, prior_ratio, refuse_cleaning, resample
 
@@ -269,6 +270,7 @@ class KerasClassifier(ClassifierMixin, NetworkEstimator):
         return self._train(X, y, sample_weight, resume=True, epochs=1, watch=False)
 
     @of_one_fit
+    @streamed
     def predict_proba(self, X):
         """Probabilities of the classes.
 
@@ -308,6 +310,7 @@ class KerasClassifier(ClassifierMixin, NetworkEstimator):
             return np.log(self.predict_proba(X))
 
     @of_one_fit
+    @streamed
     def predict(self, X):
         """The most probable class; for multilabel targets each label above one half.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import warnings
 
 import numpy as np
@@ -19,6 +20,7 @@ __all__ = [
     "draw_seed",
     "explain_missing_parameters",
     "set_missing_seeds",
+    "upstream_of",
 ]
 
 
@@ -139,6 +141,33 @@ def _read_determinism():
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Model doesn't support `jit_compile")
         keras.Sequential().jit_compile = True  # not with deterministic kernels: Keras asks
+
+
+def upstream_of(model, random_state):
+    """The network to extract features with: loaded, or a clone with its seeds set.
+
+    Parameters
+    ----------
+    model : path, keras.Model, estimator or Pipeline
+
+    random_state : as in scikit-learn
+
+    Raises
+    ------
+    TypeError
+        If it is none of these.
+    """
+    if is_path(model):
+        return load_model(os.fspath(model))
+    if is_keras_model(model):
+        return model
+    if isinstance(model, type) or not (hasattr(model, "get_params") and hasattr(model, "fit")):
+        raise TypeError(
+            f"model={model!r} must be a path to a saved Keras model, a built keras.Model, a "
+            "FrozenEstimator, an estimator or a Pipeline that ends in one."
+        )
+    model = clone_with_networks(model)
+    return set_missing_seeds(model, draw_seed(random_state), scikeras=random_state is not None)
 
 
 def set_missing_seeds(thing, seed, *, scikeras=True):

@@ -8,6 +8,7 @@ from sklearn.base import RegressorMixin
 from skstack._at_once import of_one_fit
 from skstack._checks import check_target, fit_context
 from skstack._network_estimator import NetworkEstimator
+from skstack._streams import streamed
 from skstack.networks import MLP, with_target_units
 from skstack.stages import weighted_moments
 
@@ -230,6 +231,7 @@ class KerasRegressor(RegressorMixin, NetworkEstimator):
         return self._train(X, y, sample_weight, resume=True, epochs=1, watch=False)
 
     @of_one_fit
+    @streamed
     def predict(self, X):
         """Predict targets.
 

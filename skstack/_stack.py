@@ -44,6 +44,7 @@ from skstack._stack_parts import (
     stops_early,
 )
 from skstack._stack_routing import routed_stack, routing_of_stack
+from skstack._streams import streamed
 from skstack.stages import (
     ColumnBlocks,
     Scaling,
@@ -422,6 +423,7 @@ class Stack(TransformerMixin, BaseComposition):
         return self._scaling.transform(self._table(features, X))
 
     @of_one_fit
+    @streamed
     def transform(self, X):
         """The table that the downstream sees for new rows, scaled.
 
@@ -460,6 +462,7 @@ class Stack(TransformerMixin, BaseComposition):
         return np.asarray(self._names, dtype=object)
 
     @of_one_fit
+    @streamed
     def predict(self, X, **predict_params):
         """Predict with the downstream.
 

@@ -12,6 +12,7 @@ from skstack._checks import check_target, read_labels
 from skstack._classifier import KerasClassifier
 from skstack._regressor import KerasRegressor
 from skstack._stack import Stack
+from skstack._streams import streamed
 from skstack.stages import (
     check_sampler,
     correct_priors,
@@ -184,6 +185,7 @@ class StackedKerasClassifier(ClassifierMixin, Stack):
 
     @available_if(_gives_probabilities)
     @of_one_fit
+    @streamed
     def predict_proba(self, X):
         """Probabilities of the classes.
 
@@ -222,6 +224,7 @@ class StackedKerasClassifier(ClassifierMixin, Stack):
 
     @available_if(_gives_decisions)
     @of_one_fit
+    @streamed
     def decision_function(self, X):
         """Decision function of the downstream.
 
@@ -239,6 +242,7 @@ class StackedKerasClassifier(ClassifierMixin, Stack):
         return self.downstream_.decision_function(table)
 
     @of_one_fit
+    @streamed
     def predict(self, X, **predict_params):
         """Predict classes with the downstream.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from numbers import Integral
 
 import numpy as np
@@ -27,13 +26,11 @@ from skstack._checks import (
 from skstack._diagram import diagram_of_features
 from skstack._parameters import (
     clone_sharing_models,
-    clone_with_networks,
-    draw_seed,
     explain_missing_parameters,
-    set_missing_seeds,
+    upstream_of,
 )
 from skstack._routing import routed_features, routing_of_features
-from skstack.networks import is_keras_model, is_path, load_model
+from skstack._streams import streamed
 from skstack.stages import (
     POOLINGS,
     ColumnBlocks,
@@ -347,6 +344,7 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         return table
 
     @of_one_fit
+    @streamed
     def transform(self, X):
         """Features of new rows.
 
@@ -402,8 +400,13 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         if y is not None:
             check_consistent_length(X, y)
             y = y if hasattr(y, "iloc") else np.asarray(y)
+        model = KerasAutoencoder() if self.model is None else self.model
         source = Source(
-            self._network(y), y, self.categorical_features, self.batch_size, self.memory
+            upstream_of(model, self.random_state),
+            y,
+            self.categorical_features,
+            self.batch_size,
+            self.memory,
         )
         if source.supervised and y is None:
             raise ValueError(
@@ -460,23 +463,6 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
             return None
         return self._table(columns, X), None if folds is None else folds.covered
 
-    def _network(self, y):
-        """The model to use: loaded, or a clone with its seeds set."""
-        model = KerasAutoencoder() if self.model is None else self.model
-        if is_path(model):
-            return load_model(os.fspath(model))
-        if is_keras_model(model):
-            return model
-        if isinstance(model, type) or not (hasattr(model, "get_params") and hasattr(model, "fit")):
-            raise TypeError(
-                f"model={model!r} must be a path to a saved Keras model, a built keras.Model, a "
-                "FrozenEstimator, an estimator or a Pipeline that ends in one."
-            )
-        model = clone_with_networks(model)
-        return set_missing_seeds(
-            model, draw_seed(self.random_state), scikeras=self.random_state is not None
-        )
-
     def _wanted_features(self):
         passes_steps = getattr(self, "_passes_steps", False)
         return Wanted.of(self.features, self.layers, self.pooling, passes_steps)
@@ -487,7 +473,9 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         return mean_of(self._upstreams, X, self._wanted)
 
     def _table(self, columns, X):
-        values = np.hstack([part.values for part in columns])
+        parts = [part.values for part in columns]
+        alone = len(parts) == 1 and parts[0].flags.writeable  # what is remembered is not
+        values = parts[0] if alone else np.hstack(parts)
         if not self.passthrough:
             return values
         passed = self._passed.table(self._passed.split(X))

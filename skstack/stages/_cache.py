@@ -17,6 +17,7 @@ from skstack.stages._keys import Unkeyable, data_key, network_key, versions
 __all__ = ["FOLDER_BYTES", "FROZEN", "Recent", "Remembered", "recalled"]
 
 RECENT_BYTES = 256 * 2**20
+MANY_ROWS = 10_000
 FOLDER_BYTES = 2 * 2**30
 
 
@@ -40,6 +41,19 @@ class Recent:
             self._kept = OrderedDict()
             self.n_bytes = 0
 
+    def keeps(self, n_bytes):
+        """Whether arrays of this size are kept.
+
+        Parameters
+        ----------
+        n_bytes : int
+
+        Returns
+        -------
+        bool
+        """
+        return n_bytes <= self.bytes_limit / 4
+
     def get(self, key, compute):
         """Arrays of a key, computed where they are not at hand.
 
@@ -61,7 +75,7 @@ class Recent:
                 return list(self._kept[key])
         arrays = compute()
         size = sum(array.nbytes for array in arrays)
-        if size > self.bytes_limit / 4:
+        if not self.keeps(size):
             return arrays
         for array in arrays:
             array.setflags(write=False)
@@ -107,10 +121,19 @@ class Remembered:
         def compute():
             return self.network.outputs(inputs, layers=layers, rows_at_once=rows_at_once)
 
-        if self.key is None:
+        if self.key is None or (self.memory is None and self._too_large(inputs, layers)):
             return compute()
         parts = (self.key, data_key(inputs), layers, rows_at_once)
         return FROZEN.get(parts, lambda: recalled(self.memory, lambda: parts, compute))
+
+    def _too_large(self, inputs, layers):
+        """Whether outputs would not be kept: then the time for their key is saved."""
+        n_rows = len(next(iter(inputs.values())))
+        if n_rows < MANY_ROWS:
+            return False
+        first = {name: array[:1] for name, array in inputs.items()}
+        row = sum(array.nbytes for array in self.network.outputs(first, layers=layers))
+        return not FROZEN.keeps(row * n_rows)
 
 
 def stored_key(parts):

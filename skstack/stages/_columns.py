@@ -3,7 +3,7 @@
 import narwhals.stable.v2 as nw
 import numpy as np
 from scipy import sparse
-from sklearn.utils import check_array
+from sklearn.utils import assert_all_finite, check_array
 
 _CATEGORICAL_DTYPES = (nw.Categorical, nw.Enum, nw.String, nw.Object, nw.Boolean)
 _NOT_NUMBERS = (nw.Binary, nw.List, nw.Array, nw.Struct)
@@ -67,6 +67,8 @@ def says_from_dtype(said):
 
 def open_table(X):
     """Give a pandas DataFrame as it is, others through narwhals, all else as (sparse) array."""
+    if type(X) is np.ndarray and X.ndim > 1 and X.dtype == np.float32:
+        return X  # as `read_rows` leaves arrays
     if nw.dependencies.is_pandas_dataframe(X):
         return X
     frame = nw.from_native(X, eager_only=True, pass_through=True)
@@ -104,6 +106,9 @@ def as_numbers(table):
     """Give a float32 array, C-contiguous, after scikit-learn's own checks."""
     if isinstance(table, nw.DataFrame):
         table = table.to_native()
+    if type(table) is np.ndarray and table.dtype == np.float32 and table.size:
+        assert_all_finite(table, input_name="X")
+        return np.ascontiguousarray(table)
     try:
         return dense(
             check_array(

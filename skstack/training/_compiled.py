@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from skstack.training._epochs import Trace, steps_in_block
+from skstack.training._lanes import called
 from skstack.training._tables import Orders, Steps
 from skstack.training._watching import plain
 
@@ -86,7 +87,7 @@ class Compiled:
             tol, patience = self._patience
             watching = [*self._tested, self._best_loss, self._without_better, tol, patience]
         arguments = [*self._data, steps.rows, steps.counts, steps.borders, *watching, *self.state]
-        found = self._program.slots.call(self._run, arguments, self._handles)
+        found = called(self._run, [*arguments, *self._handles])
 
         def take(n):
             taken, found[:n] = found[:n], []

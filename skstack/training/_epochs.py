@@ -15,7 +15,7 @@ from skstack.training._steps import (
 )
 from skstack.training._tables import Layout
 
-_BLOCK_BYTES = 2**19
+_BLOCK_BYTES = 2**20
 _INT = tf.TensorSpec([], tf.int32)
 _FLOAT = tf.TensorSpec([], tf.float32)
 _STEPS = [

@@ -21,8 +21,8 @@ class Starter:
     """Draws what building a network would draw, once it has seen how.
 
     Keras draws the seed of each initialiser and of each layer such as Dropout from Python's
-    generator. Two networks are built; where the order of those draws explains every value of both,
-    a third need not be built. Otherwise each is.
+    generator. Two networks are built, for the first two seeds that are asked for; where the order
+    of those draws explains every value of both, a third need not be built. Otherwise each is.
 
     Parameters
     ----------
@@ -33,22 +33,25 @@ class Starter:
     def __init__(self, blueprint):
         self._blueprint = blueprint
         self._draws = None  # for each path: the value, or how to draw it
-        model = build(blueprint, 1)
-        draws = _explained(model, 1)
-        built = _all_values(build(blueprint, 2))
-        if _equal(built, _drawn(draws, 2)):
-            self._draws = draws
-
-    @property
-    def builds(self) -> bool:
-        """Whether each start is built."""
-        return self._draws is None
+        self._first_seed = None
+        self.builds = True  # until two networks have shown that it need not
 
     def variables(self, seed: int) -> dict[str, np.ndarray]:
         """Initial weights, new arrays."""
-        if self.builds:
-            return _all_values(build(self._blueprint, seed))
-        return _drawn(self._draws, seed)
+        if not self.builds:
+            return _drawn(self._draws, seed)
+        model = build(self._blueprint, seed)
+        built = _all_values(model)
+        draws = self._draws  # another thread may come to an end before this one
+        if self._first_seed is None:
+            self._draws = _explained(model, seed)
+            self._first_seed = seed
+        elif draws is not None and seed != self._first_seed:
+            if _equal(built, _drawn(draws, seed)):
+                self.builds = False
+            else:
+                self._draws = None  # never to be understood
+        return built
 
 
 def _all_values(model):

@@ -15,6 +15,17 @@ import tensorflow as tf
 HANDLE = tf.TensorSpec([], tf.resource)
 
 
+def called(function, tensors) -> list:
+    """Call a concrete function without the time that a look at its arguments takes."""
+    return _partitioned(function, [*map(tf.convert_to_tensor, tensors), *function.captured_inputs])
+
+
+def _partitioned(function, arguments):
+    returned = [tensor.dtype for tensor in function.outputs]
+    outputs = tf.raw_ops.StatefulPartitionedCall(args=arguments, Tout=returned, f=function)
+    return outputs if returned else []
+
+
 class Slots:
     """Variables of a model, of its optimizer and of its metrics; lanes hold one of each.
 
@@ -53,12 +64,6 @@ class Slots:
         with self._lock:
             self._idle.append(lane)
 
-    def call(self, function, tensors, handles) -> list:
-        """Call what was lifted or made from it, without a look at its arguments."""
-        tensors = [*map(tf.convert_to_tensor, tensors), *handles]
-        returned = [tensor.dtype for tensor in function.outputs]
-        return tf.raw_ops.StatefulPartitionedCall(args=tensors, Tout=returned, f=function)
-
     def lift(self, function, specs, *, xla: bool = False):
         """Trace a function of tensors; the result takes the handles of a lane behind them.
 
@@ -76,15 +81,11 @@ class Slots:
         """
         traced = tf.function(function, autograph=False).get_concrete_function(*specs)
         captured = list(map(self._of_lane, traced.captured_inputs))
-        returned = [tensor.dtype for tensor in traced.outputs]
 
         def lifted(*arguments):
             tensors, handles = arguments[: len(specs)], arguments[len(specs) :]
             held = [handles[c] if isinstance(c, int) else c for c in captured]
-            called = tf.raw_ops.StatefulPartitionedCall(
-                args=[*tensors, *held], Tout=returned, f=traced
-            )
-            return called if returned else []
+            return _partitioned(traced, [*tensors, *held])
 
         lifted = tf.function(lifted, jit_compile=xla, autograph=False)
         return lifted.get_concrete_function(*specs, *self.specs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 
@@ -9,11 +10,17 @@ import numpy as np
 import tensorflow as tf
 
 from skstack.training._forks import refuse_after_fork
+from skstack.training._lanes import called
 from skstack.training._layers import LayerNotFound, Recorder, find_layers
+from skstack.training._roads import quick_with_xla
 from skstack.training._seeds import build, environment, named_variables
 from skstack.training._structure import call, call_input, flat_outputs, rows_at_once, takes_training
 
 _MAX_MODELS = 64
+_BATCH = 128  # rows that XLA takes at once: they stay in the processor's cache
+_BLOCK_BYTES = 2**18  # of them, for a block is what one row costs
+_CALL_BYTES = 2**26  # of inputs and outputs: what a stream of rows takes in memory
+_AT_ONCE = 8  # chunks, on as many cores as there are
 
 
 class _Predictor:
@@ -27,8 +34,16 @@ class _Predictor:
         self._trainable = [i for i, v in enumerate(variables) if id(v) in trainable]
         position = {id(v): i for i, v in enumerate(variables)}
         self._fixed = [position[id(v)] for v in self.model.non_trainable_variables]
+        self._xla = quick_with_xla(self.model)
+        self._rows_at_once = None
         self._functions = OrderedDict()
         self._tracing = threading.Lock()
+
+    def rows_at_once(self, inputs) -> int:
+        """Rows in a chunk without XLA."""
+        if self._rows_at_once is None:
+            self._rows_at_once = rows_at_once(self.model, inputs)
+        return self._rows_at_once
 
     def tensors(self, variables) -> list:
         """Weights as tensors, in the model's order."""
@@ -45,7 +60,7 @@ class _Predictor:
         ]
 
     def function(self, inputs, layers, rows):
-        """Concrete function of (weights, inputs) for chunks of `rows` rows."""
+        """Traced functions for inputs of this kind, see `_Chunks`."""
         signature = tuple((name, a.shape[1:], str(a.dtype)) for name, a in inputs.items())
         key = (signature, layers, rows)
         function = self._functions.get(key)
@@ -60,7 +75,17 @@ class _Predictor:
         return function
 
     def _trace(self, signature, layers, rows):
-        names = [name for name, _, _ in signature]
+        if self._xla:
+            try:
+                return _Chunks(self, signature, layers, _BATCH, xla=True)
+            except (LayerNotFound, tf.errors.ResourceExhaustedError):
+                raise
+            except Exception:  # whatever the compiler does not take
+                self._xla = False
+        return _Chunks(self, signature, layers, rows, xla=False)
+
+    def of_batch(self, names, layers):
+        """Make the function of weights and one batch of inputs that gives outputs, flat."""
         wanted = None if layers is None else find_layers(self.model, layers)
         n_variables = len(self.paths)
 
@@ -73,9 +98,7 @@ class _Predictor:
                 self._call(weights, x)
             return _as_float32(recorder.outputs())
 
-        specs = [tf.TensorSpec(v.shape, v.dtype) for v in self.model.variables]
-        specs += [tf.TensorSpec((rows, *shape), dtype) for _, shape, dtype in signature]
-        return tf.function(run, autograph=False).get_concrete_function(*specs)
+        return run
 
     def _call(self, weights, x):
         told = {"training": False} if takes_training(self.model) else {}
@@ -83,6 +106,115 @@ class _Predictor:
             [weights[i] for i in self._trainable], [weights[i] for i in self._fixed], x, **told
         )
         return outputs
+
+
+class _Chunks:
+    """Outputs of any number of rows, always in padded chunks of one size.
+
+    With XLA a chunk is made of small batches, as many as the rows need; without, it is one batch.
+    Many chunks are computed side by side.
+    """
+
+    def __init__(self, predictor, signature, layers, rows, *, xla):
+        names = [name for name, _, _ in signature]
+        weights = [tf.TensorSpec(v.shape, v.dtype) for v in predictor.model.variables]
+        self._n_weights = len(weights)
+        specs = [tf.TensorSpec((rows, *shape), dtype) for _, shape, dtype in signature]
+        run = tf.function(predictor.of_batch(names, layers), autograph=False)
+        self._batch = run.get_concrete_function(*weights, *specs)
+        _check_rows([output.shape for output in self._batch.outputs], rows)
+        self._n_batches = 1
+        self._chunk = self._batch
+        row_bytes = _row_bytes(specs)
+        self.row_bytes = row_bytes + _row_bytes(self._batch.outputs)
+        if xla:
+            self._n_batches = min(max(_BLOCK_BYTES // (rows * row_bytes), 1), 32)
+            self._chunk = self._of_batches(weights, specs)
+        self.rows = rows * self._n_batches
+        self._many = None
+        self._specs = weights, specs
+        self._tracing = threading.Lock()
+        self._given = [tf.constant(n) for n in range(self._n_batches + 1)] if xla else None
+        if xla:  # compiled, or not, at the first call
+            called(self._chunk, [tf.zeros(spec.shape, spec.dtype) for spec in self._takes()])
+
+    def _takes(self):
+        weights, specs = self._specs
+        blocks = [tf.TensorSpec((self._n_batches, *spec.shape), spec.dtype) for spec in specs]
+        return [*weights, *blocks, tf.TensorSpec([], tf.int32)]
+
+    def _of_batches(self, weights, specs):
+        self._specs = weights, specs
+        shapes = [(self._n_batches, *output.shape) for output in self._batch.outputs]
+
+        def block(*tensors):
+            weights, (*blocks, n) = tensors[: self._n_weights], tensors[self._n_weights :]
+
+            def one(i, *results):
+                outputs = called(self._batch, [*weights, *(block[i] for block in blocks)])
+                return i + 1, *(
+                    tf.tensor_scatter_nd_update(result, [[i]], [output])
+                    for result, output in zip(results, outputs, strict=True)
+                )
+
+            empty = [tf.zeros(shape, tf.float32) for shape in shapes]
+            return tf.while_loop(lambda i, *_: i < n, one, (0, *empty))[1:]
+
+        compiled = tf.function(block, jit_compile=True, autograph=False)
+        compiled = compiled.get_concrete_function(*self._takes())
+        # The attribute that XLA compiles it stands at its call, hence one around it.
+        around = tf.function(lambda *tensors: compiled(*tensors), autograph=False)
+        return around.get_concrete_function(*self._takes())
+
+    def __call__(self, weights, arrays) -> list:
+        """Outputs of at most `rows` rows, filled up."""
+        data = [_padded(array, self.rows) for array in arrays]
+        if self._given is None:
+            return _numpy(called(self._chunk, [*weights, *data]))
+        n = self._given[-(-len(arrays[0]) // _BATCH)]
+        shape = (self._n_batches, _BATCH)
+        data = [array.reshape(*shape, *array.shape[1:]) for array in data]
+        parts = _numpy(called(self._chunk, [*weights, *data, n]))
+        return [part.reshape(self.rows, *part.shape[2:]) for part in parts]
+
+    def many(self, weights, arrays) -> list:
+        """Outputs of a whole number of chunks."""
+        if self._many is None:
+            with self._tracing:
+                if self._many is None:
+                    self._many = self._of_chunks()
+        return _numpy(called(self._many, [*weights, *arrays]))
+
+    def _of_chunks(self):
+        weights, specs = self._specs
+        specs = [tf.TensorSpec((None, *spec.shape[1:]), spec.dtype) for spec in specs]
+        outputs = [(self.rows, *output.shape[1:]) for output in self._batch.outputs]
+
+        def run(*tensors):
+            weights, data = tensors[: self._n_weights], tensors[self._n_weights :]
+            n = tf.shape(data[0])[0] // self.rows
+
+            def one(i, *results):
+                rows = [t[i * self.rows : (i + 1) * self.rows] for t in data]
+                if self._given is None:
+                    rows = [tf.ensure_shape(t, (self.rows, *t.shape[1:])) for t in rows]
+                else:
+                    shape = (self._n_batches, _BATCH)
+                    rows = [tf.reshape(t, (*shape, *t.shape[1:])) for t in rows]
+                    rows.append(tf.constant(self._n_batches))
+                parts = self._chunk(*weights, *rows)
+                return i + 1, *(
+                    result.write(i, tf.reshape(part, shape))
+                    for result, part, shape in zip(results, parts, outputs, strict=True)
+                )
+
+            empty = [tf.TensorArray(tf.float32, n, element_shape=shape) for shape in outputs]
+            results = tf.while_loop(
+                lambda i, *_: i < n, one, (0, *empty), parallel_iterations=_AT_ONCE
+            )
+            return [result.concat() for result in results[1:]]
+
+        return tf.function(run, autograph=False).get_concrete_function(*weights, *specs)
 
 
 class _EagerPredictor(_Predictor):
@@ -93,25 +225,42 @@ class _EagerPredictor(_Predictor):
         self._running = threading.Lock()
 
     def function(self, inputs, layers, rows):
-        names = list(inputs)
-        wanted = None if layers is None else find_layers(self.model, layers)
-        n_variables = len(self.paths)
+        return _EagerChunks(self, list(inputs), layers, rows)
 
-        def run(*tensors):
-            with self._running:
-                for variable, value in zip(
-                    self.model.variables, tensors[:n_variables], strict=True
-                ):
-                    variable.value.assign(value)
-                data = dict(zip(names, tensors[n_variables:], strict=True))
-                x = call_input(self.model, data)
-                if wanted is None:
-                    return _as_float32(flat_outputs(call(self.model, x, training=False)))
+
+class _EagerChunks:
+    many = None
+
+    def __init__(self, predictor, names, layers, rows):
+        self.rows = rows
+        self._predictor = predictor
+        self._names = names
+        self._wanted = None if layers is None else find_layers(predictor.model, layers)
+
+    def __call__(self, weights, arrays):
+        model, wanted = self._predictor.model, self._wanted
+        with self._predictor._running:
+            for variable, value in zip(model.variables, weights, strict=True):
+                variable.value.assign(value)
+            data = [tf.convert_to_tensor(_padded(array, self.rows)) for array in arrays]
+            x = call_input(model, dict(zip(self._names, data, strict=True)))
+            if wanted is None:
+                parts = flat_outputs(call(model, x, training=False))
+            else:
                 with Recorder(wanted) as recorder:
-                    call(self.model, x, training=False)
-                return _as_float32(recorder.outputs())
+                    call(model, x, training=False)
+                parts = recorder.outputs()
+        parts = _as_float32(parts)
+        _check_rows([part.shape for part in parts], self.rows)
+        return _numpy(parts)
 
-        return run
+
+def _row_bytes(tensors):
+    return sum(tensor.dtype.size * max(math.prod(tensor.shape[1:]), 1) for tensor in tensors)
+
+
+def _numpy(tensors):
+    return [tensor.numpy() for tensor in tensors]
 
 
 def _as_float32(tensors):
@@ -158,7 +307,7 @@ def outputs(network, inputs, layers, rows) -> list[np.ndarray]:
     layers = None if layers is None else tuple(layers)
 
     predictor, weights = network._prepared or _prepare(network, _Predictor)
-    rows = rows or rows_at_once(predictor.model, inputs)
+    rows = rows or predictor.rows_at_once(inputs)
     try:
         function = predictor.function(inputs, layers, rows)
     except LayerNotFound:
@@ -166,17 +315,26 @@ def outputs(network, inputs, layers, rows) -> list[np.ndarray]:
     except Exception:  # whatever a user's layer may raise while it is traced
         predictor, weights = _prepare(network, _EagerPredictor)
         function = predictor.function(inputs, layers, rows)
-    return _in_chunks(function, weights, list(inputs.values()), lengths.pop(), rows)
+    return _of_all(function, weights, list(inputs.values()), lengths.pop())
 
 
-def _in_chunks(function, weights, arrays, n_rows, rows):
+def _of_all(chunks, weights, arrays, n_rows):
+    if n_rows <= chunks.rows or chunks.many is None:
+        step, compute = chunks.rows, chunks
+    else:
+        step = max(_CALL_BYTES // chunks.row_bytes // chunks.rows, 1) * chunks.rows
+
+        def compute(weights, parts):
+            whole = -(-len(parts[0]) // chunks.rows) * chunks.rows
+            return chunks.many(weights, [_padded(part, whole) for part in parts])
+
+    if 0 < n_rows <= step:
+        return [part[:n_rows] for part in compute(weights, arrays)]
     results = None
-    for start in range(0, max(n_rows, 1), rows):
-        stop = min(start + rows, n_rows)
-        chunk = [tf.convert_to_tensor(_padded(array[start:stop], rows)) for array in arrays]
-        parts = [part.numpy() for part in function(*weights, *chunk)]
+    for start in range(0, max(n_rows, 1), step):
+        stop = min(start + step, n_rows)
+        parts = compute(weights, [array[start:stop] for array in arrays])
         if results is None:
-            _check_rows(parts, rows)
             results = [np.empty((n_rows, *part.shape[1:]), np.float32) for part in parts]
         for result, part in zip(results, parts, strict=True):
             result[start:stop] = part[: stop - start]
@@ -191,10 +349,10 @@ def _padded(array, rows):
     return padded
 
 
-def _check_rows(parts, rows):
-    for part in parts:
-        if part.ndim == 0 or part.shape[0] != rows:
+def _check_rows(shapes, rows):
+    for shape in shapes:
+        if shape.rank is None or shape.rank == 0 or shape[0] != rows:
             raise ValueError(
                 "A network's outputs must have one row for each row of its inputs: got an output "
-                f"of shape {part.shape} for {rows} rows."
+                f"of shape {tuple(shape)} for {rows} rows."
             )

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from skstack.training._epochs import Trace, epochs_function, steps_in_block
-from skstack.training._lanes import Slots
+from skstack.training._lanes import Slots, called
 from skstack.training._network import in_order
 from skstack.training._roads import has_own_train_step
 from skstack.training._seeds import build, named_variables, values
@@ -151,7 +151,7 @@ class Program:
         if trace.watches:
             arguments[first + 3 + len(trace.tested_specs) + 3] = tf.constant(1)
         try:
-            self.slots.call(function, arguments, lane.handles)
+            called(function, [*arguments, *lane.handles])
         except Exception:
             del self._functions[trace]
             raise
@@ -188,7 +188,7 @@ class Program:
                 self._functions["finalize"] = self._finalize()
         lane = self.slots.take()
         try:
-            return self.slots.call(self._functions["finalize"], state, lane.handles)
+            return called(self._functions["finalize"], [*state, *lane.handles])
         finally:
             self.slots.give_back(lane)
 

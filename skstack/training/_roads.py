@@ -142,6 +142,28 @@ def why_not_xla(program) -> str | None:
     return None
 
 
+_QUICK = _ROW_BY_ROW_LAYERS - {
+    getattr(keras.layers, name)
+    for name in _ROW_BY_ROW
+    if "Conv" in name or "Pooling" in name or name in ("LSTM", "GRU", "SimpleRNN")
+}
+
+
+def quick_with_xla(model) -> bool:
+    """Whether the outputs of a network are computed with XLA: those of a table's networks are.
+
+    Convolutions are faster without it on a CPU.
+    """
+    known = {*_QUICK, *DROPOUTS, keras.layers.BatchNormalization}
+    return (
+        _plain(model)
+        and not _bare_operations(model)
+        and model.dtype_policy.name == "float32"
+        and all(type(layer) in known or _plain(layer) for layer in all_layers(model))
+        and all(layer.dtype_policy.name == "float32" for layer in all_layers(model))
+    )
+
+
 def _makes_mask(layer):
     return getattr(layer, "mask_zero", False) or isinstance(layer, keras.layers.Masking)
 

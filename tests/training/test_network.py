@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from skstack.training import Network, initial_variables
+from skstack.training import Network, Plan, Rows, _outputs, initial_variables, train
 
 
 def functional():
@@ -74,6 +75,30 @@ def eager_only():
     return keras.Model(i, keras.layers.Dense(2, name="output")(EagerOnly(name="latent")(i)))
 
 
+class Shifted(keras.layers.Layer):
+    """Holds a constant that no variable knows of."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.shift = tf.constant([1.0, -1.0, 2.0])
+
+    def call(self, x):
+        return x + self.shift
+
+
+def with_constant():
+    i = {"numeric": keras.Input((7,), name="numeric")}
+    x = Shifted(name="latent")(keras.layers.Dense(3, "relu")(i["numeric"]))
+    return keras.Model(i, keras.layers.Dense(2, name="output")(x))
+
+
+def convolution():
+    i = {"numeric": keras.Input((7,), name="numeric")}
+    x = keras.layers.Reshape((7, 1))(i["numeric"])
+    x = keras.layers.Conv1D(4, 3, activation="relu", name="latent")(x)
+    return keras.Model(i, keras.layers.Dense(2, name="output")(keras.layers.Flatten()(x)))
+
+
 BUILDERS = (functional, sequential, nested, subclassed, eager_only)
 each_builder = pytest.mark.parametrize("make", BUILDERS)
 
@@ -92,7 +117,7 @@ def x():
     return np.random.default_rng(0).normal(size=(1500, 7)).astype("float32")
 
 
-@each_builder
+@pytest.mark.parametrize("make", [*BUILDERS, convolution])
 @pytest.mark.parametrize("layers", [None, ("latent",)])
 def test_a_row_does_not_depend_on_its_neighbours(make, layers, network, x):
     net = network(make)
@@ -102,6 +127,29 @@ def test_a_row_does_not_depend_on_its_neighbours(make, layers, network, x):
     np.testing.assert_array_equal(net.outputs({"numeric": x[order]}, layers)[0], whole[order])
     for rows in (slice(3, 4), slice(0, 2), slice(100, 700), slice(0, 0)):
         np.testing.assert_array_equal(net.outputs({"numeric": x[rows]}, layers)[0], whole[rows])
+
+
+@pytest.mark.parametrize("make", [functional, convolution, with_constant])
+def test_streams_of_many_chunks_give_the_same_bits(make, network, monkeypatch):
+    many = np.random.default_rng(0).normal(size=(9000, 7)).astype("float32")
+    net = network(make)
+    (whole,) = net.outputs({"numeric": many})
+    monkeypatch.setattr(_outputs, "_CALL_BYTES", 2**17)
+    for rows in (slice(None), slice(0, 4097), slice(17, 18), slice(8990, 9000)):
+        np.testing.assert_array_equal(net.outputs({"numeric": many[rows]})[0], whole[rows])
+    np.testing.assert_array_equal(net.outputs({"numeric": np.asfortranarray(many)})[0], whole)
+    np.testing.assert_allclose(net.build()({"numeric": many}), whole, rtol=1e-5, atol=1e-6)
+
+
+def test_constants_of_a_layer_are_part_of_every_program(blueprint, x):
+    recipe = blueprint(with_constant)
+    start = initial_variables(recipe, 0)
+    rows = Rows({"numeric": x[:70]}, x[:70, :2])
+    curves = [
+        train(recipe, start, rows, Plan("mse", epochs=2, engine=engine)).history["loss"]
+        for engine in ("graph", "xla", "keras")
+    ]
+    np.testing.assert_allclose(curves[:2], [curves[2]] * 2, rtol=1e-5)
 
 
 @each_builder

@@ -1,0 +1,139 @@
+"""One fit: warm, with early stopping, the first of a process; one epoch against a bare loop."""
+
+import numpy as np
+from contestants import BareLoop, mlp, ours, plain_keras, scikeras, table, wrapped
+from harness import compared, fresh, scenario, turns
+from sklearn.datasets import load_breast_cancer
+from sklearn.preprocessing import StandardScaler
+
+SETTINGS = ((64,), 10, 32)  # units, epochs, batch size
+
+
+def cancer():
+    X, y = load_breast_cancer(return_X_y=True)
+    return StandardScaler().fit_transform(X).astype(np.float32), y
+
+
+@scenario("fit-569x30", target={"scikeras": 100, "MLPClassifier": 4})
+def warm_fits(quick):
+    """The second and later fits of a new estimator in one process."""
+    X, y = cancer()
+    bare = BareLoop(len(X), X.shape[1], *SETTINGS[::2])
+
+    def accuracy(model):
+        return float(np.mean(np.ravel(model.predict(X)) == y))
+
+    seconds, models = turns(
+        {
+            "skstack": lambda seed: ours(*SETTINGS, random_state=seed).fit(X, y),
+            "bare XLA loop": lambda seed: bare.fit(X, y, SETTINGS[1], seed),
+            "MLPClassifier": lambda seed: mlp(*SETTINGS, random_state=seed).fit(X, y),
+            "scikeras": lambda _: scikeras(*SETTINGS).fit(X, y),
+            "keras.wrappers": lambda _: wrapped(*SETTINGS).fit(X, y),
+            "Model.fit": lambda _: plain_keras(X, y, *SETTINGS),
+        },
+        rounds=2 if quick else 9,
+    )
+    return compared(
+        seconds,
+        training_accuracy={
+            name: accuracy(models[name]) for name in ("skstack", "MLPClassifier", "scikeras")
+        },
+    )
+
+
+@scenario("fit-569x30-early-stopping", target={"scikeras": 40})
+def early_stopping(quick):
+    """The same with early stopping on a tenth of the rows, ten epochs at most."""
+    import keras
+
+    X, y = cancer()
+
+    def theirs(_):
+        stop = keras.callbacks.EarlyStopping(patience=10, restore_best_weights=True)
+        return scikeras(*SETTINGS, callbacks=[stop], validation_split=0.1).fit(X, y)
+
+    seconds, models = turns(
+        {
+            "skstack": lambda seed: ours(
+                *SETTINGS,
+                early_stopping=True,
+                validation_fraction=0.1,
+                n_iter_no_change=10,
+                random_state=seed,
+            ).fit(X, y),
+            "MLPClassifier": lambda seed: mlp(
+                *SETTINGS, early_stopping=True, validation_fraction=0.1, random_state=seed
+            ).fit(X, y),
+            "scikeras": theirs,
+        },
+        rounds=2 if quick else 9,
+    )
+    return compared(seconds, epochs={"skstack": models["skstack"].n_iter_})
+
+
+FIRST = """
+import sys
+from fits import SETTINGS, cancer
+from contestants import {name}
+X, y = cancer()
+{name}(*SETTINGS).fit(X, y)
+"""
+
+
+@scenario("first-fit-569x30", target={"scikeras": 1})
+def first_fits(quick):
+    """A new process that imports, fits once and ends."""
+    contestants = {
+        label: lambda _, name=name: fresh(FIRST.format(name=name))
+        for label, name in (("skstack", "ours"), ("scikeras", "scikeras"), ("MLPClassifier", "mlp"))
+    }
+    seconds, _ = turns(contestants, rounds=1 if quick else 7, warm_up=0 if quick else 1)
+    return compared(seconds)
+
+
+SIZES = {
+    "569x30, 64, batches of 32": (569, 30, (64,), 32, 10),
+    "8000x30, 128-64, batches of 128": (8000, 30, (128, 64), 128, 10),
+    "20000x50, 64, batches of 32": (20_000, 50, (64,), 32, 3),
+    "20000x50, 256-128, batches of 256": (20_000, 50, (256, 128), 256, 5),
+}
+
+
+@scenario("epoch-against-bare-loop")
+def epochs(quick):
+    """What one epoch costs: the difference of two fits of n and 3 n epochs, divided by 2 n.
+
+    At most 1.3 times as long as the barest loop, so that `bare / skstack` is at least 0.77.
+    """
+    results = {}
+    for label, (n_rows, n_columns, hidden, batch, n_epochs) in SIZES.items():
+        X, y = table(n_rows, n_columns)
+        bare = BareLoop(n_rows, n_columns, hidden, batch)
+        few, many = n_epochs, 3 * n_epochs
+
+        def fit(epochs, X=X, y=y, hidden=hidden, batch=batch):
+            return lambda seed: ours(hidden, epochs, batch, random_state=seed).fit(X, y)
+
+        def by_hand(epochs, X=X, y=y, bare=bare):
+            return lambda seed: bare.fit(X, y, epochs, seed)
+
+        seconds, _ = turns(
+            {
+                "skstack": fit(few),
+                "skstack, more": fit(many),
+                "bare": by_hand(few),
+                "bare, more": by_hand(many),
+            },
+            rounds=2 if quick else 11,
+        )
+        each = {
+            name: [
+                (more - less) / (many - few)
+                for less, more in zip(seconds[name], seconds[f"{name}, more"], strict=True)
+            ]
+            for name in ("skstack", "bare")
+        }
+        results[label] = compared(each)
+        results[label]["skstack_over_bare"] = 1 / results[label]["contestants"]["bare"]["ratio"]
+    return {"sizes": results}

@@ -1,0 +1,70 @@
+"""Predictions: one row, and a million."""
+
+import os
+import tempfile
+
+import numpy as np
+from contestants import ours, scikeras, table
+from harness import compared, one_thread, scenario, turns
+
+SETTINGS = ((64,), 1, 128)
+
+
+@scenario("predict-one-row", target={"scikeras": 100})
+def one_row(quick):
+    """`predict_proba` of one row of 30 columns, 20 times."""
+    X, y = table(2000, 30)
+    mine, theirs = ours(*SETTINGS).fit(X, y), scikeras(*SETTINGS).fit(X, y)
+    row = X[:1]
+
+    def many(model):
+        def predict(_):
+            for _ in range(20):
+                model.predict_proba(row)
+
+        return predict
+
+    seconds, _ = turns({"skstack": many(mine), "scikeras": many(theirs)}, rounds=3 if quick else 15)
+    return compared(seconds)
+
+
+@scenario("transform-million-rows", target={"Model.predict, batches of 1024": 10})
+def million_rows(quick):
+    """Features of 32 units for 1,000,000 rows x 30, by `KerasFeatureTransformer.transform`."""
+    import keras
+    from sklearn.frozen import FrozenEstimator
+
+    from skstack import KerasFeatureTransformer
+
+    n = 200_000 if quick else 1_000_000
+    X = np.random.default_rng(0).standard_normal((n, 30), dtype=np.float32)
+    small, y = table(2000, 30)
+    network = ours((64, 32), 1, 128).fit(small, y)
+    transformer = KerasFeatureTransformer(FrozenEstimator(network), layers="hidden_2")
+    transformer.fit(small, y)
+    inner = keras.Model(network.model_.input, network.model_.get_layer("hidden_2").output)
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "rows.npy")
+        np.save(path, X)
+        mapped = np.load(path, mmap_mode="r")
+        seconds, returned = turns(
+            {
+                "skstack": lambda _: transformer.transform(X),
+                "skstack, numpy.memmap": lambda _: transformer.transform(mapped),
+                "Model.predict, batches of 1024": lambda _: inner.predict(
+                    X, batch_size=1024, verbose=0
+                ),
+                "numpy, one thread": one_thread(lambda _: by_hand(inner, X)),
+            },
+            rounds=2 if quick else 7,
+        )
+    found, expected = returned["skstack"], returned["Model.predict, batches of 1024"]
+    return compared(seconds, figures={"largest difference": float(np.abs(found - expected).max())})
+
+
+def by_hand(model, X):
+    for layer in model.layers:
+        weights = layer.get_weights()
+        if weights and weights[0].ndim == 2:
+            X = np.maximum(X @ weights[0] + weights[1], 0.0)
+    return X

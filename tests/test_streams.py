@@ -1,0 +1,84 @@
+"""Tables on disk are predicted a stretch of rows at a time."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import make_classification
+
+from skstack import (
+    KerasAutoencoder,
+    KerasClassifier,
+    KerasFeatureTransformer,
+    KerasRegressor,
+    StackedKerasClassifier,
+    StackedKerasRegressor,
+    _streams,
+)
+from skstack.networks import MLP, Autoencoder
+
+X, Y = make_classification(150, 5, n_informative=4, n_redundant=0, random_state=0)
+SMALL = {"epochs": 1, "random_state": 0, "early_stopping": False}
+
+
+def network(cls):
+    return cls(MLP((4,)), **SMALL)
+
+
+CASES = [
+    (network(KerasClassifier), "predict_proba"),
+    (network(KerasClassifier), "predict"),
+    (network(KerasRegressor), "predict"),
+    (KerasAutoencoder(Autoencoder(2), **SMALL), "transform"),
+    (KerasAutoencoder(Autoencoder(2), **SMALL), "reconstruction_error"),
+    (KerasFeatureTransformer(network(KerasClassifier), passthrough=True), "transform"),
+    (StackedKerasClassifier([("a", network(KerasClassifier))], cv=2), "predict_proba"),
+    (StackedKerasClassifier([("a", network(KerasClassifier))], cv=2), "predict"),
+    (StackedKerasClassifier([("a", network(KerasClassifier))], cv=2), "transform"),
+    (StackedKerasRegressor([("a", network(KerasRegressor))], cv=2), "predict"),
+]
+
+
+@pytest.fixture
+def on_disk(tmp_path):
+    np.save(tmp_path / "X.npy", X)  # float64: becoming float32 would make a copy of the whole
+    return np.load(tmp_path / "X.npy", mmap_mode="r")
+
+
+@pytest.mark.parametrize(
+    ("estimator", "method"), CASES, ids=[f"{type(e).__name__}.{m}" for e, m in CASES]
+)
+def test_a_memmap_is_read_in_stretches(estimator, method, on_disk, monkeypatch):
+    predict = getattr(estimator.fit(X, Y), method)
+    expected = predict(X)
+    monkeypatch.setattr(_streams, "ROWS_IN_MEMORY", 40)
+    stretches = []
+    original = np.asarray
+
+    def watched(array, *args, **kwargs):
+        if isinstance(array, np.memmap):
+            stretches.append(len(array))
+        return original(array, *args, **kwargs)
+
+    monkeypatch.setattr(_streams.np, "asarray", watched)
+    found = predict(on_disk)
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == expected.dtype
+    assert max(stretches) == 40
+    assert sum(stretches) >= len(X)
+
+
+def test_a_bad_row_far_behind_is_refused(tmp_path, monkeypatch):
+    spoilt = X.copy()
+    spoilt[120, 2] = np.nan
+    np.save(tmp_path / "X.npy", spoilt)
+    monkeypatch.setattr(_streams, "ROWS_IN_MEMORY", 40)
+    fitted = network(KerasClassifier).fit(X, Y)
+    with pytest.raises(ValueError, match="NaN"):
+        fitted.predict(np.load(tmp_path / "X.npy", mmap_mode="r"))
+
+
+def test_small_memmaps_and_wrong_widths(on_disk, monkeypatch):
+    fitted = network(KerasClassifier).fit(X, Y)
+    np.testing.assert_array_equal(fitted.predict(on_disk), fitted.predict(X))
+    monkeypatch.setattr(_streams, "ROWS_IN_MEMORY", 40)
+    with pytest.raises(ValueError, match="X has 4 features, but KerasClassifier is expecting 5"):
+        fitted.predict(on_disk[:, :4])
