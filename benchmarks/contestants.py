@@ -5,11 +5,11 @@ from itertools import pairwise
 
 import numpy as np
 from harness import one_thread
-from sklearn.base import ClassifierMixin
 from sklearn.datasets import make_classification
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import ClassifierTags
 
 
 def table(n_rows, n_columns, seed=0):
@@ -47,8 +47,13 @@ def keras_model(n_columns=30, hidden=(64,)):
 def scikeras(hidden, epochs, batch_size, n_columns=30, learning_rate=1e-3, **parameters):
     from scikeras.wrappers import KerasClassifier
 
-    class Tagged(ClassifierMixin, KerasClassifier):
-        """With it scikit-learn from 1.6 on knows a classifier when it sees one."""
+    class Tagged(KerasClassifier):
+        """Told to be a classifier, which scikit-learn from 1.6 on does not see by itself."""
+
+        def __sklearn_tags__(self):
+            tags = super().__sklearn_tags__()
+            tags.estimator_type, tags.classifier_tags = "classifier", ClassifierTags()
+            return tags
 
     # random_state is left out: scikeras would switch the whole process to deterministic kernels.
     return Tagged(

@@ -62,12 +62,14 @@ def weighted_moments(array, weights=None):
         sums = 0.0
         for start in range(0, used.size, _ROWS_AT_ONCE):
             at = used[start : start + _ROWS_AT_ONCE]
+            if used.size == n_rows:  # a slice takes no copy
+                at = slice(start, start + _ROWS_AT_ONCE)
             rows = array[at].reshape(-1, width).astype(np.float64)
             sums = sums + np.repeat(weights[at], repeats) @ function(rows)
         return sums / total
 
     mean = weighted_sums(lambda rows: rows)
-    variance = weighted_sums(lambda rows: np.square(rows - mean))
+    variance = weighted_sums(lambda rows: np.square(np.subtract(rows, mean, out=rows), out=rows))
     eps, count = np.finfo(np.float64).eps, used.size * repeats
     constant = variance <= count * eps * variance + (count * mean * eps) ** 2
     return mean, np.where(constant, 1.0, np.sqrt(variance))

@@ -95,7 +95,9 @@ class Compiled:
 
         n_run, losses = (part.numpy() for part in take(2))
         self.state = take(len(self.state))
-        trained = [{"loss": loss} for loss in steps.means(losses, n_run).tolist()]
+        trained = [{}]
+        if not self._program.own_step:
+            trained = [{"loss": loss} for loss in steps.means(losses, n_run).tolist()]
         validated = []
         if self.watches:
             validated = [{"loss": float(loss)} for loss in take(1)[0].numpy()[:n_run]]

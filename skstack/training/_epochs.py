@@ -126,7 +126,9 @@ def epochs_function(program, trace):
             more = k < n_epochs
             return tf.logical_and(more, watched[2] < patience) if trace.watches else more
 
-        losses = tf.TensorArray("float32", size=tf.shape(steps)[0], element_shape=[])
+        losses = tf.TensorArray(
+            "float32", size=0, dynamic_size=True, element_shape=[None], infer_shape=False
+        )
         watched = []
         if trace.watches:
             curve = tf.TensorArray("float32", size=n_epochs, element_shape=[])
@@ -143,7 +145,7 @@ def epochs_function(program, trace):
         k, losses, *watched = loop
         if trace.watches:
             watched[0] = watched[0].stack()
-        return [k, losses.stack(), *slots.read(handles), *watched, *logs, *tested_logs]
+        return [k, losses.concat(), *slots.read(handles), *watched, *logs, *tested_logs]
 
     concrete = tf.function(run, autograph=False)
     return concrete.get_concrete_function(*trace.takes(program), *slots.specs), learn.names
@@ -176,49 +178,57 @@ class _Learning:
             self._block = slots.lift(block, [*blocks, counts, _INT], xla=True)
 
     def __call__(self, data, steps, counts, start, stop, losses, handles):
-        """Return the losses, written at their steps, and the last logs of an own step."""
+        """Return the losses, those of the steps appended, and the last logs of an own step."""
         if self._program.own_step:
             return losses, self._own_steps(data, steps, counts, start, stop, handles)
 
-        def one(s):
-            return self._step(*_rows(data, steps[s, : counts[s]]), *handles)[0]
-
-        def single_steps(start, stop, losses):
-            return tf.while_loop(
-                lambda s, _: s < stop,
-                lambda s, losses: (s + 1, losses.write(s, one(s))),
-                (start, losses),
-                parallel_iterations=1,
-            )[1]
-
         if self._tail is None:
-            return single_steps(start, stop, losses), []
+            return self._single_steps(data, steps, counts, start, stop, losses, handles), []
         full = stop
         if self._tail == "exact":
             full = tf.where(counts[stop - 1] < self._batch, stop - 1, stop)
-
-        def block(s, losses):
-            batches = [
-                tf.ensure_shape(rows, shape)
-                for rows, shape in zip(
-                    _rows(data, steps[s : s + self._size]), self._shapes, strict=True
-                )
-            ]
-            taken = self._block(
-                *batches,
-                tf.ensure_shape(counts[s : s + self._size], [self._size]),
-                tf.minimum(self._size, full - s),
-                *handles,
-            )[0]
-            places = tf.range(s, s + self._size)
-            return s + self._size, losses.scatter(places, taken)
-
-        losses = tf.while_loop(
-            lambda s, _: s < full, block, (start, losses), parallel_iterations=1
-        )[1]
+        losses = self._blocks(data, steps, counts, start, full, losses, handles)
         if self._tail == "exact":
-            losses = single_steps(full, stop, losses)
+            losses = self._single_steps(data, steps, counts, full, stop, losses, handles)
         return losses, []
+
+    def _single_steps(self, data, steps, counts, start, stop, losses, handles):
+        def step(s, losses):
+            loss = self._step(*_rows(data, steps[s, : counts[s]]), *handles)[0]
+            return s + 1, losses.write(losses.size(), tf.reshape(loss, [1]))
+
+        return tf.while_loop(
+            lambda s, _: s < stop, step, (start, losses), parallel_iterations=1
+        )[1]
+
+    def _blocks(self, data, steps, counts, start, stop, losses, handles):
+        size, batch = self._size, self._batch
+
+        def batches(s):
+            """Gather a block, filled up where fewer steps are left."""
+            n = tf.clip_by_value(stop - s, 0, size)
+            rows = _rows(data, tf.reshape(steps[s : s + n], [-1]))
+            missing = (size - n) * batch
+            rows = tf.cond(
+                missing > 0,
+                lambda: [tf.pad(r, [[0, missing], *[[0, 0]] * (r.shape.rank - 1)]) for r in rows],
+                lambda: rows,
+            )
+            return [tf.reshape(r, shape) for r, shape in zip(rows, self._shapes, strict=True)]
+
+        def block(s, losses, *gathered):
+            real = tf.ensure_shape(counts[s : s + size], [size])
+            n = tf.minimum(size, stop - s)
+            taken = self._block(*gathered, real, n, *handles)[0]
+            # The next rows are gathered while these are learned from.
+            return s + size, losses.write(losses.size(), taken[:n]), *batches(s + size)
+
+        return tf.while_loop(
+            lambda s, *_: s < stop,
+            block,
+            (start, losses, *batches(start)),
+            parallel_iterations=1,
+        )[1]
 
     def _own_steps(self, data, steps, counts, start, stop, handles):
         def step(s):

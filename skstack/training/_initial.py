@@ -33,20 +33,22 @@ class Starter:
     def __init__(self, blueprint):
         self._blueprint = blueprint
         self._draws = None  # for each path: the value, or how to draw it
-        self._first_seed = None
+        self._first = None  # a seed, and what came of it
         self.builds = True  # until two networks have shown that it need not
 
     def variables(self, seed: int) -> dict[str, np.ndarray]:
         """Initial weights, new arrays."""
         if not self.builds:
             return _drawn(self._draws, seed)
+        if self._first is not None and self._first[0] == seed:
+            return {path: array.copy() for path, array in self._first[1].items()}
         model = build(self._blueprint, seed)
         built = _all_values(model)
         draws = self._draws  # another thread may come to an end before this one
-        if self._first_seed is None:
+        if self._first is None:
             self._draws = _explained(model, seed)
-            self._first_seed = seed
-        elif draws is not None and seed != self._first_seed:
+            self._first = seed, {path: array.copy() for path, array in built.items()}
+        elif draws is not None:
             if _equal(built, _drawn(draws, seed)):
                 self.builds = False
             else:

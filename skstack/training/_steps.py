@@ -65,7 +65,7 @@ def block_function(program, layout, *, masked: bool):
             real = None
             if masked:
                 real = tf.range(batch) < counts[i]
-                share = tf.where(real, tf.cast(batch / counts[i], "float32"), 0.0)
+                share = tf.where(real, batch / tf.cast(counts[i], "float32"), 0.0)
                 weights = share if weights is None else weights * share
             with swapped(layers, real):
                 loss = learn(program, x, y, weights)
