@@ -197,9 +197,7 @@ class _Learning:
             loss = self._step(*_rows(data, steps[s, : counts[s]]), *handles)[0]
             return s + 1, losses.write(losses.size(), tf.reshape(loss, [1]))
 
-        return tf.while_loop(
-            lambda s, _: s < stop, step, (start, losses), parallel_iterations=1
-        )[1]
+        return tf.while_loop(lambda s, _: s < stop, step, (start, losses), parallel_iterations=1)[1]
 
     def _blocks(self, data, steps, counts, start, stop, losses, handles):
         size, batch = self._size, self._batch

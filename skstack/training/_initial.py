@@ -8,8 +8,10 @@ from collections import OrderedDict
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from skstack.training._forks import refuse_after_fork
+from skstack.training._lanes import called
 from skstack.training._seeds import build, environment, named_variables, values
 
 _MAX_DRAWS = 4096
@@ -32,24 +34,24 @@ class Starter:
 
     def __init__(self, blueprint):
         self._blueprint = blueprint
-        self._draws = None  # for each path: the value, or how to draw it
+        self._draws = None  # how the values came to be
         self._first = None  # a seed, and what came of it
         self.builds = True  # until two networks have shown that it need not
 
     def variables(self, seed: int) -> dict[str, np.ndarray]:
         """Initial weights, new arrays."""
         if not self.builds:
-            return _drawn(self._draws, seed)
+            return self._draws.values(seed)
         if self._first is not None and self._first[0] == seed:
             return {path: array.copy() for path, array in self._first[1].items()}
         model = build(self._blueprint, seed)
         built = _all_values(model)
         draws = self._draws  # another thread may come to an end before this one
         if self._first is None:
-            self._draws = _explained(model, seed)
+            self._draws = _Draws(model, seed)
             self._first = seed, {path: array.copy() for path, array in built.items()}
         elif draws is not None:
-            if _equal(built, _drawn(draws, seed)):
+            if _equal(built, draws.values(seed)):
                 self.builds = False
             else:
                 self._draws = None  # never to be understood
@@ -73,22 +75,71 @@ def _seeds(seed, n):
     return [generator.randint(1, _LARGEST_SEED) for _ in range(n)]
 
 
-def _explained(model, seed):
-    """How each variable may have come to its value."""
-    place_of = {number: place for place, number in enumerate(_seeds(seed, _MAX_DRAWS))}
-    initializers = _initializers(model)
-    draws = {}
-    for path, variable in named_variables(model).items():
-        array = variable.numpy().copy()
-        initializer = initializers.get(id(variable))
-        own_seed = getattr(initializer, "seed", None)
-        if array.dtype.kind in "iu" and array.shape == (2,) and int(array[0]) in place_of:
-            draws[path] = _SeedState(place_of[int(array[0])], array)
-        elif isinstance(own_seed, int) and own_seed in place_of:
-            draws[path] = _Random(place_of[own_seed], initializer, array)
-        else:  # the second network that is built has the last word
-            draws[path] = _Constant(array)
-    return draws
+class _Draws:
+    """How each variable of a network may have come to its value; the next network tells.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Built with `seed`.
+    seed : int
+    """
+
+    def __init__(self, model, seed):
+        place_of = {number: place for place, number in enumerate(_seeds(seed, _MAX_DRAWS))}
+        initializers = _initializers(model)
+        self._values, self._states, self._random = {}, {}, {}
+        for path, variable in named_variables(model).items():
+            array = self._values[path] = variable.numpy().copy()
+            initializer = initializers.get(id(variable))
+            own_seed = getattr(initializer, "seed", None)
+            if array.dtype.kind in "iu" and array.shape == (2,) and int(array[0]) in place_of:
+                self._states[path] = place_of[int(array[0])]
+            elif isinstance(own_seed, int) and own_seed in place_of:
+                self._random[path] = place_of[own_seed], initializer
+        self._n = 1 + max(
+            [*self._states.values(), *(p for p, _ in self._random.values())], default=0
+        )
+        self._function = None
+
+    def values(self, seed):
+        """What a network of this seed would start with, new arrays."""
+        seeds = _seeds(seed, self._n)
+        drawn = {path: array.copy() for path, array in self._values.items()}
+        for path, place in self._states.items():  # a seed, and a count that stands at 0
+            drawn[path][0] = seeds[place]
+        if self._random:
+            if self._function is None:
+                self._function = self._traced()
+            wanted = np.array([seeds[place] for place, _ in self._random.values()], np.int64)
+            arrays = called(self._function, [wanted])
+            drawn.update(zip(self._random, (array.numpy() for array in arrays), strict=True))
+        return drawn
+
+    def _traced(self):
+        """All initialisers in one call: one by one they take longer than a short fit."""
+
+        def draw(seeds):
+            arrays = []
+            for i, (path, (_, initializer)) in enumerate(self._random.items()):
+                like = self._values[path]
+                config = {**initializer.get_config(), "seed": _Given(seeds[i])}
+                again = type(initializer).from_config(config)
+                arrays.append(again(like.shape, dtype=str(like.dtype)))
+            return arrays
+
+        spec = tf.TensorSpec([len(self._random)], tf.int64)
+        return tf.function(draw, autograph=False).get_concrete_function(spec)
+
+
+class _Given(keras.random.SeedGenerator):
+    """Gives the one seed that it was told."""
+
+    def __init__(self, seed):  # no state: `super().__init__` would make a variable
+        self._seed = seed
+
+    def next(self, ordered=True):
+        return tf.stack([self._seed, tf.zeros_like(self._seed)])
 
 
 def _initializers(model):
@@ -110,47 +161,6 @@ def _initializers(model):
         left.extend(part for part in vars(layer).values() if isinstance(part, keras.layers.Layer))
         left.extend(getattr(layer, "layers", ()))
     return found
-
-
-class _Constant:
-    def __init__(self, array):
-        self._array = array
-
-    def draw(self, seeds):
-        return self._array.copy()
-
-    place = -1
-
-
-class _SeedState:
-    """The state of a seed generator: a seed, and a count that stands at 0."""
-
-    def __init__(self, place, array):
-        self.place = place
-        self._array = array
-
-    def draw(self, seeds):
-        array = self._array.copy()
-        array[0] = seeds[self.place]
-        return array
-
-
-class _Random:
-    def __init__(self, place, initializer, array):
-        self.place = place
-        self._class = type(initializer)
-        self._config = initializer.get_config()
-        self._like = array
-
-    def draw(self, seeds):
-        initializer = self._class.from_config({**self._config, "seed": seeds[self.place]})
-        array = initializer(self._like.shape, dtype=str(self._like.dtype))
-        return keras.ops.convert_to_numpy(array).copy()
-
-
-def _drawn(draws, seed):
-    seeds = _seeds(seed, 1 + max(draw.place for draw in draws.values()))
-    return {path: draw.draw(seeds) for path, draw in draws.items()}
 
 
 _starters: OrderedDict = OrderedDict()
