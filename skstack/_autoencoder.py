@@ -74,8 +74,10 @@ class KerasAutoencoder(TransformerMixin, NetworkEstimator):
         Whether ``fit`` goes on from the weights of the last fit.
 
     engine : {"auto", "keras"}, default="auto"
-        ``"auto"`` trains in compiled programs wherever that can be done, ``"keras"`` always with
-        ``Model.fit``.
+        ``"auto"`` trains whole epochs in one compiled program, which all clones, folds and
+        candidates of the same network share, and falls back on ``Model.fit`` where that cannot be
+        (callbacks that watch batches, a ``test_step`` of its own, what TensorFlow cannot trace);
+        ``"keras"`` always uses ``Model.fit``.
 
     random_state : int, RandomState instance or None, default=None
         Seeds initial weights, order of rows, noise and hold-out.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 
 import numpy as np
 import tensorflow as tf
@@ -13,7 +14,10 @@ from skstack.training._lanes import called
 from skstack.training._tables import Orders, Steps
 from skstack.training._watching import plain
 
-_POSITIONS_A_CALL = 2**22  # of int32: 16 MB; and some seconds, in which no signal is heard
+# No signal is heard within a call. How many epochs it takes changes no bit of the result.
+_ROWS_AT_FIRST = 2**18
+_POSITIONS_A_CALL = 2**22  # of int32: 16 MB
+_SECONDS_A_CALL = 2.0
 
 
 class Compiled:
@@ -51,7 +55,8 @@ class Compiled:
         self._data = table.tensors()
         self._tested = [] if held_out is None else held_out.tensors()
         self._orders = Orders(plan.seed, table.n_rows)
-        self._chunk = max(_POSITIONS_A_CALL // table.n_rows, 1)
+        self._most = max(_POSITIONS_A_CALL // table.n_rows, 1)
+        self._chunk = max(_ROWS_AT_FIRST // table.n_rows, 1)
         self._padding = steps_in_block(self._trace, program.batch_size)
         patience = np.iinfo(np.int32).max if plan.patience is None else plan.patience
         self._patience = [tf.constant(plan.tol, tf.float32), tf.constant(patience, tf.int32)]
@@ -80,6 +85,7 @@ class Compiled:
 
     def epochs(self, n_epochs: int) -> list[dict]:
         """Train at most `n_epochs`, fewer where that is enough; return the logs of each."""
+        begun = time.perf_counter()
         orders = self._orders.next(min(n_epochs, self._chunk))
         steps = Steps(orders, self._program.batch_size, self._padding)
         watching = []
@@ -95,6 +101,8 @@ class Compiled:
 
         n_run, losses = (part.numpy() for part in take(2))
         self.state = take(len(self.state))
+        each = (time.perf_counter() - begun) / max(n_run, 1)
+        self._chunk = int(np.clip(_SECONDS_A_CALL / max(each, 1e-6), 1, self._most))
         trained = [{}]
         if not self._program.own_step:
             trained = [{"loss": loss} for loss in steps.means(losses, n_run).tolist()]

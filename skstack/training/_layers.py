@@ -11,6 +11,19 @@ class LayerNotFound(ValueError):
     """A layer that was asked for does not exist, or is never called."""
 
 
+def all_layers(model) -> list:
+    """Layers of a model, of the models inside it and inside wrappers."""
+    layers = []
+    for layer in model.layers:
+        layers.append(layer)
+        if isinstance(layer, keras.Model):
+            layers.extend(all_layers(layer))
+        for name in ("layer", "forward_layer", "backward_layer"):
+            if isinstance(getattr(layer, name, None), keras.layers.Layer):
+                layers.append(getattr(layer, name))
+    return layers
+
+
 def layers_by_name(model) -> dict[str, list]:
     """Layers of a model, nested ones too, by full name ("outer/inner") and by plain name."""
     full, plain = {}, {}

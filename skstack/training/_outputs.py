@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from skstack.training._forks import refuse_after_fork
+from skstack.training._indices import check_indices, embedded_inputs
 from skstack.training._lanes import called
 from skstack.training._layers import LayerNotFound, Recorder, find_layers
 from skstack.training._roads import quick_with_xla
@@ -35,6 +36,7 @@ class _Predictor:
         position = {id(v): i for i, v in enumerate(variables)}
         self._fixed = [position[id(v)] for v in self.model.non_trainable_variables]
         self._xla = quick_with_xla(self.model)
+        self.bounds = embedded_inputs(self.model)
         self._rows_at_once = None
         self._functions = OrderedDict()
         self._tracing = threading.Lock()
@@ -307,6 +309,8 @@ def outputs(network, inputs, layers, rows) -> list[np.ndarray]:
     layers = None if layers is None else tuple(layers)
 
     predictor, weights = network._prepared or _prepare(network, _Predictor)
+    if predictor.bounds:
+        check_indices(predictor.model, inputs, predictor.bounds)
     rows = rows or predictor.rows_at_once(inputs)
     try:
         function = predictor.function(inputs, layers, rows)

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from skstack.training._epochs import Trace, epochs_function, steps_in_block
+from skstack.training._indices import embedded_inputs
 from skstack.training._lanes import Slots, called
 from skstack.training._network import in_order
 from skstack.training._roads import has_own_train_step
@@ -52,6 +53,7 @@ class Program:
         self.slots = Slots([*self.variables.values(), *self.optimizer.variables], counters)
         self._fresh_optimizer = values(self.optimizer.variables)
         self._rate = _place_of_rate(self.optimizer)
+        self.bounds = embedded_inputs(self.model)
         self._trainable = [id(variable) for variable in self.model.trainable_variables]
         self._config = _config(self.model)
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import keras
 
+from skstack.training._indices import embedded_inputs
+from skstack.training._layers import all_layers
 from skstack.training._swaps import DROPOUTS, counts_rows_alone
 
 # With XLA a small step costs about 0.15 ms less and the compilation 0.4 s more; most programs are
@@ -132,6 +134,8 @@ def why_not_xla(program) -> str | None:
     layers = all_layers(model)
     if any(map(_makes_mask, layers)) and any(isinstance(e, keras.layers.RNN) for e in layers):
         return "a recurrent layer has a mask"  # the gradient of its loop does not compile
+    if embedded_inputs(model) is None:
+        return "an embedding takes indices that are computed"  # XLA would not check them
     inert = set()
     for layer in layers:
         if type(layer) in DROPOUTS or _draws_nothing(layer):
@@ -157,6 +161,7 @@ def quick_with_xla(model) -> bool:
     known = {*_QUICK, *DROPOUTS, keras.layers.BatchNormalization}
     return (
         _plain(model)
+        and embedded_inputs(model) is not None
         and not _bare_operations(model)
         and model.dtype_policy.name == "float32"
         and all(type(layer) in known or _plain(layer) for layer in all_layers(model))
@@ -230,19 +235,6 @@ def _averages(loss):
     if isinstance(known, keras.losses.Loss):
         return type(known).__module__.startswith("keras.") and known.reduction == _AVERAGED
     return isinstance(loss, str)
-
-
-def all_layers(model) -> list:
-    """Layers of a model, of the models inside it and inside wrappers."""
-    layers = []
-    for layer in model.layers:
-        layers.append(layer)
-        if isinstance(layer, keras.Model):
-            layers.extend(all_layers(layer))
-        for name in ("layer", "forward_layer", "backward_layer"):
-            if isinstance(getattr(layer, name, None), keras.layers.Layer):
-                layers.append(getattr(layer, name))
-    return layers
 
 
 def choose(program, plan, n_steps: int) -> tuple[Road, str | None]:

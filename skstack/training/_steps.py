@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from skstack.training._roads import all_layers
+from skstack.training._layers import all_layers
 from skstack.training._structure import call, call_input, compute_loss
 from skstack.training._swaps import swapped
 

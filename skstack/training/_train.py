@@ -13,6 +13,7 @@ import tensorflow as tf
 from skstack.training import _roads
 from skstack.training._compiled import Compiled
 from skstack.training._forks import refuse_after_fork
+from skstack.training._indices import check_indices
 from skstack.training._ingredients import Ingredients
 from skstack.training._keras_fit import fit_with_keras
 from skstack.training._network import Network
@@ -79,6 +80,9 @@ def train(
         return Program(blueprint, ingredients, table, key)
 
     with POOL.program(key, make, shown=bool(plan.callbacks)) as program:
+        for rows_of in (table, held_out):
+            if rows_of is not None:
+                check_indices(program.model, rows_of.inputs, program.bounds)
         initial = program.start(start, optimizer_start, ingredients.learning_rate)
         watch = Watch(plan)
         state = program.slots.unpack(_run(program, initial, table, held_out, plan, watch))

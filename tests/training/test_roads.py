@@ -3,8 +3,9 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from skstack.training import Plan, Rows, initial_variables, train
+from skstack.training import Network, Plan, Rows, initial_variables, train
 from skstack.training._ingredients import Ingredients
 from skstack.training._programs import Program
 from skstack.training._roads import (
@@ -184,3 +185,69 @@ def test_who_watches_batches(tmp_path):
     )
     assert [watches_batches(callback) for callback in quiet] == [False] * 4
     assert [watches_batches(callback) for callback in loud] == [True] * 2
+
+
+def embedded(shape=(4,), mask_zero=False):
+    return lambda: keras.Sequential(
+        [
+            keras.Input(shape, dtype="int32", name="codes"),
+            layers.Embedding(5, 2, mask_zero=mask_zero, name="words"),
+            layers.Flatten(),
+            layers.Dense(1),
+        ]
+    )
+
+
+def two_embeddings():
+    i = {
+        "a": keras.Input((), dtype="int32", name="a"),
+        "b": keras.Input((), dtype="int32", name="b"),
+    }
+    # The other order: places follow from names.
+    parts = [layers.Embedding(3, 2, name="of_b")(i["b"]), layers.Embedding(5, 2)(i["a"])]
+    return keras.Model(i, layers.Dense(1)(layers.Concatenate()(parts)))
+
+
+def computed():
+    i = keras.Input((4,), dtype="int32")
+    return keras.Model(i, layers.Dense(1)(layers.Flatten()(layers.Embedding(5, 2)(i // 2))))
+
+
+@pytest.mark.parametrize("engine", ["graph", "xla"])
+@pytest.mark.parametrize("index", [-1, 5])
+def test_indices_that_an_embedding_does_not_know_are_refused(index, engine, blueprint):
+    recipe = blueprint(embedded())
+    start = initial_variables(recipe, 0)
+    x = np.random.default_rng(0).integers(0, 5, (40, 4)).astype("int32")
+    y = np.ones((40, 1), np.float32)
+    plan = Plan("mse", epochs=1, engine=engine)
+    fit = train(recipe, start, Rows({"codes": x}, y), plan)
+    bad = x.copy()
+    bad[7, 2] = index
+    told = r"input 'codes' of the embedding 'words' holds indices from .* accepted are 0 to 4"
+    with pytest.raises(ValueError, match=told):
+        train(recipe, start, Rows({"codes": bad}, y), plan)
+    with pytest.raises(ValueError, match=told):
+        train(recipe, start, Rows({"codes": x}, y), plan, validation=Rows({"codes": bad}, y))
+    with pytest.raises(ValueError, match=told):
+        fit.network.outputs({"codes": bad})
+
+
+def test_each_embedding_has_its_own_bounds(blueprint):
+    recipe = blueprint(two_embeddings)
+    net = Network(recipe, initial_variables(recipe, 0))
+    four, two = np.full(3, 4, "int32"), np.full(3, 2, "int32")
+    assert net.outputs({"a": four, "b": two})[0].shape == (3, 1)
+    with pytest.raises(ValueError, match="input 'b' of the embedding 'of_b'"):
+        net.outputs({"a": two, "b": four})
+
+
+def test_computed_indices_are_left_to_what_checks_them(blueprint):
+    recipe = blueprint(computed)
+    x = np.random.default_rng(0).integers(0, 10, (40, 4)).astype("int32")
+    plan = Plan("mse", epochs=1, engine="xla")
+    with pytest.warns(UserWarning, match="without XLA: an embedding takes indices that are comp"):
+        fit = train(recipe, initial_variables(recipe, 0), Rows({"x": x}, np.ones((40, 1))), plan)
+    assert fit.network.outputs({"x": x})[0].shape == (40, 1)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="not in"):
+        fit.network.outputs({"x": x + 10})
