@@ -50,6 +50,27 @@ def test_second_fit_compiles_nothing(engine, keyed, binary_rows):
     assert (POOL.made, traces()) == (made, traced)
 
 
+@pytest.mark.parametrize("engine", ["graph", "xla"])
+def test_one_program_learns_at_the_rate_of_each_fit(engine, keyed, binary_rows):
+    recipe, rows = keyed(units=14), binary_rows()
+    start = initial_variables(recipe, 0)
+    made = POOL.made
+    curves = {
+        (road, rate): train(
+            recipe,
+            start,
+            rows,
+            Plan("binary_crossentropy", "sgd", learning_rate=rate, epochs=3, engine=road),
+        ).history["loss"]
+        for rate in (0.01, 0.3, 0.05)
+        for road in (engine, "keras")
+    }
+    assert POOL.made - made <= 1
+    for rate in (0.01, 0.3, 0.05):
+        np.testing.assert_allclose(curves[engine, rate], curves["keras", rate], rtol=1e-5)
+    assert len({curve[-1] for (road, _), curve in curves.items() if road == engine}) == 3
+
+
 def test_what_freezes_in_a_trace_is_not_shared(keyed, binary_rows):
     recipe, rows = keyed(units=12), binary_rows()
     start = initial_variables(recipe, 0)

@@ -43,6 +43,38 @@ def test_calls_and_layers_are_independent():
     assert len(np.unique([bits(seed) for seed in SEEDS])) > 0.999 * N * len(SEEDS)
 
 
+def undone(bits):
+    """The inverse of the finaliser of MurmurHash3, by the inverse constants modulo 2**32."""
+    bits ^= bits >> 16
+    bits = bits * pow(0xC2B2AE35, -1, 2**32) % 2**32
+    bits ^= (bits >> 13) ^ (bits >> 26)
+    bits = bits * pow(0x85EBCA6B, -1, 2**32) % 2**32
+    return bits ^ (bits >> 16)
+
+
+def test_no_two_calls_draw_shifted_copies():
+    """Of seeds whose first keys lie near, one round of the hash would give shifted copies."""
+    first = 12345
+    near = (first + 5 * 0x9E3779B1) % 2**32
+    count = 3
+    of_count = int(hashed((count + 0x9E3779B9) % 2**32))
+    one, other = (bits((undone(key) ^ of_count, count)) for key in (first, near))
+    assert len(np.intersect1d(one, other)) <= 2  # 4096 * 4096 / 2**32 by chance
+
+
+def hashed(bits):
+    bits ^= bits >> 16
+    bits = bits * 0x85EBCA6B % 2**32
+    bits ^= bits >> 13
+    bits = bits * 0xC2B2AE35 % 2**32
+    return bits ^ (bits >> 16)
+
+
+def test_the_inverse_is_one():
+    for value in (0, 1, 12345, 2**31, 2**32 - 1):
+        assert hashed(undone(value)) == value
+
+
 def masks(layer, shape, n_calls):
     """What is kept of ones, in some calls of a layer within one program."""
 
