@@ -25,15 +25,17 @@ def streamed(method):
     """
 
     @functools.wraps(method)
-    def wrapped(self, X, *args, **kwargs):
-        if not isinstance(X, np.memmap) or X.ndim < 2 or len(X) <= ROWS_IN_MEMORY:
-            return method(self, X, *args, **kwargs)
+    def wrapped(self, X, **kwargs):
+        # Other arguments may belong to rows, too.
+        stays = not isinstance(X, np.memmap) or X.ndim < 2 or bool(kwargs)
+        if stays or len(X) <= ROWS_IN_MEMORY:
+            return method(self, X, **kwargs)
         result = None
         for start in range(0, len(X), ROWS_IN_MEMORY):
             rows = np.asarray(X[start : start + ROWS_IN_MEMORY])
-            part = method(self, rows, *args, **kwargs)
+            part = method(self, rows)
             if not isinstance(part, np.ndarray):  # a frame, for categories that pass through
-                return method(self, X, *args, **kwargs)
+                return method(self, X)
             if result is None:
                 result = np.empty((len(X), *part.shape[1:]), part.dtype)
             result[start : start + len(part)] = part

@@ -76,6 +76,17 @@ def test_a_bad_row_far_behind_is_refused(tmp_path, monkeypatch):
         fitted.predict(np.load(tmp_path / "X.npy", mmap_mode="r"))
 
 
+def test_arguments_of_rows_are_not_torn_apart(on_disk, monkeypatch):
+    class Shifted:
+        @_streams.streamed
+        def predict(self, X, **params):
+            return X[:, 0] + params["shift"]
+
+    monkeypatch.setattr(_streams, "ROWS_IN_MEMORY", 40)
+    shift = np.arange(150)
+    np.testing.assert_array_equal(Shifted().predict(on_disk, shift=shift), X[:, 0] + shift)
+
+
 def test_small_memmaps_and_wrong_widths(on_disk, monkeypatch):
     fitted = network(KerasClassifier).fit(X, Y)
     np.testing.assert_array_equal(fitted.predict(on_disk), fitted.predict(X))

@@ -9,9 +9,9 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from skstack.training._epochs import Trace, steps_in_block
+from skstack.training._epochs import steps_in_block
 from skstack.training._lanes import called
-from skstack.training._tables import Orders, Steps
+from skstack.training._tables import Orders, Steps, bucket
 from skstack.training._watching import plain
 
 # No signal is heard within a call. How many epochs it takes changes no bit of the result.
@@ -26,12 +26,11 @@ class Compiled:
     Parameters
     ----------
     program : Program
+    trace : Trace
     initial : list of ndarray
         Packed state to start from.
     table, held_out : Table
     plan : Plan
-    tail : {"masked", "exact"} or None
-        As in `Trace`.
 
     Attributes
     ----------
@@ -41,24 +40,22 @@ class Compiled:
         Whether the validation loss did not improve for long enough.
     """
 
-    def __init__(self, program, initial, table, held_out, plan, *, tail):
+    def __init__(self, program, trace, initial, table, held_out, plan):
         self._program = program
         self._plan = plan
-        self._trace = Trace(
-            table.specs(),
-            table.layout(),
-            () if held_out is None else held_out.specs(),
-            None if held_out is None else held_out.layout(),
-            tail,
-        )
+        self._trace = trace
         self._run, self._own_names = program.epochs(self._trace)
         self._data = table.tensors()
-        self._tested = [] if held_out is None else held_out.tensors()
+        self._tested = []
+        if held_out is not None:
+            # Few shapes, for the kernels of each are kept.
+            n_padded = bucket(held_out.n_rows) if program.masks else held_out.n_rows
+            self._tested = [*held_out.tensors(n_padded), tf.constant(held_out.n_rows)]
         self._orders = Orders(plan.seed, table.n_rows)
         self._most = max(_POSITIONS_A_CALL // table.n_rows, 1)
         self._chunk = max(_ROWS_AT_FIRST // table.n_rows, 1)
         self._padding = steps_in_block(self._trace, program.batch_size)
-        patience = np.iinfo(np.int32).max if plan.patience is None else plan.patience
+        patience = np.iinfo(np.int32).max if plan.patience is None else max(plan.patience, 1)
         self._patience = [tf.constant(plan.tol, tf.float32), tf.constant(patience, tf.int32)]
         self._best_loss = tf.constant(math.inf)
         self._without_better = tf.constant(0)
@@ -111,14 +108,14 @@ class Compiled:
             validated = [{"loss": float(loss)} for loss in take(1)[0].numpy()[:n_run]]
             self._judge(*take(2), take(len(self.state)))
         if self._program.one_by_one:
-            own = _named(self._own_names, take)
-            counted = _named(self._program.metric_names, take)
+            own = _like(dict.fromkeys(self._own_names), take)
+            counted = _like(self._program.metrics_like, take)
             if own:  # as `Model.fit`: its metrics, or what the last step gave
                 trained = [counted if own.keys() == counted.keys() else own]
             else:
                 trained = [{**counted, **trained[0]}]
             if self.watches:
-                validated = [{**_named(self._program.metric_names, take), **validated[0]}]
+                validated = [{**_like(self._program.metrics_like, take), **validated[0]}]
         for epoch, tested in zip(trained, validated, strict=False):
             epoch.update({f"val_{name}": value for name, value in tested.items()})
         return trained
@@ -141,5 +138,6 @@ class Compiled:
         return self._best_state
 
 
-def _named(names, take):
-    return dict(zip(names, map(plain, take(len(names))), strict=True))
+def _like(structure, take):
+    values = take(len(tf.nest.flatten(structure)))
+    return tf.nest.pack_sequence_as(structure, list(map(plain, values)))

@@ -49,6 +49,12 @@ class Trace:
     tested_layout: Layout | None = None
     tail: str | None = None
 
+    @classmethod
+    def of(cls, table, held_out, tail):
+        """For these rows; `held_out` may be None."""
+        tested = () if held_out is None else (held_out.specs(), held_out.layout())
+        return cls(table.specs(), table.layout(), *(tested or ((), None)), tail)
+
     @property
     def watches(self) -> bool:
         """Whether there are validation rows."""
@@ -56,7 +62,7 @@ class Trace:
 
     def takes(self, program) -> list:
         """Specs of all that the function takes, but for the handles."""
-        watching = [*self.tested_specs, *_PATIENCE] if self.watches else []
+        watching = [*self.tested_specs, _INT, *_PATIENCE] if self.watches else []
         return [*self.specs, *_STEPS, *watching, *program.slots.packed_specs]
 
 
@@ -81,7 +87,7 @@ def epochs_function(program, trace):
     learn = _Learning(program, trace, size)
     evaluate = finish = None
     if trace.watches:
-        tested = list(trace.tested_specs)
+        tested = [*trace.tested_specs, _INT]
         evaluate = slots.lift(evaluation_function(program, trace.tested_layout), tested)
     if single:
         finish = program.counted()
@@ -95,7 +101,7 @@ def epochs_function(program, trace):
 
         data = take(len(trace.specs))
         steps, counts, borders = take(3)
-        tested = take(len(trace.tested_specs))
+        tested = take(len(trace.tested_specs) + 1) if trace.watches else []
         best, without_better, tol, patience = take(4) if trace.watches else [None] * 4
         state = take(len(slots.packed_specs))
         handles = arguments

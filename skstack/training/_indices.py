@@ -20,6 +20,8 @@ def embedded_inputs(model) -> dict[int, tuple[str, int]] | None:
     for layer in all_layers(model):
         if not isinstance(layer, keras.layers.Embedding):
             continue
+        if not any(layer is each for each in model.layers):  # nested: called again elsewhere
+            return None
         try:
             given = layer.input
             places = [i for i, tensor in enumerate(model.inputs) if tensor is given]

@@ -37,6 +37,7 @@ class Starter:
         self._draws = None  # how the values came to be
         self._first = None  # a seed, and what came of it
         self.builds = True  # until two networks have shown that it need not
+        self._learning = threading.Lock()
 
     def variables(self, seed: int) -> dict[str, np.ndarray]:
         """Initial weights, new arrays."""
@@ -44,18 +45,29 @@ class Starter:
             return self._draws.values(seed)
         if self._first is not None and self._first[0] == seed:
             return {path: array.copy() for path, array in self._first[1].items()}
-        model = build(self._blueprint, seed)
-        built = _all_values(model)
-        draws = self._draws  # another thread may come to an end before this one
-        if self._first is None:
-            self._draws = _Draws(model, seed)
-            self._first = seed, {path: array.copy() for path, array in built.items()}
-        elif draws is not None:
-            if _equal(built, draws.values(seed)):
-                self.builds = False
-            else:
-                self._draws = None  # never to be understood
+        left = []
+        model = build(self._blueprint, seed, drawn=left)
+        built, n_draws = _all_values(model), _n_draws(seed, left[0])
+        with self._learning:
+            if self._first is None:
+                self._draws = None if n_draws is None else _Draws(model, seed, n_draws)
+                self._first = seed, {path: array.copy() for path, array in built.items()}
+            elif self.builds and self._draws is not None:
+                if n_draws == self._draws.n and _equal(built, self._draws.values(seed)):
+                    self.builds = False
+                else:
+                    self._draws = None  # never to be understood
         return built
+
+
+def _n_draws(seed, state):
+    """How many seeds of Keras' kind were drawn; None if something else was drawn, too."""
+    generator = random.Random(int(seed))
+    for n in range(_MAX_DRAWS):
+        if generator.getstate() == state:
+            return n
+        generator.randint(1, _LARGEST_SEED)
+    return None
 
 
 def _all_values(model):
@@ -83,10 +95,13 @@ class _Draws:
     model : keras.Model
         Built with `seed`.
     seed : int
+    n : int
+        How many seeds were drawn.
     """
 
-    def __init__(self, model, seed):
-        place_of = {number: place for place, number in enumerate(_seeds(seed, _MAX_DRAWS))}
+    def __init__(self, model, seed, n):
+        self.n = n
+        place_of = {number: place for place, number in enumerate(_seeds(seed, n))}
         initializers = _initializers(model)
         self._values, self._states, self._random = {}, {}, {}
         for path, variable in named_variables(model).items():
@@ -95,16 +110,13 @@ class _Draws:
             own_seed = getattr(initializer, "seed", None)
             if array.dtype.kind in "iu" and array.shape == (2,) and int(array[0]) in place_of:
                 self._states[path] = place_of[int(array[0])]
-            elif isinstance(own_seed, int) and own_seed in place_of:
+            elif _of_keras(initializer) and own_seed in place_of:
                 self._random[path] = place_of[own_seed], initializer
-        self._n = 1 + max(
-            [*self._states.values(), *(p for p, _ in self._random.values())], default=0
-        )
         self._function = None
 
     def values(self, seed):
         """What a network of this seed would start with, new arrays."""
-        seeds = _seeds(seed, self._n)
+        seeds = _seeds(seed, self.n)
         drawn = {path: array.copy() for path, array in self._values.items()}
         for path, place in self._states.items():  # a seed, and a count that stands at 0
             drawn[path][0] = seeds[place]
@@ -130,6 +142,10 @@ class _Draws:
 
         spec = tf.TensorSpec([len(self._random)], tf.int64)
         return tf.function(draw, autograph=False).get_concrete_function(spec)
+
+
+def _of_keras(initializer):
+    return type(initializer).__module__.partition(".")[0] == "keras"
 
 
 class _Given(keras.random.SeedGenerator):

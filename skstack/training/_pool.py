@@ -6,6 +6,8 @@ import contextlib
 import threading
 from collections import OrderedDict
 
+from skstack.training._seeds import inside_build
+
 _MAX_PROGRAMS = 48
 
 
@@ -29,7 +31,7 @@ class Pool:
 
         One that was shown to callbacks comes back only if they left it as it was.
         """
-        if key is None:
+        if key is None or inside_build():  # who builds must wait for nobody
             yield self._made(make)
         elif not shown:
             yield self._get(key, make)

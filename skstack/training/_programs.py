@@ -13,7 +13,7 @@ from skstack.training._epochs import Trace, epochs_function, steps_in_block
 from skstack.training._indices import embedded_inputs
 from skstack.training._lanes import Slots, called
 from skstack.training._network import in_order
-from skstack.training._roads import has_own_train_step
+from skstack.training._roads import has_own_train_step, why_not_masked
 from skstack.training._seeds import build, named_variables, values
 from skstack.training._structure import call, call_input, compute_loss, rows_at_once
 
@@ -29,10 +29,9 @@ class Program:
         self.key = key
         self.loss = ingredients.loss
         self.batch_size = ingredients.batch_size
-        self.broken = {}  # road -> why it cannot be taken
+        self.broken = {}  # trace -> why it cannot be taken
         self.traces = 0
-        self.alone = threading.Lock()  # held by who uses the model itself
-        self._tracing = threading.Lock()
+        self.alone = threading.RLock()  # held by who uses, or traces, the model itself
         self._functions = {}
         self.model = build(blueprint)
         self.model.compile(
@@ -47,7 +46,9 @@ class Program:
         self.has_metrics = len(self.model.metrics) > 1  # more than the tracker of the loss
         self.own_step = has_own_train_step(self.model)
         self.one_by_one = self.has_metrics or self.own_step  # what is counted is read each epoch
-        self.metric_names = []
+        self.metrics_like = {}  # the structure of their values
+        masks = why_not_masked(self.model, self.loss, has_metrics=self.has_metrics) is None
+        self.masks = masks and not self.own_step  # rows of weight zero change nothing
         self.rows_at_once = rows_at_once(self.model, table.inputs)
         counters = [variable for metric in self.model.metrics for variable in metric.variables]
         self.slots = Slots([*self.variables.values(), *self.optimizer.variables], counters)
@@ -55,7 +56,7 @@ class Program:
         self._rate = _place_of_rate(self.optimizer)
         self.bounds = embedded_inputs(self.model)
         self._trainable = [id(variable) for variable in self.model.trainable_variables]
-        self._config = _config(self.model)
+        self._config = self._settings()
 
     def _warm_up(self, table, blueprint):
         """Create all variables now: inside a trace it would be too late."""
@@ -130,11 +131,14 @@ class Program:
 
     def epochs(self, trace: Trace):
         """Return the function that trains epochs, traced once; and the names of its logs."""
-        with self._tracing:
+        with contextlib.suppress(KeyError):
+            return self._functions[trace]
+        with self.alone:
             if trace not in self._functions:
-                self._functions[trace] = epochs_function(self, trace)
+                function = epochs_function(self, trace)
                 if trace.tail:
-                    self._try(self._functions[trace][0], trace)
+                    self._try(function[0], trace)
+                self._functions[trace] = function
             return self._functions[trace]
 
     def _try(self, function, trace):
@@ -151,12 +155,9 @@ class Program:
         arguments[first + 1] = tf.fill([n], self.batch_size)
         arguments[first + 2] = tf.constant([0, 1])
         if trace.watches:
-            arguments[first + 3 + len(trace.tested_specs) + 3] = tf.constant(1)
-        try:
-            called(function, [*arguments, *lane.handles])
-        except Exception:
-            del self._functions[trace]
-            raise
+            n_tested = first + 3 + len(trace.tested_specs)
+            arguments[n_tested] = arguments[n_tested + 4] = tf.constant(1)
+        called(function, [*arguments, *lane.handles])
         self.slots.give_back(lane)
 
     def reset_counted(self, handles) -> None:
@@ -178,14 +179,14 @@ class Program:
 
     def _results(self):
         results = self.model.get_metrics_result()
-        self.metric_names = list(results)
-        return [tf.convert_to_tensor(value) for value in results.values()]
+        self.metrics_like = tf.nest.map_structure(lambda _: None, results)
+        return [tf.convert_to_tensor(value) for value in tf.nest.flatten(results)]
 
     def finalized(self, state) -> list:
         """A packed state after training: with moving averages, where the optimizer keeps them."""
-        if not getattr(self.optimizer, "use_ema", False):
+        if not _averages_weights(self.optimizer):
             return state
-        with self._tracing:
+        with self.alone:
             if "finalize" not in self._functions:
                 self._functions["finalize"] = self._finalize()
         lane = self.slots.take()
@@ -217,8 +218,23 @@ class Program:
             self.model.optimizer is self.optimizer
             and self.model.loss is self.loss
             and [id(variable) for variable in self.model.trainable_variables] == self._trainable
-            and _config(self.model) == self._config
+            and self._config is not None
+            and self._settings() == self._config
         )
+
+    def _settings(self):
+        """What is frozen in a trace and a callback may change; None where that is not known."""
+        config = dict(self.optimizer.get_config())
+        config.pop("learning_rate", None)  # a variable, or a schedule that nobody changes
+        model = _config(self.model)
+        return None if model is None else (model, repr(config))
+
+
+def _averages_weights(optimizer):
+    """Whether an optimizer, or one that it is made of, keeps averages to end with."""
+    inner = getattr(optimizer, "inner_optimizer", None)
+    several = type(optimizer).__name__ == "MultiOptimizer"
+    return several or optimizer.use_ema or (inner is not None and _averages_weights(inner))
 
 
 def _place_of_rate(optimizer):

@@ -70,6 +70,45 @@ _ROW_BY_ROW = [
     "ZeroPadding2D",
 ]
 _ROW_BY_ROW_LAYERS = frozenset(getattr(keras.layers, name) for name in _ROW_BY_ROW)
+# Others look at all rows of a batch at once: Dice, Tversky, Circle.
+_LOSSES_OF_ROWS = {
+    keras.losses.BinaryCrossentropy,
+    keras.losses.BinaryFocalCrossentropy,
+    keras.losses.CategoricalCrossentropy,
+    keras.losses.CategoricalFocalCrossentropy,
+    keras.losses.CategoricalHinge,
+    keras.losses.CosineSimilarity,
+    keras.losses.Hinge,
+    keras.losses.Huber,
+    keras.losses.KLDivergence,
+    keras.losses.LogCosh,
+    keras.losses.MeanAbsoluteError,
+    keras.losses.MeanAbsolutePercentageError,
+    keras.losses.MeanSquaredError,
+    keras.losses.MeanSquaredLogarithmicError,
+    keras.losses.Poisson,
+    keras.losses.SparseCategoricalCrossentropy,
+    keras.losses.SquaredHinge,
+}
+_FUNCTIONS_OF_ROWS = {
+    keras.losses.binary_crossentropy,
+    keras.losses.binary_focal_crossentropy,
+    keras.losses.categorical_crossentropy,
+    keras.losses.categorical_focal_crossentropy,
+    keras.losses.categorical_hinge,
+    keras.losses.cosine_similarity,
+    keras.losses.hinge,
+    keras.losses.huber,
+    keras.losses.kl_divergence,
+    keras.losses.log_cosh,
+    keras.losses.mean_absolute_error,
+    keras.losses.mean_absolute_percentage_error,
+    keras.losses.mean_squared_error,
+    keras.losses.mean_squared_logarithmic_error,
+    keras.losses.poisson,
+    keras.losses.sparse_categorical_crossentropy,
+    keras.losses.squared_hinge,
+}
 _AVERAGED = "sum_over_batch_size"
 
 
@@ -105,6 +144,9 @@ _BATCH_EVENTS = [
     "on_train_batch_end",
     "on_test_batch_begin",
     "on_test_batch_end",
+    # Between training and validation, which here are one call.
+    "on_test_begin",
+    "on_test_end",
 ]
 
 
@@ -134,8 +176,16 @@ def why_not_xla(program) -> str | None:
     layers = all_layers(model)
     if any(map(_makes_mask, layers)) and any(isinstance(e, keras.layers.RNN) for e in layers):
         return "a recurrent layer has a mask"  # the gradient of its loop does not compile
+    # Indices that do not exist: XLA takes others, without a word.
     if embedded_inputs(model) is None:
-        return "an embedding takes indices that are computed"  # XLA would not check them
+        return "an embedding takes indices that are computed"
+    for layer in [model, *layers]:
+        if not _plain(layer) and type(layer).__module__.partition(".")[0] != "keras":
+            return f"layer {layer.name!r} is not of Keras itself, and may take indices"
+        if isinstance(layer, keras.layers.Lambda):
+            return f"layer {layer.name!r} may take indices"
+    for operation in _bare_operations(model):
+        return f"operation {operation.name!r} may take indices"
     inert = set()
     for layer in layers:
         if type(layer) in DROPOUTS or _draws_nothing(layer):
@@ -192,7 +242,7 @@ def why_not_masked(model, loss, *, has_metrics: bool) -> str | None:
         return f"operation {operation.name!r} may mix rows"
     for layer in all_layers(model):
         known = type(layer) in _ROW_BY_ROW_LAYERS or type(layer) in DROPOUTS or _plain(layer)
-        if not known and not counts_rows_alone(layer):
+        if not (known and _keeps_rows_apart(layer)) and not counts_rows_alone(layer):
             return f"layer {layer.name!r} may mix rows"
         if not all(_own_function(layer, name) for name in ("activation", "recurrent_activation")):
             return f"layer {layer.name!r} has an activation that may mix rows"
@@ -210,8 +260,16 @@ def _plain(model):
     return isinstance(model, keras.Model) and type(model).__module__.partition(".")[0] == "keras"
 
 
+def _keeps_rows_apart(layer):
+    axes = getattr(layer, "axis", getattr(layer, "axes", -1))
+    axes = axes if isinstance(axes, (list, tuple)) else [axes]
+    return all(axis == -1 or axis > 0 for axis in axes)
+
+
 def _own_function(layer, name):
     function = getattr(layer, name, None)
+    if isinstance(function, keras.layers.Layer):
+        return type(function) in _ROW_BY_ROW_LAYERS and _keeps_rows_apart(function)
     module = getattr(function, "__module__", None) or type(function).__module__
     return function is None or module.partition(".")[0] == "keras"
 
@@ -233,8 +291,9 @@ def _averages(loss):
     except ValueError:
         return False
     if isinstance(known, keras.losses.Loss):
-        return type(known).__module__.startswith("keras.") and known.reduction == _AVERAGED
-    return isinstance(loss, str)
+        whole = getattr(known, "ignore_class", None) is None and getattr(known, "axis", -1) == -1
+        return type(known) in _LOSSES_OF_ROWS and known.reduction == _AVERAGED and whole
+    return known in _FUNCTIONS_OF_ROWS
 
 
 def choose(program, plan, n_steps: int) -> tuple[Road, str | None]:
@@ -258,7 +317,6 @@ def choose(program, plan, n_steps: int) -> tuple[Road, str | None]:
     reason = why_not_xla(program)
     if reason is not None:
         return GRAPH, reason
-    masked = why_not_masked(program.model, program.loss, has_metrics=program.has_metrics) is None
-    road = MASKED if masked else EXACT
+    road = MASKED if program.masks else EXACT
     enough = program.key is not None and n_steps >= _STEPS_WORTH_XLA[road.tail]
     return (road if enough or plan.engine == "xla" else GRAPH), None

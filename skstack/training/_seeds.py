@@ -68,15 +68,26 @@ def in_fresh_thread(function):
     return outcome["value"]
 
 
-def build(blueprint, seed: int = 0):
-    """Build a new `keras.Model` whose initial weights depend on `blueprint` and `seed` alone."""
+def build(blueprint, seed: int = 0, *, drawn: list | None = None):
+    """Build a new `keras.Model` whose initial weights depend on `blueprint` and `seed` alone.
+
+    The state in which Python's generator is left is appended to `drawn`.
+    """
 
     def seeded():
         random.seed(int(seed))
-        return blueprint.build()
+        model = blueprint.build()
+        if drawn is not None:
+            drawn.append(random.getstate())
+        return model
 
     with undisturbed():
         return in_fresh_thread(seeded)
+
+
+def inside_build() -> bool:
+    """Whether this thread is building a network."""
+    return getattr(_inside, "active", False)
 
 
 @contextlib.contextmanager
@@ -87,7 +98,7 @@ def undisturbed():
     for all threads: what another thread draws meanwhile would be missing in a seeded network.
     """
     refuse_after_fork()  # the lock may have been held by a thread that is no more
-    mine = getattr(_inside, "active", False)  # a blueprint that builds another
+    mine = inside_build()  # a blueprint that builds another
     with contextlib.nullcontext() if mine else _building:
         state = random.getstate()
         _inside.active = True

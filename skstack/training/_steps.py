@@ -77,26 +77,36 @@ def block_function(program, layout, *, masked: bool):
 
 
 def evaluation_function(program, layout):
-    """Make the function that gives the mean loss over all rows, in inference mode, in chunks."""
+    """Make the function that gives the mean loss over the first rows, in inference mode.
+
+    It takes tensors, flat, and the number of real rows; others may stand behind them where the
+    program may mask them.
+    """
     model, rows_in_chunk = program.model, program.rows_at_once
 
     def chunk(data, start, total, n_rows):
-        stop = tf.minimum(start + rows_in_chunk, n_rows)
+        stop = tf.minimum(start + rows_in_chunk, tf.shape(data[0])[0])
         x, y, weights = layout.unpack([tensor[start:stop] for tensor in data])
+        n_real = tf.minimum(stop, n_rows) - start
+        if program.masks:
+            share = tf.cast(stop - start, "float32") / tf.cast(n_real, "float32")
+            share = tf.where(tf.range(stop - start) < n_real, share, 0.0)
+            weights = share if weights is None else weights * share
         x = call_input(model, x)
         y_pred = call(model, x, training=False)
         loss = compute_loss(model, x, y, y_pred, weights, training=False)
         if program.has_metrics:
             model.compute_metrics(x, y, y_pred, sample_weight=weights)
-        return stop, total + tf.cast(loss, "float32") * tf.cast(stop - start, "float32")
+        return stop, total + tf.cast(loss, "float32") * tf.cast(n_real, "float32")
 
     def evaluate(*data):
         program.traces += 1
-        n_rows = tf.shape(data[0])[0]
+        *data, n_rows = data
         _, total = tf.while_loop(
             lambda start, _: start < n_rows,
             lambda start, total: chunk(data, start, total, n_rows),
             (tf.constant(0), tf.constant(0.0)),
+            parallel_iterations=1,  # metrics count
         )
         return total / tf.cast(n_rows, "float32")
 

@@ -43,7 +43,8 @@ def call(model, x, *, training: bool):
 
 def compute_loss(model, x, y, y_pred, sample_weight, *, training: bool):
     """The model's loss, through its public `compute_loss`."""
-    rank = len(getattr(y_pred, "shape", ()))
+    outputs = flat_outputs(y_pred)
+    rank = len(outputs[0].shape) if len(outputs) == 1 else 0
     if sample_weight is not None and rank > 2:  # a loss for each row and place: (rows, ...)
         sample_weight = keras.ops.reshape(sample_weight, [-1, *[1] * (rank - 2)])
     told = {"training": training} if _accepts(model.compute_loss, "training") else {}

@@ -63,9 +63,13 @@ class Table:
         weights = [] if self.weights is None else [self.weights]
         return [*self.inputs.values(), *self.targets, *weights]
 
-    def tensors(self) -> list:
-        """Tensors in the order of `layout`."""
-        return [tf.convert_to_tensor(array) for array in self.arrays()]
+    def tensors(self, n_padded: int | None = None) -> list:
+        """Tensors in the order of `layout`, filled up with zeros to `n_padded` rows."""
+        missing = (n_padded or self.n_rows) - self.n_rows
+        arrays = self.arrays()
+        if missing:
+            arrays = [np.pad(a, [(0, missing), *[(0, 0)] * (a.ndim - 1)]) for a in arrays]
+        return [tf.convert_to_tensor(array) for array in arrays]
 
     def specs(self) -> tuple:
         """Specs in the order of `layout`, for any number of rows."""

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from skstack.training import _roads
 from skstack.training._compiled import Compiled
+from skstack.training._epochs import Trace
 from skstack.training._forks import refuse_after_fork
 from skstack.training._indices import check_indices
 from skstack.training._ingredients import Ingredients
@@ -116,22 +117,23 @@ def _run(program, initial, table, held_out, plan, watch):
     if road.name == "graph" and plan.engine == "xla":
         warnings.warn(f"Trained without XLA: {reason}.", UserWarning, stacklevel=4)
     while road.name != "keras":
-        if road not in program.broken:
+        trace = Trace.of(table, held_out, road.tail)
+        if trace not in program.broken:
             try:
-                compiled = Compiled(program, initial, table, held_out, plan, tail=road.tail)
+                compiled = Compiled(program, trace, initial, table, held_out, plan)
             except (tf.errors.ResourceExhaustedError, NothingToLearn):
                 raise
             except (
                 Exception
             ) as error:  # whatever a user's layer or loss may raise while it is traced
                 _refuse_new_variables(error)
-                program.broken[road] = error
+                program.broken[trace] = error
                 _tell(road, error)
             else:
                 with program.alone if program.slots.shared else contextlib.nullcontext():
                     return _train_compiled(program, compiled, initial, plan, watch, n_steps)
         road = _roads.GRAPH if road.tail else _roads.KERAS
-    untraceable = _roads.GRAPH in program.broken
+    untraceable = Trace.of(table, held_out, None) in program.broken
     with program.alone:
         program.reset_model(initial)
         fit_with_keras(program, table, held_out, plan, watch, eagerly=untraceable)

@@ -77,7 +77,9 @@ class LastLogs(keras.callbacks.Callback):
 
 
 def plain(value):
-    """Turn a metric's value into a float, or a list of them."""
+    """Turn a metric's value into a float, or a list or dict of them."""
+    if isinstance(value, dict):
+        return {name: plain(part) for name, part in value.items()}
     array = keras.ops.convert_to_numpy(value)
     return float(array) if array.ndim == 0 else array.tolist()
 

@@ -54,12 +54,20 @@ NETWORKS = {
 }
 UNDERSTOOD_IN_PART = {
     "own layer": lambda: [Noisy()],
-    "repeated": lambda: [L.Dense(4, kernel_initializer=lambda shape, dtype: own_values(shape))],
+    "function": lambda: [L.Dense(4, kernel_initializer=lambda shape, dtype: own_values(shape))],
+    "own initialiser": lambda: [L.Dense(4, kernel_initializer=Own())],
+    "a coin": lambda: [L.Dense(4, bias_initializer="ones" if random.random() < 0.5 else "zeros")],
 }
 
 
 def own_values(shape):
     return np.full(shape, random.random(), np.float32)  # draws otherwise than Keras does
+
+
+class Own(keras.initializers.GlorotUniform):
+    def __call__(self, shape, dtype=None):
+        values = np.random.default_rng(self.seed + 1).normal(size=shape)
+        return keras.ops.convert_to_tensor(values, dtype=dtype)
 
 
 class Noisy(L.Layer):

@@ -347,3 +347,85 @@ def test_what_cannot_be_traced_is_told_and_trained(blueprint, binary_rows):
     expected = train(plain, same_start, binary_rows(), plan)
     np.testing.assert_allclose(fit.history["loss"], expected.history["loss"], rtol=1e-5)
     assert fit.network.outputs(binary_rows().inputs)[0].shape == (75, 1)
+
+
+class Tunes(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.optimizer.momentum = 0.9
+
+
+def test_an_optimizer_that_callbacks_changed_is_not_used_again(recipe, start, binary_rows):
+    rows = binary_rows()
+
+    def fit(callback, **more):
+        plan = Plan(
+            "binary_crossentropy",
+            keras.optimizers.SGD(0.1, momentum=0.1),
+            epochs=2,
+            engine="graph",
+            callbacks=(callback,),
+        )
+        return train(recipe, start, rows, plan, **more).network.variables["dense/kernel"]
+
+    held_out = binary_rows(seed=1)
+    expected = fit(Diary(), validation=held_out)
+    POOL._idle.clear()
+    fit(Tunes())
+    np.testing.assert_array_equal(fit(Diary(), validation=held_out), expected)
+
+
+class Swaps(keras.callbacks.Callback):
+    """Other weights for the validation, as `SwapEMAWeights` does it."""
+
+    def on_test_begin(self, logs=None):
+        self.kept = self.model.get_weights()
+        self.model.set_weights([0 * array for array in self.kept])
+
+    def on_test_end(self, logs=None):
+        self.model.set_weights(self.kept)
+
+
+def test_callbacks_come_between_training_and_validation(recipe, start, binary_rows):
+    plan = Plan("binary_crossentropy", epochs=2, callbacks=(Swaps(),))
+    fit = train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1))
+    np.testing.assert_allclose(fit.history["val_loss"], np.log(2), rtol=1e-5)
+
+
+def test_a_bad_fit_leaves_no_trace_in_the_program(recipe, start, binary_rows):
+    plan = Plan("binary_crossentropy", epochs=3)
+    expected = train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1))
+    with pytest.warns(UserWarning), pytest.raises(Exception, match=r"shape|dimension|incompatible"):
+        train(recipe, start, binary_rows(), plan, validation=binary_rows(n_features=3))
+    again = train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1))
+    assert again.history == expected.history
+
+
+class Both(keras.metrics.Metric):
+    def __init__(self, name="both"):
+        super().__init__(name=name)
+        self.mean = keras.metrics.Mean()
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.mean.update_state(y_pred)
+
+    def result(self):
+        return {"low": self.mean.result(), "high": 1 + self.mean.result()}
+
+    def reset_state(self):
+        self.mean.reset_state()
+
+
+def test_metrics_may_give_several_values(recipe, start, binary_rows):
+    plan = Plan("binary_crossentropy", epochs=2, metrics=(Both(),))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(keras.Model, "fit", None)
+        fit = train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1))
+    told = str(sorted(fit.history))
+    assert "loss" in told
+    assert "both" in told or "low" in told
+
+
+def test_patience_of_no_epoch_stops_at_the_first_without_progress(recipe, start, binary_rows):
+    plan = Plan("binary_crossentropy", epochs=5, patience=0, tol=10.0)
+    fit = train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1))
+    assert fit.n_epochs == 2
