@@ -14,6 +14,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # What each room may import. What is not named here may not be imported.
 MAY_IMPORT = {
     "_at_once": set(),
+    "_streams": set(),
     "_checks": set(),
     "_diagram": {"_checks", "networks"},
     "_parameters": {"_checks", "networks"},

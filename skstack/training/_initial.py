@@ -53,7 +53,9 @@ class Starter:
                 self._draws = None if n_draws is None else _Draws(model, seed, n_draws)
                 self._first = seed, {path: array.copy() for path, array in built.items()}
             elif self.builds and self._draws is not None:
-                if n_draws == self._draws.n and _equal(built, self._draws.values(seed)):
+                if n_draws == self._draws.n == self._draws.n_used and _equal(
+                    built, self._draws.values(seed)
+                ):
                     self.builds = False
                 else:
                     self._draws = None  # never to be understood
@@ -112,6 +114,7 @@ class _Draws:
                 self._states[path] = place_of[int(array[0])]
             elif _of_keras(initializer) and own_seed in place_of:
                 self._random[path] = place_of[own_seed], initializer
+        self.n_used = len({*self._states.values(), *(place for place, _ in self._random.values())})
         self._function = None
 
     def values(self, seed):

@@ -78,10 +78,10 @@ def _dropout(layer):
         seed = layer.seed_generator.next()
         shape = _noise_shape(layer, inputs)
         kept = tf.reshape(random_bits(seed, math.prod(shape)), shape) >= _threshold(layer.rate)
-        none = tf.zeros_like(inputs)
         if layer.rate >= 1:
-            return none
-        return tf.where(kept, inputs / tf.cast(1.0 - layer.rate, inputs.dtype), none)
+            return inputs * tf.zeros([], inputs.dtype)
+        scaled = inputs / tf.cast(1.0 - layer.rate, inputs.dtype)
+        return tf.where(kept, scaled, tf.zeros_like(inputs))
 
     return call
 

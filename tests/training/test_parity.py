@@ -540,7 +540,7 @@ L = keras.layers
 ODD = {
     "softmax over rows": (mixing(lambda: L.Softmax(axis=0), lambda: L.Dense(1)), {}),
     "a layer as activation": (
-        mixing(lambda: L.Dense(4, activation=L.BatchNormalization()), lambda: L.Dense(1)),
+        mixing(lambda: L.Dense(4, activation=L.Softmax(axis=0)), lambda: L.Dense(1)),
         {},
     ),
     "everything dropped": (mixing(lambda: L.Dropout(1.0), lambda: L.Dense(1)), {}),

@@ -394,15 +394,18 @@ def test_callbacks_come_between_training_and_validation(recipe, start, binary_ro
 def test_a_bad_fit_leaves_no_trace_in_the_program(recipe, start, binary_rows):
     plan = Plan("binary_crossentropy", epochs=3)
     expected = train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1))
-    with pytest.warns(UserWarning), pytest.raises(Exception, match=r"shape|dimension|incompatible"):
+    with (
+        pytest.warns(UserWarning, match="trained"),
+        pytest.raises(Exception, match=r"shape|dimension|incompatible"),
+    ):
         train(recipe, start, binary_rows(), plan, validation=binary_rows(n_features=3))
     again = train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1))
     assert again.history == expected.history
 
 
 class Both(keras.metrics.Metric):
-    def __init__(self, name="both"):
-        super().__init__(name=name)
+    def __init__(self, name="both", dtype=None):
+        super().__init__(name=name, dtype=dtype)
         self.mean = keras.metrics.Mean()
 
     def update_state(self, y_true, y_pred, sample_weight=None):
