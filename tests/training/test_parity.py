@@ -543,7 +543,6 @@ ODD = {
         mixing(lambda: L.Dense(4, activation=L.Softmax(axis=0)), lambda: L.Dense(1)),
         {},
     ),
-    "everything dropped": (mixing(lambda: L.Dropout(1.0), lambda: L.Dense(1)), {}),
     "steps as many as rows": (dict_of_steps, {"series": (32, 3)}),
 }
 
@@ -562,6 +561,16 @@ def test_what_looks_like_rows_and_is_not(name, blueprint, binary_rows):
         for engine in ("xla", "keras")
     ]
     assert_close(fits[0].network.variables, fits[1].network.variables)
+
+
+def test_dropping_everything_is_no_division_by_zero(blueprint, binary_rows):
+    recipe = blueprint(mixing(lambda: L.Dropout(1.0), lambda: L.Dense(1)))
+    start = initial_variables(recipe, 0)
+    fit = train(recipe, start, binary_rows(), Plan("mse", "sgd", epochs=3, engine="xla"))
+    for path, array in fit.network.variables.items():
+        assert np.isfinite(array).all(), path
+    first = next(iter(start))  # behind it nothing passes, so that nothing comes back
+    np.testing.assert_array_equal(fit.network.variables[first], start[first])
 
 
 @pytest.mark.parametrize("engine", ["graph", "xla"])

@@ -47,12 +47,12 @@ NETWORKS = {
     "scaled": lambda: [L.Dense(4, kernel_initializer=keras.initializers.VarianceScaling(2.0))],
     "seeded": lambda: [L.Dense(4, kernel_initializer=keras.initializers.RandomNormal(seed=3))],
     "recurrent": lambda: [L.Reshape((3, 2)), L.LSTM(4, dropout=0.1)],
-    "both ways": lambda: [L.Reshape((3, 2)), L.Bidirectional(L.GRU(4))],
     "convolution": lambda: [L.Reshape((3, 2)), L.SeparableConv1D(4, 2), L.Flatten()],
     "embedding": lambda: [L.Embedding(9, 4), L.Flatten()],
     "nested": lambda: [keras.Sequential([L.Dense(4), L.GaussianNoise(0.1)])],
 }
 UNDERSTOOD_IN_PART = {
+    "both ways": lambda: [L.Reshape((3, 2)), L.Bidirectional(L.GRU(4))],
     "own layer": lambda: [Noisy()],
     "function": lambda: [L.Dense(4, kernel_initializer=lambda shape, dtype: own_values(shape))],
     "own initialiser": lambda: [L.Dense(4, kernel_initializer=Own())],
