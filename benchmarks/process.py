@@ -46,7 +46,8 @@ def memory(quick):
         for i in range(last):
             if i == first:
                 before = resident()
-            rows = 1000 + 3 * i  # folds, samplers and searches bring ever other numbers of rows
+            # Ever other numbers of rows, as of folds and samplers; enough of them for one road.
+            rows = 1300 + 2 * i
             model = ours((64,), 3, 32, random_state=i, **settings).fit(X[:rows], y[:rows])
             model.predict_proba(X[:rows])
         figures[f"{label}, MB a fit"] = (resident() - before) / (last - first)
