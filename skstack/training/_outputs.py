@@ -122,6 +122,7 @@ class _Chunks:
         weights = [tf.TensorSpec(v.shape, v.dtype) for v in predictor.model.variables]
         self._n_weights = len(weights)
         specs = [tf.TensorSpec((rows, *shape), dtype) for _, shape, dtype in signature]
+        self._specs = weights, specs
         run = tf.function(predictor.of_batch(names, layers), autograph=False)
         self._batch = run.get_concrete_function(*weights, *specs)
         _check_rows([output.shape for output in self._batch.outputs], rows)
@@ -131,10 +132,9 @@ class _Chunks:
         self.row_bytes = row_bytes + _row_bytes(self._batch.outputs)
         if xla:
             self._n_batches = min(max(_BLOCK_BYTES // (rows * row_bytes), 1), 32)
-            self._chunk = self._of_batches(weights, specs)
+            self._chunk = self._of_batches()
         self.rows = rows * self._n_batches
         self._many = None
-        self._specs = weights, specs
         self._tracing = threading.Lock()
         self._given = [tf.constant(n) for n in range(self._n_batches + 1)] if xla else None
         if xla:  # compiled, or not, at the first call
@@ -145,8 +145,7 @@ class _Chunks:
         blocks = [tf.TensorSpec((self._n_batches, *spec.shape), spec.dtype) for spec in specs]
         return [*weights, *blocks, tf.TensorSpec([], tf.int32)]
 
-    def _of_batches(self, weights, specs):
-        self._specs = weights, specs
+    def _of_batches(self):
         shapes = [(self._n_batches, *output.shape) for output in self._batch.outputs]
 
         def block(*tensors):

@@ -151,7 +151,7 @@ _BATCH_EVENTS = [
 
 
 def watches_batches(callback) -> bool:
-    """Whether a callback wants to be called within epochs."""
+    """Whether a callback wants to be called within epochs, which on other roads are one call."""
     if type(callback) is keras.callbacks.TerminateOnNaN:
         return False  # each epoch's loss is checked, whoever watches
     if isinstance(callback, keras.callbacks.ModelCheckpoint):
@@ -166,21 +166,21 @@ def watches_batches(callback) -> bool:
 
 
 def why_not_xla(program) -> str | None:
-    """Why a program is not compiled with XLA unless that is forced, or None."""
+    """Why a program is not compiled with XLA, even where that is asked for, or None."""
     model = program.model
     if program.own_step:
         return "the model has a `train_step` of its own"
-    for layer in [model, *all_layers(model)]:
+    layers = all_layers(model)
+    for layer in [model, *layers]:
         if layer.dtype_policy.name != "float32":
             return f"layer {layer.name!r} does not compute in float32"
-    layers = all_layers(model)
     if any(map(_makes_mask, layers)) and any(isinstance(e, keras.layers.RNN) for e in layers):
         return "a recurrent layer has a mask"  # the gradient of its loop does not compile
     # Indices that do not exist: XLA takes others, without a word.
     if embedded_inputs(model) is None:
         return "an embedding takes indices that are computed"
     for layer in [model, *layers]:
-        if not _plain(layer) and type(layer).__module__.partition(".")[0] != "keras":
+        if type(layer).__module__.partition(".")[0] != "keras":
             return f"layer {layer.name!r} is not of Keras itself, and may take indices"
         if isinstance(layer, keras.layers.Lambda):
             return f"layer {layer.name!r} may take indices"
