@@ -13,6 +13,7 @@ from skstack._at_once import all_or_nothing, of_one_fit
 from skstack._autoencoder import KerasAutoencoder
 from skstack._checks import (
     CROSS_FIT_CONSTRAINTS,
+    INPUT_CONSTRAINTS,
     HasMethods,
     Interval,
     StrOptions,
@@ -88,6 +89,18 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
     categorical_features : "from_dtype", None or array-like, default="from_dtype"
         Which columns that pass through, or go to a frozen model, are categories: by dtype, none, or
         given by names, positions or a mask. A trained estimator has its own.
+
+    inputs : None, "prefix", dict or list, default=None
+        Which columns make up an input of their own, for a frozen network with several: a dict of
+        input name to columns (as in :class:`~sklearn.compose.ColumnTransformer`), a list of columns
+        in the order of the model's inputs, or ``"prefix"``: columns that begin alike, up to ``__``,
+        as the branches of a stack do. The other numeric columns are the input ``numeric``; every
+        categorical column, and every column that holds arrays, is an input by itself. A trained
+        estimator has its own ``inputs`` and ``input_shape``.
+
+    input_shape : tuple of int or dict of str to tuple, default=None
+        Shape in which the network takes one row, such as ``(28, 28, 1)`` for 784 columns; a dict
+        says it by input.
 
     cv : int, splitter or iterable, default=5
         Folds of the cross-fit; an int means stratified ones where the network learns classes, and
@@ -173,6 +186,7 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         "passthrough": ["boolean"],
         "batch_size": [None, Interval(Integral, 1, None, closed="left")],
         "memory": [None, str, HasMethods(["__fspath__"]), HasMethods(["cache"])],
+        **INPUT_CONSTRAINTS,
         **CROSS_FIT_CONSTRAINTS,
     }
 
@@ -185,6 +199,8 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         pooling="flatten",
         passthrough=False,
         categorical_features="from_dtype",
+        inputs=None,
+        input_shape=None,
         cv=5,
         refit=True,
         batch_size=None,
@@ -199,6 +215,8 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         self.pooling = pooling
         self.passthrough = passthrough
         self.categorical_features = categorical_features
+        self.inputs = inputs
+        self.input_shape = input_shape
         self.cv = cv
         self.refit = refit
         self.batch_size = batch_size
@@ -404,7 +422,9 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         source = Source(
             upstream_of(model, self.random_state),
             y,
-            self.categorical_features,
+            ColumnBlocks(
+                self.categorical_features, inputs=self.inputs, input_shape=self.input_shape
+            ),
             self.batch_size,
             self.memory,
         )

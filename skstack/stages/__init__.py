@@ -7,7 +7,7 @@ from skstack.stages._features import FEATURES, POOLINGS
 from skstack.stages._folds import Folds, listed_folds, make_folds, orders_time, restricted_folds
 from skstack.stages._hold_out import hold_out
 from skstack.stages._keys import Unkeyable, data_key, estimator_key
-from skstack.stages._moments import weighted_moments
+from skstack.stages._moments import moments_of_steps, weighted_moments
 from skstack.stages._priors import correct_priors, prior_ratio, refuse_cleaning
 from skstack.stages._sampling import Resampled, check_sampler, resample
 from skstack.stages._scaling import Scaling
@@ -33,6 +33,7 @@ __all__ = [
     "listed_folds",
     "make_folds",
     "mean_of",
+    "moments_of_steps",
     "orders_time",
     "prior_ratio",
     "probabilities_of",

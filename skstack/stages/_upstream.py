@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import numpy as np
@@ -102,24 +103,25 @@ class ModelView:
         self.rows_at_once = rows_at_once
 
     @classmethod
-    def of(cls, model, X, categorical_features="from_dtype", memory=None, **settings):
+    def of(cls, model, X, blocks, memory=None, **settings):
         """Look at a model with the kind of rows that it will get; ``memory`` as in ``recalled``."""
         from skstack.training import Network
 
-        blocks = ColumnBlocks(categorical_features).fit(X)
+        blocks = copy.copy(blocks).fit(X)
         blueprint = FrozenBlueprint(model, blocks.blocks_)
         network = Remembered(Network(blueprint, blueprint.start_variables()), memory)
         return cls(network, blocks, blueprint.output_names, **settings)
 
-    def outputs(self, X):
-        """Outputs by name."""
-        values = self.network.outputs(self.blocks.split(X), rows_at_once=self.rows_at_once)
+    def outputs(self, X, pooling=None):
+        """Outputs by name; ``pooling`` as in ``Network.outputs``."""
+        inputs = self.blocks.split(X)
+        values = self.network.outputs(inputs, None, self.rows_at_once, pooling)
         return list(zip(self.names, values, strict=True))
 
-    def layers(self, X, layers):
+    def layers(self, X, layers, pooling):
         """Outputs of inner layers."""
         inputs = self.blocks.split(X)
-        return self.network.outputs(inputs, layers=tuple(layers), rows_at_once=self.rows_at_once)
+        return self.network.outputs(inputs, tuple(layers), self.rows_at_once, pooling)
 
     def probabilities(self, X):
         """Probabilities of shape (n_rows, n_classes), and the classes' names."""
@@ -195,7 +197,7 @@ class EstimatorView:
             and not is_regressor(self.estimator)
         )
 
-    def outputs(self, X):
+    def outputs(self, X, pooling=None):
         """What the estimator's own method gives: probabilities, predictions or a transform."""
         if probabilities_of(self.estimator) is not None:
             p, names = self.probabilities(X)
@@ -233,10 +235,10 @@ class EstimatorView:
         pairs = list(zip(classes, columns.T, strict=True))
         return [(f"predicted_{name}", column[:, None]) for name, column in pairs[len(pairs) == 2 :]]
 
-    def layers(self, X, layers):
+    def layers(self, X, layers, pooling):
         """Outputs of inner layers."""
         if hasattr(self.estimator, "_layer_outputs"):
-            return self.estimator._layer_outputs(X, layers, rows_at_once=self.rows_at_once)
+            return self.estimator._layer_outputs(X, layers, self.rows_at_once, pooling)
         model = getattr(self.estimator, "model_", None)
         if not is_keras_model(model):
             raise ValueError(
@@ -246,7 +248,8 @@ class EstimatorView:
         encoder = getattr(self.estimator, "feature_encoder_", None)
         if encoder is not None:
             X = encoder.transform(np.asarray(X))
-        return ModelView.of(model, X, None, rows_at_once=self.rows_at_once).layers(X, layers)
+        view = ModelView.of(model, X, ColumnBlocks(None), rows_at_once=self.rows_at_once)
+        return view.layers(X, layers, pooling)
 
     def probabilities(self, X):
         """Probabilities of shape (n_rows, n_classes), and the classes' names."""
@@ -320,7 +323,7 @@ def columns_of(view, X, features, layers, pooling):
     for feature in features:
         unfold = view.supervised
         if feature == "outputs":
-            for name, values in view.outputs(X):
+            for name, values in view.outputs(X, pooling):
                 inner = unfold and getattr(view, "transforms", False)
                 found.append(_columns(name, as_columns(values, pooling), unfold, inner))
             continue
@@ -339,7 +342,7 @@ def columns_of(view, X, features, layers, pooling):
             values = (entropy if feature == "entropy" else margin)(p)
             found.append(Columns((feature,), values, unfold))
     if layers:
-        for name, values in zip(layers, view.layers(X, layers), strict=True):
+        for name, values in zip(layers, view.layers(X, layers, pooling), strict=True):
             name = name.replace("/", "_")
             values = as_columns(values, pooling)
             names = tuple(f"{name}_{place}" for place in range(values.shape[1]))
