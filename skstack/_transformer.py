@@ -41,6 +41,7 @@ from skstack.stages import (
     data_key,
     estimator_key,
     fit_upstreams,
+    framed,
     make_folds,
     mean_of,
     recalled,
@@ -77,8 +78,9 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         ``"outputs"`` (``predict_proba``, for two classes the second column only, else
         ``decision_function``, ``predict`` or ``transform``; of a frozen ``keras.Model`` its
         outputs), ``"log_odds"`` (clipped at 1e-7), ``"entropy"`` (in nats), ``"margin"`` (between
-        the two largest probabilities) or ``"reconstruction_error"``. None is ``"outputs"`` where no
-        layers are named, else nothing.
+        the two largest probabilities), ``"reconstruction_error"`` or ``"codes"`` (the number of the
+        largest output, or whole numbers as they are, as a categorical column, which a network
+        downstream embeds). None is ``"outputs"`` where no layers are named, else nothing.
 
     pooling : {"flatten", "mean", "max", "last"}, default="flatten"
         What is done with outputs of rank 3 and more, over all axes but rows and channels.
@@ -350,7 +352,7 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         Returns
         -------
         ndarray of float32, or DataFrame, of shape (n_samples, n_features_out)
-            A DataFrame where categories pass through.
+            A DataFrame where there are categories.
 
         Raises
         ------
@@ -374,7 +376,7 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         Returns
         -------
         ndarray of float32, or DataFrame, of shape (n_samples, n_features_out)
-            A DataFrame where categories pass through.
+            A DataFrame where there are categories.
         """
         return self._extract(X)
 
@@ -449,6 +451,11 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
                 metadata=metadata.split,
                 may_leave_out=in_stack,
             )
+            if "codes" in self._wanted.features and not self.refit:
+                raise ValueError(
+                    "features='codes' with refit=False: numbers of categories have no mean over "
+                    "folds. Use refit=True."
+                )
             if not (self.refit or folds.covered.all()):
                 raise ValueError(
                     f"refit=False does not go with the time-ordered cv={self.cv!r}: its networks "
@@ -493,16 +500,13 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         return mean_of(self._upstreams, X, self._wanted)
 
     def _table(self, columns, X):
+        coded = any(part.categorical for part in columns)
+        passed = self._passed.table(self._passed.split(X)) if self.passthrough else None
+        if coded or hasattr(passed, "iloc"):
+            table = framed(columns, passed).set_axis(self.get_feature_names_out(), axis=1)
+            return indexed_like(table, X)
         parts = [part.values for part in columns]
+        if passed is not None:
+            parts.append(passed)
         alone = len(parts) == 1 and parts[0].flags.writeable  # what is remembered is not
-        values = parts[0] if alone else np.hstack(parts)
-        if not self.passthrough:
-            return values
-        passed = self._passed.table(self._passed.split(X))
-        if not hasattr(passed, "iloc"):
-            return np.hstack([values, passed])
-        import pandas as pd
-
-        features = pd.DataFrame(values, columns=self._names)
-        table = pd.concat([features, passed], axis=1)
-        return indexed_like(table, X)
+        return parts[0] if alone else np.hstack(parts)

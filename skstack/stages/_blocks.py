@@ -349,6 +349,22 @@ class ColumnBlocks:
         return dense(table) if self.categories_ else table
 
 
+def plain_columns(X):
+    """Positions of the columns of a frame that hold no arrays; None where all are such.
+
+    Parameters
+    ----------
+    X : DataFrame or array
+
+    Returns
+    -------
+    list of int or None
+    """
+    table = open_table(X)
+    cells = array_columns(table, np.ones(table.shape[1], dtype=bool), "from_dtype")
+    return np.flatnonzero(~cells).tolist() if cells.any() else None
+
+
 def _block_name(column, taken):
     """Make a column's name fit for a Keras layer, and one of its own."""
     name = re.sub(r"[^A-Za-z0-9_]", "_", str(column)).lstrip("_") or "column"

@@ -14,7 +14,7 @@ from skstack._checks import is_classifier_for, n_rows, needs_y, wrapper_of
 from skstack.networks import FrozenBlueprint, final_activation, is_keras_model
 from skstack.stages._blocks import ColumnBlocks
 from skstack.stages._cache import Remembered
-from skstack.stages._features import Columns, as_columns, entropy, log_odds, margin
+from skstack.stages._features import Columns, as_columns, codes, entropy, log_odds, margin
 
 __all__ = ["EstimatorView", "ModelView", "columns_of", "learns_from_y", "probabilities_of"]
 
@@ -136,6 +136,11 @@ class ModelView:
                 "sigmoid of one unit and no softmax."
             )
         return p, [str(number) for number in range(p.shape[1])]
+
+    def codes(self, X):
+        """Numbers of the categories that the model tells."""
+        ((_, values),) = self._single_output(X, "codes")
+        return codes(values, f"model {self._name()!r}")
 
     def reconstruction_error(self, X):
         """Mean squared difference between input and output, in the input's units squared."""
@@ -277,6 +282,18 @@ class EstimatorView:
         filled[:, np.searchsorted(classes, own)] = p
         return filled, [str(name) for name in classes]
 
+    def codes(self, X):
+        """Numbers of the predicted classes."""
+        what = type(self.estimator).__name__
+        if probabilities_of(self.estimator) is not None and self.classes is not None:
+            return codes(self.probabilities(X)[0], what)
+        if self.transforms:
+            values = self.estimator.transform(X)
+            return codes(np.asarray(getattr(values, "toarray", lambda: values)()), what)
+        raise ValueError(
+            f"features='codes' needs the classes of a classifier or whole numbers; {what} has none."
+        )
+
     def reconstruction_error(self, X):
         """How badly rows are rebuilt."""
         if hasattr(self.estimator, "reconstruction_error"):
@@ -326,6 +343,9 @@ def columns_of(view, X, features, layers, pooling):
             for name, values in view.outputs(X, pooling):
                 inner = unfold and getattr(view, "transforms", False)
                 found.append(_columns(name, as_columns(values, pooling), unfold, inner))
+            continue
+        if feature == "codes":
+            found.append(Columns((feature,), view.codes(X), unfold, categorical=True))
             continue
         if feature == "reconstruction_error":
             values = np.asarray(view.reconstruction_error(X), dtype=np.float32)[:, None]
