@@ -435,9 +435,12 @@ class KerasAutoencoder(TransformerMixin, NetworkEstimator):
 
     def _error(self, inputs, rebuilt):
         difference = self._targets(inputs, None) - rebuilt
-        if not self._standardized and "numeric" in self.moments_:
-            scale = self.moments_["numeric"][1].astype(np.float32)
-            difference[:, : len(scale)] /= scale
+        first = 0
+        for block in self.blocks_.blocks_:
+            if block.kind == "numeric" and not self._standardized:
+                columns = slice(first, first + block.shape[0])
+                difference[:, columns] /= self.moments_[block.name][1].astype(np.float32)
+            first += block.cardinality or block.shape[0]
         return np.square(difference).reshape(len(difference), -1).mean(axis=1)
 
     def _decoder(self):

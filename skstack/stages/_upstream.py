@@ -362,7 +362,13 @@ def columns_of(view, X, features, layers, pooling):
             values = (entropy if feature == "entropy" else margin)(p)
             found.append(Columns((feature,), values, unfold))
     if layers:
-        for name, values in zip(layers, view.layers(X, layers, pooling), strict=True):
+        outputs = view.layers(X, layers, pooling)
+        if len(outputs) != len(layers):
+            raise ValueError(
+                f"layers={list(layers)!r} have {len(outputs)} outputs together. A layer with several "
+                "(return_state=True) cannot be named; name a layer that takes the one you want."
+            )
+        for name, values in zip(layers, outputs, strict=True):
             name = name.replace("/", "_")
             values = as_columns(values, pooling)
             names = tuple(f"{name}_{place}" for place in range(values.shape[1]))
