@@ -178,7 +178,6 @@ def _array(cell):
         array = np.asarray(cell)
         if array.dtype.kind == "O" and array.ndim:  # nested lists of a parquet file come as such
             array = np.asarray([np.asarray(step) for step in array])
-            array = array if array.dtype.kind != "O" else np.asarray(array.tolist())
     except ValueError:
         return "ragged"
     if array.ndim == 0:

@@ -130,6 +130,15 @@ def test_lists_tuples_series_and_object_arrays_are_the_same(kind):
     )
 
 
+def test_cells_as_parquet_files_give_them_hold_numbers(tmp_path):
+    X = pd.DataFrame({"steps": [x.tolist() for x in RAGGED]})
+    X.to_parquet(tmp_path / "steps.parquet")
+    read = pd.read_parquet(tmp_path / "steps.parquet")
+    assert read["steps"][0].dtype == object  # arrays in arrays
+    padded = np.stack(PadSequences().fit_transform(read)["steps"])
+    np.testing.assert_array_equal(padded, PadSequences().fit_transform(RAGGED))
+
+
 def test_an_array_of_equal_lengths_is_cut_or_padded_like_a_list():
     X = np.random.default_rng(0).normal(size=(4, 3, 2))
     result = PadSequences(length=5).fit_transform(X)
