@@ -39,7 +39,7 @@ _HOMES = {
 }
 
 
-_ROOMS = ("inspection", "networks")
+_ROOMS = ("inspection", "networks", "preprocessing")
 
 
 def __getattr__(name):

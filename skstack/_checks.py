@@ -12,6 +12,7 @@ from sklearn.utils._indexing import _get_column_indices
 from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils._param_validation import Interval as _Interval
 from sklearn.utils._repr_html.estimator import _VisualBlock
+from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.metadata_routing import (
     _raise_for_params,
     _routing_enabled,
@@ -51,6 +52,7 @@ __all__ = [
     "is_dataframe",
     "n_rows",
     "needs_y",
+    "output_container",
     "read_labels",
     "read_rows",
     "read_table",
@@ -138,6 +140,11 @@ def n_rows(X):
 def is_dataframe(X):
     """Whether X is a pandas or polars DataFrame."""
     return hasattr(X, "shape") and hasattr(X, "columns") and hasattr(X, "dtypes")
+
+
+def output_container(transformer):
+    """What ``set_output`` asks for: ``"default"``, ``"pandas"`` or ``"polars"``."""
+    return _get_output_config("transform", transformer)["dense"]
 
 
 def indexed_like(table, X):

@@ -23,6 +23,23 @@ def test_the_demo_compares_draws_and_ships(tmp_path):
     assert (tmp_path / "out" / "bank_marketing.png").stat().st_size > 10_000
 
 
+def test_a_pretrained_autoencoder_gives_its_layer_and_its_error(tmp_path):
+    printed = run("examples/pretrained_autoencoder.py", "--plot", "errors.png", cwd=tmp_path)
+    for model in ("pixels", "pixels + encoder_output", "reconstruction error", "chance"):
+        assert f"\n{model} " in printed
+    assert "What encoder_output adds: " in printed
+    assert (tmp_path / "errors.png").stat().st_size > 5_000
+
+
+def test_predictions_of_one_table_join_another(tmp_path):
+    printed = run("examples/predictions_as_features.py", cwd=tmp_path)
+    for model in ("the call alone", "the call + predictions", "both tables, one network"):
+        assert f"\n{model} " in printed
+    for feature in ("proba_1", "log_odds_1", "entropy", "margin"):
+        assert f"client__{feature} " in printed
+    assert list(tmp_path.iterdir()) == []  # pictures are drawn where somebody asks for one
+
+
 def test_the_fit_benchmark_reports_as_json(tmp_path):
     run("benchmarks/run.py", "--only", "fit-569x30", "--output", "found", cwd=tmp_path)
     result = json.loads((tmp_path / "found" / "fit-569x30.json").read_text(encoding="utf-8"))

@@ -1,0 +1,120 @@
+"""A pretrained autoencoder as a source of features: its inner layer, and its error alone.
+
+An autoencoder is trained in plain Keras on images of digits that are no fours, and saved. Later
+somebody looks for fours, one image in ten, among images that the autoencoder has never seen, with
+only a hundred of them labelled: with the pixels alone, with the autoencoder's layer
+`encoder_output` beside them, and with nothing but the error that the autoencoder makes. (Fours are
+what it rebuilds worst when it has seen none; of other digits the error says less.) `--plot FILE`
+draws that error.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+from imblearn.over_sampling import SMOTE
+from imblearn.pipeline import make_pipeline
+from scipy.stats import sem
+from scipy.stats import t as student
+from sklearn.datasets import load_digits
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.preprocessing import StandardScaler
+
+from skstack import KerasClassifier, KerasFeatureTransformer
+
+
+def pretrain(images, path, epochs):
+    """Train an autoencoder as anybody would, save it, and return the scaler that belongs to it."""
+    scaler = StandardScaler().fit(images)
+    inputs = keras.Input((images.shape[1],))
+    x = keras.layers.Dense(48, activation="relu")(inputs)
+    x = keras.layers.Dense(12, name="encoder_output")(x)
+    x = keras.layers.Dense(48, activation="relu")(x)
+    model = keras.Model(inputs, keras.layers.Dense(images.shape[1])(x))
+    model.compile(keras.optimizers.Adam(3e-3), "mse")
+    scaled = scaler.transform(images)
+    model.fit(scaled, scaled, epochs=epochs, batch_size=32, verbose=0)
+    model.save(path)
+    return scaler
+
+
+def verdict(gain):
+    """Mean gain with its 95 % interval over training sets that share no rows."""
+    half = student.ppf(0.975, len(gain) - 1) * sem(gain)
+    says = "within noise" if abs(gain.mean()) <= half else "more than noise"
+    low, high = gain.mean() - half, gain.mean() + half
+    return f"{gain.mean():+.3f} (95 % interval {low:+.3f} to {high:+.3f}): {says}"
+
+
+def plot(errors, y, path):
+    import matplotlib.pyplot as plt
+
+    figure, ax = plt.subplots(figsize=(6, 3), layout="constrained")
+    bins = np.geomspace(errors.min(), errors.max(), 40)
+    for label, name, colour in ((0, "other digits", "#0072B2"), (1, "fours", "#D55E00")):
+        ax.hist(errors[y == label], bins, alpha=0.6, color=colour, label=name)
+    ax.set(xscale="log", yscale="log", ylabel="images")
+    ax.set_xlabel("reconstruction error: mean square over the scaled pixels of an image")
+    ax.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="few epochs, two training sets")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the errors into a file")
+    options = parser.parse_args()
+    keras.utils.set_random_seed(0)
+
+    # The autoencoder's rows and the evaluated ones have nothing in common.
+    images, digits = load_digits(return_X_y=True)
+    old, new = slice(0, 900), slice(900, None)
+    X, y = images[new], (digits[new] == 4).astype(int)
+    print(
+        f"{len(X)} images to judge, {y.mean():.1%} are fours; {len(X) // 9} at a time are labelled"
+    )
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "autoencoder.keras"
+        scaler = pretrain(images[old][digits[old] != 4], path, 5 if options.quick else 60)
+
+        # A network that was trained on scaled columns goes behind its scaler. Both stay as they
+        # are; all that follows them is learned anew in each fold, SMOTE on training rows alone.
+        own_scaler = FrozenEstimator(scaler)
+        latent = KerasFeatureTransformer(path, layers="encoder_output", passthrough=True)
+        error = KerasFeatureTransformer(path, features="reconstruction_error")
+        network = KerasClassifier(epochs=3 if options.quick else 30, random_state=0)
+        rest = (StandardScaler(), SMOTE(random_state=0), network)
+        models = {
+            "pixels": make_pipeline(own_scaler, *rest),
+            "pixels + encoder_output": make_pipeline(own_scaler, latent, *rest),
+            "reconstruction error": make_pipeline(
+                own_scaler, error, StandardScaler(), SMOTE(random_state=0), LogisticRegression()
+            ),
+        }
+        # Folds turned round: few rows to learn from, all others to be judged on.
+        folds = StratifiedKFold(9, shuffle=True, random_state=0).split(X, y)
+        folds = [(few, others) for others, few in folds][: 2 if options.quick else 9]
+        scores = {
+            name: cross_val_score(model, X, y, scoring="average_precision", cv=folds)
+            for name, model in models.items()
+        }
+        errors = error.fit_transform(scaler.transform(X)).ravel()
+
+    print("\naverage precision, mean ± standard deviation over the training sets")
+    for name, values in scores.items():
+        print(f"{name:<24} {values.mean():.3f} ± {values.std(ddof=1):.3f}")
+    print(f"{'chance':<24} {y.mean():.3f}")
+    gain = scores["pixels + encoder_output"] - scores["pixels"]
+    print(f"\nWhat encoder_output adds: {verdict(gain)}")
+    if options.plot:
+        plot(errors, y, options.plot)
+        print(f"picture: {options.plot}")
+
+
+if __name__ == "__main__":
+    main()
