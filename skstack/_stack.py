@@ -42,16 +42,17 @@ from skstack._stack_parts import (
     named_branches,
     settle_folds,
     stops_early,
+    takes_nan,
     wants_names,
 )
 from skstack._stack_routing import routed_stack, routing_of_stack
 from skstack._streams import streamed
 from skstack.stages import (
-    ColumnBlocks,
+    Passed,
     Scaling,
+    cell_columns,
     hold_out,
     listed_folds,
-    plain_columns,
     restricted_folds,
 )
 
@@ -281,8 +282,8 @@ class Stack(TransformerMixin, BaseComposition):
                     transformer.cv = restricted_folds(folds, train)
 
         # Features of training rows come from networks that have not seen them.
+        self._named, self._takes_nan = wants_names(downstream), takes_nan(downstream, self)
         self._learn_passthrough(X)
-        self._named = wants_names(downstream)
         features = []
         self.upstream_ = []
         covered = np.ones(n_rows(X), dtype=bool)
@@ -313,7 +314,8 @@ class Stack(TransformerMixin, BaseComposition):
             settings.pop("groups", None)
         if "X_val" in settings:
             settings["X_val"] = self._transform(settings["X_val"])
-        scaled, y, weights = self._resample(self._scaling.transform(known), y, weights, seed)
+        scaled = self._scaling.transform(known, allow_nan=self._takes_nan)
+        scaled, y, weights = self._resample(scaled, y, weights, seed)
         if weights is not None:
             settings["sample_weight"] = weights
         self.downstream_ = downstream.fit(scaled, y, **settings)
@@ -376,12 +378,16 @@ class Stack(TransformerMixin, BaseComposition):
         if isinstance(chosen, bool | np.bool_):
             if not chosen or (not hasattr(X, "columns") and X.ndim > 2):
                 return
-            self._passed_columns = plain_columns(X)  # arrays in cells stand in no table
+            # Arrays in cells stand in no table, unless they are named.
+            cells = cell_columns(X)
+            rest = np.setdiff1d(np.arange(X.shape[1]), cells).tolist()
+            self._passed_columns = rest if cells.size else None
         else:
             self._passed_columns = chosen
         part = self._passed_part(X)
         if part.shape[1]:
-            self._passed = ColumnBlocks(self.categorical_features).fit(part)
+            passed = Passed(self.categorical_features, allow_nan=self._takes_nan)
+            self._passed = passed.fit(part)
 
     def _passed_part(self, X):
         columns = self._passed_columns
@@ -402,7 +408,7 @@ class Stack(TransformerMixin, BaseComposition):
     def _table(self, features, X):
         parts = [*features]
         if self._passed is not None:
-            parts.append(self._passed.table(self._passed.split(self._passed_part(X))))
+            parts.append(self._passed.table(self._passed_part(X)))
         if not parts:
             raise ValueError(
                 "The downstream would see no columns: all branches are dropped and passthrough is "
@@ -423,7 +429,7 @@ class Stack(TransformerMixin, BaseComposition):
             fitted._extract(columns_for(X, name, columns))
             for name, fitted, columns in self.upstream_
         ]
-        return self._scaling.transform(self._table(features, X))
+        return self._scaling.transform(self._table(features, X), allow_nan=self._takes_nan)
 
     @of_one_fit
     @streamed

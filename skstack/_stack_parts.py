@@ -7,6 +7,7 @@ from numbers import Integral
 
 from sklearn.base import ClassifierMixin, RegressorMixin, clone, is_classifier, is_regressor
 from sklearn.pipeline import Pipeline
+from sklearn.utils import get_tags
 
 from skstack._autoencoder import KerasAutoencoder
 from skstack._checks import take_columns, takes, wrapper_of
@@ -24,6 +25,7 @@ __all__ = [
     "named_branches",
     "settle_folds",
     "stops_early",
+    "takes_nan",
     "wants_names",
 ]
 
@@ -195,6 +197,13 @@ def stops_early(estimator, n):
     """Whether an estimator watches rows set aside when it learns from ``n`` rows."""
     said = getattr(estimator, "early_stopping", False)
     return n > EARLY_STOPPING_ROWS if isinstance(said, str) else bool(said)
+
+
+def takes_nan(downstream, stack):
+    """Whether numbers that pass through a stack may be missing; no sampler takes such rows."""
+    if getattr(stack, "sampler", None) is not None:
+        return False
+    return bool(get_tags(downstream).input_tags.allow_nan)
 
 
 def wants_names(downstream):

@@ -35,6 +35,7 @@ from skstack._streams import streamed
 from skstack.stages import (
     POOLINGS,
     ColumnBlocks,
+    Passed,
     Source,
     Unkeyable,
     Wanted,
@@ -437,8 +438,8 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
             )
         self._wanted = self._wanted_features()
         if self.passthrough:
-            self._passed = ColumnBlocks(self.categorical_features).fit(X)
-            self._passed.split(take_rows(X, slice(0, FEW_ROWS)))
+            self._passed = Passed(self.categorical_features).fit(X)
+            self._passed.table(take_rows(X, slice(0, FEW_ROWS)))
         needs_folds = source.needs_folds(self._wanted)
         train_folds = not source.frozen and (not self.refit or (whole and needs_folds))
         folds = None
@@ -501,7 +502,7 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
 
     def _table(self, columns, X):
         coded = any(part.categorical for part in columns)
-        passed = self._passed.table(self._passed.split(X)) if self.passthrough else None
+        passed = self._passed.table(X) if self.passthrough else None
         if coded or hasattr(passed, "iloc"):
             table = framed(columns, passed).set_axis(self.get_feature_names_out(), axis=1)
             return indexed_like(table, X)

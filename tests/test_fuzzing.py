@@ -31,6 +31,7 @@ from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier
 from sklearn.exceptions import NotFittedError
+from sklearn.impute import SimpleImputer
 from sklearn.model_selection import KFold, ShuffleSplit
 from sklearn.preprocessing import RobustScaler, StandardScaler
 
@@ -42,7 +43,7 @@ from skstack import (
     StackedKerasClassifier,
     StackedKerasRegressor,
 )
-from skstack.networks import MLP, Autoencoder, recipe
+from skstack.networks import MLP, Autoencoder, SequenceEncoder, recipe
 from skstack.training import _train as steps
 
 N_ROWS = 24
@@ -272,6 +273,10 @@ GOOD = {
     "tol": [0, 1e-4],
     "callbacks": [None, [], [keras.callbacks.EarlyStopping(monitor="loss")]],
     "categorical_features": ["from_dtype", None, [], [0], [True, False, False]],
+    "inputs": [None, {"left": [0]}, [[0, 1]], {"numeric": [0]}, {"a b": slice(0, 2)}, "prefix"],
+    "input_shape": [None, (3,), (3, 1), (1, 3, 1), {"numeric": (3,)}, {"left": (1,)}, (4,)],
+    "n_hash_buckets": [None, 1, 100],
+    "imputer": [None, SimpleImputer(), SimpleImputer(strategy="median", add_indicator=True)],
     "warm_start": [False, True],
     "engine": ["auto", "keras"],
     "random_state": [None, 0, np.int64(7), np.random.RandomState(0)],
@@ -281,7 +286,7 @@ GOOD = {
     "prior_correction": [False, True],
     "layers": [None, "output", ["output"], ("latent",)],
     "features": [None, "outputs", ["outputs", "reconstruction_error"], "log_odds"],
-    "pooling": ["flatten", "mean"],
+    "pooling": ["mean", "flatten", "auto"],
     "passthrough": [False, True, [0], "all"],
     "cv": [2, KFold(2), ShuffleSplit(2)],
     "refit": [True, False],
@@ -314,7 +319,11 @@ GOOD = {
     "batch_normalization": [False, True],
     "standardize": [True, False],
     "latent_size": ["auto", 2],
-    "units": [4, 3],
+    "units": [4, 3, (4, 2)],
+    "layer": ["gru", "lstm", "conv1d"],
+    "bidirectional": [False, True],
+    "kernel_size": [1, 3],
+    "mask_value": [0.0, None, -1],
     "rate": [0.0, 0.5],
     "returns": [lambda spec: narrow.function(spec), lambda spec: keras.Sequential()],
 }
@@ -406,13 +415,16 @@ def test_constructor_parameters(kind, data):
         assert fit_and_check(estimator, X, y, set())
 
 
-@pytest.mark.parametrize("make", [MLP, Autoencoder, narrow, broken])
+@pytest.mark.parametrize("make", [MLP, Autoencoder, SequenceEncoder, narrow, broken])
 @given_that(data=st.data())
 def test_parameters_of_recipes(make, data):
     names = sorted(make().get_params())
     drawn = data.draw(changes(names))
     owner = KerasAutoencoder if make is Autoencoder else KerasClassifier
     estimator = owner(make(), epochs=1, random_state=0)
+    if make is SequenceEncoder:
+        estimator.set_params(input_shape=(3, 1))
+        drawn.setdefault("units", 4)
     if "hidden_layer_sizes" in names and "hidden_layer_sizes" not in drawn:
         drawn["hidden_layer_sizes"] = 4
     estimator.set_params(**{f"model__{name}": value for name, value in drawn.items()})

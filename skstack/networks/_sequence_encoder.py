@@ -108,9 +108,7 @@ class SequenceEncoder(Recipe):
             if not isinstance(value, str) or value not in accepted:
                 raise ValueError(f"{name}={value!r} of {owner} must be one of {accepted}.")
         if self._convolves() and self.bidirectional:
-            raise ValueError(
-                f"bidirectional=True of {owner} is for recurrent layers, not 'conv1d'."
-            )
+            raise ValueError(f"bidirectional=True of {owner} needs recurrent layers, not 'conv1d'.")
         if not sizes_of(self, "units"):
             raise ValueError(f"units={self.units!r} of {owner} must name at least one layer.")
         sizes_of(self, "hidden_layer_sizes")

@@ -361,9 +361,9 @@ class Spec:
         if block.kind not in ("numeric", "categorical"):
             raise ValueError(
                 f"The block {block.name!r} has shape {(None, *block.shape)} (rank "
-                f"{len(block.shape) + 1}, kind {block.kind!r}); only tables of rank 2 can be "
-                "joined. Take SequenceEncoder() for sequences and token ids, write a recipe that "
-                f"first turns spec.inputs()[{block.name!r}] into (batch, width), with "
+                f"{len(block.shape) + 1}), that of X or of `input_shape`; only tables of rank 2 "
+                "can be joined. Write a recipe (SequenceEncoder is one, for sequences and token ids) "
+                f"that first turns spec.inputs()[{block.name!r}] into (batch, width), with "
                 "keras.layers.LSTM or keras.layers.Flatten, or pass a keras.Model of your own."
             )
         return block

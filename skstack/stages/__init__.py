@@ -1,6 +1,6 @@
 """What happens to the rows before and between networks."""
 
-from skstack.stages._blocks import ColumnBlocks, plain_columns
+from skstack.stages._blocks import ColumnBlocks, cell_columns
 from skstack.stages._cache import recalled
 from skstack.stages._cross_fit import Metadata, Source, Wanted, fit_upstreams, mean_of
 from skstack.stages._features import FEATURES, POOLINGS, framed
@@ -8,6 +8,7 @@ from skstack.stages._folds import Folds, listed_folds, make_folds, orders_time, 
 from skstack.stages._hold_out import hold_out
 from skstack.stages._keys import Unkeyable, data_key, estimator_key
 from skstack.stages._moments import moments_of_steps, weighted_moments
+from skstack.stages._passed import Passed
 from skstack.stages._priors import correct_priors, prior_ratio, refuse_cleaning
 from skstack.stages._sampling import Resampled, check_sampler, resample
 from skstack.stages._scaling import Scaling
@@ -19,11 +20,13 @@ __all__ = [
     "ColumnBlocks",
     "Folds",
     "Metadata",
+    "Passed",
     "Resampled",
     "Scaling",
     "Source",
     "Unkeyable",
     "Wanted",
+    "cell_columns",
     "check_sampler",
     "correct_priors",
     "data_key",
@@ -36,7 +39,6 @@ __all__ = [
     "mean_of",
     "moments_of_steps",
     "orders_time",
-    "plain_columns",
     "prior_ratio",
     "probabilities_of",
     "recalled",

@@ -13,7 +13,7 @@ from skstack.stages._columns import (
     open_table,
     says_from_dtype,
 )
-from skstack.stages._parts import Category, Cells, Numbers, Whole
+from skstack.stages._parts import Category, Cells, Numbers, Whole, kind_of
 
 # Names that the recipes give to layers: an input of that name would make a second layer of it.
 _TAKEN = ("numeric", "sequence", "tensor", "output", "latent")
@@ -48,6 +48,9 @@ class ColumnBlocks:
     unseen_tokens : bool, default=False
         Whether token ids above those of the training rows become one id, the last; else they stay
         what they are, for a network that knows its own vocabulary.
+
+    allow_nan : bool, default=False
+        Whether numbers may stay missing where there is no imputer.
 
     Attributes
     ----------
@@ -89,6 +92,7 @@ class ColumnBlocks:
         n_hash_buckets=None,
         imputer=None,
         unseen_tokens=False,
+        allow_nan=False,
     ):
         self.categorical_features = categorical_features
         self.inputs = inputs
@@ -96,6 +100,7 @@ class ColumnBlocks:
         self.n_hash_buckets = n_hash_buckets
         self.imputer = imputer
         self.unseen_tokens = unseen_tokens
+        self.allow_nan = allow_nan
 
     def fit(self, X, *, like=None):
         """Learn the kinds of columns, the categories that occur, and what fills gaps.
@@ -255,7 +260,7 @@ class ColumnBlocks:
         for name, places in groups.items():
             free[places] = False
             if numeric[places].all():
-                parts.append(Numbers(name, places, self._shape_of(name), self.imputer))
+                parts.append(self._numbers(name, places, self._shape_of(name)))
             elif len(places) == 1:
                 parts.append(self._single(name, places[0], cells))
             else:
@@ -267,7 +272,8 @@ class ColumnBlocks:
         rest = np.flatnonzero(numeric & free)
         if rest.size:
             shape = self._shape_of(None if not groups else "numeric")
-            parts.append(Numbers("numeric", rest, shape, self.imputer))
+            name = "numeric" if shape is None else kind_of(shape)
+            parts.append(self._numbers(name, rest, shape))
         taken = {*_TAKEN, *groups}
         for place in np.flatnonzero(~numeric & free):
             column = f"x{place}" if self._names is None else self._names[place]
@@ -282,6 +288,9 @@ class ColumnBlocks:
         if len(set(names)) < len(names):
             raise ValueError(f"inputs={self.inputs!r}: the other columns make an input 'numeric'.")
         return parts
+
+    def _numbers(self, name, places, shape):
+        return Numbers(name, places, shape, self.imputer, self.allow_nan)
 
     def _single(self, name, place, cells):
         if cells[place]:
@@ -349,20 +358,22 @@ class ColumnBlocks:
         return dense(table) if self.categories_ else table
 
 
-def plain_columns(X):
-    """Positions of the columns of a frame that hold no arrays; None where all are such.
+def cell_columns(X):
+    """Positions of the columns of a frame whose cells hold arrays.
 
     Parameters
     ----------
-    X : DataFrame or array
+    X : DataFrame, array or sparse matrix
 
     Returns
     -------
-    list of int or None
+    ndarray of int
     """
     table = open_table(X)
-    cells = array_columns(table, np.ones(table.shape[1], dtype=bool), "from_dtype")
-    return np.flatnonzero(~cells).tolist() if cells.any() else None
+    if len(table.shape) != 2:
+        return _NONE
+    everything = np.ones(table.shape[1], dtype=bool)
+    return np.flatnonzero(array_columns(table, everything, "from_dtype"))
 
 
 def _block_name(column, taken):

@@ -17,12 +17,13 @@ from skstack.stages._columns import (
     take_columns,
 )
 
-__all__ = ["Category", "Cells", "Numbers", "Whole"]
+__all__ = ["Category", "Cells", "Numbers", "Whole", "kind_of"]
 
 UNSEEN, MISSING, FIRST_KNOWN = 0, 1, 2
 
 
-def _kind(shape):
+def kind_of(shape):
+    """Of a block of numbers whose rows have this shape."""
     return {1: "numeric", 2: "sequence"}.get(len(shape), "tensor")
 
 
@@ -54,9 +55,13 @@ class Numbers:
 
     imputer : SimpleImputer, default=None
         None makes missing values an error.
+
+    allow_nan : bool, default=False
+        Whether missing values may stay.
     """
 
-    def __init__(self, name, places, shape=None, imputer=None):
+    def __init__(self, name, places, shape=None, imputer=None, allow_nan=False):
+        self.allow_nan = allow_nan
         self.name = name
         self.places = places
         self.shape = shape
@@ -78,7 +83,7 @@ class Numbers:
                 self.indicated = np.flatnonzero(np.isnan(numbers).any(axis=0))
         width = len(self.places) + len(self.indicated)
         shape = _checked_shape((width,), self.shape, f"the input {self.name!r}")
-        self.block = Block(self.name, _kind(shape), tuple(shape), None, "float32")
+        self.block = Block(self.name, kind_of(shape), tuple(shape), None, "float32")
         return self
 
     def _columns(self, table):
@@ -88,7 +93,7 @@ class Numbers:
     def read(self, table):
         """Array of shape (n_rows, *shape), float32."""
         if self.imputer is None:
-            numbers = as_numbers(self._columns(table))
+            numbers = as_numbers(self._columns(table), allow_nan=self.allow_nan)
         else:
             given = as_numbers(self._columns(table), allow_nan=True)
             numbers = self.imputer_.transform(given).astype(np.float32, copy=False)
@@ -241,7 +246,7 @@ class Cells:
                 )
             self.block = Block(self.name, "tokens", shape, largest + 2, "int32")
         else:
-            self.block = Block(self.name, _kind(shape), shape, None, "float32")
+            self.block = Block(self.name, kind_of(shape), shape, None, "float32")
         return self
 
     def read(self, table):
@@ -290,7 +295,7 @@ class Whole:
         self.own_shape = shape
         self.places = range(shape[0])
         shape = _checked_shape(shape, wanted, "X")
-        self.name = _kind(shape)
+        self.name = kind_of(shape)
         self.block = Block(self.name, self.name, shape, None, "float32")
 
     def fit(self, table, names, like=None):

@@ -365,8 +365,8 @@ def columns_of(view, X, features, layers, pooling):
         outputs = view.layers(X, layers, pooling)
         if len(outputs) != len(layers):
             raise ValueError(
-                f"layers={list(layers)!r} have {len(outputs)} outputs together. A layer with several "
-                "(return_state=True) cannot be named; name a layer that takes the one you want."
+                f"layers={list(layers)!r} have {len(outputs)} outputs together. A layer with "
+                "several (return_state=True) cannot be named; name one that takes what you want."
             )
         for name, values in zip(layers, outputs, strict=True):
             name = name.replace("/", "_")

@@ -1,0 +1,90 @@
+"""Columns of X that stand beside features."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from skstack._checks import take_columns
+from skstack.stages._blocks import ColumnBlocks, cell_columns
+
+__all__ = ["Passed"]
+
+
+class Passed:
+    """Columns as a network downstream takes them: numbers float32, categories with known levels.
+
+    Columns whose cells hold arrays pass as they are, of unequal length too.
+
+    Parameters
+    ----------
+    categorical_features : as in ColumnBlocks
+
+    allow_nan : bool, default=False
+        Whether numbers may be missing.
+
+    Attributes
+    ----------
+    n_columns_ : int
+    """
+
+    def __init__(self, categorical_features="from_dtype", *, allow_nan=False):
+        self.categorical_features = categorical_features
+        self.allow_nan = allow_nan
+
+    def fit(self, X):
+        """Learn the kinds of columns and the categories that occur.
+
+        Parameters
+        ----------
+        X : DataFrame, array or sparse matrix
+            Training rows.
+
+        Returns
+        -------
+        self : Passed
+        """
+        self.n_columns_ = X.shape[1]
+        self._cells = cell_columns(X)
+        plain = self._plain(X)
+        self._blocks = None
+        if plain.shape[1]:
+            self._blocks = ColumnBlocks(self.categorical_features, allow_nan=self.allow_nan)
+            self._blocks.fit(plain)
+        return self
+
+    def table(self, X):
+        """The columns of rows, in their order.
+
+        Parameters
+        ----------
+        X : as in `fit`
+
+        Returns
+        -------
+        ndarray of float32, or DataFrame
+            As `ColumnBlocks.table` gives it; a DataFrame where cells hold arrays.
+        """
+        plain = None
+        if self._blocks is not None:
+            plain = self._blocks.table(self._blocks.split(self._plain(X)))
+        if not self._cells.size:
+            return plain
+        import pandas as pd
+
+        names = list(X.columns)
+        columns = {}
+        rest = np.setdiff1d(np.arange(self.n_columns_), self._cells)
+        for number, place in enumerate(rest):
+            columns[place] = plain.iloc[:, number] if hasattr(plain, "iloc") else plain[:, number]
+        for place in self._cells:
+            cells = np.empty(X.shape[0], dtype=object)
+            cells[:] = [np.asarray(cell) for cell in X[names[place]].to_list()]
+            columns[place] = cells
+        table = pd.DataFrame({place: columns[place] for place in range(self.n_columns_)})
+        return table.set_axis(names, axis=1)
+
+    def _plain(self, X):
+        if not self._cells.size:
+            return X
+        rest = np.setdiff1d(np.arange(self.n_columns_), self._cells)
+        return take_columns(X, rest.tolist(), "passthrough")
