@@ -70,6 +70,25 @@ class KerasAutoencoder(TransformerMixin, NetworkEstimator):
         Which columns are categories: by dtype (``category``, strings, object and bool columns of a
         DataFrame), none, or given by names, positions or a mask.
 
+    inputs : None, "prefix", dict or list, default=None
+        Which columns make up an input of their own, for networks with several inputs: a dict of
+        input name to columns (as in :class:`~sklearn.compose.ColumnTransformer`), a list of columns
+        in the order of the model's inputs, or ``"prefix"``: columns that begin alike, up to ``__``,
+        as the branches of a stack do. The other numeric columns are the input ``numeric``; every
+        categorical column, and every column that holds arrays, is an input by itself.
+
+    input_shape : tuple of int or dict of str to tuple, default=None
+        Shape in which the network takes one row, such as ``(28, 28, 1)`` for 784 columns; a dict
+        says it by input.
+
+    n_hash_buckets : int, default=None
+        Categorical columns with more categories than this are hashed into so many buckets, in
+        [1, 2**31 - 3].
+
+    imputer : SimpleImputer, default=None
+        Fills missing numbers with what it learns from the training rows; with
+        ``add_indicator=True`` columns that tell where follow. None: a missing number is an error.
+
     warm_start : bool, default=False
         Whether ``fit`` goes on from the weights of the last fit.
 
@@ -148,6 +167,10 @@ class KerasAutoencoder(TransformerMixin, NetworkEstimator):
         tol=1e-4,
         callbacks=None,
         categorical_features="from_dtype",
+        inputs=None,
+        input_shape=None,
+        n_hash_buckets=None,
+        imputer=None,
         warm_start=False,
         engine="auto",
         random_state=None,
@@ -166,6 +189,10 @@ class KerasAutoencoder(TransformerMixin, NetworkEstimator):
         self.tol = tol
         self.callbacks = callbacks
         self.categorical_features = categorical_features
+        self.inputs = inputs
+        self.input_shape = input_shape
+        self.n_hash_buckets = n_hash_buckets
+        self.imputer = imputer
         self.warm_start = warm_start
         self.engine = engine
         self.random_state = random_state
@@ -408,9 +435,12 @@ class KerasAutoencoder(TransformerMixin, NetworkEstimator):
 
     def _error(self, inputs, rebuilt):
         difference = self._targets(inputs, None) - rebuilt
-        if not self._standardized and "numeric" in self.moments_:
-            scale = self.moments_["numeric"][1].astype(np.float32)
-            difference[:, : len(scale)] /= scale
+        first = 0
+        for block in self.blocks_.blocks_:
+            if block.kind == "numeric" and not self._standardized:
+                columns = slice(first, first + block.shape[0])
+                difference[:, columns] /= self.moments_[block.name][1].astype(np.float32)
+            first += block.cardinality or block.shape[0]
         return np.square(difference).reshape(len(difference), -1).mean(axis=1)
 
     def _decoder(self):

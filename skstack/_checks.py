@@ -34,6 +34,7 @@ from sklearn.utils.validation import (
 
 __all__ = [
     "CROSS_FIT_CONSTRAINTS",
+    "INPUT_CONSTRAINTS",
     "BaseComposition",
     "HasMethods",
     "Interval",
@@ -41,6 +42,7 @@ __all__ = [
     "VisualBlock",
     "check_groups",
     "check_parts",
+    "check_shape",
     "check_weights",
     "column_indices",
     "fit_context",
@@ -106,6 +108,27 @@ CROSS_FIT_CONSTRAINTS = {
 }
 
 
+# What says how columns become the inputs of a network.
+INPUT_CONSTRAINTS = {
+    "inputs": [None, StrOptions({"prefix"}), dict, list, tuple],
+    "input_shape": [None, tuple, list, dict],
+}
+
+
+def check_shape(input_shape):
+    """Refuse what is no shape of one row, and no dict of such by input."""
+    if input_shape is None:
+        return
+    shapes = input_shape.values() if isinstance(input_shape, dict) else [input_shape]
+    for shape in shapes:
+        sizes = shape if isinstance(shape, (tuple, list)) else [None]
+        if not sizes or not all(isinstance(size, Integral) and size > 0 for size in sizes):
+            raise ValueError(
+                f"input_shape={input_shape!r} must be the shape of one row, such as (28, 28, 1), "
+                "or a dict of such shapes by the name of the input."
+            )
+
+
 def n_rows(X):
     """Number of rows of anything that scikit-learn takes for a table."""
     try:
@@ -148,8 +171,41 @@ def take_columns(X, columns, parameter):
         ) from error
 
 
+SEQUENCES = "steps"  # the column that a list of sequences becomes
+
+
+def _is_list_of_sequences(X):
+    """Whether X holds an array of its own for each row: a list, or an array of objects."""
+    rows = X if isinstance(X, (list, tuple)) else ()
+    if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1:
+        rows = X
+    return len(rows) > 0 and all(isinstance(row, np.ndarray) and row.ndim > 0 for row in rows)
+
+
+def _sequences_as_frame(estimator, X, *, reset):
+    """A list of sequences of unequal length as a table of one column; all else as it is.
+
+    Whether lengths differ is a matter of the rows at hand: what was learned from such a list goes
+    on taking lists, of one length too.
+    """
+    if is_dataframe(X) or not _is_list_of_sequences(X):
+        return X
+    if reset:
+        apart = len({row.shape for row in X}) > 1
+    else:
+        apart = list(getattr(estimator, "feature_names_in_", ())) == [SEQUENCES]
+    if not apart:
+        return X
+    import pandas as pd
+
+    cells = np.empty(len(X), dtype=object)
+    cells[:] = list(X)
+    return pd.DataFrame({SEQUENCES: cells})
+
+
 def read_table(estimator, X, *, reset):
     """Check the width and column names of X and leave its values to whoever learns from them."""
+    X = _sequences_as_frame(estimator, X, reset=reset)
     if not is_dataframe(X):
         X = check_array(
             X,
@@ -170,6 +226,7 @@ def read_rows(estimator, X, *, reset):
     Frames are returned as they are, for their columns keep their dtypes until the blocks are
     split; everything else becomes a float32 array, of any rank from 2 up, or stays sparse.
     """
+    X = _sequences_as_frame(estimator, X, reset=reset)
     if is_dataframe(X):
         names = list(X.columns)
         if len(set(names)) != len(names):
@@ -185,6 +242,7 @@ def read_rows(estimator, X, *, reset):
         return X
     given = getattr(estimator, "categorical_features", None)
     keep = given is not None and not isinstance(given, str)
+    finite = "allow-nan" if getattr(estimator, "imputer", None) is not None else True
     with np.errstate(over="ignore"):  # the error that follows says it in words
         return validate_data(
             estimator,
@@ -193,7 +251,7 @@ def read_rows(estimator, X, *, reset):
             accept_sparse="csr",
             dtype=None if keep else np.float32,
             allow_nd=True,
-            ensure_all_finite=not keep,
+            ensure_all_finite=False if keep else finite,
         )
 
 

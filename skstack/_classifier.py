@@ -74,6 +74,25 @@ class KerasClassifier(ClassifierMixin, NetworkEstimator):
         Which columns are categories: by dtype (``category``, strings, object and bool columns of a
         DataFrame), none, or given by names, positions or a mask.
 
+    inputs : None, "prefix", dict or list, default=None
+        Which columns make up an input of their own, for networks with several inputs: a dict of
+        input name to columns (as in :class:`~sklearn.compose.ColumnTransformer`), a list of columns
+        in the order of the model's inputs, or ``"prefix"``: columns that begin alike, up to ``__``,
+        as the branches of a stack do. The other numeric columns are the input ``numeric``; every
+        categorical column, and every column that holds arrays, is an input by itself.
+
+    input_shape : tuple of int or dict of str to tuple, default=None
+        Shape in which the network takes one row, such as ``(28, 28, 1)`` for 784 columns; a dict
+        says it by input.
+
+    n_hash_buckets : int, default=None
+        Categorical columns with more categories than this are hashed into so many buckets, in
+        [1, 2**31 - 3].
+
+    imputer : SimpleImputer, default=None
+        Fills missing numbers with what it learns from the training rows; with
+        ``add_indicator=True`` columns that tell where follow. None: a missing number is an error.
+
     warm_start : bool, default=False
         Whether ``fit`` goes on from the weights of the last fit.
 
@@ -169,6 +188,10 @@ class KerasClassifier(ClassifierMixin, NetworkEstimator):
         tol=1e-4,
         callbacks=None,
         categorical_features="from_dtype",
+        inputs=None,
+        input_shape=None,
+        n_hash_buckets=None,
+        imputer=None,
         warm_start=False,
         engine="auto",
         random_state=None,
@@ -190,6 +213,10 @@ class KerasClassifier(ClassifierMixin, NetworkEstimator):
         self.tol = tol
         self.callbacks = callbacks
         self.categorical_features = categorical_features
+        self.inputs = inputs
+        self.input_shape = input_shape
+        self.n_hash_buckets = n_hash_buckets
+        self.imputer = imputer
         self.warm_start = warm_start
         self.engine = engine
         self.random_state = random_state
@@ -391,11 +418,15 @@ class KerasClassifier(ClassifierMixin, NetworkEstimator):
         for name, (mean, scale) in self.moments_.items():
             standard[name] = ((inputs[name] - mean) / scale).astype(np.float32)
         drawn = resample(
-            self.sampler, self.blocks_.table(standard), y, sample_weight=weights, random_state=seed
+            self.sampler,
+            self.blocks_.table(standard, for_sampler=True),
+            y,
+            sample_weight=weights,
+            random_state=seed,
         )
         self.sampler_ = drawn.sampler
         self.prior_ratio_ = prior_ratio(y, drawn.y, self.classes_, weights, drawn.sample_weight)
-        standard = self.blocks_.split(drawn.X)
+        standard = self.blocks_.split_again(drawn.X)
         for name, (mean, scale) in self.moments_.items():
             standard[name] = (standard[name] * scale + mean).astype(np.float32)
         return standard, drawn.y, drawn.sample_weight
@@ -408,8 +439,8 @@ class KerasClassifier(ClassifierMixin, NetworkEstimator):
         by_class = compute_sample_weight(self.class_weight, y)
         return by_class if weights is None else by_class * weights
 
-    def _network_to_train(self, seed, resume):
-        blueprint, start = super()._network_to_train(seed, resume)
+    def _network_to_train(self, seed, resume, inputs=None, weights=None):
+        blueprint, start = super()._network_to_train(seed, resume, inputs, weights)
         self._one_hot = _learns_one_hot(self._loss(blueprint))
         return blueprint, start
 

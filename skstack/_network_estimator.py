@@ -8,14 +8,17 @@ from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import BaseEstimator, is_classifier
+from sklearn.impute import SimpleImputer
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from skstack._at_once import all_or_nothing, of_one_fit
 from skstack._checks import (
+    INPUT_CONSTRAINTS,
     HasMethods,
     Interval,
     StrOptions,
     check_groups,
+    check_shape,
     check_weights,
     n_rows,
     read_rows,
@@ -28,13 +31,14 @@ from skstack._parameters import (
     explain_missing_parameters,
 )
 from skstack.networks import (
+    Recipe,
     Spec,
     blueprint_for,
     check_model,
     standardizing_variables,
     with_plain_input,
 )
-from skstack.stages import ColumnBlocks, hold_out, weighted_moments
+from skstack.stages import ColumnBlocks, hold_out, moments_of_steps, weighted_moments
 
 EARLY_STOPPING_ROWS = 10_000
 
@@ -85,6 +89,9 @@ class NetworkEstimator(BaseEstimator):
         "tol": [Interval(Real, 0, None, closed="left")],
         "callbacks": [None, list, tuple, HasMethods(["on_epoch_end"])],
         "categorical_features": [None, StrOptions({"from_dtype"}), "array-like"],
+        "n_hash_buckets": [None, Interval(Integral, 1, 2**31 - 3, closed="both")],
+        "imputer": [None, SimpleImputer],
+        **INPUT_CONSTRAINTS,
         "warm_start": ["boolean"],
         "engine": [StrOptions({"auto", "keras"})],
         "random_state": ["random_state"],
@@ -97,6 +104,7 @@ class NetworkEstimator(BaseEstimator):
         from skstack import training
 
         check_model(self.model)
+        check_shape(self.input_shape)
         training.check_settings(
             optimizer="adam" if _is_auto(self.optimizer) else self.optimizer,
             learning_rate=None if _is_auto(self.learning_rate) else self.learning_rate,
@@ -142,6 +150,7 @@ class NetworkEstimator(BaseEstimator):
         tags.input_tags.categorical = True
         tags.input_tags.three_d_array = True
         tags.input_tags.string = False
+        tags.input_tags.allow_nan = self.imputer is not None
         return tags
 
     def __sklearn_is_fitted__(self):
@@ -187,6 +196,16 @@ class NetworkEstimator(BaseEstimator):
 
     # The way of the rows -------------------------------------------------------------------
 
+    def _column_blocks(self):
+        return ColumnBlocks(
+            self.categorical_features,
+            inputs=self.inputs,
+            input_shape=self.input_shape,
+            n_hash_buckets=self.n_hash_buckets,
+            imputer=self.imputer,
+            unseen_tokens=self.model is None or isinstance(self.model, Recipe),
+        )
+
     def _frame(self, X, y, layers=()):
         """Categories and classes of all rows of a cross-fit; see ``Frame``.
 
@@ -195,7 +214,7 @@ class NetworkEstimator(BaseEstimator):
         twin = clone_sharing_models(self)
         X = read_rows(twin, X, reset=True)
         twin._read_target(y, frame=None, reset=True)
-        blocks = ColumnBlocks(self.categorical_features).fit(X)
+        blocks = self._column_blocks().fit(X)
         if layers:
             from skstack import training
 
@@ -254,7 +273,7 @@ class NetworkEstimator(BaseEstimator):
 
         if not resume:
             like = None if frame is None else frame.blocks
-            self.blocks_ = ColumnBlocks(self.categorical_features).fit(X, like=like)
+            self.blocks_ = self._column_blocks().fit(X, like=like)
         inputs = self.blocks_.split(X)
         if not resume:
             self.moments_ = {
@@ -262,7 +281,7 @@ class NetworkEstimator(BaseEstimator):
                 for block in self.blocks_.blocks_
                 if block.kind == "numeric"
             }
-        blueprint, start = self._network_to_train(seed, resume)
+        blueprint, start = self._network_to_train(seed, resume, inputs, weights)
         if not resume:
             self._learn_target_scale(blueprint, start, inputs, y, weights)
 
@@ -307,7 +326,7 @@ class NetworkEstimator(BaseEstimator):
 
         return training.Rows(inputs, self._targets(inputs, y), self._row_weights(y, weights))
 
-    def _network_to_train(self, seed, resume):
+    def _network_to_train(self, seed, resume, inputs=None, weights=None):
         """What to build, and the variables to start from."""
         if resume:
             return self.network_.blueprint, self.network_.variables
@@ -323,11 +342,22 @@ class NetworkEstimator(BaseEstimator):
             start = blueprint.start_variables()
         else:
             start = training.initial_variables(blueprint, seed)
-            for name, (mean, scale) in self.moments_.items():
-                moments = standardizing_variables(name, mean, scale)
-                if moments.keys() <= start.keys():
-                    start.update(moments)
+            for block in self.blocks_.blocks_:
+                self._standardize(block, start, model, inputs, weights)
         return blueprint, start
+
+    def _standardize(self, block, start, model, inputs, weights):
+        """Put moments of training rows where the network has layers that standardise by them."""
+        if block.kind not in ("numeric", "sequence") or f"{block.name}_center/bias" not in start:
+            return
+        if block.kind == "sequence" and inputs is not None:
+            padding = getattr(model, "mask_value", None)
+            self.moments_[block.name] = moments_of_steps(inputs[block.name], padding, weights)
+        if block.name in self.moments_:
+            steps = block.kind == "sequence"
+            start.update(
+                standardizing_variables(block.name, *self.moments_[block.name], steps=steps)
+            )
 
     def _fit_network(self, blueprint, start, table, validation, *, seed, epochs, stops, resume):
         from skstack import training
@@ -393,7 +423,7 @@ class NetworkEstimator(BaseEstimator):
         inputs = self._inputs(X)
         return self.network_.outputs(inputs)[0]
 
-    def _layer_outputs(self, X, layers, rows_at_once=None):
+    def _layer_outputs(self, X, layers, rows_at_once=None, pooling=None):
         """Outputs of named layers, all from one pass."""
         inputs = self._inputs(X)
-        return self.network_.outputs(inputs, layers=tuple(layers), rows_at_once=rows_at_once)
+        return self.network_.outputs(inputs, tuple(layers), rows_at_once, pooling)

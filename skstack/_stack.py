@@ -42,6 +42,7 @@ from skstack._stack_parts import (
     named_branches,
     settle_folds,
     stops_early,
+    wants_names,
 )
 from skstack._stack_routing import routed_stack, routing_of_stack
 from skstack._streams import streamed
@@ -50,6 +51,7 @@ from skstack.stages import (
     Scaling,
     hold_out,
     listed_folds,
+    plain_columns,
     restricted_folds,
 )
 
@@ -280,6 +282,7 @@ class Stack(TransformerMixin, BaseComposition):
 
         # Features of training rows come from networks that have not seen them.
         self._learn_passthrough(X)
+        self._named = wants_names(downstream)
         features = []
         self.upstream_ = []
         covered = np.ones(n_rows(X), dtype=bool)
@@ -371,9 +374,9 @@ class Stack(TransformerMixin, BaseComposition):
         self._passed = None
         chosen = self.passthrough
         if isinstance(chosen, bool | np.bool_):
-            self._passed_columns = None
             if not chosen or (not hasattr(X, "columns") and X.ndim > 2):
                 return
+            self._passed_columns = plain_columns(X)  # arrays in cells stand in no table
         else:
             self._passed_columns = chosen
         part = self._passed_part(X)
@@ -405,7 +408,7 @@ class Stack(TransformerMixin, BaseComposition):
                 "The downstream would see no columns: all branches are dropped and passthrough is "
                 "off."
             )
-        if not any(hasattr(part, "iloc") for part in parts):
+        if not (self._named or any(hasattr(part, "iloc") for part in parts)):
             return np.hstack([np.asarray(part, dtype=np.float32) for part in parts])
         import pandas as pd
 

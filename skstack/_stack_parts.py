@@ -24,6 +24,7 @@ __all__ = [
     "named_branches",
     "settle_folds",
     "stops_early",
+    "wants_names",
 ]
 
 
@@ -194,6 +195,13 @@ def stops_early(estimator, n):
     """Whether an estimator watches rows set aside when it learns from ``n`` rows."""
     said = getattr(estimator, "early_stopping", False)
     return n > EARLY_STOPPING_ROWS if isinstance(said, str) else bool(said)
+
+
+def wants_names(downstream):
+    """Whether a downstream goes by the names of the columns: it then gets a frame."""
+    said = getattr(downstream, "categorical_features", None)
+    by_name = isinstance(said, (list, tuple)) and any(isinstance(name, str) for name in said)
+    return by_name or getattr(downstream, "inputs", None) is not None
 
 
 def _validation_split(estimator):

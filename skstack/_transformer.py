@@ -13,6 +13,7 @@ from skstack._at_once import all_or_nothing, of_one_fit
 from skstack._autoencoder import KerasAutoencoder
 from skstack._checks import (
     CROSS_FIT_CONSTRAINTS,
+    INPUT_CONSTRAINTS,
     HasMethods,
     Interval,
     StrOptions,
@@ -40,6 +41,7 @@ from skstack.stages import (
     data_key,
     estimator_key,
     fit_upstreams,
+    framed,
     make_folds,
     mean_of,
     recalled,
@@ -76,8 +78,9 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         ``"outputs"`` (``predict_proba``, for two classes the second column only, else
         ``decision_function``, ``predict`` or ``transform``; of a frozen ``keras.Model`` its
         outputs), ``"log_odds"`` (clipped at 1e-7), ``"entropy"`` (in nats), ``"margin"`` (between
-        the two largest probabilities) or ``"reconstruction_error"``. None is ``"outputs"`` where no
-        layers are named, else nothing.
+        the two largest probabilities), ``"reconstruction_error"`` or ``"codes"`` (the number of the
+        largest output, or whole numbers as they are, as a categorical column, which a network
+        downstream embeds). None is ``"outputs"`` where no layers are named, else nothing.
 
     pooling : {"flatten", "mean", "max", "last"}, default="flatten"
         What is done with outputs of rank 3 and more, over all axes but rows and channels.
@@ -88,6 +91,18 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
     categorical_features : "from_dtype", None or array-like, default="from_dtype"
         Which columns that pass through, or go to a frozen model, are categories: by dtype, none, or
         given by names, positions or a mask. A trained estimator has its own.
+
+    inputs : None, "prefix", dict or list, default=None
+        Which columns make up an input of their own, for a frozen network with several: a dict of
+        input name to columns (as in :class:`~sklearn.compose.ColumnTransformer`), a list of columns
+        in the order of the model's inputs, or ``"prefix"``: columns that begin alike, up to ``__``,
+        as the branches of a stack do. The other numeric columns are the input ``numeric``; every
+        categorical column, and every column that holds arrays, is an input by itself. A trained
+        estimator has its own ``inputs`` and ``input_shape``.
+
+    input_shape : tuple of int or dict of str to tuple, default=None
+        Shape in which the network takes one row, such as ``(28, 28, 1)`` for 784 columns; a dict
+        says it by input.
 
     cv : int, splitter or iterable, default=5
         Folds of the cross-fit; an int means stratified ones where the network learns classes, and
@@ -173,6 +188,7 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         "passthrough": ["boolean"],
         "batch_size": [None, Interval(Integral, 1, None, closed="left")],
         "memory": [None, str, HasMethods(["__fspath__"]), HasMethods(["cache"])],
+        **INPUT_CONSTRAINTS,
         **CROSS_FIT_CONSTRAINTS,
     }
 
@@ -185,6 +201,8 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         pooling="flatten",
         passthrough=False,
         categorical_features="from_dtype",
+        inputs=None,
+        input_shape=None,
         cv=5,
         refit=True,
         batch_size=None,
@@ -199,6 +217,8 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         self.pooling = pooling
         self.passthrough = passthrough
         self.categorical_features = categorical_features
+        self.inputs = inputs
+        self.input_shape = input_shape
         self.cv = cv
         self.refit = refit
         self.batch_size = batch_size
@@ -332,7 +352,7 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         Returns
         -------
         ndarray of float32, or DataFrame, of shape (n_samples, n_features_out)
-            A DataFrame where categories pass through.
+            A DataFrame where there are categories.
 
         Raises
         ------
@@ -356,7 +376,7 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         Returns
         -------
         ndarray of float32, or DataFrame, of shape (n_samples, n_features_out)
-            A DataFrame where categories pass through.
+            A DataFrame where there are categories.
         """
         return self._extract(X)
 
@@ -404,7 +424,9 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         source = Source(
             upstream_of(model, self.random_state),
             y,
-            self.categorical_features,
+            ColumnBlocks(
+                self.categorical_features, inputs=self.inputs, input_shape=self.input_shape
+            ),
             self.batch_size,
             self.memory,
         )
@@ -429,6 +451,11 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
                 metadata=metadata.split,
                 may_leave_out=in_stack,
             )
+            if "codes" in self._wanted.features and not self.refit:
+                raise ValueError(
+                    "features='codes' with refit=False: numbers of categories have no mean over "
+                    "folds. Use refit=True."
+                )
             if not (self.refit or folds.covered.all()):
                 raise ValueError(
                     f"refit=False does not go with the time-ordered cv={self.cv!r}: its networks "
@@ -473,16 +500,13 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
         return mean_of(self._upstreams, X, self._wanted)
 
     def _table(self, columns, X):
+        coded = any(part.categorical for part in columns)
+        passed = self._passed.table(self._passed.split(X)) if self.passthrough else None
+        if coded or hasattr(passed, "iloc"):
+            table = framed(columns, passed).set_axis(self.get_feature_names_out(), axis=1)
+            return indexed_like(table, X)
         parts = [part.values for part in columns]
+        if passed is not None:
+            parts.append(passed)
         alone = len(parts) == 1 and parts[0].flags.writeable  # what is remembered is not
-        values = parts[0] if alone else np.hstack(parts)
-        if not self.passthrough:
-            return values
-        passed = self._passed.table(self._passed.split(X))
-        if not hasattr(passed, "iloc"):
-            return np.hstack([values, passed])
-        import pandas as pd
-
-        features = pd.DataFrame(values, columns=self._names)
-        table = pd.concat([features, passed], axis=1)
-        return indexed_like(table, X)
+        return parts[0] if alone else np.hstack(parts)

@@ -17,6 +17,7 @@ from skstack.networks._heads import final_activation
 from skstack.networks._latent import DecoderBlueprint, latent_layer
 from skstack.networks._mlp import MLP
 from skstack.networks._recipe import Recipe, recipe
+from skstack.networks._sequence_encoder import SequenceEncoder
 from skstack.networks._spec import Block, Spec, standardizing_variables
 from skstack.networks._units import with_plain_input, with_target_units
 
@@ -30,6 +31,7 @@ __all__ = [
     "ModelBlueprint",
     "Recipe",
     "RecipeBlueprint",
+    "SequenceEncoder",
     "Spec",
     "architecture",
     "blueprint_for",

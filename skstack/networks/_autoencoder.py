@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from numbers import Integral
 
-from skstack.networks._mlp import check_dense, check_number, dense_layers, layer_sizes
+from skstack.networks._mlp import check_dense, check_number, dense_layers, sizes_of
 from skstack.networks._recipe import Recipe
 
 __all__ = ["Autoencoder"]
@@ -118,7 +118,7 @@ class Autoencoder(Recipe):
         import keras
 
         self._validate_params()
-        sizes = layer_sizes(self)
+        sizes = sizes_of(self, "hidden_layer_sizes")
         latent_size = self._latent_size(spec)
         inputs = spec.inputs()
         x = spec.join(inputs, standardize=bool(self.standardize), categorical="one-hot")

@@ -7,6 +7,7 @@ import traceback
 from skstack.networks._autoencoder import Autoencoder
 from skstack.networks._copies import is_kerases_own
 from skstack.networks._mlp import MLP
+from skstack.networks._sequence_encoder import SequenceEncoder
 
 __all__ = ["RecipeBlueprint"]
 
@@ -136,7 +137,7 @@ class RecipeBlueprint:
 
         cls = type(self.recipe)
         try:
-            if cls in (MLP, Autoencoder):
+            if cls in (MLP, Autoencoder, SequenceEncoder):
                 code = cls.__name__
             else:
                 code = fingerprint(cls.function)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 __all__ = ["match_inputs"]
 
 
@@ -37,8 +39,14 @@ def _fits(shape, block):
     )
 
 
+def _remedy(shape, block):
+    """What to write where a plain reshape may be meant."""
+    fixed = None not in shape and math.prod(shape) == math.prod(block.shape)
+    return f" Where a reshape is meant, say input_shape={tuple(shape)}." if fixed else ""
+
+
 def match_inputs(model, blocks):
-    """Pair a model's inputs with the blocks of X: one with one, several by name.
+    """Pair a model's inputs with the blocks of X: one with one, several by name or by order.
 
     Parameters
     ----------
@@ -71,17 +79,19 @@ def match_inputs(model, blocks):
         pairs = {next(iter(have)): next(iter(known.values()))}
     elif set(known) == set(have):
         pairs = known
+    elif len(known) == len(have) and list(have) == [f"input_{i}" for i in range(len(have))]:
+        pairs = dict(zip(have, known.values(), strict=True))  # columns were listed in their order
     else:
         needed = {name: (None, *shape) for name, (shape, _) in known.items()}
         raise ValueError(
             f"model={model.name!r} takes the inputs {needed}, but X has the blocks {told}. Several "
-            "inputs are matched by name: rename the model's inputs, encode the categories as "
-            "numbers first, or pass a recipe."
+            "inputs are matched by name: say with `inputs` which columns make up which, encode the "
+            "categories as numbers first, or pass a recipe."
         )
     for name, (shape, _) in pairs.items():
         if not _fits(shape, have[name]):
             raise ValueError(
                 f"model={model.name!r} takes an input of shape {(None, *shape)}, but the block "
-                f"{name!r} of X has shape {told[name]}."
+                f"{name!r} of X has shape {told[name]}.{_remedy(shape, have[name])}"
             )
     return {name: (shape, dtype or have[name].dtype) for name, (shape, dtype) in pairs.items()}

@@ -8,7 +8,15 @@ import numpy as np
 
 from skstack.networks._recipe import Recipe
 
-__all__ = ["MLP", "check_dense", "check_flag", "check_number", "dense_layers", "layer_sizes"]
+__all__ = [
+    "MLP",
+    "check_activation",
+    "check_dense",
+    "check_flag",
+    "check_number",
+    "dense_layers",
+    "sizes_of",
+]
 
 
 def check_flag(owner, name, value):
@@ -26,9 +34,7 @@ def check_number(owner, name, value, *, below=None):
         raise ValueError(f"{name}={value!r} of {owner} must be {interval}.")
 
 
-def layer_sizes(recipe):
-    """The layer widths as a tuple of int; a lone int is one layer."""
-    given = recipe.hidden_layer_sizes
+def _as_tuple(given):
     several = isinstance(given, (tuple, list)) or (isinstance(given, np.ndarray) and given.ndim)
     return tuple(map(_whole, given if several else (given,)))
 
@@ -37,14 +43,17 @@ def _whole(size):
     return int(size) if isinstance(size, np.integer) else size
 
 
-def _check_sizes(owner, recipe):
-    given = recipe.hidden_layer_sizes
-    for size in layer_sizes(recipe):
+def sizes_of(recipe, parameter):
+    """Widths that a parameter of a recipe names, a tuple of int; a lone int is one layer."""
+    given = getattr(recipe, parameter)
+    sizes = _as_tuple(given)
+    for size in sizes:
         if not isinstance(size, Integral) or isinstance(size, (bool, np.bool_)) or size < 1:
             raise ValueError(
-                f"hidden_layer_sizes={given!r} of {owner} must be an int >= 1 or a sequence of "
-                "them, one for each hidden layer."
+                f"{parameter}={given!r} of {type(recipe).__name__} must be an int >= 1 or a "
+                "sequence of them, one for each layer."
             )
+    return sizes
 
 
 def _keeps_shape(activation):
@@ -62,14 +71,8 @@ def _keeps_shape(activation):
             return False
 
 
-def check_dense(recipe):
-    """Check the parameters that recipes of dense layers share."""
-    owner = type(recipe).__name__
-    check_number(owner, "dropout", recipe.dropout, below=1)
-    check_number(owner, "l2", recipe.l2)
-    check_flag(owner, "batch_normalization", recipe.batch_normalization)
-    check_flag(owner, "standardize", recipe.standardize)
-    activation = recipe.activation
+def check_activation(owner, activation):
+    """Refuse what is neither the name of an activation nor a function of a tensor."""
     known = not isinstance(activation, type) and callable(activation) and _keeps_shape(activation)
     if isinstance(activation, str):
         import keras
@@ -83,7 +86,17 @@ def check_dense(recipe):
             f"activation={activation!r} of {owner} must be the name of a Keras activation, such "
             "as 'relu', 'gelu' or 'tanh', or a function that gives a value for each."
         )
-    _check_sizes(owner, recipe)
+
+
+def check_dense(recipe):
+    """Check the parameters that recipes of dense layers share."""
+    owner = type(recipe).__name__
+    check_number(owner, "dropout", recipe.dropout, below=1)
+    check_number(owner, "l2", recipe.l2)
+    check_flag(owner, "batch_normalization", recipe.batch_normalization)
+    check_flag(owner, "standardize", recipe.standardize)
+    check_activation(owner, recipe.activation)
+    sizes_of(recipe, "hidden_layer_sizes")
 
 
 def dense_layers(x, sizes, recipe, spec, prefix):
@@ -182,7 +195,7 @@ class MLP(Recipe):
         import keras
 
         check_dense(self)
-        sizes = layer_sizes(self)
+        sizes = sizes_of(self, "hidden_layer_sizes")
         inputs = spec.inputs()
         x = spec.join(inputs, standardize=bool(self.standardize))
         x = dense_layers(x, sizes, self, spec, "hidden")

@@ -40,7 +40,7 @@ def embedding_width(cardinality):
     return max(1, min(50, round(1.6 * cardinality**0.56)))
 
 
-def standardizing_variables(block_name, mean, scale):
+def standardizing_variables(block_name, mean, scale, *, steps=False):
     """Values of the two layers that standardise a numeric block, by variable path.
 
     They stand in front of every network whose recipe joins its inputs with
@@ -55,17 +55,22 @@ def standardizing_variables(block_name, mean, scale):
         Moments of the training rows, in the columns' units. A scale of 0 (a constant column)
         counts as 1.
 
+    steps : bool, default=False
+        Whether the block is a sequence, whose layers hold diagonal matrices.
+
     Returns
     -------
-    dict of str to ndarray of float32, each of shape (n_columns,)
+    dict of str to ndarray of float32
+        Of shape (n_columns,), or (n_columns, n_columns).
     """
     mean = np.asarray(mean, dtype=np.float64)
     scale = np.asarray(scale, dtype=np.float64)
     scale = np.where(scale == 0.0, 1.0, scale)
+    shaped = np.diag if steps else np.asarray
     return {
-        f"{block_name}_center/kernel": np.ones(mean.shape, dtype=np.float32),
+        f"{block_name}_center/kernel": shaped(np.ones(mean.shape, dtype=np.float32)),
         f"{block_name}_center/bias": (-mean).astype(np.float32),
-        f"{block_name}_scale/kernel": (1.0 / scale).astype(np.float32),
+        f"{block_name}_scale/kernel": shaped((1.0 / scale).astype(np.float32)),
     }
 
 
@@ -89,20 +94,34 @@ def _standardized(x, block):
     return EinsumDense("ab,b->ab", name=f"{block.name}_scale", **shared)(x)
 
 
+def _standardized_steps(x, name):
+    """Like `_standardized`, by layers that let a mask pass: Keras' EinsumDense drops it.
+
+    With an identity and a diagonal matrix they compute the same, bit for bit.
+    """
+    from keras.layers import Dense
+
+    shared = {"units": x.shape[-1], "trainable": False, "dtype": "float32"}
+    x = Dense(kernel_initializer="identity", name=f"{name}_center", **shared)(x)
+    return Dense(kernel_initializer="identity", use_bias=False, name=f"{name}_scale", **shared)(x)
+
+
 @dataclass(frozen=True)
 class Block:
-    """One input of a network: all numeric columns, one categorical column, or one array.
+    """One input of a network: numeric columns, one categorical column, or an array for each row.
 
     Attributes
     ----------
     name : str
-        "numeric", "sequence" (3-D arrays), "tensor" (4-D and more), or a categorical column's name,
-        made fit for Keras.
-    kind : {"numeric", "categorical", "sequence", "tensor"}
+        "numeric", "sequence" (3-D arrays), "tensor" (4-D and more), the name of a column that
+        holds categories or arrays, made fit for Keras, or one given by ``inputs``.
+    kind : {"numeric", "categorical", "sequence", "tokens", "tensor"}
+        Of sequences a row has shape (steps, channels), of tokens (steps,), of tensors more axes.
     shape : tuple of int
         Of one row; ``()`` for a categorical column.
     cardinality : int or None
-        Number of codes of a categorical column: its known categories plus 2 (unseen, missing).
+        Number of codes of a categorical column: its known categories plus 2 (unseen, missing). Of
+        token ids: the largest plus 2, for 0 is padding and the last one stands for unseen ids.
     dtype : {"float32", "int32"}
     """
 
@@ -145,7 +164,7 @@ class Spec:
         taken = [
             f"{block.name}_{role}"
             for block in self.blocks
-            if block.kind == "numeric"
+            if block.kind in ("numeric", "sequence")
             for role in ("center", "scale")
         ]
         clashes = sorted({name for name in names if names.count(name) > 1 or name in taken})
@@ -261,6 +280,55 @@ class Spec:
             return parts[0]
         return Concatenate(name=self.layer_name("joined"))(parts)
 
+    def steps(self, inputs, name, *, mask_value=0.0, standardize=True):
+        """Steps of a sequence as layers take them: padding masked, channels standardised.
+
+        Parameters
+        ----------
+        inputs : dict of str to keras.KerasTensor
+            What ``inputs()`` gave.
+
+        name : str
+            Of an input that is a sequence or holds token ids, which are embedded.
+
+        mask_value : float or None, default=0.0
+            A step all of whose channels have this value is padding; None: there is none. Token
+            id 0 is padding in any case.
+
+        standardize : bool, default=True
+            Whether channels pass through a layer that holds the moments of the training rows.
+
+        Returns
+        -------
+        steps : keras.KerasTensor of shape (batch, steps, channels)
+            Layers that know of masks, such as LSTM, leave padding out by themselves.
+
+        mask : keras.KerasTensor of bool of shape (batch, steps), or None
+            For layers that do not, such as Conv1D: True where a step counts.
+
+        Raises
+        ------
+        ValueError
+            If there is no such input, or it has no steps.
+        """
+        from keras.layers import Embedding, Masking
+
+        found = [block for block in self.blocks if block.name == name and name in inputs]
+        if not found or found[0].kind not in ("sequence", "tokens"):
+            told = {block.name: (None, *block.shape) for block in self.blocks}
+            raise ValueError(f"steps: {name!r} is no input that has steps; the inputs are {told}.")
+        (block,), x = found, inputs[name]
+        if block.kind == "tokens":
+            width = embedding_width(block.cardinality)
+            label = self.layer_name(f"{name}_embedding")
+            layer = Embedding(block.cardinality, width, mask_zero=True, name=label)
+            return layer(x), layer.compute_mask(x)
+        mask = None
+        if mask_value is not None:
+            layer = Masking(float(mask_value), name=self.layer_name(f"{name}_masking"))
+            x, mask = layer(x), layer.compute_mask(x)
+        return (_standardized_steps(x, name) if standardize else x), mask
+
     def outputs(self, x):
         """Finish a network with the units and the activation that the task asks for.
 
@@ -293,8 +361,9 @@ class Spec:
         if block.kind not in ("numeric", "categorical"):
             raise ValueError(
                 f"The block {block.name!r} has shape {(None, *block.shape)} (rank "
-                f"{len(block.shape) + 1}); only tables of rank 2 can be joined. Write a recipe "
-                f"that first turns spec.inputs()[{block.name!r}] into (batch, width), with "
+                f"{len(block.shape) + 1}, kind {block.kind!r}); only tables of rank 2 can be "
+                "joined. Take SequenceEncoder() for sequences and token ids, write a recipe that "
+                f"first turns spec.inputs()[{block.name!r}] into (batch, width), with "
                 "keras.layers.LSTM or keras.layers.Flatten, or pass a keras.Model of your own."
             )
         return block

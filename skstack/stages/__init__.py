@@ -1,13 +1,13 @@
 """What happens to the rows before and between networks."""
 
-from skstack.stages._blocks import ColumnBlocks
+from skstack.stages._blocks import ColumnBlocks, plain_columns
 from skstack.stages._cache import recalled
 from skstack.stages._cross_fit import Metadata, Source, Wanted, fit_upstreams, mean_of
-from skstack.stages._features import FEATURES, POOLINGS
+from skstack.stages._features import FEATURES, POOLINGS, framed
 from skstack.stages._folds import Folds, listed_folds, make_folds, orders_time, restricted_folds
 from skstack.stages._hold_out import hold_out
 from skstack.stages._keys import Unkeyable, data_key, estimator_key
-from skstack.stages._moments import weighted_moments
+from skstack.stages._moments import moments_of_steps, weighted_moments
 from skstack.stages._priors import correct_priors, prior_ratio, refuse_cleaning
 from skstack.stages._sampling import Resampled, check_sampler, resample
 from skstack.stages._scaling import Scaling
@@ -29,11 +29,14 @@ __all__ = [
     "data_key",
     "estimator_key",
     "fit_upstreams",
+    "framed",
     "hold_out",
     "listed_folds",
     "make_folds",
     "mean_of",
+    "moments_of_steps",
     "orders_time",
+    "plain_columns",
     "prior_ratio",
     "probabilities_of",
     "recalled",

@@ -1,26 +1,24 @@
 """Named blocks of columns: how a table of any kind becomes arrays for a network, and back."""
 
+import copy
 import re
 
 import numpy as np
 
-from skstack.networks import Block
+from skstack._checks import column_indices
 from skstack.stages._columns import (
-    as_numbers,
+    array_columns,
     categorical_mask,
-    column_at,
     dense,
-    factorise,
     open_table,
-    refuse_what_is_no_number,
     says_from_dtype,
-    sort_categories,
-    take_columns,
 )
+from skstack.stages._parts import Category, Cells, Numbers, Whole
 
-_UNSEEN, _MISSING, _FIRST_KNOWN = 0, 1, 2
 # Names that the recipes give to layers: an input of that name would make a second layer of it.
 _TAKEN = ("numeric", "sequence", "tensor", "output", "latent")
+_ACCEPTED_INPUTS = 'None, "prefix", a dict of input name to columns, or a list of columns'
+_NONE = np.arange(0)
 
 
 class ColumnBlocks:
@@ -32,14 +30,35 @@ class ColumnBlocks:
         "from_dtype": the category, string, object and bool columns of a DataFrame; arrays have
         none. None: no column is categorical. Positions and masks also work for arrays.
 
+    inputs : None, "prefix", dict or list, default=None
+        Which columns make up an input of their own: by name; by order (``input_0``, ...); or all
+        whose names begin alike, up to ``__``. The other columns are what they are without it.
+
+    input_shape : tuple of int or dict of str to tuple, default=None
+        Shape of one row of numeric columns or of an array, where a network takes it reshaped; a
+        dict says it for inputs by name.
+
+    n_hash_buckets : int, default=None
+        Categorical columns with more categories are hashed into so many buckets.
+
+    imputer : SimpleImputer, default=None
+        Fills missing numbers; with ``add_indicator`` columns that say so follow. None: they are an
+        error.
+
+    unseen_tokens : bool, default=False
+        Whether token ids above those of the training rows become one id, the last; else they stay
+        what they are, for a network that knows its own vocabulary.
+
     Attributes
     ----------
     blocks_ : tuple of Block
-        The numeric columns first, then the categorical ones in column order.
+        The inputs made of named columns, then the numeric columns, then categorical columns and
+        those that hold arrays, in column order.
     columns_ : dict of str to list
         The original column names (of arrays: positions) behind each block.
     categories_ : dict of str to list
-        The known categories behind each categorical block, sorted: code 2 is the first.
+        The known categories behind each categorical block, sorted: code 2 is the first. Of a hashed
+        one the numbers of the buckets.
     n_columns_ : int
 
     Notes
@@ -61,11 +80,25 @@ class ColumnBlocks:
     [0]
     """
 
-    def __init__(self, categorical_features="from_dtype"):
+    def __init__(
+        self,
+        categorical_features="from_dtype",
+        *,
+        inputs=None,
+        input_shape=None,
+        n_hash_buckets=None,
+        imputer=None,
+        unseen_tokens=False,
+    ):
         self.categorical_features = categorical_features
+        self.inputs = inputs
+        self.input_shape = input_shape
+        self.n_hash_buckets = n_hash_buckets
+        self.imputer = imputer
+        self.unseen_tokens = unseen_tokens
 
     def fit(self, X, *, like=None):
-        """Learn the kinds of columns and the categories that occur.
+        """Learn the kinds of columns, the categories that occur, and what fills gaps.
 
         Parameters
         ----------
@@ -82,44 +115,34 @@ class ColumnBlocks:
         Raises
         ------
         ValueError
-            `categorical_features` does not fit `X`, or a column holds dates or other things that
-            are neither numbers nor categories.
+            A parameter does not fit `X`, or a column holds dates or other things that are neither
+            numbers nor categories nor arrays of one shape.
         TypeError
-            A categorical column holds values that cannot be hashed, such as lists.
+            A categorical column holds values that cannot be hashed, such as sets.
         """
         if like is not None:
-            return self._fit_like(X, like)
+            for name in ("n_columns_", "columns_", "_names"):
+                setattr(self, name, getattr(like, name))
+            table = like._open(X)
+            parts = [copy.copy(part).fit(table, self._names, like=part) for part in like._parts]
+            return self._made_of(parts)
         table = open_table(X)
-        self._occurs = {}
-        if len(table.shape) > 2:
-            return self._fit_array(table)
         self.n_columns_ = table.shape[1]
         # By position throughout: pandas' column names may be anything.
         self._names = list(table.columns) if hasattr(table, "columns") else None
-        mask = categorical_mask(self.categorical_features, table, self._names)
-        if mask.any():
-            table = dense(table)
-        if self._names is not None:
-            for place in np.flatnonzero(~mask):
-                refuse_what_is_no_number(column_at(table, place), self._names[place])
-        self._numeric = np.flatnonzero(~mask)
+        if len(table.shape) > 2:
+            parts = [self._whole(table)]
+        else:
+            parts = self._kinds(table)
+            table = dense(table) if any(isinstance(part, Category) for part in parts) else table
         names = list(range(self.n_columns_)) if self._names is None else self._names
-        blocks, self.columns_, self.categories_, self._categorical = [], {}, {}, {}
-        if self._numeric.size:
-            blocks.append(Block("numeric", "numeric", (self._numeric.size,), None, "float32"))
-            self.columns_["numeric"] = [names[place] for place in self._numeric]
-        taken = set(_TAKEN)
-        for place in np.flatnonzero(mask):
-            name = _block_name(f"x{place}" if self._names is None else names[place], taken)
-            taken.add(name)
-            codes, levels = factorise(column_at(table, place), names[place])
-            occurring = [levels[code] for code in np.unique(codes) if code >= 0]
-            self.categories_[name] = list(dict.fromkeys(sort_categories(occurring)))
-            self.columns_[name] = [names[place]]
-            self._categorical[name] = int(place)
-            cardinality = len(self.categories_[name]) + _FIRST_KNOWN
-            blocks.append(Block(name, "categorical", (), cardinality, "int32"))
-        self.blocks_ = tuple(blocks)
+        self.columns_ = {part.name: [names[place] for place in part.places] for part in parts}
+        return self._made_of([part.fit(table, self._names) for part in parts])
+
+    def _made_of(self, parts):
+        self._parts = parts
+        self.blocks_ = tuple(part.block for part in parts)
+        self.categories_ = {part.name: part.levels for part in parts if isinstance(part, Category)}
         return self
 
     def split(self, X):
@@ -133,7 +156,8 @@ class ColumnBlocks:
         -------
         arrays : dict of str to ndarray
             Float32, C-contiguous, of shape (n_rows, *shape) for numbers; int32 of shape (n_rows,)
-            for categories. Numbers may share memory with `X`: do not write into them.
+            for categories, of shape (n_rows, length) for token ids. Numbers may share memory with
+            `X`: do not write into them.
 
         Raises
         ------
@@ -142,13 +166,14 @@ class ColumnBlocks:
             NaN, infinity, complex numbers, no rows, one dimension.
         """
         table = self._open(X)
-        if not self._categorical:
-            return {self.blocks_[0].name: as_numbers(table)}
-        if not self._numeric.size:
-            return self._codes(table)
-        return {"numeric": as_numbers(take_columns(table, self._numeric)), **self._codes(table)}
+        if not table.shape[0]:  # without numeric columns nothing else would say so
+            raise ValueError(
+                f"Found array with 0 sample(s) (shape={tuple(table.shape)}) while a minimum of 1 "
+                "is required."
+            )
+        return {part.name: part.read(table) for part in self._parts}
 
-    def table(self, arrays):
+    def table(self, arrays, *, for_sampler=False):
         """Put arrays together to a table with the columns of `fit`, in their order.
 
         Parameters
@@ -156,71 +181,164 @@ class ColumnBlocks:
         arrays : dict of str to ndarray
             As `split` gives them.
 
+        for_sampler : bool, default=False
+            Whether the indicators of missing values follow, which `split_again` needs.
+
         Returns
         -------
         table : ndarray of float32 or pandas DataFrame
             A DataFrame when there are categories: numbers float32, categories of `category` dtype
-            with the known categories (bools as 0 and 1); unseen and missing ones are NaN. Columns
-            of arrays are called x0, x1, ...
+            with the known categories (bools as 0 and 1; of hashed ones the buckets); unseen and
+            missing ones are NaN. Columns of arrays are called x0, x1, ...
         """
-        if not self._categorical:
-            return np.asarray(arrays[self.blocks_[0].name], dtype=np.float32)
+        if isinstance(self._parts[0], Whole):
+            return self._parts[0].rows(arrays[self._parts[0].name])
+        columns, more = {}, {}
+        names = [f"x{i}" for i in range(self.n_columns_)] if self._names is None else self._names
+        for part in self._parts:
+            columns.update(part.columns(arrays[part.name]))
+            if for_sampler:
+                more.update(part.more_columns(arrays[part.name], names))
+        ordered = [columns[place] for place in range(self.n_columns_)]
+        if all(isinstance(part, Numbers) for part in self._parts):
+            return np.column_stack([*ordered, *more.values()])
         import pandas as pd
 
-        columns = [None] * self.n_columns_
-        for number, place in enumerate(self._numeric):
-            columns[place] = np.asarray(arrays["numeric"][:, number], dtype=np.float32)
-        for name, place in self._categorical.items():
-            codes = np.maximum(np.asarray(arrays[name]) - _FIRST_KNOWN, -1)
-            levels = pd.Index(self.categories_[name])
-            if levels.dtype == bool:  # SMOTENC gives 0.0 and 1.0 back: to pandas no bools
-                levels = levels.astype(int)
-            columns[place] = pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(levels))
-        table = pd.DataFrame(dict(enumerate(columns)))
-        names = self._names
-        table.columns = [f"x{place}" for place in range(len(columns))] if names is None else names
+        table = pd.DataFrame(dict(enumerate([*ordered, *more.values()])))
+        table.columns = [*names, *more]
         return table
 
-    def _fit_like(self, X, like):
-        """Take all from `like`, and note which of its categories occur here."""
-        for name in ("blocks_", "columns_", "categories_", "n_columns_"):
-            setattr(self, name, getattr(like, name))
-        for name in ("_numeric", "_categorical", "_names"):
-            setattr(self, name, getattr(like, name))
-        self._occurs = {}
-        codes = like._codes(like._open(X))
-        for block in self.blocks_:
-            if block.kind == "categorical":
-                occurs = np.bincount(codes[block.name], minlength=block.cardinality) > 0
-                occurs[_MISSING] = True
-                self._occurs[block.name] = occurs
-        return self
+    def split_again(self, table):
+        """Give the arrays of a table that `table` made for a sampler.
 
-    def _fit_array(self, array):
+        Parameters
+        ----------
+        table : ndarray or DataFrame
+            Other rows, the same columns.
+
+        Returns
+        -------
+        arrays : dict of str to ndarray
+            As `split` gives them.
+        """
+        table = open_table(table)
+        if isinstance(self._parts[0], Whole):
+            return {self._parts[0].name: self._parts[0].read(table)}
+        arrays, first = {}, self.n_columns_
+        for part in self._parts:
+            more = np.arange(first, first + getattr(part, "indicated", _NONE).size)
+            first += more.size
+            arrays[part.name] = part.from_columns(table, more)
+        return arrays
+
+    # -----------------------------------------------------------------------------------------
+
+    def _whole(self, array):
         """Three and more dimensions: the whole array is one block."""
-        if not (self.categorical_features is None or says_from_dtype(self.categorical_features)):
+        said = self.categorical_features
+        if not (said is None or says_from_dtype(said)):
             raise ValueError(
-                f"categorical_features={self.categorical_features!r} needs a table; X has "
-                f"{array.ndim} dimensions."
+                f"categorical_features={said!r} needs a table; X has {array.ndim} dimensions."
             )
-        kind = "sequence" if array.ndim == 3 else "tensor"
-        self.blocks_ = (Block(kind, kind, tuple(array.shape[1:]), None, "float32"),)
-        self.n_columns_ = array.shape[1]
-        self.columns_ = {kind: list(range(self.n_columns_))}
-        self.categories_, self._categorical, self._names = {}, {}, None
-        self._numeric = np.arange(0)
-        return self
+        if self.inputs is not None:
+            raise ValueError(f"inputs={self.inputs!r} needs a table; X has {array.ndim} dimensions")
+        return Whole(tuple(array.shape[1:]), self._shape_of(None))
+
+    def _kinds(self, table):
+        """The parts of a table, not fitted yet."""
+        mask = categorical_mask(self.categorical_features, table, self._names)
+        cells = array_columns(table, mask, self.categorical_features)
+        numeric = ~(mask | cells)
+        groups = self._groups(table)
+        free = np.ones(self.n_columns_, dtype=bool)
+        parts = []
+        for name, places in groups.items():
+            free[places] = False
+            if numeric[places].all():
+                parts.append(Numbers(name, places, self._shape_of(name), self.imputer))
+            elif len(places) == 1:
+                parts.append(self._single(name, places[0], cells))
+            else:
+                raise ValueError(
+                    f"inputs: {name!r} is made of {self._told(places)}, of which "
+                    f"{self._told(places[~numeric[places]])} hold categories or arrays. Each of "
+                    "these is an input by itself."
+                )
+        rest = np.flatnonzero(numeric & free)
+        if rest.size:
+            shape = self._shape_of(None if not groups else "numeric")
+            parts.append(Numbers("numeric", rest, shape, self.imputer))
+        taken = {*_TAKEN, *groups}
+        for place in np.flatnonzero(~numeric & free):
+            column = f"x{place}" if self._names is None else self._names[place]
+            name = _block_name(column, taken)
+            taken.add(name)
+            parts.append(self._single(name, place, cells))
+        names = [part.name for part in parts]
+        if isinstance(self.input_shape, dict) and set(self.input_shape) - set(names):
+            raise ValueError(
+                f"input_shape={self.input_shape!r} names what is no input; X makes {names}."
+            )
+        if len(set(names)) < len(names):
+            raise ValueError(f"inputs={self.inputs!r}: the other columns make an input 'numeric'.")
+        return parts
+
+    def _single(self, name, place, cells):
+        if cells[place]:
+            return Cells(name, int(place), self._shape_of(name), self.unseen_tokens)
+        return Category(name, int(place), self.n_hash_buckets)
+
+    def _told(self, places):
+        return [int(place) if self._names is None else self._names[place] for place in places]
+
+    def _shape_of(self, name):
+        """What `input_shape` says of an input; None stands for the only one."""
+        said = self.input_shape
+        if isinstance(said, dict):
+            return None if said.get(name) is None else tuple(said[name])
+        return tuple(said) if said is not None and name is None else None
+
+    def _groups(self, table):
+        """Positions of the columns of each input that the user named."""
+        said = self.inputs
+        if said is None:
+            return {}
+        if isinstance(said, str) and said == "prefix":
+            return self._by_prefix()
+        if isinstance(said, (list, tuple)):
+            said = {f"input_{number}": columns for number, columns in enumerate(said)}
+        if not isinstance(said, dict) or not all(isinstance(name, str) for name in said):
+            raise ValueError(f"inputs={self.inputs!r}; expected {_ACCEPTED_INPUTS}.")
+        frame = table.to_native() if hasattr(table, "to_native") else table
+        groups = {}
+        for name, columns in said.items():
+            try:
+                chosen = columns(frame) if callable(columns) else columns
+                places = np.asarray(column_indices(frame, chosen), dtype=int)
+            except Exception as error:  # whatever a callable, or odd keys, may raise
+                raise ValueError(
+                    f"inputs: {columns!r} for {name!r} selects no columns of X: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
+            if not places.size:
+                raise ValueError(f"inputs: {columns!r} for {name!r} selects no columns of X.")
+            groups[name] = places
+        return groups
+
+    def _by_prefix(self):
+        if self._names is None:
+            raise ValueError('inputs="prefix" goes by column names, but X has none.')
+        groups = {}
+        for place, name in enumerate(self._names):
+            prefix, found, _ = str(name).partition("__")
+            if found and prefix:
+                groups.setdefault(prefix, []).append(place)
+        return {name: np.asarray(places) for name, places in groups.items()}
 
     def _open(self, X):
         """Give rows as something with columns, after a look at its shape."""
         table = open_table(X)
-        first = self.blocks_[0]
-        if first.kind in ("sequence", "tensor"):
-            if tuple(table.shape[1:]) != first.shape:
-                raise ValueError(
-                    f"X has rows of shape {tuple(table.shape[1:])}, but was fitted on rows of "
-                    f"shape {first.shape}."
-                )
+        if isinstance(self._parts[0], Whole):
             return table
         if len(table.shape) != 2:
             raise ValueError(f"X has {len(table.shape)} dimensions, but was fitted on a table.")
@@ -228,28 +346,23 @@ class ColumnBlocks:
             raise ValueError(
                 f"X has {table.shape[1]} features, but was fitted on {self.n_columns_} features."
             )
-        return dense(table) if self._categorical else table
+        return dense(table) if self.categories_ else table
 
-    def _codes(self, table):
-        """Codes of the categorical columns."""
-        if not self._categorical:
-            return {}
-        if not table.shape[0]:  # without numeric columns nothing else would say so
-            raise ValueError(
-                f"Found array with 0 sample(s) (shape={tuple(table.shape)}) while a minimum of 1 "
-                "is required."
-            )
-        coded = {}
-        for name, place in self._categorical.items():
-            codes, levels = factorise(column_at(table, place), self.columns_[name][0])
-            known = {level: code for code, level in enumerate(self.categories_[name], _FIRST_KNOWN)}
-            translation = [known.get(level, _UNSEEN) for level in levels]
-            # Factorising gives -1 for missing values: the last entry.
-            translation = np.array([*translation, _MISSING], dtype=np.int32)
-            if name in self._occurs:
-                translation[~self._occurs[name][translation]] = _UNSEEN
-            coded[name] = translation[codes]
-        return coded
+
+def plain_columns(X):
+    """Positions of the columns of a frame that hold no arrays; None where all are such.
+
+    Parameters
+    ----------
+    X : DataFrame or array
+
+    Returns
+    -------
+    list of int or None
+    """
+    table = open_table(X)
+    cells = array_columns(table, np.ones(table.shape[1], dtype=bool), "from_dtype")
+    return np.flatnonzero(~cells).tolist() if cells.any() else None
 
 
 def _block_name(column, taken):

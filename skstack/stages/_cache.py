@@ -115,24 +115,25 @@ class Remembered:
     build = property(lambda self: self.network.build)
     public = property(lambda self: self.network.public)
 
-    def outputs(self, inputs, layers=None, rows_at_once=None):
+    def outputs(self, inputs, layers=None, rows_at_once=None, pooling=None):
         """What ``Network.outputs`` gives."""
+        settings = {"layers": layers, "rows_at_once": rows_at_once, "pooling": pooling}
 
         def compute():
-            return self.network.outputs(inputs, layers=layers, rows_at_once=rows_at_once)
+            return self.network.outputs(inputs, **settings)
 
-        if self.key is None or (self.memory is None and self._too_large(inputs, layers)):
+        if self.key is None or (self.memory is None and self._too_large(inputs, settings)):
             return compute()
-        parts = (self.key, data_key(inputs), layers, rows_at_once)
+        parts = (self.key, data_key(inputs), *settings.values())
         return FROZEN.get(parts, lambda: recalled(self.memory, lambda: parts, compute))
 
-    def _too_large(self, inputs, layers):
+    def _too_large(self, inputs, settings):
         """Whether outputs would not be kept: then the time for their key is saved."""
         n_rows = len(next(iter(inputs.values())))
         if n_rows < MANY_ROWS:
             return False
         first = {name: array[:1] for name, array in inputs.items()}
-        row = sum(array.nbytes for array in self.network.outputs(first, layers=layers))
+        row = sum(array.nbytes for array in self.network.outputs(first, **settings))
         return not FROZEN.keeps(row * n_rows)
 
 

@@ -102,12 +102,12 @@ def take_columns(table, places):
     return table.iloc[:, places]
 
 
-def as_numbers(table):
+def as_numbers(table, *, allow_nan=False):
     """Give a float32 array, C-contiguous, after scikit-learn's own checks."""
     if isinstance(table, nw.DataFrame):
         table = table.to_native()
     if type(table) is np.ndarray and table.dtype == np.float32 and table.size:
-        assert_all_finite(table, input_name="X")
+        assert_all_finite(table, input_name="X", allow_nan=allow_nan)
         return np.ascontiguousarray(table)
     try:
         return dense(
@@ -117,6 +117,7 @@ def as_numbers(table):
                 order="C",
                 allow_nd=True,
                 accept_sparse=True,
+                ensure_all_finite="allow-nan" if allow_nan else True,
                 input_name="X",
             )
         )
@@ -125,8 +126,8 @@ def as_numbers(table):
         if not spoilt:
             raise
         raise ValueError(
-            f"{error} It stands in the columns {spoilt}; fill it in first (SimpleImputer), or drop "
-            "these rows or columns."
+            f"{error} It stands in the columns {spoilt}; fill it in first (SimpleImputer, "
+            "or `imputer` of a network), or drop these rows or columns."
         ) from error
 
 
@@ -149,6 +150,123 @@ def _spoilt_columns(table):
 def _dtype(column):
     """Narwhals' name for a column's dtype."""
     return nw.from_native(column, series_only=True).dtype
+
+
+def array_columns(table, categorical, said):
+    """Which columns hold arrays or lists in their cells.
+
+    Parameters
+    ----------
+    table : as `open_table` gives it
+
+    categorical : ndarray of bool
+        Which columns are categorical.
+
+    said : as `categorical_features`
+        Columns that the user named are categories, whatever they hold.
+
+    Returns
+    -------
+    ndarray of bool of shape (n_columns,)
+    """
+    found = np.zeros(table.shape[1], dtype=bool)
+    if isinstance(table, np.ndarray) or not hasattr(table, "columns"):
+        return found
+    for place in range(table.shape[1]):
+        column = column_at(table, place)
+        if isinstance(_dtype(column), (nw.List, nw.Array)):
+            found[place] = True
+        elif isinstance(_dtype(column), nw.Object) and (said is None or categorical[place]):
+            found[place] = says_from_dtype(said) or said is None
+            found[place] &= isinstance(_first_value(column), np.ndarray | list)
+    return found
+
+
+def _first_value(column):
+    """The first value of a column of objects that is there; None where there is none."""
+    for value in column.to_list() if isinstance(column, nw.Series) else column.to_numpy():
+        if isinstance(value, np.ndarray | list) or (value is not None and value == value):
+            return value
+    return None
+
+
+def stacked_cells(column, name, shape=None):
+    """Stack the arrays of a column's cells.
+
+    Parameters
+    ----------
+    column : Series
+
+    name : str
+
+    shape : tuple of int, default=None
+        That all must have; None for any.
+
+    Returns
+    -------
+    ndarray of numbers of shape (n_rows, ...)
+
+    Raises
+    ------
+    ValueError
+        If cells are missing or of several shapes.
+
+    TypeError
+        If they hold something else than numbers.
+    """
+    cells = column.to_list() if isinstance(column, nw.Series) else list(column)
+    missing = [row for row, cell in enumerate(cells) if not isinstance(cell, np.ndarray | list)]
+    if missing:
+        raise ValueError(
+            f"Column {name!r} holds arrays, but not in the rows {missing[:5]}, where it holds "
+            f"{cells[missing[0]]!r}."
+        )
+    try:
+        cells = [np.asarray(cell) for cell in cells]
+    except ValueError as error:
+        raise ValueError(f"Column {name!r} holds lists that are no arrays: {error}") from error
+    shapes = {cell.shape for cell in cells} | (set() if shape is None else {shape})
+    if len(shapes) > 1:
+        told = sorted(shapes)
+        raise ValueError(
+            f"Column {name!r} holds arrays of several shapes: {', '.join(map(str, told[:3]))}"
+            f"{', ...' if len(told) > 3 else ''}. Networks take one; for sequences of unequal "
+            "length put skstack.preprocessing.PadSequences() before the network."
+        )
+    stacked = np.stack(cells) if cells else np.empty((0, *(shape or ())))
+    if stacked.dtype.kind not in "biuf":
+        raise TypeError(f"Column {name!r} holds arrays of {stacked.dtype}; expected numbers.")
+    if stacked.ndim == 1:
+        raise ValueError(f"Column {name!r} holds arrays of no dimension; expected plain numbers.")
+    return stacked
+
+
+def hash_buckets(levels, n_buckets):
+    """Numbers of the buckets of categories, as ``keras.layers.Hashing`` gives them less one.
+
+    Parameters
+    ----------
+    levels : list
+        Text, or whole numbers, which hash by value: 1, 1.0 and True alike.
+
+    n_buckets : int
+
+    Returns
+    -------
+    ndarray of int of shape (n_levels,)
+        In [0, n_buckets).
+    """
+    import tensorflow as tf
+
+    # 64-bit FarmHash of UTF-8: the same on every machine.
+    words = [level if isinstance(level, str) else _as_word(level) for level in levels]
+    hashed = tf.strings.to_hash_bucket_fast(tf.constant(words, dtype=tf.string), n_buckets)
+    return hashed.numpy()
+
+
+def _as_word(level):
+    number = isinstance(level, (bool, int, float, np.number, np.bool_))
+    return str(int(level)) if number and level == int(level) else str(level)
 
 
 def refuse_what_is_no_number(column, name):

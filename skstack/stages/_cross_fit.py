@@ -116,7 +116,8 @@ class Source:
     y : array-like or None
         Targets of the whole fit.
 
-    categorical_features : as in KerasFeatureTransformer
+    blocks : ColumnBlocks
+        Not fitted: how X becomes the inputs of a frozen ``keras.Model``.
 
     rows_at_once : int or None
 
@@ -124,7 +125,7 @@ class Source:
         Where outputs of a frozen network are stored.
     """
 
-    def __init__(self, model, y, categorical_features="from_dtype", rows_at_once=None, memory=None):
+    def __init__(self, model, y, blocks, rows_at_once=None, memory=None):
         self.steps = None
         if isinstance(model, Pipeline):
             self.steps, model = (model[:-1] if len(model.steps) > 1 else None), model.steps[-1][1]
@@ -136,7 +137,7 @@ class Source:
                 frozen_steps, model = model[:-1] if len(model.steps) > 1 else None, model[-1]
         self.model = model
         self.frozen_steps = frozen_steps
-        self.categorical_features = categorical_features
+        self.blocks = blocks
         self.rows_at_once = rows_at_once
         self.memory = memory
         self.learns_from_y = not self.frozen and learns_from_y(model, y)
@@ -226,7 +227,7 @@ class Source:
             view = ModelView.of(
                 model,
                 X,
-                self.categorical_features,
+                self.blocks,
                 memory=self.memory,
                 supervised=self.supervised,
                 rows_at_once=self.rows_at_once,

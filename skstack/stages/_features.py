@@ -12,12 +12,14 @@ __all__ = [
     "POOLINGS",
     "Columns",
     "as_columns",
+    "codes",
     "entropy",
+    "framed",
     "log_odds",
     "margin",
 ]
 
-FEATURES = ("outputs", "log_odds", "entropy", "margin", "reconstruction_error")
+FEATURES = ("outputs", "log_odds", "entropy", "margin", "reconstruction_error", "codes")
 OF_PROBABILITIES = ("log_odds", "entropy", "margin")
 POOLINGS = ("flatten", "mean", "max", "last")
 SMALLEST_PROBABILITY = 1e-7
@@ -40,12 +42,16 @@ class Columns:
 
     inner : bool
         Whether this is an inner layer, whose axes mean nothing outside its own network.
+
+    categorical : bool
+        Whether the values are numbers of categories.
     """
 
     names: tuple[str, ...]
     values: np.ndarray
     out_of_fold: bool
     inner: bool = False
+    categorical: bool = False
 
 
 def as_columns(values, pooling):
@@ -91,3 +97,50 @@ def margin(probabilities):
     """Largest probability minus the second largest, of shape (n_rows, 1); in [0, 1]."""
     two = np.partition(probabilities, -2, axis=1)[:, -2:]
     return (two[:, 1:] - two[:, :1]).astype(np.float32)
+
+
+def codes(values, what):
+    """Number of the largest output of each row, or outputs that are whole numbers, (n_rows, 1)."""
+    if values.ndim == 2 and values.shape[1] > 1:
+        return values.argmax(axis=1).astype(np.float32)[:, None]
+    if values.shape[1:] not in ((), (1,)):
+        raise ValueError(
+            f"features='codes' needs one output for each category, or whole numbers; {what} gives "
+            f"an output of shape {(None, *values.shape[1:])}."
+        )
+    values = values.reshape(-1, 1)
+    if not np.array_equal(values, np.round(values)):
+        if values.min() < 0 or values.max() > 1:
+            raise ValueError(
+                f"features='codes' needs one output for each category, or whole numbers; {what} "
+                f"gives numbers from {values.min():.3g} to {values.max():.3g}."
+            )
+        values = values > 0.5
+    return values.astype(np.float32)
+
+
+def framed(columns, passed=None):
+    """Columns as a frame, numbers of categories as such.
+
+    Parameters
+    ----------
+    columns : list of Columns
+
+    passed : ndarray, DataFrame or None
+        Columns that follow.
+
+    Returns
+    -------
+    DataFrame
+    """
+    import pandas as pd
+
+    parts = []
+    for part in columns:
+        frame = pd.DataFrame(part.values, columns=list(part.names))
+        if part.categorical:
+            frame = frame.round().astype("Int64").astype("category")
+        parts.append(frame)
+    if passed is not None:
+        parts.append(pd.DataFrame(passed))
+    return pd.concat(parts, axis=1)

@@ -73,3 +73,31 @@ def weighted_moments(array, weights=None):
     eps, count = np.finfo(np.float64).eps, used.size * repeats
     constant = variance <= count * eps * variance + (count * mean * eps) ** 2
     return mean, np.where(constant, 1.0, np.sqrt(variance))
+
+
+def moments_of_steps(array, mask_value, weights=None):
+    """Mean and standard deviation of the channels of sequences, padding left out.
+
+    Parameters
+    ----------
+    array : ndarray of shape (n_rows, n_steps, n_channels)
+
+    mask_value : float or None
+        A step all of whose channels have this value is padding; None: there is none.
+
+    weights : array-like of shape (n_rows,) or None
+        As in `weighted_moments`.
+
+    Returns
+    -------
+    mean, scale : ndarray of shape (n_channels,), float64
+        As in `weighted_moments`; 0 and 1 where all steps are padding.
+    """
+    if mask_value is None:
+        return weighted_moments(array, weights)
+    real = (array != np.float32(mask_value)).any(axis=-1)
+    if not real.any():
+        return np.zeros(array.shape[-1]), np.ones(array.shape[-1])
+    weights = np.ones(len(array)) if weights is None else np.asarray(weights, dtype=np.float64)
+    of_steps = (real * weights[:, None]).ravel()
+    return weighted_moments(array.reshape(-1, array.shape[-1]), of_steps)

@@ -128,10 +128,10 @@ class Scaling:
 
 
 def _numeric_columns(table):
-    """Which columns are numbers: all but those of `category` dtype."""
+    """Which columns are numbers: neither of `category` dtype nor cells that hold arrays."""
     if not hasattr(table, "iloc"):
         return np.ones(np.shape(table)[1], dtype=bool)
-    return np.array([dtype.name != "category" for dtype in table.dtypes], dtype=bool)
+    return np.array([dtype.name not in ("category", "object") for dtype in table.dtypes], bool)
 
 
 def _numbers(table, numeric):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import numpy as np
@@ -13,7 +14,7 @@ from skstack._checks import is_classifier_for, n_rows, needs_y, wrapper_of
 from skstack.networks import FrozenBlueprint, final_activation, is_keras_model
 from skstack.stages._blocks import ColumnBlocks
 from skstack.stages._cache import Remembered
-from skstack.stages._features import Columns, as_columns, entropy, log_odds, margin
+from skstack.stages._features import Columns, as_columns, codes, entropy, log_odds, margin
 
 __all__ = ["EstimatorView", "ModelView", "columns_of", "learns_from_y", "probabilities_of"]
 
@@ -102,24 +103,25 @@ class ModelView:
         self.rows_at_once = rows_at_once
 
     @classmethod
-    def of(cls, model, X, categorical_features="from_dtype", memory=None, **settings):
+    def of(cls, model, X, blocks, memory=None, **settings):
         """Look at a model with the kind of rows that it will get; ``memory`` as in ``recalled``."""
         from skstack.training import Network
 
-        blocks = ColumnBlocks(categorical_features).fit(X)
+        blocks = copy.copy(blocks).fit(X)
         blueprint = FrozenBlueprint(model, blocks.blocks_)
         network = Remembered(Network(blueprint, blueprint.start_variables()), memory)
         return cls(network, blocks, blueprint.output_names, **settings)
 
-    def outputs(self, X):
-        """Outputs by name."""
-        values = self.network.outputs(self.blocks.split(X), rows_at_once=self.rows_at_once)
+    def outputs(self, X, pooling=None):
+        """Outputs by name; ``pooling`` as in ``Network.outputs``."""
+        inputs = self.blocks.split(X)
+        values = self.network.outputs(inputs, None, self.rows_at_once, pooling)
         return list(zip(self.names, values, strict=True))
 
-    def layers(self, X, layers):
+    def layers(self, X, layers, pooling):
         """Outputs of inner layers."""
         inputs = self.blocks.split(X)
-        return self.network.outputs(inputs, layers=tuple(layers), rows_at_once=self.rows_at_once)
+        return self.network.outputs(inputs, tuple(layers), self.rows_at_once, pooling)
 
     def probabilities(self, X):
         """Probabilities of shape (n_rows, n_classes), and the classes' names."""
@@ -134,6 +136,11 @@ class ModelView:
                 "sigmoid of one unit and no softmax."
             )
         return p, [str(number) for number in range(p.shape[1])]
+
+    def codes(self, X):
+        """Numbers of the categories that the model tells."""
+        ((_, values),) = self._single_output(X, "codes")
+        return codes(values, f"model {self._name()!r}")
 
     def reconstruction_error(self, X):
         """Mean squared difference between input and output, in the input's units squared."""
@@ -195,7 +202,7 @@ class EstimatorView:
             and not is_regressor(self.estimator)
         )
 
-    def outputs(self, X):
+    def outputs(self, X, pooling=None):
         """What the estimator's own method gives: probabilities, predictions or a transform."""
         if probabilities_of(self.estimator) is not None:
             p, names = self.probabilities(X)
@@ -233,10 +240,10 @@ class EstimatorView:
         pairs = list(zip(classes, columns.T, strict=True))
         return [(f"predicted_{name}", column[:, None]) for name, column in pairs[len(pairs) == 2 :]]
 
-    def layers(self, X, layers):
+    def layers(self, X, layers, pooling):
         """Outputs of inner layers."""
         if hasattr(self.estimator, "_layer_outputs"):
-            return self.estimator._layer_outputs(X, layers, rows_at_once=self.rows_at_once)
+            return self.estimator._layer_outputs(X, layers, self.rows_at_once, pooling)
         model = getattr(self.estimator, "model_", None)
         if not is_keras_model(model):
             raise ValueError(
@@ -246,7 +253,8 @@ class EstimatorView:
         encoder = getattr(self.estimator, "feature_encoder_", None)
         if encoder is not None:
             X = encoder.transform(np.asarray(X))
-        return ModelView.of(model, X, None, rows_at_once=self.rows_at_once).layers(X, layers)
+        view = ModelView.of(model, X, ColumnBlocks(None), rows_at_once=self.rows_at_once)
+        return view.layers(X, layers, pooling)
 
     def probabilities(self, X):
         """Probabilities of shape (n_rows, n_classes), and the classes' names."""
@@ -273,6 +281,18 @@ class EstimatorView:
         filled = np.zeros((len(p), len(classes)), dtype=np.float32)
         filled[:, np.searchsorted(classes, own)] = p
         return filled, [str(name) for name in classes]
+
+    def codes(self, X):
+        """Numbers of the predicted classes."""
+        what = type(self.estimator).__name__
+        if probabilities_of(self.estimator) is not None and self.classes is not None:
+            return codes(self.probabilities(X)[0], what)
+        if self.transforms:
+            values = self.estimator.transform(X)
+            return codes(np.asarray(getattr(values, "toarray", lambda: values)()), what)
+        raise ValueError(
+            f"features='codes' needs the classes of a classifier or whole numbers; {what} has none."
+        )
 
     def reconstruction_error(self, X):
         """How badly rows are rebuilt."""
@@ -320,9 +340,12 @@ def columns_of(view, X, features, layers, pooling):
     for feature in features:
         unfold = view.supervised
         if feature == "outputs":
-            for name, values in view.outputs(X):
+            for name, values in view.outputs(X, pooling):
                 inner = unfold and getattr(view, "transforms", False)
                 found.append(_columns(name, as_columns(values, pooling), unfold, inner))
+            continue
+        if feature == "codes":
+            found.append(Columns((feature,), view.codes(X), unfold, categorical=True))
             continue
         if feature == "reconstruction_error":
             values = np.asarray(view.reconstruction_error(X), dtype=np.float32)[:, None]
@@ -339,7 +362,13 @@ def columns_of(view, X, features, layers, pooling):
             values = (entropy if feature == "entropy" else margin)(p)
             found.append(Columns((feature,), values, unfold))
     if layers:
-        for name, values in zip(layers, view.layers(X, layers), strict=True):
+        outputs = view.layers(X, layers, pooling)
+        if len(outputs) != len(layers):
+            raise ValueError(
+                f"layers={list(layers)!r} have {len(outputs)} outputs together. A layer with several "
+                "(return_state=True) cannot be named; name a layer that takes the one you want."
+            )
+        for name, values in zip(layers, outputs, strict=True):
             name = name.replace("/", "_")
             values = as_columns(values, pooling)
             names = tuple(f"{name}_{place}" for place in range(values.shape[1]))

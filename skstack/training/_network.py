@@ -31,6 +31,7 @@ class Network:
         inputs: Mapping[str, np.ndarray],
         layers: Sequence[str] | None = None,
         rows_at_once: int | None = None,
+        pooling: str | None = None,
     ) -> list[np.ndarray]:
         """Compute the network's outputs, or those of inner layers, in inference mode.
 
@@ -46,6 +47,9 @@ class Network:
             layer of a nested model. None gives the outputs of the network.
         rows_at_once : int, default=None
             Rows in a chunk, for networks whose activations are large.
+        pooling : {"flatten", "mean", "max", "last"}, default=None
+            Brings outputs of rank 3 and more to columns; masked steps take no part, and are 0 when
+            flattened. None leaves them as they are.
 
         Returns
         -------
@@ -57,7 +61,7 @@ class Network:
         ValueError
             If a layer does not exist, or is never called.
         """
-        return _outputs.outputs(self, inputs, layers, rows_at_once)
+        return _outputs.outputs(self, inputs, layers, rows_at_once, pooling)
 
     def build(self):
         """Build a new public `keras.Model` that has these weights. Uncompiled."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +14,7 @@ from skstack.training._forks import refuse_after_fork
 from skstack.training._indices import check_indices, embedded_inputs
 from skstack.training._lanes import called
 from skstack.training._layers import LayerNotFound, Recorder, find_layers
+from skstack.training._pooled import as_columns
 from skstack.training._roads import quick_with_xla
 from skstack.training._seeds import build, environment, named_variables
 from skstack.training._structure import call, call_input, flat_outputs, rows_at_once, takes_training
@@ -22,6 +24,22 @@ _BATCH = 128  # rows that XLA takes at once: they stay in the processor's cache
 _BLOCK_BYTES = 2**18  # of them, for a block is what one row costs
 _CALL_BYTES = 2**26  # of inputs and outputs: what a stream of rows takes in memory
 _AT_ONCE = 8  # chunks, on as many cores as there are
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which outputs: those of layers, or None for the network's own; pooled to columns or not."""
+
+    layers: tuple[str, ...] | None = None
+    pooling: str | None = None
+
+    def found_in(self, model):
+        return None if self.layers is None else find_layers(model, self.layers)
+
+    def finish(self, tensors):
+        if self.pooling is None:
+            return [tf.cast(tf.convert_to_tensor(tensor), "float32") for tensor in tensors]
+        return [as_columns(tensor, self.pooling) for tensor in tensors]
 
 
 class _Predictor:
@@ -61,44 +79,44 @@ class _Predictor:
             for path, variable in zip(self.paths, self.model.variables, strict=True)
         ]
 
-    def function(self, inputs, layers, rows):
+    def function(self, inputs, asked, rows):
         """Traced functions for inputs of this kind, see `_Chunks`."""
         signature = tuple((name, a.shape[1:], str(a.dtype)) for name, a in inputs.items())
-        key = (signature, layers, rows)
+        key = (signature, asked, rows)
         function = self._functions.get(key)
         if function is None:
             with self._tracing:
                 function = self._functions.get(key)
                 if function is None:
-                    function = self._trace(signature, layers, rows)
+                    function = self._trace(signature, asked, rows)
                     self._functions[key] = function
                     if len(self._functions) > _MAX_MODELS:
                         self._functions.popitem(last=False)
         return function
 
-    def _trace(self, signature, layers, rows):
+    def _trace(self, signature, asked, rows):
         if self._xla:
             try:
-                return _Chunks(self, signature, layers, _BATCH, xla=True)
+                return _Chunks(self, signature, asked, _BATCH, xla=True)
             except (LayerNotFound, tf.errors.ResourceExhaustedError):
                 raise
             except Exception:  # whatever the compiler does not take
                 self._xla = False
-        return _Chunks(self, signature, layers, rows, xla=False)
+        return _Chunks(self, signature, asked, rows, xla=False)
 
-    def of_batch(self, names, layers):
+    def of_batch(self, names, asked):
         """Make the function of weights and one batch of inputs that gives outputs, flat."""
-        wanted = None if layers is None else find_layers(self.model, layers)
+        layers, finish = asked.found_in(self.model), asked.finish
         n_variables = len(self.paths)
 
         def run(*tensors):
             weights, data = tensors[:n_variables], tensors[n_variables:]
             x = call_input(self.model, dict(zip(names, data, strict=True)))
-            if wanted is None:
-                return _as_float32(flat_outputs(self._call(weights, x)))
-            with Recorder(wanted) as recorder:
+            if layers is None:
+                return finish(flat_outputs(self._call(weights, x)))
+            with Recorder(layers) as recorder:
                 self._call(weights, x)
-            return _as_float32(recorder.outputs())
+            return finish(recorder.outputs())
 
         return run
 
@@ -117,13 +135,13 @@ class _Chunks:
     Many chunks are computed side by side.
     """
 
-    def __init__(self, predictor, signature, layers, rows, *, xla):
+    def __init__(self, predictor, signature, asked, rows, *, xla):
         names = [name for name, _, _ in signature]
         weights = [tf.TensorSpec(v.shape, v.dtype) for v in predictor.model.variables]
         self._n_weights = len(weights)
         specs = [tf.TensorSpec((rows, *shape), dtype) for _, shape, dtype in signature]
         self._specs = weights, specs
-        run = tf.function(predictor.of_batch(names, layers), autograph=False)
+        run = tf.function(predictor.of_batch(names, asked), autograph=False)
         self._batch = run.get_concrete_function(*weights, *specs)
         _check_rows([output.shape for output in self._batch.outputs], rows)
         self._n_batches = 1
@@ -225,33 +243,34 @@ class _EagerPredictor(_Predictor):
         super().__init__(blueprint)
         self._running = threading.Lock()
 
-    def function(self, inputs, layers, rows):
-        return _EagerChunks(self, list(inputs), layers, rows)
+    def function(self, inputs, asked, rows):
+        return _EagerChunks(self, list(inputs), asked, rows)
 
 
 class _EagerChunks:
     many = None
 
-    def __init__(self, predictor, names, layers, rows):
+    def __init__(self, predictor, names, asked, rows):
         self.rows = rows
         self._predictor = predictor
         self._names = names
-        self._wanted = None if layers is None else find_layers(predictor.model, layers)
+        self._asked = asked
+        self._layers = asked.found_in(predictor.model)
 
     def __call__(self, weights, arrays):
-        model, wanted = self._predictor.model, self._wanted
+        model, layers = self._predictor.model, self._layers
         with self._predictor._running:
             for variable, value in zip(model.variables, weights, strict=True):
                 variable.value.assign(value)
             data = [tf.convert_to_tensor(_padded(array, self.rows)) for array in arrays]
             x = call_input(model, dict(zip(self._names, data, strict=True)))
-            if wanted is None:
+            if layers is None:
                 parts = flat_outputs(call(model, x, training=False))
             else:
-                with Recorder(wanted) as recorder:
+                with Recorder(layers) as recorder:
                     call(model, x, training=False)
                 parts = recorder.outputs()
-        parts = _as_float32(parts)
+        parts = self._asked.finish(parts)
         _check_rows([part.shape for part in parts], self.rows)
         return _numpy(parts)
 
@@ -262,10 +281,6 @@ def _row_bytes(tensors):
 
 def _numpy(tensors):
     return [tensor.numpy() for tensor in tensors]
-
-
-def _as_float32(tensors):
-    return [tf.cast(tf.convert_to_tensor(tensor), "float32") for tensor in tensors]
 
 
 _predictors: OrderedDict = OrderedDict()
@@ -295,7 +310,7 @@ def _prepare(network, kind):
     return network._prepared
 
 
-def outputs(network, inputs, layers, rows) -> list[np.ndarray]:
+def outputs(network, inputs, layers, rows, pooling) -> list[np.ndarray]:
     """See `Network.outputs`."""
     refuse_after_fork()
     inputs = {name: np.asarray(array) for name, array in inputs.items()}
@@ -305,19 +320,19 @@ def outputs(network, inputs, layers, rows) -> list[np.ndarray]:
     if rows is not None and rows < 1:
         raise ValueError(f"`rows_at_once` must be at least 1, got {rows}.")
     layers = (layers,) if isinstance(layers, str) else layers
-    layers = None if layers is None else tuple(layers)
+    asked = Asked(None if layers is None else tuple(layers), pooling)
 
     predictor, weights = network._prepared or _prepare(network, _Predictor)
     if predictor.bounds:
         check_indices(predictor.model, inputs, predictor.bounds)
     rows = rows or predictor.rows_at_once(inputs)
     try:
-        function = predictor.function(inputs, layers, rows)
+        function = predictor.function(inputs, asked, rows)
     except LayerNotFound:
         raise
     except Exception:  # whatever a user's layer may raise while it is traced
         predictor, weights = _prepare(network, _EagerPredictor)
-        function = predictor.function(inputs, layers, rows)
+        function = predictor.function(inputs, asked, rows)
     return _of_all(function, weights, list(inputs.values()), lengths.pop())
 
 

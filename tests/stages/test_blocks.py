@@ -154,7 +154,7 @@ def test_values_without_a_hash_are_refused():
         pd.DataFrame({"when": pd.period_range("2020", periods=2)}),
         pd.DataFrame({"when": pd.Series([datetime.date(2020, 1, 1)], dtype="date32[pyarrow]")}),
         pl.DataFrame({"when": [datetime.date(2020, 1, 1)]}),
-        pl.DataFrame({"when": [[1.0], [2.0]]}),
+        pl.DataFrame({"when": [{"day": 1.0}, {"day": 2.0}]}),
     ],
 )
 def test_dates_and_the_like_are_refused_by_name(frame):

@@ -1,0 +1,247 @@
+"""A recipe for sequences of unequal length."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+
+from skstack.networks._mlp import check_activation, check_flag, check_number, sizes_of
+from skstack.networks._recipe import Recipe
+
+__all__ = ["SequenceEncoder"]
+
+_LAYERS = {"lstm": "LSTM", "gru": "GRU", "conv1d": "Conv1D"}
+_POOLINGS = ("auto", "last", "mean", "max")
+_FAR_BELOW = -1e9
+
+
+class SequenceEncoder(Recipe):
+    """Recurrent or convolutional layers over the steps of sequences; masked steps take no part.
+
+    Every sequence (of shape (steps, channels), or of token ids, which are embedded) passes through
+    the layers ``{name}_1``, ``{name}_2``, ... and is pooled over its steps. What comes of all
+    sequences, side by side, is the layer ``latent``. Numeric and categorical columns, joined as by
+    :class:`MLP`, stand beside it; dense layers ``hidden_1``, ... and ``output`` follow.
+
+    Parameters
+    ----------
+    units : int or sequence of int, default=(64,)
+        Units (of convolutions: filters) of each layer over the steps, each >= 1.
+
+    layer : {"gru", "lstm", "conv1d"}, default="gru"
+        What stands over the steps.
+
+    bidirectional : bool, default=False
+        Whether recurrent layers also read from the end; their units are then twice as many.
+
+    kernel_size : int, default=3
+        Steps that a convolution sees at once, >= 1.
+
+    pooling : {"auto", "last", "mean", "max"}, default="auto"
+        How steps become one vector: the state after the last step, or the mean or the maximum over
+        steps. ``"auto"`` is ``"last"`` for recurrent layers and ``"max"`` for convolutions.
+
+    hidden_layer_sizes : int or sequence of int, default=()
+        Units of the dense layers behind, each >= 1.
+
+    activation : str or callable, default="relu"
+        Activation of convolutions and dense layers.
+
+    dropout : float, default=0.0
+        Share of what comes out of each layer that is set to 0 at each training step, in [0, 1).
+
+    mask_value : float or None, default=0.0
+        A step all of whose channels have this value is padding, as
+        :class:`~skstack.preprocessing.PadSequences` makes it with ``value``. Token id 0 is padding
+        in any case. None: every step counts, which trains faster.
+
+    standardize : bool, default=True
+        Whether channels and numeric columns are standardised with moments of the training rows,
+        padding left out, by layers of the network.
+
+    Notes
+    -----
+    A row all of whose steps are padding is encoded as zeros with ``"mean"`` and ``"max"``, and as
+    the initial state with ``"last"``.
+
+    References
+    ----------
+    K. Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder for Statistical
+    Machine Translation", EMNLP 2014 (GRU). S. Hochreiter and J. Schmidhuber, "Long Short-Term
+    Memory", Neural Computation 9(8), 1997.
+
+    Examples
+    --------
+    >>> from skstack.networks import SequenceEncoder
+    >>> SequenceEncoder((32,), layer="lstm", bidirectional=True)
+    SequenceEncoder(bidirectional=True, layer='lstm', units=(32,))
+    """
+
+    def __init__(
+        self,
+        units=(64,),
+        *,
+        layer="gru",
+        bidirectional=False,
+        kernel_size=3,
+        pooling="auto",
+        hidden_layer_sizes=(),
+        activation="relu",
+        dropout=0.0,
+        mask_value=0.0,
+        standardize=True,
+    ):
+        self.units = units
+        self.layer = layer
+        self.bidirectional = bidirectional
+        self.kernel_size = kernel_size
+        self.pooling = pooling
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.dropout = dropout
+        self.mask_value = mask_value
+        self.standardize = standardize
+
+    def _validate_params(self):
+        owner = type(self).__name__
+        for name, accepted in (("layer", tuple(_LAYERS)), ("pooling", _POOLINGS)):
+            value = getattr(self, name)
+            if not isinstance(value, str) or value not in accepted:
+                raise ValueError(f"{name}={value!r} of {owner} must be one of {accepted}.")
+        if self._convolves() and self.bidirectional:
+            raise ValueError(
+                f"bidirectional=True of {owner} is for recurrent layers, not 'conv1d'."
+            )
+        if not sizes_of(self, "units"):
+            raise ValueError(f"units={self.units!r} of {owner} must name at least one layer.")
+        sizes_of(self, "hidden_layer_sizes")
+        size = self.kernel_size
+        if not isinstance(size, Integral) or isinstance(size, bool) or size < 1:
+            raise ValueError(f"kernel_size={size!r} of {owner} must be an int >= 1.")
+        value = self.mask_value
+        if value is not None and (not isinstance(value, Real) or value != value):
+            raise ValueError(f"mask_value={value!r} of {owner} must be a number or None.")
+        check_number(owner, "dropout", self.dropout, below=1)
+        check_flag(owner, "bidirectional", self.bidirectional)
+        check_flag(owner, "standardize", self.standardize)
+        check_activation(owner, self.activation)
+
+    def build(self, spec):
+        """Build the network.
+
+        Parameters
+        ----------
+        spec : Spec
+            The inputs and outputs that it must have.
+
+        Returns
+        -------
+        keras.Model
+
+        Raises
+        ------
+        ValueError
+            If a parameter has a value that it cannot have, or no input is a sequence.
+        """
+        import keras
+
+        self._validate_params()
+        inputs = spec.inputs()
+        over_steps = [block for block in spec.blocks if block.kind in ("sequence", "tokens")]
+        if not over_steps:
+            told = {block.name: (None, *block.shape) for block in spec.blocks}
+            raise ValueError(
+                f"SequenceEncoder needs an input of shape (rows, steps, channels), or token ids of "
+                f"shape (rows, steps); X has {told}. For numeric columns that are steps say "
+                "input_shape=(steps, channels)."
+            )
+        encoded = [self._encoded(spec, block.name, inputs) for block in over_steps]
+        latent = spec.layer_name("latent")
+        if len(encoded) == 1:
+            x = keras.layers.Identity(name=latent)(encoded[0])
+        else:
+            x = keras.layers.Concatenate(name=latent)(encoded)
+        names = {block.name for block in over_steps}
+        rest = {name: tensor for name, tensor in inputs.items() if name not in names}
+        if rest:
+            table = spec.join(rest, standardize=bool(self.standardize))
+            x = keras.layers.Concatenate(name=spec.layer_name("beside"))([x, table])
+        for number, size in enumerate(sizes_of(self, "hidden_layer_sizes"), start=1):
+            name = spec.layer_name(f"hidden_{number}")
+            x = keras.layers.Dense(size, activation=self.activation, name=name)(x)
+            x = self._dropped(x, spec, name)
+        return keras.Model(inputs, spec.outputs(x), name="sequence_encoder")
+
+    def _convolves(self):
+        return self.layer == "conv1d"
+
+    def _encoded(self, spec, block, inputs):
+        """One vector for each row of one sequence input."""
+        x, mask = spec.steps(
+            inputs, block, mask_value=self.mask_value, standardize=bool(self.standardize)
+        )
+        pooling = self.pooling
+        if pooling == "auto":
+            pooling = "max" if self._convolves() else "last"
+        units = sizes_of(self, "units")
+        for number, size in enumerate(units, start=1):
+            name = spec.layer_name(f"{block}_{number}")
+            if self._convolves():
+                x = self._convolved(x, mask, size, spec, name)
+            else:
+                whole = number < len(units) or pooling != "last"
+                x = self._recurrent(x, size, whole, name)
+            x = self._dropped(x, spec, name)
+        return x if len(x.shape) == 2 else _pooled(x, mask, pooling, spec, block)
+
+    def _recurrent(self, x, size, whole, name):
+        import keras
+
+        layer = getattr(keras.layers, _LAYERS[self.layer])
+        if not self.bidirectional:
+            return layer(size, return_sequences=whole, name=name)(x)
+        return keras.layers.Bidirectional(layer(size, return_sequences=whole), name=name)(x)
+
+    def _convolved(self, x, mask, size, spec, name):
+        import keras
+
+        if mask is not None:  # padding must not reach its neighbours
+            x = keras.layers.Multiply(name=spec.layer_name(f"{name}_masked"))([x, _as_float(mask)])
+        convolution = keras.layers.Conv1D(
+            size, self.kernel_size, padding="same", activation=self.activation, name=name
+        )
+        return convolution(x)
+
+    def _dropped(self, x, spec, name):
+        import keras
+
+        if not self.dropout:
+            return x
+        return keras.layers.Dropout(self.dropout, name=spec.layer_name(f"{name}_dropout"))(x)
+
+
+def _as_float(mask):
+    import keras
+
+    return keras.ops.expand_dims(keras.ops.cast(mask, "float32"), -1)
+
+
+def _pooled(x, mask, pooling, spec, block):
+    """Pool steps; masked ones take no part."""
+    import keras
+
+    name = spec.layer_name(f"{block}_{pooling}")
+    ops = keras.ops
+    if pooling == "mean":
+        return keras.layers.GlobalAveragePooling1D(name=name)(x, mask=mask)
+    if pooling == "last":  # of a convolution
+        if mask is None:
+            return x[:, -1]
+        steps = ops.arange(1, x.shape[1] + 1, dtype="int32")
+        last = ops.max(ops.where(mask, steps, 0), axis=1, keepdims=True)
+        x = ops.where(ops.expand_dims(ops.equal(steps, last), -1), x, 0.0)
+        return ops.sum(x, axis=1)
+    if mask is None:
+        return keras.layers.GlobalMaxPooling1D(name=name)(x)
+    kept = ops.expand_dims(mask, -1)
+    largest = ops.max(ops.where(kept, x, _FAR_BELOW), axis=1)
+    return ops.where(ops.any(kept, axis=1), largest, 0.0)

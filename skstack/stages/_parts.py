@@ -1,0 +1,312 @@
+"""One input of a network each: how some columns of a table become its array, and back."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.base import clone
+
+from skstack.networks import Block
+from skstack.stages._columns import (
+    as_numbers,
+    column_at,
+    factorise,
+    hash_buckets,
+    refuse_what_is_no_number,
+    sort_categories,
+    stacked_cells,
+    take_columns,
+)
+
+__all__ = ["Category", "Cells", "Numbers", "Whole"]
+
+UNSEEN, MISSING, FIRST_KNOWN = 0, 1, 2
+
+
+def _kind(shape):
+    return {1: "numeric", 2: "sequence"}.get(len(shape), "tensor")
+
+
+def _checked_shape(shape, wanted, what):
+    """The shape that rows are to have, where it holds as many numbers as they have."""
+    if wanted is None:
+        return shape
+    if int(np.prod(wanted)) != int(np.prod(shape)):
+        raise ValueError(
+            f"input_shape={wanted} holds {int(np.prod(wanted))} numbers, but {what} has rows of "
+            f"shape {shape}, {int(np.prod(shape))} numbers."
+        )
+    return wanted
+
+
+class Numbers:
+    """Numeric columns side by side, missing values filled in where an imputer is given.
+
+    Parameters
+    ----------
+    name : str
+        Of the input.
+
+    places : ndarray of int
+        Positions of the columns.
+
+    shape : tuple of int, default=None
+        Of one row; None for one number a column.
+
+    imputer : SimpleImputer, default=None
+        None makes missing values an error.
+    """
+
+    def __init__(self, name, places, shape=None, imputer=None):
+        self.name = name
+        self.places = places
+        self.shape = shape
+        self.imputer = imputer
+
+    def fit(self, table, names, like=None):
+        """Learn what fills gaps; which columns have an indicator, ``like`` says where given."""
+        if names is not None:
+            for place in self.places:
+                refuse_what_is_no_number(column_at(table, place), names[place])
+        self.indicated = np.arange(0)
+        if self.imputer is not None:
+            numbers = as_numbers(self._columns(table), allow_nan=True)
+            settings = {"keep_empty_features": True, "add_indicator": False}
+            self.imputer_ = clone(self.imputer).set_params(**settings).fit(numbers)
+            if like is not None:
+                self.indicated = like.indicated
+            elif self.imputer.add_indicator:
+                self.indicated = np.flatnonzero(np.isnan(numbers).any(axis=0))
+        width = len(self.places) + len(self.indicated)
+        shape = _checked_shape((width,), self.shape, f"the input {self.name!r}")
+        self.block = Block(self.name, _kind(shape), tuple(shape), None, "float32")
+        return self
+
+    def _columns(self, table):
+        everything = np.array_equal(self.places, np.arange(table.shape[1]))
+        return table if everything else take_columns(table, self.places)
+
+    def read(self, table):
+        """Array of shape (n_rows, *shape), float32."""
+        if self.imputer is None:
+            numbers = as_numbers(self._columns(table))
+        else:
+            given = as_numbers(self._columns(table), allow_nan=True)
+            numbers = self.imputer_.transform(given).astype(np.float32, copy=False)
+            if self.indicated.size:
+                gaps = np.isnan(given[:, self.indicated]).astype(np.float32)
+                numbers = np.hstack([numbers, gaps])
+        return numbers.reshape(len(numbers), *self.block.shape)
+
+    def columns(self, array):
+        """Columns by position; those of indicators stand behind all others."""
+        flat = np.asarray(array, dtype=np.float32).reshape(len(array), -1)
+        return {place: flat[:, number] for number, place in enumerate(self.places)}
+
+    def more_columns(self, array, names):
+        """Indicators by name."""
+        flat = np.asarray(array, dtype=np.float32).reshape(len(array), -1)[:, len(self.places) :]
+        return {
+            f"missing_{names[self.places[place]]}": flat[:, number]
+            for number, place in enumerate(self.indicated)
+        }
+
+    def from_columns(self, table, more):
+        """The array again, from a table of `columns` and `more_columns`."""
+        numbers = as_numbers(take_columns(table, self.places))
+        if self.indicated.size:
+            gaps = as_numbers(take_columns(table, more))
+            numbers = np.hstack([numbers, gaps])
+        return np.ascontiguousarray(numbers).reshape(len(numbers), *self.block.shape)
+
+
+class Category:
+    """One categorical column.
+
+    Parameters
+    ----------
+    name : str
+        Of the input.
+
+    place : int
+        Position of the column.
+
+    n_hash_buckets : int, default=None
+        Where the column has more categories, they are hashed into so many buckets.
+    """
+
+    def __init__(self, name, place, n_hash_buckets=None):
+        self.name = name
+        self.place = place
+        self.places = [place]
+        self.n_hash_buckets = n_hash_buckets
+
+    def fit(self, table, names, like=None):
+        """Learn the categories; take them and their codes from ``like`` where it is given."""
+        self.column = names[self.place] if names is not None else self.place
+        if like is not None:
+            vars(self).update(vars(like))
+            codes = like.read(table)
+            self._occurs = np.bincount(codes, minlength=self.block.cardinality) > 0
+            self._occurs[MISSING] = True
+            self._occurs |= self.hashed
+            return self
+        self._occurs = None
+        codes, levels = factorise(column_at(table, self.place), self.column)
+        occurring = [levels[code] for code in np.unique(codes) if code >= 0]
+        self.levels = list(dict.fromkeys(sort_categories(occurring)))
+        self.hashed = self.n_hash_buckets is not None and len(self.levels) > self.n_hash_buckets
+        if self.hashed:
+            self.levels = list(range(self.n_hash_buckets))
+        cardinality = len(self.levels) + FIRST_KNOWN
+        self.block = Block(self.name, "categorical", (), cardinality, "int32")
+        return self
+
+    def read(self, table):
+        """Codes of shape (n_rows,), int32."""
+        codes, levels = factorise(column_at(table, self.place), self.column)
+        if self.hashed:
+            translation = hash_buckets(levels, self.n_hash_buckets) + FIRST_KNOWN
+            return np.append(translation, MISSING).astype(np.int32)[codes]
+        return self._coded(codes, levels)
+
+    def _coded(self, codes, levels):
+        known = {level: code for code, level in enumerate(self.levels, FIRST_KNOWN)}
+        # Factorising gives -1 for missing values: the last entry.
+        translation = np.array([known.get(x, UNSEEN) for x in levels] + [MISSING], dtype=np.int32)
+        if self._occurs is not None:
+            translation[~self._occurs[translation]] = UNSEEN
+        return translation[codes]
+
+    def columns(self, array):
+        """The column, by its position: of `category` dtype, unseen and missing ones as NaN."""
+        import pandas as pd
+
+        codes = np.maximum(np.asarray(array) - FIRST_KNOWN, -1)
+        levels = pd.Index(self.levels)
+        if levels.dtype == bool:  # SMOTENC gives 0.0 and 1.0 back: to pandas no bools
+            levels = levels.astype(int)
+        return {self.place: pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(levels))}
+
+    def more_columns(self, array, names):
+        """None."""
+        return {}
+
+    def from_columns(self, table, more):
+        """The codes again; of hashed columns the table holds buckets."""
+        return self._coded(*factorise(column_at(table, self.place), self.column))
+
+
+class Cells:
+    """One column whose cells are arrays of one shape: images, sequences, token ids.
+
+    Parameters
+    ----------
+    name : str
+        Of the input.
+
+    place : int
+        Position of the column.
+
+    shape : tuple of int, default=None
+        Of one row; None for that of the cells.
+
+    unseen_tokens : bool, default=False
+        Whether unknown token ids become the last one.
+    """
+
+    def __init__(self, name, place, shape=None, unseen_tokens=False):
+        self.unseen_tokens = unseen_tokens
+        self.name = name
+        self.place = place
+        self.places = [place]
+        self.shape = shape
+
+    def fit(self, table, names, like=None):
+        """Learn the shape of cells, and of token ids the largest."""
+        self.column = names[self.place]
+        if like is not None:
+            vars(self).update(vars(like))
+            return self
+        cells = stacked_cells(column_at(table, self.place), self.column)
+        own = tuple(cells.shape[1:])
+        self._own_shape = own
+        shape = _checked_shape(own, self.shape, f"column {self.column!r}")
+        if len(shape) == 1 and cells.dtype.kind in "iu":
+            largest = int(cells.max(initial=0))
+            if cells.min(initial=0) < 0:
+                raise ValueError(
+                    f"Column {self.column!r} holds arrays of whole numbers, which are token ids, "
+                    "but some are negative. Ids start at 1; 0 stands for padding. Turn other "
+                    "numbers into floats."
+                )
+            self.block = Block(self.name, "tokens", shape, largest + 2, "int32")
+        else:
+            self.block = Block(self.name, _kind(shape), shape, None, "float32")
+        return self
+
+    def read(self, table):
+        """Array of shape (n_rows, *shape)."""
+        cells = stacked_cells(column_at(table, self.place), self.column, self._own_shape)
+        cells = cells.reshape(len(cells), *self.block.shape)
+        if self.block.kind == "tokens":
+            if cells.dtype.kind not in "iu":
+                raise ValueError(
+                    f"Column {self.column!r} was fitted on token ids, whole numbers, but holds "
+                    f"{cells.dtype}."
+                )
+            if self.unseen_tokens:
+                cells = np.minimum(cells, self.block.cardinality - 1)
+            return np.ascontiguousarray(cells, dtype=np.int32)
+        return as_numbers(np.ascontiguousarray(cells, dtype=np.float32))
+
+    def columns(self, array):
+        """The column, by its position."""
+        cells = np.empty(len(array), dtype=object)
+        cells[:] = list(array.reshape(len(array), *self._own_shape))
+        return {self.place: cells}
+
+    def more_columns(self, array, names):
+        """None."""
+        return {}
+
+    def from_columns(self, table, more):
+        """The array again."""
+        return self.read(table)
+
+
+class Whole:
+    """An array of three and more dimensions: the whole of it is one input.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of one row of X.
+
+    wanted : tuple of int, default=None
+        That the network takes; None for that of X.
+    """
+
+    def __init__(self, shape, wanted=None):
+        self.own_shape = shape
+        self.places = range(shape[0])
+        shape = _checked_shape(shape, wanted, "X")
+        self.name = _kind(shape)
+        self.block = Block(self.name, self.name, shape, None, "float32")
+
+    def fit(self, table, names, like=None):
+        """Nothing is learned."""
+        return self
+
+    def read(self, table):
+        """Array of shape (n_rows, *shape), float32."""
+        if tuple(table.shape[1:]) != self.own_shape:
+            raise ValueError(
+                f"X has rows of shape {tuple(table.shape[1:])}, but was fitted on rows of "
+                f"shape {self.own_shape}."
+            )
+        numbers = as_numbers(table)
+        return numbers.reshape(len(numbers), *self.block.shape)
+
+    def rows(self, array):
+        """Rows of X again."""
+        return np.asarray(array, dtype=np.float32).reshape(len(array), *self.own_shape)
