@@ -42,6 +42,7 @@ def sigmoid(x):
 
 def of_probabilities(p):
     """Probability, log-odds, entropy and margin of the second of two classes, as columns."""
+    p = np.clip(p, 1e-7, 1 - 1e-7)
     entropy = -p * np.log(p) - (1 - p) * np.log(1 - p)
     return np.column_stack([p, np.log(p / (1 - p)), entropy, np.abs(2 * p - 1)])
 
