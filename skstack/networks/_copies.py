@@ -196,12 +196,15 @@ def copied_object(model):
 
 def copy_weights(source, target, model):
     """Assign all variables, states of seeds too; refuse where the copy has others."""
+    from skstack.training import settle_normalizations
+
     ours = [tuple(variable.shape) for variable in target.variables]
     theirs = [tuple(variable.shape) for variable in source.variables]
     if ours != theirs:
         _refuse(model, ValueError(f"its copy has variables of shapes {ours}, not {theirs}"))
     for variable, value in zip(target.variables, source.variables, strict=True):
         variable.assign(value)
+    settle_normalizations(target)
 
 
 class _NotKerases(Exception):

@@ -9,6 +9,7 @@ from skstack.training._ingredients import check_settings
 from skstack.training._initial import initial_variables
 from skstack.training._layers import check_layers
 from skstack.training._network import Network
+from skstack.training._normalizations import settle_normalizations
 from skstack.training._plan import Fit, Plan, Rows
 from skstack.training._seeds import under_callers_policy, undisturbed
 from skstack.training._train import train
@@ -24,6 +25,7 @@ __all__ = [
     "fingerprint",
     "fingerprint_value",
     "initial_variables",
+    "settle_normalizations",
     "train",
     "under_callers_policy",
     "undisturbed",

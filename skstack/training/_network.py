@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from skstack.training import _outputs
+from skstack.training._normalizations import settle_normalizations
 from skstack.training._seeds import build, named_variables, undisturbed
 
 
@@ -67,7 +68,7 @@ class Network:
         """Build a new public `keras.Model` that has these weights. Uncompiled."""
         model = build(self.blueprint)
         assign(named_variables(model), self.variables)
-        return model
+        return settle_normalizations(model)
 
     def public(self, finish):
         """The one public model of this network, built and finished when first asked for."""

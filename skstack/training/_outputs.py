@@ -14,6 +14,7 @@ from skstack.training._forks import refuse_after_fork
 from skstack.training._indices import check_indices, embedded_inputs
 from skstack.training._lanes import called
 from skstack.training._layers import LayerNotFound, Recorder, find_layers
+from skstack.training._normalizations import reading_their_variables
 from skstack.training._pooled import as_columns
 from skstack.training._roads import quick_with_xla
 from skstack.training._seeds import build, environment, named_variables
@@ -46,7 +47,7 @@ class _Predictor:
     """One private model and its traced functions; weights come in as arguments."""
 
     def __init__(self, blueprint):
-        self.model = build(blueprint)
+        self.model = reading_their_variables(build(blueprint))
         self.paths = list(named_variables(self.model))
         variables = self.model.variables
         trainable = {id(v) for v in self.model.trainable_variables}

@@ -13,6 +13,7 @@ from skstack.training._epochs import Trace, epochs_function, steps_in_block
 from skstack.training._indices import embedded_inputs
 from skstack.training._lanes import Slots, called
 from skstack.training._network import in_order
+from skstack.training._normalizations import reading_their_variables
 from skstack.training._roads import has_own_train_step, why_not_masked
 from skstack.training._seeds import build, named_variables, values
 from skstack.training._structure import call, call_input, compute_loss, rows_at_once
@@ -33,7 +34,7 @@ class Program:
         self.traces = 0
         self.alone = threading.RLock()  # held by who uses, or traces, the model itself
         self._functions = {}
-        self.model = build(blueprint)
+        self.model = reading_their_variables(build(blueprint))
         self.model.compile(
             optimizer=ingredients.make_optimizer(),
             loss=ingredients.loss,
