@@ -362,7 +362,7 @@ class Spec:
             raise ValueError(
                 f"The block {block.name!r} has shape {(None, *block.shape)} (rank "
                 f"{len(block.shape) + 1}), that of X or of `input_shape`; only tables of rank 2 "
-                "can be joined. Write a recipe (SequenceEncoder is one, for sequences and token ids) "
+                "can be joined. Write a recipe (SequenceEncoder is one, for sequences and tokens) "
                 f"that first turns spec.inputs()[{block.name!r}] into (batch, width), with "
                 "keras.layers.LSTM or keras.layers.Flatten, or pass a keras.Model of your own."
             )
