@@ -42,6 +42,7 @@ __all__ = [
     "check_parts",
     "check_weights",
     "column_indices",
+    "column_places",
     "fit_context",
     "ignores_groups",
     "indexed_like",
@@ -139,6 +140,13 @@ def take_columns(X, columns, parameter):
         raise ValueError(
             f"{parameter}={columns!r} selects no columns of X: {type(error).__name__}: {error}"
         ) from error
+
+
+def column_places(X, columns):
+    """Positions of columns that ``take_columns`` can take; None means all."""
+    if columns is None:
+        return np.arange(X.shape[1])
+    return np.asarray(column_indices(X, columns(X) if callable(columns) else columns), dtype=int)
 
 
 def read_table(estimator, X, *, reset):

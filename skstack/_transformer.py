@@ -24,6 +24,7 @@ from skstack._checks import (
     take_rows,
 )
 from skstack._diagram import diagram_of_features
+from skstack._export import Shippable
 from skstack._parameters import (
     clone_sharing_models,
     explain_missing_parameters,
@@ -50,7 +51,7 @@ __all__ = ["KerasFeatureTransformer"]
 FEW_ROWS = 8
 
 
-class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
+class KerasFeatureTransformer(Shippable, TransformerMixin, BaseEstimator):
     """Outputs of a network, or of its inner layers, as features.
 
     A network that is trained here is cross-fitted: ``fit_transform(X, y)`` gives each row features

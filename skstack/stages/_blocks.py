@@ -242,14 +242,42 @@ class ColumnBlocks:
         coded = {}
         for name, place in self._categorical.items():
             codes, levels = factorise(column_at(table, place), self.columns_[name][0])
-            known = {level: code for code, level in enumerate(self.categories_[name], _FIRST_KNOWN)}
-            translation = [known.get(level, _UNSEEN) for level in levels]
             # Factorising gives -1 for missing values: the last entry.
-            translation = np.array([*translation, _MISSING], dtype=np.int32)
-            if name in self._occurs:
-                translation[~self._occurs[name][translation]] = _UNSEEN
-            coded[name] = translation[codes]
+            coded[name] = self.codes_of(name, levels)[codes]
         return coded
+
+    def codes_of(self, name, levels):
+        """Codes of some values of a categorical block, and last that of a missing one.
+
+        Parameters
+        ----------
+        name : str
+            Of the block.
+        levels : list
+            Values, missing ones left out.
+
+        Returns
+        -------
+        codes : ndarray of int32 of shape (len(levels) + 1,)
+        """
+        known = {level: code for code, level in enumerate(self.categories_[name], _FIRST_KNOWN)}
+        codes = [known.get(level, _UNSEEN) for level in levels]
+        codes = np.array([*codes, _MISSING], dtype=np.int32)
+        if name in self._occurs:
+            codes[~self._occurs[name][codes]] = _UNSEEN
+        return codes
+
+    def places(self):
+        """Positions of the columns behind each block.
+
+        Returns
+        -------
+        places : dict of str to list of int
+        """
+        if self.blocks_[0].kind in ("sequence", "tensor"):
+            return {self.blocks_[0].name: list(range(self.n_columns_))}
+        numeric = [("numeric", self._numeric.tolist())] if self._numeric.size else []
+        return dict([*numeric, *((name, [place]) for name, place in self._categorical.items())])
 
 
 def _block_name(column, taken):
