@@ -48,6 +48,7 @@ __all__ = [
     "indexed_like",
     "is_classifier_for",
     "is_dataframe",
+    "is_float32",
     "n_rows",
     "needs_y",
     "read_labels",
@@ -116,6 +117,11 @@ def n_rows(X):
 def is_dataframe(X):
     """Whether X is a pandas or polars DataFrame."""
     return hasattr(X, "shape") and hasattr(X, "columns") and hasattr(X, "dtypes")
+
+
+def is_float32(X):
+    """Whether steps of scikit-learn compute with a table in float32, which rounds their moments."""
+    return set(map(str, X.dtypes if is_dataframe(X) else [X.dtype])) == {"float32"}
 
 
 def indexed_like(table, X):

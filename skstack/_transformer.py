@@ -20,6 +20,7 @@ from skstack._checks import (
     check_parts,
     fit_context,
     indexed_like,
+    is_float32,
     read_table,
     take_rows,
 )
@@ -415,6 +416,7 @@ class KerasFeatureTransformer(Shippable, TransformerMixin, BaseEstimator):
                 f"is None: {type(source.model).__name__} learns from it."
             )
         self._wanted = self._wanted_features()
+        self._float32 = is_float32(X)
         if self.passthrough:
             self._passed = ColumnBlocks(self.categorical_features).fit(X)
             self._passed.split(take_rows(X, slice(0, FEW_ROWS)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 from keras import ops
@@ -229,6 +231,7 @@ def _stack_table(stack, table, prefix):
 def _features(transformer, table, name, whole=None):
     """The table that a fitted KerasFeatureTransformer makes."""
     wanted = transformer._wanted
+    table = replace(table, single=transformer._float32)
     several = len(transformer._upstreams) > 1
     each = []
     for place, upstream in enumerate(transformer._upstreams):

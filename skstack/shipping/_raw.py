@@ -17,8 +17,6 @@ from skstack.stages import ColumnBlocks
 
 __all__ = ["RawColumns"]
 
-_INT64 = np.iinfo(np.int64)
-
 
 @dataclass(frozen=True)
 class _Words:
@@ -31,6 +29,15 @@ class _Words:
     @property
     def dtype(self):
         return "int64" if self.tokens.dtype.kind == "i" else "string"
+
+    def token_of(self, value):
+        """A value as it comes in; one that no input can hold is an unseen one."""
+        unseen, missing = self.tokens[:2].tolist()
+        if self.dtype == "string":
+            return value if isinstance(value, str) and value != missing else unseen
+        if not _is_whole(value) or value == missing:
+            return unseen
+        return int(value)
 
 
 class RawColumns:
@@ -145,9 +152,10 @@ class RawColumns:
         blocks = ColumnBlocks(np.ones(len(places), dtype=bool)).fit(part)
         coded = blocks.split(part)
         for (name, words), own in zip(self.categories.items(), blocks.blocks_, strict=True):
-            known = {value: code for code, value in enumerate(words.known, 2)}
-            codes = [0, 1, *(known.get(value, 0) for value in blocks.categories_[own.name])]
-            arrays[name] = words.tokens[np.asarray(codes)[coded[own.name]]][:, None]
+            unseen, missing = words.tokens[:2]
+            tokens = [unseen, missing, *map(words.token_of, blocks.categories_[own.name])]
+            tokens = np.array(tokens, dtype=None if words.dtype == "string" else np.int64)
+            arrays[name] = tokens[coded[own.name]][:, None]
         if numpy or all(words.dtype != "string" for words in self.categories.values()):
             return arrays
         return {name: ops.convert_to_tensor(array) for name, array in arrays.items()}
@@ -215,8 +223,7 @@ def _words(place, known, label):
     if all(isinstance(value, str) for value in known):
         missing, unseen = _unused_word("", "missing", known), _unused_word("[UNK]", "[UNK]", known)
         return _Words(place, known, np.array([unseen, missing, *known], dtype=np.dtypes.StrDType))
-    whole = all(isinstance(value, Real) and float(value).is_integer() for value in known)
-    if not whole or not all(_INT64.min + 2 < value < _INT64.max for value in known):
+    if not all(map(_is_whole, known)):
         raise ValueError(
             f"The column {label!r} has the categories {known[:5]!r}; as inputs of a network "
             "categories must be all words or all whole numbers. Turn them into words before the "
@@ -226,6 +233,10 @@ def _words(place, known, label):
     free = sorted(set(range(-len(numbers) - 2, 0)) - set(numbers), reverse=True)
     missing, unseen = free[:2]
     return _Words(place, known, np.array([unseen, missing, *numbers], dtype=np.int64))
+
+
+def _is_whole(value):
+    return isinstance(value, Real) and abs(value) < 2**53 and float(value).is_integer()
 
 
 def _unused_word(word, otherwise, known):

@@ -89,11 +89,14 @@ def scaled(step, table, name):
             f"{step!r}", f"{kind.__name__} is none of those that layers are made of: {_ACCEPTED}."
         )
     x = numbers_of(table, range(len(table.columns)), name, f"{step!r}")
-    return Table.of(maker(step, x, name))
+    if maker is _standard and table.single:
+        return Table.of(_standard(step, x, name, np.float32))
+    return Table.of(maker(step, x, name), table.single)
 
 
-def _standard(step, x, name):
-    mean = step.mean_ if step.with_mean else 0.0
+def _standard(step, x, name, dtype=np.float64):
+    # In a table of float32 scikit-learn rounds the mean.
+    mean = step.mean_.astype(dtype) if step.with_mean else 0.0
     scale = step.scale_ if step.with_std else 1.0
     return affine(x, mean, 1.0 / np.asarray(scale), 0.0, name)
 

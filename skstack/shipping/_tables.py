@@ -71,16 +71,20 @@ class Table:
 
     whole : keras.KerasTensor of shape (batch, ...), default=None
         Rows that are arrays of rank 2 and more, in place of all else.
+
+    single : bool, default=True
+        Whether scikit-learn got it in float32; else in float64.
     """
 
     columns: list = field(default_factory=list)
     numeric: Any = None
     whole: Any = None
+    single: bool = True
 
     @classmethod
-    def of(cls, tensor):
+    def of(cls, tensor, single=True):
         """A table of numbers."""
-        return cls(list(range(tensor.shape[1])), tensor)
+        return cls(list(range(tensor.shape[1])), tensor, single=single)
 
     @property
     def numeric_places(self):
@@ -196,7 +200,7 @@ def taken(table, places):
         if len(places) != len(table.columns):
             refuse("A branch on some steps of a sequence", "pass it whole rows.")
         return table
-    return Table([table.columns[place] for place in places], table.numeric)
+    return replace(table, columns=[table.columns[place] for place in places])
 
 
 def joined(tensors, name):
