@@ -62,6 +62,58 @@ def million_rows(quick):
     return compared(seconds, figures={"largest difference": float(np.abs(found - expected).max())})
 
 
+@scenario("fused-model", target={"predict_proba": 1})
+def fused_model(quick):
+    """Probabilities of a whole stack for 1,000,000 rows x 30: one fused graph, and the stack."""
+    import tensorflow as tf
+
+    from skstack import KerasAutoencoder, StackedKerasClassifier
+
+    n = 100_000 if quick else 1_000_000
+    X = np.random.default_rng(0).standard_normal((n, 30), dtype=np.float32)
+    small, y = table(2000, 30)
+    stack = StackedKerasClassifier(
+        [("latent", KerasAutoencoder(epochs=1)), ("risk", ours((32,), 1, 128))],
+        downstream=ours((64, 32), 1, 128),
+        cv=2,
+        random_state=0,
+    ).fit(small, y)
+    model = stack.to_keras()
+    contestants = {
+        "Model.predict, batches of 16384": lambda _: model.predict(X, batch_size=2**14, verbose=0),
+        "predict_proba": lambda _: stack.predict_proba(X),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        stack.export(os.path.join(folder, "saved_model"))
+        served = tf.saved_model.load(os.path.join(folder, "saved_model"))
+        signature = served.signatures["serving_default"]
+        contestants["SavedModel, batches of 16384"] = lambda _: in_batches(
+            lambda rows: signature(features=tf.constant(rows))["output_0"].numpy(), X
+        )
+        try:
+            import onnxruntime
+        except ImportError:
+            pass
+        else:
+            stack.export(os.path.join(folder, "stack.onnx"), format="onnx")
+            session = onnxruntime.InferenceSession(os.path.join(folder, "stack.onnx"))
+            contestants["onnxruntime, batches of 16384"] = lambda _: in_batches(
+                lambda rows: session.run(None, {"features": rows})[0], X
+            )
+        seconds, returned = turns(contestants, rounds=2 if quick else 5)
+    expected = returned["predict_proba"]
+    differences = {
+        f"largest difference, {name}": float(np.abs(found - expected).max())
+        for name, found in returned.items()
+        if name != "predict_proba"
+    }
+    return compared(seconds, figures=differences)
+
+
+def in_batches(predict, X, size=2**14):
+    return np.concatenate([predict(X[start : start + size]) for start in range(0, len(X), size)])
+
+
 def by_hand(model, X):
     for layer in model.layers:
         weights = layer.get_weights()

@@ -195,7 +195,8 @@ def _coded(name, words, given, look_up, is_code):
             equal = ops.equal(x, words.tokens[None, 1:])
             places = np.arange(1, len(words.tokens), dtype=np.int64)[None]
             found = ops.sum(ops.where(equal, places, np.zeros_like(places)), axis=1, keepdims=True)
-        return ops.cast(ops.squeeze(found, axis=1), "int32")
+        # Not squeeze: of one row the LiteRT interpreter would lose the shape.
+        return ops.cast(ops.reshape(found, (-1,)), "int32")
 
     if words.dtype == "string" and look_up == "equality":
         look_up = "layers"
