@@ -8,6 +8,7 @@ from contestants import ours, scikeras, table
 from harness import compared, one_thread, scenario, turns
 
 SETTINGS = ((64,), 1, 128)
+BATCH = 2**14  # rows that a fused model gets at once
 
 
 @scenario("predict-one-row", target={"scikeras": 100})
@@ -79,15 +80,19 @@ def fused_model(quick):
         random_state=0,
     ).fit(small, y)
     model = stack.to_keras()
+    compiled = tf.function(model, jit_compile=True, autograph=False)
     contestants = {
-        "Model.predict, batches of 16384": lambda _: model.predict(X, batch_size=2**14, verbose=0),
+        "fused, tf.function with XLA": lambda _: in_batches(
+            lambda rows: compiled(tf.constant(rows)).numpy(), X
+        ),
+        "fused, Model.predict": lambda _: model.predict(X, batch_size=BATCH, verbose=0),
         "predict_proba": lambda _: stack.predict_proba(X),
     }
     with tempfile.TemporaryDirectory() as folder:
         stack.export(os.path.join(folder, "saved_model"))
         served = tf.saved_model.load(os.path.join(folder, "saved_model"))
         signature = served.signatures["serving_default"]
-        contestants["SavedModel, batches of 16384"] = lambda _: in_batches(
+        contestants["fused, SavedModel"] = lambda _: in_batches(
             lambda rows: signature(features=tf.constant(rows))["output_0"].numpy(), X
         )
         try:
@@ -97,7 +102,7 @@ def fused_model(quick):
         else:
             stack.export(os.path.join(folder, "stack.onnx"), format="onnx")
             session = onnxruntime.InferenceSession(os.path.join(folder, "stack.onnx"))
-            contestants["onnxruntime, batches of 16384"] = lambda _: in_batches(
+            contestants["fused, onnxruntime"] = lambda _: in_batches(
                 lambda rows: session.run(None, {"features": rows})[0], X
             )
         seconds, returned = turns(contestants, rounds=2 if quick else 5)
@@ -110,8 +115,9 @@ def fused_model(quick):
     return compared(seconds, figures=differences)
 
 
-def in_batches(predict, X, size=2**14):
-    return np.concatenate([predict(X[start : start + size]) for start in range(0, len(X), size)])
+def in_batches(predict, X):
+    starts = range(0, len(X), BATCH)
+    return np.concatenate([predict(X[start : start + BATCH]) for start in starts])
 
 
 def by_hand(model, X):
