@@ -8,6 +8,7 @@ from contestants import ours, scikeras, table
 from harness import compared, one_thread, scenario, turns
 
 SETTINGS = ((64,), 1, 128)
+BATCH = 2**14  # rows that a fused model gets at once
 
 
 @scenario("predict-one-row", target={"scikeras": 100})
@@ -60,6 +61,63 @@ def million_rows(quick):
         )
     found, expected = returned["skstack"], returned["Model.predict, batches of 1024"]
     return compared(seconds, figures={"largest difference": float(np.abs(found - expected).max())})
+
+
+@scenario("fused-model", target={"predict_proba": 1})
+def fused_model(quick):
+    """Probabilities of a whole stack for 1,000,000 rows x 30: one fused graph, and the stack."""
+    import tensorflow as tf
+
+    from skstack import KerasAutoencoder, StackedKerasClassifier
+
+    n = 100_000 if quick else 1_000_000
+    X = np.random.default_rng(0).standard_normal((n, 30), dtype=np.float32)
+    small, y = table(2000, 30)
+    stack = StackedKerasClassifier(
+        [("latent", KerasAutoencoder(epochs=1)), ("risk", ours((32,), 1, 128))],
+        downstream=ours((64, 32), 1, 128),
+        cv=2,
+        random_state=0,
+    ).fit(small, y)
+    model = stack.to_keras()
+    compiled = tf.function(model, jit_compile=True, autograph=False)
+    contestants = {
+        "fused, tf.function with XLA": lambda _: in_batches(
+            lambda rows: compiled(tf.constant(rows)).numpy(), X
+        ),
+        "fused, Model.predict": lambda _: model.predict(X, batch_size=BATCH, verbose=0),
+        "predict_proba": lambda _: stack.predict_proba(X),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        stack.export(os.path.join(folder, "saved_model"))
+        served = tf.saved_model.load(os.path.join(folder, "saved_model"))
+        signature = served.signatures["serving_default"]
+        contestants["fused, SavedModel"] = lambda _: in_batches(
+            lambda rows: signature(features=tf.constant(rows))["output_0"].numpy(), X
+        )
+        try:
+            import onnxruntime
+        except ImportError:
+            pass
+        else:
+            stack.export(os.path.join(folder, "stack.onnx"), format="onnx")
+            session = onnxruntime.InferenceSession(os.path.join(folder, "stack.onnx"))
+            contestants["fused, onnxruntime"] = lambda _: in_batches(
+                lambda rows: session.run(None, {"features": rows})[0], X
+            )
+        seconds, returned = turns(contestants, rounds=2 if quick else 5)
+    expected = returned["predict_proba"]
+    differences = {
+        f"largest difference, {name}": float(np.abs(found - expected).max())
+        for name, found in returned.items()
+        if name != "predict_proba"
+    }
+    return compared(seconds, figures=differences)
+
+
+def in_batches(predict, X):
+    starts = range(0, len(X), BATCH)
+    return np.concatenate([predict(X[start : start + BATCH]) for start in starts])
 
 
 def by_hand(model, X):

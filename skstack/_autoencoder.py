@@ -8,6 +8,7 @@ from sklearn.utils.validation import check_array, check_is_fitted
 
 from skstack._at_once import of_one_fit
 from skstack._checks import check_input_names, fit_context
+from skstack._export import Shippable
 from skstack._network_estimator import NetworkEstimator
 from skstack._streams import streamed
 from skstack.networks import (
@@ -21,7 +22,7 @@ from skstack.networks import (
 __all__ = ["KerasAutoencoder"]
 
 
-class KerasAutoencoder(TransformerMixin, NetworkEstimator):
+class KerasAutoencoder(Shippable, TransformerMixin, NetworkEstimator):
     """A Keras network that learns to rebuild X, optionally from noised X.
 
     Parameters

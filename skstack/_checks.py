@@ -45,11 +45,13 @@ __all__ = [
     "check_shape",
     "check_weights",
     "column_indices",
+    "column_places",
     "fit_context",
     "ignores_groups",
     "indexed_like",
     "is_classifier_for",
     "is_dataframe",
+    "is_float32",
     "n_rows",
     "needs_y",
     "output_container",
@@ -147,6 +149,11 @@ def output_container(transformer):
     return _get_output_config("transform", transformer)["dense"]
 
 
+def is_float32(X):
+    """Whether steps of scikit-learn compute with a table in float32, which rounds their moments."""
+    return set(map(str, X.dtypes if is_dataframe(X) else [X.dtype])) == {"float32"}
+
+
 def indexed_like(table, X):
     """A table with the index of X, where both are pandas DataFrames; else with a fresh one."""
     if not hasattr(table, "iloc"):
@@ -201,6 +208,13 @@ def _sequences_as_frame(estimator, X, *, reset):
     cells = np.empty(len(X), dtype=object)
     cells[:] = list(X)
     return pd.DataFrame({SEQUENCES: cells})
+
+
+def column_places(X, columns):
+    """Positions of columns that ``take_columns`` can take; None means all."""
+    if columns is None:
+        return np.arange(X.shape[1])
+    return np.asarray(column_indices(X, columns(X) if callable(columns) else columns), dtype=int)
 
 
 def read_table(estimator, X, *, reset):

@@ -8,6 +8,7 @@ from sklearn.utils import compute_sample_weight
 
 from skstack._at_once import of_one_fit
 from skstack._checks import HasMethods, StrOptions, fit_context, read_labels
+from skstack._export import Shippable
 from skstack._network_estimator import NetworkEstimator
 from skstack._streams import streamed
 from skstack.networks import MLP
@@ -25,7 +26,7 @@ def _learns_one_hot(loss):
     return any(name.replace("_", "").lower() in _ONE_HOT_LOSSES for name in names)
 
 
-class KerasClassifier(ClassifierMixin, NetworkEstimator):
+class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
     """A Keras network that learns classes.
 
     Parameters

@@ -7,6 +7,7 @@ from sklearn.base import RegressorMixin
 
 from skstack._at_once import of_one_fit
 from skstack._checks import check_target, fit_context
+from skstack._export import Shippable
 from skstack._network_estimator import NetworkEstimator
 from skstack._streams import streamed
 from skstack.networks import MLP, with_target_units
@@ -24,7 +25,7 @@ LOSSES_ON_RAW_TARGETS = {
 }
 
 
-class KerasRegressor(RegressorMixin, NetworkEstimator):
+class KerasRegressor(Shippable, RegressorMixin, NetworkEstimator):
     """A Keras network that learns numbers, on standardised targets.
 
     The network learns targets of mean 0 and standard deviation 1; ``predict`` and ``model_`` speak

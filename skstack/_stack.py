@@ -18,6 +18,7 @@ from skstack._checks import (
     StrOptions,
     check_input_names,
     check_parts,
+    column_places,
     fit_context,
     indexed_like,
     n_rows,
@@ -288,6 +289,7 @@ class Stack(TransformerMixin, BaseComposition):
         self.upstream_ = []
         covered = np.ones(n_rows(X), dtype=bool)
         tables = [columns_for(X, name, columns) for name, _, columns in branches]
+        self._branch_places = {name: column_places(X, columns) for name, _, columns in branches}
         for (name, transformer, columns), part in zip(branches, tables, strict=True):
             made, known = transformer._learn(
                 part, y, parts.branches[name], in_stack=True, ordered=ordered
@@ -385,6 +387,7 @@ class Stack(TransformerMixin, BaseComposition):
         else:
             self._passed_columns = chosen
         part = self._passed_part(X)
+        self._passed_places = column_places(X, self._passed_columns)
         if part.shape[1]:
             passed = Passed(self.categorical_features, allow_nan=self._takes_nan)
             self._passed = passed.fit(part)

@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from skstack._at_once import of_one_fit
 from skstack._checks import check_target, read_labels
 from skstack._classifier import KerasClassifier
+from skstack._export import Shippable
 from skstack._regressor import KerasRegressor
 from skstack._stack import Stack
 from skstack._streams import streamed
@@ -34,7 +35,7 @@ def _gives_decisions(stack):
     return hasattr(getattr(stack, "downstream_", stack.downstream), "decision_function")
 
 
-class StackedKerasClassifier(ClassifierMixin, Stack):
+class StackedKerasClassifier(Shippable, ClassifierMixin, Stack):
     """Networks upstream, a classifier downstream, as one estimator without leaks.
 
     ``fit`` sets early-stopping rows aside, cross-fits the upstream networks on the other ones,
@@ -296,7 +297,7 @@ class StackedKerasClassifier(ClassifierMixin, Stack):
         return drawn.X, drawn.y, drawn.sample_weight
 
 
-class StackedKerasRegressor(RegressorMixin, Stack):
+class StackedKerasRegressor(Shippable, RegressorMixin, Stack):
     """Networks upstream, a regressor downstream, as one estimator without leaks.
 
     As :class:`StackedKerasClassifier`, without a sampler.

@@ -21,10 +21,12 @@ from skstack._checks import (
     check_parts,
     fit_context,
     indexed_like,
+    is_float32,
     read_table,
     take_rows,
 )
 from skstack._diagram import diagram_of_features
+from skstack._export import Shippable
 from skstack._parameters import (
     clone_sharing_models,
     explain_missing_parameters,
@@ -53,7 +55,7 @@ __all__ = ["KerasFeatureTransformer"]
 FEW_ROWS = 8
 
 
-class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
+class KerasFeatureTransformer(Shippable, TransformerMixin, BaseEstimator):
     """Outputs of a network, or of its inner layers, as features.
 
     A network that is trained here is cross-fitted: ``fit_transform(X, y)`` gives each row features
@@ -437,6 +439,7 @@ class KerasFeatureTransformer(TransformerMixin, BaseEstimator):
                 f"is None: {type(source.model).__name__} learns from it."
             )
         self._wanted = self._wanted_features()
+        self._float32 = is_float32(X)
         if self.passthrough:
             self._passed = Passed(self.categorical_features).fit(X)
             self._passed.table(take_rows(X, slice(0, FEW_ROWS)))

@@ -36,10 +36,10 @@ FLOORS = (
 )
 # Rooms that stand beside the staircase: the lowest floor may not import them.
 SIDE_ROOMS = {"_export", "_fine_tune", "_persistence", "_scikeras"}
-SIDE_ROOMS |= {"inspection", "losses", "preprocessing"}
+SIDE_ROOMS |= {"inspection", "losses", "preprocessing", "shipping"}
 FRAMEWORKS = ("keras", "tensorflow")
 # Rooms that nobody enters before Keras is needed anyway.
-KERAS_ROOMS = {"training", "losses"}
+KERAS_ROOMS = {"training", "losses", "shipping"}
 NEIGHBOURS = ("imblearn", "keras", "sklearn", "tensorflow")
 
 

@@ -40,6 +40,14 @@ def test_predictions_of_one_table_join_another(tmp_path):
     assert list(tmp_path.iterdir()) == []  # pictures are drawn where somebody asks for one
 
 
+def test_a_shipped_stack_says_the_same_in_every_runtime(tmp_path):
+    printed = run("examples/ship_a_stack.py", "--output", "out", cwd=tmp_path)
+    for runtime in ("keras", "saved_model", "onnxruntime"):
+        assert f"\n{runtime} " in printed
+    written = {each.name for each in (tmp_path / "out").iterdir()}
+    assert written == {"stack.keras", "saved_model", "stack.onnx"}
+
+
 def test_the_fit_benchmark_reports_as_json(tmp_path):
     run("benchmarks/run.py", "--only", "fit-569x30", "--output", "found", cwd=tmp_path)
     result = json.loads((tmp_path / "found" / "fit-569x30.json").read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ from skstack.stages._passed import Passed
 from skstack.stages._priors import correct_priors, prior_ratio, refuse_cleaning
 from skstack.stages._sampling import Resampled, check_sampler, resample
 from skstack.stages._scaling import Scaling
-from skstack.stages._upstream import probabilities_of
+from skstack.stages._upstream import ModelView, probabilities_of
 
 __all__ = [
     "FEATURES",
@@ -20,6 +20,7 @@ __all__ = [
     "ColumnBlocks",
     "Folds",
     "Metadata",
+    "ModelView",
     "Passed",
     "Resampled",
     "Scaling",

@@ -236,6 +236,19 @@ class ColumnBlocks:
             arrays[part.name] = part.from_columns(table, more)
         return arrays
 
+    def places(self):
+        """Positions of the columns behind each block.
+
+        Returns
+        -------
+        places : dict of str to list of int
+        """
+        return {part.name: [int(place) for place in part.places] for part in self._parts}
+
+    def part(self, name):
+        """What makes the array of one block: ``Numbers``, ``Category``, ``Cells`` or ``Whole``."""
+        return next(part for part in self._parts if part.name == name)
+
     # -----------------------------------------------------------------------------------------
 
     def _whole(self, array):

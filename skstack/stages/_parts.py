@@ -170,17 +170,17 @@ class Category:
         """Codes of shape (n_rows,), int32."""
         codes, levels = factorise(column_at(table, self.place), self.column)
         if self.hashed:
-            translation = hash_buckets(levels, self.n_hash_buckets) + FIRST_KNOWN
-            return np.append(translation, MISSING).astype(np.int32)[codes]
-        return self._coded(codes, levels)
+            buckets = hash_buckets(levels, self.n_hash_buckets) + FIRST_KNOWN
+            return np.append(buckets, MISSING).astype(np.int32)[codes]
+        return self.codes_of(levels)[codes]
 
-    def _coded(self, codes, levels):
+    def codes_of(self, levels):
+        """Codes of known values, and last that of a missing one, which factorising calls -1."""
         known = {level: code for code, level in enumerate(self.levels, FIRST_KNOWN)}
-        # Factorising gives -1 for missing values: the last entry.
-        translation = np.array([known.get(x, UNSEEN) for x in levels] + [MISSING], dtype=np.int32)
+        codes = np.array([known.get(x, UNSEEN) for x in levels] + [MISSING], dtype=np.int32)
         if self._occurs is not None:
-            translation[~self._occurs[translation]] = UNSEEN
-        return translation[codes]
+            codes[~self._occurs[codes]] = UNSEEN
+        return codes
 
     def columns(self, array):
         """The column, by its position: of `category` dtype, unseen and missing ones as NaN."""
@@ -198,7 +198,8 @@ class Category:
 
     def from_columns(self, table, more):
         """The codes again; of hashed columns the table holds buckets."""
-        return self._coded(*factorise(column_at(table, self.place), self.column))
+        codes, levels = factorise(column_at(table, self.place), self.column)
+        return self.codes_of(levels)[codes]
 
 
 class Cells:

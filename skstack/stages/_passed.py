@@ -25,6 +25,12 @@ class Passed:
     Attributes
     ----------
     n_columns_ : int
+
+    cells_ : ndarray of int
+        Positions of the columns whose cells hold arrays.
+
+    blocks_ : ColumnBlocks or None
+        Of all other columns.
     """
 
     def __init__(self, categorical_features="from_dtype", *, allow_nan=False):
@@ -44,12 +50,12 @@ class Passed:
         self : Passed
         """
         self.n_columns_ = X.shape[1]
-        self._cells = cell_columns(X)
+        self.cells_ = cell_columns(X)
         plain = self._plain(X)
-        self._blocks = None
+        self.blocks_ = None
         if plain.shape[1]:
-            self._blocks = ColumnBlocks(self.categorical_features, allow_nan=self.allow_nan)
-            self._blocks.fit(plain)
+            blocks = ColumnBlocks(self.categorical_features, allow_nan=self.allow_nan)
+            self.blocks_ = blocks.fit(plain)
         return self
 
     def table(self, X):
@@ -65,18 +71,18 @@ class Passed:
             As `ColumnBlocks.table` gives it; a DataFrame where cells hold arrays.
         """
         plain = None
-        if self._blocks is not None:
-            plain = self._blocks.table(self._blocks.split(self._plain(X)))
-        if not self._cells.size:
+        if self.blocks_ is not None:
+            plain = self.blocks_.table(self.blocks_.split(self._plain(X)))
+        if not self.cells_.size:
             return plain
         import pandas as pd
 
         names = list(X.columns)
         columns = {}
-        rest = np.setdiff1d(np.arange(self.n_columns_), self._cells)
+        rest = np.setdiff1d(np.arange(self.n_columns_), self.cells_)
         for number, place in enumerate(rest):
             columns[place] = plain.iloc[:, number] if hasattr(plain, "iloc") else plain[:, number]
-        for place in self._cells:
+        for place in self.cells_:
             cells = np.empty(X.shape[0], dtype=object)
             cells[:] = [np.asarray(cell) for cell in X[names[place]].to_list()]
             columns[place] = cells
@@ -84,7 +90,7 @@ class Passed:
         return table.set_axis(names, axis=1)
 
     def _plain(self, X):
-        if not self._cells.size:
+        if not self.cells_.size:
             return X
-        rest = np.setdiff1d(np.arange(self.n_columns_), self._cells)
+        rest = np.setdiff1d(np.arange(self.n_columns_), self.cells_)
         return take_columns(X, rest.tolist(), "passthrough")

@@ -7,7 +7,7 @@ blueprints apart, or is None) goes in with rows and a plan, NumPy weights come o
 from skstack.training._fingerprint import Unknown, fingerprint, fingerprint_value
 from skstack.training._ingredients import check_settings
 from skstack.training._initial import initial_variables
-from skstack.training._layers import check_layers
+from skstack.training._layers import check_layers, find_layers
 from skstack.training._network import Network
 from skstack.training._normalizations import settle_normalizations
 from skstack.training._plan import Fit, Plan, Rows
@@ -22,6 +22,7 @@ __all__ = [
     "Unknown",
     "check_layers",
     "check_settings",
+    "find_layers",
     "fingerprint",
     "fingerprint_value",
     "initial_variables",

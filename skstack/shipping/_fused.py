@@ -1,0 +1,377 @@
+"""From a fitted estimator to one ``keras.Model``: raw columns in, predictions out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+from keras import ops
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+
+from skstack import training
+from skstack._autoencoder import KerasAutoencoder
+from skstack._classifier import KerasClassifier
+from skstack._network_estimator import NetworkEstimator
+from skstack._regressor import KerasRegressor
+from skstack._stack import Stack
+from skstack._stacked import StackedKerasClassifier, StackedKerasRegressor
+from skstack._transformer import KerasFeatureTransformer
+from skstack.shipping._formulas import Classes, as_columns, of_classes, squared_difference
+from skstack.shipping._network import called
+from skstack.shipping._raw import RawColumns
+from skstack.shipping._steps import is_nothing, listed_steps, scaled, takes_nan
+from skstack.shipping._tables import (
+    Table,
+    affine,
+    arrays,
+    beside,
+    grouped,
+    joined,
+    layer_name,
+    numbers_of,
+    passed,
+    refuse,
+    taken,
+    unique_names,
+)
+from skstack.stages import ModelView
+
+__all__ = ["fused_model", "raw_columns"]
+
+_OURS = "KerasClassifier, KerasRegressor, KerasAutoencoder, KerasFeatureTransformer, the stacks"
+
+
+def raw_columns(estimator):
+    """How a fitted estimator reads the columns of X."""
+    names = getattr(estimator, "feature_names_in_", None)
+    readers, fills = [], []
+    for places, blocks, filled in _readers(estimator, np.arange(estimator.n_features_in_)):
+        readers.append((places, blocks))
+        fills.append(filled)
+    return RawColumns(readers, estimator.n_features_in_, names, takes_nan=any(fills))
+
+
+def fused_model(estimator, look_up="layers"):
+    """One model of all that a fitted estimator does with rows.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Of ours, fitted.
+
+    look_up : str
+        As in ``RawColumns.table``.
+
+    Returns
+    -------
+    keras.Model
+
+    Raises
+    ------
+    ValueError
+        If a part of the estimator is no network and no layer; the message names it.
+    """
+    with training.undisturbed(), unique_names():
+        inputs, table = raw_columns(estimator).table(look_up)
+        outputs = _outputs(estimator, table)
+        return keras.Model(inputs, outputs, name=layer_name(type(estimator).__name__))
+
+
+def _outputs(estimator, table):
+    if isinstance(estimator, KerasClassifier | StackedKerasClassifier):
+        last = "network" if isinstance(estimator, KerasClassifier) else "downstream"
+        return _classes(estimator, table, last, "").all("probabilities")
+    if isinstance(estimator, KerasRegressor | StackedKerasRegressor):
+        last = "network" if isinstance(estimator, KerasRegressor) else "downstream"
+        return _values(estimator, table, last, "")
+    if isinstance(estimator, KerasAutoencoder):
+        return _latent(estimator, table, "encoder")
+    made = _features(estimator, table, "network", whole="features_out")
+    return numbers_of(
+        made,
+        range(len(made.columns)),
+        "features",
+        f"{type(estimator).__name__}(passthrough=True)",
+    )
+
+
+# Who reads which columns of X ----------------------------------------------------------------
+
+
+def _readers(part, places):
+    """(positions, blocks or None for numbers, whether missing numbers are filled in)."""
+    if isinstance(part, FrozenEstimator):
+        yield from _readers(part.estimator, places)
+    elif isinstance(part, Pipeline):
+        steps = [step for _, step in part.steps if not is_nothing(step)]
+        if steps:
+            yield from _readers(steps[0], places)
+    elif isinstance(part, NetworkEstimator | ModelView):
+        blocks = part.blocks_ if isinstance(part, NetworkEstimator) else part.blocks
+        yield places, blocks, False
+    elif isinstance(part, KerasFeatureTransformer):
+        for upstream in part._upstreams:
+            steps = [] if upstream.steps is None else listed_steps(upstream.steps)
+            first = steps[0] if steps else getattr(upstream.view, "estimator", upstream.view)
+            yield from _readers(first, places)
+        if part.passthrough:
+            yield from _passed_readers(part._passed, places)
+    elif isinstance(part, Stack):
+        for name, fitted, _ in part.upstream_:
+            yield from _readers(fitted, places[part._branch_places[name]])
+        if part._passed is not None:
+            yield from _passed_readers(part._passed, places[part._passed_places])
+    else:
+        yield places, None, takes_nan(part)
+
+
+def _passed_readers(part, places):
+    if part.cells_.size:
+        refuse("passthrough", "columns whose cells hold arrays do not pass through.")
+    yield places, part.blocks_, part.allow_nan
+
+
+# What estimators make of a table -----------------------------------------------------------
+
+
+def _after(steps, table, name):
+    """A table behind some steps, each a layer named by its class."""
+    for step in steps:
+        label = f"{name}{type(step).__name__.lower()}"
+        if isinstance(step, KerasFeatureTransformer):
+            table = _features(step, table, label)
+        elif isinstance(step, KerasAutoencoder):
+            table = Table.of(_latent(step, table, label))
+        elif isinstance(step, Stack):
+            table = _stack_table(step, table, f"{label}_")
+        else:
+            table = scaled(step, table, label)
+    return table
+
+
+def _classes(estimator, table, name, prefix):
+    """Probabilities of a fitted classifier."""
+    if isinstance(estimator, FrozenEstimator):
+        return _classes(estimator.estimator, table, name, prefix)
+    if isinstance(estimator, Pipeline):
+        table = _after(listed_steps(estimator[:-1]), table, f"{name}_")
+        return _classes(estimator[-1], table, name, prefix)
+    if isinstance(estimator, StackedKerasClassifier):
+        table = _stack_table(estimator, table, prefix)
+        found = _classes(estimator.downstream_, table, f"{prefix}downstream", prefix)
+        if estimator.prior_correction and estimator.sampler_ is not None:
+            found = found.corrected(estimator._prior_ratio, f"{name}_priors")
+        return found
+    if not isinstance(estimator, KerasClassifier):
+        _refuse_estimator(estimator, name)
+    return _classes_of(estimator, _network(estimator, table, name)[1][0], name)
+
+
+def _classes_of(estimator, p, name):
+    """Probabilities from the output of a KerasClassifier's network."""
+    p = as_columns(p, "flatten", name)
+    single = p.shape[1] == 1 and estimator._target_type != "multilabel-indicator"
+    found = Classes(p, single)
+    if estimator.prior_correction and hasattr(estimator, "prior_ratio_"):
+        found = found.corrected(estimator.prior_ratio_, f"{name}_priors")
+    return found
+
+
+def _values(estimator, table, name, prefix):
+    """Predictions of a fitted regressor, of shape (batch, n_targets)."""
+    if isinstance(estimator, FrozenEstimator):
+        return _values(estimator.estimator, table, name, prefix)
+    if isinstance(estimator, Pipeline):
+        table = _after(listed_steps(estimator[:-1]), table, f"{name}_")
+        return _values(estimator[-1], table, name, prefix)
+    if isinstance(estimator, StackedKerasRegressor):
+        table = _stack_table(estimator, table, prefix)
+        return _values(estimator.downstream_, table, f"{prefix}downstream", prefix)
+    if not isinstance(estimator, KerasRegressor):
+        _refuse_estimator(estimator, name)
+    return as_columns(_network(estimator, table, name)[1][0], "flatten", name)
+
+
+def _latent(estimator, table, name):
+    """The latent of a fitted autoencoder, of shape (batch, n_latent)."""
+    layers = (estimator.latent_layer_,)
+    _, _, (latent,) = _network(estimator, table, name, layers=layers, ends=False)
+    return as_columns(latent, "flatten", name)
+
+
+def _network(estimator, table, name, *, layers=(), ends=True):
+    """What goes into a network, its outputs, and what its inner layers return."""
+    tensors = arrays(table, estimator.blocks_, name, f"{type(estimator).__name__} {name!r}")
+    finish = estimator._finish_model
+    return tensors, *called(
+        estimator.network_, tensors, name, finish=finish, layers=layers, ends=ends
+    )
+
+
+def _stack_table(stack, table, prefix):
+    """The table that a stack's downstream sees."""
+    parts = [
+        _features(fitted, taken(table, stack._branch_places[name]), f"{prefix}{name}")
+        for name, fitted, _ in stack.upstream_
+    ]
+    if stack._passed is not None:
+        part = taken(table, stack._passed_places)
+        parts.append(passed(part, stack._passed.blocks_, f"{prefix}passthrough", "passthrough"))
+    made = beside(parts, f"{prefix}table")
+    numeric = made.numeric_places
+    steps = [] if stack.scaler_ is None else listed_steps(stack.scaler_)
+    if not numeric or not steps:
+        return made
+    found = Table.of(numbers_of(made, numeric, f"{prefix}table", "scaler"))
+    label = f"{prefix}scaler"
+    for place, step in enumerate(steps):
+        found = scaled(step, found, label if len(steps) == 1 else f"{label}_{place}")
+    columns = list(made.columns)
+    for number, place in enumerate(numeric):
+        columns[place] = number
+    return Table(columns, found.numeric)
+
+
+def _features(transformer, table, name, whole=None):
+    """The table that a fitted KerasFeatureTransformer makes."""
+    wanted = transformer._wanted
+    table = replace(table, single=transformer._float32)
+    several = len(transformer._upstreams) > 1
+    each = []
+    for place, upstream in enumerate(transformer._upstreams):
+        own = f"{name}_fold_{place}" if several else name
+        each.append(joined(_of_upstream(upstream, table, wanted, own), f"{own}_features"))
+    mean = each[0]
+    if several:
+        mean = keras.layers.Average(name=layer_name(f"{name}_mean"), dtype="float32")(each)
+    parts = [Table.of(mean)]
+    if transformer.passthrough:
+        reader = f"{type(transformer).__name__}(passthrough=True)"
+        parts.append(passed(table, transformer._passed.blocks_, f"{name}_passthrough", reader))
+    return beside(parts, whole or f"{name}_table")
+
+
+def _of_upstream(upstream, table, wanted, name):
+    """Features of one fitted upstream, as ``stages.columns_of`` orders them."""
+    if upstream.steps is not None:
+        table = _after(listed_steps(upstream.steps), table, f"{name}_")
+    view = upstream.view
+    frozen = isinstance(view, ModelView)
+    make = _of_model if frozen else _of_estimator
+    found = make(view, table, wanted, name)
+    if wanted.steps_output:
+        found.append(numbers_of(table, range(len(table.columns)), f"{name}_steps", name))
+    return found
+
+
+def _of_model(view, table, wanted, name):
+    """Features of a frozen ``keras.Model``."""
+    tensors = arrays(table, view.blocks, name, f"The model {name!r}")
+    outputs, inner = called(
+        view.network, tensors, name, layers=wanted.layers, ends=bool(wanted.features)
+    )
+    found = []
+    for feature in wanted.features:
+        if feature == "outputs":
+            found += [
+                as_columns(tensor, wanted.pooling, f"{name}_{output}")
+                for output, tensor in zip(view.names, outputs, strict=True)
+            ]
+        elif feature == "reconstruction_error":
+            (given,) = tensors.values()
+            found.append(squared_difference(given, outputs[0], f"{name}_{feature}"))
+        else:
+            classes = Classes(outputs[0], outputs[0].shape[1] == 1)
+            found.append(of_classes(feature, classes, False, name))
+    return found + _pooled(inner, wanted, name)
+
+
+def _of_estimator(view, table, wanted, name):
+    """Features of a fitted estimator of ours."""
+    estimator = view.estimator
+    latent, inner, tensors, ends = (), [], None, None
+    if isinstance(estimator, NetworkEstimator):
+        encodes = isinstance(estimator, KerasAutoencoder)
+        latent = (estimator.latent_layer_,) if encodes and "outputs" in wanted.features else ()
+        only_latent = encodes and "reconstruction_error" not in wanted.features
+        tensors, ends, inner = _network(
+            estimator,
+            table,
+            name,
+            layers=(*latent, *wanted.layers),
+            ends=bool(wanted.features) and not only_latent,
+        )
+        latent, inner = inner[: len(latent)], inner[len(latent) :]
+    found, classes = [], None
+    for feature in wanted.features:
+        if feature == "reconstruction_error":
+            found.append(_error(estimator, tensors, ends[0], name))
+        elif feature == "outputs" and latent:
+            found.append(as_columns(latent[0], "flatten", f"{name}_latent"))
+        elif feature == "outputs" and isinstance(estimator, KerasRegressor):
+            found.append(as_columns(ends[0], "flatten", name))
+        elif feature == "outputs" and isinstance(estimator, StackedKerasRegressor):
+            found.append(_values(estimator, table, name, f"{name}_"))
+        elif feature == "outputs" and isinstance(estimator, KerasFeatureTransformer):
+            made = _features(estimator, table, name)
+            found.append(numbers_of(made, range(len(made.columns)), name, f"The part {name!r}"))
+        else:
+            if classes is None:
+                classes = _classes_within(estimator, table, ends, name)
+            if view.classes is not None and len(view.classes) != classes.n:
+                refuse(f"The part {name!r}", "one of its folds lacks classes.")
+            binary = view.classes is not None and classes.n == 2
+            found.append(of_classes(feature, classes, binary, name))
+    return found + _pooled(inner, wanted, name)
+
+
+def _classes_within(estimator, table, ends, name):
+    if isinstance(estimator, KerasClassifier):
+        return _classes_of(estimator, ends[0], name)
+    return _classes(estimator, table, name, f"{name}_")
+
+
+def _pooled(tensors, wanted, name):
+    """Inner layers as columns."""
+    names = [layer.replace("/", "_") for layer in wanted.layers]
+    return [
+        as_columns(tensor, wanted.pooling, f"{name}_{layer}")
+        for layer, tensor in zip(names, tensors, strict=True)
+    ]
+
+
+def _error(estimator, tensors, rebuilt, name):
+    """``KerasAutoencoder.reconstruction_error``, of shape (batch, 1)."""
+    words = {b.name: b.cardinality for b in estimator.blocks_.blocks_ if b.kind == "categorical"}
+    parts = dict(tensors)
+    if words:
+        encoded = grouped(
+            f"{name}_one_hot",
+            [tensors[block] for block in words],
+            lambda *codes: [
+                ops.one_hot(x, n, dtype="float32")
+                for x, n in zip(codes, words.values(), strict=True)
+            ],
+        )
+        parts.update(zip(words, keras.tree.flatten(encoded), strict=True))
+    scale = None
+    if "numeric" in estimator.moments_:
+        mean, scale = estimator.moments_["numeric"]
+        if estimator._standardized:
+            label = f"{name}_standardised"
+            parts["numeric"] = affine(parts["numeric"], mean, 1.0 / scale, 0.0, label)
+    given = joined(list(parts.values()), f"{name}_targets")
+    if scale is not None and not estimator._standardized:
+        factor = np.concatenate([1.0 / scale, np.ones(given.shape[1] - len(scale))])
+        given = affine(given, 0.0, factor, 0.0, f"{name}_given")
+        rebuilt = affine(rebuilt, 0.0, factor, 0.0, f"{name}_rebuilt")
+    return squared_difference(given, rebuilt, f"{name}_reconstruction_error")
+
+
+def _refuse_estimator(estimator, name):
+    refuse(
+        f"{type(estimator).__name__} (the part {name!r})",
+        f"it is no network of skstack. Accepted are {_OURS} and Pipelines that end in one.",
+    )

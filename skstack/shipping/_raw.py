@@ -1,0 +1,254 @@
+"""The raw columns of X as inputs of a network."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from numbers import Real
+
+import keras
+import numpy as np
+from keras import ops
+from sklearn.utils import check_array
+
+from skstack._checks import take_columns
+from skstack.shipping._tables import Category, Table, grouped
+from skstack.stages import ColumnBlocks
+
+__all__ = ["RawColumns"]
+
+
+@dataclass(frozen=True)
+class _Words:
+    """A column of categories: what its codes 0 (unseen), 1 (missing), 2, 3, ... look like."""
+
+    place: int
+    known: list
+    tokens: np.ndarray
+
+    @property
+    def dtype(self):
+        return "int64" if self.tokens.dtype.kind == "i" else "string"
+
+    def token_of(self, value):
+        """A value as it comes in; one that no input can hold is an unseen one."""
+        unseen, missing = self.tokens[:2].tolist()
+        if self.dtype == "string":
+            return value if isinstance(value, str) and value != missing else unseen
+        if not _is_whole(value) or value == missing:
+            return unseen
+        return int(value)
+
+
+class RawColumns:
+    """Which columns of X are numbers and which are categories, for all that read them.
+
+    Parameters
+    ----------
+    readers : list of (ndarray of int, ColumnBlocks or None)
+        Positions of columns, and how a part of the estimator reads them; None means as numbers.
+
+    n_columns : int
+        Of X.
+
+    names : sequence of str or None
+        Of the columns of X.
+
+    takes_nan : bool
+        Whether a missing number is filled in by a part of the estimator.
+
+    Raises
+    ------
+    ValueError
+        If a column has categories that no look-up layer takes.
+    """
+
+    def __init__(self, readers, n_columns, names, takes_nan):
+        self.n_columns = n_columns
+        self.takes_nan = takes_nan
+        self.shape = None
+        numeric, known = set(), {}
+        for places, blocks in readers:
+            if blocks is None:
+                numeric.update(map(int, places))
+                continue
+            for block in blocks.blocks_:
+                columns = [int(places[place]) for place in blocks.places()[block.name]]
+                if block.kind == "categorical":
+                    known.setdefault(columns[0], {}).update(
+                        dict.fromkeys(blocks.categories_[block.name])
+                    )
+                elif block.kind == "numeric":
+                    numeric.update(columns)
+                elif block.kind in ("sequence", "tensor"):
+                    self.shape = tuple(block.shape)
+                else:
+                    raise ValueError(f"to_keras does not know blocks of the kind {block.kind!r}.")
+        self.used = np.array(sorted(numeric), dtype=int)
+        self.categories, taken = {}, {"numeric", "features"}
+        for place in sorted(known):
+            label = f"x{place}" if names is None else names[place]
+            name = _input_name(label, taken)
+            taken.add(name)
+            self.categories[name] = _words(place, list(known[place]), label)
+        self.numbers = self.used if known else np.arange(n_columns)
+        coded = {words.place: words for words in self.categories.values()}
+        self.numbers = np.array([p for p in self.numbers if p not in coded], dtype=int)
+        for place in set(coded) & numeric:
+            if coded[place].dtype == "string":
+                label = place if names is None else names[place]
+                raise ValueError(
+                    f"The column {label!r} holds words for one part of the estimator and numbers "
+                    "for another, which one input of a network cannot be. Give both the same "
+                    "categorical_features."
+                )
+
+    def table(self, look_up):
+        """Inputs of a network, and the table that they make.
+
+        Parameters
+        ----------
+        look_up : {"layers", "equality", "given words"}
+            How categories become codes: by Keras' look-up layers; numbers by comparison with each
+            known one, which every runtime can compute; or, for words, codes are what comes in.
+
+        Returns
+        -------
+        inputs : keras.KerasTensor or dict of str to keras.KerasTensor
+
+        table : Table
+        """
+        if self.shape is not None:
+            inputs = keras.Input(self.shape, name="features")
+            return inputs, Table(whole=inputs, columns=[None] * self.n_columns)
+        columns, inputs = [None] * self.n_columns, {}
+        numeric = None
+        if len(self.numbers):
+            name = "numeric" if self.categories else "features"
+            numeric = keras.Input((len(self.numbers),), name=name)
+            inputs[name] = numeric
+            for number, place in enumerate(self.numbers):
+                columns[place] = number
+        for name, words in self.categories.items():
+            dtype = words.dtype
+            given = look_up == "given words" and dtype == "string"
+            inputs[name] = keras.Input((1,), name=name, dtype="int64" if given else dtype)
+            columns[words.place] = _coded(name, words, inputs[name], look_up, given)
+        table = Table(numeric=numeric, columns=columns)
+        return (inputs if self.categories else numeric), table
+
+    def arrays(self, X, *, numpy):
+        """Rows of X as what the inputs take; see ``Shippable.keras_inputs``."""
+        if self.shape is not None:
+            return check_array(X, dtype=np.float32, allow_nd=True, input_name="X")
+        numbers = None
+        if len(self.numbers):
+            numbers = self._as_numbers(X)
+        if not self.categories:
+            return numbers
+        arrays = {} if numbers is None else {"numeric": numbers}
+        places = [words.place for words in self.categories.values()]
+        part = take_columns(X, places, "columns")
+        blocks = ColumnBlocks(np.ones(len(places), dtype=bool)).fit(part)
+        coded = blocks.split(part)
+        for (name, words), own in zip(self.categories.items(), blocks.blocks_, strict=True):
+            unseen, missing = words.tokens[:2]
+            tokens = [unseen, missing, *map(words.token_of, blocks.categories_[own.name])]
+            tokens = np.array(tokens, dtype=None if words.dtype == "string" else np.int64)
+            arrays[name] = tokens[coded[own.name]][:, None]
+        if numpy or all(words.dtype != "string" for words in self.categories.values()):
+            return arrays
+        return {name: ops.convert_to_tensor(array) for name, array in arrays.items()}
+
+    def _as_numbers(self, X):
+        finite = "allow-nan" if self.takes_nan else True
+        used = [place for place in self.numbers if place in set(self.used)]
+        numbers = np.zeros((X.shape[0], len(self.numbers)), dtype=np.float32)
+        if used:
+            whole = len(used) == X.shape[1]
+            part = X if whole else take_columns(X, used, "columns")
+            part = check_array(
+                part, dtype=np.float32, ensure_all_finite=finite, accept_sparse=True, input_name="X"
+            )
+            part = part.toarray() if hasattr(part, "toarray") else part
+            numbers[:, np.searchsorted(self.numbers, used)] = part
+        return numbers
+
+
+def _coded(name, words, given, look_up, is_code):
+    """Codes of one column, and its values where they are numbers."""
+
+    def codes(x):
+        if is_code:
+            found = x
+        elif look_up == "layers":
+            maker = keras.layers.StringLookup if words.dtype == "string" else _int_lookup
+            unseen, *vocabulary = words.tokens.tolist()
+            found = maker(
+                vocabulary=vocabulary,
+                num_oov_indices=1,
+                oov_token=unseen,
+                mask_token=None,
+                name="lookup",
+            )(x)
+        else:
+            equal = ops.equal(x, words.tokens[None, 1:])
+            places = np.arange(1, len(words.tokens), dtype=np.int64)[None]
+            found = ops.sum(ops.where(equal, places, np.zeros_like(places)), axis=1, keepdims=True)
+        # Not squeeze: of one row the LiteRT interpreter would lose the shape.
+        return ops.cast(ops.reshape(found, (-1,)), "int32")
+
+    if words.dtype == "string" and look_up == "equality":
+        look_up = "layers"
+
+    def numbers(x):
+        missing = ops.equal(x, words.tokens[None, 1:2])
+        return ops.where(missing, np.array([[np.nan]], np.float32), ops.cast(x, "float32"))
+
+    tensor = grouped(f"{name}_codes", [given], codes)
+    as_number = None
+    if words.dtype == "int64":
+
+        def as_number():
+            return grouped(f"{name}_number", [given], numbers)
+
+    return Category(tensor, words.known, as_number)
+
+
+def _int_lookup(**settings):
+    return keras.layers.IntegerLookup(**settings)
+
+
+def _words(place, known, label):
+    """The tokens of a column's categories, and two that are none of them."""
+    if all(isinstance(value, str) for value in known):
+        missing, unseen = _unused_word("", "missing", known), _unused_word("[UNK]", "[UNK]", known)
+        return _Words(place, known, np.array([unseen, missing, *known], dtype=np.dtypes.StrDType))
+    if not all(map(_is_whole, known)):
+        raise ValueError(
+            f"The column {label!r} has the categories {known[:5]!r}; as inputs of a network "
+            "categories must be all words or all whole numbers. Turn them into words before the "
+            f"fit: X[{label!r}].astype(str)."
+        )
+    numbers = [int(value) for value in known]
+    free = sorted(set(range(-len(numbers) - 2, 0)) - set(numbers), reverse=True)
+    missing, unseen = free[:2]
+    return _Words(place, known, np.array([unseen, missing, *numbers], dtype=np.int64))
+
+
+def _is_whole(value):
+    return isinstance(value, Real) and abs(value) < 2**53 and float(value).is_integer()
+
+
+def _unused_word(word, otherwise, known):
+    while word in known:
+        word, otherwise = otherwise, f"{otherwise}_"
+    return word
+
+
+def _input_name(column, taken):
+    name = re.sub(r"[^A-Za-z0-9_]", "_", str(column)).lstrip("_") or "column"
+    number, unique = 1, name
+    while unique in taken:
+        unique, number = f"{name}_{number}", number + 1
+    return unique

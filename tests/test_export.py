@@ -1,0 +1,672 @@
+"""One Keras model out of a fitted estimator, and files of it for other runtimes."""
+
+import importlib.util
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from imblearn.over_sampling import RandomOverSampler
+from numpy.testing import assert_allclose
+from sklearn.compose import make_column_selector
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, make_classification
+from sklearn.decomposition import PCA
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.exceptions import NotFittedError
+from sklearn.feature_selection import SelectKBest, VarianceThreshold
+from sklearn.frozen import FrozenEstimator
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MaxAbsScaler,
+    MinMaxScaler,
+    PowerTransformer,
+    RobustScaler,
+    StandardScaler,
+)
+from sklearn.tree import DecisionTreeClassifier
+
+from skstack import (
+    KerasAutoencoder,
+    KerasClassifier,
+    KerasFeatureTransformer,
+    KerasRegressor,
+    StackedKerasClassifier,
+    StackedKerasRegressor,
+)
+from skstack.networks import MLP
+
+TOLERANCE = 1e-5
+SMALL = MLP(hidden_layer_sizes=(8,))
+
+
+def classifier(**settings):
+    return KerasClassifier(SMALL, **{"epochs": 2, "random_state": 0, **settings})
+
+
+def regressor(**settings):
+    return KerasRegressor(SMALL, **{"epochs": 3, "random_state": 0, **settings})
+
+
+def autoencoder():
+    return KerasAutoencoder(epochs=1, random_state=0)
+
+
+def stack(upstream, **settings):
+    settings = {"downstream": classifier(), "cv": 2, "random_state": 0, **settings}
+    return StackedKerasClassifier(upstream, **settings)
+
+
+def predicted(estimator, X):
+    """What the fused model makes of rows, as a user asks it."""
+    return estimator.to_keras().predict(estimator.keras_inputs(X), verbose=0)
+
+
+def assert_same(estimator, X, expected):
+    found = predicted(estimator, X)
+    assert found.dtype == np.float32
+    assert np.ptp(expected) > 1e-3, "a constant would be easy to match"
+    assert_allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.fixture(scope="module")
+def cancer():
+    X, y = load_breast_cancer(return_X_y=True)
+    return X.astype(np.float32), y
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    """Words, whole numbers, truth values and numbers; some are missing in new rows or new."""
+    rng = np.random.default_rng(0)
+    n = 300
+    X = pd.DataFrame(
+        {
+            "age": rng.normal(40, 10, n).astype(np.float32),
+            "job": pd.Series(rng.choice(["cook", "vet", "", "[UNK]"], n), dtype="category"),
+            "floor": pd.Categorical(rng.choice([-1, 0, 3], n)),
+            "owner": rng.random(n) < 0.5,
+            "two words": pd.Series(rng.choice(["é", "b", None], n), dtype=object),
+            "pay": rng.lognormal(3, 1, n).astype(np.float32),
+        }
+    )
+    y = np.where((X["job"] == "vet") ^ (X["age"] > 40) ^ (X["floor"] == 3), "yes", "no")
+    new = X.head(40).astype({"job": object, "floor": object})
+    new.loc[0, "job"], new.loc[1, "job"], new.loc[2, "two words"] = "king", None, "z"
+    new.loc[3, "floor"], new.loc[4, "floor"], new.loc[5, "floor"] = 77, None, -2
+    return X, y, new.astype({"job": "category", "floor": "category"})
+
+
+@pytest.fixture(scope="module")
+def mixed_stack(mixed):
+    X, y, _ = mixed
+    return stack(
+        [
+            ("risk", KerasFeatureTransformer(classifier(), features=["log_odds", "entropy"], cv=2)),
+            ("anomaly", KerasFeatureTransformer(autoencoder(), features="reconstruction_error")),
+            ("numbers", make_pipeline(StandardScaler(), classifier()), ["pay", "age"]),
+        ],
+        sampler=RandomOverSampler(random_state=0),
+        prior_correction=True,
+    ).fit(X, y)
+
+
+# The same numbers ---------------------------------------------------------------------------
+
+
+def test_a_stack_is_one_model_that_gives_its_probabilities(cancer):
+    X, y = cancer
+    fitted = stack([("anomaly", autoencoder()), ("risk", classifier())]).fit(X, y)
+    model = fitted.to_keras()
+    found = model.predict(X, verbose=0)
+    assert_allclose(found, fitted.predict_proba(X), atol=TOLERANCE)
+    names = [layer.name for layer in model.layers]
+    assert {"features", "anomaly", "risk", "scaler", "downstream", "probabilities"} <= set(names)
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("features", ["outputs", "log_odds", "entropy", "margin"])
+@pytest.mark.parametrize("data", [load_breast_cancer, load_iris])
+def test_features_of_probabilities_are_layers(data, features):
+    X, y = data(return_X_y=True)
+    fitted = KerasFeatureTransformer(classifier(), features=features, random_state=0, cv=2)
+    assert_same(fitted.fit(X, y), X, fitted.transform(X))
+
+
+def test_log_odds_hold_where_probabilities_are_all_but_one():
+    X = np.linspace(-60, 5, 97, dtype=np.float32)[:, None]  # beyond, float32 says little
+    inputs = keras.Input((1,))
+    sure = keras.Model(inputs, keras.layers.Activation("sigmoid")(inputs))
+    fitted = KerasFeatureTransformer(sure, features=["log_odds", "entropy", "margin"]).fit(X)
+    assert_same(fitted, X, fitted.transform(X))
+
+
+def test_a_stack_on_log_odds_of_a_network_that_is_very_sure(cancer):
+    X, y = cancer
+    sure = KerasFeatureTransformer(classifier(epochs=60), features="log_odds", cv=2)
+    fitted = stack([("sure", sure)], passthrough=False, downstream=classifier(epochs=30)).fit(X, y)
+    table = fitted.transform(X)
+    assert np.ptp(table) > 4
+    assert_same(fitted, X, fitted.predict_proba(X))
+
+
+def test_latent_error_inner_layer_and_columns_stand_side_by_side(cancer):
+    X, y = cancer
+    fitted = KerasFeatureTransformer(
+        autoencoder(),
+        features=["reconstruction_error", "outputs"],
+        layers=["encoder_1"],
+        passthrough=True,
+    )
+    assert_same(fitted.fit(X, y), X, fitted.transform(X))
+
+
+def test_an_autoencoder_alone_gives_its_latent(cancer):
+    X, _ = cancer
+    fitted = autoencoder().fit(X)
+    assert_same(fitted, X, fitted.transform(X))
+    assert "decoder" not in str(
+        [layer.name for layer in fitted.to_keras().get_layer("encoder").layers]
+    )
+
+
+def test_errors_of_an_autoencoder_that_learned_raw_columns(mixed):
+    from skstack.networks import Autoencoder
+
+    X, _, new = mixed
+    raw = KerasAutoencoder(Autoencoder(standardize=False), epochs=1, random_state=0)
+    fitted = KerasFeatureTransformer(raw, features="reconstruction_error").fit(X)
+    assert_same(fitted, new, fitted.transform(new))
+
+
+def test_multiclass_and_multilabel():
+    X, y = load_iris(return_X_y=True)
+    fitted = stack(classifier()).fit(X, y)
+    assert_same(fitted, X, fitted.predict_proba(X))
+    labels = np.column_stack([y == 0, X[:, 0] > 6, y == 2]).astype(int)
+    fitted = stack(classifier(), passthrough=[0, 3]).fit(X, labels)
+    assert_same(fitted, X, fitted.predict_proba(X))
+
+
+def test_regressors_speak_the_units_of_y():
+    X, y = load_diabetes(return_X_y=True)
+    fitted = regressor().fit(X, y)
+    assert predicted(fitted, X).shape == (len(X), 1)
+    assert_same(fitted, X, fitted.predict(X)[:, None])
+    two = np.column_stack([y, 1e3 - y])
+    pair = StackedKerasRegressor(regressor(), downstream=regressor(), cv=2, random_state=0)
+    assert_same(pair.fit(X, two), X, pair.predict(X))
+
+
+def test_words_whole_numbers_and_truth_values_come_in_raw(mixed, mixed_stack):
+    X, _, new = mixed
+    assert_same(mixed_stack, X, mixed_stack.predict_proba(X))
+    assert_same(mixed_stack, new, mixed_stack.predict_proba(new))
+    unlike = mixed_stack.predict_proba(new) != mixed_stack.predict_proba(X.head(40))
+    assert unlike.any(axis=1).sum() >= 5, "new and missing categories must count"
+
+
+def test_inputs_are_raw_columns_with_names(mixed, mixed_stack):
+    _, _, new = mixed
+    given = mixed_stack.keras_inputs(new, numpy=True)
+    assert list(given) == ["numeric", "job", "floor", "owner", "two_words"]
+    assert given["numeric"].tolist() == new[["age", "pay"]].to_numpy().tolist()
+    # "" and "[UNK]" are categories here, -1 too: others stand for missing and unseen.
+    assert given["job"][:2, 0].tolist() == ["king", "missing"]
+    assert given["job"][6:20, 0].tolist() == new["job"][6:20].tolist()
+    assert given["floor"][3:6, 0].tolist() == [77, -2, -3]
+    assert given["owner"].dtype == given["floor"].dtype == np.int64
+
+
+@pytest.mark.parametrize("name", ["bank_additional_full", "adult"])
+def test_real_tables_of_mixed_columns(shared_data, name):
+    table = shared_data(name).sample(1500, random_state=0).reset_index(drop=True)
+    y = table.pop(table.columns[-1]).to_numpy()
+    train, new = table[:900], table[900:]
+    branches = [
+        ("risk", classifier()),
+        ("anomaly", KerasFeatureTransformer(autoencoder(), features="reconstruction_error")),
+    ]
+    fitted = stack(branches).fit(train, y[:900])
+    assert len(fitted.keras_inputs(new)) > 5
+    assert_same(fitted, new, fitted.predict_proba(new))
+
+
+def test_numbers_of_an_array_may_be_categories(cancer):
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.integers(0, 4, 200), rng.standard_normal(200)]).astype(float)
+    y = (X[:, 0] == 2).astype(int)
+    fitted = stack(
+        classifier(categorical_features=[0]),
+        categorical_features=[0],
+    ).fit(X, y)
+    new = X.copy()
+    new[:3, 0] = [9, 1.5, -1]
+    assert_same(fitted, new, fitted.predict_proba(new))
+
+
+def test_a_column_may_be_a_category_here_and_a_number_there():
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"floor": rng.integers(-1, 6, 200), "size": rng.standard_normal(200)})
+    y = (X["floor"] > 2).to_numpy().astype(int)
+    upstream = [
+        ("words", classifier(categorical_features=["floor"])),
+        ("numbers", make_pipeline(StandardScaler(), classifier())),
+    ]
+    fitted = stack(upstream).fit(X, y)
+    X.loc[0, "floor"] = 70
+    assert_same(fitted, X, fitted.predict_proba(X))
+
+
+def test_the_mean_of_fold_networks_is_one_model_too(mixed):
+    X, y, new = mixed
+    X = X.astype({"job": object})
+    X.loc[:1, "job"] = "rare"  # which one of the folds lacks
+    new = pd.concat([X.head(2), new])
+    branch = KerasFeatureTransformer(
+        classifier(), features=["outputs", "log_odds"], layers="hidden_1", refit=False
+    )
+    fitted = stack([("risk", branch)], refit=False).fit(X, y)
+    assert_same(fitted, new, fitted.predict_proba(new))
+    names = {layer.name for layer in fitted.to_keras().layers}
+    assert {"risk_fold_0", "risk_fold_4", "risk_mean"} <= names
+
+
+def test_priors_are_corrected_inside():
+    X, y = make_classification(
+        400, 8, n_classes=3, n_informative=5, weights=[0.7, 0.2], random_state=0
+    )
+    settings = {"sampler": RandomOverSampler(random_state=0), "prior_correction": True}
+    alone = classifier(**settings).fit(X, y)
+    assert_same(alone, X, alone.predict_proba(X))
+    downstream = stack(classifier(), **settings).fit(X, y)
+    assert_same(downstream, X, downstream.predict_proba(X))
+    uncorrected = downstream.set_params(prior_correction=False)
+    assert np.abs(uncorrected.predict_proba(X) - predicted(uncorrected, X)).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("passthrough", [True, False, ["mean area", "mean texture"]])
+def test_branches_take_columns_in_any_way(passthrough):
+    X, y = load_breast_cancer(return_X_y=True, as_frame=True)
+    mask = np.arange(30) % 3 == 0
+    upstream = [
+        ("names", classifier(), ["worst area", "mean radius"]),
+        ("places", autoencoder(), [7, 2, 3]),
+        ("slice", classifier(), slice("mean radius", "mean area")),
+        ("mask", classifier(), mask),
+        ("asked", classifier(), make_column_selector("error$")),
+    ]
+    fitted = stack(upstream, passthrough=passthrough).fit(X, y)
+    assert_same(fitted, X, fitted.predict_proba(X))
+
+
+def test_columns_that_nobody_reads_may_hold_anything():
+    X, y = load_breast_cancer(return_X_y=True, as_frame=True)
+    X.insert(0, "note", "words")
+    columns = ["mean area", "mean texture"]
+    fitted = stack([("few", classifier(), columns)], passthrough=False).fit(X, y)
+    assert fitted.keras_inputs(X).shape == (len(X), 31)
+    assert_same(fitted, X, fitted.predict_proba(X))
+
+
+def test_frozen_networks_by_object_and_by_path(cancer, tmp_path):
+    X, y = cancer
+    teacher = classifier().fit(X, y)
+    path = tmp_path / "teacher.keras"
+    teacher.model_.save(path)
+    upstream = [
+        ("object", teacher.model_),
+        ("path", str(path)),
+        ("frozen", FrozenEstimator(teacher)),
+        ("piped", make_pipeline(StandardScaler(), KerasFeatureTransformer(teacher.model_))),
+    ]
+    fitted = stack(upstream).fit(X, y)
+    assert_same(fitted, X, fitted.predict_proba(X))
+    model = fitted.to_keras()
+    assert not model.get_layer("path").trainable_variables
+    assert model.get_layer("frozen").trainable_variables
+
+
+def test_a_frozen_network_may_know_other_categories(mixed):
+    X, y, new = mixed
+    elsewhere = X.astype({"job": object})
+    elsewhere.loc[:20, "job"] = "king"
+    teacher = classifier().fit(elsewhere, y)
+    fitted = stack([("teacher", FrozenEstimator(teacher)), ("risk", classifier())]).fit(X, y)
+    assert_same(fitted, new, fitted.predict_proba(new))
+
+
+def test_a_layer_inside_a_model_inside_a_model():
+    X, _ = load_iris(return_X_y=True)
+    inner = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3, "tanh", name="core"), keras.layers.Dense(2)],
+        name="inner",
+    )
+    inputs = keras.Input((4,))
+    outer = keras.Model(inputs, keras.layers.Dense(1)(inner(inputs)))
+    fitted = KerasFeatureTransformer(outer, features="outputs", layers=["inner/core"]).fit(X)
+    assert_same(fitted, X, fitted.transform(X))
+
+
+@pytest.mark.parametrize("pooling", ["flatten", "mean", "max", "last"])
+def test_sequences_are_pooled_in_the_graph(pooling):
+    X = np.random.default_rng(0).standard_normal((50, 7, 3)).astype(np.float32)
+    inputs = keras.Input((7, 3))
+    network = keras.Model(inputs, keras.layers.Conv1D(4, 3, name="waves")(inputs))
+    fitted = KerasFeatureTransformer(network, layers="waves", pooling=pooling).fit(X)
+    assert_same(fitted, X, fitted.transform(X))
+
+
+def test_a_stack_may_stand_in_a_stack(cancer):
+    X, y = cancer
+    inner = stack([("risk", classifier())])
+    fitted = stack([("risk", classifier()), ("inner", inner)], downstream=None)
+    fitted.set_params(downstream=make_pipeline(MaxAbsScaler(), classifier()))
+    assert_same(fitted.fit(X, y), X, fitted.predict_proba(X))
+
+
+# What scikit-learn puts between --------------------------------------------------------------
+
+SCALERS = [
+    StandardScaler(),
+    StandardScaler(with_mean=False),
+    StandardScaler(with_std=False),
+    MinMaxScaler((-1, 2)),
+    MinMaxScaler(clip=True),
+    MaxAbsScaler(),
+    RobustScaler(),
+    RobustScaler(with_centering=False, with_scaling=False),
+    make_pipeline(StandardScaler(), FunctionTransformer(), "passthrough", MinMaxScaler()),
+    None,
+]
+
+
+@pytest.mark.parametrize("scaler", SCALERS, ids=str)
+def test_scalers_become_layers(cancer, scaler):
+    X, y = cancer
+    train, new = X[:300], X[300:]
+    between = stack(autoencoder(), scaler=scaler).fit(train, y[:300])
+    assert_same(between, new, between.predict_proba(new))
+    if scaler is not None:
+        before = stack([("risk", make_pipeline(scaler, classifier()))]).fit(train, y[:300])
+        assert_same(before, new, before.predict_proba(new))
+
+
+STEPS = [
+    make_pipeline(PCA(5, whiten=True), StandardScaler()),
+    PCA(4),
+    VarianceThreshold(1.0),
+    SelectKBest(k=6),
+    FrozenEstimator(make_pipeline(StandardScaler(), PCA(3))),
+    KerasFeatureTransformer(autoencoder(), passthrough=True),
+]
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: type(step).__name__)
+def test_steps_before_a_network_become_layers(cancer, step):
+    X, y = cancer
+    if isinstance(step, FrozenEstimator):
+        step.estimator.fit(X)
+    fitted = stack([("risk", make_pipeline(step, classifier()))]).fit(X, y)
+    assert_same(fitted, X, fitted.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    "imputer",
+    [
+        SimpleImputer(),
+        SimpleImputer(strategy="median", add_indicator=True),
+        SimpleImputer(strategy="constant", fill_value=-5.0, add_indicator=True),
+        SimpleImputer(missing_values=0.0),
+    ],
+    ids=str,
+)
+def test_missing_numbers_are_filled_in_the_graph(cancer, imputer):
+    X, y = cancer
+    X = X.copy()
+    missing = imputer.missing_values
+    X[np.random.default_rng(0).random(X.shape) < 0.1] = missing
+    inner = KerasFeatureTransformer(classifier(), passthrough=True)
+    upstream = [("risk", make_pipeline(imputer, StandardScaler(), inner))]
+    fitted = stack(upstream, passthrough=False).fit(X, y)
+    assert_same(fitted, X, fitted.predict_proba(X))
+
+
+@pytest.mark.filterwarnings("ignore:Skipping features without any observed values")
+def test_a_column_without_any_number_is_left_out(cancer):
+    X, y = cancer
+    X = X.copy()
+    X[:, 4] = np.nan
+    X[::5, 7] = np.nan
+    upstream = [("risk", make_pipeline(SimpleImputer(add_indicator=True), classifier()))]
+    fitted = stack(upstream, passthrough=False).fit(X, y)
+    assert_same(fitted, X, fitted.predict_proba(X))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_large_columns_that_vary_little_keep_their_digits(dtype):
+    rng = np.random.default_rng(0)
+    X = (1e6 + rng.standard_normal((300, 4))).astype(np.float32).astype(dtype)
+    y = (X[:, 0] > 1e6).astype(int)
+    upstream = [("risk", make_pipeline(StandardScaler(), classifier(epochs=20)))]
+    fitted = stack(upstream, passthrough=False).fit(X, y)
+    assert_same(fitted, X, fitted.predict_proba(X))
+
+
+# Away from here -------------------------------------------------------------------------------
+
+
+def test_a_saved_model_needs_no_skstack_to_be_loaded(mixed, mixed_stack, tmp_path):
+    _, _, new = mixed
+    mixed_stack.to_keras().save(tmp_path / "stack.keras")
+    np.savez(tmp_path / "rows.npz", **mixed_stack.keras_inputs(new, numpy=True))
+    code = """
+import sys, keras, numpy
+model = keras.models.load_model("stack.keras")
+rows = {name: keras.ops.convert_to_tensor(rows) for name, rows in numpy.load("rows.npz").items()}
+numpy.save("found.npy", model.predict(rows, verbose=0))
+assert not [name for name in sys.modules if name.startswith("skstack")]
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+    found = np.load(tmp_path / "found.npy")
+    assert_allclose(found, mixed_stack.predict_proba(new), atol=TOLERANCE)
+
+
+def by_tensorflow(path, rows):
+    import tensorflow as tf
+
+    serve = tf.saved_model.load(str(path)).signatures["serving_default"]
+    return serve(**{name: tf.constant(array) for name, array in rows.items()})["output_0"].numpy()
+
+
+def by_onnxruntime(path, rows):
+    session = pytest.importorskip("onnxruntime").InferenceSession(str(path))
+    assert {value.name for value in session.get_inputs()} == set(rows)
+    assert [value.name for value in session.get_outputs()] == ["output_0"]
+    return session.run(["output_0"], rows)[0]
+
+
+def by_litert(path, rows):
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter").Interpreter(str(path))
+    return interpreter.get_signature_runner("serving_default")(**rows)["output_0"]
+
+
+RUNTIMES = {"saved_model": by_tensorflow, "onnx": by_onnxruntime, "litert": by_litert}
+each_format = pytest.mark.parametrize("format", RUNTIMES)
+
+
+@each_format
+def test_every_runtime_takes_raw_mixed_columns(mixed, mixed_stack, tmp_path, format, capfd):
+    _, _, new = mixed
+    path = tmp_path / "stack"
+    mixed_stack.export(path, format=format)
+    assert capfd.readouterr().out == ""
+    assert [each.name for each in tmp_path.iterdir()] == ["stack"]
+    rows = mixed_stack.keras_inputs(new, numpy=True)
+    expected = mixed_stack.predict_proba(new)
+    for n in (len(new), 1):
+        some = {name: array[:n] for name, array in rows.items()}
+        assert_allclose(RUNTIMES[format](path, some), expected[:n], atol=TOLERANCE)
+
+
+@each_format
+def test_every_runtime_takes_numbers(cancer, tmp_path, format):
+    X, y = cancer
+    X = X.copy()
+    X[::7, 3] = np.nan
+    branch = KerasFeatureTransformer(
+        classifier(), features=["outputs", "log_odds", "margin", "entropy"], refit=False, cv=2
+    )
+    upstream = [
+        ("filled", make_pipeline(SimpleImputer(add_indicator=True), PCA(6), branch)),
+        ("error", KerasFeatureTransformer(autoencoder(), features="reconstruction_error"), [0, 9]),
+    ]
+    fitted = stack(upstream, passthrough=[0, 1]).fit(X, y)
+    fitted.export(tmp_path / "stack", format=format)
+    rows = {"features": fitted.keras_inputs(X)}
+    found = RUNTIMES[format](tmp_path / "stack", rows)
+    assert_allclose(found, fitted.predict_proba(X), atol=TOLERANCE)
+    if format != "litert":  # whose interpreter wants a row at least
+        assert RUNTIMES[format](tmp_path / "stack", {"features": X[:0]}).shape == (0, 2)
+
+
+@each_format
+def test_values_and_features_are_exported_too(tmp_path, format):
+    X, y = load_diabetes(return_X_y=True)
+    fitted = regressor().fit(X, y)
+    rows = {"features": fitted.keras_inputs(X)}
+    fitted.export(tmp_path / "values", format=format)
+    found = RUNTIMES[format](tmp_path / "values", rows)
+    assert_allclose(found[:, 0], fitted.predict(X), rtol=TOLERANCE)
+    latent = autoencoder().fit(X)
+    latent.export(tmp_path / "latent", format=format)
+    found = RUNTIMES[format](tmp_path / "latent", rows)
+    assert_allclose(found, latent.transform(X), atol=TOLERANCE)
+
+
+def test_the_whole_model_can_be_tuned_by_hand(cancer):
+    X, y = cancer
+    fitted = stack([("risk", classifier()), ("anomaly", autoencoder())]).fit(X, y)
+    model = fitted.to_keras()
+    before = {
+        name: [value.copy() for value in model.get_layer(name).get_weights()]
+        for name in ("risk", "anomaly", "downstream", "scaler")
+    }
+    kept = fitted.predict_proba(X)
+    model.compile(optimizer=keras.optimizers.Adam(0.003), loss="sparse_categorical_crossentropy")
+    losses = model.fit(X, y, epochs=5, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    for name, weights in before.items():
+        layer = model.get_layer(name)
+        changed = [
+            not np.array_equal(a, b) for a, b in zip(weights, layer.get_weights(), strict=True)
+        ]
+        assert sum(changed) == len(layer.trainable_variables), name
+    assert not model.get_layer("scaler").trainable_variables
+    assert np.array_equal(fitted.predict_proba(X), kept), "the stack has weights of its own"
+
+
+# What cannot be -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["to_keras", "keras_inputs", "export"])
+def test_what_is_not_fitted_cannot_be_shipped(method, tmp_path):
+    arguments = {"keras_inputs": [[[0.0]]], "export": [tmp_path / "it"]}.get(method, [])
+    for estimator in (classifier(), stack(None), KerasFeatureTransformer()):
+        with pytest.raises(NotFittedError):
+            getattr(estimator, method)(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"upstream": [("trees", DecisionTreeClassifier())]}, "DecisionTreeClassifier .*'trees'"),
+        ({"downstream": HistGradientBoostingClassifier(max_iter=2)}, "HistGradientBoosting"),
+        ({"scaler": PowerTransformer()}, "PowerTransformer"),
+        (
+            {"upstream": [("risk", make_pipeline(PowerTransformer(), classifier()))]},
+            "PowerTransformer",
+        ),
+        ({"scaler": FunctionTransformer(np.tanh)}, "FunctionTransformer"),
+    ],
+    ids=["upstream", "downstream", "scaler", "step", "function"],
+)
+def test_parts_that_are_no_layers_are_refused_by_name(cancer, tmp_path, settings, says):
+    X, y = cancer
+    fitted = stack(**{"upstream": classifier(), **settings}).fit(X, y)
+    with pytest.raises(ValueError, match=says):
+        fitted.to_keras()
+    with pytest.raises(ValueError, match=says):
+        fitted.export(tmp_path / "stack.onnx", format="onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fractions_and_mixtures_are_no_categories_of_an_input(mixed):
+    X, y, _ = mixed
+    for values in ([0.5, 1.5], ["a", 1]):
+        odd = X.assign(odd=pd.Series(values * 150, dtype=object))
+        fitted = classifier(epochs=1).fit(odd, y)
+        with pytest.raises(ValueError, match=r"'odd'.*astype\(str\)"):
+            fitted.to_keras()
+
+
+def test_words_that_pass_through_are_no_output(mixed):
+    X, y, _ = mixed
+    fitted = KerasFeatureTransformer(classifier(), passthrough=True, cv=2).fit(X, y)
+    with pytest.raises(ValueError, match="passthrough"):
+        fitted.to_keras()
+
+
+def test_unknown_formats_are_refused(cancer, tmp_path):
+    fitted = classifier(epochs=1).fit(*cancer)
+    with pytest.raises(ValueError, match=r"format='pmml'.*saved_model.*onnx.*litert"):
+        fitted.export(tmp_path / "it", format="pmml")
+
+
+def test_a_missing_converter_is_named_with_its_extra(cancer, tmp_path, monkeypatch):
+    fitted = classifier(epochs=1).fit(*cancer)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "tf2onnx" else find(name)
+    )
+    with pytest.raises(ImportError, match=r"tf2onnx.*skstack\[onnx\]"):
+        fitted.export(tmp_path / "it.onnx", format="onnx")
+
+
+@each_format
+def test_what_fails_leaves_what_stood_there(cancer, tmp_path, monkeypatch, format):
+    fitted = classifier(epochs=1).fit(*cancer)
+    path = tmp_path / "it"
+    fitted.export(path, format=format)
+    size = sum(each.stat().st_size for each in tmp_path.rglob("*"))
+
+    def fails(self, path, **settings):
+        with open(path, "w") as file:
+            file.write("half of it")
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(keras.Model, "export", fails)
+        with pytest.raises(OSError, match="no space left"):
+            fitted.export(path, format=format)
+    assert [each.name for each in tmp_path.iterdir()] == ["it"]
+    assert sum(each.stat().st_size for each in tmp_path.rglob("*")) == size
+    fitted.export(path, format=format)  # over what stands there
+    rows = {"features": cancer[0]}
+    assert_allclose(RUNTIMES[format](path, rows), fitted.predict_proba(cancer[0]), atol=TOLERANCE)
+
+
+def test_foreign_files_and_folders_are_never_overwritten(cancer, tmp_path):
+    fitted = classifier(epochs=1).fit(*cancer)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("dear diary")
+    with pytest.raises(FileExistsError, match="no SavedModel"):
+        fitted.export(tmp_path / "notes")
+    with pytest.raises(IsADirectoryError):
+        fitted.export(tmp_path / "notes", format="onnx")
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        fitted.export(tmp_path / "nowhere" / "it")
+    assert (tmp_path / "notes" / "mine.txt").read_text() == "dear diary"
