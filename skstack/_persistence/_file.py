@@ -59,9 +59,9 @@ def save(estimator, path):
     Notes
     -----
     The file is a zip that any tool opens: ``networks/`` and ``models/`` hold networks as
-    ``.keras``, ``parts/`` what scikit-learn and imbalanced-learn made, written by skops, ``arrays/``
-    NumPy arrays, ``state.json`` all else, ``manifest.json`` the protocol and the versions. Its
-    comment holds the SHA-256 of all bytes before it.
+    ``.keras``, ``parts/`` what is of scikit-learn and imbalanced-learn, written by skops,
+    ``arrays/`` NumPy arrays, ``state.json`` all else, and ``manifest.json`` the protocol and the
+    versions. Its comment holds the SHA-256 of all bytes before it.
 
     Left out are caches, and ``memory``, which is None afterwards: a folder of pickles belongs to
     one machine, and reading from it would run what somebody put there.
@@ -237,8 +237,8 @@ def _check_seal(content):
 def _versions():
     import keras
     import numpy as np
-    import skops
     import sklearn
+    import skops
 
     import skstack
 

@@ -8,7 +8,7 @@ import re
 import sys
 import types
 
-__all__ = ["Trust", "full_name", "known_class", "known_name", "trusted_by_skops"]
+__all__ = ["Trust", "full_name", "known_class", "known_name", "known_type", "trusted_by_skops"]
 
 # Classes that are defined in these modules of ours are data: they come back without a constructor.
 _ROOMS = {
@@ -51,6 +51,7 @@ _HOLDERS = (
 )
 _REQUEST = "sklearn.utils.metadata_routing.MetadataRequest"
 _METHOD_REQUEST = "sklearn.utils.metadata_routing.MethodMetadataRequest"
+_DEPENDENCIES = ("imblearn", "numpy", "scipy", "sklearn")  # what skstack imports anyway
 _PLAIN_TYPES = ("bool", "bytes", "dict", "float", "int", "list", "object", "str", "tuple")
 
 
@@ -176,11 +177,15 @@ class Trust:
         Raises
         ------
         ValueError
-            If its module is not imported, or holds no such thing.
+            If it is not trusted, its module is not imported, or holds no such thing.
         """
         if name in self._things:
             return self._things[name]
+        if name not in self._names:
+            raise ValueError(f"{name!r} is not trusted")
         parts = name.split(".")
+        if parts[0] in _DEPENDENCIES:
+            importlib.import_module(name.rpartition(".")[0])
         for border in range(len(parts) - 1, 0, -1):
             module = sys.modules.get(".".join(parts[:border]))
             if module is None:
@@ -188,7 +193,7 @@ class Trust:
             found = module
             for part in parts[border:]:
                 found = getattr(found, part, None)
-            if isinstance(found, (type, types.FunctionType)):
+            if callable(found):
                 return found
             raise ValueError(f"{name!r} is trusted, but is no class or function of its module")
         raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -17,6 +18,7 @@ __all__ = [
     "check_archive",
     "config_of",
     "customs_of",
+    "digest",
     "model_bytes",
     "names_in_archive",
     "names_in_config",
@@ -30,6 +32,7 @@ __all__ = [
 _VALUES = ("__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__")
 _BUILTINS = ("activations", "constraints", "initializers", "losses", "metrics", "optimizers",
              "regularizers")  # fmt: skip
+_HOLD_FUNCTIONS = {f"keras.{room}" for room in (*_BUILTINS, "ops")}
 # Layers that bring their code along, or read it from elsewhere.
 _BRING_CODE = ("TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")
 
@@ -89,6 +92,15 @@ def seeds_of(model):
         for place, variable in enumerate(model.variables)
         if "seed" in variable.path
     }
+
+
+def digest(arrays):
+    """SHA-256 of arrays in their order, dtypes and shapes among it."""
+    found = hashlib.sha256()
+    for array in map(np.ascontiguousarray, arrays):
+        found.update(f"{array.dtype} {array.shape} ".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
 
 
 def set_seeds(model, seeds):
@@ -191,7 +203,7 @@ def _foreign_name(config):
         own = module == "builtins" and registered in (None, "function", inner)
         if own and _is_builtin(inner):
             return None
-        own = str(module).startswith("keras.") and registered in (None, "function", inner)
+        own = module in _HOLD_FUNCTIONS and registered in (None, "function", inner)
         return None if own else str(inner)
     own = str(module).partition(".")[0] == "keras" and registered in (None, kind)
     return None if own else str(registered or kind)

@@ -32,6 +32,24 @@ _INLINE = {
 }
 
 
+def _function_of_keras(name):
+    root, _, rest = name.partition(".")
+    room, _, attribute = rest.partition(".")
+    if root != "keras" or room not in FUNCTIONS_OF_KERAS:
+        return None
+    import keras
+
+    found = getattr(getattr(keras, room), attribute, None)
+    return found if isinstance(found, types.FunctionType) else None
+
+
+_NAMED = {
+    "object": ("class", known_class),
+    "type": ("name", known_type),
+    "function": ("name", _function_of_keras),
+}
+
+
 class Reader:
     """Turns nodes and members into an estimator.
 
@@ -76,12 +94,10 @@ class Reader:
         if not isinstance(node, dict):
             return
         kind = node["is"]
-        if kind == "object" and known_class(node["class"]) is None:
-            names.add(node["class"])
-        elif kind == "type" and known_type(node["name"]) is None:
-            names.add(node["name"])
-        elif kind == "function" and _function_of_keras(node["name"]) is None:
-            names.add(node["name"])
+        if kind in _NAMED:
+            attribute, known = _NAMED[kind]
+            if known(node[attribute]) is None:
+                names.add(node[attribute])
         elif kind == "keras":
             names.update(self._foreign(node, _networks.names_in_config(node["config"])))
         elif kind in ("model", "network"):
@@ -187,13 +203,14 @@ class Reader:
 
         made = self._keep(node, object.__new__(Network))
         model = self._read_model(node)
-        names, variables = node["variables"], model.variables
-        if len(names) != len(variables):
-            raise ValueError("a network has other variables than its list of names")
+        values = [np.array(variable.value) for variable in model.variables]
+        if _networks.digest(values) != node["digest"]:
+            raise ValueError(
+                "Keras gives a network's weights in another order, or other weights, than it was "
+                "given"
+            )
         state = self._state(node["state"])
-        state["variables"] = {
-            name: np.array(variable.value) for name, variable in zip(names, variables, strict=True)
-        }
+        state["variables"] = dict(zip(node["variables"], values, strict=True))
         vars(made).update(state)
         return made
 
@@ -268,17 +285,6 @@ def _plain_dtype(text, *, objects=False):
     if dtype.hasobject and not objects:
         raise ValueError(f"{text!r} is no dtype of plain values")
     return dtype
-
-
-def _function_of_keras(name):
-    root, _, rest = name.partition(".")
-    room, _, attribute = rest.partition(".")
-    if root != "keras" or room not in FUNCTIONS_OF_KERAS:
-        return None
-    import keras
-
-    found = getattr(getattr(keras, room), attribute, None)
-    return found if isinstance(found, types.FunctionType) else None
 
 
 def _array(content):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import datetime
+import enum
 import io
 import math
 import pathlib
@@ -185,6 +186,7 @@ class Writer:
             "is": "network",
             "member": self._member("networks", "keras", content),
             "variables": list(variables),
+            "digest": _networks.digest(variables.values()),
             "seeds": self.node(_networks.seeds_of(model), where),
             "names": self._customs(model, names, where),
             "state": self._state(state, where),
@@ -243,9 +245,8 @@ class Writer:
         cls = type(value)
         stateless = not hasattr(value, "__dict__")
         slots = any(vars(each).get("__slots__") for each in cls.__mro__)
-        if name is None and (_root(cls) in _NO_DATA or stateless or slots):
-            _refuse(where, value, "objects of this class cannot be stored without pickle")
-        if isinstance(value, (types.MethodType, types.ModuleType, types.GeneratorType)):
+        single = isinstance(value, enum.Enum)  # a second one of the same value would be another
+        if name is None and (_root(cls) in _NO_DATA or stateless or slots or single):
             _refuse(where, value, "objects of this class cannot be stored without pickle")
         getter = next((each for each in cls.__mro__ if "__getstate__" in vars(each)), object)
         state = dict(value.__getstate__() if _root(getter) == "skstack" else vars(value))
