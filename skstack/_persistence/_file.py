@@ -64,7 +64,9 @@ def save(estimator, path):
     versions. Its comment holds the SHA-256 of all bytes before it.
 
     Left out are caches, and ``memory``, which is None afterwards: a folder of pickles belongs to
-    one machine, and reading from it would run what somebody put there.
+    one machine, and reading from it would run what somebody put there. Fitted samplers lose the
+    estimators in them (the neighbours of SMOTE), which are training rows; no ``fit_resample`` needs
+    them.
 
     Examples
     --------

@@ -124,23 +124,30 @@ def known_type(name):
 
 @functools.cache
 def trusted_by_skops():
-    """Names of types that are trusted besides those that skops trusts: samplers and splitters.
+    """Names of types that are trusted besides those that skops trusts.
 
-    They come with imbalanced-learn and scikit-learn, and are data to skops like any estimator.
+    Samplers and splitters come with imbalanced-learn and scikit-learn, and are data like any
+    estimator; sparse matrices are read without pickle.
     """
     from imblearn import combine, over_sampling, under_sampling
+    from scipy import sparse
     from sklearn import model_selection
 
     samplers = [
         getattr(room, name) for room in (combine, over_sampling, under_sampling)
         for name in room.__all__
     ]  # fmt: skip
-    bases = (model_selection.BaseCrossValidator, model_selection.BaseShuffleSplit)
-    public = vars(model_selection).values()
-    splitters = [each for each in public if isinstance(each, type) and issubclass(each, bases)]
+    splitters = (model_selection.BaseCrossValidator, model_selection.BaseShuffleSplit)
+    matrices = (sparse.spmatrix, sparse.sparray)
+    found = [
+        each
+        for room, bases in ((model_selection, splitters), (sparse, matrices))
+        for each in vars(room).values()
+        if isinstance(each, type) and issubclass(each, bases)
+    ]
     selector = _attribute("sklearn.compose.make_column_selector")
     numbers = [f"numpy.{kind}" for kind in ("dtype", "number", "integer", "floating")]
-    return {*map(full_name, [*samplers, *splitters, selector]), *numbers}
+    return {*map(full_name, [*samplers, *found, selector]), *numbers}
 
 
 class Trust:

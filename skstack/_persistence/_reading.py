@@ -272,7 +272,7 @@ class Reader:
 
 
 def _reason(name):
-    if name.endswith((".Tree", ".TreePredictor")):
+    if name.endswith((".Tree", ".TreePredictor", ".KDTree", ".BallTree")):
         return (
             f" ({name}: the nodes of a tree are not checked by scikit-learn, so that crafted "
             "ones could crash the process)"

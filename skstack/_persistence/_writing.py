@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import copy
 import datetime
 import enum
 import io
@@ -226,6 +227,8 @@ class Writer:
     def _skops(self, value, where):
         import skops.io
 
+        if hasattr(value, "fit_resample"):
+            value = _without_neighbours(value)
         with _told(where, value), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             content = skops.io.dumps(value)
@@ -299,6 +302,15 @@ def _is_kerases(value, keras):
         keras.optimizers.schedules.LearningRateSchedule,
     )  # fmt: skip
     return isinstance(value, kinds)
+
+
+def _without_neighbours(sampler):
+    """Without the estimators that it has fitted: they hold training rows, and serve no other fit."""
+    sampler = copy.copy(sampler)
+    for name, value in list(vars(sampler).items()):
+        if name.endswith("_") and hasattr(value, "get_params"):
+            delattr(sampler, name)
+    return sampler
 
 
 def _refuse(where, value, reason):
