@@ -7,6 +7,7 @@ from numbers import Integral
 
 import numpy as np
 from sklearn.base import BaseEstimator, _fit_context, is_classifier, is_regressor
+from sklearn.metrics._scorer import _CurveScorer, _PassthroughScorer, _Scorer
 from sklearn.utils import _safe_indexing, check_array
 from sklearn.utils._indexing import _get_column_indices
 from sklearn.utils._param_validation import HasMethods, StrOptions
@@ -33,6 +34,7 @@ from sklearn.utils.validation import (
 
 __all__ = [
     "CROSS_FIT_CONSTRAINTS",
+    "SCORERS",
     "BaseComposition",
     "HasMethods",
     "Interval",
@@ -64,6 +66,7 @@ BaseComposition = _BaseComposition
 fit_context = _fit_context
 refuse_metadata = _raise_for_params
 routing_enabled = _routing_enabled
+SCORERS = (_CurveScorer, _PassthroughScorer, _Scorer)
 VisualBlock = _VisualBlock
 column_indices = _get_column_indices
 

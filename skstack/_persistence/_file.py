@@ -27,8 +27,8 @@ def save(estimator, path):
     """Write an estimator to one file, without pickle.
 
     Fitted or not: parameters, networks, the state of optimizers, scalers, samplers and metadata
-    requests come back, and predictions are the same bits. Pipelines, ColumnTransformers and other
-    meta-estimators of scikit-learn and imbalanced-learn may hold estimators of skstack.
+    requests come back, and predictions are the same bits. Pipelines, ColumnTransformers, searches
+    and other meta-estimators of scikit-learn and imbalanced-learn may hold estimators of skstack.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def save(estimator, path):
     ValueError
         If part of it could not be loaded again. The message names the part: lambdas (also in
         ``Lambda`` layers), generators, open files, callbacks of Keras that write files or hold
-        functions, searches (save their ``best_estimator_``).
+        functions, meta-estimators that seldom hold networks.
 
     OSError
         If the file cannot be written.

@@ -8,7 +8,18 @@ import re
 import sys
 import types
 
-__all__ = ["Trust", "full_name", "known_class", "known_name", "known_type", "trusted_by_skops"]
+from skstack._checks import SCORERS
+
+__all__ = [
+    "Trust",
+    "full_name",
+    "function_name",
+    "known_class",
+    "known_function",
+    "known_name",
+    "known_type",
+    "trusted_by_skops",
+]
 
 # Classes that are defined in these modules of ours are data: they come back without a constructor.
 _ROOMS = {
@@ -39,6 +50,8 @@ _HOLDERS = (
     "sklearn.ensemble.VotingRegressor",
     "sklearn.frozen.FrozenEstimator",
     "sklearn.model_selection.FixedThresholdClassifier",
+    "sklearn.model_selection.GridSearchCV",
+    "sklearn.model_selection.RandomizedSearchCV",
     "sklearn.model_selection.TunedThresholdClassifierCV",
     "sklearn.multiclass.OneVsOneClassifier",
     "sklearn.multiclass.OneVsRestClassifier",
@@ -51,6 +64,9 @@ _HOLDERS = (
 )
 _REQUEST = "sklearn.utils.metadata_routing.MetadataRequest"
 _METHOD_REQUEST = "sklearn.utils.metadata_routing.MethodMetadataRequest"
+_SCORERS = {f"sklearn.metrics.{each.__name__.strip('_')}": each for each in SCORERS}
+# Functions that may stand in a file: activations, losses, metrics. None opens a file.
+_FUNCTIONS = ("keras.activations", "keras.losses", "keras.metrics", "keras.ops", "sklearn.metrics")
 _DEPENDENCIES = ("imblearn", "numpy", "scipy", "sklearn")  # what skstack imports anyway
 _PLAIN_TYPES = ("bool", "bytes", "dict", "float", "int", "list", "object", "str", "tuple")
 
@@ -68,7 +84,7 @@ def _attribute(name):
 @functools.cache
 def _neighbours():
     """The classes of others that are walked through, by the name that a file has for them."""
-    found = {name: _attribute(name) for name in _HOLDERS}
+    found = {**_SCORERS, **{name: _attribute(name) for name in _HOLDERS}}
     found[_REQUEST] = _attribute(_REQUEST)
     found[_METHOD_REQUEST] = type(found[_REQUEST](owner="").fit)
     return found
@@ -86,7 +102,7 @@ def known_class(name):
     -------
     type or None
     """
-    if name in _HOLDERS or name in (_REQUEST, _METHOD_REQUEST):
+    if name in _neighbours():
         return _neighbours()[name]
     match = _OWN.fullmatch(name)
     if match is None or match[1] not in _ROOMS:
@@ -107,6 +123,23 @@ def known_name(cls):
         return next((name for name, each in _neighbours().items() if each is cls), None)
     name = full_name(cls)
     return name if root == "skstack" and known_class(name) is cls else None
+
+
+def known_function(name):
+    """The function of Keras or scikit-learn that a file means by a name; None for all others."""
+    module, _, attribute = name.rpartition(".")
+    if module not in _FUNCTIONS:
+        return None
+    found = getattr(importlib.import_module(module), attribute, None)
+    return found if isinstance(found, types.FunctionType) else None
+
+
+def function_name(function):
+    """The name that a file has for such a function; None for all others."""
+    root = (getattr(function, "__module__", None) or "").partition(".")[0]
+    rooms = [room for room in _FUNCTIONS if room.partition(".")[0] == root]
+    names = [f"{room}.{function.__name__}" for room in rooms]
+    return next((name for name in names if known_function(name) is function), None)
 
 
 def known_type(name):

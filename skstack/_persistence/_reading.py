@@ -7,7 +7,6 @@ import datetime
 import io
 import math
 import pathlib
-import types
 import warnings
 
 import numpy as np
@@ -15,8 +14,8 @@ from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.utils import Bunch
 
 from skstack._persistence import _networks
-from skstack._persistence._known import known_class, known_type, trusted_by_skops
-from skstack._persistence._writing import CALLBACKS, FUNCTIONS_OF_KERAS
+from skstack._persistence._known import known_class, known_function, known_type, trusted_by_skops
+from skstack._persistence._writing import CALLBACKS
 
 __all__ = ["Reader"]
 
@@ -32,21 +31,10 @@ _INLINE = {
 }
 
 
-def _function_of_keras(name):
-    root, _, rest = name.partition(".")
-    room, _, attribute = rest.partition(".")
-    if root != "keras" or room not in FUNCTIONS_OF_KERAS:
-        return None
-    import keras
-
-    found = getattr(getattr(keras, room), attribute, None)
-    return found if isinstance(found, types.FunctionType) else None
-
-
 _NAMED = {
     "object": ("class", known_class),
     "type": ("name", known_type),
-    "function": ("name", _function_of_keras),
+    "function": ("name", known_function),
 }
 
 
@@ -161,7 +149,7 @@ class Reader:
         return known_type(node["name"]) or self._trust.find(node["name"])
 
     def _make_function(self, node):
-        return _function_of_keras(node["name"]) or self._trust.find(node["name"])
+        return known_function(node["name"]) or self._trust.find(node["name"])
 
     def _share_list(self, node):
         made = self._keep(node, [])
@@ -194,6 +182,10 @@ class Reader:
         for place, item in enumerate(node["items"]):
             made[place] = self.value(item)
         return self._keep(node, made.reshape(shape))
+
+    def _share_masked(self, node):
+        data, mask, fill_value = map(self.value, node["items"])
+        return self._keep(node, np.ma.MaskedArray(data, mask, fill_value=fill_value))
 
     def _share_model(self, node):
         return self._keep(node, self._read_model(node))

@@ -18,7 +18,13 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from skstack._persistence import _networks
-from skstack._persistence._known import full_name, known_name, known_type, trusted_by_skops
+from skstack._persistence._known import (
+    full_name,
+    function_name,
+    known_name,
+    known_type,
+    trusted_by_skops,
+)
 
 __all__ = ["Writer"]
 
@@ -26,7 +32,6 @@ __all__ = ["Writer"]
 _EMPTIED = ("memory",)
 _BY_SKOPS = ("imblearn", "numpy", "scipy", "sklearn")
 _NO_DATA = ("joblib", "pandas", "polars", "tensorflow", "threading", "io", "_io", "_thread")
-FUNCTIONS_OF_KERAS = ("activations", "losses", "metrics", "ops")
 # These keep no more than what their constructors take; others write files or hold functions.
 CALLBACKS = {
     "EarlyStopping": (
@@ -113,11 +118,9 @@ class Writer:
         return {"is": "type", "name": name}
 
     def _function(self, function, where):
-        if (getattr(function, "__module__", None) or "").partition(".")[0] == "keras":
-            keras = sys.modules["keras"]
-            for room in FUNCTIONS_OF_KERAS:
-                if getattr(getattr(keras, room), function.__name__, None) is function:
-                    return {"is": "function", "name": f"keras.{room}.{function.__name__}"}
+        name = function_name(function)
+        if name is not None:
+            return {"is": "function", "name": name}
         if not isinstance(function, types.FunctionType) or function.__name__ == "<lambda>":
             _refuse(where, function, "only functions with a name of their own can be stored")
         name = full_name(function)
@@ -140,6 +143,9 @@ class Writer:
             return {"is": cls.__name__.lower(), "items": self._pairs(value.items(), where)}
         if cls in (np.ndarray, np.memmap):
             return self._array(value, where)
+        if cls is np.ma.MaskedArray:
+            parts = [np.asarray(value.data), np.ma.getmaskarray(value), value.fill_value]
+            return {"is": "masked", "items": self._items(parts, where)}
         keras = sys.modules.get("keras")
         if keras is not None and isinstance(value, keras.Model):
             return self._model(value, where)
@@ -237,9 +243,8 @@ class Writer:
             if name.partition(".")[0] in ("skstack", "keras"):
                 _refuse(
                     where, value,
-                    f"it holds a {name}, and scikit-learn's meta-estimators are not looked "
-                    "through but for Pipeline, ColumnTransformer and the like; save the fitted "
-                    "estimator in it (best_estimator_, for instance)",
+                    f"it holds a {name}, and is none of scikit-learn's estimators that are looked "
+                    "through; save what it holds",
                 )  # fmt: skip
         self.named.update(dict.fromkeys(untrusted))
         return {"is": "skops", "member": self._member("parts", "skops", content)}
@@ -305,7 +310,7 @@ def _is_kerases(value, keras):
 
 
 def _without_neighbours(sampler):
-    """Without the estimators that it has fitted: they hold training rows, and serve no other fit."""
+    """Without the estimators that it has fitted: they hold training rows."""
     sampler = copy.copy(sampler)
     for name, value in list(vars(sampler).items()):
         if name.endswith("_") and hasattr(value, "get_params"):
