@@ -8,7 +8,7 @@ import re
 import sys
 import types
 
-from skstack._checks import SCORERS
+from skstack._checks import FITTED_PARTS
 
 __all__ = [
     "Trust",
@@ -64,7 +64,6 @@ _HOLDERS = (
 )
 _REQUEST = "sklearn.utils.metadata_routing.MetadataRequest"
 _METHOD_REQUEST = "sklearn.utils.metadata_routing.MethodMetadataRequest"
-_SCORERS = {f"sklearn.metrics.{each.__name__.strip('_')}": each for each in SCORERS}
 # Functions that may stand in a file: activations, losses, metrics. None opens a file.
 _FUNCTIONS = ("keras.activations", "keras.losses", "keras.metrics", "keras.ops", "sklearn.metrics")
 _DEPENDENCIES = ("imblearn", "numpy", "scipy", "sklearn")  # what skstack imports anyway
@@ -84,7 +83,8 @@ def _attribute(name):
 @functools.cache
 def _neighbours():
     """The classes of others that are walked through, by the name that a file has for them."""
-    found = {**_SCORERS, **{name: _attribute(name) for name in _HOLDERS}}
+    found = {name: _attribute(name) for name in _HOLDERS}
+    found.update({full_name(part): part for part in FITTED_PARTS})
     found[_REQUEST] = _attribute(_REQUEST)
     found[_METHOD_REQUEST] = type(found[_REQUEST](owner="").fit)
     return found
