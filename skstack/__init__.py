@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from skstack._autoencoder import KerasAutoencoder
     from skstack._classifier import KerasClassifier
+    from skstack._persistence import load, save
     from skstack._regressor import KerasRegressor
     from skstack._scikeras import from_scikeras
     from skstack._stacked import StackedKerasClassifier, StackedKerasRegressor
@@ -25,6 +26,8 @@ __all__ = [
     "StackedKerasClassifier",
     "StackedKerasRegressor",
     "from_scikeras",
+    "load",
+    "save",
 ]
 
 # A name is imported when it is first asked for: who wants one estimator waits for one.
@@ -36,6 +39,8 @@ _HOMES = {
     "StackedKerasClassifier": "_stacked",
     "StackedKerasRegressor": "_stacked",
     "from_scikeras": "_scikeras",
+    "load": "_persistence",
+    "save": "_persistence",
 }
 
 

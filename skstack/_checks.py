@@ -7,6 +7,12 @@ from numbers import Integral
 
 import numpy as np
 from sklearn.base import BaseEstimator, _fit_context, is_classifier, is_regressor
+from sklearn.calibration import (
+    _CalibratedClassifier,
+    _SigmoidCalibration,
+    _TemperatureScaling,
+)
+from sklearn.metrics._scorer import _CurveScorer, _PassthroughScorer, _Scorer
 from sklearn.utils import _safe_indexing, check_array
 from sklearn.utils._indexing import _get_column_indices
 from sklearn.utils._param_validation import HasMethods, StrOptions
@@ -35,6 +41,7 @@ from sklearn.utils.validation import (
 __all__ = [
     "CROSS_FIT_CONSTRAINTS",
     "INPUT_CONSTRAINTS",
+    "FITTED_PARTS",
     "BaseComposition",
     "HasMethods",
     "Interval",
@@ -70,6 +77,15 @@ BaseComposition = _BaseComposition
 fit_context = _fit_context
 refuse_metadata = _raise_for_params
 routing_enabled = _routing_enabled
+# What scikit-learn's meta-estimators keep their estimators in.
+FITTED_PARTS = (
+    _CalibratedClassifier,
+    _CurveScorer,
+    _PassthroughScorer,
+    _Scorer,
+    _SigmoidCalibration,
+    _TemperatureScaling,
+)
 VisualBlock = _VisualBlock
 column_indices = _get_column_indices
 

@@ -1,0 +1,296 @@
+"""From a tree of plain values back to an estimator: first all of it is looked through."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import io
+import math
+import pathlib
+import warnings
+
+import numpy as np
+from sklearn.exceptions import InconsistentVersionWarning
+from sklearn.utils import Bunch
+
+from skstack._persistence import _networks
+from skstack._persistence._known import known_class, known_function, known_type, trusted_by_skops
+from skstack._persistence._writing import CALLBACKS
+
+__all__ = ["Reader"]
+
+_INLINE = {
+    "tuple": tuple,
+    "frozenset": frozenset,
+    "complex": lambda parts: complex(*parts),
+    "slice": lambda parts: slice(*parts),
+    "range": lambda parts: range(*parts),
+    "datetime": lambda parts: datetime.datetime.fromisoformat(*parts),
+    "date": lambda parts: datetime.date.fromisoformat(*parts),
+    "timedelta": lambda parts: datetime.timedelta(*parts),
+}
+
+
+_NAMED = {
+    "object": ("class", known_class),
+    "type": ("name", known_type),
+    "function": ("name", known_function),
+}
+
+
+class Reader:
+    """Turns nodes and members into an estimator.
+
+    Parameters
+    ----------
+    members : dict of str to bytes
+
+    trust : Trust
+    """
+
+    def __init__(self, members, trust):
+        self._members = members
+        self._trust = trust
+        self._done = {}
+
+    # Looking through: nothing is made, nothing is imported but skstack and its dependencies ------
+
+    def refuse_untrusted(self, root):
+        """Look through the whole tree.
+
+        Raises
+        ------
+        ValueError
+            If it names what is neither on the list nor trusted, or holds code.
+        """
+        names = set()
+        self._look(root, names)
+        unknown = sorted(name for name in names if name not in self._trust)
+        if unknown:
+            reasons = "".join(_reason(name) for name in unknown)
+            raise ValueError(
+                f"it holds {unknown}, which could run code of others. If you know them and trust "
+                f"the file, import their modules and pass trusted={unknown!r}{reasons}"
+            )
+        for name in sorted(names):
+            self._trust.find(name)
+
+    def _look(self, node, names):
+        if isinstance(node, list):
+            for each in node:
+                self._look(each, names)
+        if not isinstance(node, dict):
+            return
+        kind = node["is"]
+        if kind in _NAMED:
+            attribute, known = _NAMED[kind]
+            if known(node[attribute]) is None:
+                names.add(node[attribute])
+        elif kind == "keras":
+            names.update(self._foreign(node, _networks.names_in_config(node["config"])))
+        elif kind in ("model", "network"):
+            found = _networks.names_in_archive(self._members[node["member"]])
+            names.update(self._foreign(node, found))
+        elif kind == "skops":
+            names.update(self._untrusted_by_skops(self._members[node["member"]]))
+        for part in ("items", "state", "seeds"):
+            self._look(node.get(part), names)
+
+    def _foreign(self, node, names):
+        full = {node["names"].get(name, name) for name in names}
+        return {name for name in full if known_class(name) is None}
+
+    def _untrusted_by_skops(self, content):
+        import skops.io
+
+        _networks.check_archive(content, "a part of scikit-learn")
+        untrusted = set(skops.io.get_untrusted_types(data=content))
+        return untrusted - trusted_by_skops() if untrusted else untrusted
+
+    # Making --------------------------------------------------------------------------------------
+
+    def value(self, node):
+        """The value of a node that was looked through."""
+        if not isinstance(node, dict):
+            if isinstance(node, list) or (type(node) is float and not math.isfinite(node)):
+                raise ValueError("a node is no node")
+            return node
+        kind = node["is"]
+        if kind == "again":
+            return self._done[node["number"]]
+        if kind in _INLINE:
+            return _INLINE[kind]([self.value(each) for each in node["items"]])
+        if "number" not in node:
+            return getattr(self, f"_make_{kind}")(node)
+        return getattr(self, f"_share_{kind}")(node)
+
+    def _keep(self, node, value):
+        self._done[node["number"]] = value
+        return value
+
+    def _make_float(self, node):
+        return float(node["value"])
+
+    def _make_bytes(self, node):
+        return base64.b64decode(node["value"])
+
+    def _make_path(self, node):
+        return pathlib.Path(node["value"])
+
+    def _make_scalar(self, node):
+        dtype = _plain_dtype(node["dtype"])
+        (value,) = np.frombuffer(base64.b64decode(node["value"]), dtype)
+        return value
+
+    def _make_dtype(self, node):
+        return _plain_dtype(node["value"], objects=True)
+
+    def _make_type(self, node):
+        return known_type(node["name"]) or self._trust.find(node["name"])
+
+    def _make_function(self, node):
+        return known_function(node["name"]) or self._trust.find(node["name"])
+
+    def _share_list(self, node):
+        made = self._keep(node, [])
+        made.extend(self.value(each) for each in node["items"])
+        return made
+
+    def _share_set(self, node):
+        made = self._keep(node, set())
+        made.update(self.value(each) for each in node["items"])
+        return made
+
+    def _share_dict(self, node):
+        made = self._keep(node, {})
+        made.update((self.value(key), self.value(value)) for key, value in node["items"])
+        return made
+
+    def _share_bunch(self, node):
+        made = self._keep(node, Bunch())
+        made.update((self.value(key), self.value(value)) for key, value in node["items"])
+        return made
+
+    def _share_array(self, node):
+        return self._keep(node, _array(self._members[node["member"]]))
+
+    def _share_objects(self, node):
+        shape = tuple(node["shape"])
+        if math.prod(shape) != len(node["items"]):
+            raise ValueError("an array has another number of items than its shape says")
+        made = self._keep(node, np.empty(len(node["items"]), dtype=object))
+        for place, item in enumerate(node["items"]):
+            made[place] = self.value(item)
+        return self._keep(node, made.reshape(shape))
+
+    def _share_masked(self, node):
+        data, mask, fill_value = map(self.value, node["items"])
+        return self._keep(node, np.ma.MaskedArray(data, mask, fill_value=fill_value))
+
+    def _share_model(self, node):
+        return self._keep(node, self._read_model(node))
+
+    def _share_network(self, node):
+        from skstack.training import Network
+
+        made = self._keep(node, object.__new__(Network))
+        model = self._read_model(node)
+        values = [np.array(variable.value) for variable in model.variables]
+        if _networks.digest(values) != node["digest"]:
+            raise ValueError(
+                "Keras gives a network's weights in another order, or other weights, than it was "
+                "given"
+            )
+        state = self._state(node["state"])
+        state["variables"] = dict(zip(node["variables"], values, strict=True))
+        vars(made).update(state)
+        return made
+
+    def _read_model(self, node):
+        model = _networks.read_model(self._members[node["member"]], self._customs(node))
+        _networks.set_seeds(model, self.value(node["seeds"]))
+        return model
+
+    def _share_keras(self, node):
+        return self._keep(node, _networks.object_from_config(node["config"], self._customs(node)))
+
+    def _customs(self, node):
+        return {
+            name: known_class(full) or self._trust.find(full)
+            for name, full in node["names"].items()
+        }
+
+    def _share_callback(self, node):
+        import keras
+
+        if node["name"] not in CALLBACKS:
+            raise ValueError(f"{node['name']!r} is none of the callbacks that are stored")
+        arguments = {key: self.value(value) for key, value in node["items"]}
+        if arguments.keys() != set(CALLBACKS[node["name"]]):
+            raise ValueError(f"a callback has the arguments {sorted(arguments)}")
+        return self._keep(node, getattr(keras.callbacks, node["name"])(**arguments))
+
+    def _share_skops(self, node):
+        import skops.io
+
+        content = self._members[node["member"]]
+        trusted = list(skops.io.get_untrusted_types(data=content))  # all of it was looked through
+        with warnings.catch_warnings():
+            # Told once for the whole file.
+            warnings.simplefilter("ignore", InconsistentVersionWarning)
+            return self._keep(node, skops.io.loads(content, trusted=trusted))
+
+    def _share_object(self, node):
+        known = known_class(node["class"])
+        cls = known or self._trust.find(node["class"])
+        made = self._keep(node, object.__new__(cls))
+        state = self._state(node["state"])
+        if known is not None and state.get("memory") is not None:
+            raise ValueError("it names a folder of pickles as memory")
+        setter = next((each for each in cls.__mro__ if "__setstate__" in vars(each)), object)
+        if setter.__module__.partition(".")[0] == "skstack":
+            made.__setstate__(state)
+        else:
+            vars(made).update(state)
+        return made
+
+    def _state(self, pairs):
+        state = {}
+        for key, value in pairs:
+            if not isinstance(key, str):
+                raise ValueError("an attribute has no name")
+            state[key] = self.value(value)
+        return state
+
+
+def _reason(name):
+    if name.endswith((".Tree", ".TreePredictor", ".KDTree", ".BallTree")):
+        return (
+            f" ({name}: the nodes of a tree are not checked by scikit-learn, so that crafted "
+            "ones could crash the process)"
+        )
+    return ""
+
+
+def _plain_dtype(text, *, objects=False):
+    dtype = np.dtype(str(text))
+    if dtype.hasobject and not objects:
+        raise ValueError(f"{text!r} is no dtype of plain values")
+    return dtype
+
+
+def _array(content):
+    """An array from the bytes of a .npy file, of the size that its header promises."""
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    shape, fortran, dtype = readers[version](file)
+    if dtype.hasobject:
+        raise ValueError("an array holds pickled objects")
+    if math.prod(shape) * dtype.itemsize != len(content) - file.tell():
+        raise ValueError("an array has another size than its header says")
+    values = np.frombuffer(content, dtype, offset=file.tell()).copy()
+    return values.reshape(shape, order="F" if fortran else "C")
