@@ -21,16 +21,22 @@ ROWS_LOOKED_AT = 1_000
 ROWS_READ = 10_000
 # Wide rows are fewer: a look must cost less than what is done with them.
 NUMBERS_READ = 2**22
-# Fewer training rows say too little about what may come.
-LEAST_ROWS = 30
+# Fewer training rows say too little about what may come; a single row takes more of them.
+LEAST_ROWS, LEAST_ROWS_FOR_FEW = 50, 300
 # From this many rows on, most of them must agree, so that no outlier raises an alarm.
 SEVERAL_ROWS = 5
+# From this many rows on, moments tell something, and rows are of more than one kind.
+MANY_ROWS = 50
 # Trends move columns by a few standard deviations, or by one length of what was seen.
 FAR_DEVIATIONS, FAR_REACHES = 10.0, 3.0
 # A single row must lie this much further out than any training row, and more where tails are heavy.
 LEAST_FACTOR = 5.0
-# Small is what is smaller than nearly all of the training values, and no twentieth of most.
+# Small is what is closer to 0 than nearly all of the training rows, and than a tenth of the median.
 SMALL_SHARE, SMALL_PART = 0.02, 0.1
+# Rows that are standardised have these moments, whatever their columns were.
+STANDARD_MEAN, STANDARD_DEVIATION = 0.3, (0.7, 1.4)
+# Trends and clusters shift rows, but spread them no further; some of them may leave the range.
+WIDER, OUTSIDE_SHARE = 1.5, 0.2
 # Below this share of the mean a spread is the rounding of float32.
 ROUNDING = 1e-6
 NAMED_COLUMNS = 3
@@ -57,19 +63,29 @@ class ColumnProfile:
 
     Notes
     -----
-    A column is taken for one of another scale where at least 5 rows come and half of their values
-    lie more than 10 standard deviations from the mean *and* three times as far as the training row
-    that is furthest from it; or where 90 % of their values that are not 0 are closer to 0 than 98 %
-    of the training rows' and than a tenth of their median. Trends of a few standard deviations,
-    outliers, heavy tails and rows of one kind only do neither.
+    Where 5 rows or more come, a column is taken for one of another scale if
 
-    Fewer rows may be outliers. One column is enough where all its values lie at least ``max(5, r)``
+    - half of its values lie more than 10 standard deviations from the mean *and* three times as far
+      from it as the training row that is furthest away, or
+    - 90 % of its values that are not 0 are closer to 0 than any training row's (from 50 rows on, of
+      many different values: than 98 % of them) and than a tenth of the training rows' median.
+
+    From 50 rows on, half of the columns together, and two at least, are taken so if
+
+    - each of them has about mean 0 and standard deviation 1, and had not, and no mean near 0, or
+    - a fifth of the values of each lie outside the range, spread 1.5 times as far as it was.
+
+    Less than 5 rows may be outliers. One column is enough where all its values lie ``max(5, r)``
     times as far from the mean as any training row, with ``r`` the distance of that row in standard
     deviations, for heavy tails go on. Otherwise half of the columns, and two at least, must be far
     in the sense above, or below a third of the smallest absolute value and a tenth of the median.
 
-    Constant columns, categories, NaN and profiles of fewer than 30 rows say nothing. At most 1,000
-    rows of a table, evenly spread, are looked at.
+    So trends of a few standard deviations, outliers, heavy tails and rows of one kind raise no
+    alarm; nor do scales that differ by little, such as a column whose training rows have a mean of
+    0.3 and a standard deviation of 0.5 and that comes standardised.
+
+    Constant columns, categories, NaN and profiles of fewer than 50 rows (300 where less than 5 rows
+    come) say nothing. At most 1,000 rows of a table, evenly spread, are looked at.
 
     Examples
     --------
@@ -78,7 +94,7 @@ class ColumnProfile:
     >>> X = np.random.default_rng(0).normal([40.0, 3000.0], [10.0, 900.0], size=(500, 2))
     >>> profile = ColumnProfile.of(X)
     >>> profile.names, profile.n_rows, profile.mean.round(-1).tolist()
-    (('x0', 'x1'), 500, [40.0, 2970.0])
+    (('x0', 'x1'), 500, [40.0, 2990.0])
     >>> profile.moved(X[:50]).tolist(), profile.moved(X[:50] * [1, 1000]).tolist()
     ([], [1])
     """
@@ -110,9 +126,14 @@ class ColumnProfile:
         limits = {
             "_far": far,
             "_far_alone": np.maximum(far, np.maximum(LEAST_FACTOR, ratio) * reach),
-            "_small": never * np.minimum(small, SMALL_PART * middle),
+            "_small": never * np.minimum(smallest, SMALL_PART * middle),
+            "_small_for_many": never * np.minimum(small, SMALL_PART * middle),
             "_small_alone": never * np.minimum(smallest / 3, SMALL_PART * middle),
-            "_needed": max(2, int(np.ceil(known.sum() / 2))),
+            "_needed": _half(known),
+            "_known": known,
+            "_unlike_standard": known
+            & (np.abs(mean) > deviation)
+            & _unlike_standard(mean, deviation),
         }
         for name, value in limits.items():
             object.__setattr__(self, name, value)
@@ -314,20 +335,58 @@ class ColumnProfile:
         return table.shape[0], values.reshape(-1, values.shape[-1])
 
     def _moved(self, n_rows, values):
+        if n_rows < SEVERAL_ROWS:
+            return self._few_moved(values)
+        distance, size = np.abs(values - self.mean), np.abs(values)
+        present, positive = (size >= 0).sum(axis=0), size > 0
+        far = (distance > self._far).sum(axis=0) >= present / 2
+        n_positive = positive.sum(axis=0)
+        enough = n_positive >= SEVERAL_ROWS
+        low = enough & (((size < self._small) & positive).sum(axis=0) >= 0.9 * n_positive)
+        moved = (far & (present >= SEVERAL_ROWS)) | low
+        if n_rows >= MANY_ROWS:
+            lower = ((size < self._small_for_many) & positive).sum(axis=0) >= 0.9 * n_positive
+            for place in np.flatnonzero(lower & enough & ~moved):
+                different = np.unique(size[positive[:, place], place]).size
+                moved[place] = different >= MANY_ROWS / 2
+            moved |= self._moved_together(values)
+        return np.flatnonzero(moved)
+
+    def _few_moved(self, values):
+        if self.n_rows < LEAST_ROWS_FOR_FEW:
+            return _NONE
         distance, size = np.abs(values - self.mean), np.abs(values)
         far = distance > self._far
-        if n_rows < SEVERAL_ROWS:
-            low = (size < self._small_alone) & (size > 0)
-            if not (far.any() or low.any()):
-                return _NONE
-            together = far.all(axis=0) | low.all(axis=0)
-            if together.sum() >= self._needed:
-                return np.flatnonzero(together)
-            return np.flatnonzero((distance > self._far_alone).all(axis=0))
-        present, positive = (size >= 0).sum(axis=0), (size > 0).sum(axis=0)
-        low = ((size < self._small) & (size > 0)).sum(axis=0)
-        most = (far.sum(axis=0) >= present / 2) & (present >= SEVERAL_ROWS)
-        return np.flatnonzero(most | ((low >= 0.9 * positive) & (positive >= SEVERAL_ROWS)))
+        low = (size < self._small_alone) & (size > 0)
+        if not (far.any() or low.any()):
+            return _NONE
+        together = far.all(axis=0) | low.all(axis=0)
+        if together.sum() >= self._needed:
+            return np.flatnonzero(together)
+        return np.flatnonzero((distance > self._far_alone).all(axis=0))
+
+    def _moved_together(self, values):
+        """Columns that many rows show to be standardised now, or no longer."""
+        mean, deviation, *_ = _moments(values)
+        standard = self._unlike_standard & ~_unlike_standard(mean, deviation)
+        outside = ((values < self.minimum) | (values > self.maximum)).mean(axis=0)
+        wider = self._known & (deviation > WIDER * self.standard_deviation)
+        wider &= outside >= OUTSIDE_SHARE
+        found = np.zeros(len(mean), dtype=bool)
+        if standard.sum() >= _half(self._unlike_standard):
+            found |= standard
+        if wider.sum() >= self._needed:
+            found |= wider
+        return found
+
+
+def _half(columns):
+    return max(2, int(np.ceil(columns.sum() / 2)))
+
+
+def _unlike_standard(mean, deviation):
+    least, most = STANDARD_DEVIATION
+    return (np.abs(mean) > STANDARD_MEAN) | (deviation < least) | (deviation > most)
 
 
 _NONE = np.arange(0)
