@@ -253,7 +253,7 @@ def test_other_tasks_and_other_categorical_features_are_refused(fitted):
     with pytest.raises(ValueError, match=r"2 classes, but here are 1 outputs \(regression\)"):
         KerasRegressor(FrozenEstimator(fitted), **SMALL).fit(XB, XB["age"])
     one = KerasClassifier(FrozenEstimator(fitted), categorical_features=["job"], **SMALL)
-    with pytest.raises(ValueError, match="categorical_features=.*learned with"):
+    with pytest.raises(ValueError, match=r"categorical_features=.*learned with"):
         one.fit(XB, YB)
 
 

@@ -334,11 +334,13 @@ class ColumnProfile:
         if values is None:
             part = part if self._places is None else take_columns(part, self._places)
             values = _numbers(part.toarray() if sparse.issparse(part) else part)
-        if values is None:
+        if values is None:  # words where there were numbers: the network says so
             values = np.full((part.shape[0], len(self.names)), np.nan)
-        return table.shape[0], values.reshape(-1, values.shape[-1])
+        return table.shape[0], values.reshape(-1, len(self.names) or 1)
 
     def _moved(self, n_rows, values):
+        if not self.names:
+            return _NONE
         if n_rows < SEVERAL_ROWS:
             return self._few_moved(values)
         distance, size = np.abs(values - self.mean), np.abs(values)
