@@ -40,8 +40,8 @@ from sklearn.utils.validation import (
 
 __all__ = [
     "CROSS_FIT_CONSTRAINTS",
-    "INPUT_CONSTRAINTS",
     "FITTED_PARTS",
+    "INPUT_CONSTRAINTS",
     "BaseComposition",
     "HasMethods",
     "Interval",

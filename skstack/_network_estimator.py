@@ -34,11 +34,21 @@ from skstack.networks import (
     Recipe,
     Spec,
     blueprint_for,
+    check_categories,
+    check_continues,
     check_model,
+    continued_estimator,
+    named_after_categories,
     standardizing_variables,
     with_plain_input,
 )
-from skstack.stages import ColumnBlocks, hold_out, moments_of_steps, weighted_moments
+from skstack.stages import (
+    ColumnBlocks,
+    ColumnProfile,
+    hold_out,
+    moments_of_steps,
+    weighted_moments,
+)
 
 EARLY_STOPPING_ROWS = 10_000
 
@@ -161,7 +171,11 @@ class NetworkEstimator(BaseEstimator):
     def model_(self):
         """keras.Model : the trained network in y's units; a copy, built when first asked for."""
         check_is_fitted(self)
-        return self.network_.public(lambda model: with_plain_input(self._finish_model(model)))
+        return self.network_.public(self._public_model)
+
+    def _public_model(self, model):
+        model = with_plain_input(self._finish_model(model))
+        return named_after_categories(model, self.blocks_.categories_)
 
     # What a subclass says of itself --------------------------------------------------------
 
@@ -196,8 +210,12 @@ class NetworkEstimator(BaseEstimator):
 
     # The way of the rows -------------------------------------------------------------------
 
-    def _column_blocks(self):
-        return ColumnBlocks(
+    def _blocks_of(self, X, like=None):
+        """How X becomes the network's inputs: as for the network that is continued, or learned."""
+        origin = continued_estimator(self.model)
+        if origin is not None:
+            return origin.blocks_
+        blocks = ColumnBlocks(
             self.categorical_features,
             inputs=self.inputs,
             input_shape=self.input_shape,
@@ -205,6 +223,7 @@ class NetworkEstimator(BaseEstimator):
             imputer=self.imputer,
             unseen_tokens=self.model is None or isinstance(self.model, Recipe),
         )
+        return blocks.fit(X, like=like)
 
     def _frame(self, X, y, layers=()):
         """Categories and classes of all rows of a cross-fit; see ``Frame``.
@@ -214,11 +233,12 @@ class NetworkEstimator(BaseEstimator):
         twin = clone_sharing_models(self)
         X = read_rows(twin, X, reset=True)
         twin._read_target(y, frame=None, reset=True)
-        blocks = self._column_blocks().fit(X)
+        blocks = twin._blocks_of(X)
+        twin.blocks_, twin.moments_ = blocks, {}
+        twin._check_origin(X)
         if layers:
             from skstack import training
 
-            twin.blocks_, twin.moments_ = blocks, {}
             training.check_layers(twin._network_to_train(0, resume=False)[0], layers)
         return Frame(blocks, getattr(twin, "classes_", None))
 
@@ -273,14 +293,13 @@ class NetworkEstimator(BaseEstimator):
 
         if not resume:
             like = None if frame is None else frame.blocks
-            self.blocks_ = self._column_blocks().fit(X, like=like)
+            self.blocks_ = self._blocks_of(X, like)
+            if frame is None:  # else the frame has looked at all rows
+                self._check_origin(X)
         inputs = self.blocks_.split(X)
         if not resume:
-            self.moments_ = {
-                block.name: weighted_moments(inputs[block.name], weights)
-                for block in self.blocks_.blocks_
-                if block.kind == "numeric"
-            }
+            self.moments_ = self._moments_of(inputs, weights)
+            self.input_profile_ = ColumnProfile.of(X, self.blocks_.categorical_features)
         blueprint, start = self._network_to_train(seed, resume, inputs, weights)
         if not resume:
             self._learn_target_scale(blueprint, start, inputs, y, weights)
@@ -299,6 +318,21 @@ class NetworkEstimator(BaseEstimator):
             resume=resume,
         )
         return self
+
+    def _check_origin(self, X):
+        origin = continued_estimator(self.model)
+        if origin is not None:
+            check_continues(self, origin, X)
+
+    def _moments_of(self, inputs, weights):
+        origin = continued_estimator(self.model)
+        if origin is not None:  # its weights were learned on columns of that scale
+            return origin.moments_
+        return {
+            block.name: weighted_moments(inputs[block.name], weights)
+            for block in self.blocks_.blocks_
+            if block.kind == "numeric"
+        }
 
     def _read_validation(self, X_val, y_val, frame):
         if X_val is None or (y_val is None and self._target_required):
@@ -330,6 +364,10 @@ class NetworkEstimator(BaseEstimator):
         """What to build, and the variables to start from."""
         if resume:
             return self.network_.blueprint, self.network_.variables
+        origin = continued_estimator(self.model)
+        if origin is not None:
+            self._network_task = origin._network_task
+            return origin.network_.blueprint, dict(origin.network_.variables)
         from skstack import training
 
         task, n_outputs = self._task()
@@ -339,6 +377,7 @@ class NetworkEstimator(BaseEstimator):
         blueprint = blueprint_for(model, spec, default=self._default_recipe())
         self._network_task = blueprint.spec.task
         if blueprint.continued:
+            check_categories(blueprint.model, self.blocks_.categories_)
             start = blueprint.start_variables()
         else:
             start = training.initial_variables(blueprint, seed)

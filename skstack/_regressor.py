@@ -10,7 +10,7 @@ from skstack._checks import check_target, fit_context
 from skstack._export import Shippable
 from skstack._network_estimator import NetworkEstimator
 from skstack._streams import streamed
-from skstack.networks import MLP, with_target_units
+from skstack.networks import MLP, continued_estimator, with_target_units
 from skstack.stages import weighted_moments
 
 __all__ = ["KerasRegressor"]
@@ -309,6 +309,10 @@ class KerasRegressor(Shippable, RegressorMixin, NetworkEstimator):
         return "regression", self._n_targets
 
     def _learn_target_scale(self, blueprint, start, inputs, y, weights):
+        origin = continued_estimator(self.model)
+        if origin is not None:
+            self._continue_target_scale(origin)
+            return
         as_it_is = blueprint.learns_raw_targets or (
             isinstance(self.loss, str) and self.loss in LOSSES_ON_RAW_TARGETS
         )
@@ -316,6 +320,16 @@ class KerasRegressor(Shippable, RegressorMixin, NetworkEstimator):
             self.target_mean_, self.target_scale_ = np.zeros(y.shape[1]), np.ones(y.shape[1])
         else:
             self.target_mean_, self.target_scale_ = weighted_moments(y, weights)
+
+    def _continue_target_scale(self, origin):
+        """The units that the weights were learned in."""
+        raw = isinstance(self.loss, str) and self.loss in LOSSES_ON_RAW_TARGETS
+        if raw and not np.all(origin.target_scale_ == 1):
+            raise ValueError(
+                f"loss={self.loss!r} wants targets as they are, but the network of "
+                "model=FrozenEstimator(...) learned on standardised ones."
+            )
+        self.target_mean_, self.target_scale_ = origin.target_mean_, origin.target_scale_
 
     def _targets(self, inputs, y):
         with np.errstate(over="ignore"):  # the loss tells, in words

@@ -33,21 +33,19 @@ from skstack._parameters import (
     upstream_of,
 )
 from skstack._routing import routed_features, routing_of_features
-from skstack._streams import streamed
+from skstack._streams import once_a_call, streamed
 from skstack.stages import (
     POOLINGS,
     ColumnBlocks,
+    ColumnProfile,
     Passed,
     Source,
-    Unkeyable,
     Wanted,
-    data_key,
-    estimator_key,
-    fit_upstreams,
     framed,
+    input_profile,
+    learned,
     make_folds,
     mean_of,
-    recalled,
 )
 
 __all__ = ["KerasFeatureTransformer"]
@@ -128,6 +126,12 @@ class KerasFeatureTransformer(Shippable, TransformerMixin, BaseEstimator):
         write to. Features of frozen networks for the rows used last are kept in memory in any
         case, up to 256 MiB.
 
+    trained_on : ColumnProfile, default=None
+        What a frozen network was trained on, ``ColumnProfile.of(X_train)`` from
+        :mod:`skstack.inspection`, where it tells that not itself: ``fit``, too, then warns of
+        columns on another scale. None: a fitted estimator of skstack remembers, of any other
+        network the rows of ``fit`` are taken to be right.
+
     n_jobs : int, default=None
         Threads that fit folds side by side.
 
@@ -142,6 +146,11 @@ class KerasFeatureTransformer(Shippable, TransformerMixin, BaseEstimator):
     estimator_ : estimator or None
         Trained on all rows, or the frozen one; None for a frozen ``keras.Model`` and with
         ``refit=False``.
+
+    input_profile_ : ColumnProfile
+        Range and moments of the numeric columns that the network was fitted on, behind the steps of
+        a Pipeline. ``transform`` warns, naming columns, when others come: see
+        :class:`~skstack.inspection.ColumnProfile` for the rule.
 
     n_features_in_ : int
         Number of columns of X.
@@ -192,6 +201,7 @@ class KerasFeatureTransformer(Shippable, TransformerMixin, BaseEstimator):
         "batch_size": [None, Interval(Integral, 1, None, closed="left")],
         "memory": [None, str, HasMethods(["__fspath__"]), HasMethods(["cache"])],
         **INPUT_CONSTRAINTS,
+        "trained_on": [None, ColumnProfile],
         **CROSS_FIT_CONSTRAINTS,
     }
 
@@ -210,6 +220,7 @@ class KerasFeatureTransformer(Shippable, TransformerMixin, BaseEstimator):
         refit=True,
         batch_size=None,
         memory=None,
+        trained_on=None,
         n_jobs=None,
         random_state=None,
         verbose=0,
@@ -226,6 +237,7 @@ class KerasFeatureTransformer(Shippable, TransformerMixin, BaseEstimator):
         self.refit = refit
         self.batch_size = batch_size
         self.memory = memory
+        self.trained_on = trained_on
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
@@ -387,7 +399,11 @@ class KerasFeatureTransformer(Shippable, TransformerMixin, BaseEstimator):
         # What `transform` gives before `set_output` puts it into a container.
         check_is_fitted(self)
         X = read_table(self, X, reset=False)
-        return self._table(self._columns(X), X)
+        return self._table(self._columns(X, self._look), X)
+
+    def _look(self, rows):
+        profile = self.input_profile_
+        once_a_call(profile, lambda: profile.warn_if_moved(rows))
 
     def get_feature_names_out(self, input_features=None):
         """Names of the features.
@@ -438,6 +454,11 @@ class KerasFeatureTransformer(Shippable, TransformerMixin, BaseEstimator):
                 f"This {type(self).__name__} estimator requires y to be passed, but the target y "
                 f"is None: {type(source.model).__name__} learns from it."
             )
+        if self.trained_on is not None and not source.frozen:
+            raise ValueError(
+                f"trained_on={self.trained_on!r} is for a frozen network, but "
+                f"{type(source.model).__name__} is trained here, on rows that are known."
+            )
         self._wanted = self._wanted_features()
         self._float32 = is_float32(X)
         if self.passthrough:
@@ -467,22 +488,12 @@ class KerasFeatureTransformer(Shippable, TransformerMixin, BaseEstimator):
                     "refit=True."
                 )
 
-        def describe():
-            if self.random_state is None:
-                raise Unkeyable("random_state=None draws other seeds in the next fit")
-            parts = (self._wanted, self.refit, whole, ordered, estimator_key(source.model))
-            steps = None if source.steps is None else estimator_key(source.steps)
-            data = data_key(X, y, vars(metadata), None if folds is None else folds.pairs)
-            return (*parts, steps, data)
-
-        def compute():
-            return fit_upstreams(
-                source, X, y, metadata, folds, self._wanted,
-                refit=self.refit, ordered=ordered, n_jobs=self.n_jobs, verbose=self.verbose,
-            )  # fmt: skip
-
-        memory = None if source.frozen else self.memory
-        columns, self._upstreams = recalled(memory, describe, compute, verbose=self.verbose)
+        columns, self._upstreams = learned(
+            source, X, y, metadata, folds, self._wanted,
+            whole=whole, seeded=self.random_state is not None, memory=self.memory,
+            refit=self.refit, ordered=ordered, n_jobs=self.n_jobs, verbose=self.verbose,
+        )  # fmt: skip
+        self.input_profile_ = input_profile(source, self._upstreams, X, self.trained_on)
         one = self._upstreams[0].view if len(self._upstreams) == 1 else None
         self.estimator_ = getattr(one, "estimator", None)
         if columns is None:
@@ -498,10 +509,10 @@ class KerasFeatureTransformer(Shippable, TransformerMixin, BaseEstimator):
         passes_steps = getattr(self, "_passes_steps", False)
         return Wanted.of(self.features, self.layers, self.pooling, passes_steps)
 
-    def _columns(self, X):
+    def _columns(self, X, look=None):
         if len(self._upstreams) == 1:
-            return self._upstreams[0].columns(X, self._wanted)
-        return mean_of(self._upstreams, X, self._wanted)
+            return self._upstreams[0].columns(X, self._wanted, look)
+        return mean_of(self._upstreams, X, self._wanted, look)
 
     def _table(self, columns, X):
         coded = any(part.categorical for part in columns)

@@ -1,7 +1,8 @@
-"""What a person looks at: which rows taught whom, and which rows stand on both sides."""
+"""What a person looks at: who taught whom, which rows are on both sides, what has moved."""
 
 from skstack.inspection._leakage import leakage_report
 from skstack.inspection._overlap import Overlap, check_overlap
 from skstack.inspection._report import LeakageReport
+from skstack.stages import ColumnProfile
 
-__all__ = ["LeakageReport", "Overlap", "check_overlap", "leakage_report"]
+__all__ = ["ColumnProfile", "LeakageReport", "Overlap", "check_overlap", "leakage_report"]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 
 from skstack._checks import is_dataframe, n_rows
 
 __all__ = ["Overlap", "check_overlap", "row_keys"]
+
+_NUMERIC = {"integer", "floating", "mixed-integer-float", "boolean", "decimal"}
+_MISSING = "\0"  # no text that anybody writes
 
 
 @dataclass(frozen=True, repr=False)
@@ -64,7 +67,8 @@ def check_overlap(A, B, *, digits=4):
     Parameters
     ----------
     A, B : array-like, sparse matrix or DataFrame of shape (n_rows, n_columns)
-        Columns of DataFrames are matched by name, others by place. Missing values equal each other.
+        Columns of two DataFrames are matched by name, others by place. Numbers are compared by
+        value, whatever the dtypes are; missing values equal each other.
 
     digits : int, default=4
         Significant digits, counted from the largest absolute value of a column, that numbers keep
@@ -95,7 +99,10 @@ def check_overlap(A, B, *, digits=4):
     """
     if not isinstance(digits, Integral) or isinstance(digits, bool) or not 1 <= digits <= 15:
         raise ValueError(f"digits={digits!r}; expected an int from 1 to 15.")
+    by_name = is_dataframe(A) and is_dataframe(B)
     A, B = _frame(A, "A"), _frame(B, "B")
+    if not by_name and A.shape[1] == B.shape[1]:
+        B = B.set_axis(A.columns, axis=1)
     if list(A.columns) != list(B.columns):
         only = sorted(set(map(str, A.columns)) ^ set(map(str, B.columns)))
         if only or A.shape[1] != B.shape[1]:
@@ -141,19 +148,40 @@ def row_keys(X, digits=None, other=None, dtype=np.float64):
     columns = {}
     for place, name in enumerate(frame.columns):
         column = frame.iloc[:, place]
-        if pd.api.types.is_numeric_dtype(column.dtype):
-            values = column.to_numpy(dtype=dtype, na_value=np.nan) + dtype(0)  # -0.0 is 0.0
-            if digits is not None:
-                values = _rounded(values, digits, None if other is None else other[name])
-            columns[place] = values
-        else:
-            columns[place] = column.astype(object).where(column.notna(), None).map(str)
+        values = _numbers(column, dtype)
+        if values is None:
+            columns[place] = column.astype(object).where(column.notna(), _MISSING).map(_word)
+            continue
+        if digits is not None:
+            values = _rounded(values, digits, None if other is None else other[name])
+        columns[place] = values
     hashes = pd.util.hash_pandas_object(pd.DataFrame(columns), index=False).to_numpy()
     return hashes.view(np.int64)  # NumPy 2.0 cannot look for large unsigned numbers
 
 
+def _numbers(column, dtype=np.float64):
+    """Numbers of a column of whatever dtype it came in; None where it holds others, too."""
+    import pandas as pd
+
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        known = _numbers(column.cat.categories.to_series(), dtype)
+        return None if known is None else np.append(known, dtype(np.nan))[column.cat.codes]
+    numeric = pd.api.types.is_numeric_dtype(column.dtype)
+    if not numeric and (column.dtype != object or pd.api.types.infer_dtype(column) not in _NUMERIC):
+        return None
+    if not numeric:
+        column = column.where(column.notna(), np.nan)
+    return column.to_numpy(dtype=dtype, na_value=np.nan) + dtype(0)  # -0.0 is 0.0
+
+
+def _word(value):
+    """A text for a value of a column that holds texts, too; numbers by value, as 1 is 1.0."""
+    return repr(float(value)) if isinstance(value, Real) else str(value)
+
+
 def _rounded(values, digits, other):
-    both = values if other is None else np.concatenate([values, np.asarray(other, dtype=float)])
+    others = None if other is None else _numbers(other)
+    both = values if others is None else np.concatenate([values, others])
     finite = np.abs(both[np.isfinite(both)])
     largest = finite.max(initial=0.0)
     if largest == 0.0:

@@ -4,6 +4,12 @@ from skstack.networks._adapted import ModelBlueprint
 from skstack.networks._autoencoder import Autoencoder
 from skstack.networks._blueprints import RecipeBlueprint
 from skstack.networks._builder import BuilderRecipe
+from skstack.networks._continued import (
+    check_categories,
+    check_continues,
+    continued_estimator,
+    named_after_categories,
+)
 from skstack.networks._copies import architecture
 from skstack.networks._frozen import FrozenBlueprint
 from skstack.networks._given import (
@@ -35,12 +41,16 @@ __all__ = [
     "Spec",
     "architecture",
     "blueprint_for",
+    "check_categories",
+    "check_continues",
     "check_model",
+    "continued_estimator",
     "final_activation",
     "is_keras_model",
     "is_path",
     "latent_layer",
     "load_model",
+    "named_after_categories",
     "recipe",
     "standardizing_variables",
     "with_plain_input",

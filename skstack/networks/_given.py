@@ -10,6 +10,7 @@ import warnings
 from skstack.networks._adapted import ModelBlueprint
 from skstack.networks._blueprints import RecipeBlueprint
 from skstack.networks._builder import BuilderBlueprint, BuilderRecipe
+from skstack.networks._continued import check_continued, continued_estimator
 from skstack.networks._recipe import Recipe
 
 __all__ = ["blueprint_for", "check_model", "is_keras_model", "is_path", "load_model"]
@@ -87,7 +88,7 @@ def check_model(model):
 
     Parameters
     ----------
-    model : None, Recipe, keras.Model, str or os.PathLike
+    model : None, Recipe, keras.Model, FrozenEstimator, str or os.PathLike
 
     Raises
     ------
@@ -102,8 +103,17 @@ def check_model(model):
     elif is_path(model):
         _check_path(model)
         return
+    elif continued_estimator(model) is not None:
+        check_continued(model)
+        return
     elif model is None or is_keras_model(model) or _is_recipe(model):
         return
+    elif hasattr(model, "_fit_in_frame"):
+        name = type(model).__name__
+        raise TypeError(
+            f"model={name}(...) is an estimator. To go on training its network, fit it and pass "
+            f"FrozenEstimator({name}(...)), which no clone unfits; to start anew pass its recipe."
+        )
     elif inspect.isfunction(model):
         name = model.__name__
         raise TypeError(
@@ -112,7 +122,7 @@ def check_model(model):
         )
     raise TypeError(
         f"model={model!r} must be a recipe, such as MLP(), a keras.Model, the path to a saved one "
-        "(.keras, .h5), or None."
+        "(.keras, .h5), a FrozenEstimator with a fitted one of skstack's estimators, or None."
     )
 
 

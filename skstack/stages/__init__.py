@@ -1,15 +1,15 @@
 """What happens to the rows before and between networks."""
 
 from skstack.stages._blocks import ColumnBlocks, cell_columns
-from skstack.stages._cache import recalled
-from skstack.stages._cross_fit import Metadata, Source, Wanted, fit_upstreams, mean_of
+from skstack.stages._cross_fit import Metadata, Source, Wanted, mean_of
 from skstack.stages._features import FEATURES, POOLINGS, framed
 from skstack.stages._folds import Folds, listed_folds, make_folds, orders_time, restricted_folds
 from skstack.stages._hold_out import hold_out
-from skstack.stages._keys import Unkeyable, data_key, estimator_key
+from skstack.stages._learned import input_profile, learned
 from skstack.stages._moments import moments_of_steps, weighted_moments
 from skstack.stages._passed import Passed
 from skstack.stages._priors import correct_priors, prior_ratio, refuse_cleaning
+from skstack.stages._profile import ColumnProfile
 from skstack.stages._sampling import Resampled, check_sampler, resample
 from skstack.stages._scaling import Scaling
 from skstack.stages._upstream import ModelView, probabilities_of
@@ -18,6 +18,7 @@ __all__ = [
     "FEATURES",
     "POOLINGS",
     "ColumnBlocks",
+    "ColumnProfile",
     "Folds",
     "Metadata",
     "ModelView",
@@ -25,16 +26,14 @@ __all__ = [
     "Resampled",
     "Scaling",
     "Source",
-    "Unkeyable",
     "Wanted",
     "cell_columns",
     "check_sampler",
     "correct_priors",
-    "data_key",
-    "estimator_key",
-    "fit_upstreams",
     "framed",
     "hold_out",
+    "input_profile",
+    "learned",
     "listed_folds",
     "make_folds",
     "mean_of",
@@ -42,7 +41,6 @@ __all__ = [
     "orders_time",
     "prior_ratio",
     "probabilities_of",
-    "recalled",
     "refuse_cleaning",
     "resample",
     "restricted_folds",

@@ -29,6 +29,7 @@ from skstack._parameters import clone_part
 from skstack.networks import is_keras_model
 from skstack.stages._cache import Remembered
 from skstack.stages._features import FEATURES, OF_PROBABILITIES, Columns
+from skstack.stages._profile import ColumnProfile
 from skstack.stages._upstream import EstimatorView, ModelView, columns_of, learns_from_y
 
 __all__ = ["Metadata", "Source", "Upstream", "Wanted", "cross_fit", "fit_upstreams", "mean_of"]
@@ -89,10 +90,13 @@ class Upstream:
 
     steps: Any
     view: Any
+    profile: ColumnProfile
 
-    def columns(self, X, wanted):
-        """Features of rows, a list of ``Columns``."""
+    def columns(self, X, wanted, look=None):
+        """Features of rows, a list of ``Columns``; ``look`` sees what comes to the network."""
         X = X if self.steps is None else self.steps.transform(X)
+        if look is not None:
+            look(X)
         columns = columns_of(self.view, X, wanted.features, wanted.layers, wanted.pooling)
         if wanted.steps_output:
             columns.append(self._steps_output(X))
@@ -232,15 +236,18 @@ class Source:
                 supervised=self.supervised,
                 rows_at_once=self.rows_at_once,
             )
-            return Upstream(steps, view)
+            return Upstream(steps, view, ColumnProfile.of(X, self.blocks.categorical_features))
         if self.frozen and self.ours:
             model = copy.copy(model)
             model.network_ = Remembered(model.network_, self.memory)
         if not self.frozen:
             targets = y if self.learns_from_y else None
             model = self._fitted(X, targets, metadata.fit, frame, ordered)
+        profile = getattr(model, "input_profile_", None)  # ours tell what they have learned from
         return Upstream(
-            steps, EstimatorView(model, self.supervised, self.classes, self.rows_at_once)
+            steps,
+            EstimatorView(model, self.supervised, self.classes, self.rows_at_once),
+            ColumnProfile.of(X) if profile is None else profile,
         )
 
     def _fitted(self, X, y, metadata, frame, ordered):
@@ -452,9 +459,11 @@ def _aligned(columns, own, reference, rows, wanted):
     return turned
 
 
-def mean_of(upstreams, X, wanted):
-    """Features as the mean of several upstreams'."""
-    each = [upstream.columns(X, wanted) for upstream in upstreams]
+def mean_of(upstreams, X, wanted, look=None):
+    """Features as the mean of several upstreams'; ``look`` sees what comes to the first."""
+    first, *others = upstreams
+    each = [first.columns(X, wanted, look)]
+    each += [upstream.columns(X, wanted) for upstream in others]
     return [
         replace(group[0], values=np.mean([columns.values for columns in group], axis=0))
         for group in zip(*each, strict=True)

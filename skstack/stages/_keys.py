@@ -10,6 +10,7 @@ from importlib.metadata import version
 
 import joblib
 import numpy as np
+from sklearn.frozen import FrozenEstimator
 
 from skstack.networks import Recipe, architecture, is_keras_model, is_path
 
@@ -97,6 +98,8 @@ def estimator_key(value):
     if is_path(value) and os.path.isfile(value):
         with open(value, "rb") as file:
             return ("file", hashlib.file_digest(file, "sha256").hexdigest())
+    if isinstance(value, FrozenEstimator):
+        return ("frozen", _fitted_key(value.estimator))
     if type(value) in (list, tuple):
         return (type(value).__name__, tuple(estimator_key(item) for item in value))
     try:
@@ -124,6 +127,14 @@ def _parameters_key(estimator):
         if name not in ("memory", "n_jobs", "verbose"):  # they do not change what is learned
             described.append((name, estimator_key(value)))
     return tuple(described)
+
+
+def _fitted_key(estimator):
+    """What an estimator has learned: its parameters alone do not tell what it gives."""
+    try:
+        return (type(estimator).__module__, type(estimator).__qualname__, data_key(estimator))
+    except Exception as reason:  # whatever pickling may raise
+        raise Unkeyable(f"{type(estimator).__name__}, which cannot be pickled") from reason
 
 
 def _model_key(model):

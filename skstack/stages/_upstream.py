@@ -11,7 +11,12 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 
 from skstack._checks import is_classifier_for, n_rows, needs_y, wrapper_of
-from skstack.networks import FrozenBlueprint, final_activation, is_keras_model
+from skstack.networks import (
+    FrozenBlueprint,
+    check_categories,
+    final_activation,
+    is_keras_model,
+)
 from skstack.stages._blocks import ColumnBlocks
 from skstack.stages._cache import Remembered
 from skstack.stages._features import Columns, as_columns, codes, entropy, log_odds, margin
@@ -109,6 +114,7 @@ class ModelView:
 
         blocks = copy.copy(blocks).fit(X)
         blueprint = FrozenBlueprint(model, blocks.blocks_)
+        check_categories(model, blocks.categories_)
         network = Remembered(Network(blueprint, blueprint.start_variables()), memory)
         return cls(network, blocks, blueprint.output_names, **settings)
 

@@ -77,3 +77,47 @@ def test_mammography_holds_thousands_of_duplicates(shared_data):
     expected = first.merge(rest.drop_duplicates(), how="left", indicator=True)["_merge"] == "both"
     np.testing.assert_array_equal(found.exact_a, np.flatnonzero(expected))
     assert len(found.exact_a) > 1000
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (pd.Categorical([1, 2, None]), [1.0, np.nan, 3.0], [0, 2]),
+        (pd.Categorical(["x", "y"]), ["y", "z"], [1]),
+        (np.array([1, None, True], dtype=object), [7.0, 1.0], [0, 2]),
+        (pd.array([1, None], dtype="Int64"), np.float32([1, np.nan]), [0, 1]),
+        (pd.array([True, None], dtype="boolean"), [True, None], [0, 1]),
+        ([None, "x"], ["None", "y"], []),
+        (np.array(["x", 1], dtype=object), np.array([1.0, "z"], dtype=object), [1]),
+    ],
+    ids=["numbers", "words", "objects", "nullable", "booleans", "missing", "mixed"],
+)
+def test_values_count_and_not_dtypes(one, other, expected):
+    A, B = pd.DataFrame({"a": one}), pd.DataFrame({"a": other})
+    for digits in (4, 12):
+        found = check_overlap(A, B, digits=digits)
+        assert found.exact_a.tolist() == expected
+        assert found.rounded_a.tolist() == expected
+    assert check_overlap(B, A).exact_b.tolist() == expected
+
+
+def test_an_array_meets_a_frame_by_place():
+    frame = pd.DataFrame({"age": [1, 2], "income": [3, 4]})
+    assert check_overlap(frame, [[2.0, 4.0]]).exact_a.tolist() == [1]
+    assert check_overlap([[2.0, 4.0]], frame).exact_b.tolist() == [1]
+
+
+def test_a_column_that_is_numeric_in_one_table_only_is_still_compared_rounded():
+    A = pd.DataFrame({"a": ["x", "y"], "b": [1.0, 2.0]})
+    B = pd.DataFrame({"a": [1.0, 2.0], "b": [1.0, 2.0]})
+    assert not check_overlap(A, B)
+
+
+def test_rows_of_two_campaigns_of_a_bank(shared_data):
+    """Mixed columns in another order; what a merge finds, and none of what it does not."""
+    calls = shared_data("bank_full").drop(columns="y")
+    a, b = calls.iloc[:30_000], calls.iloc[25_000:][calls.columns[::-1]]
+    found = check_overlap(a, b.astype({"age": float, "job": "category"}))
+    merged = a.merge(b.drop_duplicates(), how="left", indicator=True)["_merge"] == "both"
+    np.testing.assert_array_equal(found.exact_a, np.flatnonzero(merged))
+    assert len(found.exact_a) >= 5000

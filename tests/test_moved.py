@@ -1,0 +1,325 @@
+"""Rows on another scale than a network was fitted on are told, naming columns; others never."""
+
+import pickle
+import subprocess
+import sys
+import warnings
+
+import joblib
+import keras
+import numpy as np
+import pandas as pd
+import polars
+import pytest
+import scipy.sparse
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skstack import (
+    KerasAutoencoder,
+    KerasClassifier,
+    KerasFeatureTransformer,
+    StackedKerasClassifier,
+    _streams,
+)
+from skstack.inspection import ColumnProfile
+from skstack.networks import MLP
+
+X, Y = load_breast_cancer(return_X_y=True, as_frame=True)
+A, B = X.iloc[:350], X.iloc[350:]
+SCALER = StandardScaler().set_output(transform="pandas").fit(A)
+SMALL = {"epochs": 2, "random_state": 0, "early_stopping": False}
+MOVED = "come to the network on another scale"
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    """A network that was trained on scaled columns, saved without its scaler."""
+    model = keras.Sequential(
+        [keras.Input((30,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(1, "sigmoid")]
+    )
+    model.compile("adam", "binary_crossentropy")
+    model.fit(SCALER.transform(A).to_numpy(), Y[:350], epochs=3, verbose=0)
+    file = str(tmp_path_factory.mktemp("a") / "a.keras")
+    model.save(file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def raw():
+    """A network of ours, fitted on raw columns."""
+    return KerasClassifier(MLP((8,)), **SMALL).fit(A, Y[:350])
+
+
+def frozen_on_scaled(path):
+    return KerasFeatureTransformer(path, trained_on=ColumnProfile.of(SCALER.transform(A)))
+
+
+FRESH = """
+import sys, warnings, joblib
+chain, bare, X = joblib.load(sys.argv[1])
+warnings.simplefilter("error")
+chain.transform(X)
+chain.transform(X[:1])
+for rows in (X, X[:5], X[:1]):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        bare.transform(rows)
+    print(len(caught), caught[0].message)
+"""
+
+
+def test_a_forgotten_scaler_is_told_in_a_process_that_only_predicts(path, tmp_path):
+    chain = make_pipeline(SCALER, frozen_on_scaled(path)).fit(A)
+    bare = chain[-1]
+    joblib.dump((chain, bare, B), tmp_path / "chain.joblib")
+    command = [sys.executable, "-c", FRESH, str(tmp_path / "chain.joblib")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    told = done.stdout.splitlines()
+    assert len(told) == 3, done.stderr
+    for line in told:
+        assert line.startswith("1 ")
+        assert f"{MOVED} than it was fitted on: 'mean radius' (fitted on mean" in line
+        assert "more. Was a scaler forgotten" in line
+
+
+def test_fit_tells_already_where_it_knows_what_the_network_was_trained_on(path, raw):
+    with pytest.warns(UserWarning, match=f"{MOVED}.*'mean radius'"):
+        frozen_on_scaled(path).fit(A)
+    with pytest.warns(UserWarning, match=f"{MOVED}.*'mean radius'"):
+        KerasFeatureTransformer(FrozenEstimator(raw)).fit(SCALER.transform(B))
+    KerasFeatureTransformer(FrozenEstimator(raw)).fit(B)
+    assert KerasFeatureTransformer(path).fit(A).input_profile_.n_rows == len(A)
+
+
+@pytest.mark.parametrize("n", [1, 4, 5, 50, 200])
+def test_scaled_rows_for_a_network_of_raw_columns_are_told(n, raw):
+    transformer = KerasFeatureTransformer(FrozenEstimator(raw)).fit(B)
+    transformer.transform(B[:n])
+    with pytest.warns(UserWarning, match=MOVED) as caught:
+        transformer.transform(SCALER.transform(B)[:n])
+    assert len(caught) == 1
+
+
+def test_a_trained_network_remembers_its_training_rows_behind_the_steps(raw):
+    pipeline = make_pipeline(StandardScaler(), KerasClassifier(MLP((4,)), **SMALL))
+    trained = KerasFeatureTransformer(pipeline, cv=2).fit(A, Y[:350])
+    np.testing.assert_allclose(trained.input_profile_.mean, 0, atol=1e-5)
+    np.testing.assert_allclose(trained.input_profile_.standard_deviation, 1, atol=1e-5)
+    trained.transform(B)  # the scaler inside is never forgotten
+    profile = raw.input_profile_
+    np.testing.assert_allclose(profile.mean, A.mean(), rtol=1e-6)
+    np.testing.assert_allclose(profile.standard_deviation, A.std(ddof=0), rtol=1e-6)
+    np.testing.assert_array_equal(profile.minimum, A.min())
+    np.testing.assert_array_equal(profile.maximum, A.max())
+    assert (profile.names, profile.n_rows) == (tuple(A.columns), 350)
+
+
+def test_the_folds_networks_together_remember_all_rows():
+    ours = KerasClassifier(MLP((4,)), **SMALL)
+    mean = KerasFeatureTransformer(ours, cv=3, refit=False).fit(A, Y[:350]).input_profile_
+    whole = ColumnProfile.of(A)
+    for name in ("mean", "standard_deviation", "minimum", "maximum"):
+        np.testing.assert_allclose(getattr(mean, name), getattr(whole, name), rtol=1e-5)
+
+
+def test_a_stack_warns_once_for_each_branch_that_is_hit(raw):
+    stack = StackedKerasClassifier(
+        [
+            ("frozen", FrozenEstimator(raw), slice(0, 30)),
+            ("error", KerasAutoencoder(**SMALL), [0, 1, 2, 3]),
+            ("plain", LogisticRegression(max_iter=5000), [24, 25, 26]),
+        ],
+        downstream=KerasClassifier(MLP((4,)), **SMALL),
+        cv=2,
+        random_state=0,
+    ).fit(A, Y[:350])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stack.predict(B)
+    with pytest.warns(UserWarning, match=MOVED) as caught:
+        stack.predict(B.assign(**{"mean area": B["mean area"] / 1000}))
+    assert [str(each.message).count("'mean area'") for each in caught] == [1, 1]
+
+
+def test_tables_on_disk_are_told_once(raw, tmp_path, monkeypatch):
+    transformer = KerasFeatureTransformer(LogisticRegression(max_iter=9000), cv=2)
+    transformer.fit(A.to_numpy(), Y[:350])
+    rows = np.vstack([B.to_numpy()[:100], A.to_numpy()[:100] * 1000, A.to_numpy()[:100] * 1000])
+    np.save(tmp_path / "X.npy", rows)
+    on_disk = np.load(tmp_path / "X.npy", mmap_mode="r")
+    monkeypatch.setattr(_streams, "ROWS_IN_MEMORY", 50)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=MOVED) as caught:
+            transformer.transform(on_disk)
+        assert len(caught) == 1
+
+
+def test_looking_changes_nothing(raw):
+    transformer = KerasFeatureTransformer(FrozenEstimator(raw)).fit(B)
+    expected = transformer.transform(B)
+    before = pickle.dumps(transformer.input_profile_)
+    with pytest.warns(UserWarning, match=MOVED):
+        transformer.transform(B * 1000)
+    assert pickle.dumps(transformer.input_profile_) == before
+    np.testing.assert_array_equal(transformer.transform(B), expected)
+    profile = transformer.input_profile_
+    with pytest.raises(ValueError, match="read-only"):
+        profile.mean[0] = 0
+    assert clone(KerasFeatureTransformer(trained_on=profile)).trained_on is profile
+
+
+NUMBERS = [
+    "abalone", "ai4i2020", "bank_additional_full", "bank_full", "cover_imb", "covtype_first20k",
+    "creditcard_fraud_sample", "default_credit", "japanese_vowels", "letter", "magic",
+    "mammography", "pendigits", "satimage", "wine_quality",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_honest_rows_of_real_tables_raise_no_alarm(name, shared_data):
+    """Rows drawn at random, and rows that lie side by side, of one class or one day."""
+    table = shared_data(name).select_dtypes("number")
+    values = table.drop(columns=[c for c in ("pool", "Time", "split") if c in table]).to_numpy()
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(len(values))
+        half = len(values) // 2
+        for train, rest in ((order[:400], order[400:]), (order[:half], np.sort(order[half:]))):
+            profile = ColumnProfile.of(values[train])
+            for n in (1, 2, 5, 20, 50, 1000):
+                starts = np.random.default_rng(n).integers(0, len(rest) - n + 1, size=20)
+                for start in starts:
+                    rows = values[rest[start : start + n]]
+                    assert not profile.moved(rows).size, (seed, n, start)
+
+
+def column(values, train=1000):
+    return ColumnProfile.of(values[:train, None]), values[train:, None]
+
+
+RNG = np.random.default_rng(0)
+HONEST = {
+    "log-normal amounts": RNG.lognormal(5, 2, 6000),
+    "heavy tails": RNG.standard_t(2, 6000),
+    "a rare indicator": np.r_[np.zeros(500), RNG.random(5500) < 0.01],
+    "an indicator that was never on": np.r_[np.zeros(1000), np.ones(100)],
+    "a constant": np.r_[np.full(1000, 7.0), RNG.normal(7, 1, 100)],
+    "a trend": np.arange(3000) / 1000 + RNG.normal(0, 0.1, 3000),
+    "a shift of four deviations": np.r_[RNG.normal(0, 1, 1000), RNG.normal(4, 1, 1000)],
+    "years": np.r_[RNG.integers(2010, 2016, 1000), np.full(100, 2019)].astype(float),
+    "missing values": np.where(RNG.random(3000) < 0.5, np.nan, RNG.normal(50, 9, 3000)),
+}
+
+
+@pytest.mark.parametrize("kind", HONEST)
+def test_honest_rows_of_odd_columns_raise_no_alarm(kind):
+    profile, rows = column(HONEST[kind])
+    for n in (1, 5, 50, 1000):
+        for start in range(0, max(len(rows) - n, 1), max(n // 2, 7)):
+            assert not profile.moved(rows[start : start + n]).size
+
+
+@pytest.mark.parametrize("factor", [1000, 100, 0.01, 0.001])
+@pytest.mark.parametrize("n", [5, 50, 1000])
+def test_another_unit_in_one_column_is_told(factor, n):
+    values = np.random.default_rng(0).normal([40, 3e4, 0.2], [9, 5e3, 0.03], size=(3000, 3))
+    rows = values[1000 : 1000 + n].copy()
+    rows[:, 1] *= factor
+    assert ColumnProfile.of(values[:1000]).moved(rows).tolist() == [1]
+
+
+def test_columns_around_zero_that_are_squeezed_are_told_by_many_rows():
+    values = np.random.default_rng(0).normal(size=(3000, 2))
+    profile = ColumnProfile.of(values[:1000])
+    assert profile.moved(values[1000:1200] * [0.001, 1]).tolist() == [0]
+
+
+def test_small_scales_are_told_together():
+    """Half of the columns, and many rows: letters have means of 4 to 8, deviations of 2 to 3."""
+    raw = np.random.default_rng(0).normal([5, 8, 6], [2.5, 2, 3], size=(2000, 3))
+    scaler = StandardScaler().fit(raw[:1000])
+    assert ColumnProfile.of(raw[:1000]).moved(scaler.transform(raw[1000:])).size >= 2
+    assert ColumnProfile.of(scaler.transform(raw[:1000])).moved(raw[1000:]).size >= 2
+
+
+def test_channels_of_sequences_are_columns():
+    values = np.random.default_rng(0).normal([0, 100], [1, 9], size=(300, 7, 2))
+    profile = ColumnProfile.of(values)
+    assert (profile.names, profile.n_rows) == (("x0", "x1"), 300)
+    assert profile.moved(values[:1]).size == 0
+    for n in (1, 60):
+        assert profile.moved(values[:n] * [1, 100]).tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    "container",
+    [np.asarray, pd.DataFrame, polars.DataFrame, scipy.sparse.csr_array, np.ndarray.tolist],
+)
+def test_every_container_is_read(container):
+    values = np.random.default_rng(0).normal([40, 900], [5, 90], size=(2500, 2))
+    profile = ColumnProfile.of(container(values))
+    np.testing.assert_allclose(profile.mean, values.mean(axis=0))
+    np.testing.assert_allclose(profile.maximum, values.max(axis=0))
+    for n in (1, 5, 2500):
+        assert profile.moved(container(values[:n])).size == 0
+        assert profile.moved(container(values[:n] * [1, 1000])).tolist() == [1]
+
+
+def test_categories_texts_and_missing_numbers_stay_out():
+    frame = pd.DataFrame(
+        {
+            "job": ["vet", "cook"] * 200,
+            "age": pd.array([41, None, 38, 52] * 100, dtype="Int64"),
+            "since": pd.to_datetime(["2020-01-01"] * 400),
+        }
+    )
+    profile = ColumnProfile.of(frame)
+    assert profile.names == ("age",)
+    assert profile.mean.tolist() == [pytest.approx(131 / 3)]
+    for n in (1, 40):
+        assert profile.moved(frame[:n]).size == 0
+        assert profile.moved(frame[:n].assign(age=41_000)).tolist() == [0]
+    texts = np.array([["a", "b"]] * 200, dtype=object)
+    assert ColumnProfile.of(texts).moved(texts).size == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "said"),
+    [
+        (lambda path, p: KerasFeatureTransformer(path, trained_on=A), ValueError, "trained_on"),
+        (
+            lambda path, p: KerasFeatureTransformer(trained_on=p),
+            ValueError,
+            "trained_on=.* KerasAutoencoder is trained here",
+        ),
+        (
+            lambda path, p: KerasFeatureTransformer(
+                path, trained_on=ColumnProfile.of(A.iloc[:, :7])
+            ),
+            ValueError,
+            "trained_on tells of rows with 7 columns, but the network gets 30",
+        ),
+        (
+            lambda path, p: KerasFeatureTransformer(
+                path, trained_on=ColumnProfile.of(A[A.columns[::-1]])
+            ),
+            ValueError,
+            "trained_on tells of the column 'worst fractal dimension' where .* 'mean radius'",
+        ),
+    ],
+    ids=["no profile", "a trained network", "width", "order"],
+)
+def test_profiles_that_cannot_be_meant_are_refused(make, error, said, path):
+    with pytest.raises(error, match=said):
+        make(path, ColumnProfile.of(A)).fit(A)
+
+
+def test_a_profile_needs_rows_of_its_width():
+    with pytest.raises(ValueError, match="no rows"):
+        ColumnProfile.of(A[:0])
+    with pytest.raises(ValueError, match="X has 3 columns; the profile has 30"):
+        ColumnProfile.of(A).moved(A.iloc[:, :3])
