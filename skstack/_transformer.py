@@ -5,12 +5,10 @@ from __future__ import annotations
 from numbers import Integral
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.metadata_routing import UNUSED
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
-from skstack._at_once import all_or_nothing, of_one_fit
-from skstack._autoencoder import KerasAutoencoder
+from skstack._at_once import of_one_fit
 from skstack._checks import (
     CROSS_FIT_CONSTRAINTS,
     INPUT_CONSTRAINTS,
@@ -18,42 +16,26 @@ from skstack._checks import (
     Interval,
     StrOptions,
     check_input_names,
-    check_parts,
     fit_context,
-    indexed_like,
-    is_float32,
-    read_table,
-    take_rows,
 )
 from skstack._diagram import diagram_of_features
 from skstack._export import Shippable
+from skstack._extraction import Extraction
 from skstack._parameters import (
     clone_sharing_models,
     explain_missing_parameters,
-    upstream_of,
 )
 from skstack._routing import routed_features, routing_of_features
-from skstack._streams import once_a_call, streamed
+from skstack._streams import streamed
 from skstack.stages import (
     POOLINGS,
-    ColumnBlocks,
     ColumnProfile,
-    Passed,
-    Source,
-    Wanted,
-    framed,
-    input_profile,
-    learned,
-    make_folds,
-    mean_of,
 )
 
 __all__ = ["KerasFeatureTransformer"]
 
-FEW_ROWS = 8
 
-
-class KerasFeatureTransformer(Shippable, TransformerMixin, BaseEstimator):
+class KerasFeatureTransformer(Shippable, Extraction):
     """Outputs of a network, or of its inner layers, as features.
 
     A network that is trained here is cross-fitted: ``fit_transform(X, y)`` gives each row features
@@ -395,16 +377,6 @@ class KerasFeatureTransformer(Shippable, TransformerMixin, BaseEstimator):
         """
         return self._extract(X)
 
-    def _extract(self, X):
-        # What `transform` gives before `set_output` puts it into a container.
-        check_is_fitted(self)
-        X = read_table(self, X, reset=False)
-        return self._table(self._columns(X, self._look), X)
-
-    def _look(self, rows):
-        profile = self.input_profile_
-        once_a_call(profile, lambda: profile.warn_if_moved(rows))
-
     def get_feature_names_out(self, input_features=None):
         """Names of the features.
 
@@ -425,103 +397,3 @@ class KerasFeatureTransformer(Shippable, TransformerMixin, BaseEstimator):
         if self.passthrough:
             names += [str(name) for name in given]
         return np.asarray(names, dtype=object)
-
-    # -----------------------------------------------------------------------------------------
-
-    @all_or_nothing
-    def _learn(self, X, y, metadata, *, whole=True, in_stack=False, ordered=False):
-        """Fit; the features of all rows, and which of them are out-of-fold or need not be.
-
-        In a stack, time-ordered folds may leave rows without features, which are then NaN.
-        """
-        check_parts(self)
-        X = read_table(self, X, reset=True)
-        if y is not None:
-            check_consistent_length(X, y)
-            y = y if hasattr(y, "iloc") else np.asarray(y)
-        model = KerasAutoencoder() if self.model is None else self.model
-        source = Source(
-            upstream_of(model, self.random_state),
-            y,
-            ColumnBlocks(
-                self.categorical_features, inputs=self.inputs, input_shape=self.input_shape
-            ),
-            self.batch_size,
-            self.memory,
-        )
-        if source.supervised and y is None:
-            raise ValueError(
-                f"This {type(self).__name__} estimator requires y to be passed, but the target y "
-                f"is None: {type(source.model).__name__} learns from it."
-            )
-        if self.trained_on is not None and not source.frozen:
-            raise ValueError(
-                f"trained_on={self.trained_on!r} is for a frozen network, but "
-                f"{type(source.model).__name__} is trained here, on rows that are known."
-            )
-        self._wanted = self._wanted_features()
-        self._float32 = is_float32(X)
-        if self.passthrough:
-            self._passed = Passed(self.categorical_features).fit(X)
-            self._passed.table(take_rows(X, slice(0, FEW_ROWS)))
-        needs_folds = source.needs_folds(self._wanted)
-        train_folds = not source.frozen and (not self.refit or (whole and needs_folds))
-        folds = None
-        if train_folds or (source.frozen and source.supervised and whole):
-            folds = make_folds(
-                self.cv,
-                X,
-                y,
-                classifier=source.learns_from_y and source.classes is not None,
-                metadata=metadata.split,
-                may_leave_out=in_stack,
-            )
-            if "codes" in self._wanted.features and not self.refit:
-                raise ValueError(
-                    "features='codes' with refit=False: numbers of categories have no mean over "
-                    "folds. Use refit=True."
-                )
-            if not (self.refit or folds.covered.all()):
-                raise ValueError(
-                    f"refit=False does not go with the time-ordered cv={self.cv!r}: its networks "
-                    "have learned from unlike numbers of rows, and none from the last ones. Use "
-                    "refit=True."
-                )
-
-        columns, self._upstreams = learned(
-            source, X, y, metadata, folds, self._wanted,
-            whole=whole, seeded=self.random_state is not None, memory=self.memory,
-            refit=self.refit, ordered=ordered, n_jobs=self.n_jobs, verbose=self.verbose,
-        )  # fmt: skip
-        self.input_profile_ = input_profile(source, self._upstreams, X, self.trained_on)
-        one = self._upstreams[0].view if len(self._upstreams) == 1 else None
-        self.estimator_ = getattr(one, "estimator", None)
-        if columns is None:
-            # Without folds the first rows tell the names, and whether the features can be had.
-            rows = X if whole else take_rows(X, slice(0, FEW_ROWS))
-            columns = self._columns(rows)
-        self._names = [name for part in columns for name in part.names]
-        if not whole:
-            return None
-        return self._table(columns, X), None if folds is None else folds.covered
-
-    def _wanted_features(self):
-        passes_steps = getattr(self, "_passes_steps", False)
-        return Wanted.of(self.features, self.layers, self.pooling, passes_steps)
-
-    def _columns(self, X, look=None):
-        if len(self._upstreams) == 1:
-            return self._upstreams[0].columns(X, self._wanted, look)
-        return mean_of(self._upstreams, X, self._wanted, look)
-
-    def _table(self, columns, X):
-        coded = any(part.categorical for part in columns)
-        passed = self._passed.table(X) if self.passthrough else None
-        if coded or hasattr(passed, "iloc"):
-            table = framed(columns, passed).set_axis(self.get_feature_names_out(), axis=1)
-            return indexed_like(table, X)
-        parts = [part.values for part in columns]
-        if passed is not None:
-            parts.append(passed)
-        alone = len(parts) == 1 and parts[0].flags.writeable  # what is remembered is not
-        return parts[0] if alone else np.hstack(parts)

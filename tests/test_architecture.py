@@ -28,6 +28,7 @@ FLOORS = (
     {"_network_estimator"},
     {"_autoencoder", "_classifier", "_regressor"},
     {"_routing"},
+    {"_extraction"},
     {"_transformer"},
     {"_stack_parts"},
     {"_stack_routing"},
