@@ -40,7 +40,7 @@ class Normalized(keras.Model):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.scaled = adapted()
+        self.scaled = layers.Normalization(name="scaled")
         self.hidden, self.risk = head()
 
     def call(self, inputs):
@@ -50,6 +50,7 @@ class Normalized(keras.Model):
 def subclassed():
     model = Normalized()
     model(X[:2])
+    model.scaled.adapt(X)
     return model
 
 
