@@ -49,8 +49,8 @@ class Normalized(keras.Model):
 
 def subclassed():
     model = Normalized()
-    model(X[:2])
     model.scaled.adapt(X)
+    model(X[:2])
     return model
 
 
