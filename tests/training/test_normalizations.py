@@ -141,3 +141,25 @@ def test_a_public_model_says_its_moments_and_is_saved_with_them(tmp_path):
     np.testing.assert_allclose(
         np.asarray(loaded(X)).ravel(), ours.predict_proba(X)[:, 1], atol=1e-5
     )
+
+
+def test_look_ups_that_were_adapted_keep_what_they_know():
+    def model_of(known):
+        lookup = keras.layers.IntegerLookup()
+        lookup.adapt(np.array(known))
+        layers = [keras.Input((1,), dtype="int64"), lookup, keras.layers.Rescaling(1.0)]
+        return keras.Sequential(layers)
+
+    X = np.array([[5.0], [9.0], [4.0]])
+    for known in ([5, 7, 9], [9, 4]):  # the second has the same layers and weights
+        model = model_of(known)
+        found = KerasFeatureTransformer(model).fit_transform(X)
+        np.testing.assert_array_equal(found, np.asarray(model(X.astype("int64"))))
+
+
+def test_a_template_that_would_lose_what_it_was_adapted_to_is_refused():
+    layer = keras.layers.Normalization()
+    layer.adapt(np.ones((4, 2)))
+    template = keras.Sequential([layer, keras.layers.Dense(1)])
+    with pytest.raises(ValueError, match=r"'normalization.*adapted to data.*keras.Input"):
+        KerasClassifier(template, epochs=1).fit(np.ones((4, 2)), [0, 1, 0, 1])
