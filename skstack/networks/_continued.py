@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from numbers import Real
 
 import numpy as np
@@ -109,7 +110,7 @@ def check_continues(own, origin, X):
             f"categorical_features={said!r}, but {before} learned with "
             f"categorical_features={first!r}, which stay. Leave them out here."
         )
-    _check_known(own.blocks_, X, before)
+    _warn_of_unknown(own.blocks_, X, before)
     origin.input_profile_.warn_if_moved(X)
 
 
@@ -145,17 +146,20 @@ def _check_classes(own, origin, before):
         )
 
 
-def _check_known(blocks, X, before):
+def _warn_of_unknown(blocks, X, before):
     categorical = [block.name for block in blocks.blocks_ if block.kind == "categorical"]
     if not categorical:
         return
     arrays = blocks.split(X)
     unknown = [name for name in categorical if not (arrays[name] > 0).any()]
     if unknown:
-        raise ValueError(
+        warnings.warn(
             f"The columns {[blocks.columns_[name][0] for name in unknown]} of X hold no category "
             f"that {before} was fitted on, such as {blocks.categories_[unknown[0]][:3]} in the "
-            "first of them. Write them as they were written there."
+            "first of them: all values count as one that was never seen. Are they written in "
+            "another way?",
+            UserWarning,
+            stacklevel=2,
         )
 
 
