@@ -35,7 +35,7 @@ _ROOMS = {
     "preprocessing",
     "stages",
 }
-_OWN = re.compile(r"skstack\.([a-z_]+)(?:\.[a-z_]+)*\.[A-Za-z_]+")
+_OWN = re.compile(r"skstack\.([a-z_]+)(?:\.[a-z_]+)*\.[A-Za-z_][A-Za-z_0-9]*")
 # Estimators that may hold ours: they are walked through; all others go through skops.
 _HOLDERS = (
     "imblearn.pipeline.Pipeline",
