@@ -15,6 +15,7 @@ from skstack.networks._given import (
 )
 from skstack.networks._heads import final_activation
 from skstack.networks._latent import DecoderBlueprint, latent_layer
+from skstack.networks._logits import logits_network
 from skstack.networks._mlp import MLP
 from skstack.networks._recipe import Recipe, recipe
 from skstack.networks._spec import Block, Spec, standardizing_variables
@@ -39,6 +40,7 @@ __all__ = [
     "is_path",
     "latent_layer",
     "load_model",
+    "logits_network",
     "recipe",
     "standardizing_variables",
     "with_plain_input",
