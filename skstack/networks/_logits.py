@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,9 @@ from skstack.networks._copies import is_graph, is_kerases_own
 from skstack.networks._heads import final_activation, last_operation
 
 __all__ = ["LogitsBlueprint", "logits_network"]
+
+# Beside the networks, not in them: it is made anew after they were pickled.
+_FOUND = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def logits_network(network):
         With the same weights; None where the network does not end with a layer of Keras' own with a
         sigmoid.
     """
-    if "_logits" not in vars(network):
+    if network not in _FOUND:
         from skstack import training
 
         with training.undisturbed():
@@ -61,8 +65,8 @@ def logits_network(network):
         found = None
         if is_graph(model) and final_activation(model) == "sigmoid" and _stands_alone(model):
             found = training.Network(LogitsBlueprint(network.blueprint), network.variables)
-        vars(network).setdefault("_logits", found)
-    return vars(network)["_logits"]
+        _FOUND.setdefault(network, found)  # the first of several threads has its way
+    return _FOUND[network]
 
 
 def _stands_alone(model):
