@@ -263,7 +263,7 @@ def test_a_column_may_be_a_category_here_and_a_number_there():
 def test_the_mean_of_fold_networks_is_one_model_too(mixed):
     X, y, new = mixed
     X = X.astype({"job": object})
-    X.loc[:1, "job"] = "rare"  # which one of the folds lacks
+    X.loc[0, "job"] = "rare"  # which one of the folds lacks
     new = pd.concat([X.head(2), new])
     branch = KerasFeatureTransformer(
         classifier(), features=["outputs", "log_odds"], layers="hidden_1", refit=False
@@ -601,6 +601,16 @@ def test_parts_that_are_no_layers_are_refused_by_name(cancer, tmp_path, settings
     with pytest.raises(ValueError, match=says):
         fitted.export(tmp_path / "stack.onnx", format="onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_trees_that_read_words_are_refused_by_name(mixed, tmp_path):
+    X, y, _ = mixed
+    trees = HistGradientBoostingClassifier(max_iter=2, categorical_features="from_dtype")
+    words = X[["age", "job"]]
+    fitted = stack([("trees", trees), ("risk", classifier())]).fit(words, y)
+    for ship in (fitted.to_keras, lambda: fitted.keras_inputs(words)):
+        with pytest.raises(ValueError, match=r"HistGradientBoostingClassifier.*'trees'"):
+            ship()
 
 
 def test_fractions_and_mixtures_are_no_categories_of_an_input(mixed):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 from keras import ops
+from sklearn.base import is_classifier, is_regressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
@@ -27,7 +28,7 @@ from skstack.shipping._formulas import (
 )
 from skstack.shipping._network import called
 from skstack.shipping._raw import RawColumns
-from skstack.shipping._steps import is_nothing, listed_steps, scaled, takes_nan
+from skstack.shipping._steps import is_nothing, listed_steps, maker_of, scaled, takes_nan
 from skstack.shipping._tables import (
     Table,
     affine,
@@ -106,14 +107,14 @@ def _outputs(estimator, table):
 # Who reads which columns of X ----------------------------------------------------------------
 
 
-def _readers(part, places):
+def _readers(part, places, name="network"):
     """(positions, blocks or None for numbers, whether missing numbers are filled in)."""
     if isinstance(part, FrozenEstimator):
-        yield from _readers(part.estimator, places)
+        yield from _readers(part.estimator, places, name)
     elif isinstance(part, Pipeline):
         steps = [step for _, step in part.steps if not is_nothing(step)]
         if steps:
-            yield from _readers(steps[0], places)
+            yield from _readers(steps[0], places, name)
     elif isinstance(part, NetworkEstimator | ModelView):
         blocks = part.blocks_ if isinstance(part, NetworkEstimator) else part.blocks
         yield places, blocks, False
@@ -121,16 +122,19 @@ def _readers(part, places):
         for upstream in part._upstreams:
             steps = [] if upstream.steps is None else listed_steps(upstream.steps)
             first = steps[0] if steps else getattr(upstream.view, "estimator", upstream.view)
-            yield from _readers(first, places)
+            yield from _readers(first, places, name)
         if part.passthrough:
             yield places, part._passed, False
     elif isinstance(part, Stack):
         for name, fitted, _ in part.upstream_:
-            yield from _readers(fitted, places[part._branch_places[name]])
+            yield from _readers(fitted, places[part._branch_places[name]], name)
         if part._passed is not None:
             yield places[part._passed_places], part._passed, False
-    else:
+    elif hasattr(part, "transform") and not is_classifier(part) and not is_regressor(part):
+        maker_of(part)  # or it is refused
         yield places, None, takes_nan(part)
+    else:
+        _refuse_estimator(part, name)
 
 
 # What estimators make of a table -----------------------------------------------------------
@@ -397,5 +401,5 @@ def _error(estimator, tensors, rebuilt, name):
 def _refuse_estimator(estimator, name):
     refuse(
         f"{type(estimator).__name__} (the part {name!r})",
-        f"it is no network of skstack. Accepted are {_OURS} and Pipelines that end in one.",
+        f"it is no network of skstack. Accepted are {_OURS}, and Pipelines that end in one.",
     )
