@@ -140,7 +140,29 @@ def test_log_odds_hold_where_probabilities_are_all_but_one():
     inputs = keras.Input((1,))
     sure = keras.Model(inputs, keras.layers.Activation("sigmoid")(inputs))
     fitted = KerasFeatureTransformer(sure, features=["log_odds", "entropy", "margin"]).fit(X)
-    assert_same(fitted, X, fitted.transform(X))
+    found = fitted.transform(X)
+    assert_allclose(found[:, 0], np.clip(X[:, 0], -16.118096, 16.118096), rtol=TOLERANCE)
+    assert_same(fitted, X, found)
+
+
+def test_log_odds_of_several_sure_classes_hold_too():
+    X = np.zeros((30, 3), dtype=np.float32)
+    X[:, 1] = np.linspace(-14, 14, 30)
+    inputs = keras.Input((3,))
+    sure = keras.Model(inputs, keras.layers.Activation("softmax")(inputs))
+    fitted = KerasFeatureTransformer(sure, features="log_odds").fit(X)
+    found = fitted.transform(X)
+    assert_allclose(found[:, 1], X[:, 1] - np.log(2), rtol=TOLERANCE)
+    assert_same(fitted, X, found)
+
+
+def test_each_of_two_labels_has_its_log_odds():
+    X, y = load_iris(return_X_y=True)
+    labels = np.column_stack([y == 0, X[:, 0] > 6]).astype(int)
+    fitted = KerasFeatureTransformer(classifier(), features=["log_odds", "outputs"], cv=2)
+    found = fitted.fit(X, labels).transform(X)
+    assert_allclose(found[:, :2], np.log(found[:, 2:] / (1 - found[:, 2:])), rtol=1e-3)
+    assert_same(fitted, X, found)
 
 
 def test_a_stack_on_log_odds_of_a_network_that_is_very_sure(cancer):
