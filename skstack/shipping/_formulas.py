@@ -10,7 +10,14 @@ from keras import ops
 
 from skstack.shipping._tables import grouped
 
-__all__ = ["Classes", "as_columns", "log_odds_of", "of_classes", "squared_difference"]
+__all__ = [
+    "Classes",
+    "as_columns",
+    "log_odds_of",
+    "of_classes",
+    "squared_difference",
+    "without_padding",
+]
 
 _SMALLEST = 1e-7  # as in `stages`
 
@@ -154,3 +161,32 @@ def as_columns(tensor, pooling, name):
         return x[(slice(None), *[-1] * len(between))]
 
     return grouped(f"{name}_{pooling}", [tensor], pool)
+
+
+def without_padding(tensor, pooling):
+    """Outputs with masked steps as columns, in the network that knows the mask; all else as it is.
+
+    As ``training`` computes them: masked steps take no part, and are 0 when flattened; rows of
+    nothing but padding are 0.
+    """
+    mask = getattr(tensor, "_keras_mask", None)
+    shape = tensor.shape
+    if mask is None or len(shape) < 3:
+        return tensor
+    kept = ops.reshape(mask, (-1, shape[1], *[1] * (len(shape) - 2)))
+    between = tuple(range(1, len(shape) - 1))
+    if pooling == "flatten":
+        return ops.reshape(ops.where(kept, tensor, 0.0), (-1, int(np.prod(shape[1:]))))
+    if pooling == "last":
+        steps = np.arange(1, shape[1] + 1, dtype=np.int32)
+        places = ops.where(mask, steps, 0)
+        last = ops.equal(places, ops.max(places, axis=1, keepdims=True)) & mask
+        last = ops.reshape(last, (-1, shape[1], *[1] * (len(shape) - 2)))
+        found = ops.sum(ops.where(last, tensor, 0.0), axis=1)
+        return found[(slice(None), *[-1] * (len(shape) - 3))]
+    if pooling == "max":
+        largest = ops.max(ops.where(kept, tensor, np.float32(-np.inf)), axis=between)
+        return ops.where(ops.isfinite(largest), largest, 0.0)
+    counts = ops.sum(ops.cast(kept, "float32"), axis=between)
+    total = ops.sum(ops.where(kept, tensor, 0.0), axis=between)
+    return total / (ops.maximum(counts, 1.0) * float(np.prod(shape[2:-1])))

@@ -19,6 +19,7 @@ from skstack._regressor import KerasRegressor
 from skstack._stack import Stack
 from skstack._stacked import StackedKerasClassifier, StackedKerasRegressor
 from skstack._transformer import KerasFeatureTransformer
+from skstack.preprocessing import PadSequences
 from skstack.shipping._formulas import (
     Classes,
     as_columns,
@@ -30,6 +31,7 @@ from skstack.shipping._network import called
 from skstack.shipping._raw import RawColumns
 from skstack.shipping._steps import is_nothing, listed_steps, maker_of, scaled, takes_nan
 from skstack.shipping._tables import (
+    Category,
     Table,
     affine,
     arrays,
@@ -54,8 +56,8 @@ def raw_columns(estimator):
     """How a fitted estimator reads the columns of X."""
     names = getattr(estimator, "feature_names_in_", None)
     readers, fills = [], []
-    for places, blocks, filled in _readers(estimator, np.arange(estimator.n_features_in_)):
-        readers.append((places, blocks))
+    for *reader, filled in _readers(estimator, np.arange(estimator.n_features_in_)):
+        readers.append(tuple(reader))
         fills.append(filled)
     return RawColumns(readers, estimator.n_features_in_, names, takes_nan=any(fills))
 
@@ -80,8 +82,9 @@ def fused_model(estimator, look_up="layers"):
     ValueError
         If a part of the estimator is no network and no layer; the message names it.
     """
-    with training.undisturbed(), unique_names():
-        inputs, table = raw_columns(estimator).table(look_up)
+    raw = raw_columns(estimator)
+    with training.undisturbed(), unique_names([*raw.categories, *raw.cells]):
+        inputs, table = raw.table(look_up)
         outputs = _outputs(estimator, table)
         return keras.Model(inputs, outputs, name=layer_name(type(estimator).__name__))
 
@@ -107,22 +110,23 @@ def _outputs(estimator, table):
 # Who reads which columns of X ----------------------------------------------------------------
 
 
-def _readers(part, places, name="network"):
-    """(positions, blocks or None for numbers, whether missing numbers are filled in)."""
+def _readers(part, places, name="network", pad=None):
+    """(positions, blocks or None for numbers, what pads, whether missing numbers are filled in)."""
     if isinstance(part, FrozenEstimator):
-        yield from _readers(part.estimator, places, name)
+        yield from _readers(part.estimator, places, name, pad)
     elif isinstance(part, Pipeline):
         steps = [step for _, step in part.steps if not is_nothing(step)]
         if steps:
-            yield from _readers(steps[0], places, name)
+            yield from _first_of(steps, places, name)
     elif isinstance(part, NetworkEstimator | ModelView):
         blocks = part.blocks_ if isinstance(part, NetworkEstimator) else part.blocks
-        yield places, blocks, False
+        filled = any(getattr(blocks.part(b.name), "imputer", None) for b in blocks.blocks_)
+        yield places, blocks, pad, filled
     elif isinstance(part, KerasFeatureTransformer):
         for upstream in part._upstreams:
             steps = [] if upstream.steps is None else listed_steps(upstream.steps)
-            first = steps[0] if steps else getattr(upstream.view, "estimator", upstream.view)
-            yield from _readers(first, places, name)
+            last = getattr(upstream.view, "estimator", upstream.view)
+            yield from _first_of([*steps, last], places, name)
         if part.passthrough:
             yield from _passed_readers(part._passed, places)
     elif isinstance(part, Stack):
@@ -132,15 +136,24 @@ def _readers(part, places, name="network"):
             yield from _passed_readers(part._passed, places[part._passed_places])
     elif hasattr(part, "transform") and not is_classifier(part) and not is_regressor(part):
         maker_of(part)  # or it is refused
-        yield places, None, takes_nan(part)
+        yield places, None, None, takes_nan(part)
     else:
         _refuse_estimator(part, name)
+
+
+def _first_of(steps, places, name):
+    """Readers behind what pads: rows are padded before they come in."""
+    first, *rest = steps
+    if isinstance(first, PadSequences) and rest:
+        yield from _readers(rest[0], places, name, first)
+    else:
+        yield from _readers(first, places, name)
 
 
 def _passed_readers(part, places):
     if part.cells_.size:
         refuse("passthrough", "columns whose cells hold arrays do not pass through.")
-    yield places, part.blocks_, part.allow_nan
+    yield places, part.blocks_, None, part.allow_nan
 
 
 # What estimators make of a table -----------------------------------------------------------
@@ -150,6 +163,8 @@ def _after(steps, table, name):
     """A table behind some steps, each a layer named by its class."""
     for step in steps:
         label = f"{name}{type(step).__name__.lower()}"
+        if isinstance(step, PadSequences):
+            continue  # see `_first_of`
         if isinstance(step, KerasFeatureTransformer):
             table = _features(step, table, label)
         elif isinstance(step, KerasAutoencoder):
@@ -211,12 +226,12 @@ def _latent(estimator, table, name):
     return as_columns(latent, "flatten", name)
 
 
-def _network(estimator, table, name, *, layers=(), ends=True, network=None):
+def _network(estimator, table, name, *, layers=(), ends=True, network=None, pooling=None):
     """What goes into a network, its outputs, and what its inner layers return."""
     tensors = arrays(table, estimator.blocks_, name, f"{type(estimator).__name__} {name!r}")
     network = estimator.network_ if network is None else network
-    finish = estimator._finish_model
-    return tensors, *called(network, tensors, name, finish=finish, layers=layers, ends=ends)
+    settings = {"layers": layers, "ends": ends, "pooling": pooling}
+    return tensors, *called(network, tensors, name, finish=estimator._finish_model, **settings)
 
 
 def _stack_table(stack, table, prefix):
@@ -251,11 +266,15 @@ def _features(transformer, table, name, whole=None):
     each = []
     for place, upstream in enumerate(transformer._upstreams):
         own = f"{name}_fold_{place}" if several else name
-        each.append(joined(_of_upstream(upstream, table, wanted, own), f"{own}_features"))
-    mean = each[0]
+        each.append(_of_upstream(upstream, table, wanted, own))
     if several:
+        each = [joined(found, f"{name}_fold_{i}_features") for i, found in enumerate(each)]
         mean = keras.layers.Average(name=layer_name(f"{name}_mean"), dtype="float32")(each)
-    parts = [Table.of(mean)]
+        parts = [Table.of(mean)]
+    elif any(isinstance(part, Category) for part in each[0]):
+        parts = [Table([p]) if isinstance(p, Category) else Table.of(p) for p in each[0]]
+    else:
+        parts = [Table.of(joined(each[0], f"{name}_features"))]
     if transformer.passthrough:
         reader = f"{type(transformer).__name__}(passthrough=True)"
         parts.append(passed(table, transformer._passed.blocks_, f"{name}_passthrough", reader))
@@ -285,6 +304,7 @@ def _of_model(view, table, wanted, name):
         name,
         layers=wanted.layers,
         ends=bool(wanted.features),
+        pooling=None if "reconstruction_error" in wanted.features else wanted.pooling,
     )
     found, logits = [], None
     if exact is not None:
@@ -298,6 +318,8 @@ def _of_model(view, table, wanted, name):
         elif feature == "reconstruction_error":
             (given,) = tensors.values()
             found.append(squared_difference(given, outputs[0], f"{name}_{feature}"))
+        elif feature == "codes":
+            found.append(_codes(outputs[0], name))
         elif feature == "log_odds" and logits is not None:
             found.append(log_odds_of(logits, 0.0, f"{name}_log_odds"))
         else:
@@ -324,6 +346,7 @@ def _of_estimator(view, table, wanted, name):
             layers=(*latent, *wanted.layers),
             ends=bool(wanted.features) and not only_latent,
             network=exact,
+            pooling=None if encodes else wanted.pooling,
         )
         if exact is not None:
             logits, ends = as_columns(ends[0], "flatten", name), [_sigmoid(ends[0], wanted, name)]
@@ -341,6 +364,8 @@ def _of_estimator(view, table, wanted, name):
         elif feature == "outputs" and isinstance(estimator, KerasFeatureTransformer):
             made = _features(estimator, table, name)
             found.append(numbers_of(made, range(len(made.columns)), name, f"The part {name!r}"))
+        elif feature == "codes" and isinstance(estimator, KerasClassifier):
+            found.append(_codes(_classes_of(estimator, ends[0], name).tensor, name))
         elif feature == "log_odds" and logits is not None:
             found.append(log_odds_of(logits, estimator._prior_shift(), f"{name}_log_odds"))
         else:
@@ -367,6 +392,16 @@ def _classes_within(estimator, table, ends, name):
     return _classes(estimator, table, name, f"{name}_")
 
 
+def _codes(outputs, name):
+    """Numbers of the largest output of each row, as categories."""
+    if len(outputs.shape) != 2:
+        refuse(f"The part {name!r}", "features='codes' of an output of rank 3 and more.")
+    if outputs.shape[1] == 1:
+        refuse(f"The part {name!r}", "features='codes' of a single output; take its 'outputs'.")
+    codes = grouped(f"{name}_codes", [outputs], lambda x: ops.argmax(x, axis=1) + 2)
+    return Category(codes, list(range(outputs.shape[1])))
+
+
 def _pooled(tensors, wanted, name):
     """Inner layers as columns."""
     names = [layer.replace("/", "_") for layer in wanted.layers]
@@ -390,15 +425,17 @@ def _error(estimator, tensors, rebuilt, name):
             ],
         )
         parts.update(zip(words, keras.tree.flatten(encoded), strict=True))
-    scale = None
-    if "numeric" in estimator.moments_:
-        mean, scale = estimator.moments_["numeric"]
-        if estimator._standardized:
-            label = f"{name}_standardised"
-            parts["numeric"] = affine(parts["numeric"], mean, 1.0 / scale, 0.0, label)
+    factors = []
+    for block in estimator.blocks_.blocks_:
+        width = block.cardinality or block.shape[0]
+        mean, scale = estimator.moments_.get(block.name, (0.0, np.ones(width)))
+        if block.kind == "numeric" and estimator._standardized:
+            label = f"{name}_{block.name}_standardised"
+            parts[block.name] = affine(parts[block.name], mean, 1.0 / scale, 0.0, label)
+        factors.append(1.0 / scale if block.kind == "numeric" else np.ones(width))
     given = joined(list(parts.values()), f"{name}_targets")
-    if scale is not None and not estimator._standardized:
-        factor = np.concatenate([1.0 / scale, np.ones(given.shape[1] - len(scale))])
+    if estimator.moments_ and not estimator._standardized:
+        factor = np.concatenate(factors)
         given = affine(given, 0.0, factor, 0.0, f"{name}_given")
         rebuilt = affine(rebuilt, 0.0, factor, 0.0, f"{name}_rebuilt")
     return squared_difference(given, rebuilt, f"{name}_reconstruction_error")

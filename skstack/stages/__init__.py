@@ -7,6 +7,7 @@ from skstack.stages._folds import Folds, listed_folds, make_folds, orders_time, 
 from skstack.stages._hold_out import hold_out
 from skstack.stages._learned import input_profile, learned
 from skstack.stages._moments import moments_of_steps, weighted_moments
+from skstack.stages._parts import Cells, Numbers, Whole
 from skstack.stages._passed import Passed
 from skstack.stages._priors import correct_priors, prior_ratio, refuse_cleaning
 from skstack.stages._profile import ColumnProfile
@@ -17,16 +18,19 @@ from skstack.stages._upstream import ModelView, probabilities_of
 __all__ = [
     "FEATURES",
     "POOLINGS",
+    "Cells",
     "ColumnBlocks",
     "ColumnProfile",
     "Folds",
     "Metadata",
     "ModelView",
+    "Numbers",
     "Passed",
     "Resampled",
     "Scaling",
     "Source",
     "Wanted",
+    "Whole",
     "cell_columns",
     "check_sampler",
     "correct_priors",
