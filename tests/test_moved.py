@@ -269,6 +269,20 @@ def test_every_container_is_read(container):
         assert profile.moved(container(values[:n] * [1, 1000])).tolist() == [1]
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: pd.DataFrame({"job": ["a", "b"], "steps": [np.ones(3), np.zeros(3)]}),
+        lambda: polars.DataFrame({"job": ["a", "b"], "steps": [[1.0, 2.0], [0.0, 1.0]]}),
+        lambda: np.array([["a"], ["b"]], dtype=object),
+    ],
+)
+def test_tables_without_numbers_have_profiles_of_nothing(make):
+    profile = ColumnProfile.of(make())
+    assert profile.names == () and profile.n_rows == 2
+    assert not profile.moved(make()).size
+
+
 def test_categories_texts_and_missing_numbers_stay_out():
     frame = pd.DataFrame(
         {

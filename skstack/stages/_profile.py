@@ -184,11 +184,12 @@ class ColumnProfile:
         chosen = range(width) if places is None else places
         names = tuple(f"x{place}" if names is None else str(names[place]) for place in chosen)
         part = table if places is None else take_columns(table, places)
-        if sparse.issparse(part):
+        if names and sparse.issparse(part):
             return cls(names, *_sparse_profile(part), table.shape[0], places, width)
-        values = _numbers(part)
-        if values is None:  # texts, which only their own estimator understands
-            names, places, values = (), np.arange(0), np.empty((table.shape[0], 0))
+        values = _numbers(part) if names else None
+        if values is None:  # categories, arrays, or texts, which only their own estimator reads
+            nothing = (*np.empty((4, 0)), np.empty((3, 0)))
+            return cls((), *nothing, table.shape[0], np.arange(0), width)
         rows = values.reshape(-1, values.shape[-1])
         read = _strided(values, ROWS_READ).reshape(-1, values.shape[-1])
         measured = (*_moments(rows), _magnitudes(read))
