@@ -40,6 +40,14 @@ def test_predictions_of_one_table_join_another(tmp_path):
     assert list(tmp_path.iterdir()) == []  # pictures are drawn where somebody asks for one
 
 
+def test_voices_of_unequal_length_are_told_apart(tmp_path):
+    printed = run("examples/voices.py", "--plot", "voices.png", cwd=tmp_path)
+    for model in ("gru", "lstm", "conv1d", "averages", "conv1d upstream", "conv1d downstream"):
+        assert f"\n{model} " in printed
+    assert "conv1d upstream: " in printed.split("Against conv1d alone")[1]
+    assert (tmp_path / "voices.png").stat().st_size > 10_000
+
+
 def test_a_shipped_stack_says_the_same_in_every_runtime(tmp_path):
     printed = run("examples/ship_a_stack.py", "--output", "out", cwd=tmp_path)
     for runtime in ("keras", "saved_model", "onnxruntime"):

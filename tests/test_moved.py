@@ -279,7 +279,7 @@ def test_every_container_is_read(container):
 )
 def test_tables_without_numbers_have_profiles_of_nothing(make):
     profile = ColumnProfile.of(make())
-    assert profile.names == () and profile.n_rows == 2
+    assert (profile.names, profile.n_rows) == ((), 2)
     assert not profile.moved(make()).size
 
 
