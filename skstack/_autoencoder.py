@@ -27,11 +27,15 @@ class KerasAutoencoder(Shippable, TransformerMixin, NetworkEstimator):
 
     Parameters
     ----------
-    model : recipe, keras.Model, str or path, default=None
+    model : recipe, keras.Model, FrozenEstimator, str or path, default=None
         The network; its output has the shape of its input. None stands for ``Autoencoder()``,
         which rebuilds standardised numeric columns and one column for each category;
         ``Autoencoder(noise=0.1)`` is a denoising one. Of other networks the layer called
         ``latent``, or the narrowest one, gives the latent features.
+        ``FrozenEstimator(fitted)``, from :mod:`sklearn.frozen`, goes on from the network of a
+        KerasAutoencoder that was fitted on another table, with the categories, codes and moments
+        that it has learned there (new categories count as unseen). Each fold of a cross-fit starts
+        from the same weights, with a new optimizer. Columns must be the same.
 
     optimizer : str, keras.optimizers.Optimizer or "auto", default="adam"
         ``"auto"`` is the one that a ``keras.Model`` was compiled with.
@@ -115,6 +119,10 @@ class KerasAutoencoder(Shippable, TransformerMixin, NetworkEstimator):
 
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Their names, where X had string names.
+
+    input_profile_ : ColumnProfile
+        Range and moments of the numeric columns of the training rows; see
+        :class:`~skstack.inspection.ColumnProfile`.
 
     model_ : keras.Model
         The trained network, a copy.

@@ -7,12 +7,6 @@ from numbers import Integral
 
 import numpy as np
 from sklearn.base import BaseEstimator, _fit_context, is_classifier, is_regressor
-from sklearn.calibration import (
-    _CalibratedClassifier,
-    _SigmoidCalibration,
-    _TemperatureScaling,
-)
-from sklearn.metrics._scorer import _CurveScorer, _PassthroughScorer, _Scorer
 from sklearn.utils import _safe_indexing, check_array
 from sklearn.utils._indexing import _get_column_indices
 from sklearn.utils._param_validation import HasMethods, StrOptions
@@ -40,7 +34,6 @@ from sklearn.utils.validation import (
 
 __all__ = [
     "CROSS_FIT_CONSTRAINTS",
-    "FITTED_PARTS",
     "INPUT_CONSTRAINTS",
     "BaseComposition",
     "HasMethods",
@@ -54,6 +47,7 @@ __all__ = [
     "column_indices",
     "column_places",
     "fit_context",
+    "fitted_parts",
     "ignores_groups",
     "indexed_like",
     "is_classifier_for",
@@ -77,15 +71,6 @@ BaseComposition = _BaseComposition
 fit_context = _fit_context
 refuse_metadata = _raise_for_params
 routing_enabled = _routing_enabled
-# What scikit-learn's meta-estimators keep their estimators in.
-FITTED_PARTS = (
-    _CalibratedClassifier,
-    _CurveScorer,
-    _PassthroughScorer,
-    _Scorer,
-    _SigmoidCalibration,
-    _TemperatureScaling,
-)
 VisualBlock = _VisualBlock
 column_indices = _get_column_indices
 
@@ -176,6 +161,19 @@ def indexed_like(table, X):
         return table
     index = getattr(X, "index", None) if hasattr(X, "iloc") else None
     return table.reset_index(drop=True) if index is None else table.set_axis(index, axis=0)
+
+
+def fitted_parts():
+    """Classes in which scikit-learn's meta-estimators keep estimators and scores."""
+    from sklearn.calibration import (
+        _CalibratedClassifier,
+        _SigmoidCalibration,
+        _TemperatureScaling,
+    )
+    from sklearn.metrics._scorer import _CurveScorer, _PassthroughScorer, _Scorer
+
+    scorers = (_CurveScorer, _PassthroughScorer, _Scorer)
+    return (*scorers, _CalibratedClassifier, _SigmoidCalibration, _TemperatureScaling)
 
 
 def take_rows(X, indices):

@@ -11,7 +11,7 @@ from skstack._checks import HasMethods, StrOptions, fit_context, read_labels
 from skstack._export import Shippable
 from skstack._network_estimator import NetworkEstimator
 from skstack._streams import streamed
-from skstack.networks import MLP
+from skstack.networks import MLP, logits_network
 from skstack.stages import correct_priors, prior_ratio, refuse_cleaning, resample
 
 __all__ = ["KerasClassifier"]
@@ -31,11 +31,16 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
 
     Parameters
     ----------
-    model : recipe, keras.Model, str or path, default=None
+    model : recipe, keras.Model, FrozenEstimator, str or path, default=None
         The network. A recipe (``MLP(...)``, or a function under ``@recipe``) is built for the
         columns and classes at hand. An unbuilt ``keras.Model`` is a template with new weights in
         each fit, a built one, or the path of a saved one (``.keras``, ``.h5``), is continued from
         its weights; the object itself is never trained or changed. None stands for ``MLP()``.
+        ``FrozenEstimator(fitted)``, from :mod:`sklearn.frozen`, goes on from the network of a
+        KerasClassifier that was fitted on another table, with the categories, codes and moments
+        that it has learned there (new categories count as unseen). Each fold of a cross-fit starts
+        from the same weights, with a new optimizer. Its classes must be as many, and those that
+        both know must have the same place in sorted order.
 
     optimizer : str, keras.optimizers.Optimizer or "auto", default="adam"
         ``"auto"`` is the one that a ``keras.Model`` was compiled with.
@@ -133,8 +138,13 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Their names, where X had string names.
 
+    input_profile_ : ColumnProfile
+        Range and moments of the numeric columns of the training rows; see
+        :class:`~skstack.inspection.ColumnProfile`.
+
     model_ : keras.Model
-        The trained network, a copy.
+        The trained network, a copy. Where it has categories, its name tells which: given to an
+        estimator, it is refused for others, whose codes would mean something else to it.
 
     n_iter_ : int
         Epochs run in the last fit.
@@ -360,6 +370,28 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
         return self.classes_[probabilities.argmax(axis=1)]
 
     # -----------------------------------------------------------------------------------------
+
+    def _logits(self, X):
+        """Log-odds of the second class, or of each label; None where no sigmoid is at the end."""
+        network = self._logits_network()
+        if network is None:
+            return None
+        values = network.outputs(self._inputs(X))[0]
+        return values.reshape(len(values), -1) + self._prior_shift()
+
+    def _logits_network(self):
+        """The network without its last sigmoid, where that is for two classes or for labels."""
+        if self._network_task == "multiclass":
+            return None
+        return logits_network(self.network_)
+
+    def _prior_shift(self):
+        """What the correction of priors adds to the log-odds of the second of two classes."""
+        if not (self.prior_correction and hasattr(self, "prior_ratio_")):
+            return np.float32(0)
+        with np.errstate(divide="ignore"):
+            first, second = np.log(self.prior_ratio_)
+        return np.float32(second - first)
 
     def _default_recipe(self):
         return MLP()

@@ -35,11 +35,15 @@ class KerasRegressor(Shippable, RegressorMixin, NetworkEstimator):
 
     Parameters
     ----------
-    model : recipe, keras.Model, str or path, default=None
+    model : recipe, keras.Model, FrozenEstimator, str or path, default=None
         The network. A recipe (``MLP(...)``, or a function under ``@recipe``) is built for the
         columns and targets at hand. An unbuilt ``keras.Model`` is a template with new weights in
         each fit, a built one, or the path of a saved one (``.keras``, ``.h5``), is continued from
         its weights; the object itself is never trained or changed. None stands for ``MLP()``.
+        ``FrozenEstimator(fitted)``, from :mod:`sklearn.frozen`, goes on from the network of a
+        KerasRegressor that was fitted on another table, with the categories, codes and moments that
+        it has learned there (new categories count as unseen). Each fold of a cross-fit starts from
+        the same weights, with a new optimizer. It speaks the units of its own targets.
 
     optimizer : str, keras.optimizers.Optimizer or "auto", default="adam"
         ``"auto"`` is the one that a ``keras.Model`` was compiled with.
@@ -124,6 +128,10 @@ class KerasRegressor(Shippable, RegressorMixin, NetworkEstimator):
     target_mean_, target_scale_ : ndarray of float64 of shape (n_targets,)
         Mean and standard deviation of the training targets, in y's units; 0 and 1 where the
         network learns y as it is.
+
+    input_profile_ : ColumnProfile
+        Range and moments of the numeric columns of the training rows; see
+        :class:`~skstack.inspection.ColumnProfile`.
 
     model_ : keras.Model
         The trained network in y's units, a copy.

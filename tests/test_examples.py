@@ -1,6 +1,7 @@
 """The scripts that a newcomer runs first, in short."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,15 @@ def test_a_shipped_stack_says_the_same_in_every_runtime(tmp_path):
         assert f"\n{runtime} " in printed
     written = {each.name for each in (tmp_path / "out").iterdir()}
     assert written == {"stack.keras", "saved_model", "stack.onnx"}
+
+
+def test_a_network_from_another_table_beats_starting_anew(tmp_path):
+    printed = run("examples/network_from_another_table.py", cwd=tmp_path)
+    assert "2 of 632 (0.3%) exactly" in printed
+    assert "stack on A's frozen network" in printed
+    continued = re.search(r"continued on B +(0\.\d+)", printed)
+    scratch = re.search(r"from scratch +(0\.\d+)", printed)
+    assert float(continued[1]) > float(scratch[1]) + 0.05
 
 
 def test_the_fit_benchmark_reports_as_json(tmp_path):

@@ -43,6 +43,7 @@ from skstack import (
     StackedKerasClassifier,
     StackedKerasRegressor,
 )
+from skstack.inspection import ColumnProfile
 from skstack.networks import MLP, Autoencoder, SequenceEncoder, recipe
 from skstack.training import _train as steps
 
@@ -291,6 +292,7 @@ GOOD = {
     "cv": [2, KFold(2), ShuffleSplit(2)],
     "refit": [True, False],
     "memory": [None, FOLDER.name, joblib.Memory(FOLDER.name, verbose=0)],
+    "trained_on": [None, ColumnProfile.of(np.eye(4))],
     "n_jobs": [None, 1, 2],
     "downstream": [None, DummyClassifier(), KerasClassifier(SMALL, epochs=1)],
     "scaler": [None, "standard", RobustScaler(), PCA(1), StandardScaler],

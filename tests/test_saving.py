@@ -791,7 +791,7 @@ def test_parts_that_skops_does_not_trust_are_refused(written, tmp_path, mark):
 
     name = first(written, ".skops")
     content = skops.io.dumps(FunctionTransformer(os.path.abspath))
-    refused(crafted(written, {name: lambda _: content}), tmp_path, "path.abspath")
+    refused(crafted(written, {name: lambda _: content}), tmp_path, "path.abspath.*code of others")
 
     def call(member):
         buffer = io.BytesIO()
@@ -804,7 +804,7 @@ def test_parts_that_skops_does_not_trust_are_refused(written, tmp_path, mark):
                 new.writestr(part, content)
         return buffer.getvalue()
 
-    refused(crafted(written, {name: call}), tmp_path, "os.system")
+    refused(crafted(written, {name: call}), tmp_path, r"os\.system.*code of others")
 
 
 def lambda_model(mark):
@@ -857,11 +857,11 @@ def test_networks_that_hold_code_are_refused(written, tmp_path, mark, unsafe):
             for activation in (
                 {"module": "os", "class_name": "function", "config": "system"},
                 {"module": "builtins", "class_name": "function", "config": "eval"},
-                {"module": "keras.utils", "class_name": "function", "config": "get_file"},
+                {"module": "keras.utils", "class_name": "function", "config": "plot_model"},
             ):
                 layer = {"config": {"units": 4, "name": "enc", "activation": activation}}
                 content = crafted(written, {name: config_with(layer)})
-                refused(content, tmp_path, activation["config"])
+                refused(content, tmp_path, f"{activation['config']}.*code of others")
     finally:
         keras.src.backend.common.global_state.set_global_attribute("safe_mode_saving", None)
 

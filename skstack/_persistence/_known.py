@@ -8,7 +8,7 @@ import re
 import sys
 import types
 
-from skstack._checks import FITTED_PARTS
+from skstack._checks import fitted_parts
 
 __all__ = [
     "Trust",
@@ -35,7 +35,7 @@ _ROOMS = {
     "preprocessing",
     "stages",
 }
-_OWN = re.compile(r"skstack\.([a-z_]+)(?:\.[a-z_]+)*\.[A-Za-z_]+")
+_OWN = re.compile(r"skstack\.([a-z_]+)(?:\.[a-z_]+)*\.[A-Za-z_][A-Za-z_0-9]*")
 # Estimators that may hold ours: they are walked through; all others go through skops.
 _HOLDERS = (
     "imblearn.pipeline.Pipeline",
@@ -84,7 +84,7 @@ def _attribute(name):
 def _neighbours():
     """The classes of others that are walked through, by the name that a file has for them."""
     found = {name: _attribute(name) for name in _HOLDERS}
-    found.update({full_name(part): part for part in FITTED_PARTS})
+    found.update({full_name(part): part for part in fitted_parts()})
     found[_REQUEST] = _attribute(_REQUEST)
     found[_METHOD_REQUEST] = type(found[_REQUEST](owner="").fit)
     return found

@@ -8,14 +8,15 @@ import io
 import math
 import pathlib
 import warnings
+from collections import defaultdict
 
 import numpy as np
+import pandas as pd
 from sklearn.exceptions import InconsistentVersionWarning
-from sklearn.utils import Bunch
 
 from skstack._persistence import _networks
 from skstack._persistence._known import known_class, known_function, known_type, trusted_by_skops
-from skstack._persistence._writing import CALLBACKS
+from skstack._persistence._writing import CALLBACKS, MAPPINGS
 
 __all__ = ["Reader"]
 
@@ -28,6 +29,9 @@ _INLINE = {
     "datetime": lambda parts: datetime.datetime.fromisoformat(*parts),
     "date": lambda parts: datetime.date.fromisoformat(*parts),
     "timedelta": lambda parts: datetime.timedelta(*parts),
+    "timestamp": lambda parts: pd.Timestamp(parts[0]).as_unit(parts[1]),
+    "pandas_timedelta": lambda parts: pd.Timedelta(parts[0]).as_unit(parts[1]),
+    "interval": lambda parts: pd.Interval(*parts),
 }
 
 
@@ -93,7 +97,7 @@ class Reader:
             names.update(self._foreign(node, found))
         elif kind == "skops":
             names.update(self._untrusted_by_skops(self._members[node["member"]]))
-        for part in ("items", "state", "seeds"):
+        for part in ("items", "state", "seeds", "factory"):
             self._look(node.get(part), names)
 
     def _foreign(self, node, names):
@@ -120,6 +124,8 @@ class Reader:
             return self._done[node["number"]]
         if kind in _INLINE:
             return _INLINE[kind]([self.value(each) for each in node["items"]])
+        if kind in MAPPINGS:
+            return self._fill(node, MAPPINGS[kind]())
         if "number" not in node:
             return getattr(self, f"_make_{kind}")(node)
         return getattr(self, f"_share_{kind}")(node)
@@ -161,13 +167,11 @@ class Reader:
         made.update(self.value(each) for each in node["items"])
         return made
 
-    def _share_dict(self, node):
-        made = self._keep(node, {})
-        made.update((self.value(key), self.value(value)) for key, value in node["items"])
-        return made
+    def _share_defaultdict(self, node):
+        return self._fill(node, defaultdict(self.value(node["factory"])))
 
-    def _share_bunch(self, node):
-        made = self._keep(node, Bunch())
+    def _fill(self, node, made):
+        self._keep(node, made)
         made.update((self.value(key), self.value(value)) for key, value in node["items"])
         return made
 
@@ -234,7 +238,8 @@ class Reader:
         import skops.io
 
         content = self._members[node["member"]]
-        trusted = list(skops.io.get_untrusted_types(data=content))  # all of it was looked through
+        untrusted = set(skops.io.get_untrusted_types(data=content))
+        trusted = [name for name in untrusted if name in trusted_by_skops() or name in self._trust]
         with warnings.catch_warnings():
             # Told once for the whole file.
             warnings.simplefilter("ignore", InconsistentVersionWarning)

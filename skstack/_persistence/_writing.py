@@ -13,6 +13,7 @@ import pathlib
 import sys
 import types
 import warnings
+from collections import OrderedDict, defaultdict
 
 import numpy as np
 from sklearn.utils import Bunch
@@ -32,7 +33,9 @@ __all__ = ["Writer"]
 _EMPTIED = ("memory",)
 _BY_SKOPS = ("imblearn", "numpy", "scipy", "sklearn")
 _NO_DATA = ("joblib", "pandas", "polars", "tensorflow", "threading", "io", "_io", "_thread")
-# These keep no more than what their constructors take; others write files or hold functions.
+# Kinds of dicts, by the name that a file has for them.
+MAPPINGS = {"dict": dict, "OrderedDict": OrderedDict, "Bunch": Bunch}
+# Callbacks that keep what their constructors take; others write files or hold functions.
 CALLBACKS = {
     "EarlyStopping": (
         "monitor", "min_delta", "patience", "verbose", "mode", "baseline", "restore_best_weights",
@@ -89,6 +92,8 @@ class Writer:
         if type(value) in _INLINE:
             kind, parts = _INLINE[type(value)]
             return {"is": kind, "items": self._items(parts(value), where)}
+        if type(value).__module__.partition(".")[0] == "pandas":
+            return self._of_pandas(value, where)
         if type(value) is bytes:
             return {"is": "bytes", "value": _text(value)}
         if isinstance(value, pathlib.PurePath):
@@ -102,6 +107,19 @@ class Writer:
         if isinstance(value, (types.FunctionType, types.BuiltinFunctionType)):
             return self._function(value, where)
         return self._numbered(value, where)
+
+    def _of_pandas(self, value, where):
+        """Values that may be categories."""
+        import pandas as pd
+
+        if type(value) is pd.Timestamp:
+            return {"is": "timestamp", "items": [value.isoformat(), value.unit]}
+        if type(value) is pd.Timedelta:
+            return {"is": "pandas_timedelta", "items": [value.isoformat(), value.unit]}
+        if type(value) is pd.Interval:
+            ends = self._items([value.left, value.right], where)
+            return {"is": "interval", "items": [*ends, value.closed]}
+        _refuse(where, value, "of pandas only timestamps, timedeltas and intervals are stored")
 
     def _items(self, values, where):
         return [self.node(each, f"{where}[{i}]") for i, each in enumerate(values)]
@@ -139,8 +157,12 @@ class Writer:
         cls = type(value)
         if cls in (list, set):
             return {"is": cls.__name__, "items": self._items(value, where)}
-        if cls in (dict, Bunch):
-            return {"is": cls.__name__.lower(), "items": self._pairs(value.items(), where)}
+        if cls in MAPPINGS.values():
+            return {"is": cls.__name__, "items": self._pairs(value.items(), where)}
+        if cls is defaultdict:
+            factory = self.node(value.default_factory, where)
+            pairs = self._pairs(value.items(), where)
+            return {"is": "defaultdict", "factory": factory, "items": pairs}
         if cls in (np.ndarray, np.memmap):
             return self._array(value, where)
         if cls is np.ma.MaskedArray:

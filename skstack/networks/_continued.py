@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from numbers import Real
 
 import numpy as np
@@ -20,6 +21,14 @@ __all__ = [
     "named_after_categories",
 ]
 
+# What says how columns are read, and its defaults: the fitted network's holds.
+_OF_COLUMNS = {
+    "categorical_features": "from_dtype",
+    "inputs": None,
+    "input_shape": None,
+    "n_hash_buckets": None,
+    "imputer": None,
+}
 _CATEGORIES = re.compile(r"_categories_([0-9a-f]{12})$")
 
 
@@ -101,15 +110,15 @@ def check_continues(own, origin, X):
             "KerasFeatureTransformer(FrozenEstimator(...), layers=...)."
         )
     _check_classes(own, origin, before)
-    said = own.categorical_features
-    first = origin.blocks_.categorical_features
-    from_dtype = isinstance(said, str) and said == "from_dtype"
-    if not from_dtype and not np.array_equal(np.asarray(said), np.asarray(first)):
-        raise ValueError(
-            f"categorical_features={said!r}, but {before} learned with "
-            f"categorical_features={first!r}, which stay. Leave them out here."
-        )
-    _check_known(own.blocks_, X, before)
+    for parameter, usual in _OF_COLUMNS.items():
+        said, first = getattr(own, parameter), getattr(origin.blocks_, parameter)
+        left_out = type(said) is type(usual) and said == usual
+        if not left_out and repr(said) != repr(first):
+            raise ValueError(
+                f"{parameter}={said!r}, but {before} learned with {parameter}={first!r}, which "
+                "stays. Leave it out here."
+            )
+    _warn_of_unknown(own.blocks_, X, before)
     origin.input_profile_.warn_if_moved(X)
 
 
@@ -145,17 +154,20 @@ def _check_classes(own, origin, before):
         )
 
 
-def _check_known(blocks, X, before):
+def _warn_of_unknown(blocks, X, before):
     categorical = [block.name for block in blocks.blocks_ if block.kind == "categorical"]
     if not categorical:
         return
     arrays = blocks.split(X)
     unknown = [name for name in categorical if not (arrays[name] > 0).any()]
     if unknown:
-        raise ValueError(
+        warnings.warn(
             f"The columns {[blocks.columns_[name][0] for name in unknown]} of X hold no category "
             f"that {before} was fitted on, such as {blocks.categories_[unknown[0]][:3]} in the "
-            "first of them. Write them as they were written there."
+            "first of them: all values count as one that was never seen. Are they written in "
+            "another way?",
+            UserWarning,
+            stacklevel=2,
         )
 
 

@@ -108,7 +108,25 @@ def _copied_layer(layer):
             if isinstance(config.get("output_shape"), dict)
             else config.get("output_shape"),
         )
-    return layer.__class__.from_config(_config(layer))
+    config = _config(layer)
+    if isinstance(layer, (keras.layers.StringLookup, keras.layers.IntegerLookup)):
+        # What `adapt` has learned stands in no config and no weight.
+        config["vocabulary"] = layer.get_vocabulary(include_special_tokens=False)
+    return layer.__class__.from_config(config)
+
+
+def _refuse_adapted(model):
+    """Layers that were adapted to data hold what a template would lose."""
+    import keras
+
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Normalization) and layer.built:
+            raise ValueError(
+                f"model={model.name!r} is unbuilt, a template that gets new weights in each fit, "
+                f"but its layer {layer.name!r} was adapted to data, which would be lost. Begin the "
+                "model with keras.Input(...), which builds it, or leave the layer out: recipes "
+                "standardise by themselves."
+            )
 
 
 def copied_graph(model, inputs):
@@ -129,6 +147,8 @@ def copied_graph(model, inputs):
     """
     import keras
 
+    if not is_graph(model):
+        _refuse_adapted(model)
     try:
         if not is_graph(model):
             outputs = inputs[0]
@@ -220,6 +240,9 @@ def _refuse_foreign(layer, seen):
     seen.add(id(layer))
     if not is_kerases_own(layer) or isinstance(layer, keras.layers.Lambda):
         raise _NotKerases
+    lookups = (keras.layers.StringLookup, keras.layers.IntegerLookup)
+    if isinstance(layer, lookups) and layer.get_config()["vocabulary"] is None:
+        raise _NotKerases  # adapted: what it knows stands in no config
     for value in [*vars(layer).values(), *getattr(layer, "layers", ())]:
         if _is_foreign_function(value):
             raise _NotKerases

@@ -6,6 +6,7 @@ import warnings
 from dataclasses import dataclass
 from numbers import Integral, Real
 
+import narwhals.stable.v2 as nw
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.metaestimators import available_if
@@ -371,8 +372,7 @@ def _with_columns(X, padded, container):
                 for place, name in enumerate(X.columns)
             }
         )
-    import polars as pl
-
+    pl = nw.Implementation.POLARS.to_native_namespace()
     kept = pl.from_pandas(X.drop(columns=X.columns[list(padded)])) if is_pandas else X
     return pl.DataFrame(
         [

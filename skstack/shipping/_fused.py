@@ -7,6 +7,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 from keras import ops
+from sklearn.base import is_classifier, is_regressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
@@ -18,10 +19,16 @@ from skstack._regressor import KerasRegressor
 from skstack._stack import Stack
 from skstack._stacked import StackedKerasClassifier, StackedKerasRegressor
 from skstack._transformer import KerasFeatureTransformer
-from skstack.shipping._formulas import Classes, as_columns, of_classes, squared_difference
+from skstack.shipping._formulas import (
+    Classes,
+    as_columns,
+    log_odds_of,
+    of_classes,
+    squared_difference,
+)
 from skstack.shipping._network import called
 from skstack.shipping._raw import RawColumns
-from skstack.shipping._steps import is_nothing, listed_steps, scaled, takes_nan
+from skstack.shipping._steps import is_nothing, listed_steps, maker_of, scaled, takes_nan
 from skstack.shipping._tables import (
     Table,
     affine,
@@ -100,14 +107,14 @@ def _outputs(estimator, table):
 # Who reads which columns of X ----------------------------------------------------------------
 
 
-def _readers(part, places):
+def _readers(part, places, name="network"):
     """(positions, blocks or None for numbers, whether missing numbers are filled in)."""
     if isinstance(part, FrozenEstimator):
-        yield from _readers(part.estimator, places)
+        yield from _readers(part.estimator, places, name)
     elif isinstance(part, Pipeline):
         steps = [step for _, step in part.steps if not is_nothing(step)]
         if steps:
-            yield from _readers(steps[0], places)
+            yield from _readers(steps[0], places, name)
     elif isinstance(part, NetworkEstimator | ModelView):
         blocks = part.blocks_ if isinstance(part, NetworkEstimator) else part.blocks
         yield places, blocks, False
@@ -115,16 +122,19 @@ def _readers(part, places):
         for upstream in part._upstreams:
             steps = [] if upstream.steps is None else listed_steps(upstream.steps)
             first = steps[0] if steps else getattr(upstream.view, "estimator", upstream.view)
-            yield from _readers(first, places)
+            yield from _readers(first, places, name)
         if part.passthrough:
             yield from _passed_readers(part._passed, places)
     elif isinstance(part, Stack):
         for name, fitted, _ in part.upstream_:
-            yield from _readers(fitted, places[part._branch_places[name]])
+            yield from _readers(fitted, places[part._branch_places[name]], name)
         if part._passed is not None:
             yield from _passed_readers(part._passed, places[part._passed_places])
-    else:
+    elif hasattr(part, "transform") and not is_classifier(part) and not is_regressor(part):
+        maker_of(part)  # or it is refused
         yield places, None, takes_nan(part)
+    else:
+        _refuse_estimator(part, name)
 
 
 def _passed_readers(part, places):
@@ -201,13 +211,12 @@ def _latent(estimator, table, name):
     return as_columns(latent, "flatten", name)
 
 
-def _network(estimator, table, name, *, layers=(), ends=True):
+def _network(estimator, table, name, *, layers=(), ends=True, network=None):
     """What goes into a network, its outputs, and what its inner layers return."""
     tensors = arrays(table, estimator.blocks_, name, f"{type(estimator).__name__} {name!r}")
+    network = estimator.network_ if network is None else network
     finish = estimator._finish_model
-    return tensors, *called(
-        estimator.network_, tensors, name, finish=finish, layers=layers, ends=ends
-    )
+    return tensors, *called(network, tensors, name, finish=finish, layers=layers, ends=ends)
 
 
 def _stack_table(stack, table, prefix):
@@ -269,10 +278,17 @@ def _of_upstream(upstream, table, wanted, name):
 def _of_model(view, table, wanted, name):
     """Features of a frozen ``keras.Model``."""
     tensors = arrays(table, view.blocks, name, f"The model {name!r}")
+    exact = view.logits_network() if "log_odds" in wanted.features else None
     outputs, inner = called(
-        view.network, tensors, name, layers=wanted.layers, ends=bool(wanted.features)
+        view.network if exact is None else exact,
+        tensors,
+        name,
+        layers=wanted.layers,
+        ends=bool(wanted.features),
     )
-    found = []
+    found, logits = [], None
+    if exact is not None:
+        logits, outputs = outputs[0], [_sigmoid(outputs[0], wanted, name)]
     for feature in wanted.features:
         if feature == "outputs":
             found += [
@@ -282,16 +298,21 @@ def _of_model(view, table, wanted, name):
         elif feature == "reconstruction_error":
             (given,) = tensors.values()
             found.append(squared_difference(given, outputs[0], f"{name}_{feature}"))
+        elif feature == "log_odds" and logits is not None:
+            found.append(log_odds_of(logits, 0.0, f"{name}_log_odds"))
         else:
             classes = Classes(outputs[0], outputs[0].shape[1] == 1)
-            found.append(of_classes(feature, classes, False, name))
+            found.append(of_classes(feature, classes, name, binary=classes.n == 2))
     return found + _pooled(inner, wanted, name)
 
 
 def _of_estimator(view, table, wanted, name):
     """Features of a fitted estimator of ours."""
     estimator = view.estimator
-    latent, inner, tensors, ends = (), [], None, None
+    latent, inner, tensors, ends, logits = (), [], None, None, None
+    exact = None
+    if "log_odds" in wanted.features and isinstance(estimator, KerasClassifier):
+        exact = estimator._logits_network()
     if isinstance(estimator, NetworkEstimator):
         encodes = isinstance(estimator, KerasAutoencoder)
         latent = (estimator.latent_layer_,) if encodes and "outputs" in wanted.features else ()
@@ -302,7 +323,10 @@ def _of_estimator(view, table, wanted, name):
             name,
             layers=(*latent, *wanted.layers),
             ends=bool(wanted.features) and not only_latent,
+            network=exact,
         )
+        if exact is not None:
+            logits, ends = as_columns(ends[0], "flatten", name), [_sigmoid(ends[0], wanted, name)]
         latent, inner = inner[: len(latent)], inner[len(latent) :]
     found, classes = [], None
     for feature in wanted.features:
@@ -317,14 +341,24 @@ def _of_estimator(view, table, wanted, name):
         elif feature == "outputs" and isinstance(estimator, KerasFeatureTransformer):
             made = _features(estimator, table, name)
             found.append(numbers_of(made, range(len(made.columns)), name, f"The part {name!r}"))
+        elif feature == "log_odds" and logits is not None:
+            found.append(log_odds_of(logits, estimator._prior_shift(), f"{name}_log_odds"))
         else:
             if classes is None:
                 classes = _classes_within(estimator, table, ends, name)
             if view.classes is not None and len(view.classes) != classes.n:
                 refuse(f"The part {name!r}", "one of its folds lacks classes.")
-            binary = view.classes is not None and classes.n == 2
-            found.append(of_classes(feature, classes, binary, name))
+            exclusive = view.classes is not None
+            binary = exclusive and classes.n == 2
+            found.append(of_classes(feature, classes, name, binary=binary, exclusive=exclusive))
     return found + _pooled(inner, wanted, name)
+
+
+def _sigmoid(logits, wanted, name):
+    """Probabilities, where there is more to be made of them than their log-odds."""
+    if set(wanted.features) == {"log_odds"}:
+        return None
+    return grouped(f"{name}_sigmoid", [logits], ops.sigmoid)
 
 
 def _classes_within(estimator, table, ends, name):
@@ -373,5 +407,5 @@ def _error(estimator, tensors, rebuilt, name):
 def _refuse_estimator(estimator, name):
     refuse(
         f"{type(estimator).__name__} (the part {name!r})",
-        f"it is no network of skstack. Accepted are {_OURS} and Pipelines that end in one.",
+        f"it is no network of skstack. Accepted are {_OURS}, and Pipelines that end in one.",
     )

@@ -133,7 +133,7 @@ class RawColumns:
             dtype = words.dtype
             given = look_up == "given words" and dtype == "string"
             inputs[name] = keras.Input((1,), name=name, dtype="int64" if given else dtype)
-            columns[words.place] = _coded(name, words, inputs[name], look_up, given)
+            columns[words.place] = _coded(name, words, inputs[name], look_up)
         table = Table(numeric=numeric, columns=columns)
         return (inputs if self.categories else numeric), table
 
@@ -175,48 +175,42 @@ class RawColumns:
         return numbers
 
 
-def _coded(name, words, given, look_up, is_code):
+def _coded(name, words, given, look_up):
     """Codes of one column, and its values where they are numbers."""
 
     def codes(x):
-        if is_code:
+        if look_up == "given words" and words.dtype == "string":
             found = x
-        elif look_up == "layers":
-            maker = keras.layers.StringLookup if words.dtype == "string" else _int_lookup
-            unseen, *vocabulary = words.tokens.tolist()
-            found = maker(
-                vocabulary=vocabulary,
-                num_oov_indices=1,
-                oov_token=unseen,
-                mask_token=None,
-                name="lookup",
-            )(x)
+        elif look_up == "layers" or words.dtype == "string":
+            found = _look_up_layer(words)(x)
         else:
             equal = ops.equal(x, words.tokens[None, 1:])
             places = np.arange(1, len(words.tokens), dtype=np.int64)[None]
             found = ops.sum(ops.where(equal, places, np.zeros_like(places)), axis=1, keepdims=True)
-        # Not squeeze: of one row the LiteRT interpreter would lose the shape.
+        # Not squeezed: of one row the LiteRT interpreter would lose the shape.
         return ops.cast(ops.reshape(found, (-1,)), "int32")
-
-    if words.dtype == "string" and look_up == "equality":
-        look_up = "layers"
 
     def numbers(x):
         missing = ops.equal(x, words.tokens[None, 1:2])
         return ops.where(missing, np.array([[np.nan]], np.float32), ops.cast(x, "float32"))
 
+    def as_number():
+        return grouped(f"{name}_number", [given], numbers)
+
     tensor = grouped(f"{name}_codes", [given], codes)
-    as_number = None
-    if words.dtype == "int64":
-
-        def as_number():
-            return grouped(f"{name}_number", [given], numbers)
-
-    return Category(tensor, words.known, as_number)
+    return Category(tensor, words.known, as_number if words.dtype == "int64" else None)
 
 
-def _int_lookup(**settings):
-    return keras.layers.IntegerLookup(**settings)
+def _look_up_layer(words):
+    unseen, *vocabulary = words.tokens.tolist()
+    text = words.dtype == "string"
+    return (keras.layers.StringLookup if text else keras.layers.IntegerLookup)(
+        vocabulary=vocabulary,
+        num_oov_indices=1,
+        oov_token=unseen,
+        mask_token=None,
+        name="lookup",
+    )
 
 
 def _words(place, known, label):

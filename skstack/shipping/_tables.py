@@ -175,18 +175,14 @@ def numbers_of(table, places, name, reader):
     if table.whole is not None:
         refuse(reader, "it reads rows of rank 2 and more as a table")
     columns = [table.columns[place] for place in places]
-    if columns == list(range(len(table.columns))) and len(columns) == table.numeric.shape[1]:
-        return table.numeric
     if all(isinstance(column, int) for column in columns):
         if columns == list(range(table.numeric.shape[1])):
             return table.numeric
-        wanted = np.asarray(columns, dtype=np.int32)
-        return grouped(f"{name}_columns", [table.numeric], lambda x: ops.take(x, wanted, axis=1))
+        return grouped(f"{name}_columns", [table.numeric], _taking(columns))
     parts = []
     for column in columns:
         if isinstance(column, int):
-            wanted = np.array([column], dtype=np.int32)
-            parts.append(grouped(f"{name}_column", [table.numeric], _taking(wanted)))
+            parts.append(grouped(f"{name}_column", [table.numeric], _taking([column])))
             continue
         if column.number is None:
             refuse(reader, f"it reads the categories {column.known[:3]!r} as numbers")
@@ -301,5 +297,6 @@ def _translation(column, blocks, block):
     return np.array([unseen, missing, *known], dtype=np.int32)
 
 
-def _taking(wanted):
+def _taking(columns):
+    wanted = np.asarray(columns, dtype=np.int32)
     return lambda x: ops.take(x, wanted, axis=1)

@@ -35,8 +35,9 @@ LEAST_FACTOR = 5.0
 SMALL_SHARE, SMALL_PART = 0.02, 0.1
 # Rows that are standardised have these moments, whatever their columns were.
 STANDARD_MEAN, STANDARD_DEVIATION = 0.3, (0.7, 1.4)
-# Trends and clusters shift rows, but spread them no further; some of them may leave the range.
-WIDER, OUTSIDE_SHARE = 1.5, 0.2
+# Trends and clusters shift rows, but spread them no further; columns that were standardised and
+# come raw do both, and in most columns at once.
+WIDER, OUTSIDE_SHARE, LEAST_WIDER = 1.7, 0.25, 3
 # Below this share of the mean a spread is the rounding of float32.
 ROUNDING = 1e-6
 NAMED_COLUMNS = 3
@@ -70,10 +71,12 @@ class ColumnProfile:
     - 90 % of its values that are not 0 are closer to 0 than any training row's (from 50 rows on, of
       many different values: than 98 % of them) and than a tenth of the training rows' median.
 
-    From 50 rows on, half of the columns together, and two at least, are taken so if
+    From 50 rows on, columns are taken so together if
 
-    - each of them has about mean 0 and standard deviation 1, and had not, and no mean near 0, or
-    - a fifth of the values of each lie outside the range, spread 1.5 times as far as it was.
+    - half of those (two at least) that had neither a mean near 0 nor about the mean 0 and the
+      standard deviation 1 have these now, or
+    - half of those (three at least) that were standardised are so no longer, spread 1.7 times as
+      far as they did, and leave the range with a quarter of their values.
 
     Less than 5 rows may be outliers. One column is enough where all its values lie ``max(5, r)``
     times as far from the mean as any training row, with ``r`` the distance of that row in standard
@@ -130,7 +133,7 @@ class ColumnProfile:
             "_small_for_many": never * np.minimum(small, SMALL_PART * middle),
             "_small_alone": never * np.minimum(smallest / 3, SMALL_PART * middle),
             "_needed": _half(known),
-            "_known": known,
+            "_standard": known & ~_unlike_standard(mean, deviation),
             "_unlike_standard": known
             & (np.abs(mean) > deviation)
             & _unlike_standard(mean, deviation),
@@ -184,12 +187,13 @@ class ColumnProfile:
         chosen = range(width) if places is None else places
         names = tuple(f"x{place}" if names is None else str(names[place]) for place in chosen)
         part = table if places is None else take_columns(table, places)
-        if names and sparse.issparse(part):
+        if sparse.issparse(part):
             return cls(names, *_sparse_profile(part), table.shape[0], places, width)
-        values = _numbers(part) if names else None
-        if values is None:  # categories, arrays, or texts, which only their own estimator reads
-            nothing = (*np.empty((4, 0)), np.empty((3, 0)))
-            return cls((), *nothing, table.shape[0], np.arange(0), width)
+        values = _numbers(part)
+        if values is None or not names:  # texts, which only their own estimator understands
+            none = np.empty(0)
+            measured = (none, none, none, none, np.empty((3, 0)))
+            return cls((), *measured, table.shape[0], np.arange(0), width)
         rows = values.reshape(-1, values.shape[-1])
         read = _strided(values, ROWS_READ).reshape(-1, values.shape[-1])
         measured = (*_moments(rows), _magnitudes(read))
@@ -284,7 +288,8 @@ class ColumnProfile:
             f"scale than it was fitted on: {', '.join(told)}"
             + (f" and {more} more" if more else "")
             + ". Was a scaler forgotten, applied twice, or another unit used? The scaler of the "
-            "network's training rows belongs in front of it, in one Pipeline.",
+            "network's training rows belongs in front of it, in one Pipeline. Or have the rows "
+            "themselves changed?",
             UserWarning,
             stacklevel=2,
         )
@@ -327,6 +332,8 @@ class ColumnProfile:
         table = X if isinstance(X, np.ndarray) and X.ndim > 1 else open_table(X)
         if table.shape[-1] != self._width:
             raise ValueError(f"X has {table.shape[-1]} columns; the profile has {self._width}.")
+        if not self.names:
+            return table.shape[0], np.empty((0, 0))
         part = _strided(table, ROWS_LOOKED_AT)
         values = None
         if self._places is not None and hasattr(part, "iloc") and len(part) < SEVERAL_ROWS:
@@ -337,7 +344,7 @@ class ColumnProfile:
             values = _numbers(part.toarray() if sparse.issparse(part) else part)
         if values is None:  # words where there were numbers: the network says so
             values = np.full((part.shape[0], len(self.names)), np.nan)
-        return table.shape[0], values.reshape(-1, len(self.names) or 1)
+        return table.shape[0], values.reshape(-1, len(self.names))
 
     def _moved(self, n_rows, values):
         if not self.names:
@@ -377,12 +384,12 @@ class ColumnProfile:
         mean, deviation, *_ = _moments(values)
         standard = self._unlike_standard & ~_unlike_standard(mean, deviation)
         outside = ((values < self.minimum) | (values > self.maximum)).mean(axis=0)
-        wider = self._known & (deviation > WIDER * self.standard_deviation)
-        wider &= outside >= OUTSIDE_SHARE
+        wider = self._standard & _unlike_standard(mean, deviation) & (outside >= OUTSIDE_SHARE)
+        wider &= deviation > WIDER * self.standard_deviation
         found = np.zeros(len(mean), dtype=bool)
         if standard.sum() >= _half(self._unlike_standard):
             found |= standard
-        if wider.sum() >= self._needed:
+        if wider.sum() >= max(LEAST_WIDER, _half(self._standard)):
             found |= wider
         return found
 

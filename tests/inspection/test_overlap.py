@@ -84,7 +84,7 @@ def test_mammography_holds_thousands_of_duplicates(shared_data):
     [
         (pd.Categorical([1, 2, None]), [1.0, np.nan, 3.0], [0, 2]),
         (pd.Categorical(["x", "y"]), ["y", "z"], [1]),
-        (np.array([1, None, True], dtype=object), [7.0, 1.0], [0, 2]),
+        (np.array([1, None, 1.0], dtype=object), [7.0, 1.0], [0, 2]),
         (pd.array([1, None], dtype="Int64"), np.float32([1, np.nan]), [0, 1]),
         (pd.array([True, None], dtype="boolean"), [True, None], [0, 1]),
         ([None, "x"], ["None", "y"], []),

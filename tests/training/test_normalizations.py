@@ -23,7 +23,7 @@ def head():
 
 
 def sequential():
-    return keras.Sequential([keras.Input((3,)), adapted(), *head()])
+    return keras.Sequential([keras.Input((3,), name="table"), adapted(), *head()], name="network")
 
 
 def nested():
@@ -40,7 +40,7 @@ class Normalized(keras.Model):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.scaled = adapted()
+        self.scaled = layers.Normalization(name="scaled")
         self.hidden, self.risk = head()
 
     def call(self, inputs):
@@ -49,6 +49,7 @@ class Normalized(keras.Model):
 
 def subclassed():
     model = Normalized()
+    model.scaled.adapt(X)
     model(X[:2])
     return model
 
@@ -68,14 +69,37 @@ def test_a_frozen_one_gives_what_keras_gives(make):
     np.testing.assert_allclose(found, np.tanh(scaled @ kernel + bias), atol=1e-4)
 
 
-def test_two_of_one_architecture_keep_their_own_moments():
+def two_of_one_architecture():
+    """As two versions of a saved model are, one of them trained on other rows."""
     one, other = sequential(), sequential()
     other.set_weights(one.get_weights())
     other.get_layer("scaled").adapt(X[:10] * 2)
-    for model in (one, other, one):
+    assert np.abs(np.asarray(one(X)) - np.asarray(other(X))).max() > 0.01
+    return one, other
+
+
+def test_two_of_one_architecture_keep_their_own_moments():
+    for model in two_of_one_architecture():
         found = KerasFeatureTransformer(model).fit_transform(X)
         np.testing.assert_allclose(found, np.asarray(model(X)), atol=1e-5)
-    assert np.abs(np.asarray(one(X)) - np.asarray(other(X))).max() > 0.01
+
+
+def test_two_of_one_architecture_learn_with_their_own_moments():
+    settings = {"optimizer": "sgd", "learning_rate": 0.5, "epochs": 5, "batch_size": 90}
+    for model in two_of_one_architecture():
+        ours = KerasClassifier(model, **settings, random_state=0).fit(X, y)
+        model.compile(keras.optimizers.SGD(0.5), "binary_crossentropy")
+        model.fit(X, y, epochs=5, batch_size=90, shuffle=False, verbose=0)
+        expected = np.asarray(model(X)).ravel()
+        np.testing.assert_allclose(ours.predict_proba(X)[:, 1], expected, atol=1e-4)
+
+
+def test_what_happens_to_the_model_afterwards_changes_no_fitted_estimator():
+    model = sequential()
+    ours = KerasClassifier(model, epochs=1, random_state=0).fit(X, y)
+    model.get_layer("scaled").adapt(X * 3)
+    expected = ours.predict_proba(X)[:, 1]
+    np.testing.assert_allclose(np.asarray(ours.model_(X)).ravel(), expected, atol=1e-5)
 
 
 @each
@@ -117,3 +141,25 @@ def test_a_public_model_says_its_moments_and_is_saved_with_them(tmp_path):
     np.testing.assert_allclose(
         np.asarray(loaded(X)).ravel(), ours.predict_proba(X)[:, 1], atol=1e-5
     )
+
+
+def test_look_ups_that_were_adapted_keep_what_they_know():
+    def model_of(known):
+        lookup = keras.layers.IntegerLookup()
+        lookup.adapt(np.array(known))
+        layers = [keras.Input((1,), dtype="int64"), lookup, keras.layers.Rescaling(1.0)]
+        return keras.Sequential(layers)
+
+    X = np.array([[5.0], [9.0], [4.0]])
+    for known in ([5, 7, 9], [9, 4]):  # the second has the same layers and weights
+        model = model_of(known)
+        found = KerasFeatureTransformer(model).fit_transform(X)
+        np.testing.assert_array_equal(found, np.asarray(model(X.astype("int64"))))
+
+
+def test_a_template_that_would_lose_what_it_was_adapted_to_is_refused():
+    layer = keras.layers.Normalization()
+    layer.adapt(np.ones((4, 2)))
+    template = keras.Sequential([layer, keras.layers.Dense(1)])
+    with pytest.raises(ValueError, match=r"'normalization.*adapted to data.*keras.Input"):
+        KerasClassifier(template, epochs=1).fit(np.ones((4, 2)), [0, 1, 0, 1])
