@@ -199,6 +199,7 @@ def test_an_input_of_a_category_beside_numbers_is_refused():
 
 def test_two_networks_join_their_features_in_a_stack(tmp_path):
     """An image network's 8 features and a text network's 4, from two saved models."""
+    keras.utils.set_random_seed(0)
     X, y = load_digits(n_class=3, return_X_y=True)
     images = keras.Sequential(
         [

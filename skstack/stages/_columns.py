@@ -97,6 +97,8 @@ def take_columns(table, places):
     """Columns by position."""
     if isinstance(table, np.ndarray):
         return table[:, places]
+    if sparse.issparse(table):
+        return table.tocsr()[:, places]
     if isinstance(table, nw.DataFrame):
         return table.select([table.columns[place] for place in places])
     return table.iloc[:, places]
