@@ -10,7 +10,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 
 from skstack._autoencoder import KerasAutoencoder
-from skstack._checks import take_columns, takes, wrapper_of
+from skstack._checks import column_places, takes, wrapper_of
 from skstack._network_estimator import EARLY_STOPPING_ROWS
 from skstack._parameters import clone_part, set_missing_seeds
 from skstack._transformer import KerasFeatureTransformer
@@ -20,8 +20,8 @@ from skstack.stages import orders_time
 __all__ = [
     "branch_list",
     "branch_of",
+    "branch_places",
     "checked_downstream",
-    "columns_for",
     "named_branches",
     "settle_folds",
     "stops_early",
@@ -67,9 +67,9 @@ def named_branches(upstream):
     return pairs if sound else []
 
 
-def columns_for(X, name, columns):
-    """The columns of X that a branch takes."""
-    return X if columns is None else take_columns(X, columns, f"upstream: columns of {name!r}")
+def branch_places(X, name, columns):
+    """Positions of a branch's columns, settled once: of other rows a callable may say others."""
+    return column_places(X, columns, f"upstream: columns of {name!r}")
 
 
 def branch_of(stack, name, thing, cv=None):

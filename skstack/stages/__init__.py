@@ -1,6 +1,6 @@
 """What happens to the rows before and between networks."""
 
-from skstack.stages._blocks import ColumnBlocks, cell_columns
+from skstack.stages._blocks import ColumnBlocks, categorical_places, cell_columns
 from skstack.stages._cross_fit import Metadata, Source, Wanted, mean_of
 from skstack.stages._features import FEATURES, POOLINGS, framed
 from skstack.stages._folds import Folds, listed_folds, make_folds, orders_time, restricted_folds
@@ -31,6 +31,7 @@ __all__ = [
     "Source",
     "Wanted",
     "Whole",
+    "categorical_places",
     "cell_columns",
     "check_sampler",
     "correct_priors",

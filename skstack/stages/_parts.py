@@ -111,9 +111,12 @@ class Numbers:
         """Indicators by name."""
         flat = np.asarray(array, dtype=np.float32).reshape(len(array), -1)[:, len(self.places) :]
         return {
-            f"missing_{names[self.places[place]]}": flat[:, number]
+            f"missing_{names[self.places[place]]}{self._suffix()}": flat[:, number]
             for number, place in enumerate(self.indicated)
         }
+
+    def _suffix(self):
+        return "" if self.name == "numeric" else f"_in_{self.name}"  # a column may be in several
 
     def from_columns(self, table, more):
         """The array again, from a table of `columns` and `more_columns`."""
@@ -191,7 +194,7 @@ class Category:
         import pandas as pd
 
         codes = np.maximum(np.asarray(array) - FIRST_KNOWN, -1)
-        levels = pd.Index(self.levels)
+        levels = pd.Index(self.levels, tupleize_cols=False)
         if levels.dtype == bool:  # SMOTENC gives 0.0 and 1.0 back: to pandas no bools
             levels = levels.astype(int)
         return {self.place: pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(levels))}
@@ -263,6 +266,11 @@ class Cells:
                 raise ValueError(
                     f"Column {self.column!r} was fitted on token ids, whole numbers, but holds "
                     f"{cells.dtype}."
+                )
+            if cells.size and max(-cells.min(), cells.max()) >= 2**31:
+                raise ValueError(
+                    f"Column {self.column!r} holds token ids from {cells.min()} to {cells.max()}; "
+                    "accepted are 32-bit numbers."
                 )
             if self.unseen_tokens:
                 cells = np.minimum(cells, self.block.cardinality - 1)
