@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from numbers import Integral
 
+import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin, clone, is_classifier, is_regressor
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
@@ -20,6 +21,7 @@ from skstack.stages import orders_time
 __all__ = [
     "branch_list",
     "branch_of",
+    "branch_seeds",
     "checked_downstream",
     "columns_for",
     "named_branches",
@@ -65,6 +67,13 @@ def named_branches(upstream):
     pairs = [entry[:2] for entry in upstream if isinstance(entry, tuple) and len(entry) > 1]
     sound = len(pairs) == len(upstream) and not any(isinstance(thing, type) for _, thing in pairs)
     return pairs if sound else []
+
+
+def branch_seeds(stack, seed):
+    """A seed for each branch by name, the same whichever others are dropped."""
+    generator = np.random.default_rng(seed)
+    names = [name for name, _ in named_branches(stack.upstream)] or ["upstream"]
+    return {name: int(generator.integers(2**31 - 1)) for name in names}
 
 
 def columns_for(X, name, columns):
