@@ -79,7 +79,7 @@ def stacking_gain(estimator, X, y, cv=None, scoring=None, *, params=None, n_jobs
     Over the comparisons of the table, p-values are corrected by Holm's step-down procedure
     (Scandinavian Journal of Statistics 6, 1979); intervals are not corrected.
 
-    Variants are the estimator's clones with other parameters: branches become ``"drop"``,
+    Variants are clones of the estimator with other parameters: branches become ``"drop"``,
     ``fine_tune`` becomes None, a loss with a ``teacher`` gives way to its own ``loss``, or to
     "auto". Branches are compared with both switched off. With ``passthrough=False`` the
     downstream alone learns from all columns of X.
@@ -107,6 +107,11 @@ def stacking_gain(estimator, X, y, cv=None, scoring=None, *, params=None, n_jobs
     import pandas as pd
 
     check_consistent_length(X, y)
+    if getattr(X, "ndim", 2) > 2:
+        raise ValueError(
+            f"X has shape {X.shape}: rows that are no rows of a table cannot pass through to the "
+            "downstream, so that there is no downstream alone to compare with."
+        )
     metric = _metric(estimator, scoring)
     estimator, seed = seeded(estimator)
     variants, notes = variants_of(estimator)

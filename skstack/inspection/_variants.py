@@ -112,6 +112,7 @@ def variants_of(estimator):
             f"upstream={stack.upstream!r} has no branch that is not dropped: there is nothing to "
             "compare the downstream with."
         )
+    listed = isinstance(stack.upstream, list)
     fine_tune = stack.get_params(deep=False).get("fine_tune")
     loss = _teacher_loss(stack)
 
@@ -121,7 +122,7 @@ def variants_of(estimator):
         its.set_params(**settings)
         for name in names:
             if name not in kept:
-                its.set_params(**_dropped(its, name))
+                its.set_params(**({name: "drop"} if listed else {"upstream": []}))
         if fine_tune is not None and not tuned:
             its.set_params(fine_tune=None)
         if loss is not None and not taught:
@@ -165,10 +166,6 @@ def _last(estimator):
     while isinstance(estimator, Pipeline):
         estimator = estimator.steps[-1][1]
     return estimator
-
-
-def _dropped(stack, name):
-    return {name: "drop"} if isinstance(stack.upstream, list) else {"upstream": [(name, "drop")]}
 
 
 def _is_off(passthrough):
