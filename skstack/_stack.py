@@ -39,6 +39,7 @@ from skstack._stack_parts import (
     branch_list,
     branch_of,
     branch_places,
+    branch_seeds,
     checked_downstream,
     named_branches,
     settle_folds,
@@ -361,14 +362,12 @@ class Stack(TransformerMixin, BaseComposition):
 
     def _branches(self, seed, cv):
         """(name, transformer, columns) of each branch, cloned, seeded and checked."""
-        generator = np.random.default_rng(seed)
-        branches = []
+        seeds, branches = branch_seeds(self, seed), []
         for name, thing, columns in branch_list(self):
             transformer = branch_of(self, name, thing, cv)
             transformer._validate_params()
-            own_seed = int(generator.integers(2**31 - 1))
             if self.random_state is not None:
-                set_missing_seeds(transformer, own_seed)
+                set_missing_seeds(transformer, seeds[name])
             branches.append((name, transformer, columns))
         return branches
 

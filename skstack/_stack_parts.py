@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from numbers import Integral
 
+import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin, clone, is_classifier, is_regressor
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
@@ -21,6 +22,7 @@ __all__ = [
     "branch_list",
     "branch_of",
     "branch_places",
+    "branch_seeds",
     "checked_downstream",
     "named_branches",
     "settle_folds",
@@ -70,6 +72,13 @@ def named_branches(upstream):
 def branch_places(X, name, columns):
     """Positions of a branch's columns, settled once: of other rows a callable may say others."""
     return column_places(X, columns, f"upstream: columns of {name!r}")
+
+
+def branch_seeds(stack, seed):
+    """A seed for each branch by name, the same whichever others are dropped."""
+    generator = np.random.default_rng(seed)
+    names = [name for name, _ in named_branches(stack.upstream)] or ["upstream"]
+    return {name: int(generator.integers(2**31 - 1)) for name in names}
 
 
 def branch_of(stack, name, thing, cv=None):

@@ -67,6 +67,16 @@ def test_several_networks_feed_several_inputs(tmp_path):
     assert (tmp_path / "cheques.png").stat().st_size > 10_000
 
 
+def test_what_each_branch_brings_is_told_and_drawn(tmp_path):
+    printed = run("examples/does_it_help.py", "--plot", "gains.png", cwd=tmp_path)
+    for variant in ("downstream alone", "with client", "with odd", "all"):
+        assert f" {variant} " in printed or f"\n{variant} " in printed
+    for change in ("All branches together change", "client by itself changes", "odd by itself"):
+        assert f"\n{change} " in printed
+    assert "noise on these 2 folds" in printed
+    assert (tmp_path / "gains.png").stat().st_size > 5_000
+
+
 def test_a_shipped_stack_says_the_same_in_every_runtime(tmp_path):
     printed = run("examples/ship_a_stack.py", "--output", "out", cwd=tmp_path)
     for runtime in ("keras", "saved_model", "onnxruntime"):

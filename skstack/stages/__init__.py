@@ -3,7 +3,14 @@
 from skstack.stages._blocks import ColumnBlocks, categorical_places, cell_columns
 from skstack.stages._cross_fit import Metadata, Source, Wanted, mean_of
 from skstack.stages._features import FEATURES, POOLINGS, framed
-from skstack.stages._folds import Folds, listed_folds, make_folds, orders_time, restricted_folds
+from skstack.stages._folds import (
+    Folds,
+    listed_folds,
+    make_folds,
+    orders_time,
+    outer_folds,
+    restricted_folds,
+)
 from skstack.stages._hold_out import hold_out
 from skstack.stages._learned import input_profile, learned
 from skstack.stages._moments import moments_of_steps, weighted_moments
@@ -44,6 +51,7 @@ __all__ = [
     "mean_of",
     "moments_of_steps",
     "orders_time",
+    "outer_folds",
     "prior_ratio",
     "probabilities_of",
     "refuse_cleaning",
