@@ -87,7 +87,7 @@ class StackingGain:
     def _sentence(self, change, row):
         n_folds, n = len(self.scores), len(self.changes)
         digits = _digits(row)
-        against = _SPOKEN.get(row.against, row.against)
+        against = _SPOKEN.get(row.against, f"the stack {row.against}")
         said = f"{change} {self.metric} by {_signed(row.difference, digits)}"
         if row.verdict == "not tested":
             return (

@@ -271,6 +271,7 @@ def test_what_a_teacher_brings_is_scored_against_all_branches():
     assert row["verdict"] == "beyond noise"
     assert gain.table["verdict"][1] == "within noise"
     assert "TeacherLoss changes R2 by +" in gain.summary
+    assert " against the stack with helps (95 % interval" in gain.summary
 
 
 CHANCE = np.array([-0.1, -0.05, 0.0, 0.05, 0.1])
