@@ -322,7 +322,7 @@ class KerasRegressor(Shippable, RegressorMixin, NetworkEstimator):
             self._continue_target_scale(origin)
             return
         as_it_is = blueprint.learns_raw_targets or (
-            isinstance(self.loss, str) and self.loss in LOSSES_ON_RAW_TARGETS
+            isinstance(self._task_loss, str) and self._task_loss in LOSSES_ON_RAW_TARGETS
         )
         if as_it_is:
             self.target_mean_, self.target_scale_ = np.zeros(y.shape[1]), np.ones(y.shape[1])
@@ -331,7 +331,7 @@ class KerasRegressor(Shippable, RegressorMixin, NetworkEstimator):
 
     def _continue_target_scale(self, origin):
         """The units that the weights were learned in."""
-        raw = isinstance(self.loss, str) and self.loss in LOSSES_ON_RAW_TARGETS
+        raw = isinstance(self._task_loss, str) and self._task_loss in LOSSES_ON_RAW_TARGETS
         if raw and not np.all(origin.target_scale_ == 1):
             raise ValueError(
                 f"loss={self.loss!r} wants targets as they are, but the network of "
