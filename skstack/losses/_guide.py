@@ -10,7 +10,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
 from skstack import training
-from skstack._checks import is_dataframe, take_columns
+from skstack._checks import column_places, is_dataframe, take_columns
 from skstack.losses._networks import TEACHER, WithTeacher, facts_of
 from skstack.networks import (
     FrozenBlueprint,
@@ -50,10 +50,11 @@ def opened(teacher):
 
 def log_odds(p, task):
     """What stands before the last activation, of probabilities."""
-    p = np.clip(p.astype(np.float64), _LEAST, 1.0 - _LEAST)
-    if task == "multiclass":
-        return np.log(p).astype(np.float32)
-    return (np.log(p) - np.log1p(-p)).astype(np.float32)
+    p = p.astype(np.float64)
+    odds = np.log(np.clip(p, _LEAST, 1.0))
+    if task != "multiclass":
+        odds -= np.log(np.clip(1.0 - p, _LEAST, 1.0))
+    return odds.astype(np.float32)
 
 
 class Guide:
@@ -66,6 +67,21 @@ class Guide:
         Its columns and targets are read.
     X : table
         Some of its rows.
+
+    Attributes
+    ----------
+    estimator : estimator or None
+        Who is asked, where it is no ``keras.Model``.
+    network : Network or None
+        The network that is asked.
+    blocks : ColumnBlocks or None
+        How columns of its own become its inputs.
+    places : ndarray of int or None
+        Positions of the columns that it sees, where these are not all.
+    order : list of int or None
+        Its classes in the order of y's.
+    task : str
+        As in ``Spec``, of the pupil's network.
     """
 
     def __init__(self, loss, pupil, X):
@@ -74,16 +90,17 @@ class Guide:
         self.estimator = None if is_keras_model(teacher) else teacher
         self.name = f"teacher={type(teacher).__name__}(...)"
         self._columns = self._seen(loss.columns, X)
-        self._network = self._blocks = None
+        self.places = None if self._columns is None else column_places(X, self._columns)
+        self.network = self.blocks = self.order = None
         self._layer = None
-        self._task = pupil._network_task
+        self.task = pupil._network_task
         if self._columns is not None and self.estimator is None:
-            self._blocks = ColumnBlocks().fit(self.table(X))
+            self.blocks = ColumnBlocks().fit(self.table(X))
         if self.mode == "features":
             self._open_layers(teacher, pupil, loss.teacher_layer)
         elif self.estimator is None:
             with _told():
-                blocks = self._blocks or pupil.blocks_
+                blocks = self.blocks or pupil.blocks_
                 check_categories(teacher, blocks.categories_)
                 task, n_outputs = pupil._task()
                 if task == "reconstruction":
@@ -92,7 +109,7 @@ class Guide:
                         "or mode='features'."
                     )
                 blueprint = ModelBlueprint(teacher, Spec(blocks.blocks_, task, n_outputs))
-                self._network = training.Network(blueprint, blueprint.start_variables())
+                self.network = training.Network(blueprint, blueprint.start_variables())
         else:
             self._check_outputs(pupil)
 
@@ -120,12 +137,11 @@ class Guide:
 
     def _check_outputs(self, pupil):
         """Refuse other classes or another number of targets, before anything is computed."""
-        self._order = None
-        if self._task == "reconstruction":
+        if self.task == "reconstruction":
             if not hasattr(self.estimator, "_apart"):
                 self._refuse("it rebuilds nothing; accepted is a fitted KerasAutoencoder.")
             return
-        if self._task == "regression":
+        if self.task == "regression":
             if not hasattr(self.estimator, "predict") or hasattr(self.estimator, "classes_"):
                 self._refuse("it predicts no numbers; accepted are fitted regressors.")
             return
@@ -138,7 +154,7 @@ class Guide:
                 "mode='head', which takes its labels."
             )
         theirs, ours = self.estimator.classes_, pupil.classes_
-        if self._task == "multilabel":
+        if self.task == "multilabel":
             if len(theirs) != len(ours):
                 self._refuse(f"it knows {len(theirs)} labels, and y has {len(ours)}.")
             return
@@ -148,7 +164,7 @@ class Guide:
                 f"it knows the {len(theirs)} classes {theirs[:10]}, and y has the {len(ours)} "
                 f"classes {ours[:10]}."
             )
-        self._order = [theirs.index(label) for label in ours]
+        self.order = [theirs.index(label) for label in ours]
 
     def _open_layers(self, teacher, pupil, layer):
         inner, self._steps = teacher, None
@@ -169,11 +185,11 @@ class Guide:
                 self._refuse("pass the Pipeline's network, for its steps make other columns.")
             self._inner = None
             with _told():
-                blocks = self._blocks or pupil.blocks_
+                blocks = self.blocks or pupil.blocks_
                 check_categories(model, blocks.categories_)
                 blueprint = FrozenBlueprint(model, blocks.blocks_)
                 network = training.Network(blueprint, blueprint.start_variables())
-            self._network = network
+            self.network = network
         if layer is None:
             layer = facts_of(network.blueprint, network.variables, latent=latent).hidden
             if layer is None:
@@ -191,7 +207,7 @@ class Guide:
         return X if self._columns is None else take_columns(X, self._columns, "columns")
 
     def _inputs(self, X, inputs):
-        return inputs if self._blocks is None else self._blocks.split(self.table(X))
+        return inputs if self.blocks is None else self.blocks.split(self.table(X))
 
     def prediction(self, pupil, X, inputs):
         """What the pupil should give: float32 of shape (n_rows, units).
@@ -203,15 +219,15 @@ class Guide:
         inputs : dict of str to ndarray
             The same rows, as the pupil's network takes them.
         """
-        if self._task == "reconstruction":
+        if self.task == "reconstruction":
             teacher = self.estimator
             rebuilt = teacher.network_.outputs(teacher._inputs(self.table(X)))[0]
             made = pupil._targets(teacher._apart(rebuilt), None)
             return made.reshape(len(made), -1).astype(np.float32)
         if self.estimator is None:
-            found = self._network.outputs(self._inputs(X, inputs))[0]
+            found = self.network.outputs(self._inputs(X, inputs))[0]
             found = found.reshape(len(found), -1).astype(np.float64)
-        elif self._task == "regression":
+        elif self.task == "regression":
             found = np.asarray(self.estimator.predict(self.table(X)), dtype=np.float64)
             found = found.reshape(len(found), -1)
             if found.shape[1] != pupil._n_targets:
@@ -220,11 +236,11 @@ class Guide:
                 )
         else:
             found = self._classes(self.table(X))
-        if self._task == "regression":
+        if self.task == "regression":
             return pupil._targets(None, found)
-        if self._task == "binary" and found.shape[1] == 2:
+        if self.task == "binary" and found.shape[1] == 2:
             found = found[:, 1:]
-        elif self._task == "multiclass" and found.shape[1] == 1:
+        elif self.task == "multiclass" and found.shape[1] == 1:
             found = np.hstack([1.0 - found, found])
         return found.astype(np.float32)
 
@@ -232,24 +248,24 @@ class Guide:
         probabilities = probabilities_of(self.estimator)
         if probabilities is None:
             labels = np.asarray(self.estimator.predict(X))
-            return (labels[:, None] == np.asarray(self.estimator.classes_)[self._order]).astype(
+            return (labels[:, None] == np.asarray(self.estimator.classes_)[self.order]).astype(
                 np.float64
             )
         found = probabilities(X)
         if isinstance(found, list):  # of scikit-learn's trees, for several labels
             found = np.column_stack([p[:, 1] if p.shape[1] == 2 else 0 * p[:, 0] for p in found])
         found = np.asarray(found, dtype=np.float64)
-        if self._order is None:
+        if self.order is None:
             return found
         if found.shape[1] == 1:
             found = np.hstack([1.0 - found, found])
-        return found[:, self._order]
+        return found[:, self.order]
 
     def features(self, X, inputs):
         """What the teacher's layer gives: float32 of shape (n_rows, width)."""
         if self._inner is None:
             rows = self._inputs(X, inputs)
-            return self._network.outputs(rows, (self._layer,), None, "flatten")[0]
+            return self.network.outputs(rows, (self._layer,), None, "flatten")[0]
         X = self.table(X)
         X = X if self._steps is None else self._steps.transform(X)
         return self._inner._layer_outputs(X, [self._layer], pooling="flatten")[0]
@@ -257,8 +273,8 @@ class Guide:
     def given(self, pupil, X, inputs):
         """What a network that takes its teacher's prediction is given."""
         found = self.prediction(pupil, X, inputs)
-        probable = self._task in ("binary", "multiclass", "multilabel")
-        return log_odds(found, self._task) if self.mode == "head" and probable else found
+        probable = self.task in ("binary", "multiclass", "multilabel")
+        return log_odds(found, self.task) if self.mode == "head" and probable else found
 
     def beside(self, pupil, X, inputs):
         """The inputs of such a network."""

@@ -298,7 +298,7 @@ class WithTeacher(_Around):
             outputs = dense(joined)
             if self.both:
                 outputs = _joined([own, outputs], "taught")
-        return keras.Model(inputs, outputs, name=model.name)
+        return _in_order(keras.Model(inputs, outputs, name=model.name), model)
 
     def _blend(self, own, given):
         shares = ((own, 1.0 - self.weight, "own"), (given, self.weight, "teacher"))
@@ -309,7 +309,8 @@ class WithTeacher(_Around):
         return keras.layers.Add(name="blend", dtype="float32")(parts)
 
     def _inside(self, inputs, as_log_odds):
-        teacher = self.inside.build()
+        with keras.name_scope("teacher"):  # for no two variables may have one path
+            teacher = self.inside.build()
         if as_log_odds:
             teacher, _ = _without_activation(teacher)
         nested = keras.Model(teacher.input, teacher.outputs[0], name="teacher")
@@ -328,12 +329,14 @@ class WithTeacher(_Around):
 def _in_order(found, model):
     """Refuse a graph whose variables, of equal paths, come in another order than before."""
     own = {id(variable) for variable in model.variables}
-    order = [id(variable) for variable in found.variables if id(variable) in own]
+    order = [variable for variable in found.variables if id(variable) in own]
+    others = {variable.path for variable in found.variables if id(variable) not in own}
     paths = [variable.path for variable in model.variables]
-    if len(set(paths)) < len(paths) and order != [id(variable) for variable in model.variables]:
+    moved = any(one is not other for one, other in zip(order, model.variables, strict=True))
+    if (len(set(paths)) < len(paths) and moved) or others & set(paths):
         raise ValueError(
-            f"The layers of {model.name!r} cannot be told apart by name once a layer of it is "
-            "drawn to a teacher's. Give the layers of its inner models names of their own."
+            f"The layers of {model.name!r} cannot be told apart by name beside those of a "
+            "teacher. Give the layers of its inner models names of their own."
         )
     return found
 

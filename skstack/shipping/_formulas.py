@@ -10,7 +10,7 @@ from keras import ops
 
 from skstack.shipping._tables import grouped
 
-__all__ = ["Classes", "as_columns", "of_classes", "squared_difference"]
+__all__ = ["Classes", "as_columns", "of_classes", "of_odds", "squared_difference"]
 
 _SMALLEST = 1e-7  # as in `stages`
 
@@ -93,6 +93,12 @@ def of_classes(feature, classes, binary, name):
 def _odds(p):
     # 1 - p is exact near 1, where float32 has no room for 1 - 1e-7 itself.
     return ops.log(ops.clip(p, _SMALLEST, 1.0)) - ops.log(ops.clip(1.0 - p, _SMALLEST, 1.0))
+
+
+def of_odds(p, multiclass, name):
+    """What stands before the last activation, of probabilities."""
+    formula = (lambda p: ops.log(ops.clip(p, _SMALLEST, 1.0))) if multiclass else _odds
+    return grouped(name, [p], formula)
 
 
 def _entropy(p):

@@ -18,7 +18,14 @@ from skstack._regressor import KerasRegressor
 from skstack._stack import Stack
 from skstack._stacked import StackedKerasClassifier, StackedKerasRegressor
 from skstack._transformer import KerasFeatureTransformer
-from skstack.shipping._formulas import Classes, as_columns, of_classes, squared_difference
+from skstack.losses import TEACHER
+from skstack.shipping._formulas import (
+    Classes,
+    as_columns,
+    of_classes,
+    of_odds,
+    squared_difference,
+)
 from skstack.shipping._network import called
 from skstack.shipping._raw import RawColumns
 from skstack.shipping._steps import is_nothing, listed_steps, scaled, takes_nan
@@ -111,6 +118,8 @@ def _readers(part, places):
     elif isinstance(part, NetworkEstimator | ModelView):
         blocks = part.blocks_ if isinstance(part, NetworkEstimator) else part.blocks
         yield places, blocks, False
+        if getattr(part, "_guide", None) is not None:
+            yield from _teacher_readers(part._guide, places)
     elif isinstance(part, KerasFeatureTransformer):
         for upstream in part._upstreams:
             steps = [] if upstream.steps is None else listed_steps(upstream.steps)
@@ -125,6 +134,14 @@ def _readers(part, places):
             yield from _passed_readers(part._passed, places[part._passed_places])
     else:
         yield places, None, takes_nan(part)
+
+
+def _teacher_readers(guide, places):
+    places = places if guide.places is None else places[guide.places]
+    if guide.estimator is not None:
+        yield from _readers(guide.estimator, places)
+    elif guide.blocks is not None:
+        yield places, guide.blocks, False
 
 
 def _passed_readers(part, places):
@@ -205,9 +222,40 @@ def _network(estimator, table, name, *, layers=(), ends=True):
     """What goes into a network, its outputs, and what its inner layers return."""
     tensors = arrays(table, estimator.blocks_, name, f"{type(estimator).__name__} {name!r}")
     finish = estimator._finish_model
+    if estimator._guide is not None:
+        given = _teacher(estimator, table, tensors, f"{name}_teacher")
+        return tensors, *called(
+            estimator.network_, {**tensors, TEACHER: given}, name,
+            finish=finish, layers=layers, ends=ends,
+        )  # fmt: skip
     return tensors, *called(
         estimator.network_, tensors, name, finish=finish, layers=layers, ends=ends
     )
+
+
+def _teacher(estimator, table, tensors, name):
+    """What a network's teacher gives it; see ``losses``."""
+    guide = estimator._guide
+    table = table if guide.places is None else taken(table, guide.places)
+    if guide.estimator is None:
+        if guide.blocks is not None:
+            tensors = arrays(table, guide.blocks, name, f"The teacher {name!r}")
+        found = as_columns(called(guide.network, tensors, name)[0][0], "flatten", name)
+        classes = Classes(found, found.shape[1] == 1 and guide.task != "multilabel")
+    elif guide.task == "regression":
+        found = _values(guide.estimator, table, name, f"{name}_")
+    else:
+        classes = _classes(guide.estimator, table, name, f"{name}_")
+        if guide.order is not None and guide.order != sorted(guide.order):
+            classes = Classes(grouped(f"{name}_order", [classes.all(f"{name}_all")],
+                                      lambda p: ops.take(p, np.int32(guide.order), axis=1)))  # fmt: skip
+    if guide.task == "regression":
+        scale = estimator.target_scale_
+        return affine(found, estimator.target_mean_, 1.0 / scale, 0.0, f"{name}_standardised")
+    found = classes.second(name) if guide.task == "binary" else classes.all(f"{name}_classes")
+    if guide.mode == "blend":
+        return found
+    return of_odds(found, guide.task == "multiclass", f"{name}_log_odds")
 
 
 def _stack_table(stack, table, prefix):
