@@ -247,8 +247,8 @@ def _teacher(estimator, table, tensors, name):
     else:
         classes = _classes(guide.estimator, table, name, f"{name}_")
         if guide.order is not None and guide.order != sorted(guide.order):
-            classes = Classes(grouped(f"{name}_order", [classes.all(f"{name}_all")],
-                                      lambda p: ops.take(p, np.int32(guide.order), axis=1)))  # fmt: skip
+            order, p = np.int32(guide.order), classes.all(f"{name}_all")
+            classes = Classes(grouped(f"{name}_order", [p], lambda p: ops.take(p, order, axis=1)))
     if guide.task == "regression":
         scale = estimator.target_scale_
         return affine(found, estimator.target_mean_, 1.0 / scale, 0.0, f"{name}_standardised")
