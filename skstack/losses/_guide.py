@@ -190,14 +190,15 @@ class Guide:
                 blueprint = FrozenBlueprint(model, blocks.blocks_)
                 network = training.Network(blueprint, blueprint.start_variables())
             self.network = network
+        facts = facts_of(network.blueprint, network.variables, latent=latent)
+        layer = facts.hidden if layer is None else layer
         if layer is None:
-            layer = facts_of(network.blueprint, network.variables, latent=latent).hidden
-            if layer is None:
-                self._refuse("say in `teacher_layer` which of its layers is meant.")
-        try:
-            training.check_layers(network.blueprint, [layer])
-        except ValueError as error:
-            raise ValueError(f"teacher_layer={layer!r}: {error}") from error
+            self._refuse("say in `teacher_layer` which of its layers is meant.")
+        if layer not in facts.layers:  # of a model inside, perhaps; to look takes time
+            try:
+                training.check_layers(network.blueprint, [layer])
+            except ValueError as error:
+                raise ValueError(f"teacher_layer={layer!r}: {error}") from error
         self._layer = layer
 
     # What it says of rows ------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -181,7 +182,7 @@ class WithoutActivation(_Around):
 
     blueprint: Any
 
-    @property
+    @functools.cached_property
     def key(self):
         """As for all blueprints."""
         return self._key()
@@ -213,7 +214,7 @@ class WithProjection(_Around):
     layer: str
     width: int
 
-    @property
+    @functools.cached_property
     def key(self):
         """As for all blueprints."""
         return self._key(self.layer, self.width)
@@ -262,7 +263,7 @@ class WithTeacher(_Around):
     activation: str | None = None
     both: bool = False
 
-    @property
+    @functools.cached_property
     def key(self):
         """As for all blueprints."""
         inside = None if self.inside is None else self.inside.key

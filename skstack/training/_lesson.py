@@ -87,8 +87,12 @@ class Lesson(keras.losses.Loss):
         -------
         ndarray of float32
         """
-        factors = np.broadcast_to(np.array([*share, temperature], np.float32), (len(y), _FACTORS))
-        return np.hstack([factors, y.reshape(len(y), -1), taught]).astype(np.float32)
+        n_rows = len(y)
+        table = np.empty((n_rows, _FACTORS + self._n_targets + taught.shape[1]), np.float32)
+        table[:, :_FACTORS] = *share, temperature
+        table[:, _FACTORS : _FACTORS + self._n_targets] = y.reshape(n_rows, -1)
+        table[:, _FACTORS + self._n_targets :] = taught
+        return table
 
     def of_task(self, y_true, y_pred):
         """Targets and predictions of the task alone."""
