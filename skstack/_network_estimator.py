@@ -440,7 +440,7 @@ class NetworkEstimator(BaseEstimator):
             taught.table,
             plan,
             validation=taught.validation,
-            optimizer_start=self._optimizer_variables if resume else None,
+            optimizer_start=self._optimizer_variables if resume and taught.goes_on else None,
         )
         self.network_, self._guide, self._beside_network = taught.finished(fit.network)
         self.n_iter_ = fit.n_epochs

@@ -651,6 +651,29 @@ def test_training_goes_on_with_the_teacher(mode):
     np.testing.assert_allclose(halves.predict_proba(X), whole.predict_proba(X), atol=1e-5)
 
 
+def test_the_loss_may_change_while_training_goes_on():
+    X, y = iris()
+    teacher = network((7,), seed=1, name="teaching")
+    found = KerasClassifier(epochs=2, warm_start=True, random_state=0).fit(X, y)
+    for mode in ("head", "distill", "features", "blend"):
+        found.set_params(loss=TeacherLoss(teacher, mode=mode)).fit(X, y)
+    assert "teacher_head/kernel" not in found.set_params(loss="auto").fit(X, y).network_.variables
+    assert found.score(X, y) > 0.6
+
+
+def test_metrics_need_no_compilation_of_their_own_in_each_fit(monkeypatch):
+    from skstack.training import _train
+
+    made, program = [], _train.Program
+    monkeypatch.setattr(_train, "Program", lambda *a: made.append(a) or program(*a))
+    X, y = iris(70)
+    metrics = ["accuracy", "sparse_categorical_crossentropy"]
+    for weight in (0.2, 0.4):
+        loss = TeacherLoss(LogisticRegression().fit(X, y), weight=weight)
+        KerasClassifier(MLP((7,)), loss=loss, metrics=metrics, epochs=1).fit(X, y)
+    assert len(made) == 1
+
+
 def test_another_loss_may_follow_and_the_network_goes_on_alone():
     X, y = iris()
     teacher = network((7,), seed=1, name="teaching")
@@ -742,6 +765,12 @@ def with_classes(n):
     return LogisticRegression().fit(X, y % n)
 
 
+def summed():
+    import keras
+
+    return keras.losses.SparseCategoricalCrossentropy(reduction="sum")
+
+
 REFUSED = {
     "mode": (lambda: TeacherLoss(with_classes(3), mode="learn"), "'mode'.*'learn'"),
     "weight": (lambda: TeacherLoss(with_classes(3), weight=1.5), "'weight'.*1.5"),
@@ -770,6 +799,10 @@ REFUSED = {
     "regressor": (lambda: TeacherLoss(LinearRegression().fit(*iris())), "no classes"),
     "trainable": (lambda: TeacherLoss(with_classes(3), mode="blend", teacher_trainable=True),
                   "teacher_trainable=True.*LogisticRegression"),
+    "reduction": (
+        lambda: TeacherLoss(with_classes(3), loss=summed()),
+        "reduction='sum'.*average over rows",
+    ),
     "a loss": (lambda: LogisticRegression(), "loss="),
 }  # fmt: skip
 

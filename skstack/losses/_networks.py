@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -70,8 +71,9 @@ def facts_of(blueprint, variables, *, latent=False):
     Facts
     """
     key = None if blueprint.key is None else (blueprint.key, latent)
-    if key in _facts:
-        return _facts[key]
+    found = _facts.get(key)
+    if found is not None:
+        return found
     model = training.Network(blueprint, variables).build()
     by_name = isinstance(getattr(model, "input", None), dict)
     shapes = _layer_shapes(model)
@@ -83,7 +85,8 @@ def facts_of(blueprint, variables, *, latent=False):
     if key is not None:
         _facts[key] = found
         while len(_facts) > _MAX_FACTS:
-            _facts.popitem(last=False)
+            with contextlib.suppress(KeyError):  # another thread was faster
+                _facts.popitem(last=False)
     return found
 
 

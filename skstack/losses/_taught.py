@@ -54,10 +54,11 @@ def taught(pupil, blueprint, start, *, seed, before, tables, rows, drawn):
         If the teacher does not suit.
     """
     if not isinstance(pupil.loss, TeacherLoss):
-        return Alone(pupil, blueprint, start, *tables)
+        return Alone(pupil, blueprint, start, *tables, before)
     found = Taught(pupil.loss, pupil, blueprint, start, rows[0], seed=seed, before=before)
     X = raw_rows(pupil, tables[0].inputs) if drawn else rows[0]
     found.table = found.rows(X, tables[0])
+    found.goes_on = found.start.keys() - start.keys() == before.keys()
     found.validation = None if tables[1] is None else found.rows(rows[1], tables[1])
     return found
 
@@ -83,9 +84,10 @@ def raw_rows(pupil, inputs):
 class Alone:
     """One fit without a teacher."""
 
-    def __init__(self, pupil, blueprint, start, table, validation):
+    def __init__(self, pupil, blueprint, start, table, validation, before):
         self.blueprint, self.start = blueprint, start
         self.loss = pupil._loss(blueprint)
+        self.goes_on = not before
         self.table, self.validation = table, validation
 
     def metrics(self, given):
@@ -106,6 +108,8 @@ class Taught:
         Of the network that is trained.
     loss : as in ``Plan``
     table, validation : Rows or None
+    goes_on : bool
+        Whether these are the variables of the last fit, so that its optimizer can go on.
     """
 
     def __init__(self, loss, pupil, blueprint, start, X, *, seed, before):
@@ -148,6 +152,12 @@ class Taught:
 
     def _lesson_of(self, task_loss, kind, activation):
         y_shape = self._target_shape()
+        reduction = getattr(task_loss, "reduction", "mean")
+        if reduction not in ("mean", "sum_over_batch_size"):
+            raise ValueError(
+                f"loss={task_loss!r} has reduction={reduction!r}; a loss beside that of a teacher "
+                "has to average over rows: reduction='sum_over_batch_size'."
+            )
         given = None if activation else _ENDS.get(self._task)
         return training.Lesson(
             task_loss, kind, y_shape, self._facts.shape, activation=activation, given=given
@@ -198,7 +208,7 @@ class Taught:
             self.start = {**self._extra(0), **self.start}
         if loss.mode == "head":
             self.start.update(head_start(self._facts.shape[-1]))
-        self.start.update(before)
+        self.start.update(_fitting(before, self.start))
         if both:
             self._lesson = self._lesson_of(task_loss, "both", self._facts.activation)
 
@@ -264,13 +274,13 @@ class Taught:
         self.blueprint = WithProjection(self._own, self._layer, width)
         if len(self.start) == len(self._names):
             extra = training.initial_variables(self.blueprint, self._seed)
-            self.start = {**extra, **self.start, **self._before}
+            self.start = {**extra, **self.start, **_fitting(self._before, extra)}
 
     def metrics(self, given):
         """Metrics of the task alone."""
         if self._lesson is None:
             return tuple(given)
-        return tuple(training.MetricOfTask.of(metric, self._lesson) for metric in given)
+        return tuple(training.MetricOfTask(metric, self._lesson) for metric in given)
 
     # Afterwards ----------------------------------------------------------------------------------
 
@@ -298,6 +308,15 @@ class Taught:
     def _others(self, network):
         own = set(self._names)
         return {name: array for name, array in network.variables.items() if name not in own}
+
+
+def _fitting(before, start):
+    """Those weights that the network has, too: the mode may have changed."""
+    return {
+        name: array
+        for name, array in before.items()
+        if name in start and start[name].shape == array.shape
+    }
 
 
 class _Unshared:

@@ -86,7 +86,10 @@ class TeacherLoss(BaseEstimator):
     ``temperature`` of ``"distill"`` and ``"features"`` can be searched without another
     compilation.
 
-    Teacher and network should not be judged on rows that the teacher has learned from.
+    Early stopping watches the same loss on the rows set aside. Do not judge the network on rows
+    that the teacher has learned from, and in a stack do not let it teach an upstream network about
+    rows that it knows the labels of: features that are out-of-fold for the network are not for the
+    teacher.
 
     References
     ----------

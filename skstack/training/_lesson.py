@@ -144,29 +144,20 @@ class MetricOfTask(keras.metrics.Metric):
 
     Parameters
     ----------
-    inner : keras.metrics.Metric
-        Copied.
+    metric : str, keras.metrics.Metric or callable
+        As in ``keras.Model.compile``. Copied.
     lesson : Lesson
     """
 
-    def __init__(self, inner, lesson):
+    def __init__(self, metric, lesson):
+        inner = _made(metric, lesson)
         super().__init__(name=inner.name)
-        self.inner = type(inner).from_config(inner.get_config())
+        self.metric = metric
         self.lesson = lesson
-
-    @classmethod
-    def of(cls, metric, lesson):
-        """A metric, a name or a function, as `keras.Model.compile` reads them."""
-        if isinstance(metric, str) and metric.lower() in ("accuracy", "acc", "crossentropy", "ce"):
-            metric = _by_shapes(metric, lesson)
-        found = keras.metrics.get(metric)
-        if not isinstance(found, keras.metrics.Metric):
-            name = getattr(found, "__name__", type(found).__name__)
-            found = keras.metrics.MeanMetricWrapper(found, name=name)
-        return cls(found, lesson)
+        self.inner = inner
 
     def get_config(self):
-        return {"inner": self.inner, "lesson": self.lesson}
+        return {"metric": self.metric, "lesson": self.lesson}
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         return self.inner.update_state(
@@ -180,15 +171,24 @@ class MetricOfTask(keras.metrics.Metric):
         self.inner.reset_state()
 
 
+def _made(metric, lesson):
+    """A new metric."""
+    if isinstance(metric, keras.metrics.Metric):
+        return type(metric).from_config(metric.get_config())
+    name = metric if isinstance(metric, str) else None
+    if name is not None and name.lower() in ("accuracy", "acc", "crossentropy", "ce"):
+        metric = _by_shapes(name, lesson)
+    found = keras.metrics.get(metric)
+    if isinstance(found, keras.metrics.Metric):
+        return type(found).from_config({**found.get_config(), "name": name or found.name})
+    name = name or getattr(found, "__name__", type(found).__name__)
+    return keras.metrics.MeanMetricWrapper(found, name=name)
+
+
 def _by_shapes(name, lesson):
     """The metric that Keras means by such a name, which goes by shapes."""
-    shapes = lesson.output_shape, lesson.target_shape
-    which = "binary" if shapes[0][-1] == 1 else "categorical"
-    if which == "categorical" and len(shapes[1]) < len(shapes[0]):
+    output, target = lesson.output_shape, lesson.target_shape
+    which = "binary" if output[-1] == 1 else "categorical"
+    if which == "categorical" and len(target) < len(output):
         which = "sparse_categorical"
-    kind = "accuracy" if name.lower().startswith("acc") else "crossentropy"
-    found = keras.metrics.get(f"{which}_{kind}")
-    if not isinstance(found, keras.metrics.Metric):
-        found = keras.metrics.MeanMetricWrapper(found)
-    config = {**found.get_config(), "name": name}
-    return type(found).from_config(config)
+    return f"{which}_{'accuracy' if name.lower().startswith('acc') else 'crossentropy'}"
