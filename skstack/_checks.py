@@ -46,6 +46,7 @@ __all__ = [
     "check_weights",
     "column_indices",
     "column_places",
+    "columns_at",
     "fit_context",
     "fitted_parts",
     "ignores_groups",
@@ -183,13 +184,7 @@ def take_rows(X, indices):
 
 def take_columns(X, columns, parameter):
     """Columns of X by name, position, slice, mask or callable, as in ``ColumnTransformer``."""
-    try:
-        chosen = columns(X) if callable(columns) else columns
-        return _safe_indexing(X, column_indices(X, chosen), axis=1)
-    except Exception as error:  # whatever a callable, or scikit-learn with odd keys, may raise
-        raise ValueError(
-            f"{parameter}={columns!r} selects no columns of X: {type(error).__name__}: {error}"
-        ) from error
+    return columns_at(X, column_places(X, columns, parameter))
 
 
 SEQUENCES = "steps"  # the column that a list of sequences becomes
@@ -224,11 +219,24 @@ def _sequences_as_frame(estimator, X, *, reset):
     return pd.DataFrame({SEQUENCES: cells})
 
 
-def column_places(X, columns):
-    """Positions of columns that ``take_columns`` can take; None means all."""
+def column_places(X, columns, parameter):
+    """Positions of columns by name, position, slice, mask or callable; None means all."""
     if columns is None:
         return np.arange(X.shape[1])
-    return np.asarray(column_indices(X, columns(X) if callable(columns) else columns), dtype=int)
+    try:
+        chosen = columns(X) if callable(columns) else columns
+        return np.asarray(column_indices(X, chosen), dtype=int)
+    except Exception as error:  # whatever a callable, or scikit-learn with odd keys, may raise
+        raise ValueError(
+            f"{parameter}={columns!r} selects no columns of X: {type(error).__name__}: {error}"
+        ) from error
+
+
+def columns_at(X, places):
+    """Columns of X by position; X itself where these are all."""
+    if np.array_equal(places, np.arange(X.shape[1])):
+        return X
+    return _safe_indexing(X, places.tolist(), axis=1)
 
 
 def read_table(estimator, X, *, reset):

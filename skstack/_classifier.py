@@ -11,7 +11,7 @@ from skstack._checks import HasMethods, StrOptions, fit_context, read_labels
 from skstack._export import Shippable
 from skstack._network_estimator import NetworkEstimator
 from skstack._streams import streamed
-from skstack.networks import MLP
+from skstack.networks import MLP, logits_network
 from skstack.stages import correct_priors, prior_ratio, refuse_cleaning, resample
 
 __all__ = ["KerasClassifier"]
@@ -371,6 +371,28 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
         return self.classes_[probabilities.argmax(axis=1)]
 
     # -----------------------------------------------------------------------------------------
+
+    def _logits(self, X):
+        """Log-odds of the second class, or of each label; None where no sigmoid is at the end."""
+        network = self._logits_network()
+        if network is None:
+            return None
+        values = network.outputs(self._inputs(X))[0]
+        return values.reshape(len(values), -1) + self._prior_shift()
+
+    def _logits_network(self):
+        """The network without its last sigmoid, where that is for two classes or for labels."""
+        if self._network_task == "multiclass":
+            return None
+        return logits_network(self.network_)
+
+    def _prior_shift(self):
+        """What the correction of priors adds to the log-odds of the second of two classes."""
+        if not (self.prior_correction and hasattr(self, "prior_ratio_")):
+            return np.float32(0)
+        with np.errstate(divide="ignore"):
+            first, second = np.log(self.prior_ratio_)
+        return np.float32(second - first)
 
     def _default_recipe(self):
         return MLP()

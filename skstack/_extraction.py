@@ -11,6 +11,7 @@ from skstack._autoencoder import KerasAutoencoder
 from skstack._checks import check_parts, indexed_like, is_float32, read_table, take_rows
 from skstack._parameters import upstream_of
 from skstack._streams import once_a_call
+from skstack.networks import is_keras_model
 from skstack.stages import (
     ColumnBlocks,
     Passed,
@@ -52,6 +53,13 @@ class Extraction(TransformerMixin, BaseEstimator):
             raise ValueError(
                 f"This {type(self).__name__} estimator requires y to be passed, but the target y "
                 f"is None: {type(source.model).__name__} learns from it."
+            )
+        columns_said = self.inputs is not None or self.input_shape is not None
+        if columns_said and not is_keras_model(source.model):
+            raise ValueError(
+                f"inputs={self.inputs!r} and input_shape={self.input_shape!r} say how a frozen "
+                f"keras.Model reads X; {type(source.model).__name__} reads its rows by itself and "
+                "has such parameters of its own, or none."
             )
         if self.trained_on is not None and not source.frozen:
             raise ValueError(

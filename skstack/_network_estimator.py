@@ -118,6 +118,12 @@ class NetworkEstimator(BaseEstimator):
             self.loss._validate_params()
         check_model(self.model)
         check_shape(self.input_shape)
+        if self.imputer is not None and self.imputer.missing_values == self.imputer.missing_values:
+            raise ValueError(
+                f"imputer={self.imputer!r} looks for missing_values="
+                f"{self.imputer.missing_values!r}; inside a network NaN alone is missing. Put such "
+                "an imputer before the network, in a Pipeline."
+            )
         training.check_settings(
             optimizer="adam" if _is_auto(self.optimizer) else self.optimizer,
             learning_rate=None if _is_auto(self.learning_rate) else self.learning_rate,

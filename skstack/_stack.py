@@ -19,12 +19,12 @@ from skstack._checks import (
     check_input_names,
     check_parts,
     column_places,
+    columns_at,
     fit_context,
     indexed_like,
     n_rows,
     read_table,
     routing_enabled,
-    take_columns,
     take_rows,
     takes,
 )
@@ -38,8 +38,9 @@ from skstack._parameters import (
 from skstack._stack_parts import (
     branch_list,
     branch_of,
+    branch_places,
+    branch_seeds,
     checked_downstream,
-    columns_for,
     named_branches,
     settle_folds,
     stops_early,
@@ -51,6 +52,7 @@ from skstack._streams import streamed
 from skstack.stages import (
     Passed,
     Scaling,
+    categorical_places,
     cell_columns,
     hold_out,
     listed_folds,
@@ -249,7 +251,9 @@ class Stack(TransformerMixin, BaseComposition):
         if hasattr(table, "iloc"):
             import pandas as pd
 
-            return indexed_like(pd.concat([table, both]).iloc[order], X)
+            coded = table.select_dtypes("category").columns
+            joined = pd.concat([table, both]).astype(dict.fromkeys(coded, "category"))
+            return indexed_like(joined.iloc[order], X)
         return np.vstack([table, both])[order]
 
     @all_or_nothing
@@ -288,8 +292,9 @@ class Stack(TransformerMixin, BaseComposition):
         features = []
         self.upstream_ = []
         covered = np.ones(n_rows(X), dtype=bool)
-        tables = [columns_for(X, name, columns) for name, _, columns in branches]
-        self._branch_places = {name: column_places(X, columns) for name, _, columns in branches}
+        places = {name: branch_places(X, name, columns) for name, _, columns in branches}
+        self._branch_places = places
+        tables = [columns_at(X, places[name]) for name, _, _ in branches]
         for (name, transformer, columns), part in zip(branches, tables, strict=True):
             made, known = transformer._learn(
                 part, y, parts.branches[name], in_stack=True, ordered=ordered
@@ -357,14 +362,12 @@ class Stack(TransformerMixin, BaseComposition):
 
     def _branches(self, seed, cv):
         """(name, transformer, columns) of each branch, cloned, seeded and checked."""
-        generator = np.random.default_rng(seed)
-        branches = []
+        seeds, branches = branch_seeds(self, seed), []
         for name, thing, columns in branch_list(self):
             transformer = branch_of(self, name, thing, cv)
             transformer._validate_params()
-            own_seed = int(generator.integers(2**31 - 1))
             if self.random_state is not None:
-                set_missing_seeds(transformer, own_seed)
+                set_missing_seeds(transformer, seeds[name])
             branches.append((name, transformer, columns))
         return branches
 
@@ -381,20 +384,13 @@ class Stack(TransformerMixin, BaseComposition):
             if not chosen or (not hasattr(X, "columns") and X.ndim > 2):
                 return
             # Arrays in cells stand in no table, unless they are named.
-            cells = cell_columns(X)
-            rest = np.setdiff1d(np.arange(X.shape[1]), cells).tolist()
-            self._passed_columns = rest if cells.size else None
+            self._passed_places = np.setdiff1d(np.arange(X.shape[1]), cell_columns(X))
         else:
-            self._passed_columns = chosen
-        part = self._passed_part(X)
-        self._passed_places = column_places(X, self._passed_columns)
-        if part.shape[1]:
-            passed = Passed(self.categorical_features, allow_nan=self._takes_nan)
-            self._passed = passed.fit(part)
-
-    def _passed_part(self, X):
-        columns = self._passed_columns
-        return X if columns is None else take_columns(X, columns, "passthrough")
+            self._passed_places = column_places(X, chosen, "passthrough")
+        if len(self._passed_places):
+            said = categorical_places(self.categorical_features, X, self._passed_places)
+            passed = Passed(said, allow_nan=self._takes_nan)
+            self._passed = passed.fit(columns_at(X, self._passed_places))
 
     def _table_names(self, X):
         names = [
@@ -403,15 +399,20 @@ class Stack(TransformerMixin, BaseComposition):
             for feature in fitted.get_feature_names_out()
         ]
         if self._passed is not None:
-            part = self._passed_part(X)
-            columns = getattr(part, "columns", [f"x{place}" for place in range(part.shape[1])])
-            names += [str(column) for column in columns]
+            columns = getattr(X, "columns", [f"x{place}" for place in range(X.shape[1])])
+            names += [str(columns[place]) for place in self._passed_places]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"The downstream would see several columns of one name: {twice}. Rename these "
+                "branches or columns."
+            )
         return names
 
     def _table(self, features, X):
         parts = [*features]
         if self._passed is not None:
-            parts.append(self._passed.table(self._passed_part(X)))
+            parts.append(self._passed.table(columns_at(X, self._passed_places)))
         if not parts:
             raise ValueError(
                 "The downstream would see no columns: all branches are dropped and passthrough is "
@@ -429,8 +430,8 @@ class Stack(TransformerMixin, BaseComposition):
 
     def _transform(self, X):
         features = [
-            fitted._extract(columns_for(X, name, columns))
-            for name, fitted, columns in self.upstream_
+            fitted._extract(columns_at(X, self._branch_places[name]))
+            for name, fitted, _ in self.upstream_
         ]
         return self._scaling.transform(self._table(features, X), allow_nan=self._takes_nan)
 

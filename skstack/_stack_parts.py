@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 from numbers import Integral
 
+import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin, clone, is_classifier, is_regressor
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 
 from skstack._autoencoder import KerasAutoencoder
-from skstack._checks import take_columns, takes, wrapper_of
+from skstack._checks import column_places, takes, wrapper_of
 from skstack._network_estimator import EARLY_STOPPING_ROWS
 from skstack._parameters import clone_part, set_missing_seeds
 from skstack._transformer import KerasFeatureTransformer
@@ -20,8 +21,9 @@ from skstack.stages import orders_time
 __all__ = [
     "branch_list",
     "branch_of",
+    "branch_places",
+    "branch_seeds",
     "checked_downstream",
-    "columns_for",
     "named_branches",
     "settle_folds",
     "stops_early",
@@ -67,9 +69,16 @@ def named_branches(upstream):
     return pairs if sound else []
 
 
-def columns_for(X, name, columns):
-    """The columns of X that a branch takes."""
-    return X if columns is None else take_columns(X, columns, f"upstream: columns of {name!r}")
+def branch_places(X, name, columns):
+    """Positions of a branch's columns, settled once: of other rows a callable may say others."""
+    return column_places(X, columns, f"upstream: columns of {name!r}")
+
+
+def branch_seeds(stack, seed):
+    """A seed for each branch by name, the same whichever others are dropped."""
+    generator = np.random.default_rng(seed)
+    names = [name for name, _ in named_branches(stack.upstream)] or ["upstream"]
+    return {name: int(generator.integers(2**31 - 1)) for name in names}
 
 
 def branch_of(stack, name, thing, cv=None):

@@ -41,6 +41,42 @@ def test_predictions_of_one_table_join_another(tmp_path):
     assert list(tmp_path.iterdir()) == []  # pictures are drawn where somebody asks for one
 
 
+def test_voices_of_unequal_length_are_told_apart(tmp_path):
+    printed = run("examples/voices.py", "--plot", "voices.png", cwd=tmp_path)
+    for model in ("gru", "lstm", "conv1d", "averages", "conv1d upstream", "conv1d downstream"):
+        assert f"\n{model} " in printed
+    assert "conv1d upstream: " in printed.split("Against conv1d alone")[1]
+    assert (tmp_path / "voices.png").stat().st_size > 10_000
+
+
+def test_states_and_maps_are_pooled_and_flattened(tmp_path):
+    printed = run("examples/states_and_maps.py", "--plot", "scores.png", cwd=tmp_path)
+    assert "zero in all of these: True" in printed
+    assert "the mean over real steps alone: True" in printed
+    for columns in (348, 32, 928, 64, 24, 384):  # raw steps, pooled, flattened; the same of maps
+        assert f" {columns} columns " in printed
+    assert (tmp_path / "scores.png").stat().st_size > 10_000
+
+
+def test_several_networks_feed_several_inputs(tmp_path):
+    printed = run("examples/several_inputs.py", "--plot", "cheques.png", cwd=tmp_path)
+    inputs = "{'image': (None, 128), 'text': (None, 64), 'numeric': (None, 1)}"
+    assert f"inputs of the last network: {inputs}" in printed
+    assert "equal features (300, 16): True" in printed
+    assert "by an input for each, calls: " in printed.split("What is gained")[1]
+    assert (tmp_path / "cheques.png").stat().st_size > 10_000
+
+
+def test_what_each_branch_brings_is_told_and_drawn(tmp_path):
+    printed = run("examples/does_it_help.py", "--plot", "gains.png", cwd=tmp_path)
+    for variant in ("downstream alone", "with client", "with odd", "all"):
+        assert f" {variant} " in printed or f"\n{variant} " in printed
+    for change in ("All branches together change", "client by itself changes", "odd by itself"):
+        assert f"\n{change} " in printed
+    assert "noise on these 2 folds" in printed
+    assert (tmp_path / "gains.png").stat().st_size > 5_000
+
+
 def test_a_shipped_stack_says_the_same_in_every_runtime(tmp_path):
     printed = run("examples/ship_a_stack.py", "--output", "out", cwd=tmp_path)
     for runtime in ("keras", "saved_model", "onnxruntime"):

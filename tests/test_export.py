@@ -1,6 +1,5 @@
 """One Keras model out of a fitted estimator, and files of it for other runtimes."""
 
-import importlib.util
 import subprocess
 import sys
 
@@ -137,11 +136,33 @@ def test_features_of_probabilities_are_layers(data, features):
 
 
 def test_log_odds_hold_where_probabilities_are_all_but_one():
-    X = np.linspace(-60, 5, 97, dtype=np.float32)[:, None]  # beyond, float32 says little
+    X = np.linspace(-60, 60, 97, dtype=np.float32)[:, None]
     inputs = keras.Input((1,))
     sure = keras.Model(inputs, keras.layers.Activation("sigmoid")(inputs))
     fitted = KerasFeatureTransformer(sure, features=["log_odds", "entropy", "margin"]).fit(X)
-    assert_same(fitted, X, fitted.transform(X))
+    found = fitted.transform(X)
+    assert_allclose(found[:, 0], np.clip(X[:, 0], -16.118096, 16.118096), rtol=TOLERANCE)
+    assert_same(fitted, X, found)
+
+
+def test_log_odds_of_several_sure_classes_hold_too():
+    X = np.zeros((30, 3), dtype=np.float32)
+    X[:, 1] = np.linspace(-14, 14, 30)
+    inputs = keras.Input((3,))
+    sure = keras.Model(inputs, keras.layers.Activation("softmax")(inputs))
+    fitted = KerasFeatureTransformer(sure, features="log_odds").fit(X)
+    found = fitted.transform(X)
+    assert_allclose(found[:, 1], X[:, 1] - np.log(2), rtol=TOLERANCE)
+    assert_same(fitted, X, found)
+
+
+def test_each_of_two_labels_has_its_log_odds():
+    X, y = load_iris(return_X_y=True)
+    labels = np.column_stack([y == 0, X[:, 0] > 6]).astype(int)
+    fitted = KerasFeatureTransformer(classifier(), features=["log_odds", "outputs"], cv=2)
+    found = fitted.fit(X, labels).transform(X)
+    assert_allclose(found[:, :2], np.log(found[:, 2:] / (1 - found[:, 2:])), rtol=1e-3)
+    assert_same(fitted, X, found)
 
 
 def test_a_stack_on_log_odds_of_a_network_that_is_very_sure(cancer):
@@ -264,7 +285,7 @@ def test_a_column_may_be_a_category_here_and_a_number_there():
 def test_the_mean_of_fold_networks_is_one_model_too(mixed):
     X, y, new = mixed
     X = X.astype({"job": object})
-    X.loc[:1, "job"] = "rare"  # which one of the folds lacks
+    X.loc[0, "job"] = "rare"  # which one of the folds lacks
     new = pd.concat([X.head(2), new])
     branch = KerasFeatureTransformer(
         classifier(), features=["outputs", "log_odds"], layers="hidden_1", refit=False
@@ -604,6 +625,16 @@ def test_parts_that_are_no_layers_are_refused_by_name(cancer, tmp_path, settings
     assert list(tmp_path.iterdir()) == []
 
 
+def test_trees_that_read_words_are_refused_by_name(mixed, tmp_path):
+    X, y, _ = mixed
+    trees = HistGradientBoostingClassifier(max_iter=2, categorical_features="from_dtype")
+    words = X[["age", "job"]]
+    fitted = stack([("trees", trees), ("risk", classifier())]).fit(words, y)
+    for ship in (fitted.to_keras, lambda: fitted.keras_inputs(words)):
+        with pytest.raises(ValueError, match=r"HistGradientBoostingClassifier.*'trees'"):
+            ship()
+
+
 def test_fractions_and_mixtures_are_no_categories_of_an_input(mixed):
     X, y, _ = mixed
     for values in ([0.5, 1.5], ["a", 1]):
@@ -628,12 +659,10 @@ def test_unknown_formats_are_refused(cancer, tmp_path):
 
 def test_a_missing_converter_is_named_with_its_extra(cancer, tmp_path, monkeypatch):
     fitted = classifier(epochs=1).fit(*cancer)
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "tf2onnx" else find(name)
-    )
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
     with pytest.raises(ImportError, match=r"tf2onnx.*skstack\[onnx\]"):
         fitted.export(tmp_path / "it.onnx", format="onnx")
+    assert list(tmp_path.iterdir()) == []
 
 
 @each_format

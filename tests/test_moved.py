@@ -274,6 +274,30 @@ def test_every_container_is_read(container):
         assert profile.moved(container(values[:n] * [1, 1000])).tolist() == [1]
 
 
+@pytest.mark.parametrize("categories", [[0], [0, 1, 2]])
+def test_categories_of_sparse_tables_stay_out(categories):
+    table = scipy.sparse.coo_matrix(np.arange(60).reshape(20, 3) % 7)
+    fitted = KerasClassifier(MLP(2), categorical_features=categories, epochs=1)
+    fitted.fit(table, np.arange(20) % 2)
+    assert fitted.input_profile_.names == ("x1", "x2")[: 3 - len(categories)]
+    assert fitted.predict(table).shape == (20,)
+    assert not fitted.input_profile_.moved(table).size
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: pd.DataFrame({"job": ["a", "b"], "steps": [np.ones(3), np.zeros(3)]}),
+        lambda: polars.DataFrame({"job": ["a", "b"], "steps": [[1.0, 2.0], [0.0, 1.0]]}),
+        lambda: np.array([["a"], ["b"]], dtype=object),
+    ],
+)
+def test_tables_without_numbers_have_profiles_of_nothing(make):
+    profile = ColumnProfile.of(make())
+    assert (profile.names, profile.n_rows) == ((), 2)
+    assert not profile.moved(make()).size
+
+
 def test_categories_texts_and_missing_numbers_stay_out():
     frame = pd.DataFrame(
         {

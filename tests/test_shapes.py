@@ -12,8 +12,9 @@ from imblearn.over_sampling import SMOTE
 from sklearn.datasets import load_digits
 from sklearn.feature_selection import VarianceThreshold
 from sklearn.impute import SimpleImputer
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 from skstack import (
     KerasAutoencoder,
@@ -199,6 +200,7 @@ def test_an_input_of_a_category_beside_numbers_is_refused():
 
 def test_two_networks_join_their_features_in_a_stack(tmp_path):
     """An image network's 8 features and a text network's 4, from two saved models."""
+    keras.utils.set_random_seed(0)
     X, y = load_digits(n_class=3, return_X_y=True)
     images = keras.Sequential(
         [
@@ -578,3 +580,142 @@ def test_errors_of_reconstruction_are_in_units_of_variances_whichever_input_hold
     expected = np.square((X - rebuilt) / X.std(axis=0)).mean(axis=1)
     np.testing.assert_allclose(two.reconstruction_error(X), expected, rtol=1e-3)
     assert one.reconstruction_error(X).shape == (64,)
+
+
+# What a stack's parameters say, they say of X
+
+
+def zipped():
+    rng = np.random.default_rng(1)
+    return pd.DataFrame(
+        {
+            "picture": list(rng.normal(size=(60, 3, 2))),
+            "age": rng.normal(size=60),
+            "zip": rng.integers(0, 4, size=60),
+            "amount": rng.normal(size=60),
+        }
+    )
+
+
+HALVES = np.arange(60) % 2
+QUICK = KerasClassifier(MLP(2), epochs=1, random_state=0)
+
+
+@pytest.mark.parametrize("said", [[2], ["zip"], [False, False, True, False]])
+def test_categorical_features_of_a_stack_are_columns_of_x_whatever_passes(said):
+    X = zipped()
+    encoder = KerasClassifier(SequenceEncoder(2), categorical_features=said, epochs=1)
+    stack = StackedKerasClassifier(
+        [("voice", encoder)], downstream=QUICK, categorical_features=said, cv=2, random_state=0
+    )
+    for passthrough in (True, ["amount", "zip"], [3, 2, 1], ["amount"]):
+        table = stack.set_params(passthrough=passthrough).fit(X, HALVES).transform(X)
+        if hasattr(table, "dtypes"):
+            categories = [name for name, kind in table.dtypes.items() if kind == "category"]
+            assert categories == ["zip"]
+        else:
+            assert passthrough == ["amount"]
+    array = X[["age", "zip", "amount"]].to_numpy()
+    plain = StackedKerasClassifier(
+        [("a", QUICK)], downstream=QUICK, categorical_features=[1], passthrough=[2, 1], cv=2
+    ).fit(array, HALVES)
+    assert plain.get_feature_names_out().tolist() == ["a__proba_1", "x2", "x1"]
+    assert plain.transform(array)["x1"].dtype == "category"
+
+
+def test_columns_that_a_callable_chose_are_those_of_the_fit():
+    X = zipped().drop(columns="picture")
+    X["amount"] *= 10
+
+    def widest(table):
+        return [table.std().idxmax()]
+
+    stack = StackedKerasClassifier(
+        [("a", QUICK, widest)], downstream=QUICK, passthrough=widest, cv=2, random_state=0
+    ).fit(X, HALVES)
+    moved = X.assign(age=X["age"] * 1000)
+    np.testing.assert_array_equal(stack.predict_proba(moved), stack.predict_proba(X))
+    np.testing.assert_array_equal(stack.predict_proba(X.head(1)), stack.predict_proba(X)[:1])
+
+
+def test_folds_pad_to_the_longest_sequence_of_all_training_rows():
+    lengths = [*([3] * 29), 9, *([2] * 30)]  # one fold trains without the longest
+    X = [np.ones((n, 2)) for n in lengths]
+    padded = make_pipeline(PadSequences(), KerasClassifier(SequenceEncoder(2), epochs=1))
+    for refit in (True, False):
+        transformer = KerasFeatureTransformer(padded, cv=3, refit=refit, random_state=0)
+        assert transformer.fit_transform(X, HALVES).shape == (60, 1)
+    stack = StackedKerasClassifier([("voice", padded)], downstream=QUICK, cv=3, random_state=0)
+    assert stack.fit(X, HALVES).predict(X).shape == (60,)
+
+
+def test_steps_that_make_other_columns_in_a_fold_are_told():
+    X = pd.DataFrame({"job": ["a", "b"] * 29 + ["c", "d"]})
+    one_hot = make_pipeline(OneHotEncoder(handle_unknown="ignore", sparse_output=False), QUICK)
+    with pytest.raises(ValueError, match=r"make 2 columns of .* a fold, but 4 of all.*one shape"):
+        KerasFeatureTransformer(one_hot, cv=KFold(3)).fit_transform(X, HALVES)
+
+
+def test_categories_beside_features_are_inputs_by_themselves_with_prefix():
+    both = KerasFeatureTransformer(QUICK, features=["outputs", "codes"], cv=2)
+    stack = StackedKerasClassifier(
+        [("größe 1", both)], downstream=KerasClassifier(MLP(2), inputs="prefix", epochs=1)
+    ).fit(NUMBERS, Y)
+    names = [block.name for block in stack.downstream_.blocks_.blocks_]
+    assert names == ["gr__e_1", "numeric", "gr__e_1__codes"]
+    assert stack.downstream_.model_.predict(
+        stack.downstream_.blocks_.split(stack.transform(NUMBERS)), verbose=0
+    ).shape == (12, 1)
+    with pytest.raises(ValueError, match=r"'größe' is no name that Keras"):
+        KerasClassifier(inputs={"größe": [0]}).fit(NUMBERS, Y)
+
+
+def test_columns_of_one_name_are_refused():
+    X = pd.DataFrame({"a__proba_1": np.arange(12.0), "job": list("ab") * 6})
+    stack = StackedKerasClassifier([("a", QUICK)], downstream=QUICK, cv=2)
+    with pytest.raises(ValueError, match=r"several columns of one name: \['a__proba_1'\]"):
+        stack.fit(X, Y)
+
+
+def test_indicators_of_a_column_in_two_inputs_pass_through_a_sampler():
+    X = NUMBERS.copy()
+    X[::5, 0] = np.nan
+    fitted = KerasClassifier(
+        MLP(2),
+        inputs={"left": [0], "both": [0, 1]},
+        imputer=SimpleImputer(add_indicator=True),
+        sampler=SMOTE(k_neighbors=2),
+        epochs=1,
+    ).fit(X, np.arange(12) < 4)
+    assert np.isfinite(fitted.predict_proba(X)).all()
+
+
+def test_what_a_network_would_read_otherwise_is_refused():
+    with pytest.raises(ValueError, match=r"missing_values=-999.*NaN alone"):
+        KerasClassifier(imputer=SimpleImputer(missing_values=-999)).fit(NUMBERS, Y)
+    ids = pd.DataFrame({"words": [np.array([5, 2**32 + 5])] * 12})
+    with pytest.raises(ValueError, match=r"'words' holds token ids from 5 to 4294967301"):
+        KerasClassifier(SequenceEncoder(2)).fit(ids, Y)
+    with pytest.raises(ValueError, match=r"inputs=\{'a': \[0\]\}.*KerasClassifier reads its rows"):
+        KerasFeatureTransformer(QUICK, inputs={"a": [0]}).fit(NUMBERS, Y)
+
+
+def test_tuples_and_infinity_are_categories():
+    pairs = [("a", 1), ("b", 2), ("a", 2)] * 4
+    column = np.empty(12, dtype=object)
+    column[:] = pairs
+    X = pd.DataFrame({"pair": column, "age": np.arange(12.0)})
+    stack = StackedKerasClassifier(
+        [("a", QUICK)], downstream=QUICK, cv=2, categorical_features=["pair"]
+    )
+    assert stack.fit(X, Y).predict(X).shape == (12,)
+    X = pd.DataFrame({"rate": pd.Series([0.5, np.inf, 2.0, 3.0] * 3).astype("category")})
+    assert KerasClassifier(MLP(2), n_hash_buckets=2, epochs=1).fit(X, Y).predict(X).shape == (12,)
+
+
+def test_codes_stay_categories_beside_rows_of_early_stopping():
+    X, y = load_digits(n_class=3, return_X_y=True)
+    codes = KerasFeatureTransformer(KerasClassifier(MLP(4), epochs=2), features="codes", cv=2)
+    downstream = KerasClassifier(MLP(4), epochs=2, early_stopping=True)
+    stack = StackedKerasClassifier([("d", codes)], downstream=downstream, random_state=0)
+    assert stack.fit_transform(X, y)["d__codes"].dtype == "category"

@@ -1,8 +1,19 @@
-"""What a person looks at: who taught whom, which rows are on both sides, what has moved."""
+"""What a person looks at: who taught whom, which rows stand on both sides, what moved or helps."""
 
+from skstack.inspection._gain import StackingGain, StackingGainDisplay
 from skstack.inspection._leakage import leakage_report
 from skstack.inspection._overlap import Overlap, check_overlap
 from skstack.inspection._report import LeakageReport
+from skstack.inspection._stacking_gain import stacking_gain
 from skstack.stages import ColumnProfile
 
-__all__ = ["ColumnProfile", "LeakageReport", "Overlap", "check_overlap", "leakage_report"]
+__all__ = [
+    "ColumnProfile",
+    "LeakageReport",
+    "Overlap",
+    "StackingGain",
+    "StackingGainDisplay",
+    "check_overlap",
+    "leakage_report",
+    "stacking_gain",
+]

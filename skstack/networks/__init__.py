@@ -21,6 +21,7 @@ from skstack.networks._given import (
 )
 from skstack.networks._heads import final_activation
 from skstack.networks._latent import DecoderBlueprint, latent_layer
+from skstack.networks._logits import logits_network
 from skstack.networks._mlp import MLP
 from skstack.networks._recipe import Recipe, recipe
 from skstack.networks._sequence_encoder import SequenceEncoder
@@ -50,6 +51,7 @@ __all__ = [
     "is_path",
     "latent_layer",
     "load_model",
+    "logits_network",
     "named_after_categories",
     "recipe",
     "standardizing_variables",

@@ -6,23 +6,29 @@ import dataclasses
 
 import numpy as np
 
-__all__ = ["final_activation", "fitting_head", "gives_probabilities"]
+__all__ = ["final_activation", "fitting_head", "gives_probabilities", "last_operation"]
 
 _WANTED = {"binary": "sigmoid", "multilabel": "sigmoid", "multiclass": "softmax"}
+
+
+def last_operation(model):
+    """What makes the output of a model; None where it cannot be known."""
+    import keras
+
+    if getattr(model, "outputs", None):
+        name = model.output_names[0] if hasattr(model, "output_names") else model.layers[-1].name
+        operations = getattr(model, "operations", model.layers)
+        return next((operation for operation in operations if operation.name == name), None)
+    if isinstance(model, keras.Sequential):
+        return model.layers[-1] if model.layers else None
+    return None
 
 
 def final_activation(model):
     """Name of the activation that a model ends with; None where it cannot be read off."""
     import keras
 
-    if getattr(model, "outputs", None):
-        name = model.output_names[0] if hasattr(model, "output_names") else model.layers[-1].name
-        operations = getattr(model, "operations", model.layers)
-        last = next((operation for operation in operations if operation.name == name), None)
-    elif isinstance(model, keras.Sequential):
-        last = model.layers[-1] if model.layers else None
-    else:
-        return None
+    last = last_operation(model)
     if isinstance(last, keras.Model):
         return final_activation(last)
     activation = getattr(last, "activation", None)

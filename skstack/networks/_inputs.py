@@ -45,6 +45,28 @@ def _remedy(shape, block):
     return f" Where a reshape is meant, say input_shape={tuple(shape)}." if fixed else ""
 
 
+def _looks_up(model):
+    """Whether a model, or one inside it, turns values into codes by itself."""
+    import keras
+
+    lookups = (keras.layers.StringLookup, keras.layers.IntegerLookup, keras.layers.Hashing)
+    return any(
+        isinstance(layer, lookups) or (isinstance(layer, keras.Model) and _looks_up(layer))
+        for layer in model.layers
+    )
+
+
+def _refuse_looking_up(model, have):
+    """Refuse codes of categories for a model that takes the categories themselves."""
+    coded = [name for name, block in have.items() if block.kind == "categorical"]
+    if coded and _looks_up(model):
+        raise ValueError(
+            f"model={model.name!r} looks categories up by itself, but would get the codes of "
+            f"{coded}. Where it came from an estimator of skstack, use that one, which knows its "
+            "columns: FrozenEstimator(estimator), saved with skstack.save."
+        )
+
+
 def match_inputs(model, blocks):
     """Pair a model's inputs with the blocks of X: one with one, several by name or by order.
 
@@ -88,6 +110,7 @@ def match_inputs(model, blocks):
             "inputs are matched by name: say with `inputs` which columns make up which, encode the "
             "categories as numbers first, or pass a recipe."
         )
+    _refuse_looking_up(model, have)
     for name, (shape, _) in pairs.items():
         if not _fits(shape, have[name]):
             raise ValueError(

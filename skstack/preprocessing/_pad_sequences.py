@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 import warnings
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -234,6 +235,12 @@ class PadSequences(TransformerMixin, BaseEstimator):
 
     # -----------------------------------------------------------------------------------------
 
+    _shared = types.MappingProxyType({})
+
+    def _take_shape(self, fitted):
+        """Pad to the lengths of another one: networks of a cross-fit have one shape."""
+        self._shared = {place: learned.length for place, learned in fitted._learned.items()}
+
     @all_or_nothing
     def _learn(self, X):
         """Fit; the sequences of the training rows, cut, by the places of their columns."""
@@ -243,7 +250,7 @@ class PadSequences(TransformerMixin, BaseEstimator):
         for place, cells in self._columns(X, reset=True).items():
             where = f"X[{X.columns[place]!r}]" if self._of_frame else "X"
             ragged = read_sequences(cells, where)
-            length = self.length or int(ragged.lengths.max())
+            length = self.length or self._shared.get(place) or int(ragged.lengths.max())
             self._learned[place] = learned = _Learned(where, int(length), ragged.n_channels)
             sequences[place] = self._cut(ragged, learned)
             if (rows := self._masked(sequences[place])).size:

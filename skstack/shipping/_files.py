@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import logging
 import os
@@ -24,11 +23,7 @@ def write(estimator, path, format):
     if format not in FORMATS:
         raise ValueError(f"format={format!r} is unknown; accepted are {list(FORMATS)}.")
     if format == "onnx":
-        missing = [name for name in ("tf2onnx", "onnx") if not importlib.util.find_spec(name)]
-        if missing:
-            raise ImportError(
-                f"export(format='onnx') needs {' and '.join(missing)}: pip install 'skstack[onnx]'."
-            )
+        _onnx_package()
     path = Path(os.path.abspath(path))
     _check_place(path, format)
     writers = {"saved_model": _saved_model, "onnx": _onnx, "litert": _litert}
@@ -70,8 +65,7 @@ def _litert(estimator, path):
 
 def _onnx(estimator, path):
     """Words come in as codes from a node of ONNX' own, for its converter knows no look-up."""
-    import onnx
-
+    onnx = _onnx_package()
     path = path.with_suffix(".onnx")
     fused = fused_model(estimator, look_up="given words")
     fused.export(path, format="onnx", verbose=False, input_signature=[_signature(fused)])
@@ -80,10 +74,23 @@ def _onnx(estimator, path):
     _rename_output(graph, "output_0")
     for name, words in raw_columns(estimator).categories.items():
         if words.dtype == "string":
-            _look_up_words(graph, name, words.tokens.tolist())
+            _look_up_words(onnx, graph, name, words.tokens.tolist())
     onnx.checker.check_model(model)
     onnx.save(model, path)
     return path
+
+
+def _onnx_package():
+    try:
+        with _quiet():
+            import onnx
+            import tf2onnx  # noqa: F401  Keras converts with it
+    except ImportError as error:
+        raise ImportError(
+            f"export(format='onnx') needs a package that is not there ({error}): "
+            "pip install 'skstack[onnx]'."
+        ) from error
+    return onnx
 
 
 def _signature(model):
@@ -103,15 +110,13 @@ def _rename_output(graph, name):
     output.name = name
 
 
-def _look_up_words(graph, name, tokens):
-    from onnx import TensorProto, helper
-
+def _look_up_words(onnx, graph, name, tokens):
     (given,) = [value for value in graph.input if value.name == name]
     codes = f"{name}/codes"
     for node in graph.node:
         node.input[:] = [codes if own == name else own for own in node.input]
-    given.type.tensor_type.elem_type = TensorProto.STRING
-    node = helper.make_node(
+    given.type.tensor_type.elem_type = onnx.TensorProto.STRING
+    node = onnx.helper.make_node(
         "LabelEncoder",
         [name],
         [codes],

@@ -10,7 +10,15 @@ from keras import ops
 
 from skstack.shipping._tables import grouped
 
-__all__ = ["Classes", "as_columns", "of_classes", "of_odds", "squared_difference"]
+__all__ = [
+    "Classes",
+    "as_columns",
+    "log_odds_of",
+    "of_classes",
+    "of_odds",
+    "squared_difference",
+    "without_padding",
+]
 
 _SMALLEST = 1e-7  # as in `stages`
 
@@ -66,7 +74,7 @@ def _both(p):
     return ops.concatenate([1.0 - p, p], axis=1)
 
 
-def of_classes(feature, classes, binary, name):
+def of_classes(feature, classes, name, *, binary, exclusive=True):
     """A feature that is made of probabilities.
 
     Parameters
@@ -75,30 +83,50 @@ def of_classes(feature, classes, binary, name):
 
     classes : Classes
 
-    binary : bool
-        Whether of two classes the second alone is an output.
-
     name : str
         Prefix of the layer.
+
+    binary : bool
+        Whether the second of two classes alone is wanted.
+
+    exclusive : bool, default=True
+        Whether there is one class to a row.
     """
     if feature == "outputs":
         return classes.second(name) if binary else classes.tensor
     label = f"{name}_{feature}"
     if feature == "log_odds":
-        return grouped(label, [classes.second(name) if classes.n == 2 else classes.tensor], _odds)
+        odds = _odds_of_classes if exclusive else _odds_of_labels
+        values = grouped(label, [classes.all(f"{name}_probabilities")], odds)
+        return Classes(values).second(label) if binary else values
     formula = _entropy if feature == "entropy" else _margin
     return grouped(label, [classes.tensor], lambda p: formula(_both(p) if classes.single else p))
 
 
-def _odds(p):
-    # 1 - p is exact near 1, where float32 has no room for 1 - 1e-7 itself.
-    return ops.log(ops.clip(p, _SMALLEST, 1.0)) - ops.log(ops.clip(1.0 - p, _SMALLEST, 1.0))
+def log_odds_of(logits, shift, name):
+    """Log-odds from what a network gives before its sigmoid."""
+    largest = float(np.log1p(-_SMALLEST) - np.log(_SMALLEST))
+    shift = float(np.clip(shift, -1e30, 1e30))  # a class without rows
+    return grouped(name, [logits], lambda z: ops.clip(z + shift, -largest, largest))
+
+
+def _odds_of_classes(p):
+    n = p.shape[1]
+    others = np.ones((n, n), np.float32) - np.eye(n, dtype=np.float32)
+    return _log(p) - _log(ops.matmul(p, others))
+
+
+def _odds_of_labels(p):
+    return _log(p) - _log(1.0 - p)
+
+
+def _log(p):
+    return ops.log(ops.clip(p, _SMALLEST, 1.0))
 
 
 def of_odds(p, multiclass, name):
     """What stands before the last activation, of probabilities."""
-    formula = (lambda p: ops.log(ops.clip(p, _SMALLEST, 1.0))) if multiclass else _odds
-    return grouped(name, [p], formula)
+    return grouped(name, [p], _log if multiclass else _odds_of_labels)
 
 
 def _entropy(p):
@@ -139,3 +167,32 @@ def as_columns(tensor, pooling, name):
         return x[(slice(None), *[-1] * len(between))]
 
     return grouped(f"{name}_{pooling}", [tensor], pool)
+
+
+def without_padding(tensor, pooling):
+    """Outputs with masked steps as columns, in the network that knows the mask; all else as it is.
+
+    As ``training`` computes them: masked steps take no part, and are 0 when flattened; rows of
+    nothing but padding are 0.
+    """
+    mask = getattr(tensor, "_keras_mask", None)
+    shape = tensor.shape
+    if mask is None or len(shape) < 3:
+        return tensor
+    kept = ops.reshape(mask, (-1, shape[1], *[1] * (len(shape) - 2)))
+    between = tuple(range(1, len(shape) - 1))
+    if pooling == "flatten":
+        return ops.reshape(ops.where(kept, tensor, 0.0), (-1, int(np.prod(shape[1:]))))
+    if pooling == "last":
+        steps = np.arange(1, shape[1] + 1, dtype=np.int32)
+        places = ops.where(mask, steps, 0)
+        last = ops.equal(places, ops.max(places, axis=1, keepdims=True)) & mask
+        last = ops.reshape(last, (-1, shape[1], *[1] * (len(shape) - 2)))
+        found = ops.sum(ops.where(last, tensor, 0.0), axis=1)
+        return found[(slice(None), *[-1] * (len(shape) - 3))]
+    if pooling == "max":
+        largest = ops.max(ops.where(kept, tensor, np.float32(-np.inf)), axis=between)
+        return ops.where(ops.isfinite(largest), largest, 0.0)
+    counts = ops.sum(ops.cast(kept, "float32"), axis=between)
+    total = ops.sum(ops.where(kept, tensor, 0.0), axis=between)
+    return total / (ops.maximum(counts, 1.0) * float(np.prod(shape[2:-1])))

@@ -7,6 +7,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 from keras import ops
+from sklearn.base import is_classifier, is_regressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
@@ -19,17 +20,20 @@ from skstack._stack import Stack
 from skstack._stacked import StackedKerasClassifier, StackedKerasRegressor
 from skstack._transformer import KerasFeatureTransformer
 from skstack.losses import TEACHER
+from skstack.preprocessing import PadSequences
 from skstack.shipping._formulas import (
     Classes,
     as_columns,
+    log_odds_of,
     of_classes,
     of_odds,
     squared_difference,
 )
 from skstack.shipping._network import called
 from skstack.shipping._raw import RawColumns
-from skstack.shipping._steps import is_nothing, listed_steps, scaled, takes_nan
+from skstack.shipping._steps import is_nothing, listed_steps, maker_of, scaled, takes_nan
 from skstack.shipping._tables import (
+    Category,
     Table,
     affine,
     arrays,
@@ -54,8 +58,8 @@ def raw_columns(estimator):
     """How a fitted estimator reads the columns of X."""
     names = getattr(estimator, "feature_names_in_", None)
     readers, fills = [], []
-    for places, blocks, filled in _readers(estimator, np.arange(estimator.n_features_in_)):
-        readers.append((places, blocks))
+    for *reader, filled in _readers(estimator, np.arange(estimator.n_features_in_)):
+        readers.append(tuple(reader))
         fills.append(filled)
     return RawColumns(readers, estimator.n_features_in_, names, takes_nan=any(fills))
 
@@ -80,8 +84,9 @@ def fused_model(estimator, look_up="layers"):
     ValueError
         If a part of the estimator is no network and no layer; the message names it.
     """
-    with training.undisturbed(), unique_names():
-        inputs, table = raw_columns(estimator).table(look_up)
+    raw = raw_columns(estimator)
+    with training.undisturbed(), unique_names([*raw.categories, *raw.cells]):
+        inputs, table = raw.table(look_up)
         outputs = _outputs(estimator, table)
         return keras.Model(inputs, outputs, name=layer_name(type(estimator).__name__))
 
@@ -107,47 +112,60 @@ def _outputs(estimator, table):
 # Who reads which columns of X ----------------------------------------------------------------
 
 
-def _readers(part, places):
-    """(positions, blocks or None for numbers, whether missing numbers are filled in)."""
+def _readers(part, places, name="network", pad=None):
+    """(positions, blocks or None for numbers, what pads, whether missing numbers are filled in)."""
     if isinstance(part, FrozenEstimator):
-        yield from _readers(part.estimator, places)
+        yield from _readers(part.estimator, places, name, pad)
     elif isinstance(part, Pipeline):
         steps = [step for _, step in part.steps if not is_nothing(step)]
         if steps:
-            yield from _readers(steps[0], places)
+            yield from _first_of(steps, places, name)
     elif isinstance(part, NetworkEstimator | ModelView):
         blocks = part.blocks_ if isinstance(part, NetworkEstimator) else part.blocks
-        yield places, blocks, False
+        filled = any(getattr(blocks.part(b.name), "imputer", None) for b in blocks.blocks_)
+        yield places, blocks, pad, filled
         if getattr(part, "_guide", None) is not None:
-            yield from _teacher_readers(part._guide, places)
+            yield from _teacher_readers(part._guide, places, name)
     elif isinstance(part, KerasFeatureTransformer):
         for upstream in part._upstreams:
             steps = [] if upstream.steps is None else listed_steps(upstream.steps)
-            first = steps[0] if steps else getattr(upstream.view, "estimator", upstream.view)
-            yield from _readers(first, places)
+            last = getattr(upstream.view, "estimator", upstream.view)
+            yield from _first_of([*steps, last], places, name)
         if part.passthrough:
             yield from _passed_readers(part._passed, places)
     elif isinstance(part, Stack):
         for name, fitted, _ in part.upstream_:
-            yield from _readers(fitted, places[part._branch_places[name]])
+            yield from _readers(fitted, places[part._branch_places[name]], name)
         if part._passed is not None:
             yield from _passed_readers(part._passed, places[part._passed_places])
+    elif hasattr(part, "transform") and not is_classifier(part) and not is_regressor(part):
+        maker_of(part)  # or it is refused
+        yield places, None, None, takes_nan(part)
     else:
-        yield places, None, takes_nan(part)
+        _refuse_estimator(part, name)
 
 
-def _teacher_readers(guide, places):
+def _first_of(steps, places, name):
+    """Readers behind what pads: rows are padded before they come in."""
+    first, *rest = steps
+    if isinstance(first, PadSequences) and rest:
+        yield from _readers(rest[0], places, name, first)
+    else:
+        yield from _readers(first, places, name)
+
+
+def _teacher_readers(guide, places, name):
     places = places if guide.places is None else places[guide.places]
     if guide.estimator is not None:
-        yield from _readers(guide.estimator, places)
+        yield from _readers(guide.estimator, places, f"{name}_teacher")
     elif guide.blocks is not None:
-        yield places, guide.blocks, False
+        yield places, guide.blocks, None, False
 
 
 def _passed_readers(part, places):
     if part.cells_.size:
         refuse("passthrough", "columns whose cells hold arrays do not pass through.")
-    yield places, part.blocks_, part.allow_nan
+    yield places, part.blocks_, None, part.allow_nan
 
 
 # What estimators make of a table -----------------------------------------------------------
@@ -157,6 +175,8 @@ def _after(steps, table, name):
     """A table behind some steps, each a layer named by its class."""
     for step in steps:
         label = f"{name}{type(step).__name__.lower()}"
+        if isinstance(step, PadSequences):
+            continue  # see `_first_of`
         if isinstance(step, KerasFeatureTransformer):
             table = _features(step, table, label)
         elif isinstance(step, KerasAutoencoder):
@@ -218,19 +238,15 @@ def _latent(estimator, table, name):
     return as_columns(latent, "flatten", name)
 
 
-def _network(estimator, table, name, *, layers=(), ends=True):
+def _network(estimator, table, name, *, layers=(), ends=True, network=None, pooling=None):
     """What goes into a network, its outputs, and what its inner layers return."""
     tensors = arrays(table, estimator.blocks_, name, f"{type(estimator).__name__} {name!r}")
-    finish = estimator._finish_model
+    network = estimator.network_ if network is None else network
+    settings = {"layers": layers, "ends": ends, "pooling": pooling}
+    given = tensors
     if estimator._guide is not None:
-        given = _teacher(estimator, table, tensors, f"{name}_teacher")
-        return tensors, *called(
-            estimator.network_, {**tensors, TEACHER: given}, name,
-            finish=finish, layers=layers, ends=ends,
-        )  # fmt: skip
-    return tensors, *called(
-        estimator.network_, tensors, name, finish=finish, layers=layers, ends=ends
-    )
+        given = {**tensors, TEACHER: _teacher(estimator, table, tensors, f"{name}_teacher")}
+    return tensors, *called(network, given, name, finish=estimator._finish_model, **settings)
 
 
 def _teacher(estimator, table, tensors, name):
@@ -290,11 +306,15 @@ def _features(transformer, table, name, whole=None):
     each = []
     for place, upstream in enumerate(transformer._upstreams):
         own = f"{name}_fold_{place}" if several else name
-        each.append(joined(_of_upstream(upstream, table, wanted, own), f"{own}_features"))
-    mean = each[0]
+        each.append(_of_upstream(upstream, table, wanted, own))
     if several:
+        each = [joined(found, f"{name}_fold_{i}_features") for i, found in enumerate(each)]
         mean = keras.layers.Average(name=layer_name(f"{name}_mean"), dtype="float32")(each)
-    parts = [Table.of(mean)]
+        parts = [Table.of(mean)]
+    elif any(isinstance(part, Category) for part in each[0]):
+        parts = [Table([p]) if isinstance(p, Category) else Table.of(p) for p in each[0]]
+    else:
+        parts = [Table.of(joined(each[0], f"{name}_features"))]
     if transformer.passthrough:
         reader = f"{type(transformer).__name__}(passthrough=True)"
         parts.append(passed(table, transformer._passed.blocks_, f"{name}_passthrough", reader))
@@ -317,10 +337,18 @@ def _of_upstream(upstream, table, wanted, name):
 def _of_model(view, table, wanted, name):
     """Features of a frozen ``keras.Model``."""
     tensors = arrays(table, view.blocks, name, f"The model {name!r}")
+    exact = view.logits_network() if "log_odds" in wanted.features else None
     outputs, inner = called(
-        view.network, tensors, name, layers=wanted.layers, ends=bool(wanted.features)
+        view.network if exact is None else exact,
+        tensors,
+        name,
+        layers=wanted.layers,
+        ends=bool(wanted.features),
+        pooling=None if "reconstruction_error" in wanted.features else wanted.pooling,
     )
-    found = []
+    found, logits = [], None
+    if exact is not None:
+        logits, outputs = outputs[0], [_sigmoid(outputs[0], wanted, name)]
     for feature in wanted.features:
         if feature == "outputs":
             found += [
@@ -330,16 +358,23 @@ def _of_model(view, table, wanted, name):
         elif feature == "reconstruction_error":
             (given,) = tensors.values()
             found.append(squared_difference(given, outputs[0], f"{name}_{feature}"))
+        elif feature == "codes":
+            found.append(_codes(outputs[0], name))
+        elif feature == "log_odds" and logits is not None:
+            found.append(log_odds_of(logits, 0.0, f"{name}_log_odds"))
         else:
             classes = Classes(outputs[0], outputs[0].shape[1] == 1)
-            found.append(of_classes(feature, classes, False, name))
+            found.append(of_classes(feature, classes, name, binary=classes.n == 2))
     return found + _pooled(inner, wanted, name)
 
 
 def _of_estimator(view, table, wanted, name):
     """Features of a fitted estimator of ours."""
     estimator = view.estimator
-    latent, inner, tensors, ends = (), [], None, None
+    latent, inner, tensors, ends, logits = (), [], None, None, None
+    exact = None
+    if "log_odds" in wanted.features and isinstance(estimator, KerasClassifier):
+        exact = estimator._logits_network()
     if isinstance(estimator, NetworkEstimator):
         encodes = isinstance(estimator, KerasAutoencoder)
         latent = (estimator.latent_layer_,) if encodes and "outputs" in wanted.features else ()
@@ -350,7 +385,11 @@ def _of_estimator(view, table, wanted, name):
             name,
             layers=(*latent, *wanted.layers),
             ends=bool(wanted.features) and not only_latent,
+            network=exact,
+            pooling=None if encodes else wanted.pooling,
         )
+        if exact is not None:
+            logits, ends = as_columns(ends[0], "flatten", name), [_sigmoid(ends[0], wanted, name)]
         latent, inner = inner[: len(latent)], inner[len(latent) :]
     found, classes = [], None
     for feature in wanted.features:
@@ -365,20 +404,42 @@ def _of_estimator(view, table, wanted, name):
         elif feature == "outputs" and isinstance(estimator, KerasFeatureTransformer):
             made = _features(estimator, table, name)
             found.append(numbers_of(made, range(len(made.columns)), name, f"The part {name!r}"))
+        elif feature == "codes" and isinstance(estimator, KerasClassifier):
+            found.append(_codes(_classes_of(estimator, ends[0], name).tensor, name))
+        elif feature == "log_odds" and logits is not None:
+            found.append(log_odds_of(logits, estimator._prior_shift(), f"{name}_log_odds"))
         else:
             if classes is None:
                 classes = _classes_within(estimator, table, ends, name)
             if view.classes is not None and len(view.classes) != classes.n:
                 refuse(f"The part {name!r}", "one of its folds lacks classes.")
-            binary = view.classes is not None and classes.n == 2
-            found.append(of_classes(feature, classes, binary, name))
+            exclusive = view.classes is not None
+            binary = exclusive and classes.n == 2
+            found.append(of_classes(feature, classes, name, binary=binary, exclusive=exclusive))
     return found + _pooled(inner, wanted, name)
+
+
+def _sigmoid(logits, wanted, name):
+    """Probabilities, where there is more to be made of them than their log-odds."""
+    if set(wanted.features) == {"log_odds"}:
+        return None
+    return grouped(f"{name}_sigmoid", [logits], ops.sigmoid)
 
 
 def _classes_within(estimator, table, ends, name):
     if isinstance(estimator, KerasClassifier):
         return _classes_of(estimator, ends[0], name)
     return _classes(estimator, table, name, f"{name}_")
+
+
+def _codes(outputs, name):
+    """Numbers of the largest output of each row, as categories."""
+    if len(outputs.shape) != 2:
+        refuse(f"The part {name!r}", "features='codes' of an output of rank 3 and more.")
+    if outputs.shape[1] == 1:
+        refuse(f"The part {name!r}", "features='codes' of a single output; take its 'outputs'.")
+    codes = grouped(f"{name}_codes", [outputs], lambda x: ops.argmax(x, axis=1) + 2)
+    return Category(codes, list(range(outputs.shape[1])))
 
 
 def _pooled(tensors, wanted, name):
@@ -404,15 +465,17 @@ def _error(estimator, tensors, rebuilt, name):
             ],
         )
         parts.update(zip(words, keras.tree.flatten(encoded), strict=True))
-    scale = None
-    if "numeric" in estimator.moments_:
-        mean, scale = estimator.moments_["numeric"]
-        if estimator._standardized:
-            label = f"{name}_standardised"
-            parts["numeric"] = affine(parts["numeric"], mean, 1.0 / scale, 0.0, label)
+    factors = []
+    for block in estimator.blocks_.blocks_:
+        width = block.cardinality or block.shape[0]
+        mean, scale = estimator.moments_.get(block.name, (0.0, np.ones(width)))
+        if block.kind == "numeric" and estimator._standardized:
+            label = f"{name}_{block.name}_standardised"
+            parts[block.name] = affine(parts[block.name], mean, 1.0 / scale, 0.0, label)
+        factors.append(1.0 / scale if block.kind == "numeric" else np.ones(width))
     given = joined(list(parts.values()), f"{name}_targets")
-    if scale is not None and not estimator._standardized:
-        factor = np.concatenate([1.0 / scale, np.ones(given.shape[1] - len(scale))])
+    if estimator.moments_ and not estimator._standardized:
+        factor = np.concatenate(factors)
         given = affine(given, 0.0, factor, 0.0, f"{name}_given")
         rebuilt = affine(rebuilt, 0.0, factor, 0.0, f"{name}_rebuilt")
     return squared_difference(given, rebuilt, f"{name}_reconstruction_error")
@@ -421,5 +484,5 @@ def _error(estimator, tensors, rebuilt, name):
 def _refuse_estimator(estimator, name):
     refuse(
         f"{type(estimator).__name__} (the part {name!r})",
-        f"it is no network of skstack. Accepted are {_OURS} and Pipelines that end in one.",
+        f"it is no network of skstack. Accepted are {_OURS}, and Pipelines that end in one.",
     )

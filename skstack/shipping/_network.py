@@ -6,12 +6,13 @@ import keras
 from keras import ops
 
 from skstack import training
+from skstack.shipping._formulas import without_padding
 from skstack.shipping._tables import layer_name, refuse
 
 __all__ = ["called"]
 
 
-def called(network, tensors, name, *, finish=None, layers=(), ends=True):
+def called(network, tensors, name, *, finish=None, layers=(), ends=True, pooling=None):
     """Outputs of a trained network, and of inner layers.
 
     Parameters
@@ -33,6 +34,9 @@ def called(network, tensors, name, *, finish=None, layers=(), ends=True):
     ends : bool, default=True
         Whether the network's own outputs are wanted; what stands behind the inner layers is left
         out where they are not.
+
+    pooling : {"flatten", "mean", "max", "last"}, default=None
+        Brings outputs that have masked steps to columns, for outside the network masks are lost.
 
     Returns
     -------
@@ -59,6 +63,8 @@ def called(network, tensors, name, *, finish=None, layers=(), ends=True):
         model, wanted = _with_layers(model, layers)
     own = list(model.outputs) if ends else []
     wanted = [*own, *wanted]
+    if pooling is not None:
+        wanted = [without_padding(tensor, pooling) for tensor in wanted]
     model = keras.Model(model.input, wanted[0] if len(wanted) == 1 else wanted, name=name)
     outputs = _as_float32(keras.tree.flatten(model(dict(tensors))))
     return outputs[: len(own)], outputs[len(own) :]

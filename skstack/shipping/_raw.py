@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 
 import keras
@@ -12,8 +12,8 @@ from keras import ops
 from sklearn.utils import check_array
 
 from skstack._checks import take_columns
-from skstack.shipping._tables import Category, Table, grouped
-from skstack.stages import ColumnBlocks
+from skstack.shipping._tables import Category, Cell, Table, grouped
+from skstack.stages import Cells, ColumnBlocks, Numbers, Whole
 
 __all__ = ["RawColumns"]
 
@@ -25,6 +25,7 @@ class _Words:
     place: int
     known: list
     tokens: np.ndarray
+    hashed: bool = False
 
     @property
     def dtype(self):
@@ -40,13 +41,23 @@ class _Words:
         return int(value)
 
 
+@dataclass(frozen=True)
+class _Arrays:
+    """A column whose cells hold arrays."""
+
+    place: int
+    shape: tuple[int, ...]
+    dtype: str
+
+
 class RawColumns:
     """Which columns of X are numbers and which are categories, for all that read them.
 
     Parameters
     ----------
-    readers : list of (ndarray of int, ColumnBlocks or None)
-        Positions of columns, and how a part of the estimator reads them; None means as numbers.
+    readers : list of (ndarray of int, ColumnBlocks or None, PadSequences or None)
+        Positions of columns, and how a part of the estimator reads them; None means as numbers. It
+        may read sequences that were padded before.
 
     n_columns : int
         Of X.
@@ -67,31 +78,48 @@ class RawColumns:
         self.n_columns = n_columns
         self.takes_nan = takes_nan
         self.shape = None
-        numeric, known = set(), {}
-        for places, blocks in readers:
+        self.cells, self._pads = {}, {}
+        numeric, known, hashed, cells = set(), {}, {}, {}
+        for places, blocks, pad in readers:
             if blocks is None:
                 numeric.update(map(int, places))
                 continue
             for block in blocks.blocks_:
-                columns = [int(places[place]) for place in blocks.places()[block.name]]
-                if block.kind == "categorical":
-                    known.setdefault(columns[0], {}).update(
-                        dict.fromkeys(blocks.categories_[block.name])
-                    )
-                elif block.kind == "numeric":
+                part = blocks.part(block.name)
+                columns = [int(places[place]) for place in part.places]
+                if isinstance(part, Whole):
+                    self.shape = part.own_shape
+                elif isinstance(part, Numbers):
                     numeric.update(columns)
-                elif block.kind in ("sequence", "tensor"):
-                    self.shape = tuple(block.shape)
+                elif isinstance(part, Cells):
+                    cells.setdefault(columns[0], set()).add((part.own_shape, block.dtype))
+                    if pad is not None:
+                        self._pads[columns[0]] = (places, pad)
+                elif part.hashed:
+                    hashed[columns[0]] = part.holds_words
+                    known.setdefault(columns[0], {})
                 else:
-                    raise ValueError(f"to_keras does not know blocks of the kind {block.kind!r}.")
+                    known.setdefault(columns[0], {}).update(dict.fromkeys(part.levels))
         self.used = np.array(sorted(numeric), dtype=int)
         self.categories, taken = {}, {"numeric", "features"}
         for place in sorted(known):
             label = f"x{place}" if names is None else names[place]
             name = _input_name(label, taken)
             taken.add(name)
-            self.categories[name] = _words(place, list(known[place]), label)
-        self.numbers = self.used if known else np.arange(n_columns)
+            words = _words(place, list(known[place]), label, hashed.get(place, True))
+            self.categories[name] = replace(words, hashed=place in hashed)
+        for place in sorted(cells):
+            label = f"x{place}" if names is None else names[place]
+            if len(cells[place]) > 1:
+                raise ValueError(
+                    f"The column {label!r} holds arrays of other shapes for one part of the "
+                    f"estimator than for another, which one input cannot be: {cells[place]}. Give "
+                    "all PadSequences the same length."
+                )
+            name = _input_name(label, taken)
+            taken.add(name)
+            self.cells[name] = _Arrays(place, *cells[place].pop())
+        self.numbers = self.used if known or cells else np.arange(n_columns)
         coded = {words.place: words for words in self.categories.values()}
         self.numbers = np.array([p for p in self.numbers if p not in coded], dtype=int)
         for place in set(coded) & numeric:
@@ -124,7 +152,7 @@ class RawColumns:
         columns, inputs = [None] * self.n_columns, {}
         numeric = None
         if len(self.numbers):
-            name = "numeric" if self.categories else "features"
+            name = "numeric" if self.named else "features"
             numeric = keras.Input((len(self.numbers),), name=name)
             inputs[name] = numeric
             for number, place in enumerate(self.numbers):
@@ -133,9 +161,17 @@ class RawColumns:
             dtype = words.dtype
             given = look_up == "given words" and dtype == "string"
             inputs[name] = keras.Input((1,), name=name, dtype="int64" if given else dtype)
-            columns[words.place] = _coded(name, words, inputs[name], look_up, given)
+            columns[words.place] = _coded(name, words, inputs[name], look_up)
+        for name, arrays in self.cells.items():
+            inputs[name] = keras.Input(arrays.shape, name=name, dtype=arrays.dtype)
+            columns[arrays.place] = Cell(inputs[name])
         table = Table(numeric=numeric, columns=columns)
-        return (inputs if self.categories else numeric), table
+        return (inputs if self.named else numeric), table
+
+    @property
+    def named(self):
+        """Whether there are several inputs, each with a name."""
+        return bool(self.categories or self.cells)
 
     def arrays(self, X, *, numpy):
         """Rows of X as what the inputs take; see ``Shippable.keras_inputs``."""
@@ -144,9 +180,13 @@ class RawColumns:
         numbers = None
         if len(self.numbers):
             numbers = self._as_numbers(X)
-        if not self.categories:
+        if not self.named:
             return numbers
         arrays = {} if numbers is None else {"numeric": numbers}
+        for name, cells in self.cells.items():
+            arrays[name] = self._as_array(X, cells)
+        if not self.categories:
+            return arrays
         places = [words.place for words in self.categories.values()]
         part = take_columns(X, places, "columns")
         blocks = ColumnBlocks(np.ones(len(places), dtype=bool)).fit(part)
@@ -159,6 +199,21 @@ class RawColumns:
         if numpy or all(words.dtype != "string" for words in self.categories.values()):
             return arrays
         return {name: ops.convert_to_tensor(array) for name, array in arrays.items()}
+
+    def _as_array(self, X, cells):
+        if cells.place in self._pads:
+            places, pad = self._pads[cells.place]
+            X = pad.transform(take_columns(X, list(map(int, places)), "columns"))
+            part = take_columns(X, [list(places).index(cells.place)], "columns")
+        else:
+            part = take_columns(X, [cells.place], "columns")
+        (array,) = ColumnBlocks().fit(part).split(part).values()
+        if array.shape[1:] != cells.shape:
+            raise ValueError(
+                f"The column {part.columns[0]!r} holds arrays of shape {array.shape[1:]}, but was "
+                f"fitted on shape {cells.shape}."
+            )
+        return array.astype(cells.dtype, copy=False)
 
     def _as_numbers(self, X):
         finite = "allow-nan" if self.takes_nan else True
@@ -175,53 +230,61 @@ class RawColumns:
         return numbers
 
 
-def _coded(name, words, given, look_up, is_code):
+def _coded(name, words, given, look_up):
     """Codes of one column, and its values where they are numbers."""
 
     def codes(x):
-        if is_code:
+        if look_up == "given words" and words.dtype == "string":
             found = x
-        elif look_up == "layers":
-            maker = keras.layers.StringLookup if words.dtype == "string" else _int_lookup
-            unseen, *vocabulary = words.tokens.tolist()
-            found = maker(
-                vocabulary=vocabulary,
-                num_oov_indices=1,
-                oov_token=unseen,
-                mask_token=None,
-                name="lookup",
-            )(x)
+        elif look_up == "layers" or words.dtype == "string":
+            found = _look_up_layer(words)(x)
         else:
             equal = ops.equal(x, words.tokens[None, 1:])
             places = np.arange(1, len(words.tokens), dtype=np.int64)[None]
             found = ops.sum(ops.where(equal, places, np.zeros_like(places)), axis=1, keepdims=True)
-        # Not squeeze: of one row the LiteRT interpreter would lose the shape.
+        # Not squeezed: of one row the LiteRT interpreter would lose the shape.
         return ops.cast(ops.reshape(found, (-1,)), "int32")
-
-    if words.dtype == "string" and look_up == "equality":
-        look_up = "layers"
 
     def numbers(x):
         missing = ops.equal(x, words.tokens[None, 1:2])
         return ops.where(missing, np.array([[np.nan]], np.float32), ops.cast(x, "float32"))
 
-    tensor = grouped(f"{name}_codes", [given], codes)
-    as_number = None
-    if words.dtype == "int64":
+    def as_number():
+        return grouped(f"{name}_number", [given], numbers)
 
-        def as_number():
-            return grouped(f"{name}_number", [given], numbers)
+    def as_hash(n_buckets):
+        return grouped(f"{name}_buckets", [given], lambda x: _buckets(x, words, n_buckets))
 
-    return Category(tensor, words.known, as_number)
+    return Category(
+        grouped(f"{name}_codes", [given], codes),
+        words.known,
+        number=as_number if words.dtype == "int64" else None,
+        hashed=as_hash if words.hashed and look_up == "layers" else None,
+    )
 
 
-def _int_lookup(**settings):
-    return keras.layers.IntegerLookup(**settings)
+def _buckets(x, words, n_buckets):
+    """As ``hash_buckets`` of stages: 1 is a missing value, buckets follow."""
+    missing = words.tokens[1].item()
+    found = keras.layers.Hashing(n_buckets + 1, mask_value=missing, name="buckets")(x)
+    return ops.cast(ops.reshape(found, (-1,)), "int32") + 1
 
 
-def _words(place, known, label):
+def _look_up_layer(words):
+    unseen, *vocabulary = words.tokens.tolist()
+    text = words.dtype == "string"
+    return (keras.layers.StringLookup if text else keras.layers.IntegerLookup)(
+        vocabulary=vocabulary,
+        num_oov_indices=1,
+        oov_token=unseen,
+        mask_token=None,
+        name="lookup",
+    )
+
+
+def _words(place, known, label, hashes_words=True):
     """The tokens of a column's categories, and two that are none of them."""
-    if all(isinstance(value, str) for value in known):
+    if all(isinstance(value, str) for value in known) and (known or hashes_words):
         missing, unseen = _unused_word("", "missing", known), _unused_word("[UNK]", "[UNK]", known)
         return _Words(place, known, np.array([unseen, missing, *known], dtype=np.dtypes.StrDType))
     if not all(map(_is_whole, known)):

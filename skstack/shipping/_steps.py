@@ -20,7 +20,7 @@ from sklearn.preprocessing import (
 
 from skstack.shipping._tables import Table, affine, grouped, layer_name, numbers_of, refuse
 
-__all__ = ["is_nothing", "listed_steps", "scaled", "takes_nan"]
+__all__ = ["is_nothing", "listed_steps", "maker_of", "scaled", "takes_nan"]
 
 _ACCEPTED = (
     "StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, SimpleImputer, PCA, selectors of "
@@ -49,6 +49,26 @@ def takes_nan(step):
     return type(step) is SimpleImputer
 
 
+def maker_of(step):
+    """The function that makes a layer of a step; a step that has none is refused by name."""
+    maker = {
+        StandardScaler: _standard,
+        MinMaxScaler: _min_max,
+        MaxAbsScaler: _max_abs,
+        RobustScaler: _robust,
+        SimpleImputer: _imputed,
+        PCA: _turned,
+    }.get(type(step))
+    if maker is None and isinstance(step, SelectorMixin):
+        maker = _selected
+    if maker is None:
+        refuse(
+            f"{step!r}",
+            f"{type(step).__name__} is none of those that layers are made of: {_ACCEPTED}.",
+        )
+    return maker
+
+
 def scaled(step, table, name):
     """A table as a step of scikit-learn makes it of another one.
 
@@ -72,22 +92,7 @@ def scaled(step, table, name):
     ValueError
         If the step is none of those that layers can be made of.
     """
-    kind = type(step)
-    makers = {
-        StandardScaler: _standard,
-        MinMaxScaler: _min_max,
-        MaxAbsScaler: _max_abs,
-        RobustScaler: _robust,
-        SimpleImputer: _imputed,
-        PCA: _turned,
-    }
-    maker = makers.get(kind)
-    if maker is None and isinstance(step, SelectorMixin):
-        maker = _selected
-    if maker is None:
-        refuse(
-            f"{step!r}", f"{kind.__name__} is none of those that layers are made of: {_ACCEPTED}."
-        )
+    maker = maker_of(step)
     x = numbers_of(table, range(len(table.columns)), name, f"{step!r}")
     if maker is _standard and table.single:
         return Table.of(_standard(step, x, name, np.float32))

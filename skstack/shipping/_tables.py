@@ -13,8 +13,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from skstack.stages import Cells, Numbers
+
 __all__ = [
     "Category",
+    "Cell",
     "Table",
     "affine",
     "arrays",
@@ -50,12 +53,23 @@ class Category:
     kept : frozenset, default=None
         Values that have not become missing ones on the way, as all others have in the table of a
         stack; None where nothing was lost.
+
+    hashed : callable, default=None
+        Makes codes of a number of buckets of the values as they come in.
     """
 
     codes: Any
     known: list
     number: Callable | None = None
     kept: frozenset | None = None
+    hashed: Callable | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A column whose cells hold arrays: a tensor of shape (batch, ...)."""
+
+    tensor: Any
 
 
 @dataclass(frozen=True)
@@ -64,7 +78,7 @@ class Table:
 
     Parameters
     ----------
-    columns : list of int or Category
+    columns : list of int, Category or Cell
         In order; an int is a column of ``numeric``.
 
     numeric : keras.KerasTensor of float32 of shape (batch, n_numeric), default=None
@@ -123,9 +137,9 @@ def grouped(name, tensors, function):
 
 
 @contextlib.contextmanager
-def unique_names():
-    """While open, no two layers get one name."""
-    token = _TAKEN.set(set())
+def unique_names(taken=()):
+    """While open, no two layers get one name, nor one of those that are taken."""
+    token = _TAKEN.set(set(taken))
     try:
         yield
     finally:
@@ -175,19 +189,17 @@ def numbers_of(table, places, name, reader):
     if table.whole is not None:
         refuse(reader, "it reads rows of rank 2 and more as a table")
     columns = [table.columns[place] for place in places]
-    if columns == list(range(len(table.columns))) and len(columns) == table.numeric.shape[1]:
-        return table.numeric
     if all(isinstance(column, int) for column in columns):
         if columns == list(range(table.numeric.shape[1])):
             return table.numeric
-        wanted = np.asarray(columns, dtype=np.int32)
-        return grouped(f"{name}_columns", [table.numeric], lambda x: ops.take(x, wanted, axis=1))
+        return grouped(f"{name}_columns", [table.numeric], _taking(columns))
     parts = []
     for column in columns:
         if isinstance(column, int):
-            wanted = np.array([column], dtype=np.int32)
-            parts.append(grouped(f"{name}_column", [table.numeric], _taking(wanted)))
+            parts.append(grouped(f"{name}_column", [table.numeric], _taking([column])))
             continue
+        if isinstance(column, Cell):
+            refuse(reader, "it reads arrays in cells as numbers")
         if column.number is None:
             refuse(reader, f"it reads the categories {column.known[:3]!r} as numbers")
         parts.append(column.number())
@@ -243,20 +255,29 @@ def arrays(table, blocks, name, reader):
     """
     tensors, recoded, places = {}, {}, blocks.places()
     for block in blocks.blocks_:
-        if block.kind == "numeric":
-            tensors[block.name] = numbers_of(table, places[block.name], name, reader)
+        part = blocks.part(block.name)
+        if isinstance(part, Numbers):
+            numbers = numbers_of(table, places[block.name], name, reader)
+            tensors[block.name] = _filled(numbers, part, f"{name}_{block.name}")
         elif block.kind == "categorical":
             column = table.columns[places[block.name][0]]
-            if isinstance(column, int):
+            if not isinstance(column, Category):
                 refuse(reader, f"it reads numbers as the categories of {block.name!r}.")
+            if part.hashed and column.kept is None:  # else all values that may come are known
+                tensors[block.name] = _hashed(column, part, reader)
+                continue
             tensors[block.name] = column.codes
             codes = _translation(column, blocks, block.name)
             if not np.array_equal(codes, np.arange(len(codes))):
                 recoded[block.name] = codes
-        elif block.kind in ("sequence", "tensor") and table.whole is not None:
-            tensors[block.name] = table.whole
         else:
-            refuse(reader, f"its input {block.name!r} is of the kind {block.kind!r}.")
+            whole = table.whole
+            if isinstance(part, Cells):
+                column = table.columns[places[block.name][0]]
+                whole = column.tensor if isinstance(column, Cell) else None
+            if whole is None:
+                refuse(reader, f"its input {block.name!r} is of the kind {block.kind!r}.")
+            tensors[block.name] = _shaped(whole, part, f"{name}_{block.name}")
     if recoded:
         made = grouped(
             f"{name}_codes",
@@ -269,11 +290,50 @@ def arrays(table, blocks, name, reader):
     return tensors
 
 
+def _filled(numbers, part, name):
+    """Numbers without gaps, indicators beside them, in the shape that the network takes."""
+    shape = part.block.shape
+    if part.imputer is not None:
+        fill = np.asarray(part.imputer_.statistics_, dtype=np.float64)
+        # An empty column is kept, as zeros.
+        fill = np.nan_to_num(fill).astype(np.float32)[None]
+        wanted = part.indicated.astype(np.int32)
+
+        def fill_in(x):
+            gaps = ops.isnan(x)
+            values = ops.where(gaps, fill, x)
+            if not len(wanted):
+                return values
+            told = ops.cast(ops.take(gaps, wanted, axis=1), "float32")
+            return ops.concatenate([values, told], axis=1)
+
+        numbers = grouped(f"{name}_imputed", [numbers], fill_in)
+    return numbers if len(shape) == 1 else keras.layers.Reshape(shape)(numbers)
+
+
+def _hashed(column, part, reader):
+    if column.hashed is None:
+        refuse(
+            reader,
+            f"the column {part.column!r} is hashed, which this format has no layer for, or it was "
+            "made by another network. Hashing can be exported as saved_model.",
+        )
+    return column.hashed(part.n_hash_buckets)
+
+
+def _shaped(tensor, part, name):
+    shape = part.block.shape
+    if tuple(tensor.shape[1:]) != shape:
+        tensor = keras.layers.Reshape(shape)(tensor)
+    if part.block.kind != "tokens" or not part.unseen_tokens:
+        return tensor
+    last = part.block.cardinality - 1
+    return grouped(f"{name}_known", [tensor], lambda ids: ops.minimum(ids, last))
+
+
 def passed(table, blocks, name, reader):
     """What ``ColumnBlocks.table(ColumnBlocks.split(X))`` makes: unseen categories are missing."""
     places = blocks.places()
-    if any(block.kind not in ("numeric", "categorical") for block in blocks.blocks_):
-        refuse(reader, "arrays do not pass through.")
     columns = [None] * blocks.n_columns_
     numeric = None
     if "numeric" in places:
@@ -286,7 +346,7 @@ def passed(table, blocks, name, reader):
             kept = frozenset(blocks.categories_[block.name])
             before = table.columns[place].kept
             kept = kept if before is None else kept & before
-            columns[place] = replace(table.columns[place], number=None, kept=kept)
+            columns[place] = replace(table.columns[place], number=None, kept=kept, hashed=None)
     return Table(columns, numeric)
 
 
@@ -301,5 +361,6 @@ def _translation(column, blocks, block):
     return np.array([unseen, missing, *known], dtype=np.int32)
 
 
-def _taking(wanted):
+def _taking(columns):
+    wanted = np.asarray(columns, dtype=np.int32)
     return lambda x: ops.take(x, wanted, axis=1)

@@ -1,12 +1,20 @@
 """What happens to the rows before and between networks."""
 
-from skstack.stages._blocks import ColumnBlocks, cell_columns
+from skstack.stages._blocks import ColumnBlocks, categorical_places, cell_columns
 from skstack.stages._cross_fit import Metadata, Source, Wanted, mean_of
 from skstack.stages._features import FEATURES, POOLINGS, framed
-from skstack.stages._folds import Folds, listed_folds, make_folds, orders_time, restricted_folds
+from skstack.stages._folds import (
+    Folds,
+    listed_folds,
+    make_folds,
+    orders_time,
+    outer_folds,
+    restricted_folds,
+)
 from skstack.stages._hold_out import hold_out
 from skstack.stages._learned import input_profile, learned
 from skstack.stages._moments import moments_of_steps, weighted_moments
+from skstack.stages._parts import Cells, Numbers, Whole
 from skstack.stages._passed import Passed
 from skstack.stages._priors import correct_priors, prior_ratio, refuse_cleaning
 from skstack.stages._profile import ColumnProfile
@@ -17,16 +25,20 @@ from skstack.stages._upstream import ModelView, probabilities_of
 __all__ = [
     "FEATURES",
     "POOLINGS",
+    "Cells",
     "ColumnBlocks",
     "ColumnProfile",
     "Folds",
     "Metadata",
     "ModelView",
+    "Numbers",
     "Passed",
     "Resampled",
     "Scaling",
     "Source",
     "Wanted",
+    "Whole",
+    "categorical_places",
     "cell_columns",
     "check_sampler",
     "correct_priors",
@@ -39,6 +51,7 @@ __all__ = [
     "mean_of",
     "moments_of_steps",
     "orders_time",
+    "outer_folds",
     "prior_ratio",
     "probabilities_of",
     "refuse_cleaning",

@@ -19,6 +19,7 @@ from skstack.stages._parts import Category, Cells, Numbers, Whole, kind_of
 _TAKEN = ("numeric", "sequence", "tensor", "output", "latent")
 _ACCEPTED_INPUTS = 'None, "prefix", a dict of input name to columns, or a list of columns'
 _NONE = np.arange(0)
+_INPUT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 class ColumnBlocks:
@@ -272,6 +273,11 @@ class ColumnBlocks:
         parts = []
         for name, places in groups.items():
             free[places] = False
+            if self.inputs == "prefix":  # the others are inputs by themselves
+                free[places[~numeric[places]]] = True
+                places = places[numeric[places]]
+                if not len(places):
+                    continue
             if numeric[places].all():
                 parts.append(self._numbers(name, places, self._shape_of(name)))
             elif len(places) == 1:
@@ -334,6 +340,11 @@ class ColumnBlocks:
         frame = table.to_native() if hasattr(table, "to_native") else table
         groups = {}
         for name, columns in said.items():
+            if not _INPUT_NAME.fullmatch(name):
+                raise ValueError(
+                    f"inputs: {name!r} is no name that Keras can give to layers; use letters "
+                    "without accents, digits and underscores."
+                )
             try:
                 chosen = columns(frame) if callable(columns) else columns
                 places = np.asarray(column_indices(frame, chosen), dtype=int)
@@ -355,7 +366,10 @@ class ColumnBlocks:
             prefix, found, _ = str(name).partition("__")
             if found and prefix:
                 groups.setdefault(prefix, []).append(place)
-        return {name: np.asarray(places) for name, places in groups.items()}
+        named = {}
+        for prefix, places in groups.items():
+            named[_block_name(prefix, named)] = np.asarray(places)
+        return named
 
     def _open(self, X):
         """Give rows as something with columns, after a look at its shape."""
@@ -369,6 +383,28 @@ class ColumnBlocks:
                 f"X has {table.shape[1]} features, but was fitted on {self.n_columns_} features."
             )
         return dense(table) if self.categories_ else table
+
+
+def categorical_places(said, X, places):
+    """What `categorical_features` says of X, said of some columns of it.
+
+    Parameters
+    ----------
+    said : as in `ColumnBlocks`
+
+    X : DataFrame, array or sparse matrix
+
+    places : ndarray of int
+
+    Returns
+    -------
+    "from_dtype", None, or boolean mask of shape (n_places,)
+    """
+    if said is None or says_from_dtype(said):
+        return said
+    table = open_table(X)
+    names = list(table.columns) if hasattr(table, "columns") else None
+    return categorical_mask(said, table, names)[places]
 
 
 def cell_columns(X):

@@ -97,6 +97,8 @@ def take_columns(table, places):
     """Columns by position."""
     if isinstance(table, np.ndarray):
         return table[:, places]
+    if sparse.issparse(table):
+        return table.tocsr()[:, places]
     if isinstance(table, nw.DataFrame):
         return table.select([table.columns[place] for place in places])
     return table.iloc[:, places]
@@ -176,9 +178,10 @@ def array_columns(table, categorical, said):
         column = column_at(table, place)
         if isinstance(_dtype(column), (nw.List, nw.Array)):
             found[place] = True
-        elif isinstance(_dtype(column), nw.Object) and (said is None or categorical[place]):
-            found[place] = says_from_dtype(said) or said is None
-            found[place] &= isinstance(_first_value(column), np.ndarray | list)
+        elif isinstance(_dtype(column), nw.Object):
+            usual = said is None or says_from_dtype(said)
+            named = categorical[place] and not usual
+            found[place] = not named and isinstance(_first_value(column), np.ndarray | list)
     return found
 
 
@@ -266,7 +269,7 @@ def hash_buckets(levels, n_buckets):
 
 def _as_word(level):
     number = isinstance(level, (bool, int, float, np.number, np.bool_))
-    return str(int(level)) if number and level == int(level) else str(level)
+    return str(int(level)) if number and float(level).is_integer() else str(level)
 
 
 def refuse_what_is_no_number(column, name):

@@ -199,7 +199,9 @@ class Source:
         if self.frozen or not self.ours:
             return None
         if self.steps is not None:
-            X = clone_part(self.steps).fit(X, y).transform(X)
+            self._steps_of_all = clone_part(self.steps).fit(X, y)
+            X = self._steps_of_all.transform(X)
+            self._width = X.shape[1] if hasattr(X, "shape") else None
         return self.model._frame(X, y if self.learns_from_y else None, wanted.layers)
 
     def fit(self, X, y, metadata, frame, *, ordered=False):
@@ -223,7 +225,16 @@ class Source:
         steps = None
         if self.steps is not None:
             steps = clone_part(self.steps)
+            if frame is not None:
+                self._shape_alike(steps)
             X = steps.fit_transform(X, y, **metadata.steps)
+            if frame is not None and self._width != getattr(X, "shape", (0, None))[1]:
+                raise ValueError(
+                    f"The steps before {type(self.model).__name__} make {X.shape[1]} columns of "
+                    f"the training rows of a fold, but {self._width} of all training rows, and the "
+                    "networks of a cross-fit have one shape. Fix what these steps learn, such as "
+                    "categories=... of OneHotEncoder."
+                )
         model = self.model
         if self.frozen_steps is not None:
             steps = self._joined_steps(steps)
@@ -249,6 +260,12 @@ class Source:
             EstimatorView(model, self.supervised, self.classes, self.rows_at_once),
             ColumnProfile.of(X) if profile is None else profile,
         )
+
+    def _shape_alike(self, steps):
+        """Steps that learn a shape take that of all training rows."""
+        for (_, step), (_, of_all) in zip(steps.steps, self._steps_of_all.steps, strict=True):
+            if hasattr(step, "_take_shape"):
+                step._take_shape(of_all)
 
     def _fitted(self, X, y, metadata, frame, ordered):
         estimator = clone_part(self.model)

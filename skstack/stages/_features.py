@@ -12,6 +12,7 @@ __all__ = [
     "POOLINGS",
     "Columns",
     "as_columns",
+    "clipped",
     "codes",
     "entropy",
     "framed",
@@ -81,10 +82,21 @@ def as_columns(values, pooling):
     return values[(slice(None), *[-1] * len(between))]
 
 
-def log_odds(probabilities):
-    """Logarithm of p / (1 - p), with p clipped to [1e-7, 1 - 1e-7]; in [-16.12, 16.12]."""
-    p = np.clip(probabilities.astype(np.float64), SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
-    return (np.log(p) - np.log1p(-p)).astype(np.float32)
+def log_odds(probabilities, *, exclusive=True):
+    """Logarithm of p / (1 - p), with p clipped to [1e-7, 1 - 1e-7]; in [-16.12, 16.12].
+
+    Of classes that exclude each other, 1 - p is the sum of the others: near 1 it has more digits.
+    """
+    p = probabilities.astype(np.float64)
+    rest = p.sum(axis=1, keepdims=True) - p if exclusive else 1 - p
+    p, rest = (np.clip(q, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY) for q in (p, rest))
+    return (np.log(p) - np.log(rest)).astype(np.float32)
+
+
+def clipped(logits):
+    """Log-odds in the interval that those of clipped probabilities lie in."""
+    largest = np.log1p(-SMALLEST_PROBABILITY) - np.log(SMALLEST_PROBABILITY)
+    return np.clip(logits, -largest, largest).astype(np.float32)
 
 
 def entropy(probabilities):

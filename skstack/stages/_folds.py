@@ -12,7 +12,14 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, check_cv
 
 from skstack._checks import ignores_groups, n_rows
 
-__all__ = ["Folds", "listed_folds", "make_folds", "orders_time", "restricted_folds"]
+__all__ = [
+    "Folds",
+    "listed_folds",
+    "make_folds",
+    "orders_time",
+    "outer_folds",
+    "restricted_folds",
+]
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,33 @@ def make_folds(cv, X, y, *, classifier, metadata=None, may_leave_out=False):
     if groups is not None:
         _refuse_crossing_groups(splitter, pairs, np.asarray(groups))
     return Folds(pairs, times > 0)
+
+
+def outer_folds(cv, X, y, *, classifier, groups=None):
+    """Folds to score on: a row may be in several test folds, or in none.
+
+    Parameters
+    ----------
+    cv, X, y, classifier : as in make_folds
+
+    groups : array-like of shape (n_rows,), default=None
+        An int ``cv`` keeps each group whole.
+
+    Returns
+    -------
+    list of (ndarray, ndarray)
+        Row numbers of training and test rows.
+
+    Raises
+    ------
+    ValueError
+        If a group would stand on both sides of a fold, for the splitter ignores groups.
+    """
+    splitter = _splitter(cv, y, classifier, groups)
+    pairs = _pairs(splitter, X, y, {} if groups is None else {"groups": groups})
+    if groups is not None:
+        _refuse_crossing_groups(splitter, pairs, np.asarray(groups))
+    return pairs
 
 
 def orders_time(cv, X, y, metadata=None):

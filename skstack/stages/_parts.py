@@ -111,9 +111,12 @@ class Numbers:
         """Indicators by name."""
         flat = np.asarray(array, dtype=np.float32).reshape(len(array), -1)[:, len(self.places) :]
         return {
-            f"missing_{names[self.places[place]]}": flat[:, number]
+            f"missing_{names[self.places[place]]}{self._suffix()}": flat[:, number]
             for number, place in enumerate(self.indicated)
         }
+
+    def _suffix(self):
+        return "" if self.name == "numeric" else f"_in_{self.name}"  # a column may be in several
 
     def from_columns(self, table, more):
         """The array again, from a table of `columns` and `more_columns`."""
@@ -159,6 +162,7 @@ class Category:
         codes, levels = factorise(column_at(table, self.place), self.column)
         occurring = [levels[code] for code in np.unique(codes) if code >= 0]
         self.levels = list(dict.fromkeys(sort_categories(occurring)))
+        self.holds_words = all(isinstance(level, str) for level in self.levels)
         self.hashed = self.n_hash_buckets is not None and len(self.levels) > self.n_hash_buckets
         if self.hashed:
             self.levels = list(range(self.n_hash_buckets))
@@ -169,13 +173,16 @@ class Category:
     def read(self, table):
         """Codes of shape (n_rows,), int32."""
         codes, levels = factorise(column_at(table, self.place), self.column)
-        if self.hashed:
-            buckets = hash_buckets(levels, self.n_hash_buckets) + FIRST_KNOWN
-            return np.append(buckets, MISSING).astype(np.int32)[codes]
         return self.codes_of(levels)[codes]
 
     def codes_of(self, levels):
-        """Codes of known values, and last that of a missing one, which factorising calls -1."""
+        """Codes of values, and last that of a missing one, which factorising calls -1."""
+        if not self.hashed:
+            return self._codes_of_known(levels)
+        buckets = hash_buckets(levels, self.n_hash_buckets) + FIRST_KNOWN
+        return np.append(buckets, MISSING).astype(np.int32)
+
+    def _codes_of_known(self, levels):
         known = {level: code for code, level in enumerate(self.levels, FIRST_KNOWN)}
         codes = np.array([known.get(x, UNSEEN) for x in levels] + [MISSING], dtype=np.int32)
         if self._occurs is not None:
@@ -187,7 +194,7 @@ class Category:
         import pandas as pd
 
         codes = np.maximum(np.asarray(array) - FIRST_KNOWN, -1)
-        levels = pd.Index(self.levels)
+        levels = pd.Index(self.levels, tupleize_cols=False)
         if levels.dtype == bool:  # SMOTENC gives 0.0 and 1.0 back: to pandas no bools
             levels = levels.astype(int)
         return {self.place: pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(levels))}
@@ -199,7 +206,7 @@ class Category:
     def from_columns(self, table, more):
         """The codes again; of hashed columns the table holds buckets."""
         codes, levels = factorise(column_at(table, self.place), self.column)
-        return self.codes_of(levels)[codes]
+        return self._codes_of_known(levels)[codes]
 
 
 class Cells:
@@ -235,7 +242,7 @@ class Cells:
             return self
         cells = stacked_cells(column_at(table, self.place), self.column)
         own = tuple(cells.shape[1:])
-        self._own_shape = own
+        self.own_shape = own
         shape = _checked_shape(own, self.shape, f"column {self.column!r}")
         if len(shape) == 1 and cells.dtype.kind in "iu":
             largest = int(cells.max(initial=0))
@@ -252,13 +259,18 @@ class Cells:
 
     def read(self, table):
         """Array of shape (n_rows, *shape)."""
-        cells = stacked_cells(column_at(table, self.place), self.column, self._own_shape)
+        cells = stacked_cells(column_at(table, self.place), self.column, self.own_shape)
         cells = cells.reshape(len(cells), *self.block.shape)
         if self.block.kind == "tokens":
             if cells.dtype.kind not in "iu":
                 raise ValueError(
                     f"Column {self.column!r} was fitted on token ids, whole numbers, but holds "
                     f"{cells.dtype}."
+                )
+            if cells.size and max(-cells.min(), cells.max()) >= 2**31:
+                raise ValueError(
+                    f"Column {self.column!r} holds token ids from {cells.min()} to {cells.max()}; "
+                    "accepted are 32-bit numbers."
                 )
             if self.unseen_tokens:
                 cells = np.minimum(cells, self.block.cardinality - 1)
@@ -268,7 +280,7 @@ class Cells:
     def columns(self, array):
         """The column, by its position."""
         cells = np.empty(len(array), dtype=object)
-        cells[:] = list(array.reshape(len(array), *self._own_shape))
+        cells[:] = list(array.reshape(len(array), *self.own_shape))
         return {self.place: cells}
 
     def more_columns(self, array, names):

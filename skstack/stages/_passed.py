@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from skstack._checks import take_columns
-from skstack.stages._blocks import ColumnBlocks, cell_columns
+from skstack.stages._blocks import ColumnBlocks, categorical_places, cell_columns
 
 __all__ = ["Passed"]
 
@@ -54,8 +54,9 @@ class Passed:
         plain = self._plain(X)
         self.blocks_ = None
         if plain.shape[1]:
-            blocks = ColumnBlocks(self.categorical_features, allow_nan=self.allow_nan)
-            self.blocks_ = blocks.fit(plain)
+            rest = np.setdiff1d(np.arange(self.n_columns_), self.cells_)
+            said = categorical_places(self.categorical_features, X, rest)
+            self.blocks_ = ColumnBlocks(said, allow_nan=self.allow_nan).fit(plain)
         return self
 
     def table(self, X):

@@ -187,7 +187,7 @@ class ColumnProfile:
         chosen = range(width) if places is None else places
         names = tuple(f"x{place}" if names is None else str(names[place]) for place in chosen)
         part = table if places is None else take_columns(table, places)
-        if sparse.issparse(part):
+        if names and sparse.issparse(part):
             return cls(names, *_sparse_profile(part), table.shape[0], places, width)
         values = _numbers(part)
         if values is None or not names:  # texts, which only their own estimator understands

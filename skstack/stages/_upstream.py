@@ -16,10 +16,19 @@ from skstack.networks import (
     check_categories,
     final_activation,
     is_keras_model,
+    logits_network,
 )
 from skstack.stages._blocks import ColumnBlocks
 from skstack.stages._cache import Remembered
-from skstack.stages._features import Columns, as_columns, codes, entropy, log_odds, margin
+from skstack.stages._features import (
+    Columns,
+    as_columns,
+    clipped,
+    codes,
+    entropy,
+    log_odds,
+    margin,
+)
 
 __all__ = ["EstimatorView", "ModelView", "columns_of", "learns_from_y", "probabilities_of"]
 
@@ -147,6 +156,20 @@ class ModelView:
         """Numbers of the categories that the model tells."""
         ((_, values),) = self._single_output(X, "codes")
         return codes(values, f"model {self._name()!r}")
+
+    def logits_network(self):
+        """The model without its last sigmoid, where that is of one unit; else None."""
+        one = self.network.blueprint.output_shapes == [(None, 1)]
+        return logits_network(self.network) if one else None
+
+    def log_odds(self, X):
+        """Log-odds of shape (n_rows, n_classes), of two classes the second's, and their names."""
+        exact = self.logits_network()
+        if exact is not None:
+            return clipped(exact.outputs(self.blocks.split(X))[0]), ["1"]
+        p, names = self.probabilities(X)
+        values = log_odds(p)
+        return (values[:, 1:], names[1:]) if len(names) == 2 else (values, names)
 
     def reconstruction_error(self, X):
         """Mean squared difference between input and output, in the input's units squared."""
@@ -300,6 +323,19 @@ class EstimatorView:
             f"features='codes' needs the classes of a classifier or whole numbers; {what} has none."
         )
 
+    def log_odds(self, X):
+        """Log-odds of shape (n_rows, n_classes), of two classes the second's, and their names."""
+        if hasattr(self.estimator, "_logits"):
+            values = self.estimator._logits(X)
+            if values is not None:
+                names = range(values.shape[1]) if self.classes is None else self.classes
+                return clipped(values), [str(name) for name in names][-values.shape[1] :]
+        p, names = self.probabilities(X)
+        values = log_odds(p, exclusive=self.classes is not None)
+        if len(names) == 2 and self.classes is not None:
+            return values[:, 1:], names[1:]
+        return values, names
+
     def reconstruction_error(self, X):
         """How badly rows are rebuilt."""
         if hasattr(self.estimator, "reconstruction_error"):
@@ -358,14 +394,11 @@ def columns_of(view, X, features, layers, pooling):
             trained = not isinstance(view, ModelView)
             found.append(Columns((feature,), values, out_of_fold=trained))
             continue
-        p, names = view.probabilities(X)
         if feature == "log_odds":
-            binary = p.shape[1] == 2
-            values = log_odds(p[:, 1:] if binary else p)
-            labels = names[1:] if binary else names
+            values, labels = view.log_odds(X)
             found.append(Columns(tuple(f"log_odds_{name}" for name in labels), values, unfold))
         else:
-            values = (entropy if feature == "entropy" else margin)(p)
+            values = (entropy if feature == "entropy" else margin)(view.probabilities(X)[0])
             found.append(Columns((feature,), values, unfold))
     if layers:
         outputs = view.layers(X, layers, pooling)

@@ -177,6 +177,9 @@ def why_not_xla(program) -> str | None:
             return f"layer {layer.name!r} does not compute in float32"
     if any(map(_makes_mask, layers)) and any(isinstance(e, keras.layers.RNN) for e in layers):
         return "a recurrent layer has a mask"  # the gradient of its loop does not compile
+    for layer in layers:
+        if isinstance(layer, (keras.layers.LSTM, keras.layers.GRU)) and not _reads(layer, model):
+            return f"layer {layer.name!r} reads what is computed"  # nor does that of its inputs
     # Indices that do not exist: XLA takes others, without a word.
     if embedded_inputs(model) is None:
         return "an embedding takes indices that are computed"
@@ -218,6 +221,14 @@ def quick_with_xla(model) -> bool:
         and all(type(layer) in known or _plain(layer) for layer in all_layers(model))
         and all(layer.dtype_policy.name == "float32" for layer in all_layers(model))
     )
+
+
+def _reads(layer, model):
+    """Whether a layer takes an input of the model as it is; True where that is unknown."""
+    try:
+        return any(layer.input is tensor for tensor in model.inputs)
+    except (AttributeError, ValueError, TypeError):  # inside a wrapper, or subclassed
+        return True
 
 
 def _makes_mask(layer):

@@ -114,6 +114,10 @@ def masked_series():
     return keras.Sequential([keras.Input((4, 3)), layers.Masking(), layers.LSTM(2)])
 
 
+def recurrent_twice():
+    return network(layers.LSTM(2, return_sequences=True), layers.GRU(2))
+
+
 @pytest.mark.parametrize(
     ("make", "settings", "steps", "expected"),
     [
@@ -134,6 +138,7 @@ def masked_series():
         (SLOW_WITH_XLA["precision"], {}, 10**6, GRAPH),
         (SLOW_WITH_XLA["dropout inside"], {}, 10**6, GRAPH),
         (masked_series, {}, 10**6, GRAPH),
+        (recurrent_twice, {}, 10**6, GRAPH),
         (own_train_step, {}, 10**6, GRAPH),
         (own_test_step, {}, 10**6, KERAS),
     ],

@@ -1,0 +1,147 @@
+"""Sequences of unequal length: who says "ae", from 7 to 29 steps of 12 numbers.
+
+Nine men said two vowels, again and again; the official split tests on utterances of another time.
+Utterances are lists of arrays, or cells of a DataFrame: `PadSequences` makes them one length, and
+what it added takes no part in what `SequenceEncoder` learns. A GRU, an LSTM and convolutions are
+compared with a model that knows nothing of time, on the official split and by cross-validation.
+Then the convolutions go into stacks: upstream, where their layer `latent` joins other columns, and
+downstream, where they read the voice beside what another network says. `--plot FILE` draws how
+many steps each model must hear.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from skstack import KerasClassifier, KerasFeatureTransformer, StackedKerasClassifier
+from skstack.networks import SequenceEncoder
+from skstack.preprocessing import PadSequences
+
+DATA = Path(__file__).resolve().parent / "data" / "japanese_vowels.csv.gz"
+STEPS = 29  # of the longest utterance
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#777777")
+
+
+def read_voices(split):
+    """A list of arrays of shape (steps, 12), and who speaks in each."""
+    table = pd.read_csv(DATA)
+    utterances = [rows for _, rows in table[table["split"] == split].groupby("utterance")]
+    voices = [rows.filter(like="lpc").to_numpy() for rows in utterances]
+    return voices, np.array([rows["speaker"].iloc[0] for rows in utterances])
+
+
+def averages(voices):
+    """Mean and standard deviation of each coefficient over the steps: a voice without time."""
+    return np.array([np.r_[voice.mean(axis=0), voice.std(axis=0)] for voice in voices])
+
+
+def as_table(voices):
+    """The same as columns: the voice in cells, how long it is, and its averages."""
+    table = pd.DataFrame(averages(voices)).add_prefix("average_")
+    table["length"] = [float(len(voice)) for voice in voices]
+    return table.assign(voice=voices)
+
+
+def verdict(gain, n_test_of_train):
+    """Mean gain with its 95 % interval, widened as folds share rows (Nadeau and Bengio, 2003)."""
+    k = len(gain)
+    half = student.ppf(0.975, k - 1) * gain.std(ddof=1) * np.sqrt(1 / k + n_test_of_train)
+    says = "within noise" if abs(gain.mean()) <= half else "more than noise"
+    low, high = gain.mean() - half, gain.mean() + half
+    return f"{gain.mean():+.3f} (95 % interval {low:+.3f} to {high:+.3f}): {says}"
+
+
+def plot(heard, path):
+    import matplotlib.pyplot as plt
+
+    figure, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
+    for (name, scores), colour in zip(heard.items(), COLOURS, strict=True):
+        ax.plot(list(scores), list(scores.values()), color=colour, label=name)
+    ax.axhline(1 / 9, color="#bbbbbb", linewidth=1, zorder=0)
+    ax.text(STEPS, 1 / 9 + 0.01, "chance", ha="right", va="bottom", color="#777777")
+    ax.set(xlabel="steps heard, from the first on", ylabel="accuracy, official split", ylim=(0, 1))
+    ax.legend(frameon=False, loc="center right")
+    figure.savefig(path, dpi=150)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="two epochs, two folds")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw accuracy by steps heard")
+    options = parser.parse_args()
+    epochs, n_folds = (2, 2) if options.quick else (40, 5)
+    voices, y = read_voices("train")
+    others, y_others = read_voices("test")
+    lengths = [len(voice) for voice in voices + others]
+    print(f"{len(y)} utterances to learn from, {len(y_others)} of another time", end="; ")
+    print(f"{min(lengths)} to {max(lengths)} steps, half of them up to {np.median(lengths):.0f}")
+
+    # The length is said once, so that folds without the longest utterance have the same one.
+    def encoder(layer):
+        return KerasClassifier(SequenceEncoder(32, layer=layer), epochs=epochs, random_state=0)
+
+    models = {
+        layer: make_pipeline(PadSequences(length=STEPS), encoder(layer))
+        for layer in ("gru", "lstm", "conv1d")
+    }
+    models["averages"] = make_pipeline(
+        FunctionTransformer(averages), StandardScaler(), LogisticRegression()
+    )
+    folds = list(StratifiedKFold(n_folds, shuffle=True, random_state=0).split(y, y))
+    print("\naccuracy       folds, ± standard deviation    official split, ± standard error")
+    scores, heard = {}, {}
+    for name, model in models.items():
+        values = scores[name] = cross_val_score(model, voices, y, cv=folds)
+        share = model.fit(voices, y).score(others, y_others)
+        error = np.sqrt(share * (1 - share) / len(y_others))
+        spread = values.std(ddof=1)
+        print(f"{name:<14} {values.mean():.3f} ± {spread:.3f} {share:>24.3f} ± {error:.3f}")
+        if options.plot:  # short voices are voices like any others
+            heard[name] = {
+                steps: model.score([voice[:steps] for voice in others], y_others)
+                for steps in range(1, STEPS + 1, 4 if options.quick else 1)
+            }
+
+    # Upstream: the encoder's layer, out-of-fold, beside the length and the averages. Downstream:
+    # what a network says of the averages, beside the voice itself, which passes through.
+    columns = [f"average_{number}" for number in range(24)]
+    network = KerasClassifier(epochs=epochs, random_state=0)
+    latent = KerasFeatureTransformer(encoder("conv1d"), layers="latent", cv=3)
+    upstream = StackedKerasClassifier(
+        [("sound", latent, ["voice"])],
+        downstream=network,
+        passthrough=["length", *columns],
+        random_state=0,
+    )
+    downstream = StackedKerasClassifier(
+        [("first", network, columns)],
+        downstream=encoder("conv1d"),
+        passthrough=["voice"],
+        cv=3,
+        random_state=0,
+    )
+    table = as_table(voices)
+    print("\nin stacks")
+    for name, stack in (("conv1d upstream", upstream), ("conv1d downstream", downstream)):
+        model = make_pipeline(PadSequences("voice", length=STEPS), stack)
+        values = scores[name] = cross_val_score(model, table, y, cv=folds)
+        print(f"{name:<17} {values.mean():.3f} ± {values.std(ddof=1):.3f}")
+    alone = scores.pop("conv1d")
+    print("\nAgainst conv1d alone, fold by fold")
+    for name, values in scores.items():
+        print(f"  {name}: {verdict(values - alone, 1 / (n_folds - 1))}")
+
+    if options.plot:
+        plot(heard, options.plot)
+        print(f"picture: {options.plot}")
+
+
+if __name__ == "__main__":
+    main()

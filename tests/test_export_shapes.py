@@ -1,0 +1,200 @@
+"""One Keras model out of estimators that read arrays, tokens, hashed words and missing numbers."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import onnxruntime
+import pandas as pd
+import pytest
+import tensorflow as tf
+from sklearn.datasets import load_digits
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import make_pipeline
+
+from skstack import (
+    KerasAutoencoder,
+    KerasClassifier,
+    KerasFeatureTransformer,
+    KerasRegressor,
+    StackedKerasClassifier,
+)
+from skstack.networks import MLP, Autoencoder, SequenceEncoder
+from skstack.preprocessing import PadSequences
+
+RNG = np.random.default_rng(0)
+N = 60
+Y = np.arange(N) % 2
+RAGGED = [RNG.normal(size=(n, 2)).astype("float32") for n in RNG.integers(1, 7, size=N)]
+PADDED = PadSequences(length=6).fit_transform(RAGGED)
+X = pd.DataFrame(
+    {
+        "voice": list(PADDED),
+        "words": list(RNG.integers(1, 9, size=(N, 4))),
+        "job": RNG.choice([f"job {i}" for i in range(20)], N),
+        "shop": pd.Series(RNG.integers(0, 30, N)).astype("category"),
+        "pay": np.where(RNG.random(N) < 0.3, np.nan, RNG.normal(size=N)),
+        "age": RNG.normal(size=N),
+    }
+)
+NEW = X.assign(
+    job=["unheard of", None, *X["job"][2:]],
+    shop=pd.Series([99, None, *X["shop"][2:]]).astype("category"),
+    words=list(RNG.integers(1, 99, size=(N, 4))),
+)
+TABLE = ["job", "shop", "pay", "age"]
+TABULAR = KerasClassifier(
+    MLP(4), n_hash_buckets=7, imputer=SimpleImputer(add_indicator=True), epochs=2, random_state=0
+)
+ENCODER = KerasClassifier(SequenceEncoder(3), epochs=2, random_state=0)
+
+
+def assert_same(model, estimator, rows, method="predict_proba"):
+    expected = getattr(estimator, method)(rows)
+    expected = expected.reshape(len(expected), -1)
+    found = model.predict(estimator.keras_inputs(rows), verbose=0)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_hashed_words_and_missing_numbers_are_layers(tmp_path):
+    fitted = TABULAR.fit(X[TABLE], Y)
+    model = fitted.to_keras()
+    for rows in (X[TABLE], NEW[TABLE]):
+        assert_same(model, fitted, rows)
+    model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "rows.npz", **fitted.keras_inputs(NEW[TABLE], numpy=True))
+    script = (
+        "import sys, keras, numpy as np, tensorflow as tf\n"
+        "model = keras.saving.load_model(sys.argv[1], safe_mode=True)\n"
+        "rows = dict(np.load(sys.argv[2]))\n"
+        "found = model.predict({k: tf.convert_to_tensor(v) for k, v in rows.items()}, verbose=0)\n"
+        "assert 'skstack' not in sys.modules\n"
+        "np.save(sys.argv[3], found)\n"
+    )
+    files = [tmp_path / name for name in ("model.keras", "rows.npz", "found.npy")]
+    subprocess.run([sys.executable, "-c", script, *map(str, files)], check=True)
+    np.testing.assert_allclose(np.load(files[2]), fitted.predict_proba(NEW[TABLE]), atol=1e-5)
+    fitted.export(tmp_path / "saved", format="saved_model")
+    served = tf.saved_model.load(tmp_path / "saved").signatures["serving_default"]
+    inputs = {k: tf.convert_to_tensor(v) for k, v in fitted.keras_inputs(NEW[TABLE]).items()}
+    found = served(**inputs)["output_0"].numpy()
+    np.testing.assert_allclose(found, fitted.predict_proba(NEW[TABLE]), atol=1e-5)
+    with pytest.raises(ValueError, match=r"'job' is hashed.*saved_model"):
+        fitted.export(tmp_path / "model.onnx", format="onnx")
+    assert not (tmp_path / "model.onnx").exists()
+
+
+@pytest.mark.parametrize("pooling", ["flatten", "mean", "max", "last"])
+@pytest.mark.parametrize("layer", [keras.layers.LSTM, keras.layers.GRU])
+def test_masks_are_known_to_the_one_model(layer, pooling):
+    model = keras.Sequential(
+        [keras.Input((6, 2)), keras.layers.Masking(0.0), layer(3, return_sequences=True, name="h")]
+    )
+    for wanted in ({"layers": "h"}, {}):
+        fitted = KerasFeatureTransformer(model, pooling=pooling, **wanted).fit(PADDED)
+        assert_same(fitted.to_keras(), fitted, PADDED, "transform")
+
+
+@pytest.mark.parametrize("encoder", [{}, {"layer": "conv1d"}, {"pooling": "max", "layer": "lstm"}])
+def test_sequences_tokens_and_tables_in_one_stack(encoder):
+    voice = KerasFeatureTransformer(
+        KerasClassifier(SequenceEncoder(3, **encoder), epochs=2),
+        layers=["latent", "voice_1"],
+        features=["outputs", "log_odds"],
+        pooling="flatten",
+        cv=2,
+    )
+    stack = StackedKerasClassifier(
+        [("voice", voice, ["voice"]), ("words", ENCODER, ["words"]), ("table", TABULAR, TABLE)],
+        downstream=KerasClassifier(
+            MLP(4), inputs="prefix", imputer=SimpleImputer(), n_hash_buckets=3, epochs=2
+        ),
+        cv=2,
+        random_state=0,
+    ).fit(X, Y)
+    model = stack.to_keras()
+    for rows in (X, NEW):
+        assert_same(model, stack, rows)
+    names = {layer.name for layer in model.layers}
+    assert {"voice", "words", "table", "scaler", "downstream", "probabilities"} <= names
+
+
+def test_what_pads_stays_outside_and_is_done_for_the_rows():
+    padded = make_pipeline(PadSequences(length=6), KerasFeatureTransformer(ENCODER, cv=2))
+    frame = pd.DataFrame({"voice": RAGGED, "age": RNG.normal(size=N)})
+    for rows, columns in ((frame, ["voice"]), (RAGGED, None)):
+        stack = StackedKerasClassifier(
+            [("voice", padded, columns)], downstream=KerasClassifier(MLP(2), epochs=1)
+        ).fit(rows, Y)
+        assert_same(stack.to_keras(), stack, rows)
+        assert_same(stack.to_keras(), stack, rows[:1])
+
+
+def test_codes_are_embedded_in_the_one_model():
+    codes = KerasFeatureTransformer(
+        KerasClassifier(MLP(4), epochs=2), features=["codes", "outputs"], cv=2
+    )
+    images, digits = load_digits(n_class=4, return_X_y=True)
+    stack = StackedKerasClassifier(
+        [("digit", codes)], downstream=KerasClassifier(MLP(4), epochs=1), random_state=0
+    ).fit(images, digits)
+    assert_same(stack.to_keras(), stack, images)
+
+
+def test_inputs_made_of_columns_and_reshaped_rows(tmp_path):
+    images, digits = load_digits(n_class=3, return_X_y=True)
+    network = keras.Sequential(
+        [keras.layers.Conv2D(2, 3), keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+    fitted = KerasClassifier(network, input_shape=(8, 8, 1), epochs=1).fit(images, digits)
+    assert_same(fitted.to_keras(), fitted, images)
+    fitted.export(tmp_path / "model.onnx", format="onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    (found,) = session.run(None, {"features": images.astype("float32")})
+    np.testing.assert_allclose(found, fitted.predict_proba(images), atol=1e-5)
+    left = KerasRegressor(
+        MLP(4), inputs={"top": slice(0, 32), "bottom": slice(32, 48)}, epochs=1
+    ).fit(images, digits)
+    assert_same(left.to_keras(), left, images, "predict")
+    whole = KerasClassifier(network, input_shape=(8, 8, 1), epochs=1)
+    cubes = images.reshape(-1, 8, 8)
+    whole.fit(cubes, digits)
+    assert_same(whole.to_keras(), whole, cubes)
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_errors_of_an_autoencoder_with_several_inputs_and_gaps(standardize):
+    rows = X[TABLE]
+    autoencoder = KerasAutoencoder(
+        Autoencoder(4, latent_size=2, standardize=standardize),
+        inputs={"money": ["pay"]},
+        imputer=SimpleImputer(add_indicator=True),
+        epochs=1,
+        random_state=0,
+    )
+    fitted = KerasFeatureTransformer(
+        autoencoder, features=["outputs", "reconstruction_error"], cv=2
+    ).fit(rows)
+    assert_same(fitted.to_keras(), fitted, rows, "transform")
+
+
+def test_two_lengths_of_one_column_are_refused_by_name():
+    branches = [
+        (f"to_{n}", make_pipeline(PadSequences(length=n), KerasFeatureTransformer(ENCODER, cv=2)))
+        for n in (6, 8)
+    ]
+    stack = StackedKerasClassifier(branches, downstream=KerasClassifier(MLP(2), epochs=1))
+    with pytest.raises(ValueError, match=r"'steps' holds arrays of other shapes.*same length"):
+        stack.fit(RAGGED, Y).to_keras()
+
+
+def test_the_one_model_is_no_upstream_of_coded_categories():
+    """It looks categories up: our codes would be taken for values, without a word."""
+    rows = X[["shop", "age"]]
+    fitted = KerasClassifier(MLP(2), epochs=1).fit(rows, Y)
+    with pytest.raises(ValueError, match=r"looks categories up.*\['shop'\].*FrozenEstimator"):
+        KerasFeatureTransformer(fitted.to_keras()).fit(rows)
+    numbers = KerasClassifier(MLP(2), epochs=1).fit(X[["age"]], Y)
+    frozen = KerasFeatureTransformer(numbers.to_keras()).fit_transform(X[["age"]])
+    np.testing.assert_allclose(frozen, numbers.predict_proba(X[["age"]]), atol=1e-6)
