@@ -137,3 +137,39 @@ def epochs(quick):
         results[label] = compared(each)
         results[label]["skstack_over_bare"] = 1 / results[label]["contestants"]["bare"]["ratio"]
     return {"sizes": results}
+
+
+@scenario("teacher")
+def teacher(quick):
+    """What a teacher costs: fits with `TeacherLoss` in each mode, against the same without one.
+
+    At most 1.5 times as long, so that `without a teacher / skstack` is at least 0.67.
+    """
+    from skstack.losses import TeacherLoss
+
+    sizes = {
+        "569x30, 64, batches of 32": (*cancer(), SETTINGS),
+        "8000x30, 128-64, batches of 128": (*table(8000, 30), ((128, 64), 10, 128)),
+    }
+    results = {}
+    for label, (X, y, settings) in sizes.items():
+        knows = ours(*settings, random_state=1).fit(X, y)
+        for mode in ("distill", "blend", "head", "features"):
+            loss = TeacherLoss(knows, mode=mode)
+            seconds, models = turns(
+                {
+                    "skstack": lambda seed, X=X, y=y, settings=settings, loss=loss: ours(
+                        *settings, loss=loss, random_state=seed
+                    ).fit(X, y),
+                    "without a teacher": lambda seed, X=X, y=y, settings=settings: ours(
+                        *settings, random_state=seed
+                    ).fit(X, y),
+                },
+                rounds=2 if quick else 11,
+            )
+            found = compared(
+                seconds, training_accuracy={name: m.score(X, y) for name, m in models.items()}
+            )
+            found["with_over_without"] = 1 / found["contestants"]["without a teacher"]["ratio"]
+            results[f"{label}, {mode}"] = found
+    return {"sizes": results}

@@ -44,7 +44,7 @@ _HOMES = {
 }
 
 
-_ROOMS = ("inspection", "networks", "preprocessing")
+_ROOMS = ("inspection", "losses", "networks", "preprocessing")
 
 
 def __getattr__(name):

@@ -45,6 +45,7 @@ class KerasAutoencoder(Shippable, TransformerMixin, NetworkEstimator):
 
     loss : str, keras.losses.Loss, callable or "auto", default="auto"
         ``"auto"`` is what a ``keras.Model`` was compiled with, else the mean squared error.
+        :class:`~skstack.losses.TeacherLoss` lets a frozen network take part.
 
     metrics : list, default=None
         As in ``keras.Model.compile``; they stand in ``history_``.

@@ -50,6 +50,7 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
 
     loss : str, keras.losses.Loss, callable or "auto", default="auto"
         ``"auto"`` is what a ``keras.Model`` was compiled with, else cross-entropy.
+        :class:`~skstack.losses.TeacherLoss` lets a frozen network take part.
 
     metrics : list, default=None
         As in ``keras.Model.compile``; they stand in ``history_``.

@@ -80,6 +80,7 @@ class NetworkEstimator(BaseEstimator):
     __metadata_request__fit = {"groups": True}
 
     _target_required = True
+    _guide = None  # the teacher whose predictions the network takes, if any
 
     _parameter_constraints = {
         "model": "no_validation",
@@ -89,7 +90,7 @@ class NetworkEstimator(BaseEstimator):
             Interval(Real, 0, None, closed="neither"),
             HasMethods(["get_config"]),
         ],
-        "loss": [str, callable, HasMethods(["get_config"])],
+        "loss": [str, callable, HasMethods(["get_config"]), HasMethods(["get_params"])],
         "metrics": [None, list, tuple],
         "epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -111,8 +112,10 @@ class NetworkEstimator(BaseEstimator):
     def _validate_params(self):
         """Refuse parameters that no network can be made of or trained with."""
         super()._validate_params()
-        from skstack import training
+        from skstack import losses, training
 
+        if isinstance(self.loss, losses.TeacherLoss):
+            self.loss._validate_params()
         check_model(self.model)
         check_shape(self.input_shape)
         if self.imputer is not None and self.imputer.missing_values == self.imputer.missing_values:
@@ -124,7 +127,7 @@ class NetworkEstimator(BaseEstimator):
         training.check_settings(
             optimizer="adam" if _is_auto(self.optimizer) else self.optimizer,
             learning_rate=None if _is_auto(self.learning_rate) else self.learning_rate,
-            loss=None if _is_auto(self.loss) else self.loss,
+            loss=None if _is_auto(self._task_loss) else self._task_loss,
             metrics=self.metrics or (),
             callbacks=self._listed_callbacks(),
         )
@@ -270,6 +273,8 @@ class NetworkEstimator(BaseEstimator):
         watch=True,
     ):
         """Learn everything from training rows; the rows that are watched teach nothing."""
+        from skstack import losses
+
         resume = resume and hasattr(self, "network_")
         seed = draw_seed(self.random_state)
         X = read_rows(self, X, reset=not resume)
@@ -310,14 +315,18 @@ class NetworkEstimator(BaseEstimator):
         if not resume:
             self._learn_target_scale(blueprint, start, inputs, y, weights)
 
-        inputs, y, weights = self._resample(inputs, y, weights, seed)
+        drawn, y, weights = self._resample(inputs, y, weights, seed)
+        table = self._table(drawn, y, weights)
+        validation = None
+        if held_out is not None:
+            validation = self._table(self.blocks_.split(held_out[0]), *held_out[1:])
+        taught = losses.taught(
+            self, blueprint, start, seed=seed, before=self._beside_network if resume else {},
+            tables=(table, validation), rows=(X, None if held_out is None else held_out[0]),
+            drawn=drawn is not inputs,
+        )  # fmt: skip
         self._fit_network(
-            blueprint,
-            start,
-            self._table(inputs, y, weights),
-            None
-            if held_out is None
-            else self._table(self.blocks_.split(held_out[0]), *held_out[1:]),
+            taught,
             seed=seed,
             epochs=self.epochs if epochs is None else epochs,
             stops=stops,
@@ -368,13 +377,15 @@ class NetworkEstimator(BaseEstimator):
 
     def _network_to_train(self, seed, resume, inputs=None, weights=None):
         """What to build, and the variables to start from."""
+        from skstack import losses, training
+
         if resume:
-            return self.network_.blueprint, self.network_.variables
+            return losses.without_guide(self.network_)
         origin = continued_estimator(self.model)
         if origin is not None:
             self._network_task = origin._network_task
-            return origin.network_.blueprint, dict(origin.network_.variables)
-        from skstack import training
+            blueprint, start = losses.without_guide(origin.network_)
+            return blueprint, dict(start)
 
         task, n_outputs = self._task()
         spec = Spec(self.blocks_.blocks_, task, n_outputs)
@@ -404,15 +415,22 @@ class NetworkEstimator(BaseEstimator):
                 standardizing_variables(block.name, *self.moments_[block.name], steps=steps)
             )
 
-    def _fit_network(self, blueprint, start, table, validation, *, seed, epochs, stops, resume):
+    @property
+    def _task_loss(self):
+        """What compares predictions with y, whoever teaches besides."""
+        from skstack import losses
+
+        return losses.task_loss(self.loss)
+
+    def _fit_network(self, taught, *, seed, epochs, stops, resume):
         from skstack import training
 
         before = self._epochs_trained if resume else 0
         plan = training.Plan(
-            loss=self._loss(blueprint),
-            optimizer=self._optimizer(blueprint),
+            loss=taught.loss,
+            optimizer=self._optimizer(taught.blueprint),
             learning_rate=None if _is_auto(self.learning_rate) else self.learning_rate,
-            metrics=tuple(self.metrics or ()),
+            metrics=taught.metrics(self.metrics or ()),
             epochs=epochs,
             batch_size=self.batch_size,
             callbacks=tuple(copy.deepcopy(self._listed_callbacks())),
@@ -423,14 +441,14 @@ class NetworkEstimator(BaseEstimator):
             verbose=self.verbose,
         )
         fit = training.train(
-            blueprint,
-            start,
-            table,
+            taught.blueprint,
+            taught.start,
+            taught.table,
             plan,
-            validation=validation,
-            optimizer_start=self._optimizer_variables if resume else None,
+            validation=taught.validation,
+            optimizer_start=self._optimizer_variables if resume and taught.goes_on else None,
         )
-        self.network_ = fit.network
+        self.network_, self._guide, self._beside_network = taught.finished(fit.network)
         self.n_iter_ = fit.n_epochs
         self.history_ = fit.history
         self.loss_curve_ = list(fit.history["loss"])
@@ -440,8 +458,8 @@ class NetworkEstimator(BaseEstimator):
         self._optimizer_variables = fit.optimizer_variables
 
     def _loss(self, blueprint):
-        if not _is_auto(self.loss):
-            return self.loss
+        if not _is_auto(self._task_loss):
+            return self._task_loss
         compiled = blueprint.loss
         return self._default_loss() if compiled is None else compiled
 
@@ -461,7 +479,9 @@ class NetworkEstimator(BaseEstimator):
 
     def _inputs(self, X):
         check_is_fitted(self)
-        return self.blocks_.split(read_rows(self, X, reset=False))
+        X = read_rows(self, X, reset=False)
+        inputs = self.blocks_.split(X)
+        return inputs if self._guide is None else self._guide.beside(self, X, inputs)
 
     def _outputs(self, X):
         """What the network gives, one float32 array with a row for each row of X."""

@@ -53,6 +53,7 @@ class KerasRegressor(Shippable, RegressorMixin, NetworkEstimator):
 
     loss : str, keras.losses.Loss, callable or "auto", default="auto"
         ``"auto"`` is what a ``keras.Model`` was compiled with, else the mean squared error.
+        :class:`~skstack.losses.TeacherLoss` lets a frozen network take part.
 
     metrics : list, default=None
         As in ``keras.Model.compile``; they stand in ``history_``, in units of standardised targets.
@@ -322,7 +323,7 @@ class KerasRegressor(Shippable, RegressorMixin, NetworkEstimator):
             self._continue_target_scale(origin)
             return
         as_it_is = blueprint.learns_raw_targets or (
-            isinstance(self.loss, str) and self.loss in LOSSES_ON_RAW_TARGETS
+            isinstance(self._task_loss, str) and self._task_loss in LOSSES_ON_RAW_TARGETS
         )
         if as_it_is:
             self.target_mean_, self.target_scale_ = np.zeros(y.shape[1]), np.ones(y.shape[1])
@@ -331,7 +332,7 @@ class KerasRegressor(Shippable, RegressorMixin, NetworkEstimator):
 
     def _continue_target_scale(self, origin):
         """The units that the weights were learned in."""
-        raw = isinstance(self.loss, str) and self.loss in LOSSES_ON_RAW_TARGETS
+        raw = isinstance(self._task_loss, str) and self._task_loss in LOSSES_ON_RAW_TARGETS
         if raw and not np.all(origin.target_scale_ == 1):
             raise ValueError(
                 f"loss={self.loss!r} wants targets as they are, but the network of "

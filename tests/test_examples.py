@@ -94,6 +94,16 @@ def test_a_network_from_another_table_beats_starting_anew(tmp_path):
     assert float(continued[1]) > float(scratch[1]) + 0.05
 
 
+def test_a_teacher_helps_where_labels_are_few(tmp_path):
+    printed = run("examples/learn_from_a_teacher.py", cwd=tmp_path)
+    gains = {
+        name: float(re.search(rf"\n{name} +\S+ +\S+ +(-?\d\.\d+)", printed)[1])
+        for name in ("alone", "distill", "features", "blend", "head")
+    }
+    assert gains.pop("alone") == 0.0
+    assert min(gains.values()) > 0.0
+
+
 def test_the_fit_benchmark_reports_as_json(tmp_path):
     run("benchmarks/run.py", "--only", "fit-569x30", "--output", "found", cwd=tmp_path)
     result = json.loads((tmp_path / "found" / "fit-569x30.json").read_text(encoding="utf-8"))

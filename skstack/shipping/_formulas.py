@@ -15,6 +15,7 @@ __all__ = [
     "as_columns",
     "log_odds_of",
     "of_classes",
+    "of_odds",
     "squared_difference",
     "without_padding",
 ]
@@ -121,6 +122,11 @@ def _odds_of_labels(p):
 
 def _log(p):
     return ops.log(ops.clip(p, _SMALLEST, 1.0))
+
+
+def of_odds(p, multiclass, name):
+    """What stands before the last activation, of probabilities."""
+    return grouped(name, [p], _log if multiclass else _odds_of_labels)
 
 
 def _entropy(p):

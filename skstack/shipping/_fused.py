@@ -19,12 +19,14 @@ from skstack._regressor import KerasRegressor
 from skstack._stack import Stack
 from skstack._stacked import StackedKerasClassifier, StackedKerasRegressor
 from skstack._transformer import KerasFeatureTransformer
+from skstack.losses import TEACHER
 from skstack.preprocessing import PadSequences
 from skstack.shipping._formulas import (
     Classes,
     as_columns,
     log_odds_of,
     of_classes,
+    of_odds,
     squared_difference,
 )
 from skstack.shipping._network import called
@@ -122,6 +124,8 @@ def _readers(part, places, name="network", pad=None):
         blocks = part.blocks_ if isinstance(part, NetworkEstimator) else part.blocks
         filled = any(getattr(blocks.part(b.name), "imputer", None) for b in blocks.blocks_)
         yield places, blocks, pad, filled
+        if getattr(part, "_guide", None) is not None:
+            yield from _teacher_readers(part._guide, places, name)
     elif isinstance(part, KerasFeatureTransformer):
         for upstream in part._upstreams:
             steps = [] if upstream.steps is None else listed_steps(upstream.steps)
@@ -148,6 +152,14 @@ def _first_of(steps, places, name):
         yield from _readers(rest[0], places, name, first)
     else:
         yield from _readers(first, places, name)
+
+
+def _teacher_readers(guide, places, name):
+    places = places if guide.places is None else places[guide.places]
+    if guide.estimator is not None:
+        yield from _readers(guide.estimator, places, f"{name}_teacher")
+    elif guide.blocks is not None:
+        yield places, guide.blocks, None, False
 
 
 def _passed_readers(part, places):
@@ -231,7 +243,35 @@ def _network(estimator, table, name, *, layers=(), ends=True, network=None, pool
     tensors = arrays(table, estimator.blocks_, name, f"{type(estimator).__name__} {name!r}")
     network = estimator.network_ if network is None else network
     settings = {"layers": layers, "ends": ends, "pooling": pooling}
-    return tensors, *called(network, tensors, name, finish=estimator._finish_model, **settings)
+    given = tensors
+    if estimator._guide is not None:
+        given = {**tensors, TEACHER: _teacher(estimator, table, tensors, f"{name}_teacher")}
+    return tensors, *called(network, given, name, finish=estimator._finish_model, **settings)
+
+
+def _teacher(estimator, table, tensors, name):
+    """What a network's teacher gives it; see ``losses``."""
+    guide = estimator._guide
+    table = table if guide.places is None else taken(table, guide.places)
+    if guide.estimator is None:
+        if guide.blocks is not None:
+            tensors = arrays(table, guide.blocks, name, f"The teacher {name!r}")
+        found = as_columns(called(guide.network, tensors, name)[0][0], "flatten", name)
+        classes = Classes(found, found.shape[1] == 1 and guide.task != "multilabel")
+    elif guide.task == "regression":
+        found = _values(guide.estimator, table, name, f"{name}_")
+    else:
+        classes = _classes(guide.estimator, table, name, f"{name}_")
+        if guide.order is not None and guide.order != sorted(guide.order):
+            order, p = np.int32(guide.order), classes.all(f"{name}_all")
+            classes = Classes(grouped(f"{name}_order", [p], lambda p: ops.take(p, order, axis=1)))
+    if guide.task == "regression":
+        scale = estimator.target_scale_
+        return affine(found, estimator.target_mean_, 1.0 / scale, 0.0, f"{name}_standardised")
+    found = classes.second(name) if guide.task == "binary" else classes.all(f"{name}_classes")
+    if guide.mode == "blend":
+        return found
+    return of_odds(found, guide.task == "multiclass", f"{name}_log_odds")
 
 
 def _stack_table(stack, table, prefix):

@@ -124,6 +124,10 @@ def _parameters_key(estimator):
             raise Unkeyable(f"random_state=None of {type(estimator).__name__}")
         if name == "callbacks" and value:
             raise Unkeyable(f"callbacks of {type(estimator).__name__}")
+        learned = name in getattr(estimator, "_fitted_parameters", ())
+        if learned and hasattr(value, "fit") and not is_keras_model(value):
+            described.append((name, _fitted_key(value)))
+            continue
         if name not in ("memory", "n_jobs", "verbose"):  # they do not change what is learned
             described.append((name, estimator_key(value)))
     return tuple(described)

@@ -8,6 +8,7 @@ from skstack.training._fingerprint import Unknown, fingerprint, fingerprint_valu
 from skstack.training._ingredients import check_settings
 from skstack.training._initial import initial_variables
 from skstack.training._layers import check_layers, find_layers
+from skstack.training._lesson import Lesson, MetricOfTask
 from skstack.training._network import Network
 from skstack.training._normalizations import settle_normalizations
 from skstack.training._plan import Fit, Plan, Rows
@@ -16,6 +17,8 @@ from skstack.training._train import train
 
 __all__ = [
     "Fit",
+    "Lesson",
+    "MetricOfTask",
     "Network",
     "Plan",
     "Rows",

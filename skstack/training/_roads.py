@@ -13,6 +13,7 @@ import keras
 
 from skstack.training._indices import embedded_inputs
 from skstack.training._layers import all_layers
+from skstack.training._lesson import Lesson
 from skstack.training._swaps import DROPOUTS, counts_rows_alone
 
 # With XLA a small step costs about 0.15 ms less and the compilation 0.4 s more; most programs are
@@ -301,6 +302,8 @@ def _averages(loss):
         known = keras.losses.get(loss) if isinstance(loss, str) else loss
     except ValueError:
         return False
+    if type(known) is Lesson:
+        return _averages(known.task_loss)
     if isinstance(known, keras.losses.Loss):
         whole = getattr(known, "ignore_class", None) is None and getattr(known, "axis", -1) == -1
         return type(known) in _LOSSES_OF_ROWS and known.reduction == _AVERAGED and whole

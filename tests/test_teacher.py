@@ -1,0 +1,914 @@
+"""A network that learns from a teacher: what it learns, and that the teacher stays as it was."""
+
+import pickle
+
+import numpy as np
+import pytest
+from imblearn.over_sampling import SMOTE
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.datasets import load_diabetes, load_iris, make_classification
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+
+import skstack
+from skstack import (
+    KerasAutoencoder,
+    KerasClassifier,
+    KerasFeatureTransformer,
+    KerasRegressor,
+    StackedKerasClassifier,
+)
+from skstack.losses import TeacherLoss
+from skstack.networks import MLP
+
+MODES = ("distill", "blend", "head", "features")
+RATE, EPOCHS = 0.1, 4
+
+
+def network(widths=(5,), units=3, end="softmax", seed=0, n_features=4, name="inner", **kwargs):
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    x = inputs = keras.Input((n_features,))
+    for place, width in enumerate(widths):
+        x = keras.layers.Dense(width, "tanh", name=f"{name}_{place}", **kwargs)(x)
+    return keras.Model(inputs, keras.layers.Dense(units, end, name=f"{name}_end")(x))
+
+
+def iris(n=None):
+    X, y = load_iris(return_X_y=True)
+    X = StandardScaler().fit_transform(X).astype(np.float32)
+    order = np.random.default_rng(0).permutation(len(X))[:n]
+    return X[order], y[order]
+
+
+def bits(model):
+    return [variable.numpy().tobytes() for variable in model.variables]
+
+
+def learned(estimator, *names):
+    return {name: estimator.network_.variables[name] for name in names}
+
+
+def fitted(estimator, X, y, engine="auto", **kwargs):
+    kwargs = {"optimizer": "sgd", "learning_rate": RATE, "epochs": EPOCHS, **kwargs}
+    return estimator.set_params(
+        batch_size=len(X), early_stopping=False, engine=engine, random_state=0, **kwargs
+    ).fit(X, y)
+
+
+# By hand ---------------------------------------------------------------------------------------
+
+
+def by_hand(loss_of, start, n_steps=EPOCHS):
+    """Full-batch gradient descent on variables, in plain TensorFlow."""
+    import tensorflow as tf
+
+    variables = [tf.Variable(array) for array in start]
+    for _ in range(n_steps):
+        with tf.GradientTape() as tape:
+            loss = loss_of(*variables)
+        for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
+            variable.assign_sub(RATE * gradient)
+    return [variable.numpy() for variable in variables]
+
+
+def weights_of(model):
+    return [array for layer in model.layers for array in layer.get_weights()]
+
+
+def hidden_and_end(X, k1, b1, k2, b2):
+    import tensorflow as tf
+
+    hidden = tf.tanh(X @ k1 + b1)
+    return hidden, hidden @ k2 + b2
+
+
+def assert_learned(estimator, expected, more=()):
+    names = [f"inner_{part}/{kind}" for part in ("0", "end") for kind in ("kernel", "bias")]
+    found = [estimator.network_.variables[name] for name in [*names, *more]]
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def cross_entropy(logits, codes):
+    import tensorflow as tf
+
+    return tf.reduce_mean(
+        tf.nn.sparse_softmax_cross_entropy_with_logits(labels=codes, logits=logits)
+    )
+
+
+@pytest.mark.parametrize("engine", ["auto", "keras"])
+def test_distilling_takes_the_steps_of_a_loop_by_hand(engine):
+    import tensorflow as tf
+
+    X, y = iris(60)
+    pupil, teacher = network(), network((7,), seed=1, name="teaching")
+    weight, temperature = 0.4, 3.0
+    said = np.log(teacher(X).numpy()) / temperature
+    soft = tf.nn.softmax(said)
+
+    def loss(*weights):
+        logits = hidden_and_end(X, *weights)[1]
+        softened = tf.nn.log_softmax(logits / temperature)
+        distance = -tf.reduce_mean(tf.reduce_sum(soft * softened, axis=1))
+        return (1 - weight) * cross_entropy(logits, y) + weight * temperature**2 * distance
+
+    taught = TeacherLoss(teacher, weight=weight, temperature=temperature)
+    found = fitted(KerasClassifier(pupil, loss=taught), X, y, engine)
+    assert_learned(found, by_hand(loss, weights_of(pupil)))
+
+
+@pytest.mark.parametrize("engine", ["auto", "keras"])
+def test_blending_takes_the_steps_of_a_loop_by_hand(engine):
+    import tensorflow as tf
+
+    X, y = iris(60)
+    pupil, teacher = network(), network((7,), seed=1, name="teaching")
+    said = teacher(X).numpy()
+
+    def loss(*weights):
+        own = tf.nn.softmax(hidden_and_end(X, *weights)[1])
+        p = tf.gather(0.7 * own + 0.3 * said, y, batch_dims=1)
+        return -tf.reduce_mean(tf.math.log(p))
+
+    taught = TeacherLoss(teacher, mode="blend", weight=0.3)
+    found = fitted(KerasClassifier(pupil, loss=taught), X, y, engine)
+    assert_learned(found, by_hand(loss, weights_of(pupil)))
+    own = tf.nn.softmax(hidden_and_end(X, *by_hand(loss, weights_of(pupil)))[1])
+    np.testing.assert_allclose(found.predict_proba(X), 0.7 * own + 0.3 * said, atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["auto", "keras"])
+def test_a_head_takes_the_steps_of_a_loop_by_hand(engine):
+    import tensorflow as tf
+
+    X, y = iris(60)
+    pupil, teacher = network(), network((7,), seed=1, name="teaching")
+    said = np.log(teacher(X).numpy())
+    half = 0.5 * np.eye(3, dtype=np.float32)
+    head = [np.vstack([half, half]), np.zeros(3, np.float32)]
+
+    def loss(k1, b1, k2, b2, k3, b3):
+        own = hidden_and_end(X, k1, b1, k2, b2)[1]
+        return cross_entropy(tf.concat([own, said], axis=1) @ k3 + b3, y)
+
+    taught = TeacherLoss(teacher, mode="head")
+    found = fitted(KerasClassifier(pupil, loss=taught), X, y, engine)
+    expected = by_hand(loss, [*weights_of(pupil), *head])
+    assert_learned(found, expected, ("teacher_head/kernel", "teacher_head/bias"))
+    assert np.abs(expected[4] - head[0]).max() > 0.01
+
+
+@pytest.mark.parametrize("engine", ["auto", "keras"])
+@pytest.mark.parametrize("width", [5, 7], ids=["of one width", "projected"])
+def test_drawing_features_takes_the_steps_of_a_loop_by_hand(engine, width):
+    import tensorflow as tf
+
+    X, y = iris(60)
+    pupil, teacher = network(), network((6, width), seed=1, name="teaching")
+    said = np.tanh(np.tanh(X @ teacher.get_weights()[0]) @ teacher.get_weights()[2])
+    taught = TeacherLoss(teacher, mode="features", weight=0.4, layer="inner_0")
+    classifier = KerasClassifier(pupil, loss=taught)
+    before = fitted(clone(classifier), X, y, learning_rate=1e-30)._beside_network
+    assert len(before) == (0 if width == 5 else 2)
+
+    def loss(k1, b1, k2, b2, *projection):
+        hidden, logits = hidden_and_end(X, k1, b1, k2, b2)
+        if projection:
+            hidden = hidden @ projection[0] + projection[1]
+        distance = tf.reduce_mean(tf.square(hidden - said))
+        return 0.6 * cross_entropy(logits, y) + 0.4 * distance
+
+    found = fitted(classifier, X, y, engine)
+    projection = [before[f"teacher_projection/{kind}"] for kind in ("kernel", "bias") if before]
+    expected = by_hand(loss, [*weights_of(pupil), *projection])
+    assert_learned(found, expected[:4])
+    for name, theirs in zip(("kernel", "bias"), expected[4:], strict=False):
+        ours = found._beside_network[f"teacher_projection/{name}"]
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert set(found.network_.variables) == set(before) ^ set(before) | {
+        f"inner_{part}/{kind}" for part in ("0", "end") for kind in ("kernel", "bias")
+    }
+
+
+@pytest.mark.parametrize("mode", ["distill", "blend", "head"])
+def test_a_regressor_takes_the_steps_of_a_loop_by_hand(mode):
+    import tensorflow as tf
+
+    X, _ = iris(60)
+    y = np.stack([X[:, 0] * 3 + 7, X[:, 1] - 40], axis=1)
+    teacher = LinearRegression().fit(X, y + np.sin(X[:, :2]))
+    taught = TeacherLoss(teacher, mode=mode, weight=0.3)
+    model = MLP((5,), activation="tanh", standardize=False)
+    regressor = KerasRegressor(model, loss=taught)
+    start = fitted(clone(regressor), X, y, learning_rate=1e-30).network_.variables
+    names = [f"{layer}/{kind}" for layer in ("hidden_1", "output") for kind in ("kernel", "bias")]
+    names += ["teacher_head/kernel", "teacher_head/bias"] if mode == "head" else []
+    found = fitted(regressor, X, y)
+    mean, scale = found.target_mean_, found.target_scale_
+    t = ((y - mean) / scale).astype(np.float32)
+    said = ((teacher.predict(X) - mean) / scale).astype(np.float32)
+
+    def loss(k1, b1, k2, b2, k3=None, b3=None):
+        own = hidden_and_end(X, k1, b1, k2, b2)[1]
+        if mode == "blend":
+            return tf.reduce_mean(tf.square(0.7 * own + 0.3 * said - t))
+        if mode == "head":
+            own = tf.concat([own, said], axis=1) @ k3 + b3
+        loss = tf.reduce_mean(tf.square(own - t))
+        if mode == "distill":
+            loss = 0.7 * loss + 0.3 * tf.reduce_mean(tf.square(own - said))
+        return loss
+
+    expected = by_hand(loss, [start[name] for name in names])
+    for name, theirs in zip(names, expected, strict=True):
+        np.testing.assert_allclose(found.network_.variables[name], theirs, atol=1e-5)
+
+
+def test_two_classes_are_distilled_as_one_unit():
+    import tensorflow as tf
+
+    X, y = iris()
+    X, y = X[y < 2], y[y < 2]
+    pupil = network(units=1, end="sigmoid")
+    teacher = LogisticRegression().fit(X, y)
+    p = teacher.predict_proba(X)[:, 1:]
+    soft = 1 / (1 + np.exp(-np.log(p / (1 - p)) / 4.0))
+
+    def loss(*weights):
+        z = hidden_and_end(X, *weights)[1]
+        hard = tf.nn.sigmoid_cross_entropy_with_logits(y[:, None].astype(np.float32), z)
+        softened = tf.nn.sigmoid_cross_entropy_with_logits(soft.astype(np.float32), z / 4.0)
+        return tf.reduce_mean(0.8 * hard + 0.2 * 16.0 * softened)
+
+    taught = TeacherLoss(teacher, weight=0.2, temperature=4.0)
+    found = fitted(KerasClassifier(pupil, loss=taught), X, y)
+    assert_learned(found, by_hand(loss, weights_of(pupil)))
+
+
+# What stays as it is ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trains", [False, True], ids=["frozen", "trainable"])
+@pytest.mark.parametrize("mode", MODES)
+def test_the_teacher_is_the_same_bit_by_bit(mode, trains):
+    if trains and mode not in ("blend", "head"):
+        with pytest.raises(ValueError, match="teaches nothing"):
+            KerasClassifier(
+                loss=TeacherLoss(network(), mode=mode, teacher_trainable=True), epochs=1
+            ).fit(*iris())
+        return
+    X, y = iris()
+    teacher = network((7,), seed=1, name="teaching")
+    before, flags = bits(teacher), [layer.trainable for layer in teacher.layers]
+    taught = TeacherLoss(teacher, mode=mode, teacher_trainable=trains)
+    found = KerasClassifier(loss=taught, epochs=3, learning_rate=0.1, random_state=0).fit(X, y)
+    assert bits(teacher) == before
+    assert [layer.trainable for layer in teacher.layers] == flags
+    inside = [name for name in found.network_.variables if "teaching" in name]
+    assert bool(inside) == trains
+    for name in inside:  # the copy has learned
+        original = dict(zip([v.path for v in teacher.variables], teacher.variables, strict=True))
+        moved = found.network_.variables[name] - original[name.removeprefix("teacher/")].numpy()
+        assert np.abs(moved).max() > 1e-3
+
+
+@pytest.mark.parametrize("mode", ["blend", "head"])
+def test_a_teacher_that_is_trained_along_starts_from_its_own_weights(mode):
+    X, y = load_diabetes(return_X_y=True)
+    teacher = KerasRegressor(epochs=20, random_state=1).fit(X, y)
+    taught = TeacherLoss(teacher.model_, mode=mode, weight=0.5, teacher_trainable=True)
+    regressor = KerasRegressor(loss=taught, random_state=0)
+    still = fitted(clone(regressor), X, y, learning_rate=1e-30)
+    frozen = clone(regressor).set_params(loss__teacher_trainable=False)
+    frozen = fitted(frozen, X, y, learning_rate=1e-30)
+    np.testing.assert_allclose(still.predict(X), frozen.predict(X), rtol=1e-4)
+    assert fitted(regressor, X, y).score(X, y) > still.score(X, y)
+
+
+def test_an_estimator_that_teaches_is_the_same_bit_by_bit():
+    X, y = iris()
+    teacher = RandomForestClassifier(5, random_state=0).fit(X, y)
+    before = pickle.dumps(teacher)
+    for mode in ("distill", "blend", "head"):
+        KerasClassifier(loss=TeacherLoss(teacher, mode=mode), epochs=1).fit(X, y).predict(X)
+    assert pickle.dumps(teacher) == before
+
+
+ROADS = {"xla": ("auto", 120), "graph": ("auto", 2), "keras": ("keras", 2)}
+
+
+@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("loss", ["auto", "distill", "features", "head", "blend"])
+def test_layers_that_are_not_trainable_keep_their_bits(road, loss, monkeypatch):
+    from skstack.training import _roads
+
+    X, y = iris()
+    model, teacher = network((5, 6)), network((6,), seed=1, name="teaching")
+    model.get_layer("inner_0").trainable = False
+    if loss != "auto":
+        loss = TeacherLoss(teacher, mode=loss)
+    taken, choose = [], _roads.choose
+
+    def spy(*args):
+        taken.append(choose(*args))
+        return taken[-1]
+
+    monkeypatch.setattr(_roads, "choose", spy)
+    engine, epochs = ROADS[road]
+    found = KerasClassifier(
+        model, loss=loss, engine=engine, epochs=epochs, early_stopping=False, random_state=0
+    ).fit(X, y)
+    assert [way.name for way, _ in taken] == [road]
+    kept, moved = model.get_layer("inner_0"), model.get_layer("inner_1")
+    ours = found.network_.variables
+    assert ours["inner_0/kernel"].tobytes() == kept.kernel.numpy().tobytes()
+    assert ours["inner_0/bias"].tobytes() == kept.bias.numpy().tobytes()
+    assert not np.array_equal(ours["inner_1/kernel"], moved.kernel.numpy())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_compiled_roads_learn_what_keras_learns(mode):
+    X, y = iris(100)
+    teacher = network((7,), seed=1, name="teaching")
+    taught = TeacherLoss(teacher, mode=mode)
+    found = [
+        KerasClassifier(
+            loss=taught, engine=engine, epochs=40, optimizer="sgd", metrics=["accuracy"],
+            early_stopping=True, random_state=0,
+        ).fit(X, y)
+        for engine in ("auto", "keras")
+    ]  # fmt: skip
+    ours, theirs = found
+    np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-4)
+    assert ours.history_.keys() == theirs.history_.keys()
+    plain = KerasClassifier(metrics=["accuracy"], epochs=1, early_stopping=True).fit(X, y)
+    assert ours.history_.keys() == plain.history_.keys()
+    for name, values in ours.history_.items():
+        np.testing.assert_allclose(values, theirs.history_[name], atol=1e-4, err_msg=name)
+
+
+def test_metrics_are_those_of_the_task():
+    X, y = iris()
+    taught = TeacherLoss(LogisticRegression().fit(X, y))
+    found = KerasClassifier(loss=taught, metrics=["accuracy"], epochs=5, early_stopping=False)
+    found.fit(X, y, X_val=X, y_val=y)
+    assert found.history_["val_accuracy"][-1] == pytest.approx(found.score(X, y))
+
+
+@pytest.mark.parametrize("engine", ["auto", "keras"])
+def test_a_teacher_without_weight_changes_nothing(engine):
+    X, y = iris()
+    teacher = network((64, 32), seed=1, name="teaching")
+    for mode in ("distill", "features", "blend"):
+        settings = {"epochs": 5, "engine": engine, "random_state": 0}
+        alone = KerasClassifier(**settings).fit(X, y).predict_proba(X)
+        taught = TeacherLoss(teacher, mode=mode, weight=0.0)
+        found = KerasClassifier(loss=taught, **settings).fit(X, y).predict_proba(X)
+        np.testing.assert_allclose(found, alone, atol=1e-5)
+
+
+# The rows -----------------------------------------------------------------------------------------
+
+
+class Watched(ClassifierMixin, BaseEstimator):
+    """Gives probabilities that tell which row it was, and counts the rows."""
+
+    def fit(self, X, y):
+        self.classes_ = np.unique(y)
+        self.n_calls_ = self.n_rows_ = 0
+        return self
+
+    def predict_proba(self, X):
+        self.n_calls_ += 1
+        self.n_rows_ += len(X)
+        odds = np.asarray(X, dtype=np.float64)[:, :1] * [[0.0, 1.0, 2.0]]
+        odds = np.exp(odds)
+        return odds / odds.sum(axis=1, keepdims=True)
+
+    def predict(self, X):
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """What training was given."""
+    from skstack import training
+
+    given, train = [], training.train
+
+    def spy(blueprint, start, rows, plan, *, validation=None, **kwargs):
+        given.append((rows, validation))
+        return train(blueprint, start, rows, plan, validation=validation, **kwargs)
+
+    monkeypatch.setattr(training, "train", spy)
+    return given
+
+
+@pytest.mark.parametrize("sampler", [None, SMOTE(random_state=0)], ids=["as given", "sampled"])
+@pytest.mark.parametrize("mode", ["distill", "blend"])
+def test_what_the_teacher_says_follows_its_row(mode, sampler, seen):
+    X, y = iris()
+    keep = np.flatnonzero((y < 2) | (np.arange(len(y)) % 3 == 0))
+    X, y = X[keep], y[keep]
+    teacher = Watched().fit(X, y)
+    KerasClassifier(
+        loss=TeacherLoss(teacher, mode=mode, temperature=1.0), sampler=sampler,
+        early_stopping=True, epochs=4, random_state=0,
+    ).fit(X, y)  # fmt: skip
+    ((rows, held_out),) = seen
+    assert len(rows) + len(held_out) > len(X) if sampler else len(rows) + len(held_out) == len(X)
+    assert (teacher.n_calls_, teacher.n_rows_) == (2, len(rows) + len(held_out))
+    for part in (rows, held_out):
+        said = part.targets[:, -3:] if mode == "distill" else part.inputs["teacher_prediction"]
+        expected = teacher.predict_proba(part.inputs["numeric"])
+        np.testing.assert_allclose(said, expected, atol=1e-6)
+
+
+def test_the_teacher_sees_synthetic_rows_as_columns_of_x(seen):
+    pd = pytest.importorskip("pandas")
+    X, y = iris()
+    keep = np.flatnonzero((y < 2) | (np.arange(len(y)) % 3 == 0))
+    frame = pd.DataFrame(X[keep], columns=list("abcd"))
+    frame["kind"] = np.where(frame["a"] > 0, "long", "short")
+    teacher = LogisticRegression().fit(frame[["c", "a"]], y[keep])
+    from imblearn.over_sampling import SMOTENC
+
+    KerasClassifier(
+        loss=TeacherLoss(teacher, temperature=1.0),
+        sampler=SMOTENC(categorical_features=[4], random_state=0),
+        epochs=1, random_state=0,
+    ).fit(frame, y[keep])  # fmt: skip
+    ((rows, _),) = seen
+    assert len(rows) > len(frame)
+    inputs = pd.DataFrame(rows.inputs["numeric"][:, [2, 0]], columns=["c", "a"])
+    np.testing.assert_allclose(rows.targets[:, -3:], teacher.predict_proba(inputs), atol=1e-5)
+
+
+def test_synthetic_rows_of_hashed_columns_are_refused():
+    pd = pytest.importorskip("pandas")
+    from imblearn.over_sampling import SMOTENC
+
+    X, y = iris()
+    frame = pd.DataFrame({"a": X[:, 0], "word": [f"w{i % 30}" for i in range(len(X))]})
+    keep = np.flatnonzero((y < 2) | (np.arange(len(y)) % 3 == 0))
+    teacher = LogisticRegression().fit(frame[["a"]], y)
+    classifier = KerasClassifier(
+        loss=TeacherLoss(teacher), n_hash_buckets=5, sampler=SMOTENC(["word"]), epochs=1
+    )
+    with pytest.raises(ValueError, match=r"'word'.*hashed"):
+        classifier.fit(frame.iloc[keep], y[keep])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_weights_of_rows_count_for_both_parts_of_the_loss(mode):
+    X, y = iris(40)
+    teacher = network((7,), seed=1, name="teaching")
+    twice = np.r_[0:40, 0:10]
+    weights = np.r_[np.full(10, 2.0), np.ones(30)]
+    settings = {
+        "loss": TeacherLoss(teacher, mode=mode), "model": network(), "optimizer": "sgd",
+        "batch_size": 64, "epochs": 3, "random_state": 0,
+    }  # fmt: skip
+    weighed = KerasClassifier(**settings).fit(X, y, sample_weight=weights)
+    repeated = KerasClassifier(**settings).fit(X[twice], y[twice])
+    np.testing.assert_allclose(weighed.predict_proba(X), repeated.predict_proba(X), atol=1e-5)
+
+
+def test_classes_are_matched_by_their_labels():
+    X, y = iris()
+    names = np.array(["b", "c", "a"])[y]
+    shuffled = RandomForestClassifier(5, random_state=0).fit(X, names)
+    shuffled.classes_ = shuffled.classes_[[2, 0, 1]]
+    order, predict = [2, 0, 1], shuffled.predict_proba
+    shuffled.predict_proba = lambda X: predict(X)[:, order]
+    taught = TeacherLoss(shuffled, mode="blend", weight=1.0)
+    found = KerasClassifier(loss=taught, epochs=1).fit(X, names)
+    np.testing.assert_allclose(found.predict_proba(X), predict(X), atol=1e-6)
+
+
+def test_a_teacher_may_see_columns_of_its_own():
+    pd = pytest.importorskip("pandas")
+    X, y = iris()
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    named = LogisticRegression().fit(frame[["d", "b"]], y)
+    unnamed = LogisticRegression().fit(X[:, [3, 1]], y)
+    net = network(n_features=2)
+    for teacher, columns, expected in (
+        (named, None, named.predict_proba(frame[["d", "b"]])),
+        (FrozenEstimator(named), ["d", "b"], named.predict_proba(frame[["d", "b"]])),
+        (net, ["d", "b"], net(X[:, [3, 1]]).numpy()),
+    ):
+        taught = TeacherLoss(teacher, mode="blend", weight=1.0, columns=columns)
+        found = KerasClassifier(loss=taught, epochs=1).fit(frame, y)
+        np.testing.assert_allclose(found.predict_proba(frame), expected, atol=1e-6)
+    taught = TeacherLoss(unnamed, mode="blend", weight=1.0, columns=[3, 1])
+    found = KerasClassifier(loss=taught, epochs=1).fit(X, y)
+    np.testing.assert_allclose(
+        found.predict_proba(X), unnamed.predict_proba(X[:, [3, 1]]), atol=1e-6
+    )
+
+
+# Everywhere -----------------------------------------------------------------------------------
+
+
+def two_classes():
+    X, y = iris()
+    return X[y < 2], y[y < 2]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_taught_network_survives_pickle_file_and_clone(mode, tmp_path):
+    X, y = iris()
+    teacher = LogisticRegression().fit(X, y)
+    if mode == "features":
+        teacher = network((7,), seed=1, name="teaching")
+    found = KerasClassifier(loss=TeacherLoss(teacher, mode=mode), epochs=2, random_state=0)
+    assert clone(found).loss.teacher is teacher
+    expected = found.fit(X, y).predict_proba(X)
+    assert np.array_equal(pickle.loads(pickle.dumps(found)).predict_proba(X), expected)
+    skstack.save(found, tmp_path / "taught.skstack")
+    loaded = skstack.load(tmp_path / "taught.skstack")
+    assert np.array_equal(loaded.predict_proba(X), expected)
+    assert np.array_equal(clone(found).fit(X, y).predict_proba(X), expected)
+    assert np.array_equal(loaded.fit(X, y).predict_proba(X), expected)
+
+
+def test_weight_and_temperature_are_searched_without_compiling_again(monkeypatch):
+    from skstack.training import _train
+
+    made, program = [], _train.Program
+
+    def counted(*args):
+        made.append(args)
+        return program(*args)
+
+    monkeypatch.setattr(_train, "Program", counted)
+    X, y = iris(90)
+    teacher = LogisticRegression().fit(X, y)
+    classifier = KerasClassifier(
+        MLP((9,)), loss=TeacherLoss(teacher), epochs=2, batch_size=16, random_state=0
+    )
+    grid = {"loss__weight": [0.0, 0.3, 0.9], "loss__temperature": [1.0, 4.0]}
+    search = GridSearchCV(classifier, grid, cv=3).fit(X, y)
+    assert len(made) == 1
+    scores = search.cv_results_["mean_test_score"]
+    assert len(set(np.round(scores, 3))) > 1
+    assert search.best_estimator_.loss.weight in grid["loss__weight"]
+
+
+@pytest.mark.parametrize("mode", ["blend", "head", "distill", "features"])
+def test_one_model_holds_network_and_teacher(mode):
+    for X, y in (iris(), two_classes()):
+        units = len(np.unique(y)) if len(np.unique(y)) > 2 else 1
+        keras_model = network((7,), units, "softmax" if units > 1 else "sigmoid", seed=1)
+        ours = KerasClassifier(epochs=2, random_state=1).fit(X, y)
+        scaled = make_pipeline(StandardScaler(), KerasClassifier(epochs=2)).fit(X * 3, y)
+        for teacher in (keras_model, ours, scaled):
+            if mode == "features" and teacher is scaled:
+                continue
+            found = KerasClassifier(loss=TeacherLoss(teacher, mode=mode), epochs=2).fit(X, y)
+            model = found.to_keras()
+            given = model.predict(found.keras_inputs(X), verbose=0)
+            np.testing.assert_allclose(given, found.predict_proba(X), atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["blend", "head"])
+def test_one_model_of_a_regressor_speaks_its_units(mode):
+    X, y = load_diabetes(return_X_y=True)
+    teacher = KerasRegressor(epochs=5, random_state=1).fit(X, y)
+    for said in (teacher, teacher.model_):
+        found = KerasRegressor(loss=TeacherLoss(said, mode=mode), epochs=2).fit(X, y)
+        given = found.to_keras().predict(found.keras_inputs(X), verbose=0)
+        np.testing.assert_allclose(given.ravel(), found.predict(X), rtol=1e-4)
+
+
+def test_one_model_is_refused_where_the_teacher_is_no_network():
+    X, y = iris()
+    forest = RandomForestClassifier(5, random_state=0).fit(X, y)
+    found = KerasClassifier(loss=TeacherLoss(forest, mode="blend"), epochs=1).fit(X, y)
+    with pytest.raises(ValueError, match=r"RandomForestClassifier.*cannot become part"):
+        found.to_keras()
+    KerasClassifier(loss=TeacherLoss(forest), epochs=1).fit(X, y).to_keras()
+
+
+def test_parts_of_a_stack_are_taught():
+    X, y = iris()
+    teacher = LogisticRegression().fit(X, y)
+    taught = KerasClassifier(MLP((8,)), loss=TeacherLoss(teacher, mode="blend"), epochs=2)
+    stack = StackedKerasClassifier(
+        [("a", KerasFeatureTransformer(taught, cv=2)), ("b", KerasFeatureTransformer(cv=2))],
+        downstream=KerasClassifier(epochs=2),
+        random_state=0,
+    ).fit(X, y)
+    assert stack.predict_proba(X).shape == (150, 3)
+    (upstream,) = stack.upstream_[0][1]._upstreams
+    assert upstream.view.estimator._guide.estimator is teacher
+    below = StackedKerasClassifier(
+        [("b", KerasFeatureTransformer(KerasClassifier(epochs=2), cv=2))],
+        downstream=KerasClassifier(
+            loss=TeacherLoss(network((7,), n_features=3), mode="head"), epochs=2
+        ),
+        passthrough=False,
+        random_state=0,
+    ).fit(X, y)
+    model = below.to_keras()
+    given = model.predict(below.keras_inputs(X), verbose=0)
+    np.testing.assert_allclose(given, below.predict_proba(X), atol=1e-5)
+
+
+def test_what_a_teacher_has_learned_is_part_of_the_cache_key():
+    from skstack.stages._keys import estimator_key
+
+    X, y = iris()
+    keys = [
+        estimator_key(KerasClassifier(loss=TeacherLoss(teacher), random_state=0))
+        for teacher in (
+            LogisticRegression().fit(X, y),
+            LogisticRegression().fit(X[:90], y[:90]),
+            LogisticRegression().fit(X, y),
+        )
+    ]
+    assert keys[0] == keys[2] != keys[1]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_training_goes_on_with_the_teacher(mode):
+    X, y = iris()
+    teacher = network((7,), seed=1, name="teaching")
+    settings = {"loss": TeacherLoss(teacher, mode=mode), "optimizer": "sgd", "random_state": 0}
+    settings |= {"batch_size": 150, "learning_rate": 0.05}
+    whole = KerasClassifier(epochs=4, **settings).fit(X, y)
+    halves = KerasClassifier(epochs=2, warm_start=True, **settings).fit(X, y).fit(X, y)
+    np.testing.assert_allclose(halves.predict_proba(X), whole.predict_proba(X), atol=1e-5)
+
+
+def test_the_loss_may_change_while_training_goes_on():
+    X, y = iris()
+    teacher = network((7,), seed=1, name="teaching")
+    found = KerasClassifier(epochs=2, warm_start=True, random_state=0).fit(X, y)
+    for mode in ("head", "distill", "features", "blend"):
+        found.set_params(loss=TeacherLoss(teacher, mode=mode)).fit(X, y)
+    assert "teacher_head/kernel" not in found.set_params(loss="auto").fit(X, y).network_.variables
+    assert found.score(X, y) > 0.6
+
+
+def test_metrics_need_no_compilation_of_their_own_in_each_fit(monkeypatch):
+    from skstack.training import _train
+
+    made, program = [], _train.Program
+    monkeypatch.setattr(_train, "Program", lambda *a: made.append(a) or program(*a))
+    X, y = iris(70)
+    metrics = ["accuracy", "sparse_categorical_crossentropy"]
+    for weight in (0.2, 0.4):
+        loss = TeacherLoss(LogisticRegression().fit(X, y), weight=weight)
+        KerasClassifier(MLP((7,)), loss=loss, metrics=metrics, epochs=1).fit(X, y)
+    assert len(made) == 1
+
+
+def test_another_loss_may_follow_and_the_network_goes_on_alone():
+    X, y = iris()
+    teacher = network((7,), seed=1, name="teaching")
+    found = KerasClassifier(loss=TeacherLoss(teacher, mode="head"), epochs=2).fit(X, y)
+    alone = KerasClassifier(FrozenEstimator(found), epochs=1, learning_rate=1e-30).fit(X, y)
+    ours, theirs = alone.network_.variables, found.network_.variables
+    assert ours.keys() == theirs.keys() - {"teacher_head/kernel", "teacher_head/bias"}
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+    assert alone.predict_proba(X).shape == (150, 3)
+
+
+@pytest.mark.parametrize("mode", ["blend", "head"])
+def test_the_teacher_may_stay_away_from_prediction(mode):
+    X, y = iris()
+    teacher = Watched().fit(X, y)
+    taught = TeacherLoss(teacher, mode=mode, teacher_at_predict=False)
+    found = KerasClassifier(loss=taught, epochs=30, random_state=0).fit(X, y)
+    before = teacher.n_calls_
+    assert found.score(X, y) > 0.8  # its own prediction has learned
+    found.to_keras()
+    assert teacher.n_calls_ == before == 1
+    assert set(found.network_.variables) == set(
+        KerasClassifier(epochs=1).fit(X, y).network_.variables
+    )
+
+
+def test_several_labels_are_taught():
+    X, y = iris()
+    labels = np.stack([y == 0, X[:, 0] > 0], axis=1).astype(int)
+    teacher = RandomForestClassifier(5, random_state=0).fit(X, labels)
+    for mode in ("distill", "blend", "head"):
+        found = KerasClassifier(loss=TeacherLoss(teacher, mode=mode), epochs=3).fit(X, labels)
+        assert found.predict(X).shape == labels.shape
+    taught = TeacherLoss(teacher, mode="blend", weight=1.0)
+    given = KerasClassifier(loss=taught, epochs=1).fit(X, labels).predict_proba(X)
+    expected = np.stack([p[:, 1] for p in teacher.predict_proba(X)], axis=1)
+    np.testing.assert_allclose(given, expected, atol=1e-6)
+
+
+def test_losses_that_learn_one_hot_targets_are_taught():
+    X, y = iris()
+    teacher = LogisticRegression().fit(X, y)
+    for mode in ("distill", "blend"):
+        found = [
+            KerasClassifier(loss=TeacherLoss(teacher, mode=mode, loss=loss), epochs=3,
+                            random_state=0).fit(X, y).predict_proba(X)
+            for loss in ("auto", "categorical_crossentropy")
+        ]  # fmt: skip
+        np.testing.assert_allclose(*found, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["distill", "features"])
+def test_an_autoencoder_is_drawn_to_another(mode):
+    X, _ = iris()
+    teacher = KerasAutoencoder(epochs=60, random_state=1).fit(X)
+    settings = {"epochs": 60, "random_state": 0}
+    alone = KerasAutoencoder(**settings).fit(X)
+    taught = TeacherLoss(teacher, mode=mode, weight=0.9)
+    found = KerasAutoencoder(loss=taught, **settings).fit(X)
+
+    def distance(pupil):
+        if mode == "features":
+            return np.square(pupil.transform(X) - teacher.transform(X)).mean()
+        rebuilt = [each.inverse_transform(each.transform(X)) for each in (pupil, teacher)]
+        return np.square(rebuilt[0] - rebuilt[1]).mean()
+
+    assert distance(found) < 0.8 * distance(alone)
+    with pytest.raises(ValueError, match="autoencoder"):
+        KerasAutoencoder(loss=TeacherLoss(teacher, mode="blend"), epochs=1).fit(X)
+
+
+def test_a_saved_network_teaches(tmp_path):
+    X, y = iris()
+    teacher = network((7,), seed=1, name="teaching")
+    teacher.save(tmp_path / "teacher.keras")
+    found = [
+        KerasClassifier(loss=TeacherLoss(each), epochs=2, random_state=0).fit(X, y)
+        for each in (teacher, tmp_path / "teacher.keras", str(tmp_path / "teacher.keras"))
+    ]
+    expected = found[0].predict_proba(X)
+    assert all(np.array_equal(each.predict_proba(X), expected) for each in found)
+
+
+# Refused -----------------------------------------------------------------------------------------
+
+
+def with_classes(n):
+    X, y = iris()
+    return LogisticRegression().fit(X, y % n)
+
+
+def summed():
+    import keras
+
+    return keras.losses.SparseCategoricalCrossentropy(reduction="sum")
+
+
+REFUSED = {
+    "mode": (lambda: TeacherLoss(with_classes(3), mode="learn"), "'mode'.*'learn'"),
+    "weight": (lambda: TeacherLoss(with_classes(3), weight=1.5), "'weight'.*1.5"),
+    "temperature": (lambda: TeacherLoss(with_classes(3), temperature=0), "'temperature'.*0"),
+    "classes": (lambda: TeacherLoss(with_classes(2)), "2 classes.*3 classes"),
+    "units": (lambda: TeacherLoss(network(units=4)), r"teacher=.*\(None, 4\).*3 classes"),
+    "unfitted": (lambda: TeacherLoss(LogisticRegression()), "never fitted"),
+    "path": (lambda: TeacherLoss("nowhere.keras"), "teacher='nowhere.keras'"),
+    "a class": (lambda: TeacherLoss(LogisticRegression), "teacher=.*accepted are"),
+    "no probabilities": (lambda: TeacherLoss(LinearSVC().fit(*iris())), "no probabilities"),
+    "no network": (lambda: TeacherLoss(with_classes(3), mode="features"), "no layers"),
+    "layer": (
+        lambda: TeacherLoss(network(), mode="features", layer="nope"),
+        "layer='nope'.*hidden_1",
+    ),
+    "teacher_layer": (
+        lambda: TeacherLoss(network(), mode="features", teacher_layer="nope"),
+        "teacher_layer='nope'.*inner_0",
+    ),
+    "columns": (lambda: TeacherLoss(with_classes(3), columns=[9]), "columns=.9."),
+    "width": (lambda: TeacherLoss(network(n_features=3)), r"teacher=.*\(None, 3\)"),
+    "number of columns": (
+        lambda: TeacherLoss(LogisticRegression().fit(iris()[0][:, :2], iris()[1])),
+        "fitted on 2 columns, and X has 4",
+    ),
+    "regressor": (lambda: TeacherLoss(LinearRegression().fit(*iris())), "no classes"),
+    "trainable": (lambda: TeacherLoss(with_classes(3), mode="blend", teacher_trainable=True),
+                  "teacher_trainable=True.*LogisticRegression"),
+    "reduction": (
+        lambda: TeacherLoss(with_classes(3), loss=summed()),
+        "reduction='sum'.*average over rows",
+    ),
+    "a loss": (lambda: LogisticRegression(), "loss="),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_is_refused_before_training(what, seen):
+    X, y = iris()
+    make, message = REFUSED[what]
+    with pytest.raises((ValueError, TypeError, NotFittedError), match=message):
+        KerasClassifier(loss=make(), epochs=1).fit(X, y)
+    assert seen == []
+
+
+def test_numbers_of_targets_must_agree():
+    X, y = load_diabetes(return_X_y=True)
+    teacher = LinearRegression().fit(X, np.stack([y, y], axis=1))
+    with pytest.raises(ValueError, match=r"2 target.*1"):
+        KerasRegressor(loss=TeacherLoss(teacher), epochs=1).fit(X, y)
+    with pytest.raises(ValueError, match="predicts no numbers"):
+        KerasRegressor(loss=TeacherLoss(LogisticRegression().fit(*iris())), epochs=1).fit(*iris())
+
+
+def test_a_network_that_trains_in_its_own_way_is_refused():
+    import keras
+
+    class Own(keras.Model):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.dense = keras.layers.Dense(3, "softmax")
+
+        def build(self, shape):
+            self.dense.build(shape)
+
+        def call(self, x):
+            return self.dense(x)
+
+        def train_step(self, data):
+            return super().train_step(data)
+
+    X, y = iris()
+    model = Own()
+    model.build((None, 4))
+    with pytest.raises(ValueError, match="in its own way"):
+        KerasClassifier(model, loss=TeacherLoss(with_classes(3)), epochs=1).fit(X, y)
+
+
+def test_parameters_of_the_teacher_are_nobody_elses():
+    teacher = with_classes(3)
+    classifier = KerasClassifier(loss=TeacherLoss(teacher))
+    assert not [name for name in classifier.get_params() if name.startswith("loss__teacher__")]
+    with pytest.raises(ValueError, match="nobody changes it"):
+        classifier.set_params(loss__teacher__C=3.0)
+    assert teacher.C == 1.0
+
+
+# Whether it helps ----------------------------------------------------------------------------
+
+
+def planted(seed, useless=False):
+    """Few rows with wrong labels among them, and somebody who has seen many right ones."""
+    X, y = make_classification(
+        3000, 12, n_informative=6, n_redundant=0, n_classes=3, class_sep=1.3, random_state=seed
+    )
+    rng = np.random.default_rng(seed)
+    X = X.astype(np.float32)
+    few, many, new = np.split(np.arange(3000), [60, 1500])
+    wrong = y.copy()
+    flipped = rng.random(len(y)) < 0.25
+    wrong[flipped] = rng.integers(3, size=flipped.sum())
+    known = rng.permutation(y[many]) if useless else y[many]
+    teacher = KerasClassifier(epochs=15, random_state=seed).fit(X[many], known)
+    return teacher, (X[few], wrong[few]), (X[new], y[new])
+
+
+@pytest.fixture(scope="module")
+def gains():
+    """Accuracy of each mode minus that of the network alone, for ten seeds."""
+    found = {mode: [] for mode in MODES}
+    for seed in range(10):
+        teacher, few, new = planted(seed)
+        settings = {"epochs": 60, "batch_size": 16, "random_state": seed}
+        alone = KerasClassifier(**settings).fit(*few).score(*new)
+        for mode in MODES:
+            taught = TeacherLoss(teacher, mode=mode, weight=0.8)
+            score = KerasClassifier(loss=taught, **settings).fit(*few).score(*new)
+            found[mode].append(score - alone)
+    return found
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_good_teacher_helps_where_labels_are_few(mode, gains):
+    gain = np.array(gains[mode])
+    assert gain.mean() > 2 * gain.std(ddof=1) / np.sqrt(10)
+    assert gain.mean() > 0.01
+
+
+@pytest.mark.parametrize("mode", ["distill", "features"])
+def test_a_useless_teacher_costs_no_more_than_noise_where_its_weight_is_searched(mode):
+    lost = []
+    for seed in range(5):
+        teacher, few, new = planted(seed, useless=True)
+        classifier = KerasClassifier(
+            loss=TeacherLoss(teacher, mode=mode), epochs=40, batch_size=16, random_state=seed
+        )
+        search = GridSearchCV(classifier, {"loss__weight": [0.0, 0.3, 0.9]}, cv=5).fit(*few)
+        alone = clone(classifier).set_params(loss="auto").fit(*few).score(*new)
+        lost.append(alone - search.score(*new))
+    lost = np.array(lost)
+    assert lost.mean() < max(2 * lost.std(ddof=1) / np.sqrt(5), 0.02)
