@@ -20,7 +20,7 @@ from sklearn.preprocessing import (
 
 from skstack.shipping._tables import Table, affine, grouped, layer_name, numbers_of, refuse
 
-__all__ = ["is_nothing", "listed_steps", "scaled", "takes_nan"]
+__all__ = ["check_step", "is_nothing", "listed_steps", "scaled", "takes_nan"]
 
 _ACCEPTED = (
     "StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, SimpleImputer, PCA, selectors of "
@@ -72,6 +72,21 @@ def scaled(step, table, name):
     ValueError
         If the step is none of those that layers can be made of.
     """
+    maker = check_step(step)
+    x = numbers_of(table, range(len(table.columns)), name, f"{step!r}")
+    if maker is _standard and table.single:
+        return Table.of(_standard(step, x, name, np.float32))
+    return Table.of(maker(step, x, name), table.single)
+
+
+def check_step(step):
+    """What makes layers of a step of scikit-learn, fitted or not.
+
+    Raises
+    ------
+    ValueError
+        If the step is none of those that layers can be made of.
+    """
     kind = type(step)
     makers = {
         StandardScaler: _standard,
@@ -88,10 +103,7 @@ def scaled(step, table, name):
         refuse(
             f"{step!r}", f"{kind.__name__} is none of those that layers are made of: {_ACCEPTED}."
         )
-    x = numbers_of(table, range(len(table.columns)), name, f"{step!r}")
-    if maker is _standard and table.single:
-        return Table.of(_standard(step, x, name, np.float32))
-    return Table.of(maker(step, x, name), table.single)
+    return maker
 
 
 def _standard(step, x, name, dtype=np.float64):
