@@ -14,7 +14,7 @@ from sklearn.utils import Bunch
 from skstack._checks import Interval, StrOptions, take_rows
 from skstack._network_estimator import NetworkEstimator
 from skstack._parameters import draw_seed, upstream_of
-from skstack.networks import is_keras_model
+from skstack.networks import has_own_steps, is_keras_model, is_path, load_model
 from skstack.stages import ColumnBlocks, ModelView, Source, Wanted, prior_ratio
 
 __all__ = ["FineTune", "check_fine_tune", "fine_tune"]
@@ -198,6 +198,12 @@ def check_fine_tune(stack, branches, downstream, X, y):
                 f"the downstream {kind} has {parameter}={getattr(downstream, parameter)!r}",
                 "its columns must come to it as they are; leave that to the scaler or a branch",
             )
+    network = load_model(downstream.model) if is_path(downstream.model) else downstream.model
+    if is_keras_model(network) and has_own_steps(network):
+        _refuse(
+            f"the network {network.name!r} of the downstream {kind} trains in its own way",
+            "as a part of another network it would not",
+        )
     if stack.scaler not in (None, "standard"):
         for step in listed_steps(stack.scaler):
             check_step(step)

@@ -776,9 +776,38 @@ def test_layers_inside_models_are_named_by_path_or_alone():
         assert moved == expected
 
 
+class InItsOwnWay(keras.Model):
+    """A network with a train_step of its own."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.dense = keras.layers.Dense(1, activation="sigmoid")
+
+    def call(self, x):
+        return self.dense(x)
+
+    def train_step(self, data):
+        return super().train_step(data)
+
+
+def built(model, width):
+    model(np.zeros((1, width), np.float32))
+    return model
+
+
 @pytest.mark.parametrize(
     ("params", "tuning", "message"),
     [
+        (
+            {"downstream": KerasClassifier(built(InItsOwnWay(name="odd"), 5))},
+            {},
+            "the network 'odd' of the downstream KerasClassifier trains in its own way",
+        ),
+        (
+            {"downstream": KerasClassifier(input_shape=(5, 1))},
+            {},
+            "the downstream KerasClassifier has input_shape=",
+        ),
         ({"upstream": LogisticRegression()}, {}, "the upstream 'risk' is LogisticRegression"),
         (
             {"upstream": [("risk", RISK), ("tree", HistGradientBoostingClassifier())]},
