@@ -214,7 +214,8 @@ class Stack(TransformerMixin, BaseComposition):
         """Fit, and give the table that the downstream was trained on, before the sampler.
 
         Its features are out-of-fold; those of rows set aside for early stopping come from the
-        refitted upstream. Not the same as ``fit(X, y).transform(X)``.
+        refitted upstream (with ``fine_tune``: the tuned one). Not the same as
+        ``fit(X, y).transform(X)``.
 
         Parameters
         ----------
