@@ -3,6 +3,7 @@
 import pickle
 import random
 import warnings
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -251,16 +252,29 @@ def test_early_stopping_takes_the_best_epoch():
     assert len(curve) < 40
     assert min(curve) < curve[-1]
     assert stack.fine_tune_losses_[1] == pytest.approx(min(curve), abs=1e-6)
-    tuning = FineTune(6, learning_rate=0.3, upstream_share=1.0, thaw_every=1)
-    stages = classifier(tuning).fit(X, Y)
-    curve = stages.fine_tune_history_["val_loss"]
-    assert min(curve[:3]) < curve[3]  # of each stage's last epochs not the best
-    assert stages.fine_tune_losses_[1] == pytest.approx(min(curve), abs=1e-6)
     tuning = FineTune(6, learning_rate=0.3, upstream_share=1.0, early_stopping=False)
     last = classifier(tuning).fit(X, Y)
     curve = last.fine_tune_history_["val_loss"]
     assert len(curve) == 6
     assert last.fine_tune_losses_[1] == pytest.approx(curve[-1], abs=1e-6)
+
+
+def test_a_stage_that_makes_it_worse_does_not_undo_the_one_before(monkeypatch):
+    train, stages = training.train, []
+
+    def spoilt(blueprint, start, rows, plan, **others):
+        if isinstance(blueprint, JointNetwork):
+            stages.append(plan)
+            if len(stages) == 2:
+                plan = replace(plan, learning_rate=100.0)
+        return train(blueprint, start, rows, plan, **others)
+
+    monkeypatch.setattr(training, "train", spoilt)
+    stack = classifier(clone(QUICK).set_params(epochs=4, thaw_every=2)).fit(X, Y)
+    curve = stack.fine_tune_history_["val_loss"]
+    assert len(stages) == 2
+    assert min(curve[2:]) > min(curve[:2])
+    assert stack.fine_tune_losses_[1] == pytest.approx(min(curve), abs=1e-6)
 
 
 # All speak of the tuned network -------------------------------------------------------------------
