@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from skstack._autoencoder import KerasAutoencoder
     from skstack._classifier import KerasClassifier
+    from skstack._fine_tune import FineTune
     from skstack._persistence import load, save
     from skstack._regressor import KerasRegressor
     from skstack._scikeras import from_scikeras
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "FineTune",
     "KerasAutoencoder",
     "KerasClassifier",
     "KerasFeatureTransformer",
@@ -32,6 +34,7 @@ __all__ = [
 
 # A name is imported when it is first asked for: who wants one estimator waits for one.
 _HOMES = {
+    "FineTune": "_fine_tune",
     "KerasAutoencoder": "_autoencoder",
     "KerasClassifier": "_classifier",
     "KerasFeatureTransformer": "_transformer",

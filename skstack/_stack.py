@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-from sklearn.base import TransformerMixin, is_classifier
+from sklearn.base import TransformerMixin
 from sklearn.utils import Bunch
 from sklearn.utils.metadata_routing import UNUSED, process_routing
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
@@ -26,9 +26,9 @@ from skstack._checks import (
     read_table,
     routing_enabled,
     take_rows,
-    takes,
 )
 from skstack._diagram import diagram_of_stack
+from skstack._fine_tune import FineTune, check_fine_tune, fine_tune
 from skstack._parameters import (
     clone_sharing_models,
     draw_seed,
@@ -41,9 +41,9 @@ from skstack._stack_parts import (
     branch_places,
     branch_seeds,
     checked_downstream,
+    held_out_rows,
     named_branches,
     settle_folds,
-    stops_early,
     takes_nan,
     wants_names,
 )
@@ -54,7 +54,6 @@ from skstack.stages import (
     Scaling,
     categorical_places,
     cell_columns,
-    hold_out,
     listed_folds,
     restricted_folds,
 )
@@ -70,6 +69,7 @@ class Stack(TransformerMixin, BaseComposition):
         "downstream": [None, HasMethods(["fit", "predict"])],
         "scaler": [None, StrOptions({"standard"}), HasMethods(["fit", "transform"])],
         "passthrough": "no_validation",
+        "fine_tune": [None, FineTune],
         **CROSS_FIT_CONSTRAINTS,
     }
 
@@ -129,6 +129,8 @@ class Stack(TransformerMixin, BaseComposition):
             return f"Pass downstream={default}() and set its parameters."
         if name == "upstream":
             return "Pass upstream=KerasAutoencoder() or a list of branches, and set its parameters."
+        if name == "fine_tune":
+            return "Pass fine_tune=FineTune() and set its parameters."
         if value == "drop":
             return f"Set {name!r} to a network first."
         return (
@@ -214,7 +216,8 @@ class Stack(TransformerMixin, BaseComposition):
         """Fit, and give the table that the downstream was trained on, before the sampler.
 
         Its features are out-of-fold; those of rows set aside for early stopping come from the
-        refitted upstream. Not the same as ``fit(X, y).transform(X)``.
+        refitted upstream (with ``fine_tune``: the tuned one). Not the same as
+        ``fit(X, y).transform(X)``.
 
         Parameters
         ----------
@@ -275,11 +278,12 @@ class Stack(TransformerMixin, BaseComposition):
 
         # Early-stopping rows are set aside before anything is learned.
         train = rest = None
-        split = self._held_out(X, y, downstream, seed, parts, ordered)
+        given = Bunch(**{**parts.downstream, "X": X, "y": y})
+        split, watches = held_out_rows(self, X, y, downstream, seed, parts, ordered)
         if split is not None:
             train, rest = split
             watched = {"X_val": take_rows(X, rest), "y_val": take_rows(y, rest)}
-            parts = parts.of(X, train, **watched)
+            parts = parts.of(X, train, **(watched if watches else {}))
             X, y = take_rows(X, train), take_rows(y, train)
             for _, transformer, _ in branches:
                 folds = listed_folds(transformer.cv)
@@ -289,6 +293,8 @@ class Stack(TransformerMixin, BaseComposition):
         # Features of training rows come from networks that have not seen them.
         self._named, self._takes_nan = wants_names(downstream), takes_nan(downstream, self)
         self._learn_passthrough(X)
+        if self.fine_tune is not None:
+            check_fine_tune(self, branches, downstream, X, y)
         features = []
         self.upstream_ = []
         covered = np.ones(n_rows(X), dtype=bool)
@@ -322,11 +328,16 @@ class Stack(TransformerMixin, BaseComposition):
         if "X_val" in settings:
             settings["X_val"] = self._transform(settings["X_val"])
         scaled = self._scaling.transform(known, allow_nan=self._takes_nan)
+        unsampled = y, weights
         scaled, y, weights = self._resample(scaled, y, weights, seed)
         if weights is not None:
             settings["sample_weight"] = weights
         self.downstream_ = downstream.fit(scaled, y, **settings)
-        return Bunch(table=table, train=train, rest=rest)
+        way = Bunch(table=table, train=train, rest=rest)
+        self.fine_tuned_, self.fine_tune_losses_, self.fine_tune_history_ = False, None, None
+        if self.fine_tune is not None:
+            fine_tune(self, given, way, unsampled, (y, weights), seed)
+        return way
 
     def _check_parts(self):
         """Refuse parts that cannot work before anything is trained."""
@@ -340,24 +351,6 @@ class Stack(TransformerMixin, BaseComposition):
             "that have not seen them.",
             UserWarning,
             stacklevel=6,  # the caller of `fit`, past the wrappers of scikit-learn and ours
-        )
-
-    def _held_out(self, X, y, downstream, seed, parts, ordered):
-        """(train, held out) row numbers, or None where no rows need to be set aside."""
-        if "X_val" in parts.downstream:
-            X_val, y_val = parts.downstream["X_val"], parts.downstream.get("y_val")
-            read_table(self, X_val, reset=False)
-            check_consistent_length(X_val, y_val)
-            return None
-        if not (takes(downstream, "X_val") and stops_early(downstream, n_rows(X))):
-            return None
-        return hold_out(
-            y,
-            fraction=getattr(downstream, "validation_fraction", None) or 0.1,
-            stratify=is_classifier(self) and y.ndim == 1,
-            seed=seed,
-            groups=parts.groups,
-            ordered=ordered,
         )
 
     def _branches(self, seed, cv):

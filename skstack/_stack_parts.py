@@ -9,14 +9,15 @@ import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin, clone, is_classifier, is_regressor
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
+from sklearn.utils.validation import check_consistent_length
 
 from skstack._autoencoder import KerasAutoencoder
-from skstack._checks import column_places, takes, wrapper_of
+from skstack._checks import column_places, n_rows, read_table, takes, wrapper_of
 from skstack._network_estimator import EARLY_STOPPING_ROWS
 from skstack._parameters import clone_part, set_missing_seeds
 from skstack._transformer import KerasFeatureTransformer
 from skstack.networks import check_model, is_keras_model, is_path
-from skstack.stages import orders_time
+from skstack.stages import hold_out, orders_time
 
 __all__ = [
     "branch_list",
@@ -24,6 +25,7 @@ __all__ = [
     "branch_places",
     "branch_seeds",
     "checked_downstream",
+    "held_out_rows",
     "named_branches",
     "settle_folds",
     "stops_early",
@@ -200,6 +202,51 @@ def checked_downstream(stack, seed, n, parts, ordered):
             "fit takes X_val and y_val (KerasClassifier, HistGradientBoostingClassifier)."
         )
     return downstream
+
+
+def held_out_rows(stack, X, y, downstream, seed, parts, ordered):
+    """Rows to set aside before anything is learned.
+
+    Parameters
+    ----------
+    stack : Stack
+
+    X, y : table and targets
+
+    downstream : estimator
+        Not fitted.
+
+    seed, parts, ordered : as in checked_downstream
+
+    Returns
+    -------
+    split : tuple of (train, held out) row numbers, or None
+        None where no rows need to be set aside.
+
+    watches : bool
+        Whether the downstream watches them; else they are for fine-tuning alone.
+    """
+    if "X_val" in parts.downstream:
+        X_val, y_val = parts.downstream["X_val"], parts.downstream.get("y_val")
+        read_table(stack, X_val, reset=False)
+        check_consistent_length(X_val, y_val)
+        return None, True
+    watches = takes(downstream, "X_val") and stops_early(downstream, n_rows(X))
+    if watches:
+        fraction = getattr(downstream, "validation_fraction", None) or 0.1
+    elif stack.fine_tune is not None:
+        fraction = stack.fine_tune.validation_fraction
+    else:
+        return None, False
+    split = hold_out(
+        y,
+        fraction=fraction,
+        stratify=is_classifier(stack) and y.ndim == 1,
+        seed=seed,
+        groups=parts.groups,
+        ordered=ordered,
+    )
+    return split, watches
 
 
 def stops_early(estimator, n):

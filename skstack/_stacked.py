@@ -80,6 +80,10 @@ class StackedKerasClassifier(Shippable, ClassifierMixin, Stack):
         Whether upstream networks for new rows are trained on all training rows; else they are the
         mean over folds. As with ``cv``.
 
+    fine_tune : FineTune, default=None
+        How upstream networks and downstream are trained on as one network, after the stages; see
+        :class:`FineTune`. None: they are not.
+
     prior_correction : bool, default=False
         Whether ``predict_proba`` is brought back from the class shares that the sampler made to
         those of the training rows (Saerens et al., Neural Computation 14, 2002, eq. 4). Exact for
@@ -119,6 +123,17 @@ class StackedKerasClassifier(Shippable, ClassifierMixin, Stack):
 
     downstream_ : estimator
         The fitted downstream.
+
+    fine_tuned_ : bool
+        Whether fine-tuning has lowered the loss on held-out rows. Else the parts are what they were
+        before it.
+
+    fine_tune_losses_ : tuple of float or None
+        That loss before and after.
+
+    fine_tune_history_ : dict of str to list of float or None
+        For each epoch of fine-tuning ``loss``, ``val_loss`` and ``n_thawed``, the number of
+        upstream layers that learned.
 
     Notes
     -----
@@ -161,6 +176,7 @@ class StackedKerasClassifier(Shippable, ClassifierMixin, Stack):
         categorical_features="from_dtype",
         cv=5,
         refit=True,
+        fine_tune=None,
         prior_correction=False,
         n_jobs=None,
         random_state=None,
@@ -174,6 +190,7 @@ class StackedKerasClassifier(Shippable, ClassifierMixin, Stack):
         self.categorical_features = categorical_features
         self.cv = cv
         self.refit = refit
+        self.fine_tune = fine_tune
         self.prior_correction = prior_correction
         self.n_jobs = n_jobs
         self.random_state = random_state
@@ -334,6 +351,10 @@ class StackedKerasRegressor(Shippable, RegressorMixin, Stack):
         Whether upstream networks for new rows are trained on all training rows; else they are the
         mean over folds. As with ``cv``.
 
+    fine_tune : FineTune, default=None
+        How upstream networks and downstream are trained on as one network, after the stages; see
+        :class:`FineTune`. None: they are not.
+
     n_jobs : int, default=None
         Threads that fit the folds of a branch side by side.
 
@@ -363,6 +384,17 @@ class StackedKerasRegressor(Shippable, RegressorMixin, Stack):
     downstream_ : estimator
         The fitted downstream.
 
+    fine_tuned_ : bool
+        Whether fine-tuning has lowered the loss on held-out rows. Else the parts are what they were
+        before it.
+
+    fine_tune_losses_ : tuple of float or None
+        That loss before and after.
+
+    fine_tune_history_ : dict of str to list of float or None
+        For each epoch of fine-tuning ``loss``, ``val_loss`` and ``n_thawed``, the number of
+        upstream layers that learned.
+
     Examples
     --------
     >>> from sklearn.datasets import load_diabetes
@@ -388,6 +420,7 @@ class StackedKerasRegressor(Shippable, RegressorMixin, Stack):
         categorical_features="from_dtype",
         cv=5,
         refit=True,
+        fine_tune=None,
         n_jobs=None,
         random_state=None,
         verbose=0,
@@ -399,6 +432,7 @@ class StackedKerasRegressor(Shippable, RegressorMixin, Stack):
         self.categorical_features = categorical_features
         self.cv = cv
         self.refit = refit
+        self.fine_tune = fine_tune
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose

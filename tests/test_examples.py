@@ -111,3 +111,12 @@ def test_the_fit_benchmark_reports_as_json(tmp_path):
     assert {"skstack", "bare XLA loop", "MLPClassifier", "scikeras"} < set(result["contestants"])
     assert all(len(entry["seconds"]) == 2 for entry in result["contestants"].values())
     assert min(result["training_accuracy"].values()) > 0.9
+
+
+def test_a_stack_is_tuned_as_one_network(tmp_path):
+    printed = run("examples/fine_tune_a_stack.py", cwd=tmp_path)
+    for way in ("in stages", "tuned"):
+        assert f"\npredictions, {way} " in printed
+        assert f"\ninner layers, {way} " in printed
+    assert re.search(r"inner layers, tuned .* [012] of 2\n", printed)
+    assert "\none network on all columns " in printed

@@ -10,7 +10,7 @@ from skstack.networks._continued import (
     continued_estimator,
     named_after_categories,
 )
-from skstack.networks._copies import architecture
+from skstack.networks._copies import architecture, has_own_steps
 from skstack.networks._frozen import FrozenBlueprint
 from skstack.networks._given import (
     blueprint_for,
@@ -47,6 +47,7 @@ __all__ = [
     "check_model",
     "continued_estimator",
     "final_activation",
+    "has_own_steps",
     "is_keras_model",
     "is_path",
     "latent_layer",

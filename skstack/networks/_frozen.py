@@ -70,15 +70,24 @@ class FrozenBlueprint(CopiedModel):
         keras.Model
             With one output, or a list of them in the order of ``output_names``.
         """
+        network = self.thawable()
+        network.trainable = False
+        return network
+
+    def thawable(self):
+        """Make the same copy with the ``trainable`` flags that the model's own layers have.
+
+        Returns
+        -------
+        keras.Model
+        """
         import keras
 
         inputs = self._inputs()
         outputs = keras.tree.flatten(self._on(inputs)[1])
-        network = keras.Model(
+        return keras.Model(
             inputs, outputs[0] if len(outputs) == 1 else outputs, name=self.model.name
         )
-        network.trainable = False
-        return network
 
     def _output_structure(self):
         """Outputs as tensors that tell shapes, in the model's own structure."""

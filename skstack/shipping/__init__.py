@@ -2,5 +2,15 @@
 
 from skstack.shipping._files import write
 from skstack.shipping._fused import fused_model, raw_columns
+from skstack.shipping._joint import DOWNSTREAM, JointNetwork
+from skstack.shipping._steps import listed_steps, maker_of
 
-__all__ = ["fused_model", "raw_columns", "write"]
+__all__ = [
+    "DOWNSTREAM",
+    "JointNetwork",
+    "fused_model",
+    "listed_steps",
+    "maker_of",
+    "raw_columns",
+    "write",
+]

@@ -49,7 +49,7 @@ from skstack.shipping._tables import (
 )
 from skstack.stages import ModelView
 
-__all__ = ["fused_model", "raw_columns"]
+__all__ = ["behind_scaler", "fused_model", "of_upstream", "raw_columns"]
 
 _OURS = "KerasClassifier, KerasRegressor, KerasAutoencoder, KerasFeatureTransformer, the stacks"
 
@@ -283,7 +283,11 @@ def _stack_table(stack, table, prefix):
     if stack._passed is not None:
         part = taken(table, stack._passed_places)
         parts.append(passed(part, stack._passed.blocks_, f"{prefix}passthrough", "passthrough"))
-    made = beside(parts, f"{prefix}table")
+    return behind_scaler(stack, beside(parts, f"{prefix}table"), prefix)
+
+
+def behind_scaler(stack, made, prefix):
+    """A table of features and columns as a stack's scaler makes it."""
     numeric = made.numeric_places
     steps = [] if stack.scaler_ is None else listed_steps(stack.scaler_)
     if not numeric or not steps:
@@ -306,7 +310,7 @@ def _features(transformer, table, name, whole=None):
     each = []
     for place, upstream in enumerate(transformer._upstreams):
         own = f"{name}_fold_{place}" if several else name
-        each.append(_of_upstream(upstream, table, wanted, own))
+        each.append(of_upstream(upstream, table, wanted, own))
     if several:
         each = [joined(found, f"{name}_fold_{i}_features") for i, found in enumerate(each)]
         mean = keras.layers.Average(name=layer_name(f"{name}_mean"), dtype="float32")(each)
@@ -321,7 +325,7 @@ def _features(transformer, table, name, whole=None):
     return beside(parts, whole or f"{name}_table")
 
 
-def _of_upstream(upstream, table, wanted, name):
+def of_upstream(upstream, table, wanted, name):
     """Features of one fitted upstream, as ``stages.columns_of`` orders them."""
     if upstream.steps is not None:
         table = _after(listed_steps(upstream.steps), table, f"{name}_")

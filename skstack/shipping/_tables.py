@@ -88,12 +88,16 @@ class Table:
 
     single : bool, default=True
         Whether scikit-learn got it in float32; else in float64.
+
+    split : dict of str to keras.KerasTensor, default=None
+        What its one reader takes, by block, in place of all else.
     """
 
     columns: list = field(default_factory=list)
     numeric: Any = None
     whole: Any = None
     single: bool = True
+    split: dict | None = None
 
     @classmethod
     def of(cls, tensor, single=True):
@@ -253,6 +257,8 @@ def arrays(table, blocks, name, reader):
     -------
     dict of str to keras.KerasTensor
     """
+    if table.split is not None:
+        return dict(table.split)
     tensors, recoded, places = {}, {}, blocks.places()
     for block in blocks.blocks_:
         part = blocks.part(block.name)

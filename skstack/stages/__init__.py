@@ -19,7 +19,7 @@ from skstack.stages._passed import Passed
 from skstack.stages._priors import correct_priors, prior_ratio, refuse_cleaning
 from skstack.stages._profile import ColumnProfile
 from skstack.stages._sampling import Resampled, check_sampler, resample
-from skstack.stages._scaling import Scaling
+from skstack.stages._scaling import Scaling, numeric_columns
 from skstack.stages._upstream import ModelView, probabilities_of
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "make_folds",
     "mean_of",
     "moments_of_steps",
+    "numeric_columns",
     "orders_time",
     "outer_folds",
     "prior_ratio",

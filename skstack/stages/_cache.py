@@ -115,6 +115,10 @@ class Remembered:
     build = property(lambda self: self.network.build)
     public = property(lambda self: self.network.public)
 
+    def changed(self, variables):
+        """What ``Network.changed`` gives, remembered apart."""
+        return Remembered(self.network.changed(variables), self.memory)
+
     def outputs(self, inputs, layers=None, rows_at_once=None, pooling=None):
         """What ``Network.outputs`` gives."""
         settings = {"layers": layers, "rows_at_once": rows_at_once, "pooling": pooling}

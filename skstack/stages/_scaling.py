@@ -68,7 +68,7 @@ class Scaling:
         self : Scaling
         """
         self.scaler_ = None
-        numeric = _numeric_columns(table)
+        numeric = numeric_columns(table)
         if self.scaler is not None and numeric.any():
             scaler = StandardScaler() if self.scaler == "standard" else clone(self.scaler)
             if not has_fit_parameter(scaler, "sample_weight"):
@@ -96,7 +96,7 @@ class Scaling:
         ValueError
             The scaler changed the number of columns or rows, or made NaN or infinity.
         """
-        numeric = _numeric_columns(table)
+        numeric = numeric_columns(table)
         if not numeric.any():
             return table.copy()
         numbers = _numbers(table, numeric)
@@ -127,7 +127,7 @@ class Scaling:
         return scaled
 
 
-def _numeric_columns(table):
+def numeric_columns(table):
     """Which columns are numbers: neither of `category` dtype nor cells that hold arrays."""
     if not hasattr(table, "iloc"):
         return np.ones(np.shape(table)[1], dtype=bool)

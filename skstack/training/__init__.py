@@ -9,13 +9,16 @@ from skstack.training._ingredients import check_settings
 from skstack.training._initial import initial_variables
 from skstack.training._layers import check_layers, find_layers
 from skstack.training._lesson import Lesson, MetricOfTask
+from skstack.training._losses import mean_loss
 from skstack.training._network import Network
 from skstack.training._normalizations import settle_normalizations
 from skstack.training._plan import Fit, Plan, Rows
-from skstack.training._seeds import under_callers_policy, undisturbed
+from skstack.training._seeds import named_variables, under_callers_policy, undisturbed
 from skstack.training._train import train
+from skstack.training._watching import Diverged
 
 __all__ = [
+    "Diverged",
     "Fit",
     "Lesson",
     "MetricOfTask",
@@ -29,6 +32,8 @@ __all__ = [
     "fingerprint",
     "fingerprint_value",
     "initial_variables",
+    "mean_loss",
+    "named_variables",
     "settle_normalizations",
     "train",
     "under_callers_policy",

@@ -103,6 +103,7 @@ class Ingredients:
         float | None
     )  # a variable of the program; None where a schedule is frozen into it
     batch_size: int
+    shares: tuple = ()
 
     @classmethod
     def of(cls, plan: Plan) -> Ingredients:
@@ -128,6 +129,7 @@ class Ingredients:
             optimizer_config=config,
             learning_rate=rate if fixed else None,
             batch_size=int(plan.batch_size),
+            shares=tuple(sorted(plan.shares.items())),
         )
 
     def make_optimizer(self):
@@ -153,6 +155,7 @@ class Ingredients:
                 blueprint.key,
                 signature,
                 self.batch_size,
+                self.shares,
                 environment(),
                 fingerprint_config(self.optimizer_class, frozen),
                 fingerprint_value(self.loss),

@@ -64,6 +64,10 @@ class Network:
         """
         return _outputs.outputs(self, inputs, layers, rows_at_once, pooling)
 
+    def changed(self, variables: Mapping[str, np.ndarray]) -> Network:
+        """Give the same network with other weights for some paths."""
+        return Network(self.blueprint, {**self.variables, **variables})
+
     def build(self):
         """Build a new public `keras.Model` that has these weights. Uncompiled."""
         model = build(self.blueprint)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,6 +67,9 @@ class Plan:
         Seeds the order of the rows, in each epoch anew.
     verbose : int, default=0
         Above 0: one line is printed after each epoch.
+    shares : dict of str to float, default={}
+        Which share of each step variables of these paths take: of the learning rate, and of what
+        else the optimizer does to them. All others take the whole step.
     """
 
     loss: Any
@@ -81,6 +84,7 @@ class Plan:
     engine: str = "auto"
     seed: int = 0
     verbose: int = 0
+    shares: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass

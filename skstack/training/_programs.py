@@ -16,6 +16,7 @@ from skstack.training._network import in_order
 from skstack.training._normalizations import reading_their_variables
 from skstack.training._roads import has_own_train_step, why_not_masked
 from skstack.training._seeds import build, named_variables, values
+from skstack.training._shares import share_steps
 from skstack.training._structure import call, call_input, compute_loss, rows_at_once
 
 
@@ -44,6 +45,8 @@ class Program:
         self.optimizer = self.model.optimizer  # mixed_float16: wrapped by `compile`
         self.variables = named_variables(self.model)
         self._warm_up(table, blueprint)
+        slowed = [(self.variables[path], share) for path, share in ingredients.shares]
+        share_steps(self.optimizer, slowed)
         self.has_metrics = len(self.model.metrics) > 1  # more than the tracker of the loss
         self.own_step = has_own_train_step(self.model)
         self.one_by_one = self.has_metrics or self.own_step  # what is counted is read each epoch

@@ -15,6 +15,10 @@ _WAYS_OUT = (
 )
 
 
+class Diverged(ValueError):
+    """Losses or weights that are not finite."""
+
+
 class Watch:
     """Keeps the history of a fit and refuses losses that are not finite."""
 
@@ -24,17 +28,17 @@ class Watch:
         self.n_epochs = 0
 
     def check(self, logs) -> None:
-        """Raise ValueError where the loss of the epoch that ends is not finite."""
+        """Raise Diverged where the loss of the epoch that ends is not finite."""
         loss = logs.get("loss", 0.0)
         if not np.isfinite(loss).all():
-            raise ValueError(f"The loss became {loss} in epoch {self.n_epochs + 1}. {_WAYS_OUT}")
+            raise Diverged(f"The loss became {loss} in epoch {self.n_epochs + 1}. {_WAYS_OUT}")
 
     def check_weights(self, variables, trained) -> None:
-        """Raise ValueError where the last step, which no loss tells of, went astray."""
+        """Raise Diverged where the last step, which no loss tells of, went astray."""
         for path, array in trained.items():
             bound = _LARGEST_WEIGHT if variables[path].trainable else np.inf
             if array.dtype.kind == "f" and not (np.abs(array) < bound).all():
-                raise ValueError(
+                raise Diverged(
                     f"The weights {path!r} became infinite, NaN or larger than {bound} in epoch "
                     f"{self.n_epochs}. {_WAYS_OUT}"
                 )

@@ -1,0 +1,938 @@
+"""Joint fine-tuning: after the stages a stack is trained on as one network, or stays as it was."""
+
+import pickle
+import random
+import warnings
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from imblearn.over_sampling import SMOTE, RandomOverSampler
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import QuantileTransformer, RobustScaler
+
+import skstack
+from skstack import (
+    FineTune,
+    KerasAutoencoder,
+    KerasClassifier,
+    KerasFeatureTransformer,
+    KerasRegressor,
+    StackedKerasClassifier,
+    StackedKerasRegressor,
+    training,
+)
+from skstack.networks import MLP, recipe
+from skstack.shipping import JointNetwork
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((240, 4)).astype(np.float32)
+Y = (X[:, 0] * X[:, 1] + X[:, 2] > 0).astype(int)
+TARGET = X[:, 0] * X[:, 1] + X[:, 2] + 10
+X_VAL, Y_VAL = X[200:], Y[200:]
+pytestmark = pytest.mark.filterwarnings("ignore:cv=TimeSeriesSplit.* is ordered in time")
+
+RISK = KerasClassifier(MLP(hidden_layer_sizes=(8, 6)), epochs=2)
+DOWN = KerasClassifier(MLP(hidden_layer_sizes=(8,)), epochs=3)
+QUICK = FineTune(epochs=3, learning_rate=1e-2)
+
+
+def classifier(fine_tune=QUICK, upstream=RISK, **params):
+    params = {"downstream": DOWN, "cv": 3, "random_state": 0, **params}
+    upstream = upstream if isinstance(upstream, list) else [("risk", upstream)]
+    return StackedKerasClassifier(upstream, fine_tune=fine_tune, **params)
+
+
+def weights(network):
+    return {path: array.copy() for path, array in network.variables.items()}
+
+
+def upstream_network(stack, name="risk"):
+    (upstream,) = stack.named_upstream_[name]._upstreams
+    view = upstream.view
+    return view.estimator.network_ if hasattr(view, "estimator") else view.network
+
+
+def changed(before, after):
+    """Layers of which some weights differ in some bit."""
+    assert before.keys() == after.keys()
+    return {path.partition("/")[0] for path in before if not same(before[path], after[path])}
+
+
+def same(a, b):
+    return a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
+def pretrained(**flags):
+    inputs = keras.Input((4,))
+    x = keras.layers.Dense(8, activation="relu", name="low")(inputs)
+    x = keras.layers.BatchNormalization(name="norm")(x)
+    x = keras.layers.Dense(6, activation="relu", name="high")(x)
+    model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid", name="end")(x))
+    for name, trainable in flags.items():
+        model.get_layer(name).trainable = trainable
+    return model
+
+
+TEACHER = pretrained()
+
+
+def spied(monkeypatch):
+    """What the calls of tuning hand to training: (blueprint, rows, plan, validation)."""
+    calls, train = [], training.train
+
+    def spy(blueprint, start, rows, plan, *, validation=None, **others):
+        if isinstance(blueprint, JointNetwork):
+            calls.append((blueprint, rows, plan, validation))
+        return train(blueprint, start, rows, plan, validation=validation, **others)
+
+    monkeypatch.setattr(training, "train", spy)
+    return calls
+
+
+# What it brings -----------------------------------------------------------------------------------
+
+
+def test_a_half_trained_upstream_recovers_what_joint_training_reaches():
+    """At least 90 % of what lies between the stages and a network that is trained as a whole."""
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((1600, 6)).astype(np.float32)
+    y = (rows[:, 0] * rows[:, 1] + rows[:, 2] * rows[:, 3] > 0).astype(int)
+    train, test = slice(0, 1200), slice(1200, None)
+
+    def loss(p):
+        return keras.losses.BinaryCrossentropy()(y[test, None].astype("f4"), p)
+
+    half = KerasFeatureTransformer(
+        KerasClassifier(MLP(hidden_layer_sizes=(32, 16)), epochs=2), layers="hidden_2"
+    )
+    settings = {"downstream": KerasClassifier(MLP(hidden_layer_sizes=(16,)), epochs=5)}
+    tuning = FineTune(epochs=80, learning_rate=3e-3, upstream_share=1.0, n_iter_no_change=15)
+    stack = classifier(tuning, half, passthrough=False, **settings).fit(rows[train], y[train])
+    stages = classifier(None, half, passthrough=False, **settings).fit(rows[train], y[train])
+
+    keras.utils.set_random_seed(0)
+    whole = keras.Sequential(
+        [keras.layers.Dense(width, activation="relu") for width in (32, 16, 16)]
+        + [keras.layers.Dense(1, activation="sigmoid")]
+    )
+    whole.compile(keras.optimizers.Adam(3e-3), "binary_crossentropy")
+    stop = keras.callbacks.EarlyStopping(patience=15, restore_best_weights=True)
+    held = slice(1080, 1200)
+    whole.fit(
+        rows[:1080], y[:1080], epochs=80, verbose=0, callbacks=[stop],
+        validation_data=(rows[held], y[held]),
+    )  # fmt: skip
+    before, after = (float(loss(s.predict_proba(rows[test])[:, 1:])) for s in (stages, stack))
+    joint = float(loss(whole.predict(rows[test], verbose=0)))
+    assert before > joint + 0.2
+    assert (before - after) / (before - joint) > 0.9
+
+
+def test_it_is_off_unless_asked_for():
+    stack = classifier(None).fit(X, Y)
+    assert not stack.fine_tuned_
+    assert stack.fine_tune_losses_ is None
+    assert stack.fine_tune_history_ is None
+
+
+# One step, by hand --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["auto", "keras"])
+@pytest.mark.parametrize(
+    "optimizer", [keras.optimizers.SGD, keras.optimizers.Adam, keras.optimizers.AdamW]
+)
+def test_steps_are_those_of_a_loop_written_by_hand_with_two_rates(engine, optimizer):
+    rate, share, epochs = 0.01, 0.25, 3
+    down = clone(DOWN).set_params(
+        optimizer=optimizer(), batch_size=200, engine=engine, early_stopping=False
+    )
+    tuning = FineTune(epochs, learning_rate=rate, upstream_share=share, early_stopping=False)
+    data = {"X": X[:200], "y": Y[:200], "X_val": X_VAL, "y_val": Y_VAL}
+    start = classifier(None, downstream=down).fit(**data)
+    tuned = classifier(tuning, downstream=down).fit(**data)
+    assert tuned.fine_tuned_
+
+    model = start.to_keras()
+    upstream = {id(v) for v in model.get_layer("risk").trainable_variables}
+    sides = [
+        [v for v in model.trainable_variables if (id(v) in upstream) == below]
+        for below in (True, False)
+    ]
+    assert all(sides)
+    optimizers = [optimizer(rate * share), optimizer(rate)]
+    for _ in range(epochs):
+        with tf.GradientTape() as tape:
+            p = model(X[:200])[:, 1]
+            loss = -tf.reduce_mean(tf.math.log(tf.where(Y[:200] == 1, p, 1 - p)))
+        gradients = tape.gradient(loss, [[v.value for v in side] for side in sides])
+        for each, grads, side in zip(optimizers, gradients, sides, strict=True):
+            each.apply_gradients(zip(grads, side, strict=True))
+    found = tuned.to_keras()
+    for ours, theirs in zip(found.variables, model.variables, strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_the_share_of_a_step_reaches_moving_averages_of_weights():
+    """A share of (nearly) nothing leaves the upstream where it was, averaged or not."""
+    down = clone(DOWN).set_params(optimizer=keras.optimizers.Adam(use_ema=True, ema_momentum=0.5))
+    tuning = FineTune(2, learning_rate=1e-2, upstream_share=1e-9)
+    data = {"X": X[:200], "y": Y[:200], "X_val": X_VAL, "y_val": Y_VAL}
+    start = classifier(None, downstream=down).fit(**data)
+    tuned = classifier(tuning, downstream=down).fit(**data)
+    assert tuned.fine_tuned_
+    for path, array in upstream_network(start).variables.items():
+        np.testing.assert_allclose(upstream_network(tuned).variables[path], array, atol=1e-7)
+
+
+def test_both_engines_tune_alike():
+    stacks = [
+        classifier(downstream=clone(DOWN).set_params(engine=engine)).fit(X, Y)
+        for engine in ("auto", "keras")
+    ]
+    assert all(stack.fine_tuned_ for stack in stacks)
+    np.testing.assert_allclose(*(s.predict_proba(X) for s in stacks), atol=1e-5)
+    np.testing.assert_allclose(*(s.fine_tune_history_["val_loss"] for s in stacks), atol=1e-5)
+
+
+# The better of before and after -------------------------------------------------------------------
+
+
+def test_what_makes_it_worse_is_taken_back():
+    down = clone(DOWN).set_params(epochs=20, optimizer="sgd")
+    data = {"X": X[:200], "y": Y[:200], "X_val": X_VAL, "y_val": Y_VAL}
+    start = classifier(None, downstream=down).fit(**data)
+    absurd = FineTune(2, learning_rate=30.0, upstream_share=1.0, early_stopping=False)
+    tuned = classifier(absurd, downstream=down).fit(**data)
+    before, after = tuned.fine_tune_losses_
+    assert not tuned.fine_tuned_
+    assert before < after < np.inf
+    assert len(tuned.fine_tune_history_["val_loss"]) == 2
+    assert np.array_equal(tuned.predict_proba(X), start.predict_proba(X))
+    assert np.array_equal(tuned.transform(X), start.transform(X))
+    assert tuned.named_upstream_.risk is tuned.upstream_[0][1]
+
+
+def test_what_goes_astray_is_told_and_taken_back():
+    data = {"X": X[:200], "y": Y[:200], "X_val": X_VAL, "y_val": Y_VAL}
+    start = classifier(None).fit(**data)
+    with pytest.warns(UserWarning, match="fine_tune went astray") as told:
+        tuned = classifier(FineTune(2, learning_rate=1e30)).fit(**data)
+    assert told[0].filename == __file__
+    assert not tuned.fine_tuned_
+    assert tuned.fine_tune_losses_[1] == np.inf
+    assert np.array_equal(tuned.predict_proba(X), start.predict_proba(X))
+
+
+def test_losses_are_those_of_the_stack_on_the_rows_that_are_watched():
+    data = {"X": X[:200], "y": Y[:200], "X_val": X_VAL, "y_val": Y_VAL}
+    start, tuned = classifier(None).fit(**data), classifier().fit(**data)
+    bce = keras.losses.BinaryCrossentropy()
+    for stack, loss in zip((start, tuned), tuned.fine_tune_losses_, strict=True):
+        p = stack.predict_proba(X_VAL)[:, 1:]
+        assert float(bce(Y_VAL[:, None].astype("f4"), p)) == pytest.approx(loss, abs=1e-6)
+    best = min(tuned.fine_tune_history_["val_loss"])
+    assert tuned.fine_tune_losses_[1] == pytest.approx(best, abs=1e-6)
+
+
+def test_early_stopping_takes_the_best_epoch():
+    tuning = FineTune(40, learning_rate=0.3, upstream_share=1.0, n_iter_no_change=2)
+    stack = classifier(tuning).fit(X, Y)
+    curve = stack.fine_tune_history_["val_loss"]
+    assert len(curve) < 40
+    assert min(curve) < curve[-1]
+    assert stack.fine_tune_losses_[1] == pytest.approx(min(curve), abs=1e-6)
+    tuning = FineTune(6, learning_rate=0.3, upstream_share=1.0, early_stopping=False)
+    last = classifier(tuning).fit(X, Y)
+    curve = last.fine_tune_history_["val_loss"]
+    assert len(curve) == 6
+    assert last.fine_tune_losses_[1] == pytest.approx(curve[-1], abs=1e-6)
+
+
+def test_a_stage_that_makes_it_worse_does_not_undo_the_one_before(monkeypatch):
+    train, stages = training.train, []
+
+    def spoilt(blueprint, start, rows, plan, **others):
+        if isinstance(blueprint, JointNetwork):
+            stages.append(plan)
+            if len(stages) == 2:
+                plan = replace(plan, learning_rate=100.0)
+        return train(blueprint, start, rows, plan, **others)
+
+    monkeypatch.setattr(training, "train", spoilt)
+    stack = classifier(clone(QUICK).set_params(epochs=4, thaw_every=2)).fit(X, Y)
+    curve = stack.fine_tune_history_["val_loss"]
+    assert len(stages) == 2
+    assert min(curve[2:]) > min(curve[:2])
+    assert stack.fine_tune_losses_[1] == pytest.approx(min(curve), abs=1e-6)
+
+
+# All speak of the tuned network -------------------------------------------------------------------
+
+
+def test_transform_and_to_keras_speak_of_the_tuned_network(tmp_path):
+    start, stack = classifier(FineTune(1, learning_rate=1e-12)).fit(X, Y), classifier().fit(X, Y)
+    assert stack.fine_tuned_
+    assert np.abs(stack.transform(X)[:, 0] - start.transform(X)[:, 0]).max() > 1e-3
+    p = stack.predict_proba(X)
+    np.testing.assert_allclose(stack.downstream_.predict_proba(stack.transform(X)), p, atol=1e-6)
+    np.testing.assert_allclose(stack.to_keras().predict(X, verbose=0), p, atol=1e-6)
+    risk = stack.named_upstream_.risk
+    assert risk is stack.upstream_[0][1]
+    np.testing.assert_array_equal(risk.estimator_.predict_proba(X)[:, 1:], risk.transform(X))
+    np.testing.assert_allclose(
+        risk.estimator_.model_.predict(X, verbose=0), risk.transform(X), atol=1e-6
+    )
+
+    again = pickle.loads(pickle.dumps(stack))
+    skstack.save(stack, tmp_path / "stack.skstack")
+    loaded = skstack.load(tmp_path / "stack.skstack")
+    for other in (again, loaded):
+        assert np.array_equal(other.predict_proba(X), p)
+        assert np.array_equal(other.transform(X), stack.transform(X))
+        assert other.fine_tuned_
+        assert other.fine_tune_losses_ == stack.fine_tune_losses_
+        assert other.fine_tune_history_ == stack.fine_tune_history_
+        assert other.fine_tune.get_params() == stack.fine_tune.get_params()
+
+
+def test_a_tuned_copy_of_a_pretrained_network_is_saved_with_its_weights(tmp_path):
+    stack = classifier(upstream=pretrained()).fit(X, Y)
+    assert stack.fine_tuned_
+    p = stack.predict_proba(X)
+    np.testing.assert_allclose(stack.to_keras().predict(X, verbose=0), p, atol=1e-6)
+    skstack.save(stack, tmp_path / "stack.skstack")
+    for other in (pickle.loads(pickle.dumps(stack)), skstack.load(tmp_path / "stack.skstack")):
+        assert np.array_equal(other.predict_proba(X), p)
+    clone(stack).fit(X, Y)  # a clone knows nothing of it
+    assert np.array_equal(stack.predict_proba(X), p)
+
+
+def test_features_of_rows_set_aside_come_from_the_tuned_network():
+    table = (stack := classifier()).fit_transform(X, Y)
+    new = stack.transform(X)
+    held_out = np.isclose(table, new, atol=1e-6).all(axis=1)
+    assert stack.fine_tuned_
+    assert held_out.sum() == 24
+
+
+def test_another_fit_without_it_leaves_nothing_behind():
+    stack = classifier().fit(X, Y)
+    stack.set_params(fine_tune=None).fit(X, Y)
+    assert not stack.fine_tuned_
+    assert stack.fine_tune_history_ is None
+
+
+def test_the_same_seed_tunes_to_the_same_bits():
+    a, b = classifier().fit(X, Y), classifier().fit(X, Y)
+    assert np.array_equal(a.predict_proba(X), b.predict_proba(X))
+    other = classifier(clone(QUICK).set_params(random_state=7)).fit(X, Y)
+    assert not np.array_equal(a.predict_proba(X), other.predict_proba(X))
+
+
+# In a search --------------------------------------------------------------------------------------
+
+
+def test_a_grid_reaches_it_and_may_leave_it_out():
+    grid = [
+        {"fine_tune": [None, QUICK]},
+        {"fine_tune__epochs": [1, 2], "risk__epochs": [1]},
+    ]
+    search = GridSearchCV(classifier(), grid, cv=2, scoring="neg_log_loss").fit(X, Y)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert search.best_estimator_.predict_proba(X).shape == (240, 2)
+    lengths = {
+        epochs: len(clone(classifier()).set_params(fine_tune__epochs=epochs).fit(X, Y)
+                    .fine_tune_history_["loss"])
+        for epochs in (1, 2)
+    }  # fmt: skip
+    assert lengths == {1: 1, 2: 2}
+    assert QUICK.epochs == 3
+
+
+def test_parameters_of_what_is_left_out_are_refused_with_advice():
+    with pytest.raises(ValueError, match=r"Pass fine_tune=FineTune\(\)"):
+        classifier(None).set_params(fine_tune__epochs=2)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"epochs": 0},
+        {"learning_rate": 0.0},
+        {"upstream_share": 1.5},
+        {"layers": "some"},
+        {"layers": 0},
+        {"thaw_every": 0},
+        {"validation_fraction": 1.0},
+    ],
+)
+def test_its_parameters_are_checked_before_anything_is_trained(params, monkeypatch):
+    monkeypatch.setattr(training, "train", None)
+    with pytest.raises(ValueError, match=next(iter(params))):
+        classifier(FineTune(**params)).fit(X, Y)
+    with pytest.raises(ValueError, match="fine_tune"):
+        classifier("yes").fit(X, Y)
+
+
+# Regressors, branches, features -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["auto", "mae", keras.losses.Huber()])
+def test_regressors_are_tuned_on_the_scale_that_they_learn(loss):
+    upstream = KerasRegressor(MLP(hidden_layer_sizes=(8,)), epochs=1)
+    down = KerasRegressor(MLP(hidden_layer_sizes=(8,)), epochs=1, loss=loss)
+    stack = StackedKerasRegressor(
+        upstream, downstream=down, cv=3, random_state=0, fine_tune=QUICK
+    ).fit(X, TARGET)
+    assert stack.fine_tuned_
+    assert abs(stack.predict(X).mean() - 10) < 2
+    np.testing.assert_allclose(
+        stack.to_keras().predict(X, verbose=0)[:, 0], stack.predict(X), rtol=1e-5
+    )
+
+
+def test_several_targets_classes_and_labels_are_tuned():
+    many = StackedKerasRegressor(
+        KerasRegressor(epochs=1), downstream=KerasRegressor(epochs=1), cv=3, random_state=0,
+        fine_tune=QUICK,
+    ).fit(X, np.c_[TARGET, -TARGET])  # fmt: skip
+    assert many.fine_tuned_
+    assert many.predict(X).shape == (240, 2)
+    words = np.array(["no", "perhaps", "yes"])[np.digitize(TARGET, [9.5, 10.5])]
+    three = classifier().fit(X, words)
+    assert three.fine_tuned_
+    assert set(three.predict(X)) <= set(words)
+    labels = np.c_[Y, 1 - Y]
+    assert classifier().fit(X, labels).predict(X).shape == (240, 2)
+
+
+def test_all_kinds_of_branches_are_tuned_side_by_side():
+    """Inner layers, latents, errors, formulas, steps before a network, columns that pass."""
+    upstream = [
+        ("risk", KerasFeatureTransformer(RISK, layers="hidden_1", cv=3, passthrough=True)),
+        (
+            "odds",
+            make_pipeline(
+                QuantileTransformer(n_quantiles=20),
+                KerasFeatureTransformer(
+                    RISK, features=["log_odds", "entropy", "margin"], cv=3, passthrough=True
+                ),
+            ),
+            [0, 1],
+        ),
+        (
+            "auto",
+            KerasFeatureTransformer(
+                KerasAutoencoder(epochs=1), features=["outputs", "reconstruction_error"], cv=3
+            ),
+        ),
+        ("teacher", pretrained(), [3, 2, 1, 0]),
+    ]
+    stack = classifier(upstream=upstream, scaler=RobustScaler(), passthrough=[2]).fit(X, Y)
+    assert stack.fine_tuned_
+    curve, (before, after) = stack.fine_tune_history_["val_loss"], stack.fine_tune_losses_
+    # What is trained is what predicts.
+    assert after == pytest.approx(min(curve), abs=1e-6)
+    assert after < before - 0.01
+    start = classifier(None, upstream, scaler=RobustScaler(), passthrough=[2])
+    held = X[200:], Y[200:]
+    data = {"X": X[:200], "y": Y[:200], "X_val": held[0], "y_val": held[1]}
+    start.fit(**data)
+    stack.fit(**data)
+    for name in ("risk", "odds", "auto", "teacher"):
+        moved = changed(
+            weights(upstream_network(start, name)), weights(upstream_network(stack, name))
+        )
+        assert moved
+        assert not any(layer.startswith("numeric_") for layer in moved)
+    assert "decoded" not in changed(
+        weights(upstream_network(start, "auto")), weights(upstream_network(stack, "auto"))
+    )
+
+
+def test_categories_and_sparse_rows_reach_the_joint_network():
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    frame["job"] = pd.Categorical(RNG.choice(["x", "y", "z"], 240))
+    stack = classifier().fit(frame, Y)
+    assert stack.fine_tuned_
+    assert stack.fine_tune_losses_[1] == pytest.approx(
+        min(stack.fine_tune_history_["val_loss"]), abs=1e-6
+    )
+    dense, thin = classifier().fit(X, Y), classifier().fit(sparse.csr_array(X), Y)
+    np.testing.assert_allclose(thin.predict_proba(X), dense.predict_proba(X), atol=1e-6)
+
+
+def test_branches_of_which_no_layer_is_named_may_be_anything_and_stay():
+    upstream = [
+        ("risk", RISK),
+        ("linear", LogisticRegression()),
+        ("codes", KerasFeatureTransformer(RISK, features="codes", cv=3)),
+        ("mean", KerasFeatureTransformer(RISK, refit=False, cv=3)),
+    ]
+    tuning = clone(QUICK).set_params(layers=["risk/hidden_2"])
+    data = {"X": X[:200], "y": Y[:200], "X_val": X_VAL, "y_val": Y_VAL}
+    start = classifier(None, upstream).fit(**data)
+    stack = classifier(tuning, upstream).fit(**data)
+    assert stack.fine_tuned_
+    moved = changed(weights(upstream_network(start)), weights(upstream_network(stack)))
+    assert moved == {"hidden_2"}
+    for place in (1, 2, 3):
+        before, after = start.upstream_[place][1], stack.upstream_[place][1]
+        assert np.array_equal(before.transform(X), after.transform(X))
+
+
+# What thaws, and when -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("layers", "moved"),
+    [
+        ("all", {"hidden_1", "hidden_2", "output"}),
+        (1, {"output"}),
+        (2, {"hidden_2", "output"}),
+        (9, {"hidden_1", "hidden_2", "output"}),
+        (["risk/hidden_1"], {"hidden_1"}),
+        (("risk/hidden_1", "risk/output"), {"hidden_1", "output"}),
+    ],
+)
+def test_the_layers_that_are_asked_for_thaw_and_no_others(layers, moved):
+    data = {"X": X[:200], "y": Y[:200], "X_val": X_VAL, "y_val": Y_VAL}
+    start = classifier(None).fit(**data)
+    tuned = classifier(clone(QUICK).set_params(layers=layers)).fit(**data)
+    assert tuned.fine_tuned_
+    assert changed(weights(upstream_network(start)), weights(upstream_network(tuned))) == moved
+    assert set(tuned.fine_tune_history_["n_thawed"]) == {len(moved)}
+    below = changed(weights(start.downstream_.network_), weights(tuned.downstream_.network_))
+    assert below == {"hidden_1", "output"}
+
+
+def test_layers_thaw_one_by_one_from_the_top(monkeypatch):
+    calls = spied(monkeypatch)
+    stack = classifier(FineTune(7, learning_rate=1e-2, thaw_every=2)).fit(X, Y)
+    assert stack.fine_tune_history_["n_thawed"] == [1, 1, 2, 2, 3, 3, 3]
+    assert [plan.epochs for _, _, plan, _ in calls] == [2, 2, 3]
+    learning = [
+        {v.path.partition("/")[0] for v in blueprint.build().get_layer("risk").trainable_variables}
+        for blueprint, *_ in calls
+    ]
+    top, second, third = "output", "hidden_2", "hidden_1"
+    assert learning == [{top}, {top, second}, {top, second, third}]
+    assert len({blueprint.key for blueprint, *_ in calls}) == 3
+    data = {"X": X[:200], "y": Y[:200], "X_val": X_VAL, "y_val": Y_VAL}
+    tuned = classifier(FineTune(2, learning_rate=1e-2, thaw_every=1)).fit(**data)
+    start = classifier(None).fit(**data)
+    moved = changed(weights(upstream_network(start)), weights(upstream_network(tuned)))
+    assert moved == {top, second}  # the third is not reached
+
+
+@pytest.mark.parametrize(
+    ("params", "moves"),
+    [
+        ({}, False),
+        ({"batch_normalization": True}, True),
+        ({"layers": ["risk/norm", "risk/high"]}, True),
+        ({"layers": ["risk/high"], "batch_normalization": True}, False),
+    ],
+)
+def test_batch_normalization_learns_only_where_it_is_asked_to(params, moves):
+    model = pretrained()
+    before = {v.path: v.numpy() for v in model.variables}
+    stack = classifier(clone(QUICK).set_params(**params), model).fit(X, Y)
+    assert stack.fine_tuned_
+    moved = changed(before, weights(upstream_network(stack)))
+    assert ("norm" in moved) == moves
+    assert "high" in moved
+    after = upstream_network(stack).variables
+    statistics = same(before["norm/moving_mean"], after["norm/moving_mean"])
+    assert statistics != moves
+
+
+# What is frozen -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["auto", "keras"])
+def test_layers_that_are_not_trainable_keep_their_bits_through_every_fit(engine):
+    model = pretrained(low=False, norm=False)
+    before = {v.path: v.numpy() for v in model.variables}
+    fixed = {path for path in before if path.startswith(("low", "norm"))}
+
+    def check(network):
+        after = network.variables
+        assert all(same(before[path], after[path]) for path in fixed)
+        assert not same(before["high/kernel"], after["high/kernel"])
+
+    down = clone(DOWN).set_params(engine=engine)
+    alone = KerasClassifier(model, epochs=2, engine=engine, random_state=0).fit(X, Y)
+    check(alone.network_)
+    check(alone.partial_fit(X, Y).network_)
+    check(alone.set_params(warm_start=True).fit(X, Y).network_)
+    further = KerasClassifier(FrozenEstimator(alone), epochs=1, engine=engine).fit(X, Y)
+    check(further.network_)
+    for layers in ("all", 9):
+        tuning = clone(QUICK).set_params(layers=layers, batch_normalization=True)
+        check(upstream_network(classifier(tuning, model, downstream=down).fit(X, Y)))
+    trained = KerasClassifier(model, epochs=1, engine=engine)
+    check(upstream_network(classifier(tuning, trained, downstream=down).fit(X, Y)))
+    stack = classifier(tuning, FrozenEstimator(alone), downstream=down).fit(X, Y)
+    check(upstream_network(stack))
+    own = classifier(downstream=KerasClassifier(pretrained_for_table(), epochs=1)).fit(X, Y)
+    assert own.fine_tuned_
+    assert same(own.downstream_.network_.variables["low/kernel"], np.eye(5, 4, dtype="f4"))
+
+
+def pretrained_for_table():
+    inputs = keras.Input((5,))
+    x = keras.layers.Dense(4, name="low", trainable=False, kernel_initializer="zeros")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(x))
+    model.get_layer("low").set_weights([np.eye(5, 4), np.zeros(4)])
+    return model
+
+
+def test_what_standardises_stays_as_it_was():
+    data = {"X": X[:200], "y": Y[:200], "X_val": X_VAL, "y_val": Y_VAL}
+    start, tuned = classifier(None).fit(**data), classifier().fit(**data)
+    model, other = start.to_keras(), tuned.to_keras()
+    names = {v.path for v in model.non_trainable_variables}
+    assert any("scaler" in v.path or "centre" in v.path for v in model.variables)
+    for ours, theirs in zip(other.variables, model.variables, strict=True):
+        assert same(ours.numpy(), theirs.numpy()) == (theirs.path in names)
+
+
+def test_networks_that_are_frozen_as_a_whole_are_refused_before_training(monkeypatch):
+    model = pretrained()
+    model.trainable = False
+    monkeypatch.setattr(training, "train", None)
+    with pytest.raises(ValueError, match="set trainable=True there first"):
+        classifier(upstream=model).fit(X, Y)
+    part = pretrained(low=False)
+    tuning = clone(QUICK).set_params(layers=["risk/low"])
+    with pytest.raises(ValueError, match="'low' of the upstream 'risk' has no weights that may"):
+        classifier(tuning, part).fit(X, Y)
+
+
+def test_a_model_and_a_file_that_were_handed_in_never_change(tmp_path):
+    model = pretrained()
+    path = tmp_path / "teacher.keras"
+    model.save(path)
+    fitted = clone(RISK).set_params(random_state=0).fit(X, Y)
+    file, bits = path.read_bytes(), [v.numpy() for v in model.variables]
+    flags = [layer.trainable for layer in model.layers]
+    inside = weights(fitted.network_)
+    frozen = KerasFeatureTransformer(model).fit(X)
+    remembered = frozen.transform(X)
+    upstream = [("model", model), ("file", str(path)), ("fitted", FrozenEstimator(fitted))]
+    params = {"n": upstream}
+    stack = classifier(upstream=params["n"]).fit(X, Y)
+    assert stack.fine_tuned_
+    for name in ("model", "file"):
+        own = upstream_network(stack, name).variables
+        assert not same(own["high/kernel"], model.get_layer("high").kernel.numpy())
+    assert not same(
+        upstream_network(stack, "fitted").variables["hidden_1/kernel"], inside["hidden_1/kernel"]
+    )
+    assert all(same(v.numpy(), before) for v, before in zip(model.variables, bits, strict=True))
+    assert [layer.trainable for layer in model.layers] == flags
+    assert path.read_bytes() == file
+    assert all(same(array, inside[name]) for name, array in fitted.network_.variables.items())
+    # What was remembered of the frozen network is not what the tuned copy gives.
+    assert np.array_equal(frozen.transform(X), remembered)
+    assert np.array_equal(KerasFeatureTransformer(model).fit(X).transform(X), remembered)
+    assert np.abs(stack.named_upstream_.model.transform(X) - remembered).max() > 1e-3
+    assert params["n"] is stack.upstream
+    assert stack.upstream[0][1] is model
+
+
+def test_stored_fits_are_those_before_tuning(tmp_path):
+    risk = KerasFeatureTransformer(
+        clone(RISK).set_params(random_state=0), cv=3, memory=str(tmp_path), random_state=0
+    )
+    first, second = (classifier(upstream=risk).fit(X, Y) for _ in range(2))
+    assert first.fine_tune_losses_ == second.fine_tune_losses_
+    assert np.array_equal(first.predict_proba(X), second.predict_proba(X))
+
+
+# Rows: those that learn, those that watch, what they weigh ----------------------------------------
+
+
+def test_rows_are_held_out_before_anything_is_learned(monkeypatch):
+    calls = spied(monkeypatch)
+    stack = classifier(clone(QUICK).set_params(validation_fraction=0.25)).fit(X, Y)
+    ((_, rows, _, held_out),) = calls
+    assert len(rows) == 180
+    assert len(held_out) == 60
+    assert abs(held_out.targets.mean() - Y.mean()) < 0.02  # stratified
+    assert stack.scaler_.n_samples_seen_ == 180
+    known = rows.inputs["rows_0"]
+    moments = stack.named_upstream_.risk.estimator_.moments_["numeric"]
+    np.testing.assert_allclose(moments[0], known.mean(axis=0), atol=1e-6)
+    together = np.vstack([known, held_out.inputs["rows_0"]])
+    assert {row.tobytes() for row in together} == {row.tobytes() for row in X}
+
+
+def test_rows_that_the_downstream_watches_are_those_that_tuning_watches(monkeypatch):
+    calls = spied(monkeypatch)
+    down = clone(DOWN).set_params(early_stopping=True, validation_fraction=0.5)
+    stack = classifier(downstream=down).fit(X, Y)
+    assert len(calls[0][3]) == 120
+    assert stack.downstream_.validation_scores_ is not None
+    classifier().fit(X[:200], Y[:200], X_val=X_VAL, y_val=Y_VAL)
+    _, rows, _, held_out = calls[1]
+    assert len(rows) == 200
+    assert same(held_out.inputs["rows_0"], X_VAL)
+    # Held out for tuning alone: the downstream does not stop early.
+    assert classifier().fit(X, Y).downstream_.validation_scores_ is None
+
+
+def test_groups_are_held_out_whole_and_the_last_rows_of_a_series(monkeypatch):
+    calls = spied(monkeypatch)
+    groups = np.repeat(np.arange(24), 10)
+    classifier().fit(X, Y, groups=groups)
+    held = {row.tobytes() for row in calls[0][3].inputs["rows_0"]}
+    aside = np.array([row.tobytes() in held for row in X])
+    assert 0 < aside.sum() < 120
+    assert not set(groups[aside]) & set(groups[~aside])
+    classifier(cv=TimeSeriesSplit(3)).fit(X, Y)
+    assert same(calls[1][3].inputs["rows_0"], X[216:])
+    assert same(calls[1][1].inputs["rows_0"], X[:216])
+
+
+def test_sample_weights_reach_the_loss(monkeypatch):
+    calls = spied(monkeypatch)
+    w = RNG.uniform(0.5, 2, 240)
+    classifier().fit(X, Y, sample_weight=w)
+    _, rows, _, held_out = calls[0]
+    by_row = {row.tobytes(): weight for row, weight in zip(X, w, strict=True)}
+    for part in (rows, held_out):
+        expected = [by_row[row.tobytes()] for row in part.inputs["rows_0"]]
+        np.testing.assert_allclose(part.weights, expected)
+
+
+def test_rows_of_no_weight_teach_nothing():
+    w = np.r_[np.ones(150), np.zeros(50)]
+    odd = Y[:200].copy()
+    odd[150:] = 1 - odd[150:]
+    watched = {"X_val": X_VAL, "y_val": Y_VAL}
+    stacks = [
+        classifier(upstream=TEACHER).fit(X[:200], y, sample_weight=w, **watched)  # no folds
+        for y in (Y[:200], odd)
+    ]
+    assert stacks[0].fine_tuned_
+    np.testing.assert_allclose(*(s.predict_proba(X) for s in stacks), atol=1e-6)
+
+
+RARE = np.r_[np.flatnonzero(Y == 0), np.flatnonzero(Y == 1)[:24]]
+
+
+@pytest.mark.parametrize("where", ["stack", "downstream"])
+@pytest.mark.parametrize("sampler", [RandomOverSampler(random_state=0), SMOTE(random_state=0)])
+def test_weights_of_classes_stand_in_place_of_a_sampler(monkeypatch, where, sampler):
+    calls = spied(monkeypatch)
+    rows, y = X[RARE], Y[RARE]
+    if where == "stack":
+        stack = classifier(sampler=sampler)
+    else:
+        stack = classifier(downstream=clone(DOWN).set_params(sampler=sampler))
+    stack.fit(rows, y)
+    ((_, given, _, held_out),) = calls
+    assert len(given) + len(held_out) == len(rows)  # real ones
+    by_class = []
+    for part in (given, held_out):
+        codes = part.targets[:, 0]
+        each = [np.unique(part.weights[codes == code]) for code in (0, 1)]
+        by_class.append(np.concatenate(each))
+    np.testing.assert_allclose(*by_class)
+    counts = np.bincount(given.targets[:, 0].astype(int))
+    np.testing.assert_allclose(counts * by_class[0] / len(given), [0.5, 0.5], rtol=1e-6)
+
+
+def test_weights_of_classes_count_once_beside_a_sampler(monkeypatch):
+    calls = spied(monkeypatch)
+    rows, y = X[RARE], Y[RARE]
+    for class_weight in ("balanced", {0: 1.0, 1: 3.0}):
+        down = clone(DOWN).set_params(class_weight=class_weight)
+        classifier(sampler=RandomOverSampler(random_state=0), downstream=down).fit(rows, y)
+    shares = []
+    for _, given, *_ in calls:
+        codes = given.targets[:, 0]
+        shares.append(given.weights[codes == 1].sum() / given.weights[codes == 0].sum())
+    np.testing.assert_allclose(shares, [1.0, 3.0], rtol=1e-6)
+
+
+def test_corrected_priors_are_those_of_the_rows_after_tuning():
+    """Over a sampler that gives equal shares, probabilities average to the true share again."""
+    rng = np.random.default_rng(3)
+    rows = rng.standard_normal((1500, 3)).astype(np.float32)
+    y = (rng.random(1500) < 1 / (1 + np.exp(2.5 - rows[:, 0]))).astype(int)
+    tuning = FineTune(epochs=10, learning_rate=3e-3)
+    stack = classifier(
+        tuning, sampler=RandomOverSampler(random_state=0), prior_correction=True
+    ).fit(rows, y)
+    assert stack.fine_tuned_
+    assert abs(stack.predict_proba(rows)[:, 1].mean() - y.mean()) < 0.04
+    plain = stack.downstream_.predict_proba(stack.transform(rows))[:, 1].mean()
+    assert plain > y.mean() + 0.15
+
+
+# Refusals -----------------------------------------------------------------------------------------
+
+
+@recipe
+def nested(spec):
+    inputs = spec.inputs()
+    x = spec.join(inputs)
+    inner = keras.Input((x.shape[1],))
+    layers = keras.layers.Dense(5, name="deep")(keras.layers.Dense(6, name="deeper")(inner))
+    inner = keras.Model(inner, layers, name="inner")
+    return keras.Model(inputs, spec.outputs(inner(x)))
+
+
+def test_layers_inside_models_are_named_by_path_or_alone():
+    upstream = KerasClassifier(nested(), epochs=1)
+    data = {"X": X[:200], "y": Y[:200], "X_val": X_VAL, "y_val": Y_VAL}
+    start = classifier(None, upstream).fit(**data)
+    names = {
+        "risk/inner/deep": {"deep"},
+        "risk/deep": {"deep"},
+        "risk/inner": {"deep", "deeper"},
+        "risk/output": {"output"},
+    }
+    for name, expected in names.items():
+        tuned = classifier(clone(QUICK).set_params(layers=[name]), upstream).fit(**data)
+        moved = changed(weights(upstream_network(start)), weights(upstream_network(tuned)))
+        assert moved == expected
+
+
+class InItsOwnWay(keras.Model):
+    """A network with a train_step of its own."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.dense = keras.layers.Dense(1, activation="sigmoid")
+
+    def call(self, x):
+        return self.dense(x)
+
+    def train_step(self, data):
+        return super().train_step(data)
+
+
+def built(model, width):
+    model(np.zeros((1, width), np.float32))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("params", "tuning", "message"),
+    [
+        (
+            {"downstream": KerasClassifier(built(InItsOwnWay(name="odd"), 5))},
+            {},
+            "the network 'odd' of the downstream KerasClassifier trains in its own way",
+        ),
+        (
+            {"downstream": KerasClassifier(input_shape=(5, 1))},
+            {},
+            "the downstream KerasClassifier has input_shape=",
+        ),
+        ({"upstream": LogisticRegression()}, {}, "the upstream 'risk' is LogisticRegression"),
+        (
+            {"upstream": [("risk", RISK), ("tree", HistGradientBoostingClassifier())]},
+            {},
+            "the upstream 'tree' is HistGradientBoostingClassifier",
+        ),
+        ({"downstream": LogisticRegression()}, {}, "the downstream LogisticRegression is no"),
+        ({"downstream": make_pipeline(DOWN)}, {}, "the downstream Pipeline is no network"),
+        (
+            {"upstream": KerasFeatureTransformer(RISK, features="codes")},
+            {},
+            "features='codes' of the upstream 'risk' have no gradient",
+        ),
+        ({"refit": False}, {}, "the upstream 'risk' has refit=False"),
+        ({"scaler": QuantileTransformer(n_quantiles=9)}, {}, "QuantileTransformer is none of"),
+        ({"upstream": [("risk", "drop")]}, {}, "the stack has no upstream"),
+        ({}, {"layers": ["hidden_1"]}, "the branches are \\['risk'\\]"),
+        ({}, {"layers": ["other/hidden_1"]}, "'other/hidden_1'"),
+        ({}, {"layers": [3]}, "holds 3"),
+        ({}, {"layers": []}, "names no layer"),
+        ({}, {"layers": ["risk/hiden_1"]}, "no layer named 'hiden_1'. Its layers are"),
+        ({"upstream": pretrained()}, {"layers": ["risk/lower"]}, "no layer named 'lower'"),
+        (
+            {"upstream": make_pipeline(RobustScaler(), KerasFeatureTransformer(RISK))},
+            {"layers": ["risk/hiden_1"]},
+            "no layer named 'hiden_1'",
+        ),
+        (
+            {"upstream": StackedKerasClassifier([("inner", RISK)], downstream=DOWN)},
+            {},
+            "the upstream 'risk' is StackedKerasClassifier",
+        ),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused_by_name_before_training(
+    params, tuning, message, monkeypatch
+):
+    monkeypatch.setattr(training, "train", None)
+    with pytest.raises(ValueError, match=message):
+        classifier(clone(QUICK).set_params(**tuning), **params).fit(X, Y)
+
+
+def test_a_sampler_of_rows_with_several_labels_is_refused(monkeypatch):
+    monkeypatch.setattr(training, "train", None)
+    with pytest.raises(ValueError, match="weights of classes"):
+        classifier(sampler=RandomOverSampler()).fit(X, np.c_[Y, 1 - Y])
+
+
+def test_layers_that_may_not_learn_are_refused_by_name():
+    tuning = clone(QUICK).set_params(layers=["risk/numeric_center"])
+    with pytest.raises(ValueError, match="'numeric_center' of the upstream 'risk' has no weights"):
+        classifier(tuning).fit(X, Y)
+
+
+# Programs -----------------------------------------------------------------------------------------
+
+
+def joint(stack):
+    return JointNetwork(stack, ["risk"], X[:2])
+
+
+def test_equal_stacks_share_a_program_and_other_constants_do_not():
+    """What is no weight is part of the key: here the priors of a corrected network."""
+    risk = clone(RISK).set_params(sampler=RandomOverSampler(random_state=0), prior_correction=True)
+    plain = [joint(classifier(None, random_state=seed).fit(X, Y)) for seed in (0, 1)]
+    assert plain[0].key is not None
+    assert plain[0].key == plain[1].key
+    one, other = (
+        joint(classifier(None, risk).fit(rows, y)) for rows, y in ((X, Y), (X[RARE], Y[RARE]))
+    )
+    assert one.key is None or one.key != other.key
+
+
+def test_other_shares_are_other_programs():
+    data = {"X": X[:200], "y": Y[:200], "X_val": X_VAL, "y_val": Y_VAL}
+    start = upstream_network(classifier(None).fit(**data)).variables["hidden_1/kernel"]
+    moved = []
+    for share in (0.9, 0.01, 0.5):
+        tuned = classifier(clone(QUICK).set_params(upstream_share=share)).fit(**data)
+        kernel = upstream_network(tuned).variables["hidden_1/kernel"]
+        moved.append(np.abs(kernel - start).mean())
+    assert moved[0] > 1.4 * moved[2] > 14 * moved[1]
+
+
+def test_tuning_leaves_pythons_generator_as_it_was_and_warns_of_nothing():
+    random.seed(0)
+    state = random.getstate()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        classifier().fit(X, Y)
+    assert random.getstate() == state
