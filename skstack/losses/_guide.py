@@ -90,7 +90,7 @@ class Guide:
         self.estimator = None if is_keras_model(teacher) else teacher
         self.name = f"teacher={type(teacher).__name__}(...)"
         self._columns = self._seen(loss.columns, X)
-        self.places = None if self._columns is None else column_places(X, self._columns)
+        self.places = None if self._columns is None else column_places(X, self._columns, "columns")
         self.network = self.blocks = self.order = None
         self._layer = None
         self.task = pupil._network_task
