@@ -57,6 +57,8 @@ def logits_network(network):
         With the same weights; None where the network does not end with a layer of Keras' own with a
         sigmoid.
     """
+    if network.blueprint is None:  # a part of a larger network that trains
+        return None
     if network not in _FOUND:
         from skstack import training
 

@@ -275,6 +275,8 @@ class _Maker:
 class _Noted:
     """A network that notes which model it was built as."""
 
+    blueprint = None
+
     def __init__(self, network, models, part):
         self._network, self._models, self._part = network, models, part
 
