@@ -75,13 +75,16 @@ class Shippable:
         ndarray of float32 of shape (n_samples, n_features), or dict of str to array
             With categories a dict: ``"numeric"`` of shape (n_samples, n_numeric), float32, in
             column order, and each category by its column's name, of shape (n_samples, 1), words or
-            int64. A missing category is ``""`` or -1, or, where that is a category, another value
-            that is none. Columns that no part of the estimator reads are 0, or left out of a dict.
+            int64. A column that one part reads as numbers and another as categories is in both. A
+            missing category is ``""`` or -1, or, where that is a category, another value that is
+            none, as always where the column is hashed. Columns that no part of the estimator reads
+            are 0, or left out of a dict.
 
         Raises
         ------
         ValueError
-            For rows that do not fit.
+            For rows that do not fit, or a value of a hashed column that is not of the kind, words
+            or whole numbers, that its input takes.
 
         sklearn.exceptions.NotFittedError
             If it is not fitted.
@@ -108,7 +111,8 @@ class Shippable:
         Raises
         ------
         ValueError
-            For an unknown format, or as :meth:`to_keras`.
+            For an unknown format, or one whose runtime cannot run a layer, such as LSTM in LiteRT,
+            or as :meth:`to_keras`.
 
         ImportError
             If a package is missing.

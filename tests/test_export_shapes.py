@@ -1,5 +1,6 @@
 """One Keras model out of estimators that read arrays, tokens, hashed words and missing numbers."""
 
+import re
 import subprocess
 import sys
 
@@ -187,6 +188,142 @@ def test_two_lengths_of_one_column_are_refused_by_name():
     stack = StackedKerasClassifier(branches, downstream=KerasClassifier(MLP(2), epochs=1))
     with pytest.raises(ValueError, match=r"'steps' holds arrays of other shapes.*same length"):
         stack.fit(RAGGED, Y).to_keras()
+
+
+RANDOM = RNG.integers(0, 2, 120)
+
+
+def small(**settings):
+    return KerasClassifier(MLP(4), epochs=2, random_state=0, **settings)
+
+
+def test_hashed_words_that_look_like_tokens_are_words_like_others(tmp_path):
+    words = [f"w{i % 17}" if i % 5 else "" for i in range(118)]
+    rows = pd.DataFrame({"a": RNG.normal(size=120), "w": [*words, None, "[UNK]"]})
+    fitted = small(n_hash_buckets=5).fit(rows, RANDOM)
+    assert_same(fitted.to_keras(), fitted, rows)
+    fitted.export(tmp_path / "saved")
+    served = tf.saved_model.load(tmp_path / "saved").signatures["serving_default"]
+    found = served(**fitted.keras_inputs(rows))["output_0"].numpy()
+    np.testing.assert_allclose(found, fitted.predict_proba(rows), atol=1e-5)
+    for odd in (fitted.keras_inputs(rows)["w"][118, 0].numpy().decode(), "ends\0", 7):
+        with pytest.raises(ValueError, match=r"'w' is hashed.*words.*value"):
+            fitted.keras_inputs(rows.assign(w=[odd, *rows["w"][1:]]))
+
+
+def test_hashed_numbers_that_look_like_tokens_are_numbers_like_others():
+    rows = pd.DataFrame({"k": np.arange(120), "a": RNG.normal(size=120)})
+    fitted = small(n_hash_buckets=7, categorical_features=["k"]).fit(rows, RANDOM)
+    model = fitted.to_keras()
+    large = [*range(-5, 0), 2**53, 2**62 + 1, -(2**62)]
+    new = rows.assign(k=[*large, *range(8, 120)])
+    assert_same(model, fitted, new)
+    assert_same(model, fitted, new.assign(k=pd.Series([None, *new["k"][1:]], dtype="Int64")))
+    for odd in (2.5, -(2.0**63), "two"):
+        with pytest.raises(
+            ValueError, match=rf"'k' is hashed.*whole numbers.*value {re.escape(repr(odd))}"
+        ):
+            fitted.keras_inputs(rows.assign(k=pd.Series([odd, *range(119)], dtype=object)))
+
+
+def test_a_column_read_in_two_ways_comes_in_twice(tmp_path):
+    rows = np.c_[RNG.normal(size=120), RNG.integers(0, 5, 120)]
+    stack = StackedKerasClassifier(
+        [("n", small()), ("c", small(categorical_features=[1]))],
+        downstream=small(),
+        cv=2,
+        passthrough=False,
+    ).fit(rows, RANDOM)
+    rows[:4, 1] = 2.5, -1, -2, 99
+    assert stack.keras_inputs(rows)["numeric"][:4, 1].tolist() == [2.5, -1, -2, 99]
+    assert_same(stack.to_keras(), stack, rows)
+    stack.export(tmp_path / "it", format="onnx")
+    given = stack.keras_inputs(rows, numpy=True)
+    (found,) = onnxruntime.InferenceSession(tmp_path / "it").run(None, given)
+    np.testing.assert_allclose(found, stack.predict_proba(rows), atol=1e-5)
+
+
+def test_a_missing_category_is_no_number_for_the_part_that_reads_numbers():
+    rows = pd.DataFrame({"a": RNG.normal(size=120), "k": RNG.integers(0, 5, 120) * 1.0})
+    rows.loc[::7, "k"] = np.nan
+    stack = StackedKerasClassifier(
+        [("n", small(imputer=SimpleImputer())), ("c", small(categorical_features=["k"]))],
+        downstream=small(),
+        cv=2,
+        passthrough=False,
+    ).fit(rows, RANDOM)
+    assert_same(stack.to_keras(), stack, rows)
+
+
+@pytest.mark.parametrize("name", ["numeric", "features", "w"])
+def test_a_branch_may_be_called_as_an_input_is(name):
+    rows = pd.DataFrame({"a": RNG.normal(size=60), "w": ["x", "y", "z"] * 20})
+    for some in (rows, rows[["a"]]):
+        stack = StackedKerasClassifier([(name, small())], downstream=small(), cv=2).fit(some, Y)
+        assert_same(stack.to_keras(), stack, some)
+
+
+@pytest.mark.parametrize("layer", ["gru", "lstm"])
+def test_what_litert_cannot_run_is_refused_by_class(layer, tmp_path):
+    network = SequenceEncoder(3, layer=layer)
+    fitted = KerasClassifier(network, epochs=1, random_state=0).fit(PADDED, Y)
+    with pytest.raises(ValueError, match=rf"litert.*\['{layer.upper()}'\].*saved_model.*onnx"):
+        fitted.export(tmp_path / "it", format="litert")
+    assert list(tmp_path.iterdir()) == []
+    fitted.export(tmp_path / "it", format="onnx")
+    (found,) = onnxruntime.InferenceSession(tmp_path / "it").run(None, {"features": PADDED})
+    np.testing.assert_allclose(found, fitted.predict_proba(PADDED), atol=1e-5)
+
+
+def test_a_column_may_be_called_as_the_output_is(tmp_path):
+    rows = pd.DataFrame({"a": RNG.normal(size=60), "output_0": ["x", "y", "z"] * 20})
+    fitted = small().fit(rows, Y)
+    fitted.export(tmp_path / "it", format="onnx")
+    given = fitted.keras_inputs(rows, numpy=True)
+    given = {
+        name: each.astype(object) if each.dtype.kind == "U" else each
+        for name, each in given.items()
+    }
+    (found,) = onnxruntime.InferenceSession(tmp_path / "it").run(["output_0"], given)
+    np.testing.assert_allclose(found, fitted.predict_proba(rows), atol=1e-5)
+
+
+def sigmoid():
+    inputs = keras.Input((3,))
+    return keras.Model(inputs, keras.layers.Dense(1, "sigmoid")(inputs))
+
+
+@pytest.mark.parametrize("settings", [{}, {"n_hash_buckets": 1}])
+@pytest.mark.parametrize("upstream", [small(), sigmoid(), "stack"])
+def test_codes_of_two_classes(upstream, settings):
+    rows = RNG.normal(size=(N, 3))
+    if upstream == "stack":
+        upstream = StackedKerasClassifier(small(), downstream=small(), cv=2)
+    codes = KerasFeatureTransformer(upstream, features=["codes", "outputs"], cv=2)
+    stack = StackedKerasClassifier(
+        [("which", codes)], downstream=small(**settings), random_state=0, passthrough=False
+    ).fit(rows, Y)
+    assert stack.transform(rows).iloc[:, 0].nunique() == 2
+    assert_same(stack.to_keras(), stack, rows)
+
+
+def test_hashed_codes_of_many_classes():
+    images, digits = load_digits(n_class=7, return_X_y=True)
+    codes = KerasFeatureTransformer(small(), features="codes", cv=2)
+    stack = StackedKerasClassifier(
+        [("digit", codes)], downstream=small(n_hash_buckets=3), passthrough=False, random_state=0
+    ).fit(images, digits)
+    assert_same(stack.to_keras(), stack, images)
+
+
+def test_codes_of_one_output_of_any_size_are_refused():
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, keras.layers.ReLU(1.0)(keras.layers.Dense(1)(inputs)))
+    codes = KerasFeatureTransformer(model, features=["codes", "outputs"])
+    stack = StackedKerasClassifier([("which", codes)], downstream=small())
+    stack.fit(RNG.normal(size=(N, 3)), Y)
+    with pytest.raises(ValueError, match=r"'which'.*codes.*no sigmoid"):
+        stack.to_keras()
 
 
 def test_the_one_model_is_no_upstream_of_coded_categories():

@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 
 from skstack.shipping._fused import fused_model, raw_columns
+from skstack.shipping._network import inner_layers
 
 __all__ = ["FORMATS", "write"]
 
@@ -57,10 +58,33 @@ def _saved_model(estimator, path):
 
 
 def _litert(estimator, path):
+    import tensorflow as tf
+
     path = path.with_suffix(".tflite")
     # Its runtime looks up words, but no numbers.
-    fused_model(estimator, look_up="equality").export(path, format="litert", verbose=False)
+    fused = fused_model(estimator, look_up="equality")
+    # No more than the interpreter can run: Keras would let operations of TensorFlow in.
+    runs = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
+    try:
+        fused.export(path, format="litert", verbose=False, target_spec=runs)
+    except Exception as error:
+        if not any(words in str(error) for words in ("Select TF", "SELECT_TF_OPS", "Flex")):
+            raise
+        raise ValueError(
+            f"format='litert': its interpreter cannot run layers of the classes "
+            f"{_suspects(fused)}. The formats 'saved_model' and 'onnx' can hold them."
+        ) from error
     return path
+
+
+def _suspects(model):
+    """Names of the classes of layers that a converter stumbles over: recurrent ones, or any."""
+    import keras
+
+    every = [each for each in inner_layers(model) if not isinstance(each, keras.Model)]
+    kinds = keras.layers.RNN | keras.layers.Bidirectional
+    recurrent = [each for each in every if isinstance(each, kinds)]
+    return sorted({type(each).__name__ for each in recurrent or every} - {"InputLayer"})
 
 
 def _onnx(estimator, path):

@@ -85,7 +85,7 @@ def fused_model(estimator, look_up="layers"):
         If a part of the estimator is no network and no layer; the message names it.
     """
     raw = raw_columns(estimator)
-    with training.undisturbed(), unique_names([*raw.categories, *raw.cells]):
+    with training.undisturbed(), unique_names(raw.input_names):
         inputs, table = raw.table(look_up)
         outputs = _outputs(estimator, table)
         return keras.Model(inputs, outputs, name=layer_name(type(estimator).__name__))
@@ -363,6 +363,9 @@ def _of_model(view, table, wanted, name):
             (given,) = tensors.values()
             found.append(squared_difference(given, outputs[0], f"{name}_{feature}"))
         elif feature == "codes":
+            single = outputs[0].shape[1:] == (1,)
+            if single and view.logits_network() is None:
+                refuse(f"The part {name!r}", "features='codes' of one output that is no sigmoid.")
             found.append(_codes(outputs[0], name))
         elif feature == "log_odds" and logits is not None:
             found.append(log_odds_of(logits, 0.0, f"{name}_log_odds"))
@@ -408,8 +411,6 @@ def _of_estimator(view, table, wanted, name):
         elif feature == "outputs" and isinstance(estimator, KerasFeatureTransformer):
             made = _features(estimator, table, name)
             found.append(numbers_of(made, range(len(made.columns)), name, f"The part {name!r}"))
-        elif feature == "codes" and isinstance(estimator, KerasClassifier):
-            found.append(_codes(_classes_of(estimator, ends[0], name).tensor, name))
         elif feature == "log_odds" and logits is not None:
             found.append(log_odds_of(logits, estimator._prior_shift(), f"{name}_log_odds"))
         else:
@@ -417,6 +418,9 @@ def _of_estimator(view, table, wanted, name):
                 classes = _classes_within(estimator, table, ends, name)
             if view.classes is not None and len(view.classes) != classes.n:
                 refuse(f"The part {name!r}", "one of its folds lacks classes.")
+            if feature == "codes":
+                found.append(_codes(classes.tensor, name))
+                continue
             exclusive = view.classes is not None
             binary = exclusive and classes.n == 2
             found.append(of_classes(feature, classes, name, binary=binary, exclusive=exclusive))
@@ -440,10 +444,15 @@ def _codes(outputs, name):
     """Numbers of the largest output of each row, as categories."""
     if len(outputs.shape) != 2:
         refuse(f"The part {name!r}", "features='codes' of an output of rank 3 and more.")
-    if outputs.shape[1] == 1:
-        refuse(f"The part {name!r}", "features='codes' of a single output; take its 'outputs'.")
-    codes = grouped(f"{name}_codes", [outputs], lambda x: ops.argmax(x, axis=1) + 2)
-    return Category(codes, list(range(outputs.shape[1])))
+    n_codes = max(2, outputs.shape[1])
+
+    def codes(x):
+        # One output is the probability of the second of two classes.
+        number = ops.argmax(x, axis=1) if x.shape[1] > 1 else ops.greater(x[:, 0], 0.5)
+        return ops.cast(number, "int32") + 2
+
+    known = range(n_codes)  # and nothing else comes
+    return Category(grouped(f"{name}_codes", [outputs], codes), [*known], kept=frozenset(known))
 
 
 def _pooled(tensors, wanted, name):

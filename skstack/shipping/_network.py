@@ -9,7 +9,7 @@ from skstack import training
 from skstack.shipping._formulas import without_padding
 from skstack.shipping._tables import layer_name, refuse
 
-__all__ = ["called"]
+__all__ = ["called", "inner_layers"]
 
 
 def called(network, tensors, name, *, finish=None, layers=(), ends=True, pooling=None):
@@ -81,7 +81,7 @@ def _with_layers(model, names):
 
     def call(layer, *args, **kwargs):
         inside = isinstance(layer, keras.Model) and getattr(layer, "inputs", None)
-        if inside and any(wanted in _inner(layer) for wanted in layers.values()):
+        if inside and any(wanted in inner_layers(layer) for wanted in layers.values()):
             tensors = keras.tree.flatten(args[0])
             graph = keras.Model(layer.inputs, layer.outputs)
             opened = _opened(graph, tensors, call).outputs
@@ -111,10 +111,11 @@ def _opened(graph, tensors, call):
     )
 
 
-def _inner(model):
+def inner_layers(model):
+    """Layers of a model, those of models inside it too."""
     found = []
     for layer in model.layers:
         found.append(layer)
         if isinstance(layer, keras.Model):
-            found += _inner(layer)
+            found += inner_layers(layer)
     return found

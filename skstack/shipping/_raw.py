@@ -12,10 +12,16 @@ from keras import ops
 from sklearn.utils import check_array
 
 from skstack._checks import take_columns
-from skstack.shipping._tables import Category, Cell, Table, grouped
+from skstack.shipping._tables import Category, Cell, Table, grouped, number_column
 from skstack.stages import Cells, ColumnBlocks, Numbers, Whole
 
 __all__ = ["RawColumns"]
+
+# Where all values of a column count, as hashed ones do, these are not among them: words have no
+# characters for private use, and whole numbers that are categories are not that small.
+_NO_WORDS = ("\ue000[UNK]", "\ue000[MISSING]")
+_NO_NUMBERS = (-(2**63) + 1, -(2**63))
+_TAKEN = ("numeric", "features", "output_0")
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,7 @@ class _Words:
     """A column of categories: what its codes 0 (unseen), 1 (missing), 2, 3, ... look like."""
 
     place: int
+    label: object
     known: list
     tokens: np.ndarray
     hashed: bool = False
@@ -32,13 +39,31 @@ class _Words:
         return "int64" if self.tokens.dtype.kind == "i" else "string"
 
     def token_of(self, value):
-        """A value as it comes in; one that no input can hold is an unseen one."""
+        """A value as it comes in; one that no input can hold is an unseen one, if there are any."""
+        if self.hashed:
+            return self._hashed_token_of(value)
         unseen, missing = self.tokens[:2].tolist()
         if self.dtype == "string":
             return value if isinstance(value, str) and value != missing else unseen
         if not _is_whole(value) or value == missing:
             return unseen
         return int(value)
+
+    def _hashed_token_of(self, value):
+        held = "words" if self.dtype == "string" else "whole numbers"
+        if self.dtype == "string":
+            # NumPy takes zeros at the end of a word away.
+            fits = isinstance(value, str) and value not in _NO_WORDS and value[-1:] != "\0"
+        else:
+            fits = isinstance(value, Real) and float(value).is_integer()
+            fits = fits and max(_NO_NUMBERS) < int(value) < 2**63
+        if not fits:
+            raise ValueError(
+                f"The column {self.label!r} is hashed, and its input takes {held}; the value "
+                f"{value!r} is none that it can hold. Turn the column into words before the fit: "
+                f"X[{self.label!r}].astype(str)."
+            )
+        return value if self.dtype == "string" else int(value)
 
 
 @dataclass(frozen=True)
@@ -101,13 +126,14 @@ class RawColumns:
                 else:
                     known.setdefault(columns[0], {}).update(dict.fromkeys(part.levels))
         self.used = np.array(sorted(numeric), dtype=int)
-        self.categories, taken = {}, {"numeric", "features"}
+        self.categories, taken = {}, set(_TAKEN)
         for place in sorted(known):
             label = f"x{place}" if names is None else names[place]
             name = _input_name(label, taken)
             taken.add(name)
-            words = _words(place, list(known[place]), label, hashed.get(place, True))
-            self.categories[name] = replace(words, hashed=place in hashed)
+            self.categories[name] = _words(
+                place, list(known[place]), label, place in hashed, hashed.get(place, True)
+            )
         for place in sorted(cells):
             label = f"x{place}" if names is None else names[place]
             if len(cells[place]) > 1:
@@ -120,16 +146,6 @@ class RawColumns:
             taken.add(name)
             self.cells[name] = _Arrays(place, *cells[place].pop())
         self.numbers = self.used if known or cells else np.arange(n_columns)
-        coded = {words.place: words for words in self.categories.values()}
-        self.numbers = np.array([p for p in self.numbers if p not in coded], dtype=int)
-        for place in set(coded) & numeric:
-            if coded[place].dtype == "string":
-                label = place if names is None else names[place]
-                raise ValueError(
-                    f"The column {label!r} holds words for one part of the estimator and numbers "
-                    "for another, which one input of a network cannot be. Give both the same "
-                    "categorical_features."
-                )
 
     def table(self, look_up):
         """Inputs of a network, and the table that they make.
@@ -161,12 +177,23 @@ class RawColumns:
             dtype = words.dtype
             given = look_up == "given words" and dtype == "string"
             inputs[name] = keras.Input((1,), name=name, dtype="int64" if given else dtype)
+            number = columns[words.place]  # of those that read it as one
             columns[words.place] = _coded(name, words, inputs[name], look_up)
+            if number is not None:
+                as_number = number_column(numeric, number, f"{name}_number")
+                columns[words.place] = replace(columns[words.place], number=as_number)
         for name, arrays in self.cells.items():
             inputs[name] = keras.Input(arrays.shape, name=name, dtype=arrays.dtype)
             columns[arrays.place] = Cell(inputs[name])
         table = Table(numeric=numeric, columns=columns)
         return (inputs if self.named else numeric), table
+
+    @property
+    def input_names(self):
+        """Names of the inputs."""
+        if not self.named:
+            return ["features"]
+        return ["numeric", *self.categories, *self.cells]
 
     @property
     def named(self):
@@ -231,7 +258,7 @@ class RawColumns:
 
 
 def _coded(name, words, given, look_up):
-    """Codes of one column, and its values where they are numbers."""
+    """Codes of one column, and what hashes its values."""
 
     def codes(x):
         if look_up == "given words" and words.dtype == "string":
@@ -245,20 +272,12 @@ def _coded(name, words, given, look_up):
         # Not squeezed: of one row the LiteRT interpreter would lose the shape.
         return ops.cast(ops.reshape(found, (-1,)), "int32")
 
-    def numbers(x):
-        missing = ops.equal(x, words.tokens[None, 1:2])
-        return ops.where(missing, np.array([[np.nan]], np.float32), ops.cast(x, "float32"))
-
-    def as_number():
-        return grouped(f"{name}_number", [given], numbers)
-
     def as_hash(n_buckets):
         return grouped(f"{name}_buckets", [given], lambda x: _buckets(x, words, n_buckets))
 
     return Category(
         grouped(f"{name}_codes", [given], codes),
         words.known,
-        number=as_number if words.dtype == "int64" else None,
         hashed=as_hash if words.hashed and look_up == "layers" else None,
     )
 
@@ -282,11 +301,13 @@ def _look_up_layer(words):
     )
 
 
-def _words(place, known, label, hashes_words=True):
+def _words(place, known, label, hashed=False, hashes_words=True):
     """The tokens of a column's categories, and two that are none of them."""
     if all(isinstance(value, str) for value in known) and (known or hashes_words):
         missing, unseen = _unused_word("", "missing", known), _unused_word("[UNK]", "[UNK]", known)
-        return _Words(place, known, np.array([unseen, missing, *known], dtype=np.dtypes.StrDType))
+        unseen, missing = _NO_WORDS if hashed else (unseen, missing)
+        tokens = np.array([unseen, missing, *known], dtype=np.dtypes.StrDType)
+        return _Words(place, label, known, tokens, hashed)
     if not all(map(_is_whole, known)):
         raise ValueError(
             f"The column {label!r} has the categories {known[:5]!r}; as inputs of a network "
@@ -296,7 +317,9 @@ def _words(place, known, label, hashes_words=True):
     numbers = [int(value) for value in known]
     free = sorted(set(range(-len(numbers) - 2, 0)) - set(numbers), reverse=True)
     missing, unseen = free[:2]
-    return _Words(place, known, np.array([unseen, missing, *numbers], dtype=np.int64))
+    unseen, missing = _NO_NUMBERS if hashed else (unseen, missing)
+    tokens = np.array([unseen, missing, *numbers], dtype=np.int64)
+    return _Words(place, label, known, tokens, hashed)
 
 
 def _is_whole(value):

@@ -25,6 +25,7 @@ __all__ = [
     "grouped",
     "joined",
     "layer_name",
+    "number_column",
     "numbers_of",
     "passed",
     "refuse",
@@ -48,7 +49,7 @@ class Category:
         The values that the codes from 2 on stand for.
 
     number : callable, default=None
-        Makes a tensor of shape (batch, 1) of the values, where they are numbers.
+        Makes a tensor of shape (batch, 1) of the values, where they come in as numbers too.
 
     kept : frozenset, default=None
         Values that have not become missing ones on the way, as all others have in the table of a
@@ -186,6 +187,11 @@ def affine(x, centre, factor, shift, name):
         return scaled
 
     return grouped(name, [x], both)
+
+
+def number_column(numeric, place, name):
+    """What makes one column of numbers, where it is asked for, of shape (batch, 1)."""
+    return lambda: grouped(name, [numeric], _taking([place]))
 
 
 def numbers_of(table, places, name, reader):
