@@ -10,8 +10,9 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from skstack.shipping._fused import fused_model, raw_columns
+from skstack.shipping._fused import fused_model
 from skstack.shipping._network import inner_layers
+from skstack.shipping._readers import raw_columns
 
 __all__ = ["FORMATS", "write"]
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 import keras
 import numpy as np
 from keras import ops
-from sklearn.base import is_classifier, is_regressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
@@ -30,8 +29,8 @@ from skstack.shipping._formulas import (
     squared_difference,
 )
 from skstack.shipping._network import called
-from skstack.shipping._raw import RawColumns
-from skstack.shipping._steps import is_nothing, listed_steps, maker_of, scaled, takes_nan
+from skstack.shipping._readers import raw_columns, refuse_estimator
+from skstack.shipping._steps import listed_steps, scaled
 from skstack.shipping._tables import (
     Category,
     Table,
@@ -49,19 +48,7 @@ from skstack.shipping._tables import (
 )
 from skstack.stages import ModelView
 
-__all__ = ["behind_scaler", "fused_model", "of_upstream", "raw_columns"]
-
-_OURS = "KerasClassifier, KerasRegressor, KerasAutoencoder, KerasFeatureTransformer, the stacks"
-
-
-def raw_columns(estimator):
-    """How a fitted estimator reads the columns of X."""
-    names = getattr(estimator, "feature_names_in_", None)
-    readers, fills = [], []
-    for *reader, filled in _readers(estimator, np.arange(estimator.n_features_in_)):
-        readers.append(tuple(reader))
-        fills.append(filled)
-    return RawColumns(readers, estimator.n_features_in_, names, takes_nan=any(fills))
+__all__ = ["behind_scaler", "fused_model", "of_upstream"]
 
 
 def fused_model(estimator, look_up="layers"):
@@ -109,68 +96,6 @@ def _outputs(estimator, table):
     )
 
 
-# Who reads which columns of X ----------------------------------------------------------------
-
-
-def _readers(part, places, name="network", pad=None):
-    """(positions, blocks or None for numbers, what pads, whether missing numbers are filled in)."""
-    if isinstance(part, FrozenEstimator):
-        yield from _readers(part.estimator, places, name, pad)
-    elif isinstance(part, Pipeline):
-        steps = [step for _, step in part.steps if not is_nothing(step)]
-        if steps:
-            yield from _first_of(steps, places, name)
-    elif isinstance(part, NetworkEstimator | ModelView):
-        blocks = part.blocks_ if isinstance(part, NetworkEstimator) else part.blocks
-        filled = any(getattr(blocks.part(b.name), "imputer", None) for b in blocks.blocks_)
-        yield places, blocks, pad, filled
-        if getattr(part, "_guide", None) is not None:
-            yield from _teacher_readers(part._guide, places, name)
-    elif isinstance(part, KerasFeatureTransformer):
-        for upstream in part._upstreams:
-            steps = [] if upstream.steps is None else listed_steps(upstream.steps)
-            last = getattr(upstream.view, "estimator", upstream.view)
-            yield from _first_of([*steps, last], places, name)
-        if part.passthrough:
-            yield from _passed_readers(part._passed, places)
-    elif isinstance(part, Stack):
-        for name, fitted, _ in part.upstream_:
-            yield from _readers(fitted, places[part._branch_places[name]], name)
-        if part._passed is not None:
-            yield from _passed_readers(part._passed, places[part._passed_places])
-    elif hasattr(part, "transform") and not is_classifier(part) and not is_regressor(part):
-        maker_of(part)  # or it is refused
-        yield places, None, None, takes_nan(part)
-    else:
-        _refuse_estimator(part, name)
-
-
-def _first_of(steps, places, name):
-    """Readers behind what pads: rows are padded before they come in."""
-    first, *rest = steps
-    if isinstance(first, PadSequences) and rest:
-        yield from _readers(rest[0], places, name, first)
-    else:
-        yield from _readers(first, places, name)
-
-
-def _teacher_readers(guide, places, name):
-    places = places if guide.places is None else places[guide.places]
-    if guide.estimator is not None:
-        yield from _readers(guide.estimator, places, f"{name}_teacher")
-    elif guide.blocks is not None:
-        yield places, guide.blocks, None, False
-
-
-def _passed_readers(part, places):
-    if part.cells_.size:
-        refuse("passthrough", "columns whose cells hold arrays do not pass through.")
-    yield places, part.blocks_, None, part.allow_nan
-
-
-# What estimators make of a table -----------------------------------------------------------
-
-
 def _after(steps, table, name):
     """A table behind some steps, each a layer named by its class."""
     for step in steps:
@@ -202,7 +127,7 @@ def _classes(estimator, table, name, prefix):
             found = found.corrected(estimator._prior_ratio, f"{name}_priors")
         return found
     if not isinstance(estimator, KerasClassifier):
-        _refuse_estimator(estimator, name)
+        refuse_estimator(estimator, name)
     return _classes_of(estimator, _network(estimator, table, name)[1][0], name)
 
 
@@ -227,7 +152,7 @@ def _values(estimator, table, name, prefix):
         table = _stack_table(estimator, table, prefix)
         return _values(estimator.downstream_, table, f"{prefix}downstream", prefix)
     if not isinstance(estimator, KerasRegressor):
-        _refuse_estimator(estimator, name)
+        refuse_estimator(estimator, name)
     return as_columns(_network(estimator, table, name)[1][0], "flatten", name)
 
 
@@ -492,10 +417,3 @@ def _error(estimator, tensors, rebuilt, name):
         given = affine(given, 0.0, factor, 0.0, f"{name}_given")
         rebuilt = affine(rebuilt, 0.0, factor, 0.0, f"{name}_rebuilt")
     return squared_difference(given, rebuilt, f"{name}_reconstruction_error")
-
-
-def _refuse_estimator(estimator, name):
-    refuse(
-        f"{type(estimator).__name__} (the part {name!r})",
-        f"it is no network of skstack. Accepted are {_OURS}, and Pipelines that end in one.",
-    )
