@@ -316,6 +316,26 @@ def test_hashed_codes_of_many_classes():
     assert_same(stack.to_keras(), stack, images)
 
 
+def test_codes_are_numbers_for_who_reads_them_so():
+    images, digits = load_digits(n_class=4, return_X_y=True)
+    codes = KerasFeatureTransformer(small(), features=["codes", "outputs"], cv=2)
+    stack = StackedKerasClassifier(
+        [("digit", codes)], downstream=small(categorical_features=None), passthrough=False
+    ).fit(images, digits)
+    assert_same(stack.to_keras(), stack, images)
+    alone = codes.fit(images, digits)
+    found = alone.to_keras().predict(images, verbose=0)
+    np.testing.assert_allclose(found, alone.transform(images).astype("float32"), atol=1e-5)
+
+
+def test_codes_of_what_is_no_classifier_are_refused():
+    rows = RNG.normal(size=(N, 3))
+    codes = KerasFeatureTransformer(KerasAutoencoder(epochs=1), features="codes", cv=2)
+    stack = StackedKerasClassifier([("latent", codes)], downstream=small()).fit(rows, Y)
+    with pytest.raises(ValueError, match=r"'latent'.*codes.*no classifier"):
+        stack.to_keras()
+
+
 def test_codes_of_one_output_of_any_size_are_refused():
     inputs = keras.Input((3,))
     model = keras.Model(inputs, keras.layers.ReLU(1.0)(keras.layers.Dense(1)(inputs)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import keras
 import numpy as np
@@ -303,6 +304,8 @@ def _of_model(view, table, wanted, name):
 def _of_estimator(view, table, wanted, name):
     """Features of a fitted estimator of ours."""
     estimator = view.estimator
+    if "codes" in wanted.features and view.classes is None:
+        refuse(f"The part {name!r}", "features='codes' of what is no classifier.")
     latent, inner, tensors, ends, logits = (), [], None, None, None
     exact = None
     if "log_odds" in wanted.features and isinstance(estimator, KerasClassifier):
@@ -376,8 +379,13 @@ def _codes(outputs, name):
         number = ops.argmax(x, axis=1) if x.shape[1] > 1 else ops.greater(x[:, 0], 0.5)
         return ops.cast(number, "int32") + 2
 
+    def numbers(x):
+        return ops.cast(ops.reshape(x, (-1, 1)) - 2, "float32")
+
     known = range(n_codes)  # and nothing else comes
-    return Category(grouped(f"{name}_codes", [outputs], codes), [*known], kept=frozenset(known))
+    found = grouped(f"{name}_codes", [outputs], codes)
+    as_number = partial(grouped, f"{name}_code_numbers", [found], numbers)
+    return Category(found, [*known], number=as_number, kept=frozenset(known))
 
 
 def _pooled(tensors, wanted, name):
