@@ -36,6 +36,7 @@ from sklearn.model_selection import KFold, ShuffleSplit
 from sklearn.preprocessing import RobustScaler, StandardScaler
 
 from skstack import (
+    FineTune,
     KerasAutoencoder,
     KerasClassifier,
     KerasFeatureTransformer,
@@ -295,6 +296,7 @@ GOOD = {
     "trained_on": [None, ColumnProfile.of(np.eye(4))],
     "n_jobs": [None, 1, 2],
     "downstream": [None, DummyClassifier(), KerasClassifier(SMALL, epochs=1)],
+    "fine_tune": [None, FineTune(epochs=1), FineTune(epochs=1, layers=1)],
     "scaler": [None, "standard", RobustScaler(), PCA(1), StandardScaler],
     "upstream": [
         None,
