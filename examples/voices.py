@@ -67,7 +67,7 @@ def plot(heard, path):
     ax.axhline(1 / 9, color="#bbbbbb", linewidth=1, zorder=0)
     ax.text(STEPS, 1 / 9 + 0.01, "chance", ha="right", va="bottom", color="#777777")
     ax.set(xlabel="steps heard, from the first on", ylabel="accuracy, official split", ylim=(0, 1))
-    ax.legend(frameon=False, loc="center right")
+    ax.legend(frameon=False, loc="best")
     figure.savefig(path, dpi=150)
 
 

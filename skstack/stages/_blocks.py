@@ -260,7 +260,9 @@ class ColumnBlocks:
                 f"categorical_features={said!r} needs a table; X has {array.ndim} dimensions."
             )
         if self.inputs is not None:
-            raise ValueError(f"inputs={self.inputs!r} needs a table; X has {array.ndim} dimensions")
+            raise ValueError(
+                f"inputs={self.inputs!r} needs a table; X has {array.ndim} dimensions."
+            )
         return Whole(tuple(array.shape[1:]), self._shape_of(None))
 
     def _kinds(self, table):
