@@ -168,11 +168,6 @@ def test_private_names_of_neighbours_stay_behind_one_door(path):
     assert private + inner == []
 
 
-@each_module
-def test_a_module_is_read_in_one_sitting(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
-
-
 def test_there_is_no_drawer():
     assert [ids(p) for p in PACKAGE.rglob("*") if p.stem.strip("_") in ("util", "utils")] == []
 
