@@ -15,7 +15,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import StackingClassifier, VotingClassifier
 from sklearn.feature_selection import RFE, SelectFromModel, SelectKBest
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, KFold, TunedThresholdClassifierCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier, NeighborhoodComponentsAnalysis
@@ -141,7 +141,7 @@ ENCODER = TargetEncoder(target_type="binary", smooth=1.0, cv=KFold(3))
 
 
 def plain_stack(part=TREE, **options):
-    options = {"downstream": LogisticRegression(), "cv": 3, "random_state": 0, **options}
+    options = {"downstream": GaussianNB(), "cv": 3, "random_state": 0, **options}
     return StackedKerasClassifier([("part", part)], **options)
 
 
@@ -171,7 +171,7 @@ PREDICTORS = {
 SUPERVISED = {
     "SelectKBest": SELECTOR,
     "SelectFromModel": SelectFromModel(TREE, threshold=-np.inf, max_features=2),
-    "RFE": RFE(LogisticRegression(), n_features_to_select=2),
+    "RFE": RFE(Ridge(), n_features_to_select=2),
     "LinearDiscriminantAnalysis": LinearDiscriminantAnalysis(),
     "NeighborhoodComponentsAnalysis": NeighborhoodComponentsAnalysis(1, max_iter=5),
     "TargetEncoder": ENCODER,
@@ -222,7 +222,6 @@ PLACES = {
     "before PCA": lambda part: make_pipeline(part, PCA(1)),
     "before a user's own": lambda part: make_pipeline(part, LooksAtRows()),
     "before a classifier": lambda part: make_pipeline(part, TREE),
-    "before a regressor": lambda part: make_pipeline(part, REGRESSION_TREE),
 }
 
 
@@ -254,7 +253,7 @@ def in_foreign_union(part, cv, X, y):
     return FeatureUnion([("features", KerasFeatureTransformer(part, cv=cv))]).fit_transform(X, y)
 
 
-def bare_stack(part, cv, **options):
+def bare_stack(part, cv=3, **options):
     """A stack whose table is the features of one branch, as they come."""
     options = {"downstream": Keeper(), "scaler": None, "passthrough": False, **options}
     return StackedKerasClassifier([("part", part)], cv=cv, random_state=0, **options)
