@@ -233,6 +233,8 @@ def in_transformer(part, cv, X, y, **metadata):
 
 
 def in_stack(part, cv, X, y, **metadata):
+    if isinstance(part, KerasFeatureTransformer):  # which has folds of its own
+        part = KerasFeatureTransformer(part, cv=cv)
     return bare_stack(part, cv).fit_transform(X, y, **metadata)
 
 

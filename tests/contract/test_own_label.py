@@ -104,7 +104,10 @@ def test_in_other_containers(container, part):
     check_own_labels(lambda *given: container(part, *given), UNLIKE)
 
 
-@pytest.mark.parametrize("part", cases(SOME, BEFORE_PCA))
+IN_GROUPS = {kind: SUPERVISED[kind] for kind in ("SelectKBest", "FeatureUnion", "fit(X, y)")}
+
+
+@pytest.mark.parametrize("part", cases(IN_GROUPS, ALONE | BEFORE_PCA))
 @pytest.mark.parametrize("container", [in_transformer, in_stack])
 def test_with_groups(container, part):
     check_own_labels(
