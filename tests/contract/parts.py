@@ -322,6 +322,7 @@ class RecordingDownstream(RecordingClassifier):
 
     def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None):
         super().fit(X, y, sample_weight)
+        self.X_val_ = X_val
         LOG.fits[-1].watched = None if X_val is None else numbers(X_val)
         return self
 
@@ -343,8 +344,54 @@ class RecordingSampler(BaseEstimator):
     def __init__(self, who="sampler"):
         self.who = who
 
+    def fit(self, X, y):
+        return self
+
     def fit_resample(self, X, y):
         LOG.fits.append(SimpleNamespace(who=self.who, rows=numbers(X), y=y, watched=None))
         again = np.flatnonzero(np.asarray(y) == 1)
         self.sample_indices_ = np.concatenate([np.arange(len(X)), again])
         return np.asarray(X)[self.sample_indices_], np.asarray(y)[self.sample_indices_]
+
+
+def pupil(who="part"):
+    return RecordingClassifier(who)
+
+
+def inner(part=None, **options):
+    """A stack whose table holds the rows' numbers in the last column, at every depth."""
+    options = {"downstream": RecordingDownstream("inner downstream"), "scaler": None, "cv": 3,
+               "random_state": 0, **options}  # fmt: skip
+    return StackedKerasClassifier([("part", pupil() if part is None else part)], **options)
+
+
+def ours(part=None, **options):
+    options = {"cv": 3, "passthrough": True, **options}
+    return KerasFeatureTransformer(pupil() if part is None else part, **options)
+
+
+# Folds must be handed on: nobody but us stands between.
+STRICT = {
+    "estimator": pupil(),
+    "transformer": ours(),
+    "steps": make_pipeline(RecordingTransformer("step"), pupil()),
+    "steps before ours": make_pipeline(RecordingTransformer("step"), ours()),
+    "steps in ours": ours(make_pipeline(RecordingTransformer("step"), pupil())),
+    "step before a latent": make_pipeline(RecordingTransformer(), PCA(1)),
+    "transformer of a transformer": ours(ours(passthrough=False)),
+    "stack": inner(),
+    "transformer of a stack": ours(inner()),
+    "stack of a transformer": inner(ours()),
+    "stack of steps": inner(make_pipeline(RecordingTransformer("step"), pupil())),
+    "stack in a stack": inner(inner()),
+    "stack in a stack in a stack": inner(inner(inner())),
+}
+# Something of scikit-learn's stands between: handed on, or refused.
+BETWEEN = {
+    "step": make_pipeline(ours(), pupil("last")),
+    "step of ours": ours(make_pipeline(ours(), pupil("last"))),
+    "union": make_pipeline(FeatureUnion([("a", ours()), ("b", ours())]), pupil("last")),
+    "columns": make_pipeline(ColumnTransformer([("a", ours(), slice(0, 3))]), pupil("last")),
+    "stack at the end of a Pipeline": make_pipeline(RecordingTransformer("step"), inner()),
+    "stack as a step": make_pipeline(inner(), pupil("last")),
+}

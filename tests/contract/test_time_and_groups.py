@@ -7,7 +7,6 @@ import pytest
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.cluster import KMeans
-from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
 from sklearn.impute import SimpleImputer
@@ -19,33 +18,35 @@ from sklearn.model_selection import (
     StratifiedGroupKFold,
     TimeSeriesSplit,
 )
-from sklearn.pipeline import FeatureUnion, make_pipeline
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, KBinsDiscretizer, StandardScaler
 
 from skstack import KerasFeatureTransformer, StackedKerasClassifier
 
 from .parts import (
+    BETWEEN,
     LOG,
     PREDICTORS,
     SELECTOR,
+    STRICT,
     SUPERVISED,
     TREE,
     UNSUPERVISED,
     Keeper,
     LooksAtRows,
     NeedsLabels,
-    RecordingClassifier,
     RecordingDownstream,
-    RecordingTransformer,
     bare_stack,
     clear_log,
+    inner,
     numbered,
+    ours,
     plain_stack,
 )
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:(?s).*(correlat|passes_y=False):UserWarning"),
-    pytest.mark.filterwarnings("ignore:.*ordered in time and never predicts:UserWarning"),
+    pytest.mark.filterwarnings("ignore:(?s).*ordered in time and never predicts:UserWarning"),
 ]
 
 ORDER = TimeSeriesSplit(3)
@@ -207,49 +208,6 @@ def test_the_oracle_can_fail():
 
 
 # Those who write down what they learn from -----------------------------------------------------
-
-
-def pupil(who="part"):
-    return RecordingClassifier(who)
-
-
-def inner(part=None, **options):
-    """A stack whose table holds the rows' numbers in the last column, at every depth."""
-    options = {"downstream": RecordingDownstream("inner downstream"), "scaler": None, "cv": 3,
-               "random_state": 0, **options}  # fmt: skip
-    return StackedKerasClassifier([("part", pupil() if part is None else part)], **options)
-
-
-def ours(part=None, **options):
-    options = {"cv": 3, "passthrough": True, **options}
-    return KerasFeatureTransformer(pupil() if part is None else part, **options)
-
-
-# Folds must be handed on: nobody but us stands between.
-STRICT = {
-    "estimator": pupil(),
-    "transformer": ours(),
-    "steps": make_pipeline(RecordingTransformer("step"), pupil()),
-    "steps before ours": make_pipeline(RecordingTransformer("step"), ours()),
-    "steps in ours": ours(make_pipeline(RecordingTransformer("step"), pupil())),
-    "step before a latent": make_pipeline(RecordingTransformer(), PCA(1)),
-    "transformer of a transformer": ours(ours(passthrough=False)),
-    "stack": inner(),
-    "transformer of a stack": ours(inner()),
-    "stack of a transformer": inner(ours()),
-    "stack of steps": inner(make_pipeline(RecordingTransformer("step"), pupil())),
-    "stack in a stack": inner(inner()),
-    "stack in a stack in a stack": inner(inner(inner())),
-}
-# Something of scikit-learn's stands between: handed on, or refused.
-BETWEEN = {
-    "step": make_pipeline(ours(), pupil("last")),
-    "step of ours": ours(make_pipeline(ours(), pupil("last"))),
-    "union": make_pipeline(FeatureUnion([("a", ours()), ("b", ours())]), pupil("last")),
-    "columns": make_pipeline(ColumnTransformer([("a", ours(), slice(0, 3))]), pupil("last")),
-    "stack at the end of a Pipeline": make_pipeline(RecordingTransformer("step"), inner()),
-    "stack as a step": make_pipeline(inner(), pupil("last")),
-}
 
 
 def search(cv):
