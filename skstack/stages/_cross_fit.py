@@ -531,7 +531,8 @@ def cross_fit(source, X, y, metadata, folds, wanted, *, reference, frame, n_jobs
         from skstack.training import under_callers_policy
 
         fit_fold = under_callers_policy(fit_fold)
-    results = Parallel(n_jobs=n_jobs, prefer="threads")(
+    # "prefer" is only a hint, which backends of other machines pass over.
+    results = Parallel(n_jobs=n_jobs, require="sharedmem")(
         delayed(fit_fold)(number, train, test) for number, (train, test) in enumerate(pairs)
     )
     upstreams = [upstream for upstream, _ in results]

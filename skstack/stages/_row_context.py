@@ -133,6 +133,8 @@ def _check_own(part, context, X, y):
         )
     if context.ordered:
         part._check_ordered(context, X, y)
+    elif context.groups is not None and cv is not None and not isinstance(cv, Integral):
+        outer_folds(cv, X, y, classifier=is_classifier(part), groups=context.groups)
 
 
 def _set_folds(part, context, X, y):
