@@ -384,7 +384,6 @@ STRICT = {
     "stack of a transformer": inner(ours()),
     "stack of steps": inner(make_pipeline(RecordingTransformer("step"), pupil())),
     "stack in a stack": inner(inner()),
-    "stack in a stack in a stack": inner(inner(inner())),
 }
 # Something of scikit-learn's stands between: handed on, or refused.
 BETWEEN = {

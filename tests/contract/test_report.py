@@ -40,7 +40,7 @@ GROUPS = np.arange(120) // 4
 
 
 def report_of(estimator, X=X, y=y, **options):
-    options = {"cv": 3, "n_permutations": 1, **options}
+    options = {"cv": 2, "n_permutations": 1, **options}
     return leakage_report(estimator, X, y, **options)
 
 
