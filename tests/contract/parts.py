@@ -287,6 +287,7 @@ class _Recorder(BaseEstimator):
 
     def _write_fit(self, X, y, weights=None, watched=None):
         self.rows_ = numbers(X)
+        assert np.isfinite(np.asarray(X, dtype=float)).all(), "rows without features"
         fit = SimpleNamespace(who=self.who, rows=self.rows_, y=y, weights=weights, watched=watched)
         LOG.fits.append(fit)
         return self
