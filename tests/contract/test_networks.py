@@ -53,7 +53,11 @@ def ours(part, **options):
 
 @pytest.mark.parametrize(
     "steps",
-    [(SELECTOR,), (NeedsLabels(), LooksAtRows()), (KerasFeatureTransformer(TREE, cv=3), LooksAtRows())],
+    [
+        (SELECTOR,),
+        (NeedsLabels(), LooksAtRows()),
+        (KerasFeatureTransformer(TREE, cv=3), LooksAtRows()),
+    ],
     ids=["selector", "user's own", "ours"],
 )
 def test_steps_that_know_labels_before_an_autoencoder(steps):

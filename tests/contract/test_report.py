@@ -1,4 +1,4 @@
-"""``leakage_report`` agrees with the contract: planted leaks are seen, kept clauses raise no alarm."""
+"""``leakage_report`` agrees with the contract: planted leaks are seen, stacks raise no alarm."""
 
 import numpy as np
 import pytest
