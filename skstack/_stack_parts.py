@@ -109,10 +109,9 @@ def branch_of(stack, name, thing, cv=None):
         # The steps before go into the cross-fit, so that each fold learns its own.
         last = thing.steps[-1][1]
         model = KerasAutoencoder() if last.model is None else last.model
-        inner = clone(last).set_params(
-            model=Pipeline([*thing.steps[:-1], (thing.steps[-1][0], model)]), passthrough=False
-        )
-        inner = clone(inner)
+        whole = copy.copy(thing)  # an imbalanced-learn Pipeline stays one
+        whole.steps = [*thing.steps[:-1], (thing.steps[-1][0], model)]
+        inner = clone(clone(last).set_params(model=whole, passthrough=False))
         inner._passes_steps = last.passthrough
         return inner
     fits = hasattr(thing, "fit") and hasattr(thing, "get_params") and not isinstance(thing, type)

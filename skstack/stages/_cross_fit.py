@@ -214,7 +214,7 @@ class Source:
                 f"{self.label} is {self.model!r}, which gives no features: it has none of the "
                 f"methods {', '.join(_GIVES)}."
             )
-        _refuse_samplers_beside(self.steps, self.label)
+        _refuse_samplers_inside(self.steps, self.label)
         if wrapper_of(self.model):  # what wrappers give, the fitted network tells
             return
         asked = [feature for feature in wanted.features if feature in OF_PROBABILITIES]
@@ -317,7 +317,8 @@ class Source:
         if not self.frozen:
             targets = y if self.model_learns else None
             model = self._fitted(X, targets, metadata.fit, frame, context)
-        profile = getattr(model, "input_profile_", None)  # ours tell what they have learned from
+        # Networks of ours tell what they have learned from.
+        profile = model.input_profile_ if self.ours else None
         return Upstream(
             steps,
             EstimatorView(model, self.out_of_fold, self.classes, self.rows_at_once),
@@ -385,19 +386,21 @@ class Source:
 _GIVES = ("predict_proba", "decision_function", "predict", "transform")
 
 
-def _refuse_samplers_beside(part, label, beside=False):
-    """Refuse samplers whose rows would stand beside rows that were not resampled."""
-    if part is None or (beside and hasattr(part, "fit_resample")):
-        if part is not None:
-            raise ValueError(
-                f"{label} has the sampler {part!r} inside a FeatureUnion or ColumnTransformer, "
-                "where it would change the rows of some columns and not of others. Make it a step "
-                "of an imbalanced-learn Pipeline."
-            )
+def _refuse_samplers_inside(steps, label):
+    """Refuse samplers that would resample X without y, or the rows of some columns alone."""
+    if steps is None:
         return
-    parts = parts_of(part)
-    for each in parts or ():
-        _refuse_samplers_beside(each, label, beside or not isinstance(part, Pipeline))
+    of_imblearn = type(steps).__module__.partition(".")[0] == "imblearn"
+    left = [step for _, step in steps.steps if not (of_imblearn and hasattr(step, "fit_resample"))]
+    while left:
+        part = left.pop()
+        if hasattr(part, "fit_resample") and parts_of(part) is None:
+            raise ValueError(
+                f"{label} has the sampler {part!r} where it would change the rows of X and not y, "
+                "or the rows of some columns alone. Make it a step of one Pipeline of "
+                "imbalanced-learn: imblearn.pipeline.make_pipeline(scaler, sampler, estimator)."
+            )
+        left += parts_of(part) or ()
 
 
 def _unfrozen(estimator):

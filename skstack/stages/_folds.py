@@ -227,7 +227,24 @@ def _pairs(splitter, X, y, metadata):
         raise type(error)(f"cv={splitter!r} gives no folds of these rows: {error}") from error
     if not pairs:
         raise ValueError(f"cv={splitter!r} gives no folds of these rows.")
-    return [(_numbers(train), _numbers(test)) for train, test in pairs]
+    return [_checked(splitter, n_rows(X), *map(_numbers, pair)) for pair in pairs]
+
+
+def _checked(splitter, n, train, test):
+    """A fold, refused where a row is on both sides of it, or is no row of X."""
+    for rows in (train, test):
+        if rows.size and (rows.min() < 0 or rows.max() >= n):
+            raise ValueError(
+                f"cv={splitter!r} gives row numbers from {rows.min()} to {rows.max()}, but X has "
+                f"{n} rows, numbered from 0."
+            )
+    both = np.intersect1d(train, test)
+    if both.size:
+        raise ValueError(
+            f"cv={splitter!r} puts {both.size} rows, such as {both[0]}, into both training and "
+            "test rows of a fold: a model would be asked about rows that it was trained on."
+        )
+    return train, test
 
 
 def _numbers(rows):

@@ -55,7 +55,7 @@ def ours(part, **options):
     "steps",
     [
         (SELECTOR,),
-        (NeedsLabels(), StandardScaler()),
+        (NeedsLabels(), LooksAtRows()),
         (KerasFeatureTransformer(TREE, cv=3), LooksAtRows()),
     ],
     ids=["selector", "user's own", "ours"],

@@ -215,7 +215,7 @@ RESAMPLED = {
     "of a regressor": make_imblearn_pipeline(RandomUnderSampler(random_state=0), REGRESSION_TREE),
     "of a transformer": make_imblearn_pipeline(SMOTE(random_state=0), SUPERVISED["fit(X, y)"]),
     "of ours": make_imblearn_pipeline(
-        RandomUnderSampler(random_state=0), KerasFeatureTransformer(TREE, cv=3)
+        RandomUnderSampler(random_state=0), KerasFeatureTransformer(TREE, cv=UNEVEN_FOLDS)
     ),
 }
 
