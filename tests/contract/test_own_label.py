@@ -172,10 +172,11 @@ NUMBERS = {
 
 @pytest.mark.parametrize("kind", NUMBERS)
 def test_numbers_to_predict(kind):
-    target = np.random.default_rng(0).normal(size=len(X))
+    rng = np.random.default_rng(0)
+    target = rng.normal(size=len(X))
     rows = RANDOM[0][1]
     moved = target.copy()
-    moved[rows] = 100 - 7 * target[rows]
+    moved[rows] = 100 - 7 * rng.permutation(target[rows])
     transformer = KerasFeatureTransformer(NUMBERS[kind], cv=RANDOM)
     stack = StackedKerasRegressor(
         [("part", NUMBERS[kind])], downstream=Ridge(), scaler=None, passthrough=False, cv=RANDOM
@@ -187,7 +188,7 @@ def test_numbers_to_predict(kind):
         assert (after != before).any()
 
 
-@pytest.mark.parametrize("labels", [["no", "yes"], [False, True], [0, 1, 2], [1.5, 2.5]], ids=str)
+@pytest.mark.parametrize("labels", [["no", "yes"], [False, True], [0, 1, 2]], ids=str)
 @pytest.mark.parametrize("kind", ["SelectKBest", "LinearDiscriminantAnalysis", "FeatureUnion"])
 def test_other_labels(kind, labels):
     drawn = np.random.default_rng(0).integers(0, len(labels), len(X))
@@ -206,7 +207,7 @@ def test_several_labels_and_several_numbers_to_predict():
     for many in (rng.integers(0, 2, (len(X), 2)), rng.normal(size=(len(X), 2))):
         moved = many.copy()
         moved[rows] = 1 - many[rows]
-        for part in (make_pipeline(PLSSVD(1), PCA(1)), REGRESSION_TREE):
+        for part in (PLSSVD(1), PLSRegression(1), REGRESSION_TREE):
             transformer = KerasFeatureTransformer(part, cv=RANDOM)
             before = transformer.fit_transform(X, many)
             after = transformer.fit_transform(X, moved)
@@ -223,7 +224,7 @@ def test_frames_with_words(container, last):
     part = make_pipeline(columns, *last)
     rows = RANDOM[0][1]
     said = pd.Series(y).map({0: "no", 1: "yes"})
-    moved = pd.Series(flipped(rows)).map({0: "no", 1: "yes"})
+    moved = pd.Series(flipped(rows[::2])).map({0: "no", 1: "yes"})
     before = np.asarray(container(part, RANDOM, frame, said))
     after = np.asarray(container(part, RANDOM, frame, moved))
     np.testing.assert_array_equal(after[rows], before[rows])
