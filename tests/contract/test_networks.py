@@ -66,7 +66,7 @@ def test_steps_that_know_labels_before_an_autoencoder(steps):
 
 def test_steps_that_know_labels_before_the_error_and_the_layer_of_an_autoencoder():
     check_own_labels(ours(make_pipeline(SELECTOR, CODER), features=["reconstruction_error"]))
-    check_own_labels(ours(make_pipeline(SELECTOR, CODER), layers="encoder_output"))
+    check_own_labels(ours(make_pipeline(SELECTOR, CODER), layers="latent"))
 
 
 def test_steps_that_know_labels_before_a_frozen_network(frozen):
@@ -102,7 +102,7 @@ def test_a_latent_behind_steps_that_know_no_labels_is_one_of_all_rows():
         CODER,
         make_pipeline(StandardScaler(), CODER),
         KerasFeatureTransformer(CODER, features=["outputs", "reconstruction_error"]),
-        KerasFeatureTransformer(CODER, layers="encoder_output"),
+        KerasFeatureTransformer(CODER, layers="latent"),
         KerasFeatureTransformer(NETWORK, layers="hidden_1"),
         bare_stack(CODER, downstream=TREE),
     ],

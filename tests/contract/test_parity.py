@@ -40,7 +40,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:(?s).*passes_y=False:UserWarning
 
 X, y = noise()
 GROUPS = np.arange(len(y)) // 4
-FOLDS = list(StratifiedKFold(3, shuffle=True, random_state=1).split(X, y))
+FOLDS = list(StratifiedKFold(2, shuffle=True, random_state=1).split(X, y))
 
 
 def asked(fitted, X):
@@ -181,7 +181,7 @@ def test_sparse_tables_of_supervised_transformers():
 UNEVEN = make_classification(
     240, 6, n_informative=3, weights=[0.8], flip_y=0.02, class_sep=1.5, random_state=0
 )
-UNEVEN_FOLDS = list(StratifiedKFold(4, shuffle=True, random_state=0).split(*UNEVEN))
+UNEVEN_FOLDS = list(StratifiedKFold(2, shuffle=True, random_state=0).split(*UNEVEN))
 
 
 def backwards(X, y):

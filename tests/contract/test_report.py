@@ -1,4 +1,4 @@
-"""``leakage_report`` agrees with the contract: planted leaks are seen, stacks raise no alarm."""
+"""``leakage_report`` agrees with the contract: it sees planted leaks, and no others."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ GROUPS = np.arange(120) // 4
 
 
 def report_of(estimator, X=X, y=y, **options):
-    options = {"cv": 3, "n_permutations": 1, **options}
+    options = {"cv": 2, "n_permutations": 1, **options}
     return leakage_report(estimator, X, y, **options)
 
 
@@ -49,9 +49,18 @@ def check_clean(report):
 
 
 KINDS = {
-    **{f"{kind}, predictor": part for kind, part in PREDICTORS.items()},
-    **SUPERVISED,
-    **{f"{kind}, unsupervised": part for kind, part in UNSUPERVISED.items() if kind != "frozen"},
+    **{
+        f"{kind}, predictor": PREDICTORS[kind]
+        for kind in (
+            "tree",
+            "imblearn, over",
+            "imblearn, under",
+            "StackingClassifier",
+            "GridSearchCV",
+        )
+    },
+    **{kind: part for kind, part in SUPERVISED.items() if "of the rem" not in kind},
+    **{f"{kind}, unsupervised": UNSUPERVISED[kind] for kind in ("PCA", "ColumnTransformer")},
 }
 
 
@@ -60,25 +69,20 @@ def test_a_stack_of_any_part_raises_no_alarm(kind):
     check_clean(report_of(plain_stack(KINDS[kind], downstream=GaussianNB())))
 
 
-@pytest.mark.parametrize("kind", ["SelectKBest", "TargetEncoder among columns", "fit(X, y=None)",
-                                  "fit_transform", "ours", "stack", "FeatureUnion",
-                                  "imblearn, over, predictor", "PCA, unsupervised"])  # fmt: skip
+@pytest.mark.parametrize("kind", ["SelectKBest", "TargetEncoder among columns", "fit_transform",
+                                  "ours", "PCA, unsupervised"])  # fmt: skip
 @pytest.mark.parametrize("place", [lambda part: part, lambda part: make_pipeline(part, PCA(1))],
                          ids=["alone", "before PCA"])  # fmt: skip
 def test_a_transformer_of_any_part_in_a_foreign_pipeline_raises_no_alarm(kind, place):
-    if kind.startswith("imblearn"):
-        place = make_pipeline
     features = KerasFeatureTransformer(place(KINDS[kind]), cv=3)
     check_clean(report_of(make_pipeline(features, StandardScaler(), GaussianNB())))
 
 
 def test_memories_raise_no_alarm_where_they_are_cross_fitted():
-    for part in (NeedsLabels(), make_pipeline(KerasFeatureTransformer(NEIGHBOUR, cv=3), PCA(1)),
-                 KerasFeatureTransformer(TREE, cv=3)):  # fmt: skip
-        features = KerasFeatureTransformer(part, cv=3)
-        check_clean(report_of(make_pipeline(features, LogisticRegression()), n_permutations=3))
-        stack = plain_stack(part, downstream=LogisticRegression(), passthrough=False)
-        check_clean(report_of(stack, n_permutations=3))
+    part = make_pipeline(KerasFeatureTransformer(NEIGHBOUR, cv=3), PCA(1))
+    for memory in (part, NeedsLabels()):
+        stack = plain_stack(memory, downstream=LogisticRegression(), passthrough=False)
+        check_clean(report_of(stack, n_permutations=2))
 
 
 HONEST = {

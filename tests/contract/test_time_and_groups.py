@@ -49,7 +49,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:(?s).*ordered in time and never predicts:UserWarning"),
 ]
 
-ORDER = TimeSeriesSplit(3)
+ORDER = TimeSeriesSplit(2)
 N = 80
 BLOCKS = [test for _, test in ORDER.split(np.zeros(N))]
 
@@ -76,12 +76,11 @@ def another_future(X, y, end):
     return X, y
 
 
-def check_past(stack, X, y, blocks=BLOCKS[:2]):
+def check_past(stack, X, y):
     before = np.asarray(clone(stack).fit_transform(X, y))
-    for block in blocks:
-        end = block.max() + 1
-        after = np.asarray(clone(stack).fit_transform(*another_future(X, y, end)))
-        np.testing.assert_array_equal(after[:end], before[:end])
+    end = BLOCKS[0].max() + 1
+    after = np.asarray(clone(stack).fit_transform(*another_future(X, y, end)))
+    np.testing.assert_array_equal(after[:end], before[:end])
     return before
 
 
@@ -286,6 +285,32 @@ def test_folds_of_its_own_that_know_no_time_are_refused(deep, own):
 GROUPS = np.random.default_rng(0).permutation(np.repeat(np.arange(20), 4))
 
 
+@pytest.mark.parametrize(
+    "cv",
+    [
+        list(ORDER.split(np.zeros(N))),
+        TimeSeriesSplit(2, test_size=20),
+        TimeSeriesSplit(3, gap=5),
+        TimeSeriesSplit(3, max_train_size=25),
+    ],
+    ids=["pairs", "test_size", "gap", "max_train_size"],
+)
+@pytest.mark.parametrize("kind", ["stack", "transformer of a stack", "stack in a stack"])
+def test_order_that_cannot_be_copied_is_handed_on_or_refused(kind, cv):
+    X, y = numbered()
+    if not refused(lambda: outer(STRICT[kind], cv).fit(X, y), "time"):
+        check_time()
+
+
+def test_time_and_groups_reach_the_fourth_level():
+    X, y = numbered()
+    outer(inner(inner(inner())), TimeSeriesSplit(2)).fit(X, y)
+    check_time()
+    clear_log()
+    outer(inner(inner(inner(cv=2), cv=2), cv=2), 2).fit(X, y, groups=GROUPS)
+    check_groups(GROUPS)
+
+
 @pytest.mark.parametrize("routing", [False, True], ids=["routing off", "routing on"])
 @pytest.mark.parametrize("kind", STRICT)
 def test_groups_reach_every_depth(kind, routing):
@@ -338,7 +363,7 @@ def test_inner_folds_that_tear_groups_apart_are_refused(deep):
 def test_time_and_groups_together():
     X, y = numbered()
     groups = np.arange(N) // 5
-    outer(inner(), ORDER).fit(X, y, groups=groups)
+    outer(inner(), TimeSeriesSplit(3)).fit(X, y, groups=groups)
     check_time()
     check_groups(groups)
 
