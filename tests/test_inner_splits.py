@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from imblearn.over_sampling import SMOTE
 from imblearn.pipeline import make_pipeline as make_imblearn_pipeline
 from imblearn.under_sampling import RandomUnderSampler
 from sklearn.calibration import CalibratedClassifierCV
@@ -172,3 +173,19 @@ def test_what_is_handed_on_is_used_once():
     inner.fit(X, Y)
     assert not hasattr(inner, "_row_context")
     inner.fit(X[:50], Y[:50])  # other rows, without groups
+
+
+def test_weights_follow_the_rows_that_a_branch_resamples():
+    weights = rng.uniform(0.5, 2, N)
+    sampler, folds = RandomUnderSampler(random_state=0), list(KFold(3).split(X))
+    branch = make_imblearn_pipeline(sampler, LogisticRegression())
+    found = KerasFeatureTransformer(branch, cv=folds).fit_transform(X, Y, sample_weight=weights)
+    for train, test in folds:
+        rows, labels = sampler.fit_resample(X[train], Y[train])
+        kept = weights[train][sampler.sample_indices_]
+        expected = LogisticRegression().fit(rows, labels, sample_weight=kept).predict_proba(X[test])
+        np.testing.assert_allclose(found[test, 0], expected[:, 1], rtol=1e-6)
+    with pytest.raises(ValueError, match="a new row has no weight"):
+        KerasFeatureTransformer(make_imblearn_pipeline(SMOTE(), LogisticRegression())).fit(
+            X, Y, sample_weight=weights
+        )
