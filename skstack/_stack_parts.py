@@ -297,7 +297,7 @@ def _holds_out_by_itself(estimator, n):
     )
 
 
-def settle_folds(cv, branches, X, y, parts):
+def settle_folds(cv, branches, X, y, parts=None):
     """Give all branches folds that respect the order of time, where the stack's cv does.
 
     Parameters
@@ -310,7 +310,7 @@ def settle_folds(cv, branches, X, y, parts):
 
     X, y : training rows and targets
 
-    parts : StackMetadata
+    parts : StackMetadata, default=None
         What came along with the rows.
 
     Returns
@@ -323,13 +323,13 @@ def settle_folds(cv, branches, X, y, parts):
     ValueError
         If one of stack and branch is ordered in time and the other is not.
     """
-    ordered = orders_time(cv, X, y, parts.splitter)
+    ordered = orders_time(cv, X, y, None if parts is None else parts.splitter)
     for name, transformer, _ in branches:
         own = transformer.cv
         if ordered and (own is None or isinstance(own, Integral)):
             # A number of folds says nothing of time; the stack's cv does.
             transformer.cv = copy.deepcopy(cv)
-        elif orders_time(own, X, y, parts.branches[name].split) != ordered:
+        elif orders_time(own, X, y, parts and parts.branches[name].split) != ordered:
             raise ValueError(
                 f"The branch {name!r} has cv={own!r} and the stack cv={cv!r}, of which one is "
                 "ordered in time and the other is not: some features would come from networks "

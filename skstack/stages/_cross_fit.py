@@ -29,9 +29,10 @@ from skstack._parameters import clone_part
 from skstack.networks import is_keras_model
 from skstack.stages._cache import Remembered
 from skstack.stages._features import FEATURES, OF_PROBABILITIES, Columns
+from skstack.stages._folds import smallest_training_rows
 from skstack.stages._learns_from_y import learns_from_y, parts_of, requires_y, trains
 from skstack.stages._profile import ColumnProfile
-from skstack.stages._row_context import RowContext, hand_on, refuse_unreached
+from skstack.stages._row_context import RowContext, hand_on, may_split, refuse_unreached
 from skstack.stages._sampling import resample
 from skstack.stages._upstream import EstimatorView, ModelView, columns_of
 
@@ -259,8 +260,21 @@ class Source:
         frame = self.model._frame(X, y if self.model_learns else None, wanted.layers)
         return replace(frame, blocks=None) if self.steps_learn else frame
 
-    def check_context(self, X, y, metadata):
+    def splits_inside(self):
+        """Whether a part may split its training rows by itself."""
+        own = [] if self.frozen or (self.ours and not self.resamples) else [self.model]
+        return any(map(may_split, own if self.steps is None else [self.steps, *own]))
+
+    def check_context(self, X, y, metadata, pairs):
         """Refuse, before anything is trained, what splits rows of a fold as it must not."""
+        if not self.splits_inside():
+            return
+        rows = smallest_training_rows(pairs, metadata.split.get("groups"))
+        X, y, metadata = (
+            take_rows(X, rows),
+            y if y is None else take_rows(y, rows),
+            metadata.of(X, rows),
+        )
         context = RowContext(metadata.split.get("groups"), self.ordered_cv, all_rows=False)
         if self.steps is not None:
             hand_on(clone_part(self.steps), context, X, y)
@@ -460,7 +474,7 @@ def fit_upstreams(source, X, y, metadata, folds, wanted, *, refit, n_jobs, verbo
         For new rows: the one of all rows, or one for each fold.
     """
     if folds is not None:
-        source.check_context(X, y, metadata)
+        source.check_context(X, y, metadata, folds.pairs)
     if wanted.layers and not refit and source.out_of_fold and not (source.ours or source.frozen):
         raise ValueError(
             "refit=False averages the folds' inner layers, which takes networks with one common "

@@ -14,12 +14,14 @@ from skstack._checks import ignores_groups, n_rows
 
 __all__ = [
     "Folds",
+    "folds_of",
     "listed_folds",
     "make_folds",
     "orders_time",
     "outer_folds",
     "refuse_ordered",
     "restricted_folds",
+    "smallest_training_rows",
 ]
 
 
@@ -163,6 +165,27 @@ _NO_ROWS_OUT = (
     "A transformer cannot leave rows out; StackedKerasClassifier and StackedKerasRegressor take a "
     "time-ordered cv, and leave those rows out of the downstream's training rows."
 )
+
+
+def smallest_training_rows(pairs, groups=None):
+    """Training rows of the fold that has the fewest groups, or without groups the fewest rows."""
+    trains = [train for train, _ in pairs]
+    return min(trains, key=lambda train: len(train if groups is None else np.unique(groups[train])))
+
+
+def folds_of(cv, X, y, *, classifier, metadata=None):
+    """Pairs of training and test rows of any cv, whatever rows they cover.
+
+    Parameters
+    ----------
+    cv, X, y, classifier, metadata : as in make_folds
+
+    Returns
+    -------
+    list of (ndarray, ndarray)
+    """
+    metadata = dict(metadata or {})
+    return _pairs(_splitter(cv, y, classifier, metadata.get("groups")), X, y, metadata)
 
 
 def _looks_forward(pairs):
