@@ -22,6 +22,7 @@ from skstack.stages import (
     learned,
     make_folds,
     mean_of,
+    settle_kinds,
 )
 
 __all__ = ["Extraction"]
@@ -40,6 +41,7 @@ class Extraction(TransformerMixin, BaseEstimator):
         """
         check_parts(self)
         X = read_table(self, X, reset=True)
+        settle_kinds(X)
         if y is not None:
             check_consistent_length(X, y)
             y = y if hasattr(y, "iloc") else np.asarray(y)

@@ -47,6 +47,7 @@ from skstack.stages import (
     ColumnProfile,
     hold_out,
     moments_of_steps,
+    settle_kinds,
     weighted_moments,
 )
 
@@ -278,6 +279,7 @@ class NetworkEstimator(BaseEstimator):
         resume = resume and hasattr(self, "network_")
         seed = draw_seed(self.random_state)
         X = read_rows(self, X, reset=not resume)
+        settle_kinds(X)
         y = self._read_target(y, frame=frame, reset=not resume)
         if y is not None:
             check_consistent_length(X, y)

@@ -56,6 +56,7 @@ from skstack.stages import (
     cell_columns,
     listed_folds,
     restricted_folds,
+    settle_kinds,
 )
 
 __all__ = ["Stack"]
@@ -263,6 +264,7 @@ class Stack(TransformerMixin, BaseComposition):
     def _fit(self, caller, X, y, sample_weight, groups, X_val, y_val, params):
         self._check_parts()
         X = read_table(self, X, reset=True)
+        settle_kinds(X)
         y = self._read_target(y, reset=True)
         check_consistent_length(X, y)
         if n_rows(X) < 2:

@@ -13,7 +13,7 @@ from sklearn.utils import check_array
 
 from skstack._checks import take_columns
 from skstack.shipping._tables import Category, Cell, Table, grouped, number_column
-from skstack.stages import Cells, ColumnBlocks, Numbers, Whole
+from skstack.stages import Cells, ColumnBlocks, Numbers, Whole, as_numbers
 
 __all__ = ["RawColumns"]
 
@@ -243,16 +243,12 @@ class RawColumns:
         return array.astype(cells.dtype, copy=False)
 
     def _as_numbers(self, X):
-        finite = "allow-nan" if self.takes_nan else True
         used = [place for place in self.numbers if place in set(self.used)]
         numbers = np.zeros((X.shape[0], len(self.numbers)), dtype=np.float32)
         if used:
             whole = len(used) == X.shape[1]
             part = X if whole else take_columns(X, used, "columns")
-            part = check_array(
-                part, dtype=np.float32, ensure_all_finite=finite, accept_sparse=True, input_name="X"
-            )
-            part = part.toarray() if hasattr(part, "toarray") else part
+            part = as_numbers(part, allow_nan=self.takes_nan)
             numbers[:, np.searchsorted(self.numbers, used)] = part
         return numbers
 

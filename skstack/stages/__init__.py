@@ -1,6 +1,7 @@
 """What happens to the rows before and between networks."""
 
 from skstack.stages._blocks import ColumnBlocks, categorical_places, cell_columns
+from skstack.stages._columns import as_numbers, holds_numbers, settle_kinds
 from skstack.stages._cross_fit import Metadata, Source, Wanted, mean_of
 from skstack.stages._features import FEATURES, POOLINGS, framed
 from skstack.stages._folds import (
@@ -38,12 +39,14 @@ __all__ = [
     "Source",
     "Wanted",
     "Whole",
+    "as_numbers",
     "categorical_places",
     "cell_columns",
     "check_sampler",
     "correct_priors",
     "framed",
     "hold_out",
+    "holds_numbers",
     "input_profile",
     "learned",
     "listed_folds",
@@ -58,5 +61,6 @@ __all__ = [
     "refuse_cleaning",
     "resample",
     "restricted_folds",
+    "settle_kinds",
     "weighted_moments",
 ]

@@ -316,7 +316,8 @@ class ColumnBlocks:
     def _single(self, name, place, cells):
         if cells[place]:
             return Cells(name, int(place), self._shape_of(name), self.unseen_tokens)
-        return Category(name, int(place), self.n_hash_buckets)
+        usual = says_from_dtype(self.categorical_features)
+        return Category(name, int(place), self.n_hash_buckets, usual)
 
     def _told(self, places):
         return [int(place) if self._names is None else self._names[place] for place in places]

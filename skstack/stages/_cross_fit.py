@@ -25,6 +25,7 @@ from skstack._checks import (
     take_rows,
     wrapper_of,
 )
+from skstack._one_fit import shared_by_threads
 from skstack._parameters import clone_part
 from skstack.networks import is_keras_model
 from skstack.stages._cache import Remembered
@@ -418,6 +419,7 @@ def cross_fit(
         from skstack.training import under_callers_policy
 
         fit_fold = under_callers_policy(fit_fold)
+    fit_fold = shared_by_threads(fit_fold)
     results = Parallel(n_jobs=n_jobs, prefer="threads")(
         delayed(fit_fold)(number, train, test) for number, (train, test) in enumerate(pairs)
     )

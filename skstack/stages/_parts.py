@@ -15,6 +15,7 @@ from skstack.stages._columns import (
     sort_categories,
     stacked_cells,
     take_columns,
+    warn_of_categories,
 )
 
 __all__ = ["Category", "Cells", "Numbers", "Whole", "kind_of"]
@@ -140,13 +141,17 @@ class Category:
 
     n_hash_buckets : int, default=None
         Where the column has more categories, they are hashed into so many buckets.
+
+    usual : bool, default=False
+        Whether the column's dtype alone says that it is categorical.
     """
 
-    def __init__(self, name, place, n_hash_buckets=None):
+    def __init__(self, name, place, n_hash_buckets=None, usual=False):
         self.name = name
         self.place = place
         self.places = [place]
         self.n_hash_buckets = n_hash_buckets
+        self.usual = usual
 
     def fit(self, table, names, like=None):
         """Learn the categories; take them and their codes from ``like`` where it is given."""
@@ -159,11 +164,15 @@ class Category:
             self._occurs |= self.hashed
             return self
         self._occurs = None
-        codes, levels = factorise(column_at(table, self.place), self.column)
+        column = column_at(table, self.place)
+        codes, levels = factorise(column, self.column)
         occurring = [levels[code] for code in np.unique(codes) if code >= 0]
         self.levels = list(dict.fromkeys(sort_categories(occurring)))
         self.holds_words = all(isinstance(level, str) for level in self.levels)
         self.hashed = self.n_hash_buckets is not None and len(self.levels) > self.n_hash_buckets
+        warn_of_categories(
+            column, self.column, codes, levels, usual=self.usual, hashed=self.hashed
+        )
         if self.hashed:
             self.levels = list(range(self.n_hash_buckets))
         cardinality = len(self.levels) + FIRST_KNOWN

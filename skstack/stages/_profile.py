@@ -10,7 +10,13 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis, min_max_axis
 
-from skstack.stages._columns import categorical_mask, column_at, open_table, take_columns
+from skstack.stages._columns import (
+    categorical_mask,
+    column_at,
+    holds_numbers,
+    open_table,
+    take_columns,
+)
 from skstack.stages._moments import weighted_moments
 
 __all__ = ["ColumnProfile", "some_rows"]
@@ -182,7 +188,8 @@ class ColumnProfile:
             names = list(table.columns) if hasattr(table, "columns") else None
             kept = ~categorical_mask(categorical_features, table, names)
             if names is not None:
-                kept &= [_holds_numbers(column_at(table, place)) for place in range(width)]
+                columns = [column_at(table, place) for place in range(width)]
+                kept &= [holds_numbers(column) or _holds_bools(column) for column in columns]
             places = None if kept.all() else np.flatnonzero(kept)
         chosen = range(width) if places is None else places
         names = tuple(f"x{place}" if names is None else str(names[place]) for place in chosen)
@@ -423,9 +430,8 @@ def some_rows(X):
     return X if isinstance(X, list) else _strided(X, ROWS_LOOKED_AT)
 
 
-def _holds_numbers(column):
-    dtype = nw.from_native(column, series_only=True).dtype
-    return dtype.is_numeric() or dtype == nw.Boolean
+def _holds_bools(column):
+    return nw.from_native(column, series_only=True).dtype == nw.Boolean
 
 
 def _numbers(table):
