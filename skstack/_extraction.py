@@ -11,7 +11,7 @@ from skstack._autoencoder import KerasAutoencoder
 from skstack._checks import check_parts, indexed_like, is_float32, read_table, take_rows
 from skstack._parameters import upstream_of
 from skstack._streams import once_a_call
-from skstack.networks import is_keras_model
+from skstack.networks import is_keras_model, is_path
 from skstack.stages import (
     ColumnBlocks,
     Passed,
@@ -20,8 +20,10 @@ from skstack.stages import (
     framed,
     input_profile,
     learned,
+    learns_from_y,
     make_folds,
     mean_of,
+    refuse_ordered,
     settle_kinds,
 )
 
@@ -33,8 +35,34 @@ FEW_ROWS = 8
 class Extraction(TransformerMixin, BaseEstimator):
     """What a KerasFeatureTransformer does with rows; not for use by itself."""
 
+    def _learns_from_y(self):
+        return self.passes_y and learns_from_y(self.model)
+
+    def _splits_rows(self, only_fit):
+        """Whether a fit asks some models about rows that others were trained on."""
+        if only_fit and self.refit:
+            return False
+        errors = "reconstruction_error" in self._wanted_features().features
+        return self._learns_from_y() or errors or not self.refit
+
+    def _check_ordered(self, context, X, y):
+        raise ValueError(
+            f"{context}, but the inner {type(self).__name__}(model={self.model!r}) needs features "
+            "of all its rows from models that were not trained on them, the first rows too, so "
+            "that some learn from later rows. Make it a branch of the stack, or the last step of "
+            "one."
+        )
+
+    def _check_context(self, X, y, metadata, ordered_cv):
+        """Refuse inner parts that cannot respect groups or order, before anything is trained."""
+        model = KerasAutoencoder() if self.model is None else self.model
+        if is_path(model) or is_keras_model(model):
+            return
+        y = y if self.passes_y else None
+        Source(model, y, None, ordered_cv=ordered_cv).check_context(X, y, metadata)
+
     @all_or_nothing
-    def _learn(self, X, y, metadata, *, whole=True, in_stack=False, ordered=False):
+    def _learn(self, X, y, metadata, *, whole=True, in_stack=False, ordered_cv=None, label="model"):
         """Fit; the features of all rows, and which of them are out-of-fold or need not be.
 
         In a stack, time-ordered folds may leave rows without features, which are then NaN.
@@ -42,19 +70,26 @@ class Extraction(TransformerMixin, BaseEstimator):
         check_parts(self)
         X = read_table(self, X, reset=True)
         settle_kinds(X)
+        given_y = y
         if y is not None:
             check_consistent_length(X, y)
             y = y if hasattr(y, "iloc") else np.asarray(y)
+        if not self.passes_y:
+            y = None
         model = KerasAutoencoder() if self.model is None else self.model
         blocks = ColumnBlocks(
             self.categorical_features, inputs=self.inputs, input_shape=self.input_shape
         )
         model = upstream_of(model, self.random_state)
-        source = Source(model, y, blocks, self.batch_size, self.memory)
-        if source.supervised and y is None:
+        source = Source(
+            model, y, blocks, self.batch_size, self.memory,
+            ordered_cv=ordered_cv, crossed=in_stack and ordered_cv is not None, label=label,
+        )  # fmt: skip
+        if source.needs_y and y is None:
+            reason = "" if given_y is None else ", for passes_y=False"
             raise ValueError(
                 f"This {type(self).__name__} estimator requires y to be passed, but the target y "
-                f"is None: {type(source.model).__name__} learns from it."
+                f"is None{reason}: {type(source.model).__name__} learns from it."
             )
         columns_said = self.inputs is not None or self.input_shape is not None
         if columns_said and not is_keras_model(source.model):
@@ -75,12 +110,14 @@ class Extraction(TransformerMixin, BaseEstimator):
             self._passed.table(take_rows(X, slice(0, FEW_ROWS)))
         folds = None
         needs_folds = whole and source.needs_folds(self._wanted)
+        if whole and not in_stack and source.trained and not needs_folds:
+            refuse_ordered(self.cv, X, y, metadata.split)
         if needs_folds or not (source.frozen or self.refit):
             folds = self._folds(source, X, y, metadata, in_stack)
         columns, self._upstreams = learned(
             source, X, y, metadata, folds, self._wanted,
             whole=whole, seeded=self.random_state is not None, memory=self.memory,
-            refit=self.refit, ordered=ordered, n_jobs=self.n_jobs, verbose=self.verbose,
+            refit=self.refit, n_jobs=self.n_jobs, verbose=self.verbose,
         )  # fmt: skip
         self.input_profile_ = input_profile(source, self._upstreams, X, self.trained_on)
         one = self._upstreams[0].view if len(self._upstreams) == 1 else None
@@ -99,7 +136,7 @@ class Extraction(TransformerMixin, BaseEstimator):
             self.cv,
             X,
             y,
-            classifier=source.learns_from_y and source.classes is not None,
+            classifier=source.classes is not None,
             metadata=metadata.split,
             may_leave_out=in_stack,
         )

@@ -48,6 +48,7 @@ from skstack.stages import (
     hold_out,
     moments_of_steps,
     settle_kinds,
+    take_context,
     weighted_moments,
 )
 
@@ -187,6 +188,13 @@ class NetworkEstimator(BaseEstimator):
         model = with_plain_input(self._finish_model(model))
         return named_after_categories(model, self.blocks_.categories_)
 
+    def _splits_rows(self, only_fit):
+        """Whether a fit is sure to set rows aside."""
+        return self.early_stopping is True
+
+    def _check_ordered(self, context, X, y):
+        """Nothing to refuse: early stopping watches the last rows."""
+
     # What a subclass says of itself --------------------------------------------------------
 
     def _default_recipe(self):
@@ -276,6 +284,10 @@ class NetworkEstimator(BaseEstimator):
         """Learn everything from training rows; the rows that are watched teach nothing."""
         from skstack import losses
 
+        context = take_context(self)
+        if context is not None:
+            groups = context.groups if groups is None else groups
+            ordered = ordered or context.ordered
         resume = resume and hasattr(self, "network_")
         seed = draw_seed(self.random_state)
         X = read_rows(self, X, reset=not resume)

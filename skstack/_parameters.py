@@ -58,6 +58,8 @@ def clone_sharing_models(estimator):
     for attribute in ("_metadata_request", "_sklearn_output_config"):
         if hasattr(estimator, attribute):
             setattr(copied, attribute, copy.deepcopy(getattr(estimator, attribute)))
+    if hasattr(estimator, "_row_context"):  # a step that its Pipeline clones gets it all the same
+        copied._row_context = estimator._row_context
     return copied
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from numbers import Integral
 
 import numpy as np
 from sklearn.base import TransformerMixin
@@ -51,12 +52,17 @@ from skstack._stack_routing import routed_stack, routing_of_stack
 from skstack._streams import streamed
 from skstack.stages import (
     Passed,
+    RowContext,
     Scaling,
     categorical_places,
     cell_columns,
+    hand_on,
     listed_folds,
+    orders_time,
+    refuse_unreached,
     restricted_folds,
     settle_kinds,
+    take_context,
 )
 
 __all__ = ["Stack"]
@@ -243,14 +249,16 @@ class Stack(TransformerMixin, BaseComposition):
         Returns
         -------
         ndarray of float32, or DataFrame, of shape (n_samples, n_columns)
-            In the order of X. With a time-ordered ``cv`` the features of rows that it never
-            predicts are NaN.
+            In the order of X, scaled. With a time-ordered ``cv`` as it is before the scaler, which
+            learns from later rows too; the features of rows that are never predicted are NaN.
         """
         way = self._fit("fit_transform", X, y, sample_weight, groups, X_val, y_val, params)
-        table = self._scaling.transform(way.table, allow_nan=True)
+        # The scaler has learned from later rows, too: it is for the downstream alone.
+        scaled = not way.ordered
+        table = self._scaling.transform(way.table, allow_nan=True) if scaled else way.table
         if way.rest is None:
             return indexed_like(table, X)
-        both = self._transform(take_rows(X, way.rest))
+        both = self._transform(take_rows(X, way.rest), scaled=scaled)
         order = np.argsort(np.concatenate([way.train, way.rest]), kind="stable")
         if hasattr(table, "iloc"):
             import pandas as pd
@@ -271,11 +279,17 @@ class Stack(TransformerMixin, BaseComposition):
             raise ValueError(
                 f"{type(self).__name__} needs at least 2 samples to learn from; got n_samples=1."
             )
+        context = take_context(self) or RowContext()
+        groups = context.groups if groups is None else groups
         parts = routed_stack(self, caller, X, sample_weight, groups, X_val, y_val, params)
         seed = draw_seed(self.random_state)
         cv = listed_folds(self.cv) or self.cv
+        if context.ordered and (cv is None or isinstance(cv, Integral)):
+            cv = context.ordered_cv(cv)
         branches = self._branches(seed, cv)
         ordered = settle_folds(cv, branches, X, y, parts)
+        for name, transformer, _ in branches:
+            transformer._check_context(X, y, parts.branches[name], cv if ordered else None)
         downstream = checked_downstream(self, seed, n_rows(X), parts, ordered)
 
         # Early-stopping rows are set aside before anything is learned.
@@ -305,7 +319,12 @@ class Stack(TransformerMixin, BaseComposition):
         tables = [columns_at(X, places[name]) for name, _, _ in branches]
         for (name, transformer, columns), part in zip(branches, tables, strict=True):
             made, known = transformer._learn(
-                part, y, parts.branches[name], in_stack=True, ordered=ordered
+                part,
+                y,
+                parts.branches[name],
+                in_stack=True,
+                ordered_cv=cv if ordered else None,
+                label=f"The branch {name!r}",
             )
             features.append(made)
             covered &= True if known is None else known
@@ -316,7 +335,8 @@ class Stack(TransformerMixin, BaseComposition):
         known = table
         if not covered.all():
             rows = np.flatnonzero(covered)
-            self._tell_left_out(len(covered) - len(rows), len(covered))
+            if not context.ordered:  # else the outer stack warns of its own
+                self._tell_left_out(len(covered) - len(rows), len(covered))
             parts = parts.of(X, rows)
             known, y = take_rows(table, rows), take_rows(y, rows)
 
@@ -334,8 +354,9 @@ class Stack(TransformerMixin, BaseComposition):
         scaled, y, weights = self._resample(scaled, y, weights, seed)
         if weights is not None:
             settings["sample_weight"] = weights
+        self._hand_on_to(downstream, scaled, y, parts.groups, cv if ordered else None)
         self.downstream_ = downstream.fit(scaled, y, **settings)
-        way = Bunch(table=table, train=train, rest=rest)
+        way = Bunch(table=table, train=train, rest=rest, ordered=ordered)
         self.fine_tuned_, self.fine_tune_losses_, self.fine_tune_history_ = False, None, None
         if self.fine_tune is not None:
             fine_tune(self, given, way, unsampled, (y, weights), seed)
@@ -365,6 +386,33 @@ class Stack(TransformerMixin, BaseComposition):
                 set_missing_seeds(transformer, seeds[name])
             branches.append((name, transformer, columns))
         return branches
+
+    def _splits_rows(self, only_fit):
+        """Whether a fit asks some models about rows that others were trained on."""
+        return True
+
+    def _check_ordered(self, context, X, y):
+        """Refuse folds of a stack inside an ordered fit that are not ordered, too."""
+        counted = self.cv is None or isinstance(self.cv, Integral)
+        if not self.refit:
+            raise ValueError(
+                f"{context}, but the inner {type(self).__name__} has refit=False. Use refit=True."
+            )
+        if not counted and not orders_time(self.cv, X, y):
+            raise ValueError(
+                f"{context}, but the inner {type(self).__name__} has cv={self.cv!r}, which is not "
+                "ordered in time. Pass TimeSeriesSplit, or an int."
+            )
+
+    def _hand_on_to(self, downstream, table, y, groups, cv):
+        """Tell a downstream that splits rows of groups and order, which a sampler destroys."""
+        if cv is None and groups is None:
+            return
+        context = RowContext(groups, cv)
+        if getattr(self, "sampler", None) is not None:
+            refuse_unreached(downstream, context, "the sampler changes the rows")
+        else:
+            hand_on(downstream, context, table, y, only_fit=True)
 
     def _resample(self, table, y, weights, seed):
         return table, y, weights
@@ -423,12 +471,13 @@ class Stack(TransformerMixin, BaseComposition):
         ]
         return pd.concat(frames, axis=1).set_axis(self._names, axis=1)
 
-    def _transform(self, X):
+    def _transform(self, X, *, scaled=True):
         features = [
             fitted._extract(columns_at(X, self._branch_places[name]))
             for name, fitted, _ in self.upstream_
         ]
-        return self._scaling.transform(self._table(features, X), allow_nan=self._takes_nan)
+        table = self._table(features, X)
+        return self._scaling.transform(table, allow_nan=self._takes_nan) if scaled else table
 
     @of_one_fit
     @streamed

@@ -30,6 +30,9 @@ from skstack._streams import streamed
 from skstack.stages import (
     POOLINGS,
     ColumnProfile,
+    RowContext,
+    requires_y,
+    take_context,
 )
 
 __all__ = ["KerasFeatureTransformer"]
@@ -114,6 +117,11 @@ class KerasFeatureTransformer(Shippable, Extraction):
         columns on another scale. None: a fitted estimator of skstack remembers, of any other
         network the rows of ``fit`` are taken to be right.
 
+    passes_y : bool, default=True
+        Whether the estimator, and the steps before it, get y. Whatever gets y and is not known to
+        ignore it counts as learning from y, and is cross-fitted. With False nothing gets y: a
+        transformer that can do without is fitted once, on all rows.
+
     n_jobs : int, default=None
         Threads that fit folds side by side.
 
@@ -184,6 +192,7 @@ class KerasFeatureTransformer(Shippable, Extraction):
         "memory": [None, str, HasMethods(["__fspath__"]), HasMethods(["cache"])],
         **INPUT_CONSTRAINTS,
         "trained_on": [None, ColumnProfile],
+        "passes_y": ["boolean"],
         **CROSS_FIT_CONSTRAINTS,
     }
 
@@ -203,6 +212,7 @@ class KerasFeatureTransformer(Shippable, Extraction):
         batch_size=None,
         memory=None,
         trained_on=None,
+        passes_y=True,
         n_jobs=None,
         random_state=None,
         verbose=0,
@@ -220,6 +230,7 @@ class KerasFeatureTransformer(Shippable, Extraction):
         self.batch_size = batch_size
         self.memory = memory
         self.trained_on = trained_on
+        self.passes_y = passes_y
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
@@ -269,6 +280,7 @@ class KerasFeatureTransformer(Shippable, Extraction):
         tags.input_tags.categorical = True
         tags.input_tags.three_d_array = True
         tags.transformer_tags.preserves_dtype = ["float32"]
+        tags.target_tags.required = self.passes_y and requires_y(self.model)
         return tags
 
     # These are the parts' business; the transformer itself uses none of them.
@@ -317,8 +329,8 @@ class KerasFeatureTransformer(Shippable, Extraction):
         ValueError
             For data or parameters that do not fit; the message names them.
         """
-        metadata = routed_features(self, "fit", X, sample_weight, groups, params)
-        self._learn(X, y, metadata, whole=False)
+        metadata, context = self._routed("fit", X, sample_weight, groups, params)
+        self._learn(X, y, metadata, whole=False, ordered_cv=context.cv)
         return self
 
     @fit_context(prefer_skip_nested_validation=False)
@@ -356,9 +368,15 @@ class KerasFeatureTransformer(Shippable, Extraction):
         ValueError
             For data or parameters that do not fit; the message names them.
         """
-        metadata = routed_features(self, "fit_transform", X, sample_weight, groups, params)
-        table, _ = self._learn(X, y, metadata)
+        metadata, context = self._routed("fit_transform", X, sample_weight, groups, params)
+        table, _ = self._learn(X, y, metadata, ordered_cv=context.cv)
         return table
+
+    def _routed(self, caller, X, sample_weight, groups, params):
+        """Metadata of the fit, and what an outer estimator has said of the rows."""
+        context = take_context(self) or RowContext()
+        groups = context.groups if groups is None else groups
+        return routed_features(self, caller, X, sample_weight, groups, params), context
 
     @of_one_fit
     @streamed

@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import (
     KFold,
     StratifiedKFold,
+    TimeSeriesSplit,
     cross_val_predict,
     cross_val_score,
     train_test_split,
@@ -295,20 +296,46 @@ class Turned(TransformerMixin, BaseEstimator):
     def transform(self, X):
         return X @ self.axes_
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.target_tags.required = True
-        return tags
+
+class TurnedNetwork(Turned):
+    """Holds the same as a layer of a network."""
+
+    def fit(self, X, y):
+        super().fit(X, y)
+        layer = keras.layers.Dense(X.shape[1], use_bias=False, name="turned")
+        self.model_ = keras.Sequential([keras.Input((X.shape[1],)), layer])
+        layer.set_weights([self.axes_])
+        return self
 
 
 def test_folds_are_turned_onto_the_axes_of_the_refitted_network(rows):
     """Where fits differ by a rotation alone, the answer is known: that of the refitted one."""
     X, y = rows
     X = X[:, 1:]
-    transformer = KerasFeatureTransformer(Turned(), cv=3)
+    transformer = KerasFeatureTransformer(TurnedNetwork(), layers="turned", cv=3)
     np.testing.assert_allclose(transformer.fit_transform(X, y), transformer.transform(X), atol=1e-4)
     with pytest.raises(ValueError, match="refit=True"):
-        KerasFeatureTransformer(Turned(), cv=3, refit=False).fit_transform(X, y)
+        transformer.set_params(refit=False).fit_transform(X, y)
+    with pytest.raises(ValueError, match="cannot be turned onto one that knows later rows"):
+        memory_stack(cv=TimeSeriesSplit(3)).set_params(
+            upstream=KerasFeatureTransformer(TurnedNetwork(), layers="turned")
+        ).fit(X, y)
+
+
+def test_outputs_of_transformers_are_not_turned_and_unlike_axes_are_warned_of(rows):
+    X, y = rows
+    X = X[:, 1:]
+    folds = list(KFold(3).split(X))
+    transformer = KerasFeatureTransformer(Turned(), cv=folds)
+    Turned.draws = np.random.default_rng(0)
+    axes = [Turned().fit(X, y).axes_ for _ in range(4)][1:]  # the first is refitted
+    Turned.draws = np.random.default_rng(0)
+    with pytest.warns(UserWarning, match=r"Turned.*no common meaning.*passes_y=False"):
+        found = transformer.fit_transform(X, y)
+    for (_, test), turn in zip(folds, axes, strict=True):
+        np.testing.assert_allclose(found[test], X[test] @ turn, atol=1e-6)
+    with pytest.warns(UserWarning, match="The branch 'b': "):
+        StackedKerasClassifier([("b", Turned())], downstream=Keeper()).fit(X, y)
 
 
 def test_a_latent_is_in_sample_and_the_reconstruction_error_out_of_fold():

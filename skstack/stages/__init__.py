@@ -10,15 +10,18 @@ from skstack.stages._folds import (
     make_folds,
     orders_time,
     outer_folds,
+    refuse_ordered,
     restricted_folds,
 )
 from skstack.stages._hold_out import hold_out
 from skstack.stages._learned import input_profile, learned
+from skstack.stages._learns_from_y import learns_from_y, requires_y
 from skstack.stages._moments import moments_of_steps, weighted_moments
 from skstack.stages._parts import Cells, Numbers, Whole
 from skstack.stages._passed import Passed
 from skstack.stages._priors import correct_priors, prior_ratio, refuse_cleaning
 from skstack.stages._profile import ColumnProfile
+from skstack.stages._row_context import RowContext, hand_on, refuse_unreached, take_context
 from skstack.stages._sampling import Resampled, check_sampler, resample
 from skstack.stages._scaling import Scaling, numeric_columns
 from skstack.stages._upstream import ModelView, probabilities_of
@@ -35,6 +38,7 @@ __all__ = [
     "Numbers",
     "Passed",
     "Resampled",
+    "RowContext",
     "Scaling",
     "Source",
     "Wanted",
@@ -45,10 +49,12 @@ __all__ = [
     "check_sampler",
     "correct_priors",
     "framed",
+    "hand_on",
     "hold_out",
     "holds_numbers",
     "input_profile",
     "learned",
+    "learns_from_y",
     "listed_folds",
     "make_folds",
     "mean_of",
@@ -59,8 +65,12 @@ __all__ = [
     "prior_ratio",
     "probabilities_of",
     "refuse_cleaning",
+    "refuse_ordered",
+    "refuse_unreached",
+    "requires_y",
     "resample",
     "restricted_folds",
     "settle_kinds",
+    "take_context",
     "weighted_moments",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import warnings
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,7 +14,6 @@ from sklearn.base import is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
-from sklearn.utils import get_tags
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
@@ -30,8 +30,11 @@ from skstack._parameters import clone_part
 from skstack.networks import is_keras_model
 from skstack.stages._cache import Remembered
 from skstack.stages._features import FEATURES, OF_PROBABILITIES, Columns
+from skstack.stages._learns_from_y import learns_from_y, parts_of, requires_y, trains
 from skstack.stages._profile import ColumnProfile
-from skstack.stages._upstream import EstimatorView, ModelView, columns_of, learns_from_y
+from skstack.stages._row_context import RowContext, hand_on, refuse_unreached
+from skstack.stages._sampling import resample
+from skstack.stages._upstream import EstimatorView, ModelView, columns_of
 
 __all__ = ["Metadata", "Source", "Upstream", "Wanted", "cross_fit", "fit_upstreams", "mean_of"]
 
@@ -106,7 +109,8 @@ class Upstream:
     def _steps_output(self, X):
         X = X.toarray() if hasattr(X, "toarray") else X
         names = list(getattr(X, "columns", [f"x{place}" for place in range(X.shape[1])]))
-        return Columns(tuple(names), np.asarray(X, dtype=np.float32), self.view.supervised)
+        values = np.asarray(X, dtype=np.float32)
+        return Columns(tuple(names), values, self.view.out_of_fold, transformed=True)
 
 
 class Source:
@@ -116,10 +120,11 @@ class Source:
     ----------
     model : keras.Model, FrozenEstimator, estimator or Pipeline
         With a Pipeline, the features are those of its last step; the steps before are fitted
-        along with it, in each fold anew.
+        along with it, in each fold anew. Samplers among them resample the rows that the last step
+        is fitted on, never those that it is asked about.
 
     y : array-like or None
-        Targets of the whole fit.
+        Targets of the whole fit; None where the upstream is not to see them.
 
     blocks : ColumnBlocks
         Not fitted: how X becomes the inputs of a frozen ``keras.Model``.
@@ -128,9 +133,30 @@ class Source:
 
     memory : None, str or joblib.Memory
         Where outputs of a frozen network are stored.
+
+    ordered_cv : int, splitter, list of folds or None
+        How the rows are split where they are ordered in time, else None.
+
+    crossed : bool
+        Whether features must be out-of-fold whatever is learned from: of a branch whose rows are
+        ordered in time, for everything in it learns from earlier rows alone.
+
+    label : str
+        What messages call it.
     """
 
-    def __init__(self, model, y, blocks, rows_at_once=None, memory=None):
+    def __init__(
+        self,
+        model,
+        y,
+        blocks,
+        rows_at_once=None,
+        memory=None,
+        *,
+        ordered_cv=None,
+        crossed=False,
+        label="model",
+    ):
         self.steps = None
         if isinstance(model, Pipeline):
             self.steps, model = (model[:-1] if len(model.steps) > 1 else None), model.steps[-1][1]
@@ -145,18 +171,28 @@ class Source:
         self.blocks = blocks
         self.rows_at_once = rows_at_once
         self.memory = memory
-        self.learns_from_y = not self.frozen and learns_from_y(model, y)
-        steps = [] if self.steps is None else [step for _, step in self.steps.steps]
-        self.supervised = self.learns_from_y or any(
-            hasattr(step, "fit") and get_tags(step).target_tags.required for step in steps
+        self.ordered_cv = ordered_cv
+        self.ordered = ordered_cv is not None
+        self.label = label
+        self.resamples = self.steps is not None and any(
+            hasattr(step, "fit_resample") for _, step in self.steps.steps
         )
+        # Whoever is known to ignore y never gets it.
+        self.steps_learn = y is not None and self.steps is not None and learns_from_y(self.steps)
+        self.model_learns = y is not None and not self.frozen and learns_from_y(model)
+        self.supervised = self.steps_learn or self.model_learns
+        self.needs_y = (not self.frozen and requires_y(model)) or (
+            self.steps is not None and requires_y(self.steps)
+        )
+        self.trained = not self.frozen or (self.steps is not None and trains(self.steps))
+        self.out_of_fold = self.supervised or (crossed and self.trained)
         self.ours = hasattr(model, "_fit_in_frame")
         self.codes = _codes(model, y)
         self.classes = None
-        kind = kind_of_target(y, model) if self.learns_from_y and y is not None else None
+        kind = kind_of_target(y, model) if self.model_learns else None
         if self.frozen:
             self.classes = _one_dimensional(getattr(model, "classes_", None))
-        elif is_classifier_for(model, y) and kind in ("binary", "multiclass"):
+        elif self.model_learns and is_classifier_for(model, y) and kind in ("binary", "multiclass"):
             self.classes = np.unique(y)
         elif is_classifier(model) and kind in ("continuous", "continuous-multioutput"):
             raise ValueError(
@@ -167,17 +203,31 @@ class Source:
     def needs_folds(self, wanted):
         """Whether some features of training rows must come from networks that did not see them."""
         errors = "reconstruction_error" in wanted.features and not self.frozen
-        return self.supervised or errors
+        return self.out_of_fold or errors
 
     def _check(self, wanted):
         """Refuse features that the estimator cannot give, before it is trained."""
-        if self.frozen or wrapper_of(self.model):  # what wrappers give, the fitted network tells
+        if self.frozen:
             return
         name = type(self.model).__name__
+        if not any(hasattr(self.model, method) for method in _GIVES):
+            raise ValueError(
+                f"{self.label} is {self.model!r}, which gives no features: it has none of the "
+                f"methods {', '.join(_GIVES)}."
+            )
+        _refuse_samplers_beside(self.steps, self.label)
+        if wrapper_of(self.model):  # what wrappers give, the fitted network tells
+            return
         asked = [feature for feature in wanted.features if feature in OF_PROBABILITIES]
         if asked and not hasattr(self.model, "predict_proba"):
             raise ValueError(
                 f"features={asked} need probabilities, but {name} has no predict_proba."
+            )
+        if wanted.layers and self.ordered and not self.ours:
+            raise ValueError(
+                f"layers={list(wanted.layers)}: networks of {name} that were trained apart have no "
+                "common axes, and where rows are ordered in time they cannot be turned onto one "
+                "that knows later rows. Use a network estimator of skstack, or features=."
             )
         rebuilds = hasattr(self.model, "reconstruction_error") or (
             hasattr(self.model, "inverse_transform") and hasattr(self.model, "transform")
@@ -191,6 +241,9 @@ class Source:
     def frame(self, X, y, wanted):
         """What the networks of a cross-fit share; None where they are not ours.
 
+        Where the steps before learn from y, or rows are ordered in time, columns and categories
+        of all rows say something of rows that a fold must not know: only classes are shared then.
+
         Raises
         ------
         ValueError
@@ -200,12 +253,24 @@ class Source:
         if self.frozen or not self.ours:
             return None
         if self.steps is not None:
-            self._steps_of_all = clone_part(self.steps).fit(X, y)
-            X = self._steps_of_all.transform(X)
+            self._steps_of_all, _, _, _ = self._fitted_steps(X, y, Metadata())
+            if self._steps_of_all is not None:
+                X = self._steps_of_all.transform(X)
             self._width = X.shape[1] if hasattr(X, "shape") else None
-        return self.model._frame(X, y if self.learns_from_y else None, wanted.layers)
+        frame = self.model._frame(X, y if self.model_learns else None, wanted.layers)
+        return replace(frame, blocks=None) if self.steps_learn else frame
 
-    def fit(self, X, y, metadata, frame, *, ordered=False):
+    def check_context(self, X, y, metadata):
+        """Refuse, before anything is trained, what splits rows of a fold as it must not."""
+        context = RowContext(metadata.split.get("groups"), self.ordered_cv, all_rows=False)
+        if self.steps is not None:
+            hand_on(clone_part(self.steps), context, X, y)
+        if self.resamples and not self.frozen:
+            refuse_unreached(self.model, context, "a sampler before it changes the rows")
+        elif not (self.frozen or self.ours):
+            hand_on(clone_part(self.model), context, X, y, only_fit=True)
+
+    def fit(self, X, y, metadata, frame, *, all_rows=True):
         """Fit steps and estimator on training rows.
 
         Parameters
@@ -216,20 +281,18 @@ class Source:
 
         frame : Frame or None
 
-        ordered : bool, default=False
-            Whether rows stand in order of time, so that early stopping watches the last ones.
+        all_rows : bool, default=True
+            Whether these are all rows of the cross-fit, and not those of a fold.
 
         Returns
         -------
         Upstream
         """
-        steps = None
+        steps, context = None, RowContext(metadata.split.get("groups"), self.ordered_cv, all_rows)
         if self.steps is not None:
-            steps = clone_part(self.steps)
-            if frame is not None:
-                self._shape_alike(steps)
-            X = steps.fit_transform(X, y, **metadata.steps)
-            if frame is not None and self._width != getattr(X, "shape", (0, None))[1]:
+            steps, X, y, metadata = self._fitted_steps(X, y, metadata, context, frame)
+            shared = frame is not None and frame.blocks is not None
+            if shared and self._width != getattr(X, "shape", (0, None))[1]:
                 raise ValueError(
                     f"The steps before {type(self.model).__name__} make {X.shape[1]} columns of "
                     f"the training rows of a fold, but {self._width} of all training rows, and the "
@@ -245,7 +308,7 @@ class Source:
                 X,
                 self.blocks,
                 memory=self.memory,
-                supervised=self.supervised,
+                out_of_fold=self.out_of_fold,
                 rows_at_once=self.rows_at_once,
             )
             return Upstream(steps, view, ColumnProfile.of(X, self.blocks.categorical_features))
@@ -253,25 +316,61 @@ class Source:
             model = copy.copy(model)
             model.network_ = Remembered(model.network_, self.memory)
         if not self.frozen:
-            targets = y if self.learns_from_y else None
-            model = self._fitted(X, targets, metadata.fit, frame, ordered)
+            targets = y if self.model_learns else None
+            model = self._fitted(X, targets, metadata.fit, frame, context)
         profile = getattr(model, "input_profile_", None)  # ours tell what they have learned from
         return Upstream(
             steps,
-            EstimatorView(model, self.supervised, self.classes, self.rows_at_once),
+            EstimatorView(model, self.out_of_fold, self.classes, self.rows_at_once),
             ColumnProfile.of(X) if profile is None else profile,
         )
 
+    def _fitted_steps(self, X, y, metadata, context=None, frame=None):
+        """Fitted steps, and the rows, targets and metadata as they come to the last one."""
+        steps = clone_part(self.steps)
+        if frame is not None:
+            self._shape_alike(steps)
+        hand_on(steps, RowContext() if context is None else context, X, y)
+        if not self.resamples:
+            X = steps.fit_transform(X, y if self.steps_learn else None, **metadata.steps)
+            return steps, X, y, metadata
+        if metadata.steps:
+            raise ValueError(
+                f"{sorted(metadata.steps)} were routed to the steps of {self.label}, but a sampler "
+                "among them changes the rows."
+            )
+        fitted, run, fit = [], [], dict(metadata.fit)
+        fit.pop("groups", None)
+        for name, step in [*steps.steps, ("end", None)]:
+            samples = hasattr(step, "fit_resample")
+            if run and (samples or step is None):
+                part = Pipeline(run)
+                X = part.fit_transform(X, y if learns_from_y(part) else None)
+                fitted, run = fitted + part.steps, []
+            if samples:
+                new = resample(step, X, y, fit.get("sample_weight"))
+                X, y = new.X, new.y
+                if "sample_weight" in fit:
+                    fit["sample_weight"] = new.sample_weight
+            elif step is not None:
+                run.append((name, step))
+        return Pipeline(fitted) if fitted else None, X, y, replace(metadata, fit=fit)
+
     def _shape_alike(self, steps):
         """Steps that learn a shape take that of all training rows."""
-        for (_, step), (_, of_all) in zip(steps.steps, self._steps_of_all.steps, strict=True):
+        of_all = {} if self._steps_of_all is None else dict(self._steps_of_all.steps)
+        for name, step in steps.steps:
             if hasattr(step, "_take_shape"):
-                step._take_shape(of_all)
+                step._take_shape(of_all[name])
 
-    def _fitted(self, X, y, metadata, frame, ordered):
+    def _fitted(self, X, y, metadata, frame, context):
         estimator = clone_part(self.model)
+        if self.resamples:
+            refuse_unreached(estimator, context, "a sampler before it changes the rows")
+            context = RowContext(all_rows=context.all_rows)
         if frame is not None:
-            return estimator._fit_in_frame(X, y, frame, ordered=ordered, **metadata)
+            return estimator._fit_in_frame(X, y, frame, ordered=context.ordered, **metadata)
+        hand_on(estimator, context, X, y, only_fit=True)
         if self.codes is not None:
             y = np.searchsorted(self.codes, y)
         if "sample_weight" in metadata:  # scikeras multiplies it in place
@@ -281,6 +380,25 @@ class Source:
     def _joined_steps(self, steps):
         parts = [] if steps is None else [("steps", steps)]
         return Pipeline([*parts, ("frozen", FrozenEstimator(self.frozen_steps))])
+
+
+# What features are taken from.
+_GIVES = ("predict_proba", "decision_function", "predict", "transform")
+
+
+def _refuse_samplers_beside(part, label, beside=False):
+    """Refuse samplers whose rows would stand beside rows that were not resampled."""
+    if part is None or (beside and hasattr(part, "fit_resample")):
+        if part is not None:
+            raise ValueError(
+                f"{label} has the sampler {part!r} inside a FeatureUnion or ColumnTransformer, "
+                "where it would change the rows of some columns and not of others. Make it a step "
+                "of an imbalanced-learn Pipeline."
+            )
+        return
+    parts = parts_of(part)
+    for each in parts or ():
+        _refuse_samplers_beside(each, label, beside or not isinstance(part, Pipeline))
 
 
 def _unfrozen(estimator):
@@ -318,12 +436,12 @@ def _one_dimensional(classes):
     return None if classes is None or isinstance(classes, list) else classes
 
 
-def fit_upstreams(source, X, y, metadata, folds, wanted, *, refit, ordered, n_jobs, verbose=0):
+def fit_upstreams(source, X, y, metadata, folds, wanted, *, refit, n_jobs, verbose=0):
     """Fit what a transformer needs: the network of all rows, those of the folds, or both.
 
     Parameters
     ----------
-    source, X, y, metadata, wanted, ordered, n_jobs, verbose : as in cross_fit
+    source, X, y, metadata, wanted, n_jobs, verbose : as in cross_fit
 
     folds : Folds or None
         None where no fold needs a network of its own.
@@ -339,22 +457,27 @@ def fit_upstreams(source, X, y, metadata, folds, wanted, *, refit, ordered, n_jo
     upstreams : list of Upstream
         For new rows: the one of all rows, or one for each fold.
     """
+    if folds is not None:
+        source.check_context(X, y, metadata)
+    if wanted.layers and not refit and source.out_of_fold and not (source.ours or source.frozen):
+        raise ValueError(
+            "refit=False averages the folds' inner layers, which takes networks with one common "
+            f"start; that of {type(source.model).__name__} cannot be set. Use refit=True."
+        )
     frame = source.frame(X, y, wanted)
     reference = None
     if refit or source.frozen:
-        reference = source.fit(X, y, metadata, frame, ordered=ordered)
+        reference = source.fit(X, y, metadata, frame)
     if folds is None:
         return None, [reference]
     columns, upstreams = cross_fit(
         source, X, y, metadata, folds, wanted,
-        reference=reference, frame=frame, ordered=ordered, n_jobs=n_jobs, verbose=verbose,
+        reference=reference, frame=frame, n_jobs=n_jobs, verbose=verbose,
     )  # fmt: skip
     return columns, upstreams if reference is None else [reference]
 
 
-def cross_fit(
-    source, X, y, metadata, folds, wanted, *, reference, frame, ordered, n_jobs, verbose=0
-):
+def cross_fit(source, X, y, metadata, folds, wanted, *, reference, frame, n_jobs, verbose=0):
     """Features of training rows, and the fitted networks of the folds.
 
     Parameters
@@ -373,9 +496,6 @@ def cross_fit(
 
     frame : Frame or None
 
-    ordered : bool
-        Whether rows stand in order of time.
-
     n_jobs : int or None
         Threads that fit folds side by side.
 
@@ -387,9 +507,8 @@ def cross_fit(
     upstreams : list of Upstream
         One for each fold.
     """
-    foreign = source.supervised and not source.ours and not source.frozen
-
     pairs = folds.pairs
+    foreign = source.out_of_fold and not source.ours and not source.frozen
 
     def fit_fold(number, train, test):
         if verbose:
@@ -400,16 +519,10 @@ def cross_fit(
             None if y is None else take_rows(y, train),
             metadata.of(X, train),
             frame,
-            ordered=ordered,
+            all_rows=False,
         )
         columns = upstream.columns(take_rows(X, test), wanted)
         if foreign and any(column.inner for column in columns):
-            if reference is None:
-                raise ValueError(
-                    f"refit=False averages the folds' inner layers, which takes networks with one "
-                    f"common start; that of {type(source.model).__name__} cannot be set. Use "
-                    "refit=True."
-                )
             columns = _aligned(columns, upstream.columns(rows, wanted), reference, rows, wanted)
         return upstream, columns
 
@@ -427,21 +540,87 @@ def cross_fit(
     if not source.ours and not source.frozen:
         _refuse_one_network(source.model, [reference, *upstreams])
     whole = None if reference is None else reference.columns(X, wanted)
+    found = [columns for _, columns in results]
+    _check_alike(source, found if whole is None else [whole, *found])
+    _warn_of_unlike_axes(source, X, folds, wanted, reference, upstreams, found)
     merged = []
-    for place, first in enumerate(results[0][1]):
+    for place, first in enumerate(found[0] if whole is None else whole):
         if whole is not None and not first.out_of_fold:
-            merged.append(whole[place])
+            merged.append(first)
             continue
         values = np.full((n_rows(X), first.values.shape[1]), np.nan, dtype=np.float32)
-        for (_, test), (_, columns) in zip(pairs, results, strict=True):
-            if columns[place].values.shape[1] != values.shape[1]:
-                raise ValueError(
-                    f"The feature {first.names[0]!r} has {values.shape[1]} columns in one fold and "
-                    f"{columns[place].values.shape[1]} in another."
-                )
+        for (_, test), columns in zip(pairs, found, strict=True):
             values[test] = columns[place].values
         merged.append(replace(first, values=values))
     return merged, upstreams
+
+
+def _check_alike(source, found):
+    """Refuse features of which some fits gave more than others."""
+    names = [[name for columns in each for name in columns.names] for each in found]
+    counts = sorted({len(each) for each in names})
+    if len(counts) > 1:
+        raise ValueError(
+            f"{source.label} gives {counts[0]} columns when it is fitted on some training rows and "
+            f"{counts[-1]} on others ({', '.join(max(names, key=len)[:5])}, ...), but each row "
+            "needs the same columns. Fix the number of columns, such as k=... of SelectKBest or "
+            "categories=... of an encoder."
+        )
+
+
+SMALLEST_CORRELATION = 0.5
+ROWS_COMPARED = 2_000
+
+
+def _warn_of_unlike_axes(source, X, folds, wanted, reference, upstreams, found):
+    """Warn where a column of a transformer means one thing in one fold and another elsewhere.
+
+    Each fold's model is compared with the refitted one (without one, with the first fold's) on
+    rows that both were trained on.
+    """
+    transforms = any(columns.transformed and columns.out_of_fold for columns in found[0])
+    if not transforms or type(source.model).__name__ == "TargetEncoder":
+        return
+    aim, known = reference, np.arange(n_rows(X))
+    if aim is None:
+        aim, known = upstreams[0], folds.pairs[0][0]
+    unlike = {}
+    for upstream, (train, _) in zip(upstreams, folds.pairs, strict=True):
+        both = np.intersect1d(train, known)[:ROWS_COMPARED]
+        if upstream is aim or len(both) < 3:
+            continue
+        rows = take_rows(X, both)
+        pairs = zip(upstream.columns(rows, wanted), aim.columns(rows, wanted), strict=True)
+        for own, other in pairs:
+            if own.transformed:
+                for name, r in zip(other.names, _correlations(own, other), strict=True):
+                    unlike[name] = min(r, unlike.get(name, 1))
+    unlike = {name: r for name, r in unlike.items() if r < SMALLEST_CORRELATION}
+    if unlike:
+        name = min(unlike, key=unlike.get)
+        way_out = (
+            "Use features that have a meaning of their own, such as reconstruction_error or "
+            "predictions."
+            if source.ordered and not source.supervised
+            else "If it need not see y, KerasFeatureTransformer(..., passes_y=False) fits it once, "
+            "without y."
+        )
+        warnings.warn(
+            f"{source.label}: {len(unlike)} column(s) of {type(source.model).__name__} have no "
+            f"common meaning in all folds. Fitted on the rows of a fold and on all rows, it gives "
+            f"the same rows columns {name!r} that correlate with {unlike[name]:.2f}. {way_out}",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _correlations(own, other):
+    """Correlation of each column with its counterpart; 1 where both are constant."""
+    a, b = (each.values - each.values.mean(axis=0, dtype=np.float64) for each in (own, other))
+    norms = np.linalg.norm(a, axis=0), np.linalg.norm(b, axis=0)
+    product = norms[0] * norms[1]
+    r = (a * b).sum(axis=0) / np.where(product > 0, product, 1)
+    return np.where((norms[0] == 0) & (norms[1] == 0), 1.0, r)
 
 
 def _refuse_one_network(model, upstreams):

@@ -46,6 +46,10 @@ class Columns:
 
     categorical : bool
         Whether the values are numbers of categories.
+
+    transformed : bool
+        Whether this is what ``transform`` of an estimator gives, whose columns may mean other
+        things after each fit.
     """
 
     names: tuple[str, ...]
@@ -53,6 +57,7 @@ class Columns:
     out_of_fold: bool
     inner: bool = False
     categorical: bool = False
+    transformed: bool = False
 
 
 def as_columns(values, pooling):

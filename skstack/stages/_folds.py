@@ -18,6 +18,7 @@ __all__ = [
     "make_folds",
     "orders_time",
     "outer_folds",
+    "refuse_ordered",
     "restricted_folds",
 ]
 
@@ -87,9 +88,7 @@ def make_folds(cv, X, y, *, classifier, metadata=None, may_leave_out=False):
     ordered = left_out and _looks_forward(pairs)
     if (times > 1).any() or (left_out and not (ordered and may_leave_out)):
         advice = (
-            "A transformer cannot leave rows out; StackedKerasClassifier and "
-            "StackedKerasRegressor take a time-ordered cv, and leave those rows out of the "
-            "downstream's training rows."
+            _NO_ROWS_OUT
             if ordered
             else "Use a splitter whose test folds cover all rows once, such as KFold or "
             "StratifiedKFold."
@@ -144,6 +143,26 @@ def orders_time(cv, X, y, metadata=None):
     if cv is None or isinstance(cv, Integral):
         return False
     return _looks_forward(_pairs(_splitter(cv, y, False, None), X, y, dict(metadata or {})))
+
+
+def refuse_ordered(cv, X, y, metadata=None):
+    """Refuse a time-ordered cv where rows cannot be left out.
+
+    Parameters
+    ----------
+    cv, X, y, metadata : as in make_folds
+    """
+    if orders_time(cv, X, y, metadata):
+        raise ValueError(
+            f"cv={cv!r} is ordered in time and leaves the first rows without features. "
+            f"{_NO_ROWS_OUT}"
+        )
+
+
+_NO_ROWS_OUT = (
+    "A transformer cannot leave rows out; StackedKerasClassifier and StackedKerasRegressor take a "
+    "time-ordered cv, and leave those rows out of the downstream's training rows."
+)
 
 
 def _looks_forward(pairs):

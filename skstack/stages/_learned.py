@@ -26,7 +26,7 @@ def learned(source, X, y, metadata, folds, wanted, *, whole, seeded, memory, **s
     memory : as in recalled
 
     **settings
-        ``refit``, ``ordered``, ``n_jobs`` and ``verbose`` of fit_upstreams.
+        ``refit``, ``n_jobs`` and ``verbose`` of fit_upstreams.
 
     Returns
     -------
@@ -36,7 +36,13 @@ def learned(source, X, y, metadata, folds, wanted, *, whole, seeded, memory, **s
     def describe():
         if not seeded:
             raise Unkeyable("random_state=None draws other seeds in the next fit")
-        parts = (wanted, settings["refit"], whole, settings["ordered"], estimator_key(source.model))
+        parts = (
+            wanted,
+            settings["refit"],
+            whole,
+            repr(source.ordered_cv),
+            estimator_key(source.model),
+        )
         steps = None if source.steps is None else estimator_key(source.steps)
         data = data_key(X, y, vars(metadata), None if folds is None else folds.pairs)
         return (*parts, steps, data)

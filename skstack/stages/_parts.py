@@ -170,9 +170,7 @@ class Category:
         self.levels = list(dict.fromkeys(sort_categories(occurring)))
         self.holds_words = all(isinstance(level, str) for level in self.levels)
         self.hashed = self.n_hash_buckets is not None and len(self.levels) > self.n_hash_buckets
-        warn_of_categories(
-            column, self.column, codes, levels, usual=self.usual, hashed=self.hashed
-        )
+        warn_of_categories(column, self.column, codes, levels, usual=self.usual, hashed=self.hashed)
         if self.hashed:
             self.levels = list(range(self.n_hash_buckets))
         cardinality = len(self.levels) + FIRST_KNOWN

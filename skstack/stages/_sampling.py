@@ -180,15 +180,17 @@ def _checked(sampler, X, y, X_new, y_new):
         lost = X_new.isna().any().to_numpy() & ~X.isna().any().to_numpy()
         if lost.any():
             raise ValueError(f"{said} NaN in the columns {list(X.columns[lost])}.")
-        numbers = X_new.select_dtypes("number").to_numpy()
+        numbers, before = (part.select_dtypes("number").to_numpy() for part in (X_new, X))
     else:
         X_new = X_new.toarray() if hasattr(X_new, "toarray") else X_new
         X_new = numbers = np.asarray(X_new, dtype=X.dtype)
+        before = X.toarray() if hasattr(X, "toarray") else X
         if X_new.ndim != 2 or X_new.shape[1] != X.shape[1]:
             raise ValueError(
                 f"{said} a table of shape {X_new.shape}; expected {X.shape[1]} columns."
             )
-    if not np.isfinite(numbers).all():
+    numeric = numbers.dtype.kind != "O"
+    if numeric and np.isfinite(before).all() and not np.isfinite(numbers).all():
         raise ValueError(f"{said} NaN or infinity.")
     y_new = np.asarray(y_new)
     if not len(y_new) or len(X_new) != len(y_new) or y_new.shape[1:] != y.shape[1:]:

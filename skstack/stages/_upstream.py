@@ -8,9 +8,8 @@ import warnings
 import numpy as np
 from sklearn.base import is_classifier, is_regressor
 from sklearn.pipeline import Pipeline
-from sklearn.utils import get_tags
 
-from skstack._checks import is_classifier_for, n_rows, needs_y, wrapper_of
+from skstack._checks import n_rows, wrapper_of
 from skstack.networks import (
     FrozenBlueprint,
     check_categories,
@@ -30,17 +29,7 @@ from skstack.stages._features import (
     margin,
 )
 
-__all__ = ["EstimatorView", "ModelView", "columns_of", "learns_from_y", "probabilities_of"]
-
-
-def learns_from_y(estimator, y):
-    """Whether an estimator's fit looks at y."""
-    return (
-        is_classifier_for(estimator, y)
-        or is_regressor(estimator)
-        or get_tags(estimator).target_tags.required
-        or needs_y(estimator)
-    )
+__all__ = ["EstimatorView", "ModelView", "columns_of", "probabilities_of"]
 
 
 def probabilities_of(estimator):
@@ -101,19 +90,19 @@ class ModelView:
     names : list of str
         Of its outputs.
 
-    supervised : bool
-        Whether a step before it learned from y; the model itself learns nothing.
+    out_of_fold : bool
+        Whether a step before it was trained, so that its features must come from folds.
 
     rows_at_once : int, default=None
         Rows in one pass.
 
     """
 
-    def __init__(self, network, blocks, names, supervised=False, rows_at_once=None):
+    def __init__(self, network, blocks, names, out_of_fold=False, rows_at_once=None):
         self.network = network
         self.blocks = blocks
         self.names = names
-        self.supervised = supervised
+        self.out_of_fold = out_of_fold
         self.rows_at_once = rows_at_once
 
     @classmethod
@@ -205,8 +194,8 @@ class EstimatorView:
     estimator : estimator
         Fitted.
 
-    supervised : bool
-        Whether it learned from y.
+    out_of_fold : bool
+        Whether rows that trained it need the features of another one.
 
     classes : ndarray, default=None
         All classes of the cross-fit, of which a fold's estimator may have seen some only; None for
@@ -216,9 +205,9 @@ class EstimatorView:
         Rows in one pass through inner layers.
     """
 
-    def __init__(self, estimator, supervised, classes=None, rows_at_once=None):
+    def __init__(self, estimator, out_of_fold, classes=None, rows_at_once=None):
         self.estimator = estimator
-        self.supervised = supervised
+        self.out_of_fold = out_of_fold
         self.classes = classes
         self.rows_at_once = rows_at_once
 
@@ -380,11 +369,11 @@ def columns_of(view, X, features, layers, pooling):
     """
     found = []
     for feature in features:
-        unfold = view.supervised
+        unfold = view.out_of_fold
         if feature == "outputs":
             for name, values in view.outputs(X, pooling):
-                inner = unfold and getattr(view, "transforms", False)
-                found.append(_columns(name, as_columns(values, pooling), unfold, inner))
+                transformed = getattr(view, "transforms", False)
+                found.append(_columns(name, as_columns(values, pooling), unfold, transformed))
             continue
         if feature == "codes":
             found.append(Columns((feature,), view.codes(X), unfold, categorical=True))
@@ -411,12 +400,12 @@ def columns_of(view, X, features, layers, pooling):
             name = name.replace("/", "_")
             values = as_columns(values, pooling)
             names = tuple(f"{name}_{place}" for place in range(values.shape[1]))
-            found.append(Columns(names, values, view.supervised, inner=True))
+            found.append(Columns(names, values, view.out_of_fold, inner=True))
     return found
 
 
-def _columns(name, values, out_of_fold, inner=False):
+def _columns(name, values, out_of_fold, transformed):
     names = (
         (name,) if values.shape[1] == 1 else tuple(f"{name}_{i}" for i in range(values.shape[1]))
     )
-    return Columns(names, values, out_of_fold, inner)
+    return Columns(names, values, out_of_fold, transformed=transformed)

@@ -1,0 +1,196 @@
+"""Groups and order of training rows, handed on to whatever splits rows inside an upstream."""
+
+from __future__ import annotations
+
+import copy
+from numbers import Integral
+from typing import Any, NamedTuple
+
+from sklearn.base import is_classifier
+from sklearn.model_selection import TimeSeriesSplit, check_cv
+from sklearn.utils.metadata_routing import get_routing_for_object
+
+from skstack._checks import routing_enabled, type_of_target
+from skstack.stages._folds import listed_folds, orders_time, outer_folds
+from skstack.stages._learns_from_y import parts_of
+
+__all__ = ["RowContext", "hand_on", "refuse_unreached", "take_context"]
+
+# Meta-estimators of scikit-learn that hand all their rows, in order, to what this parameter holds.
+_HOLDERS = {
+    "ClassifierChain": "estimator",
+    "FixedThresholdClassifier": "estimator",
+    "MultiOutputClassifier": "estimator",
+    "MultiOutputRegressor": "estimator",
+    "OneVsRestClassifier": "estimator",
+    "RFE": "estimator",
+    "RegressorChain": "estimator",
+    "SelectFromModel": "estimator",
+    "TransformedTargetRegressor": "regressor",
+}
+# These predict each of their training rows once, so that they cannot leave the first ones out.
+_PARTITIONS = ("StackingClassifier", "StackingRegressor", "TargetEncoder")
+# Here cv=None means that rows are not split.
+_NONE_IS_NO_SPLIT = ("ClassifierChain", "RegressorChain", "RidgeCV", "RidgeClassifierCV")
+
+
+class RowContext(NamedTuple):
+    """What an estimator that splits its training rows must know of them.
+
+    Attributes
+    ----------
+    groups : ndarray of shape (n_rows,) or None
+        Rows of one group belong on one side of each split.
+
+    cv : int, splitter, list of folds or None
+        Where rows stand in order of time: how the outer estimator splits them.
+
+    all_rows : bool
+        Whether the rows are all those of the outer fit, which row numbers given by the user mean.
+    """
+
+    groups: Any = None
+    cv: Any = None
+    all_rows: bool = True
+
+    @property
+    def ordered(self):
+        """Whether rows stand in order of time."""
+        return self.cv is not None
+
+    @property
+    def matters(self):
+        """Whether rows cannot be split just anyhow."""
+        return self.groups is not None or self.ordered
+
+    def ordered_cv(self, cv):
+        """A time-ordered splitter in place of a number of folds."""
+        if hasattr(self.cv, "split"):
+            return copy.deepcopy(self.cv)
+        return TimeSeriesSplit(5 if cv is None else int(cv))
+
+    def __str__(self):
+        return "the rows are ordered in time" if self.ordered else "groups were passed"
+
+
+def take_context(estimator):
+    """The context that was handed to an estimator, which then forgets it."""
+    return vars(estimator).pop("_row_context", None)
+
+
+def hand_on(part, context, X, y, *, only_fit=False):
+    """Tell everything inside a part that splits its training rows about groups and order.
+
+    Estimators of skstack get the context; the ``cv`` of all others is set to folds that respect it.
+
+    Parameters
+    ----------
+    part : estimator
+        A clone that nobody else holds.
+
+    context : RowContext
+
+    X, y : training rows and targets
+
+    only_fit : bool, default=False
+        Whether ``fit`` will be called, and not ``fit_transform``.
+
+    Raises
+    ------
+    ValueError
+        If something inside splits rows in a way that cannot respect groups or order, or splits
+        other rows than these.
+    """
+    if hasattr(part, "_splits_rows"):
+        if part._splits_rows(only_fit):
+            _check_own(part, context, X, y)
+        part._row_context = context
+        return
+    parts = parts_of(part)
+    if parts is None and type(part).__name__ in _HOLDERS:
+        parts = [getattr(part, _HOLDERS[type(part).__name__])]
+    resampled = False
+    for each in parts or ():
+        if resampled:
+            refuse_unreached(each, context, "a sampler before it changes the rows")
+        else:
+            hand_on(each, context, X, y)
+        resampled |= hasattr(each, "fit_resample")
+    if parts_of(part) is None and hasattr(part, "get_params"):
+        if not (only_fit and type(part).__name__ == "TargetEncoder"):
+            _set_folds(part, context, X, y)
+        if parts is None:
+            refuse_unreached(part, context, f"{type(part).__name__} splits the rows itself")
+
+
+def _check_own(part, context, X, y):
+    """Refuse an estimator of skstack whose folds mean other rows, or have no order."""
+    name, cv = type(part).__name__, getattr(part, "cv", None)
+    if not context.all_rows and listed_folds(cv) is not None:
+        raise ValueError(
+            f"cv of the inner {name} is a list of row numbers, but it is fitted on the training "
+            "rows of a fold, which have other numbers. Pass an int or a splitter."
+        )
+    if context.ordered:
+        part._check_ordered(context, X, y)
+
+
+def _set_folds(part, context, X, y):
+    """Set ``cv`` of an estimator that is not of skstack."""
+    params = part.get_params(deep=False)
+    cv, name = params.get("cv"), type(part).__name__
+    if "cv" not in params or isinstance(cv, str) or (cv is None and name in _NONE_IS_NO_SPLIT):
+        return
+    counted = cv is None or isinstance(cv, Integral)
+    classes = is_classifier(part)
+    if name == "TargetEncoder":
+        classes = type_of_target(y) in ("binary", "multiclass")
+        if counted and not context.matters and params.get("random_state") in (None, "deprecated"):
+            # It shuffles by NumPy's global state.
+            part.set_params(cv=check_cv(cv, y, classifier=classes, shuffle=True, random_state=0))
+    listed = None if counted or hasattr(cv, "split") else listed_folds(cv)
+    if listed is not None and not context.all_rows:
+        raise ValueError(
+            f"cv of the inner {name} is a list of row numbers, but it is fitted on the training "
+            "rows of a fold, which have other numbers. Pass an int or a splitter."
+        )
+    if context.ordered:
+        if name in _PARTITIONS or (name.startswith("Calibrated") and params["ensemble"] is False):
+            raise ValueError(
+                f"{context}, but the inner {name} predicts all of its training rows, the first "
+                "ones too, so that it must learn from later rows. Use StackedKerasClassifier or "
+                "StackedKerasRegressor, which leave the first rows out, or another estimator."
+            )
+        if counted:
+            part.set_params(cv=context.ordered_cv(cv))
+        elif not orders_time(cv if listed is None else listed, X, y):
+            raise ValueError(
+                f"{context}, but the inner {name} splits them by cv={cv!r}, which is not "
+                "ordered in time. Pass TimeSeriesSplit, or an int."
+            )
+    elif context.groups is not None and not _gets_groups(part):
+        try:
+            folds = outer_folds(cv, X, y, classifier=classes, groups=context.groups)
+        except ValueError as error:
+            raise ValueError(f"cv of the inner {name}: {error}") from error
+        part.set_params(cv=folds)
+
+
+def _gets_groups(part):
+    """Whether metadata routing brings groups to the splitter of an estimator."""
+    if not routing_enabled() or not hasattr(part, "get_metadata_routing"):
+        return False
+    return bool(get_routing_for_object(part).consumes(method="fit", params=["groups"]))
+
+
+def refuse_unreached(part, context, reason):
+    """Refuse estimators of skstack that split rows which groups and order cannot reach."""
+    if not context.matters or (not context.ordered and _gets_groups(part)):
+        return
+    for each in (part, *part.get_params(deep=True).values()) if hasattr(part, "get_params") else ():
+        if hasattr(each, "_splits_rows") and each._splits_rows(False):
+            raise ValueError(
+                f"{context}, but cannot reach the inner {type(each).__name__}, for {reason}. Use "
+                f"{type(each).__name__} without it, or leave "
+                f"{'cv unordered' if context.ordered else 'groups out'}."
+            )
