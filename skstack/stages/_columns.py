@@ -117,7 +117,7 @@ def _is_objects(column):
     # narwhals calls a column of objects by what the first hundred are.
     if isinstance(column, nw.Series):
         return isinstance(column.dtype, nw.Object)
-    return getattr(column, "dtype", None) == object
+    return getattr(column, "dtype", None) == np.dtype(object)
 
 
 def _as_objects(column):
