@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from sklearn.base import ClassifierMixin
-from sklearn.utils import compute_sample_weight
+from sklearn.utils import compute_class_weight
 
 from skstack._at_once import of_one_fit
 from skstack._checks import HasMethods, StrOptions, fit_context, read_labels
@@ -444,8 +444,13 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
         return ("binary" if len(self.classes_) == 2 else "multiclass"), len(self.classes_)
 
     def _resample(self, inputs, y, weights, seed):
-        if self.sampler is None:
-            return inputs, y, weights
+        if self.sampler is not None:
+            inputs, y, weights = self._drawn(inputs, y, weights, seed)
+        self._weight_of_class = self._class_weights(y, weights)
+        return inputs, y, weights
+
+    def _drawn(self, inputs, y, weights, seed):
+        """Training rows after the sampler."""
         if self.prior_correction:
             refuse_cleaning(self.sampler)
         standard = dict(inputs)
@@ -465,12 +470,31 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
             standard[name] = (standard[name] * scale + mean).astype(np.float32)
         return standard, drawn.y, drawn.sample_weight
 
-    def _row_weights(self, y, weights):
+    def _class_weights(self, y, weights):
+        """Weights in the order of ``classes_``, or None; "balanced" counts weighted rows."""
         if self.class_weight is None:
-            return weights
+            return None
         if y.ndim == 2:
             raise ValueError("class_weight is for one label per row; y is a multilabel indicator.")
-        by_class = compute_sample_weight(self.class_weight, y)
+        if isinstance(self.class_weight, dict):
+            return compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_)
+        present = np.unique(y)
+        of_classes = np.ones(len(self.classes_))
+        of_classes[np.searchsorted(self.classes_, present)] = compute_class_weight(
+            "balanced", classes=present, y=y, sample_weight=weights
+        )
+        return of_classes
+
+    def _column_weights(self, y, weights):
+        return self._weighted_by(self._class_weights(y, weights), y, weights)
+
+    def _row_weights(self, y, weights):
+        return self._weighted_by(self._weight_of_class, y, weights)
+
+    def _weighted_by(self, of_classes, y, weights):
+        if of_classes is None:
+            return weights
+        by_class = of_classes[np.searchsorted(self.classes_, y)]
         return by_class if weights is None else by_class * weights
 
     def _network_to_train(self, seed, resume, inputs=None, weights=None):

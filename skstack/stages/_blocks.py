@@ -103,7 +103,7 @@ class ColumnBlocks:
         self.unseen_tokens = unseen_tokens
         self.allow_nan = allow_nan
 
-    def fit(self, X, *, like=None):
+    def fit(self, X, *, like=None, sample_weight=None):
         """Learn the kinds of columns, the categories that occur, and what fills gaps.
 
         Parameters
@@ -113,6 +113,8 @@ class ColumnBlocks:
         like : ColumnBlocks or None
             Take columns, categories and codes from there, hence the same shapes; categories that do
             not occur in this `X` become unseen ones. For the folds of a cross-fit.
+        sample_weight : ndarray of shape (n_rows,) or None
+            Positive; how often a row counts in what fills gaps.
 
         Returns
         -------
@@ -130,7 +132,10 @@ class ColumnBlocks:
             for name in ("n_columns_", "columns_", "_names"):
                 setattr(self, name, getattr(like, name))
             table = like._open(X)
-            parts = [copy.copy(part).fit(table, self._names, like=part) for part in like._parts]
+            parts = [
+                copy.copy(part).fit(table, self._names, like=part, weights=sample_weight)
+                for part in like._parts
+            ]
             return self._made_of(parts)
         table = open_table(X)
         self.n_columns_ = table.shape[1]
@@ -143,7 +148,9 @@ class ColumnBlocks:
             table = dense(table) if any(isinstance(part, Category) for part in parts) else table
         names = list(range(self.n_columns_)) if self._names is None else self._names
         self.columns_ = {part.name: [names[place] for place in part.places] for part in parts}
-        return self._made_of([part.fit(table, self._names) for part in parts])
+        return self._made_of(
+            [part.fit(table, self._names, weights=sample_weight) for part in parts]
+        )
 
     def _made_of(self, parts):
         self._parts = parts

@@ -238,7 +238,7 @@ class Source:
                 f"{name} has neither reconstruction_error nor inverse_transform."
             )
 
-    def frame(self, X, y, wanted):
+    def frame(self, X, y, wanted, weights=None):
         """What the networks of a cross-fit share; None where they are not ours.
 
         Where the steps before learn from y, or rows are ordered in time, columns and categories
@@ -257,7 +257,8 @@ class Source:
             if self._steps_of_all is not None:
                 X = self._steps_of_all.transform(X)
             self._width = X.shape[1] if hasattr(X, "shape") else None
-        frame = self.model._frame(X, y if self.model_learns else None, wanted.layers)
+        targets = y if self.model_learns else None
+        frame = self.model._frame(X, targets, wanted.layers, weights)
         return replace(frame, blocks=None) if self.steps_learn else frame
 
     def check_context(self, X, y, metadata):
@@ -464,7 +465,7 @@ def fit_upstreams(source, X, y, metadata, folds, wanted, *, refit, n_jobs, verbo
             "refit=False averages the folds' inner layers, which takes networks with one common "
             f"start; that of {type(source.model).__name__} cannot be set. Use refit=True."
         )
-    frame = source.frame(X, y, wanted)
+    frame = source.frame(X, y, wanted, metadata.fit.get("sample_weight"))
     reference = None
     if refit or source.frozen:
         reference = source.fit(X, y, metadata, frame)

@@ -17,6 +17,7 @@ from skstack.stages._columns import (
     take_columns,
     warn_of_categories,
 )
+from skstack.stages._imputing import fitted_imputer
 
 __all__ = ["Category", "Cells", "Numbers", "Whole", "kind_of"]
 
@@ -68,7 +69,7 @@ class Numbers:
         self.shape = shape
         self.imputer = imputer
 
-    def fit(self, table, names, like=None):
+    def fit(self, table, names, like=None, weights=None):
         """Learn what fills gaps; which columns have an indicator, ``like`` says where given."""
         if names is not None:
             for place in self.places:
@@ -77,7 +78,9 @@ class Numbers:
         if self.imputer is not None:
             numbers = as_numbers(self._columns(table), allow_nan=True)
             settings = {"keep_empty_features": True, "add_indicator": False}
-            self.imputer_ = clone(self.imputer).set_params(**settings).fit(numbers)
+            self.imputer_ = fitted_imputer(
+                clone(self.imputer).set_params(**settings), numbers, weights
+            )
             if like is not None:
                 self.indicated = like.indicated
             elif self.imputer.add_indicator:
@@ -153,7 +156,7 @@ class Category:
         self.n_hash_buckets = n_hash_buckets
         self.usual = usual
 
-    def fit(self, table, names, like=None):
+    def fit(self, table, names, like=None, weights=None):
         """Learn the categories; take them and their codes from ``like`` where it is given."""
         self.column = names[self.place] if names is not None else self.place
         if like is not None:
@@ -241,7 +244,7 @@ class Cells:
         self.places = [place]
         self.shape = shape
 
-    def fit(self, table, names, like=None):
+    def fit(self, table, names, like=None, weights=None):
         """Learn the shape of cells, and of token ids the largest."""
         self.column = names[self.place]
         if like is not None:
@@ -318,7 +321,7 @@ class Whole:
         self.name = kind_of(shape)
         self.block = Block(self.name, self.name, shape, None, "float32")
 
-    def fit(self, table, names, like=None):
+    def fit(self, table, names, like=None, weights=None):
         """Nothing is learned."""
         return self
 

@@ -157,7 +157,7 @@ class ColumnProfile:
         return self  # nobody can change it
 
     @classmethod
-    def of(cls, X, categorical_features="from_dtype"):
+    def of(cls, X, categorical_features="from_dtype", sample_weight=None):
         """Look at rows.
 
         Parameters
@@ -169,6 +169,9 @@ class ColumnProfile:
         categorical_features : "from_dtype", None or array-like, default="from_dtype"
             Which columns are categories and stay out, as in the estimators. Columns that hold no
             numbers stay out in any case.
+
+        sample_weight : array-like of shape (n_rows,), default=None
+            A row of weight w counts as w rows.
 
         Returns
         -------
@@ -194,16 +197,25 @@ class ColumnProfile:
         chosen = range(width) if places is None else places
         names = tuple(f"x{place}" if names is None else str(names[place]) for place in chosen)
         part = table if places is None else take_columns(table, places)
+        weights = None
+        if sample_weight is not None:
+            weights = np.asarray(sample_weight, dtype=np.float64)
         if names and sparse.issparse(part):
-            return cls(names, *_sparse_profile(part), table.shape[0], places, width)
+            return cls(names, *_sparse_profile(part, weights), table.shape[0], places, width)
         values = _numbers(part)
         if values is None or not names:  # texts, which only their own estimator understands
             none = np.empty(0)
             measured = (none, none, none, none, np.empty((3, 0)))
             return cls((), *measured, table.shape[0], np.arange(0), width)
-        rows = values.reshape(-1, values.shape[-1])
-        read = _strided(values, ROWS_READ).reshape(-1, values.shape[-1])
-        measured = (*_moments(rows), _magnitudes(read))
+        measured = (
+            *_moments(*_rows_of(values, weights)),
+            _magnitudes(
+                *_rows_of(
+                    _strided(values, ROWS_READ),
+                    None if weights is None else _strided(weights, ROWS_READ, values.shape[1:]),
+                )
+            ),
+        )
         return cls(names, *measured, table.shape[0], places, width)
 
     @classmethod
@@ -413,9 +425,15 @@ def _unlike_standard(mean, deviation):
 _NONE = np.arange(0)
 
 
-def _strided(table, most):
-    """Some of the rows, evenly spread."""
-    n_rows, numbers = table.shape[0], int(np.prod(table.shape[1:]))
+def _rows_of(values, weights):
+    """Values of shape (rows, columns), and a weight for each row, or None."""
+    rows = values.reshape(-1, values.shape[-1])
+    return rows, None if weights is None else np.repeat(weights, len(rows) // len(values))
+
+
+def _strided(table, most, shape=None):
+    """Some of the rows, evenly spread; ``shape`` is that of one row."""
+    n_rows, numbers = table.shape[0], int(np.prod(table.shape[1:] if shape is None else shape))
     most = max(min(most, NUMBERS_READ // max(numbers, 1)), SEVERAL_ROWS)
     if n_rows <= most:
         return table
@@ -448,20 +466,22 @@ def _numbers(table):
         return None
 
 
-def _moments(values):
+def _moments(values, weights=None):
     """Mean, standard deviation, minimum and maximum of each column, without NaN and infinity."""
     finite = np.isfinite(values)
     if finite.all():
-        mean, deviation = weighted_moments(values)
+        mean, deviation = weighted_moments(values, weights)
         least, most = values.min(axis=0), values.max(axis=0)
         return mean, np.where(least == most, 0.0, deviation), *_as_floats(least, most)
-    count = np.maximum(finite.sum(axis=0), 1)
+    weights = np.ones(len(values)) if weights is None else weights
+    total = weights @ finite
+    count = np.where(total > 0, total, 1)
     known = np.where(finite, values, 0).astype(np.float64)
-    mean = known.sum(axis=0) / count
+    mean = weights @ known / count
     spread = np.where(finite, known - mean, 0.0)
     least = np.where(finite, values, np.inf).min(axis=0)
     most = np.where(finite, values, -np.inf).max(axis=0)
-    deviation = np.sqrt(np.square(spread).sum(axis=0) / count)
+    deviation = np.sqrt(weights @ np.square(spread) / count)
     return mean, np.where(least == most, 0.0, deviation), *_as_floats(least, most)
 
 
@@ -469,19 +489,33 @@ def _as_floats(*arrays):
     return (array.astype(np.float64) for array in arrays)
 
 
-def _magnitudes(values):
+def _magnitudes(values, weights=None):
     sizes = np.abs(values.astype(np.float64))
     sizes[~(np.isfinite(sizes) & (sizes > 0))] = np.inf
+    if weights is not None:
+        return _weighted_magnitudes(sizes, weights)
     sizes.sort(axis=0)
     last = np.maximum(np.isfinite(sizes).sum(axis=0) - 1, 0)
     places = np.array([0 * last, SMALL_SHARE * last, 0.5 * last]).astype(int)
     return np.take_along_axis(sizes, places, axis=0)
 
 
-def _sparse_profile(table):
+def _weighted_magnitudes(sizes, weights):
+    """As of rows that stand there as often as their weights say."""
+    found = np.empty((3, sizes.shape[1]))
+    for place, column in enumerate(sizes.T):
+        order = np.argsort(column, kind="stable")
+        reached = np.cumsum(weights[order] * np.isfinite(column[order]))
+        wanted = np.floor(np.array([0.0, SMALL_SHARE, 0.5]) * max(reached[-1] - 1, 0.0))
+        at = np.searchsorted(reached, wanted, side="right")
+        found[:, place] = column[order[np.minimum(at, len(order) - 1)]]
+    return found
+
+
+def _sparse_profile(table, weights=None):
     """Moments and range; magnitudes, which nobody asks sparse columns for, are unknown."""
     table = table.tocsr()
-    mean, variance = mean_variance_axis(table.astype(np.float64), axis=0)
+    mean, variance = mean_variance_axis(table.astype(np.float64), axis=0, weights=weights)
     least, most = min_max_axis(table, axis=0)
     unknown = np.full((3, table.shape[1]), np.nan)
     deviation = np.where(least == most, 0.0, np.sqrt(variance))

@@ -6,6 +6,8 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils import get_tags
 
+from skstack._checks import take_rows
+
 
 class Resampled(NamedTuple):
     """What a sampler made.
@@ -72,7 +74,8 @@ def resample(sampler, X, y, sample_weight=None, *, random_state=None):
     y : array-like of shape (n_rows,)
         Targets in the user's own labels.
     sample_weight : array-like of shape (n_rows,) or None
-        Carried when every new row is a copy of an old one.
+        Carried when every new row is a copy of an old one. The sampler never gets a row of weight
+        zero.
     random_state : int or None
         For those `random_state` parameters of the sampler that are None.
 
@@ -103,6 +106,11 @@ def resample(sampler, X, y, sample_weight=None, *, random_state=None):
     if sampler is None:
         raise TypeError("sampler is None: there is nothing to resample with.")
     y = np.asarray(y)
+    if sample_weight is not None:
+        weights = np.asarray(sample_weight, dtype=np.float64)
+        if weights.shape == (len(y),) and not weights.all():
+            rows = np.flatnonzero(weights)
+            X, y, sample_weight = take_rows(X, rows), y[rows], weights[rows]
     fitted = clone(sampler, safe=False)
     if random_state is not None:
         _seed(fitted, random_state)

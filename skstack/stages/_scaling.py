@@ -3,9 +3,14 @@
 import numpy as np
 from scipy import sparse
 from sklearn.base import clone
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
 from sklearn.utils.validation import has_fit_parameter
 
+from skstack._checks import take_rows
+from skstack._one_fit import warn_once
+
+# These learn nothing of how often a row stands there.
+_OF_RANGE = (MaxAbsScaler, MinMaxScaler)
 _ACCEPTED = 'None, "standard" or a scikit-learn transformer such as RobustScaler()'
 
 
@@ -61,7 +66,8 @@ class Scaling:
         table : ndarray or pandas DataFrame of shape (n_rows, n_columns)
             Columns of `category` dtype are left alone; all others are numbers.
         **metadata : dict
-            Passed on; `sample_weight` only when the scaler's `fit` takes it.
+            Passed on. `sample_weight` only when the scaler's `fit` takes it; any other leaves out
+            rows of weight zero.
 
         Returns
         -------
@@ -71,9 +77,19 @@ class Scaling:
         numeric = numeric_columns(table)
         if self.scaler is not None and numeric.any():
             scaler = StandardScaler() if self.scaler == "standard" else clone(self.scaler)
+            numbers, weights = _numbers(table, numeric), metadata.get("sample_weight")
             if not has_fit_parameter(scaler, "sample_weight"):
                 metadata.pop("sample_weight", None)
-            self.scaler_ = scaler.fit(_numbers(table, numeric), **metadata)
+            if weights is not None and "sample_weight" not in metadata:
+                numbers = take_rows(numbers, np.flatnonzero(weights))
+                left = weights[weights > 0]
+                if len(left) and not isinstance(scaler, _OF_RANGE) and np.any(left != left[0]):
+                    warn_once(
+                        ("scaler", type(scaler).__name__),
+                        f"scaler={self.scaler!r} takes no sample_weight: it counts each row with a "
+                        "positive weight once. StandardScaler() takes weights.",
+                    )
+            self.scaler_ = scaler.fit(numbers, **metadata)
         return self
 
     def transform(self, table, *, allow_nan=False):
