@@ -75,6 +75,16 @@ class _Arrays:
     dtype: str
 
 
+class _StrObjects(np.ndarray):
+    """Words of shape (n_rows, 1), as objects.
+
+    ``Model.predict`` makes tensors of arrays of objects whose items, row by row, are words.
+    """
+
+    def __iter__(self):
+        return iter(np.asarray(self).ravel().tolist())
+
+
 class RawColumns:
     """Which columns of X are numbers and which are categories, for all that read them.
 
@@ -223,8 +233,12 @@ class RawColumns:
             tokens = [unseen, missing, *map(words.token_of, blocks.categories_[own.name])]
             tokens = np.array(tokens, dtype=None if words.dtype == "string" else np.int64)
             arrays[name] = tokens[coded[own.name]][:, None]
-        if numpy or all(words.dtype != "string" for words in self.categories.values()):
+        words = [name for name, column in self.categories.items() if column.dtype == "string"]
+        if numpy or not words:
             return arrays
+        if numpy is None:
+            as_objects = {name: arrays[name].astype(object).view(_StrObjects) for name in words}
+            return {**arrays, **as_objects}
         return {name: ops.convert_to_tensor(array) for name, array in arrays.items()}
 
     def _as_array(self, X, cells):
