@@ -12,7 +12,13 @@ from skstack._export import Shippable
 from skstack._network_estimator import NetworkEstimator
 from skstack._streams import streamed
 from skstack.networks import MLP, logits_network
-from skstack.stages import correct_priors, prior_ratio, refuse_cleaning, resample
+from skstack.stages import (
+    correct_priors,
+    prior_ratio,
+    refuse_cleaning,
+    refuse_labels,
+    resample,
+)
 
 __all__ = ["KerasClassifier"]
 
@@ -453,6 +459,7 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
         """Training rows after the sampler."""
         if self.prior_correction:
             refuse_cleaning(self.sampler)
+            refuse_labels(y)
         standard = dict(inputs)
         for name, (mean, scale) in self.moments_.items():
             standard[name] = ((inputs[name] - mean) / scale).astype(np.float32)
@@ -464,7 +471,9 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
             random_state=seed,
         )
         self.sampler_ = drawn.sampler
-        self.prior_ratio_ = prior_ratio(y, drawn.y, self.classes_, weights, drawn.sample_weight)
+        if y.ndim == 1:
+            ratio = prior_ratio(y, drawn.y, self.classes_, weights, drawn.sample_weight)
+            self.prior_ratio_ = ratio
         standard = self.blocks_.split_again(drawn.X)
         for name, (mean, scale) in self.moments_.items():
             standard[name] = (standard[name] * scale + mean).astype(np.float32)

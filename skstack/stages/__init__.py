@@ -19,7 +19,13 @@ from skstack.stages._learns_from_y import learns_from_y, requires_y
 from skstack.stages._moments import moments_of_steps, weighted_moments
 from skstack.stages._parts import Cells, Numbers, Whole
 from skstack.stages._passed import Passed
-from skstack.stages._priors import correct_priors, prior_ratio, refuse_cleaning
+from skstack.stages._priors import (
+    correct_decisions,
+    correct_priors,
+    prior_ratio,
+    refuse_cleaning,
+    refuse_labels,
+)
 from skstack.stages._profile import ColumnProfile
 from skstack.stages._row_context import RowContext, hand_on, refuse_unreached, take_context
 from skstack.stages._sampling import Resampled, check_sampler, resample
@@ -47,6 +53,7 @@ __all__ = [
     "categorical_places",
     "cell_columns",
     "check_sampler",
+    "correct_decisions",
     "correct_priors",
     "framed",
     "hand_on",
@@ -65,6 +72,7 @@ __all__ = [
     "prior_ratio",
     "probabilities_of",
     "refuse_cleaning",
+    "refuse_labels",
     "refuse_ordered",
     "refuse_unreached",
     "requires_y",
