@@ -45,10 +45,12 @@ from skstack.networks import (
 from skstack.stages import (
     ColumnBlocks,
     ColumnProfile,
+    Numbers,
     hold_out,
     moments_of_steps,
     settle_kinds,
     take_context,
+    warn_of_given,
     weighted_moments,
 )
 
@@ -297,7 +299,7 @@ class NetworkEstimator(BaseEstimator):
             ordered = ordered or context.ordered
         resume = resume and hasattr(self, "network_")
         seed = draw_seed(self.random_state)
-        X = read_rows(self, X, reset=not resume)
+        given, X = X, read_rows(self, X, reset=not resume)
         settle_kinds(X)
         y = self._read_target(y, frame=frame, reset=not resume)
         if y is not None:
@@ -330,6 +332,7 @@ class NetworkEstimator(BaseEstimator):
             self.blocks_ = self._blocks_of(X, like, counts)
             if frame is None:  # else the frame has looked at all rows
                 self._check_origin(X)
+            self._warn_of_rounding(given)
         inputs = self.blocks_.split(X)
         if not resume:
             self.moments_ = self._moments_of(inputs, counts)
@@ -361,6 +364,12 @@ class NetworkEstimator(BaseEstimator):
         origin = continued_estimator(self.model)
         if origin is not None:
             check_continues(self, origin, X)
+
+    def _warn_of_rounding(self, X):
+        """Warn of columns that are constants, or nearly, once they are float32."""
+        for block, places in self.blocks_.places().items():
+            if isinstance(self.blocks_.part(block), Numbers):
+                warn_of_given(X, places)
 
     def _moments_of(self, inputs, weights):
         origin = continued_estimator(self.model)

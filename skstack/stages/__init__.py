@@ -27,6 +27,7 @@ from skstack.stages._priors import (
     refuse_labels,
 )
 from skstack.stages._profile import ColumnProfile
+from skstack.stages._rounding import in_float32, lost_in_float32, warn_of_given, warn_of_lost
 from skstack.stages._row_context import RowContext, hand_on, refuse_unreached, take_context
 from skstack.stages._sampling import Resampled, check_sampler, resample
 from skstack.stages._scaling import Scaling, numeric_columns
@@ -59,10 +60,12 @@ __all__ = [
     "hand_on",
     "hold_out",
     "holds_numbers",
+    "in_float32",
     "input_profile",
     "learned",
     "learns_from_y",
     "listed_folds",
+    "lost_in_float32",
     "make_folds",
     "mean_of",
     "moments_of_steps",
@@ -80,5 +83,7 @@ __all__ = [
     "restricted_folds",
     "settle_kinds",
     "take_context",
+    "warn_of_given",
+    "warn_of_lost",
     "weighted_moments",
 ]

@@ -158,12 +158,14 @@ class ColumnBlocks:
         self.categories_ = {part.name: part.levels for part in parts if isinstance(part, Category)}
         return self
 
-    def split(self, X):
+    def split(self, X, *, dtype=np.float32):
         """Give the arrays that a network takes.
 
         Parameters
         ----------
         X : as in `fit`, with the same columns
+        dtype : dtype, default=float32
+            Of numeric columns that no imputer fills; networks take float32.
 
         Returns
         -------
@@ -184,7 +186,10 @@ class ColumnBlocks:
                 f"Found array with 0 sample(s) (shape={tuple(table.shape)}) while a minimum of 1 "
                 "is required."
             )
-        return {part.name: part.read(table) for part in self._parts}
+        return {
+            part.name: part.read(table, dtype) if isinstance(part, Numbers) else part.read(table)
+            for part in self._parts
+        }
 
     def table(self, arrays, *, for_sampler=False):
         """Put arrays together to a table with the columns of `fit`, in their order.

@@ -29,7 +29,7 @@ from skstack._one_fit import shared_by_threads
 from skstack._parameters import clone_part
 from skstack.networks import is_keras_model
 from skstack.stages._cache import Remembered
-from skstack.stages._features import FEATURES, OF_PROBABILITIES, Columns
+from skstack.stages._features import FEATURES, OF_PROBABILITIES, Columns, floats
 from skstack.stages._learns_from_y import learns_from_y, parts_of, requires_y, trains
 from skstack.stages._profile import ColumnProfile
 from skstack.stages._row_context import RowContext, hand_on, refuse_unreached
@@ -109,7 +109,7 @@ class Upstream:
     def _steps_output(self, X):
         X = X.toarray() if hasattr(X, "toarray") else X
         names = list(getattr(X, "columns", [f"x{place}" for place in range(X.shape[1])]))
-        values = np.asarray(X, dtype=np.float32)
+        values = floats(X)
         return Columns(tuple(names), values, self.view.out_of_fold, transformed=True)
 
 
@@ -549,7 +549,8 @@ def cross_fit(source, X, y, metadata, folds, wanted, *, reference, frame, n_jobs
         if whole is not None and not first.out_of_fold:
             merged.append(first)
             continue
-        values = np.full((n_rows(X), first.values.shape[1]), np.nan, dtype=np.float32)
+        dtype = np.result_type(*(columns[place].values for columns in found))
+        values = np.full((n_rows(X), first.values.shape[1]), np.nan, dtype=dtype)
         for (_, test), columns in zip(pairs, found, strict=True):
             values[test] = columns[place].values
         merged.append(replace(first, values=values))

@@ -94,10 +94,10 @@ class Numbers:
         everything = np.array_equal(self.places, np.arange(table.shape[1]))
         return table if everything else take_columns(table, self.places)
 
-    def read(self, table):
-        """Array of shape (n_rows, *shape), float32."""
+    def read(self, table, dtype=np.float32):
+        """Array of shape (n_rows, *shape); ``dtype`` where there is no imputer, else float32."""
         if self.imputer is None:
-            numbers = as_numbers(self._columns(table), allow_nan=self.allow_nan)
+            numbers = as_numbers(self._columns(table), allow_nan=self.allow_nan, dtype=dtype)
         else:
             given = as_numbers(self._columns(table), allow_nan=True)
             numbers = self.imputer_.transform(given).astype(np.float32, copy=False)
@@ -108,7 +108,7 @@ class Numbers:
 
     def columns(self, array):
         """Columns by position; those of indicators stand behind all others."""
-        flat = np.asarray(array, dtype=np.float32).reshape(len(array), -1)
+        flat = np.asarray(array).reshape(len(array), -1)
         return {place: flat[:, number] for number, place in enumerate(self.places)}
 
     def more_columns(self, array, names):

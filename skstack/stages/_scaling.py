@@ -8,6 +8,7 @@ from sklearn.utils.validation import has_fit_parameter
 
 from skstack._checks import take_rows
 from skstack._one_fit import warn_once
+from skstack.stages._rounding import has_float64
 
 # These learn nothing of how often a row stands there.
 _OF_RANGE = (MaxAbsScaler, MinMaxScaler)
@@ -92,7 +93,7 @@ class Scaling:
             self.scaler_ = scaler.fit(numbers, **metadata)
         return self
 
-    def transform(self, table, *, allow_nan=False):
+    def transform(self, table, *, allow_nan=False, dtype="float32"):
         """Scale rows.
 
         Parameters
@@ -102,10 +103,13 @@ class Scaling:
         allow_nan : bool, default=False
             Whether rows may lack values.
 
+        dtype : str, default="float32"
+            Of the numbers that come out.
+
         Returns
         -------
         scaled : ndarray or DataFrame of shape (n_rows, n_columns)
-            A new table of the same kind, columns and index; numbers float32.
+            A new table of the same kind, columns and index.
 
         Raises
         ------
@@ -128,16 +132,16 @@ class Scaling:
                     "it gets."
                 )
             with np.errstate(over="ignore"):  # said below, in words
-                numbers = numbers.astype(np.float32)
-            if not (np.isfinite(numbers) | (allow_nan & np.isnan(numbers))).all():
+                single = numbers.astype(np.float32)
+            if not (np.isfinite(single) | (allow_nan & np.isnan(single))).all():
                 raise ValueError(
                     f"scaler={self.scaler!r} made NaN, infinity or a value too large for float32; "
                     "look for very large values in X."
                 )
         if not hasattr(table, "iloc"):
-            return np.asarray(numbers, dtype=np.float32)
+            return np.asarray(numbers, dtype=dtype)
         scaled = table.copy()
-        columns = np.asarray(numbers, dtype=np.float32)
+        columns = np.asarray(numbers, dtype=dtype)
         for place, column in zip(np.flatnonzero(numeric), columns.T, strict=True):
             scaled.isetitem(place, column)
         return scaled
@@ -152,6 +156,7 @@ def numeric_columns(table):
 
 def _numbers(table, numeric):
     """Copy the numbers, so that a scaler with ``copy=False`` cannot reach the caller's."""
+    dtype = np.float64 if has_float64(table) else np.float32
     if hasattr(table, "iloc"):
-        return table.loc[:, numeric].copy().astype(np.float32)
-    return np.array(table, dtype=np.float32)
+        return table.loc[:, numeric].copy().astype(dtype)
+    return np.array(table, dtype=dtype)
