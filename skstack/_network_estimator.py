@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.base import BaseEstimator, is_classifier
+from sklearn.base import BaseEstimator, is_classifier, is_regressor
 from sklearn.impute import SimpleImputer
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
@@ -51,6 +51,8 @@ from skstack.stages import (
     settle_kinds,
     take_context,
     warn_of_given,
+    warn_of_watched,
+    warn_of_watched_targets,
     weighted_moments,
 )
 
@@ -337,6 +339,10 @@ class NetworkEstimator(BaseEstimator):
         if not resume:
             self.moments_ = self._moments_of(inputs, counts)
             self.input_profile_ = ColumnProfile.of(X, self.blocks_.categorical_features, weights)
+        if X_val is not None:
+            warn_of_watched(self.input_profile_, held_out[0])
+            if is_regressor(self):
+                warn_of_watched_targets(y, held_out[1])
         blueprint, start = self._network_to_train(seed, resume, inputs, counts)
         if not resume:
             self._learn_target_scale(blueprint, start, inputs, y, weights)

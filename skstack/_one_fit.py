@@ -7,7 +7,7 @@ import contextvars
 import functools
 import warnings
 
-__all__ = ["kinds_of_fit", "one_fit", "shared_by_threads", "warn_once"]
+__all__ = ["hush", "kinds_of_fit", "one_fit", "shared_by_threads", "warn_once"]
 
 _fit = contextvars.ContextVar("the outermost fit", default=None)
 
@@ -61,6 +61,13 @@ def warn_once(key, message):
     # `setdefault` is atomic, and a lock could not go to other processes.
     if fit is not None and fit.told.setdefault(key, mark) is mark:
         warnings.warn(message, UserWarning, stacklevel=2)
+
+
+def hush(key):
+    """Let nothing more be said about something in the outermost fit."""
+    fit = _fit.get()
+    if fit is not None:
+        fit.told.setdefault(key, True)
 
 
 def kinds_of_fit(look=None):

@@ -30,6 +30,8 @@ from skstack._checks import (
 )
 from skstack._diagram import diagram_of_stack
 from skstack._fine_tune import FineTune, check_fine_tune, fine_tune
+from skstack._network_estimator import NetworkEstimator
+from skstack._one_fit import hush
 from skstack._parameters import (
     clone_sharing_models,
     draw_seed,
@@ -51,6 +53,7 @@ from skstack._stack_parts import (
 from skstack._stack_routing import routed_stack, routing_of_stack
 from skstack._streams import streamed
 from skstack.stages import (
+    ColumnProfile,
     Passed,
     RowContext,
     Scaling,
@@ -65,6 +68,8 @@ from skstack.stages import (
     restricted_folds,
     settle_kinds,
     take_context,
+    warn_of_watched,
+    warn_of_watched_targets,
 )
 
 __all__ = ["Stack"]
@@ -300,6 +305,11 @@ class Stack(TransformerMixin, BaseComposition):
         train = rest = None
         given = Bunch(**{**parts.downstream, "X": X, "y": y})
         split, watches = held_out_rows(self, X, y, downstream, seed, parts, ordered)
+        if "X_val" in parts.downstream:
+            profile = ColumnProfile.of(X, self.categorical_features)
+            warn_of_watched(profile, read_table(self, parts.downstream["X_val"], reset=False))
+            if is_regressor(self):
+                warn_of_watched_targets(y, np.asarray(parts.downstream["y_val"], dtype=np.float64))
         if split is not None:
             train, rest = split
             watched = {"X_val": take_rows(X, rest), "y_val": take_rows(y, rest)}
@@ -360,6 +370,9 @@ class Stack(TransformerMixin, BaseComposition):
         if weights is not None:
             settings["sample_weight"] = weights
         self._hand_on_to(downstream, scaled, y, parts.groups, cv if ordered else None)
+        if isinstance(downstream, NetworkEstimator):  # the rows to watch went the same way
+            hush("X_val")
+            hush("y_val")
         self.downstream_ = downstream.fit(scaled, y, **settings)
         way = Bunch(table=table, train=train, rest=rest, ordered=ordered)
         self.fine_tuned_, self.fine_tune_losses_, self.fine_tune_history_ = False, None, None

@@ -32,6 +32,7 @@ from skstack.stages._row_context import RowContext, hand_on, refuse_unreached, t
 from skstack.stages._sampling import Resampled, check_sampler, resample
 from skstack.stages._scaling import Scaling, numeric_columns
 from skstack.stages._upstream import ModelView, probabilities_of
+from skstack.stages._watched import warn_of_watched, warn_of_watched_targets
 
 __all__ = [
     "FEATURES",
@@ -85,5 +86,7 @@ __all__ = [
     "take_context",
     "warn_of_given",
     "warn_of_lost",
+    "warn_of_watched",
+    "warn_of_watched_targets",
     "weighted_moments",
 ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import narwhals.stable.v2 as nw
 import numpy as np
 from scipy import sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis, min_max_axis
 
+from skstack._one_fit import warn_once
 from skstack.stages._columns import (
     categorical_mask,
     column_at,
@@ -254,6 +255,10 @@ class ColumnProfile:
             first._width,
         )
 
+    def renamed(self, names):
+        """The same with other names of its columns."""
+        return replace(self, names=tuple(names))
+
     def moved(self, X):
         """Tell which columns come on another scale.
 
@@ -291,6 +296,41 @@ class ColumnProfile:
         places = self._moved(n_rows, values)
         if not places.size:
             return False
+        warnings.warn(
+            f"{places.size} of {len(self.names)} numeric columns come to the network on another "
+            f"scale than it was fitted on: {self._told(places, values)}. Was a scaler forgotten, "
+            "applied twice, or another unit used? The scaler of the network's training rows "
+            "belongs in front of it, in one Pipeline. Or have the rows themselves changed?",
+            UserWarning,
+            stacklevel=2,
+        )
+        return True
+
+    def warn_if_apart(self, rows, name, of, remedy):
+        """Warn, once in a fit, where rows to watch are on another scale than the training rows.
+
+        Parameters
+        ----------
+        rows : as in `warn_if_moved`
+            They should be like the training rows, so that a single column is enough.
+
+        name, of : str
+            What the rows and the training rows are called.
+
+        remedy : str
+            What helps.
+        """
+        n_rows, values = self._look(rows)
+        places = self._moved(n_rows, values, least=1)
+        if places.size:
+            warn_once(
+                name,
+                f"{name} seems to be on another scale than {of}, in {places.size} of "
+                f"{len(self.names)} numeric columns: {self._told(places, values)}. {remedy}",
+            )
+
+    def _told(self, places, values):
+        """Some columns in words: what they were like, and what came."""
         told = []
         for place in places[:NAMED_COLUMNS]:
             came = values[:, place]
@@ -302,17 +342,7 @@ class ColumnProfile:
                 f"{came.std():.4g}, range {came.min():.4g} to {came.max():.4g})"
             )
         more = places.size - len(told)
-        warnings.warn(
-            f"{places.size} of {len(self.names)} numeric columns come to the network on another "
-            f"scale than it was fitted on: {', '.join(told)}"
-            + (f" and {more} more" if more else "")
-            + ". Was a scaler forgotten, applied twice, or another unit used? The scaler of the "
-            "network's training rows belongs in front of it, in one Pipeline. Or have the rows "
-            "themselves changed?",
-            UserWarning,
-            stacklevel=2,
-        )
-        return True
+        return ", ".join(told) + (f" and {more} more" if more else "")
 
     def check_columns(self, X, parameter):
         """Refuse rows that have other columns.
@@ -365,7 +395,7 @@ class ColumnProfile:
             values = np.full((part.shape[0], len(self.names)), np.nan)
         return table.shape[0], values.reshape(-1, len(self.names))
 
-    def _moved(self, n_rows, values):
+    def _moved(self, n_rows, values, least=None):
         if not self.names:
             return _NONE
         if n_rows < SEVERAL_ROWS:
@@ -382,7 +412,7 @@ class ColumnProfile:
             for place in np.flatnonzero(lower & enough & ~moved):
                 different = np.unique(size[positive[:, place], place]).size
                 moved[place] = different >= MANY_ROWS / 2
-            moved |= self._moved_together(values)
+            moved |= self._moved_together(values, least)
         return np.flatnonzero(moved)
 
     def _few_moved(self, values):
@@ -398,23 +428,23 @@ class ColumnProfile:
             return np.flatnonzero(together)
         return np.flatnonzero((distance > self._far_alone).all(axis=0))
 
-    def _moved_together(self, values):
-        """Columns that many rows show to be standardised now, or no longer."""
+    def _moved_together(self, values, least):
+        """Columns that many rows show to be standardised now, or no longer; ``least`` at least."""
         mean, deviation, *_ = _moments(values)
         standard = self._unlike_standard & ~_unlike_standard(mean, deviation)
         outside = ((values < self.minimum) | (values > self.maximum)).mean(axis=0)
         wider = self._standard & _unlike_standard(mean, deviation) & (outside >= OUTSIDE_SHARE)
         wider &= deviation > WIDER * self.standard_deviation
         found = np.zeros(len(mean), dtype=bool)
-        if standard.sum() >= _half(self._unlike_standard):
+        if standard.sum() >= _half(self._unlike_standard, least or 2):
             found |= standard
-        if wider.sum() >= max(LEAST_WIDER, _half(self._standard)):
+        if wider.sum() >= max(least or LEAST_WIDER, _half(self._standard, least or 2)):
             found |= wider
         return found
 
 
-def _half(columns):
-    return max(2, int(np.ceil(columns.sum() / 2)))
+def _half(columns, least=2):
+    return max(least, int(np.ceil(columns.sum() / 2)))
 
 
 def _unlike_standard(mean, deviation):
