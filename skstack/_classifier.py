@@ -84,8 +84,9 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
         Copied for each fit.
 
     categorical_features : "from_dtype", None or array-like, default="from_dtype"
-        Which columns are categories: by dtype (``category``, strings, object and bool columns of a
-        DataFrame), none, or given by names, positions or a mask.
+        Which columns are categories: by dtype (``category``, strings and bool columns of a
+        DataFrame, and columns of objects that are not all numbers), none, or given by names,
+        positions or a mask.
 
     inputs : None, "prefix", dict or list, default=None
         Which columns make up an input of their own, for networks with several inputs: a dict of
@@ -122,7 +123,8 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
         Above 0: a line for each epoch.
 
     class_weight : dict, "balanced" or None, default=None
-        Weights of classes in the loss, by label.
+        Weights of classes, by label, which multiply those of rows. ``"balanced"``: classes weigh
+        the same in sum, rows counted by ``sample_weight``.
 
     sampler : object with ``fit_resample``, default=None
         Applied to training rows alone, after their numeric columns are standardised.
@@ -261,7 +263,7 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
             Labels of any type, or a multilabel indicator.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Not negative.
+            Not negative. A row of weight w counts as w rows, one of weight 0 as none.
 
         groups : array-like of shape (n_samples,), default=None
             Early stopping holds out whole groups.
@@ -300,7 +302,7 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
             All labels that may ever come; needed in the first call where y lacks some.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Not negative.
+            Not negative. A row of weight w counts as w rows, one of weight 0 as none.
 
         Returns
         -------

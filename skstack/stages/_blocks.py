@@ -28,8 +28,9 @@ class ColumnBlocks:
     Parameters
     ----------
     categorical_features : "from_dtype", None, list of str, list of int or boolean mask
-        "from_dtype": the category, string, object and bool columns of a DataFrame; arrays have
-        none. None: no column is categorical. Positions and masks also work for arrays.
+        "from_dtype": the category, string and bool columns of a DataFrame, and those of objects
+        that are not all numbers; arrays have none. None: no column is categorical. Positions and
+        masks also work for arrays.
 
     inputs : None, "prefix", dict or list, default=None
         Which columns make up an input of their own: by name; by order (``input_0``, ...); or all
