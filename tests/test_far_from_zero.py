@@ -34,6 +34,7 @@ class Shifted(BaseEstimator):
     """Someone's transformer of float64."""
 
     def fit(self, X, y=None):
+        self.fitted_ = True
         return self
 
     def transform(self, X):
@@ -94,7 +95,7 @@ def test_columns_that_pass_through_keep_theirs(words, scaler):
     np.testing.assert_allclose(time - time.mean(), X[:, 2] * spread / X[:, 2].std(), atol=0.7)
     assert len(np.unique(np.asarray(time))) == N
     assert np.corrcoef(time, X[:, 2])[0, 1] > 0.999999
-    assert stack.score(table, Y) > 0.9
+    assert stack.score(table, Y) > 0.6  # the second column is left out
 
 
 def test_ordinary_tables_stay_in_float32_to_the_bit():

@@ -487,7 +487,10 @@ def _numbers(table):
     if isinstance(table, nw.DataFrame):
         table = table.to_numpy()
     elif hasattr(table, "iloc"):
-        table = table.to_numpy(dtype=np.float64, na_value=np.nan)
+        try:
+            table = table.to_numpy(dtype=np.float64, na_value=np.nan)
+        except (TypeError, ValueError):  # objects, such as pd.NA among numbers
+            table = table.to_numpy(dtype=object, na_value=None)
     if table.dtype.kind in "fiu":
         return table
     try:

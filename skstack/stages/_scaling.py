@@ -90,7 +90,8 @@ class Scaling:
                         f"scaler={self.scaler!r} takes no sample_weight: it counts each row with a "
                         "positive weight once. StandardScaler() takes weights.",
                     )
-            self.scaler_ = scaler.fit(numbers, **metadata)
+            with np.errstate(invalid="ignore"):  # a column that some training rows lack altogether
+                self.scaler_ = scaler.fit(numbers, **metadata)
         return self
 
     def transform(self, table, *, allow_nan=False, dtype="float32"):
