@@ -50,14 +50,11 @@ def main():
     model = stack.to_keras()
     model.summary(line_length=110)
     model.save(options.output / "stack.keras")
-    answers = {
-        "keras": keras.models.load_model(options.output / "stack.keras").predict(
-            stack.keras_inputs(calls[new]), verbose=0
-        )
-    }
+    inputs = stack.keras_inputs(calls[new])
+    loaded = keras.models.load_model(options.output / "stack.keras")
+    answers = {"keras": loaded.predict(inputs, verbose=0)}
 
     # The same for runtimes that know neither Keras nor skstack.
-    inputs = stack.keras_inputs(calls[new], numpy=True)
     stack.export(options.output / "saved_model")
     answers["saved_model"] = by_tensorflow(options.output / "saved_model", inputs)
     try:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 
+from skstack._one_fit import one_fit
+
 __all__ = ["all_or_nothing", "of_one_fit"]
 
 
@@ -34,7 +36,8 @@ def all_or_nothing(fit):
     @functools.wraps(fit)
     def wrapped(self, *args, **kwargs):
         twin = _twin(self)
-        result = fit(twin, *args, **kwargs)
+        with one_fit():
+            result = fit(twin, *args, **kwargs)
         parameters = self.get_params(deep=False)
         kept = {name: value for name, value in vars(self).items() if name in parameters}
         self.__dict__ = {**vars(twin), **kept}

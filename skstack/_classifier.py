@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from sklearn.base import ClassifierMixin
-from sklearn.utils import compute_sample_weight
+from sklearn.utils import compute_class_weight
 
 from skstack._at_once import of_one_fit
 from skstack._checks import HasMethods, StrOptions, fit_context, read_labels
@@ -12,7 +12,13 @@ from skstack._export import Shippable
 from skstack._network_estimator import NetworkEstimator
 from skstack._streams import streamed
 from skstack.networks import MLP, logits_network
-from skstack.stages import correct_priors, prior_ratio, refuse_cleaning, resample
+from skstack.stages import (
+    correct_priors,
+    prior_ratio,
+    refuse_cleaning,
+    refuse_labels,
+    resample,
+)
 
 __all__ = ["KerasClassifier"]
 
@@ -78,8 +84,9 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
         Copied for each fit.
 
     categorical_features : "from_dtype", None or array-like, default="from_dtype"
-        Which columns are categories: by dtype (``category``, strings, object and bool columns of a
-        DataFrame), none, or given by names, positions or a mask.
+        Which columns are categories: by dtype (``category``, strings and bool columns of a
+        DataFrame, and columns of objects that are not all numbers), none, or given by names,
+        positions or a mask.
 
     inputs : None, "prefix", dict or list, default=None
         Which columns make up an input of their own, for networks with several inputs: a dict of
@@ -116,7 +123,8 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
         Above 0: a line for each epoch.
 
     class_weight : dict, "balanced" or None, default=None
-        Weights of classes in the loss, by label.
+        Weights of classes, by label, which multiply those of rows. ``"balanced"``: classes weigh
+        the same in sum, rows counted by ``sample_weight``.
 
     sampler : object with ``fit_resample``, default=None
         Applied to training rows alone, after their numeric columns are standardised.
@@ -255,7 +263,7 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
             Labels of any type, or a multilabel indicator.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Not negative.
+            Not negative. A row of weight w counts as w rows, one of weight 0 as none.
 
         groups : array-like of shape (n_samples,), default=None
             Early stopping holds out whole groups.
@@ -294,7 +302,7 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
             All labels that may ever come; needed in the first call where y lacks some.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Not negative.
+            Not negative. A row of weight w counts as w rows, one of weight 0 as none.
 
         Returns
         -------
@@ -444,10 +452,16 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
         return ("binary" if len(self.classes_) == 2 else "multiclass"), len(self.classes_)
 
     def _resample(self, inputs, y, weights, seed):
-        if self.sampler is None:
-            return inputs, y, weights
+        if self.sampler is not None:
+            inputs, y, weights = self._drawn(inputs, y, weights, seed)
+        self._weight_of_class = self._class_weights(y, weights)
+        return inputs, y, weights
+
+    def _drawn(self, inputs, y, weights, seed):
+        """Training rows after the sampler."""
         if self.prior_correction:
             refuse_cleaning(self.sampler)
+            refuse_labels(y)
         standard = dict(inputs)
         for name, (mean, scale) in self.moments_.items():
             standard[name] = ((inputs[name] - mean) / scale).astype(np.float32)
@@ -459,18 +473,39 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
             random_state=seed,
         )
         self.sampler_ = drawn.sampler
-        self.prior_ratio_ = prior_ratio(y, drawn.y, self.classes_, weights, drawn.sample_weight)
+        if y.ndim == 1:
+            ratio = prior_ratio(y, drawn.y, self.classes_, weights, drawn.sample_weight)
+            self.prior_ratio_ = ratio
         standard = self.blocks_.split_again(drawn.X)
         for name, (mean, scale) in self.moments_.items():
             standard[name] = (standard[name] * scale + mean).astype(np.float32)
         return standard, drawn.y, drawn.sample_weight
 
-    def _row_weights(self, y, weights):
+    def _class_weights(self, y, weights):
+        """Weights in the order of ``classes_``, or None; "balanced" counts weighted rows."""
         if self.class_weight is None:
-            return weights
+            return None
         if y.ndim == 2:
             raise ValueError("class_weight is for one label per row; y is a multilabel indicator.")
-        by_class = compute_sample_weight(self.class_weight, y)
+        if isinstance(self.class_weight, dict):
+            return compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_)
+        present = np.unique(y)
+        of_classes = np.ones(len(self.classes_))
+        of_classes[np.searchsorted(self.classes_, present)] = compute_class_weight(
+            "balanced", classes=present, y=y, sample_weight=weights
+        )
+        return of_classes
+
+    def _column_weights(self, y, weights):
+        return self._weighted_by(self._class_weights(y, weights), y, weights)
+
+    def _row_weights(self, y, weights):
+        return self._weighted_by(self._weight_of_class, y, weights)
+
+    def _weighted_by(self, of_classes, y, weights):
+        if of_classes is None:
+            return weights
+        by_class = of_classes[np.searchsorted(self.classes_, y)]
         return by_class if weights is None else by_class * weights
 
     def _network_to_train(self, seed, resume, inputs=None, weights=None):

@@ -58,7 +58,7 @@ class Shippable:
         return fused_model(self)
 
     @of_one_fit
-    def keras_inputs(self, X, *, numpy=False):
+    def keras_inputs(self, X, *, numpy=None):
         """Rows as :meth:`to_keras` and the files of :meth:`export` take them.
 
         Parameters
@@ -66,9 +66,10 @@ class Shippable:
         X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
             Rows.
 
-        numpy : bool, default=False
-            Whether words come as NumPy arrays, which other runtimes take, and not as tensors, which
-            ``keras.Model.predict`` and ``fit`` take.
+        numpy : bool, default=None
+            How words come. None: as NumPy arrays of ``str`` objects, which the model, its
+            ``predict`` and ``fit``, and other runtimes take. True: as NumPy arrays of fixed width,
+            which can be written to a file without pickle. False: as tensors.
 
         Returns
         -------

@@ -25,6 +25,8 @@ from skstack.stages import (
     make_folds,
     mean_of,
     refuse_ordered,
+    settle_kinds,
+    warn_of_lost,
 )
 
 __all__ = ["Extraction"]
@@ -74,6 +76,7 @@ class Extraction(TransformerMixin, BaseEstimator):
         """
         check_parts(self)
         X = read_table(self, X, reset=True)
+        settle_kinds(X)
         given_y = y
         if y is not None:
             check_consistent_length(X, y)
@@ -133,7 +136,22 @@ class Extraction(TransformerMixin, BaseEstimator):
         self._names = [name for part in columns for name in part.names]
         if not whole:
             return None
-        return self._table(columns, X), None if folds is None else folds.covered
+        table = self._table(columns, X)
+        if not in_stack:  # whose scaler subtracts an offset
+            self._warn_of_rounding(table)
+        return table, None if folds is None else folds.covered
+
+    def _warn_of_rounding(self, table):
+        names = list(self.get_feature_names_out())
+        if hasattr(table, "iloc"):
+            wide = [place for place, dtype in enumerate(table.dtypes) if dtype == np.float64]
+            table, names = table.iloc[:, wide].to_numpy(), [names[place] for place in wide]
+        warn_of_lost(
+            table,
+            names,
+            "transform gives float32; a stack scales such features before. Else subtract an offset "
+            "from the targets, or the columns, first.",
+        )
 
     def _folds(self, source, X, y, metadata, in_stack):
         folds = make_folds(

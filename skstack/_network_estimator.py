@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.base import BaseEstimator, is_classifier
+from sklearn.base import BaseEstimator, is_classifier, is_regressor
 from sklearn.impute import SimpleImputer
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
@@ -45,9 +45,14 @@ from skstack.networks import (
 from skstack.stages import (
     ColumnBlocks,
     ColumnProfile,
+    Numbers,
     hold_out,
     moments_of_steps,
+    settle_kinds,
     take_context,
+    warn_of_given,
+    warn_of_watched,
+    warn_of_watched_targets,
     weighted_moments,
 )
 
@@ -218,6 +223,10 @@ class NetworkEstimator(BaseEstimator):
         """Weights of rows in the loss."""
         return weights
 
+    def _column_weights(self, y, weights):
+        """Weights of training rows in what is learned of columns: moments, what fills gaps."""
+        return weights
+
     def _resample(self, inputs, y, weights, moments):
         """Training rows after the sampler; unchanged by default."""
         return inputs, y, weights
@@ -227,7 +236,7 @@ class NetworkEstimator(BaseEstimator):
 
     # The way of the rows -------------------------------------------------------------------
 
-    def _blocks_of(self, X, like=None):
+    def _blocks_of(self, X, like=None, weights=None):
         """How X becomes the network's inputs: as for the network that is continued, or learned."""
         origin = continued_estimator(self.model)
         if origin is not None:
@@ -240,9 +249,9 @@ class NetworkEstimator(BaseEstimator):
             imputer=self.imputer,
             unseen_tokens=self.model is None or isinstance(self.model, Recipe),
         )
-        return blocks.fit(X, like=like)
+        return blocks.fit(X, like=like, sample_weight=weights)
 
-    def _frame(self, X, y, layers=()):
+    def _frame(self, X, y, layers=(), weights=None):
         """Categories and classes of all rows of a cross-fit; see ``Frame``.
 
         Layers that will be read must exist: training takes too long to find out afterwards.
@@ -250,7 +259,10 @@ class NetworkEstimator(BaseEstimator):
         twin = clone_sharing_models(self)
         X = read_rows(twin, X, reset=True)
         twin._read_target(y, frame=None, reset=True)
-        blocks = twin._blocks_of(X)
+        counted = (
+            X if weights is None or not np.any(weights) else take_rows(X, np.flatnonzero(weights))
+        )
+        blocks = twin._blocks_of(counted)
         twin.blocks_, twin.moments_ = blocks, {}
         twin._check_origin(X)
         if layers:
@@ -289,13 +301,15 @@ class NetworkEstimator(BaseEstimator):
             ordered = ordered or context.ordered
         resume = resume and hasattr(self, "network_")
         seed = draw_seed(self.random_state)
-        X = read_rows(self, X, reset=not resume)
+        given, X = X, read_rows(self, X, reset=not resume)
+        settle_kinds(X)
         y = self._read_target(y, frame=frame, reset=not resume)
         if y is not None:
             check_consistent_length(X, y)
         weights = check_weights(sample_weight, X)
         groups = check_groups(groups, X)
         self._refuse_too_few_rows(X, y, weights)
+        X, y, weights, groups = self._rows_that_count(X, y, weights, groups)
 
         held_out, stops = None, False
         if X_val is not None or y_val is not None:
@@ -314,16 +328,22 @@ class NetworkEstimator(BaseEstimator):
             held_out = _rows(X, y, weights, rest)
             X, y, weights = _rows(X, y, weights, train)
 
+        counts = self._column_weights(y, weights)
         if not resume:
             like = None if frame is None else frame.blocks
-            self.blocks_ = self._blocks_of(X, like)
+            self.blocks_ = self._blocks_of(X, like, counts)
             if frame is None:  # else the frame has looked at all rows
                 self._check_origin(X)
+            self._warn_of_rounding(given)
         inputs = self.blocks_.split(X)
         if not resume:
-            self.moments_ = self._moments_of(inputs, weights)
-            self.input_profile_ = ColumnProfile.of(X, self.blocks_.categorical_features)
-        blueprint, start = self._network_to_train(seed, resume, inputs, weights)
+            self.moments_ = self._moments_of(inputs, counts)
+            self.input_profile_ = ColumnProfile.of(X, self.blocks_.categorical_features, weights)
+        if X_val is not None:
+            warn_of_watched(self.input_profile_, held_out[0])
+            if is_regressor(self):
+                warn_of_watched_targets(y, held_out[1])
+        blueprint, start = self._network_to_train(seed, resume, inputs, counts)
         if not resume:
             self._learn_target_scale(blueprint, start, inputs, y, weights)
 
@@ -350,6 +370,12 @@ class NetworkEstimator(BaseEstimator):
         origin = continued_estimator(self.model)
         if origin is not None:
             check_continues(self, origin, X)
+
+    def _warn_of_rounding(self, X):
+        """Warn of columns that are constants, or nearly, once they are float32."""
+        for block, places in self.blocks_.places().items():
+            if isinstance(self.blocks_.part(block), Numbers):
+                warn_of_given(X, places)
 
     def _moments_of(self, inputs, weights):
         origin = continued_estimator(self.model)
@@ -381,6 +407,18 @@ class NetworkEstimator(BaseEstimator):
             raise ValueError(
                 f"{type(self).__name__} needs at least 2 samples to learn from; got n_samples=1."
             )
+
+    def _rows_that_count(self, X, y, weights, groups):
+        """Rows of weight zero left out: they are no rows, to no part of a fit."""
+        if weights is None or weights.all():
+            return X, y, weights, groups
+        rows = np.flatnonzero(weights)
+        if len(rows) < 1:
+            raise ValueError(
+                "sample_weight is 0 for all rows, so there is nothing to learn from; at least one "
+                "must be positive."
+            )
+        return *_rows(X, y, weights, rows), None if groups is None else groups[rows]
 
     def _table(self, inputs, y, weights):
         from skstack import training

@@ -81,8 +81,9 @@ class KerasRegressor(Shippable, RegressorMixin, NetworkEstimator):
         Copied for each fit.
 
     categorical_features : "from_dtype", None or array-like, default="from_dtype"
-        Which columns are categories: by dtype (``category``, strings, object and bool columns of a
-        DataFrame), none, or given by names, positions or a mask.
+        Which columns are categories: by dtype (``category``, strings and bool columns of a
+        DataFrame, and columns of objects that are not all numbers), none, or given by names,
+        positions or a mask.
 
     inputs : None, "prefix", dict or list, default=None
         Which columns make up an input of their own, for networks with several inputs: a dict of
@@ -226,7 +227,7 @@ class KerasRegressor(Shippable, RegressorMixin, NetworkEstimator):
             Targets.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Not negative.
+            Not negative. A row of weight w counts as w rows, one of weight 0 as none.
 
         groups : array-like of shape (n_samples,), default=None
             Early stopping holds out whole groups.
@@ -260,7 +261,7 @@ class KerasRegressor(Shippable, RegressorMixin, NetworkEstimator):
             Targets.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Not negative.
+            Not negative. A row of weight w counts as w rows, one of weight 0 as none.
 
         Returns
         -------

@@ -6,7 +6,7 @@ import warnings
 from numbers import Integral
 
 import numpy as np
-from sklearn.base import TransformerMixin
+from sklearn.base import TransformerMixin, is_regressor
 from sklearn.utils import Bunch
 from sklearn.utils.metadata_routing import UNUSED, process_routing
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
@@ -30,6 +30,8 @@ from skstack._checks import (
 )
 from skstack._diagram import diagram_of_stack
 from skstack._fine_tune import FineTune, check_fine_tune, fine_tune
+from skstack._network_estimator import NetworkEstimator
+from skstack._one_fit import hush
 from skstack._parameters import (
     clone_sharing_models,
     draw_seed,
@@ -51,6 +53,7 @@ from skstack._stack_parts import (
 from skstack._stack_routing import routed_stack, routing_of_stack
 from skstack._streams import streamed
 from skstack.stages import (
+    ColumnProfile,
     Metadata,
     Passed,
     RowContext,
@@ -58,11 +61,16 @@ from skstack.stages import (
     categorical_places,
     cell_columns,
     hand_on,
+    in_float32,
     listed_folds,
+    lost_in_float32,
     orders_time,
     refuse_unreached,
     restricted_folds,
+    settle_kinds,
     take_context,
+    warn_of_watched,
+    warn_of_watched_targets,
 )
 
 __all__ = ["Stack"]
@@ -255,10 +263,12 @@ class Stack(TransformerMixin, BaseComposition):
         way = self._fit("fit_transform", X, y, sample_weight, groups, X_val, y_val, params)
         # The scaler has learned from later rows, too: it is for the downstream alone.
         scaled = not way.ordered
-        table = self._scaling.transform(way.table, allow_nan=True) if scaled else way.table
+        table = in_float32(
+            self._scaling.transform(way.table, allow_nan=True) if scaled else way.table
+        )
         if way.rest is None:
             return indexed_like(table, X)
-        both = self._transform(take_rows(X, way.rest), scaled=scaled)
+        both = in_float32(self._transform(take_rows(X, way.rest), scaled=scaled))
         order = np.argsort(np.concatenate([way.train, way.rest]), kind="stable")
         if hasattr(table, "iloc"):
             import pandas as pd
@@ -272,6 +282,7 @@ class Stack(TransformerMixin, BaseComposition):
     def _fit(self, caller, X, y, sample_weight, groups, X_val, y_val, params):
         self._check_parts()
         X = read_table(self, X, reset=True)
+        settle_kinds(X)
         y = self._read_target(y, reset=True)
         check_consistent_length(X, y)
         if n_rows(X) < 2:
@@ -295,6 +306,11 @@ class Stack(TransformerMixin, BaseComposition):
         train = rest = None
         given = Bunch(**{**parts.downstream, "X": X, "y": y})
         split, watches = held_out_rows(self, X, y, downstream, seed, parts, ordered)
+        if "X_val" in parts.downstream:
+            profile = ColumnProfile.of(X, self.categorical_features)
+            warn_of_watched(profile, read_table(self, parts.downstream["X_val"], reset=False))
+            if is_regressor(self):
+                warn_of_watched_targets(y, np.asarray(parts.downstream["y_val"], dtype=np.float64))
         if split is not None:
             train, rest = split
             watched = {"X_val": take_rows(X, rest), "y_val": take_rows(y, rest)}
@@ -330,6 +346,7 @@ class Stack(TransformerMixin, BaseComposition):
             self.upstream_.append((name, transformer, columns))
         self.named_upstream_ = Bunch(**{name: fitted for name, fitted, _ in self.upstream_})
         self._names = self._table_names(X)
+        self._float64 = self._needs_float64(features, y)
         table = self._table(features, X)
         known = table
         if not covered.all():
@@ -348,12 +365,15 @@ class Stack(TransformerMixin, BaseComposition):
             settings.pop("groups", None)
         if "X_val" in settings:
             settings["X_val"] = self._transform(settings["X_val"])
-        scaled = self._scaling.transform(known, allow_nan=self._takes_nan)
+        scaled = self._scaled(known)
         unsampled = y, weights
         scaled, y, weights = self._resample(scaled, y, weights, seed)
         if weights is not None:
             settings["sample_weight"] = weights
         self._hand_on_to(downstream, scaled, y, parts.groups, cv if ordered else None)
+        if isinstance(downstream, NetworkEstimator):  # the rows to watch went the same way
+            hush("X_val")
+            hush("y_val")
         self.downstream_ = downstream.fit(scaled, y, **settings)
         way = Bunch(table=table, train=train, rest=rest, ordered=ordered)
         self.fine_tuned_, self.fine_tune_losses_, self.fine_tune_history_ = False, None, None
@@ -461,6 +481,18 @@ class Stack(TransformerMixin, BaseComposition):
             )
         return names
 
+    def _needs_float64(self, features, y):
+        """Whether columns, or targets, lie so far from 0 that float32 would lose their digits."""
+        if self._passed is not None and self._passed.dtype_ == "float64":
+            return True
+        numbers = [
+            part.select_dtypes("float64").to_numpy() if hasattr(part, "iloc") else part
+            for part in features
+        ]
+        if is_regressor(self):
+            numbers.append(y.reshape(len(y), -1))
+        return any(lost_in_float32(part).any() for part in numbers)
+
     def _table(self, features, X):
         parts = [*features]
         if self._passed is not None:
@@ -470,8 +502,10 @@ class Stack(TransformerMixin, BaseComposition):
                 "The downstream would see no columns: all branches are dropped and passthrough is "
                 "off."
             )
+        if not getattr(self, "_float64", False):
+            parts = [in_float32(part) for part in parts]
         if not (self._named or any(hasattr(part, "iloc") for part in parts)):
-            return np.hstack([np.asarray(part, dtype=np.float32) for part in parts])
+            return np.hstack(parts)
         import pandas as pd
 
         frames = [
@@ -486,7 +520,12 @@ class Stack(TransformerMixin, BaseComposition):
             for name, fitted, _ in self.upstream_
         ]
         table = self._table(features, X)
-        return self._scaling.transform(table, allow_nan=self._takes_nan) if scaled else table
+        return self._scaled(table) if scaled else table
+
+    def _scaled(self, table):
+        # A downstream of scikit-learn reads y in the dtype of its table.
+        dtype = "float64" if getattr(self, "_float64", False) else "float32"
+        return self._scaling.transform(table, allow_nan=self._takes_nan, dtype=dtype)
 
     @of_one_fit
     @streamed
@@ -503,7 +542,7 @@ class Stack(TransformerMixin, BaseComposition):
         ndarray of float32, or DataFrame, of shape (n_samples, n_columns)
             A DataFrame where there are categories.
         """
-        return indexed_like(self._downstream_table(X), X)
+        return indexed_like(in_float32(self._downstream_table(X)), X)
 
     def _downstream_table(self, X):
         # Not `transform`, whose container depends on `set_output`; the downstream's does not.

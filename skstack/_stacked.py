@@ -16,10 +16,12 @@ from skstack._stack import Stack
 from skstack._streams import streamed
 from skstack.stages import (
     check_sampler,
+    correct_decisions,
     correct_priors,
     prior_ratio,
     probabilities_of,
     refuse_cleaning,
+    refuse_labels,
     resample,
 )
 
@@ -255,10 +257,15 @@ class StackedKerasClassifier(Shippable, ClassifierMixin, Stack):
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_classes)
-            As the downstream gives it.
+            As the downstream gives it; with ``prior_correction`` the log-odds of two classes, or
+            log probabilities up to a constant for each row, that belong to :meth:`predict`.
         """
         table = self._downstream_table(X)
-        return self.downstream_.decision_function(table)
+        decisions = self.downstream_.decision_function(table)
+        if self.prior_correction and self.sampler_ is not None:
+            probabilities = probabilities_of(self.downstream_)(table)
+            return correct_decisions(decisions, probabilities, self._prior_ratio)
+        return decisions
 
     @of_one_fit
     @streamed
@@ -290,6 +297,8 @@ class StackedKerasClassifier(Shippable, ClassifierMixin, Stack):
 
     def _read_target(self, y, *, reset):
         y, _ = read_labels(self, y)
+        if self.prior_correction and self.sampler is not None:
+            refuse_labels(y)
         self.classes_ = np.arange(y.shape[1]) if y.ndim == 2 else np.unique(y)
         if len(self.classes_) < 2 and y.ndim == 1:
             raise ValueError(
@@ -303,6 +312,12 @@ class StackedKerasClassifier(Shippable, ClassifierMixin, Stack):
         check_sampler(self.sampler)
         if self.prior_correction and self.sampler is not None:
             refuse_cleaning(self.sampler)
+            if self.downstream is not None and probabilities_of(self.downstream) is None:
+                raise ValueError(
+                    f"prior_correction=True corrects probabilities, and downstream="
+                    f"{self.downstream!r} has no predict_proba. Use another downstream, or "
+                    "prior_correction=False."
+                )
 
     def _resample(self, table, y, weights, seed):
         self.sampler_ = None

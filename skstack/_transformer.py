@@ -31,6 +31,7 @@ from skstack.stages import (
     POOLINGS,
     ColumnProfile,
     RowContext,
+    in_float32,
     requires_y,
     take_context,
 )
@@ -387,7 +388,7 @@ class KerasFeatureTransformer(Shippable, Extraction):
         """
         metadata, context = self._routed("fit_transform", X, sample_weight, groups, params)
         table, _ = self._learn(X, y, metadata, ordered_cv=context.cv)
-        return table
+        return in_float32(table)
 
     def _routed(self, caller, X, sample_weight, groups, params):
         """Metadata of the fit, and what an outer estimator has said of the rows."""
@@ -410,7 +411,7 @@ class KerasFeatureTransformer(Shippable, Extraction):
         ndarray of float32, or DataFrame, of shape (n_samples, n_features_out)
             A DataFrame where there are categories.
         """
-        return self._extract(X)
+        return in_float32(self._extract(X))
 
     def get_feature_names_out(self, input_features=None):
         """Names of the features.

@@ -526,11 +526,36 @@ def test_every_runtime_takes_raw_mixed_columns(mixed, mixed_stack, tmp_path, for
     mixed_stack.export(path, format=format)
     assert capfd.readouterr().out == ""
     assert [each.name for each in tmp_path.iterdir()] == ["stack"]
-    rows = mixed_stack.keras_inputs(new, numpy=True)
     expected = mixed_stack.predict_proba(new)
-    for n in (len(new), 1):
+    fixed = mixed_stack.keras_inputs(new, numpy=True)
+    objects = {name: np.asarray(v) for name, v in mixed_stack.keras_inputs(new).items()}
+    for rows, n in ((fixed, len(new)), (fixed, 1), (objects, len(new)), (objects, 1)):
         some = {name: array[:n] for name, array in rows.items()}
         assert_allclose(RUNTIMES[format](path, some), expected[:n], atol=TOLERANCE)
+
+
+def test_words_come_as_python_has_them(mixed, mixed_stack):
+    """As NumPy arrays, which the model, `predict` and `fit` of Keras and other runtimes take."""
+    _, _, new = mixed
+    given, expected = mixed_stack.keras_inputs(new), mixed_stack.predict_proba(new)
+    assert {name: v.dtype for name, v in given.items()} == {
+        "numeric": np.float32, "job": object, "floor": np.int64, "owner": np.int64,
+        "two_words": object,
+    }  # fmt: skip
+    assert all(v.shape == (len(new), 2 if k == "numeric" else 1) for k, v in given.items())
+    assert isinstance(given["job"][3, 0], str)
+    fixed = mixed_stack.keras_inputs(new, numpy=True)
+    tensors = mixed_stack.keras_inputs(new, numpy=False)
+    for name in ("job", "two_words"):
+        assert given[name].tolist() == fixed[name].tolist()
+        assert [[w.decode() for w in row] for row in tensors[name].numpy()] == fixed[name].tolist()
+    model = mixed_stack.to_keras()
+    for inputs in (given, {name: np.asarray(v) for name, v in given.items()}, tensors):
+        assert_allclose(model(inputs), expected, atol=TOLERANCE)
+    for inputs in (given, tensors):
+        assert_allclose(model.predict(inputs, verbose=0), expected, atol=TOLERANCE)
+    model.compile(loss="mse", optimizer="sgd")
+    assert model.evaluate(given, expected, verbose=0) < TOLERANCE
 
 
 @each_format

@@ -206,7 +206,7 @@ def test_hashed_words_that_look_like_tokens_are_words_like_others(tmp_path):
     served = tf.saved_model.load(tmp_path / "saved").signatures["serving_default"]
     found = served(**fitted.keras_inputs(rows))["output_0"].numpy()
     np.testing.assert_allclose(found, fitted.predict_proba(rows), atol=1e-5)
-    for odd in (fitted.keras_inputs(rows)["w"][118, 0].numpy().decode(), "ends\0", 7):
+    for odd in (fitted.keras_inputs(rows)["w"][118, 0], "ends\0", 7):
         with pytest.raises(ValueError, match=r"'w' is hashed.*words.*value"):
             fitted.keras_inputs(rows.assign(w=[odd, *rows["w"][1:]]))
 

@@ -12,10 +12,13 @@ import pandas as pd
 import polars
 import pytest
 import scipy.sparse
+from sklearn import config_context
 from sklearn.base import clone
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_breast_cancer
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -23,9 +26,12 @@ from skstack import (
     KerasAutoencoder,
     KerasClassifier,
     KerasFeatureTransformer,
+    KerasRegressor,
     StackedKerasClassifier,
+    StackedKerasRegressor,
     _streams,
 )
+from skstack._one_fit import one_fit
 from skstack.inspection import ColumnProfile
 from skstack.networks import MLP
 
@@ -352,3 +358,146 @@ def test_a_profile_needs_rows_of_its_width():
         ColumnProfile.of(A[:0])
     with pytest.raises(ValueError, match="X has 3 columns; the profile has 30"):
         ColumnProfile.of(A).moved(A.iloc[:, :3])
+
+
+# Rows to watch ------------------------------------------------------------------------------------
+
+APART = "X_val seems to be on another scale than X"
+SHUFFLED = np.random.default_rng(0).permutation(len(X))
+T, V = X.iloc[SHUFFLED[:400]], X.iloc[SHUFFLED[400:]]
+TY, VY = Y.iloc[SHUFFLED[:400]], Y.iloc[SHUFFLED[400:]]
+SCALED = StandardScaler().set_output(transform="pandas").fit(T)
+PRICES = T["mean area"].to_numpy(), V["mean area"].to_numpy()
+
+
+def network(kind=KerasClassifier):
+    return kind(None if kind is KerasAutoencoder else MLP(hidden_layer_sizes=(4,)), **SMALL)
+
+
+def fit_behind_scaler(estimator, X_val):
+    name = type(estimator).__name__.lower()
+    watched = {f"{name}__X_val": X_val, f"{name}__y_val": VY}
+    return make_pipeline(StandardScaler(), estimator).fit(T, TY, **watched)
+
+
+def stacked(**settings):
+    branches = [("risk", network()), ("error", network(KerasAutoencoder))]
+    settings = {"downstream": network(), "cv": 2, "random_state": 0, **settings}
+    return StackedKerasClassifier(branches, **settings)
+
+
+WATCHED = {
+    "scaled and raw": lambda: fit_behind_scaler(network(), V.to_numpy()),
+    "raw and scaled": lambda: network().fit(T, TY, X_val=SCALED.transform(V), y_val=VY),
+    "other units": lambda: network().fit(
+        T, TY, X_val=V.assign(**{"mean area": V["mean area"] / 1e3}), y_val=VY
+    ),
+    "columns in another order": lambda: network().fit(
+        T.to_numpy(), TY, X_val=V.to_numpy()[:, ::-1], y_val=VY
+    ),
+    "one column": lambda: network().fit(
+        T[["mean area"]], TY, X_val=SCALED.transform(V)[["mean area"]], y_val=VY
+    ),
+    "one scaled column": lambda: network().fit(
+        SCALED.transform(T)[["mean radius"]], TY, X_val=V[["mean radius"]], y_val=VY
+    ),
+    "autoencoder": lambda: network(KerasAutoencoder).fit(SCALED.transform(T), X_val=V),
+    "second call": lambda: (
+        network()
+        .set_params(warm_start=True)
+        .fit(T, TY)
+        .fit(T, TY, X_val=SCALED.transform(V), y_val=VY)
+    ),
+    "stack": lambda: stacked().fit(SCALED.transform(T), TY, X_val=V, y_val=VY),
+    "stack without a look at it": lambda: stacked(
+        downstream=HistGradientBoostingClassifier(max_iter=2, early_stopping=True)
+    ).fit(SCALED.transform(T), TY, X_val=V, y_val=VY),
+}
+
+
+@pytest.mark.parametrize("case", WATCHED)
+def test_rows_to_watch_on_another_scale_are_told_once(case):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        WATCHED[case]()
+    told = [str(each.message) for each in caught if APART in str(each.message)]
+    assert len(told) == 1
+    assert "transform_input=['X_val']" in told[0]
+    assert ("mean area" in told[0]) == (case in ("other units", "one column"))
+
+
+def test_an_array_beside_a_frame_may_stand_in_another_order():
+    names = pytest.warns(UserWarning, match="does not have valid feature names")
+    with names, pytest.warns(UserWarning, match=f"{APART}.*'mean radius'"):
+        network().fit(T, TY, X_val=V.to_numpy()[:, ::-1], y_val=VY)
+
+
+@pytest.mark.parametrize("place", ["pipeline", "branch", "downstream"])
+def test_steps_that_do_not_reach_rows_to_watch(place):
+    """With metadata routing X_val goes past the steps of a Pipeline, or through them."""
+    with config_context(enable_metadata_routing=True):
+        last = network().set_fit_request(X_val=True, y_val=True)
+        steps = make_pipeline(StandardScaler(), last)
+        whole = {
+            "pipeline": steps,
+            "branch": KerasFeatureTransformer(steps, cv=2, n_jobs=2, random_state=0),
+            "downstream": StackedKerasClassifier(
+                [("risk", network())], downstream=steps, scaler=None, cv=2, random_state=0
+            ),
+        }[place]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            whole.fit(T.to_numpy(), TY, X_val=V.to_numpy(), y_val=VY)
+        assert [APART in str(each.message) for each in caught] == [True]
+        if place == "pipeline":
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                whole.set_params(transform_input=["X_val"])
+                whole.fit(T.to_numpy(), TY, X_val=V.to_numpy(), y_val=VY)
+
+
+def test_targets_to_watch_on_another_scale_are_told():
+    y, y_val = PRICES
+    mean, scale = y.mean(), y.std()
+    standard, standard_val = (y - mean) / scale, (y_val - mean) / scale
+    whole = StackedKerasRegressor([("r", Ridge())], downstream=network(KerasRegressor), cv=2)
+    for one, other in ((y, standard_val), (standard, y_val), (y, y_val / 1e6), (y, -y_val * 1e3)):
+        for estimator in (network(KerasRegressor), whole):
+            with pytest.warns(UserWarning, match="y_val seems to be on.*scale.*'y'") as caught:
+                clone(estimator).fit(T, one, X_val=V, y_val=other)
+            assert len(caught) == 1
+    with pytest.warns(UserWarning, match="transforms y, but not y_val"):
+        TransformedTargetRegressor(network(KerasRegressor), transformer=StandardScaler()).fit(
+            T, y, X_val=V, y_val=y_val
+        )
+    with pytest.warns(UserWarning, match=r"'y\[:, 1\]'"):
+        network(KerasRegressor).fit(T, np.c_[y, y], X_val=V, y_val=np.c_[y_val, standard_val])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for estimator in (network(KerasRegressor), whole):
+            clone(estimator).fit(T, y, X_val=V, y_val=y_val)
+
+
+def test_rows_that_a_stack_sets_aside_raise_no_alarm():
+    """Features of such rows come from other networks than those of training rows."""
+    early = network().set_params(early_stopping=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stacked(downstream=early).fit(T, TY)
+        stacked(downstream=early).fit(T, TY, X_val=V, y_val=VY)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_honest_rows_to_watch_raise_no_alarm(name, shared_data):
+    table = shared_data(name).select_dtypes("number")
+    values = table.drop(columns=[c for c in ("pool", "Time", "split") if c in table]).to_numpy()
+    for seed in range(10):
+        order = np.random.default_rng(seed).permutation(len(values))[: 10 ** (2 + seed % 3) * 2]
+        train, watched = np.split(order, [len(order) * 4 // 5])
+        profile = ColumnProfile.of(values[train])
+        with one_fit(), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            profile.warn_if_apart(values[watched], "X_val", "X", "")
+            for place in range(values.shape[1]):
+                column = ColumnProfile.of(values[train, place : place + 1])
+                column.warn_if_apart(values[watched, place : place + 1], "y_val", "y", "")

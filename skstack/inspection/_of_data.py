@@ -11,6 +11,7 @@ from skstack._checks import is_dataframe
 from skstack.inspection._association import association
 from skstack.inspection._overlap import row_keys
 from skstack.inspection._report import Finding
+from skstack.stages import holds_numbers
 
 __all__ = ["columns_that_tell", "crossing_groups", "crossing_time", "duplicates", "made_rows",
            "scaled_before"]  # fmt: skip
@@ -211,7 +212,7 @@ def _told_out_of_fold(codes, y, classification):
 def _codes(column):
     import pandas as pd
 
-    if not pd.api.types.is_numeric_dtype(column.dtype):
+    if not holds_numbers(column):
         column = pd.Series(pd.factorize(column)[0])
     return column.to_numpy(dtype=np.float64, na_value=np.nan).reshape(-1, 1)
 
@@ -229,5 +230,6 @@ def _numbers(X):
     frame = _frame(X)
     if frame is None:
         return None
-    values = frame.select_dtypes("number").to_numpy(dtype=np.float64, na_value=np.nan)
+    numeric = [holds_numbers(frame.iloc[:, place]) for place in range(frame.shape[1])]
+    values = frame.loc[:, numeric].to_numpy(dtype=np.float64, na_value=np.nan)
     return values[:, np.isfinite(values).all(axis=0)]

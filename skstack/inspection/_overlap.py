@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from numbers import Integral, Real
 
 import numpy as np
@@ -11,8 +12,11 @@ from skstack._checks import is_dataframe, n_rows
 
 __all__ = ["Overlap", "check_overlap", "row_keys"]
 
-_NUMERIC = {"integer", "floating", "mixed-integer-float", "boolean", "decimal"}
 _MISSING = "\0"  # no text that anybody writes
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+# Decimals that a file may keep; values that have more are not rounded to decimals.
+_MOST_DECIMALS = 8
+_MANY = 400  # more than a float has
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,7 +35,7 @@ class Overlap:
         Number of rows.
 
     digits : int
-        To how many significant digits numbers were rounded.
+        To how many significant digits numbers were rounded, at most.
     """
 
     exact_a: np.ndarray
@@ -71,8 +75,8 @@ def check_overlap(A, B, *, digits=4):
         value, whatever the dtypes are; missing values equal each other.
 
     digits : int, default=4
-        Significant digits, counted from the largest absolute value of a column, that numbers keep
-        in the second comparison. It finds rows that were rounded on their way through a file.
+        Significant digits that each number keeps in the second comparison, which finds rows that
+        were rounded on their way through a file, or computed in float32. See Notes.
 
     Returns
     -------
@@ -86,6 +90,15 @@ def check_overlap(A, B, *, digits=4):
 
     Notes
     -----
+    Whole numbers of an integer dtype are compared exactly, however large, also in the second
+    comparison: an identifier is not rounded. Digits of other numbers are counted from the number
+    itself; in a column that lies far from 0, such as times in seconds, from its distance to the
+    median, or from the spread of the column (its interquartile range) where that is more. Where all
+    values of a column have few decimals in one of the tables, those of the other are rounded to as
+    many: a table that was written with ``float_format="%.3f"`` is found again.
+
+    In tables of few columns, or with few digits, unlike rows become equal by chance.
+
     Rows are compared by hashes of 64 bits: among a million rows, two unlike ones are taken for
     equal with a probability below 1e-7. Two numbers that differ by less than the rounding may fall
     on two sides of it, so that the second count is a lower bound.
@@ -123,13 +136,14 @@ def row_keys(X, digits=None, other=None, dtype=np.float64):
     Parameters
     ----------
     X : array-like, sparse matrix or DataFrame; or one value a row, such as texts
-        Its numbers are compared in ``dtype``, of whatever dtype they come.
+        Its numbers are compared in ``dtype``, of whatever dtype they come; in float64 also those
+        that it has no room for.
 
     digits : int or None, default=None
-        Significant digits to keep, counted from the largest absolute value of a column.
+        Significant digits to keep.
 
     other : DataFrame, default=None
-        Its values count, too, for what is the largest.
+        Its values count, too, for what the digits are counted from.
 
     dtype : dtype, default=float64
         With float32, rows are the same before and after a network has read them.
@@ -147,46 +161,157 @@ def row_keys(X, digits=None, other=None, dtype=np.float64):
     )
     columns = {}
     for place, name in enumerate(frame.columns):
-        column = frame.iloc[:, place]
-        values = _numbers(column, dtype)
-        if values is None:
-            columns[place] = column.astype(object).where(column.notna(), _MISSING).map(_word)
-            continue
+        column = _Values.of(frame.iloc[:, place], dtype)
         if digits is not None:
-            values = _rounded(values, digits, None if other is None else other[name])
-        columns[place] = values
+            beside = column if other is None else _Values.of(other[name], dtype)
+            column = column.rounded(digits, beside)
+        columns[place] = column.hashes()
     hashes = pd.util.hash_pandas_object(pd.DataFrame(columns), index=False).to_numpy()
     return hashes.view(np.int64)  # NumPy 2.0 cannot look for large unsigned numbers
 
 
-def _numbers(column, dtype=np.float64):
-    """Numbers of a column of whatever dtype it came in; None where it holds others, too."""
-    import pandas as pd
+@dataclass(frozen=True)
+class _Values:
+    """One column, value by value: the same value is the same in columns of any dtype.
 
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        known = _numbers(column.cat.categories.to_series(), dtype)
-        return None if known is None else np.append(known, dtype(np.nan))[column.cat.codes]
-    numeric = pd.api.types.is_numeric_dtype(column.dtype)
-    if not numeric and (column.dtype != object or pd.api.types.infer_dtype(column) not in _NUMERIC):
-        return None
-    if not numeric:
-        column = column.where(column.notna(), np.nan)
-    return column.to_numpy(dtype=dtype, na_value=np.nan) + dtype(0)  # -0.0 is 0.0
+    Parameters
+    ----------
+    numbers : ndarray of float of shape (n_rows,)
+        The nearest float, NaN for words and what is missing.
+
+    rest : ndarray of uint64 of shape (n_rows,)
+        What whole numbers exceed that float by, modulo 2**64.
+
+    words : ndarray of object or None
+        Texts for values that are no numbers, None for those that are; None where all are numbers.
+
+    whole : bool
+        Whether the column's type holds whole numbers alone.
+    """
+
+    numbers: np.ndarray
+    rest: np.ndarray
+    words: np.ndarray | None = None
+    whole: bool = False
+
+    @classmethod
+    def of(cls, column, dtype=np.float64):
+        """Of a pandas Series of any dtype."""
+        import pandas as pd
+
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            known = cls.of(column.cat.categories.to_series(), dtype)
+            words = None if known.words is None else np.append(known.words, _MISSING)
+            codes = column.cat.codes.to_numpy()
+            numbers = np.append(known.numbers, dtype(np.nan))[codes]
+            words = None if words is None else words[codes]
+            return cls(numbers, np.append(known.rest, np.uint64(0))[codes], words, known.whole)
+        kind = getattr(column.dtype, "kind", "O")
+        if kind in "iu" and not column.isna().any():
+            values = column.to_numpy(dtype=np.uint64 if kind == "u" else np.int64)
+            return cls._of_integers(values, dtype)
+        if kind in "bf" or (kind in "iu" and dtype is not np.float64):
+            numbers = column.to_numpy(dtype=dtype, na_value=np.nan) + dtype(0)  # -0.0 is 0.0
+            return cls(numbers, np.zeros(len(numbers), np.uint64))
+        return cls._of_objects(column, dtype)
+
+    @classmethod
+    def _of_integers(cls, values, dtype):
+        numbers = values.astype(dtype)
+        rest = np.zeros(len(values), np.uint64)
+        if dtype is np.float64:
+            top = 2.0**64 if values.dtype.kind == "u" else 2.0**63
+            fits = numbers < top
+            floor = np.where(fits, numbers, 0).astype(values.dtype).view(np.uint64)
+            floor = np.where(fits, floor, np.uint64(int(top) % 2**64))
+            rest = values.view(np.uint64) - floor
+        return cls(numbers, rest, whole=True)
+
+    @classmethod
+    def _of_objects(cls, column, dtype):
+        missing = column.isna().to_numpy()
+        numbers = np.full(len(column), np.nan, dtype)
+        rest, words = np.zeros(len(column), np.uint64), np.full(len(column), None, object)
+        n_whole = n_numbers = 0
+        for row, value in enumerate(column):
+            if missing[row]:
+                words[row] = _MISSING
+            elif not isinstance(value, Real | Decimal):
+                words[row] = str(value)
+            else:
+                number, n_numbers = _nearest(value), n_numbers + 1
+                numbers[row] = dtype(number)
+                if _is_whole(value):
+                    n_whole += 1
+                    if dtype is np.float64 and np.isfinite(number):
+                        rest[row] = (int(value) - int(number)) % 2**64
+        whole = 0 < n_whole == n_numbers
+        texts = any(word is not None and word != _MISSING for word in words)
+        return cls(numbers + dtype(0), rest, words if texts else None, whole)
+
+    def hashes(self):
+        """Of the values."""
+        import pandas as pd
+
+        # There are many NaN in a float's bits.
+        numbers = np.where(np.isnan(self.numbers), np.nan, self.numbers).astype(self.numbers.dtype)
+        found = pd.util.hash_array(numbers) + self.rest * _ODD
+        if self.words is not None:
+            are_words = np.array([word is not None for word in self.words])
+            texts = np.where(are_words, self.words, "").astype(object)
+            of_words = pd.util.hash_array(texts, categorize=True)
+            missing = pd.util.hash_array(np.array([np.nan], self.numbers.dtype))[0]
+            of_words[self.words == _MISSING] = missing
+            found = np.where(are_words, of_words, found)
+        return found
+
+    def rounded(self, digits, other):
+        """The same with ``digits`` significant digits, as both columns together tell them."""
+        known = np.isfinite(self.numbers)
+        both = np.concatenate([self.numbers[known], other.numbers[np.isfinite(other.numbers)]])
+        if not both.size or self.whole:
+            return self
+        middle = np.median(both)
+        spread = np.subtract(*np.percentile(both, [75, 25])) or both.std()
+        values = self.numbers[known].astype(np.float64)
+        size = np.minimum(np.abs(values), np.maximum(np.abs(values - middle), spread))
+        with np.errstate(divide="ignore"):
+            decimals = digits - 1 - np.floor(np.log10(size))
+        decimals = np.where(np.isfinite(decimals), decimals, 0).astype(int)
+        fewest = min(self._decimals(), other._decimals())
+        if 10.0**-fewest <= spread / 10:
+            decimals = np.minimum(decimals, fewest)
+        if other.whole:
+            decimals[:] = 0 if fewest == 0 and spread >= 10 else _MANY
+        result = values.copy()
+        for number in np.unique(decimals[decimals < _MANY]):
+            at = decimals == number
+            result[at] = np.round(values[at], int(number))
+        numbers = self.numbers.astype(np.float64)
+        numbers[known] = result + 0.0
+        return _Values(numbers, self.rest, self.words, self.whole)
+
+    def _decimals(self):
+        """How many decimals all values have at most; a large number where they have many."""
+        values = self.numbers[np.isfinite(self.numbers)].astype(np.float64)
+        for decimals in range(_MOST_DECIMALS + 1):
+            if all((np.round(v, decimals) == v).all() for v in (values[:1000], values)):
+                return decimals
+        return _MANY
 
 
-def _word(value):
-    """A text for a value of a column that holds texts, too; numbers by value, as 1 is 1.0."""
-    return repr(float(value)) if isinstance(value, Real) else str(value)
+def _is_whole(value):
+    if isinstance(value, Decimal):
+        return value.is_finite() and value == value.to_integral_value()
+    return isinstance(value, Integral) and not isinstance(value, bool | np.bool_)
 
 
-def _rounded(values, digits, other):
-    others = None if other is None else _numbers(other)
-    both = values if others is None else np.concatenate([values, others])
-    finite = np.abs(both[np.isfinite(both)])
-    largest = finite.max(initial=0.0)
-    if largest == 0.0:
-        return values
-    return np.round(values, int(digits - 1 - np.floor(np.log10(largest)))) + 0.0
+def _nearest(value):
+    """The float that is nearest to a number."""
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")
 
 
 def _frame(X, name):

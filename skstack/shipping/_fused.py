@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from functools import partial
 
@@ -202,6 +203,14 @@ def _teacher(estimator, table, tensors, name):
 
 def _stack_table(stack, table, prefix):
     """The table that a stack's downstream sees."""
+    if getattr(stack, "_float64", False):
+        warnings.warn(
+            f"{type(stack).__name__} scales columns, or features, in float64, for they lie far "
+            "from 0; a keras.Model computes in float32, which loses their digits. Subtract an "
+            "offset from them before the fit.",
+            UserWarning,
+            stacklevel=2,
+        )
     parts = [
         _features(fitted, taken(table, stack._branch_places[name]), f"{prefix}{name}")
         for name, fitted, _ in stack.upstream_

@@ -13,7 +13,7 @@ from sklearn.utils import check_array
 
 from skstack._checks import take_columns
 from skstack.shipping._tables import Category, Cell, Table, grouped, number_column
-from skstack.stages import Cells, ColumnBlocks, Numbers, Whole
+from skstack.stages import Cells, ColumnBlocks, Numbers, Whole, as_numbers
 
 __all__ = ["RawColumns"]
 
@@ -73,6 +73,16 @@ class _Arrays:
     place: int
     shape: tuple[int, ...]
     dtype: str
+
+
+class _StrObjects(np.ndarray):
+    """Words of shape (n_rows, 1), as objects.
+
+    ``Model.predict`` makes tensors of arrays of objects whose items, row by row, are words.
+    """
+
+    def __iter__(self):
+        return iter(np.asarray(self).ravel().tolist())
 
 
 class RawColumns:
@@ -223,8 +233,12 @@ class RawColumns:
             tokens = [unseen, missing, *map(words.token_of, blocks.categories_[own.name])]
             tokens = np.array(tokens, dtype=None if words.dtype == "string" else np.int64)
             arrays[name] = tokens[coded[own.name]][:, None]
-        if numpy or all(words.dtype != "string" for words in self.categories.values()):
+        words = [name for name, column in self.categories.items() if column.dtype == "string"]
+        if numpy or not words:
             return arrays
+        if numpy is None:
+            as_objects = {name: arrays[name].astype(object).view(_StrObjects) for name in words}
+            return {**arrays, **as_objects}
         return {name: ops.convert_to_tensor(array) for name, array in arrays.items()}
 
     def _as_array(self, X, cells):
@@ -243,16 +257,12 @@ class RawColumns:
         return array.astype(cells.dtype, copy=False)
 
     def _as_numbers(self, X):
-        finite = "allow-nan" if self.takes_nan else True
         used = [place for place in self.numbers if place in set(self.used)]
         numbers = np.zeros((X.shape[0], len(self.numbers)), dtype=np.float32)
         if used:
             whole = len(used) == X.shape[1]
             part = X if whole else take_columns(X, used, "columns")
-            part = check_array(
-                part, dtype=np.float32, ensure_all_finite=finite, accept_sparse=True, input_name="X"
-            )
-            part = part.toarray() if hasattr(part, "toarray") else part
+            part = as_numbers(part, allow_nan=self.takes_nan)
             numbers[:, np.searchsorted(self.numbers, used)] = part
         return numbers
 

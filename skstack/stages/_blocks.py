@@ -28,8 +28,9 @@ class ColumnBlocks:
     Parameters
     ----------
     categorical_features : "from_dtype", None, list of str, list of int or boolean mask
-        "from_dtype": the category, string, object and bool columns of a DataFrame; arrays have
-        none. None: no column is categorical. Positions and masks also work for arrays.
+        "from_dtype": the category, string and bool columns of a DataFrame, and those of objects
+        that are not all numbers; arrays have none. None: no column is categorical. Positions and
+        masks also work for arrays.
 
     inputs : None, "prefix", dict or list, default=None
         Which columns make up an input of their own: by name; by order (``input_0``, ...); or all
@@ -103,7 +104,7 @@ class ColumnBlocks:
         self.unseen_tokens = unseen_tokens
         self.allow_nan = allow_nan
 
-    def fit(self, X, *, like=None):
+    def fit(self, X, *, like=None, sample_weight=None):
         """Learn the kinds of columns, the categories that occur, and what fills gaps.
 
         Parameters
@@ -113,6 +114,8 @@ class ColumnBlocks:
         like : ColumnBlocks or None
             Take columns, categories and codes from there, hence the same shapes; categories that do
             not occur in this `X` become unseen ones. For the folds of a cross-fit.
+        sample_weight : ndarray of shape (n_rows,) or None
+            Positive; how often a row counts in what fills gaps.
 
         Returns
         -------
@@ -130,7 +133,10 @@ class ColumnBlocks:
             for name in ("n_columns_", "columns_", "_names"):
                 setattr(self, name, getattr(like, name))
             table = like._open(X)
-            parts = [copy.copy(part).fit(table, self._names, like=part) for part in like._parts]
+            parts = [
+                copy.copy(part).fit(table, self._names, like=part, weights=sample_weight)
+                for part in like._parts
+            ]
             return self._made_of(parts)
         table = open_table(X)
         self.n_columns_ = table.shape[1]
@@ -143,7 +149,9 @@ class ColumnBlocks:
             table = dense(table) if any(isinstance(part, Category) for part in parts) else table
         names = list(range(self.n_columns_)) if self._names is None else self._names
         self.columns_ = {part.name: [names[place] for place in part.places] for part in parts}
-        return self._made_of([part.fit(table, self._names) for part in parts])
+        return self._made_of(
+            [part.fit(table, self._names, weights=sample_weight) for part in parts]
+        )
 
     def _made_of(self, parts):
         self._parts = parts
@@ -151,12 +159,14 @@ class ColumnBlocks:
         self.categories_ = {part.name: part.levels for part in parts if isinstance(part, Category)}
         return self
 
-    def split(self, X):
+    def split(self, X, *, dtype=np.float32):
         """Give the arrays that a network takes.
 
         Parameters
         ----------
         X : as in `fit`, with the same columns
+        dtype : dtype, default=float32
+            Of numeric columns that no imputer fills; networks take float32.
 
         Returns
         -------
@@ -177,7 +187,10 @@ class ColumnBlocks:
                 f"Found array with 0 sample(s) (shape={tuple(table.shape)}) while a minimum of 1 "
                 "is required."
             )
-        return {part.name: part.read(table) for part in self._parts}
+        return {
+            part.name: part.read(table, dtype) if isinstance(part, Numbers) else part.read(table)
+            for part in self._parts
+        }
 
     def table(self, arrays, *, for_sampler=False):
         """Put arrays together to a table with the columns of `fit`, in their order.
@@ -316,7 +329,8 @@ class ColumnBlocks:
     def _single(self, name, place, cells):
         if cells[place]:
             return Cells(name, int(place), self._shape_of(name), self.unseen_tokens)
-        return Category(name, int(place), self.n_hash_buckets)
+        usual = says_from_dtype(self.categorical_features)
+        return Category(name, int(place), self.n_hash_buckets, usual)
 
     def _told(self, places):
         return [int(place) if self._names is None else self._names[place] for place in places]

@@ -1,13 +1,25 @@
 """Columns of tables of any kind, read alike: pandas, polars, arrays, lists, sparse matrices."""
 
+from decimal import Decimal
+from numbers import Real
+
 import narwhals.stable.v2 as nw
 import numpy as np
 from scipy import sparse
 from sklearn.utils import assert_all_finite, check_array
 
+from skstack._one_fit import kinds_of_fit, warn_once
+
 _CATEGORICAL_DTYPES = (nw.Categorical, nw.Enum, nw.String, nw.Object, nw.Boolean)
 _NOT_NUMBERS = (nw.Binary, nw.List, nw.Array, nw.Struct)
 _ACCEPTED = '"from_dtype", None, a list of column names or positions, or a boolean mask'
+# What pandas calls objects that are all numbers; where it finds several types they are looked at.
+_OF_NUMBERS = {"integer", "floating", "mixed-integer-float", "decimal"}
+_OF_SEVERAL = {"mixed", "mixed-integer"}
+# From so many rows on a column with a category for every other row is no category, and from so many
+# different numbers on a column that holds words besides is one of numbers.
+LEAST_ROWS, LEAST_NUMBERS = 50, 20
+FEW_WORDS = 0.05
 
 
 def categorical_mask(said, table, names):
@@ -18,8 +30,12 @@ def categorical_mask(said, table, names):
         return mask
     if says_from_dtype(said):
         if names is not None:
-            dtypes = [_dtype(column_at(table, place)) for place in range(width)]
-            mask[:] = [isinstance(dtype, _CATEGORICAL_DTYPES) for dtype in dtypes]
+            kinds = kinds_of_fit()
+            columns = [column_at(table, place) for place in range(width)]
+            mask[:] = [
+                _is_category(column, kinds.get(name))
+                for column, name in zip(columns, names, strict=True)
+            ]
         return mask
     try:
         wanted = None if isinstance(said, str | dict) else np.asarray(said)
@@ -65,6 +81,68 @@ def says_from_dtype(said):
     return isinstance(said, str) and said == "from_dtype"
 
 
+def settle_kinds(X):
+    """Let all rows of the outermost fit say which columns of objects hold words."""
+    table = X if hasattr(X, "columns") else None
+    if table is None:
+        return
+
+    def look():
+        opened = open_table(table)
+        columns = {name: column_at(opened, place) for place, name in enumerate(opened.columns)}
+        return {
+            name: _content(column) if _is_objects(column) else None
+            for name, column in columns.items()
+        }
+
+    kinds_of_fit(look)
+
+
+def holds_numbers(column):
+    """Whether a column is one of numbers: by dtype, and a column of objects by what it holds."""
+    return _content(column) == "numbers" if _is_objects(column) else _dtype(column).is_numeric()
+
+
+def _is_category(column, settled):
+    """Whether a column is categorical; ``settled`` is what all rows of a fit say of its content."""
+    if not _is_objects(column):
+        return isinstance(_dtype(column), _CATEGORICAL_DTYPES)
+    found = _content(column)
+    if found == "nothing":
+        return settled != "numbers"
+    return found == "words" or settled == "words"
+
+
+def _is_objects(column):
+    # narwhals calls a column of objects by what the first hundred are.
+    if isinstance(column, nw.Series):
+        return isinstance(column.dtype, nw.Object)
+    return getattr(column, "dtype", None) == np.dtype(object)
+
+
+def _as_objects(column):
+    import pandas as pd
+
+    return pd.Series(column.to_list(), dtype=object) if isinstance(column, nw.Series) else column
+
+
+def _content(column):
+    """What a column of objects holds: "numbers", "words" (all that is none) or "nothing"."""
+    import pandas as pd
+
+    column = _as_objects(column)
+    kind = pd.api.types.infer_dtype(column, skipna=True)
+    if kind in _OF_SEVERAL:
+        return "numbers" if all(map(_is_number, column[column.notna()])) else "words"
+    if kind == "empty":
+        return "nothing"
+    return "numbers" if kind in _OF_NUMBERS else "words"
+
+
+def _is_number(value):
+    return isinstance(value, (Real, Decimal)) and not isinstance(value, (bool, np.bool_))
+
+
 def open_table(X):
     """Give a pandas DataFrame as it is, others through narwhals, all else as (sparse) array."""
     if type(X) is np.ndarray and X.ndim > 1 and X.dtype == np.float32:
@@ -104,25 +182,21 @@ def take_columns(table, places):
     return table.iloc[:, places]
 
 
-def as_numbers(table, *, allow_nan=False):
-    """Give a float32 array, C-contiguous, after scikit-learn's own checks."""
+def as_numbers(table, *, allow_nan=False, dtype=np.float32):
+    """Give a float array, C-contiguous, after scikit-learn's own checks."""
     if isinstance(table, nw.DataFrame):
         table = table.to_native()
-    if type(table) is np.ndarray and table.dtype == np.float32 and table.size:
+    if type(table) is np.ndarray and table.dtype == dtype and table.size:
         assert_all_finite(table, input_name="X", allow_nan=allow_nan)
         return np.ascontiguousarray(table)
     try:
-        return dense(
-            check_array(
-                table,
-                dtype=np.float32,
-                order="C",
-                allow_nd=True,
-                accept_sparse=True,
-                ensure_all_finite="allow-nan" if allow_nan else True,
-                input_name="X",
-            )
-        )
+        return _checked_numbers(table, allow_nan, dtype)
+    except (OverflowError, TypeError, ValueError) as error:
+        if not hasattr(table, "columns"):
+            raise
+        table = _without_objects(table, error)
+    try:
+        return _checked_numbers(table, allow_nan, dtype)
     except ValueError as error:
         spoilt = _spoilt_columns(table)
         if not spoilt:
@@ -133,10 +207,62 @@ def as_numbers(table, *, allow_nan=False):
         ) from error
 
 
+def _checked_numbers(table, allow_nan, dtype):
+    return dense(
+        check_array(
+            table,
+            dtype=dtype,
+            order="C",
+            allow_nd=True,
+            accept_sparse=True,
+            ensure_all_finite="allow-nan" if allow_nan else True,
+            input_name="X",
+        )
+    )
+
+
+def _without_objects(table, error):
+    """The same frame, its objects and words as float64.
+
+    Raises
+    ------
+    ValueError
+        If a column holds what is no number; ``error`` is what it led to.
+    """
+    import pandas as pd
+
+    table = open_table(table)
+    columns = {}
+    for place, name in enumerate(table.columns):
+        column = column_at(table, place)
+        if not (_is_objects(column) or isinstance(_dtype(column), nw.String)):
+            columns[place] = column.to_numpy() if isinstance(column, nw.Series) else column.array
+            continue
+        values = pd.Series(list(column), dtype=object)
+        columns[place] = numbers = values.map(_as_float)
+        words = values[values.notna() & numbers.isna()]
+        if len(words):
+            others = f" ({len(words)} rows hold no number)" if len(words) > 1 else ""
+            raise ValueError(
+                f"Column {name!r} is read as numbers, but holds {words.iloc[0]!r} in row "
+                f"{words.index[0]}{others}. Turn it into numbers first: "
+                f"pd.to_numeric(X[{name!r}], errors='coerce') makes such values missing, which "
+                "SimpleImputer, or `imputer` of a network, fills in."
+            ) from error
+    return pd.DataFrame(columns).set_axis(list(table.columns), axis=1)
+
+
+def _as_float(value):
+    try:
+        return float(value)
+    except OverflowError:
+        return np.inf
+    except (TypeError, ValueError):
+        return np.nan
+
+
 def _spoilt_columns(table):
     """Names of a frame's columns that hold NaN, infinity or what float32 has no room for."""
-    if not hasattr(table, "columns"):
-        return []
     frame = nw.from_native(table, eager_only=True)
     spoilt = []
     for name in frame.columns:
@@ -178,7 +304,7 @@ def array_columns(table, categorical, said):
         column = column_at(table, place)
         if isinstance(_dtype(column), (nw.List, nw.Array)):
             found[place] = True
-        elif isinstance(_dtype(column), nw.Object):
+        elif _is_objects(column):
             usual = said is None or says_from_dtype(said)
             named = categorical[place] and not usual
             found[place] = not named and isinstance(_first_value(column), np.ndarray | list)
@@ -187,8 +313,10 @@ def array_columns(table, categorical, said):
 
 def _first_value(column):
     """The first value of a column of objects that is there; None where there is none."""
+    import pandas as pd
+
     for value in column.to_list() if isinstance(column, nw.Series) else column.to_numpy():
-        if isinstance(value, np.ndarray | list) or (value is not None and value == value):
+        if isinstance(value, np.ndarray | list) or not pd.isna(value):
             return value
     return None
 
@@ -282,6 +410,66 @@ def refuse_what_is_no_number(column, name):
             "Turn it into numbers first (days since a date, month, hour, ...), name it in "
             "`categorical_features`, or drop it."
         )
+
+
+def warn_of_categories(column, name, codes, levels, *, usual, hashed):
+    """Warn of a column that has a category for nearly every row, or holds numbers as words.
+
+    Parameters
+    ----------
+    column : Series
+
+    name : str
+
+    codes, levels : as `factorise` gives them
+
+    usual : bool
+        Whether its dtype alone says that it is categorical; who names a column, or makes it a
+        ``category``, has said that its numbers are codes.
+
+    hashed : bool
+        Whether many categories are what the user expects.
+    """
+    found, counts = np.unique(codes[codes >= 0], return_counts=True)
+    n_rows, n_levels = int(counts.sum()), len(found)
+    each_row_its_own = n_rows >= LEAST_ROWS and 2 * n_levels >= n_rows
+    usual = usual and not isinstance(_dtype(column), (nw.Categorical, nw.Enum))
+    if usual and n_levels >= LEAST_NUMBERS:
+        levels = [levels[code] for code in found]
+        numbers = np.array([_as_float(level) for level in levels])
+        words = np.isnan(numbers)
+        n_words, numbers = counts[words].sum(), numbers[np.isfinite(numbers)]
+        parse = len(numbers) >= LEAST_NUMBERS and n_words <= FEW_WORDS * n_rows
+        if parse and (n_words or each_row_its_own or (numbers != np.round(numbers)).any()):
+            others = [repr(level) for level, word in zip(levels, words, strict=True) if word]
+            beside = f" beside {', '.join(others[:3])}" if others else ""
+            kind = "objects" if any(map(_is_number, levels)) else "words"
+            warn_once(
+                ("categories", _name_in_fit(name)),
+                f"Column {name!r} holds {len(numbers)} different numbers{beside} as {kind}, which "
+                "are read as categories. If they are numbers, turn them into such before the fit: "
+                f"pd.to_numeric(X[{name!r}], errors='coerce') makes what is none missing, which "
+                "`imputer=SimpleImputer()` fills in. If they are codes, say so: give the column "
+                "the dtype 'category', or name it in `categorical_features`.",
+            )
+            return
+    if each_row_its_own and not hashed:
+        warn_once(
+            ("categories", _name_in_fit(name)),
+            f"Column {name!r} has {n_levels} categories in {n_rows} rows, about one for each row "
+            "(free text, or an identifier?). Nothing can be learned from categories that do not "
+            "come again: drop the column, or turn it into numbers or into fewer categories first.",
+        )
+
+
+def _name_in_fit(name):
+    """What the outermost fit calls a column that steps and branches have put prefixes before."""
+    known, rest = kinds_of_fit(), name
+    while isinstance(rest, str) and rest:
+        if rest in known:
+            return rest
+        rest = rest.partition("__")[2]
+    return name
 
 
 def factorise(column, name):

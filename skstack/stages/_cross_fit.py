@@ -25,10 +25,11 @@ from skstack._checks import (
     take_rows,
     wrapper_of,
 )
+from skstack._one_fit import shared_by_threads
 from skstack._parameters import clone_part
 from skstack.networks import is_keras_model
 from skstack.stages._cache import Remembered
-from skstack.stages._features import FEATURES, OF_PROBABILITIES, Columns
+from skstack.stages._features import FEATURES, OF_PROBABILITIES, Columns, floats
 from skstack.stages._folds import smallest_training_rows
 from skstack.stages._learns_from_y import learns_from_y, parts_of, requires_y, trains
 from skstack.stages._profile import ColumnProfile
@@ -109,7 +110,7 @@ class Upstream:
     def _steps_output(self, X):
         X = X.toarray() if hasattr(X, "toarray") else X
         names = list(getattr(X, "columns", [f"x{place}" for place in range(X.shape[1])]))
-        values = np.asarray(X, dtype=np.float32)
+        values = floats(X)
         return Columns(tuple(names), values, self.view.out_of_fold, transformed=True)
 
 
@@ -238,7 +239,7 @@ class Source:
                 f"{name} has neither reconstruction_error nor inverse_transform."
             )
 
-    def frame(self, X, y, wanted):
+    def frame(self, X, y, wanted, weights=None):
         """What the networks of a cross-fit share; None where they are not ours.
 
         Where the steps before learn from y, or rows are ordered in time, columns and categories
@@ -257,7 +258,8 @@ class Source:
             if self._steps_of_all is not None:
                 X = self._steps_of_all.transform(X)
             self._width = X.shape[1] if hasattr(X, "shape") else None
-        frame = self.model._frame(X, y if self.model_learns else None, wanted.layers)
+        targets = y if self.model_learns else None
+        frame = self.model._frame(X, targets, wanted.layers, weights)
         return replace(frame, blocks=None) if self.steps_learn else frame
 
     def splits_inside(self):
@@ -480,7 +482,7 @@ def fit_upstreams(source, X, y, metadata, folds, wanted, *, refit, n_jobs, verbo
             "refit=False averages the folds' inner layers, which takes networks with one common "
             f"start; that of {type(source.model).__name__} cannot be set. Use refit=True."
         )
-    frame = source.frame(X, y, wanted)
+    frame = source.frame(X, y, wanted, metadata.fit.get("sample_weight"))
     reference = None
     if refit or source.frozen:
         reference = source.fit(X, y, metadata, frame)
@@ -548,6 +550,7 @@ def cross_fit(source, X, y, metadata, folds, wanted, *, reference, frame, n_jobs
         from skstack.training import under_callers_policy
 
         fit_fold = under_callers_policy(fit_fold)
+    fit_fold = shared_by_threads(fit_fold)
     # "prefer" is only a hint, which backends of other machines pass over.
     results = Parallel(n_jobs=n_jobs, require="sharedmem")(
         delayed(fit_fold)(number, train, test) for number, (train, test) in enumerate(pairs)
@@ -564,7 +567,8 @@ def cross_fit(source, X, y, metadata, folds, wanted, *, reference, frame, n_jobs
         if whole is not None and not first.out_of_fold:
             merged.append(first)
             continue
-        values = np.full((n_rows(X), first.values.shape[1]), np.nan, dtype=np.float32)
+        dtype = np.result_type(*(columns[place].values for columns in found))
+        values = np.full((n_rows(X), first.values.shape[1]), np.nan, dtype=dtype)
         for (_, test), columns in zip(pairs, found, strict=True):
             values[test] = columns[place].values
         merged.append(replace(first, values=values))

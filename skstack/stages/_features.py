@@ -15,6 +15,7 @@ __all__ = [
     "clipped",
     "codes",
     "entropy",
+    "floats",
     "framed",
     "log_odds",
     "margin",
@@ -35,8 +36,8 @@ class Columns:
     names : tuple of str
         One for each column.
 
-    values : ndarray of float32 of shape (n_rows, n_columns)
-        The columns.
+    values : ndarray of float32 or float64 of shape (n_rows, n_columns)
+        The columns; float64 where they came so, for a scaler may yet subtract an offset.
 
     out_of_fold : bool
         Whether rows that trained the network need the values of another one.
@@ -73,10 +74,10 @@ def as_columns(values, pooling):
 
     Returns
     -------
-    ndarray of float32 of shape (n_rows, n_columns)
+    ndarray of float32, or float64 where that has room for more, of shape (n_rows, n_columns)
         A new array, or a view of ``values``.
     """
-    values = np.asarray(values, dtype=np.float32)
+    values = floats(values)
     if values.ndim <= 2 or pooling == "flatten":
         return values.reshape(len(values), -1)
     between = tuple(range(1, values.ndim - 1))
@@ -85,6 +86,14 @@ def as_columns(values, pooling):
     if pooling == "max":
         return values.max(axis=between)
     return values[(slice(None), *[-1] * len(between))]
+
+
+def floats(values):
+    """Float32 of what that has room for, float64 of all else."""
+    values = np.asarray(values)
+    return values.astype(
+        np.float32 if np.can_cast(values.dtype, np.float32) else np.float64, copy=False
+    )
 
 
 def log_odds(probabilities, *, exclusive=True):

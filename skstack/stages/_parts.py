@@ -15,7 +15,9 @@ from skstack.stages._columns import (
     sort_categories,
     stacked_cells,
     take_columns,
+    warn_of_categories,
 )
+from skstack.stages._imputing import fitted_imputer
 
 __all__ = ["Category", "Cells", "Numbers", "Whole", "kind_of"]
 
@@ -67,7 +69,7 @@ class Numbers:
         self.shape = shape
         self.imputer = imputer
 
-    def fit(self, table, names, like=None):
+    def fit(self, table, names, like=None, weights=None):
         """Learn what fills gaps; which columns have an indicator, ``like`` says where given."""
         if names is not None:
             for place in self.places:
@@ -76,7 +78,9 @@ class Numbers:
         if self.imputer is not None:
             numbers = as_numbers(self._columns(table), allow_nan=True)
             settings = {"keep_empty_features": True, "add_indicator": False}
-            self.imputer_ = clone(self.imputer).set_params(**settings).fit(numbers)
+            self.imputer_ = fitted_imputer(
+                clone(self.imputer).set_params(**settings), numbers, weights
+            )
             if like is not None:
                 self.indicated = like.indicated
             elif self.imputer.add_indicator:
@@ -90,10 +94,10 @@ class Numbers:
         everything = np.array_equal(self.places, np.arange(table.shape[1]))
         return table if everything else take_columns(table, self.places)
 
-    def read(self, table):
-        """Array of shape (n_rows, *shape), float32."""
+    def read(self, table, dtype=np.float32):
+        """Array of shape (n_rows, *shape); ``dtype`` where there is no imputer, else float32."""
         if self.imputer is None:
-            numbers = as_numbers(self._columns(table), allow_nan=self.allow_nan)
+            numbers = as_numbers(self._columns(table), allow_nan=self.allow_nan, dtype=dtype)
         else:
             given = as_numbers(self._columns(table), allow_nan=True)
             numbers = self.imputer_.transform(given).astype(np.float32, copy=False)
@@ -104,7 +108,7 @@ class Numbers:
 
     def columns(self, array):
         """Columns by position; those of indicators stand behind all others."""
-        flat = np.asarray(array, dtype=np.float32).reshape(len(array), -1)
+        flat = np.asarray(array).reshape(len(array), -1)
         return {place: flat[:, number] for number, place in enumerate(self.places)}
 
     def more_columns(self, array, names):
@@ -140,15 +144,19 @@ class Category:
 
     n_hash_buckets : int, default=None
         Where the column has more categories, they are hashed into so many buckets.
+
+    usual : bool, default=False
+        Whether the column's dtype alone says that it is categorical.
     """
 
-    def __init__(self, name, place, n_hash_buckets=None):
+    def __init__(self, name, place, n_hash_buckets=None, usual=False):
         self.name = name
         self.place = place
         self.places = [place]
         self.n_hash_buckets = n_hash_buckets
+        self.usual = usual
 
-    def fit(self, table, names, like=None):
+    def fit(self, table, names, like=None, weights=None):
         """Learn the categories; take them and their codes from ``like`` where it is given."""
         self.column = names[self.place] if names is not None else self.place
         if like is not None:
@@ -159,11 +167,13 @@ class Category:
             self._occurs |= self.hashed
             return self
         self._occurs = None
-        codes, levels = factorise(column_at(table, self.place), self.column)
+        column = column_at(table, self.place)
+        codes, levels = factorise(column, self.column)
         occurring = [levels[code] for code in np.unique(codes) if code >= 0]
         self.levels = list(dict.fromkeys(sort_categories(occurring)))
         self.holds_words = all(isinstance(level, str) for level in self.levels)
         self.hashed = self.n_hash_buckets is not None and len(self.levels) > self.n_hash_buckets
+        warn_of_categories(column, self.column, codes, levels, usual=self.usual, hashed=self.hashed)
         if self.hashed:
             self.levels = list(range(self.n_hash_buckets))
         cardinality = len(self.levels) + FIRST_KNOWN
@@ -234,7 +244,7 @@ class Cells:
         self.places = [place]
         self.shape = shape
 
-    def fit(self, table, names, like=None):
+    def fit(self, table, names, like=None, weights=None):
         """Learn the shape of cells, and of token ids the largest."""
         self.column = names[self.place]
         if like is not None:
@@ -311,7 +321,7 @@ class Whole:
         self.name = kind_of(shape)
         self.block = Block(self.name, self.name, shape, None, "float32")
 
-    def fit(self, table, names, like=None):
+    def fit(self, table, names, like=None, weights=None):
         """Nothing is learned."""
         return self
 

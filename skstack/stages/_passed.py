@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.sparse import issparse
 
 from skstack._checks import take_columns
 from skstack.stages._blocks import ColumnBlocks, categorical_places, cell_columns
+from skstack.stages._rounding import lost_in_float32
 
 __all__ = ["Passed"]
 
@@ -31,6 +33,10 @@ class Passed:
 
     blocks_ : ColumnBlocks or None
         Of all other columns.
+
+    dtype_ : str
+        Of numbers: float64 where a column lies so far from 0 that float32 would lose its digits,
+        which a scaler keeps.
     """
 
     def __init__(self, categorical_features="from_dtype", *, allow_nan=False):
@@ -52,11 +58,15 @@ class Passed:
         self.n_columns_ = X.shape[1]
         self.cells_ = cell_columns(X)
         plain = self._plain(X)
-        self.blocks_ = None
+        self.blocks_, self.dtype_ = None, "float32"
         if plain.shape[1]:
             rest = np.setdiff1d(np.arange(self.n_columns_), self.cells_)
             said = categorical_places(self.categorical_features, X, rest)
             self.blocks_ = ColumnBlocks(said, allow_nan=self.allow_nan).fit(plain)
+            if not issparse(plain):  # zeros stand beside all else there
+                numbers = self.blocks_.split(plain, dtype=np.float64).get("numeric")
+                if numbers is not None and lost_in_float32(numbers).any():
+                    self.dtype_ = "float64"
         return self
 
     def table(self, X):
@@ -68,12 +78,12 @@ class Passed:
 
         Returns
         -------
-        ndarray of float32, or DataFrame
+        ndarray of float32 (see ``dtype_``), or DataFrame
             As `ColumnBlocks.table` gives it; a DataFrame where cells hold arrays.
         """
         plain = None
         if self.blocks_ is not None:
-            plain = self.blocks_.table(self.blocks_.split(self._plain(X)))
+            plain = self.blocks_.table(self.blocks_.split(self._plain(X), dtype=self.dtype_))
         if not self.cells_.size:
             return plain
         import pandas as pd

@@ -1,6 +1,7 @@
 """What resampling does to probabilities, and how to undo it."""
 
 import numpy as np
+from scipy.special import expit, softmax
 
 _CLEANING = (
     "imblearn.combine",
@@ -111,6 +112,70 @@ def correct_priors(probabilities, ratio):
     # All the mass may lie on classes that have no rows: the priors are then all there is to say.
     corrected = np.divide(weighted, total, out=np.array(probabilities, np.float64), where=total > 0)
     return corrected.astype(probabilities.dtype)
+
+
+def correct_decisions(decisions, probabilities, ratio):
+    """Log-odds of two classes, or log probabilities of several, after `correct_priors`.
+
+    Where decisions are log-odds, or logits of a softmax, the logarithm of the ratio is added, for
+    probabilities near 0 and 1 have lost digits. All other decisions give way to the probabilities.
+
+    Parameters
+    ----------
+    decisions : ndarray of shape (n_rows,) or (n_rows, n_decisions)
+    probabilities : ndarray of shape (n_rows, n_classes)
+        Before the correction.
+    ratio : ndarray of shape (n_classes,)
+        From `prior_ratio`.
+
+    Returns
+    -------
+    corrected : ndarray of float64 of shape (n_rows,) for two classes, else (n_rows, n_classes)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skstack.stages import correct_decisions
+    >>> p = np.array([[0.5, 0.5], [0.2, 0.8]])
+    >>> correct_decisions(np.log(p[:, 1] / p[:, 0]), p, np.array([1.8, 0.2])).round(2).tolist()
+    [-2.2, -0.81]
+    """
+    decisions = np.asarray(decisions, dtype=np.float64)
+    probabilities = np.asarray(probabilities, dtype=np.float64)
+    binary = probabilities.shape[1] == 2
+    with np.errstate(divide="ignore"):
+        shift = np.log(np.asarray(ratio, dtype=np.float64))
+        logs = np.log(correct_priors(probabilities, ratio))
+    if binary:
+        logs, shift = logs[:, 1] - logs[:, 0], shift[1] - shift[0]
+        own = decisions.ravel() if decisions.size == len(probabilities) else None
+        of_own = None if own is None else np.c_[1 - expit(own), expit(own)]
+    else:
+        own = decisions if decisions.shape == probabilities.shape else None
+        of_own = None if own is None else softmax(own, axis=1)
+    if own is None:
+        return logs
+    same = np.isclose(of_own, probabilities, atol=1e-6).all(axis=1)
+    return np.where(same if binary else same[:, None], own + shift, logs)
+
+
+def refuse_labels(y):
+    """Refuse several labels for each row, for prior correction.
+
+    Parameters
+    ----------
+    y : ndarray
+
+    Raises
+    ------
+    ValueError
+        `y` has two dimensions.
+    """
+    if y.ndim == 2:
+        raise ValueError(
+            f"prior_correction=True is for one label for each row, but y has shape {y.shape}. Pass "
+            "labels (y.argmax(axis=1), where each row has one 1), or prior_correction=False."
+        )
 
 
 def _shares(y, classes, weights):

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import narwhals.stable.v2 as nw
 import numpy as np
 from scipy import sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis, min_max_axis
 
-from skstack.stages._columns import categorical_mask, column_at, open_table, take_columns
+from skstack._one_fit import warn_once
+from skstack.stages._columns import (
+    categorical_mask,
+    column_at,
+    holds_numbers,
+    open_table,
+    take_columns,
+)
 from skstack.stages._moments import weighted_moments
 
 __all__ = ["ColumnProfile", "some_rows"]
@@ -151,7 +158,7 @@ class ColumnProfile:
         return self  # nobody can change it
 
     @classmethod
-    def of(cls, X, categorical_features="from_dtype"):
+    def of(cls, X, categorical_features="from_dtype", sample_weight=None):
         """Look at rows.
 
         Parameters
@@ -163,6 +170,9 @@ class ColumnProfile:
         categorical_features : "from_dtype", None or array-like, default="from_dtype"
             Which columns are categories and stay out, as in the estimators. Columns that hold no
             numbers stay out in any case.
+
+        sample_weight : array-like of shape (n_rows,), default=None
+            A row of weight w counts as w rows.
 
         Returns
         -------
@@ -182,21 +192,31 @@ class ColumnProfile:
             names = list(table.columns) if hasattr(table, "columns") else None
             kept = ~categorical_mask(categorical_features, table, names)
             if names is not None:
-                kept &= [_holds_numbers(column_at(table, place)) for place in range(width)]
+                columns = [column_at(table, place) for place in range(width)]
+                kept &= [holds_numbers(column) or _holds_bools(column) for column in columns]
             places = None if kept.all() else np.flatnonzero(kept)
         chosen = range(width) if places is None else places
         names = tuple(f"x{place}" if names is None else str(names[place]) for place in chosen)
         part = table if places is None else take_columns(table, places)
+        weights = None
+        if sample_weight is not None:
+            weights = np.asarray(sample_weight, dtype=np.float64)
         if names and sparse.issparse(part):
-            return cls(names, *_sparse_profile(part), table.shape[0], places, width)
+            return cls(names, *_sparse_profile(part, weights), table.shape[0], places, width)
         values = _numbers(part)
         if values is None or not names:  # texts, which only their own estimator understands
             none = np.empty(0)
             measured = (none, none, none, none, np.empty((3, 0)))
             return cls((), *measured, table.shape[0], np.arange(0), width)
-        rows = values.reshape(-1, values.shape[-1])
-        read = _strided(values, ROWS_READ).reshape(-1, values.shape[-1])
-        measured = (*_moments(rows), _magnitudes(read))
+        measured = (
+            *_moments(*_rows_of(values, weights)),
+            _magnitudes(
+                *_rows_of(
+                    _strided(values, ROWS_READ),
+                    None if weights is None else _strided(weights, ROWS_READ, values.shape[1:]),
+                )
+            ),
+        )
         return cls(names, *measured, table.shape[0], places, width)
 
     @classmethod
@@ -235,6 +255,10 @@ class ColumnProfile:
             first._width,
         )
 
+    def renamed(self, names):
+        """The same with other names of its columns."""
+        return replace(self, names=tuple(names))
+
     def moved(self, X):
         """Tell which columns come on another scale.
 
@@ -272,6 +296,41 @@ class ColumnProfile:
         places = self._moved(n_rows, values)
         if not places.size:
             return False
+        warnings.warn(
+            f"{places.size} of {len(self.names)} numeric columns come to the network on another "
+            f"scale than it was fitted on: {self._told(places, values)}. Was a scaler forgotten, "
+            "applied twice, or another unit used? The scaler of the network's training rows "
+            "belongs in front of it, in one Pipeline. Or have the rows themselves changed?",
+            UserWarning,
+            stacklevel=2,
+        )
+        return True
+
+    def warn_if_apart(self, rows, name, of, remedy):
+        """Warn, once in a fit, where rows to watch are on another scale than the training rows.
+
+        Parameters
+        ----------
+        rows : as in `warn_if_moved`
+            They should be like the training rows, so that a single column is enough.
+
+        name, of : str
+            What the rows and the training rows are called.
+
+        remedy : str
+            What helps.
+        """
+        n_rows, values = self._look(rows)
+        places = self._moved(n_rows, values, least=1)
+        if places.size:
+            warn_once(
+                name,
+                f"{name} seems to be on another scale than {of}, in {places.size} of "
+                f"{len(self.names)} numeric columns: {self._told(places, values)}. {remedy}",
+            )
+
+    def _told(self, places, values):
+        """Some columns in words: what they were like, and what came."""
         told = []
         for place in places[:NAMED_COLUMNS]:
             came = values[:, place]
@@ -283,17 +342,7 @@ class ColumnProfile:
                 f"{came.std():.4g}, range {came.min():.4g} to {came.max():.4g})"
             )
         more = places.size - len(told)
-        warnings.warn(
-            f"{places.size} of {len(self.names)} numeric columns come to the network on another "
-            f"scale than it was fitted on: {', '.join(told)}"
-            + (f" and {more} more" if more else "")
-            + ". Was a scaler forgotten, applied twice, or another unit used? The scaler of the "
-            "network's training rows belongs in front of it, in one Pipeline. Or have the rows "
-            "themselves changed?",
-            UserWarning,
-            stacklevel=2,
-        )
-        return True
+        return ", ".join(told) + (f" and {more} more" if more else "")
 
     def check_columns(self, X, parameter):
         """Refuse rows that have other columns.
@@ -346,7 +395,7 @@ class ColumnProfile:
             values = np.full((part.shape[0], len(self.names)), np.nan)
         return table.shape[0], values.reshape(-1, len(self.names))
 
-    def _moved(self, n_rows, values):
+    def _moved(self, n_rows, values, least=None):
         if not self.names:
             return _NONE
         if n_rows < SEVERAL_ROWS:
@@ -363,7 +412,7 @@ class ColumnProfile:
             for place in np.flatnonzero(lower & enough & ~moved):
                 different = np.unique(size[positive[:, place], place]).size
                 moved[place] = different >= MANY_ROWS / 2
-            moved |= self._moved_together(values)
+            moved |= self._moved_together(values, least)
         return np.flatnonzero(moved)
 
     def _few_moved(self, values):
@@ -379,23 +428,23 @@ class ColumnProfile:
             return np.flatnonzero(together)
         return np.flatnonzero((distance > self._far_alone).all(axis=0))
 
-    def _moved_together(self, values):
-        """Columns that many rows show to be standardised now, or no longer."""
+    def _moved_together(self, values, least):
+        """Columns that many rows show to be standardised now, or no longer; ``least`` at least."""
         mean, deviation, *_ = _moments(values)
         standard = self._unlike_standard & ~_unlike_standard(mean, deviation)
         outside = ((values < self.minimum) | (values > self.maximum)).mean(axis=0)
         wider = self._standard & _unlike_standard(mean, deviation) & (outside >= OUTSIDE_SHARE)
         wider &= deviation > WIDER * self.standard_deviation
         found = np.zeros(len(mean), dtype=bool)
-        if standard.sum() >= _half(self._unlike_standard):
+        if standard.sum() >= _half(self._unlike_standard, least or 2):
             found |= standard
-        if wider.sum() >= max(LEAST_WIDER, _half(self._standard)):
+        if wider.sum() >= max(least or LEAST_WIDER, _half(self._standard, least or 2)):
             found |= wider
         return found
 
 
-def _half(columns):
-    return max(2, int(np.ceil(columns.sum() / 2)))
+def _half(columns, least=2):
+    return max(least, int(np.ceil(columns.sum() / 2)))
 
 
 def _unlike_standard(mean, deviation):
@@ -406,9 +455,15 @@ def _unlike_standard(mean, deviation):
 _NONE = np.arange(0)
 
 
-def _strided(table, most):
-    """Some of the rows, evenly spread."""
-    n_rows, numbers = table.shape[0], int(np.prod(table.shape[1:]))
+def _rows_of(values, weights):
+    """Values of shape (rows, columns), and a weight for each row, or None."""
+    rows = values.reshape(-1, values.shape[-1])
+    return rows, None if weights is None else np.repeat(weights, len(rows) // len(values))
+
+
+def _strided(table, most, shape=None):
+    """Some of the rows, evenly spread; ``shape`` is that of one row."""
+    n_rows, numbers = table.shape[0], int(np.prod(table.shape[1:] if shape is None else shape))
     most = max(min(most, NUMBERS_READ // max(numbers, 1)), SEVERAL_ROWS)
     if n_rows <= most:
         return table
@@ -423,9 +478,8 @@ def some_rows(X):
     return X if isinstance(X, list) else _strided(X, ROWS_LOOKED_AT)
 
 
-def _holds_numbers(column):
-    dtype = nw.from_native(column, series_only=True).dtype
-    return dtype.is_numeric() or dtype == nw.Boolean
+def _holds_bools(column):
+    return nw.from_native(column, series_only=True).dtype == nw.Boolean
 
 
 def _numbers(table):
@@ -433,7 +487,10 @@ def _numbers(table):
     if isinstance(table, nw.DataFrame):
         table = table.to_numpy()
     elif hasattr(table, "iloc"):
-        table = table.to_numpy(dtype=np.float64, na_value=np.nan)
+        try:
+            table = table.to_numpy(dtype=np.float64, na_value=np.nan)
+        except (TypeError, ValueError):  # objects, such as pd.NA among numbers
+            table = table.to_numpy(dtype=object, na_value=None)
     if table.dtype.kind in "fiu":
         return table
     try:
@@ -442,20 +499,22 @@ def _numbers(table):
         return None
 
 
-def _moments(values):
+def _moments(values, weights=None):
     """Mean, standard deviation, minimum and maximum of each column, without NaN and infinity."""
     finite = np.isfinite(values)
     if finite.all():
-        mean, deviation = weighted_moments(values)
+        mean, deviation = weighted_moments(values, weights)
         least, most = values.min(axis=0), values.max(axis=0)
         return mean, np.where(least == most, 0.0, deviation), *_as_floats(least, most)
-    count = np.maximum(finite.sum(axis=0), 1)
+    weights = np.ones(len(values)) if weights is None else weights
+    total = weights @ finite
+    count = np.where(total > 0, total, 1)
     known = np.where(finite, values, 0).astype(np.float64)
-    mean = known.sum(axis=0) / count
+    mean = weights @ known / count
     spread = np.where(finite, known - mean, 0.0)
     least = np.where(finite, values, np.inf).min(axis=0)
     most = np.where(finite, values, -np.inf).max(axis=0)
-    deviation = np.sqrt(np.square(spread).sum(axis=0) / count)
+    deviation = np.sqrt(weights @ np.square(spread) / count)
     return mean, np.where(least == most, 0.0, deviation), *_as_floats(least, most)
 
 
@@ -463,19 +522,33 @@ def _as_floats(*arrays):
     return (array.astype(np.float64) for array in arrays)
 
 
-def _magnitudes(values):
+def _magnitudes(values, weights=None):
     sizes = np.abs(values.astype(np.float64))
     sizes[~(np.isfinite(sizes) & (sizes > 0))] = np.inf
+    if weights is not None:
+        return _weighted_magnitudes(sizes, weights)
     sizes.sort(axis=0)
     last = np.maximum(np.isfinite(sizes).sum(axis=0) - 1, 0)
     places = np.array([0 * last, SMALL_SHARE * last, 0.5 * last]).astype(int)
     return np.take_along_axis(sizes, places, axis=0)
 
 
-def _sparse_profile(table):
+def _weighted_magnitudes(sizes, weights):
+    """As of rows that stand there as often as their weights say."""
+    found = np.empty((3, sizes.shape[1]))
+    for place, column in enumerate(sizes.T):
+        order = np.argsort(column, kind="stable")
+        reached = np.cumsum(weights[order] * np.isfinite(column[order]))
+        wanted = np.floor(np.array([0.0, SMALL_SHARE, 0.5]) * max(reached[-1] - 1, 0.0))
+        at = np.searchsorted(reached, wanted, side="right")
+        found[:, place] = column[order[np.minimum(at, len(order) - 1)]]
+    return found
+
+
+def _sparse_profile(table, weights=None):
     """Moments and range; magnitudes, which nobody asks sparse columns for, are unknown."""
     table = table.tocsr()
-    mean, variance = mean_variance_axis(table.astype(np.float64), axis=0)
+    mean, variance = mean_variance_axis(table.astype(np.float64), axis=0, weights=weights)
     least, most = min_max_axis(table, axis=0)
     unknown = np.full((3, table.shape[1]), np.nan)
     deviation = np.where(least == most, 0.0, np.sqrt(variance))

@@ -6,6 +6,8 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils import get_tags
 
+from skstack._checks import take_rows
+
 
 class Resampled(NamedTuple):
     """What a sampler made.
@@ -72,7 +74,8 @@ def resample(sampler, X, y, sample_weight=None, *, random_state=None):
     y : array-like of shape (n_rows,)
         Targets in the user's own labels.
     sample_weight : array-like of shape (n_rows,) or None
-        Carried when every new row is a copy of an old one.
+        Carried when every new row is a copy of an old one. The sampler never gets a row of weight
+        zero.
     random_state : int or None
         For those `random_state` parameters of the sampler that are None.
 
@@ -103,6 +106,13 @@ def resample(sampler, X, y, sample_weight=None, *, random_state=None):
     if sampler is None:
         raise TypeError("sampler is None: there is nothing to resample with.")
     y = np.asarray(y)
+    rows = None
+    if sample_weight is not None:
+        weights = np.asarray(sample_weight, dtype=np.float64)
+        if weights.shape == (len(y),) and not weights.all():
+            rows = np.flatnonzero(weights)
+            X, y, sample_weight = take_rows(X, rows), y[rows], weights[rows]
+            X = X.reset_index(drop=True) if hasattr(X, "iloc") else X
     fitted = clone(sampler, safe=False)
     if random_state is not None:
         _seed(fitted, random_state)
@@ -122,6 +132,8 @@ def resample(sampler, X, y, sample_weight=None, *, random_state=None):
     weights = None
     if sample_weight is not None:
         weights = _carried_weights(sampler, fitted, given, y, X_new, y_new, sample_weight)
+    if rows is not None and hasattr(fitted, "sample_indices_"):  # of the rows that came
+        fitted.sample_indices_ = rows[fitted.sample_indices_]
     if len(shape) > 2:
         X_new = X_new.reshape(-1, *shape[1:])
     return Resampled(X_new, y_new, weights, fitted)

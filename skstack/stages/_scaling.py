@@ -3,9 +3,15 @@
 import numpy as np
 from scipy import sparse
 from sklearn.base import clone
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
 from sklearn.utils.validation import has_fit_parameter
 
+from skstack._checks import take_rows
+from skstack._one_fit import warn_once
+from skstack.stages._rounding import has_float64
+
+# These learn nothing of how often a row stands there.
+_OF_RANGE = (MaxAbsScaler, MinMaxScaler)
 _ACCEPTED = 'None, "standard" or a scikit-learn transformer such as RobustScaler()'
 
 
@@ -61,7 +67,8 @@ class Scaling:
         table : ndarray or pandas DataFrame of shape (n_rows, n_columns)
             Columns of `category` dtype are left alone; all others are numbers.
         **metadata : dict
-            Passed on; `sample_weight` only when the scaler's `fit` takes it.
+            Passed on. `sample_weight` only when the scaler's `fit` takes it; any other leaves out
+            rows of weight zero.
 
         Returns
         -------
@@ -71,12 +78,23 @@ class Scaling:
         numeric = numeric_columns(table)
         if self.scaler is not None and numeric.any():
             scaler = StandardScaler() if self.scaler == "standard" else clone(self.scaler)
+            numbers, weights = _numbers(table, numeric), metadata.get("sample_weight")
             if not has_fit_parameter(scaler, "sample_weight"):
                 metadata.pop("sample_weight", None)
-            self.scaler_ = scaler.fit(_numbers(table, numeric), **metadata)
+            if weights is not None and "sample_weight" not in metadata:
+                numbers = take_rows(numbers, np.flatnonzero(weights))
+                left = weights[weights > 0]
+                if len(left) and not isinstance(scaler, _OF_RANGE) and np.any(left != left[0]):
+                    warn_once(
+                        ("scaler", type(scaler).__name__),
+                        f"scaler={self.scaler!r} takes no sample_weight: it counts each row with a "
+                        "positive weight once. StandardScaler() takes weights.",
+                    )
+            with np.errstate(invalid="ignore"):  # a column that some training rows lack altogether
+                self.scaler_ = scaler.fit(numbers, **metadata)
         return self
 
-    def transform(self, table, *, allow_nan=False):
+    def transform(self, table, *, allow_nan=False, dtype="float32"):
         """Scale rows.
 
         Parameters
@@ -86,10 +104,13 @@ class Scaling:
         allow_nan : bool, default=False
             Whether rows may lack values.
 
+        dtype : str, default="float32"
+            Of the numbers that come out.
+
         Returns
         -------
         scaled : ndarray or DataFrame of shape (n_rows, n_columns)
-            A new table of the same kind, columns and index; numbers float32.
+            A new table of the same kind, columns and index.
 
         Raises
         ------
@@ -112,16 +133,16 @@ class Scaling:
                     "it gets."
                 )
             with np.errstate(over="ignore"):  # said below, in words
-                numbers = numbers.astype(np.float32)
-            if not (np.isfinite(numbers) | (allow_nan & np.isnan(numbers))).all():
+                single = numbers.astype(np.float32)
+            if not (np.isfinite(single) | (allow_nan & np.isnan(single))).all():
                 raise ValueError(
                     f"scaler={self.scaler!r} made NaN, infinity or a value too large for float32; "
                     "look for very large values in X."
                 )
         if not hasattr(table, "iloc"):
-            return np.asarray(numbers, dtype=np.float32)
+            return np.asarray(numbers, dtype=dtype)
         scaled = table.copy()
-        columns = np.asarray(numbers, dtype=np.float32)
+        columns = np.asarray(numbers, dtype=dtype)
         for place, column in zip(np.flatnonzero(numeric), columns.T, strict=True):
             scaled.isetitem(place, column)
         return scaled
@@ -136,6 +157,7 @@ def numeric_columns(table):
 
 def _numbers(table, numeric):
     """Copy the numbers, so that a scaler with ``copy=False`` cannot reach the caller's."""
+    dtype = np.float64 if has_float64(table) else np.float32
     if hasattr(table, "iloc"):
-        return table.loc[:, numeric].copy().astype(np.float32)
-    return np.array(table, dtype=np.float32)
+        return table.loc[:, numeric].copy().astype(dtype)
+    return np.array(table, dtype=dtype)

@@ -1,5 +1,8 @@
 """Rows that stand in two tables."""
 
+import io
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import polars
@@ -23,7 +26,7 @@ def test_exact_and_rounded_rows():
     assert not check_overlap(A[:1], B)
 
 
-def test_digits_are_counted_from_the_largest_value_of_a_column():
+def test_digits_are_those_of_each_number():
     large = np.array([[1_000_000.0, 0.001], [2_000_000.0, 0.002]])
     near = large * [1 + 1e-6, 1 + 1e-6]
     assert len(check_overlap(large, near, digits=4).rounded_a) == 2
@@ -121,3 +124,111 @@ def test_rows_of_two_campaigns_of_a_bank(shared_data):
     merged = a.merge(b.drop_duplicates(), how="left", indicator=True)["_merge"] == "both"
     np.testing.assert_array_equal(found.exact_a, np.flatnonzero(merged))
     assert len(found.exact_a) >= 5000
+
+
+# Whole numbers that float64 has no room for ---------------------------------------------------
+
+LARGE = [2**53, 2**53 + 1, 2**62 + 1, 2**62 + 3, 2**63 - 1]
+FORMS = {
+    "int64": lambda values: np.array(values, dtype=np.int64),
+    "uint64": lambda values: np.array(values, dtype=np.uint64),
+    "Int64": lambda values: pd.array(values, dtype="Int64"),
+    "gaps": lambda values: pd.array([*values[:-1], None], dtype="Int64"),
+    "arrow": lambda values: pd.array(values, dtype="int64[pyarrow]"),
+    "objects": lambda values: pd.Series(values, dtype=object),
+    "decimals": lambda values: pd.Series(list(map(Decimal, values)), dtype=object),
+    "mixed": lambda values: pd.Series([*values[:-1], "x"], dtype=object),
+    "category": lambda values: pd.Categorical(values),
+}
+
+
+@pytest.mark.parametrize("one", FORMS)
+@pytest.mark.parametrize("other", FORMS)
+def test_large_whole_numbers_are_compared_exactly(one, other):
+    A, B = pd.DataFrame({"a": FORMS[one](LARGE)}), pd.DataFrame({"a": FORMS[other](LARGE)})
+    alike = set(range(5))
+    if {"gaps", "mixed"} & {one, other}:  # the last is another there
+        alike -= set() if one == other else {4}
+    found = check_overlap(A, B)
+    assert found.exact_a.tolist() == sorted(alike)
+    assert found.rounded_a.tolist() == sorted(alike)
+    near = pd.DataFrame({"a": FORMS[other]([value + 1 for value in LARGE[:-1]] + [7])})
+    expected = [4] if one == other and one in ("gaps", "mixed") else []
+    assert check_overlap(A, near).exact_a.tolist() == [1, *expected]
+
+
+def test_large_whole_numbers_beside_floats():
+    whole, floats = pd.DataFrame({"a": LARGE}), pd.DataFrame({"a": np.array(LARGE, float)})
+    assert check_overlap(whole, floats).exact_a.tolist() == [0]
+    assert check_overlap(floats, whole).exact_b.tolist() == [0]
+    beyond = pd.DataFrame({"a": pd.Series([2**64, 2**64 - 1, -(2**70)], dtype=object)})
+    top = pd.DataFrame({"a": np.array([2**64 - 1, 0], dtype=np.uint64)})
+    assert check_overlap(beyond, top).exact_a.tolist() == [1]
+    assert check_overlap(beyond, pd.DataFrame({"a": [2.0**64]})).exact_a.tolist() == [0]
+    negative = pd.DataFrame({"a": [-(2**62) - 1, -(2**53) - 1]})
+    assert check_overlap(negative, negative - 1).exact_a.tolist() == []
+    assert check_overlap(negative, negative.astype(object)).exact_a.tolist() == [0, 1]
+    texts = pd.DataFrame({"a": list(map(str, LARGE))})
+    near = pd.DataFrame({"a": [str(value + 1) for value in LARGE]})
+    assert check_overlap(texts, near).exact_a.tolist() == [1]
+
+
+# Rounded rows -----------------------------------------------------------------------------------
+
+
+def draw(kind, who):
+    rng = np.random.default_rng({"a": 1, "b": 2}[who])
+    normal = rng.normal(size=(400, 3))
+    return {
+        "lognormal": np.exp(3 * normal),
+        "normal": normal,
+        "tiny": 1e-12 * normal,
+        "seconds": 1.7e9 + 1e5 * normal,
+        "far from 0": 1e6 + normal,
+        "tails": rng.standard_cauchy((400, 3)),
+        "constant": normal * [1, 1, 0] + 5,
+    }[kind]
+
+
+KINDS = ["lognormal", "normal", "tiny", "seconds", "far from 0", "tails", "constant"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tables_that_were_drawn_apart_do_not_overlap(kind):
+    assert len(check_overlap(draw(kind, "a"), draw(kind, "b")).rounded_a) <= 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [
+        *((kind, "%.10g") for kind in ("lognormal", "normal", "tiny", "tails", "constant")),
+        *((kind, "%.6g") for kind in ("lognormal", "normal", "tiny", "tails", "constant")),
+        *((kind, "%.3f") for kind in KINDS if kind != "tiny"),
+        ("seconds", "%.0f"),
+        ("normal", "%.2f"),
+    ],
+)
+def test_copies_that_were_rounded_for_a_file_are_found(kind, form):
+    original, file = draw(kind, "a"), io.StringIO()
+    pd.DataFrame(original).to_csv(file, index=False, float_format=form)
+    file.seek(0)
+    copy = pd.read_csv(file).to_numpy()
+    found = check_overlap(original, copy)
+    assert min(len(found.rounded_a), len(found.rounded_b)) >= 0.9 * len(original)
+    assert len(check_overlap(draw(kind, "b"), copy).rounded_a) <= 2
+
+
+def test_whole_numbers_are_not_rounded():
+    ids = np.arange(1_000_000, 1_000_400)
+    for make in (np.asarray, lambda x: x.astype(float), lambda x: x.astype(object)):
+        A, B = pd.DataFrame({"id": make(ids)}), pd.DataFrame({"id": make(ids + 400)})
+        assert not check_overlap(A, B)
+    assert len(check_overlap(pd.DataFrame({"id": ids}), pd.DataFrame({"id": ids})).exact_a) == 400
+
+
+def test_columns_of_few_values_decide_nothing_alone():
+    rng = np.random.default_rng(0)
+    sex, one = rng.integers(0, 2, (400, 1)), np.ones((400, 1))
+    A, B = (np.hstack([np.exp(3 * rng.normal(size=(400, 2))), sex, one]) for _ in range(2))
+    assert not check_overlap(A, B)
+    assert len(check_overlap(A, np.round(A, 6)).rounded_a) >= 380

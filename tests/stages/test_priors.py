@@ -11,8 +11,14 @@ from imblearn.under_sampling import (
     RandomUnderSampler,
     TomekLinks,
 )
+from sklearn.datasets import make_classification
+from sklearn.ensemble import GradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import SVC, LinearSVC
 
-from skstack.stages import correct_priors, prior_ratio, refuse_cleaning
+from skstack import KerasClassifier, StackedKerasClassifier
+from skstack.networks import MLP
+from skstack.stages import correct_decisions, correct_priors, prior_ratio, refuse_cleaning
 
 
 class AnySampler:
@@ -88,3 +94,65 @@ def test_mass_on_classes_without_rows_stays():
     given = np.array([[0.0, 1.0], [0.5, 0.5]])
     np.testing.assert_array_equal(correct_priors(given, np.array([1.0, 0.0])), [[0, 1], [1, 0]])
     assert given.tolist() == [[0, 1], [0.5, 0.5]]
+
+
+# Decisions ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize(
+    "downstream",
+    [
+        LogisticRegression(),
+        SVC(probability=True, random_state=0),
+        SVC(probability=True, random_state=0, decision_function_shape="ovo"),
+        GradientBoostingClassifier(n_estimators=5, random_state=0),
+    ],
+    ids=["logits", "scores", "pairs", "raw"],
+)
+@pytest.mark.filterwarnings("ignore:The `probability` parameter was deprecated:FutureWarning")
+def test_decisions_belong_to_corrected_probabilities(downstream, n_classes):
+    X, y = make_classification(
+        400, 6, n_informative=4, n_redundant=0, n_classes=n_classes, flip_y=0.2, random_state=0,
+        weights=[0.85, 0.15] if n_classes == 2 else [0.7, 0.2, 0.1],
+    )  # fmt: skip
+    stack = StackedKerasClassifier(
+        [("one", LogisticRegression())],
+        downstream=downstream, sampler=RandomUnderSampler(random_state=0), cv=2, random_state=0,
+    ).fit(X, np.array(list("abc"))[y])  # fmt: skip
+    plain = stack.decision_function(X)
+    np.testing.assert_array_equal(plain, stack.downstream_.decision_function(stack.transform(X)))
+    stack.set_params(prior_correction=True).fit(X, np.array(list("abc"))[y])
+    found, p = stack.decision_function(X), stack.predict_proba(X)
+    if n_classes == 2:
+        np.testing.assert_allclose(found, np.log(p[:, 1] / p[:, 0]), atol=1e-4)
+        chosen = (found > 0).astype(int)
+    else:
+        logs = np.log(p)
+        differences = found - found[:, :1]
+        np.testing.assert_allclose(differences, logs - logs[:, :1], atol=1e-4)
+        chosen = found.argmax(axis=1)
+    np.testing.assert_array_equal(stack.classes_[chosen], stack.predict(X))
+    assert np.mean(stack.predict(X) == stack.downstream_.predict(stack.transform(X))) < 0.97
+
+
+def test_log_odds_that_probabilities_have_no_digits_for_stay():
+    decisions = np.array([-60.0, 0.0, 60.0])
+    p = np.c_[[1.0, 0.5, 0.0], [0.0, 0.5, 1.0]]
+    found = correct_decisions(decisions, p, np.array([1.8, 0.2]))
+    np.testing.assert_allclose(found, decisions + np.log(0.2 / 1.8))
+    lost = correct_decisions(decisions, p[::-1], np.array([1.8, 0.2]))  # these are no log-odds
+    assert lost[0] == np.inf
+
+
+def test_what_has_no_probabilities_or_several_labels_is_refused_before_training():
+    X, y = np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 3
+    settings = {"sampler": RandomUnderSampler(random_state=0), "prior_correction": True}
+    with pytest.raises(ValueError, match=r"LinearSVC\(\) has no predict_proba"):
+        StackedKerasClassifier(downstream=LinearSVC(), **settings).fit(X, y)
+    network = KerasClassifier(MLP(hidden_layer_sizes=()), epochs=1, random_state=0)
+    for estimator in (network, StackedKerasClassifier([("one", network)], downstream=network)):
+        with pytest.raises(ValueError, match=r"one label for each row.*\(60, 3\)"):
+            estimator.set_params(**settings).fit(X, np.eye(3, dtype=int)[y])
+    network.set_params(prior_correction=False).fit(X, np.eye(3, dtype=int)[y])
+    assert network.predict(X).shape == (60, 3)

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
@@ -13,6 +13,7 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 
+from skstack._one_fit import one_fit
 from skstack.stages import Scaling
 
 
@@ -83,8 +84,23 @@ def test_weights_reach_a_scaler_that_takes_them(table):
         np.testing.assert_allclose(
             Scaling(scaler).fit(X, sample_weight=weights).scaler_.mean_, reference.mean_
         )
-    robust = Scaling(RobustScaler()).fit(X, sample_weight=weights)
-    np.testing.assert_allclose(robust.scaler_.center_, RobustScaler().fit(X).center_)
+
+
+def test_rows_of_weight_zero_reach_no_scaler(table):
+    X = table[["a", "b"]].to_numpy()
+    zero = np.r_[0.0, np.ones(39)]
+    for scaler in (RobustScaler(), MinMaxScaler()):
+        found = Scaling(scaler).fit(np.vstack([[1e9, 1e9], X[1:]]), sample_weight=zero)
+        expected = clone(scaler).fit(X[1:].astype(np.float32)).transform(X)
+        np.testing.assert_allclose(found.transform(X), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_scaler_that_cannot_weigh_says_so_in_a_fit(table):
+    X = table[["a", "b"]].to_numpy()
+    with one_fit(), pytest.warns(UserWarning, match=r"RobustScaler\(\) takes no sample_weight"):
+        Scaling(RobustScaler()).fit(X, sample_weight=np.arange(40.0))
+    with one_fit():  # a range is that of repeated rows, too
+        Scaling(MinMaxScaler()).fit(X, sample_weight=np.arange(40.0))
 
 
 def test_moments_come_from_the_rows_of_fit_alone(table):

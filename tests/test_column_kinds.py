@@ -1,0 +1,317 @@
+"""Columns of objects are what they hold, for everyone who asks what kind a column is."""
+
+import re
+import warnings
+from decimal import Decimal
+from fractions import Fraction
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+import polars as pl
+import pytest
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from skstack import (
+    KerasClassifier,
+    KerasFeatureTransformer,
+    KerasRegressor,
+    StackedKerasClassifier,
+    StackedKerasRegressor,
+)
+from skstack._one_fit import one_fit
+from skstack.inspection import ColumnProfile, check_overlap
+from skstack.networks import MLP
+from skstack.stages import ColumnBlocks, Passed, settle_kinds
+
+N = 300
+RNG = np.random.default_rng(0)
+NUMBERS = pd.DataFrame(RNG.normal(size=(N, 3)) * [1, 10, 1e4], columns=["a", "b", "c"])
+TARGET = NUMBERS["a"] + NUMBERS["b"] / 10 - NUMBERS["c"] / 1e4
+NEW = pd.DataFrame(RNG.normal(size=(N, 3)) * [1, 10, 1e4], columns=["a", "b", "c"])
+NEW_TARGET = NEW["a"] + NEW["b"] / 10 - NEW["c"] / 1e4
+LABELS = np.where(TARGET > 0, "yes", "no")
+
+# Values of one column, and its kind.
+CONTENTS = {
+    "ints": ([1, 2, 3], "numeric"),
+    "floats": ([1.5, 2.0, 3.0], "numeric"),
+    "ints and floats": ([1, 2.5, 3], "numeric"),
+    "None": ([1, None, 2.5], "numeric"),
+    "NaN": ([1, np.nan, 2], "numeric"),
+    "NA": ([pd.NA, 1, 2], "numeric"),
+    "NaT": ([pd.NaT, 1, 2.5], "numeric"),
+    "decimals": ([Decimal("1.5"), None, Decimal(2)], "numeric"),
+    "decimals and floats": ([Decimal("1.5"), 1.0, None], "numeric"),
+    "fractions": ([Fraction(1, 2), 1, 3], "numeric"),
+    "NumPy's": ([np.float32(1), np.int8(2), np.uint64(2**63)], "numeric"),
+    "large": ([2**70, 1, None], "numeric"),
+    "gaps first": ([None] * 150 + [1.5], "numeric"),
+    "bools": ([True, False, None], "categorical"),
+    "bools and numbers": ([True, 2, 3], "categorical"),
+    "words": (["a", "b", None], "categorical"),
+    "digits": (["1", "2", "3"], "categorical"),
+    "numbers and words": ([1, 2.5, "n/a"], "categorical"),
+    "words last": ([None] * 150 + ["a"], "categorical"),
+    "nothing": ([None, None, np.nan], "categorical"),
+}
+
+
+@pytest.mark.parametrize("name", CONTENTS)
+@pytest.mark.parametrize("frame", ["pandas", "polars"])
+def test_objects_are_what_they_hold(name, frame):
+    values, kind = CONTENTS[name]
+    if frame == "polars":
+        if {"NaN", "NA", "NaT"} & {name}:
+            values = [None if pd.isna(value) else value for value in values]
+        X = pl.DataFrame({"x": pl.Series(values, dtype=pl.Object), "y": np.ones(len(values))})
+    else:
+        X = pd.DataFrame({"x": pd.Series(values, dtype=object), "y": 1.0})
+    blocks = ColumnBlocks(allow_nan=True).fit(X)
+    assert [block.kind for block in blocks.blocks_][-1] == kind
+    profiled = ColumnProfile.of(X).names
+    assert profiled == (("x", "y") if kind == "numeric" else ("y",))
+    if kind == "numeric":
+        read = blocks.split(X)["numeric"][:, 0]
+        expected = [np.nan if pd.isna(value) else float(value) for value in values]
+        np.testing.assert_array_equal(read, np.asarray(expected, dtype=np.float32))
+        again = ColumnBlocks(allow_nan=True).fit(pd.DataFrame({"x": expected, "y": 1.0}))
+        np.testing.assert_array_equal(again.split(X)["numeric"][:, 0], read)
+    else:
+        assert blocks.split(X)["x"].max() <= len(values) + 1
+
+
+def test_what_the_user_says_of_a_column_goes_before_what_it_holds():
+    X = pd.DataFrame({"x": pd.Series([3, 1, 3], dtype=object), "k": pd.Categorical([7, 8, 7])})
+    assert ColumnBlocks(["x"]).fit(X[["x"]]).categories_ == {"x": [1, 3]}
+    assert ColumnBlocks().fit(X).categories_ == {"k": [7, 8]}
+    assert ColumnBlocks(inputs={"own": ["x"]}).fit(X).blocks_[0].kind == "numeric"
+    assert ColumnBlocks(n_hash_buckets=1).fit(X).blocks_[0].kind == "numeric"
+
+
+@pytest.mark.parametrize(
+    ("column", "told"),
+    [
+        (
+            pd.Series([1, "n/a", 2.5], dtype=object),
+            r"'a' is read as numbers.* 'n/a' in row 1",
+        ),
+        (pd.Series(["x", "y", "1"]), r"'a' is read as numbers.* 'x' in row 0 \(2 rows hold no"),
+        (pd.Series([1, pd.NA, 2], dtype=object), r"contains NaN. It stands in the columns \['a'\]"),
+        (pd.Series([1, 10**400, 2], dtype=object), r"infinity.*\['a'\]"),
+        (pl.Series(["1", "2", "z"]), r"'a' is read as numbers, but holds 'z' in row 2"),
+    ],
+)
+def test_words_where_numbers_were_are_named(column, told):
+    blocks = ColumnBlocks().fit(NUMBERS[["a"]])
+    frame = pl.DataFrame if isinstance(column, pl.Series) else pd.DataFrame
+    with pytest.raises(ValueError, match=told):
+        blocks.split(frame({"a": column}))
+
+
+# Estimators ---------------------------------------------------------------------------------------
+
+
+def regressor(**settings):
+    recipe = MLP(hidden_layer_sizes=(16,))
+    return KerasRegressor(recipe, **{"epochs": 20, "random_state": 0, **settings})
+
+
+def test_networks_learn_the_same_of_numbers_in_objects():
+    reference = regressor().fit(NUMBERS, TARGET)
+    found = regressor().fit(NUMBERS.astype(object), TARGET)
+    expected = reference.predict(NEW)
+    assert reference.score(NEW, NEW_TARGET) > 0.9
+    for rows in (NEW, NEW.astype(object), NEW.convert_dtypes(), pl.from_pandas(NEW)):
+        np.testing.assert_array_equal(found.predict(rows), expected)
+    assert found.input_profile_.names == ("a", "b", "c")
+    filled = SimpleImputer(strategy="most_frequent").set_output(transform="pandas")
+    imputed = make_pipeline(filled, regressor()).fit(NUMBERS.astype(object), TARGET)
+    np.testing.assert_array_equal(imputed.predict(NEW.astype(object)), expected)
+    model = found.to_keras()
+    given = found.keras_inputs(NEW.astype(object))
+    np.testing.assert_allclose(model(given)[:, 0], expected, rtol=1e-5, atol=1e-5)
+
+
+def mixed(X):
+    """One column of words, and one of numbers in objects, some missing."""
+    gaps = X["b"].astype(object).where(np.arange(len(X)) % 9 > 0, None)
+    return X.assign(b=gaps, job=np.resize(["vet", "cook", "king"], len(X)))
+
+
+def test_stacks_and_files_read_numbers_in_objects(tmp_path):
+    stack = StackedKerasRegressor(
+        [
+            ("net", regressor(imputer=SimpleImputer()), ["a", "b", "job"]),
+            ("kept", KerasFeatureTransformer(regressor(), passthrough=True), ["a", "c"]),
+        ],
+        downstream=regressor(imputer=SimpleImputer()),
+        passthrough=["b", "c", "job"],
+        cv=2,
+        random_state=0,
+    )
+    objects = mixed(NUMBERS).astype({"a": object, "c": object})
+    floats = objects.astype({"a": float, "b": float, "c": float})
+    found, expected = (clone_fitted(stack, X) for X in (objects, floats))
+    new = mixed(NEW)
+    np.testing.assert_array_equal(found.predict(new), expected.predict(new.astype({"b": float})))
+    assert found.transform(new).dtypes.astype(str).tolist() == ["float32"] * 6 + ["category"]
+    found.export(tmp_path / "it.onnx", format="onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "it.onnx")
+    inputs = {name: np.asarray(v) for name, v in found.keras_inputs(new).items()}
+    (values,) = session.run(None, inputs)
+    np.testing.assert_allclose(values[:, 0], found.predict(new), rtol=1e-4, atol=1e-4)
+
+
+def clone_fitted(stack, X):
+    from sklearn.base import clone
+
+    return clone(stack).fit(X, TARGET)
+
+
+def test_overlap_compares_numbers_in_objects():
+    one = NUMBERS.astype(object)
+    assert len(check_overlap(one, NUMBERS).exact_a) == N
+    assert not check_overlap(one, NEW)
+
+
+# What all rows say, holds for each fold ----------------------------------------------------------
+
+
+class Kinds(KerasRegressor):
+    """Notes which columns were categories in each fit."""
+
+    seen = []
+
+    def _blocks_of(self, X, like=None, weights=None):
+        blocks = super()._blocks_of(X, like, weights)
+        self.seen.append(sorted(blocks.categories_))
+        return blocks
+
+
+def test_a_fold_does_not_change_the_kind_that_all_rows_tell():
+    """Words in a few rows of one fold; the other folds hold numbers alone."""
+    rare = pd.Series(RNG.integers(0, 5, N)).astype(object)
+    rare.iloc[:3] = "many"
+    gone = pd.Series(RNG.normal(size=N)).astype(object)
+    gone.iloc[100:] = None  # some folds hold nothing
+    X = NUMBERS.assign(rare=rare, gone=gone)[["a", "rare", "gone"]]
+    folds = [(np.r_[100:N], np.r_[:100]), (np.r_[:100], np.r_[100:N])]
+    network = Kinds(MLP(hidden_layer_sizes=(2,)), epochs=1, random_state=0, imputer=SimpleImputer())
+    inner = StackedKerasRegressor(
+        [("r", Ridge(), ["a"])], downstream=network, passthrough=["rare", "gone"], cv=2
+    )
+    same = FunctionTransformer(lambda X: X)
+    for model in (network, inner, make_pipeline(same, network)):
+        Kinds.seen.clear()
+        KerasFeatureTransformer(model, cv=folds, random_state=0, n_jobs=2).fit_transform(X, TARGET)
+        assert {tuple(kinds) for kinds in Kinds.seen} == {("rare",)}
+    Kinds.seen.clear()
+    network.set_params(early_stopping=True, validation_fraction=0.5).fit(X, TARGET)
+    assert Kinds.seen == [["rare"]]
+
+
+def test_kinds_are_forgotten_with_the_fit():
+    words = pd.DataFrame({"x": pd.Series([1, "a"], dtype=object)})
+    numbers = pd.DataFrame({"x": pd.Series([1, 2], dtype=object)})
+    with one_fit():
+        settle_kinds(words)
+        assert ColumnBlocks().fit(numbers).blocks_[0].kind == "categorical"
+        settle_kinds(numbers)  # an inner fit does not say otherwise
+        assert ColumnBlocks().fit(numbers).blocks_[0].kind == "categorical"
+    assert ColumnBlocks().fit(numbers).blocks_[0].kind == "numeric"
+    assert Passed().fit(numbers).blocks_.blocks_[0].kind == "numeric"
+
+
+# Categories that nothing can be learned from -----------------------------------------------------
+
+TEXT = [f"row {place}" for place in range(N)]
+ROUNDED = NUMBERS["a"].round(2)
+WARNED = {
+    "text": (TEXT, "'x' has 300 categories in 300 rows"),
+    "identifiers": (pd.Categorical(range(N)), "'x' has 300 categories in 300 rows"),
+    "doubled text": ([*TEXT[:150], *TEXT[:150]], "'x' has 150 categories in 300 rows"),
+    "with gaps": ([None, *TEXT[1:]], "'x' has 299 categories in 299 rows"),
+    "days": (pd.Series(pd.date_range("2020", periods=N)).astype(object), "'x' has 300 categories"),
+    "one n/a": (["n/a", *map(str, ROUNDED[1:])], "beside 'n/a' as words.*to_numeric.*coerce"),
+    "some n/a": (np.where(np.arange(N) % 25, ROUNDED.astype(str), "?"), "beside '[?]' as words"),
+    "objects and n/a": (["unknown", *ROUNDED[1:]], "beside 'unknown' as objects"),
+    "ages and n/a": (["n/a", *RNG.integers(18, 70, N - 1)], "beside 'n/a' as objects"),
+    "whole numbers and n/a": (["-", *map(str, RNG.integers(0, 90, N - 1))], "beside '-' as words"),
+    "digits": (ROUNDED.astype(str), "different numbers as words.*to_numeric"),
+}
+
+
+@pytest.mark.parametrize("name", WARNED)
+def test_categories_that_do_not_come_again_are_warned_of(name):
+    values, told = WARNED[name]
+    X = pd.DataFrame({"x": values})
+    with one_fit(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for rows in (X, X.rename(columns={"x": "y"}), X):
+            ColumnBlocks().fit(rows)
+    assert len(caught) == 2  # of each name one
+    assert re.search(told, str(caught[0].message))
+    if name not in ("identifiers", "days"):
+        objects = pl.DataFrame({"x": pl.Series(list(values), dtype=pl.Object)})
+        with one_fit(), pytest.warns(UserWarning, match=told):
+            ColumnBlocks().fit(objects)
+
+
+SILENT = {
+    "few rows": pd.DataFrame({"x": TEXT[:40]}),
+    "many categories": pd.DataFrame({"x": [f"zip {i % 140}" for i in range(N)]}),
+    "codes of digits": pd.DataFrame({"x": [str(10_000 + i % 100) for i in range(N)]}),
+    "codes": pd.DataFrame({"x": pd.Categorical(["n/a", *(i % 100 for i in range(N - 1))])}),
+    "numbers": pd.DataFrame({"x": pd.Series(range(N), dtype=object)}),
+    "few numbers and a word": pd.DataFrame({"x": ["other", *(i % 9 for i in range(N - 1))]}),
+    "ages": pd.DataFrame({"x": [str(18 + i % 50) for i in range(N)]}),
+}
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_ordinary_categories_are_not_warned_of(name):
+    with one_fit(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ColumnBlocks().fit(SILENT[name])
+
+
+def test_who_says_that_numbers_are_codes_or_hashes_is_believed():
+    ages = pd.DataFrame({"x": ["n/a", *(i % 100 for i in range(N - 1))]})
+    with one_fit(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ColumnBlocks(["x"]).fit(ages)
+        ColumnBlocks(n_hash_buckets=8).fit(pd.DataFrame({"x": TEXT}))
+    spoilt = pd.DataFrame({"x": WARNED["one n/a"][0]})
+    with one_fit(), pytest.warns(UserWarning, match="to_numeric"):  # hashed numbers are none
+        ColumnBlocks(n_hash_buckets=8).fit(spoilt)
+
+
+def small(**settings):
+    return KerasClassifier(MLP(hidden_layer_sizes=(2,)), epochs=1, random_state=0, **settings)
+
+
+def test_one_fit_warns_once():
+    X = NUMBERS.assign(text=TEXT, spoilt=WARNED["one n/a"][0])
+    folded = KerasFeatureTransformer(small(), passthrough=True, cv=2, n_jobs=2)
+    inner = StackedKerasClassifier([("i", LogisticRegression(), ["a"])], downstream=small(), cv=2)
+    outer = StackedKerasClassifier(
+        [("net", small()), ("kept", folded), ("inner", inner)],
+        downstream=small(), cv=2, n_jobs=2, random_state=0,
+    )  # fmt: skip
+    for estimator in (small(), folded, outer):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            fitted = estimator.fit(X, LABELS)
+        told = [str(each.message) for each in caught]
+        assert [("'text'" in text, "'spoilt'" in text) for text in told] == [
+            (True, False),
+            (False, True),
+        ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted.predict(X)
+        fitted.downstream_.keras_inputs(fitted.transform(X))
