@@ -12,7 +12,7 @@ import warnings
 import zipfile
 
 from skstack._persistence._known import Trust
-from skstack._persistence._networks import check_members
+from skstack._persistence._networks import check_stored
 from skstack._persistence._reading import Reader
 from skstack._persistence._writing import Writer
 
@@ -185,7 +185,7 @@ def _estimator_in(content, trust):
     """Estimator and versions in the bytes of a file."""
     _check_seal(content)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        check_members(archive, len(content), "it")
+        check_stored(archive, len(content), "it")
         members = {name: archive.read(name) for name in archive.namelist()}
     manifest = json.loads(members["manifest.json"])
     protocol = manifest["protocol"]
