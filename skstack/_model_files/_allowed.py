@@ -198,7 +198,9 @@ _INNER_CLASSES = {module: frozenset(names.split()) for module, names in _INNER_C
 _OPERATIONS = frozenset(_OPERATIONS.split())
 _FUNCTIONS = {module: frozenset(names.split()) for module, names in _FUNCTIONS.items()}
 # A config without a module is read as Keras 2 wrote it: the name alone says what is meant.
-_ALL_CLASSES = frozenset().union(*_CLASSES.values(), *_INNER_CLASSES.values())
+_ALL_CLASSES = frozenset({"GroupedQueryAttention"}).union(
+    *_CLASSES.values(), *_INNER_CLASSES.values()
+)
 
 
 def allowed_class(module, name):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 from skstack._model_files._allowed import allowed_class, allowed_function, is_allowed_name
 
@@ -40,6 +41,7 @@ _LONGEST = {
 }
 _SHAPES = ("batch_input_shape", "batch_shape", "build_input_shape", "input_shape", "shapes_dict")
 _LARGEST_STATEFUL_BATCH = 4_096
+_MOST_REPEATED = 2**20
 _MOST_PARTS = 200_000
 _MOST_CALLS = 200_000
 # Keras 2 named functions by a string; these of Keras 3 would be called with what a file holds.
@@ -183,6 +185,8 @@ class _Look:
             raise ValueError(f"it calls a layer with a {kind}")
         else:
             _check_arguments(kind, inner, is_old="module" not in part)
+            if kind == "Normalization":
+                _check_normalization(inner or {}, part.get("build_config"))
         if isinstance(inner, dict) and inner.get("stateful"):
             self.stateful = True
         return self._parts(part, in_call=in_call)
@@ -261,6 +265,17 @@ def _check_arguments(kind, inner, *, is_old):
     words = [value for key, value in inner.items() if key != "name" and isinstance(value, str)]
     if is_old and any(word in _NO_OLD_FUNCTION for word in words):
         raise ValueError(f"a {kind} would call a function that reads configs")
+
+
+def _check_normalization(inner, build_config):
+    """Refuse one mean for columns of which only the file says how many: it is repeated at once."""
+    if inner.get("mean") is None or inner.get("axis", -1) in (None, []):
+        return
+    if min(len(_flat(inner["mean"])), len(_flat(inner.get("variance")))) > 1:
+        return
+    shape = build_config.get("input_shape") if isinstance(build_config, dict) else None
+    if not isinstance(shape, list) or math.prod(filter(None, _flat(shape))) > _MOST_REPEATED:
+        raise ValueError("a Normalization repeats one mean or variance over too many columns")
 
 
 def _holds_tensor(node):

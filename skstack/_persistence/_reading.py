@@ -7,15 +7,13 @@ import datetime
 import io
 import math
 import pathlib
-import warnings
 from collections import defaultdict
 
 import numpy as np
 import pandas as pd
-from sklearn.exceptions import InconsistentVersionWarning
 
-from skstack._persistence import _networks
-from skstack._persistence._known import known_class, known_function, known_type, trusted_by_skops
+from skstack._persistence import _networks, _parts
+from skstack._persistence._known import known_class, known_function, known_type
 from skstack._persistence._writing import CALLBACKS, MAPPINGS
 
 __all__ = ["Reader"]
@@ -96,20 +94,13 @@ class Reader:
             found = _networks.names_in_archive(self._members[node["member"]])
             names.update(self._foreign(node, found))
         elif kind == "skops":
-            names.update(self._untrusted_by_skops(self._members[node["member"]]))
+            names.update(_parts.untrusted_names(self._members[node["member"]]))
         for part in ("items", "state", "seeds", "factory"):
             self._look(node.get(part), names)
 
     def _foreign(self, node, names):
         full = {node["names"].get(name, name) for name in names}
         return {name for name in full if known_class(name) is None}
-
-    def _untrusted_by_skops(self, content):
-        import skops.io
-
-        _networks.check_archive(content, "a part of scikit-learn")
-        untrusted = set(skops.io.get_untrusted_types(data=content))
-        return untrusted - trusted_by_skops() if untrusted else untrusted
 
     # Making --------------------------------------------------------------------------------------
 
@@ -206,6 +197,7 @@ class Reader:
                 "given"
             )
         state = self._state(node["state"])
+        _parts.check_state(Network, state)
         state["variables"] = dict(zip(node["variables"], values, strict=True))
         vars(made).update(state)
         return made
@@ -235,21 +227,14 @@ class Reader:
         return self._keep(node, getattr(keras.callbacks, node["name"])(**arguments))
 
     def _share_skops(self, node):
-        import skops.io
-
-        content = self._members[node["member"]]
-        untrusted = set(skops.io.get_untrusted_types(data=content))
-        trusted = [name for name in untrusted if name in trusted_by_skops() or name in self._trust]
-        with warnings.catch_warnings():
-            # Told once for the whole file.
-            warnings.simplefilter("ignore", InconsistentVersionWarning)
-            return self._keep(node, skops.io.loads(content, trusted=trusted))
+        return self._keep(node, _parts.read_part(self._members[node["member"]], self._trust))
 
     def _share_object(self, node):
         known = known_class(node["class"])
         cls = known or self._trust.find(node["class"])
         made = self._keep(node, object.__new__(cls))
         state = self._state(node["state"])
+        _parts.check_state(cls, state)
         if known is not None and state.get("memory") is not None:
             raise ValueError("it names a folder of pickles as memory")
         setter = next((each for each in cls.__mro__ if "__setstate__" in vars(each)), object)
@@ -287,15 +272,6 @@ def _plain_dtype(text, *, objects=False):
 def _array(content):
     """An array from the bytes of a .npy file, of the size that its header promises."""
     file = io.BytesIO(content)
-    version = np.lib.format.read_magic(file)
-    readers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    shape, fortran, dtype = readers[version](file)
-    if dtype.hasobject:
-        raise ValueError("an array holds pickled objects")
-    if math.prod(shape) * dtype.itemsize != len(content) - file.tell():
-        raise ValueError("an array has another size than its header says")
+    shape, fortran, dtype = _parts.read_array_header(file)
     values = np.frombuffer(content, dtype, offset=file.tell()).copy()
     return values.reshape(shape, order="F" if fortran else "C")
