@@ -33,12 +33,14 @@ _LONGEST = {
     "max_bounding_boxes": 1_000_000,
     "ngrams": 100,
     "num_chains": 1_000,
+    "num_classes": 10_000,
     "num_layers": 1_000,
     "num_ops": 1_000,
     "num_oov_indices": 100_000,
     "num_thresholds": 100_000,
     "rank": 100,
 }
+_ENCODE = ("MultiHot", "OneHot")  # make nothing of their number before they are called
 _SHAPES = ("batch_input_shape", "batch_shape", "build_input_shape", "input_shape", "shapes_dict")
 _LARGEST_STATEFUL_BATCH = 4_096
 _MOST_REPEATED = 2**20
@@ -161,7 +163,11 @@ class _Look:
             return
         if _is_kerases(module):
             raise ValueError(_not_admitted(module, name))
-        self.names[name] = "function"
+        self._name(name, "function")
+
+    def _name(self, name, kind):
+        if self.names.setdefault(name, kind) != kind:
+            raise ValueError(f"{_short(name)} stands for a class and for a function")
 
     def _class(self, kind, part, *, in_call):
         inner, module = part.get("config"), part.get("module")
@@ -180,7 +186,7 @@ class _Look:
             if not own and _is_kerases(module):
                 raise ValueError(_not_admitted(module, kind))
         if not own:
-            self.names[registered or kind] = "class"
+            self._name(registered or kind, "class")
         elif in_call:
             raise ValueError(f"it calls a layer with a {kind}")
         else:
@@ -256,6 +262,8 @@ def _check_arguments(kind, inner, *, is_old):
     if isinstance(vocabulary, list):
         check_words(_flat(vocabulary))
     for name, most in _LONGEST.items():
+        if name == "num_classes" and kind in _ENCODE:
+            continue
         if isinstance(inner.get(name), (int, float)) and inner[name] > most:
             raise ValueError(f"a {kind} has {name}={inner[name]}, and at most {most} are admitted")
     if kind == "Unstack" and type(inner.get("num")) is not int:

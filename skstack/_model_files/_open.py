@@ -79,7 +79,9 @@ def _inspect_hdf5(file, size):
         names = look_through(parse(config))
         training = hdf5_text(opened, "training_config")
         if training is not None:
-            names.update(look_through(parse(training)))
+            for name, kind in look_through(parse(training)).items():
+                if names.setdefault(name, kind) != kind:
+                    raise ValueError(f"{name!r} stands for a class and for a function")
     return names, n_bytes
 
 

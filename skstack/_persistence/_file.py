@@ -14,7 +14,7 @@ import zipfile
 from skstack._persistence._known import Trust
 from skstack._persistence._networks import check_stored
 from skstack._persistence._reading import Reader
-from skstack._persistence._writing import Writer
+from skstack._persistence._writing import Writer, raise_full_disk
 
 __all__ = ["load", "save"]
 
@@ -50,7 +50,7 @@ def save(estimator, path):
         functions, meta-estimators that seldom hold networks.
 
     OSError
-        If the file cannot be written.
+        If the file cannot be written, or the temporary one of a network: a full disk, say.
 
     See Also
     --------
@@ -98,6 +98,7 @@ def save(estimator, path):
         # What was not loaded here would fail on the machine that needs it.
         _estimator_in(content, Trust([thing or name for name, thing in writer.named.items()]))
     except Exception as error:  # Keras, skops and users' classes raise whatever they like
+        raise_full_disk(error)
         reason = str(error).strip().rstrip(".")
         raise ValueError(
             f"This {name} cannot be saved, for it could not be loaded again: {reason}."

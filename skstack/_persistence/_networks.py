@@ -173,7 +173,8 @@ def read_model(content, customs):
     """
     import keras
 
-    _, n_bytes = inspect_model(io.BytesIO(content))
+    names, n_bytes = inspect_model(io.BytesIO(content))
+    _check_kinds(names, customs)
     with tempfile.TemporaryDirectory() as folder, _quietly(), build_within(n_bytes):
         path = os.path.join(folder, "model.keras")
         with open(path, "wb") as file:
@@ -181,9 +182,17 @@ def read_model(content, customs):
         return keras.models.load_model(path, custom_objects=customs, safe_mode=True)
 
 
+def _check_kinds(names, customs):
+    """Refuse a class where a function is meant, and a function where a class is."""
+    for name, kind in names.items():
+        if isinstance(customs.get(name), type) is not (kind == "class"):
+            raise ValueError(f"{name!r} stands in a network for a {kind}, and is none")
+
+
 def object_from_config(config, customs):
     """Make an optimizer, a loss or the like from a config that was looked through."""
     import keras
 
+    _check_kinds(look_through(config), customs)
     with _quietly(), build_within(0):
         return keras.saving.deserialize_keras_object(config, custom_objects=customs, safe_mode=True)

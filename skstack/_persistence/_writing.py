@@ -28,7 +28,7 @@ from skstack._persistence._known import (
 )
 from skstack._persistence._parts import EMPTIED, part_bytes
 
-__all__ = ["Writer"]
+__all__ = ["CALLBACKS", "MAPPINGS", "Writer", "raise_full_disk"]
 
 _BY_SKOPS = ("imblearn", "numpy", "scipy", "sklearn")
 _NO_DATA = ("joblib", "pandas", "polars", "tensorflow", "threading", "io", "_io", "_thread")
@@ -345,11 +345,22 @@ def _refuse(where, value, reason):
     raise ValueError(f"{where} = {text} of class {full_name(type(value))}: {reason}")
 
 
+def raise_full_disk(error):
+    """Raise the OSError that led to an error, if there is one: Keras hides that of a full disk."""
+    if isinstance(error, OSError):
+        raise error
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise error
+        error = error.__cause__ or error.__context__
+
+
 @contextlib.contextmanager
 def _told(where, value):
     """Say where it was, whatever Keras, skops and NumPy raise."""
     try:
         yield
     except Exception as error:
+        raise_full_disk(error)
         reason = str(error).strip().partition("\n")[0]
         _refuse(where, value, f"{type(error).__name__}: {reason}")
