@@ -23,6 +23,7 @@ from skstack._persistence._networks import check_archive
 __all__ = [
     "EMPTIED",
     "check_state",
+    "check_states",
     "part_bytes",
     "read_array_header",
     "read_part",
@@ -123,6 +124,12 @@ def untrusted_names(content):
     return set(skops.io.get_untrusted_types(data=content)) - trusted_by_skops()
 
 
+def check_states(content, trust):
+    """Refuse attributes, in a part that is trusted, that would stand before those of a class."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        _Look(archive, find=functools.partial(_find, trust=trust)).look()
+
+
 def read_part(content, trust):
     """Make a part that was looked through.
 
@@ -134,8 +141,6 @@ def read_part(content, trust):
     """
     import skops.io
 
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        _Look(archive, find=functools.partial(_find, trust=trust)).look()
     untrusted = skops.io.get_untrusted_types(data=content)
     trusted = [name for name in untrusted if name in trusted_by_skops() or name in trust]
     with warnings.catch_warnings():
