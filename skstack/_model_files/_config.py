@@ -42,6 +42,7 @@ _LONGEST = {
 }
 _ENCODE = ("MultiHot", "OneHot")  # make nothing of their number before they are called
 _SHAPES = ("batch_input_shape", "batch_shape", "build_input_shape", "input_shape", "shapes_dict")
+_LARGEST_ARGUMENT = 4_096
 _LARGEST_STATEFUL_BATCH = 4_096
 _MOST_REPEATED = 2**20
 _MOST_PARTS = 200_000
@@ -247,6 +248,17 @@ def _check_lambda(inner):
         raise ValueError(CODE)
 
 
+def _named(function):
+    return str(function.get("module")), str(function.get("config"))
+
+
+def _check_lambda_arguments(arguments):
+    """Refuse large numbers for an operation of Keras: it may do something that often."""
+    values = list(arguments.values()) if isinstance(arguments, dict) else [arguments]
+    if any(type(value) is int and abs(value) > _LARGEST_ARGUMENT for value in _flat(values)):
+        raise ValueError(f"a Lambda layer has arguments beyond {_LARGEST_ARGUMENT}")
+
+
 def _check_arguments(kind, inner, *, is_old):
     """Refuse arguments of Keras' own classes that read files, or make much of little."""
     if not isinstance(inner, dict):
@@ -261,6 +273,8 @@ def _check_arguments(kind, inner, *, is_old):
         )
     if isinstance(vocabulary, list):
         check_words(_flat(vocabulary))
+    if kind == "Lambda" and allowed_function(*_named(inner["function"])) is not None:
+        _check_lambda_arguments(inner.get("arguments"))
     for name, most in _LONGEST.items():
         if name == "num_classes" and kind in _ENCODE:
             continue
