@@ -37,10 +37,11 @@ from sklearn.compose import ColumnTransformer
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, LocalOutlierFactor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import SelfTrainingClassifier
+from sklearn.svm import SVC, NuSVR, OneClassSVM
 
 import skstack
 from skstack import (
@@ -441,6 +442,9 @@ NODES = {
         of_class("keras.layers", "Normalization", {"mean": 0.0, "variance": 1.0}),
         of_class("keras.src.ops.numpy", "Split", {"indices_or_sections": 2**28}),
         of_class("keras.src.ops.core", "Unstack", {"axis": 1}),
+        of_class("keras.layers", "Lambda", {
+            "function": function("keras.ops", "diff"), "arguments": {"n": 2**40},
+        }),
     ],
 }  # fmt: skip
 
@@ -556,7 +560,9 @@ def test_a_graph_that_takes_for_ever_to_build_is_refused(honest):
         lambda path: KerasFeatureTransformer(path),
         lambda path: KerasFeatureTransformer(make_pipeline(StandardScaler(), path)),
         lambda path: StackedKerasClassifier([("a", path)], cv=2),
-        lambda path: StackedKerasClassifier(downstream=KerasClassifier(path), fine_tune=None, cv=2),
+        lambda path: StackedKerasClassifier(
+            [("a", LogisticRegression())], downstream=KerasClassifier(path), cv=2
+        ),
         lambda path: KerasClassifier(MLP((2,)), loss=TeacherLoss(path), **QUICK),
     ],
 )
@@ -1008,6 +1014,33 @@ def test_parts_of_scikit_learn_that_hurt_are_refused(honest, name):
     early = name not in ("an operator", "a bound method", "no loader", "an older protocol")
     with within(80):
         honest.refused(content, ".skstack", match or None, before_keras=early)
+
+
+CRASHING = {
+    "support vectors": (SVC, "support_vectors_", lambda values: values[:0]),
+    "coefficients": (SVC, "_dual_coef_", lambda values: values[:, :1]),
+    "counts": (NuSVR, "_n_support", lambda values: values[:1]),
+    "large counts": (OneClassSVM, "_n_support", lambda values: values + 10**6),
+    "intercepts": (SVC, "_intercept_", lambda values: values[:0]),
+    "no neighbours": (LocalOutlierFactor, "_fit_X", lambda values: values[:0]),
+    "fewer neighbours": (LocalOutlierFactor, "_fit_X", lambda values: values[:3]),
+}
+
+
+@pytest.mark.parametrize("name", CRASHING)
+def test_estimators_that_would_crash_the_process_are_refused(honest, tmp_path, name):
+    cls, attribute, change = CRASHING[name]
+    part = cls(algorithm="brute", novelty=True) if cls is LocalOutlierFactor else cls()
+    part.fit(X, Y)
+    path = tmp_path / "a.skstack"
+    skstack.save(make_pipeline("passthrough", part), path)
+    assert skstack.load(path).predict(X).shape == Y.shape
+    setattr(part, attribute, np.ascontiguousarray(change(getattr(part, attribute))))
+    members = members_of(path.read_bytes())
+    (name,) = [name for name, member in members.items() if cls.__name__.encode() in member
+               and name.endswith(".skops")]  # fmt: skip
+    content = sealed({**members, name: skops.io.dumps(part)})
+    honest.refused(content, ".skstack", "fit together|lost rows", before_keras=False)
 
 
 def test_a_part_that_is_a_pickle_is_refused(honest):

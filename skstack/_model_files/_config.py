@@ -46,7 +46,8 @@ _LARGEST_ARGUMENT = 4_096
 _LARGEST_STATEFUL_BATCH = 4_096
 _MOST_REPEATED = 2**20
 _MOST_PARTS = 200_000
-_MOST_CALLS = 200_000
+_MOST_LAYERS = 5_000  # each takes much more memory than its lines in the file
+_MOST_CALLS = 50_000
 # Keras 2 named functions by a string; these of Keras 3 would be called with what a file holds.
 _NO_OLD_FUNCTION = ("deserialize", "get", "serialize")
 
@@ -105,7 +106,7 @@ class _Look:
     def __init__(self):
         self.names = {}
         self.stateful = False
-        self._n_parts = 0
+        self._n_parts = self._n_layers = 0
         self._shapes = []
 
     def part(self, part, *, in_call=False):
@@ -186,6 +187,7 @@ class _Look:
             own = allowed_class(module or "", kind) is not None
             if not own and _is_kerases(module):
                 raise ValueError(_not_admitted(module, kind))
+        self._count_layer(kind, part, own=own)
         if not own:
             self._name(registered or kind, "class")
         elif in_call:
@@ -197,6 +199,14 @@ class _Look:
         if isinstance(inner, dict) and inner.get("stateful"):
             self.stateful = True
         return self._parts(part, in_call=in_call)
+
+    def _count_layer(self, kind, part, *, own):
+        import keras
+
+        cls = allowed_class(part.get("module") or "keras.layers", kind) if own else None
+        self._n_layers += not own or (cls is not None and issubclass(cls, keras.Operation))
+        if self._n_layers > _MOST_LAYERS:
+            raise ValueError(f"its architecture has more than {_MOST_LAYERS} layers")
 
     def _parts(self, part, *, in_call):
         calls = 1

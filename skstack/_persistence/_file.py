@@ -152,8 +152,10 @@ def load(path, *, trusted=()):
     -----
     The seal tells accidents, not intent: whoever alters a file can seal it again. What protects
     then is that classes come from a fixed list, and get their attributes without constructors;
-    that networks are loaded in Keras' safe mode, once it is known that they hold no code; that
-    parts of scikit-learn must pass skops; that arrays hold no objects. A loaded estimator is as
+    that networks are loaded in Keras' safe mode, once it is known that they hold no code and name
+    only classes and functions of Keras that are on a list; that parts of scikit-learn must pass
+    skops, and their sparse matrices have no index out of range; that arrays hold no objects; that
+    nothing takes much more memory than the file has bytes. A loaded estimator is as
     trustworthy as its source all the same: its predictions are what somebody made them, and a
     parameter may name a file that the next ``fit`` would read.
 

@@ -15,6 +15,7 @@ import zipfile
 import numpy as np
 from scipy import sparse
 from sklearn.exceptions import InconsistentVersionWarning
+from sklearn.svm import SVC, SVR, NuSVC, NuSVR, OneClassSVM
 
 from skstack._model_files import check_members
 from skstack._persistence._known import full_name, trusted_by_skops
@@ -32,6 +33,7 @@ __all__ = [
 
 # Estimators' attributes that are left out: a folder of pickles, which would be read unseen.
 EMPTIED = ("memory",)
+_SVMS = (SVC, NuSVC, SVR, NuSVR, OneClassSVM)
 _LARGEST_ITEM = 2**16  # bytes of one value of an array
 _MOST_NODES = 10**7
 # What may stand for a class that is trusted for us, not by skops itself.
@@ -65,8 +67,11 @@ def _stored(content):
     return buffer.getvalue()
 
 
-def _without_memory(value, done):
-    """The part itself, or a copy where it, or what it holds at any depth, has a memory."""
+def _without_memory(value, done, check=None):
+    """The part itself, or a copy where it, or what it holds at any depth, has a memory.
+
+    ``check`` is called with every object on the way.
+    """
     if isinstance(value, (str, bytes, int, float, np.generic, type, type(None))):
         return value
     if id(value) in done:
@@ -75,32 +80,34 @@ def _without_memory(value, done):
     if isinstance(value, np.ndarray):
         if value.dtype != object:
             return value
-        parts = [_without_memory(each, done) for each in value.ravel()]
+        parts = [_without_memory(each, done, check) for each in value.ravel()]
         result = value
         if any(part is not each for part, each in zip(parts, value.ravel(), strict=True)):
             result = np.empty(value.size, dtype=object)
             result[:] = parts
             result = result.reshape(value.shape)
     elif isinstance(value, dict):
-        parts = {key: _without_memory(each, done) for key, each in value.items()}
+        parts = {key: _without_memory(each, done, check) for key, each in value.items()}
         result = value
         if any(parts[key] is not each for key, each in value.items()):
             result = copy.copy(value)
             result.update(parts)
     elif type(value) in (list, tuple):
-        parts = [_without_memory(each, done) for each in value]
+        parts = [_without_memory(each, done, check) for each in value]
         same = all(part is each for part, each in zip(parts, value, strict=True))
         result = value if same else type(value)(parts)
     elif hasattr(value, "__dict__") and not callable(getattr(value, "__get__", None)):
-        result = _emptied(value, done)
+        if check is not None:
+            check(value)
+        result = _emptied(value, done, check)
     else:
         result = value
     done[id(value)] = result, value
     return result
 
 
-def _emptied(value, done):
-    state = {key: _without_memory(each, done) for key, each in vars(value).items()}
+def _emptied(value, done, check):
+    state = {key: _without_memory(each, done, check) for key, each in vars(value).items()}
     if hasattr(value, "get_params"):
         state.update({key: None for key in EMPTIED if key in state})
     changed = {key: each for key, each in state.items() if each is not vars(value)[key]}
@@ -147,7 +154,8 @@ def read_part(content, trust):
         # Told once for the whole file.
         warnings.simplefilter("ignore", InconsistentVersionWarning)
         # Earlier files hold folders of pickles.
-        return _without_memory(skops.io.loads(content, trusted=trusted), {})
+        value = skops.io.loads(content, trusted=trusted)
+        return _without_memory(value, {}, _check_fitted)
 
 
 def _find(module, name, *, trust):
@@ -213,6 +221,46 @@ class _Look:
             state = content.get("content") if isinstance(content, dict) else None
             if isinstance(state, dict):
                 check_state(self._find(module, name), state)
+
+
+def _check_fitted(estimator):
+    """Refuse what compiled code of scikit-learn would read beyond, and crash the process."""
+    state = vars(estimator)
+    if isinstance(estimator, _SVMS) and "_dual_coef_" in state:
+        _check_support_vectors(estimator, state)
+    if state.get("_fit_X") is not None and state["_fit_X"].shape[0] != state["n_samples_fit_"]:
+        raise ValueError(f"a {type(estimator).__name__} has lost rows that it was fitted on")
+    if state.get("n_samples_fit_") == 0:
+        raise ValueError(f"a {type(estimator).__name__} was fitted on no rows")
+
+
+def _check_support_vectors(machine, state):
+    n_vectors = len(state["support_"])
+    classes = isinstance(machine, _SVMS[:2])
+    n_classes = len(state["classes_"]) if classes else 2
+    n_pairs = n_classes * (n_classes - 1) // 2
+    counts, coefficients = state["_n_support"], state["_dual_coef_"]
+    consistent = (
+        counts.shape == (n_classes,)
+        and counts.min() >= 0 if classes else counts.shape == (2,)
+    ) and (
+        (counts.sum() if classes else counts[0]) == n_vectors
+        and coefficients.shape == (n_classes - 1, n_vectors)
+        and state["_intercept_"].shape == (n_pairs,)
+        and state["_probA"].shape == state["_probB"].shape
+        and len(state["_probA"]) in (0, n_pairs)
+        and state["support_"].min(initial=0) >= 0
+        and state["support_"].max(initial=-1) < state["shape_fit_"][0]
+        and (
+            state["kernel"] == "precomputed"
+            or callable(state["kernel"])
+            or state["support_vectors_"].shape == (n_vectors, state["n_features_in_"])
+        )
+    )  # fmt: skip
+    if sparse.issparse(coefficients):
+        consistent = consistent and coefficients.nnz == (n_classes - 1) * n_vectors
+    if not consistent:
+        raise ValueError(f"the arrays of a {type(machine).__name__} do not fit together")
 
 
 def check_state(cls, names):
