@@ -59,9 +59,9 @@ $(FLOOR_STAMP): pyproject.toml tests/floor.py
 	$(FLOOR)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(FLOOR)/constraints.txt --editable '.[dev]'
 	@touch $@
 
-fuzz: $(STAMP) ## thousands of absurd arguments: a working network or a clear refusal
+fuzz: $(STAMP) ## thousands of absurd arguments and hostile files: a working network or a clear refusal
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --hypothesis-profile=thorough \
-	  --hypothesis-show-statistics tests/test_fuzzing.py $(ARGS)
+	  --hypothesis-show-statistics tests/test_fuzzing.py tests/test_hostile_files.py $(ARGS)
 
 lint: $(STAMP) ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -19,8 +19,9 @@ MAY_IMPORT = {
     "_checks": set(),
     "_diagram": {"_checks", "networks"},
     "_parameters": {"_checks", "networks"},
+    "_model_files": set(),
     "training": {"_checks"},
-    "networks": {"_checks", "training"},
+    "networks": {"_checks", "_model_files", "training"},
     "stages": {"_checks", "_one_fit", "_parameters", "networks", "training"},
 }
 # Above these, imports run down the stairs: a room may import all those on the floors below it.

@@ -12,9 +12,9 @@ import warnings
 import zipfile
 
 from skstack._persistence._known import Trust
-from skstack._persistence._networks import check_members
+from skstack._persistence._networks import check_stored
 from skstack._persistence._reading import Reader
-from skstack._persistence._writing import Writer
+from skstack._persistence._writing import Writer, raise_full_disk
 
 __all__ = ["load", "save"]
 
@@ -50,7 +50,7 @@ def save(estimator, path):
         functions, meta-estimators that seldom hold networks.
 
     OSError
-        If the file cannot be written.
+        If the file cannot be written, or the temporary one of a network: a full disk, say.
 
     See Also
     --------
@@ -98,6 +98,7 @@ def save(estimator, path):
         # What was not loaded here would fail on the machine that needs it.
         _estimator_in(content, Trust([thing or name for name, thing in writer.named.items()]))
     except Exception as error:  # Keras, skops and users' classes raise whatever they like
+        raise_full_disk(error)
         reason = str(error).strip().rstrip(".")
         raise ValueError(
             f"This {name} cannot be saved, for it could not be loaded again: {reason}."
@@ -151,8 +152,10 @@ def load(path, *, trusted=()):
     -----
     The seal tells accidents, not intent: whoever alters a file can seal it again. What protects
     then is that classes come from a fixed list, and get their attributes without constructors;
-    that networks are loaded in Keras' safe mode, once it is known that they hold no code; that
-    parts of scikit-learn must pass skops; that arrays hold no objects. A loaded estimator is as
+    that networks are loaded in Keras' safe mode, once it is known that they hold no code and name
+    only classes and functions of Keras that are on a list; that parts of scikit-learn must pass
+    skops, and their sparse matrices have no index out of range; that arrays hold no objects; that
+    nothing takes much more memory than the file has bytes. A loaded estimator is as
     trustworthy as its source all the same: its predictions are what somebody made them, and a
     parameter may name a file that the next ``fit`` would read.
 
@@ -185,7 +188,7 @@ def _estimator_in(content, trust):
     """Estimator and versions in the bytes of a file."""
     _check_seal(content)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        check_members(archive, len(content), "it")
+        check_stored(archive, len(content), "it")
         members = {name: archive.read(name) for name in archive.namelist()}
     manifest = json.loads(members["manifest.json"])
     protocol = manifest["protocol"]

@@ -9,6 +9,7 @@ import sys
 import types
 
 from skstack._checks import fitted_parts
+from skstack._model_files import allowed_function
 
 __all__ = [
     "Trust",
@@ -64,7 +65,7 @@ _HOLDERS = (
 )
 _REQUEST = "sklearn.utils.metadata_routing.MetadataRequest"
 _METHOD_REQUEST = "sklearn.utils.metadata_routing.MethodMetadataRequest"
-# Functions that may stand in a file: activations, losses, metrics. None opens a file.
+# Modules with functions that may stand in a file: activations, losses, metrics.
 _FUNCTIONS = ("keras.activations", "keras.losses", "keras.metrics", "keras.ops", "sklearn.metrics")
 _DEPENDENCIES = ("imblearn", "numpy", "scipy", "sklearn")  # what skstack imports anyway
 _PLAIN_TYPES = ("bool", "bytes", "dict", "float", "int", "list", "object", "str", "tuple")
@@ -130,6 +131,8 @@ def known_function(name):
     module, _, attribute = name.rpartition(".")
     if module not in _FUNCTIONS:
         return None
+    if module != "sklearn.metrics":
+        return allowed_function(module, attribute)
     found = getattr(importlib.import_module(module), attribute, None)
     return found if isinstance(found, types.FunctionType) else None
 

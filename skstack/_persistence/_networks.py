@@ -14,8 +14,11 @@ import zipfile
 
 import numpy as np
 
+from skstack._model_files import build_within, check_members, inspect_model, look_through
+
 __all__ = [
     "check_archive",
+    "check_stored",
     "config_of",
     "customs_of",
     "digest",
@@ -27,14 +30,6 @@ __all__ = [
     "seeds_of",
     "set_seeds",
 ]
-
-# What Keras writes for values, not for classes or functions.
-_VALUES = ("__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__")
-_BUILTINS = ("activations", "constraints", "initializers", "losses", "metrics", "optimizers",
-             "regularizers")  # fmt: skip
-_HOLD_FUNCTIONS = {f"keras.{room}" for room in (*_BUILTINS, "ops")}
-# Layers that bring their code along, or read it from elsewhere.
-_BRING_CODE = ("TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")
 
 
 @contextlib.contextmanager
@@ -52,11 +47,11 @@ def _quietly():
 def check_archive(content, name):
     """Refuse an archive inside the file that is larger when it is read than it is now."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        check_members(archive, len(content), name)
+        check_stored(archive, len(content), name)
 
 
-def check_members(archive, size, name):
-    """Refuse members that are compressed, that overlap, or of which there are two.
+def check_stored(archive, size, name):
+    """Refuse members that are compressed, besides all that is refused in any archive.
 
     Raises
     ------
@@ -68,9 +63,7 @@ def check_members(archive, size, name):
         raise ValueError(f"{name} is compressed, which nothing in such a file is")
     if sum(member.file_size for member in members) > size:
         raise ValueError(f"{name} promises more bytes than it has")
-    names = [member.filename for member in members]
-    if len(set(names)) < len(names):
-        raise ValueError(f"{name} holds two members of one name")
+    check_members(archive, size)
 
 
 # Writing -----------------------------------------------------------------------------------------
@@ -152,72 +145,15 @@ def customs_of(thing):
 
 
 def names_in_archive(content):
-    """Names of what is not Keras' own in the bytes of a model; see ``names_in_config``."""
+    """Names of what is not Keras' own in the bytes of a model that was looked through."""
     check_archive(content, "a network")
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        return names_in_config(json.loads(archive.read("config.json")))
+    names, _ = inspect_model(io.BytesIO(content))
+    return set(names)
 
 
 def names_in_config(config):
-    """Names of classes and functions that are not Keras' own.
-
-    Parameters
-    ----------
-    config : dict
-        As Keras stores it.
-
-    Returns
-    -------
-    set of str
-
-    Raises
-    ------
-    ValueError
-        If the config holds code: a lambda, or a layer that brings its code along.
-    """
-    if isinstance(config, list):
-        return set().union(*map(names_in_config, config))
-    if not isinstance(config, dict):
-        return set()
-    names = set().union(*map(names_in_config, config.values()))
-    if "class_name" in config:
-        name = _foreign_name(config)
-        if name is not None:
-            names.add(name)
-    return names
-
-
-def _foreign_name(config):
-    kind, module = config["class_name"], config.get("module")
-    registered, inner = config.get("registered_name"), config.get("config")
-    if kind == "__lambda__" or (kind == "Lambda" and not _is_named(inner)):
-        raise ValueError(
-            "it holds a lambda (of a Lambda layer, say), whose code would have to be run; write "
-            "it as a layer of its own, or with keras.ops"
-        )
-    if kind in _BRING_CODE:
-        raise ValueError(f"it holds a {kind}, which runs code from elsewhere")
-    if kind in _VALUES:
-        return None
-    if kind == "function":
-        own = module == "builtins" and registered in (None, "function", inner)
-        if own and _is_builtin(inner):
-            return None
-        own = module in _HOLD_FUNCTIONS and registered in (None, "function", inner)
-        return None if own else str(inner)
-    own = str(module).partition(".")[0] == "keras" and registered in (None, kind)
-    return None if own else str(registered or kind)
-
-
-def _is_named(inner):
-    function = inner.get("function") if isinstance(inner, dict) else None
-    return isinstance(function, dict) and function.get("class_name") == "function"
-
-
-def _is_builtin(name):
-    import keras
-
-    return isinstance(name, str) and any(hasattr(getattr(keras, room), name) for room in _BUILTINS)
+    """Names of what is not Keras' own in the config of an optimizer, a loss or the like."""
+    return set(look_through(config))
 
 
 def read_model(content, customs):
@@ -237,16 +173,26 @@ def read_model(content, customs):
     """
     import keras
 
-    with tempfile.TemporaryDirectory() as folder, _quietly():
+    names, n_bytes = inspect_model(io.BytesIO(content))
+    _check_kinds(names, customs)
+    with tempfile.TemporaryDirectory() as folder, _quietly(), build_within(n_bytes):
         path = os.path.join(folder, "model.keras")
         with open(path, "wb") as file:
             file.write(content)
         return keras.models.load_model(path, custom_objects=customs, safe_mode=True)
 
 
+def _check_kinds(names, customs):
+    """Refuse a class where a function is meant, and a function where a class is."""
+    for name, kind in names.items():
+        if isinstance(customs.get(name), type) is not (kind == "class"):
+            raise ValueError(f"{name!r} stands in a network for a {kind}, and is none")
+
+
 def object_from_config(config, customs):
     """Make an optimizer, a loss or the like from a config that was looked through."""
     import keras
 
-    with _quietly():
+    _check_kinds(look_through(config), customs)
+    with _quietly(), build_within(0):
         return keras.saving.deserialize_keras_object(config, custom_objects=customs, safe_mode=True)

@@ -7,15 +7,14 @@ import datetime
 import io
 import math
 import pathlib
-import warnings
 from collections import defaultdict
 
 import numpy as np
 import pandas as pd
-from sklearn.exceptions import InconsistentVersionWarning
 
-from skstack._persistence import _networks
-from skstack._persistence._known import known_class, known_function, known_type, trusted_by_skops
+from skstack._persistence import _networks, _parts
+from skstack._persistence._known import known_class, known_function, known_type
+from skstack._persistence._parts import check_state
 from skstack._persistence._writing import CALLBACKS, MAPPINGS
 
 __all__ = ["Reader"]
@@ -68,7 +67,8 @@ class Reader:
             If it names what is neither on the list nor trusted, or holds code.
         """
         names = set()
-        self._look(root, names)
+        for node in _nodes(root):
+            names.update(self._names_in(node))
         unknown = sorted(name for name in names if name not in self._trust)
         if unknown:
             reasons = "".join(_reason(name) for name in unknown)
@@ -78,38 +78,41 @@ class Reader:
             )
         for name in sorted(names):
             self._trust.find(name)
+        for node in _nodes(root):
+            self._check_states_in(node)
 
-    def _look(self, node, names):
-        if isinstance(node, list):
-            for each in node:
-                self._look(each, names)
-        if not isinstance(node, dict):
-            return
+    def _names_in(self, node):
+        """Names in a node that are neither ours nor on a list."""
         kind = node["is"]
         if kind in _NAMED:
             attribute, known = _NAMED[kind]
-            if known(node[attribute]) is None:
-                names.add(node[attribute])
-        elif kind == "keras":
-            names.update(self._foreign(node, _networks.names_in_config(node["config"])))
-        elif kind in ("model", "network"):
+            return {node[attribute]} if known(node[attribute]) is None else ()
+        if kind == "keras":
+            return self._foreign(node, _networks.names_in_config(node["config"]))
+        if kind in ("model", "network"):
             found = _networks.names_in_archive(self._members[node["member"]])
-            names.update(self._foreign(node, found))
-        elif kind == "skops":
-            names.update(self._untrusted_by_skops(self._members[node["member"]]))
-        for part in ("items", "state", "seeds", "factory"):
-            self._look(node.get(part), names)
+            return self._foreign(node, found)
+        if kind == "skops":
+            return _parts.untrusted_names(self._members[node["member"]])
+        return ()
+
+    def _check_states_in(self, node):
+        """Refuse attributes that would stand before what their class defines."""
+        if node["is"] == "object":
+            check_state(self._class(node), [key for key, _ in node["state"]])
+        elif node["is"] == "network":
+            from skstack.training import Network
+
+            check_state(Network, [key for key, _ in node["state"]])
+        elif node["is"] == "skops":
+            _parts.check_states(self._members[node["member"]], self._trust)
+
+    def _class(self, node):
+        return known_class(node["class"]) or self._trust.find(node["class"])
 
     def _foreign(self, node, names):
         full = {node["names"].get(name, name) for name in names}
         return {name for name in full if known_class(name) is None}
-
-    def _untrusted_by_skops(self, content):
-        import skops.io
-
-        _networks.check_archive(content, "a part of scikit-learn")
-        untrusted = set(skops.io.get_untrusted_types(data=content))
-        return untrusted - trusted_by_skops() if untrusted else untrusted
 
     # Making --------------------------------------------------------------------------------------
 
@@ -235,23 +238,17 @@ class Reader:
         return self._keep(node, getattr(keras.callbacks, node["name"])(**arguments))
 
     def _share_skops(self, node):
-        import skops.io
-
-        content = self._members[node["member"]]
-        untrusted = set(skops.io.get_untrusted_types(data=content))
-        trusted = [name for name in untrusted if name in trusted_by_skops() or name in self._trust]
-        with warnings.catch_warnings():
-            # Told once for the whole file.
-            warnings.simplefilter("ignore", InconsistentVersionWarning)
-            return self._keep(node, skops.io.loads(content, trusted=trusted))
+        return self._keep(node, _parts.read_part(self._members[node["member"]], self._trust))
 
     def _share_object(self, node):
         known = known_class(node["class"])
-        cls = known or self._trust.find(node["class"])
+        cls = self._class(node)
         made = self._keep(node, object.__new__(cls))
         state = self._state(node["state"])
         if known is not None and state.get("memory") is not None:
             raise ValueError("it names a folder of pickles as memory")
+        if hasattr(cls, "get_params"):
+            state.update({name: None for name in _parts.EMPTIED if name in state})
         setter = next((each for each in cls.__mro__ if "__setstate__" in vars(each)), object)
         if setter.__module__.partition(".")[0] == "skstack":
             made.__setstate__(state)
@@ -266,6 +263,17 @@ class Reader:
                 raise ValueError("an attribute has no name")
             state[key] = self.value(value)
         return state
+
+
+def _nodes(root):
+    """All nodes of a tree, the inner ones too."""
+    if isinstance(root, list):
+        for each in root:
+            yield from _nodes(each)
+    elif isinstance(root, dict):
+        yield root
+        for part in ("items", "state", "seeds", "factory"):
+            yield from _nodes(root.get(part))
 
 
 def _reason(name):
@@ -287,15 +295,6 @@ def _plain_dtype(text, *, objects=False):
 def _array(content):
     """An array from the bytes of a .npy file, of the size that its header promises."""
     file = io.BytesIO(content)
-    version = np.lib.format.read_magic(file)
-    readers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    shape, fortran, dtype = readers[version](file)
-    if dtype.hasobject:
-        raise ValueError("an array holds pickled objects")
-    if math.prod(shape) * dtype.itemsize != len(content) - file.tell():
-        raise ValueError("an array has another size than its header says")
+    shape, fortran, dtype = _parts.read_array_header(file)
     values = np.frombuffer(content, dtype, offset=file.tell()).copy()
     return values.reshape(shape, order="F" if fortran else "C")

@@ -26,11 +26,10 @@ from skstack._persistence._known import (
     known_type,
     trusted_by_skops,
 )
+from skstack._persistence._parts import EMPTIED, part_bytes
 
-__all__ = ["Writer"]
+__all__ = ["CALLBACKS", "MAPPINGS", "Writer", "raise_full_disk"]
 
-# Estimators' attributes that are left out: a folder of pickles, which would be read unseen.
-_EMPTIED = ("memory",)
 _BY_SKOPS = ("imblearn", "numpy", "scipy", "sklearn")
 _NO_DATA = ("joblib", "pandas", "polars", "tensorflow", "threading", "io", "_io", "_thread")
 # Kinds of dicts, by the name that a file has for them.
@@ -259,7 +258,7 @@ class Writer:
             value = _without_neighbours(value)
         with _told(where, value), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            content = skops.io.dumps(value)
+            content = part_bytes(value)
             untrusted = set(skops.io.get_untrusted_types(data=content)) - trusted_by_skops()
         for name in untrusted:
             if name.partition(".")[0] in ("skstack", "keras"):
@@ -280,9 +279,9 @@ class Writer:
             _refuse(where, value, "objects of this class cannot be stored without pickle")
         getter = next((each for each in cls.__mro__ if "__getstate__" in vars(each)), object)
         state = dict(value.__getstate__() if _root(getter) == "skstack" else vars(value))
-        if name is not None:
-            state.update({each: None for each in _EMPTIED if each in state})
-        else:
+        if name is not None or hasattr(value, "get_params"):
+            state.update({each: None for each in EMPTIED if each in state})
+        if name is None:
             name = full_name(cls)
             self.named[name] = cls
         return {"is": "object", "class": name, "state": self._state(state, where)}
@@ -346,11 +345,22 @@ def _refuse(where, value, reason):
     raise ValueError(f"{where} = {text} of class {full_name(type(value))}: {reason}")
 
 
+def raise_full_disk(error):
+    """Raise the OSError that led to an error, if there is one: Keras hides that of a full disk."""
+    if isinstance(error, OSError):
+        raise error
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise error
+        error = error.__cause__ or error.__context__
+
+
 @contextlib.contextmanager
 def _told(where, value):
     """Say where it was, whatever Keras, skops and NumPy raise."""
     try:
         yield
     except Exception as error:
+        raise_full_disk(error)
         reason = str(error).strip().partition("\n")[0]
         _refuse(where, value, f"{type(error).__name__}: {reason}")

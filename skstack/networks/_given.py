@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 
+from skstack._model_files import build_within, check_registered, inspect_model
 from skstack.networks._adapted import ModelBlueprint
 from skstack.networks._blueprints import RecipeBlueprint
 from skstack.networks._builder import BuilderBlueprint, BuilderRecipe
@@ -61,26 +62,47 @@ def load_model(path):
     Raises
     ------
     ValueError
-        If there is no such file, or it holds no model that Keras can load.
+        If there is no such file, it holds no model that Keras can load, or it was refused before
+        Keras read it: it names something that could run code of others, reads other files, or
+        would take much more memory than it has bytes.
     """
     name = _check_path(path)
     import keras
 
     from skstack.training import undisturbed
 
+    n_bytes = _inspect(name)
     failure = None
     for compiled in (True, False):
         try:
-            with undisturbed(), warnings.catch_warnings():
+            with undisturbed(), warnings.catch_warnings(), build_within(n_bytes):
                 # The optimizer's settings are used, its state is not.
                 warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
-                return keras.models.load_model(name, compile=compiled)
+                return keras.models.load_model(name, compile=compiled, safe_mode=True)
         except Exception as cause:  # Keras, h5py and zipfile raise whatever they like
             failure = cause
     raise ValueError(
         f"model={name!r} holds no Keras model that can be loaded "
         f"({type(failure).__name__}: {failure})"
     ) from failure
+
+
+def _inspect(name):
+    """Look through a saved model before Keras reads it; bytes of its weights."""
+    try:
+        names, n_bytes = inspect_model(name, hdf5=not name.lower().endswith(".keras"))
+        check_registered(names)
+    except ValueError as refusal:
+        raise ValueError(
+            f"model={name!r} was refused: {refusal}. If you know where the file comes from, open "
+            "it with keras.models.load_model and pass the model."
+        ) from refusal
+    except Exception as cause:
+        raise ValueError(
+            f"model={name!r} holds no Keras model that can be loaded "
+            f"({type(cause).__name__}: {cause})"
+        ) from cause
+    return n_bytes
 
 
 def check_model(model):
