@@ -16,16 +16,6 @@ from skstack.stages import correct_priors, prior_ratio, refuse_cleaning, resampl
 
 __all__ = ["KerasClassifier"]
 
-# These losses compare a unit for each class; all others take the class's number.
-_ONE_HOT_LOSSES = {"categoricalcrossentropy", "categoricalfocalcrossentropy", "categoricalhinge"}
-
-
-def _learns_one_hot(loss):
-    names = [loss] if isinstance(loss, str) else [cls.__name__ for cls in type(loss).__mro__]
-    names.append(getattr(loss, "__name__", ""))
-    return any(name.replace("_", "").lower() in _ONE_HOT_LOSSES for name in names)
-
-
 class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
     """A Keras network that learns classes.
 
@@ -49,11 +39,18 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
         In (0, inf). ``"auto"`` is the optimizer's own.
 
     loss : str, keras.losses.Loss, callable or "auto", default="auto"
-        ``"auto"`` is what a ``keras.Model`` was compiled with, else cross-entropy.
+        ``"auto"`` is what a ``keras.Model`` was compiled with, else cross-entropy. A name, a class,
+        a function or an object of Keras; each gets the labels in the form that it takes, and
+        ``from_logits=True`` is read as False, for the network gives probabilities. A function or
+        class of your own gets 0 and 1 of shape (n_rows, 1) for two classes, of shape (n_rows,
+        n_labels) for several labels, and numbers of classes of shape (n_rows,), or one-hot rows
+        where it takes no such numbers. Losses that need a unit for each class, such as
+        ``"categorical_crossentropy"``, give a recipe's network two units for two classes.
         :class:`~skstack.losses.TeacherLoss` lets a frozen network take part.
 
     metrics : list, default=None
-        As in ``keras.Model.compile``; they stand in ``history_``.
+        As in ``keras.Model.compile``, each with labels in the form that it takes; they stand in
+        ``history_``. None: those that a ``keras.Model`` was compiled with.
 
     epochs : int, default=100
         Passes over the training rows, at most.
@@ -75,7 +72,7 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
         The least improvement of the loss that counts.
 
     callbacks : list of keras.callbacks.Callback, default=None
-        Copied for each fit.
+        Copied for each fit. The model that they see and save is that of ``model_``.
 
     categorical_features : "from_dtype", None or array-like, default="from_dtype"
         Which columns are categories: by dtype (``category``, strings, object and bool columns of a
@@ -418,7 +415,16 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
                 )
         if self._target_type == "multilabel-indicator":
             if y.ndim != 2 or y.shape[1] != len(self.classes_):
-                raise ValueError(f"y has shape {y.shape}; fitted were {len(self.classes_)} labels.")
+                raise ValueError(
+                    f"y has shape {y.shape}; fitted were rows of {len(self.classes_)} labels, 0 or "
+                    f"1 each: accepted is shape (n_samples, {len(self.classes_)})."
+                )
+        elif y.ndim == 2:
+            raise ValueError(
+                f"y has shape {y.shape}, an indicator of several labels for each row; fitted was "
+                f"one label for each row, among {self.classes_.tolist()!r}. Where each row has one "
+                "1, pass labels: y.argmax(axis=1)."
+            )
         elif not np.isin(y, self.classes_).all():
             unknown = np.setdiff1d(y, self.classes_)[:5].tolist()
             raise ValueError(
@@ -432,7 +438,8 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
         if weights is None or y.ndim == 2:
             return
         left = np.unique(y[weights > 0])
-        if len(left) < 2 and len(np.unique(y)) > 1:
+        to_come = getattr(self, "_classes_to_come", None) is not None
+        if len(left) < 2 and len(np.unique(y)) > 1 and not to_come:
             raise ValueError(
                 f"{type(self).__name__} needs samples of at least 2 classes, but once samples of "
                 f"zero weight are taken out only one class is left: {left.tolist()!r}."
@@ -475,7 +482,7 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
 
     def _network_to_train(self, seed, resume, inputs=None, weights=None):
         blueprint, start = super()._network_to_train(seed, resume, inputs, weights)
-        self._one_hot = _learns_one_hot(self._loss(blueprint))
+        self._one_hot = self._objective(blueprint).form == "one-hot"
         return blueprint, start
 
     def _targets(self, inputs, y):
