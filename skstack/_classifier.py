@@ -7,7 +7,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils import compute_sample_weight
 
 from skstack._at_once import of_one_fit
-from skstack._checks import HasMethods, StrOptions, fit_context, read_labels
+from skstack._checks import HasMethods, StrOptions, fit_context, read_labels, tells_of_one_hot
 from skstack._export import Shippable
 from skstack._network_estimator import NetworkEstimator
 from skstack._streams import streamed
@@ -15,6 +15,7 @@ from skstack.networks import MLP, logits_network
 from skstack.stages import correct_priors, prior_ratio, refuse_cleaning, resample
 
 __all__ = ["KerasClassifier"]
+
 
 class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
     """A Keras network that learns classes.
@@ -240,6 +241,7 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
         return tags
 
     @fit_context(prefer_skip_nested_validation=True)
+    @tells_of_one_hot
     def fit(self, X, y, sample_weight=None, *, groups=None, X_val=None, y_val=None):
         """Train the network.
 
@@ -271,9 +273,11 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
         ValueError
             For data or parameters that cannot be learned from; the message names them.
         """
+        vars(self).pop("_classes_to_come", None)  # those of an earlier partial_fit
         return self._train(X, y, sample_weight, X_val, y_val, groups=groups, resume=self.warm_start)
 
     @fit_context(prefer_skip_nested_validation=True)
+    @tells_of_one_hot
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Train for one epoch more.
 
@@ -393,6 +397,9 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
 
     def _default_recipe(self):
         return MLP()
+
+    def _reads_indicator(self):
+        return not hasattr(self, "network_")
 
     def _read_target(self, y, *, frame, reset):
         y, kind = read_labels(self, y)

@@ -470,7 +470,7 @@ class NetworkEstimator(BaseEstimator):
         self.network_, self._guide, self._beside_network = taught.finished(fit.network)
         self.n_iter_ = fit.n_epochs
         self.history_ = fit.history
-        self.loss_curve_ = list(fit.history["loss"])
+        self.loss_curve_ = list(fit.history.get("loss", ()))
         watched = fit.history.get("val_loss")
         self.validation_scores_ = None if watched is None else [-loss for loss in watched]
         self._epochs_trained = before + fit.n_epochs

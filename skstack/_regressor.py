@@ -17,6 +17,7 @@ __all__ = ["KerasRegressor"]
 
 _LEAST_MEAN = 1e-6
 
+
 class KerasRegressor(Shippable, RegressorMixin, NetworkEstimator):
     """A Keras network that learns numbers, on standardised targets.
 
@@ -376,8 +377,8 @@ class KerasRegressor(Shippable, RegressorMixin, NetworkEstimator):
         if np.any(targets < low - slack) or np.any(targets > high + slack):
             learned = "" if as_it_is else ", as the network learns them,"
             raise ValueError(
-                f"{what} holds values{learned} from {targets.min():g} to {targets.max():g}, and the "
-                f"network of model={self.model!r} ends with an activation whose outputs lie in "
+                f"{what} holds values{learned} from {targets.min():g} to {targets.max():g}, and "
+                f"the network of model={self.model!r} ends with an activation whose outputs lie in "
                 f"[{low.min():g}, {high.max():g}] (standardize_target="
                 f"{self.standardize_target!r}). Accepted are targets inside these bounds, or a "
                 "network that ends without an activation."
@@ -399,8 +400,8 @@ class KerasRegressor(Shippable, RegressorMixin, NetworkEstimator):
                 f"loss={objective.given!r} wants targets as they are, but the network {learned} on "
                 "standardised ones."
             )
-        wrong = not as_it_is if self.standardize_target is False else forced and as_it_is
-        if wrong and origin is not None:
+        kept = forced and as_it_is and origin is not None
+        if kept or (self.standardize_target is False and not as_it_is):
             raise ValueError(
                 f"standardize_target={self.standardize_target!r}, but the network {learned} "
                 f"{'y as it is' if as_it_is else 'standardised targets'}. Leave it at 'auto'."

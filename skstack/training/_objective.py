@@ -121,9 +121,7 @@ _METRICS = {
 
 def _table(room, names):
     return {
-        getattr(room, name): takes
-        for listed, takes in names.items()
-        for name in listed.split()
+        getattr(room, name): takes for listed, takes in names.items() for name in listed.split()
     }
 
 
@@ -143,9 +141,17 @@ def _takes(thing, table):
         return table.get(thing)
     for cls in type(thing).__mro__:
         if cls in table:
-            return table[cls]
+            return None if _overrides(thing, cls) else table[cls]
     inner = getattr(thing, "fn", None)
     return None if inner is None else _takes(inner, table)
+
+
+def _overrides(thing, base):
+    """Whether a class compares in another way than the one of Keras that it is made from."""
+    if base in (keras.metrics.Mean, keras.metrics.Sum):
+        return type(thing) is not base
+    method = "call" if isinstance(thing, keras.losses.Loss) else "update_state"
+    return getattr(type(thing), method) is not getattr(base, method)
 
 
 def known_loss(loss):
@@ -205,7 +211,7 @@ _ACCEPTED = {
 _TOLD = {
     "binary": "a network of one unit for two classes",
     "multilabel": "labels of which a row may have several",
-    "multiclass": "one class of several for each row",
+    "multiclass": "classes of which each row has one",
     "regression": "numbers",
     "reconstruction": "the columns of X",
 }
