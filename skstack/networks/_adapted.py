@@ -143,12 +143,21 @@ class ModelBlueprint(CopiedModel):
         if not self.model.compiled:
             return None
         found, left_out = [], []
-        for metric in _compiled_metrics(self.model.get_compile_config() or {}):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The object being serialized includes a")
+            config = self.model.get_compile_config() or {}
+        for metric in _compiled_metrics(config):
+            name = metric if isinstance(metric, str) else metric.get("config")
+            kind = None if isinstance(metric, str) else metric["class_name"]
             try:
-                made = metric if isinstance(metric, str) else keras.metrics.deserialize(metric)
-                found.append(made)
+                if kind == "function":
+                    found.append(getattr(keras.metrics, name, None) or getattr(keras.losses, name))
+                elif kind == "__lambda__":
+                    left_out.append("lambda")
+                else:
+                    found.append(metric if kind is None else keras.metrics.deserialize(metric))
             except Exception:  # a function or a class that no name leads to
-                left_out.append(metric.get("config") or metric.get("class_name"))
+                left_out.append(name if kind == "function" else kind)
         if left_out:
             warnings.warn(
                 f"model={self.model.name!r} was compiled with metrics that cannot be copied: "

@@ -368,6 +368,10 @@ class Objective:
     by_row: bool = True
 
     @property
+    def _n_units(self):
+        return 1 if self.task == "binary" else self.n_outputs
+
+    @property
     def _what(self):
         return f"loss={self.given!r}"
 
@@ -449,9 +453,9 @@ class Objective:
     def _metric(self, given, units, bounds):
         what = f"metrics: {given!r}"
         metric, name = _named(known_metric(given), given, self.task)
+        _check_copy(what, metric)
         takes = _takes(metric, _OF_METRICS)
-        if takes is None:
-            takes = _takes_of_wrapper(metric)
+        takes = _takes_of_wrapper(metric) if takes is None else takes
         if takes is None:
             return self._own_metric(what, metric, units)
         takes = _by_settings(metric, takes, self.task)
@@ -475,7 +479,7 @@ class Objective:
     def _own_metric(self, what, metric, units):
         if self.form == "numbers":
             if not isinstance(metric, keras.metrics.Metric):
-                _check_own(what, metric, self.form, self.n_outputs)
+                _check_own(what, metric, self.form, self._n_units)
             name = _name_of(metric)
             if units is None:
                 return metric
@@ -484,7 +488,7 @@ class Objective:
         if self.task == "multiclass":
             forms += [form for form in ("codes", "one-hot") if form != self.form]
         for form in forms:
-            if _runs(what, metric, form, self.n_outputs):
+            if _runs(what, metric, form, self._n_units):
                 break
         else:
             form = self.form
@@ -526,13 +530,26 @@ def _named(metric, given, task):
 
 
 def _takes_of_wrapper(metric):
-    """The entry of the function inside a ``MeanMetricWrapper``."""
+    """The entry of the function inside a ``MeanMetricWrapper``, which its config names."""
     if type(metric) is not keras.metrics.MeanMetricWrapper:
         return None
+    name = str(metric.get_config()["fn"].get("config"))
+    function = getattr(keras.metrics, name, None) or getattr(keras.losses, name, None)
+    return None if function is None else _takes(function, _OF_METRICS)
+
+
+def _check_copy(what, metric):
+    """Refuse a metric that Keras cannot make anew: metrics hold what they have counted."""
+    if not isinstance(metric, keras.metrics.Metric):
+        return
     try:
-        return _takes(keras.metrics.deserialize(metric.get_config()["fn"]), _OF_METRICS)
-    except (TypeError, ValueError, KeyError):  # a function that no name leads to
-        return None
+        type(metric).from_config(metric.get_config())
+    except Exception as error:  # whatever a user's class may raise
+        raise ValueError(
+            f"{what} cannot be copied from its config ({type(error).__name__}). Give its class a "
+            "get_config that holds all arguments of the constructor; of a MeanMetricWrapper pass "
+            "the function itself."
+        ) from error
 
 
 def _by_settings(metric, takes, task):
