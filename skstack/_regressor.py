@@ -359,11 +359,12 @@ class KerasRegressor(Shippable, RegressorMixin, NetworkEstimator):
             around_0 = np.where(around_0 > 0, around_0, 1.0)
             self.target_mean_ = np.where(low & high, mean, nothing)
             self.target_scale_ = np.where(low & high, scale, np.where(low | high, around_0, one))
-        bias = f"{blueprint.spec.layer_name('output')}/bias"
-        if blueprint.spec.activation == "exponential" and bias in start:
-            # Else the first steps have to find the order of magnitude.
-            means = np.average(y, axis=0, weights=weights)
-            start[bias] = np.log(np.maximum(means, _LEAST_MEAN)).astype(start[bias].dtype)
+        output = blueprint.spec.layer_name("output")
+        if blueprint.spec.activation == "exponential" and f"{output}/bias" in start:
+            # Begins at the mean: chance would be off by orders of magnitude.
+            means = np.maximum(np.average(y, axis=0, weights=weights), _LEAST_MEAN)
+            start[f"{output}/bias"] = np.log(means).astype(np.float32)
+            start[f"{output}/kernel"] = np.zeros_like(start[f"{output}/kernel"])
 
     def _check_numbers(self, blueprint, y, what):
         objective = self._objective(blueprint)

@@ -283,8 +283,8 @@ def test_every_spelling_of_a_relative_error_gives_the_same_bits():
 @pytest.mark.parametrize("loss", ["poisson", keras.losses.MeanSquaredLogarithmicError()])
 def test_losses_of_counts_learn_in_any_units_and_for_all_seeds(loss):
     X, y = FRIEDMAN
-    y = np.maximum(y, 0.0)
-    assert (y == 0).any() or y.min() < 1
+    y = np.maximum(y - 4, 0)
+    assert np.sum(y == 0) > 5
     for seed, factor in enumerate([1, 1000, 0.01, 1]):
         regressor = KerasRegressor(loss=loss, random_state=seed).fit(X[:400], factor * y[:400])
         assert regressor.score(X[400:], factor * y[400:]) > 0.7
@@ -299,8 +299,8 @@ def test_a_head_of_counts_begins_at_the_mean():
     both = np.column_stack([np.maximum(y, 0), 5e4 + y])
     regressor = KerasRegressor(MLP((8,)), loss="poisson", epochs=1, learning_rate=1e-9)
     regressor.fit(X, both, sample_weight=np.arange(600) % 2)
-    bias = regressor.network_.variables["output/bias"]
-    np.testing.assert_allclose(bias, np.log(both[1::2].mean(axis=0)), rtol=1e-5)
+    means = np.broadcast_to(both[1::2].mean(axis=0), both.shape)
+    np.testing.assert_allclose(regressor.predict(X), means, rtol=1e-4)
 
 
 def test_shares_get_the_head_that_their_loss_asks_for():
@@ -376,7 +376,7 @@ def test_a_fit_that_goes_on_keeps_units_or_says_that_it_cannot(tmp_path):
     with pytest.raises(ValueError, match="standardize_target=False"):
         clone_of(first, standardize_target=False).fit(X, y)
     skstack.save(first, tmp_path / "first.skstack")
-    loaded = skstack.load(tmp_path / "first.skstack")
+    loaded = skstack.load(tmp_path / "first.skstack", trusted=[f"{__name__}.ending"])
     np.testing.assert_array_equal(loaded.predict(X), first.predict(X))
     assert loaded.standardize_target == "auto"
     first.to_keras().save(tmp_path / "first.keras")
