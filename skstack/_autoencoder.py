@@ -45,7 +45,9 @@ class KerasAutoencoder(Shippable, TransformerMixin, NetworkEstimator):
         In (0, inf). ``"auto"`` is the optimizer's own.
 
     loss : str, keras.losses.Loss, callable or "auto", default="auto"
-        ``"auto"`` is what a ``keras.Model`` was compiled with, else the mean squared error.
+        ``"auto"`` is what a ``keras.Model`` was compiled with, else the mean squared error. Losses
+        of shares, counts and relative errors go with networks that rebuild X as it is, such as
+        images in [0, 1]; they are refused where columns are standardised.
         :class:`~skstack.losses.TeacherLoss` lets a frozen network take part.
 
     metrics : list, default=None

@@ -186,13 +186,12 @@ def _bounds_of_key(kept):
 
 
 def _bounds_of(blueprint):
-    from skstack.training import undisturbed
+    from skstack import training
 
-    with undisturbed():
-        model = blueprint.build()
-        found = _bounds_behind(model, last_operation(model))
-        if found is None:
-            found = _seen_bounds(model)
+    model = training.build(blueprint)
+    found = _bounds_behind(model, last_operation(model))
+    if found is None:
+        found = _seen_bounds(model)
     width = model.outputs[0].shape[-1] if getattr(model, "outputs", None) else blueprint.units
     low, high = (np.broadcast_to(np.asarray(bound, np.float64), (width,)) for bound in found)
     return low, high

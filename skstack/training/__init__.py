@@ -14,7 +14,7 @@ from skstack.training._network import Network
 from skstack.training._normalizations import settle_normalizations
 from skstack.training._objective import Objective, head_for, settle
 from skstack.training._plan import Fit, Plan, Public, Rows
-from skstack.training._seeds import named_variables, under_callers_policy, undisturbed
+from skstack.training._seeds import build, named_variables, under_callers_policy, undisturbed
 from skstack.training._train import train
 from skstack.training._watching import Diverged
 
@@ -29,6 +29,7 @@ __all__ = [
     "Public",
     "Rows",
     "Unknown",
+    "build",
     "check_layers",
     "check_settings",
     "find_layers",

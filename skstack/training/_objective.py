@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -452,8 +453,9 @@ class Objective:
 
     def _metric(self, given, units, bounds):
         what = f"metrics: {given!r}"
-        metric, name = _named(known_metric(given), given, self.task)
-        _check_copy(what, metric)
+        found = known_metric(given)
+        _check_copy(what, found)
+        metric, name = _named(found, given, self.task)
         takes = _takes(metric, _OF_METRICS)
         takes = _takes_of_wrapper(metric) if takes is None else takes
         if takes is None:
@@ -519,6 +521,9 @@ def _name_of(metric):
 
 def _named(metric, given, task):
     """The metric that a name means for a task, and what it is called in logs."""
+    if isinstance(given, type):  # Keras numbers the names of those that it makes
+        name = re.sub(r"_\d+$", "", metric.name)
+        return _made(metric, name), name
     if not isinstance(metric, str):
         return metric, given if isinstance(given, str) else _name_of(metric)
     meant = _BY_TASK[metric.lower()]
