@@ -16,6 +16,7 @@ from skstack.networks import (
     DecoderBlueprint,
     Spec,
     latent_layer,
+    output_bounds,
     standardizing_variables,
 )
 
@@ -44,11 +45,14 @@ class KerasAutoencoder(Shippable, TransformerMixin, NetworkEstimator):
         In (0, inf). ``"auto"`` is the optimizer's own.
 
     loss : str, keras.losses.Loss, callable or "auto", default="auto"
-        ``"auto"`` is what a ``keras.Model`` was compiled with, else the mean squared error.
+        ``"auto"`` is what a ``keras.Model`` was compiled with, else the mean squared error. Losses
+        of shares, counts and relative errors go with networks that rebuild X as it is, such as
+        images in [0, 1]; they are refused where columns are standardised.
         :class:`~skstack.losses.TeacherLoss` lets a frozen network take part.
 
     metrics : list, default=None
-        As in ``keras.Model.compile``; they stand in ``history_``.
+        As in ``keras.Model.compile``; they stand in ``history_``. None: those that a
+        ``keras.Model`` was compiled with.
 
     epochs : int, default=100
         Passes over the training rows, at most.
@@ -70,7 +74,7 @@ class KerasAutoencoder(Shippable, TransformerMixin, NetworkEstimator):
         The least improvement of the loss that counts.
 
     callbacks : list of keras.callbacks.Callback, default=None
-        Copied for each fit.
+        Copied for each fit. The model that they see and save is that of ``model_``.
 
     categorical_features : "from_dtype", None or array-like, default="from_dtype"
         Which columns are categories: by dtype (``category``, strings and bool columns of a
@@ -408,6 +412,23 @@ class KerasAutoencoder(Shippable, TransformerMixin, NetworkEstimator):
         model = training.Network(blueprint, start).build()
         self.latent_layer_ = latent_layer(model)
         self._latent_shape = tuple(model.get_layer(self.latent_layer_).output.shape[1:])
+
+    def _check_numbers(self, blueprint, y, what):
+        objective = self._objective(blueprint)
+        if not objective.own_units:
+            return
+        if self._standardized and self.moments_:
+            raise ValueError(
+                f"loss={objective.given!r} is defined in X's own units, but the network rebuilds "
+                "standardised columns. Accepted are for instance 'mean_squared_error' and "
+                "'mean_absolute_error', or a recipe with standardize=False."
+            )
+        objective.check_head(*output_bounds(blueprint))
+
+    def _table(self, inputs, y, weights, objective):
+        rows = super()._table(inputs, y, weights, objective)
+        objective.check_numbers(rows.targets.reshape(len(rows), -1), "X")
+        return rows
 
     def _targets(self, inputs, y):
         """The table that the network is to rebuild, columns joined as recipes join them."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextvars
+import functools
 import inspect
+import warnings
 from numbers import Integral
 
 import numpy as np
@@ -65,6 +68,7 @@ __all__ = [
     "take_columns",
     "take_metadata",
     "take_rows",
+    "tells_of_one_hot",
     "wrapper_of",
 ]
 
@@ -405,3 +409,52 @@ def read_labels(estimator, y):
             "multilabel indicators of shape (n_samples, n_labels)."
         )
     return y, kind
+
+
+_fitting = contextvars.ContextVar("skstack_fitting", default=False)
+
+
+def tells_of_one_hot(fit):
+    """Have a method that fits tell, once and outermost, of labels that look one-hot encoded.
+
+    Parameters
+    ----------
+    fit : method
+        Of an estimator with a method ``_reads_indicator``, which says whether y of several columns
+        would be read as several labels for each row.
+
+    Returns
+    -------
+    method
+    """
+
+    @functools.wraps(fit)
+    def wrapped(self, X, y=None, *args, **kwargs):
+        if not _fitting.get() and self._reads_indicator() and _is_one_hot(y):
+            warnings.warn(
+                "y has one 1 in each row, as one-hot encoded classes have. "
+                f"{type(self).__name__} reads it as a multilabel indicator: each column is a label "
+                "of its own, with a probability of its own. Where each row has one class, pass "
+                "labels: y.argmax(axis=1).",
+                UserWarning,
+                stacklevel=3,
+            )
+        token = _fitting.set(True)
+        try:
+            return fit(self, X, y, *args, **kwargs)
+        finally:
+            _fitting.reset(token)
+
+    return wrapped
+
+
+def _is_one_hot(y):
+    try:
+        y = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
+    except ValueError:  # ragged: whoever reads it says so
+        return False
+    if y.ndim != 2 or min(y.shape) < 2:
+        return False
+    if y.dtype.kind not in "fiub" or not ((y == 0) | (y == 1)).all():
+        return False
+    return bool((y.sum(axis=1) == 1).all())

@@ -7,7 +7,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils import compute_class_weight
 
 from skstack._at_once import of_one_fit
-from skstack._checks import HasMethods, StrOptions, fit_context, read_labels
+from skstack._checks import HasMethods, StrOptions, fit_context, read_labels, tells_of_one_hot
 from skstack._export import Shippable
 from skstack._network_estimator import NetworkEstimator
 from skstack._streams import streamed
@@ -21,15 +21,6 @@ from skstack.stages import (
 )
 
 __all__ = ["KerasClassifier"]
-
-# These losses compare a unit for each class; all others take the class's number.
-_ONE_HOT_LOSSES = {"categoricalcrossentropy", "categoricalfocalcrossentropy", "categoricalhinge"}
-
-
-def _learns_one_hot(loss):
-    names = [loss] if isinstance(loss, str) else [cls.__name__ for cls in type(loss).__mro__]
-    names.append(getattr(loss, "__name__", ""))
-    return any(name.replace("_", "").lower() in _ONE_HOT_LOSSES for name in names)
 
 
 class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
@@ -55,11 +46,18 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
         In (0, inf). ``"auto"`` is the optimizer's own.
 
     loss : str, keras.losses.Loss, callable or "auto", default="auto"
-        ``"auto"`` is what a ``keras.Model`` was compiled with, else cross-entropy.
+        ``"auto"`` is what a ``keras.Model`` was compiled with, else cross-entropy. A name, a class,
+        a function or an object of Keras; each gets the labels in the form that it takes, and
+        ``from_logits=True`` is read as False, for the network gives probabilities. A function or
+        class of your own gets 0 and 1 of shape (n_rows, 1) for two classes, of shape (n_rows,
+        n_labels) for several labels, and numbers of classes of shape (n_rows,), or one-hot rows
+        where it takes no such numbers. Losses that need a unit for each class, such as
+        ``"categorical_crossentropy"``, give a recipe's network two units for two classes.
         :class:`~skstack.losses.TeacherLoss` lets a frozen network take part.
 
     metrics : list, default=None
-        As in ``keras.Model.compile``; they stand in ``history_``.
+        As in ``keras.Model.compile``, each with labels in the form that it takes; they stand in
+        ``history_``. None: those that a ``keras.Model`` was compiled with.
 
     epochs : int, default=100
         Passes over the training rows, at most.
@@ -81,7 +79,7 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
         The least improvement of the loss that counts.
 
     callbacks : list of keras.callbacks.Callback, default=None
-        Copied for each fit.
+        Copied for each fit. The model that they see and save is that of ``model_``.
 
     categorical_features : "from_dtype", None or array-like, default="from_dtype"
         Which columns are categories: by dtype (``category``, strings and bool columns of a
@@ -251,6 +249,7 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
         return tags
 
     @fit_context(prefer_skip_nested_validation=True)
+    @tells_of_one_hot
     def fit(self, X, y, sample_weight=None, *, groups=None, X_val=None, y_val=None):
         """Train the network.
 
@@ -282,9 +281,11 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
         ValueError
             For data or parameters that cannot be learned from; the message names them.
         """
+        vars(self).pop("_classes_to_come", None)  # those of an earlier partial_fit
         return self._train(X, y, sample_weight, X_val, y_val, groups=groups, resume=self.warm_start)
 
     @fit_context(prefer_skip_nested_validation=True)
+    @tells_of_one_hot
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Train for one epoch more.
 
@@ -405,6 +406,9 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
     def _default_recipe(self):
         return MLP()
 
+    def _reads_indicator(self):
+        return not hasattr(self, "network_")
+
     def _read_target(self, y, *, frame, reset):
         y, kind = read_labels(self, y)
         if reset:
@@ -426,7 +430,16 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
                 )
         if self._target_type == "multilabel-indicator":
             if y.ndim != 2 or y.shape[1] != len(self.classes_):
-                raise ValueError(f"y has shape {y.shape}; fitted were {len(self.classes_)} labels.")
+                raise ValueError(
+                    f"y has shape {y.shape}; fitted were rows of {len(self.classes_)} labels, 0 or "
+                    f"1 each: accepted is shape (n_samples, {len(self.classes_)})."
+                )
+        elif y.ndim == 2:
+            raise ValueError(
+                f"y has shape {y.shape}, an indicator of several labels for each row; fitted was "
+                f"one label for each row, among {self.classes_.tolist()!r}. Where each row has one "
+                "1, pass labels: y.argmax(axis=1)."
+            )
         elif not np.isin(y, self.classes_).all():
             unknown = np.setdiff1d(y, self.classes_)[:5].tolist()
             raise ValueError(
@@ -440,7 +453,8 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
         if weights is None or y.ndim == 2:
             return
         left = np.unique(y[weights > 0])
-        if len(left) < 2 and len(np.unique(y)) > 1:
+        to_come = getattr(self, "_classes_to_come", None) is not None
+        if len(left) < 2 and len(np.unique(y)) > 1 and not to_come:
             raise ValueError(
                 f"{type(self).__name__} needs samples of at least 2 classes, but once samples of "
                 f"zero weight are taken out only one class is left: {left.tolist()!r}."
@@ -510,7 +524,7 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
 
     def _network_to_train(self, seed, resume, inputs=None, weights=None):
         blueprint, start = super()._network_to_train(seed, resume, inputs, weights)
-        self._one_hot = _learns_one_hot(self._loss(blueprint))
+        self._one_hot = self._objective(blueprint).form == "one-hot"
         return blueprint, start
 
     def _targets(self, inputs, y):

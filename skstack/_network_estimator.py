@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import dataclass
 from numbers import Integral, Real
 
@@ -215,6 +216,9 @@ class NetworkEstimator(BaseEstimator):
     def _learn_target_scale(self, blueprint, start, inputs, y, weights):
         """Learn the moments of the targets from training rows; nothing to learn by default."""
 
+    def _check_numbers(self, blueprint, y, what):
+        """Refuse targets that the loss or the head cannot deal with; anything goes by default."""
+
     def _targets(self, inputs, y):
         """Targets in the form that the loss takes."""
         raise NotImplementedError
@@ -308,7 +312,8 @@ class NetworkEstimator(BaseEstimator):
             check_consistent_length(X, y)
         weights = check_weights(sample_weight, X)
         groups = check_groups(groups, X)
-        self._refuse_too_few_rows(X, y, weights)
+        if not resume:
+            self._refuse_too_few_rows(X, y, weights)
         X, y, weights, groups = self._rows_that_count(X, y, weights, groups)
 
         held_out, stops = None, False
@@ -346,12 +351,16 @@ class NetworkEstimator(BaseEstimator):
         blueprint, start = self._network_to_train(seed, resume, inputs, counts)
         if not resume:
             self._learn_target_scale(blueprint, start, inputs, y, weights)
+        self._check_numbers(blueprint, y, "y")
+        if held_out is not None:
+            self._check_numbers(blueprint, held_out[1], "y" if y_val is None else "y_val")
 
         drawn, y, weights = self._resample(inputs, y, weights, seed)
-        table = self._table(drawn, y, weights)
+        objective = self._objective(blueprint)
+        table = self._table(drawn, y, weights, objective)
         validation = None
         if held_out is not None:
-            validation = self._table(self.blocks_.split(held_out[0]), *held_out[1:])
+            validation = self._table(self.blocks_.split(held_out[0]), *held_out[1:], objective)
         taught = losses.taught(
             self, blueprint, start, seed=seed, before=self._beside_network if resume else {},
             tables=(table, validation), rows=(X, None if held_out is None else held_out[0]),
@@ -359,6 +368,7 @@ class NetworkEstimator(BaseEstimator):
         )  # fmt: skip
         self._fit_network(
             taught,
+            objective=objective,
             seed=seed,
             epochs=self.epochs if epochs is None else epochs,
             stops=stops,
@@ -392,7 +402,10 @@ class NetworkEstimator(BaseEstimator):
             missing = "X_val" if X_val is None else "y_val"
             raise ValueError(f"X_val and y_val belong together, but {missing} is None.")
         X_val = read_rows(self, X_val, reset=False)
-        y_val = self._read_target(y_val, frame=frame, reset=False)
+        try:
+            y_val = self._read_target(y_val, frame=frame, reset=False)
+        except ValueError as error:
+            raise ValueError(f"y_val: {error}") from error
         if y_val is not None:
             check_consistent_length(X_val, y_val)
         return X_val, y_val, None
@@ -420,10 +433,12 @@ class NetworkEstimator(BaseEstimator):
             )
         return *_rows(X, y, weights, rows), None if groups is None else groups[rows]
 
-    def _table(self, inputs, y, weights):
+    def _table(self, inputs, y, weights, objective):
         from skstack import training
 
-        return training.Rows(inputs, self._targets(inputs, y), self._row_weights(y, weights))
+        weights = self._row_weights(y, weights)
+        objective.check_weights(weights)
+        return training.Rows(inputs, self._targets(inputs, y), weights)
 
     def _network_to_train(self, seed, resume, inputs=None, weights=None):
         """What to build, and the variables to start from."""
@@ -441,7 +456,9 @@ class NetworkEstimator(BaseEstimator):
         spec = Spec(self.blocks_.blocks_, task, n_outputs)
         # A clone, for parameters set in the recipe later are those of the next network.
         model = clone_part(self.model)
-        blueprint = blueprint_for(model, spec, default=self._default_recipe())
+        loss = self._task_loss
+        head = {} if _is_auto(loss) else training.head_for(loss, task, n_outputs)
+        blueprint = blueprint_for(model, spec, default=self._default_recipe(), head=head)
         self._network_task = blueprint.spec.task
         if blueprint.continued:
             check_categories(blueprint.model, self.blocks_.categories_)
@@ -472,15 +489,16 @@ class NetworkEstimator(BaseEstimator):
 
         return losses.task_loss(self.loss)
 
-    def _fit_network(self, taught, *, seed, epochs, stops, resume):
+    def _fit_network(self, taught, *, objective, seed, epochs, stops, resume):
         from skstack import training
 
         before = self._epochs_trained if resume else 0
+        metrics, public_metrics = self._metrics(taught.own, objective)
         plan = training.Plan(
             loss=taught.loss,
             optimizer=self._optimizer(taught.blueprint),
             learning_rate=None if _is_auto(self.learning_rate) else self.learning_rate,
-            metrics=taught.metrics(self.metrics or ()),
+            metrics=taught.metrics(metrics),
             epochs=epochs,
             batch_size=self.batch_size,
             callbacks=tuple(copy.deepcopy(self._listed_callbacks())),
@@ -489,6 +507,7 @@ class NetworkEstimator(BaseEstimator):
             engine=self.engine,
             seed=seed + before,
             verbose=self.verbose,
+            public=self._shown(taught, objective, public_metrics),
         )
         fit = training.train(
             taught.blueprint,
@@ -501,17 +520,52 @@ class NetworkEstimator(BaseEstimator):
         self.network_, self._guide, self._beside_network = taught.finished(fit.network)
         self.n_iter_ = fit.n_epochs
         self.history_ = fit.history
-        self.loss_curve_ = list(fit.history["loss"])
+        self.loss_curve_ = list(fit.history.get("loss", ()))
         watched = fit.history.get("val_loss")
         self.validation_scores_ = None if watched is None else [-loss for loss in watched]
         self._epochs_trained = before + fit.n_epochs
         self._optimizer_variables = fit.optimizer_variables
 
+    def _objective(self, blueprint):
+        """The loss, and the form of targets that it takes; see ``training.settle``."""
+        from skstack import training
+
+        loss = self._task_loss
+        if _is_auto(loss):
+            compiled = blueprint.loss
+            loss = self._default_loss() if compiled is None else compiled
+        return training.settle(loss, task=self._network_task, n_outputs=self._task()[1])
+
     def _loss(self, blueprint):
-        if not _is_auto(self._task_loss):
-            return self._task_loss
-        compiled = blueprint.loss
-        return self._default_loss() if compiled is None else compiled
+        return self._objective(blueprint).loss
+
+    def _metrics(self, blueprint, objective):
+        """Metrics as the network is trained with them, and as they are for outputs in y's units."""
+        given = (blueprint.metrics if self.metrics is None else self.metrics) or ()
+        mean, scale, bounds = self._target_units(blueprint)
+        metrics = objective.metrics(given, mean, scale, bounds)
+        return metrics, objective.metrics(given, None, None, bounds)
+
+    def _target_units(self, blueprint):
+        """Mean and scale of standardised targets, and the bounds of predictions of numbers."""
+        return None, None, None
+
+    def _shown(self, taught, objective, metrics):
+        """What callbacks see: the network as ``model_`` has it."""
+        from skstack import training
+
+        if not self._listed_callbacks():
+            return None
+        if not taught.finishes:
+            warnings.warn(
+                f"callbacks of {type(self).__name__} see the network as it is trained with its "
+                f"teacher (mode={self.loss.mode!r}): what they save or predict is not what "
+                "predict gives. model_ is the finished network.",
+                UserWarning,
+                stacklevel=2,
+            )
+            return None
+        return training.Public(self._public_model, objective.loss, metrics)
 
     def _optimizer(self, blueprint):
         if _is_auto(self.optimizer):

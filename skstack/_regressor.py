@@ -6,32 +6,24 @@ import numpy as np
 from sklearn.base import RegressorMixin
 
 from skstack._at_once import of_one_fit
-from skstack._checks import check_target, fit_context
+from skstack._checks import StrOptions, check_target, fit_context
 from skstack._export import Shippable
 from skstack._network_estimator import NetworkEstimator
 from skstack._streams import streamed
-from skstack.networks import MLP, continued_estimator, with_target_units
+from skstack.networks import MLP, continued_estimator, output_bounds, with_target_units
 from skstack.stages import weighted_moments
 
 __all__ = ["KerasRegressor"]
 
-# These losses are defined on targets in their own units: sign and ratio mean something.
-LOSSES_ON_RAW_TARGETS = {
-    "mape",
-    "mean_absolute_percentage_error",
-    "mean_squared_logarithmic_error",
-    "msle",
-    "poisson",
-}
+_LEAST_MEAN = 1e-6
 
 
 class KerasRegressor(Shippable, RegressorMixin, NetworkEstimator):
     """A Keras network that learns numbers, on standardised targets.
 
-    The network learns targets of mean 0 and standard deviation 1; ``predict`` and ``model_`` speak
-    y's units. Three exceptions learn y as it is: a built ``keras.Model``, which has its units
-    already, and the losses ``"poisson"``, ``"msle"`` and ``"mape"`` (by name), which are defined on
-    y's own scale.
+    The network learns targets of mean 0 and standard deviation 1; ``predict``, ``model_`` and what
+    callbacks see speak y's units. Where the head or the loss needs y's own units, the network
+    learns these: see ``standardize_target``.
 
     Parameters
     ----------
@@ -52,11 +44,18 @@ class KerasRegressor(Shippable, RegressorMixin, NetworkEstimator):
         In (0, inf). ``"auto"`` is the optimizer's own.
 
     loss : str, keras.losses.Loss, callable or "auto", default="auto"
-        ``"auto"`` is what a ``keras.Model`` was compiled with, else the mean squared error.
+        ``"auto"`` is what a ``keras.Model`` was compiled with, else the mean squared error. A name,
+        a class, a function or an object of Keras. A function or class of your own gets y, and
+        predictions, of shape (n_rows, n_targets) in y's own units. ``"poisson"`` and ``"msle"``
+        give a recipe's network a positive (exponential) output and refuse negative targets;
+        losses of shares in [0, 1], such as ``"binary_crossentropy"``, a sigmoid. The bends of
+        ``"huber"`` and ``"log_cosh"`` count in standard deviations of y.
         :class:`~skstack.losses.TeacherLoss` lets a frozen network take part.
 
     metrics : list, default=None
         As in ``keras.Model.compile``; they stand in ``history_``, in units of standardised targets.
+        Relative and logarithmic errors, and metrics of your own, are computed in y's own units.
+        None: those that a ``keras.Model`` was compiled with.
 
     epochs : int, default=100
         Passes over the training rows, at most.
@@ -78,7 +77,8 @@ class KerasRegressor(Shippable, RegressorMixin, NetworkEstimator):
         The least improvement of the loss that counts.
 
     callbacks : list of keras.callbacks.Callback, default=None
-        Copied for each fit.
+        Copied for each fit. The model that they see, save and predict with is that of ``model_``,
+        in y's units; the losses and metrics that they are told are those of ``history_``.
 
     categorical_features : "from_dtype", None or array-like, default="from_dtype"
         Which columns are categories: by dtype (``category``, strings and bool columns of a
@@ -119,6 +119,19 @@ class KerasRegressor(Shippable, RegressorMixin, NetworkEstimator):
     verbose : int, default=0
         Above 0: a line for each epoch.
 
+    standardize_target : bool or "auto", default="auto"
+        Whether the network learns targets of mean 0 and standard deviation 1. ``"auto"`` does so,
+        unless the network or the loss needs y's own units:
+
+        - y as it is: a built ``keras.Model``, which has its units already; a network that trains in
+          its own way; a last activation with bounds on both sides, such as sigmoid and tanh; losses
+          that are defined in y's own units, such as ``"mape"``, ``"msle"``, ``"poisson"``, and
+          those of your own.
+        - y divided by its root mean square, so that 0 stays 0: a last activation with a bound on
+          one side, such as relu, softplus and exponential.
+
+        True standardises in any case, False never. What cannot work is an error before training.
+
     Attributes
     ----------
     n_features_in_ : int
@@ -128,8 +141,9 @@ class KerasRegressor(Shippable, RegressorMixin, NetworkEstimator):
         Their names, where X had string names.
 
     target_mean_, target_scale_ : ndarray of float64 of shape (n_targets,)
-        Mean and standard deviation of the training targets, in y's units; 0 and 1 where the
-        network learns y as it is.
+        What is subtracted from y, and what it is divided by: mean and standard deviation of the
+        training targets, in y's units; 0 and 1 where the network learns y as it is. See
+        ``standardize_target``.
 
     input_profile_ : ColumnProfile
         Range and moments of the numeric columns of the training rows; see
@@ -142,7 +156,8 @@ class KerasRegressor(Shippable, RegressorMixin, NetworkEstimator):
         Epochs run in the last fit.
 
     loss_curve_ : list of float
-        Training loss of each epoch, on standardised targets.
+        Training loss of each epoch, on targets as the network learns them: standardised ones, see
+        ``standardize_target``.
 
     validation_scores_ : list of float or None
         Minus the loss on the rows set aside, for each epoch.
@@ -161,6 +176,11 @@ class KerasRegressor(Shippable, RegressorMixin, NetworkEstimator):
     >>> regressor.score(X, y) > 0.4
     True
     """
+
+    _parameter_constraints = {
+        **NetworkEstimator._parameter_constraints,
+        "standardize_target": ["boolean", StrOptions({"auto"})],
+    }
 
     def __init__(
         self,
@@ -186,6 +206,7 @@ class KerasRegressor(Shippable, RegressorMixin, NetworkEstimator):
         engine="auto",
         random_state=None,
         verbose=0,
+        standardize_target="auto",
     ):
         self.model = model
         self.optimizer = optimizer
@@ -208,6 +229,7 @@ class KerasRegressor(Shippable, RegressorMixin, NetworkEstimator):
         self.engine = engine
         self.random_state = random_state
         self.verbose = verbose
+        self.standardize_target = standardize_target
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -320,26 +342,77 @@ class KerasRegressor(Shippable, RegressorMixin, NetworkEstimator):
 
     def _learn_target_scale(self, blueprint, start, inputs, y, weights):
         origin = continued_estimator(self.model)
-        if origin is not None:
-            self._continue_target_scale(origin)
+        if origin is not None:  # the units that the weights were learned in
+            self.target_mean_, self.target_scale_ = origin.target_mean_, origin.target_scale_
             return
-        as_it_is = blueprint.learns_raw_targets or (
-            isinstance(self._task_loss, str) and self._task_loss in LOSSES_ON_RAW_TARGETS
-        )
-        if as_it_is:
-            self.target_mean_, self.target_scale_ = np.zeros(y.shape[1]), np.ones(y.shape[1])
+        own_units = self._objective(blueprint).own_units
+        learns_own = own_units or blueprint.learns_raw_targets
+        mean, scale = weighted_moments(y, weights)
+        nothing, one = np.zeros(y.shape[1]), np.ones(y.shape[1])
+        if self.standardize_target is True:
+            self.target_mean_, self.target_scale_ = mean, scale
+        elif self.standardize_target is False or learns_own:
+            self.target_mean_, self.target_scale_ = nothing, one
         else:
-            self.target_mean_, self.target_scale_ = weighted_moments(y, weights)
+            low, high = map(np.isinf, output_bounds(blueprint))
+            # Bounds on one side: 0 stays 0, and any scale will do.
+            around_0 = np.sqrt(np.average(np.square(y), axis=0, weights=weights))
+            around_0 = np.where(around_0 > 0, around_0, 1.0)
+            self.target_mean_ = np.where(low & high, mean, nothing)
+            self.target_scale_ = np.where(low & high, scale, np.where(low | high, around_0, one))
+        output = blueprint.spec.layer_name("output")
+        if blueprint.spec.activation == "exponential" and f"{output}/bias" in start:
+            # Begins at the mean: chance would be off by orders of magnitude.
+            means = np.maximum(np.average(y, axis=0, weights=weights), _LEAST_MEAN)
+            start[f"{output}/bias"] = np.log(means).astype(np.float32)
+            start[f"{output}/kernel"] = np.zeros_like(start[f"{output}/kernel"])
 
-    def _continue_target_scale(self, origin):
-        """The units that the weights were learned in."""
-        raw = isinstance(self._task_loss, str) and self._task_loss in LOSSES_ON_RAW_TARGETS
-        if raw and not np.all(origin.target_scale_ == 1):
+    def _check_numbers(self, blueprint, y, what):
+        objective = self._objective(blueprint)
+        as_it_is = np.all(self.target_mean_ == 0) and np.all(self.target_scale_ == 1)
+        self._check_units(objective, as_it_is)
+        low, high = output_bounds(blueprint)
+        objective.check_head(low, high)
+        objective.check_numbers(y, what)
+        targets = (y - self.target_mean_) / self.target_scale_
+        slack = 1e-6 * np.maximum(1.0, np.abs(targets))
+        if np.any(targets < low - slack) or np.any(targets > high + slack):
+            learned = "" if as_it_is else ", as the network learns them,"
             raise ValueError(
-                f"loss={self.loss!r} wants targets as they are, but the network of "
-                "model=FrozenEstimator(...) learned on standardised ones."
+                f"{what} holds values{learned} from {targets.min():g} to {targets.max():g}, and "
+                f"the network of model={self.model!r} ends with an activation whose outputs lie in "
+                f"[{low.min():g}, {high.max():g}] (standardize_target="
+                f"{self.standardize_target!r}). Accepted are targets inside these bounds, or a "
+                "network that ends without an activation."
             )
-        self.target_mean_, self.target_scale_ = origin.target_mean_, origin.target_scale_
+
+    def _check_units(self, objective, as_it_is):
+        """Refuse a loss, or `standardize_target`, that the units of the network do not go with."""
+        forced = self.standardize_target is True
+        own_units = objective.own_units and (objective.takes.known or not forced)
+        origin = continued_estimator(self.model)
+        learned = "learned" if origin is None else "of model=FrozenEstimator(...) learned"
+        if own_units and forced:
+            raise ValueError(
+                f"standardize_target=True with loss={objective.given!r}: this loss is defined in "
+                "y's own units. Accepted are 'auto' and False."
+            )
+        if own_units and not as_it_is:
+            raise ValueError(
+                f"loss={objective.given!r} wants targets as they are, but the network {learned} on "
+                "standardised ones."
+            )
+        kept = forced and as_it_is and origin is not None
+        if kept or (self.standardize_target is False and not as_it_is):
+            raise ValueError(
+                f"standardize_target={self.standardize_target!r}, but the network {learned} "
+                f"{'y as it is' if as_it_is else 'standardised targets'}. Leave it at 'auto'."
+            )
+
+    def _target_units(self, blueprint):
+        low, high = output_bounds(blueprint)
+        mean, scale = self.target_mean_, self.target_scale_
+        return mean, scale, (low * scale + mean, high * scale + mean)
 
     def _targets(self, inputs, y):
         with np.errstate(over="ignore"):  # the loss tells, in words
@@ -349,4 +422,6 @@ class KerasRegressor(Shippable, RegressorMixin, NetworkEstimator):
         return "mean_squared_error"
 
     def _finish_model(self, model):
+        if not getattr(model, "outputs", None):  # its class trains in its own way, on y as it is
+            return model
         return with_target_units(model, self.target_mean_, self.target_scale_)

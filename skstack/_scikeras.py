@@ -93,6 +93,7 @@ def from_scikeras(estimator):
     - ``epochs``, ``batch_size``, ``verbose`` and ``metrics``, also as ``fit__...``;
       ``class_weight``, ``random_state`` and ``warm_start``: the same. Class weights are averaged
       over, where scikeras divides by the number of rows.
+    - A regressor gets ``standardize_target=False``: scikeras' networks learn y as it is.
     - ``callbacks`` and ``callbacks__...``: callbacks, copied for each fit.
     - ``validation_split`` with an ``EarlyStopping`` that watches ``val_loss``: ``early_stopping``,
       ``validation_fraction``, ``n_iter_no_change`` and ``tol``. The rows are drawn, stratified for
@@ -156,6 +157,8 @@ def from_scikeras(estimator):
     }
     if isinstance(estimator, wrappers.KerasClassifier):
         settings["class_weight"] = reading.params["class_weight"]
+    else:
+        settings["standardize_target"] = False
     _refuse_what_changes_results(reading)
     reading.finish()
     ours = KerasClassifier if isinstance(estimator, wrappers.KerasClassifier) else KerasRegressor

@@ -6,7 +6,7 @@ import warnings
 from numbers import Integral
 
 import numpy as np
-from sklearn.base import TransformerMixin, is_regressor
+from sklearn.base import TransformerMixin, is_classifier, is_regressor
 from sklearn.utils import Bunch
 from sklearn.utils.metadata_routing import UNUSED, process_routing
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
@@ -27,6 +27,7 @@ from skstack._checks import (
     read_table,
     routing_enabled,
     take_rows,
+    tells_of_one_hot,
 )
 from skstack._diagram import diagram_of_stack
 from skstack._fine_tune import FineTune, check_fine_tune, fine_tune
@@ -187,6 +188,7 @@ class Stack(TransformerMixin, BaseComposition):
         return routing_of_stack(self)
 
     @fit_context(prefer_skip_nested_validation=False)
+    @tells_of_one_hot
     def fit(self, X, y, sample_weight=None, *, groups=None, X_val=None, y_val=None, **params):
         """Fit every part.
 
@@ -225,6 +227,7 @@ class Stack(TransformerMixin, BaseComposition):
         return self
 
     @fit_context(prefer_skip_nested_validation=False)
+    @tells_of_one_hot
     def fit_transform(
         self, X, y, sample_weight=None, *, groups=None, X_val=None, y_val=None, **params
     ):
@@ -277,6 +280,9 @@ class Stack(TransformerMixin, BaseComposition):
             joined = pd.concat([table, both]).astype(dict.fromkeys(coded, "category"))
             return indexed_like(joined.iloc[order], X)
         return np.vstack([table, both])[order]
+
+    def _reads_indicator(self):
+        return is_classifier(self)
 
     @all_or_nothing
     def _fit(self, caller, X, y, sample_weight, groups, X_val, y_val, params):

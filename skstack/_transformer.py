@@ -5,6 +5,7 @@ from __future__ import annotations
 from numbers import Integral
 
 import numpy as np
+from sklearn.base import is_classifier
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
@@ -17,6 +18,7 @@ from skstack._checks import (
     StrOptions,
     check_input_names,
     fit_context,
+    tells_of_one_hot,
 )
 from skstack._diagram import diagram_of_features
 from skstack._export import Shippable
@@ -316,6 +318,7 @@ class KerasFeatureTransformer(Shippable, Extraction):
         return routing_of_features(self)
 
     @fit_context(prefer_skip_nested_validation=False)
+    @tells_of_one_hot
     def fit(self, X, y=None, sample_weight=None, *, groups=None, **params):
         """Train the network on all rows (with ``refit=False``: those of the folds).
 
@@ -352,6 +355,7 @@ class KerasFeatureTransformer(Shippable, Extraction):
         return self
 
     @fit_context(prefer_skip_nested_validation=False)
+    @tells_of_one_hot
     def fit_transform(self, X, y=None, sample_weight=None, *, groups=None, **params):
         """Cross-fit: features of each row from a network that was not trained on it.
 
@@ -395,6 +399,9 @@ class KerasFeatureTransformer(Shippable, Extraction):
         context = take_context(self) or RowContext()
         groups = context.groups if groups is None else groups
         return routed_features(self, caller, X, sample_weight, groups, params), context
+
+    def _reads_indicator(self):
+        return hasattr(self.model, "__sklearn_tags__") and is_classifier(self.model)
 
     @of_one_fit
     @streamed

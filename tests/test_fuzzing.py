@@ -82,7 +82,8 @@ SYNONYMS = {
 TOLD = re.compile(
     r"number of unique classes is greater than 50%|least populated class|column-vector y|"
     r"X has feature names, but|X does not have valid feature names|__array__ implementation|"
-    r"A fold lacks the classes|Gradients do not exist|This network is trained step by step"
+    r"A fold lacks the classes|Gradients do not exist|This network is trained step by step|"
+    r"y has one 1 in each row"
 )
 FOREIGN = ("keras", "tensorflow", "h5py")
 REFUSALS = (ValueError, TypeError, NotFittedError)
@@ -265,8 +266,9 @@ GOOD = {
     "model": [None, SMALL, narrow(units=3)],
     "optimizer": ["adam", "sgd", keras.optimizers.SGD(0.01), "auto"],
     "learning_rate": ["auto", 0.01, np.float32(0.01), 1],
-    "loss": ["auto", keras.losses.MeanSquaredError()],
-    "metrics": [None, ["mae"]],
+    "loss": ["auto", keras.losses.MeanSquaredError(), keras.losses.MeanAbsoluteError],
+    "metrics": [None, ["mae"], [keras.metrics.MeanSquaredError]],
+    "standardize_target": ["auto", True, False],
     "epochs": [1, np.int64(2)],
     "batch_size": [8, np.int32(32), 10**9],
     "early_stopping": ["auto", False, True, np.bool_(False)],

@@ -84,8 +84,11 @@ def raw_rows(pupil, inputs):
 class Alone:
     """One fit without a teacher."""
 
+    finishes = True
+
     def __init__(self, pupil, blueprint, start, table, validation, before):
         self.blueprint, self.start = blueprint, start
+        self.own = blueprint
         self.loss = pupil._loss(blueprint)
         self.goes_on = not before
         self.table, self.validation = table, validation
@@ -108,13 +111,17 @@ class Taught:
         Of the network that is trained.
     loss : as in ``Plan``
     table, validation : Rows or None
+    own : blueprint
+        Of the network without its teacher.
     goes_on : bool
         Whether these are the variables of the last fit, so that its optimizer can go on.
+    finishes : bool
+        Whether what is trained has the outputs of what will be kept.
     """
 
     def __init__(self, loss, pupil, blueprint, start, X, *, seed, before):
         self._pupil = pupil
-        self._own = blueprint
+        self.own = blueprint
         self._names = list(start)
         self._mode = loss.mode
         self._alone = loss.mode in ("blend", "head") and not loss.teacher_at_predict
@@ -134,6 +141,12 @@ class Taught:
         make = {"distill": self._distill, "features": self._draw}.get(loss.mode, self._join)
         make(loss, task_loss, start, seed, before)
         self.loss = task_loss if self._lesson is None else self._lesson
+
+    @property
+    def finishes(self):
+        """See the class."""
+        joined = self._mode in ("blend", "head") and not self._alone
+        return joined or self.blueprint is self.own
 
     def _check(self, loss):
         if self._facts.inputs is None:
@@ -175,7 +188,7 @@ class Taught:
         activation = self._facts.activation if soft else None
         self._lesson = self._lesson_of(task_loss, "soft" if soft else "squared", activation)
         if activation or len(self._facts.shape) > 1:
-            self.blueprint = WithoutActivation(self._own)
+            self.blueprint = WithoutActivation(self.own)
         if soft:
             share, temperature = loss.weight, loss.temperature
             self._factors = (1.0 - share, share * temperature**2)
@@ -195,7 +208,7 @@ class Taught:
         both = self._alone and loss.mode == "head"
         kept = {"units": self._units()} if self._guide is None else {}
         self.blueprint = WithTeacher(
-            self._own,
+            self.own,
             loss.mode,
             self._share if loss.mode == "blend" else None,
             inside=None if self._guide is not None else self._inside,
@@ -269,9 +282,9 @@ class Taught:
 
     def _project(self, width):
         """The width is known once the teacher was asked."""
-        if self.blueprint is not self._own:
+        if self.blueprint is not self.own:
             return
-        self.blueprint = WithProjection(self._own, self._layer, width)
+        self.blueprint = WithProjection(self.own, self._layer, width)
         if len(self.start) == len(self._names):
             extra = training.initial_variables(self.blueprint, self._seed)
             self.start = {**extra, **self.start, **_fitting(self._before, extra)}
@@ -299,11 +312,10 @@ class Taught:
         beside : dict of str to ndarray
             Weights that it does not need; a fit that goes on does.
         """
-        joined = self._mode in ("blend", "head") and not self._alone
-        if joined:
+        if self._mode in ("blend", "head") and not self._alone:
             return network, self._guide, self._others(network)
         own = {name: network.variables[name] for name in self._names}
-        return training.Network(self._own, own), None, self._others(network)
+        return training.Network(self.own, own), None, self._others(network)
 
     def _others(self, network):
         own = set(self._names)

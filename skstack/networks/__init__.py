@@ -19,7 +19,7 @@ from skstack.networks._given import (
     is_path,
     load_model,
 )
-from skstack.networks._heads import final_activation
+from skstack.networks._heads import final_activation, output_bounds
 from skstack.networks._latent import DecoderBlueprint, latent_layer
 from skstack.networks._logits import logits_network
 from skstack.networks._mlp import MLP
@@ -54,6 +54,7 @@ __all__ = [
     "load_model",
     "logits_network",
     "named_after_categories",
+    "output_bounds",
     "recipe",
     "standardizing_variables",
     "with_plain_input",

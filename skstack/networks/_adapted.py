@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 from skstack.networks._copied_model import CopiedModel, first_outputs, without_drawing
 from skstack.networks._copies import architecture, has_own_steps, is_graph, is_kerases_own
 from skstack.networks._heads import final_activation, fitting_head, gives_probabilities
@@ -32,7 +34,7 @@ class ModelBlueprint(CopiedModel):
         Whether training starts from the model's own weights.
 
     learns_raw_targets : bool
-        Whether it has y's units already, as a continued one does.
+        Whether it has y's units already, as a continued one does, or trains in its own way.
 
     activation : str or None
         Name of the activation that the adapted network ends with, None where it is unknown.
@@ -48,7 +50,7 @@ class ModelBlueprint(CopiedModel):
         self.model = model
         self.blocks = spec.blocks
         self.continued = bool(model.built)
-        self.learns_raw_targets = self.continued
+        self.learns_raw_targets = self.continued or has_own_steps(model)
         self._added = None
         activation = final_activation(model)
         if is_graph(model):
@@ -130,6 +132,41 @@ class ModelBlueprint(CopiedModel):
         optimizer = getattr(self.model, "optimizer", None) if self.model.compiled else None
         return None if optimizer is None else type(optimizer).from_config(optimizer.get_config())
 
+    @property
+    def metrics(self):
+        """Copies of the metrics that the model was compiled with; None where it has none.
+
+        A metric that cannot be copied is left out with a warning.
+        """
+        import keras
+
+        if not self.model.compiled:
+            return None
+        found, left_out = [], []
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The object being serialized includes a")
+            config = self.model.get_compile_config() or {}
+        for metric in _compiled_metrics(config):
+            name = metric if isinstance(metric, str) else metric.get("config")
+            kind = None if isinstance(metric, str) else metric["class_name"]
+            try:
+                if kind == "function":
+                    found.append(getattr(keras.metrics, name, None) or getattr(keras.losses, name))
+                elif kind == "__lambda__":
+                    left_out.append("lambda")
+                else:
+                    found.append(metric if kind is None else keras.metrics.deserialize(metric))
+            except Exception:  # a function or a class that no name leads to
+                left_out.append(name if kind == "function" else kind)
+        if left_out:
+            warnings.warn(
+                f"model={self.model.name!r} was compiled with metrics that cannot be copied: "
+                f"{left_out}. They are left out; pass them as metrics of the estimator.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return tuple(found) or None
+
     def build(self):
         """Make a private copy of the model, with inputs by block name and the added activation.
 
@@ -168,3 +205,22 @@ class ModelBlueprint(CopiedModel):
                 f"{outputs.max():.3g}, which are no probabilities. End it with a Dense layer, "
                 f"with the activation {wanted!r} or none."
             )
+
+
+def _compiled_metrics(config):
+    """What stands under ``metrics`` and ``weighted_metrics`` of a compile config, one by one."""
+    found = []
+
+    def walk(part):
+        if isinstance(part, (list, tuple)):
+            for item in part:
+                walk(item)
+        elif isinstance(part, dict) and "class_name" not in part:  # by output
+            for item in part.values():
+                walk(item)
+        elif part is not None:
+            found.append(part)
+
+    for key in ("metrics", "weighted_metrics"):
+        walk(config.get(key))
+    return found

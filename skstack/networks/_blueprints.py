@@ -37,7 +37,7 @@ class RecipeBlueprint:
     learns_raw_targets : bool
         False: targets are standardised for it.
 
-    loss, optimizer : None
+    loss, optimizer, metrics : None
         Recipes leave them to the estimator.
     """
 
@@ -45,6 +45,7 @@ class RecipeBlueprint:
     learns_raw_targets = False
     loss = None
     optimizer = None
+    metrics = None
 
     def __init__(self, recipe, spec):
         self.recipe = recipe

@@ -291,6 +291,11 @@ class BuilderBlueprint:
         """A new optimizer with the settings of the one that it was compiled with."""
         return self._looked_at().optimizer
 
+    @property
+    def metrics(self):
+        """The metrics that it was compiled with; see ``ModelBlueprint``."""
+        return self._looked_at().metrics
+
     def build(self):
         """Have the network built, with inputs by block name and the activation that it lacks.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import os
 import sys
@@ -148,7 +149,7 @@ def check_model(model):
     )
 
 
-def blueprint_for(model, spec, default):
+def blueprint_for(model, spec, default, head=None):
     """Make the blueprint of a network estimator.
 
     Parameters
@@ -161,6 +162,9 @@ def blueprint_for(model, spec, default):
 
     default : Recipe
         Taken where ``model`` is None.
+
+    head : dict, default=None
+        Fields of the spec that a recipe, which makes its output by the spec, gets instead.
 
     Returns
     -------
@@ -181,4 +185,5 @@ def blueprint_for(model, spec, default):
         return ModelBlueprint(model, spec)
     if isinstance(model, BuilderRecipe):
         return BuilderBlueprint(model, spec)
-    return RecipeBlueprint(default if model is None else model, spec)
+    recipe = default if model is None else model
+    return RecipeBlueprint(recipe, dataclasses.replace(spec, **(head or {})))

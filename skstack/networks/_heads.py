@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 
-__all__ = ["final_activation", "fitting_head", "gives_probabilities", "last_operation"]
+__all__ = [
+    "final_activation",
+    "fitting_head",
+    "gives_probabilities",
+    "last_operation",
+    "output_bounds",
+]
 
 _WANTED = {"binary": "sigmoid", "multilabel": "sigmoid", "multiclass": "softmax"}
 
@@ -112,3 +119,182 @@ def _told(spec):
         "reconstruction": "columns to rebuild",
     }
     return f"a task of {spec.n_outputs} {things[spec.task]}"
+
+
+# Bounds of activations; all others of Keras' own go both ways without end.
+_BOUNDS = {
+    "celu": (-1.0, np.inf),
+    "elu": (-1.0, np.inf),
+    "exponential": (0.0, np.inf),
+    "gelu": (-0.1701, np.inf),
+    "hard_sigmoid": (0.0, 1.0),
+    "hard_silu": (-0.375, np.inf),
+    "hard_tanh": (-1.0, 1.0),
+    "log_sigmoid": (-np.inf, 0.0),
+    "log_softmax": (-np.inf, 0.0),
+    "mish": (-0.309, np.inf),
+    "relu": (0.0, np.inf),
+    "relu6": (0.0, 6.0),
+    "selu": (-1.7581, np.inf),
+    "sigmoid": (0.0, 1.0),
+    "silu": (-0.2785, np.inf),
+    "softmax": (0.0, 1.0),
+    "softplus": (0.0, np.inf),
+    "softsign": (-1.0, 1.0),
+    "sparse_plus": (0.0, np.inf),
+    "sparse_sigmoid": (0.0, 1.0),
+    "sparsemax": (0.0, 1.0),
+    "squareplus": (0.0, np.inf),
+    "tanh": (-1.0, 1.0),
+}
+_FREE = (-np.inf, np.inf)
+
+
+class _ByKey:
+    """A blueprint that is equal to others of its key."""
+
+    def __init__(self, blueprint):
+        self.blueprint = blueprint
+
+    def __hash__(self):
+        return hash(self.blueprint.key)
+
+    def __eq__(self, other):
+        return self.blueprint.key == other.blueprint.key
+
+
+def output_bounds(blueprint):
+    """Between which bounds each output of a network lies, whatever its weights are.
+
+    Parameters
+    ----------
+    blueprint : blueprint
+
+    Returns
+    -------
+    low, high : ndarray of float64 of shape (n_outputs,)
+        Infinite where there is no bound.
+    """
+    if blueprint.key is None:
+        return _bounds_of(blueprint)
+    return _bounds_of_key(_ByKey(blueprint))
+
+
+@functools.lru_cache(maxsize=64)
+def _bounds_of_key(kept):
+    return _bounds_of(kept.blueprint)
+
+
+def _bounds_of(blueprint):
+    from skstack import training
+
+    model = training.build(blueprint)
+    found = _bounds_behind(model, last_operation(model))
+    if found is None:
+        found = _seen_bounds(model)
+    width = model.outputs[0].shape[-1] if getattr(model, "outputs", None) else blueprint.units
+    low, high = (np.broadcast_to(np.asarray(bound, np.float64), (width,)) for bound in found)
+    return low, high
+
+
+def _bounds_behind(model, operation):
+    """Bounds of what an operation of a model returns; None where they cannot be read off."""
+    import keras
+
+    layers = keras.layers
+    if isinstance(operation, keras.Model):
+        return _bounds_behind(operation, last_operation(operation))
+    passing = (layers.Reshape, layers.Flatten, layers.Identity, layers.Dropout, layers.InputLayer)
+    own = type(operation).__module__.partition(".")[0] == "keras"
+    if not own or not isinstance(operation, layers.Layer):
+        return None
+    if isinstance(operation, layers.InputLayer):
+        return _FREE
+    if isinstance(operation, (*passing, layers.Rescaling)):
+        found = _before(model, operation)
+        if found is None or not isinstance(operation, layers.Rescaling):
+            return found
+        ends = [
+            np.asarray(bound) * np.asarray(operation.scale) + np.asarray(operation.offset)
+            for bound in found
+        ]
+        return np.minimum(*ends), np.maximum(*ends)
+    if isinstance(operation, layers.Concatenate):
+        parts = [_behind_tensor(model, tensor) for tensor in operation.input]
+        if any(part is None for part in parts):
+            return None
+        widths = [tensor.shape[-1] for tensor in operation.input]
+        return tuple(
+            np.concatenate(
+                [np.broadcast_to(part[end], (n,)) for part, n in zip(parts, widths, strict=True)]
+            )
+            for end in (0, 1)
+        )
+    if isinstance(operation, layers.ReLU):
+        slope, most = float(operation.negative_slope), operation.max_value
+        low = 0.0 if slope == 0 else -np.inf
+        return low, np.inf if most is None else float(most)
+    if isinstance(operation, layers.ELU):
+        return -float(operation.alpha), np.inf
+    if isinstance(operation, layers.Softmax):
+        return 0.0, 1.0
+    free = (layers.LeakyReLU, layers.PReLU, layers.BatchNormalization, layers.LayerNormalization)
+    if isinstance(operation, free):
+        return _FREE
+    if isinstance(operation, (layers.Add, layers.Subtract, layers.Average)):
+        parts = [_behind_tensor(model, tensor) for tensor in operation.input]
+        unbound = all(part is not None and np.all(np.isinf(part)) for part in parts)
+        return _FREE if unbound else None
+    activation = getattr(operation, "activation", None)
+    if isinstance(activation, layers.Layer):
+        return _bounds_behind(model, activation) if not hasattr(activation, "axis") else None
+    if not callable(activation):
+        return None
+    if not str(getattr(activation, "__module__", "")).startswith("keras."):
+        return None
+    name = keras.activations.serialize(activation)
+    return _BOUNDS.get(name, _FREE) if isinstance(name, str) else None
+
+
+def _before(model, operation):
+    try:
+        return _behind_tensor(model, operation.input)
+    except (AttributeError, ValueError):  # called more than once
+        return None
+
+
+def _behind_tensor(model, tensor):
+    for operation in getattr(model, "operations", model.layers):
+        try:
+            if operation.output is tensor:
+                return _bounds_behind(model, operation)
+        except (AttributeError, ValueError):
+            continue
+    return None
+
+
+def _seen_bounds(model):
+    """Bounds as far as outputs of many made-up weights tell: 0, -1 and 1 are looked for."""
+    rng = np.random.default_rng(0)
+    tensors = model.input if isinstance(getattr(model, "input", None), dict) else None
+    if tensors is None:
+        return _FREE
+    rows = {}
+    for name, tensor in tensors.items():
+        shape = (32, *[size or 4 for size in tensor.shape[1:]])
+        whole = "int" in tensor.dtype or "bool" in tensor.dtype
+        made = rng.integers(2, size=shape) if whole else rng.standard_normal(shape)
+        rows[name] = made.astype(tensor.dtype)
+    low, high = np.inf, -np.inf
+    for _ in range(16):
+        for variable in model.trainable_variables:
+            variable.assign(rng.standard_normal(variable.shape))
+        outputs = np.asarray(model(rows, training=False), dtype=np.float64)
+        outputs = outputs[np.isfinite(outputs).all(axis=1)].reshape(-1, outputs.shape[-1])
+        if len(outputs):
+            low, high = np.minimum(low, outputs.min(axis=0)), np.maximum(high, outputs.max(axis=0))
+    found_low = np.where(low >= 0, 0.0, np.where((low >= -1) & (high <= 1), -1.0, -np.inf))
+    found_high = np.where(
+        (low >= -1) & (high <= 1), 1.0, np.where((high <= 0) & (low < 0), 0.0, np.inf)
+    )
+    return found_low, found_high

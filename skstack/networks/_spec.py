@@ -148,11 +148,16 @@ class Spec:
 
     n_outputs : int
         Number of classes, labels, targets, or columns to rebuild.
+
+    activation : str, default=None
+        Of the output, where the loss asks for one: ``"exponential"`` for counts. None: that of the
+        task.
     """
 
     blocks: tuple[Block, ...]
     task: str
     n_outputs: int
+    activation: str | None = None
 
     def __post_init__(self):
         if not self.blocks:
@@ -340,8 +345,8 @@ class Spec:
         -------
         keras.KerasTensor of shape (batch, units), float32
             Probabilities (sigmoid for two classes and for labels, softmax for several classes), or
-            the linear outputs of a regression or a reconstruction. The layer's name is
-            ``"output"``.
+            the linear outputs of a regression or a reconstruction (positive ones for losses such
+            as ``"poisson"``). The layer's name is ``"output"``.
         """
         from keras.layers import Dense
 
@@ -352,7 +357,7 @@ class Spec:
             )
         return Dense(
             self.units,
-            activation=_ACTIVATIONS[self.task],
+            activation=self.activation or _ACTIVATIONS[self.task],
             dtype="float32",
             name=self.layer_name("output"),
         )(x)

@@ -25,13 +25,16 @@ def with_target_units(model, mean, scale):
     """
     import keras
 
+    name = "target_units"
+    while any(layer.name == name for layer in model.layers):  # of a network that was saved
+        name += "_"
     layer = keras.layers.EinsumDense(
         "ab,b->ab",
         output_shape=(len(mean),),
         bias_axes="b",
         trainable=False,
         dtype="float32",
-        name="target_units",
+        name=name,
     )
     outputs = layer(model.outputs[0])
     layer.set_weights([np.asarray(scale, np.float32), np.asarray(mean, np.float32)])

@@ -12,8 +12,9 @@ from skstack.training._lesson import Lesson, MetricOfTask
 from skstack.training._losses import mean_loss
 from skstack.training._network import Network
 from skstack.training._normalizations import settle_normalizations
-from skstack.training._plan import Fit, Plan, Rows
-from skstack.training._seeds import named_variables, under_callers_policy, undisturbed
+from skstack.training._objective import Objective, head_for, settle
+from skstack.training._plan import Fit, Plan, Public, Rows
+from skstack.training._seeds import build, named_variables, under_callers_policy, undisturbed
 from skstack.training._train import train
 from skstack.training._watching import Diverged
 
@@ -23,17 +24,22 @@ __all__ = [
     "Lesson",
     "MetricOfTask",
     "Network",
+    "Objective",
     "Plan",
+    "Public",
     "Rows",
     "Unknown",
+    "build",
     "check_layers",
     "check_settings",
     "find_layers",
     "fingerprint",
     "fingerprint_value",
+    "head_for",
     "initial_variables",
     "mean_loss",
     "named_variables",
+    "settle",
     "settle_normalizations",
     "train",
     "under_callers_policy",

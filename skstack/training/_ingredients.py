@@ -12,6 +12,7 @@ import keras
 
 from skstack.training._fingerprint import Unknown, fingerprint_config, fingerprint_value
 from skstack.training._forks import refuse_after_fork
+from skstack.training._objective import known_loss, known_metric
 from skstack.training._plan import Plan
 from skstack.training._seeds import environment
 
@@ -23,10 +24,7 @@ def _named_optimizer(name):
     return type(optimizer), optimizer.get_config()
 
 
-_LOSSES = (str, keras.losses.Loss)
-_NO_LOSSES = (type, keras.layers.Layer, keras.metrics.Metric, keras.optimizers.Optimizer)
-# Keras picks one of several metrics of these names when it sees the targets.
-_METRICS_BY_TARGET = ("accuracy", "acc", "crossentropy", "ce")
+_NO_LOSSES = (keras.layers.Layer, keras.metrics.Metric, keras.optimizers.Optimizer)
 
 
 def check_settings(*, optimizer, learning_rate, loss, metrics, callbacks) -> None:
@@ -54,18 +52,19 @@ def check_settings(*, optimizer, learning_rate, loss, metrics, callbacks) -> Non
         if learning_rate is not None and not isinstance(learning_rate, (Real, schedule)):
             raise TypeError("neither")
     with _told("loss", loss, "the name of a Keras loss, a keras.losses one or f(y_true, y_pred)"):
-        known = loss is None or isinstance(loss, _LOSSES)
+        if isinstance(loss, type) and not issubclass(loss, keras.losses.Loss):
+            raise TypeError("not a loss")
+        known = loss is None or isinstance(loss, str)
         if not known and (isinstance(loss, _NO_LOSSES) or not callable(loss)):
             raise TypeError("not a loss")
-        keras.losses.get(loss)
+        known_loss(loss)
     for metric in metrics:
         accepted = "names of Keras metrics, keras.metrics ones and functions f(y_true, y_pred)"
         with _told("metrics", list(metrics), accepted):
-            if isinstance(metric, str) and metric.lower() in _METRICS_BY_TARGET:
-                continue
-            if metric is None or isinstance(metric, (type, dict)):
+            of_class = isinstance(metric, type) and not issubclass(metric, keras.metrics.Metric)
+            if metric is None or of_class or isinstance(metric, dict):
                 raise TypeError(f"{metric!r} is no metric")
-            keras.metrics.get(metric)
+            known_metric(metric)
     for callback in callbacks:
         with _told("callbacks", callbacks, "instances of keras.callbacks.Callback"):
             if not isinstance(callback, keras.callbacks.Callback):
@@ -81,6 +80,14 @@ def _told(name, value, accepted):
         kind = TypeError if isinstance(error, TypeError) else ValueError
         reason = str(error).strip().partition("\n")[0]
         raise kind(f"{name}={value!r}: {reason}; accepted are {accepted}.") from error
+
+
+def made_anew(metrics) -> list:
+    """The same metrics without what they have counted."""
+    return [
+        type(m).from_config(m.get_config()) if isinstance(m, keras.metrics.Metric) else m
+        for m in metrics
+    ]
 
 
 def _optimizer(given):
@@ -138,10 +145,7 @@ class Ingredients:
 
     def make_metrics(self) -> list:
         """Make new metrics, for they hold state."""
-        return [
-            type(m).from_config(m.get_config()) if isinstance(m, keras.metrics.Metric) else m
-            for m in self.metrics
-        ]
+        return made_anew(self.metrics)
 
     def key(self, blueprint, signature) -> Hashable | None:
         """Equal for what may share a program; None where that cannot be known."""

@@ -11,7 +11,7 @@ import tensorflow as tf
 from skstack.training._patience import judge
 from skstack.training._structure import call_input
 from skstack.training._tables import Orders
-from skstack.training._watching import LastLogs, forget_model
+from skstack.training._watching import LastLogs, forget_model, public_model
 
 
 class _Follow(keras.callbacks.Callback):
@@ -50,15 +50,29 @@ class _Follow(keras.callbacks.Callback):
 
 
 class _Note(LastLogs):
-    """Last of the callbacks: keeps the history."""
+    """Last of the callbacks: keeps the history, and hands on what the others told their model."""
 
-    def __init__(self, watch):
+    def __init__(self, watch, shown):
         super().__init__()
         self._watch = watch
+        self._shown = shown
+
+    def on_train_begin(self, logs=None):
+        # BackupAndRestore writes there in which epoch to go on.
+        begin = getattr(self._shown, "_initial_epoch", None)
+        if begin is not None:
+            self.model._initial_epoch = begin
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._hand_on()
 
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch, logs)
         self._watch.epoch_end(self.logs)
+        self._hand_on()
+
+    def _hand_on(self):
+        self.model.stop_training = self.model.stop_training or self._shown.stop_training
 
 
 def fit_with_keras(program, table, held_out, plan, watch, *, eagerly: bool) -> None:
@@ -66,9 +80,21 @@ def fit_with_keras(program, table, held_out, plan, watch, *, eagerly: bool) -> N
     model = program.model
     model.run_eagerly = eagerly
     follow = _Follow(program, plan, Orders(plan.seed, table.n_rows), watch)
-    callbacks = [follow, *plan.callbacks, _Note(watch)]
+    shown = public_model(program, plan)
+    everybody = [follow, *plan.callbacks, _Note(watch, shown)]
     if plan.epochs == 0:
         return
+    callbacks = keras.callbacks.CallbackList(
+        everybody,
+        add_history=True,
+        model=model,
+        epochs=plan.epochs,
+        steps=-(-table.n_rows // plan.batch_size),
+        verbose=0,
+    )
+    for callback in plan.callbacks:
+        if shown is not model:
+            callback.set_model(shown)
     try:
         model.fit(
             _batches(model, table, follow, plan.batch_size),
@@ -80,7 +106,7 @@ def fit_with_keras(program, table, held_out, plan, watch, *, eagerly: bool) -> N
             verbose=0,
         )
     finally:
-        forget_model(callbacks)
+        forget_model(everybody)
         model.run_eagerly = False
 
 

@@ -150,7 +150,7 @@ class MetricOfTask(keras.metrics.Metric):
     """
 
     def __init__(self, metric, lesson):
-        inner = _made(metric, lesson)
+        inner = _made(metric)
         super().__init__(name=inner.name)
         self.metric = metric
         self.lesson = lesson
@@ -171,24 +171,13 @@ class MetricOfTask(keras.metrics.Metric):
         self.inner.reset_state()
 
 
-def _made(metric, lesson):
+def _made(metric):
     """A new metric."""
     if isinstance(metric, keras.metrics.Metric):
         return type(metric).from_config(metric.get_config())
     name = metric if isinstance(metric, str) else None
-    if name is not None and name.lower() in ("accuracy", "acc", "crossentropy", "ce"):
-        metric = _by_shapes(name, lesson)
     found = keras.metrics.get(metric)
     if isinstance(found, keras.metrics.Metric):
         return type(found).from_config({**found.get_config(), "name": name or found.name})
     name = name or getattr(found, "__name__", type(found).__name__)
     return keras.metrics.MeanMetricWrapper(found, name=name)
-
-
-def _by_shapes(name, lesson):
-    """The metric that Keras means by such a name, which goes by shapes."""
-    output, target = lesson.output_shape, lesson.target_shape
-    which = "binary" if output[-1] == 1 else "categorical"
-    if which == "categorical" and len(target) < len(output):
-        which = "sparse_categorical"
-    return f"{which}_{'accuracy' if name.lower().startswith('acc') else 'crossentropy'}"

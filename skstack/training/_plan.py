@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,24 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Public:
+    """How a network is shown to callbacks.
+
+    Parameters
+    ----------
+    finish : callable
+        Makes of the network that is trained the one that is shown, which has its layers; or gives
+        the network itself.
+    loss, metrics
+        What the shown one is compiled with, as in `Plan`.
+    """
+
+    finish: Callable
+    loss: Any
+    metrics: Sequence[Any] = ()
+
+
+@dataclass(frozen=True)
 class Plan:
     """How to learn.
 
@@ -67,6 +85,8 @@ class Plan:
         Seeds the order of the rows, in each epoch anew.
     verbose : int, default=0
         Above 0: one line is printed after each epoch.
+    public : Public, default=None
+        How callbacks see the network; None: as it is trained.
     shares : dict of str to float, default={}
         Which share of each step variables of these paths take: of the learning rate, and of what
         else the optimizer does to them. All others take the whole step.
@@ -84,6 +104,7 @@ class Plan:
     engine: str = "auto"
     seed: int = 0
     verbose: int = 0
+    public: Public | None = None
     shares: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -14,6 +14,7 @@ from skstack.training._indices import embedded_inputs
 from skstack.training._lanes import Slots, called
 from skstack.training._network import in_order
 from skstack.training._normalizations import reading_their_variables
+from skstack.training._objective import unlike
 from skstack.training._roads import has_own_train_step, why_not_masked
 from skstack.training._seeds import build, named_variables, values
 from skstack.training._shares import share_steps
@@ -67,7 +68,11 @@ class Program:
         if not self.model.trainable_variables:
             raise ValueError("The network has no trainable weights: there is nothing to fit.")
         self._copies = self._build_optimizer()
-        few = [tf.convert_to_tensor(array[:2]) for array in table.arrays()]
+        arrays = table.arrays()
+        # As many rows as there is nothing else of: what mixes rows with columns up fails here.
+        n_rows = unlike(size for array in arrays for size in array.shape[1:])
+        rows = np.arange(n_rows) % table.n_rows
+        few = [tf.convert_to_tensor(array[rows]) for array in arrays]
         x, y, weights = table.layout().unpack(few)
         x = call_input(self.model, x)
         with _told(f"{blueprint!r} makes a network that"):

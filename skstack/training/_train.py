@@ -23,7 +23,7 @@ from skstack.training._pool import POOL
 from skstack.training._programs import Program
 from skstack.training._steps import NothingToLearn
 from skstack.training._tables import Table, bucket
-from skstack.training._watching import Watch, shown_to
+from skstack.training._watching import Watch, public_model, shown_to
 
 
 def train(
@@ -172,7 +172,7 @@ def _train_compiled(program, compiled, initial, plan, watch, n_steps):
 def _train_shown(program, compiled, initial, plan, watch, n_steps):
     """Train while callbacks see the model itself, and may change it."""
     program.reset_model(initial)
-    model, logs = program.model, {}
+    model, logs = public_model(program, plan), {}
     with shown_to(plan.callbacks, plan, model, n_steps) as shown, compiled.lane(own=True):
         shown.on_train_begin()
         while not (compiled.stopped or model.stop_training or watch.n_epochs >= plan.epochs):

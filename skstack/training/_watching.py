@@ -7,6 +7,9 @@ import contextlib
 import keras
 import numpy as np
 
+from skstack.training._ingredients import made_anew
+from skstack.training._seeds import undisturbed
+
 # Two layers of such weights overflow float32.
 _LARGEST_WEIGHT = 1e15
 _WAYS_OUT = (
@@ -52,6 +55,23 @@ class Watch:
             numbers = [(name, value) for name, value in logs.items() if isinstance(value, float)]
             told = " - ".join(f"{name}: {value:.4g}" for name, value in numbers)
             print(f"Epoch {self.n_epochs}/{self._plan.epochs} - {told}", flush=True)
+
+
+def public_model(program, plan):
+    """The model that callbacks see: layers and optimizer are those of the program's own."""
+    model, public = program.model, plan.public
+    if public is None or not plan.callbacks:
+        return model
+    with undisturbed():
+        shown = public.finish(model)
+        if shown is not model:
+            shown.compile(
+                optimizer=model.optimizer,
+                loss=public.loss,
+                metrics=made_anew(public.metrics) or None,
+                jit_compile=False,
+            )
+    return shown
 
 
 @contextlib.contextmanager

@@ -1,0 +1,126 @@
+"""Second calls (``partial_fit``, a warm ``fit``, ``y_val``) are checked as first calls are."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+from sklearn.datasets import load_iris
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skstack import (
+    KerasAutoencoder,
+    KerasClassifier,
+    KerasFeatureTransformer,
+    KerasRegressor,
+    StackedKerasClassifier,
+)
+from skstack.networks import MLP
+
+X, CODES = load_iris(return_X_y=True)
+SEVERAL = (np.column_stack([CODES > 0, CODES == 1, X[:, 0] > 5.5])).astype(int)
+ONE_HOT = np.eye(3)[CODES]
+WORDS = np.array(["a", "b", "c"])[CODES]
+
+
+def network(make=KerasClassifier, **parameters):
+    return make(MLP((4,)), epochs=1, random_state=0, **parameters)
+
+
+# First y, then y, and what is said.
+REFUSED = {
+    "indicator": (KerasClassifier, CODES, SEVERAL, "indicator of several labels"),
+    "one-hot": (KerasClassifier, CODES, ONE_HOT, r"y\.argmax\(axis=1\)"),
+    "labels": (KerasClassifier, SEVERAL, CODES, r"rows of 3 labels"),
+    "fewer labels": (KerasClassifier, SEVERAL, SEVERAL[:, :2], r"rows of 3 labels"),
+    "numbers": (KerasClassifier, CODES, X[:, 0], "continuous"),
+    "unknown": (KerasClassifier, CODES, CODES + 1, r"labels \[3\] that are not among"),
+    "words": (KerasClassifier, CODES, WORDS, r"labels \['a', 'b', 'c'\]"),
+    "codes": (KerasClassifier, WORDS, CODES, r"labels \[0, 1, 2\]"),
+    "missing": (KerasClassifier, CODES, np.where(CODES, CODES, np.nan), "NaN"),
+    "more targets": (KerasRegressor, X[:, 0], X[:, :2], r"fitted were 1 target"),
+    "fewer targets": (KerasRegressor, X[:, :2], X[:, 0], r"fitted were 2 target"),
+    "no numbers": (KerasRegressor, X[:, 0], WORDS, "numbers|convert"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_targets_of_another_kind_are_refused(case):
+    make, first, second, match = REFUSED[case]
+    fitted = network(make, warm_start=True).fit(X, first)
+    before = fitted.predict(X)
+    for again in (
+        lambda: fitted.partial_fit(X, second),
+        lambda: fitted.fit(X, second),
+        lambda: network(make, early_stopping=True).fit(X, first, X_val=X, y_val=second),
+    ):
+        with pytest.raises(ValueError, match=match):
+            again()
+    with pytest.raises(ValueError, match="y_val"):
+        network(make, early_stopping=True).fit(X, first, X_val=X, y_val=second)
+    np.testing.assert_array_equal(fitted.predict(X), before)
+
+
+def test_targets_that_the_loss_is_not_defined_for_are_refused_later_too():
+    y = X[:, 0]
+    counts = network(KerasRegressor, loss="poisson", warm_start=True).fit(X, y)
+    for again in (lambda: counts.partial_fit(X, -y), lambda: counts.fit(X, -y)):
+        with pytest.raises(ValueError, match="y holds values from -"):
+            again()
+    with pytest.raises(ValueError, match="y_val holds values from -"):
+        network(KerasRegressor, loss="poisson", early_stopping=True).fit(X, y, X_val=X, y_val=-y)
+
+
+def test_small_last_batches_are_learned_from():
+    labels, counts = network().fit(X, CODES), network(KerasRegressor).fit(X, X[:, 0])
+    several, rebuilt = network().fit(X, SEVERAL), KerasAutoencoder(epochs=1).fit(X)
+    for fitted, y in ((labels, CODES), (counts, X[:, 0]), (several, SEVERAL), (rebuilt, None)):
+        before = fitted.network_.variables
+        fitted.partial_fit(X[:1], None if y is None else y[:1])
+        assert any((before[name] != new).any() for name, new in fitted.network_.variables.items())
+    labels.partial_fit(X[[0, 60]], CODES[[0, 60]], sample_weight=[1, 0])
+    labels.set_params(warm_start=True).fit(X[:1], CODES[:1])
+    labels.fit(X[[0, 60]], CODES[[0, 60]], sample_weight=[0, 1])
+    # In a first call the classes to come may be said.
+    first = network().partial_fit(X[[0, 60]], [0, 1], classes=[0, 1, 2], sample_weight=[1, 0])
+    assert first.classes_.tolist() == [0, 1, 2]
+    assert first.fit(X[:100], CODES[:100]).classes_.tolist() == [0, 1]
+    with pytest.raises(ValueError, match="at least 2 samples"):
+        network().partial_fit(X[:1], CODES[:1], classes=[0, 1, 2])
+    with pytest.raises(ValueError, match="only one class is left"):
+        network().fit(X[[0, 60]], [0, 1], sample_weight=[1, 0])
+
+
+TOLD = r"one 1 in each row.*multilabel.*y\.argmax\(axis=1\)"
+FITS = {
+    "labels": lambda y: network().fit(X, y),
+    "partial": lambda y: network().partial_fit(X, y).partial_fit(X, y),
+    "stack": lambda y: StackedKerasClassifier(
+        [("a", network()), ("b", make_pipeline(StandardScaler(), network()))],
+        downstream=network(),
+        cv=2,
+    ).fit(X, y),
+    "stack, features": lambda y: StackedKerasClassifier(
+        network(), downstream=network(), cv=2
+    ).fit_transform(X, y),
+    "features": lambda y: KerasFeatureTransformer(network(), cv=2).fit_transform(X, y),
+}
+
+
+@pytest.mark.parametrize("case", FITS)
+def test_labels_that_look_one_hot_are_told_of_once(case):
+    with pytest.warns(UserWarning, match=TOLD) as caught:
+        FITS[case](ONE_HOT)
+    assert sum("one-hot" in str(each.message) for each in caught) == 1
+    FITS[case](SEVERAL)
+
+
+@pytest.mark.parametrize(
+    "container",
+    [lambda y: y.astype(int).tolist(), pd.DataFrame, scipy.sparse.csr_matrix, lambda y: y > 0],
+    ids=["list", "frame", "sparse", "bool"],
+)
+def test_they_are_told_of_in_any_container(container):
+    with pytest.warns(UserWarning, match=TOLD):
+        network().fit(X, container(ONE_HOT.astype(int)))
+    network(KerasRegressor).fit(X, ONE_HOT)
