@@ -17,6 +17,7 @@ from skstack.stages import (
     Passed,
     Source,
     Wanted,
+    folds_of,
     framed,
     input_profile,
     learned,
@@ -46,7 +47,7 @@ class Extraction(TransformerMixin, BaseEstimator):
         errors = "reconstruction_error" in self._wanted_features().features
         return self._learns_from_y() or errors or not self.refit
 
-    def _check_ordered(self, context, X, y):
+    def _check_ordered(self, context, X, y, only_fit):
         raise ValueError(
             f"{context}, but the inner {type(self).__name__}(model={self.model!r}) needs features "
             "of all its rows from models that were not trained on them, the first rows too, so "
@@ -60,7 +61,12 @@ class Extraction(TransformerMixin, BaseEstimator):
         if is_path(model) or is_keras_model(model):
             return
         y = y if self.passes_y else None
-        Source(model, y, None, ordered_cv=ordered_cv).check_context(X, y, metadata)
+        source = Source(model, y, None, ordered_cv=ordered_cv)
+        if not source.splits_inside():
+            return
+        classes = source.classes is not None
+        pairs = folds_of(self.cv, X, y, classifier=classes, metadata=metadata.split)
+        source.check_context(X, y, metadata, pairs)
 
     @all_or_nothing
     def _learn(self, X, y, metadata, *, whole=True, in_stack=False, ordered_cv=None, label="model"):

@@ -196,7 +196,7 @@ class NetworkEstimator(BaseEstimator):
         """Whether a fit is sure to set rows aside."""
         return self.early_stopping is True
 
-    def _check_ordered(self, context, X, y):
+    def _check_ordered(self, context, X, y, only_fit):
         """Nothing to refuse: early stopping watches the last rows."""
 
     # What a subclass says of itself --------------------------------------------------------

@@ -54,6 +54,7 @@ from skstack._stack_routing import routed_stack, routing_of_stack
 from skstack._streams import streamed
 from skstack.stages import (
     ColumnProfile,
+    Metadata,
     Passed,
     RowContext,
     Scaling,
@@ -294,7 +295,7 @@ class Stack(TransformerMixin, BaseComposition):
         seed = draw_seed(self.random_state)
         cv = listed_folds(self.cv) or self.cv
         if context.ordered and (cv is None or isinstance(cv, Integral)):
-            cv = context.ordered_cv(cv)
+            cv = context.ordered_cv(cv, n_rows(X))
         branches = self._branches(seed, cv)
         ordered = settle_folds(cv, branches, X, y, parts)
         for name, transformer, _ in branches:
@@ -409,9 +410,14 @@ class Stack(TransformerMixin, BaseComposition):
         """Whether a fit asks some models about rows that others were trained on."""
         return True
 
-    def _check_ordered(self, context, X, y):
+    def _check_ordered(self, context, X, y, only_fit):
         """Refuse folds of a stack inside an ordered fit that are not ordered, too."""
         counted = self.cv is None or isinstance(self.cv, Integral)
+        if not only_fit:
+            raise ValueError(
+                f"{context}, but the inner {type(self).__name__} stands before other steps, and "
+                "would give them rows without features. Make it the last step."
+            )
         if not self.refit:
             raise ValueError(
                 f"{context}, but the inner {type(self).__name__} has refit=False. Use refit=True."
@@ -421,6 +427,11 @@ class Stack(TransformerMixin, BaseComposition):
                 f"{context}, but the inner {type(self).__name__} has cv={self.cv!r}, which is not "
                 "ordered in time. Pass TimeSeriesSplit, or an int."
             )
+        cv = context.ordered_cv(self.cv, n_rows(X)) if counted else self.cv
+        for name, thing, _ in branch_list(self):
+            branch = branch_of(self, name, thing, cv)
+            settle_folds(cv, [(name, branch, None)], X, y)
+            branch._check_context(X, y, Metadata(), cv)
 
     def _hand_on_to(self, downstream, table, y, groups, cv):
         """Tell a downstream that splits rows of groups and order, which a sampler destroys."""

@@ -109,10 +109,9 @@ def branch_of(stack, name, thing, cv=None):
         # The steps before go into the cross-fit, so that each fold learns its own.
         last = thing.steps[-1][1]
         model = KerasAutoencoder() if last.model is None else last.model
-        inner = clone(last).set_params(
-            model=Pipeline([*thing.steps[:-1], (thing.steps[-1][0], model)]), passthrough=False
-        )
-        inner = clone(inner)
+        whole = copy.copy(thing)  # an imbalanced-learn Pipeline stays one
+        whole.steps = [*thing.steps[:-1], (thing.steps[-1][0], model)]
+        inner = clone(clone(last).set_params(model=whole, passthrough=False))
         inner._passes_steps = last.passthrough
         return inner
     fits = hasattr(thing, "fit") and hasattr(thing, "get_params") and not isinstance(thing, type)
@@ -298,7 +297,7 @@ def _holds_out_by_itself(estimator, n):
     )
 
 
-def settle_folds(cv, branches, X, y, parts):
+def settle_folds(cv, branches, X, y, parts=None):
     """Give all branches folds that respect the order of time, where the stack's cv does.
 
     Parameters
@@ -311,7 +310,7 @@ def settle_folds(cv, branches, X, y, parts):
 
     X, y : training rows and targets
 
-    parts : StackMetadata
+    parts : StackMetadata, default=None
         What came along with the rows.
 
     Returns
@@ -324,13 +323,13 @@ def settle_folds(cv, branches, X, y, parts):
     ValueError
         If one of stack and branch is ordered in time and the other is not.
     """
-    ordered = orders_time(cv, X, y, parts.splitter)
+    ordered = orders_time(cv, X, y, None if parts is None else parts.splitter)
     for name, transformer, _ in branches:
         own = transformer.cv
         if ordered and (own is None or isinstance(own, Integral)):
             # A number of folds says nothing of time; the stack's cv does.
             transformer.cv = copy.deepcopy(cv)
-        elif orders_time(own, X, y, parts.branches[name].split) != ordered:
+        elif orders_time(own, X, y, parts and parts.branches[name].split) != ordered:
             raise ValueError(
                 f"The branch {name!r} has cv={own!r} and the stack cv={cv!r}, of which one is "
                 "ordered in time and the other is not: some features would come from networks "

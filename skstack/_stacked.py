@@ -74,9 +74,10 @@ class StackedKerasClassifier(Shippable, ClassifierMixin, Stack):
     cv : int, splitter or iterable, default=5
         Folds of the cross-fit, for branches that are not a ``KerasFeatureTransformer`` with a
         ``cv`` of its own. An int means folds of whole groups where ``groups`` are given. With a
-        time-ordered cv (``TimeSeriesSplit``) every network learns from earlier rows than those
-        whose features it makes, a branch's own int gives way to it, early stopping watches the last
-        rows, and rows that are never predicted are left out of the downstream's training rows.
+        time-ordered cv (``TimeSeriesSplit``) every branch, and every part inside it, learns from
+        earlier rows than those whose features it makes; inner stacks get the same order; an int of
+        a branch gives way to it; early stopping watches the last rows; and rows that are never
+        predicted are left out of the downstream's training rows.
 
     refit : bool, default=True
         Whether upstream networks for new rows are trained on all training rows; else they are the
@@ -358,9 +359,10 @@ class StackedKerasRegressor(Shippable, RegressorMixin, Stack):
     cv : int, splitter or iterable, default=5
         Folds of the cross-fit, for branches that are not a ``KerasFeatureTransformer`` with a
         ``cv`` of its own. An int means folds of whole groups where ``groups`` are given. With a
-        time-ordered cv (``TimeSeriesSplit``) every network learns from earlier rows than those
-        whose features it makes, a branch's own int gives way to it, early stopping watches the last
-        rows, and rows that are never predicted are left out of the downstream's training rows.
+        time-ordered cv (``TimeSeriesSplit``) every branch, and every part inside it, learns from
+        earlier rows than those whose features it makes; inner stacks get the same order; an int of
+        a branch gives way to it; early stopping watches the last rows; and rows that are never
+        predicted are left out of the downstream's training rows.
 
     refit : bool, default=True
         Whether upstream networks for new rows are trained on all training rows; else they are the

@@ -42,11 +42,11 @@ __all__ = ["KerasFeatureTransformer"]
 class KerasFeatureTransformer(Shippable, Extraction):
     """Outputs of a network, or of its inner layers, as features.
 
-    A network that is trained here is cross-fitted: ``fit_transform(X, y)`` gives each row features
-    of a network that was not trained on it, and ``transform`` those of a network that was trained
-    on all rows. As with :class:`~sklearn.preprocessing.TargetEncoder`, ``fit_transform(X, y)`` is
-    therefore not ``fit(X, y).transform(X)``. A frozen network is trained nowhere and needs no
-    folds, but whether it has seen the test rows in its earlier life nobody can tell.
+    What learns from y is cross-fitted: ``fit_transform(X, y)`` gives each row features of a network
+    that was not trained on it, and ``transform`` those of a network that was trained on all rows.
+    As with :class:`~sklearn.preprocessing.TargetEncoder`, ``fit_transform(X, y)`` is therefore not
+    ``fit(X, y).transform(X)``. A frozen network is not trained and needs no folds, but it may have
+    been trained on the test rows before: see :func:`~skstack.inspection.check_overlap`.
 
     Parameters
     ----------
@@ -55,7 +55,8 @@ class KerasFeatureTransformer(Shippable, Extraction):
         :class:`~sklearn.frozen.FrozenEstimator` is frozen; any other estimator (ours, one of
         scikeras or ``keras.wrappers``, a plain scikit-learn one) is cloned and trained. Of a
         Pipeline the last step gives the features; the steps before are fitted with it, in each fold
-        anew. None stands for ``KerasAutoencoder()``.
+        anew. Samplers of an imbalanced-learn Pipeline resample the rows that the last step is
+        fitted on, X and y alike. None stands for ``KerasAutoencoder()``.
 
     layers : str or list of str, default=None
         Inner layers whose outputs are wanted, all taken in one pass; ``"outer/inner"`` names a
@@ -151,23 +152,39 @@ class KerasFeatureTransformer(Shippable, Extraction):
 
     Notes
     -----
-    Which features are out-of-fold: all those of an estimator that learns from y, and the
-    reconstruction error. What an autoencoder's ``transform`` gives was learned without y and comes
-    from one network, in-sample.
+    Which features are out-of-fold: all those of an upstream that learns from y, and the
+    reconstruction error. An upstream learns from y where it, or a step before it, gets y and is not
+    known to ignore it. Known to ignore y are estimators whose ``fit`` does not take it,
+    :class:`KerasAutoencoder`, those of scikit-learn that take it by convention only
+    (``StandardScaler``, ``PCA``, ``OneHotEncoder``, ...), and a Pipeline, FeatureUnion or
+    ColumnTransformer of such; they never get it. A selector, a target encoder, a transformer of
+    your own with ``fit(X, y=None)`` and an inner KerasFeatureTransformer all count as learning from
+    y; ``passes_y=False`` says that they need not see it. What an autoencoder's ``transform`` gives
+    was learned without y and comes from one network, in-sample.
+
+    In a stack whose ``cv`` is ordered in time everything that is trained is cross-fitted, with y or
+    without, for it learns from earlier rows only.
 
     Inner layers of networks that were trained apart have no common axes. Networks of skstack start
     from one set of initial weights in all folds, which keeps the axes together. Where the start
     cannot be set (scikeras and others), each fold's layer is turned onto that of the refitted
     network by an orthogonal Procrustes rotation (Schoenemann, Psychometrika 31, 1966) that is
-    learned on rows that both were trained on; through this rotation a trace of the labels enters.
+    learned on rows that both were trained on; through this rotation labels enter a little. What
+    ``transform`` of an estimator gives is never turned. Each fold's is compared with that of the
+    refitted one, on rows that both were fitted on; a warning names columns whose correlation is
+    below 0.5.
+
+    ``groups``, and the order of time in a stack, are handed on to everything inside ``model`` that
+    splits its training rows: stacks, transformers and networks of skstack, and the ``cv`` of
+    scikit-learn's estimators. Where that cannot be done, the fit is refused.
 
     Outputs of ``keras.wrappers``' classifier stand for the ``predict_proba`` that it lacks. A
     ``random_state`` seeds scikeras too, whose folds are then fitted one at a time.
 
     Metadata routing: with ``enable_metadata_routing`` on, ``sample_weight`` and other metadata
     reach the estimator (and the steps before it) where it requests them, and the splitter;
-    ``X_val`` and ``y_val`` reach an estimator that asks for them. ``groups`` reach the splitter and
-    networks of skstack without being asked for. A search passes ``groups`` on only with routing on.
+    ``X_val`` and ``y_val`` reach an estimator that asks for them. ``groups`` need not be asked for.
+    A search passes ``groups`` on only with routing on.
 
     Examples
     --------

@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 import keras
 import numpy as np
 import pytest
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from sklearn import config_context
-from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
 from sklearn.model_selection import cross_val_score
 
 from skstack import (
@@ -232,6 +232,29 @@ def test_scores_do_not_depend_on_the_backend():
             np.testing.assert_array_equal(scores, serial)
 
 
+class Process(ClassifierMixin, BaseEstimator):
+    """Tells in which process it was fitted."""
+
+    def fit(self, X, y):
+        self.classes_, self.process_ = np.unique(y), os.getpid()
+        return self
+
+    def decision_function(self, X):
+        return np.full(len(X), float(self.process_))
+
+    def predict(self, X):
+        return self.classes_[np.zeros(len(X), int)]
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_folds_stay_in_their_process_whatever_the_backend(n_jobs):
+    """A fold in another worker would compile again, or meet other versions."""
+    X, y = np.arange(40.0).reshape(20, 2), np.arange(20) % 2
+    with parallel_config("loky", n_jobs=2):
+        found = KerasFeatureTransformer(Process(), n_jobs=n_jobs).fit_transform(X, y)
+    np.testing.assert_array_equal(found, os.getpid())
+
+
 def test_a_stack_with_threads_gives_the_bits_of_one_without():
     expected = fitted_outputs(stack())
     assert_same_bits(fitted_outputs(stack(n_jobs=4)), expected)
@@ -427,7 +450,7 @@ def test_a_fork_after_tensorflow_started_is_an_error_and_no_hang(way, tmp_path):
     program = """
         import multiprocessing, os, warnings
         import numpy as np
-        from joblib import Parallel, delayed
+        from joblib import Parallel, delayed, parallel_config
         from skstack import KerasClassifier, KerasFeatureTransformer, KerasRegressor
         from skstack import StackedKerasClassifier
         from skstack.networks import MLP

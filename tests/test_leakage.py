@@ -120,6 +120,22 @@ def test_downstream_trains_on_out_of_fold_features_to_the_last_row(rows):
     np.testing.assert_array_equal(stack.fit_transform(X, y)[:, 0], 0)
 
 
+@pytest.mark.parametrize(
+    ("folds", "message"),
+    [
+        ([(np.arange(120), np.arange(60)), (np.arange(60), np.arange(60, 120))], "60 rows, such"),
+        ([(np.arange(60), np.arange(-60, 0)), (np.arange(60, 120), np.arange(60))], "from -60"),
+        ([(np.arange(60), np.arange(60, 121)), (np.arange(60, 120), np.arange(60))], "to 120"),
+    ],
+)
+def test_folds_that_ask_a_model_about_its_own_rows_are_refused(rows, folds, message):
+    X, y = rows
+    for estimator in (memory_stack(cv=folds), KerasFeatureTransformer(Memory(), cv=folds)):
+        with pytest.raises(ValueError, match=message):
+            estimator.fit_transform(X, y)
+    assert not SEEN
+
+
 def test_new_rows_get_features_of_the_refitted_upstream(rows):
     X, y = rows
     stack = memory_stack().fit(X, y)

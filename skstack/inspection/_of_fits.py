@@ -8,6 +8,7 @@ from skstack._stack_parts import stops_early
 from skstack.inspection._association import beyond_chance, told_by
 from skstack.inspection._report import Finding
 from skstack.inspection._trace import MADE
+from skstack.stages import learns_from_y
 
 __all__ = ["early_stopping", "features_in_sample", "inner_groups", "inner_time", "learned_before"]
 
@@ -48,8 +49,8 @@ def inner_splits(fits):
 
 
 def learned_before(fits):
-    """Samplers and scalers that have seen both sides of a split inside a step."""
-    resampled, scaled = {}, {}
+    """Samplers, scalers and selectors that have seen both sides of a split inside a step."""
+    resampled, scaled, selected = {}, {}, {}
     for owner, fit, asked in inner_splits(fits):
         # Those between the owner and the fit stand inside the split and saw one side alone.
         outside = [maker for maker in fit.table.makers if not _descends(maker, owner)]
@@ -64,7 +65,10 @@ def learned_before(fits):
             if maker.resampled:
                 resampled[maker.step] = _splitter_of(fit, maker)
             elif _learns(maker.estimator):
-                scaled[maker.step] = _splitter_of(fit, maker)
+                splitter = _splitter_of(fit, maker)
+                scaled[maker.step] = splitter
+                if learns_from_y(maker.estimator) and not _cross_fits(maker.estimator):
+                    selected[maker.step] = splitter
     return [
         _before_split("resampling before an inner split", resampled, "leak", "sampler"),
         _before_split(
@@ -72,6 +76,12 @@ def learned_before(fits):
             {maker: owner for maker, owner in scaled.items() if _searches(owner)},
             "leak",
             "step",
+        ),
+        _before_split(
+            "learning from y before an inner split",
+            {maker: owner for maker, owner in selected.items() if not _searches(owner)},
+            "suspect",
+            "step that learns from y",
         ),
     ]
 
@@ -92,9 +102,9 @@ def _before_split(check, found, verdict, what):
         check,
         verdict,
         f"{pairs}: rows that the inner split predicts had been seen",
-        f"put the {what} inside: the Pipeline goes into the search, not the search into the "
-        "Pipeline",
-        1.0,
+        f"put the {what} inside: the Pipeline goes into the search or stack, not the search or "
+        "stack into the Pipeline",
+        1.0 if verdict == "leak" else 0.3,
     )
 
 
@@ -102,6 +112,11 @@ def _learns(estimator):
     """Whether a fitted transformer holds anything that it learned from rows."""
     formal = {"n_features_in_", "feature_names_in_", "n_features_out_"}
     return any(name.endswith("_") and name not in formal for name in vars(estimator))
+
+
+def _cross_fits(estimator):
+    """Whether ``fit_transform`` gives each row what was learned from others."""
+    return hasattr(estimator, "_extract") or type(estimator).__name__ == "TargetEncoder"
 
 
 def _searches(fit):

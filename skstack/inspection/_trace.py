@@ -169,10 +169,9 @@ class Trace:
         y = args[1] if len(args) > 1 else kwargs.get("y")
         if X is None:
             return bound(*args, **kwargs)
-        fit = Fit(
-            step, estimator, self._table(X), X, y, active[-1] if active else None,
-            resampled=method == "fit_resample",
-        )  # fmt: skip
+        parent = active[-1] if active else None
+        self._forget(step, parent)
+        fit = Fit(step, estimator, self._table(X), X, y, parent, resampled=method == "fit_resample")
         if kwargs.get("X_val") is not None:
             fit.watched = self._table(kwargs["X_val"])
         with self._lock:
@@ -200,6 +199,17 @@ class Trace:
         table = self._table(args[0])
         fit.used.append(table)
         return self._keep(fit, table, bound(*args, **kwargs))
+
+    def _forget(self, step, parent):
+        """Forget what the last fit of a step has made: the rows of the next are not made of it."""
+
+        def stale(maker):
+            while maker is not None and not (maker.step == step and maker.parent is parent):
+                maker = maker.parent
+            return maker is not None
+
+        with self._lock:
+            self._tables = [t for t in self._tables if not any(map(stale, t.makers))]
 
     def _keep(self, fit, table, result):
         if not hasattr(result, "ndim") or n_rows(result) != len(table.rows) or result.ndim < 2:

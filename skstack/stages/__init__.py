@@ -6,6 +6,7 @@ from skstack.stages._cross_fit import Metadata, Source, Wanted, mean_of
 from skstack.stages._features import FEATURES, POOLINGS, framed
 from skstack.stages._folds import (
     Folds,
+    folds_of,
     listed_folds,
     make_folds,
     orders_time,
@@ -57,6 +58,7 @@ __all__ = [
     "check_sampler",
     "correct_decisions",
     "correct_priors",
+    "folds_of",
     "framed",
     "hand_on",
     "hold_out",

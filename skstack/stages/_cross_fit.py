@@ -30,9 +30,10 @@ from skstack._parameters import clone_part
 from skstack.networks import is_keras_model
 from skstack.stages._cache import Remembered
 from skstack.stages._features import FEATURES, OF_PROBABILITIES, Columns, floats
+from skstack.stages._folds import smallest_training_rows
 from skstack.stages._learns_from_y import learns_from_y, parts_of, requires_y, trains
 from skstack.stages._profile import ColumnProfile
-from skstack.stages._row_context import RowContext, hand_on, refuse_unreached
+from skstack.stages._row_context import RowContext, hand_on, may_split, refuse_unreached
 from skstack.stages._sampling import resample
 from skstack.stages._upstream import EstimatorView, ModelView, columns_of
 
@@ -215,7 +216,7 @@ class Source:
                 f"{self.label} is {self.model!r}, which gives no features: it has none of the "
                 f"methods {', '.join(_GIVES)}."
             )
-        _refuse_samplers_beside(self.steps, self.label)
+        _refuse_samplers_inside(self.steps, self.label)
         if wrapper_of(self.model):  # what wrappers give, the fitted network tells
             return
         asked = [feature for feature in wanted.features if feature in OF_PROBABILITIES]
@@ -261,8 +262,21 @@ class Source:
         frame = self.model._frame(X, targets, wanted.layers, weights)
         return replace(frame, blocks=None) if self.steps_learn else frame
 
-    def check_context(self, X, y, metadata):
+    def splits_inside(self):
+        """Whether a part may split its training rows by itself."""
+        own = [] if self.frozen or (self.ours and not self.resamples) else [self.model]
+        return any(map(may_split, own if self.steps is None else [self.steps, *own]))
+
+    def check_context(self, X, y, metadata, pairs):
         """Refuse, before anything is trained, what splits rows of a fold as it must not."""
+        if not self.splits_inside():
+            return
+        rows = smallest_training_rows(pairs, metadata.split.get("groups"))
+        X, y, metadata = (
+            take_rows(X, rows),
+            y if y is None else take_rows(y, rows),
+            metadata.of(X, rows),
+        )
         context = RowContext(metadata.split.get("groups"), self.ordered_cv, all_rows=False)
         if self.steps is not None:
             hand_on(clone_part(self.steps), context, X, y)
@@ -319,7 +333,8 @@ class Source:
         if not self.frozen:
             targets = y if self.model_learns else None
             model = self._fitted(X, targets, metadata.fit, frame, context)
-        profile = getattr(model, "input_profile_", None)  # ours tell what they have learned from
+        # Networks of ours tell what they have learned from.
+        profile = model.input_profile_ if self.ours else None
         return Upstream(
             steps,
             EstimatorView(model, self.out_of_fold, self.classes, self.rows_at_once),
@@ -387,19 +402,21 @@ class Source:
 _GIVES = ("predict_proba", "decision_function", "predict", "transform")
 
 
-def _refuse_samplers_beside(part, label, beside=False):
-    """Refuse samplers whose rows would stand beside rows that were not resampled."""
-    if part is None or (beside and hasattr(part, "fit_resample")):
-        if part is not None:
-            raise ValueError(
-                f"{label} has the sampler {part!r} inside a FeatureUnion or ColumnTransformer, "
-                "where it would change the rows of some columns and not of others. Make it a step "
-                "of an imbalanced-learn Pipeline."
-            )
+def _refuse_samplers_inside(steps, label):
+    """Refuse samplers that would resample X without y, or the rows of some columns alone."""
+    if steps is None:
         return
-    parts = parts_of(part)
-    for each in parts or ():
-        _refuse_samplers_beside(each, label, beside or not isinstance(part, Pipeline))
+    of_imblearn = type(steps).__module__.partition(".")[0] == "imblearn"
+    left = [step for _, step in steps.steps if not (of_imblearn and hasattr(step, "fit_resample"))]
+    while left:
+        part = left.pop()
+        if hasattr(part, "fit_resample") and parts_of(part) is None:
+            raise ValueError(
+                f"{label} has the sampler {part!r} where it would change the rows of X and not y, "
+                "or the rows of some columns alone. Make it a step of one Pipeline of "
+                "imbalanced-learn: imblearn.pipeline.make_pipeline(scaler, sampler, estimator)."
+            )
+        left += parts_of(part) or ()
 
 
 def _unfrozen(estimator):
@@ -459,7 +476,7 @@ def fit_upstreams(source, X, y, metadata, folds, wanted, *, refit, n_jobs, verbo
         For new rows: the one of all rows, or one for each fold.
     """
     if folds is not None:
-        source.check_context(X, y, metadata)
+        source.check_context(X, y, metadata, folds.pairs)
     if wanted.layers and not refit and source.out_of_fold and not (source.ours or source.frozen):
         raise ValueError(
             "refit=False averages the folds' inner layers, which takes networks with one common "
@@ -534,7 +551,8 @@ def cross_fit(source, X, y, metadata, folds, wanted, *, reference, frame, n_jobs
 
         fit_fold = under_callers_policy(fit_fold)
     fit_fold = shared_by_threads(fit_fold)
-    results = Parallel(n_jobs=n_jobs, prefer="threads")(
+    # "prefer" is only a hint, which backends of other machines pass over.
+    results = Parallel(n_jobs=n_jobs, require="sharedmem")(
         delayed(fit_fold)(number, train, test) for number, (train, test) in enumerate(pairs)
     )
     upstreams = [upstream for upstream, _ in results]

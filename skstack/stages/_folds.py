@@ -14,12 +14,14 @@ from skstack._checks import ignores_groups, n_rows
 
 __all__ = [
     "Folds",
+    "folds_of",
     "listed_folds",
     "make_folds",
     "orders_time",
     "outer_folds",
     "refuse_ordered",
     "restricted_folds",
+    "smallest_training_rows",
 ]
 
 
@@ -165,6 +167,27 @@ _NO_ROWS_OUT = (
 )
 
 
+def smallest_training_rows(pairs, groups=None):
+    """Training rows of the fold that has the fewest groups, or without groups the fewest rows."""
+    trains = [train for train, _ in pairs]
+    return min(trains, key=lambda train: len(train if groups is None else np.unique(groups[train])))
+
+
+def folds_of(cv, X, y, *, classifier, metadata=None):
+    """Pairs of training and test rows of any cv, whatever rows they cover.
+
+    Parameters
+    ----------
+    cv, X, y, classifier, metadata : as in make_folds
+
+    Returns
+    -------
+    list of (ndarray, ndarray)
+    """
+    metadata = dict(metadata or {})
+    return _pairs(_splitter(cv, y, classifier, metadata.get("groups")), X, y, metadata)
+
+
 def _looks_forward(pairs):
     return all(len(train) and len(test) and train.max() < test.min() for train, test in pairs)
 
@@ -227,7 +250,24 @@ def _pairs(splitter, X, y, metadata):
         raise type(error)(f"cv={splitter!r} gives no folds of these rows: {error}") from error
     if not pairs:
         raise ValueError(f"cv={splitter!r} gives no folds of these rows.")
-    return [(_numbers(train), _numbers(test)) for train, test in pairs]
+    return [_checked(splitter, n_rows(X), *map(_numbers, pair)) for pair in pairs]
+
+
+def _checked(splitter, n, train, test):
+    """A fold, refused where a row is on both sides of it, or is no row of X."""
+    for rows in (train, test):
+        if rows.size and (rows.min() < 0 or rows.max() >= n):
+            raise ValueError(
+                f"cv={splitter!r} gives row numbers from {rows.min()} to {rows.max()}, but X has "
+                f"{n} rows, numbered from 0."
+            )
+    both = np.intersect1d(train, test)
+    if both.size:
+        raise ValueError(
+            f"cv={splitter!r} puts {both.size} rows, such as {both[0]}, into both training and "
+            "test rows of a fold: a model would be asked about rows that it was trained on."
+        )
+    return train, test
 
 
 def _numbers(rows):

@@ -10,11 +10,11 @@ from sklearn.base import is_classifier
 from sklearn.model_selection import TimeSeriesSplit, check_cv
 from sklearn.utils.metadata_routing import get_routing_for_object
 
-from skstack._checks import routing_enabled, type_of_target
+from skstack._checks import n_rows, routing_enabled, type_of_target
 from skstack.stages._folds import listed_folds, orders_time, outer_folds
 from skstack.stages._learns_from_y import parts_of
 
-__all__ = ["RowContext", "hand_on", "refuse_unreached", "take_context"]
+__all__ = ["RowContext", "hand_on", "may_split", "refuse_unreached", "take_context"]
 
 # Meta-estimators of scikit-learn that hand all their rows, in order, to what this parameter holds.
 _HOLDERS = {
@@ -63,19 +63,44 @@ class RowContext(NamedTuple):
         """Whether rows cannot be split just anyhow."""
         return self.groups is not None or self.ordered
 
-    def ordered_cv(self, cv):
-        """A time-ordered splitter in place of a number of folds."""
-        if hasattr(self.cv, "split"):
-            return copy.deepcopy(self.cv)
-        return TimeSeriesSplit(5 if cv is None else int(cv))
+    def ordered_cv(self, cv, n):
+        """A time-ordered splitter of ``n`` rows in place of a number of folds.
+
+        It is like the outer one, but for sizes that speak of the outer rows.
+        """
+        if not isinstance(self.cv, TimeSeriesSplit):
+            if hasattr(self.cv, "split"):
+                return copy.deepcopy(self.cv)
+            return _ordered_splitter(5 if cv is None else int(cv), n)
+        options = {"gap": self.cv.gap, "max_train_size": self.cv.max_train_size}
+        return _ordered_splitter(self.cv.n_splits, n, **options)
 
     def __str__(self):
         return "the rows are ordered in time" if self.ordered else "groups were passed"
 
 
+def _ordered_splitter(n_splits, n, gap=0, **options):
+    """TimeSeriesSplit with as many folds, up to ``n_splits``, as leave the first two rows."""
+    for splits in range(max(n_splits, 2), 1, -1):
+        if n - gap - splits * (n // (splits + 1)) >= 2:
+            return TimeSeriesSplit(splits, gap=gap, **options)
+    raise ValueError(
+        f"The rows are ordered in time, but {n} rows with a gap of {gap} are too few for folds in "
+        "the order of time inside an upstream. Use fewer folds, or more rows."
+    )
+
+
 def take_context(estimator):
     """The context that was handed to an estimator, which then forgets it."""
     return vars(estimator).pop("_row_context", None)
+
+
+def may_split(part):
+    """Whether something in a part may split its training rows."""
+    params = part.get_params(deep=True)
+    return any(name == "cv" or name.endswith("__cv") for name in params) or any(
+        hasattr(value, "_splits_rows") for value in (part, *params.values())
+    )
 
 
 def hand_on(part, context, X, y, *, only_fit=False):
@@ -103,27 +128,31 @@ def hand_on(part, context, X, y, *, only_fit=False):
     """
     if hasattr(part, "_splits_rows"):
         if part._splits_rows(only_fit):
-            _check_own(part, context, X, y)
+            _check_own(part, context, X, y, only_fit)
         part._row_context = context
         return
-    parts = parts_of(part)
-    if parts is None and type(part).__name__ in _HOLDERS:
-        parts = [getattr(part, _HOLDERS[type(part).__name__])]
+    parts, name = parts_of(part), type(part).__name__
+    if parts is None and name in _HOLDERS:
+        parts = [getattr(part, _HOLDERS[name])]
     resampled = False
-    for each in parts or ():
+    for number, each in enumerate(parts or ()):
         if resampled:
             refuse_unreached(each, context, "a sampler before it changes the rows")
         else:
-            hand_on(each, context, X, y)
+            last = number == len(parts) - 1
+            fits = name in _HOLDERS or (
+                only_fit and (name == "FeatureUnion" or (name == "Pipeline" and last))
+            )
+            hand_on(each, context, X, y, only_fit=fits)
         resampled |= hasattr(each, "fit_resample")
     if parts_of(part) is None and hasattr(part, "get_params"):
-        if not (only_fit and type(part).__name__ == "TargetEncoder"):
+        if not (only_fit and name == "TargetEncoder"):
             _set_folds(part, context, X, y)
         if parts is None:
-            refuse_unreached(part, context, f"{type(part).__name__} splits the rows itself")
+            refuse_unreached(part, context, f"{name} splits the rows itself")
 
 
-def _check_own(part, context, X, y):
+def _check_own(part, context, X, y, only_fit):
     """Refuse an estimator of skstack whose folds mean other rows, or have no order."""
     name, cv = type(part).__name__, getattr(part, "cv", None)
     if not context.all_rows and listed_folds(cv) is not None:
@@ -132,7 +161,9 @@ def _check_own(part, context, X, y):
             "rows of a fold, which have other numbers. Pass an int or a splitter."
         )
     if context.ordered:
-        part._check_ordered(context, X, y)
+        part._check_ordered(context, X, y, only_fit)
+    elif context.groups is not None:
+        outer_folds(cv, X, y, classifier=is_classifier(part), groups=context.groups)
 
 
 def _set_folds(part, context, X, y):
@@ -162,7 +193,7 @@ def _set_folds(part, context, X, y):
                 "StackedKerasRegressor, which leave the first rows out, or another estimator."
             )
         if counted:
-            part.set_params(cv=context.ordered_cv(cv))
+            part.set_params(cv=context.ordered_cv(cv, n_rows(X)))
         elif not orders_time(cv if listed is None else listed, X, y):
             raise ValueError(
                 f"{context}, but the inner {name} splits them by cv={cv!r}, which is not "

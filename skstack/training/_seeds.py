@@ -44,7 +44,7 @@ def in_fresh_thread(function):
     outcome, ended = {}, threading.Event()
 
     def work():
-        _inside.active = True
+        _inside.generator = random.Random()
         try:
             outcome["value"] = function()
         except BaseException as error:
@@ -57,9 +57,8 @@ def in_fresh_thread(function):
         thread.start()
         ended.wait()
     finally:
-        # Interrupted, perhaps in `start`: until it ends, the global seed is not the user's. (`join`
-        # would not wait: in Python 3.11 and 3.12 a thread whose `join` was interrupted counts as
-        # stopped.)
+        # Interrupted, perhaps in `start`: until it ends, it makes layers. (`join` would not wait:
+        # in Python 3.11 and 3.12 a thread whose `join` was interrupted counts as stopped.)
         while thread in threading.enumerate() and not ended.wait(0.1):
             pass
     thread.join()
@@ -75,10 +74,10 @@ def build(blueprint, seed: int = 0, *, drawn: list | None = None):
     """
 
     def seeded():
-        random.seed(int(seed))
+        _inside.generator = random.Random(int(seed))
         model = blueprint.build()
         if drawn is not None:
-            drawn.append(random.getstate())
+            drawn.append(_inside.generator.getstate())
         return model
 
     with undisturbed():
@@ -87,26 +86,50 @@ def build(blueprint, seed: int = 0, *, drawn: list | None = None):
 
 def inside_build() -> bool:
     """Whether this thread is building a network."""
-    return getattr(_inside, "active", False)
+    return getattr(_inside, "generator", None) is not None
 
 
 @contextlib.contextmanager
 def undisturbed():
-    """While open, no other thread of ours makes layers, and Python's random numbers are restored.
+    """While open, no other thread of ours makes layers, and this one draws numbers of its own.
 
     Keras draws the seeds of layers and initialisers from Python's generator, of which there is one
-    for all threads: what another thread draws meanwhile would be missing in a seeded network.
+    for all threads: what any other thread draws meanwhile, the event loop of a server or of dask
+    perhaps, would be missing in a seeded network. So the functions of ``random`` are sent to a
+    generator of its own where a building thread calls them, and the global one is left alone.
     """
     refuse_after_fork()  # the lock may have been held by a thread that is no more
-    mine = inside_build()  # a blueprint that builds another
-    with contextlib.nullcontext() if mine else _building:
-        state = random.getstate()
-        _inside.active = True
+    if inside_build():  # a blueprint that builds another
+        state = _inside.generator.getstate()
         try:
             yield
         finally:
-            _inside.active = mine
-            random.setstate(state)
+            _inside.generator.setstate(state)
+        return
+    with _building:
+        originals = {
+            name: function
+            for name, function in vars(random).items()
+            if isinstance(getattr(function, "__self__", None), random.Random)
+        }
+        _inside.generator = random.Random()
+        vars(random).update({name: _by_thread(name, f) for name, f in originals.items()})
+        try:
+            yield
+        finally:
+            vars(random).update(originals)
+            _inside.generator = None
+
+
+def _by_thread(name, function):
+    """A function of ``random`` that serves building threads from their own generator."""
+
+    @functools.wraps(function)
+    def called(*args, **kwargs):
+        own = getattr(_inside, "generator", None)
+        return (function if own is None else getattr(own, name))(*args, **kwargs)
+
+    return called
 
 
 def named_variables(model) -> dict:

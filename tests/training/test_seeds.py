@@ -111,6 +111,26 @@ def test_global_generators_are_not_touched(blueprint, binary_rows):
     np.testing.assert_array_equal(tf.random.uniform((2,)).numpy(), expected)
 
 
+def test_numbers_drawn_by_other_threads_change_neither_weights_nor_those_numbers(blueprint):
+    """An event loop, of a server or of dask, draws from the global generator at any time."""
+    expected = initial_variables(blueprint(network, key=None), 0)
+    others = []
+
+    def interrupted():
+        inputs = keras.Input((6,), name="numeric")
+        dropout = keras.layers.Dropout(0.5)
+        with ThreadPoolExecutor(1) as pool:
+            others.extend(pool.submit(lambda: [random.random() for _ in range(3)]).result())
+        x = dropout(keras.layers.Dense(5, activation="relu")(inputs))
+        return keras.Model({"numeric": inputs}, keras.layers.Dense(1, activation="sigmoid")(x))
+
+    random.seed(7)
+    assert_same(expected, initial_variables(blueprint(interrupted, key=None), 0))
+    generator = random.Random(7)
+    assert others == [generator.random() for _ in range(3)]
+    assert random.random() == generator.random()
+
+
 def test_threads_build_the_same(blueprint):
     recipe = blueprint(network, key=None)
     expected = initial_variables(recipe, 5)

@@ -1,0 +1,360 @@
+"""Clauses 4, 5 and 9: early-stopping rows, samplers and weights, at every depth."""
+
+import numpy as np
+import pytest
+from imblearn.pipeline import make_pipeline as make_imblearn_pipeline
+from sklearn import config_context
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import KFold, StratifiedKFold, TimeSeriesSplit
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+
+from skstack import StackedKerasClassifier
+
+from .parts import (
+    BETWEEN,
+    LOG,
+    SELECTOR,
+    STRICT,
+    SUPERVISED,
+    TREE,
+    RecordingClassifier,
+    RecordingDownstream,
+    RecordingSampler,
+    RecordingTransformer,
+    bare_stack,
+    clear_log,
+    in_transformer,
+    inner,
+    noise,
+    numbered,
+    numbers,
+    ours,
+    pupil,
+)
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:(?s).*(correlat|passes_y=False):UserWarning"),
+    pytest.mark.filterwarnings("ignore:(?s).*ordered in time and never predicts:UserWarning"),
+]
+
+X, y = numbered()
+N = len(X)
+GROUPS = np.arange(N) // 5
+HOW = {
+    "at random": ({"cv": 3}, {}),
+    "groups": ({"cv": 3}, {"groups": GROUPS}),
+    "time": ({"cv": TimeSeriesSplit(2)}, {}),
+    "without refit": ({"cv": 3, "refit": False}, {}),
+}
+
+
+@pytest.fixture(autouse=True)
+def empty_log():
+    clear_log()
+
+
+def stops_early(part, **options):
+    downstream = RecordingDownstream("outer downstream", early_stopping=True)
+    return inner(part, **{"downstream": downstream, **options})
+
+
+def together(*rows):
+    return np.unique(np.concatenate(rows))
+
+
+# Rows set aside --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("kind", STRICT)
+def test_rows_set_aside_teach_nobody(kind, how):
+    options, metadata = HOW[how]
+    stack = stops_early(STRICT[kind], **options).fit(X, y, **metadata)
+    watched = numbers(stack.downstream_.X_val_)
+    assert 10 <= len(watched) <= 24
+    for fit in LOG.fits:
+        assert not np.intersect1d(fit.rows, watched).size, fit.who
+    assert len(together(watched, *(fit.rows for fit in LOG.fits))) == N
+    if how == "groups":
+        kept = np.setdiff1d(np.arange(N), watched)
+        assert not np.intersect1d(GROUPS[kept], GROUPS[watched]).size
+    if how == "time":
+        np.testing.assert_array_equal(watched, np.arange(N - len(watched), N))
+
+
+@pytest.mark.parametrize("kind", BETWEEN)
+def test_rows_set_aside_teach_nobody_inside_foreign_parts(kind):
+    stack = stops_early(BETWEEN[kind]).fit(X, y)
+    watched = numbers(stack.downstream_.X_val_)
+    assert len(watched)
+    for fit in LOG.fits:
+        assert not np.intersect1d(fit.rows, watched).size, fit.who
+
+
+@pytest.mark.parametrize("around", [lambda part: part, ours, inner], ids=["", "ours", "stack"])
+@pytest.mark.parametrize("how", ["at random", "groups", "time"])
+def test_rows_that_an_inner_stack_sets_aside_teach_none_of_its_parts(around, how):
+    options, metadata = HOW[how]
+    watcher = RecordingDownstream("watcher", early_stopping=True)
+    part = around(inner(make_pipeline(RecordingTransformer("step"), pupil()), downstream=watcher))
+    inner(part, downstream=RecordingDownstream("outer downstream"), **options).fit(X, y, **metadata)
+    since, seen = [], 0
+    for fit in LOG.fits:  # a stack's downstream is fitted last
+        if fit.who == "watcher":
+            seen += 1
+            assert len(fit.watched)
+            for rows in (fit.rows, *since):
+                assert not np.intersect1d(rows, fit.watched).size
+            since = []
+        elif "downstream" not in fit.who:
+            since.append(fit.rows)
+    assert seen >= 3
+
+
+def test_rows_that_the_user_gives_to_watch_teach_nobody():
+    X_val = np.column_stack([X[:9, :2], np.arange(1000, 1009)])
+    for kind, part in STRICT.items():
+        stack = stops_early(part).fit(X, y, X_val=X_val, y_val=y[:9])
+        np.testing.assert_array_equal(numbers(stack.downstream_.X_val_), np.arange(1000, 1009))
+        for fit in LOG.fits:
+            assert fit.rows.max() < N, kind
+
+
+KINDS = {
+    "tree": TREE,
+    "selector": SELECTOR,
+    "selector before PCA": make_pipeline(SELECTOR, PCA(1)),
+    "labels": SUPERVISED["fit(X, y=None)"],
+    "encoder": SUPERVISED["TargetEncoder"],
+    "PCA": PCA(1),
+}
+
+
+@pytest.mark.parametrize("time", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_set_aside_get_features_of_the_refitted_part(kind, time):
+    X, y = noise(n=80)
+    cv = TimeSeriesSplit(2) if time else 3
+    stack = bare_stack(KINDS[kind], cv, downstream=RecordingDownstream(early_stopping=True))
+    stack.set_params(passthrough=[0])
+    table = stack.fit_transform(X, y)
+    place = {value: row for row, value in enumerate(X[:, 0].astype(np.float32))}
+    watched = np.array([place[value] for value in stack.downstream_.X_val_[:, -1]])
+    kept = np.setdiff1d(np.arange(len(X)), watched)
+    alone = clone(KINDS[kind]).fit(X[kept], y[kept])
+    if hasattr(alone, "predict_proba"):
+        expected = alone.predict_proba(X[watched])[:, 1:]
+    else:
+        expected = alone.transform(X[watched])
+    expected = np.column_stack([expected, X[watched, 0]]).astype(np.float32)
+    np.testing.assert_array_equal(stack.downstream_.X_val_, expected)
+    np.testing.assert_array_equal(table[watched], expected)
+    np.testing.assert_array_equal(stack.transform(X[watched]), expected)
+
+
+@pytest.mark.parametrize("kind", ["tree", "selector", "selector before PCA", "encoder", "labels"])
+def test_folds_given_as_pairs_follow_the_rows_that_are_left(kind):
+    X, y = noise(n=80)
+    folds = list(StratifiedKFold(3, shuffle=True, random_state=0).split(X, y))
+    stack = bare_stack(KINDS[kind], folds, downstream=RecordingDownstream(early_stopping=True))
+    stack.set_params(passthrough=[0])
+    table = stack.fit_transform(X, y)
+    watched = np.isin(X[:, 0].astype(np.float32), stack.downstream_.X_val_[:, -1])
+    assert watched.sum() == 16
+    for train, test in folds:
+        train, test = train[~watched[train]], test[~watched[test]]
+        alone = clone(KINDS[kind]).fit(X[train], y[train])
+        expected = (
+            alone.predict_proba(X[test])[:, 1:]
+            if hasattr(alone, "predict_proba")
+            else alone.transform(X[test])
+        )
+        np.testing.assert_array_equal(table[test, :-1], expected.astype(np.float32))
+
+
+def test_a_row_set_aside_moves_no_feature():
+    """Metamorphic: other labels and values of watched rows, the same table of all others."""
+    X, y = noise(n=80)
+    for part in KINDS.values():
+        stack = bare_stack(part, TimeSeriesSplit(3),
+                           downstream=RecordingDownstream(early_stopping=True))  # fmt: skip
+        before = clone(stack).fit_transform(X, y)
+        other, labels = X.copy(), y.copy()
+        other[64:], labels[64:] = 50 * X[64:], 1 - y[64:]  # the last fifth
+        after = clone(stack).fit_transform(other, labels)
+        np.testing.assert_array_equal(after[:64], before[:64])
+
+
+# Samplers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("kind", ["estimator", "stack", "transformer of a stack", "steps"])
+def test_a_sampler_sees_the_rows_of_the_downstream_alone(kind, how, early_stopping):
+    options, metadata = HOW[how]
+    downstream = RecordingDownstream("outer downstream", early_stopping=early_stopping)
+    stack = inner(STRICT[kind], downstream=downstream, sampler=RecordingSampler(), **options)
+    stack.fit(X, y, **metadata)
+    sampler, last = LOG.fits[-2:]
+    assert (sampler.who, last.who) == ("sampler", "outer downstream")
+    assert sum(fit.who == "sampler" for fit in LOG.fits) == 1
+    np.testing.assert_array_equal(np.unique(last.rows), np.sort(sampler.rows))
+    assert len(np.unique(sampler.rows)) == len(sampler.rows)
+    assert len(last.rows) > len(sampler.rows)
+    if early_stopping:
+        assert len(np.unique(last.watched)) == len(last.watched) > 0
+        assert not np.intersect1d(last.watched, sampler.rows).size
+    assert len(stack.predict(X)) == N
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_sampler_of_an_inner_stack_sees_the_rows_of_its_downstream_alone(how):
+    options, metadata = HOW[how]
+    part = inner(sampler=RecordingSampler("inner sampler"))
+    inner(part, downstream=RecordingDownstream("outer downstream"), **options).fit(X, y, **metadata)
+    pairs = [
+        (fit, after)
+        for fit, after in zip(LOG.fits, LOG.fits[1:], strict=False)
+        if fit.who == "inner sampler"
+    ]
+    assert len(pairs) >= 3
+    for sampler, downstream in pairs:
+        assert downstream.who == "inner downstream"
+        np.testing.assert_array_equal(np.unique(downstream.rows), np.sort(sampler.rows))
+    for question in LOG.questions:
+        if question.who == "inner downstream":
+            assert not np.intersect1d(question.rows, question.asked).size
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("deep", [lambda part: part, ours, inner], ids=["", "ours", "stack"])
+def test_a_sampler_of_a_branch_sees_the_training_rows_of_the_fold(deep, how):
+    options, metadata = HOW[how]
+    part = deep(make_imblearn_pipeline(RecordingSampler("branch sampler"), pupil()))
+    stops_early(part, **options).fit(X, y, **metadata)
+    samplers = [place for place, fit in enumerate(LOG.fits) if fit.who == "branch sampler"]
+    assert len(samplers) >= 3
+    for place in samplers:
+        np.testing.assert_array_equal(
+            np.unique(LOG.fits[place + 1].rows), np.sort(LOG.fits[place].rows)
+        )
+        assert not np.intersect1d(LOG.fits[place].rows, LOG.fits[-1].watched).size
+    asked = [question for question in LOG.questions if question.who == "part"]
+    assert asked
+    assert all(len(question.rows) > len(np.unique(question.rows)) for question in asked)
+
+
+# Weights ---------------------------------------------------------------------------------------
+
+WEIGHTED = ["estimator", "transformer", "transformer of a transformer", "stack",
+            "transformer of a stack", "stack of a transformer", "stack in a stack"]  # fmt: skip
+
+
+def check_weights():
+    assert LOG.fits
+    for fit in LOG.fits:
+        np.testing.assert_array_equal(fit.weights, fit.rows + 1.0, err_msg=fit.who)
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("kind", WEIGHTED)
+def test_weights_follow_their_rows_to_every_depth(kind, how, early_stopping):
+    options, metadata = HOW[how]
+    downstream = RecordingDownstream("outer downstream", early_stopping=early_stopping)
+    stack = inner(STRICT[kind], downstream=downstream, **options)
+    stack.fit(X, y, sample_weight=np.arange(N) + 1.0, **metadata)
+    check_weights()
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_weights_follow_their_rows_with_routing(depth):
+    with config_context(enable_metadata_routing=True):
+        part = pupil().set_fit_request(sample_weight=True)
+        for level in range(depth):
+            downstream = RecordingDownstream(f"downstream {level}")
+            part = inner(part, downstream=downstream.set_fit_request(sample_weight=True))
+        part.fit(X, y, sample_weight=np.arange(N) + 1.0, groups=GROUPS)
+    check_weights()
+
+
+def test_a_sampler_carries_weights():
+    stack = inner(pupil(), downstream=RecordingDownstream(), sampler=RecordingSampler())
+    stack.fit(X, y, sample_weight=np.arange(N) + 1.0)
+    np.testing.assert_array_equal(LOG.fits[-1].weights, LOG.fits[-1].rows + 1.0)
+    assert len(LOG.fits[-1].rows) > N
+
+
+@pytest.mark.parametrize("kind", ["steps", "steps in ours", "step before a latent"])
+def test_weights_that_a_part_cannot_take_are_refused_or_go_to_the_last(kind):
+    """Without routing nobody says which step weights are for."""
+    try:
+        inner(STRICT[kind]).fit(X, y, sample_weight=np.arange(N) + 1.0)
+    except ValueError as error:
+        said = str(error)
+    else:
+        said = None
+        for fit in LOG.fits:
+            if fit.who != "step":
+                np.testing.assert_array_equal(fit.weights, fit.rows + 1.0)
+    assert said is None or "sample_weight" in said
+
+
+PARTS_WITH_WEIGHTS = {"logistic": LogisticRegression(), "Bayes": GaussianNB()}
+
+
+def weighted_table(part, folds, X, y, weights):
+    stack = StackedKerasClassifier(
+        [("part", part)], downstream=GaussianNB(), cv=folds, random_state=0
+    )
+    return np.hstack([
+        in_transformer(part, folds, X, y, sample_weight=weights),
+        stack.fit_transform(X, y, sample_weight=weights),
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PARTS_WITH_WEIGHTS)
+def test_a_row_of_weight_zero_teaches_nobody(kind):
+    X, y = noise(n=80)
+    weights = np.where(np.arange(80) % 4 == 0, 0.0, 1.0)
+    folds, gone = list(KFold(4, shuffle=True, random_state=0).split(X)), weights == 0
+    before = weighted_table(PARTS_WITH_WEIGHTS[kind], folds, X, y, weights)
+    other, labels = X.copy(), y.copy()
+    other[gone], labels[gone] = X[gone] + 3, 1 - y[gone]
+    after = weighted_table(PARTS_WITH_WEIGHTS[kind], folds, other, labels, weights)
+    np.testing.assert_allclose(after[~gone], before[~gone], rtol=1e-4, atol=1e-5)
+    assert np.abs(after[gone] - before[gone]).max() > 0.1
+
+
+@pytest.mark.parametrize("kind", PARTS_WITH_WEIGHTS)
+def test_weights_mean_repetition(kind):
+    X, y = noise(n=60)
+    weights = np.random.default_rng(0).integers(1, 4, 60)
+    rows = np.repeat(np.arange(60), weights)
+    folds = list(KFold(3).split(X))
+    of_rows = [tuple(np.flatnonzero(np.isin(rows, side)) for side in pair) for pair in folds]
+    weighted = weighted_table(PARTS_WITH_WEIGHTS[kind], folds, X, y, weights.astype(float))
+    ones = np.ones(len(rows))
+    repeated = weighted_table(PARTS_WITH_WEIGHTS[kind], of_rows, X[rows], y[rows], ones)
+    np.testing.assert_allclose(weighted[rows], repeated, rtol=1e-3, atol=1e-4)
+
+
+def test_the_oracles_can_fail():
+    pupil().fit(X, y)
+    with pytest.raises(AssertionError):
+        check_weights()
+    stack = inner(LearnsAll(), downstream=RecordingDownstream(early_stopping=True))
+    stack.fit(X, y)
+    watched = numbers(stack.downstream_.X_val_)
+    assert any(np.intersect1d(fit.rows, watched).size for fit in LOG.fits)
+
+
+class LearnsAll(RecordingClassifier):
+    """Learns from all rows that there are, whatever it is given."""
+
+    def fit(self, X_given, y_given, sample_weight=None):
+        return super().fit(X, y)

@@ -1,0 +1,169 @@
+"""``leakage_report`` agrees with the contract: it sees planted leaks, and no others."""
+
+import numpy as np
+import pytest
+from imblearn.over_sampling import SMOTE
+from imblearn.pipeline import make_pipeline as make_imblearn_pipeline
+from sklearn import config_context
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.datasets import make_classification
+from sklearn.decomposition import PCA
+from sklearn.ensemble import StackingClassifier, VotingClassifier
+from sklearn.feature_selection import SelectKBest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, KFold, TimeSeriesSplit
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import FeatureUnion, make_pipeline
+from sklearn.preprocessing import StandardScaler, TargetEncoder
+
+from skstack import KerasFeatureTransformer
+from skstack.inspection import leakage_report
+
+from .parts import (
+    NEIGHBOUR,
+    PREDICTORS,
+    SELECTOR,
+    SUPERVISED,
+    TREE,
+    UNSUPERVISED,
+    NeedsLabels,
+    plain_stack,
+)
+
+# What was told by a fit of the user's own is of no interest here.
+pytestmark = pytest.mark.filterwarnings("ignore:(?s).*(correlat|passes_y=False):UserWarning")
+
+X, y = make_classification(120, 4, n_informative=3, n_redundant=0, flip_y=0.1, random_state=0)
+X = np.column_stack([X, np.arange(120) % 5])
+GROUPS = np.arange(120) // 4
+
+
+def report_of(estimator, X=X, y=y, **options):
+    options = {"cv": 2, "n_permutations": 1, **options}
+    return leakage_report(estimator, X, y, **options)
+
+
+def check_clean(report):
+    assert report.leaks + report.suspects == [], report
+
+
+KINDS = {
+    **{
+        f"{kind}, predictor": PREDICTORS[kind]
+        for kind in (
+            "tree",
+            "imblearn, over",
+            "imblearn, under",
+            "StackingClassifier",
+            "GridSearchCV",
+        )
+    },
+    **{kind: part for kind, part in SUPERVISED.items() if "of the rem" not in kind},
+    **{f"{kind}, unsupervised": UNSUPERVISED[kind] for kind in ("PCA", "ColumnTransformer")},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stack_of_any_part_raises_no_alarm(kind):
+    check_clean(report_of(plain_stack(KINDS[kind], downstream=GaussianNB())))
+
+
+@pytest.mark.parametrize("kind", ["SelectKBest", "TargetEncoder among columns", "fit_transform",
+                                  "ours", "PCA, unsupervised"])  # fmt: skip
+@pytest.mark.parametrize("place", [lambda part: part, lambda part: make_pipeline(part, PCA(1))],
+                         ids=["alone", "before PCA"])  # fmt: skip
+def test_a_transformer_of_any_part_in_a_foreign_pipeline_raises_no_alarm(kind, place):
+    features = KerasFeatureTransformer(place(KINDS[kind]), cv=3)
+    check_clean(report_of(make_pipeline(features, StandardScaler(), GaussianNB())))
+
+
+def test_memories_raise_no_alarm_where_they_are_cross_fitted():
+    part = make_pipeline(KerasFeatureTransformer(NEIGHBOUR, cv=3), PCA(1))
+    for memory in (part, NeedsLabels()):
+        stack = plain_stack(memory, downstream=LogisticRegression(), passthrough=False)
+        check_clean(report_of(stack, n_permutations=2))
+
+
+HONEST = {
+    "selector": make_pipeline(SELECTOR, GaussianNB()),
+    "encoder": make_pipeline(TargetEncoder(cv=KFold(3)), GaussianNB()),
+    "union": make_pipeline(FeatureUnion([("axes", PCA(1)), ("best", SELECTOR)]), GaussianNB()),
+    "StackingClassifier": StackingClassifier([("a", TREE), ("b", NEIGHBOUR)], GaussianNB(), cv=3),
+    "VotingClassifier": VotingClassifier([("a", TREE), ("b", NEIGHBOUR)]),
+    "calibrated": CalibratedClassifierCV(GaussianNB(), cv=3),
+    "search": GridSearchCV(make_pipeline(SELECTOR, TREE),
+                           {"selectkbest__k": [1, 2]}, cv=3),
+    "sampler": make_imblearn_pipeline(StandardScaler(), SMOTE(random_state=0), NEIGHBOUR),
+    "memory": NEIGHBOUR,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HONEST)
+def test_honest_pipelines_of_scikit_learn_raise_no_alarm(kind):
+    check_clean(report_of(HONEST[kind]))
+
+
+def test_a_selector_among_many_columns_is_no_leak():
+    """It fits its own rows too well, as any selector in a Pipeline; test rows it has not seen."""
+    wide = np.random.default_rng(0).normal(size=(120, 60))
+    report = report_of(make_pipeline(SelectKBest(k=5), LogisticRegression()), wide)
+    assert report.leaks == []
+
+
+def test_groups_and_time_at_every_depth_raise_no_alarm():
+    stack = plain_stack(plain_stack(TREE))
+    with config_context(enable_metadata_routing=True):
+        check_clean(report_of(stack, groups=GROUPS, cv=list(GROUPED)))
+
+
+GROUPED = [
+    (np.flatnonzero(fold != GROUPS % 3), np.flatnonzero(fold == GROUPS % 3)) for fold in range(3)
+]
+
+
+@pytest.mark.filterwarnings("ignore:(?s).*ordered in time and never predicts:UserWarning")
+@pytest.mark.parametrize("part", [TREE, make_pipeline(StandardScaler(), PCA(1)), plain_stack()])
+def test_time_at_every_depth_raises_no_alarm(part):
+    stack = plain_stack(part, cv=TimeSeriesSplit(3))
+    check_clean(report_of(stack, time=np.arange(120), cv=TimeSeriesSplit(3)))
+
+
+# Planted leaks ---------------------------------------------------------------------------------
+
+
+class InSample(TransformerMixin, BaseEstimator):
+    """Features of the rows that made them: what the library refuses to do."""
+
+    def __init__(self, part):
+        self.part = part
+
+    def fit(self, X, y):
+        self.part_ = clone(self.part).fit(X, y)
+        return self
+
+    def transform(self, X):
+        if hasattr(self.part_, "predict_proba"):
+            return self.part_.predict_proba(X)[:, 1:]
+        return self.part_.transform(X)
+
+
+@pytest.mark.parametrize("part", [TREE, NeedsLabels(), make_pipeline(InSample(NEIGHBOUR), PCA(1))])
+def test_features_made_in_sample_are_seen(part):
+    report = report_of(make_pipeline(InSample(part), GaussianNB()))
+    assert "features made in-sample" in report.leaks
+    # The same part, cross-fitted.
+    features = KerasFeatureTransformer(part, cv=3)
+    check_clean(report_of(make_pipeline(features, GaussianNB())))
+
+
+def test_groups_that_do_not_arrive_are_seen():
+    """A search that asks its folds for no groups tears them apart, around a stack too."""
+    search = GridSearchCV(plain_stack(), {"passthrough": [True]}, cv=KFold(3, shuffle=True))
+    report = report_of(search, groups=GROUPS, cv=GROUPED)
+    assert "groups across inner folds" in report.leaks
+
+
+def test_later_rows_that_are_learned_from_are_seen():
+    report = report_of(plain_stack(plain_stack()), time=np.arange(120), cv=TimeSeriesSplit(3))
+    assert "future in the past (inner folds)" in report.leaks

@@ -1,0 +1,191 @@
+"""Groups and the order of time inside an upstream, where something else splits the rows."""
+
+import numpy as np
+import pytest
+from imblearn.over_sampling import SMOTE
+from imblearn.pipeline import make_pipeline as make_imblearn_pipeline
+from imblearn.under_sampling import RandomUnderSampler
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import StackingClassifier
+from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    KFold,
+    ShuffleSplit,
+    StratifiedGroupKFold,
+    TimeSeriesSplit,
+)
+from sklearn.pipeline import make_pipeline, make_union
+from sklearn.preprocessing import FunctionTransformer, StandardScaler, TargetEncoder
+
+from skstack import KerasClassifier, KerasFeatureTransformer, StackedKerasClassifier
+from skstack.networks import MLP
+from skstack.stages import RowContext, hand_on
+
+GLOBAL_STATE = np.random.get_state
+
+N = 90
+rng = np.random.default_rng(0)
+X = np.column_stack([rng.normal(size=(N, 2)), rng.integers(0, 6, N)])
+Y = rng.integers(0, 2, N)
+GROUPS = rng.integers(0, 12, N)
+
+
+def search(cv=3):
+    return GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}, cv=cv)
+
+
+def stack_of(upstream, **options):
+    options = {"downstream": LogisticRegression(), "random_state": 0, **options}
+    return StackedKerasClassifier([("up", upstream)], **options)
+
+
+# What scikit-learn's estimators split --------------------------------------------------------
+
+
+def test_folds_of_a_search_keep_groups_whole_and_the_user_s_search_is_unchanged():
+    own = search()
+    fitted = KerasFeatureTransformer(own, cv=3).fit(X, Y, groups=GROUPS)
+    expected = list(StratifiedGroupKFold(3).split(X, Y, GROUPS))
+    for (train, test), (train_expected, test_expected) in zip(
+        fitted.estimator_.cv, expected, strict=True
+    ):
+        np.testing.assert_array_equal(train, train_expected)
+        np.testing.assert_array_equal(test, test_expected)
+    assert own.cv == 3
+    assert KerasFeatureTransformer(own, cv=3).fit(X, Y).estimator_.cv == 3
+
+
+def test_a_splitter_that_tears_groups_apart_is_refused_and_another_kept():
+    with pytest.raises(ValueError, match=r"cv of the inner GridSearchCV.*rows of one group"):
+        KerasFeatureTransformer(search(ShuffleSplit(3)), cv=3).fit(X, Y, groups=GROUPS)
+    kept = KerasFeatureTransformer(search(GroupKFold(2)), cv=3).fit(X, Y, groups=GROUPS)
+    for train, test in kept.estimator_.cv:
+        assert not np.intersect1d(GROUPS[train], GROUPS[test]).size
+
+
+def test_where_none_is_no_number_of_folds_it_stays():
+    fitted = KerasFeatureTransformer(RidgeClassifierCV(), cv=3).fit(X, Y, groups=GROUPS)
+    assert fitted.estimator_.cv is None
+
+
+def test_order_reaches_a_search_and_what_cannot_keep_it_is_refused():
+    with pytest.warns(UserWarning, match="never predicts"):
+        stack = stack_of(search(), cv=TimeSeriesSplit(4)).fit(X, Y)
+    assert stack.named_upstream_.up.estimator_.cv.get_n_splits() == 4
+    refused = [
+        search(KFold(3)),
+        StackingClassifier([("a", LogisticRegression())]),
+        CalibratedClassifierCV(LogisticRegression(), ensemble=False),
+        make_pipeline(TargetEncoder(), LogisticRegression()),
+    ]
+    for upstream in refused:
+        with pytest.raises(ValueError, match="the rows are ordered in time, but the inner"):
+            stack_of(upstream, cv=TimeSeriesSplit(4)).fit(X, Y)
+
+
+def test_row_numbers_of_other_rows_are_refused():
+    folds = list(KFold(3).split(X))
+    for inner in (search(folds), stack_of(LogisticRegression(), cv=folds)):
+        with pytest.raises(ValueError, match="list of row numbers"):
+            KerasFeatureTransformer(inner, cv=3).fit_transform(X, Y)
+        KerasFeatureTransformer(inner, cv=3).fit(X, Y)  # on all rows they mean what they say
+
+
+def test_a_target_encoder_among_steps_is_reproducible_and_draws_nothing_global():
+    before = GLOBAL_STATE()
+    steps = make_pipeline(TargetEncoder(), LogisticRegression())
+    crossed = KerasFeatureTransformer(steps, cv=3, random_state=0)
+    np.testing.assert_array_equal(crossed.fit_transform(X, Y), crossed.fit_transform(X, Y))
+    assert GLOBAL_STATE()[2] == before[2]
+    np.testing.assert_array_equal(GLOBAL_STATE()[1], before[1])
+    assert steps[0].cv == 5
+
+
+# What networks and stacks of ours set aside ---------------------------------------------------
+
+
+@pytest.fixture
+def held_out(monkeypatch):
+    """(groups, ordered, training rows, rows set aside) of each network that was fitted."""
+    from skstack import _network_estimator
+
+    found, split = [], _network_estimator.hold_out
+
+    def spy(y, *, groups, ordered, **options):
+        train, rest = split(y, groups=groups, ordered=ordered, **options)
+        found.append((groups, ordered, train, rest))
+        return train, rest
+
+    monkeypatch.setattr(_network_estimator, "hold_out", spy)
+    return found
+
+
+def network():
+    return KerasClassifier(MLP((2,)), epochs=1, early_stopping=True)
+
+
+AROUND = {
+    "itself": lambda part: part,
+    "Pipeline": lambda part: make_pipeline(StandardScaler(), make_pipeline(part)),
+    "step": lambda part: make_pipeline(
+        make_union(KerasFeatureTransformer(part, passes_y=True), FunctionTransformer()),
+        LogisticRegression(),
+    ),
+    "transformer": lambda part: KerasFeatureTransformer(KerasFeatureTransformer(part)),
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+def test_networks_at_any_depth_set_whole_groups_aside(around, held_out):
+    part = AROUND[around](network())
+    KerasFeatureTransformer(part, cv=2, random_state=0).fit_transform(X, Y, groups=GROUPS)
+    assert len(held_out) >= 3
+    for groups, _, train, rest in held_out:
+        assert not np.intersect1d(groups[train], groups[rest]).size
+
+
+@pytest.mark.parametrize("around", ["itself", "Pipeline", "transformer"])
+def test_networks_at_any_depth_set_the_last_rows_aside(around, held_out):
+    with pytest.warns(UserWarning, match="never predicts"):
+        stack_of(AROUND[around](network()), cv=TimeSeriesSplit(2)).fit(X, Y)
+    assert len(held_out) == 3
+    assert all(ordered and train.max() < rest.min() for _, ordered, train, rest in held_out)
+
+
+def test_a_sampler_before_what_sets_rows_aside_is_refused():
+    sampled = make_imblearn_pipeline(RandomUnderSampler(random_state=0), network())
+    for upstream in (sampled, make_pipeline(StandardScaler(), sampled)):
+        with pytest.raises(ValueError, match="a sampler before it changes the rows"):
+            KerasFeatureTransformer(upstream, cv=3).fit_transform(X, Y, groups=GROUPS)
+    with pytest.raises(ValueError, match="the sampler changes the rows"):
+        stack_of(
+            LogisticRegression(),
+            downstream=stack_of(LogisticRegression()),
+            sampler=RandomUnderSampler(random_state=0),
+        ).fit(X, Y, groups=GROUPS)
+
+
+def test_what_is_handed_on_is_used_once():
+    inner = stack_of(LogisticRegression())
+    hand_on(inner, RowContext(GROUPS), X, Y)
+    inner.fit(X, Y)
+    assert not hasattr(inner, "_row_context")
+    inner.fit(X[:50], Y[:50])  # other rows, without groups
+
+
+def test_weights_follow_the_rows_that_a_branch_resamples():
+    weights = rng.uniform(0.5, 2, N)
+    sampler, folds = RandomUnderSampler(random_state=0), list(KFold(3).split(X))
+    branch = make_imblearn_pipeline(sampler, LogisticRegression())
+    found = KerasFeatureTransformer(branch, cv=folds).fit_transform(X, Y, sample_weight=weights)
+    for train, test in folds:
+        rows, labels = sampler.fit_resample(X[train], Y[train])
+        kept = weights[train][sampler.sample_indices_]
+        expected = LogisticRegression().fit(rows, labels, sample_weight=kept).predict_proba(X[test])
+        np.testing.assert_allclose(found[test, 0], expected[:, 1], rtol=1e-6)
+    with pytest.raises(ValueError, match="a new row has no weight"):
+        KerasFeatureTransformer(make_imblearn_pipeline(SMOTE(), LogisticRegression())).fit(
+            X, Y, sample_weight=weights
+        )
