@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator, clone
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import RobustScaler, StandardScaler
@@ -52,6 +53,7 @@ BRANCHES = {
     "mean of folds": KerasFeatureTransformer(LinearRegression(), refit=False, cv=2),
     "pipeline": make_pipeline(StandardScaler(), LinearRegression()),
     "transformer": Shifted(),
+    "near 0": PCA(2),
     "steps": make_pipeline(
         Shifted(),
         KerasFeatureTransformer(make_pipeline(StandardScaler(), Ridge()), passthrough=True),
