@@ -344,16 +344,16 @@ class NetworkEstimator(BaseEstimator):
         if not resume:
             self.moments_ = self._moments_of(inputs, counts)
             self.input_profile_ = ColumnProfile.of(X, self.blocks_.categorical_features, weights)
-        if X_val is not None:
-            warn_of_watched(self.input_profile_, held_out[0])
-            if is_regressor(self):
-                warn_of_watched_targets(y, held_out[1])
         blueprint, start = self._network_to_train(seed, resume, inputs, counts)
         if not resume:
             self._learn_target_scale(blueprint, start, inputs, y, weights)
         self._check_numbers(blueprint, y, "y")
         if held_out is not None:
             self._check_numbers(blueprint, held_out[1], "y" if y_val is None else "y_val")
+        if X_val is not None:
+            warn_of_watched(self.input_profile_, held_out[0])
+            if is_regressor(self):
+                warn_of_watched_targets(y, held_out[1])
 
         drawn, y, weights = self._resample(inputs, y, weights, seed)
         objective = self._objective(blueprint)
