@@ -179,7 +179,7 @@ def estimators(folder):
             KerasClassifier(sampler=SMOTENC("auto", random_state=0), **QUICK), FRAME, y, "predict"
         ),
         "polars": (quick, pl.from_pandas(FRAME.drop(columns="job")), y, "predict_proba"),
-        "multilabel": (quick, X, np.column_stack([y, 1 - y]), "predict_proba"),
+        "multilabel": (quick, X, np.column_stack([y, np.arange(len(y)) % 2]), "predict_proba"),
         "categories only": (quick, FRAME[["job", "town"]], y, "predict_proba"),
         "regressor": (
             KerasRegressor(MLP((4,), activation=keras.ops.tanh), 
