@@ -138,12 +138,25 @@ def routed_features(transformer, caller, X, sample_weight, groups, params):
             fit=routed.get("model", {}).get("fit", {}),
         )
     refuse_metadata(params, transformer, caller)
-    _, model = _parts(transformer.model)
+    steps, model = _parts(transformer.model)
     if _is_trained(model) and "sample_weight" in given and not takes(model, "sample_weight"):
         raise ValueError(f"sample_weight was passed, but {type(model).__name__} takes none.")
     ours = model is None or hasattr(model, "_fit_in_frame")
     fit = {name: value for name, value in given.items() if name != "groups" or ours}
-    return Metadata(split={"groups": groups} if "groups" in given else {}, fit=fit)
+    split = {"groups": groups} if "groups" in given else {}
+    return Metadata(split=split, steps=_weights_of_steps(steps, given), fit=fit)
+
+
+def _weights_of_steps(steps, given):
+    """Weights for the steps that take them; with a sampler among the steps, rows are not these."""
+    steps = [] if steps is None or "sample_weight" not in given else steps.steps
+    if any(hasattr(step, "fit_resample") for _, step in steps):
+        return {}
+    return {
+        f"{name}__sample_weight": given["sample_weight"]
+        for name, step in steps
+        if hasattr(step, "fit") and takes(step, "sample_weight")
+    }
 
 
 def _parts(model):

@@ -331,7 +331,7 @@ class KerasFeatureTransformer(Shippable, Extraction):
             Targets, where the estimator learns from them.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            For the estimator.
+            For the estimator, and for steps before it that take weights.
 
         groups : array-like of shape (n_samples,), default=None
             Rows of one group are never on both sides of a fold, nor of early stopping in networks
@@ -371,7 +371,7 @@ class KerasFeatureTransformer(Shippable, Extraction):
             Targets, where the estimator learns from them.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            For the estimator.
+            For the estimator, and for steps before it that take weights.
 
         groups : array-like of shape (n_samples,), default=None
             Rows of one group are never on both sides of a fold, nor of early stopping in networks

@@ -8,6 +8,7 @@ from imblearn.under_sampling import RandomUnderSampler
 from scipy import sparse
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from skstack import (
@@ -239,6 +240,7 @@ def test_a_stack(sampler):
             [
                 ("one", KerasFeatureTransformer(network(KerasClassifier), cv=folds)),
                 ("two", LogisticRegression()),
+                ("steps", make_pipeline(StandardScaler(), LogisticRegression())),
             ],
             downstream=KerasClassifier(MLP(hidden_layer_sizes=()), epochs=2, batch_size=500),
             sampler=sampler,
