@@ -550,6 +550,25 @@ def test_a_graph_that_takes_for_ever_to_build_is_refused(honest):
     honest.refused(honest.with_config(nested(20), ".keras"), ".keras", "calls to build")
 
 
+def test_a_network_with_too_many_layers_is_refused(honest):
+    layer = of_class("keras.layers", "Identity")
+    long = of_class("keras", "Sequential", {"name": "a", "layers": [layer] * 400})
+    honest.refused(honest.with_config(long, ".keras"), ".keras", "too many layers")
+    several = [of_class("keras", "Sequential", {"layers": [layer] * 10})] * 600
+    wide = of_class("keras", "Model", {"name": "a", "layers": several})
+    honest.refused(honest.with_config(wide, ".keras"), ".keras", "more than 5000 layers")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_is_no_model_is_refused(honest, suffix):
+    for node in (
+        of_class("keras.losses", "Huber"),
+        of_class("keras.layers", "Dense", {"units": 1}),
+        function("builtins", "relu"),
+    ):
+        honest.refused(honest.with_config(node, suffix), suffix, before_keras=False)
+
+
 @pytest.mark.parametrize(
     "make",
     [
