@@ -469,27 +469,26 @@ def first(part, kind):
 
 @pytest.mark.parametrize("kind", NODES)
 def test_nodes_that_could_do_harm_are_refused_wherever_they_stand(honest, kind):
-    for node in NODES[kind]:
-        for suffix in SUFFIXES:
-            for place in range(4):
-                config = honest.config(suffix)
-                dense = first(config, "Dense")
-                if place == 0:
-                    dense["config"]["activation"] = node
-                elif place == 1:
-                    kept = {key: dense[key] for key in ("name", "inbound_nodes")}
-                    dense.clear()
-                    dense.update({**kept, **node})
-                elif place == 2:
-                    first(config, "Scaled" if suffix != ".h5" else "tests>Scaled")["config"][
-                        "inner"
-                    ] = [{"a": node}]
-                elif suffix == ".h5":
-                    continue
-                else:
-                    config["compile_config"]["loss"] = node
-                note = f"{node} in {suffix}, place {place}"
-                honest.refused(honest.with_config(config, suffix), suffix, note=note)
+    for number, node in enumerate(NODES[kind]):
+        for turn, suffix in enumerate(SUFFIXES):
+            place = (number + turn) % 4
+            config = honest.config(suffix)
+            dense = first(config, "Dense")
+            if place == 0:
+                dense["config"]["activation"] = node
+            elif place == 1:
+                kept = {key: dense[key] for key in ("name", "inbound_nodes")}
+                dense.clear()
+                dense.update({**kept, **node})
+            elif place == 2:
+                own = first(config, "tests>Scaled" if suffix == ".h5" else "Scaled")
+                own["config"]["inner"] = [{"a": node}]
+            elif suffix == ".h5":
+                dense["config"]["kernel_initializer"] = node
+            else:
+                config["compile_config"]["loss"] = node
+            note = f"{node} in {suffix}, place {place}"
+            honest.refused(honest.with_config(config, suffix), suffix, note=note)
 
 
 def in_operation(honest, name, arguments, **config):
@@ -549,6 +548,25 @@ def test_a_graph_that_takes_for_ever_to_build_is_refused(honest):
         return config
 
     honest.refused(honest.with_config(nested(20), ".keras"), ".keras", "calls to build")
+
+
+def test_a_network_with_too_many_layers_is_refused(honest):
+    layer = of_class("keras.layers", "Identity")
+    long = of_class("keras", "Sequential", {"name": "a", "layers": [layer] * 400})
+    honest.refused(honest.with_config(long, ".keras"), ".keras", "too many layers")
+    several = [of_class("keras", "Sequential", {"layers": [layer] * 10})] * 600
+    wide = of_class("keras", "Model", {"name": "a", "layers": several})
+    honest.refused(honest.with_config(wide, ".keras"), ".keras", "more than 5000 layers")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_is_no_model_is_refused(honest, suffix):
+    for node in (
+        of_class("keras.losses", "Huber"),
+        of_class("keras.layers", "Dense", {"units": 1}),
+        function("builtins", "relu"),
+    ):
+        honest.refused(honest.with_config(node, suffix), suffix, before_keras=False)
 
 
 @pytest.mark.parametrize(

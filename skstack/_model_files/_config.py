@@ -48,6 +48,7 @@ _MOST_REPEATED = 2**20
 _MOST_PARTS = 200_000
 _MOST_LAYERS = 5_000  # each takes much more memory than its lines in the file
 _MOST_CALLS = 50_000
+_MOST_IN_SEQUENTIALS = 100_000  # squares of their lengths: each layer that is added builds all anew
 # Keras 2 named functions by a string; these of Keras 3 would be called with what a file holds.
 _NO_OLD_FUNCTION = ("deserialize", "get", "serialize")
 
@@ -106,7 +107,7 @@ class _Look:
     def __init__(self):
         self.names = {}
         self.stateful = False
-        self._n_parts = self._n_layers = 0
+        self._n_parts = self._n_layers = self._n_in_sequentials = 0
         self._shapes = []
 
     def part(self, part, *, in_call=False):
@@ -207,6 +208,12 @@ class _Look:
         self._n_layers += not own or (cls is not None and issubclass(cls, keras.Operation))
         if self._n_layers > _MOST_LAYERS:
             raise ValueError(f"its architecture has more than {_MOST_LAYERS} layers")
+        if kind == "Sequential":
+            inner = part.get("config")
+            inside = inner.get("layers") if isinstance(inner, dict) else inner
+            self._n_in_sequentials += len(inside or ()) ** 2
+        if self._n_in_sequentials > _MOST_IN_SEQUENTIALS:
+            raise ValueError("a Sequential has too many layers, each of which builds all anew")
 
     def _parts(self, part, *, in_call):
         calls = 1

@@ -179,7 +179,10 @@ def read_model(content, customs):
         path = os.path.join(folder, "model.keras")
         with open(path, "wb") as file:
             file.write(content)
-        return keras.models.load_model(path, custom_objects=customs, safe_mode=True)
+        model = keras.models.load_model(path, custom_objects=customs, safe_mode=True)
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"a network is a {type(model).__name__}")
+    return model
 
 
 def _check_kinds(names, customs):

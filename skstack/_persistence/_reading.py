@@ -34,6 +34,8 @@ _INLINE = {
 }
 
 
+# Losses, metrics and the like: each takes much more memory than its lines in the file.
+_MOST_OBJECTS = 5_000
 _NAMED = {
     "object": ("class", known_class),
     "type": ("name", known_type),
@@ -67,8 +69,12 @@ class Reader:
             If it names what is neither on the list nor trusted, or holds code.
         """
         names = set()
+        n_objects = 0
         for node in _nodes(root):
             names.update(self._names_in(node))
+            n_objects += node["is"] in ("keras", "callback")
+            if n_objects > _MOST_OBJECTS:
+                raise ValueError(f"it holds more than {_MOST_OBJECTS} objects of Keras")
         unknown = sorted(name for name in names if name not in self._trust)
         if unknown:
             reasons = "".join(_reason(name) for name in unknown)

@@ -79,7 +79,10 @@ def load_model(path):
             with undisturbed(), warnings.catch_warnings(), build_within(n_bytes):
                 # The optimizer's settings are used, its state is not.
                 warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
-                return keras.models.load_model(name, compile=compiled, safe_mode=True)
+                model = keras.models.load_model(name, compile=compiled, safe_mode=True)
+            if not isinstance(model, keras.Model):
+                raise TypeError(f"it holds a {type(model).__name__}")
+            return model
         except Exception as cause:  # Keras, h5py and zipfile raise whatever they like
             failure = cause
     raise ValueError(
