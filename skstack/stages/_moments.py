@@ -72,6 +72,8 @@ def weighted_moments(array, weights=None):
     variance = weighted_sums(lambda rows: np.square(np.subtract(rows, mean, out=rows), out=rows))
     eps, count = np.finfo(np.float64).eps, used.size * repeats
     constant = variance <= count * eps * variance + (count * mean * eps) ** 2
+    if (np.square(mean) > 1e12 * variance).any():  # far from 0 the sum has lost digits
+        mean = mean + weighted_sums(lambda rows: np.subtract(rows, mean, out=rows))
     return mean, np.where(constant, 1.0, np.sqrt(variance))
 
 
