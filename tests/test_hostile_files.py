@@ -150,7 +150,7 @@ class Scaled(layers.Layer):
 
     def build(self, shape):
         self.scale = self.add_weight(shape=(shape[-1],), initializer=self.start)
-        self.constant = keras.Variable(np.ones(shape[-1], np.float32), trainable=False)
+        self.constant = keras.Variable("ones", shape=(shape[-1],), trainable=False)
 
     def call(self, x, times=1.0):
         x = x if self.inner is None else self.inner(x)

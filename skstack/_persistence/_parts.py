@@ -193,14 +193,16 @@ class _Look:
         if not isinstance(node, dict):
             return 0
         number = node.get("__id__")
-        if isinstance(number, int) and number in self._n_nodes:
+        if isinstance(number, (list, dict)):
+            raise ValueError("a part of scikit-learn has a node of no number")
+        if number is not None and number in self._n_nodes:
             return self._n_nodes[number]
         if "__loader__" in node:
             self._check(node)
         total = 1 + sum([self._node(each) for each in node.values()])
         if total > _MOST_NODES:
             raise ValueError("a part of scikit-learn takes too long to read")
-        if isinstance(number, int):
+        if number is not None:
             self._n_nodes[number] = total
         return total
 
