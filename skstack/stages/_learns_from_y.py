@@ -122,7 +122,7 @@ def _package(estimator):
 def _receives_y(estimator):
     """Whether a method that fits takes y, by name, by position or among others."""
     methods = {name: getattr(type(estimator), name, None) for name in _FITS}
-    if not any(methods.values()):  # delegated, to whom nobody knows
+    if not (methods["fit"] or methods["fit_resample"]):  # delegated, to whom nobody knows
         return True
     for method in methods.values():
         # The mixin's own hands y to `fit` and does nothing else with it.

@@ -202,8 +202,20 @@ IGNORE = {
         FrozenEstimator(LinearDiscriminantAnalysis().fit(*noise()))
     ),
 }
+
+
+class Delegates(TransformerMixin, BaseEstimator):
+    """``fit`` is that of another object, which the class does not show."""
+
+    def __getattr__(self, name):
+        if name == "fit":
+            return SelectKBest(k=2).fit
+        raise AttributeError(name)
+
+
 LEARN = {
     **PREDICTORS,
+    "fit of another object": Delegates(),
     **SUPERVISED,
     "subclass": OwnPCA(),
     "subclass of a scaler": OwnFit(),
