@@ -398,7 +398,7 @@ class Stack(TransformerMixin, BaseComposition):
             "upstream networks, but not the downstream, for they have no features from networks "
             "that have not seen them.",
             UserWarning,
-            stacklevel=6,  # the caller of `fit`, past the wrappers of scikit-learn and ours
+            stacklevel=7,  # the caller of `fit`, past the wrappers of scikit-learn and ours
         )
 
     def _branches(self, seed, cv):

@@ -662,7 +662,7 @@ def test_trees_that_read_words_are_refused_by_name(mixed, tmp_path):
 
 def test_fractions_and_mixtures_are_no_categories_of_an_input(mixed):
     X, y, _ = mixed
-    for values in ([0.5, 1.5], ["a", 1]):
+    for values in (["0.5", 1.5], ["a", 1]):
         odd = X.assign(odd=pd.Series(values * 150, dtype=object))
         fitted = classifier(epochs=1).fit(odd, y)
         with pytest.raises(ValueError, match=r"'odd'.*astype\(str\)"):

@@ -890,7 +890,7 @@ def test_what_cannot_be_tuned_is_refused_by_name_before_training(
 def test_a_sampler_of_rows_with_several_labels_is_refused(monkeypatch):
     monkeypatch.setattr(training, "train", None)
     with pytest.raises(ValueError, match="weights of classes"):
-        classifier(sampler=RandomOverSampler()).fit(X, np.c_[Y, 1 - Y])
+        classifier(sampler=RandomOverSampler()).fit(X, np.c_[Y, Y])
 
 
 def test_layers_that_may_not_learn_are_refused_by_name():

@@ -296,6 +296,7 @@ GOOD = {
     "refit": [True, False],
     "memory": [None, FOLDER.name, joblib.Memory(FOLDER.name, verbose=0)],
     "trained_on": [None, ColumnProfile.of(np.eye(4))],
+    "passes_y": [True, False],
     "n_jobs": [None, 1, 2],
     "downstream": [None, DummyClassifier(), KerasClassifier(SMALL, epochs=1)],
     "fine_tune": [None, FineTune(epochs=1), FineTune(epochs=1, layers=1)],

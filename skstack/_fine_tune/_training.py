@@ -69,7 +69,7 @@ def fine_tune(stack, given, way, before, after, seed):
         warnings.warn(
             f"fine_tune went astray, and the stack is as it was before: {reason}",
             UserWarning,
-            stacklevel=6,
+            stacklevel=7,
         )
         stack.fine_tune_history_ = reason.history
         stack.fine_tune_losses_, stack.fine_tuned_ = (loss_before, np.inf), False

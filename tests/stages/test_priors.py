@@ -152,7 +152,11 @@ def test_what_has_no_probabilities_or_several_labels_is_refused_before_training(
         StackedKerasClassifier(downstream=LinearSVC(), **settings).fit(X, y)
     network = KerasClassifier(MLP(hidden_layer_sizes=()), epochs=1, random_state=0)
     for estimator in (network, StackedKerasClassifier([("one", network)], downstream=network)):
-        with pytest.raises(ValueError, match=r"one label for each row.*\(60, 3\)"):
+        with (
+            pytest.warns(UserWarning, match="one 1 in each row"),
+            pytest.raises(ValueError, match=r"one label for each row.*\(60, 3\)"),
+        ):
             estimator.set_params(**settings).fit(X, np.eye(3, dtype=int)[y])
-    network.set_params(prior_correction=False).fit(X, np.eye(3, dtype=int)[y])
+    with pytest.warns(UserWarning, match="one 1 in each row"):
+        network.set_params(prior_correction=False).fit(X, np.eye(3, dtype=int)[y])
     assert network.predict(X).shape == (60, 3)
