@@ -100,8 +100,8 @@ def _sampled(stack, before, after):
 def _targets(downstream, y, weights, ratio):
     """Targets as the loss takes them, and what each row weighs in it."""
     y = downstream._read_target(y, frame=None, reset=False)
-    # Balanced classes are so whatever the sampler does.
-    if ratio is not None and downstream.class_weight != "balanced":
+    # The downstream's weights of classes are those of resampled rows.
+    if ratio is not None:
         shares = np.divide(1.0, ratio, out=np.zeros_like(ratio), where=ratio > 0)
         by_class = shares[np.searchsorted(downstream.classes_, y)]
         weights = by_class if weights is None else by_class * weights
