@@ -180,6 +180,17 @@ def checked_downstream(stack, seed, n, parts, ordered):
             f"sampler={sampler!r} stands in the stack and sampler={own.sampler!r} in its "
             "downstream; rows can be resampled once only. Set one of them to None."
         )
+    inner = [step for _, step in getattr(downstream, "steps", ()) if hasattr(step, "fit_resample")]
+    if inner and (sampler is not None or getattr(stack, "prior_correction", False)):
+        raise ValueError(
+            f"downstream={downstream!r} has the sampler {inner[0]!r} among its steps; beside "
+            + (
+                f"sampler={sampler!r} of the stack rows would be resampled twice."
+                if sampler is not None
+                else "prior_correction=True it would go uncorrected: only sampler=... of the stack "
+                "is known to it."
+            )
+        )
     lost = sorted(set(parts.downstream) - {"sample_weight", "groups", "X_val", "y_val"})
     if sampler is not None and lost:
         raise ValueError(

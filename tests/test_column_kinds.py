@@ -315,3 +315,16 @@ def test_one_fit_warns_once():
         warnings.simplefilter("error")
         fitted.predict(X)
         fitted.downstream_.keras_inputs(fitted.transform(X))
+
+
+@pytest.mark.parametrize(
+    ("fitted", "asked"),
+    [([True, False], ["True", "False"]), ([0, 1], ["0", "1"]), (["0", "1"], [0, 1])],
+)
+def test_categories_of_another_type_are_warned_of(fitted, asked):
+    frame = pd.DataFrame({"a": pd.Series(fitted * 30).astype("category")})
+    other = pd.DataFrame({"a": pd.Series(asked * 3).astype("category")})
+    network = KerasClassifier(MLP((2,)), epochs=1, random_state=0).fit(frame, [0, 1] * 30)
+    with pytest.warns(UserWarning, match=r"Column 'a' holds values of type .* count as unseen"):
+        network.predict(other)
+    network.predict(pd.DataFrame({"a": pd.Series(["new"] * 3).astype("category")}))

@@ -1,12 +1,16 @@
 """Groups and the order of time inside an upstream, where something else splits the rows."""
 
+import warnings
+
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 from imblearn.over_sampling import SMOTE
 from imblearn.pipeline import make_pipeline as make_imblearn_pipeline
 from imblearn.under_sampling import RandomUnderSampler
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.ensemble import StackingClassifier
+from sklearn.ensemble import BaggingClassifier, StackingClassifier, VotingClassifier
 from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
 from sklearn.model_selection import (
     GridSearchCV,
@@ -16,6 +20,7 @@ from sklearn.model_selection import (
     StratifiedGroupKFold,
     TimeSeriesSplit,
 )
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import FunctionTransformer, StandardScaler, TargetEncoder
 
@@ -83,6 +88,28 @@ def test_order_reaches_a_search_and_what_cannot_keep_it_is_refused():
     for upstream in refused:
         with pytest.raises(ValueError, match="the rows are ordered in time, but the inner"):
             stack_of(upstream, cv=TimeSeriesSplit(4)).fit(X, Y)
+
+
+@pytest.mark.parametrize("context", ["groups", "time"])
+def test_what_splits_inside_what_chooses_rows_is_refused_and_a_vote_is_reached(context):
+    options = {"groups": GROUPS} if context == "groups" else {}
+    cv = 3 if context == "groups" else TimeSeriesSplit(3)
+    vote = VotingClassifier([("a", search()), ("b", LogisticRegression())], voting="soft")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*never predicts")
+        fitted = stack_of(vote, cv=cv).fit(X, Y, **options)
+    inner = fitted.named_upstream_.up.estimator_.estimators_[0].cv
+    if context == "time":
+        assert isinstance(inner, TimeSeriesSplit)
+    else:
+        assert not any(np.intersect1d(GROUPS[a], GROUPS[b]).size for a, b in inner)
+    for upstream in (
+        BaggingClassifier(search(), n_estimators=2),
+        GridSearchCV(make_pipeline(StandardScaler(), search()), {}, cv=3),
+        GridSearchCV(make_pipeline(TargetEncoder(), LogisticRegression()), {}, cv=3),
+    ):
+        with pytest.raises(ValueError, match=r"cannot reach the inner (GridSearchCV|TargetEnc)"):
+            stack_of(upstream, cv=cv).fit(X, Y, **options)
 
 
 def test_row_numbers_of_other_rows_are_refused():
@@ -189,3 +216,42 @@ def test_weights_follow_the_rows_that_a_branch_resamples():
         KerasFeatureTransformer(make_imblearn_pipeline(SMOTE(), LogisticRegression())).fit(
             X, Y, sample_weight=weights
         )
+
+
+def test_a_network_never_stops_by_rows_that_a_sampler_has_made(held_out):
+    for part in (network(), MLPClassifier(early_stopping=True)):
+        branch = make_imblearn_pipeline(RandomUnderSampler(random_state=0), part)
+        with pytest.raises(ValueError, match="behind a sampler would stop by rows"):
+            KerasFeatureTransformer(branch, cv=3).fit_transform(X, Y)
+    assert not held_out
+
+
+def test_two_samplers_and_an_uncorrected_one_are_refused():
+    downstream = make_imblearn_pipeline(RandomUnderSampler(random_state=0), LogisticRegression())
+    stack = stack_of(LogisticRegression(), downstream=downstream)
+    with pytest.raises(ValueError, match="rows would be resampled twice"):
+        stack.set_params(sampler=RandomUnderSampler()).fit(X, Y)
+    with pytest.raises(ValueError, match="it would go uncorrected"):
+        stack.set_params(sampler=None, prior_correction=True).fit(X, Y)
+    stack.set_params(prior_correction=False).fit(X, Y)
+
+
+def test_a_branch_resamples_polars_frames():
+    branch = make_imblearn_pipeline(RandomUnderSampler(random_state=0), LogisticRegression())
+    names = ["a", "b", "c"]
+    frames = [pd.DataFrame(X, columns=names), pl.DataFrame(X, schema=names)]
+    tables = [KerasFeatureTransformer(branch, cv=3).fit_transform(frame, Y) for frame in frames]
+    np.testing.assert_array_equal(*tables)
+
+
+def test_categories_of_later_rows_change_no_feature_of_earlier_ones():
+    words = np.array(["m", "n", "o"])[rng.integers(0, 3, N)]
+    later = words.copy()
+    later[60:] = np.array(["a", "b", "m"])[rng.integers(0, 3, 30)]
+    tables = []
+    for column in (words, later):
+        frame = pd.DataFrame({"number": X[:, 0], "word": column})
+        stack = stack_of(KerasClassifier(MLP((2,)), epochs=1), cv=TimeSeriesSplit(2))
+        with pytest.warns(UserWarning, match="never predicts"):
+            tables.append(stack.set_params(passthrough=False).fit_transform(frame, Y)[:60])
+    np.testing.assert_array_equal(*tables)

@@ -217,6 +217,12 @@ class Source:
                 f"methods {', '.join(_GIVES)}."
             )
         _refuse_samplers_inside(self.steps, self.label)
+        if self.resamples and getattr(self.model, "early_stopping", False) is True:
+            raise ValueError(
+                f"{self.label}: {name}(early_stopping=True) behind a sampler would stop by rows "
+                "that the sampler has made or repeated. Use sampler=... of KerasClassifier, which "
+                "sets rows aside first, or early_stopping=False."
+            )
         if wrapper_of(self.model):  # what wrappers give, the fitted network tells
             return
         asked = [feature for feature in wanted.features if feature in OF_PROBABILITIES]
@@ -244,6 +250,7 @@ class Source:
 
         Where the steps before learn from y, or rows are ordered in time, columns and categories
         of all rows say something of rows that a fold must not know: only classes are shared then.
+        Latent features of an ordered fit share categories, too, for they need common axes.
 
         Raises
         ------
@@ -260,7 +267,10 @@ class Source:
             self._width = X.shape[1] if hasattr(X, "shape") else None
         targets = y if self.model_learns else None
         frame = self.model._frame(X, targets, wanted.layers, weights)
-        return replace(frame, blocks=None) if self.steps_learn else frame
+        # Inner layers and latent features need one start, hence one shape, in all folds.
+        axes = wanted.layers or ("outputs" in wanted.features and not self.model_learns)
+        own = self.steps_learn or (self.ordered and not axes)
+        return replace(frame, blocks=None) if own else frame
 
     def splits_inside(self):
         """Whether a part may split its training rows by itself."""
@@ -364,6 +374,8 @@ class Source:
                 X = part.fit_transform(X, y if learns_from_y(part) else None)
                 fitted, run = fitted + part.steps, []
             if samples:
+                if hasattr(X, "columns") and not hasattr(X, "iloc"):
+                    X = X.to_pandas()  # samplers know no other frames
                 new = resample(step, X, y, fit.get("sample_weight"))
                 X, y = new.X, new.y
                 if "sample_weight" in fit:
@@ -382,6 +394,8 @@ class Source:
     def _fitted(self, X, y, metadata, frame, context):
         estimator = clone_part(self.model)
         if self.resamples:
+            if getattr(estimator, "early_stopping", None) == "auto":
+                estimator.set_params(early_stopping=False)
             refuse_unreached(estimator, context, "a sampler before it changes the rows")
             context = RowContext(all_rows=context.all_rows)
         if frame is not None:

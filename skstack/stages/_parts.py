@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from sklearn.base import clone
 
@@ -195,9 +197,25 @@ class Category:
     def _codes_of_known(self, levels):
         known = {level: code for code, level in enumerate(self.levels, FIRST_KNOWN)}
         codes = np.array([known.get(x, UNSEEN) for x in levels] + [MISSING], dtype=np.int32)
+        if len(levels) and (codes[:-1] == UNSEEN).all():
+            self._warn_of_types(levels)
         if self._occurs is not None:
             codes[~self._occurs[codes]] = UNSEEN
         return codes
+
+    def _warn_of_types(self, levels):
+        """Warn where values are unseen only because they are of another type."""
+        text = {str(level) for level in self.levels}
+        if any(str(level) in text for level in levels):
+            types = sorted({type(level).__name__ for level in levels})
+            fitted = sorted({type(level).__name__ for level in self.levels})
+            warnings.warn(
+                f"Column {self.column!r} holds values of type {', '.join(types)}, but was fitted "
+                f"on values of type {', '.join(fitted)}: all of them count as unseen. Give it the "
+                "type that it had, such as by astype(str) in both places.",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def columns(self, array):
         """The column, by its position: of `category` dtype, unseen and missing ones as NaN."""

@@ -77,7 +77,7 @@ def warn_of_lost(values, names, what):
         warn_once(
             ("float32", names[place]),
             f"Column {names[place]!r} has the mean {column.mean():.10g} and the standard deviation "
-            f"{column.std():.3g}: float32 has steps of {np.spacing(np.float32(column.mean())):.3g} "
+            f"{column.std():.3g}: float32 has steps of {_step(column.mean()):.3g} "
             f"there, so that its values fall together. {what}",
         )
 
@@ -109,3 +109,8 @@ def warn_of_given(X, places):
         "Networks compute in float32: subtract an offset first, such as by a StandardScaler before "
         "the network, in a Pipeline.",
     )
+
+
+def _step(value):
+    """Distance from a number to the next one in float32."""
+    return abs(np.spacing(np.float32(value)))

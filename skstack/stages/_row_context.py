@@ -28,6 +28,8 @@ _HOLDERS = {
     "SelectFromModel": "estimator",
     "TransformedTargetRegressor": "regressor",
 }
+# These hold several, as (name, estimator).
+_VOTING = ("VotingClassifier", "VotingRegressor")
 # These predict each of their training rows once, so that they cannot leave the first ones out.
 _PARTITIONS = ("StackingClassifier", "StackingRegressor", "TargetEncoder")
 # Here cv=None means that rows are not split.
@@ -134,13 +136,15 @@ def hand_on(part, context, X, y, *, only_fit=False):
     parts, name = parts_of(part), type(part).__name__
     if parts is None and name in _HOLDERS:
         parts = [getattr(part, _HOLDERS[name])]
+    if parts is None and name in _VOTING:
+        parts = [each for _, each in part.estimators]
     resampled = False
     for number, each in enumerate(parts or ()):
         if resampled:
             refuse_unreached(each, context, "a sampler before it changes the rows")
         else:
             last = number == len(parts) - 1
-            fits = name in _HOLDERS or (
+            fits = name in (*_HOLDERS, *_VOTING) or (
                 only_fit and (name == "FeatureUnion" or (name == "Pipeline" and last))
             )
             hand_on(each, context, X, y, only_fit=fits)
@@ -149,7 +153,7 @@ def hand_on(part, context, X, y, *, only_fit=False):
         if not (only_fit and name == "TargetEncoder"):
             _set_folds(part, context, X, y)
         if parts is None:
-            refuse_unreached(part, context, f"{name} splits the rows itself")
+            refuse_unreached(part, context, f"{name} chooses the rows of its parts", inside=True)
 
 
 def _check_own(part, context, X, y, only_fit):
@@ -214,14 +218,48 @@ def _gets_groups(part):
     return bool(get_routing_for_object(part).consumes(method="fit", params=["groups"]))
 
 
-def refuse_unreached(part, context, reason):
-    """Refuse estimators of skstack that split rows which groups and order cannot reach."""
-    if not context.matters or (not context.ordered and _gets_groups(part)):
+def refuse_unreached(part, context, reason, *, inside=False):
+    """Refuse whatever splits rows where groups and order cannot reach it.
+
+    Parameters
+    ----------
+    part : estimator
+
+    context : RowContext
+
+    reason : str
+        Why they cannot.
+
+    inside : bool, default=False
+        Whether the part itself is reached, and only what it holds is not.
+
+    Raises
+    ------
+    ValueError
+        If something splits its training rows.
+    """
+    if not context.matters or not hasattr(part, "get_params"):
         return
-    for each in (part, *part.get_params(deep=True).values()) if hasattr(part, "get_params") else ():
-        if hasattr(each, "_splits_rows") and each._splits_rows(False):
+    if not context.ordered and _gets_groups(part):
+        return
+    for each in (*(() if inside else (part,)), *part.get_params(deep=True).values()):
+        if _splits(each):
+            name = type(each).__name__
             raise ValueError(
-                f"{context}, but cannot reach the inner {type(each).__name__}, for {reason}. Use "
-                f"{type(each).__name__} without it, or leave "
-                f"{'cv unordered' if context.ordered else 'groups out'}."
+                f"{context}, but cannot reach the inner {name}, for {reason}. Use {name} without "
+                f"it, or leave {'cv unordered' if context.ordered else 'groups out'}."
             )
+
+
+def _splits(estimator):
+    """Whether an estimator is sure to split its training rows."""
+    if hasattr(estimator, "_splits_rows"):
+        return estimator._splits_rows(False)
+    if not (hasattr(estimator, "fit") and hasattr(estimator, "get_params")):
+        return False
+    params = estimator.get_params(deep=False)
+    return (
+        "cv" in params
+        and not isinstance(params["cv"], str)
+        and not (params["cv"] is None and type(estimator).__name__ in _NONE_IS_NO_SPLIT)
+    )
