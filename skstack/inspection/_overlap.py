@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 from numbers import Integral, Real
 
@@ -237,7 +238,7 @@ class _Values:
             if missing[row]:
                 words[row] = _MISSING
             elif not isinstance(value, Real | Decimal):
-                words[row] = str(value)
+                words[row] = _instant(value) if isinstance(value, date) else str(value)
             else:
                 number, n_numbers = _nearest(value), n_numbers + 1
                 numbers[row] = dtype(number)
@@ -326,3 +327,11 @@ def _frame(X, name):
     if X.ndim < 2:
         raise ValueError(f"{name} has shape {X.shape}; expected rows and columns.")
     return pd.DataFrame(X.reshape(n_rows(X), -1))
+
+
+def _instant(value):
+    """A date or time as text: the same instant is the same in all time zones."""
+    import pandas as pd
+
+    time = pd.Timestamp(value)
+    return str(time if time.tz is None else time.tz_convert("UTC"))

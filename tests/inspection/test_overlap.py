@@ -232,3 +232,17 @@ def test_columns_of_few_values_decide_nothing_alone():
     A, B = (np.hstack([np.exp(3 * rng.normal(size=(400, 2))), sex, one]) for _ in range(2))
     assert not check_overlap(A, B)
     assert len(check_overlap(A, np.round(A, 6)).rounded_a) >= 380
+
+
+def test_one_instant_is_one_value_in_all_time_zones():
+    utc = pd.Series(pd.date_range("2020-01-01", periods=4, freq="31h", tz="UTC"))
+    naive = pd.Series(pd.to_datetime(["2020-01-01", "2020-02-03"]))
+    for A, B, same in [
+        (utc, utc.dt.tz_convert("Asia/Tokyo"), 4),
+        (utc, utc.dt.tz_convert("Asia/Tokyo").astype(object), 4),
+        (utc, utc.dt.tz_localize(None).dt.tz_localize("Asia/Tokyo"), 0),
+        (naive, naive.dt.date, 2),
+        (naive, naive.dt.as_unit("s"), 2),
+    ]:
+        overlap = check_overlap(pd.DataFrame({"at": A}), pd.DataFrame({"at": B}))
+        assert len(overlap.exact_a) == same
