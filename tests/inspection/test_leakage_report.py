@@ -9,8 +9,10 @@ from imblearn.pipeline import make_pipeline
 from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
 from sklearn.datasets import make_classification
+from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier, StackingClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_selection import SelectKBest
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, TimeSeriesSplit
@@ -313,3 +315,23 @@ def test_a_step_that_keeps_targets_outside_of_fit():
 def test_arguments_that_do_not_fit(options, said):
     with pytest.raises(ValueError, match=said):
         leakage_report(LogisticRegression(), X, y, **options)
+
+
+def test_a_selector_before_a_stack_has_seen_the_labels_that_the_stack_asks_about():
+    X, y = make_classification(120, 10, random_state=0)
+    stack = StackedKerasClassifier(
+        [("a", LogisticRegression())], downstream=LogisticRegression(), random_state=0
+    )
+    inside = StackedKerasClassifier(
+        [("a", make_pipeline(SelectKBest(k=3), LogisticRegression()))],
+        downstream=LogisticRegression(),
+        random_state=0,
+    )
+    check = "learning from y before an inner split"
+    for estimator, verdict in [
+        (make_pipeline(SelectKBest(k=3), stack), "suspect"),
+        (make_pipeline(PCA(3), stack), "ok"),
+        (inside, "ok"),
+    ]:
+        report = leakage_report(estimator, X, y, cv=3, n_permutations=1)
+        assert {finding.check: finding.verdict for finding in report.findings}[check] == verdict
