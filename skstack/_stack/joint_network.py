@@ -270,7 +270,7 @@ class _Maker:
     key = None
 
     def __init__(self, blueprint):
-        self.build = getattr(blueprint, "thawable", blueprint.build)
+        self.build = getattr(blueprint, "unfrozen", blueprint.build)
 
 
 class _Noted:
