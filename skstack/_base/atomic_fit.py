@@ -20,7 +20,7 @@ class _Fit:
 
 
 @contextlib.contextmanager
-def one_fit():
+def fit_scope():
     """While open, all fits inside belong to the outermost one."""
     if _fit.get() is not None:
         yield
@@ -32,7 +32,7 @@ def one_fit():
         _fit.reset(token)
 
 
-def shared_by_threads(function):
+def in_fit_scope(function):
     """Give a function that belongs to the fit of this thread in whichever thread it runs."""
     fit = _fit.get()
 
@@ -63,14 +63,14 @@ def warn_once(key, message):
         warnings.warn(message, UserWarning, stacklevel=2)
 
 
-def hush(key):
+def suppress_warning(key):
     """Let nothing more be said about something in the outermost fit."""
     fit = _fit.get()
     if fit is not None:
         fit.told.setdefault(key, True)
 
 
-def kinds_of_fit(look=None):
+def object_column_kinds(look=None):
     """Kinds of the columns of the outermost fit, as all its rows tell them.
 
     Parameters
@@ -115,7 +115,7 @@ def atomic_fit(fit):
     @functools.wraps(fit)
     def wrapped(self, *args, **kwargs):
         twin = _twin(self)
-        with one_fit():
+        with fit_scope():
             result = fit(twin, *args, **kwargs)
         parameters = self.get_params(deep=False)
         kept = {name: value for name, value in vars(self).items() if name in parameters}

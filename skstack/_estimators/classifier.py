@@ -8,13 +8,8 @@ from sklearn.utils import compute_class_weight
 
 from skstack._base.atomic_fit import on_snapshot
 from skstack._base.in_chunks import in_chunks
-from skstack._base.sklearn import (
-    HasMethods,
-    StrOptions,
-    fit_context,
-    read_labels,
-    tells_of_one_hot,
-)
+from skstack._base.sklearn import HasMethods, StrOptions, fit_context
+from skstack._base.targets import read_labels, warn_if_one_hot
 from skstack._estimators.base import NetworkEstimator
 from skstack._estimators.resampling import (
     correct_priors,
@@ -254,7 +249,7 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
         return tags
 
     @fit_context(prefer_skip_nested_validation=True)
-    @tells_of_one_hot
+    @warn_if_one_hot
     def fit(self, X, y, sample_weight=None, *, groups=None, X_val=None, y_val=None):
         """Train the network.
 
@@ -290,7 +285,7 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
         return self._train(X, y, sample_weight, X_val, y_val, groups=groups, resume=self.warm_start)
 
     @fit_context(prefer_skip_nested_validation=True)
-    @tells_of_one_hot
+    @warn_if_one_hot
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Train for one epoch more.
 

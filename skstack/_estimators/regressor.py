@@ -7,7 +7,8 @@ from sklearn.base import RegressorMixin
 
 from skstack._base.atomic_fit import on_snapshot
 from skstack._base.in_chunks import in_chunks
-from skstack._base.sklearn import StrOptions, check_target, fit_context
+from skstack._base.sklearn import StrOptions, fit_context
+from skstack._base.targets import check_target
 from skstack._estimators.base import NetworkEstimator
 from skstack._graph.mixin import Shippable
 from skstack.networks._continued import continued_estimator

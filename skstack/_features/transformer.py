@@ -29,12 +29,9 @@ from skstack._base.sklearn import (
     check_input_names,
     check_parts,
     fit_context,
-    indexed_like,
-    is_float32,
-    read_table,
-    take_rows,
-    tells_of_one_hot,
 )
+from skstack._base.tables import indexed_like, is_float32, read_table, take_rows
+from skstack._base.targets import warn_if_one_hot
 from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._features.adapters import upstream_of
 from skstack._features.cached_fit import cached_fit, input_profile
@@ -47,9 +44,9 @@ from skstack._splits.row_context import RowContext, take_context
 from skstack._splits.supervision import learns_from_y, requires_y
 from skstack.preprocessing._blocks import ColumnBlocks
 from skstack.preprocessing._column_profile import ColumnProfile
-from skstack.preprocessing._columns import settle_kinds
+from skstack.preprocessing._columns import resolve_object_columns
 from skstack.preprocessing._passthrough import Passthrough
-from skstack.preprocessing._precision import in_float32, warn_of_lost
+from skstack.preprocessing._precision import in_float32, warn_of_lost_precision
 
 FEW_ROWS = 8
 
@@ -96,7 +93,7 @@ class Extraction(TransformerMixin, BaseEstimator):
         """
         check_parts(self)
         X = read_table(self, X, reset=True)
-        settle_kinds(X)
+        resolve_object_columns(X)
         given_y = y
         if y is not None:
             check_consistent_length(X, y)
@@ -166,7 +163,7 @@ class Extraction(TransformerMixin, BaseEstimator):
         if hasattr(table, "iloc"):
             wide = [place for place, dtype in enumerate(table.dtypes) if dtype == np.float64]
             table, names = table.iloc[:, wide].to_numpy(), [names[place] for place in wide]
-        warn_of_lost(
+        warn_of_lost_precision(
             table,
             names,
             "transform gives float32; a stack scales such features before. Else subtract an offset "
@@ -504,7 +501,7 @@ class KerasFeatureTransformer(Shippable, Extraction):
         return routing_of_features(self)
 
     @fit_context(prefer_skip_nested_validation=False)
-    @tells_of_one_hot
+    @warn_if_one_hot
     def fit(self, X, y=None, sample_weight=None, *, groups=None, **params):
         """Train the network on all rows (with ``refit=False``: those of the folds).
 
@@ -541,7 +538,7 @@ class KerasFeatureTransformer(Shippable, Extraction):
         return self
 
     @fit_context(prefer_skip_nested_validation=False)
-    @tells_of_one_hot
+    @warn_if_one_hot
     def fit_transform(self, X, y=None, sample_weight=None, *, groups=None, **params):
         """Cross-fit: features of each row from a network that was not trained on it.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sklearn.utils.validation import check_is_fitted
 
 from skstack._base.atomic_fit import on_snapshot
-from skstack._base.sklearn import read_table
+from skstack._base.tables import read_table
 
 
 class Shippable:

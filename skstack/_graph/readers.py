@@ -80,7 +80,7 @@ def _teacher_readers(guide, places, name):
 
 
 def _passed_readers(part, places):
-    if part.cells_.size:
+    if part.array_columns_.size:
         refuse("passthrough", "columns whose cells hold arrays do not pass through.")
     yield places, part.blocks_, None, part.allow_nan
 

@@ -15,7 +15,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
 from skstack._base.params import draw_seed, is_keras_model, is_path
-from skstack._base.sklearn import Interval, StrOptions, columns_at, take_rows
+from skstack._base.sklearn import Interval, StrOptions
+from skstack._base.tables import columns_at, take_rows
 from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._estimators.base import NetworkEstimator
 from skstack._estimators.resampling import prior_ratio

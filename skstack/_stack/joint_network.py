@@ -8,7 +8,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 
-from skstack._base.sklearn import columns_at
+from skstack._base.tables import columns_at
 from skstack._features.adapters import ModelAdapter
 from skstack._graph.fused import behind_scaler, of_upstream
 from skstack._graph.networks import called
@@ -146,7 +146,7 @@ class JointNetwork:
     def _fixed_blocks(self):
         """Inputs of the downstream that hold no column that this network computes."""
         live = {place for places in self._live.values() for place in places}
-        places = self._stack.downstream_.blocks_.places()
+        places = self._stack.downstream_.blocks_.column_indices()
         return [block for block, own in places.items() if not live & set(own)]
 
     # The network -----------------------------------------------------------------------------
@@ -210,7 +210,7 @@ class JointNetwork:
             elif block.kind != "numeric":
                 refuse("The downstream", f"its input {block.name!r} is of the kind {block.kind!r}.")
             else:
-                places = downstream.blocks_.places()[block.name]
+                places = downstream.blocks_.column_indices()[block.name]
                 takes[block.name] = numbers_of(table, places, "downstream", "The downstream")
         network = _Noted(downstream.network_, models, DOWNSTREAM)
         (output,), _ = called(network, takes, "downstream")
@@ -270,7 +270,7 @@ class _Maker:
     key = None
 
     def __init__(self, blueprint):
-        self.build = getattr(blueprint, "thawable", blueprint.build)
+        self.build = getattr(blueprint, "unfrozen", blueprint.build)
 
 
 class _Noted:

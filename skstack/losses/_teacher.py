@@ -10,7 +10,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
 from skstack._base.params import is_keras_model, is_path
-from skstack._base.sklearn import column_places, is_dataframe, take_columns
+from skstack._base.tables import column_indices, is_dataframe, take_columns
 from skstack._training.initial_weights import initial_variables
 from skstack._training.layers import check_layers
 from skstack._training.network import Network
@@ -88,7 +88,7 @@ class Teacher:
         self.estimator = None if is_keras_model(teacher) else teacher
         self.name = f"teacher={type(teacher).__name__}(...)"
         self._columns = self._seen(loss.columns, X)
-        self.places = None if self._columns is None else column_places(X, self._columns, "columns")
+        self.places = None if self._columns is None else column_indices(X, self._columns, "columns")
         self.network = self.blocks = self.order = None
         self._layer = None
         self.task = student._network_task
