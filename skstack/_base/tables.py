@@ -17,11 +17,11 @@ SEQUENCES = "steps"  # name of the column that a list of sequences becomes
 
 
 def n_rows(X):
-    """Number of rows of anything that scikit-learn takes for a table."""
+    """Number of rows of anything that scikit-learn accepts as X."""
     try:
         return num_samples(X)
     except TypeError as error:
-        raise TypeError(f"X is no table of rows: {error}") from error
+        raise TypeError(f"X is not a table of rows: {error}") from error
 
 
 def is_dataframe(X):
@@ -30,12 +30,12 @@ def is_dataframe(X):
 
 
 def is_float32(X):
-    """Whether steps of scikit-learn compute with a table in float32, which rounds their moments."""
+    """Whether all numbers of a table are float32, in which scikit-learn then computes moments."""
     return set(map(str, X.dtypes if is_dataframe(X) else [X.dtype])) == {"float32"}
 
 
 def indexed_like(table, X):
-    """A table with the index of X, where both are pandas DataFrames; else with a fresh one."""
+    """A table with the index of X if both are pandas DataFrames, else with a new one."""
     if not hasattr(table, "iloc"):
         return table
     index = getattr(X, "index", None) if hasattr(X, "iloc") else None
@@ -43,7 +43,7 @@ def indexed_like(table, X):
 
 
 def take_rows(X, indices):
-    """Rows of any array, frame, sparse matrix or list, in the kind that came in."""
+    """Rows of any array, DataFrame, sparse matrix or list, in the same container."""
     return safe_indexing(X, indices, axis=0)
 
 
@@ -63,16 +63,15 @@ def _is_list_of_sequences(X):
 def _sequences_as_frame(estimator, X, *, reset):
     """A list of sequences of unequal length as a table of one column; all else as it is.
 
-    Whether lengths differ is a matter of the rows at hand: what was learned from such a list goes
-    on taking lists, of one length too.
+    An estimator fitted on such a list also takes lists of equal lengths.
     """
     if is_dataframe(X) or not _is_list_of_sequences(X):
         return X
     if reset:
-        apart = len({row.shape for row in X}) > 1
+        unequal = len({row.shape for row in X}) > 1
     else:
-        apart = list(getattr(estimator, "feature_names_in_", ())) == [SEQUENCES]
-    if not apart:
+        unequal = list(getattr(estimator, "feature_names_in_", ())) == [SEQUENCES]
+    if not unequal:
         return X
     import pandas as pd
 
@@ -82,27 +81,27 @@ def _sequences_as_frame(estimator, X, *, reset):
 
 
 def column_indices(X, columns, parameter):
-    """Positions of columns by name, position, slice, mask or callable; None means all."""
+    """Indices of columns by name, position, slice, mask or callable; None means all."""
     if columns is None:
         return np.arange(X.shape[1])
     try:
         chosen = columns(X) if callable(columns) else columns
         return np.asarray(get_column_indices(X, chosen), dtype=int)
-    except Exception as error:  # whatever a callable, or scikit-learn with odd keys, may raise
+    except Exception as error:  # callables, and scikit-learn with odd keys, raise anything
         raise ValueError(
             f"{parameter}={columns!r} selects no columns of X: {type(error).__name__}: {error}"
         ) from error
 
 
-def columns_at(X, places):
-    """Columns of X by position; X itself where these are all."""
-    if np.array_equal(places, np.arange(X.shape[1])):
+def columns_at(X, indices):
+    """Columns of X by index; X itself if these are all."""
+    if np.array_equal(indices, np.arange(X.shape[1])):
         return X
-    return safe_indexing(X, places.tolist(), axis=1)
+    return safe_indexing(X, indices.tolist(), axis=1)
 
 
 def read_table(estimator, X, *, reset):
-    """Check the width and column names of X and leave its values to whoever learns from them."""
+    """Check the number and the names of the columns of X, but not its values."""
     X = _sequences_as_frame(estimator, X, reset=reset)
     if not is_dataframe(X):
         X = check_array(
@@ -119,29 +118,29 @@ def read_table(estimator, X, *, reset):
 
 
 def read_rows(estimator, X, *, reset):
-    """Check X as scikit-learn does and remember, or compare, its width and column names.
+    """Check X as scikit-learn does, and store or compare the number and names of its columns.
 
-    Frames are returned as they are, for their columns keep their dtypes until the blocks are
-    split; everything else becomes a float32 array, of any rank from 2 up, or stays sparse.
+    DataFrames are returned as they are, with the dtypes of their columns; all else becomes a
+    float32 array of rank 2 or more, or stays sparse.
     """
     X = _sequences_as_frame(estimator, X, reset=reset)
     if is_dataframe(X):
         names = list(X.columns)
         if len(set(names)) != len(names):
-            twice = sorted({str(name) for name in names if names.count(name) > 1})
-            raise ValueError(f"X has several columns of one name: {twice}. Rename them.")
+            duplicates = sorted({str(name) for name in names if names.count(name) > 1})
+            raise ValueError(f"X has duplicate column names: {duplicates}. Rename them.")
         validate_data(estimator, X, reset=reset, skip_check_array=True)
         if X.shape[0] == 0 or X.shape[1] == 0:
-            short = "sample" if X.shape[0] == 0 else "feature"
+            axis = "sample" if X.shape[0] == 0 else "feature"
             raise ValueError(
-                f"Found array with 0 {short}(s) (shape={X.shape}) while a minimum of 1 is "
+                f"Found array with 0 {axis}(s) (shape={X.shape}) while a minimum of 1 is "
                 f"required by {type(estimator).__name__}."
             )
         return X
-    given = getattr(estimator, "categorical_features", None)
-    keep = given is not None and not isinstance(given, str)
+    categorical = getattr(estimator, "categorical_features", None)
+    keep = categorical is not None and not isinstance(categorical, str)
     finite = "allow-nan" if getattr(estimator, "imputer", None) is not None else True
-    with np.errstate(over="ignore"):  # the error that follows says it in words
+    with np.errstate(over="ignore"):  # values too large for float32 raise below
         return validate_data(
             estimator,
             X,
@@ -154,7 +153,7 @@ def read_rows(estimator, X, *, reset):
 
 
 def check_weights(sample_weight, X):
-    """Sample weights as float64 of shape (n,), non-negative, or None where none were given."""
+    """Non-negative sample weights as float64 of shape (n,), or None."""
     if sample_weight is None:
         return None
     n_rows(X)
@@ -167,11 +166,11 @@ def check_weights(sample_weight, X):
 
 
 def check_groups(groups, X):
-    """Group labels of shape (n,), none missing, or None where none were given."""
+    """Group labels of shape (n,) without missing values, or None."""
     if groups is None:
         return None
     groups = column_or_1d(groups)
     check_consistent_length(X, groups)
     if groups.dtype.kind in "fO" and any(label is None or label != label for label in groups):
-        raise ValueError("groups holds missing values; each row needs the label of its group.")
+        raise ValueError("groups holds missing values; each row needs a group.")
     return groups

@@ -13,30 +13,24 @@ from skstack._base.sklearn import check_y
 
 
 def check_target(y, *, estimator, multi_output=True, y_numeric=False):
-    """Check targets as scikit-learn does, and name y in every message."""
+    """Check targets as scikit-learn does, with y named in every message."""
     if y is not None and hasattr(y, "isna") and np.any(np.asarray(y.isna())):
-        raise ValueError("Input y contains NaN.")  # of strings scikit-learn says it without a name
+        raise ValueError("Input y contains NaN.")  # scikit-learn does not name y for strings
     return check_y(y, multi_output=multi_output, y_numeric=y_numeric, estimator=estimator)
 
 
 def kind_of_target(y, estimator):
-    """What scikit-learn's ``type_of_target`` says of y, which must hold no NaN."""
+    """The ``type_of_target`` of y, which must hold no NaN."""
     check_target(y, estimator=estimator)
     try:
-        with np.errstate(all="ignore"):  # it casts to whole numbers to see whether they are
+        with np.errstate(all="ignore"):  # it casts to integers
             return type_of_target(y, input_name="y")
     except TypeError as error:
         raise TypeError(f"y holds labels of types that cannot be compared: {error}.") from error
 
 
 def read_labels(estimator, y):
-    """Labels of shape (n,), or a multilabel indicator of shape (n, n_labels), and which of both.
-
-    Raises
-    ------
-    ValueError
-        For NaN, infinity and targets that are no labels.
-    """
+    """Labels (n,) or a multilabel indicator (n, n_labels), and the type of target."""
     if y is None:
         raise ValueError(
             f"This {type(estimator).__name__} estimator requires y to be passed, but the target y "
@@ -49,7 +43,7 @@ def read_labels(estimator, y):
         check_classification_targets(y)
     if kind not in ("binary", "multiclass", "multilabel-indicator"):
         raise ValueError(
-            f"y holds a {kind} target; accepted are labels of shape (n_samples,) and "
+            f"y is a {kind} target; expected labels of shape (n_samples,) and "
             "multilabel indicators of shape (n_samples, n_labels)."
         )
     return y, kind
@@ -59,17 +53,9 @@ _fitting = contextvars.ContextVar("skstack_fitting", default=False)
 
 
 def warn_if_one_hot(fit):
-    """Have a method that fits tell, once and outermost, of labels that look one-hot encoded.
+    """Warn in the outermost `fit` if y looks one-hot encoded but is read as a multilabel indicator.
 
-    Parameters
-    ----------
-    fit : method
-        Of an estimator with a method ``_reads_indicator``, which says whether y of several columns
-        would be read as several labels for each row.
-
-    Returns
-    -------
-    method
+    The estimator's method ``_reads_indicator`` is whether it reads y of several columns so.
     """
 
     @functools.wraps(fit)
@@ -77,9 +63,9 @@ def warn_if_one_hot(fit):
         if not _fitting.get() and self._reads_indicator() and _is_one_hot(y):
             warnings.warn(
                 "y has one 1 in each row, as one-hot encoded classes have. "
-                f"{type(self).__name__} reads it as a multilabel indicator: each column is a label "
-                "of its own, with a probability of its own. Where each row has one class, pass "
-                "labels: y.argmax(axis=1).",
+                f"{type(self).__name__} reads it as a multilabel indicator: each column is a "
+                "separate label with its own probability. If each row has one class, pass labels: "
+                "y.argmax(axis=1).",
                 UserWarning,
                 stacklevel=3,
             )
@@ -95,7 +81,7 @@ def warn_if_one_hot(fit):
 def _is_one_hot(y):
     try:
         y = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
-    except ValueError:  # ragged: whoever reads it says so
+    except ValueError:  # ragged: reading it raises
         return False
     if y.ndim != 2 or min(y.shape) < 2:
         return False

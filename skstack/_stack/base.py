@@ -150,7 +150,7 @@ class Stack(TransformerMixin, BaseComposition):
         return clone_sharing_models(self)
 
     def _sk_visual_block_(self):
-        return diagram_of_stack(self)
+        return diagram_of_stack(self, self._default_downstream())
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "downstream_")
