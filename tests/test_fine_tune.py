@@ -29,9 +29,9 @@ from skstack import (
     KerasRegressor,
     StackedKerasClassifier,
     StackedKerasRegressor,
-    training,
 )
 from skstack._stack.joint_network import JointNetwork
+from skstack._training import train as training
 from skstack.networks import MLP, recipe
 
 RNG = np.random.default_rng(0)
