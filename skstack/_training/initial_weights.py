@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import random
 import threading
-from collections import OrderedDict
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from skstack._base.lru_cache import LRUCache
 from skstack._training.fork_guard import refuse_after_fork
 from skstack._training.seeds import build, environment, named_variables, values
 from skstack._training.variables import called
 
 _MAX_DRAWS = 4096
-_MAX_STARTERS = 64
 _LARGEST_SEED = int(1e9)  # Keras takes the seeds of layers and initialisers from 1 to this
 
 
@@ -182,24 +181,7 @@ def _initializers(model):
     return found
 
 
-_starters: OrderedDict = OrderedDict()
-_lock = threading.Lock()
-
-
-def _starter(key, blueprint):
-    with _lock:
-        starter = _starters.get(key)
-        if starter is not None:
-            _starters.move_to_end(key)
-            return starter
-    starter = InitialWeights(
-        blueprint
-    )  # built without the lock: a build may be slow, or ask for another
-    with _lock:
-        starter = _starters.setdefault(key, starter)
-        while len(_starters) > _MAX_STARTERS:
-            _starters.popitem(last=False)
-        return starter
+_INITIAL_WEIGHTS: LRUCache[InitialWeights] = LRUCache(64)
 
 
 def initial_variables(blueprint, seed: int) -> dict[str, np.ndarray]:
@@ -220,4 +202,5 @@ def initial_variables(blueprint, seed: int) -> dict[str, np.ndarray]:
     refuse_after_fork()
     if blueprint.key is None:
         return _all_values(build(blueprint, seed))
-    return _starter((blueprint.key, environment()), blueprint).variables(seed)
+    key = (blueprint.key, environment())
+    return _INITIAL_WEIGHTS.get(key, lambda: InitialWeights(blueprint)).variables(seed)

@@ -10,11 +10,12 @@ import json
 import math
 import threading
 import time
-from collections import OrderedDict
+from collections.abc import Hashable
 
 import numpy as np
 import tensorflow as tf
 
+from skstack._base.lru_cache import LRUCache
 from skstack._training.data import Orders, Steps, bucket
 from skstack._training.engines import has_own_train_step, why_not_masked
 from skstack._training.epochs import TraceKey, epochs_function, steps_in_block
@@ -417,7 +418,7 @@ _MAX_PROGRAMS = 48
 
 
 class Pool:
-    """Programs by key, the least recently used forgotten first.
+    """Programs by key, the least recently used dropped first.
 
     Fits of one key share one program and run side by side; a fit that shows the model to callbacks
     has a program to itself.
@@ -425,8 +426,9 @@ class Pool:
 
     def __init__(self, max_programs: int = _MAX_PROGRAMS):
         self._max = max_programs
-        self._shared: OrderedDict = OrderedDict()  # key -> [lock, program or None]
-        self._idle: OrderedDict = OrderedDict()  # key -> programs that callbacks may see
+        self._shared: LRUCache[_SharedProgram] = LRUCache(max_programs)
+        # Each with its key: what callbacks may see. The one given back last is the last.
+        self._idle: list[tuple[Hashable, Program]] = []
         self._lock = threading.Lock()
         self.made = 0
 
@@ -436,10 +438,10 @@ class Pool:
 
         One that was shown to callbacks comes back only if they left it as it was.
         """
-        if key is None or inside_build():  # who builds must wait for nobody
+        if key is None or inside_build():  # a thread that builds a network must not wait
             yield self._made(make)
         elif not shown:
-            yield self._get(key, make)
+            yield self._shared.get(key, _SharedProgram).get(lambda: self._made(make))
         else:
             program = self._take(key) or self._made(make)
             try:
@@ -450,9 +452,9 @@ class Pool:
 
     def programs(self) -> list:
         """All programs that are kept."""
+        shared = [entry.program for entry in self._shared.values() if entry.program is not None]
         with self._lock:
-            shared = [place[1] for place in self._shared.values() if place[1] is not None]
-            return shared + [program for idle in self._idle.values() for program in idle]
+            return shared + [program for _, program in self._idle]
 
     def _made(self, make):
         program = make()
@@ -460,36 +462,31 @@ class Pool:
             self.made += 1
         return program
 
-    def _get(self, key, make):
-        with self._lock:
-            place = self._shared.setdefault(key, [threading.Lock(), None])
-            self._shared.move_to_end(key)
-            while len(self._shared) > self._max:
-                self._shared.popitem(last=False)
-        with place[0]:  # the second of two threads waits for what the first one makes
-            if place[1] is None:
-                place[1] = self._made(make)
-            return place[1]
-
     def _take(self, key):
         with self._lock:
-            programs = self._idle.get(key)
-            if not programs:
-                return None
-            program = programs.pop()
-            if not programs:
-                del self._idle[key]
-            return program
+            for i in reversed(range(len(self._idle))):
+                if self._idle[i][0] == key:
+                    return self._idle.pop(i)[1]
+            return None
 
     def _give_back(self, key, program):
         with self._lock:
-            self._idle.setdefault(key, []).append(program)
-            self._idle.move_to_end(key)
-            while sum(map(len, self._idle.values())) > self._max:
-                oldest = next(iter(self._idle))
-                self._idle[oldest].pop(0)
-                if not self._idle[oldest]:
-                    del self._idle[oldest]
+            self._idle.append((key, program))
+            del self._idle[: -self._max]
+
+
+class _SharedProgram:
+    """A program that is made once: the second of two threads waits for the first."""
+
+    def __init__(self):
+        self.program: Program | None = None
+        self._making = threading.Lock()
+
+    def get(self, make):
+        with self._making:
+            if self.program is None:
+                self.program = make()
+            return self.program
 
 
 POOL = Pool()
