@@ -63,9 +63,10 @@ fuzz: $(STAMP) ## thousands of absurd arguments and hostile files: a working net
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --hypothesis-profile=thorough \
 	  --hypothesis-show-statistics tests/test_fuzzing.py tests/test_hostile_files.py $(ARGS)
 
-lint: $(STAMP) ## ruff: rules and format
+lint: $(STAMP) ## ruff: rules and format; mypy: types of the training engine
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(STAMP) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

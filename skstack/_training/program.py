@@ -331,7 +331,7 @@ class Compiled:
         self._best_loss = tf.constant(math.inf)
         self._without_better = tf.constant(0)
         self._best_state = None
-        self._handles = None
+        self._handles: list = []
         self.state = initial
         self.stopped = False
 
@@ -348,7 +348,7 @@ class Compiled:
         try:
             yield
         finally:
-            self._handles = None
+            self._handles = []
             slots.give_back(lane)
 
     def epochs(self, n_epochs: int) -> list[dict]:
@@ -371,13 +371,14 @@ class Compiled:
         self.state = take(len(self.state))
         each = (time.perf_counter() - begun) / max(n_run, 1)
         self._chunk = int(np.clip(_SECONDS_A_CALL / max(each, 1e-6), 1, self._most))
-        trained = [{}]
+        trained: list[dict] = [{}]
         if not self._program.own_step:
             trained = [{"loss": loss} for loss in steps.means(losses, n_run).tolist()]
         validated = []
         if self.watches:
             validated = [{"loss": float(loss)} for loss in take(1)[0].numpy()[:n_run]]
-            self._judge(*take(2), take(len(self.state)))
+            best_loss, without_better = take(2)
+            self._judge(best_loss, without_better, take(len(self.state)))
         if self._program.one_by_one:
             own = _like(dict.fromkeys(self._own_names), take)
             counted = _like(self._program.metrics_like, take)
