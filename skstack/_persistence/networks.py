@@ -14,7 +14,7 @@ import zipfile
 
 import numpy as np
 
-from skstack._model_files.config import look_through
+from skstack._model_files.config import check_config
 from skstack._model_files.container import check_members
 from skstack._model_files.open import build_within, inspect_model
 
@@ -140,7 +140,7 @@ def names_in_archive(content):
 
 def names_in_config(config):
     """Names of what is not Keras' own in the config of an optimizer, a loss or the like."""
-    return set(look_through(config))
+    return set(check_config(config))
 
 
 def read_model(content, customs):
@@ -183,6 +183,6 @@ def object_from_config(config, customs):
     """Make an optimizer, a loss or the like from a config that was looked through."""
     import keras
 
-    _check_kinds(look_through(config), customs)
+    _check_kinds(check_config(config), customs)
     with _quietly(), build_within(0):
         return keras.saving.deserialize_keras_object(config, custom_objects=customs, safe_mode=True)
