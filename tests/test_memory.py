@@ -53,9 +53,9 @@ def passes(monkeypatch):
     from skstack._training import network
 
     counted = []
-    outputs = network._outputs.outputs
+    outputs = network.predict.outputs
     monkeypatch.setattr(
-        network._outputs, "outputs", lambda *args: counted.append(1) or outputs(*args)
+        network.predict, "outputs", lambda *args: counted.append(1) or outputs(*args)
     )
     return counted
 

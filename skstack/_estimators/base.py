@@ -587,3 +587,25 @@ class NetworkEstimator(BaseEstimator):
         """Outputs of named layers, all from one pass."""
         inputs = self._inputs(X)
         return self.network_.outputs(inputs, tuple(layers), rows_at_once, pooling)
+
+    # As layers of one model; see `_graph.dispatch.GraphPart` --------------------------------------
+
+    def _network_graph(self, table, name, *, layers=(), ends=True, network=None, pooling=None):
+        """Input tensors of the network, its outputs, and the outputs of inner layers."""
+        from skstack._graph.networks import called
+        from skstack._graph.tables import arrays
+
+        tensors = arrays(table, self.blocks_, name, f"{type(self).__name__} {name!r}")
+        inputs = tensors
+        if self._guide is not None:
+            inputs = self._guide.graph_inputs(self, table, tensors, f"{name}_teacher")
+        network = self.network_ if network is None else network
+        settings = {"layers": layers, "ends": ends, "pooling": pooling}
+        return tensors, *called(network, inputs, name, finish=self._finish_model, **settings)
+
+    def _column_readers(self, indices, name, pad):
+        from skstack._graph.dispatch import block_readers
+
+        yield from block_readers(self.blocks_, indices, pad)
+        if self._guide is not None:
+            yield from self._guide.column_readers(indices, name)

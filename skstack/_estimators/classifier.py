@@ -18,12 +18,12 @@ from skstack._estimators.resampling import (
     refuse_labels,
     resample,
 )
-from skstack._graph.mixin import Shippable
+from skstack._graph.mixin import ExportMixin
 from skstack.networks._heads import logits_network
 from skstack.networks._mlp import MLP
 
 
-class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
+class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
     """A Keras network that learns classes.
 
     Parameters
@@ -541,3 +541,20 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
         if self._network_task == "multiclass":
             return "sparse_categorical_crossentropy"
         return "binary_crossentropy"
+
+    def _graph(self, table, name, prefix):
+        return self._graph_classes(self._network_graph(table, name)[1][0], name)
+
+    def _graph_outputs(self, table):
+        return self._graph(table, "network", "").all("probabilities")
+
+    def _graph_classes(self, outputs, name):
+        """Probabilities from the output of the network."""
+        from skstack._graph.formulas import Classes, as_columns
+
+        p = as_columns(outputs, "flatten", name)
+        single = p.shape[1] == 1 and self._target_type != "multilabel-indicator"
+        classes = Classes(p, single)
+        if self.prior_correction and hasattr(self, "prior_ratio_"):
+            classes = classes.corrected(self.prior_ratio_, f"{name}_priors")
+        return classes

@@ -105,6 +105,19 @@ class FittedUpstream:
         values = floats(X)
         return Columns(tuple(names), values, self.view.out_of_fold, transformed=True)
 
+    def graph(self, table, wanted, name):
+        """Features as tensors, in the order of `columns`."""
+        from skstack._graph.dispatch import transformed
+        from skstack._graph.sklearn_steps import listed_steps
+        from skstack._graph.tables import numbers_of
+
+        if self.steps is not None:
+            table = transformed(listed_steps(self.steps), table, f"{name}_")
+        tensors = self.view.graph(table, wanted, name)
+        if wanted.steps_output:
+            tensors.append(numbers_of(table, range(len(table.columns)), f"{name}_steps", name))
+        return tensors
+
 
 class UpstreamSpec:
     """What an upstream is before it is fitted.

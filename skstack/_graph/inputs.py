@@ -211,7 +211,7 @@ class RawColumns:
         return bool(self.categories or self.cells)
 
     def arrays(self, X, *, numpy):
-        """Rows of X as what the inputs take; see ``Shippable.keras_inputs``."""
+        """Rows of X as what the inputs take; see ``ExportMixin.keras_inputs``."""
         if self.shape is not None:
             return check_array(X, dtype=np.float32, allow_nd=True, input_name="X")
         numbers = None

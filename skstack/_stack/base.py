@@ -592,3 +592,36 @@ class Stack(TransformerMixin, BaseComposition):
             routed = process_routing(self, "predict", **predict_params)
             predict_params = routed["downstream"]["predict"]
         return self.downstream_.predict(table, **predict_params)
+
+    def _graph_table(self, table, prefix):
+        """The table that the downstream learns from."""
+        from skstack._graph.sklearn_steps import behind_scaler
+        from skstack._graph.tables import beside, passed, taken
+
+        if getattr(self, "_float64", False):
+            warnings.warn(
+                f"{type(self).__name__} scales columns, or features, in float64, for they lie far "
+                "from 0; a keras.Model computes in float32, which loses their digits. Subtract an "
+                "offset from them before the fit.",
+                UserWarning,
+                stacklevel=2,
+            )
+        parts = [
+            fitted._graph_transform(taken(table, self._branch_places[name]), f"{prefix}{name}")
+            for name, fitted, _ in self.upstream_
+        ]
+        if self._passed is not None:
+            part = taken(table, self._passed_places)
+            parts.append(passed(part, self._passed.blocks_, f"{prefix}passthrough", "passthrough"))
+        return behind_scaler(self.scaler_, beside(parts, f"{prefix}table"), prefix)
+
+    def _graph_transform(self, table, name):
+        return self._graph_table(table, f"{name}_")
+
+    def _column_readers(self, indices, name, pad):
+        from skstack._graph.dispatch import column_readers, passthrough_readers
+
+        for branch, fitted, _ in self.upstream_:
+            yield from column_readers(fitted, indices[self._branch_places[branch]], branch)
+        if self._passed is not None:
+            yield from passthrough_readers(self._passed, indices[self._passed_places])
