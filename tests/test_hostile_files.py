@@ -1019,10 +1019,10 @@ PARTS = {
     "an archive for an array": (with_array(zipped({"a.npy": b"a"})), "magic string"),
     "pickles": (with_array(pickled()), "pickled objects"),
     "pickles alone": (with_array(b"cposix\nsystem\n(S'true'\ntR."), "magic string"),
-    "a method": (shadow("predict"), "stand before"),
-    "a private method": (shadow("_validate_params"), "stand before"),
-    "a property": (shadow("_repr_html_"), "stand before"),
-    "the class": (shadow("__class__"), "stand before"),
+    "a method": (shadow("predict"), "would shadow"),
+    "a private method": (shadow("_validate_params"), "would shadow"),
+    "a property": (shadow("_repr_html_"), "would shadow"),
+    "the class": (shadow("__class__"), "would shadow"),
     "a matrix from a constructor": (as_loader("ConstructorFromReduceNode"), "makes a scipy"),
     "a matrix from its state": (as_loader("ObjectNode"), "makes a scipy"),
     "a matrix from a partial": (as_loader("PartialNode"), "makes a scipy"),
@@ -1084,7 +1084,7 @@ def test_attributes_that_would_stand_before_methods_are_refused(honest, name):
     state = json.loads(honest.skstack["state.json"])
     state["state"].append([name if name != "_sklearn_tags" else "__sklearn_tags__", 1])
     content = sealed({**honest.skstack, "state.json": json.dumps(state)})
-    honest.refused(content, ".skstack", "would stand before")
+    honest.refused(content, ".skstack", "would shadow")
 
 
 def test_folders_of_pickles_are_not_stored_and_do_not_come_back(tmp_path):
