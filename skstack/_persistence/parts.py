@@ -287,7 +287,7 @@ def read_array_header(file, size=None):
     if dtype.hasobject:
         raise ValueError("an array holds pickled objects")
     if dtype.itemsize > max(_LARGEST_ITEM, size):
-        raise ValueError("an array has values that are larger than the file")
+        raise ValueError("an array has values that are larger than it")
     if math.prod(shape) * dtype.itemsize != size - file.tell():
         raise ValueError("an array has another size than its header states")
     if dtype.itemsize == 0 and math.prod(shape) > size:
