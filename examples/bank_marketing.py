@@ -64,7 +64,7 @@ def contestants(epochs):
             MLP(hidden_layer_sizes=(64, 32)), early_stopping=True, **training
         ),
         cv=3,
-        prior_correction=True,  # probabilities at the original class frequencies, with or without a sampler
+        prior_correction=True,  # to the original class frequencies
         random_state=0,
     )
     # The same downstream network, with the same choices, on the table alone.

@@ -1,4 +1,4 @@
-"""Few labelled digits, and a network that was trained on many: what does each mode of a teacher add?
+"""What each mode of a teacher adds, for few labelled digits.
 
 A teacher is trained on 900 handwritten digits. A small network is trained on 60 others, alone or
 with `TeacherLoss`. All are scored on digits that neither has seen. `--quick` uses three seeds

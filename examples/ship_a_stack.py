@@ -31,7 +31,7 @@ def main():
     y = calls.pop("y").to_numpy()
     train, new = slice(0, rows * 3 // 4), slice(rows * 3 // 4, None)
 
-    # An anomaly score and a first prediction upstream; the downstream learns from them and the table.
+    # Upstream an anomaly score and a first prediction; the downstream learns from both and X.
     autoencoder = skstack.KerasAutoencoder(epochs=epochs)
     stack = skstack.StackedKerasClassifier(
         upstream=[

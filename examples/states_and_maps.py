@@ -157,7 +157,7 @@ def main():
         own = keras.models.load_model(lstm).predict(X, verbose=0).argmax(axis=1)
         error = sem(own == y)
         print(
-            f"The LSTM's own predictions, without any new label: {(own == y).mean():.3f} ± {error:.3f}"
+            f"The LSTM's own predictions, without new labels: {(own == y).mean():.3f} ± {error:.3f}"
         )
 
         # Maps. The table has 64 columns; `input_shape` says how the CNN takes a row of them.

@@ -38,7 +38,7 @@ def read_voices(split):
 
 
 def averages(voices):
-    """Mean and standard deviation of each coefficient over the steps: a voice without its order in time."""
+    """Mean and standard deviation of each coefficient over the steps, ignoring their order."""
     return np.array([np.r_[voice.mean(axis=0), voice.std(axis=0)] for voice in voices])
 
 
