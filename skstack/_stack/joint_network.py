@@ -126,7 +126,7 @@ class JointNetwork:
         for name, fitted, _ in self._stack.upstream_:
             if name in self._branches:
                 made = fitted._columns(columns_at(X, self._stack._branch_places[name]))
-                made = made[:-1] if fitted._wanted.steps_output else made
+                made = made[:-1] if fitted._feature_request.steps_output else made
                 computed[name] = range(first, first + sum(len(part.names) for part in made))
             first += len(fitted.get_feature_names_out())
         return computed
@@ -192,7 +192,7 @@ class JointNetwork:
             if name in self._branches:
                 own = {key[1]: tensor for key, tensor in tensors.items() if key[0] == name}
                 upstream = _noted(fitted._upstreams[0], models, name)
-                wanted = replace(fitted._wanted, steps_output=False)
+                wanted = replace(fitted._feature_request, steps_output=False)
                 parts = upstream.graph(GraphTable(split=own), wanted, name)
                 made[name] = joined(parts, f"{name}_features")
         columns, width = [None] * self._n_columns, 0

@@ -11,7 +11,7 @@ import numpy as np
 from joblib import parallel_config
 from sklearn.frozen import FrozenEstimator
 
-from skstack._base.params import clone_part
+from skstack._base.params import clone_part, is_network_estimator
 from skstack._base.tables import n_rows
 from skstack.inspection._overlap import row_keys
 
@@ -140,7 +140,7 @@ class Trace:
         watched = type(cls)(
             cls.__name__, (cls,), {"__module__": cls.__module__, "__doc__": cls.__doc__}
         )
-        ours = hasattr(cls, "_fit_in_context") or hasattr(cls, "_extract")
+        ours = is_network_estimator(cls) or hasattr(cls, "_extract")
         for kinds, note in ((_FITS, self._note_fit), (_USES, self._note_use)):
             names = kinds
             if ours:

@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 
+from skstack._base.params import is_network_estimator
 from skstack.networks._cloning import is_graph
 
 # What says how columns are read, and its defaults: the fitted network's holds.
@@ -30,7 +31,7 @@ def continued_estimator(model):
 
 
 def _is_ours(estimator):
-    return hasattr(estimator, "_fit_in_context")
+    return is_network_estimator(estimator)
 
 
 def check_continued(model):
