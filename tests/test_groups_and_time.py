@@ -139,7 +139,7 @@ def test_folds_that_tear_groups_apart_are_refused(rows, cv):
 def test_folds_that_happen_to_keep_groups_whole_are_accepted(rows):
     X, y, _ = rows
     stack_of(Recall(), cv=KFold(4)).fit(X, y, groups=np.arange(N) // 30)
-    with pytest.raises(ValueError, match=r"cv=5 asks .* training rows are of 4 groups"):
+    with pytest.raises(ValueError, match=r"cv=5 requires .* training rows have 4 groups"):
         stack_of(Recall()).fit(X, y, groups=np.arange(N) // 30)
 
 
