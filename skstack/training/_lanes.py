@@ -17,7 +17,15 @@ HANDLE = tf.TensorSpec([], tf.resource)
 
 def called(function, tensors) -> list:
     """Call a concrete function without the time that a look at its arguments takes."""
-    return _partitioned(function, [*map(tf.convert_to_tensor, tensors), *function.captured_inputs])
+    tensors = [*map(_tensor, tensors), *function.captured_inputs]
+    if not tf.executing_eagerly():
+        return _partitioned(function, tensors)
+    # By its name, for what TensorFlow keeps of `StatefulPartitionedCall` outlives the function.
+    return function.inference_fn.call_flat(*tensors)
+
+
+def _tensor(value):
+    return value if isinstance(value, tf.Tensor) else tf.convert_to_tensor(value)
 
 
 def _partitioned(function, arguments):

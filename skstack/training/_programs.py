@@ -17,7 +17,7 @@ from skstack.training._normalizations import reading_their_variables
 from skstack.training._objective import unlike
 from skstack.training._roads import has_own_train_step, why_not_masked
 from skstack.training._seeds import build, named_variables, values
-from skstack.training._shares import share_steps
+from skstack.training._shares import apply_without_reducing, share_steps
 from skstack.training._structure import call, call_input, compute_loss, rows_at_once
 
 
@@ -48,6 +48,7 @@ class Program:
         self._warm_up(table, blueprint)
         slowed = [(self.variables[path], share) for path, share in ingredients.shares]
         share_steps(self.optimizer, slowed)
+        apply_without_reducing(self.optimizer)
         self.has_metrics = len(self.model.metrics) > 1  # more than the tracker of the loss
         self.own_step = has_own_train_step(self.model)
         self.one_by_one = self.has_metrics or self.own_step  # what is counted is read each epoch
