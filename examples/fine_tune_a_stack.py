@@ -46,7 +46,7 @@ def stack(upstream, fine_tune):
     )
 
 
-tuning = FineTune(3 if quick else 20, learning_rate=1e-3, upstream_share=0.3)
+tuning = FineTune(3 if quick else 20, learning_rate=1e-3, upstream_lr_multiplier=0.3)
 contestants = {
     "predictions, in stages": stack(network, None),
     "predictions, tuned": stack(network, tuning),

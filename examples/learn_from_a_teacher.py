@@ -29,7 +29,7 @@ def scores_of(seed, X, y):
     X, more, y, more_y = train_test_split(X, y, train_size=FEW, stratify=y, random_state=seed)
 
     teacher = KerasClassifier(MLP((128, 64)), epochs=40, random_state=seed).fit(more, more_y)
-    pupil = KerasClassifier(MLP((32,)), epochs=150, batch_size=16, random_state=seed)
+    student = KerasClassifier(MLP((32,)), epochs=150, batch_size=16, random_state=seed)
     contestants = {
         "alone": "auto",
         "distill": TeacherLoss(teacher, weight=0.9, temperature=4.0),
@@ -39,7 +39,7 @@ def scores_of(seed, X, y):
     }
     found = {"the teacher itself": teacher.score(new, new_y)}
     for name, loss in contestants.items():
-        found[name] = pupil.set_params(loss=loss).fit(X, y).score(new, new_y)
+        found[name] = student.set_params(loss=loss).fit(X, y).score(new, new_y)
     return found
 
 

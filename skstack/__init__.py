@@ -8,14 +8,14 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from skstack._autoencoder import KerasAutoencoder
-    from skstack._classifier import KerasClassifier
-    from skstack._fine_tune import FineTune
-    from skstack._persistence import load, save
-    from skstack._regressor import KerasRegressor
+    from skstack._estimators.autoencoder import KerasAutoencoder
+    from skstack._estimators.classifier import KerasClassifier
+    from skstack._estimators.regressor import KerasRegressor
+    from skstack._features.transformer import KerasFeatureTransformer
+    from skstack._persistence.file import load, save
     from skstack._scikeras import from_scikeras
-    from skstack._stacked import StackedKerasClassifier, StackedKerasRegressor
-    from skstack._transformer import KerasFeatureTransformer
+    from skstack._stack.fine_tune import FineTune
+    from skstack._stack.stacked import StackedKerasClassifier, StackedKerasRegressor
 
 __version__ = "0.1.0"
 
@@ -34,16 +34,16 @@ __all__ = [
 
 # A name is imported when it is first asked for: who wants one estimator waits for one.
 _HOMES = {
-    "FineTune": "_fine_tune",
-    "KerasAutoencoder": "_autoencoder",
-    "KerasClassifier": "_classifier",
-    "KerasFeatureTransformer": "_transformer",
-    "KerasRegressor": "_regressor",
-    "StackedKerasClassifier": "_stacked",
-    "StackedKerasRegressor": "_stacked",
+    "FineTune": "_stack.fine_tune",
+    "KerasAutoencoder": "_estimators.autoencoder",
+    "KerasClassifier": "_estimators.classifier",
+    "KerasFeatureTransformer": "_features.transformer",
+    "KerasRegressor": "_estimators.regressor",
+    "StackedKerasClassifier": "_stack.stacked",
+    "StackedKerasRegressor": "_stack.stacked",
     "from_scikeras": "_scikeras",
-    "load": "_persistence",
-    "save": "_persistence",
+    "load": "_persistence.file",
+    "save": "_persistence.file",
 }
 
 

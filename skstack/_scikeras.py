@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 import inspect
 
-from skstack._classifier import KerasClassifier
-from skstack._regressor import KerasRegressor
-from skstack.networks import BuilderRecipe, is_keras_model
-
-__all__ = ["from_scikeras"]
+from skstack._base.params import is_keras_model
+from skstack._estimators.classifier import KerasClassifier
+from skstack._estimators.regressor import KerasRegressor
+from skstack.networks._builder import BuilderRecipe
 
 # Parameters of scikeras' constructors.
 _OWN = {

@@ -22,10 +22,12 @@ from skstack import (
     StackedKerasClassifier,
     StackedKerasRegressor,
 )
-from skstack._one_fit import one_fit
+from skstack._base.atomic_fit import one_fit
 from skstack.inspection import ColumnProfile, check_overlap
 from skstack.networks import MLP
-from skstack.stages import ColumnBlocks, Passed, settle_kinds
+from skstack.preprocessing._blocks import ColumnBlocks
+from skstack.preprocessing._columns import settle_kinds
+from skstack.preprocessing._passthrough import Passthrough
 
 N = 300
 RNG = np.random.default_rng(0)
@@ -223,7 +225,7 @@ def test_kinds_are_forgotten_with_the_fit():
         settle_kinds(numbers)  # an inner fit does not say otherwise
         assert ColumnBlocks().fit(numbers).blocks_[0].kind == "categorical"
     assert ColumnBlocks().fit(numbers).blocks_[0].kind == "numeric"
-    assert Passed().fit(numbers).blocks_.blocks_[0].kind == "numeric"
+    assert Passthrough().fit(numbers).blocks_.blocks_[0].kind == "numeric"
 
 
 # Categories that nothing can be learned from -----------------------------------------------------

@@ -25,10 +25,11 @@ from skstack import (
     KerasRegressor,
     StackedKerasClassifier,
 )
+from skstack._training.initial_weights import initial_variables
+from skstack._training.program import POOL
+from skstack._training.seeds import preserve_rng
 from skstack.networks import MLP, Autoencoder
-from skstack.networks._copied_model import without_drawing
-from skstack.training import initial_variables, undisturbed
-from skstack.training._pool import POOL
+from skstack.networks._adopted import without_drawing
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(120, 5)).astype(np.float32)
@@ -361,7 +362,7 @@ def test_an_interrupted_building_leaves_the_global_generator_alone():
     assert ended.is_set()
     escaped.set()
     assert random.getstate() == state
-    with undisturbed():  # the lock is free
+    with preserve_rng():  # the lock is free
         pass
 
 

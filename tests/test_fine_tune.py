@@ -31,8 +31,8 @@ from skstack import (
     StackedKerasRegressor,
     training,
 )
+from skstack._stack.joint_network import JointNetwork
 from skstack.networks import MLP, recipe
-from skstack.shipping import JointNetwork
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((240, 4)).astype(np.float32)
@@ -116,7 +116,9 @@ def test_a_half_trained_upstream_recovers_what_joint_training_reaches():
         KerasClassifier(MLP(hidden_layer_sizes=(32, 16)), epochs=2), layers="hidden_2"
     )
     settings = {"downstream": KerasClassifier(MLP(hidden_layer_sizes=(16,)), epochs=5)}
-    tuning = FineTune(epochs=80, learning_rate=3e-3, upstream_share=1.0, n_iter_no_change=15)
+    tuning = FineTune(
+        epochs=80, learning_rate=3e-3, upstream_lr_multiplier=1.0, n_iter_no_change=15
+    )
     stack = classifier(tuning, half, passthrough=False, **settings).fit(rows[train], y[train])
     stages = classifier(None, half, passthrough=False, **settings).fit(rows[train], y[train])
 
@@ -157,7 +159,9 @@ def test_steps_are_those_of_a_loop_written_by_hand_with_two_rates(engine, optimi
     down = clone(DOWN).set_params(
         optimizer=optimizer(), batch_size=200, engine=engine, early_stopping=False
     )
-    tuning = FineTune(epochs, learning_rate=rate, upstream_share=share, early_stopping=False)
+    tuning = FineTune(
+        epochs, learning_rate=rate, upstream_lr_multiplier=share, early_stopping=False
+    )
     data = {"X": X[:200], "y": Y[:200], "X_val": X_VAL, "y_val": Y_VAL}
     start = classifier(None, downstream=down).fit(**data)
     tuned = classifier(tuning, downstream=down).fit(**data)
@@ -186,7 +190,7 @@ def test_steps_are_those_of_a_loop_written_by_hand_with_two_rates(engine, optimi
 def test_the_share_of_a_step_reaches_moving_averages_of_weights():
     """A share of (nearly) nothing leaves the upstream where it was, averaged or not."""
     down = clone(DOWN).set_params(optimizer=keras.optimizers.Adam(use_ema=True, ema_momentum=0.5))
-    tuning = FineTune(2, learning_rate=1e-2, upstream_share=1e-9)
+    tuning = FineTune(2, learning_rate=1e-2, upstream_lr_multiplier=1e-9)
     data = {"X": X[:200], "y": Y[:200], "X_val": X_VAL, "y_val": Y_VAL}
     start = classifier(None, downstream=down).fit(**data)
     tuned = classifier(tuning, downstream=down).fit(**data)
@@ -212,7 +216,7 @@ def test_what_makes_it_worse_is_taken_back():
     down = clone(DOWN).set_params(epochs=20, optimizer="sgd")
     data = {"X": X[:200], "y": Y[:200], "X_val": X_VAL, "y_val": Y_VAL}
     start = classifier(None, downstream=down).fit(**data)
-    absurd = FineTune(2, learning_rate=30.0, upstream_share=1.0, early_stopping=False)
+    absurd = FineTune(2, learning_rate=30.0, upstream_lr_multiplier=1.0, early_stopping=False)
     tuned = classifier(absurd, downstream=down).fit(**data)
     before, after = tuned.fine_tune_losses_
     assert not tuned.fine_tuned_
@@ -246,13 +250,13 @@ def test_losses_are_those_of_the_stack_on_the_rows_that_are_watched():
 
 
 def test_early_stopping_takes_the_best_epoch():
-    tuning = FineTune(40, learning_rate=0.3, upstream_share=1.0, n_iter_no_change=2)
+    tuning = FineTune(40, learning_rate=0.3, upstream_lr_multiplier=1.0, n_iter_no_change=2)
     stack = classifier(tuning).fit(X, Y)
     curve = stack.fine_tune_history_["val_loss"]
     assert len(curve) < 40
     assert min(curve) < curve[-1]
     assert stack.fine_tune_losses_[1] == pytest.approx(min(curve), abs=1e-6)
-    tuning = FineTune(6, learning_rate=0.3, upstream_share=1.0, early_stopping=False)
+    tuning = FineTune(6, learning_rate=0.3, upstream_lr_multiplier=1.0, early_stopping=False)
     last = classifier(tuning).fit(X, Y)
     curve = last.fine_tune_history_["val_loss"]
     assert len(curve) == 6
@@ -270,7 +274,7 @@ def test_a_stage_that_makes_it_worse_does_not_undo_the_one_before(monkeypatch):
         return train(blueprint, start, rows, plan, **others)
 
     monkeypatch.setattr(training, "train", spoilt)
-    stack = classifier(clone(QUICK).set_params(epochs=4, thaw_every=2)).fit(X, Y)
+    stack = classifier(clone(QUICK).set_params(epochs=4, unfreeze_every=2)).fit(X, Y)
     curve = stack.fine_tune_history_["val_loss"]
     assert len(stages) == 2
     assert min(curve[2:]) > min(curve[:2])
@@ -370,10 +374,10 @@ def test_parameters_of_what_is_left_out_are_refused_with_advice():
     [
         {"epochs": 0},
         {"learning_rate": 0.0},
-        {"upstream_share": 1.5},
+        {"upstream_lr_multiplier": 1.5},
         {"layers": "some"},
         {"layers": 0},
-        {"thaw_every": 0},
+        {"unfreeze_every": 0},
         {"validation_fraction": 1.0},
     ],
 )
@@ -519,7 +523,7 @@ def test_the_layers_that_are_asked_for_thaw_and_no_others(layers, moved):
 
 def test_layers_thaw_one_by_one_from_the_top(monkeypatch):
     calls = spied(monkeypatch)
-    stack = classifier(FineTune(7, learning_rate=1e-2, thaw_every=2)).fit(X, Y)
+    stack = classifier(FineTune(7, learning_rate=1e-2, unfreeze_every=2)).fit(X, Y)
     assert stack.fine_tune_history_["n_thawed"] == [1, 1, 2, 2, 3, 3, 3]
     assert [plan.epochs for _, _, plan, _ in calls] == [2, 2, 3]
     learning = [
@@ -530,7 +534,7 @@ def test_layers_thaw_one_by_one_from_the_top(monkeypatch):
     assert learning == [{top}, {top, second}, {top, second, third}]
     assert len({blueprint.key for blueprint, *_ in calls}) == 3
     data = {"X": X[:200], "y": Y[:200], "X_val": X_VAL, "y_val": Y_VAL}
-    tuned = classifier(FineTune(2, learning_rate=1e-2, thaw_every=1)).fit(**data)
+    tuned = classifier(FineTune(2, learning_rate=1e-2, unfreeze_every=1)).fit(**data)
     start = classifier(None).fit(**data)
     moved = changed(weights(upstream_network(start)), weights(upstream_network(tuned)))
     assert moved == {top, second}  # the third is not reached
@@ -923,7 +927,7 @@ def test_other_shares_are_other_programs():
     start = upstream_network(classifier(None).fit(**data)).variables["hidden_1/kernel"]
     moved = []
     for share in (0.9, 0.01, 0.5):
-        tuned = classifier(clone(QUICK).set_params(upstream_share=share)).fit(**data)
+        tuned = classifier(clone(QUICK).set_params(upstream_lr_multiplier=share)).fit(**data)
         kernel = upstream_network(tuned).variables["hidden_1/kernel"]
         moved.append(np.abs(kernel - start).mean())
     assert moved[0] > 1.4 * moved[2] > 14 * moved[1]

@@ -44,9 +44,9 @@ from skstack import (
     StackedKerasClassifier,
     StackedKerasRegressor,
 )
+from skstack._training import train as steps
 from skstack.inspection import ColumnProfile
 from skstack.networks import MLP, Autoencoder, SequenceEncoder, recipe
-from skstack.training import _train as steps
 
 N_ROWS = 24
 rng = np.random.default_rng(0)

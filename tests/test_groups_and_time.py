@@ -171,17 +171,17 @@ def test_early_stopping_holds_out_whole_groups(rows, cv):
     "estimator", [KerasClassifier(), KerasRegressor(), KerasAutoencoder()], ids=lambda e: str(e)[:9]
 )
 def test_early_stopping_of_a_network_holds_out_whole_groups(rows, estimator, monkeypatch):
-    from skstack import _network_estimator
+    from skstack._estimators import base
 
     X, y, groups = rows
     splits = []
-    split = _network_estimator.hold_out
+    split = base.hold_out
 
     def spy(*args, groups, **options):
         splits.append((groups, *split(*args, groups=groups, **options)))
         return splits[-1][1:]
 
-    monkeypatch.setattr(_network_estimator, "hold_out", spy)
+    monkeypatch.setattr(base, "hold_out", spy)
     estimator.set_params(early_stopping=True, validation_fraction=0.25, epochs=2, random_state=0)
     y = y if isinstance(estimator, KerasClassifier) else X[:, 2]
     estimator.fit(X, y, groups=groups)
@@ -270,17 +270,17 @@ def test_early_stopping_watches_the_last_rows(rows):
 
 
 def test_upstream_networks_of_ours_watch_their_last_rows(rows, monkeypatch):
-    from skstack import _network_estimator
+    from skstack._estimators import base
 
     X, y, _ = rows
     splits = []
-    split = _network_estimator.hold_out
+    split = base.hold_out
 
     def spy(*args, **options):
         splits.append(split(*args, **options))
         return splits[-1]
 
-    monkeypatch.setattr(_network_estimator, "hold_out", spy)
+    monkeypatch.setattr(base, "hold_out", spy)
     network = KerasClassifier(MLP((2,)), epochs=1, early_stopping=True)
     with pytest.warns(UserWarning, match="never predicts"):
         stack_of(network, cv=TimeSeriesSplit(2)).fit(X, y)

@@ -9,8 +9,8 @@ import pytest
 from keras import layers
 from keras.optimizers import schedules
 
-from skstack._model_files import _allowed
-from skstack.networks import load_model
+from skstack._model_files import allowed
+from skstack.networks._model_parameter import load_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:Model .* had a build config")
 RNG = np.random.default_rng(0)
@@ -167,7 +167,7 @@ def loads(model, folder, rows=None, suffixes=(".keras",)):
 
 
 def test_all_layers_that_are_admitted_are_looked_at_here():
-    assert _allowed._CLASSES["keras.layers"] == LAYERS.keys()
+    assert allowed._CLASSES["keras.layers"] == LAYERS.keys()
 
 
 @pytest.mark.parametrize(("shape", "dtype"), families())
@@ -180,23 +180,23 @@ def test_layers_are_loaded_with_equal_outputs(tmp_path, shape, dtype):
 
 
 def test_names_on_the_list_are_classes_and_functions_of_keras():
-    for module, names in {**_allowed._CLASSES, **_allowed._INNER_CLASSES}.items():
+    for module, names in {**allowed._CLASSES, **allowed._INNER_CLASSES}.items():
         for name in names:
-            assert _allowed.allowed_class(module, name) is not None, (module, name)
-            assert _allowed.is_allowed_name(_allowed.allowed_class(module, name).__name__)
+            assert allowed.allowed_class(module, name) is not None, (module, name)
+            assert allowed.is_allowed_name(allowed.allowed_class(module, name).__name__)
     rooms = [module for module in sys.modules if module.startswith("keras.src.ops.")]
-    for name in _allowed._OPERATIONS:
-        assert any(_allowed.allowed_class(room, name) for room in rooms), name
-    for module, names in _allowed._FUNCTIONS.items():
+    for name in allowed._OPERATIONS:
+        assert any(allowed.allowed_class(room, name) for room in rooms), name
+    for module, names in allowed._FUNCTIONS.items():
         for name in names:
-            assert _allowed.allowed_function(module, name) is not None, (module, name)
+            assert allowed.allowed_function(module, name) is not None, (module, name)
 
 
 def test_operations_are_loaded_with_equal_outputs(tmp_path):
     inputs = keras.Input((4,))
     x = layers.Dense(4)(inputs)
     found = [(x + 1) * 2 - x / 3, x**2 @ keras.ops.transpose(x), -x[:, 1:], abs(x) // 2, x > 0]
-    for name in sorted(_allowed._FUNCTIONS["keras.ops"]):
+    for name in sorted(allowed._FUNCTIONS["keras.ops"]):
         function = getattr(keras.ops, name)
         for arguments in ((x,), (x, x), (x, 1), ([x, x],)):
             try:

@@ -52,7 +52,8 @@ from skstack import (
     StackedKerasClassifier,
 )
 from skstack.losses import TeacherLoss
-from skstack.networks import MLP, load_model
+from skstack.networks import MLP
+from skstack.networks._model_parameter import load_model
 
 X = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
 Y = np.arange(40) % 2

@@ -25,8 +25,8 @@ from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import FunctionTransformer, StandardScaler, TargetEncoder
 
 from skstack import KerasClassifier, KerasFeatureTransformer, StackedKerasClassifier
+from skstack._splits.row_context import RowContext, hand_on
 from skstack.networks import MLP
-from skstack.stages import RowContext, hand_on
 
 GLOBAL_STATE = np.random.get_state
 
@@ -136,16 +136,16 @@ def test_a_target_encoder_among_steps_is_reproducible_and_draws_nothing_global()
 @pytest.fixture
 def held_out(monkeypatch):
     """(groups, ordered, training rows, rows set aside) of each network that was fitted."""
-    from skstack import _network_estimator
+    from skstack._estimators import base
 
-    found, split = [], _network_estimator.hold_out
+    found, split = [], base.hold_out
 
     def spy(y, *, groups, ordered, **options):
         train, rest = split(y, groups=groups, ordered=ordered, **options)
         found.append((groups, ordered, train, rest))
         return train, rest
 
-    monkeypatch.setattr(_network_estimator, "hold_out", spy)
+    monkeypatch.setattr(base, "hold_out", spy)
     return found
 
 

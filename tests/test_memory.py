@@ -22,15 +22,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
 
-import skstack.training
+import skstack._training.train
 from skstack import (
     KerasAutoencoder,
     KerasClassifier,
     KerasFeatureTransformer,
     StackedKerasClassifier,
 )
+from skstack._features import cache
 from skstack.networks import MLP, recipe
-from skstack.stages import _cache, _keys
 
 X, y = load_breast_cancer(return_X_y=True)
 X, y = X[:120, :5].astype(np.float32), y[:120]
@@ -44,18 +44,18 @@ def network(units=3, seed=0):
 
 @pytest.fixture(autouse=True)
 def empty_memory():
-    _cache.FROZEN.clear()
+    cache.FROZEN.clear()
 
 
 @pytest.fixture
 def passes(monkeypatch):
     """Counts passes of rows through networks."""
-    from skstack.training import _network
+    from skstack._training import network
 
     counted = []
-    outputs = _network._outputs.outputs
+    outputs = network._outputs.outputs
     monkeypatch.setattr(
-        _network._outputs, "outputs", lambda *args: counted.append(1) or outputs(*args)
+        network._outputs, "outputs", lambda *args: counted.append(1) or outputs(*args)
     )
     return counted
 
@@ -64,13 +64,13 @@ def passes(monkeypatch):
 def fits(monkeypatch):
     """Counts trainings of networks."""
     counted = []
-    train = skstack.training.train
+    train = skstack._training.train.train
 
     def spy(*args, **options):
         counted.append(1)
         return train(*args, **options)
 
-    monkeypatch.setattr(skstack.training, "train", spy)
+    monkeypatch.setattr(skstack._training.train, "train", spy)
     return counted
 
 
@@ -111,7 +111,7 @@ def test_other_content_is_computed(passes, other):
     transformer, rows = other(clone(transformer), X)
     found = transformer.fit_transform(rows)
     assert len(passes) == 2
-    _cache.FROZEN.clear()
+    cache.FROZEN.clear()
     np.testing.assert_array_equal(transformer.fit_transform(rows), found)
 
 
@@ -156,7 +156,7 @@ def test_features_that_are_handed_out_can_be_written_to_without_harm():
 
 
 def test_the_memory_is_bounded_and_drops_what_was_used_longest_ago():
-    recent = _cache.Recent(bytes_limit=4000)
+    recent = cache.LRUCache(bytes_limit=4000)
     values = {
         name: [np.full(100, number, dtype=np.float64)] for number, name in enumerate("abcdef")
     }
@@ -177,7 +177,7 @@ def test_the_memory_is_bounded_and_drops_what_was_used_longest_ago():
 def test_sixteen_threads_get_the_same_bits():
     transformer = KerasFeatureTransformer(network()).fit(X)
     expected = {n: transformer.transform(X[:n]) for n in (10, 50, 120)}
-    _cache.FROZEN.clear()
+    cache.FROZEN.clear()
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(lambda n: (n, transformer.transform(X[:n])), [10, 50, 120] * 20))
     for n, values in found:
@@ -261,7 +261,7 @@ def test_the_code_of_a_recipe_is_content():
         return KerasClassifier(recipe(network)(), epochs=1)
 
     keys = [
-        _keys.estimator_key(made(name).set_params(random_state=0))
+        cache.estimator_key(made(name).set_params(random_state=0))
         for name in ("relu", "tanh", "relu")
     ]
     assert keys[0] == keys[2] != keys[1]
@@ -270,7 +270,7 @@ def test_the_code_of_a_recipe_is_content():
 def test_other_versions_are_another_key(fits, tmp_path, monkeypatch):
     trained(tmp_path).fit_transform(X, y)
     fits.clear()
-    monkeypatch.setattr(_cache, "versions", lambda: ("another",))
+    monkeypatch.setattr(cache, "versions", lambda: ("another",))
     trained(tmp_path).fit_transform(X, y)
     assert fits
 
@@ -336,7 +336,7 @@ def test_a_recalled_fit_is_nobody_elses(tmp_path):
 def test_a_folder_is_bounded(tmp_path, monkeypatch):
     trained(tmp_path).fit_transform(X, y)
     size = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
-    monkeypatch.setattr(_cache, "FOLDER_BYTES", int(2.5 * size))
+    monkeypatch.setattr(cache, "FOLDER_BYTES", int(2.5 * size))
     for seed in range(1, 6):
         trained(tmp_path, random_state=seed).fit_transform(X, y)
     assert 1 <= len(entries(tmp_path)) <= 3
@@ -345,7 +345,7 @@ def test_a_folder_is_bounded(tmp_path, monkeypatch):
 def test_features_of_frozen_networks_are_stored_too(passes, tmp_path):
     model = network()
     KerasFeatureTransformer(model, memory=str(tmp_path)).fit_transform(X)
-    _cache.FROZEN.clear()
+    cache.FROZEN.clear()
     KerasFeatureTransformer(model, memory=str(tmp_path)).fit_transform(X)
     assert len(passes) == 1
 
@@ -372,8 +372,8 @@ PROGRAM = """
     X, y = load_breast_cancer(return_X_y=True)
     X, y = X[:120, :5].astype(np.float32), y[:120]
     if sys.argv[2] == "killed while training":
-        import skstack.training
-        skstack.training.train = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
+        import skstack._training.train
+        skstack._training.train.train = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
     if sys.argv[2] == "killed while writing":
         from joblib import _store_backends
         dump = _store_backends.numpy_pickle.dump

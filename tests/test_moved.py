@@ -29,9 +29,9 @@ from skstack import (
     KerasRegressor,
     StackedKerasClassifier,
     StackedKerasRegressor,
-    _streams,
 )
-from skstack._one_fit import one_fit
+from skstack._base import in_chunks
+from skstack._base.atomic_fit import one_fit
 from skstack.inspection import ColumnProfile
 from skstack.networks import MLP
 
@@ -163,7 +163,7 @@ def test_tables_on_disk_are_told_once(raw, tmp_path, monkeypatch):
     rows = np.vstack([B.to_numpy()[:100], A.to_numpy()[:100] * 1000, A.to_numpy()[:100] * 1000])
     np.save(tmp_path / "X.npy", rows)
     on_disk = np.load(tmp_path / "X.npy", mmap_mode="r")
-    monkeypatch.setattr(_streams, "ROWS_IN_MEMORY", 50)
+    monkeypatch.setattr(in_chunks, "ROWS_IN_MEMORY", 50)
     for _ in range(2):
         with pytest.warns(UserWarning, match=MOVED) as caught:
             transformer.transform(on_disk)

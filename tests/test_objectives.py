@@ -13,8 +13,8 @@ from sklearn.datasets import load_iris, make_multilabel_classification
 from sklearn.metrics import accuracy_score, f1_score, precision_score, roc_auc_score
 
 from skstack import KerasAutoencoder, KerasClassifier, KerasRegressor
+from skstack._training.objective import mean_loss, settle
 from skstack.networks import MLP, recipe
-from skstack.training import mean_loss, settle
 
 TINY = 1e-7
 

@@ -29,11 +29,7 @@ from sklearn.model_selection import (
 )
 from sklearn.preprocessing import StandardScaler
 
-from skstack import (
-    KerasClassifier,
-    KerasFeatureTransformer,
-    StackedKerasClassifier,
-)
+from skstack import KerasClassifier, KerasFeatureTransformer, StackedKerasClassifier
 from skstack.inspection import check_overlap, leakage_report
 from skstack.networks import MLP
 
@@ -67,12 +63,12 @@ class Keeper(ClassifierMixin, BaseEstimator):
 
 def test_pain_3_many_fits_build_and_compile_once(monkeypatch):
     """Memory and time grow over many fits where each builds and traces its own graph."""
-    from skstack.training import _programs
+    from skstack._training import program
 
     made = []
-    init = _programs.Program.__init__
+    init = program.Program.__init__
     monkeypatch.setattr(
-        _programs.Program, "__init__", lambda self, *a, **k: made.append(1) or init(self, *a, **k)
+        program.Program, "__init__", lambda self, *a, **k: made.append(1) or init(self, *a, **k)
     )
     for seed in range(20):
         network(random_state=seed, learning_rate=0.001 * (seed + 1)).fit(X, y)

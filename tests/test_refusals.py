@@ -21,8 +21,8 @@ from skstack import (
     StackedKerasClassifier,
     StackedKerasRegressor,
 )
+from skstack._training import train as steps
 from skstack.networks import MLP, Autoencoder, recipe
-from skstack.training import _train as steps
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(40, 3)).astype(np.float32)

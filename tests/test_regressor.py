@@ -12,15 +12,10 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 
 import skstack
 from skstack import KerasRegressor
-from skstack.networks import (
-    MLP,
-    Block,
-    ModelBlueprint,
-    RecipeBlueprint,
-    Spec,
-    output_bounds,
-    recipe,
-)
+from skstack.networks import MLP, Block, Spec, recipe
+from skstack.networks._adopted import ModelBlueprint
+from skstack.networks._blueprints import RecipeBlueprint
+from skstack.networks._heads import output_bounds
 
 X, y = load_diabetes(return_X_y=True)
 

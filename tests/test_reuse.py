@@ -11,10 +11,9 @@ from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_valid
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from skstack import KerasClassifier, KerasFeatureTransformer, StackedKerasClassifier
+from skstack._training import predict
+from skstack._training.program import POOL, Program
 from skstack.networks import MLP
-from skstack.training import _outputs
-from skstack.training._pool import POOL
-from skstack.training._programs import Program
 
 X, Y = make_classification(203, 5, n_informative=4, n_redundant=0, weights=[0.7], random_state=0)
 WIDTHS = iter(range(50, 90))  # each test has networks that no other has compiled
@@ -25,13 +24,13 @@ class Counts:
 
     def __init__(self, monkeypatch):
         self.predictions = 0
-        made = _outputs._Chunks.__init__
+        made = predict._Chunks.__init__
 
         def counted(chunks, *args, **kwargs):
             self.predictions += 1
             made(chunks, *args, **kwargs)
 
-        monkeypatch.setattr(_outputs._Chunks, "__init__", counted)
+        monkeypatch.setattr(predict._Chunks, "__init__", counted)
         POOL._shared.clear()  # a full pool forgets, and the sum of all traces would shrink
         self._before = self._now()
 

@@ -46,7 +46,7 @@ from skstack import (
     StackedKerasClassifier,
     StackedKerasRegressor,
 )
-from skstack._persistence._writing import Writer
+from skstack._persistence.writing import Writer
 from skstack.networks import MLP, Autoencoder
 
 X, y = load_breast_cancer(return_X_y=True)
@@ -454,7 +454,7 @@ def test_all_that_fitted_estimators_are_made_of_is_on_the_list(fitted):
     for name, (estimator, *_) in fitted.items():
         writer = Writer()
         writer.node(estimator, name)
-        assert writer.named == {}, "put the class's module into skstack/_persistence/_known.py"
+        assert writer.named == {}, "put the class's module into skstack/_persistence/known.py"
 
 
 def test_networks_can_be_opened_by_hand(fitted, tmp_path):
@@ -731,8 +731,9 @@ def mark(tmp_path):
 
 
 DANGEROUS = ["os.system", "builtins.eval", "builtins.exec", "subprocess.Popen", "shutil.rmtree",
-             "skstack._persistence._file.save", "skstack.training._pool.Pool", "skstack.os.system",
-             "skstack.stages._cache.pickle", "skstack.stages._cache.pickle.loads",
+             "skstack._persistence.file.save", "skstack._training.program.Pool",
+             "skstack.os.system",
+             "skstack._features.cache.pickle", "skstack._features.cache.pickle.loads",
              "sklearn.utils._metadata_requests.MetadataRequest", "numpy.ndarray"]  # fmt: skip
 
 

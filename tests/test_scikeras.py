@@ -17,12 +17,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skstack import (
-    KerasClassifier,
-    KerasRegressor,
-    StackedKerasClassifier,
-    from_scikeras,
-)
+from skstack import KerasClassifier, KerasRegressor, StackedKerasClassifier, from_scikeras
 
 pytestmark = pytest.mark.usefixtures("patches_of_scikeras")
 
@@ -278,7 +273,9 @@ def test_the_estimator_that_came_and_its_model_are_left_as_they_were():
 
 def test_fits_share_one_program():
     """Equal keys: the layers' automatic numbers must not make the same network a new one."""
-    from skstack.networks import Block, BuilderRecipe, Spec, blueprint_for
+    from skstack.networks import Block, Spec
+    from skstack.networks._builder import BuilderRecipe
+    from skstack.networks._model_parameter import blueprint_for
 
     spec = Spec((Block("numeric", "numeric", (4,), None, "float32"),), "binary", 2)
     keys = [blueprint_for(BuilderRecipe(network, hidden=n), spec, None).key for n in (3, 3, 4)]

@@ -11,8 +11,8 @@ from skstack import (
     KerasRegressor,
     StackedKerasClassifier,
     StackedKerasRegressor,
-    _streams,
 )
+from skstack._base import in_chunks
 from skstack.networks import MLP, Autoencoder
 
 X, Y = make_classification(150, 5, n_informative=4, n_redundant=0, random_state=0)
@@ -49,7 +49,7 @@ def on_disk(tmp_path):
 def test_a_memmap_is_read_in_stretches(estimator, method, on_disk, monkeypatch):
     predict = getattr(estimator.fit(X, Y), method)
     expected = predict(X)
-    monkeypatch.setattr(_streams, "ROWS_IN_MEMORY", 40)
+    monkeypatch.setattr(in_chunks, "ROWS_IN_MEMORY", 40)
     stretches = []
     original = np.asarray
 
@@ -58,7 +58,7 @@ def test_a_memmap_is_read_in_stretches(estimator, method, on_disk, monkeypatch):
             stretches.append(len(array))
         return original(array, *args, **kwargs)
 
-    monkeypatch.setattr(_streams.np, "asarray", watched)
+    monkeypatch.setattr(in_chunks.np, "asarray", watched)
     found = predict(on_disk)
     np.testing.assert_array_equal(found, expected)
     assert found.dtype == expected.dtype
@@ -70,7 +70,7 @@ def test_a_bad_row_far_behind_is_refused(tmp_path, monkeypatch):
     spoilt = X.copy()
     spoilt[120, 2] = np.nan
     np.save(tmp_path / "X.npy", spoilt)
-    monkeypatch.setattr(_streams, "ROWS_IN_MEMORY", 40)
+    monkeypatch.setattr(in_chunks, "ROWS_IN_MEMORY", 40)
     fitted = network(KerasClassifier).fit(X, Y)
     with pytest.raises(ValueError, match="NaN"):
         fitted.predict(np.load(tmp_path / "X.npy", mmap_mode="r"))
@@ -78,11 +78,11 @@ def test_a_bad_row_far_behind_is_refused(tmp_path, monkeypatch):
 
 def test_arguments_of_rows_are_not_torn_apart(on_disk, monkeypatch):
     class Shifted:
-        @_streams.streamed
+        @in_chunks.in_chunks
         def predict(self, X, **params):
             return X[:, 0] + params["shift"]
 
-    monkeypatch.setattr(_streams, "ROWS_IN_MEMORY", 40)
+    monkeypatch.setattr(in_chunks, "ROWS_IN_MEMORY", 40)
     shift = np.arange(150)
     np.testing.assert_array_equal(Shifted().predict(on_disk, shift=shift), X[:, 0] + shift)
 
@@ -90,6 +90,6 @@ def test_arguments_of_rows_are_not_torn_apart(on_disk, monkeypatch):
 def test_small_memmaps_and_wrong_widths(on_disk, monkeypatch):
     fitted = network(KerasClassifier).fit(X, Y)
     np.testing.assert_array_equal(fitted.predict(on_disk), fitted.predict(X))
-    monkeypatch.setattr(_streams, "ROWS_IN_MEMORY", 40)
+    monkeypatch.setattr(in_chunks, "ROWS_IN_MEMORY", 40)
     with pytest.raises(ValueError, match="X has 4 features, but KerasClassifier is expecting 5"):
         fitted.predict(on_disk[:, :4])

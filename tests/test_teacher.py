@@ -110,7 +110,7 @@ def test_distilling_takes_the_steps_of_a_loop_by_hand(engine):
     import tensorflow as tf
 
     X, y = iris(60)
-    pupil, teacher = network(), network((7,), seed=1, name="teaching")
+    student, teacher = network(), network((7,), seed=1, name="teaching")
     weight, temperature = 0.4, 3.0
     said = np.log(teacher(X).numpy()) / temperature
     soft = tf.nn.softmax(said)
@@ -122,8 +122,8 @@ def test_distilling_takes_the_steps_of_a_loop_by_hand(engine):
         return (1 - weight) * cross_entropy(logits, y) + weight * temperature**2 * distance
 
     taught = TeacherLoss(teacher, weight=weight, temperature=temperature)
-    found = fitted(KerasClassifier(pupil, loss=taught), X, y, engine)
-    assert_learned(found, by_hand(loss, weights_of(pupil)))
+    found = fitted(KerasClassifier(student, loss=taught), X, y, engine)
+    assert_learned(found, by_hand(loss, weights_of(student)))
 
 
 @pytest.mark.parametrize("engine", ["auto", "keras"])
@@ -131,7 +131,7 @@ def test_blending_takes_the_steps_of_a_loop_by_hand(engine):
     import tensorflow as tf
 
     X, y = iris(60)
-    pupil, teacher = network(), network((7,), seed=1, name="teaching")
+    student, teacher = network(), network((7,), seed=1, name="teaching")
     said = teacher(X).numpy()
 
     def loss(*weights):
@@ -140,9 +140,9 @@ def test_blending_takes_the_steps_of_a_loop_by_hand(engine):
         return -tf.reduce_mean(tf.math.log(p))
 
     taught = TeacherLoss(teacher, mode="blend", weight=0.3)
-    found = fitted(KerasClassifier(pupil, loss=taught), X, y, engine)
-    assert_learned(found, by_hand(loss, weights_of(pupil)))
-    own = tf.nn.softmax(hidden_and_end(X, *by_hand(loss, weights_of(pupil)))[1])
+    found = fitted(KerasClassifier(student, loss=taught), X, y, engine)
+    assert_learned(found, by_hand(loss, weights_of(student)))
+    own = tf.nn.softmax(hidden_and_end(X, *by_hand(loss, weights_of(student)))[1])
     np.testing.assert_allclose(found.predict_proba(X), 0.7 * own + 0.3 * said, atol=1e-5)
 
 
@@ -151,7 +151,7 @@ def test_a_head_takes_the_steps_of_a_loop_by_hand(engine):
     import tensorflow as tf
 
     X, y = iris(60)
-    pupil, teacher = network(), network((7,), seed=1, name="teaching")
+    student, teacher = network(), network((7,), seed=1, name="teaching")
     said = np.log(teacher(X).numpy())
     half = 0.5 * np.eye(3, dtype=np.float32)
     head = [np.vstack([half, half]), np.zeros(3, np.float32)]
@@ -161,8 +161,8 @@ def test_a_head_takes_the_steps_of_a_loop_by_hand(engine):
         return cross_entropy(tf.concat([own, said], axis=1) @ k3 + b3, y)
 
     taught = TeacherLoss(teacher, mode="head")
-    found = fitted(KerasClassifier(pupil, loss=taught), X, y, engine)
-    expected = by_hand(loss, [*weights_of(pupil), *head])
+    found = fitted(KerasClassifier(student, loss=taught), X, y, engine)
+    expected = by_hand(loss, [*weights_of(student), *head])
     assert_learned(found, expected, ("teacher_head/kernel", "teacher_head/bias"))
     assert np.abs(expected[4] - head[0]).max() > 0.01
 
@@ -173,10 +173,10 @@ def test_drawing_features_takes_the_steps_of_a_loop_by_hand(engine, width):
     import tensorflow as tf
 
     X, y = iris(60)
-    pupil, teacher = network(), network((6, width), seed=1, name="teaching")
+    student, teacher = network(), network((6, width), seed=1, name="teaching")
     said = np.tanh(np.tanh(X @ teacher.get_weights()[0]) @ teacher.get_weights()[2])
     taught = TeacherLoss(teacher, mode="features", weight=0.4, layer="inner_0")
-    classifier = KerasClassifier(pupil, loss=taught)
+    classifier = KerasClassifier(student, loss=taught)
     before = fitted(clone(classifier), X, y, learning_rate=1e-30)._beside_network
     assert len(before) == (0 if width == 5 else 2)
 
@@ -189,7 +189,7 @@ def test_drawing_features_takes_the_steps_of_a_loop_by_hand(engine, width):
 
     found = fitted(classifier, X, y, engine)
     projection = [before[f"teacher_projection/{kind}"] for kind in ("kernel", "bias") if before]
-    expected = by_hand(loss, [*weights_of(pupil), *projection])
+    expected = by_hand(loss, [*weights_of(student), *projection])
     assert_learned(found, expected[:4])
     for name, theirs in zip(("kernel", "bias"), expected[4:], strict=False):
         ours = found._beside_network[f"teacher_projection/{name}"]
@@ -238,7 +238,7 @@ def test_two_classes_are_distilled_as_one_unit():
 
     X, y = iris()
     X, y = X[y < 2], y[y < 2]
-    pupil = network(units=1, end="sigmoid")
+    student = network(units=1, end="sigmoid")
     teacher = LogisticRegression().fit(X, y)
     p = teacher.predict_proba(X)[:, 1:]
     soft = 1 / (1 + np.exp(-np.log(p / (1 - p)) / 4.0))
@@ -250,8 +250,8 @@ def test_two_classes_are_distilled_as_one_unit():
         return tf.reduce_mean(0.8 * hard + 0.2 * 16.0 * softened)
 
     taught = TeacherLoss(teacher, weight=0.2, temperature=4.0)
-    found = fitted(KerasClassifier(pupil, loss=taught), X, y)
-    assert_learned(found, by_hand(loss, weights_of(pupil)))
+    found = fitted(KerasClassifier(student, loss=taught), X, y)
+    assert_learned(found, by_hand(loss, weights_of(student)))
 
 
 # What stays as it is ---------------------------------------------------------------------------
@@ -309,20 +309,20 @@ ROADS = {"xla": ("auto", 120), "graph": ("auto", 2), "keras": ("keras", 2)}
 @pytest.mark.parametrize("road", ROADS)
 @pytest.mark.parametrize("loss", ["auto", "distill", "features", "head", "blend"])
 def test_layers_that_are_not_trainable_keep_their_bits(road, loss, monkeypatch):
-    from skstack.training import _roads
+    from skstack._training import engines
 
     X, y = iris()
     model, teacher = network((5, 6)), network((6,), seed=1, name="teaching")
     model.get_layer("inner_0").trainable = False
     if loss != "auto":
         loss = TeacherLoss(teacher, mode=loss)
-    taken, choose = [], _roads.choose
+    taken, choose = [], engines.choose
 
     def spy(*args):
         taken.append(choose(*args))
         return taken[-1]
 
-    monkeypatch.setattr(_roads, "choose", spy)
+    monkeypatch.setattr(engines, "choose", spy)
     engine, epochs = ROADS[road]
     found = KerasClassifier(
         model, loss=loss, engine=engine, epochs=epochs, early_stopping=False, random_state=0
@@ -401,7 +401,7 @@ class Watched(ClassifierMixin, BaseEstimator):
 @pytest.fixture
 def seen(monkeypatch):
     """What training was given."""
-    from skstack import training
+    from skstack._training import train as training
 
     given, train = [], training.train
 
@@ -543,15 +543,15 @@ def test_a_taught_network_survives_pickle_file_and_clone(mode, tmp_path):
 
 
 def test_weight_and_temperature_are_searched_without_compiling_again(monkeypatch):
-    from skstack.training import _train
+    from skstack._training import train
 
-    made, program = [], _train.Program
+    made, program = [], train.Program
 
     def counted(*args):
         made.append(args)
         return program(*args)
 
-    monkeypatch.setattr(_train, "Program", counted)
+    monkeypatch.setattr(train, "Program", counted)
     X, y = iris(90)
     teacher = LogisticRegression().fit(X, y)
     classifier = KerasClassifier(
@@ -626,7 +626,7 @@ def test_parts_of_a_stack_are_taught():
 
 
 def test_what_a_teacher_has_learned_is_part_of_the_cache_key():
-    from skstack.stages._keys import estimator_key
+    from skstack._features.cache import estimator_key
 
     X, y = iris()
     keys = [
@@ -662,10 +662,10 @@ def test_the_loss_may_change_while_training_goes_on():
 
 
 def test_metrics_need_no_compilation_of_their_own_in_each_fit(monkeypatch):
-    from skstack.training import _train
+    from skstack._training import train
 
-    made, program = [], _train.Program
-    monkeypatch.setattr(_train, "Program", lambda *a: made.append(a) or program(*a))
+    made, program = [], train.Program
+    monkeypatch.setattr(train, "Program", lambda *a: made.append(a) or program(*a))
     X, y = iris(70)
     metrics = ["accuracy", "sparse_categorical_crossentropy"]
     for weight in (0.2, 0.4):
@@ -737,10 +737,10 @@ def test_an_autoencoder_is_drawn_to_another(mode):
     taught = TeacherLoss(teacher, mode=mode, weight=0.9)
     found = KerasAutoencoder(loss=taught, **settings).fit(X)
 
-    def distance(pupil):
+    def distance(student):
         if mode == "features":
-            return np.square(pupil.transform(X) - teacher.transform(X)).mean()
-        rebuilt = [each.inverse_transform(each.transform(X)) for each in (pupil, teacher)]
+            return np.square(student.transform(X) - teacher.transform(X)).mean()
+        rebuilt = [each.inverse_transform(each.transform(X)) for each in (student, teacher)]
         return np.square(rebuilt[0] - rebuilt[1]).mean()
 
     assert distance(found) < 0.8 * distance(alone)

@@ -18,9 +18,12 @@ from skstack import (
     KerasRegressor,
     StackedKerasClassifier,
 )
+from skstack._estimators.resampling import prior_ratio
+from skstack._stack.scaling import Scaling
 from skstack.inspection import ColumnProfile
 from skstack.networks import MLP, Autoencoder
-from skstack.stages import ColumnBlocks, Scaling, moments_of_steps, prior_ratio, weighted_moments
+from skstack.preprocessing._blocks import ColumnBlocks
+from skstack.preprocessing._moments import moments_of_steps, weighted_moments
 
 rng = np.random.default_rng(0)
 N = 60

@@ -5,7 +5,7 @@ from skstack.inspection._leakage import leakage_report
 from skstack.inspection._overlap import Overlap, check_overlap
 from skstack.inspection._report import LeakageReport
 from skstack.inspection._stacking_gain import stacking_gain
-from skstack.stages import ColumnProfile
+from skstack.preprocessing._column_profile import ColumnProfile
 
 __all__ = [
     "ColumnProfile",

@@ -9,8 +9,6 @@ from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-__all__ = ["association", "beyond_chance", "told_by"]
-
 
 def association(told, y, classification):
     """Mean one-against-rest ROC AUC, or R2.

@@ -11,8 +11,6 @@ import numpy as np
 from skstack.inspection._resampled_test import LEVEL
 from skstack.inspection._variants import ALONE
 
-__all__ = ["StackingGain", "StackingGainDisplay"]
-
 _COLOURS = {
     "beyond noise": "#0072B2",
     "beyond noise only by itself": "#E69F00",

@@ -15,7 +15,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import check_consistent_length
 
-from skstack._checks import (
+from skstack._base.params import clone_part
+from skstack._base.sklearn import (
     check_groups,
     ignores_groups,
     is_classifier_for,
@@ -24,14 +25,11 @@ from skstack._checks import (
     take_metadata,
     take_rows,
 )
-from skstack._parameters import clone_part
 from skstack.inspection import _of_data, _of_fits
 from skstack.inspection._association import association, beyond_chance
 from skstack.inspection._overlap import check_overlap
 from skstack.inspection._report import Finding, LeakageReport
 from skstack.inspection._trace import MADE, Trace
-
-__all__ = ["leakage_report"]
 
 
 def leakage_report(
@@ -284,7 +282,7 @@ def _frozen(estimator, X, y, folds, seen, classification):
 
 def _frozen_parts(estimator):
     """(path, fitted estimator or network) of whatever is not trained by ``fit``."""
-    from skstack.networks import is_keras_model
+    from skstack._base.params import is_keras_model
 
     found = []
     for name, value in {"": estimator, **estimator.get_params(deep=True)}.items():

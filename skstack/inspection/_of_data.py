@@ -7,11 +7,11 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.neighbors import NearestNeighbors
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from skstack._checks import is_dataframe
+from skstack._base.sklearn import is_dataframe
 from skstack.inspection._association import association
 from skstack.inspection._overlap import row_keys
 from skstack.inspection._report import Finding
-from skstack.stages import holds_numbers
+from skstack.preprocessing._columns import holds_numbers
 
 __all__ = ["columns_that_tell", "crossing_groups", "crossing_time", "duplicates", "made_rows",
            "scaled_before"]  # fmt: skip

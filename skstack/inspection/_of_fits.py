@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from skstack._stack_parts import stops_early
+from skstack._splits.supervision import learns_from_y
+from skstack._stack.branches import stops_early
 from skstack.inspection._association import beyond_chance, told_by
 from skstack.inspection._report import Finding
 from skstack.inspection._trace import MADE
-from skstack.stages import learns_from_y
-
-__all__ = ["early_stopping", "features_in_sample", "inner_groups", "inner_time", "learned_before"]
 
 _FEW_ROWS = 30
 

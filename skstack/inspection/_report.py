@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from html import escape
 
-__all__ = ["VERDICTS", "Finding", "LeakageReport"]
-
 VERDICTS = ("leak", "suspect", "ok", "not checked")
 _COLOURS = {"leak": "#c0392b", "suspect": "#e08e0b", "ok": "#2e8b57", "not checked": "#9aa0a6"}
 

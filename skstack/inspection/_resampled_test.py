@@ -7,8 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import t as student
 
-__all__ = ["LEVEL", "Difference", "corrected_resampled_t_test", "holm"]
-
 LEVEL = 0.05  # of the tests; the intervals cover one minus it
 
 

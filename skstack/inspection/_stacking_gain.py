@@ -8,13 +8,11 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import cross_validate
 from sklearn.utils.validation import check_consistent_length
 
-from skstack._checks import check_groups
+from skstack._base.sklearn import check_groups
+from skstack._splits.folds import outer_folds
 from skstack.inspection._gain import StackingGain
 from skstack.inspection._resampled_test import LEVEL, corrected_resampled_t_test, holm
 from skstack.inspection._variants import seeded, variants_of
-from skstack.stages import outer_folds
-
-__all__ = ["stacking_gain"]
 
 
 def stacking_gain(estimator, X, y, cv=None, scoring=None, *, params=None, n_jobs=None):

@@ -11,11 +11,9 @@ import numpy as np
 from joblib import parallel_config
 from sklearn.frozen import FrozenEstimator
 
-from skstack._checks import n_rows
-from skstack._parameters import clone_part
+from skstack._base.params import clone_part
+from skstack._base.sklearn import n_rows
 from skstack.inspection._overlap import row_keys
-
-__all__ = ["MADE", "Fit", "Table", "Trace"]
 
 MADE = -1  # the number of a row that a sampler made
 UNKNOWN = -2
@@ -28,7 +26,7 @@ _OUR_USES = ("_extract", "_layer_outputs")
 
 
 @dataclass
-class Table:
+class RowRecord:
     """Rows on their way, with the numbers that they had in X."""
 
     rows: np.ndarray
@@ -49,22 +47,22 @@ class _Rows(np.ndarray):
             first = key[0] if isinstance(key, tuple) else key
             rows = self.table.rows if first is Ellipsis else self.table.rows[first]
             fits = np.shape(rows) == taken.shape[:1]
-            taken.table = Table(rows, None, self.table.makers) if fits else None
+            taken.table = RowRecord(rows, None, self.table.makers) if fits else None
         return taken
 
 
 @dataclass
-class Fit:
+class FitRecord:
     """One fit of one step."""
 
     step: str
     estimator: Any
-    table: Table
+    table: RowRecord
     X: Any
     y: Any
-    parent: Fit | None
+    parent: FitRecord | None
     resampled: bool = False
-    watched: Table | None = None
+    watched: RowRecord | None = None
     used: list = field(default_factory=list)  # tables that it was asked about, after the fit
 
     @property
@@ -105,7 +103,7 @@ class Trace:
         **metadata : dict
             For the fit.
         """
-        self._tables = [Table(np.asarray(rows), row_keys(X, dtype=np.float32))]
+        self._tables = [RowRecord(np.asarray(rows), row_keys(X, dtype=np.float32))]
         # Other processes could tell nothing.
         with parallel_config(backend="threading", n_jobs=1):
             self.estimator.fit(_remembering(X, self._tables[0]), y, **metadata)
@@ -171,7 +169,9 @@ class Trace:
             return bound(*args, **kwargs)
         parent = active[-1] if active else None
         self._forget(step, parent)
-        fit = Fit(step, estimator, self._table(X), X, y, parent, resampled=method == "fit_resample")
+        fit = FitRecord(
+            step, estimator, self._table(X), X, y, parent, resampled=method == "fit_resample"
+        )
         if kwargs.get("X_val") is not None:
             fit.watched = self._table(kwargs["X_val"])
         with self._lock:
@@ -214,7 +214,7 @@ class Trace:
     def _keep(self, fit, table, result):
         if not hasattr(result, "ndim") or n_rows(result) != len(table.rows) or result.ndim < 2:
             return result
-        kept = Table(table.rows, row_keys(result, dtype=np.float32), (*table.makers, fit))
+        kept = RowRecord(table.rows, row_keys(result, dtype=np.float32), (*table.makers, fit))
         with self._lock:
             self._tables.append(kept)
         return _remembering(result, kept)
@@ -223,7 +223,7 @@ class Trace:
         keys = row_keys(X, dtype=np.float32)
         before = dict(zip(fit.table.keys.tolist(), fit.table.rows.tolist(), strict=True))
         rows = np.array([before.get(key, MADE) for key in keys.tolist()])
-        kept = Table(rows, keys, (*fit.table.makers, fit))
+        kept = RowRecord(rows, keys, (*fit.table.makers, fit))
         with self._lock:
             self._tables.append(kept)
         return _remembering(X, kept)
@@ -233,7 +233,7 @@ class Trace:
         keys = row_keys(X, dtype=np.float32)
         told = getattr(X, "table", None) if isinstance(X, _Rows) else None
         if told is not None:
-            return Table(told.rows, keys, told.makers)
+            return RowRecord(told.rows, keys, told.makers)
         with self._lock:
             tables = self._tables[::-1]
         for known in tables:
@@ -242,12 +242,12 @@ class Trace:
         for known in tables:
             chosen = _places(keys, known.keys)
             if chosen is not None:
-                return Table(known.rows[chosen], keys, known.makers)
+                return RowRecord(known.rows[chosen], keys, known.makers)
         # Columns were joined or scaled out of sight; the rows kept their order.
         for known in tables:
             if len(known.rows) == len(keys):
-                return Table(known.rows, keys, known.makers)
-        return Table(np.full(len(keys), UNKNOWN), keys)
+                return RowRecord(known.rows, keys, known.makers)
+        return RowRecord(np.full(len(keys), UNKNOWN), keys)
 
 
 def _remembering(X, table):

@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from skstack._parameters import clone_part, draw_seed, set_missing_seeds
-from skstack._stack import Stack
-from skstack._stack_parts import branch_list
-
-__all__ = ["ALONE", "Variant", "seeded", "variants_of"]
+from skstack._base.params import clone_part, draw_seed, set_missing_seeds
+from skstack._stack.base import Stack
+from skstack._stack.branches import branch_list
 
 ALONE = "downstream alone"
 

@@ -9,10 +9,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from skstack._checks import HasMethods, Interval, StrOptions
-from skstack.networks import is_keras_model, is_path
-
-__all__ = ["MODES", "TeacherLoss", "check_teacher", "task_loss"]
+from skstack._base.params import is_keras_model, is_path
+from skstack._base.sklearn import HasMethods, Interval, StrOptions
 
 MODES = ("distill", "blend", "head", "features")
 
@@ -205,7 +203,7 @@ class TeacherLoss(BaseEstimator):
         if self.teacher_trainable and self.mode not in ("blend", "head"):
             raise ValueError(
                 f"teacher_trainable=True goes with mode='blend' and mode='head', got mode="
-                f"{self.mode!r}: a teacher that is trained to be like its pupil teaches nothing."
+                f"{self.mode!r}: a teacher that is trained to be like its student teaches nothing."
             )
         if self.teacher_trainable and not self.teacher_at_predict:
             raise ValueError(

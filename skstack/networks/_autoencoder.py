@@ -7,8 +7,6 @@ from numbers import Integral
 from skstack.networks._mlp import check_dense, check_number, dense_layers, sizes_of
 from skstack.networks._recipe import Recipe
 
-__all__ = ["Autoencoder"]
-
 
 class Autoencoder(Recipe):
     """An autoencoder of a table, optionally a denoising one.

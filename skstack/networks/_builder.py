@@ -6,12 +6,9 @@ import inspect
 
 import numpy as np
 
-from skstack.networks._adapted import ModelBlueprint
-from skstack.networks._copied_model import without_drawing
-from skstack.networks._copies import is_kerases_own
+from skstack.networks._adopted import ModelBlueprint, without_drawing
+from skstack.networks._cloning import is_builtin_keras
 from skstack.networks._recipe import Recipe
-
-__all__ = ["BuilderBlueprint", "BuilderRecipe"]
 
 # What scikeras hands to a function that asks for it.
 _HANDED = ("meta", "compile_kwargs")
@@ -63,7 +60,7 @@ def _packed(thing):
     """
     if isinstance(thing, (list, tuple)):
         return [_packed(item) for item in thing]
-    if hasattr(thing, "get_config") and is_kerases_own(thing):
+    if hasattr(thing, "get_config") and is_builtin_keras(thing):
         import keras
 
         return keras.saving.serialize_keras_object(thing)
@@ -312,7 +309,7 @@ class BuilderBlueprint:
     @property
     def key(self):
         """Hashable that only blueprints of the same network share; None where it is unknown."""
-        from skstack.training import Unknown, fingerprint, fingerprint_value
+        from skstack._training.fingerprint import Unknown, fingerprint, fingerprint_value
 
         params = self.recipe.get_params()
         builder = params.pop("builder")

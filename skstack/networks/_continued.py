@@ -11,15 +11,7 @@ import numpy as np
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 
-from skstack.networks._copies import is_graph
-
-__all__ = [
-    "check_categories",
-    "check_continued",
-    "check_continues",
-    "continued_estimator",
-    "named_after_categories",
-]
+from skstack.networks._cloning import is_graph
 
 # What says how columns are read, and its defaults: the fitted network's holds.
 _OF_COLUMNS = {

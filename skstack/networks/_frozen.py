@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 
-from skstack.networks._copied_model import CopiedModel, without_drawing
-from skstack.networks._copies import architecture, is_graph, is_kerases_own
+from skstack.networks._adopted import CopiedModel, without_drawing
+from skstack.networks._cloning import architecture, is_builtin_keras, is_graph
 from skstack.networks._inputs import match_inputs
-
-__all__ = ["FrozenBlueprint"]
 
 
 class FrozenBlueprint(CopiedModel):
@@ -74,7 +72,7 @@ class FrozenBlueprint(CopiedModel):
         network.trainable = False
         return network
 
-    def thawable(self):
+    def unfrozen(self):
         """Make the same copy with the ``trainable`` flags that the model's own layers have.
 
         Returns
@@ -116,7 +114,7 @@ def _output_names(model, structure):
     if isinstance(structure, dict) and len(structure) == n_outputs:
         return [str(key) for key in sorted(structure)]  # the order in which Keras flattens it
     makers = []
-    if isinstance(model, keras.Sequential) and is_kerases_own(model):
+    if isinstance(model, keras.Sequential) and is_builtin_keras(model):
         makers = [model.layers[-1]]
     elif is_graph(model):
         operations = {operation.name: operation for operation in model.operations}

@@ -1,19 +1,22 @@
 """Whether the outputs of a user's ``keras.Model`` fit the task, and what is added to them."""
 
+# What a network computes before its last sigmoid.
+# The network as a person meets it: plain input, outputs in the target's units.
+
 from __future__ import annotations
 
 import dataclasses
 import functools
+import weakref
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from sklearn.base import is_classifier
+from sklearn.pipeline import Pipeline
 
-__all__ = [
-    "final_activation",
-    "fitting_head",
-    "gives_probabilities",
-    "last_operation",
-    "output_bounds",
-]
+from skstack._base.sklearn import n_rows, wrapper_of
+from skstack.networks._cloning import is_builtin_keras, is_graph
 
 _WANTED = {"binary": "sigmoid", "multilabel": "sigmoid", "multiclass": "softmax"}
 
@@ -186,9 +189,9 @@ def _bounds_of_key(kept):
 
 
 def _bounds_of(blueprint):
-    from skstack import training
+    from skstack._training.seeds import build
 
-    model = training.build(blueprint)
+    model = build(blueprint)
     found = _bounds_behind(model, last_operation(model))
     if found is None:
         found = _seen_bounds(model)
@@ -298,3 +301,166 @@ def _seen_bounds(model):
         (low >= -1) & (high <= 1), 1.0, np.where((high <= 0) & (low < 0), 0.0, np.inf)
     )
     return found_low, found_high
+
+
+# Beside the networks, not in them: it is made anew after they were pickled.
+_FOUND = weakref.WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class LogitsBlueprint:
+    """A network without its last activation, a sigmoid.
+
+    Parameters
+    ----------
+    blueprint : blueprint
+        Of the network.
+    """
+
+    blueprint: Any
+
+    @property
+    def key(self):
+        """Of the network; None where it has none."""
+        key = self.blueprint.key
+        return None if key is None else ("logits", key)
+
+    def build(self):
+        """Build the network, with a linear output."""
+        import keras
+
+        model = self.blueprint.build()
+        last_operation(model).activation = keras.activations.linear
+        return model
+
+
+def logits_network(network):
+    """The network that gives the log-odds of another one's probabilities.
+
+    A sigmoid near 1 leaves few digits of them in float32, and other digits in every runtime.
+
+    Parameters
+    ----------
+    network : Network
+
+    Returns
+    -------
+    Network or None
+        With the same weights; None where the network does not end with a layer of Keras' own with a
+        sigmoid.
+    """
+    if network.blueprint is None:  # a part of a larger network that trains
+        return None
+    if network not in _FOUND:
+        from skstack._training.network import Network
+        from skstack._training.seeds import preserve_rng
+
+        with preserve_rng():
+            model = network.blueprint.build()
+        found = None
+        if is_graph(model) and final_activation(model) == "sigmoid" and _stands_alone(model):
+            found = Network(LogitsBlueprint(network.blueprint), network.variables)
+        _FOUND.setdefault(network, found)  # the first of several threads has its way
+    return _FOUND[network]
+
+
+def _stands_alone(model):
+    """Whether the last layer is Keras' own, no model itself, and called once."""
+    import keras
+
+    last = last_operation(model)
+    if isinstance(last, keras.Model) or not (
+        is_builtin_keras(last) and hasattr(last, "activation")
+    ):
+        return False
+    try:
+        return last.output is not None
+    except AttributeError:  # it has several
+        return False
+
+
+def with_target_units(model, mean, scale):
+    """Put a layer ``target_units`` behind a network that was trained on standardised targets.
+
+    Parameters
+    ----------
+    model : keras.Model
+        With one output of shape (batch, n_targets).
+
+    mean, scale : ndarray of shape (n_targets,)
+        Moments of the training targets, in their units.
+
+    Returns
+    -------
+    keras.Model
+        With the inputs and layers of ``model``.
+    """
+    import keras
+
+    name = "target_units"
+    while any(layer.name == name for layer in model.layers):  # of a network that was saved
+        name += "_"
+    layer = keras.layers.EinsumDense(
+        "ab,b->ab",
+        output_shape=(len(mean),),
+        bias_axes="b",
+        trainable=False,
+        dtype="float32",
+        name=name,
+    )
+    outputs = layer(model.outputs[0])
+    layer.set_weights([np.asarray(scale, np.float32), np.asarray(mean, np.float32)])
+    return keras.Model(model.input, outputs, name=model.name)
+
+
+def with_plain_input(model):
+    """A network with one named input as one that takes the array itself."""
+    import keras
+
+    if not isinstance(getattr(model, "input", None), dict) or len(model.inputs) != 1:
+        return model
+    return keras.Model(model.inputs[0], model.output, name=model.name)
+
+
+def probabilities_of(estimator):
+    """What gives an estimator's probabilities of its classes.
+
+    scikeras drops an axis where there is one row; the classifier of ``keras.wrappers`` has no
+    ``predict_proba``, but its ``decision_function`` is what its network gives for the classes.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted or not.
+
+    Returns
+    -------
+    callable or None
+        From X to an array of shape (n_rows, n_classes), or to the list of arrays that
+        scikit-learn's trees give for several labels. None where there are no probabilities.
+    """
+    if hasattr(estimator, "predict_proba"):
+
+        def probabilities(X):
+            p = estimator.predict_proba(X)
+            return p.reshape(n_rows(X), -1) if getattr(p, "ndim", 2) == 1 else p
+
+        return probabilities
+    if isinstance(estimator, Pipeline) and probabilities_of(estimator[-1]) is not None:
+        last = probabilities_of(estimator[-1])
+        return (lambda X: last(estimator[:-1].transform(X))) if len(estimator) > 1 else last
+    if wrapper_of(estimator) == "keras" and is_classifier(estimator):
+        return lambda X: _normalised(estimator, estimator.decision_function(X))
+    return None
+
+
+def _normalised(estimator, outputs):
+    """Outputs of a network with one unit for each class, as probabilities."""
+    if final_activation(estimator.model_) == "linear":
+        outputs = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+    elif outputs.min() < 0:
+        raise ValueError(
+            f"The network of this {type(estimator).__name__} ends with an activation that gives no "
+            "probabilities. End it with a Dense layer, with the activation 'softmax' or none."
+        )
+    return outputs / outputs.sum(axis=1, keepdims=True)

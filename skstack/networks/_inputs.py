@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["match_inputs"]
-
 
 def _known_inputs(model):
     """Shapes and dtypes of a model's inputs, by name, in its order; None where unknown."""

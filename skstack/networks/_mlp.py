@@ -8,16 +8,6 @@ import numpy as np
 
 from skstack.networks._recipe import Recipe
 
-__all__ = [
-    "MLP",
-    "check_activation",
-    "check_dense",
-    "check_flag",
-    "check_number",
-    "dense_layers",
-    "sizes_of",
-]
-
 
 def check_flag(owner, name, value):
     """Refuse what is not a bool."""
@@ -60,9 +50,9 @@ def _keeps_shape(activation):
     """Whether a callable gives one value for each that it gets."""
     import keras
 
-    from skstack.training import undisturbed
+    from skstack._training.seeds import preserve_rng
 
-    with undisturbed():
+    with preserve_rng():
         if isinstance(activation, keras.layers.Layer):  # not the user's, which a call may build
             activation = type(activation).from_config(activation.get_config())
         try:

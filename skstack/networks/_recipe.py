@@ -8,8 +8,6 @@ import inspect
 import numpy as np
 from sklearn.base import BaseEstimator
 
-__all__ = ["Recipe", "recipe"]
-
 _MUTABLE = (list, dict, set, bytearray, np.ndarray)
 
 

@@ -7,8 +7,6 @@ from numbers import Integral, Real
 from skstack.networks._mlp import check_activation, check_flag, check_number, sizes_of
 from skstack.networks._recipe import Recipe
 
-__all__ = ["SequenceEncoder"]
-
 _LAYERS = {"lstm": "LSTM", "gru": "GRU", "conv1d": "Conv1D"}
 _POOLINGS = ("auto", "last", "mean", "max")
 _FAR_BELOW = -1e9

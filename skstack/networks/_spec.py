@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["TASKS", "Block", "Spec", "embedding_width", "standardizing_variables"]
+from skstack.preprocessing._block_kinds import Block
 
 TASKS = ("binary", "multiclass", "multilabel", "regression", "reconstruction")
 
@@ -104,32 +104,6 @@ def _standardized_steps(x, name):
     shared = {"units": x.shape[-1], "trainable": False, "dtype": "float32"}
     x = Dense(kernel_initializer="identity", name=f"{name}_center", **shared)(x)
     return Dense(kernel_initializer="identity", use_bias=False, name=f"{name}_scale", **shared)(x)
-
-
-@dataclass(frozen=True)
-class Block:
-    """One input of a network: numeric columns, one categorical column, or an array for each row.
-
-    Attributes
-    ----------
-    name : str
-        "numeric", "sequence" (3-D arrays), "tensor" (4-D and more), the name of a column that
-        holds categories or arrays, made fit for Keras, or one given by ``inputs``.
-    kind : {"numeric", "categorical", "sequence", "tokens", "tensor"}
-        Of sequences a row has shape (steps, channels), of tokens (steps,), of tensors more axes.
-    shape : tuple of int
-        Of one row; ``()`` for a categorical column.
-    cardinality : int or None
-        Number of codes of a categorical column: its known categories plus 2 (unseen, missing). Of
-        token ids: the largest plus 2, for 0 is padding and the last one stands for unseen ids.
-    dtype : {"float32", "int32"}
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    cardinality: int | None
-    dtype: str
 
 
 @dataclass(frozen=True)

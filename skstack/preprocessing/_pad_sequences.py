@@ -13,8 +13,8 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from skstack._at_once import all_or_nothing, of_one_fit
-from skstack._checks import (
+from skstack._base.atomic_fit import atomic_fit, on_snapshot
+from skstack._base.sklearn import (
     Interval,
     StrOptions,
     check_input_names,
@@ -25,8 +25,6 @@ from skstack._checks import (
     read_rows,
 )
 from skstack.preprocessing._ragged import read_sequences, say_rows
-
-__all__ = ["PadSequences"]
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -186,7 +184,7 @@ class PadSequences(TransformerMixin, BaseEstimator):
         """
         return self._pad(X, self._learn(X))
 
-    @of_one_fit
+    @on_snapshot
     def transform(self, X):
         """Pad, or cut, to the learned length.
 
@@ -241,7 +239,7 @@ class PadSequences(TransformerMixin, BaseEstimator):
         """Pad to the lengths of another one: networks of a cross-fit have one shape."""
         self._shared = {place: learned.length for place, learned in fitted._learned.items()}
 
-    @all_or_nothing
+    @atomic_fit
     def _learn(self, X):
         """Fit; the sequences of the training rows, cut, by the places of their columns."""
         if abs(self.value) > _LARGEST:

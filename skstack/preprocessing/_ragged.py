@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Ragged", "read_sequences", "say_rows"]
-
 _LARGEST_ID = 2**31 - 1
 
 # What a cell may be instead of a sequence of numbers.

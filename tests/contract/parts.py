@@ -355,7 +355,7 @@ class RecordingSampler(BaseEstimator):
         return np.asarray(X)[self.sample_indices_], np.asarray(y)[self.sample_indices_]
 
 
-def pupil(who="part"):
+def student(who="part"):
     return RecordingClassifier(who)
 
 
@@ -363,35 +363,35 @@ def inner(part=None, **options):
     """A stack whose table holds the rows' numbers in the last column, at every depth."""
     options = {"downstream": RecordingDownstream("inner downstream"), "scaler": None, "cv": 3,
                "random_state": 0, **options}  # fmt: skip
-    return StackedKerasClassifier([("part", pupil() if part is None else part)], **options)
+    return StackedKerasClassifier([("part", student() if part is None else part)], **options)
 
 
 def ours(part=None, **options):
     options = {"cv": 3, "passthrough": True, **options}
-    return KerasFeatureTransformer(pupil() if part is None else part, **options)
+    return KerasFeatureTransformer(student() if part is None else part, **options)
 
 
 # Folds must be handed on: nobody but us stands between.
 STRICT = {
-    "estimator": pupil(),
+    "estimator": student(),
     "transformer": ours(),
-    "steps": make_pipeline(RecordingTransformer("step"), pupil()),
+    "steps": make_pipeline(RecordingTransformer("step"), student()),
     "steps before ours": make_pipeline(RecordingTransformer("step"), ours()),
-    "steps in ours": ours(make_pipeline(RecordingTransformer("step"), pupil())),
+    "steps in ours": ours(make_pipeline(RecordingTransformer("step"), student())),
     "step before a latent": make_pipeline(RecordingTransformer(), PCA(1)),
     "transformer of a transformer": ours(ours(passthrough=False)),
     "stack": inner(),
     "transformer of a stack": ours(inner()),
     "stack of a transformer": inner(ours()),
-    "stack of steps": inner(make_pipeline(RecordingTransformer("step"), pupil())),
+    "stack of steps": inner(make_pipeline(RecordingTransformer("step"), student())),
     "stack in a stack": inner(inner()),
 }
 # Something of scikit-learn's stands between: handed on, or refused.
 BETWEEN = {
-    "step": make_pipeline(ours(), pupil("last")),
-    "step of ours": ours(make_pipeline(ours(), pupil("last"))),
-    "union": make_pipeline(FeatureUnion([("a", ours()), ("b", ours())]), pupil("last")),
-    "columns": make_pipeline(ColumnTransformer([("a", ours(), slice(0, 3))]), pupil("last")),
+    "step": make_pipeline(ours(), student("last")),
+    "step of ours": ours(make_pipeline(ours(), student("last"))),
+    "union": make_pipeline(FeatureUnion([("a", ours()), ("b", ours())]), student("last")),
+    "columns": make_pipeline(ColumnTransformer([("a", ours(), slice(0, 3))]), student("last")),
     "stack at the end of a Pipeline": make_pipeline(RecordingTransformer("step"), inner()),
-    "stack as a step": make_pipeline(inner(), pupil("last")),
+    "stack as a step": make_pipeline(inner(), student("last")),
 }

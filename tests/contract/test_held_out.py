@@ -32,7 +32,7 @@ from .parts import (
     numbered,
     numbers,
     ours,
-    pupil,
+    student,
 )
 
 pytestmark = [
@@ -99,7 +99,7 @@ def test_rows_set_aside_teach_nobody_inside_foreign_parts(kind):
 def test_rows_that_an_inner_stack_sets_aside_teach_none_of_its_parts(around, how):
     options, metadata = HOW[how]
     watcher = RecordingDownstream("watcher", early_stopping=True)
-    part = around(inner(make_pipeline(RecordingTransformer("step"), pupil()), downstream=watcher))
+    part = around(inner(make_pipeline(RecordingTransformer("step"), student()), downstream=watcher))
     inner(part, downstream=RecordingDownstream("outer downstream"), **options).fit(X, y, **metadata)
     since, seen = [], 0
     for fit in LOG.fits:  # a stack's downstream is fitted last
@@ -234,7 +234,7 @@ def test_a_sampler_of_an_inner_stack_sees_the_rows_of_its_downstream_alone(how):
 @pytest.mark.parametrize("deep", [lambda part: part, ours, inner], ids=["", "ours", "stack"])
 def test_a_sampler_of_a_branch_sees_the_training_rows_of_the_fold(deep, how):
     options, metadata = HOW[how]
-    part = deep(make_imblearn_pipeline(RecordingSampler("branch sampler"), pupil()))
+    part = deep(make_imblearn_pipeline(RecordingSampler("branch sampler"), student()))
     stops_early(part, **options).fit(X, y, **metadata)
     samplers = [place for place, fit in enumerate(LOG.fits) if fit.who == "branch sampler"]
     assert len(samplers) >= 3
@@ -274,7 +274,7 @@ def test_weights_follow_their_rows_to_every_depth(kind, how, early_stopping):
 @pytest.mark.parametrize("depth", [1, 2])
 def test_weights_follow_their_rows_with_routing(depth):
     with config_context(enable_metadata_routing=True):
-        part = pupil().set_fit_request(sample_weight=True)
+        part = student().set_fit_request(sample_weight=True)
         for level in range(depth):
             downstream = RecordingDownstream(f"downstream {level}")
             part = inner(part, downstream=downstream.set_fit_request(sample_weight=True))
@@ -283,7 +283,7 @@ def test_weights_follow_their_rows_with_routing(depth):
 
 
 def test_a_sampler_carries_weights():
-    stack = inner(pupil(), downstream=RecordingDownstream(), sampler=RecordingSampler())
+    stack = inner(student(), downstream=RecordingDownstream(), sampler=RecordingSampler())
     stack.fit(X, y, sample_weight=np.arange(N) + 1.0)
     np.testing.assert_array_equal(LOG.fits[-1].weights, LOG.fits[-1].rows + 1.0)
     assert len(LOG.fits[-1].rows) > N
@@ -344,7 +344,7 @@ def test_weights_mean_repetition(kind):
 
 
 def test_the_oracles_can_fail():
-    pupil().fit(X, y)
+    student().fit(X, y)
     with pytest.raises(AssertionError):
         check_weights()
     stack = inner(LearnsAll(), downstream=RecordingDownstream(early_stopping=True))

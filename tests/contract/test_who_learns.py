@@ -47,7 +47,7 @@ from .parts import (
 
 
 def learns_from_y(estimator):
-    from skstack.stages import learns_from_y
+    from skstack._splits.supervision import learns_from_y
 
     return learns_from_y(estimator)
 

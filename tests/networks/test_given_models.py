@@ -7,16 +7,11 @@ import numpy as np
 import pytest
 from keras import layers
 
-from skstack.networks import (
-    MLP,
-    Block,
-    FrozenBlueprint,
-    ModelBlueprint,
-    Spec,
-    blueprint_for,
-    is_keras_model,
-    load_model,
-)
+from skstack._base.params import is_keras_model
+from skstack.networks import MLP, Block, Spec
+from skstack.networks._adopted import ModelBlueprint
+from skstack.networks._frozen import FrozenBlueprint
+from skstack.networks._model_parameter import blueprint_for, load_model
 
 # Keras writes models with np.array(variable), which NumPy 2 complains of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from skstack.networks import MLP, Autoencoder, Block, RecipeBlueprint, Spec, blueprint_for, recipe
+from skstack.networks import MLP, Autoencoder, Block, Spec, recipe
+from skstack.networks._blueprints import RecipeBlueprint
+from skstack.networks._model_parameter import blueprint_for
 
 # Keras writes models with np.array(variable), which NumPy 2 complains of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

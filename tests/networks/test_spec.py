@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from skstack.networks import Block, Spec, standardizing_variables
-from skstack.networks._spec import embedding_width
+from skstack.networks import Block, Spec
+from skstack.networks._spec import embedding_width, standardizing_variables
 
 
 def numeric(width):

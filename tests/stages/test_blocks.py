@@ -11,7 +11,7 @@ from scipy import sparse
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from skstack.networks import Block
-from skstack.stages import ColumnBlocks
+from skstack.preprocessing._blocks import ColumnBlocks
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skstack.stages import hold_out
+from skstack._splits.hold_out import hold_out
 
 WAYS_OUT = "(?s)X_val.*y_val.*validation_fraction"
 

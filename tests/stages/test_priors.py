@@ -17,8 +17,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC, LinearSVC
 
 from skstack import KerasClassifier, StackedKerasClassifier
+from skstack._estimators.resampling import (
+    correct_decisions,
+    correct_priors,
+    prior_ratio,
+    refuse_cleaning,
+)
 from skstack.networks import MLP
-from skstack.stages import correct_decisions, correct_priors, prior_ratio, refuse_cleaning
 
 
 class AnySampler:

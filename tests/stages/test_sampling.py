@@ -18,10 +18,7 @@ from imblearn.under_sampling import (
     TomekLinks,
 )
 
-from skstack.stages import (
-    check_sampler,
-    resample,
-)
+from skstack._estimators.resampling import check_sampler, resample
 
 
 @pytest.fixture

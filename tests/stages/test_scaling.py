@@ -13,8 +13,8 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 
-from skstack._one_fit import one_fit
-from skstack.stages import Scaling
+from skstack._base.atomic_fit import one_fit
+from skstack._stack.scaling import Scaling
 
 
 @pytest.fixture

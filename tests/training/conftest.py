@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from skstack.training import Rows
+from skstack._training.config import TrainingData
 
 
 class FunctionBlueprint:
@@ -29,7 +29,7 @@ def binary_rows():
         x = generator.normal(size=(n_rows, n_features)).astype("float32")
         y = (x[:, :2].sum(axis=1, keepdims=True) > 0).astype("float32")
         w = generator.uniform(0.2, 3.0, size=n_rows) if weights else None
-        return Rows({"numeric": x}, y, w)
+        return TrainingData({"numeric": x}, y, w)
 
     return make
 

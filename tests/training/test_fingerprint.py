@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from skstack.training import Unknown, fingerprint, fingerprint_value
+from skstack._training.fingerprint import Unknown, fingerprint, fingerprint_value
 
 FACTOR = 2
 

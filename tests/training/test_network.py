@@ -14,7 +14,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from skstack.training import Network, Plan, Rows, _outputs, initial_variables, train
+from skstack._training import predict
+from skstack._training.config import TrainConfig, TrainingData
+from skstack._training.initial_weights import initial_variables
+from skstack._training.network import Network
+from skstack._training.train import train
 
 
 def functional():
@@ -134,7 +138,7 @@ def test_streams_of_many_chunks_give_the_same_bits(make, network, monkeypatch):
     many = np.random.default_rng(0).normal(size=(9000, 7)).astype("float32")
     net = network(make)
     (whole,) = net.outputs({"numeric": many})
-    monkeypatch.setattr(_outputs, "_CALL_BYTES", 2**17)
+    monkeypatch.setattr(predict, "_CALL_BYTES", 2**17)
     for rows in (slice(None), slice(0, 4097), slice(17, 18), slice(8990, 9000)):
         np.testing.assert_array_equal(net.outputs({"numeric": many[rows]})[0], whole[rows])
     np.testing.assert_array_equal(net.outputs({"numeric": np.asfortranarray(many)})[0], whole)
@@ -144,9 +148,9 @@ def test_streams_of_many_chunks_give_the_same_bits(make, network, monkeypatch):
 def test_constants_of_a_layer_are_part_of_every_program(blueprint, x):
     recipe = blueprint(with_constant)
     start = initial_variables(recipe, 0)
-    rows = Rows({"numeric": x[:70]}, x[:70, :2])
+    rows = TrainingData({"numeric": x[:70]}, x[:70, :2])
     curves = [
-        train(recipe, start, rows, Plan("mse", epochs=2, engine=engine)).history["loss"]
+        train(recipe, start, rows, TrainConfig("mse", epochs=2, engine=engine)).history["loss"]
         for engine in ("graph", "keras")
     ]
     np.testing.assert_allclose(*curves, rtol=1e-5)
@@ -247,7 +251,8 @@ def test_pickle_in_a_new_process_predicts_the_same_bits(tmp_path):
         import pickle, sys
         import numpy as np
         from pathlib import Path
-        from skstack.training import Network, initial_variables
+        from skstack._training.initial_weights import initial_variables
+        from skstack._training.network import Network
 
         x = np.random.default_rng(0).normal(size=(300, 7)).astype("float32")
         if sys.argv[1] == "write":

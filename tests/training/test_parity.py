@@ -4,11 +4,13 @@ import keras
 import numpy as np
 import pytest
 
-from skstack.training import Plan, Rows, initial_variables, train
-from skstack.training._pool import POOL
-from skstack.training._roads import EXACT, GRAPH, MASKED, choose
-from skstack.training._seeds import build, named_variables
-from skstack.training._tables import Orders
+from skstack._training.config import TrainConfig, TrainingData
+from skstack._training.data import Orders
+from skstack._training.engines import EXACT, GRAPH, MASKED, choose
+from skstack._training.initial_weights import initial_variables
+from skstack._training.program import POOL
+from skstack._training.seeds import build, named_variables
+from skstack._training.train import train
 
 N_FEATURES = 6
 ROADS = ("graph", "xla")
@@ -172,7 +174,7 @@ def rows_for(make, binary_rows, weights=False, n_rows=75):
         targets = generator.normal(size=(n_rows, 7, 1)).astype("float32")
     if make is two_and_two:
         targets = [targets, numeric[:, 2:4] ** 2]
-    return Rows({name: known[name] for name in wanted}, targets, rows.weights)
+    return TrainingData({name: known[name] for name in wanted}, targets, rows.weights)
 
 
 LOSSES = {masked_outputs: "mse", two_and_two: ["binary_crossentropy", "mse"]}
@@ -180,7 +182,7 @@ LOSSES = {masked_outputs: "mse", two_and_two: ["binary_crossentropy", "mse"]}
 
 def plan_for(make, optimizer="adam", **settings):
     loss = LOSSES.get(make, "binary_crossentropy")
-    return Plan(loss, optimizer, **{"epochs": 3, "seed": 3, **settings})
+    return TrainConfig(loss, optimizer, **{"epochs": 3, "seed": 3, **settings})
 
 
 def reference(blueprint, start, rows, plan, optimizer, **arguments):
@@ -380,7 +382,7 @@ def test_classes_weigh_what_they_weigh_in_keras(blueprint, binary_rows):
     of_class = {1: 3.0 / weights.mean(), 0: 0.5 / weights.mean()}
     start = initial_variables(recipe, 0)
     plan = plan_for(mlp, engine="xla")
-    fit = train(recipe, start, Rows(rows.inputs, rows.targets, weights), plan)
+    fit = train(recipe, start, TrainingData(rows.inputs, rows.targets, weights), plan)
     expected, _ = reference(recipe, start, rows, plan, "adam", class_weight=of_class)
     assert_close(fit.network.variables, expected)
 
@@ -408,7 +410,7 @@ LOSSES_OF_KERAS = [
 def test_losses_mean_what_they_mean_in_keras(place, weights, blueprint, binary_rows):
     rows, recipe = binary_rows(weights=weights), blueprint(mlp)
     start = initial_variables(recipe, 0)
-    plan = Plan(LOSSES_OF_KERAS[place], "sgd", epochs=3, engine="xla", learning_rate=0.02)
+    plan = TrainConfig(LOSSES_OF_KERAS[place], "sgd", epochs=3, engine="xla", learning_rate=0.02)
     fit = train(recipe, start, rows, plan)
     expected, _ = reference(recipe, start, rows, plan, keras.optimizers.SGD(0.02))
     assert_close(fit.network.variables, expected)
@@ -424,7 +426,7 @@ def test_keras_road_learns_what_the_graph_learns(make, blueprint, binary_rows):
             recipe,
             start,
             rows,
-            Plan("binary_crossentropy", epochs=2, engine=engine, metrics=("accuracy",)),
+            TrainConfig("binary_crossentropy", epochs=2, engine=engine, metrics=("accuracy",)),
             validation=held_out,
         )
         for engine in ("graph", "keras" if make is subclassed else "xla", "keras")
@@ -440,13 +442,13 @@ def test_keras_road_learns_what_the_graph_learns(make, blueprint, binary_rows):
 def test_weights_are_repetitions(blueprint, binary_rows):
     rows, recipe = binary_rows(40), blueprint(mlp)
     times = np.random.default_rng(0).integers(0, 4, 40)
-    repeated = Rows(
+    repeated = TrainingData(
         {"numeric": np.repeat(rows.inputs["numeric"], times, axis=0)},
         np.repeat(rows.targets, times, axis=0),
     )
-    weighted = Rows(rows.inputs, rows.targets, times.astype(float))
+    weighted = TrainingData(rows.inputs, rows.targets, times.astype(float))
     start = initial_variables(recipe, 0)
-    plan = Plan("binary_crossentropy", epochs=5, batch_size=200, engine="graph")
+    plan = TrainConfig("binary_crossentropy", epochs=5, batch_size=200, engine="graph")
     first = train(recipe, start, weighted, plan, validation=weighted)
     second = train(recipe, start, repeated, plan, validation=repeated)
     assert_close(first.network.variables, second.network.variables)
@@ -459,14 +461,14 @@ def test_weights_are_repetitions(blueprint, binary_rows):
 def test_epochs_watched_one_by_one_are_the_same(engine, make, blueprint, binary_rows):
     rows, recipe = binary_rows(), blueprint(make)
     start = initial_variables(recipe, 0)
-    plan = Plan("binary_crossentropy", epochs=13, engine=engine)
+    plan = TrainConfig("binary_crossentropy", epochs=13, engine=engine)
     at_once = train(recipe, start, rows, plan)
     watched = train(recipe, start, rows, plan, validation=binary_rows(seed=1))
     shown = train(
         recipe,
         start,
         rows,
-        Plan(
+        TrainConfig(
             "binary_crossentropy", epochs=13, engine=engine, callbacks=(keras.callbacks.Callback(),)
         ),
     )
@@ -479,13 +481,13 @@ def test_epochs_watched_one_by_one_are_the_same(engine, make, blueprint, binary_
 def test_continuing_is_training_on(blueprint, binary_rows):
     rows, recipe = binary_rows(), blueprint(mlp)
     start = initial_variables(recipe, 0)
-    plan = Plan("binary_crossentropy", epochs=2, batch_size=len(rows), engine="graph")
+    plan = TrainConfig("binary_crossentropy", epochs=2, batch_size=len(rows), engine="graph")
     first = train(recipe, start, rows, plan)
     second = train(
         recipe, first.network.variables, rows, plan, optimizer_start=first.optimizer_variables
     )
     whole = train(
-        recipe, start, rows, Plan(plan.loss, epochs=4, batch_size=len(rows), engine="graph")
+        recipe, start, rows, TrainConfig(plan.loss, epochs=4, batch_size=len(rows), engine="graph")
     )
     assert_close(second.network.variables, whole.network.variables)
 
@@ -508,13 +510,13 @@ def test_early_stopping_stops_where_keras_stops(engine, blueprint, binary_rows):
     rows, recipe = binary_rows(60), blueprint(mlp)
     wrong = binary_rows(60, seed=1)
     flipped = np.where(np.arange(60)[:, None] % 2, wrong.targets, 1 - wrong.targets)
-    held_out = Rows(wrong.inputs, flipped)
+    held_out = TrainingData(wrong.inputs, flipped)
     start = initial_variables(recipe, 0)
     settings = {"learning_rate": 0.01, "epochs": 60, "seed": 4}
     theirs = keras.callbacks.EarlyStopping(patience=4, restore_best_weights=True)
-    plan = Plan("binary_crossentropy", callbacks=(theirs,), engine="keras", **settings)
+    plan = TrainConfig("binary_crossentropy", callbacks=(theirs,), engine="keras", **settings)
     expected = train(recipe, start, rows, plan, validation=held_out)
-    plan = Plan("binary_crossentropy", patience=4, tol=0.0, engine=engine, **settings)
+    plan = TrainConfig("binary_crossentropy", patience=4, tol=0.0, engine=engine, **settings)
     fit = train(recipe, start, rows, plan, validation=held_out)
     assert fit.n_epochs == expected.n_epochs < 60
     assert_close(fit.network.variables, expected.network.variables, 2e-5)
@@ -553,11 +555,16 @@ def test_what_looks_like_rows_and_is_not(name, blueprint, binary_rows):
     rows, generator = binary_rows(75), np.random.default_rng(0)
     if shapes:
         x = generator.normal(size=(75, 32, 3)).astype("float32")
-        rows = Rows({"series": x}, x[:, :, :1] ** 2)
+        rows = TrainingData({"series": x}, x[:, :, :1] ** 2)
     recipe = blueprint(make, key=f"odd {name}")
     start = initial_variables(recipe, 0)
     fits = [
-        train(recipe, start, rows, Plan("mse", "sgd", learning_rate=0.01, epochs=3, engine=engine))
+        train(
+            recipe,
+            start,
+            rows,
+            TrainConfig("mse", "sgd", learning_rate=0.01, epochs=3, engine=engine),
+        )
         for engine in ("xla", "keras")
     ]
     assert_close(fits[0].network.variables, fits[1].network.variables)
@@ -566,7 +573,7 @@ def test_what_looks_like_rows_and_is_not(name, blueprint, binary_rows):
 def test_dropping_everything_is_no_division_by_zero(blueprint, binary_rows):
     recipe = blueprint(mixing(lambda: L.Dropout(1.0), lambda: L.Dense(1)))
     start = initial_variables(recipe, 0)
-    fit = train(recipe, start, binary_rows(), Plan("mse", "sgd", epochs=3, engine="xla"))
+    fit = train(recipe, start, binary_rows(), TrainConfig("mse", "sgd", epochs=3, engine="xla"))
     for path, array in fit.network.variables.items():
         assert np.isfinite(array).all(), path
     first = next(iter(start))  # behind it nothing passes, so that nothing comes back

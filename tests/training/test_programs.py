@@ -6,8 +6,11 @@ import keras
 import numpy as np
 import pytest
 
-from skstack.training import Plan, fingerprint, initial_variables, train
-from skstack.training._pool import POOL, Pool
+from skstack._training.config import TrainConfig
+from skstack._training.fingerprint import fingerprint
+from skstack._training.initial_weights import initial_variables
+from skstack._training.program import POOL, Pool
+from skstack._training.train import train
 
 
 def network(units=7, dropout=0.0, scale=None):
@@ -37,7 +40,7 @@ def test_second_fit_compiles_nothing(engine, keyed, binary_rows):
     recipe = keyed(units=11)
 
     def fit(n_rows=70, seed=0, **changes):
-        plan = Plan("binary_crossentropy", engine=engine, seed=seed, **changes)
+        plan = TrainConfig("binary_crossentropy", engine=engine, seed=seed, **changes)
         return train(recipe, initial_variables(recipe, seed), binary_rows(n_rows), plan)
 
     fit(epochs=2)
@@ -60,7 +63,7 @@ def test_one_program_learns_at_the_rate_of_each_fit(engine, keyed, binary_rows):
             recipe,
             start,
             rows,
-            Plan("binary_crossentropy", "sgd", learning_rate=rate, epochs=3, engine=road),
+            TrainConfig("binary_crossentropy", "sgd", learning_rate=rate, epochs=3, engine=road),
         ).history["loss"]
         for rate in (0.01, 0.3, 0.05)
         for road in (engine, "keras")
@@ -78,7 +81,7 @@ def test_what_freezes_in_a_trace_is_not_shared(keyed, binary_rows):
     def made_by(**changes):
         plan = {"loss": "binary_crossentropy", "epochs": 1, "engine": "graph", **changes}
         before = POOL.made
-        train(recipe, start, rows, Plan(**plan))
+        train(recipe, start, rows, TrainConfig(**plan))
         return POOL.made - before
 
     assert made_by() == 1
@@ -104,7 +107,7 @@ def test_functions_that_look_alike_are_not_shared(keyed, binary_rows):
     recipe, rows = keyed(units=13), binary_rows()
     start = initial_variables(recipe, 0)
     one, two, again = (
-        train(recipe, start, rows, Plan(loss_with(power), epochs=2)).history["loss"]
+        train(recipe, start, rows, TrainConfig(loss_with(power), epochs=2)).history["loss"]
         for power in (1.0, 2.0, 1.0)
     )
     assert one != two
@@ -117,7 +120,7 @@ def test_unknown_networks_have_private_programs(blueprint, binary_rows):
     start = initial_variables(recipe, 0)
     before, idle = POOL.made, traces()
     for _ in range(2):
-        train(recipe, start, rows, Plan("binary_crossentropy", epochs=1))
+        train(recipe, start, rows, TrainConfig("binary_crossentropy", epochs=1))
     assert (POOL.made - before, traces()) == (2, idle)
 
 
@@ -125,7 +128,7 @@ def test_unknown_networks_have_private_programs(blueprint, binary_rows):
 @pytest.mark.parametrize("engine", ["graph", "xla"])
 def test_threads_learn_what_one_alone_learns_in_one_program(engine, metrics, keyed, binary_rows):
     recipe, rows = keyed(dropout=0.3), binary_rows()
-    plan = Plan("binary_crossentropy", epochs=30, engine=engine, metrics=metrics)
+    plan = TrainConfig("binary_crossentropy", epochs=30, engine=engine, metrics=metrics)
     start = initial_variables(recipe, 0)
     alone = train(recipe, start, rows, plan)
     made, traced = POOL.made, traces()
@@ -150,10 +153,12 @@ def test_threads_learn_what_one_alone_learns_in_one_program(engine, metrics, key
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 def test_same_seed_same_bits_whatever_ran_before(dropout, engine, keyed, blueprint, binary_rows):
     rows = binary_rows()
-    plan = Plan("binary_crossentropy", epochs=5, engine=engine)
+    plan = TrainConfig("binary_crossentropy", epochs=5, engine=engine)
     recipe = keyed(dropout=dropout)
     first = train(recipe, initial_variables(recipe, 4), rows, plan)
-    train(recipe, initial_variables(recipe, 9), binary_rows(33), Plan("mse", epochs=2, seed=7))
+    train(
+        recipe, initial_variables(recipe, 9), binary_rows(33), TrainConfig("mse", epochs=2, seed=7)
+    )
     private = blueprint(recipe.function, key=None)  # nothing cached, nothing pooled
     for again in (recipe, private):
         second = train(again, initial_variables(again, 4), rows, plan)

@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from skstack.training import Network, Plan, Rows, initial_variables, train
-from skstack.training._ingredients import Ingredients
-from skstack.training._programs import Program
-from skstack.training._roads import (
+from skstack._training.config import TrainConfig, TrainingData
+from skstack._training.data import TensorTable
+from skstack._training.engines import (
     EXACT,
     GRAPH,
     KERAS,
@@ -17,7 +16,11 @@ from skstack.training._roads import (
     watches_batches,
     why_not_masked,
 )
-from skstack.training._tables import Table
+from skstack._training.initial_weights import initial_variables
+from skstack._training.network import Network
+from skstack._training.optimizers import Ingredients
+from skstack._training.program import Program
+from skstack._training.train import train
 
 layers = keras.layers
 
@@ -89,9 +92,9 @@ def test_asking_for_xla_in_vain_is_told(make, blueprint):
     recipe = blueprint(make, key=None)
     x = np.random.default_rng(0).normal(size=(40, 4, 3)).astype("float32")
     y = make()(x).numpy().astype("float32")
-    plan = Plan("mse", epochs=1, engine="xla")
+    plan = TrainConfig("mse", epochs=1, engine="xla")
     with pytest.warns(UserWarning, match=r"without XLA: (layer 'dense|a layer draws random)"):
-        train(recipe, initial_variables(recipe, 0), Rows({"x": x}, y), plan)
+        train(recipe, initial_variables(recipe, 0), TrainingData({"x": x}, y), plan)
 
 
 def own_test_step():
@@ -145,9 +148,9 @@ def recurrent_twice():
 )
 def test_the_road_follows_from_network_and_plan(make, settings, steps, expected, blueprint):
     recipe = blueprint(make)
-    plan = Plan("mse", **settings)
+    plan = TrainConfig("mse", **settings)
     x = np.ones((40, 4, 3), np.float32)
-    table = Table(Rows({"x": x}, np.asarray(make()(x), np.float32)), "training")
+    table = TensorTable(TrainingData({"x": x}, np.asarray(make()(x), np.float32)), "training")
     program = Program(recipe, Ingredients.of(plan), table, key="known")
     assert choose(program, plan, steps)[0] == expected
     private = Program(recipe, Ingredients.of(plan), table, key=None)
@@ -159,10 +162,10 @@ def test_recurrent_layers_learn_the_same_on_all_roads(blueprint):
     recipe = blueprint(lambda: network(layers.Bidirectional(layers.LSTM(3)), layers.Dense(1)))
     generator = np.random.default_rng(0)
     x = generator.normal(size=(70, 4, 3)).astype("float32")
-    rows = Rows({"x": x}, x[:, -1, :1])
+    rows = TrainingData({"x": x}, x[:, -1, :1])
     start = initial_variables(recipe, 0)
     curves = [
-        train(recipe, start, rows, Plan("mse", epochs=3, engine=engine)).history["loss"]
+        train(recipe, start, rows, TrainConfig("mse", epochs=3, engine=engine)).history["loss"]
         for engine in ("graph", "xla", "keras")
     ]
     np.testing.assert_allclose(curves[1:], [curves[0]] * 2, rtol=1e-5)
@@ -172,7 +175,7 @@ def test_an_unknown_engine_is_refused(blueprint, binary_rows):
     recipe = blueprint(lambda: network(layers.Dense(1), shape=(6,)), key=None)
     start = initial_variables(recipe, 0)
     with pytest.raises(ValueError, match=r"`engine` must be one of .*'jit'"):
-        train(recipe, start, binary_rows(), Plan("mse", engine="jit"))
+        train(recipe, start, binary_rows(), TrainConfig("mse", engine="jit"))
 
 
 def test_who_watches_batches(tmp_path):
@@ -225,15 +228,21 @@ def test_indices_that_an_embedding_does_not_know_are_refused(index, engine, blue
     start = initial_variables(recipe, 0)
     x = np.random.default_rng(0).integers(0, 5, (40, 4)).astype("int32")
     y = np.ones((40, 1), np.float32)
-    plan = Plan("mse", epochs=1, engine=engine)
-    fit = train(recipe, start, Rows({"codes": x}, y), plan)
+    plan = TrainConfig("mse", epochs=1, engine=engine)
+    fit = train(recipe, start, TrainingData({"codes": x}, y), plan)
     bad = x.copy()
     bad[7, 2] = index
     told = r"input 'codes' of the embedding 'words' holds indices from .* accepted are 0 to 4"
     with pytest.raises(ValueError, match=told):
-        train(recipe, start, Rows({"codes": bad}, y), plan)
+        train(recipe, start, TrainingData({"codes": bad}, y), plan)
     with pytest.raises(ValueError, match=told):
-        train(recipe, start, Rows({"codes": x}, y), plan, validation=Rows({"codes": bad}, y))
+        train(
+            recipe,
+            start,
+            TrainingData({"codes": x}, y),
+            plan,
+            validation=TrainingData({"codes": bad}, y),
+        )
     with pytest.raises(ValueError, match=told):
         fit.network.outputs({"codes": bad})
 
@@ -280,19 +289,21 @@ def test_hidden_embeddings_are_never_left_to_xla(make, blueprint):
     inputs = {"i": x, "j": x} if make is siamese else {"i": x}
     bad = {**inputs, ("j" if make is siamese else "i"): x + 4}
     start, y = initial_variables(recipe, 0), np.ones((64, 1), np.float32)
-    fit = train(recipe, start, Rows(inputs, y), Plan("mse", epochs=60))
+    fit = train(recipe, start, TrainingData(inputs, y), TrainConfig("mse", epochs=60))
     with pytest.raises(tf.errors.InvalidArgumentError, match="not in"):
         fit.network.outputs(bad)
     with pytest.raises(tf.errors.InvalidArgumentError, match="not in"):
-        train(recipe, start, Rows(bad, y), Plan("mse", epochs=60))
+        train(recipe, start, TrainingData(bad, y), TrainConfig("mse", epochs=60))
 
 
 def test_computed_indices_are_left_to_what_checks_them(blueprint):
     recipe = blueprint(computed)
     x = np.random.default_rng(0).integers(0, 10, (40, 4)).astype("int32")
-    plan = Plan("mse", epochs=1, engine="xla")
+    plan = TrainConfig("mse", epochs=1, engine="xla")
     with pytest.warns(UserWarning, match="without XLA: an embedding takes indices that are comp"):
-        fit = train(recipe, initial_variables(recipe, 0), Rows({"x": x}, np.ones((40, 1))), plan)
+        fit = train(
+            recipe, initial_variables(recipe, 0), TrainingData({"x": x}, np.ones((40, 1))), plan
+        )
     assert fit.network.outputs({"x": x})[0].shape == (40, 1)
     with pytest.raises(tf.errors.InvalidArgumentError, match="not in"):
         fit.network.outputs({"x": x + 10})

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from skstack.training import Plan, initial_variables, train
-from skstack.training._initial import Starter
-from skstack.training._seeds import build, named_variables
+from skstack._training.config import TrainConfig
+from skstack._training.initial_weights import InitialWeights, initial_variables
+from skstack._training.seeds import build, named_variables
+from skstack._training.train import train
 
 
 def network():
@@ -90,7 +91,7 @@ def stacked(layers):
 def test_weights_drawn_without_building_are_those_of_a_built_network(name, blueprint):
     layers = {**NETWORKS, **UNDERSTOOD_IN_PART}[name]
     recipe = blueprint(stacked(layers), key=f"test_seeds {name}")
-    starter = Starter(recipe)
+    starter = InitialWeights(recipe)
     for seed in (5, 5, 0, 1, 77, 2**31 - 1):
         built = {path: v.numpy() for path, v in named_variables(build(recipe, seed)).items()}
         assert_same(starter.variables(seed), built)
@@ -104,7 +105,7 @@ def test_global_generators_are_not_touched(blueprint, binary_rows):
     tf.random.set_seed(0)
     expected = tf.random.uniform((2,)).numpy()
     tf.random.set_seed(0)
-    fit = train(recipe, initial_variables(recipe, 0), binary_rows(), Plan("mse", epochs=1))
+    fit = train(recipe, initial_variables(recipe, 0), binary_rows(), TrainConfig("mse", epochs=1))
     fit.network.outputs(binary_rows().inputs)
     fit.network.build()
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # noqa: NPY002

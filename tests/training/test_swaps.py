@@ -6,8 +6,10 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from skstack.training import Plan, initial_variables, train
-from skstack.training._swaps import random_bits, swapped
+from skstack._training.config import TrainConfig
+from skstack._training.initial_weights import initial_variables
+from skstack._training.train import train
+from skstack._training.xla_layers import random_bits, swapped
 
 N = 4096
 STRANGE = 4.5  # standard deviations; the seeds are fixed, so that nothing is left to chance
@@ -170,7 +172,7 @@ def test_dropout_trains_alike_on_all_roads(blueprint, binary_rows):
                 recipe,
                 initial_variables(recipe, 0),
                 rows,
-                Plan("binary_crossentropy", epochs=4, engine=engine, seed=seed),
+                TrainConfig("binary_crossentropy", epochs=4, engine=engine, seed=seed),
             ).history["loss"][-1]
             for seed in range(20)
         ]

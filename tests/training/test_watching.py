@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from skstack.training import Plan, Rows, initial_variables, train
-from skstack.training._pool import POOL
+from skstack._training.config import TrainConfig, TrainingData
+from skstack._training.initial_weights import initial_variables
+from skstack._training.program import POOL
+from skstack._training.train import train
 
 
 def build():
@@ -53,7 +55,7 @@ class Diary(keras.callbacks.Callback):
 @each_engine
 def test_callbacks_see_each_epoch(engine, recipe, start, binary_rows):
     diary = Diary(stop_after=1)
-    plan = Plan("binary_crossentropy", epochs=5, callbacks=(diary,), engine=engine)
+    plan = TrainConfig("binary_crossentropy", epochs=5, callbacks=(diary,), engine=engine)
     fit = train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1))
     logs = ["loss", "val_loss"]
     assert diary.events == ["begin", 0, logs, 1, logs, "end"]
@@ -84,7 +86,7 @@ def test_callbacks_change_learning_rate_and_weights_alike(recipe, start, binary_
     rows = binary_rows()
     curves, weights = [], []
     for engine in ENGINES:
-        plan = Plan(
+        plan = TrainConfig(
             "binary_crossentropy",
             "sgd",
             learning_rate=0.5,
@@ -97,7 +99,7 @@ def test_callbacks_change_learning_rate_and_weights_alike(recipe, start, binary_
         weights.append(fit.network.variables["dense/kernel"])
     np.testing.assert_allclose(curves[1:], [curves[0]] * 2, rtol=1e-5)
     np.testing.assert_allclose(weights[1:], [weights[0]] * 2, rtol=1e-4, atol=1e-5)
-    plan = Plan("binary_crossentropy", "sgd", learning_rate=0.25, epochs=1, engine="graph")
+    plan = TrainConfig("binary_crossentropy", "sgd", learning_rate=0.25, epochs=1, engine="graph")
     one_epoch = train(recipe, start, rows, plan)
     np.testing.assert_allclose(
         weights[0], one_epoch.network.variables["dense/kernel"], rtol=1e-4, atol=1e-5
@@ -124,7 +126,7 @@ def test_kerases_own_callbacks_do_the_same_on_all_roads(recipe, start, binary_ro
         folder = tmp_path / engine
         folder.mkdir()
         callbacks = kerases_own(folder)
-        plan = Plan("binary_crossentropy", epochs=9, callbacks=callbacks, engine=engine)
+        plan = TrainConfig("binary_crossentropy", epochs=9, callbacks=callbacks, engine=engine)
         fits.append(train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1)))
         logs.append(np.loadtxt(folder / "log.csv", delimiter=",", skiprows=1))
         saved.append(keras.models.load_model(folder / "2.keras", compile=False).get_weights())
@@ -145,7 +147,9 @@ def test_kerases_own_callbacks_do_the_same_on_all_roads(recipe, start, binary_ro
 @pytest.mark.parametrize("engine", ["graph", "xla"])
 def test_callbacks_of_epochs_are_called_once_an_epoch(engine, recipe, start, binary_rows, tmp_path):
     """That Keras' own `fit` runs in none of them is what makes them fast."""
-    plan = Plan("binary_crossentropy", epochs=2, callbacks=kerases_own(tmp_path), engine=engine)
+    plan = TrainConfig(
+        "binary_crossentropy", epochs=2, callbacks=kerases_own(tmp_path), engine=engine
+    )
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(keras.Model, "fit", None)
         fit = train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1))
@@ -163,10 +167,10 @@ class Batches(keras.callbacks.Callback):
 
 def test_callbacks_that_watch_batches_see_them(recipe, start, binary_rows):
     callback = Batches()
-    plan = Plan("binary_crossentropy", epochs=2, batch_size=32, callbacks=(callback,))
+    plan = TrainConfig("binary_crossentropy", epochs=2, batch_size=32, callbacks=(callback,))
     watched = train(recipe, start, binary_rows(75), plan)
     assert callback.count == 6
-    alone = train(recipe, start, binary_rows(75), Plan("binary_crossentropy", epochs=2))
+    alone = train(recipe, start, binary_rows(75), TrainConfig("binary_crossentropy", epochs=2))
     np.testing.assert_allclose(watched.history["loss"], alone.history["loss"], rtol=1e-5)
 
 
@@ -177,14 +181,14 @@ class Freeze(keras.callbacks.Callback):
 
 def test_a_program_that_callbacks_changed_is_not_used_again(recipe, start, binary_rows):
     rows = binary_rows()
-    plain = Plan("binary_crossentropy", epochs=1, engine="graph")
+    plain = TrainConfig("binary_crossentropy", epochs=1, engine="graph")
     expected = train(recipe, start, rows, plain).network.variables["dense/kernel"]
-    plan = Plan("binary_crossentropy", epochs=1, engine="graph", callbacks=(Freeze(),))
+    plan = TrainConfig("binary_crossentropy", epochs=1, engine="graph", callbacks=(Freeze(),))
     train(recipe, start, rows, plan)
     made = POOL.made
     again = train(recipe, start, rows, plain).network.variables["dense/kernel"]
     np.testing.assert_array_equal(again, expected)
-    shown = Plan("binary_crossentropy", epochs=1, engine="graph", callbacks=(Diary(),))
+    shown = TrainConfig("binary_crossentropy", epochs=1, engine="graph", callbacks=(Diary(),))
     again = train(recipe, start, rows, shown).network.variables["dense/kernel"]
     np.testing.assert_array_equal(again, expected)
     assert POOL.made == made + 1
@@ -194,22 +198,22 @@ def test_a_program_that_callbacks_changed_is_not_used_again(recipe, start, binar
 def test_early_stopping_restores_the_best_epoch(engine, recipe, start, binary_rows):
     rows = binary_rows(60)
     wrong = binary_rows(60, seed=1)
-    wrong = Rows(wrong.inputs, 1 - wrong.targets)  # gets worse as training goes on
-    plan = Plan(
+    wrong = TrainingData(wrong.inputs, 1 - wrong.targets)  # gets worse as training goes on
+    plan = TrainConfig(
         "binary_crossentropy", learning_rate=0.02, epochs=30, patience=3, engine=engine, tol=0.0
     )
     fit = train(recipe, start, rows, plan, validation=wrong)
     curve = fit.history["val_loss"]
     best = int(np.argmin(curve)) + 1
     assert fit.n_epochs == len(curve) == best + 3 < 30
-    short = Plan("binary_crossentropy", learning_rate=0.02, epochs=best, engine=engine)
+    short = TrainConfig("binary_crossentropy", learning_rate=0.02, epochs=best, engine=engine)
     until_best = train(recipe, start, rows, short)
     for path, array in until_best.network.variables.items():
         np.testing.assert_allclose(fit.network.variables[path], array, rtol=1e-6, atol=1e-7)
 
 
 def test_early_stopping_needs_more_than_tol(recipe, start, binary_rows):
-    plan = Plan("binary_crossentropy", epochs=30, patience=2, tol=10.0)
+    plan = TrainConfig("binary_crossentropy", epochs=30, patience=2, tol=10.0)
     fit = train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1))
     assert fit.n_epochs == 3  # the first epoch is always an improvement
     with pytest.raises(ValueError, match=r"patience.*validation"):
@@ -219,7 +223,7 @@ def test_early_stopping_needs_more_than_tol(recipe, start, binary_rows):
 def test_validation_loss_is_a_weighted_mean(recipe, start, binary_rows):
     held_out = binary_rows(2500, weights=True, seed=2)
     held_out.weights[::3] = 0.0
-    plan = Plan("binary_crossentropy", epochs=1)
+    plan = TrainConfig("binary_crossentropy", epochs=1)
     fit = train(recipe, start, binary_rows(), plan, validation=held_out)
     (p,) = fit.network.outputs(held_out.inputs)
     p, y = p[:, 0].astype(float), held_out.targets[:, 0]
@@ -233,7 +237,7 @@ def test_validation_loss_is_a_weighted_mean(recipe, start, binary_rows):
 def test_a_loss_that_is_not_finite_names_its_epoch(engine, recipe, start, binary_rows):
     rows = binary_rows()
     rows.targets[7] = np.nan
-    plan = Plan("binary_crossentropy", epochs=3, engine=engine)
+    plan = TrainConfig("binary_crossentropy", epochs=3, engine=engine)
     with pytest.raises(ValueError, match=r"nan in epoch 1\b.*learning_rate"):
         train(recipe, start, rows, plan)
     fit = train(recipe, start, binary_rows(), plan)  # and the next fit starts clean
@@ -244,15 +248,15 @@ def test_a_loss_that_is_not_finite_names_its_epoch(engine, recipe, start, binary
 def test_rows_of_weight_zero_do_nothing(engine, recipe, start, binary_rows):
     rows = binary_rows(64)
     rows.weights = np.r_[np.ones(32), np.zeros(32)]
-    plan = Plan("binary_crossentropy", epochs=2, batch_size=64, engine=engine)
+    plan = TrainConfig("binary_crossentropy", epochs=2, batch_size=64, engine=engine)
     fit = train(recipe, start, rows, plan)
-    half = Rows({"numeric": rows.inputs["numeric"][:32]}, rows.targets[:32])
+    half = TrainingData({"numeric": rows.inputs["numeric"][:32]}, rows.targets[:32])
     expected = train(recipe, start, half, plan)
     np.testing.assert_allclose(fit.history["loss"], expected.history["loss"], rtol=1e-5)
 
 
 def test_verbose_prints_one_line_an_epoch(recipe, start, binary_rows, capsys):
-    train(recipe, start, binary_rows(), Plan("binary_crossentropy", epochs=2, verbose=1))
+    train(recipe, start, binary_rows(), TrainConfig("binary_crossentropy", epochs=2, verbose=1))
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" - ")[0] for line in lines] == ["Epoch 1/2", "Epoch 2/2"]
 
@@ -269,13 +273,13 @@ def test_a_train_step_of_its_own_is_called(blueprint, binary_rows):
         return OwnStep(i, keras.layers.Dense(1, activation="sigmoid")(i["numeric"]))
 
     recipe = blueprint(build, key=None)
-    plan = Plan("binary_crossentropy", epochs=2)
+    plan = TrainConfig("binary_crossentropy", epochs=2)
     start = initial_variables(recipe, 0)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(keras.Model, "fit", None)  # its steps are compiled, too
         fit = train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1))
     assert fit.history["seen"] == [1.0, 1.0]
-    plan = Plan("binary_crossentropy", epochs=2, engine="keras")
+    plan = TrainConfig("binary_crossentropy", epochs=2, engine="keras")
     expected = train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1))
     assert fit.history.keys() == expected.history.keys()
     for name, curve in expected.history.items():
@@ -312,7 +316,9 @@ def test_metrics_of_a_train_step_count_an_epoch(blueprint, binary_rows):
     recipe = blueprint(build, key=None)
     start = initial_variables(recipe, 0)
     curves = [
-        train(recipe, start, binary_rows(), Plan("mse", epochs=3, engine=engine)).history["error"]
+        train(recipe, start, binary_rows(), TrainConfig("mse", epochs=3, engine=engine)).history[
+            "error"
+        ]
         for engine in ("graph", "keras")
     ]
     np.testing.assert_allclose(curves[0], curves[1], rtol=1e-5)
@@ -335,7 +341,7 @@ def test_what_cannot_be_traced_is_told_and_trained(blueprint, binary_rows):
         return keras.Model(i, keras.layers.Dense(1, activation="sigmoid")(x))
 
     recipe = blueprint(build, key=None)
-    plan = Plan("binary_crossentropy", epochs=1)
+    plan = TrainConfig("binary_crossentropy", epochs=1)
     with pytest.warns(UserWarning, match=r"Keras' own `fit`.*TypeError.*needs numbers"):
         fit = train(recipe, initial_variables(recipe, 0), binary_rows(), plan)
     plain = blueprint(
@@ -358,7 +364,7 @@ def test_an_optimizer_that_callbacks_changed_is_not_used_again(recipe, start, bi
     rows = binary_rows()
 
     def fit(callback, **more):
-        plan = Plan(
+        plan = TrainConfig(
             "binary_crossentropy",
             keras.optimizers.SGD(0.1, momentum=0.1),
             epochs=2,
@@ -386,13 +392,13 @@ class Swaps(keras.callbacks.Callback):
 
 
 def test_callbacks_come_between_training_and_validation(recipe, start, binary_rows):
-    plan = Plan("binary_crossentropy", epochs=2, callbacks=(Swaps(),))
+    plan = TrainConfig("binary_crossentropy", epochs=2, callbacks=(Swaps(),))
     fit = train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1))
     np.testing.assert_allclose(fit.history["val_loss"], np.log(2), rtol=1e-5)
 
 
 def test_a_bad_fit_leaves_no_trace_in_the_program(recipe, start, binary_rows):
-    plan = Plan("binary_crossentropy", epochs=3)
+    plan = TrainConfig("binary_crossentropy", epochs=3)
     expected = train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1))
     with (
         pytest.warns(UserWarning, match="trained"),
@@ -419,7 +425,7 @@ class Both(keras.metrics.Metric):
 
 
 def test_metrics_may_give_several_values(recipe, start, binary_rows):
-    plan = Plan("binary_crossentropy", epochs=2, metrics=(Both(),))
+    plan = TrainConfig("binary_crossentropy", epochs=2, metrics=(Both(),))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(keras.Model, "fit", None)
         fit = train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1))
@@ -429,6 +435,6 @@ def test_metrics_may_give_several_values(recipe, start, binary_rows):
 
 
 def test_patience_of_no_epoch_stops_at_the_first_without_progress(recipe, start, binary_rows):
-    plan = Plan("binary_crossentropy", epochs=5, patience=0, tol=10.0)
+    plan = TrainConfig("binary_crossentropy", epochs=5, patience=0, tol=10.0)
     fit = train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1))
     assert fit.n_epochs == 2

@@ -1,0 +1,1 @@
+"""The ground floor: scikit-learn's private names, parameters, atomic fits."""

@@ -1,0 +1,398 @@
+"""A fitted upstream network, seen as what it gives for rows: outputs, layers, errors."""
+
+from __future__ import annotations
+
+import copy
+import os
+import warnings
+
+import numpy as np
+from sklearn.base import is_regressor
+from sklearn.pipeline import Pipeline
+
+from skstack._base.params import clone_part, draw_seed, is_keras_model, is_path, set_missing_seeds
+from skstack._features.cache import CachedNetwork
+from skstack._features.columns import (
+    Columns,
+    as_columns,
+    clipped,
+    codes,
+    entropy,
+    log_odds,
+    margin,
+)
+from skstack.networks._continued import check_categories
+from skstack.networks._frozen import FrozenBlueprint
+from skstack.networks._heads import logits_network, probabilities_of
+from skstack.networks._model_parameter import load_model
+from skstack.preprocessing._blocks import ColumnBlocks
+
+
+class ModelAdapter:
+    """A frozen ``keras.Model``.
+
+    Parameters
+    ----------
+    network : Network or Remembered
+        Its architecture and weights.
+
+    blocks : ColumnBlocks
+        How X becomes its inputs.
+
+    names : list of str
+        Of its outputs.
+
+    out_of_fold : bool
+        Whether a step before it was trained, so that its features must come from folds.
+
+    rows_at_once : int, default=None
+        Rows in one pass.
+
+    """
+
+    def __init__(self, network, blocks, names, out_of_fold=False, rows_at_once=None):
+        self.network = network
+        self.blocks = blocks
+        self.names = names
+        self.out_of_fold = out_of_fold
+        self.rows_at_once = rows_at_once
+
+    @classmethod
+    def of(cls, model, X, blocks, memory=None, **settings):
+        """Look at a model with the kind of rows that it will get; ``memory`` as in ``recalled``."""
+        from skstack._training.network import Network
+
+        blocks = copy.copy(blocks).fit(X)
+        blueprint = FrozenBlueprint(model, blocks.blocks_)
+        check_categories(model, blocks.categories_)
+        network = CachedNetwork(Network(blueprint, blueprint.start_variables()), memory)
+        return cls(network, blocks, blueprint.output_names, **settings)
+
+    def outputs(self, X, pooling=None):
+        """Outputs by name; ``pooling`` as in ``Network.outputs``."""
+        inputs = self.blocks.split(X)
+        values = self.network.outputs(inputs, None, self.rows_at_once, pooling)
+        return list(zip(self.names, values, strict=True))
+
+    def layers(self, X, layers, pooling):
+        """Outputs of inner layers."""
+        inputs = self.blocks.split(X)
+        return self.network.outputs(inputs, tuple(layers), self.rows_at_once, pooling)
+
+    def probabilities(self, X):
+        """Probabilities of shape (n_rows, n_classes), and the classes' names."""
+        ((_, p),) = self._single_output(X, "probabilities")
+        inside = p.ndim == 2 and p.size and p.min() >= 0 and p.max() <= 1
+        if inside and p.shape[1] == 1:
+            return np.hstack([1 - p, p]), ["0", "1"]
+        if not inside or np.abs(p.sum(axis=1) - 1).max() > 1e-3:
+            raise ValueError(
+                "features 'log_odds', 'entropy' and 'margin' need probabilities, but model "
+                f"{self._name()!r} gives an output of shape {(None, *p.shape[1:])} that is no "
+                "sigmoid of one unit and no softmax."
+            )
+        return p, [str(number) for number in range(p.shape[1])]
+
+    def codes(self, X):
+        """Numbers of the categories that the model tells."""
+        ((_, values),) = self._single_output(X, "codes")
+        return codes(values, f"model {self._name()!r}")
+
+    def logits_network(self):
+        """The model without its last sigmoid, where that is of one unit; else None."""
+        one = self.network.blueprint.output_shapes == [(None, 1)]
+        return logits_network(self.network) if one else None
+
+    def log_odds(self, X):
+        """Log-odds of shape (n_rows, n_classes), of two classes the second's, and their names."""
+        exact = self.logits_network()
+        if exact is not None:
+            return clipped(exact.outputs(self.blocks.split(X))[0]), ["1"]
+        p, names = self.probabilities(X)
+        values = log_odds(p)
+        return (values[:, 1:], names[1:]) if len(names) == 2 else (values, names)
+
+    def reconstruction_error(self, X):
+        """Mean squared difference between input and output, in the input's units squared."""
+        inputs = self.blocks.split(X)
+        ((_, rebuilt),) = self._single_output(X, "reconstruction_error")
+        given = next(iter(inputs.values()))
+        if len(inputs) > 1 or given.shape != rebuilt.shape:
+            raise ValueError(
+                "features='reconstruction_error' needs an output of the input's shape, but model "
+                f"{self._name()!r} takes {[(None, *value.shape[1:]) for value in inputs.values()]} "
+                f"and gives {(None, *rebuilt.shape[1:])}."
+            )
+        return np.square(given - rebuilt).reshape(len(given), -1).mean(axis=1)
+
+    def _single_output(self, X, wanted):
+        outputs = self.outputs(X)
+        if len(outputs) != 1:
+            raise ValueError(
+                f"features={wanted!r} need a model with one output; {self._name()!r} has "
+                f"{len(outputs)}: {self.names}. Name the layers that you want in `layers`."
+            )
+        return outputs
+
+    def _name(self):
+        return self.network.blueprint.model.name
+
+
+class EstimatorAdapter:
+    """A fitted estimator, of ours or anybody's.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted.
+
+    out_of_fold : bool
+        Whether rows that trained it need the features of another one.
+
+    classes : ndarray, default=None
+        All classes of the cross-fit, of which a fold's estimator may have seen some only; None for
+        multilabel and numeric targets.
+
+    rows_at_once : int, default=None
+        Rows in one pass through inner layers.
+    """
+
+    def __init__(self, estimator, out_of_fold, classes=None, rows_at_once=None):
+        self.estimator = estimator
+        self.out_of_fold = out_of_fold
+        self.classes = classes
+        self.rows_at_once = rows_at_once
+
+    @property
+    def transforms(self):
+        """Whether ``transform`` gives its outputs."""
+        return (
+            hasattr(self.estimator, "transform")
+            and probabilities_of(self.estimator) is None
+            and not is_regressor(self.estimator)
+        )
+
+    def outputs(self, X, pooling=None):
+        """What the estimator's own method gives: probabilities, predictions or a transform."""
+        if probabilities_of(self.estimator) is not None:
+            p, names = self.probabilities(X)
+            if self.classes is not None and len(names) == 2:
+                p, names = p[:, 1:], names[1:]
+            return [(f"proba_{name}", p[:, [place]]) for place, name in enumerate(names)]
+        if not self.transforms:
+            return self._decided(X)
+        values = self.estimator.transform(X)
+        values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
+        names = self._transformed_names(values)
+        if names is None:
+            return [("output", values)]
+        return [(name, values[:, [place]]) for place, name in enumerate(names)]
+
+    def _decided(self, X):
+        """Decisions of a classifier without probabilities, else predictions."""
+        labels = getattr(self.estimator, "classes_", None)
+        if labels is None or isinstance(labels, list):
+            values = np.asarray(self.estimator.predict(X))
+            return [("prediction", values[:, None] if values.ndim == 1 else values)]
+        if hasattr(self.estimator, "decision_function"):
+            values = np.asarray(self.estimator.decision_function(X))
+            names = labels[-1:] if values.ndim == 1 else labels
+            values = values.reshape(len(values), -1)
+            if values.shape[1] == len(names):
+                return [(f"decision_{name}", values[:, [i]]) for i, name in enumerate(names)]
+            return [("decision", values)]
+        # Labels have no order; a column says of each whether it was predicted.
+        predicted = np.asarray(self.estimator.predict(X))
+        if predicted.ndim > 1:
+            return [("prediction", predicted)]
+        classes = labels if self.classes is None else self.classes
+        columns = (predicted[:, None] == np.asarray(classes)).astype(np.float32)
+        pairs = list(zip(classes, columns.T, strict=True))
+        return [(f"predicted_{name}", column[:, None]) for name, column in pairs[len(pairs) == 2 :]]
+
+    def layers(self, X, layers, pooling):
+        """Outputs of inner layers."""
+        if hasattr(self.estimator, "_layer_outputs"):
+            return self.estimator._layer_outputs(X, layers, self.rows_at_once, pooling)
+        model = getattr(self.estimator, "model_", None)
+        if not is_keras_model(model):
+            raise ValueError(
+                f"layers={list(layers)!r}: {type(self.estimator).__name__} has no fitted Keras "
+                "network in `model_` whose layers could be read."
+            )
+        encoder = getattr(self.estimator, "feature_encoder_", None)
+        if encoder is not None:
+            X = encoder.transform(np.asarray(X))
+        view = ModelAdapter.of(model, X, ColumnBlocks(None), rows_at_once=self.rows_at_once)
+        return view.layers(X, layers, pooling)
+
+    def probabilities(self, X):
+        """Probabilities of shape (n_rows, n_classes), and the classes' names."""
+        predict_proba = probabilities_of(self.estimator)
+        if predict_proba is None:
+            raise ValueError(
+                "features 'log_odds', 'entropy' and 'margin' need probabilities, but "
+                f"{type(self.estimator).__name__} has no predict_proba."
+            )
+        p = predict_proba(X)
+        if isinstance(p, list):  # multilabel, as scikit-learn's trees give it
+            p = np.column_stack([np.asarray(each)[:, -1] for each in p])
+        p = np.asarray(p, dtype=np.float32)
+        classes, own = self.classes, getattr(self.estimator, "classes_", None)
+        if classes is None or own is None or len(classes) == p.shape[1]:
+            return p, [str(name) for name in (range(p.shape[1]) if classes is None else classes)]
+        missing = [str(label) for label in classes if label not in own]
+        warnings.warn(
+            f"A fold lacks the classes {missing}: {type(self.estimator).__name__} gives them "
+            "probability 0 there.",
+            UserWarning,
+            stacklevel=2,
+        )
+        filled = np.zeros((len(p), len(classes)), dtype=np.float32)
+        filled[:, np.searchsorted(classes, own)] = p
+        return filled, [str(name) for name in classes]
+
+    def codes(self, X):
+        """Numbers of the predicted classes."""
+        what = type(self.estimator).__name__
+        if probabilities_of(self.estimator) is not None and self.classes is not None:
+            return codes(self.probabilities(X)[0], what)
+        if self.transforms:
+            values = self.estimator.transform(X)
+            return codes(np.asarray(getattr(values, "toarray", lambda: values)()), what)
+        raise ValueError(
+            f"features='codes' needs the classes of a classifier or whole numbers; {what} has none."
+        )
+
+    def log_odds(self, X):
+        """Log-odds of shape (n_rows, n_classes), of two classes the second's, and their names."""
+        if hasattr(self.estimator, "_logits"):
+            values = self.estimator._logits(X)
+            if values is not None:
+                names = range(values.shape[1]) if self.classes is None else self.classes
+                return clipped(values), [str(name) for name in names][-values.shape[1] :]
+        p, names = self.probabilities(X)
+        values = log_odds(p, exclusive=self.classes is not None)
+        if len(names) == 2 and self.classes is not None:
+            return values[:, 1:], names[1:]
+        return values, names
+
+    def reconstruction_error(self, X):
+        """How badly rows are rebuilt."""
+        if hasattr(self.estimator, "reconstruction_error"):
+            return np.asarray(self.estimator.reconstruction_error(X))
+        if not hasattr(self.estimator, "inverse_transform"):
+            raise ValueError(
+                "features='reconstruction_error' needs an output of the input's shape; "
+                f"{type(self.estimator).__name__} has neither reconstruction_error nor "
+                "inverse_transform."
+            )
+        rebuilt = self.estimator.inverse_transform(self.estimator.transform(X))
+        return np.square(np.asarray(X) - np.asarray(rebuilt)).mean(axis=1)
+
+    def _transformed_names(self, values):
+        try:
+            names = list(self.estimator.get_feature_names_out())
+        except (AttributeError, ValueError, TypeError):
+            return None
+        return names if len(names) == values.shape[1] else None
+
+
+def columns_of(view, X, features, layers, pooling):
+    """Extract features of rows.
+
+    Parameters
+    ----------
+    view : ModelView or EstimatorView
+
+    X : table
+
+    features : sequence of str
+        Of ``FEATURES``.
+
+    layers : sequence of str
+
+    pooling : str
+
+    Returns
+    -------
+    list of Columns
+        In the order of ``features``, then of ``layers``.
+    """
+    found = []
+    for feature in features:
+        unfold = view.out_of_fold
+        if feature == "outputs":
+            for name, values in view.outputs(X, pooling):
+                transformed = getattr(view, "transforms", False)
+                found.append(_columns(name, as_columns(values, pooling), unfold, transformed))
+            continue
+        if feature == "codes":
+            found.append(Columns((feature,), view.codes(X), unfold, categorical=True))
+            continue
+        if feature == "reconstruction_error":
+            values = np.asarray(view.reconstruction_error(X), dtype=np.float32)[:, None]
+            trained = not isinstance(view, ModelAdapter)
+            found.append(Columns((feature,), values, out_of_fold=trained))
+            continue
+        if feature == "log_odds":
+            values, labels = view.log_odds(X)
+            found.append(Columns(tuple(f"log_odds_{name}" for name in labels), values, unfold))
+        else:
+            values = (entropy if feature == "entropy" else margin)(view.probabilities(X)[0])
+            found.append(Columns((feature,), values, unfold))
+    if layers:
+        outputs = view.layers(X, layers, pooling)
+        if len(outputs) != len(layers):
+            raise ValueError(
+                f"layers={list(layers)!r} have {len(outputs)} outputs together. A layer with "
+                "several (return_state=True) cannot be named; name one that takes what you want."
+            )
+        for name, values in zip(layers, outputs, strict=True):
+            name = name.replace("/", "_")
+            values = as_columns(values, pooling)
+            names = tuple(f"{name}_{place}" for place in range(values.shape[1]))
+            found.append(Columns(names, values, view.out_of_fold, inner=True))
+    return found
+
+
+def _columns(name, values, out_of_fold, transformed):
+    names = (
+        (name,) if values.shape[1] == 1 else tuple(f"{name}_{i}" for i in range(values.shape[1]))
+    )
+    return Columns(names, values, out_of_fold, transformed=transformed)
+
+
+def clone_with_networks(model):
+    """Clone an estimator; a Pipeline whose last step is a ``keras.Model`` or a path keeps it."""
+    model = clone_part(model)
+    if isinstance(model, Pipeline) and is_path(model.steps[-1][1]):
+        model.steps[-1] = (model.steps[-1][0], load_model(model.steps[-1][1]))
+    return model
+
+
+def upstream_of(model, random_state):
+    """The network to extract features with: loaded, or a clone with its seeds set.
+
+    Parameters
+    ----------
+    model : path, keras.Model, estimator or Pipeline
+
+    random_state : as in scikit-learn
+
+    Raises
+    ------
+    TypeError
+        If it is none of these.
+    """
+    if is_path(model):
+        return load_model(os.fspath(model))
+    if is_keras_model(model):
+        return model
+    if isinstance(model, type) or not (hasattr(model, "get_params") and hasattr(model, "fit")):
+        raise TypeError(
+            f"model={model!r} must be a path to a saved Keras model, a built keras.Model, a "
+            "FrozenEstimator, an estimator or a Pipeline that ends in one."
+        )
+    model = clone_with_networks(model)
+    return set_missing_seeds(model, draw_seed(random_state), scikeras=random_state is not None)

@@ -1,0 +1,701 @@
+"""Cross-fitting: the network that makes a row's features has not seen the row."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import warnings
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from scipy.linalg import orthogonal_procrustes
+from sklearn.base import is_classifier
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import check_is_fitted
+
+from skstack._base.atomic_fit import shared_by_threads
+from skstack._base.params import clone_part, is_keras_model
+from skstack._base.sklearn import (
+    is_classifier_for,
+    kind_of_target,
+    n_rows,
+    take_metadata,
+    take_rows,
+    wrapper_of,
+)
+from skstack._estimators.resampling import resample
+from skstack._features.adapters import EstimatorAdapter, ModelAdapter, columns_of
+from skstack._features.cache import CachedNetwork
+from skstack._features.columns import FEATURES, OF_PROBABILITIES, Columns, floats
+from skstack._splits.folds import smallest_training_rows
+from skstack._splits.row_context import RowContext, hand_on, may_split, refuse_unreached
+from skstack._splits.supervision import learns_from_y, parts_of, requires_y, trains
+from skstack.preprocessing._column_profile import ColumnProfile
+
+
+@dataclass(frozen=True)
+class FeatureRequest:
+    """Which features of an upstream are wanted."""
+
+    features: tuple[str, ...]
+    layers: tuple[str, ...]
+    pooling: str
+    steps_output: bool = False
+
+    @classmethod
+    def of(cls, features, layers, pooling, steps_output):
+        """Read the parameters of a KerasFeatureTransformer."""
+        given, layers = _listed(features), _listed(layers)
+        if features is None and not layers:
+            given = ("outputs",)
+        unknown = [feature for feature in given if feature not in FEATURES]
+        if unknown:
+            raise ValueError(
+                f"features={features!r} holds {unknown}; accepted are {list(FEATURES)}."
+            )
+        if not given and not layers:
+            raise ValueError("features and layers are both empty; name at least one.")
+        return cls(given, layers, pooling, steps_output)
+
+    def __post_init__(self):
+        if not all(isinstance(layer, str) for layer in self.layers):
+            raise TypeError(f"layers={self.layers!r} must be a name, or a list of names.")
+
+
+def _listed(value):
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What goes along with the rows: keywords of the splitter, the steps and the estimator."""
+
+    split: dict = field(default_factory=dict)
+    steps: dict = field(default_factory=dict)
+    fit: dict = field(default_factory=dict)
+
+    def of(self, X, rows):
+        """The same for some rows of X."""
+        parts = (self.split, self.steps, self.fit)
+        return Metadata(*(take_metadata(X, part, rows) for part in parts))
+
+
+@dataclass(frozen=True)
+class FittedUpstream:
+    """A fitted upstream: steps, then a network or estimator."""
+
+    steps: Any
+    view: Any
+    profile: ColumnProfile
+
+    def columns(self, X, wanted, look=None):
+        """Features of rows, a list of ``Columns``; ``look`` sees what comes to the network."""
+        X = X if self.steps is None else self.steps.transform(X)
+        if look is not None:
+            look(X)
+        columns = columns_of(self.view, X, wanted.features, wanted.layers, wanted.pooling)
+        if wanted.steps_output:
+            columns.append(self._steps_output(X))
+        return columns
+
+    def _steps_output(self, X):
+        X = X.toarray() if hasattr(X, "toarray") else X
+        names = list(getattr(X, "columns", [f"x{place}" for place in range(X.shape[1])]))
+        values = floats(X)
+        return Columns(tuple(names), values, self.view.out_of_fold, transformed=True)
+
+
+class UpstreamSpec:
+    """What an upstream is before it is fitted.
+
+    Parameters
+    ----------
+    model : keras.Model, FrozenEstimator, estimator or Pipeline
+        With a Pipeline, the features are those of its last step; the steps before are fitted
+        along with it, in each fold anew. Samplers among them resample the rows that the last step
+        is fitted on, never those that it is asked about.
+
+    y : array-like or None
+        Targets of the whole fit; None where the upstream is not to see them.
+
+    blocks : ColumnBlocks
+        Not fitted: how X becomes the inputs of a frozen ``keras.Model``.
+
+    rows_at_once : int or None
+
+    memory : None, str or joblib.Memory
+        Where outputs of a frozen network are stored.
+
+    ordered_cv : int, splitter, list of folds or None
+        How the rows are split where they are ordered in time, else None.
+
+    crossed : bool
+        Whether features must be out-of-fold whatever is learned from: of a branch whose rows are
+        ordered in time, for everything in it learns from earlier rows alone.
+
+    label : str
+        What messages call it.
+    """
+
+    def __init__(
+        self,
+        model,
+        y,
+        blocks,
+        rows_at_once=None,
+        memory=None,
+        *,
+        ordered_cv=None,
+        crossed=False,
+        label="model",
+    ):
+        self.steps = None
+        if isinstance(model, Pipeline):
+            self.steps, model = (model[:-1] if len(model.steps) > 1 else None), model.steps[-1][1]
+        frozen_steps = None
+        self.frozen = is_keras_model(model) or isinstance(model, FrozenEstimator)
+        if isinstance(model, FrozenEstimator):
+            model = _unfrozen(model.estimator)
+            if isinstance(model, Pipeline):
+                frozen_steps, model = model[:-1] if len(model.steps) > 1 else None, model[-1]
+        self.model = model
+        self.frozen_steps = frozen_steps
+        self.blocks = blocks
+        self.rows_at_once = rows_at_once
+        self.memory = memory
+        self.ordered_cv = ordered_cv
+        self.ordered = ordered_cv is not None
+        self.label = label
+        self.resamples = self.steps is not None and any(
+            hasattr(step, "fit_resample") for _, step in self.steps.steps
+        )
+        # Whoever is known to ignore y never gets it.
+        self.steps_learn = y is not None and self.steps is not None and learns_from_y(self.steps)
+        self.model_learns = y is not None and not self.frozen and learns_from_y(model)
+        self.supervised = self.steps_learn or self.model_learns
+        self.needs_y = (not self.frozen and requires_y(model)) or (
+            self.steps is not None and requires_y(self.steps)
+        )
+        self.trained = not self.frozen or (self.steps is not None and trains(self.steps))
+        self.out_of_fold = self.supervised or (crossed and self.trained)
+        self.ours = hasattr(model, "_fit_in_frame")
+        self.codes = _codes(model, y)
+        self.classes = None
+        kind = kind_of_target(y, model) if self.model_learns else None
+        if self.frozen:
+            self.classes = _one_dimensional(getattr(model, "classes_", None))
+        elif self.model_learns and is_classifier_for(model, y) and kind in ("binary", "multiclass"):
+            self.classes = np.unique(y)
+        elif is_classifier(model) and kind in ("continuous", "continuous-multioutput"):
+            raise ValueError(
+                f"y holds a continuous target, but the upstream {type(model).__name__} learns "
+                "classes."
+            )
+
+    def needs_folds(self, wanted):
+        """Whether some features of training rows must come from networks that did not see them."""
+        errors = "reconstruction_error" in wanted.features and not self.frozen
+        return self.out_of_fold or errors
+
+    def _check(self, wanted):
+        """Refuse features that the estimator cannot give, before it is trained."""
+        if self.frozen:
+            return
+        name = type(self.model).__name__
+        if not any(hasattr(self.model, method) for method in _GIVES):
+            raise ValueError(
+                f"{self.label} is {self.model!r}, which gives no features: it has none of the "
+                f"methods {', '.join(_GIVES)}."
+            )
+        _refuse_samplers_inside(self.steps, self.label)
+        if self.resamples and getattr(self.model, "early_stopping", False) is True:
+            raise ValueError(
+                f"{self.label}: {name}(early_stopping=True) behind a sampler would stop by rows "
+                "that the sampler has made or repeated. Use sampler=... of KerasClassifier, which "
+                "sets rows aside first, or early_stopping=False."
+            )
+        if wrapper_of(self.model):  # what wrappers give, the fitted network tells
+            return
+        asked = [feature for feature in wanted.features if feature in OF_PROBABILITIES]
+        if asked and not hasattr(self.model, "predict_proba"):
+            raise ValueError(
+                f"features={asked} need probabilities, but {name} has no predict_proba."
+            )
+        if wanted.layers and self.ordered and not self.ours:
+            raise ValueError(
+                f"layers={list(wanted.layers)}: networks of {name} that were trained apart have no "
+                "common axes, and where rows are ordered in time they cannot be turned onto one "
+                "that knows later rows. Use a network estimator of skstack, or features=."
+            )
+        rebuilds = hasattr(self.model, "reconstruction_error") or (
+            hasattr(self.model, "inverse_transform") and hasattr(self.model, "transform")
+        )
+        if "reconstruction_error" in wanted.features and not rebuilds:
+            raise ValueError(
+                "features='reconstruction_error' needs an output of the input's shape; "
+                f"{name} has neither reconstruction_error nor inverse_transform."
+            )
+
+    def frame(self, X, y, wanted, weights=None):
+        """What the networks of a cross-fit share; None where they are not ours.
+
+        Where the steps before learn from y, or rows are ordered in time, columns and categories
+        of all rows say something of rows that a fold must not know: only classes are shared then.
+        Latent features of an ordered fit share categories, too, for they need common axes.
+
+        Raises
+        ------
+        ValueError
+            If the estimator cannot give the features that are wanted.
+        """
+        self._check(wanted)
+        if self.frozen or not self.ours:
+            return None
+        if self.steps is not None:
+            self._steps_of_all, _, _, _ = self._fitted_steps(X, y, Metadata())
+            if self._steps_of_all is not None:
+                X = self._steps_of_all.transform(X)
+            self._width = X.shape[1] if hasattr(X, "shape") else None
+        targets = y if self.model_learns else None
+        frame = self.model._frame(X, targets, wanted.layers, weights)
+        # Inner layers and latent features need one start, hence one shape, in all folds.
+        axes = wanted.layers or ("outputs" in wanted.features and not self.model_learns)
+        own = self.steps_learn or (self.ordered and not axes)
+        return replace(frame, blocks=None) if own else frame
+
+    def splits_inside(self):
+        """Whether a part may split its training rows by itself."""
+        own = [] if self.frozen or (self.ours and not self.resamples) else [self.model]
+        return any(map(may_split, own if self.steps is None else [self.steps, *own]))
+
+    def check_context(self, X, y, metadata, pairs):
+        """Refuse, before anything is trained, what splits rows of a fold as it must not."""
+        if not self.splits_inside():
+            return
+        rows = smallest_training_rows(pairs, metadata.split.get("groups"))
+        X, y, metadata = (
+            take_rows(X, rows),
+            y if y is None else take_rows(y, rows),
+            metadata.of(X, rows),
+        )
+        context = RowContext(metadata.split.get("groups"), self.ordered_cv, all_rows=False)
+        if self.steps is not None:
+            hand_on(clone_part(self.steps), context, X, y)
+        if self.resamples and not self.frozen:
+            refuse_unreached(self.model, context, "a sampler before it changes the rows")
+        elif not (self.frozen or self.ours):
+            hand_on(clone_part(self.model), context, X, y, only_fit=True)
+
+    def fit(self, X, y, metadata, frame, *, all_rows=True):
+        """Fit steps and estimator on training rows.
+
+        Parameters
+        ----------
+        X, y : table and targets
+
+        metadata : Metadata
+
+        frame : Frame or None
+
+        all_rows : bool, default=True
+            Whether these are all rows of the cross-fit, and not those of a fold.
+
+        Returns
+        -------
+        Upstream
+        """
+        steps, context = None, RowContext(metadata.split.get("groups"), self.ordered_cv, all_rows)
+        if self.steps is not None:
+            steps, X, y, metadata = self._fitted_steps(X, y, metadata, context, frame)
+            shared = frame is not None and frame.blocks is not None
+            if shared and self._width != getattr(X, "shape", (0, None))[1]:
+                raise ValueError(
+                    f"The steps before {type(self.model).__name__} make {X.shape[1]} columns of "
+                    f"the training rows of a fold, but {self._width} of all training rows, and the "
+                    "networks of a cross-fit have one shape. Fix what these steps learn, such as "
+                    "categories=... of OneHotEncoder."
+                )
+        model = self.model
+        if self.frozen_steps is not None:
+            steps = self._joined_steps(steps)
+        if is_keras_model(model):
+            view = ModelAdapter.of(
+                model,
+                X,
+                self.blocks,
+                memory=self.memory,
+                out_of_fold=self.out_of_fold,
+                rows_at_once=self.rows_at_once,
+            )
+            return FittedUpstream(
+                steps, view, ColumnProfile.of(X, self.blocks.categorical_features)
+            )
+        if self.frozen and self.ours:
+            model = copy.copy(model)
+            model.network_ = CachedNetwork(model.network_, self.memory)
+        if not self.frozen:
+            targets = y if self.model_learns else None
+            model = self._fitted(X, targets, metadata.fit, frame, context)
+        # Networks of ours tell what they have learned from.
+        profile = model.input_profile_ if self.ours else None
+        return FittedUpstream(
+            steps,
+            EstimatorAdapter(model, self.out_of_fold, self.classes, self.rows_at_once),
+            ColumnProfile.of(X) if profile is None else profile,
+        )
+
+    def _fitted_steps(self, X, y, metadata, context=None, frame=None):
+        """Fitted steps, and the rows, targets and metadata as they come to the last one."""
+        steps = clone_part(self.steps)
+        if frame is not None:
+            self._shape_alike(steps)
+        hand_on(steps, RowContext() if context is None else context, X, y)
+        if not self.resamples:
+            X = steps.fit_transform(X, y if self.steps_learn else None, **metadata.steps)
+            return steps, X, y, metadata
+        if metadata.steps:
+            raise ValueError(
+                f"{sorted(metadata.steps)} were routed to the steps of {self.label}, but a sampler "
+                "among them changes the rows."
+            )
+        fitted, run, fit = [], [], dict(metadata.fit)
+        fit.pop("groups", None)
+        for name, step in [*steps.steps, ("end", None)]:
+            samples = hasattr(step, "fit_resample")
+            if run and (samples or step is None):
+                part = Pipeline(run)
+                X = part.fit_transform(X, y if learns_from_y(part) else None)
+                fitted, run = fitted + part.steps, []
+            if samples:
+                if hasattr(X, "columns") and not hasattr(X, "iloc"):
+                    X = X.to_pandas()  # samplers know no other frames
+                new = resample(step, X, y, fit.get("sample_weight"))
+                X, y = new.X, new.y
+                if "sample_weight" in fit:
+                    fit["sample_weight"] = new.sample_weight
+            elif step is not None:
+                run.append((name, step))
+        return Pipeline(fitted) if fitted else None, X, y, replace(metadata, fit=fit)
+
+    def _shape_alike(self, steps):
+        """Steps that learn a shape take that of all training rows."""
+        of_all = {} if self._steps_of_all is None else dict(self._steps_of_all.steps)
+        for name, step in steps.steps:
+            if hasattr(step, "_take_shape"):
+                step._take_shape(of_all[name])
+
+    def _fitted(self, X, y, metadata, frame, context):
+        estimator = clone_part(self.model)
+        if self.resamples:
+            if getattr(estimator, "early_stopping", None) == "auto":
+                estimator.set_params(early_stopping=False)
+            refuse_unreached(estimator, context, "a sampler before it changes the rows")
+            context = RowContext(all_rows=context.all_rows)
+        if frame is not None:
+            return estimator._fit_in_frame(X, y, frame, ordered=context.ordered, **metadata)
+        hand_on(estimator, context, X, y, only_fit=True)
+        if self.codes is not None:
+            y = np.searchsorted(self.codes, y)
+        if "sample_weight" in metadata:  # scikeras multiplies it in place
+            metadata = {**metadata, "sample_weight": metadata["sample_weight"].copy()}
+        return estimator.fit(X, y, **metadata) if y is not None else estimator.fit(X, **metadata)
+
+    def _joined_steps(self, steps):
+        parts = [] if steps is None else [("steps", steps)]
+        return Pipeline([*parts, ("frozen", FrozenEstimator(self.frozen_steps))])
+
+
+# What features are taken from.
+_GIVES = ("predict_proba", "decision_function", "predict", "transform")
+
+
+def _refuse_samplers_inside(steps, label):
+    """Refuse samplers that would resample X without y, or the rows of some columns alone."""
+    if steps is None:
+        return
+    of_imblearn = type(steps).__module__.partition(".")[0] == "imblearn"
+    left = [step for _, step in steps.steps if not (of_imblearn and hasattr(step, "fit_resample"))]
+    while left:
+        part = left.pop()
+        if hasattr(part, "fit_resample") and parts_of(part) is None:
+            raise ValueError(
+                f"{label} has the sampler {part!r} where it would change the rows of X and not y, "
+                "or the rows of some columns alone. Make it a step of one Pipeline of "
+                "imbalanced-learn: imblearn.pipeline.make_pipeline(scaler, sampler, estimator)."
+            )
+        left += parts_of(part) or ()
+
+
+def _unfrozen(estimator):
+    """What a ``FrozenEstimator`` holds, which must be fitted.
+
+    Keras documents ``FrozenEstimator(SKLearnTransformer(model))`` for a trained model, which is
+    never fitted: that means the model.
+    """
+    model = getattr(estimator, "model", None)
+    documented = wrapper_of(estimator) == "keras" and hasattr(estimator, "transform")
+    if documented and not hasattr(estimator, "model_"):
+        if is_keras_model(model) and model.built:
+            return model
+        raise NotFittedError(
+            f"FrozenEstimator({type(estimator).__name__}(...)) is used as it is, but it was never "
+            "fitted, and its model is no built keras.Model. Fit it first, build the model, or pass "
+            "the estimator without FrozenEstimator."
+        )
+    check_is_fitted(estimator)
+    return estimator
+
+
+def _codes(model, y):
+    """Labels that stand for the numbers 0, 1, ...; None where y can be learned as it is.
+
+    The transformer of ``keras.wrappers`` is no classifier and hands y to its network unchanged.
+    """
+    hands_on = wrapper_of(model) == "keras" and hasattr(model, "transform")
+    if not hands_on or y is None or np.asarray(y).dtype.kind not in "OUS":
+        return None
+    return np.unique(np.asarray(y))
+
+
+def _one_dimensional(classes):
+    return None if classes is None or isinstance(classes, list) else classes
+
+
+def fit_upstreams(source, X, y, metadata, folds, wanted, *, refit, n_jobs, verbose=0):
+    """Fit what a transformer needs: the network of all rows, those of the folds, or both.
+
+    Parameters
+    ----------
+    source, X, y, metadata, wanted, n_jobs, verbose : as in cross_fit
+
+    folds : Folds or None
+        None where no fold needs a network of its own.
+
+    refit : bool
+        Whether a network of all rows is wanted.
+
+    Returns
+    -------
+    columns : list of Columns or None
+        Features of all rows, where there are folds.
+
+    upstreams : list of Upstream
+        For new rows: the one of all rows, or one for each fold.
+    """
+    if folds is not None:
+        source.check_context(X, y, metadata, folds.pairs)
+    if wanted.layers and not refit and source.out_of_fold and not (source.ours or source.frozen):
+        raise ValueError(
+            "refit=False averages the folds' inner layers, which takes networks with one common "
+            f"start; that of {type(source.model).__name__} cannot be set. Use refit=True."
+        )
+    frame = source.frame(X, y, wanted, metadata.fit.get("sample_weight"))
+    reference = None
+    if refit or source.frozen:
+        reference = source.fit(X, y, metadata, frame)
+    if folds is None:
+        return None, [reference]
+    columns, upstreams = cross_fit(
+        source, X, y, metadata, folds, wanted,
+        reference=reference, frame=frame, n_jobs=n_jobs, verbose=verbose,
+    )  # fmt: skip
+    return columns, upstreams if reference is None else [reference]
+
+
+def cross_fit(source, X, y, metadata, folds, wanted, *, reference, frame, n_jobs, verbose=0):
+    """Features of training rows, and the fitted networks of the folds.
+
+    Parameters
+    ----------
+    source : Source
+
+    X, y, metadata : table, targets and Metadata of all training rows
+
+    folds : Folds
+
+    wanted : Wanted
+
+    reference : Upstream or None
+        Fitted on all rows. It gives the features that need not be out-of-fold, and the axes for
+        inner layers of networks whose start cannot be set.
+
+    frame : Frame or None
+
+    n_jobs : int or None
+        Threads that fit folds side by side.
+
+    Returns
+    -------
+    columns : list of Columns
+        For all rows, in the order of X; NaN where the folds never predict a row.
+
+    upstreams : list of Upstream
+        One for each fold.
+    """
+    pairs = folds.pairs
+    foreign = source.out_of_fold and not source.ours and not source.frozen
+
+    def fit_fold(number, train, test):
+        if verbose:
+            print(f"fold {number + 1} of {len(pairs)}: {len(train)} rows train the upstream")
+        rows = take_rows(X, train)
+        upstream = source.fit(
+            rows,
+            None if y is None else take_rows(y, train),
+            metadata.of(X, train),
+            frame,
+            all_rows=False,
+        )
+        columns = upstream.columns(take_rows(X, test), wanted)
+        if foreign and any(column.inner for column in columns):
+            columns = _aligned(columns, upstream.columns(rows, wanted), reference, rows, wanted)
+        return upstream, columns
+
+    if wrapper_of(source.model) == "scikeras" and source.model.random_state is not None:
+        n_jobs = 1  # it switches the whole process to deterministic kernels and back
+    if "keras" in sys.modules:  # its dtype policy is one of each thread
+        from skstack._training.seeds import under_callers_policy
+
+        fit_fold = under_callers_policy(fit_fold)
+    fit_fold = shared_by_threads(fit_fold)
+    # "prefer" is only a hint, which backends of other machines pass over.
+    results = Parallel(n_jobs=n_jobs, require="sharedmem")(
+        delayed(fit_fold)(number, train, test) for number, (train, test) in enumerate(pairs)
+    )
+    upstreams = [upstream for upstream, _ in results]
+    if not source.ours and not source.frozen:
+        _refuse_one_network(source.model, [reference, *upstreams])
+    whole = None if reference is None else reference.columns(X, wanted)
+    found = [columns for _, columns in results]
+    _check_alike(source, found if whole is None else [whole, *found])
+    _warn_of_unlike_axes(source, X, folds, wanted, reference, upstreams, found)
+    merged = []
+    for place, first in enumerate(found[0] if whole is None else whole):
+        if whole is not None and not first.out_of_fold:
+            merged.append(first)
+            continue
+        dtype = np.result_type(*(columns[place].values for columns in found))
+        values = np.full((n_rows(X), first.values.shape[1]), np.nan, dtype=dtype)
+        for (_, test), columns in zip(pairs, found, strict=True):
+            values[test] = columns[place].values
+        merged.append(replace(first, values=values))
+    return merged, upstreams
+
+
+def _check_alike(source, found):
+    """Refuse features of which some fits gave more than others."""
+    names = [[name for columns in each for name in columns.names] for each in found]
+    counts = sorted({len(each) for each in names})
+    if len(counts) > 1:
+        raise ValueError(
+            f"{source.label} gives {counts[0]} columns when it is fitted on some training rows and "
+            f"{counts[-1]} on others ({', '.join(max(names, key=len)[:5])}, ...), but each row "
+            "needs the same columns. Fix the number of columns, such as k=... of SelectKBest or "
+            "categories=... of an encoder."
+        )
+
+
+SMALLEST_CORRELATION = 0.5
+ROWS_COMPARED = 2_000
+
+
+def _warn_of_unlike_axes(source, X, folds, wanted, reference, upstreams, found):
+    """Warn where a column of a transformer means one thing in one fold and another elsewhere.
+
+    Each fold's model is compared with the refitted one (without one, with the first fold's) on
+    rows that both were trained on.
+    """
+    transforms = any(columns.transformed and columns.out_of_fold for columns in found[0])
+    if not transforms or type(source.model).__name__ == "TargetEncoder":
+        return
+    aim, known = reference, np.arange(n_rows(X))
+    if aim is None:
+        aim, known = upstreams[0], folds.pairs[0][0]
+    unlike = {}
+    for upstream, (train, _) in zip(upstreams, folds.pairs, strict=True):
+        both = np.intersect1d(train, known)[:ROWS_COMPARED]
+        if upstream is aim or len(both) < 3:
+            continue
+        rows = take_rows(X, both)
+        pairs = zip(upstream.columns(rows, wanted), aim.columns(rows, wanted), strict=True)
+        for own, other in pairs:
+            if own.transformed:
+                for name, r in zip(other.names, _correlations(own, other), strict=True):
+                    unlike[name] = min(r, unlike.get(name, 1))
+    unlike = {name: r for name, r in unlike.items() if r < SMALLEST_CORRELATION}
+    if unlike:
+        name = min(unlike, key=unlike.get)
+        way_out = (
+            "Use features that have a meaning of their own, such as reconstruction_error or "
+            "predictions."
+            if source.ordered and not source.supervised
+            else "If it need not see y, KerasFeatureTransformer(..., passes_y=False) fits it once, "
+            "without y."
+        )
+        warnings.warn(
+            f"{source.label}: {len(unlike)} column(s) of {type(source.model).__name__} have no "
+            f"common meaning in all folds. Fitted on the rows of a fold and on all rows, it gives "
+            f"the same rows columns {name!r} that correlate with {unlike[name]:.2f}. {way_out}",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _correlations(own, other):
+    """Correlation of each column with its counterpart; 1 where both are constant."""
+    a, b = (each.values - each.values.mean(axis=0, dtype=np.float64) for each in (own, other))
+    norms = np.linalg.norm(a, axis=0), np.linalg.norm(b, axis=0)
+    product = norms[0] * norms[1]
+    r = (a * b).sum(axis=0) / np.where(product > 0, product, 1)
+    return np.where((norms[0] == 0) & (norms[1] == 0), 1.0, r)
+
+
+def _refuse_one_network(model, upstreams):
+    """Refuse fits that went on training one network: its features would be in-sample."""
+    seen = set()
+    for upstream in upstreams:
+        estimator = getattr(getattr(upstream, "view", None), "estimator", None)
+        network = getattr(estimator, "model_", None)
+        if not is_keras_model(network):
+            continue
+        own = {id(variable) for variable in network.variables}
+        if own & seen:
+            raise ValueError(
+                f"The function that builds the network of {type(model).__name__} gives the same "
+                "network, or layers of it, in every call, so that each fold went on training what "
+                "had seen its test rows. Make the layers inside the function."
+            )
+        seen |= own
+
+
+def _aligned(columns, own, reference, rows, wanted):
+    """Turn a fold's inner layers onto the reference's axes.
+
+    The rotation is learned on rows that both networks were trained on, from what each makes of
+    them (orthogonal Procrustes: Schoenemann, Psychometrika 31, 1966).
+    """
+    turned = []
+    for test, train, aim in zip(columns, own, reference.columns(rows, wanted), strict=True):
+        if test.inner:
+            centre, target = train.values.mean(axis=0), aim.values.mean(axis=0)
+            rotation, _ = orthogonal_procrustes(train.values - centre, aim.values - target)
+            test = replace(test, values=((test.values - centre) @ rotation + target))
+        turned.append(test)
+    return turned
+
+
+def mean_of(upstreams, X, wanted, look=None):
+    """Features as the mean of several upstreams'; ``look`` sees what comes to the first."""
+    first, *others = upstreams
+    each = [first.columns(X, wanted, look)]
+    each += [upstream.columns(X, wanted) for upstream in others]
+    return [
+        replace(group[0], values=np.mean([columns.values for columns in group], axis=0))
+        for group in zip(*each, strict=True)
+    ]

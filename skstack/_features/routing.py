@@ -1,0 +1,168 @@
+"""Metadata routing: which part of a fit gets which of its keywords."""
+
+from __future__ import annotations
+
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from sklearn.utils.metadata_routing import (
+    MetadataRequest,
+    MetadataRouter,
+    MethodMapping,
+    get_routing_for_object,
+    process_routing,
+)
+
+from skstack._base.sklearn import (
+    check_groups,
+    check_weights,
+    refuse_metadata,
+    routing_enabled,
+    takes,
+)
+from skstack._estimators.autoencoder import KerasAutoencoder
+from skstack._features.cross_fit import Metadata
+
+_FITS = ("fit", "fit_transform")
+
+
+def given_metadata(X, sample_weight, groups, params):
+    """The keywords that came with a value; weights and groups checked."""
+    given = {
+        "sample_weight": check_weights(sample_weight, X),
+        "groups": check_groups(groups, X),
+        **params,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _mapping(callee):
+    mapping = MethodMapping()
+    for caller in _FITS:
+        mapping.add(caller=caller, callee=callee)
+    return mapping
+
+
+def add_estimator(router, name, estimator, *, callee="fit", unset=None, predicts=False):
+    """Add a part whose ``fit`` or ``fit_transform`` is called in both of the router's own.
+
+    Parameters
+    ----------
+    router : MetadataRouter
+
+    name : str
+
+    estimator : estimator
+
+    callee : str, default="fit"
+
+    unset : dict of str to bool, default=None
+        What an unset request for some metadata means; otherwise, passing them is an error.
+
+    predicts : bool, default=False
+        Whether the router's ``predict`` calls the part's.
+    """
+    routing = get_routing_for_object(estimator)
+    if isinstance(routing, MetadataRequest):
+        method = getattr(routing, callee)
+        for parameter, alias in (unset or {}).items():
+            if method.requests.get(parameter, False) is None:
+                method.add_request(param=parameter, alias=alias)
+    mapping = _mapping(callee)
+    if predicts:
+        mapping.add(caller="predict", callee="predict")
+    router.add(**{name: routing}, method_mapping=mapping)
+
+
+def add_splitter(router, cv):
+    """Add the splitter; groups reach it, or the check that folds keep them whole, in any case."""
+    routing = get_routing_for_object(cv)
+    if routing.split.requests.get("groups") is None:
+        routing.split.add_request(param="groups", alias=True)
+    router.add(splitter=routing, method_mapping=_mapping("split"))
+
+
+def routing_of_features(transformer):
+    """Say which metadata reach which part of a KerasFeatureTransformer.
+
+    Parameters
+    ----------
+    transformer : KerasFeatureTransformer
+
+    Returns
+    -------
+    MetadataRouter
+        With ``model``, ``steps`` for those before it in a Pipeline, and ``splitter``.
+    """
+    router = MetadataRouter(owner=transformer)
+    steps, model = _parts(transformer.model)
+    if steps is not None:
+        add_estimator(router, "steps", steps, callee="fit_transform")
+    unset = {"X_val": False, "y_val": False}
+    if model is None:
+        # Nobody else could ask in its name.
+        model, unset = KerasAutoencoder(), {**unset, "sample_weight": True}
+    if _is_trained(model):
+        add_estimator(router, "model", model, unset=unset)
+    add_splitter(router, transformer.cv)
+    return router
+
+
+def routed_features(transformer, caller, X, sample_weight, groups, params):
+    """What comes along with the rows for each part of a KerasFeatureTransformer.
+
+    Parameters
+    ----------
+    transformer : KerasFeatureTransformer
+
+    caller : {"fit", "fit_transform"}
+
+    X : table
+
+    sample_weight, groups : array-like of shape (n_rows,) or None
+
+    params : dict
+        More metadata.
+
+    Returns
+    -------
+    Metadata
+    """
+    given = given_metadata(X, sample_weight, groups, params)
+    if routing_enabled():
+        routed = process_routing(transformer, caller, **given)
+        return Metadata(
+            split=routed["splitter"]["split"],
+            steps=routed.get("steps", {}).get("fit_transform", {}),
+            fit=routed.get("model", {}).get("fit", {}),
+        )
+    refuse_metadata(params, transformer, caller)
+    steps, model = _parts(transformer.model)
+    if _is_trained(model) and "sample_weight" in given and not takes(model, "sample_weight"):
+        raise ValueError(f"sample_weight was passed, but {type(model).__name__} takes none.")
+    ours = model is None or hasattr(model, "_fit_in_frame")
+    fit = {name: value for name, value in given.items() if name != "groups" or ours}
+    split = {"groups": groups} if "groups" in given else {}
+    return Metadata(split=split, steps=_weights_of_steps(steps, given), fit=fit)
+
+
+def _weights_of_steps(steps, given):
+    """Weights for the steps that take them; with a sampler among the steps, rows are not these."""
+    steps = [] if steps is None or "sample_weight" not in given else steps.steps
+    if any(hasattr(step, "fit_resample") for _, step in steps):
+        return {}
+    return {
+        f"{name}__sample_weight": given["sample_weight"]
+        for name, step in steps
+        if hasattr(step, "fit") and takes(step, "sample_weight")
+    }
+
+
+def _parts(model):
+    """The steps before the last of a Pipeline, or None, and the last."""
+    if not isinstance(model, Pipeline):
+        return None, model
+    return (model[:-1] if len(model) > 1 else None), model.steps[-1][1]
+
+
+def _is_trained(model):
+    return hasattr(model, "get_params") and not isinstance(model, FrozenEstimator)

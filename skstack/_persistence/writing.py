@@ -1,0 +1,364 @@
+"""An estimator as a tree of plain values, with arrays, networks and skops parts beside it."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import copy
+import datetime
+import enum
+import io
+import math
+import pathlib
+import sys
+import types
+import warnings
+from collections import OrderedDict, defaultdict
+
+import numpy as np
+from sklearn.utils import Bunch
+
+from skstack._persistence import networks
+from skstack._persistence.known import (
+    full_name,
+    function_name,
+    known_name,
+    known_type,
+    trusted_by_skops,
+)
+from skstack._persistence.parts import EMPTIED, part_bytes
+
+_BY_SKOPS = ("imblearn", "numpy", "scipy", "sklearn")
+_NO_DATA = ("joblib", "pandas", "polars", "tensorflow", "threading", "io", "_io", "_thread")
+# Kinds of dicts, by the name that a file has for them.
+MAPPINGS = {"dict": dict, "OrderedDict": OrderedDict, "Bunch": Bunch}
+# Callbacks that keep what their constructors take; others write files or hold functions.
+CALLBACKS = {
+    "EarlyStopping": (
+        "monitor", "min_delta", "patience", "verbose", "mode", "baseline", "restore_best_weights",
+        "start_from_epoch",
+    ),
+    "ReduceLROnPlateau": (
+        "monitor", "factor", "patience", "verbose", "mode", "min_delta", "cooldown", "min_lr",
+    ),
+    "TerminateOnNaN": (),
+}  # fmt: skip
+
+
+class Writer:
+    """Turns an estimator into nodes and members.
+
+    Attributes
+    ----------
+    members : dict of str to bytes
+        What stands beside the tree.
+
+    named : dict of str to class, function or None
+        What is not ours, and whoever loads must trust; None where the name is all that is known.
+    """
+
+    def __init__(self):
+        self.members = {}
+        self.named = {}
+        self._numbers = {}
+        self._kept = []  # so that no other object gets the id of one that was written
+
+    def node(self, value, where):
+        """The node of a value.
+
+        Parameters
+        ----------
+        value : object
+
+        where : str
+            How one gets there, for messages.
+
+        Returns
+        -------
+        JSON value
+
+        Raises
+        ------
+        ValueError
+            If it could not be loaded again.
+        """
+        if value is None or type(value) in (bool, int, str):
+            return value
+        if type(value) is float:
+            return value if math.isfinite(value) else {"is": "float", "value": repr(value)}
+        if type(value) in _INLINE:
+            kind, parts = _INLINE[type(value)]
+            return {"is": kind, "items": self._items(parts(value), where)}
+        if type(value).__module__.partition(".")[0] == "pandas":
+            return self._of_pandas(value, where)
+        if type(value) is bytes:
+            return {"is": "bytes", "value": _text(value)}
+        if isinstance(value, pathlib.PurePath):
+            return {"is": "path", "value": str(value)}
+        if isinstance(value, np.generic):
+            return {"is": "scalar", "dtype": value.dtype.str, "value": _text(value.tobytes())}
+        if isinstance(value, np.dtype) and value.isbuiltin == 1:
+            return {"is": "dtype", "value": value.str}
+        if isinstance(value, type):
+            return self._type(value)
+        if isinstance(value, (types.FunctionType, types.BuiltinFunctionType)):
+            return self._function(value, where)
+        return self._numbered(value, where)
+
+    def _of_pandas(self, value, where):
+        """Values that may be categories."""
+        import pandas as pd
+
+        if type(value) is pd.Timestamp:
+            return {"is": "timestamp", "items": [value.isoformat(), value.unit]}
+        if type(value) is pd.Timedelta:
+            return {"is": "pandas_timedelta", "items": [value.isoformat(), value.unit]}
+        if type(value) is pd.Interval:
+            ends = self._items([value.left, value.right], where)
+            return {"is": "interval", "items": [*ends, value.closed]}
+        _refuse(where, value, "of pandas only timestamps, timedeltas and intervals are stored")
+
+    def _items(self, values, where):
+        return [self.node(each, f"{where}[{i}]") for i, each in enumerate(values)]
+
+    def _pairs(self, pairs, where):
+        return [
+            [self.node(key, where), self.node(value, f"{where}[{key!r}]")] for key, value in pairs
+        ]
+
+    def _type(self, cls):
+        name = known_name(cls) or full_name(cls)
+        if known_type(name) is not cls:
+            self.named[name] = cls
+        return {"is": "type", "name": name}
+
+    def _function(self, function, where):
+        name = function_name(function)
+        if name is not None:
+            return {"is": "function", "name": name}
+        if not isinstance(function, types.FunctionType) or function.__name__ == "<lambda>":
+            _refuse(where, function, "only functions with a name of their own can be stored")
+        name = full_name(function)
+        self.named[name] = function
+        return {"is": "function", "name": name}
+
+    def _numbered(self, value, where):
+        """What may be there twice: the second time, its number stands there."""
+        if id(value) in self._numbers:
+            return {"is": "again", "number": self._numbers[id(value)]}
+        number = self._numbers[id(value)] = len(self._numbers)
+        self._kept.append(value)
+        return {**self._shared(value, where), "number": number}
+
+    def _shared(self, value, where):
+        cls = type(value)
+        if cls in (list, set):
+            return {"is": cls.__name__, "items": self._items(value, where)}
+        if cls in MAPPINGS.values():
+            return {"is": cls.__name__, "items": self._pairs(value.items(), where)}
+        if cls is defaultdict:
+            factory = self.node(value.default_factory, where)
+            pairs = self._pairs(value.items(), where)
+            return {"is": "defaultdict", "factory": factory, "items": pairs}
+        if cls in (np.ndarray, np.memmap):
+            return self._array(value, where)
+        if cls is np.ma.MaskedArray:
+            parts = [np.asarray(value.data), np.ma.getmaskarray(value), value.fill_value]
+            return {"is": "masked", "items": self._items(parts, where)}
+        keras = sys.modules.get("keras")
+        if keras is not None and isinstance(value, keras.Model):
+            return self._model(value, where)
+        if _is_network(value):
+            return self._network(value, where)
+        if keras is not None and isinstance(value, keras.callbacks.Callback):
+            if _root(cls) == "keras":
+                return self._callback(value, where)
+        elif keras is not None and _is_kerases(value, keras):
+            return self._config(value, where)
+        name = known_name(cls)
+        if name is None and _root(cls) in _BY_SKOPS:
+            return self._skops(value, where)
+        return self._object(value, name, where)
+
+    def _array(self, value, where):
+        if value.dtype == object:
+            items = self._items(value.ravel().tolist(), where)
+            return {"is": "objects", "shape": list(value.shape), "items": items}
+        with _told(where, value):
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, np.asarray(value), allow_pickle=False)
+        return {"is": "array", "member": self._member("arrays", "npy", buffer.getvalue())}
+
+    def _model(self, model, where):
+        with _told(where, model):
+            content = networks.model_bytes(model)
+            names = networks.names_in_archive(content)
+        return {
+            "is": "model",
+            "member": self._member("models", "keras", content),
+            "seeds": self.node(networks.seeds_of(model), where),
+            "names": self._customs(model, names, where),
+        }
+
+    def _network(self, network, where):
+        """A trained network: the model that it builds holds its weights."""
+        state = dict(network.__getstate__())
+        variables = state.pop("variables")
+        with _told(where, network):
+            model = network.build()
+            content = networks.model_bytes(model)
+            names = networks.names_in_archive(content)
+        return {
+            "is": "network",
+            "member": self._member("networks", "keras", content),
+            "variables": list(variables),
+            "digest": networks.digest(variables.values()),
+            "seeds": self.node(networks.seeds_of(model), where),
+            "names": self._customs(model, names, where),
+            "state": self._state(state, where),
+        }
+
+    def _config(self, thing, where):
+        with _told(where, thing):
+            config = networks.config_of(thing)
+            names = networks.names_in_config(config)
+        return {"is": "keras", "config": config, "names": self._customs(thing, names, where)}
+
+    def _callback(self, callback, where):
+        kind = type(callback).__name__
+        if kind not in CALLBACKS:
+            _refuse(where, callback, f"of Keras' callbacks only {', '.join(CALLBACKS)} are stored")
+        arguments = {name: getattr(callback, name) for name in CALLBACKS[kind]}
+        return {"is": "callback", "name": kind, "items": self._pairs(arguments.items(), where)}
+
+    def _customs(self, thing, names, where):
+        """Full names of the classes and functions that Keras will ask for."""
+        found = networks.customs_of(thing) if names else {}
+        missing = sorted(names - found.keys())
+        if missing:
+            _refuse(
+                where, thing,
+                f"Keras stores {missing} by a name that leads nowhere; decorate them with "
+                "@keras.saving.register_keras_serializable()",
+            )  # fmt: skip
+        full = {}
+        for name in sorted(names):
+            full[name] = known_name(found[name]) if isinstance(found[name], type) else None
+            if full[name] is None:
+                full[name] = full_name(found[name])
+                self.named[full[name]] = found[name]
+        return full
+
+    def _skops(self, value, where):
+        import skops.io
+
+        if hasattr(value, "fit_resample"):
+            value = _without_neighbours(value)
+        with _told(where, value), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = part_bytes(value)
+            untrusted = set(skops.io.get_untrusted_types(data=content)) - trusted_by_skops()
+        for name in untrusted:
+            if name.partition(".")[0] in ("skstack", "keras"):
+                _refuse(
+                    where, value,
+                    f"it holds a {name}, and is none of scikit-learn's estimators that are looked "
+                    "through; save what it holds",
+                )  # fmt: skip
+        self.named.update(dict.fromkeys(untrusted))
+        return {"is": "skops", "member": self._member("parts", "skops", content)}
+
+    def _object(self, value, name, where):
+        cls = type(value)
+        stateless = not hasattr(value, "__dict__")
+        slots = any(vars(each).get("__slots__") for each in cls.__mro__)
+        single = isinstance(value, enum.Enum)  # a second one of the same value would be another
+        if name is None and (_root(cls) in _NO_DATA or stateless or slots or single):
+            _refuse(where, value, "objects of this class cannot be stored without pickle")
+        getter = next((each for each in cls.__mro__ if "__getstate__" in vars(each)), object)
+        state = dict(value.__getstate__() if _root(getter) == "skstack" else vars(value))
+        if name is not None or hasattr(value, "get_params"):
+            state.update({each: None for each in EMPTIED if each in state})
+        if name is None:
+            name = full_name(cls)
+            self.named[name] = cls
+        return {"is": "object", "class": name, "state": self._state(state, where)}
+
+    def _state(self, state, where):
+        return [[key, self.node(value, f"{where}.{key}")] for key, value in state.items()]
+
+    def _member(self, folder, suffix, content):
+        name = f"{folder}/{len(self.members)}.{suffix}"
+        self.members[name] = content
+        return name
+
+
+_INLINE = {
+    tuple: ("tuple", list),
+    frozenset: ("frozenset", list),
+    complex: ("complex", lambda value: [value.real, value.imag]),
+    slice: ("slice", lambda value: [value.start, value.stop, value.step]),
+    range: ("range", lambda value: [value.start, value.stop, value.step]),
+    datetime.datetime: ("datetime", lambda value: [value.isoformat()]),
+    datetime.date: ("date", lambda value: [value.isoformat()]),
+    datetime.timedelta: ("timedelta", lambda value: [value.days, value.seconds,
+                                                     value.microseconds]),
+}  # fmt: skip
+
+
+def _text(content):
+    return base64.b64encode(content).decode("ascii")
+
+
+def _root(cls):
+    return cls.__module__.partition(".")[0]
+
+
+def _is_network(value):
+    module = sys.modules.get("skstack._training.network")
+    return module is not None and type(value) is module.Network
+
+
+def _is_kerases(value, keras):
+    kinds = (
+        keras.Layer, keras.Loss, keras.Metric, keras.Optimizer, keras.Initializer,
+        keras.Regularizer, keras.constraints.Constraint, keras.DTypePolicy,
+        keras.optimizers.schedules.LearningRateSchedule,
+    )  # fmt: skip
+    return isinstance(value, kinds)
+
+
+def _without_neighbours(sampler):
+    """Without the estimators that it has fitted: they hold training rows."""
+    sampler = copy.copy(sampler)
+    for name, value in list(vars(sampler).items()):
+        if name.endswith("_") and hasattr(value, "get_params"):
+            delattr(sampler, name)
+    return sampler
+
+
+def _refuse(where, value, reason):
+    text = repr(value).partition("\n")[0]
+    text = text if len(text) <= 80 else f"{text[:77]}..."
+    raise ValueError(f"{where} = {text} of class {full_name(type(value))}: {reason}")
+
+
+def raise_full_disk(error):
+    """Raise the OSError that led to an error, if there is one: Keras hides that of a full disk."""
+    if isinstance(error, OSError):
+        raise error
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise error
+        error = error.__cause__ or error.__context__
+
+
+@contextlib.contextmanager
+def _told(where, value):
+    """Say where it was, whatever Keras, skops and NumPy raise."""
+    try:
+        yield
+    except Exception as error:
+        raise_full_disk(error)
+        reason = str(error).strip().partition("\n")[0]
+        _refuse(where, value, f"{type(error).__name__}: {reason}")

@@ -1,0 +1,144 @@
+"""Which estimators learn from y: the one place that decides it."""
+
+from __future__ import annotations
+
+import inspect
+
+from sklearn.base import TransformerMixin, is_classifier, is_regressor
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import get_tags
+
+from skstack._base.params import is_keras_model
+from skstack._base.sklearn import needs_y
+
+# By package and class. Estimators of scikit-learn whose `fit` takes y by convention only; a test
+# fits each of them with two different y and compares the results. A subclass is not its base.
+_IGNORES_Y = {
+    "skstack": {"KerasAutoencoder", "PadSequences"},
+    "sklearn": set(
+        """
+        AdditiveChi2Sampler AffinityPropagation AgglomerativeClustering BayesianGaussianMixture
+        BernoulliRBM Binarizer Birch BisectingKMeans ClassicalMDS CountVectorizer DBSCAN
+        DictVectorizer DictionaryLearning EllipticEnvelope EmpiricalCovariance FactorAnalysis
+        FastICA FeatureAgglomeration FeatureHasher FunctionTransformer GaussianMixture
+        GaussianRandomProjection GraphicalLasso GraphicalLassoCV HDBSCAN HashingVectorizer
+        IncrementalPCA IsolationForest Isomap IterativeImputer KBinsDiscretizer KMeans KNNImputer
+        KNeighborsTransformer KernelCenterer KernelDensity KernelPCA LatentDirichletAllocation
+        LedoitWolf LocalOutlierFactor LocallyLinearEmbedding MDS MaxAbsScaler MeanShift MinCovDet
+        MinMaxScaler MiniBatchDictionaryLearning MiniBatchKMeans MiniBatchNMF MiniBatchSparsePCA
+        MissingIndicator NMF NearestNeighbors Normalizer Nystroem OAS OPTICS OneClassSVM
+        OneHotEncoder OrdinalEncoder PCA PatchExtractor PolynomialCountSketch PolynomialFeatures
+        PowerTransformer QuantileTransformer RBFSampler RadiusNeighborsTransformer
+        RandomTreesEmbedding RobustScaler SGDOneClassSVM ShrunkCovariance SimpleImputer
+        SkewedChi2Sampler SparseCoder SparsePCA SparseRandomProjection SpectralBiclustering
+        SpectralClustering SpectralCoclustering SpectralEmbedding SplineTransformer StandardScaler
+        TSNE TfidfTransformer TfidfVectorizer TruncatedSVD VarianceThreshold
+        """.split()  # noqa: SIM905
+    ),
+}
+
+
+def learns_from_y(estimator):
+    """Whether what an estimator learns may depend on y.
+
+    Whatever receives y and is not known to ignore it counts as learning from it.
+
+    Parameters
+    ----------
+    estimator : estimator, keras.Model, "passthrough", "drop" or None
+        A composite learns from y where one of its parts does.
+
+    Returns
+    -------
+    bool
+        False for what is not trained, for estimators whose ``fit`` does not take y, and for those
+        of scikit-learn and skstack that are known to ignore it.
+    """
+    if _is_fixed(estimator):
+        return False
+    parts = parts_of(estimator)
+    if parts is not None:
+        return any(map(learns_from_y, parts))
+    package = _package(estimator)
+    if type(estimator).__name__ in _IGNORES_Y.get(package, ()):
+        return False
+    if package == "skstack" and hasattr(estimator, "_learns_from_y"):
+        return estimator._learns_from_y()
+    return _receives_y(estimator)
+
+
+def requires_y(estimator):
+    """Whether an estimator, or a part of it, cannot be fitted without y."""
+    if _is_fixed(estimator):
+        return False
+    parts = parts_of(estimator)
+    if parts is not None:
+        return any(map(requires_y, parts))
+    return (
+        is_classifier(estimator)
+        or is_regressor(estimator)
+        or get_tags(estimator).target_tags.required
+        or needs_y(estimator)
+    )
+
+
+def trains(estimator):
+    """Whether ``fit`` learns anything at all."""
+    if _is_fixed(estimator):
+        return False
+    parts = parts_of(estimator)
+    if parts is not None:
+        return any(map(trains, parts))
+    return get_tags(estimator).requires_fit
+
+
+def parts_of(estimator):
+    """The parts of a composite that hands all its rows to each of them; None for what is none."""
+    package, name = _package(estimator), type(estimator).__name__
+    if package in ("sklearn", "imblearn") and name == "Pipeline":
+        return [step for _, step in estimator.steps]
+    if package == "sklearn" and name == "FeatureUnion":
+        return [part for _, part in estimator.transformer_list]
+    if package == "sklearn" and name == "ColumnTransformer":
+        return [*(entry[1] for entry in estimator.transformers), estimator.remainder]
+    return None
+
+
+def _is_fixed(estimator):
+    """Whether nothing is fitted: frozen parts, networks, paths, "passthrough" and "drop"."""
+    return (
+        isinstance(estimator, FrozenEstimator)
+        or is_keras_model(estimator)
+        or not (hasattr(estimator, "fit") or hasattr(estimator, "fit_resample"))
+    )
+
+
+def _package(estimator):
+    return type(estimator).__module__.partition(".")[0]
+
+
+def _receives_y(estimator):
+    """Whether a method that fits takes y, by name, by position or among others."""
+    methods = {name: getattr(type(estimator), name, None) for name in _FITS}
+    if not (methods["fit"] or methods["fit_resample"]):  # delegated, to whom nobody knows
+        return True
+    for method in methods.values():
+        # The mixin's own hands y to `fit` and does nothing else with it.
+        if method is None or method is TransformerMixin.fit_transform:
+            continue
+        try:
+            parameters = list(inspect.signature(method).parameters.values())[2:]
+        except (TypeError, ValueError):  # written in C, or hidden
+            return True
+        for parameter in parameters:
+            if parameter.name in ("y", "Y") or parameter.kind in _OPEN:
+                return True
+        if parameters and parameters[0].kind in _POSITIONAL and parameters[0].name not in _NOT_Y:
+            return True
+    return False
+
+
+_FITS = ("fit", "fit_transform", "fit_resample")
+_OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_NOT_Y = ("sample_weight", "groups")

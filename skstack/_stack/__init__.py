@@ -1,0 +1,1 @@
+"""Stacks: branches upstream, a network downstream, fitted together without leakage."""

@@ -1,0 +1,588 @@
+"""The conductor of a stack: it takes rows from upstream to downstream without leaks."""
+
+from __future__ import annotations
+
+import warnings
+from numbers import Integral
+
+import numpy as np
+from sklearn.base import TransformerMixin, is_classifier, is_regressor
+from sklearn.utils import Bunch
+from sklearn.utils.metadata_routing import UNUSED, process_routing
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
+
+from skstack._base.atomic_fit import atomic_fit, hush, on_snapshot
+from skstack._base.diagram import diagram_of_stack
+from skstack._base.in_chunks import in_chunks
+from skstack._base.params import (
+    clone_sharing_models,
+    draw_seed,
+    explain_missing_parameters,
+    set_missing_seeds,
+)
+from skstack._base.sklearn import (
+    CROSS_FIT_CONSTRAINTS,
+    BaseComposition,
+    HasMethods,
+    StrOptions,
+    check_input_names,
+    check_parts,
+    column_places,
+    columns_at,
+    fit_context,
+    indexed_like,
+    n_rows,
+    read_table,
+    routing_enabled,
+    take_rows,
+    tells_of_one_hot,
+)
+from skstack._estimators.base import NetworkEstimator
+from skstack._features.cross_fit import Metadata
+from skstack._splits.folds import listed_folds, orders_time, restricted_folds
+from skstack._splits.row_context import RowContext, hand_on, refuse_unreached, take_context
+from skstack._stack.branches import (
+    branch_list,
+    branch_of,
+    branch_places,
+    branch_seeds,
+    checked_downstream,
+    held_out_rows,
+    named_branches,
+    settle_folds,
+    takes_nan,
+    wants_names,
+)
+from skstack._stack.fine_tune import FineTune, check_fine_tune, fine_tune
+from skstack._stack.routing import routed_stack, routing_of_stack
+from skstack._stack.scaling import Scaling
+from skstack.preprocessing._blocks import categorical_places, cell_columns
+from skstack.preprocessing._column_profile import (
+    ColumnProfile,
+    warn_of_watched,
+    warn_of_watched_targets,
+)
+from skstack.preprocessing._columns import settle_kinds
+from skstack.preprocessing._passthrough import Passthrough
+from skstack.preprocessing._precision import in_float32, lost_in_float32
+
+
+class Stack(TransformerMixin, BaseComposition):
+    """What the two stacks share: raw X, upstream features, scaler, sampler, downstream."""
+
+    _parameter_constraints = {
+        "upstream": "no_validation",
+        "downstream": [None, HasMethods(["fit", "predict"])],
+        "scaler": [None, StrOptions({"standard"}), HasMethods(["fit", "transform"])],
+        "passthrough": "no_validation",
+        "fine_tune": [None, FineTune],
+        **CROSS_FIT_CONSTRAINTS,
+    }
+
+    # Parameters of every depth, as in ColumnTransformer --------------------------------------
+
+    @property
+    def _upstream(self):
+        return named_branches(self.upstream)
+
+    @_upstream.setter
+    def _upstream(self, pairs):
+        self.upstream = [
+            (name, thing, *entry[2:])
+            for (name, thing), entry in zip(pairs, self.upstream, strict=True)
+        ]
+
+    def get_params(self, deep=True):
+        """Get parameters, those of upstream and downstream too.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to go down into the parts: ``risk__model__dropout``.
+
+        Returns
+        -------
+        dict of str to object
+            Parameters by name.
+        """
+        return self._get_params("_upstream", deep=deep)
+
+    def set_params(self, **params):
+        """Set parameters of every depth; ``risk="drop"`` leaves a branch out.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameters by name.
+
+        Returns
+        -------
+        self : estimator
+            This stack.
+
+        Raises
+        ------
+        ValueError
+            For a name that does not exist, or one that belongs to a path, a ``keras.Model`` or
+            None.
+        """
+        explain_missing_parameters(self, params, self._remedy)
+        return self._set_params("_upstream", **params)
+
+    def _remedy(self, name, value):
+        if name == "downstream":
+            default = type(self._default_downstream()).__name__
+            return f"Pass downstream={default}() and set its parameters."
+        if name == "upstream":
+            return "Pass upstream=KerasAutoencoder() or a list of branches, and set its parameters."
+        if name == "fine_tune":
+            return "Pass fine_tune=FineTune() and set its parameters."
+        if value == "drop":
+            return f"Set {name!r} to a network first."
+        return (
+            "Pass an estimator with parameters; for a frozen network that is "
+            f"{name}=KerasFeatureTransformer({value!r}, ...)."
+        )
+
+    def __sklearn_clone__(self):
+        return clone_sharing_models(self)
+
+    def _sk_visual_block_(self):
+        return diagram_of_stack(self)
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "downstream_")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.categorical = True
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+    # The way of the rows, clause by clause -----------------------------------------------------
+
+    # These are the parts' business; the stack passes them on.
+    __metadata_request__fit = dict.fromkeys(("sample_weight", "groups", "X_val", "y_val"), UNUSED)
+    __metadata_request__fit_transform = __metadata_request__fit
+
+    def get_metadata_routing(self):
+        """Say which metadata reach which part.
+
+        Returns
+        -------
+        MetadataRouter
+            With the branches by name, ``scaler``, ``downstream`` and ``splitter``.
+        """
+        return routing_of_stack(self)
+
+    @fit_context(prefer_skip_nested_validation=False)
+    @tells_of_one_hot
+    def fit(self, X, y, sample_weight=None, *, groups=None, X_val=None, y_val=None, **params):
+        """Fit every part.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
+            Training rows; with a time-ordered ``cv`` in the order of time.
+
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Labels or targets.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            For every part; a part that takes none is an error. With metadata routing enabled: for
+            every part that requests them.
+
+        groups : array-like of shape (n_samples,), default=None
+            Rows of one group are never on both sides of a fold, nor of early stopping.
+
+        X_val, y_val : array-like, default=None
+            Rows that the downstream's early stopping watches, in place of a share of X.
+
+        **params : dict
+            More metadata, with metadata routing enabled.
+
+        Returns
+        -------
+        self : estimator
+            The fitted stack.
+
+        Raises
+        ------
+        ValueError
+            For data or parameters that do not fit, or would leak; the message names them.
+        """
+        self._fit("fit", X, y, sample_weight, groups, X_val, y_val, params)
+        return self
+
+    @fit_context(prefer_skip_nested_validation=False)
+    @tells_of_one_hot
+    def fit_transform(
+        self, X, y, sample_weight=None, *, groups=None, X_val=None, y_val=None, **params
+    ):
+        """Fit, and give the table that the downstream was trained on, before the sampler.
+
+        Its features are out-of-fold; those of rows set aside for early stopping come from the
+        refitted upstream (with ``fine_tune``: the tuned one). Not the same as
+        ``fit(X, y).transform(X)``.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
+            Training rows; with a time-ordered ``cv`` in the order of time.
+
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Labels or targets.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            As in :meth:`fit`.
+
+        groups : array-like of shape (n_samples,), default=None
+            Rows of one group are never on both sides of a fold, nor of early stopping.
+
+        X_val, y_val : array-like, default=None
+            Rows that the downstream's early stopping watches, in place of a share of X.
+
+        **params : dict
+            More metadata, with metadata routing enabled.
+
+        Returns
+        -------
+        ndarray of float32, or DataFrame, of shape (n_samples, n_columns)
+            In the order of X, scaled. With a time-ordered ``cv`` as it is before the scaler, which
+            learns from later rows too; the features of rows that are never predicted are NaN.
+        """
+        way = self._fit("fit_transform", X, y, sample_weight, groups, X_val, y_val, params)
+        # The scaler has learned from later rows, too: it is for the downstream alone.
+        scaled = not way.ordered
+        table = in_float32(
+            self._scaling.transform(way.table, allow_nan=True) if scaled else way.table
+        )
+        if way.rest is None:
+            return indexed_like(table, X)
+        both = in_float32(self._transform(take_rows(X, way.rest), scaled=scaled))
+        order = np.argsort(np.concatenate([way.train, way.rest]), kind="stable")
+        if hasattr(table, "iloc"):
+            import pandas as pd
+
+            coded = table.select_dtypes("category").columns
+            joined = pd.concat([table, both]).astype(dict.fromkeys(coded, "category"))
+            return indexed_like(joined.iloc[order], X)
+        return np.vstack([table, both])[order]
+
+    def _reads_indicator(self):
+        return is_classifier(self)
+
+    @atomic_fit
+    def _fit(self, caller, X, y, sample_weight, groups, X_val, y_val, params):
+        self._check_parts()
+        X = read_table(self, X, reset=True)
+        settle_kinds(X)
+        y = self._read_target(y, reset=True)
+        check_consistent_length(X, y)
+        if n_rows(X) < 2:
+            raise ValueError(
+                f"{type(self).__name__} needs at least 2 samples to learn from; got n_samples=1."
+            )
+        context = take_context(self) or RowContext()
+        groups = context.groups if groups is None else groups
+        parts = routed_stack(self, caller, X, sample_weight, groups, X_val, y_val, params)
+        seed = draw_seed(self.random_state)
+        cv = listed_folds(self.cv) or self.cv
+        if context.ordered and (cv is None or isinstance(cv, Integral)):
+            cv = context.ordered_cv(cv, n_rows(X))
+        branches = self._branches(seed, cv)
+        ordered = settle_folds(cv, branches, X, y, parts)
+        for name, transformer, _ in branches:
+            transformer._check_context(X, y, parts.branches[name], cv if ordered else None)
+        downstream = checked_downstream(self, seed, n_rows(X), parts, ordered)
+
+        # Early-stopping rows are set aside before anything is learned.
+        train = rest = None
+        given = Bunch(**{**parts.downstream, "X": X, "y": y})
+        split, watches = held_out_rows(self, X, y, downstream, seed, parts, ordered)
+        if "X_val" in parts.downstream:
+            profile = ColumnProfile.of(X, self.categorical_features)
+            warn_of_watched(profile, read_table(self, parts.downstream["X_val"], reset=False))
+            if is_regressor(self):
+                warn_of_watched_targets(y, np.asarray(parts.downstream["y_val"], dtype=np.float64))
+        if split is not None:
+            train, rest = split
+            watched = {"X_val": take_rows(X, rest), "y_val": take_rows(y, rest)}
+            parts = parts.of(X, train, **(watched if watches else {}))
+            X, y = take_rows(X, train), take_rows(y, train)
+            for _, transformer, _ in branches:
+                folds = listed_folds(transformer.cv)
+                if folds is not None:
+                    transformer.cv = restricted_folds(folds, train)
+
+        # Features of training rows come from networks that have not seen them.
+        self._named, self._takes_nan = wants_names(downstream), takes_nan(downstream, self)
+        self._learn_passthrough(X)
+        if self.fine_tune is not None:
+            check_fine_tune(self, branches, downstream, X, y)
+        features = []
+        self.upstream_ = []
+        covered = np.ones(n_rows(X), dtype=bool)
+        places = {name: branch_places(X, name, columns) for name, _, columns in branches}
+        self._branch_places = places
+        tables = [columns_at(X, places[name]) for name, _, _ in branches]
+        for (name, transformer, columns), part in zip(branches, tables, strict=True):
+            made, known = transformer._learn(
+                part,
+                y,
+                parts.branches[name],
+                in_stack=True,
+                ordered_cv=cv if ordered else None,
+                label=f"The branch {name!r}",
+            )
+            features.append(made)
+            covered &= True if known is None else known
+            self.upstream_.append((name, transformer, columns))
+        self.named_upstream_ = Bunch(**{name: fitted for name, fitted, _ in self.upstream_})
+        self._names = self._table_names(X)
+        self._float64 = self._needs_float64(features, y)
+        table = self._table(features, X)
+        known = table
+        if not covered.all():
+            rows = np.flatnonzero(covered)
+            if not context.ordered:  # else the outer stack warns of its own
+                self._tell_left_out(len(covered) - len(rows), len(covered))
+            parts = parts.of(X, rows)
+            known, y = take_rows(table, rows), take_rows(y, rows)
+
+        # The scaler learns from training rows, the sampler changes none but them.
+        self._scaling = Scaling(self.scaler).fit(known, **parts.scaler)
+        self.scaler_ = self._scaling.scaler_
+        settings = dict(parts.downstream)
+        weights = settings.pop("sample_weight", None)
+        if getattr(self, "sampler", None) is not None:
+            settings.pop("groups", None)
+        if "X_val" in settings:
+            settings["X_val"] = self._transform(settings["X_val"])
+        scaled = self._scaled(known)
+        unsampled = y, weights
+        scaled, y, weights = self._resample(scaled, y, weights, seed)
+        if weights is not None:
+            settings["sample_weight"] = weights
+        self._hand_on_to(downstream, scaled, y, parts.groups, cv if ordered else None)
+        if isinstance(downstream, NetworkEstimator):  # the rows to watch went the same way
+            hush("X_val")
+            hush("y_val")
+        self.downstream_ = downstream.fit(scaled, y, **settings)
+        way = Bunch(table=table, train=train, rest=rest, ordered=ordered)
+        self.fine_tuned_, self.fine_tune_losses_, self.fine_tune_history_ = False, None, None
+        if self.fine_tune is not None:
+            fine_tune(self, given, way, unsampled, (y, weights), seed)
+        return way
+
+    def _check_parts(self):
+        """Refuse parts that cannot work before anything is trained."""
+        Scaling(self.scaler)
+        check_parts(self)
+
+    def _tell_left_out(self, n, total):
+        warnings.warn(
+            f"cv={self.cv!r} is ordered in time and never predicts {n} of {total} rows; they train "
+            "upstream networks, but not the downstream, for they have no features from networks "
+            "that have not seen them.",
+            UserWarning,
+            stacklevel=7,  # the caller of `fit`, past the wrappers of scikit-learn and ours
+        )
+
+    def _branches(self, seed, cv):
+        """(name, transformer, columns) of each branch, cloned, seeded and checked."""
+        seeds, branches = branch_seeds(self, seed), []
+        for name, thing, columns in branch_list(self):
+            transformer = branch_of(self, name, thing, cv)
+            transformer._validate_params()
+            if self.random_state is not None:
+                set_missing_seeds(transformer, seeds[name])
+            branches.append((name, transformer, columns))
+        return branches
+
+    def _splits_rows(self, only_fit):
+        """Whether a fit asks some models about rows that others were trained on."""
+        return True
+
+    def _check_ordered(self, context, X, y, only_fit):
+        """Refuse folds of a stack inside an ordered fit that are not ordered, too."""
+        counted = self.cv is None or isinstance(self.cv, Integral)
+        if not only_fit:
+            raise ValueError(
+                f"{context}, but the inner {type(self).__name__} stands before other steps, and "
+                "would give them rows without features. Make it the last step."
+            )
+        if not self.refit:
+            raise ValueError(
+                f"{context}, but the inner {type(self).__name__} has refit=False. Use refit=True."
+            )
+        if not counted and not orders_time(self.cv, X, y):
+            raise ValueError(
+                f"{context}, but the inner {type(self).__name__} has cv={self.cv!r}, which is not "
+                "ordered in time. Pass TimeSeriesSplit, or an int."
+            )
+        cv = context.ordered_cv(self.cv, n_rows(X)) if counted else self.cv
+        for name, thing, _ in branch_list(self):
+            branch = branch_of(self, name, thing, cv)
+            settle_folds(cv, [(name, branch, None)], X, y)
+            branch._check_context(X, y, Metadata(), cv)
+
+    def _hand_on_to(self, downstream, table, y, groups, cv):
+        """Tell a downstream that splits rows of groups and order, which a sampler destroys."""
+        if cv is None and groups is None:
+            return
+        context = RowContext(groups, cv)
+        if getattr(self, "sampler", None) is not None:
+            refuse_unreached(downstream, context, "the sampler changes the rows")
+        else:
+            hand_on(downstream, context, table, y, only_fit=True)
+
+    def _resample(self, table, y, weights, seed):
+        return table, y, weights
+
+    # The table that the downstream sees ---------------------------------------------------------
+
+    def _learn_passthrough(self, X):
+        """Which columns of X stand beside the features."""
+        self._passed = None
+        chosen = self.passthrough
+        if isinstance(chosen, bool | np.bool_):
+            if not chosen or (not hasattr(X, "columns") and X.ndim > 2):
+                return
+            # Arrays in cells stand in no table, unless they are named.
+            self._passed_places = np.setdiff1d(np.arange(X.shape[1]), cell_columns(X))
+        else:
+            self._passed_places = column_places(X, chosen, "passthrough")
+        if len(self._passed_places):
+            said = categorical_places(self.categorical_features, X, self._passed_places)
+            passed = Passthrough(said, allow_nan=self._takes_nan)
+            self._passed = passed.fit(columns_at(X, self._passed_places))
+
+    def _table_names(self, X):
+        names = [
+            f"{name}__{feature}"
+            for name, fitted, _ in self.upstream_
+            for feature in fitted.get_feature_names_out()
+        ]
+        if self._passed is not None:
+            columns = getattr(X, "columns", [f"x{place}" for place in range(X.shape[1])])
+            names += [str(columns[place]) for place in self._passed_places]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"The downstream would see several columns of one name: {twice}. Rename these "
+                "branches or columns."
+            )
+        return names
+
+    def _needs_float64(self, features, y):
+        """Whether columns, or targets, lie so far from 0 that float32 would lose their digits."""
+        if self._passed is not None and self._passed.dtype_ == "float64":
+            return True
+        numbers = [
+            part.select_dtypes("float64").to_numpy() if hasattr(part, "iloc") else part
+            for part in features
+        ]
+        if is_regressor(self):
+            numbers.append(y.reshape(len(y), -1))
+        return any(lost_in_float32(part).any() for part in numbers)
+
+    def _table(self, features, X):
+        parts = [*features]
+        if self._passed is not None:
+            parts.append(self._passed.table(columns_at(X, self._passed_places)))
+        if not parts:
+            raise ValueError(
+                "The downstream would see no columns: all branches are dropped and passthrough is "
+                "off."
+            )
+        if not getattr(self, "_float64", False):
+            parts = [in_float32(part) for part in parts]
+        if not (self._named or any(hasattr(part, "iloc") for part in parts)):
+            return np.hstack(parts)
+        import pandas as pd
+
+        frames = [
+            part.reset_index(drop=True) if hasattr(part, "iloc") else pd.DataFrame(part)
+            for part in parts
+        ]
+        return pd.concat(frames, axis=1).set_axis(self._names, axis=1)
+
+    def _transform(self, X, *, scaled=True):
+        features = [
+            fitted._extract(columns_at(X, self._branch_places[name]))
+            for name, fitted, _ in self.upstream_
+        ]
+        table = self._table(features, X)
+        return self._scaled(table) if scaled else table
+
+    def _scaled(self, table):
+        # A downstream of scikit-learn reads y in the dtype of its table.
+        dtype = "float64" if getattr(self, "_float64", False) else "float32"
+        return self._scaling.transform(table, allow_nan=self._takes_nan, dtype=dtype)
+
+    @on_snapshot
+    @in_chunks
+    def transform(self, X):
+        """The table that the downstream sees for new rows, scaled.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray of float32, or DataFrame, of shape (n_samples, n_columns)
+            A DataFrame where there are categories.
+        """
+        return indexed_like(in_float32(self._downstream_table(X)), X)
+
+    def _downstream_table(self, X):
+        # Not `transform`, whose container depends on `set_output`; the downstream's does not.
+        check_is_fitted(self)
+        return self._transform(read_table(self, X, reset=False))
+
+    def get_feature_names_out(self, input_features=None):
+        """Names of the columns of :meth:`transform`.
+
+        Parameters
+        ----------
+        input_features : array-like of str, default=None
+            Compared with the names of the columns of X where there are such.
+
+        Returns
+        -------
+        ndarray of str of shape (n_columns,)
+            Such as ``anomaly__latent_3``; then the columns that pass through.
+        """
+        check_is_fitted(self)
+        check_input_names(self, input_features)
+        return np.asarray(self._names, dtype=object)
+
+    @on_snapshot
+    @in_chunks
+    def predict(self, X, **predict_params):
+        """Predict with the downstream.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
+            Rows.
+
+        **predict_params : dict
+            For the downstream's ``predict``, such as ``return_std``; with metadata routing enabled,
+            what it requests.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            Labels or values; a tuple of such where the downstream gives one.
+        """
+        table = self._downstream_table(X)
+        if routing_enabled():
+            routed = process_routing(self, "predict", **predict_params)
+            predict_params = routed["downstream"]["predict"]
+        return self.downstream_.predict(table, **predict_params)

@@ -1,0 +1,500 @@
+"""How a stack is to be tuned."""
+
+# What cannot be tuned is refused by name, before anything is trained.
+# A fitted stack is trained on as one network; the better of before and after is kept.
+
+from __future__ import annotations
+
+import copy
+import warnings
+from dataclasses import replace
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import Bunch
+
+from skstack._base.params import draw_seed, is_keras_model, is_path
+from skstack._base.sklearn import Interval, StrOptions, columns_at, take_rows
+from skstack._estimators.autoencoder import KerasAutoencoder
+from skstack._estimators.base import NetworkEstimator
+from skstack._estimators.resampling import prior_ratio
+from skstack._features.adapters import ModelAdapter, upstream_of
+from skstack._features.cross_fit import FeatureRequest, UpstreamSpec
+from skstack._stack.branches import branch_places
+from skstack.networks._cloning import has_own_steps
+from skstack.networks._model_parameter import load_model
+from skstack.preprocessing._blocks import ColumnBlocks
+
+
+class FineTune(BaseEstimator):
+    """How a stack is trained on as one network, once its stages are trained.
+
+    ``StackedKerasClassifier(..., fine_tune=FineTune())`` trains upstream networks, scaler (which
+    stays as it is) and downstream in one graph, on the raw training rows, with the loss, optimizer,
+    batch size and engine of the downstream. Held-out rows, which no stage has learned from, say
+    when to stop, and whether the stack before or the one after is kept. Frozen upstream networks
+    are tuned, too, as copies: the ``keras.Model``, estimator or file that was handed in is never
+    changed.
+
+    Parameters
+    ----------
+    epochs : int, default=5
+        Passes over the training rows, at most.
+
+    learning_rate : float, default=1e-4
+        Of the downstream. In (0, inf).
+
+    upstream_lr_multiplier : float, default=0.1
+        Which share of ``learning_rate`` the upstream networks take. In (0, 1].
+
+    layers : "all", int or list of str, default="all"
+        Which layers of the upstream networks learn, beside the whole downstream: all of them; so
+        many from the top of each network; or those named, ``"risk/hidden_1"`` being the layer
+        ``hidden_1`` of the branch ``risk`` (a lone upstream is called ``upstream``). Branches of
+        which no layer is named stay as they are, and may be anything. Layers without weights do not
+        count.
+
+    unfreeze_every : int, default=None
+        Unfreeze these layers one by one: in the first ``unfreeze_every`` epochs the topmost of
+        each network, then one more every ``unfreeze_every`` epochs; layers that are not reached
+        within ``epochs`` stay frozen. The optimizer starts anew with each stage. None unfreezes
+        all of them at once.
+
+    batch_normalization : bool, default=False
+        Whether batch normalisation in thawed layers learns, too; else it stays in inference mode,
+        but for layers that ``layers`` names.
+
+    early_stopping : bool, default=True
+        Whether to stop when the loss on held-out rows no longer falls, and take the best epoch's
+        weights; else those of the last epoch.
+
+    validation_fraction : float, default=0.1
+        Share of the rows that is held out, from all stages; of use where the downstream sets none
+        aside and ``X_val`` is not passed. In (0, 1).
+
+    n_iter_no_change : int, default=5
+        Epochs without improvement after which training (or a stage of ``unfreeze_every``) stops.
+
+    tol : float, default=1e-4
+        The least improvement of the loss that counts.
+
+    random_state : int, RandomState instance or None, default=None
+        Seeds the order of rows. None: the stack's.
+
+    verbose : int, default=0
+        Above 0: a line for each epoch.
+
+    Notes
+    -----
+    Until here the downstream has learned from out-of-fold features. In one graph that cannot be:
+    the features are those of the network that is tuned, which has seen the rows. Hence the small
+    rate, and the held-out rows, which are real rows that no part has learned from.
+
+    Synthetic rows of a sampler have features, but no raw row. Each class gets a weight in place of
+    the sampler, so that classes have the shares that the sampler gave them; held-out rows are
+    weighted alike.
+
+    Layers with ``trainable=False`` of their own keep their bits: those of a network that was handed
+    in, and those that standardise. To thaw them set ``trainable`` in that network before. Steps of
+    a Pipeline before a network stay as they are, too. Dropout of networks that learn is active,
+    below the frozen layers, too. Of an ensemble of fold networks (``refit=False``) nothing is
+    tuned: it is refused.
+
+    Gradual thawing and smaller rates below: J. Howard & S. Ruder, "Universal Language Model
+    Fine-tuning for Text Classification", ACL 2018, sections 3.2 and 3.3.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from skstack import FineTune, KerasClassifier, StackedKerasClassifier
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> stack = StackedKerasClassifier(
+    ...     upstream=[("risk", KerasClassifier(epochs=2))],
+    ...     downstream=KerasClassifier(epochs=5),
+    ...     cv=3,
+    ...     fine_tune=FineTune(epochs=10, learning_rate=1e-3),
+    ...     random_state=0,
+    ... ).fit(X, y)
+    >>> before, after = stack.fine_tune_losses_
+    >>> stack.fine_tuned_ == (after < before)
+    True
+    """
+
+    _parameter_constraints = {
+        "epochs": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "upstream_lr_multiplier": [Interval(Real, 0, 1, closed="right")],
+        "layers": [StrOptions({"all"}), Interval(Integral, 1, None, closed="left"), list, tuple],
+        "unfreeze_every": [None, Interval(Integral, 1, None, closed="left")],
+        "batch_normalization": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        epochs=5,
+        *,
+        learning_rate=1e-4,
+        upstream_lr_multiplier=0.1,
+        layers="all",
+        unfreeze_every=None,
+        batch_normalization=False,
+        early_stopping=True,
+        validation_fraction=0.1,
+        n_iter_no_change=5,
+        tol=1e-4,
+        random_state=None,
+        verbose=0,
+    ):
+        self.epochs = epochs
+        self.learning_rate = learning_rate
+        self.upstream_lr_multiplier = upstream_lr_multiplier
+        self.layers = layers
+        self.unfreeze_every = unfreeze_every
+        self.batch_normalization = batch_normalization
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.random_state = random_state
+        self.verbose = verbose
+
+
+def check_fine_tune(stack, branches, downstream, X, y):
+    """Refuse stacks that cannot be tuned.
+
+    Parameters
+    ----------
+    stack : Stack
+        Its columns that pass through are known.
+
+    branches : list of (name, KerasFeatureTransformer, columns)
+
+    downstream : estimator
+        Not fitted.
+
+    X, y : training rows and targets
+
+    Raises
+    ------
+    ValueError
+        If a part that would learn is no network, gives features without a gradient, or has no such
+        layer; the message names it.
+    """
+    from skstack._graph.sklearn_steps import listed_steps, maker_of
+
+    tuning = stack.fine_tune
+    named = named_layers(tuning, [name for name, _, _ in branches])
+    kind = type(downstream).__name__
+    if not isinstance(downstream, NetworkEstimator):
+        _refuse(
+            f"the downstream {kind} is no network of skstack",
+            "accepted are KerasClassifier and KerasRegressor",
+        )
+    for parameter in ("imputer", "input_shape"):
+        if getattr(downstream, parameter) is not None:
+            _refuse(
+                f"the downstream {kind} has {parameter}={getattr(downstream, parameter)!r}",
+                "its columns must come to it as they are; leave that to the scaler or a branch",
+            )
+    network = load_model(downstream.model) if is_path(downstream.model) else downstream.model
+    if is_keras_model(network) and has_own_steps(network):
+        _refuse(
+            f"the network {network.name!r} of the downstream {kind} trains in its own way",
+            "as a part of another network it would not",
+        )
+    if stack.scaler not in (None, "standard"):
+        for step in listed_steps(stack.scaler):
+            maker_of(step)
+    samples = getattr(stack, "sampler", None) or getattr(downstream, "sampler", None)
+    if samples is not None and y.ndim > 1:
+        _refuse(
+            f"sampler={samples!r} with several labels a row",
+            "weights of classes, which stand in its place, are for one label a row",
+        )
+    for name, transformer, columns in branches:
+        if name in named:
+            _check_branch(stack, name, transformer, columns, named[name], X, y)
+
+
+def _refuse(what, why):
+    raise ValueError(f"fine_tune: {what}; {why}.")
+
+
+def named_layers(tuning, names):
+    """Branches that learn; with the names of their layers, or None for all, or for some on top."""
+    if not names:
+        _refuse("the stack has no upstream", "there is nothing to tune but the downstream")
+    if not isinstance(tuning.layers, (list, tuple)):
+        return dict.fromkeys(names)
+    named = {}
+    for each in tuning.layers:
+        branch, _, layer = each.partition("/") if isinstance(each, str) else (None, "", "")
+        if branch not in names or not layer:
+            _refuse(
+                f"layers={tuning.layers!r} holds {each!r}",
+                f"a layer is named 'branch/layer', and the branches are {names}",
+            )
+        named.setdefault(branch, []).append(layer)
+    if not named:
+        _refuse(f"layers={tuning.layers!r} names no layer", "name one, or leave fine_tune out")
+    return named
+
+
+def _check_branch(stack, name, transformer, columns, layers, X, y):
+    from skstack._training.layers import check_layers, find_layers
+
+    given = KerasAutoencoder() if transformer.model is None else transformer.model
+    source = UpstreamSpec(upstream_of(given, transformer.random_state), y, ColumnBlocks(None))
+    wanted = FeatureRequest.of(transformer.features, transformer.layers, transformer.pooling, False)
+    model, what = source.model, f"the upstream {name!r}"
+    others = "name the layers of other branches in `layers`, and it stays as it is"
+    if not (is_keras_model(model) or isinstance(model, NetworkEstimator)):
+        _refuse(f"{what} is {type(model).__name__}, no Keras network of its own", others)
+    if "codes" in wanted.features:
+        _refuse(f"features='codes' of {what} have no gradient", others)
+    if not (source.frozen or transformer.refit):
+        _refuse(
+            f"{what} has refit=False, so that the mean over its folds makes new features",
+            "tuning needs one network: use refit=True",
+        )
+    if is_keras_model(model):
+        learning = find_layers(model, layers or []).values()
+        for layer in learning if layers else [model]:
+            if not layer.trainable_variables:
+                refuse_frozen(layer.name, what)
+    elif source.frozen:
+        check_layers(model.network_.blueprint, layers or [])
+    elif layers:
+        wanted = replace(wanted, layers=(*wanted.layers, *layers))
+        source.frame(columns_at(X, branch_places(X, name, columns)), y, wanted)
+
+
+def refuse_frozen(layer, what):
+    _refuse(
+        f"{layer!r} of {what} has no weights that may learn",
+        "layers with trainable=False in the network itself are never thawed: set trainable=True "
+        "there first",
+    )
+
+
+def fine_tune(stack, given, way, before, after, seed):
+    """Train a fitted stack on as one network, and keep the better of before and after.
+
+    Parameters
+    ----------
+    stack : Stack
+        Fitted. It gets ``fine_tuned_``, ``fine_tune_losses_`` and ``fine_tune_history_``.
+
+    given : Bunch
+        ``X``, ``y`` and, of what came along for the downstream, ``sample_weight``, ``X_val`` and
+        ``y_val``.
+
+    way : Bunch
+        With ``train`` and ``rest``: numbers of the rows to learn from and to watch, or None where
+        the rows to watch came by themselves.
+
+    before, after : tuple of (y, weights)
+        Of the downstream's training rows, before and after the sampler.
+
+    seed : int
+    """
+    from skstack._stack.joint_network import JointNetwork
+
+    tuning, downstream = stack.fine_tune, stack.downstream_
+    weights = given.get("sample_weight")
+    ratio = _sampled(stack, before, after)
+    if way.rest is None:
+        rows = given.X, given.y, weights
+        watched = given.X_val, given.y_val, None
+    else:
+        rows, watched = (
+            tuple(
+                None if part is None else take_rows(part, some) for part in (*_xy(given), weights)
+            )
+            for some in (way.train, way.rest)
+        )
+    watched = watched[0], *_targets(downstream, *watched[1:], ratio)
+    names = [name for name, _, _ in stack.upstream_]
+    named = named_layers(tuning, names)
+    few = take_rows(rows[0], slice(0, 2))
+    normalizes = tuning.batch_normalization
+    if isinstance(tuning.layers, (list, tuple)) and not normalizes:
+        normalizes = tuple(tuning.layers)
+    joint = JointNetwork(stack, list(named), few, batch_normalization=normalizes)
+    loss_before = _loss(stack, *watched)
+    try:
+        history, tuned = _trained(stack, joint, named, few, rows, watched, ratio, seed)
+    except FineTuningDiverged as reason:
+        warnings.warn(
+            f"fine_tune went astray, and the stack is as it was before: {reason}",
+            UserWarning,
+            stacklevel=7,
+        )
+        stack.fine_tune_history_ = reason.history
+        stack.fine_tune_losses_, stack.fine_tuned_ = (loss_before, np.inf), False
+        return
+    stages = stack.upstream_, stack.downstream_
+    _put(stack, joint, list(named), tuned)
+    loss_after = _loss(stack, *watched)
+    stack.fine_tune_history_ = history
+    stack.fine_tune_losses_ = loss_before, loss_after
+    stack.fine_tuned_ = loss_after < loss_before
+    if not stack.fine_tuned_:
+        _take_up(stack, *stages)
+
+
+def _xy(given):
+    return given.X, given.y
+
+
+def _sampled(stack, before, after):
+    """Share of each class in the data over its share among the rows of the sampler, or None."""
+    downstream = stack.downstream_
+    if getattr(stack, "sampler", None) is not None:
+        (y, weights), (y_after, weights_after) = before, after
+        return prior_ratio(y, y_after, downstream.classes_, weights, weights_after)
+    return downstream.prior_ratio_ if getattr(downstream, "sampler", None) is not None else None
+
+
+def _targets(downstream, y, weights, ratio):
+    """Targets as the loss takes them, and what each row weighs in it."""
+    y = downstream._read_target(y, frame=None, reset=False)
+    # The downstream's weights of classes are those of resampled rows.
+    if ratio is not None:
+        shares = np.divide(1.0, ratio, out=np.zeros_like(ratio), where=ratio > 0)
+        by_class = shares[np.searchsorted(downstream.classes_, y)]
+        weights = by_class if weights is None else by_class * weights
+    return downstream._targets(None, y), downstream._row_weights(y, weights)
+
+
+def _loss(stack, X, targets, weights):
+    from skstack._training.objective import mean_loss
+
+    downstream = stack.downstream_
+    outputs = downstream._outputs(stack._transform(X))
+    loss = downstream._loss(downstream.network_.blueprint)
+    return mean_loss(loss, targets, outputs, weights)
+
+
+class FineTuningDiverged(Exception):
+    """Losses or weights that are not finite; with the history so far."""
+
+    def __init__(self, reason, history):
+        super().__init__(str(reason))
+        self.history = history
+
+
+def _trained(stack, joint, named, few, rows, watched, ratio, seed):
+    """History of the tuning, and the weights that it ends with."""
+    from skstack._training.config import TrainConfig, TrainingData
+    from skstack._training.monitor import Diverged
+    from skstack._training.train import train
+
+    tuning, downstream = stack.fine_tune, stack.downstream_
+    seed = seed if tuning.random_state is None else draw_seed(tuning.random_state)
+    table = TrainingData(joint.arrays(rows[0]), *_targets(downstream, *rows[1:], ratio))
+    held_out = TrainingData(joint.arrays(watched[0]), *watched[1:])
+    blueprint = downstream.network_.blueprint
+    shares = {
+        path: float(tuning.upstream_lr_multiplier)
+        for name in named
+        for path in joint.paths_of(name)
+    }
+    plan = TrainConfig(
+        loss=downstream._loss(blueprint),
+        optimizer=downstream._optimizer(blueprint),
+        learning_rate=float(tuning.learning_rate),
+        batch_size=downstream.batch_size,
+        patience=tuning.n_iter_no_change if tuning.early_stopping else None,
+        tol=tuning.tol,
+        engine=downstream.engine,
+        verbose=tuning.verbose,
+        shares=shares if tuning.upstream_lr_multiplier < 1 else {},
+    )
+    history = {"loss": [], "val_loss": [], "n_thawed": []}
+    state, best, least = joint.start, joint.start, np.inf
+    for thawed, epochs in _stages(tuning, _layers_to_thaw(tuning, joint, named)):
+        plan = replace(plan, epochs=epochs, seed=seed + len(history["loss"]))
+        try:
+            fit = train(joint.with_thawed(few, thawed), state, table, plan, validation=held_out)
+        except Diverged as reason:
+            raise FineTuningDiverged(reason, history) from reason
+        for key in ("loss", "val_loss"):
+            history[key] += fit.history[key]
+        history["n_thawed"] += [sum(map(len, thawed.values()))] * fit.n_epochs
+        state = fit.network.variables
+        if min(fit.history["val_loss"]) < least:
+            best, least = state, min(fit.history["val_loss"])
+    return history, best if tuning.early_stopping else state
+
+
+def _layers_to_thaw(tuning, joint, named):
+    """Names of the layers that are to learn in the end, by branch, from the bottom up."""
+    found = {}
+    for branch, layers in joint.layers.items():
+        what = f"the upstream {branch!r}"
+        if not layers:
+            refuse_frozen("every layer", what)
+        if isinstance(tuning.layers, Integral):
+            layers = layers[-tuning.layers :]
+        elif named[branch] is not None:
+            for name in named[branch]:
+                if not any(map(_is_named(name), layers)):
+                    refuse_frozen(name, what)
+            layers = [each for each in layers if any(_is_named(n)(each) for n in named[branch])]
+        found[branch] = layers
+    return found
+
+
+def _is_named(name):
+    """Whether a layer, by its full name, is the one called so, or stands in the model called so."""
+    return lambda full: f"/{name}/" in f"/{full}/"
+
+
+def _stages(tuning, layers):
+    """(layers that learn, by branch; epochs), one after another."""
+    if tuning.unfreeze_every is None:
+        yield layers, tuning.epochs
+        return
+    deepest, left, number = max(map(len, layers.values())), tuning.epochs, 1
+    while left:
+        epochs = left if number >= deepest else min(tuning.unfreeze_every, left)
+        yield {branch: names[-number:] for branch, names in layers.items()}, epochs
+        left, number = left - epochs, number + 1
+
+
+def _put(stack, joint, branches, variables):
+    """Give a stack other weights, in copies of its parts."""
+    from skstack._stack.joint_network import DOWNSTREAM
+
+    upstream = []
+    for name, fitted, columns in stack.upstream_:
+        if name in branches:
+            weights = joint.weights_of(name, variables)
+            fitted, (before,) = copy.copy(fitted), fitted._upstreams
+            view = copy.copy(before.view)
+            if isinstance(view, ModelAdapter):
+                view.network = view.network.changed(weights)
+            else:
+                view.estimator = fitted.estimator_ = _changed(view.estimator, weights)
+            fitted._upstreams = [replace(before, view=view)]
+        upstream.append((name, fitted, columns))
+    _take_up(stack, upstream, _changed(stack.downstream_, joint.weights_of(DOWNSTREAM, variables)))
+
+
+def _changed(estimator, weights):
+    estimator = copy.copy(estimator)
+    estimator.network_ = estimator.network_.changed(weights)
+    return estimator
+
+
+def _take_up(stack, upstream, downstream):
+    stack.upstream_, stack.downstream_ = upstream, downstream
+    stack.named_upstream_ = Bunch(**{name: fitted for name, fitted, _ in upstream})

@@ -1,0 +1,308 @@
+"""A fitted stack as one network that can be trained: upstream, scaler, downstream."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import keras
+import numpy as np
+
+from skstack._base.sklearn import columns_at
+from skstack._features.adapters import ModelAdapter
+from skstack._graph.fused import behind_scaler, of_upstream
+from skstack._graph.networks import called
+from skstack._graph.tables import GraphTable, joined, numbers_of, refuse, unique_names
+from skstack._stack.scaling import numeric_columns
+from skstack._training.initial_weights import initial_variables
+from skstack._training.network import Network
+from skstack._training.seeds import named_variables
+from skstack.networks._cloning import architecture
+
+DOWNSTREAM = ""  # no branch has this name
+
+
+class JointNetwork:
+    """A blueprint of all that stands between the rows of a stack and the loss of its downstream.
+
+    What goes into it are the arrays that the upstream networks take, and, as they are, those
+    columns of the downstream's table that come from elsewhere: they pass through, or belong to
+    branches that stay fixed. Steps before a network are no part of it.
+
+    Parameters
+    ----------
+    stack : Stack
+        Fitted.
+
+    branches : sequence of str
+        Names of those whose networks are part of it.
+
+    X : table
+        A few rows.
+
+    thawed : dict of str to collection of str, default=None
+        Names of the layers that learn, by branch. None: all that may.
+
+    batch_normalization : sequence of str or bool, default=False
+        Layers, as "branch/layer", whose batch normalisation may learn; True: all of them.
+
+    Attributes
+    ----------
+    key : hashable or None
+        As training wants it; weights are no part of it.
+
+    start : dict of str to ndarray
+        The fitted weights.
+
+    layers : dict of str to list of str
+        Names of the layers that may learn, by branch, from the bottom to the top. None of them has
+        ``trainable=False`` in the network that was trained, or handed in.
+
+    Raises
+    ------
+    ValueError
+        If a part of the stack cannot become a layer; the message names it.
+    """
+
+    key = None
+
+    def __init__(self, stack, branches, X, thawed=None, batch_normalization=False):
+        self._stack = stack
+        self._branches = tuple(branches)
+        self._thawed = thawed
+        self._normalizations = batch_normalization
+        features = self._features(X)
+        self._live = self._computed(X)
+        table = stack._table(features, X)
+        self._n_columns = table.shape[1]
+        self._runs = self._numeric_runs(table)
+        self._fixed = self._fixed_blocks()
+        self._kinds = {
+            key: (array.shape[1:], str(array.dtype)) for key, array in self._arrays(X).items()
+        }
+        self.start = initial_variables(self, seed=0)
+        self.key = None if self._text is None else ("joint", self._text)
+
+    def __repr__(self):
+        return f"{type(self).__name__}({type(self._stack).__name__})"
+
+    def with_thawed(self, X, thawed):
+        """The same network with other layers that learn."""
+        return JointNetwork(self._stack, self._branches, X, thawed, self._normalizations)
+
+    # Rows ------------------------------------------------------------------------------------
+
+    def arrays(self, X):
+        """Rows of X as what this network takes, by input."""
+        return dict(zip(_names(self._kinds), self._arrays(X).values(), strict=True))
+
+    def _arrays(self, X):
+        stack, found = self._stack, {}
+        for name, fitted, _ in stack.upstream_:
+            if name in self._branches:
+                arrays = _split(
+                    fitted._upstreams[0], columns_at(X, self._stack._branch_places[name])
+                )
+                found.update({(name, block): array for block, array in arrays.items()})
+        table = stack._table(self._features(X), X)
+        for run in self._runs:
+            if not isinstance(run, str):
+                part = table.iloc[:, list(run)] if hasattr(table, "iloc") else table[:, list(run)]
+                found[run] = np.ascontiguousarray(part, dtype=np.float32)
+        scaled = stack._scaling.transform(table, allow_nan=stack._takes_nan)
+        blocks = stack.downstream_.blocks_.split(scaled)
+        found.update({(DOWNSTREAM, block): blocks[block] for block in self._fixed})
+        return found
+
+    def _features(self, X):
+        return [
+            fitted._extract(columns_at(X, self._stack._branch_places[name]))
+            for name, fitted, _ in self._stack.upstream_
+        ]
+
+    def _computed(self, X):
+        """Positions of the columns of the table that this network computes, by branch."""
+        computed, first = {}, 0
+        for name, fitted, _ in self._stack.upstream_:
+            if name in self._branches:
+                made = fitted._columns(columns_at(X, self._stack._branch_places[name]))
+                made = made[:-1] if fitted._wanted.steps_output else made
+                computed[name] = range(first, first + sum(len(part.names) for part in made))
+            first += len(fitted.get_feature_names_out())
+        return computed
+
+    def _numeric_runs(self, table):
+        """Numeric columns in order: a branch that computes some, or positions of given ones."""
+        owner = {place: name for name, places in self._live.items() for place in places}
+        runs = []
+        for place in np.flatnonzero(numeric_columns(table)).tolist():
+            name = owner.get(place)
+            if name is None and runs and isinstance(runs[-1], tuple):
+                runs[-1] = (*runs[-1], place)
+            elif name is None or not runs or runs[-1] != name:
+                runs.append((place,) if name is None else name)
+        return runs
+
+    def _fixed_blocks(self):
+        """Inputs of the downstream that hold no column that this network computes."""
+        live = {place for places in self._live.values() for place in places}
+        places = self._stack.downstream_.blocks_.places()
+        return [block for block, own in places.items() if not live & set(own)]
+
+    # The network -----------------------------------------------------------------------------
+
+    def build(self):
+        """Build the network with the weights of the stack.
+
+        Returns
+        -------
+        keras.Model
+        """
+        models = {}
+        with unique_names():
+            inputs = [
+                keras.Input(shape, dtype=dtype, name=name)
+                for name, (shape, dtype) in zip(
+                    _names(self._kinds), self._kinds.values(), strict=True
+                )
+            ]
+            tensors = dict(zip(self._kinds, inputs, strict=True))
+            output = self._output(tensors, models)
+            named = dict(zip(_names(self._kinds), inputs, strict=True))
+            model = keras.Model(named, output, name="joint")
+        self.layers = {
+            name: list(self._set_flags(name, models[name], model)) for name in self._branches
+        }
+        paths = {id(variable): path for path, variable in named_variables(model).items()}
+        self._paths = {
+            part: {
+                own: paths[id(variable)]
+                for own, variable in named_variables(network).items()
+                if id(variable) in paths
+            }
+            for part, network in models.items()
+        }
+        self._text = architecture(model)
+        return model
+
+    def _output(self, tensors, models):
+        stack = self._stack
+        made = {}
+        for name, fitted, _ in stack.upstream_:
+            if name in self._branches:
+                own = {key[1]: tensor for key, tensor in tensors.items() if key[0] == name}
+                upstream = _noted(fitted._upstreams[0], models, name)
+                wanted = replace(fitted._wanted, steps_output=False)
+                parts = of_upstream(upstream, GraphTable(split=own), wanted, name)
+                made[name] = joined(parts, f"{name}_features")
+        columns, width = [None] * self._n_columns, 0
+        for run in self._runs:
+            for place in self._live[run] if isinstance(run, str) else run:
+                columns[place] = width
+                width += 1
+        numeric = [made[run] if isinstance(run, str) else tensors[run] for run in self._runs]
+        table = behind_scaler(stack, GraphTable(columns, joined(numeric, "table")), "")
+        downstream = stack.downstream_
+        takes = {}
+        for block in downstream.blocks_.blocks_:
+            if (DOWNSTREAM, block.name) in tensors:
+                takes[block.name] = tensors[DOWNSTREAM, block.name]
+            elif block.kind != "numeric":
+                refuse("The downstream", f"its input {block.name!r} is of the kind {block.kind!r}.")
+            else:
+                places = downstream.blocks_.places()[block.name]
+                takes[block.name] = numbers_of(table, places, "downstream", "The downstream")
+        network = _Noted(downstream.network_, models, DOWNSTREAM)
+        (output,), _ = called(network, takes, "downstream")
+        return output
+
+    def _set_flags(self, name, network, model):
+        """Freeze what is not to learn; give the names of the layers that may."""
+        used = {id(variable) for variable in model.variables}
+        for path, layer in _leaves(network):
+            normalizes = isinstance(layer, keras.layers.BatchNormalization)
+            asked = self._normalizations is True or f"{name}/{path}" in (self._normalizations or ())
+            if normalizes and not asked:
+                layer.trainable = False
+            if any(id(variable) in used for variable in layer.trainable_variables):
+                yield path
+            if self._thawed is not None and path not in self._thawed[name]:
+                layer.trainable = False
+
+    # Weights ---------------------------------------------------------------------------------
+
+    def weights_of(self, part, variables):
+        """Weights of a branch, or of ``DOWNSTREAM``, by the paths of its own network.
+
+        Parameters
+        ----------
+        part : str
+
+        variables : dict of str to ndarray
+            Of this network.
+
+        Returns
+        -------
+        dict of str to ndarray
+        """
+        return {own: variables[path] for own, path in self._paths[part].items()}
+
+    def paths_of(self, part):
+        """Paths in this network of the weights of a branch."""
+        return list(self._paths[part].values())
+
+
+def _names(kinds):
+    # Names of branches and columns may be any.
+    return [f"rows_{place}" for place in range(len(kinds))]
+
+
+def _split(upstream, X):
+    """What the network of an upstream takes of rows."""
+    X = X if upstream.steps is None else upstream.steps.transform(X)
+    view = upstream.view
+    return view.blocks.split(X) if isinstance(view, ModelAdapter) else view.estimator._inputs(X)
+
+
+class _Maker:
+    """A blueprint of a network that may learn, of one that is frozen, too."""
+
+    key = None
+
+    def __init__(self, blueprint):
+        self.build = getattr(blueprint, "thawable", blueprint.build)
+
+
+class _Noted:
+    """A network that notes which model it was built as."""
+
+    blueprint = None
+
+    def __init__(self, network, models, part):
+        self._network, self._models, self._part = network, models, part
+
+    def build(self):
+        if self._part not in self._models:
+            maker = _Maker(self._network.blueprint)
+            self._models[self._part] = Network(maker, self._network.variables).build()
+        return self._models[self._part]
+
+
+def _noted(upstream, models, name):
+    """The same upstream without its steps, whose network is noted when it is built."""
+    view = copy.copy(upstream.view)
+    if isinstance(view, ModelAdapter):
+        view.network = _Noted(view.network, models, name)
+    else:
+        view.estimator = copy.copy(view.estimator)
+        view.estimator.network_ = _Noted(view.estimator.network_, models, name)
+    return replace(upstream, steps=None, view=view)
+
+
+def _leaves(model, prefix=""):
+    """Layers by full name, those of models that are graphs laid open, from the bottom up."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model) and getattr(layer, "inputs", None):
+            yield from _leaves(layer, f"{prefix}{layer.name}/")
+        else:
+            yield prefix + layer.name, layer

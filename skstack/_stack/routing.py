@@ -1,0 +1,163 @@
+"""Metadata routing in a stack: which branch, scaler or downstream gets which keyword."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sklearn.pipeline import Pipeline
+from sklearn.utils.metadata_routing import MetadataRouter, process_routing
+
+from skstack._base.params import is_keras_model, is_path
+from skstack._base.sklearn import refuse_metadata, routing_enabled, take_metadata, takes
+from skstack._features.cross_fit import Metadata
+from skstack._features.routing import add_estimator, add_splitter, given_metadata, routed_features
+from skstack._features.transformer import KerasFeatureTransformer
+from skstack._stack.branches import branch_list, branch_of
+
+
+@dataclass(frozen=True)
+class StackMetadata:
+    """What comes along with the rows, for each part of a stack."""
+
+    splitter: dict
+    branches: dict[str, Metadata]
+    scaler: dict
+    downstream: dict
+    groups: Any = None
+
+    def of(self, X, rows, **watched):
+        """The same for some rows of X, with rows to watch."""
+
+        def take(metadata):
+            return take_metadata(X, metadata, rows)
+
+        return StackMetadata(
+            take(self.splitter),
+            {name: metadata.of(X, rows) for name, metadata in self.branches.items()},
+            take(self.scaler),
+            {**take(self.downstream), **watched},
+            **take({"groups": self.groups}),
+        )
+
+
+def routing_of_stack(stack):
+    """Say which metadata reach which part of a stack.
+
+    Parameters
+    ----------
+    stack : Stack
+
+    Returns
+    -------
+    MetadataRouter
+        With the branches by name, ``scaler``, ``downstream`` and ``splitter``. A part that the
+        stack makes by itself, because the parameter is None, takes what comes.
+    """
+    router = MetadataRouter(owner=stack)
+    for name, thing, _ in [] if stack.upstream is None else branch_list(stack):
+        if _routes_itself(thing):
+            add_estimator(router, name, branch_of(stack, name, thing), callee="fit_transform")
+        elif not _is_frozen(thing):
+            add_estimator(router, name, thing, unset={"X_val": False, "y_val": False})
+    if hasattr(stack.scaler, "fit"):
+        add_estimator(router, "scaler", stack.scaler)
+    if stack.downstream is None:
+        taken = dict.fromkeys(("sample_weight", "X_val", "y_val"), True)
+        add_estimator(router, "downstream", stack._default_downstream(), unset=taken)
+    else:
+        add_estimator(router, "downstream", stack.downstream, predicts=True)
+    add_splitter(router, stack.cv)
+    return router
+
+
+def routed_stack(stack, caller, X, sample_weight, groups, X_val, y_val, params):
+    """What comes along with the rows, for each part of a stack.
+
+    Parameters
+    ----------
+    stack : Stack
+
+    caller : {"fit", "fit_transform"}
+
+    X : table
+
+    sample_weight, groups : array-like of shape (n_rows,) or None
+
+    X_val, y_val : array-like or None
+
+    params : dict
+        More metadata.
+
+    Returns
+    -------
+    StackMetadata
+
+    Raises
+    ------
+    ValueError
+        If a part cannot take what came for it.
+    """
+    if (X_val is None) != (y_val is None):
+        missing = "X_val" if X_val is None else "y_val"
+        raise ValueError(f"X_val and y_val belong together, but {missing} is None.")
+    given = given_metadata(X, sample_weight, groups, params)
+    everybodys = {name: given[name] for name in ("sample_weight", "groups") if name in given}
+    watched = {} if X_val is None else {"X_val": X_val, "y_val": y_val}
+    if not routing_enabled():
+        refuse_metadata(params, stack, caller)
+        branches = {
+            name: routed_features(
+                branch_of(stack, name, thing), "fit", X, sample_weight, groups, {}
+            )
+            for name, thing, _ in branch_list(stack)
+        }
+        weights = {name: given[name] for name in ("sample_weight",) if name in given}
+        downstream = {**weights, **watched}
+        _refuse_untaken(stack.downstream, downstream)
+        split = {"groups": given["groups"]} if "groups" in given else {}
+        return StackMetadata(split, branches, weights, downstream, given.get("groups"))
+
+    routed = process_routing(stack, caller, **given, **watched)
+    split = routed["splitter"]["split"]
+    branches = {}
+    for name, thing, _ in branch_list(stack):
+        if stack.upstream is None:
+            branches[name] = Metadata(split=split, fit=everybodys)
+        elif _routes_itself(thing):
+            own = routed[name]["fit_transform"]
+            branches[name] = routed_features(
+                branch_of(stack, name, thing), "fit_transform", X, **_named(own)
+            )
+        else:
+            fit = {} if _is_frozen(thing) else routed[name]["fit"]
+            branches[name] = Metadata(split=split, fit=fit)
+    scaler = everybodys if stack.scaler == "standard" else routed.get("scaler", {}).get("fit", {})
+    scaler = {name: value for name, value in scaler.items() if name != "groups"}
+    return StackMetadata(split, branches, scaler, routed["downstream"]["fit"], given.get("groups"))
+
+
+def _named(metadata):
+    """Keywords of ``routed_features``."""
+    metadata = dict(metadata)
+    common = {name: metadata.pop(name, None) for name in ("sample_weight", "groups")}
+    return {**common, "params": metadata}
+
+
+def _routes_itself(thing):
+    return isinstance(thing, (KerasFeatureTransformer, Pipeline))
+
+
+def _is_frozen(thing):
+    return is_path(thing) or is_keras_model(thing) or thing == "drop"
+
+
+def _refuse_untaken(downstream, metadata):
+    if downstream is None:
+        return
+    for name in ("X_val", "sample_weight"):
+        if name in metadata and not takes(downstream, name):
+            raise ValueError(
+                f"{name} was passed, but the fit of the downstream {type(downstream).__name__} "
+                "takes none. With metadata routing enabled, steps of a Pipeline can ask for it."
+            )

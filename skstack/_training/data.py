@@ -1,0 +1,150 @@
+"""Rows as tensors: checked once, moved once for each fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from skstack._training.config import TrainingData
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How flat tensors stand for inputs, targets and weights."""
+
+    names: tuple[str, ...]
+    n_targets: int
+    has_weights: bool
+
+    def unpack(self, tensors):
+        """Give (inputs by name; targets, a list of several, or None; weights or None)."""
+        tensors = list(tensors)
+        weights = tensors.pop() if self.has_weights else None
+        targets = tensors[len(self.names) :]
+        if self.n_targets < 2:
+            targets = targets[0] if targets else None
+        return dict(zip(self.names, tensors, strict=False)), targets, weights
+
+
+class TensorTable:
+    """Checked rows, with weights of mean 1 so that losses average over weights."""
+
+    def __init__(self, rows: TrainingData, what: str):
+        self.inputs = {name: np.asarray(array) for name, array in rows.inputs.items()}
+        given = rows.targets
+        given = given if isinstance(given, (list, tuple)) else [given]
+        self.targets = [np.asarray(array) for array in given if array is not None]
+        self.weights = None
+        lengths = {name: len(array) for name, array in self.inputs.items()}
+        lengths.update({f"targets {i}": len(array) for i, array in enumerate(self.targets)})
+        if rows.weights is not None:
+            lengths["weights"] = len(rows.weights)
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"The {what} rows differ in number: {lengths}.")
+        self.n_rows = lengths[next(iter(self.inputs))]
+        if self.n_rows == 0:
+            raise ValueError(f"There are no {what} rows.")
+        if rows.weights is not None:
+            self.weights = _mean_one(np.asarray(rows.weights, dtype=np.float64), what)
+
+    def signature(self) -> tuple:
+        """Names, shapes of one row and dtypes: what a trace depends on."""
+        described = [(name, a.shape[1:], str(a.dtype)) for name, a in self.inputs.items()]
+        described += [("targets", a.shape[1:], str(a.dtype)) for a in self.targets]
+        return tuple(described)
+
+    def layout(self) -> Layout:
+        return Layout(tuple(self.inputs), len(self.targets), self.weights is not None)
+
+    def arrays(self) -> list[np.ndarray]:
+        """Arrays in the order of `layout`."""
+        weights = [] if self.weights is None else [self.weights]
+        return [*self.inputs.values(), *self.targets, *weights]
+
+    def tensors(self, n_padded: int | None = None) -> list:
+        """Tensors in the order of `layout`, filled up with zeros to `n_padded` rows."""
+        missing = (n_padded or self.n_rows) - self.n_rows
+        arrays = self.arrays()
+        if missing:
+            arrays = [np.pad(a, [(0, missing), *[(0, 0)] * (a.ndim - 1)]) for a in arrays]
+        return [tf.convert_to_tensor(array) for array in arrays]
+
+    def specs(self) -> tuple:
+        """Specs in the order of `layout`, for any number of rows."""
+        return tuple(tf.TensorSpec([None, *a.shape[1:]], a.dtype) for a in self.arrays())
+
+
+def _mean_one(weights, what):
+    if weights.ndim != 1:
+        raise ValueError(
+            f"The weights of the {what} rows must have shape (n_rows,), got {weights.shape}."
+        )
+    mean = weights.mean()
+    if not np.isfinite(mean) or mean <= 0:
+        raise ValueError(f"The weights of the {what} rows must be finite and sum to more than 0.")
+    return (weights / mean).astype(np.float32)
+
+
+def bucket(n_rows: int) -> int:
+    """Round a number of rows up to 64, 96, 128, 192, ...: few shapes, few compilations."""
+    size = 64
+    while size < n_rows:
+        size = size * 3 // 2 if (size & (size - 1)) == 0 else size * 4 // 3
+    return size
+
+
+class Orders:
+    """The order of rows in each epoch, whatever the number of epochs asked for at once."""
+
+    def __init__(self, seed: int, n_rows: int):
+        self._generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(int(seed))))
+        self._n_rows = n_rows
+
+    def next(self, n_epochs: int) -> np.ndarray:
+        """Orders of the next epochs, an int32 array of shape (n_epochs, n_rows)."""
+        orders = np.empty((n_epochs, self._n_rows), np.int32)
+        for order in orders:
+            order[:] = self._generator.permutation(self._n_rows)
+        return orders
+
+
+class Steps:
+    """Batches of some epochs: which rows each step takes.
+
+    Parameters
+    ----------
+    orders : ndarray of shape (n_epochs, n_rows)
+    batch_size : int
+    padding : int
+        Empty steps behind the last one.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (n_steps + padding, batch_size), dtype int32
+        Filled up with row 0.
+    counts : ndarray of shape (n_steps + padding,), dtype int32
+        How many of a step's rows are real.
+    borders : ndarray of shape (n_epochs + 1,), dtype int32
+        Where each epoch begins, and the last one ends.
+    """
+
+    def __init__(self, orders, batch_size, padding):
+        n_epochs, n_rows = orders.shape
+        self._per_epoch = -(-n_rows // batch_size)
+        n_steps = n_epochs * self._per_epoch
+        self.rows = np.zeros((n_steps + padding, batch_size), np.int32)
+        flat = self.rows[:n_steps].reshape(n_epochs, self._per_epoch * batch_size)
+        flat[:, :n_rows] = orders
+        self.counts = np.full(n_steps + padding, batch_size, np.int32)
+        last = n_rows - (self._per_epoch - 1) * batch_size
+        self.counts[self._per_epoch - 1 : n_steps : self._per_epoch] = last
+        self.borders = np.arange(0, n_steps + 1, self._per_epoch, dtype=np.int32)
+
+    def means(self, losses, n_epochs) -> np.ndarray:
+        """Mean over rows of the losses of each of the first epochs."""
+        n_steps = n_epochs * self._per_epoch
+        counts = self.counts[:n_steps].reshape(n_epochs, -1)
+        losses = losses[:n_steps].reshape(n_epochs, -1).astype(np.float64)
+        return (losses * counts).sum(axis=1) / counts.sum(axis=1)

@@ -1,0 +1,335 @@
+"""Which road a fit takes: XLA, the plain graph, or Keras' own `fit`.
+
+All that decides is written here, as a table that can be measured again on another device. The
+choice depends on the network and the plan alone, never on what ran before, so that the same seed
+gives the same bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+
+from skstack._training.distillation import DistillationLoss
+from skstack._training.layers import all_layers, embedded_inputs
+from skstack._training.xla_layers import DROPOUTS, counts_rows_alone
+
+# With XLA a small step costs about 0.15 ms less and the compilation 0.4 s more; most programs are
+# used again, for many folds and candidates. By the way the last batch of an epoch is made.
+_STEPS_WORTH_XLA = {"masked": 100, "exact": 1_000}
+
+_ROW_BY_ROW = [
+    "Activation",
+    "Add",
+    "Average",
+    "AveragePooling1D",
+    "AveragePooling2D",
+    "Concatenate",
+    "Conv1D",
+    "Conv1DTranspose",
+    "Conv2D",
+    "Conv2DTranspose",
+    "Cropping1D",
+    "Cropping2D",
+    "Dense",
+    "DepthwiseConv1D",
+    "DepthwiseConv2D",
+    "Dot",
+    "ELU",
+    "EinsumDense",
+    "Embedding",
+    "Flatten",
+    "GRU",
+    "GlobalAveragePooling1D",
+    "GlobalAveragePooling2D",
+    "GlobalMaxPooling1D",
+    "GlobalMaxPooling2D",
+    "Identity",
+    "InputLayer",
+    "LSTM",
+    "LayerNormalization",
+    "LeakyReLU",
+    "MaxPooling1D",
+    "MaxPooling2D",
+    "Maximum",
+    "Minimum",
+    "Multiply",
+    "PReLU",
+    "Permute",
+    "ReLU",
+    "RepeatVector",
+    "Rescaling",
+    "Reshape",
+    "SimpleRNN",
+    "Softmax",
+    "Subtract",
+    "UpSampling1D",
+    "UpSampling2D",
+    "ZeroPadding1D",
+    "ZeroPadding2D",
+]
+_ROW_BY_ROW_LAYERS = frozenset(getattr(keras.layers, name) for name in _ROW_BY_ROW)
+# Others look at all rows of a batch at once: Dice, Tversky, Circle.
+_LOSSES_OF_ROWS = {
+    keras.losses.BinaryCrossentropy,
+    keras.losses.BinaryFocalCrossentropy,
+    keras.losses.CategoricalCrossentropy,
+    keras.losses.CategoricalFocalCrossentropy,
+    keras.losses.CategoricalHinge,
+    keras.losses.CosineSimilarity,
+    keras.losses.Hinge,
+    keras.losses.Huber,
+    keras.losses.KLDivergence,
+    keras.losses.LogCosh,
+    keras.losses.MeanAbsoluteError,
+    keras.losses.MeanAbsolutePercentageError,
+    keras.losses.MeanSquaredError,
+    keras.losses.MeanSquaredLogarithmicError,
+    keras.losses.Poisson,
+    keras.losses.SparseCategoricalCrossentropy,
+    keras.losses.SquaredHinge,
+}
+_FUNCTIONS_OF_ROWS = {
+    keras.losses.binary_crossentropy,
+    keras.losses.binary_focal_crossentropy,
+    keras.losses.categorical_crossentropy,
+    keras.losses.categorical_focal_crossentropy,
+    keras.losses.categorical_hinge,
+    keras.losses.cosine_similarity,
+    keras.losses.hinge,
+    keras.losses.huber,
+    keras.losses.kl_divergence,
+    keras.losses.log_cosh,
+    keras.losses.mean_absolute_error,
+    keras.losses.mean_absolute_percentage_error,
+    keras.losses.mean_squared_error,
+    keras.losses.mean_squared_logarithmic_error,
+    keras.losses.poisson,
+    keras.losses.sparse_categorical_crossentropy,
+    keras.losses.squared_hinge,
+}
+_AVERAGED = "sum_over_batch_size"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A way to train: `name`, and with XLA the `tail`, see `Trace`."""
+
+    name: str
+    tail: str | None = None
+
+
+MASKED, EXACT = Engine("xla", "masked"), Engine("xla", "exact")
+GRAPH, KERAS = Engine("graph"), Engine("keras")
+
+
+def own_training(model) -> str | None:
+    """Why only Keras' own `fit` can train this model, or None."""
+    for method in ("fit", "test_step", "evaluate", "make_train_function"):
+        if getattr(type(model), method) is not getattr(keras.Model, method):
+            return f"the model has a `{method}` of its own"
+    return None
+
+
+def has_own_train_step(model) -> bool:
+    """Whether the model's class says itself how a step is taken."""
+    return type(model).train_step is not keras.Model.train_step
+
+
+_BATCH_EVENTS = [
+    "on_batch_begin",
+    "on_batch_end",
+    "on_train_batch_begin",
+    "on_train_batch_end",
+    "on_test_batch_begin",
+    "on_test_batch_end",
+    # Between training and validation, which here are one call.
+    "on_test_begin",
+    "on_test_end",
+]
+
+
+def watches_batches(callback) -> bool:
+    """Whether a callback wants to be called within epochs, which on other roads are one call."""
+    if type(callback) is keras.callbacks.TerminateOnNaN:
+        return False  # each epoch's loss is checked, whoever watches
+    if isinstance(callback, keras.callbacks.ModelCheckpoint):
+        return callback.save_freq != "epoch"
+    return any(
+        getattr(type(callback), event) is not getattr(keras.callbacks.Callback, event)
+        for event in _BATCH_EVENTS
+    ) or (
+        isinstance(callback, keras.callbacks.LambdaCallback)
+        and any(event in vars(callback) for event in _BATCH_EVENTS)
+    )
+
+
+def why_not_xla(program) -> str | None:
+    """Why a program is not compiled with XLA, even where that is asked for, or None."""
+    model = program.model
+    if program.own_step:
+        return "the model has a `train_step` of its own"
+    layers = all_layers(model)
+    for layer in [model, *layers]:
+        if layer.dtype_policy.name != "float32":
+            return f"layer {layer.name!r} does not compute in float32"
+    if any(map(_makes_mask, layers)) and any(isinstance(e, keras.layers.RNN) for e in layers):
+        return "a recurrent layer has a mask"  # the gradient of its loop does not compile
+    for layer in layers:
+        if isinstance(layer, (keras.layers.LSTM, keras.layers.GRU)) and not _reads(layer, model):
+            return f"layer {layer.name!r} reads what is computed"  # nor does that of its inputs
+    # Indices that do not exist: XLA takes others, without a word.
+    if embedded_inputs(model) is None:
+        return "an embedding takes indices that are computed"
+    for layer in [model, *layers]:
+        if type(layer).__module__.partition(".")[0] != "keras":
+            return f"layer {layer.name!r} is not of Keras itself, and may take indices"
+        if isinstance(layer, keras.layers.Lambda):
+            return f"layer {layer.name!r} may take indices"
+    for operation in _bare_operations(model):
+        return f"operation {operation.name!r} may take indices"
+    inert = set()
+    for layer in layers:
+        if type(layer) in DROPOUTS or _draws_nothing(layer):
+            inert.update(id(variable) for variable in layer.variables)
+    # Keras' own random numbers are slow with XLA on a CPU.
+    if any("seed" in variable.path and id(variable) not in inert for variable in model.variables):
+        return "a layer draws random numbers, which is slow with XLA"
+    return None
+
+
+_QUICK = _ROW_BY_ROW_LAYERS - {
+    getattr(keras.layers, name)
+    for name in _ROW_BY_ROW
+    if "Conv" in name or "Pooling" in name or name in ("LSTM", "GRU", "SimpleRNN")
+}
+
+
+def quick_with_xla(model) -> bool:
+    """Whether the outputs of a network are computed with XLA: those of a table's networks are.
+
+    Convolutions are faster without it on a CPU.
+    """
+    known = {*_QUICK, *DROPOUTS, keras.layers.BatchNormalization}
+    return (
+        _plain(model)
+        and embedded_inputs(model) is not None
+        and not _bare_operations(model)
+        and model.dtype_policy.name == "float32"
+        and all(type(layer) in known or _plain(layer) for layer in all_layers(model))
+        and all(layer.dtype_policy.name == "float32" for layer in all_layers(model))
+    )
+
+
+def _reads(layer, model):
+    """Whether a layer takes an input of the model as it is; True where that is unknown."""
+    try:
+        return any(layer.input is tensor for tensor in model.inputs)
+    except (AttributeError, ValueError, TypeError):  # inside a wrapper, or subclassed
+        return True
+
+
+def _makes_mask(layer):
+    return getattr(layer, "mask_zero", False) or isinstance(layer, keras.layers.Masking)
+
+
+_RECURRENT = (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)
+
+
+def _draws_nothing(layer):
+    return type(layer) in _RECURRENT and not layer.dropout and not layer.recurrent_dropout
+
+
+def why_not_masked(model, loss, *, has_metrics: bool) -> str | None:
+    """Why the last batch of an epoch may not be filled up with rows of weight 0, or None."""
+    if not _plain(model):
+        return "the model is subclassed"
+    if has_metrics:
+        return "metrics count rows"
+    if not _averages(loss):
+        return "the loss is not an average over rows"
+    for operation in _bare_operations(model):
+        return f"operation {operation.name!r} may mix rows"
+    for layer in all_layers(model):
+        known = type(layer) in _ROW_BY_ROW_LAYERS or type(layer) in DROPOUTS or _plain(layer)
+        if not (known and _keeps_rows_apart(layer)) and not counts_rows_alone(layer):
+            return f"layer {layer.name!r} may mix rows"
+        if not all(_own_function(layer, name) for name in ("activation", "recurrent_activation")):
+            return f"layer {layer.name!r} has an activation that may mix rows"
+        if getattr(layer, "activity_regularizer", None) is not None:
+            return f"layer {layer.name!r} has an activity regularizer"
+        if _makes_mask(layer):
+            return f"layer {layer.name!r} makes a mask"
+        if getattr(layer, "stateful", False):
+            return f"layer {layer.name!r} is stateful"
+    return None
+
+
+def _plain(model):
+    """Whether a functional or sequential model, not a class of the user's."""
+    return isinstance(model, keras.Model) and type(model).__module__.partition(".")[0] == "keras"
+
+
+def _keeps_rows_apart(layer):
+    axes = getattr(layer, "axis", getattr(layer, "axes", -1))
+    axes = axes if isinstance(axes, (list, tuple)) else [axes]
+    return all(axis == -1 or axis > 0 for axis in axes)
+
+
+def _own_function(layer, name):
+    function = getattr(layer, name, None)
+    if isinstance(function, keras.layers.Layer):
+        return type(function) in _ROW_BY_ROW_LAYERS and _keeps_rows_apart(function)
+    module = getattr(function, "__module__", None) or type(function).__module__
+    return function is None or module.partition(".")[0] == "keras"
+
+
+def _bare_operations(model) -> list:
+    """Functions of `keras.ops` in a functional model, which are no layers."""
+    models = [model, *(layer for layer in all_layers(model) if isinstance(layer, keras.Model))]
+    return [
+        operation
+        for each in models
+        for operation in getattr(each, "operations", ())
+        if not isinstance(operation, keras.layers.Layer)
+    ]
+
+
+def _averages(loss):
+    try:
+        known = keras.losses.get(loss) if isinstance(loss, str) else loss
+    except ValueError:
+        return False
+    if type(known) is DistillationLoss:
+        return _averages(known.task_loss)
+    if isinstance(known, keras.losses.Loss):
+        whole = getattr(known, "ignore_class", None) is None and getattr(known, "axis", -1) == -1
+        return type(known) in _LOSSES_OF_ROWS and known.reduction == _AVERAGED and whole
+    return known in _FUNCTIONS_OF_ROWS
+
+
+def choose(program, plan, n_steps: int) -> tuple[Engine, str | None]:
+    """Choose the road; with the reason, where it is one to tell.
+
+    ========  =========================================================================
+    road      taken when
+    ========  =========================================================================
+    "keras"   asked for; own `test_step` or `fit`; callbacks that watch batches
+    "xla"     asked for, or enough steps to pay for the compilation, unless
+              `why_not_xla` speaks against it; the last batch of an epoch "masked" or,
+              where `why_not_masked` says why, "exact"
+    "graph"   otherwise
+    ========  =========================================================================
+    """
+    closed = own_training(program.model) or any(map(watches_batches, plan.callbacks))
+    if closed or plan.engine == "keras":
+        return KERAS, None
+    if plan.engine == "graph":
+        return GRAPH, None
+    reason = why_not_xla(program)
+    if reason is not None:
+        return GRAPH, reason
+    road = MASKED if program.masks else EXACT
+    enough = program.key is not None and n_steps >= _STEPS_WORTH_XLA[road.tail]
+    return (road if enough or plan.engine == "xla" else GRAPH), None

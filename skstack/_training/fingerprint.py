@@ -1,0 +1,285 @@
+"""When are two functions, or two parameters, the same? Equal fingerprints mean yes.
+
+A wrong "no" costs a compilation, a wrong "yes" a wrong result: whatever is not understood raises
+`Unknown`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import hashlib
+import math
+import sys
+import types
+from collections.abc import Hashable
+
+import keras
+import numpy as np
+
+# Code that does not change while a process runs, and so is known by its name.
+_LIBRARIES = frozenset({"keras", "tensorflow", "numpy", "scipy", "sklearn", "skstack"})
+_KERAS_OBJECTS = (
+    keras.optimizers.Optimizer,
+    keras.losses.Loss,
+    keras.metrics.Metric,
+    keras.layers.Layer,
+    keras.initializers.Initializer,
+    keras.regularizers.Regularizer,
+    keras.constraints.Constraint,
+    keras.optimizers.schedules.LearningRateSchedule,
+    keras.DTypePolicy,
+)
+
+
+class Unknown(Exception):
+    """Something whose fingerprint cannot be known."""
+
+
+def fingerprint(function) -> Hashable:
+    """Fingerprint a function through its code and all that its code refers to.
+
+    Parameters
+    ----------
+    function : callable
+        A function, a class, a `functools.partial` or a function of a known library.
+
+    Returns
+    -------
+    fingerprint : hashable
+        Equal for functions that do the same because they say the same.
+
+    Raises
+    ------
+    Unknown
+        If the function refers to something that cannot be compared.
+
+    Examples
+    --------
+    >>> from skstack._training.fingerprint import fingerprint
+    >>> def scaled(factor):
+    ...     return lambda x: factor * x
+    >>> fingerprint(scaled(2)) == fingerprint(scaled(2))
+    True
+    >>> fingerprint(scaled(2)) == fingerprint(scaled(3))
+    False
+    """
+    if not callable(function):
+        raise Unknown(f"not a function: {function!r}")
+    return _Reader().read(function)
+
+
+def fingerprint_value(value) -> Hashable:
+    """Fingerprint a parameter: numbers, strings, containers, arrays, functions, Keras' own objects.
+
+    Raises
+    ------
+    Unknown
+        If it cannot be compared by value.
+    """
+    return _Reader().read(value)
+
+
+def fingerprint_config(cls, config) -> Hashable:
+    """Fingerprint the object of a Keras class that would be made from `config`."""
+    return _Reader().config(cls, config)
+
+
+def _from_library(thing):
+    module = getattr(thing, "__module__", None) or ""
+    top = module.partition(".")[0]
+    return top in _LIBRARIES or (top in sys.stdlib_module_names and top != "__main__")
+
+
+def _held_by_library(value):
+    """Whether a known library holds the very object under its own name."""
+    name = getattr(value, "__qualname__", None)
+    if isinstance(value, type) or not isinstance(name, str) or not _from_library(value):
+        return False
+    return getattr(sys.modules.get(value.__module__), name, None) is value
+
+
+class _Reader:
+    """One reading; remembers what it is inside of, so that recursion ends."""
+
+    def __init__(self):
+        self._open = {}
+
+    def read(self, value) -> Hashable:
+        if value is None or value is Ellipsis or value is NotImplemented:
+            return repr(value)
+        kind = type(value)
+        if kind in (bool, int, str, bytes):
+            return (kind.__name__, value)
+        if kind is float:
+            return ("float", "nan" if math.isnan(value) else value.hex())
+        if kind is complex:
+            return ("complex", repr(value))
+        if isinstance(value, np.generic):
+            return self._array(np.asarray(value), "scalar")
+        if kind is np.ndarray:
+            return self._array(value, "array")
+        if isinstance(value, (np.dtype, range, slice)):
+            return (kind.__name__, repr(value))
+        if id(value) in self._open:
+            return ("inside", self._open[id(value)])
+        self._open[id(value)] = len(self._open)
+        try:
+            return self._read_object(value, kind)
+        finally:
+            del self._open[id(value)]
+
+    def _read_object(self, value, kind):
+        if kind in (tuple, list):
+            return (kind.__name__, tuple(self.read(item) for item in value))
+        if kind in (set, frozenset):
+            return (kind.__name__, tuple(sorted((self.read(item) for item in value), key=repr)))
+        if kind is dict:
+            return ("dict", tuple((self.read(k), self.read(v)) for k, v in value.items()))
+        if isinstance(value, types.ModuleType):
+            return ("module", value.__name__)
+        if isinstance(value, types.CodeType):
+            return self._code(value)
+        if isinstance(value, functools.partial):
+            return (
+                "partial",
+                self.read(value.func),
+                self.read(value.args),
+                self.read(value.keywords),
+            )
+        if isinstance(value, types.FunctionType):
+            return self._function(value)
+        if isinstance(value, types.BuiltinFunctionType) and (
+            value.__self__ is None or isinstance(value.__self__, types.ModuleType)
+        ):
+            return ("builtin", value.__module__, value.__qualname__)
+        if _held_by_library(value):  # np.exp, np.mean, tf.nn.relu: callable objects of many classes
+            return ("library", value.__module__, value.__qualname__)
+        if isinstance(value, np.ufunc):
+            return ("ufunc", value.__name__)
+        if isinstance(value, types.MethodType):
+            return ("method", self.read(value.__func__), self.read(value.__self__))
+        if isinstance(value, (staticmethod, classmethod)):
+            return (kind.__name__, self.read(value.__func__))
+        if kind is property:
+            return ("property", *(self.read(part) for part in (value.fget, value.fset, value.fdel)))
+        if isinstance(value, type):
+            return self._class(value)
+        if isinstance(value, _KERAS_OBJECTS):
+            return self._keras_object(value)
+        raise Unknown(f"an object of class {kind.__module__}.{kind.__qualname__}")
+
+    def _array(self, array, kind):
+        if array.dtype.hasobject:
+            raise Unknown("an array of objects")
+        digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+        return (kind, str(array.dtype), array.shape, digest)
+
+    def _code(self, code):
+        return (
+            "code",
+            code.co_code,
+            getattr(code, "co_exceptiontable", b""),
+            tuple(self.read(constant) for constant in code.co_consts),
+            (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars),
+            (code.co_flags, code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount),
+        )
+
+    def _function(self, function):
+        # Its globals tell where it was written; `functools.wraps` changes `__module__`.
+        home = function.__globals__.get("__name__", "")
+        if (
+            home == function.__module__
+            and _from_library(function)
+            and "<" not in function.__qualname__
+        ):
+            return ("function", function.__module__, function.__qualname__)
+        cells = tuple(self._cell(cell) for cell in function.__closure__ or ())
+        return (
+            "function",
+            self.read(function.__code__),
+            self.read(function.__defaults__),
+            self.read(function.__kwdefaults__),
+            cells,
+            self._globals(function),
+        )
+
+    def _cell(self, cell):
+        try:
+            return self.read(cell.cell_contents)
+        except ValueError:
+            return "empty"
+
+    def _globals(self, function):
+        names = sorted(_names(function.__code__))
+        found = []
+        for name in names:
+            if name in function.__globals__:
+                value = function.__globals__[name]
+                found.append((name, self.read(value)))
+                if isinstance(value, types.ModuleType) and not _known_module(value):
+                    found.append((name, self._attributes(value, names)))
+            elif hasattr(builtins, name):
+                found.append((name, "builtin"))
+        return tuple(found)
+
+    def _attributes(self, module, names):
+        # Any attribute the code names may be this module's.
+        return tuple(
+            (name, self.read(vars(module)[name])) for name in names if name in vars(module)
+        )
+
+    def _class(self, cls):
+        if _from_library(cls) or cls.__module__ == "builtins":
+            return ("class", cls.__module__, cls.__qualname__)
+        if type(cls) is not type and not _from_library(type(cls)):
+            raise Unknown(f"a class with a metaclass: {cls!r}")
+        ignored = {"__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__"}
+        body = tuple(
+            (name, self.read(value)) for name, value in vars(cls).items() if name not in ignored
+        )
+        return ("class", cls.__qualname__, tuple(self.read(base) for base in cls.__bases__), body)
+
+    def _keras_object(self, value):
+        if isinstance(value, keras.Model) or (
+            isinstance(value, keras.layers.Layer) and value.variables
+        ):
+            raise Unknown(f"{value.name!r} holds weights")
+        config = dict(value.get_config())
+        if isinstance(value, (keras.optimizers.Optimizer, keras.layers.Layer)):
+            config.pop("name", None)  # often automatic: "adam_3"
+        return self.config(type(value), config)
+
+    def config(self, cls, config):
+        if cls.__module__.partition(".")[0] not in ("keras", "skstack"):
+            raise Unknown(f"an object of the user's class {cls.__qualname__}")
+        _refuse_foreign(config)
+        return ("keras", cls.__module__, cls.__qualname__, self.read(config))
+
+
+def _names(code):
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names |= _names(constant)
+    return names
+
+
+def _known_module(module):
+    top = module.__name__.partition(".")[0]
+    return top in _LIBRARIES or top in sys.stdlib_module_names
+
+
+def _refuse_foreign(config):
+    """Refuse serialised objects that are not Keras' own: their name does not tell their code."""
+    if isinstance(config, dict):
+        if {"class_name", "config"} <= config.keys():
+            module = config.get("module") or ""
+            own = module.partition(".")[0] in ("keras", "builtins", "skstack")
+            if not own or config["class_name"] in ("function", "__lambda__"):
+                raise Unknown(f"a serialised {config['class_name']!r}")
+        for value in config.values():
+            _refuse_foreign(value)
+    elif isinstance(config, (list, tuple)):
+        for value in config:
+            _refuse_foreign(value)

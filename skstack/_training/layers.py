@@ -1,0 +1,176 @@
+"""Finding layers by name and keeping what they return."""
+
+# Indices into embeddings: XLA takes those that do not exist for others, without a word.
+
+from __future__ import annotations
+
+import keras
+
+from skstack._training.seeds import build
+
+
+class LayerNotFound(ValueError):
+    """A layer that was asked for does not exist, or is never called."""
+
+
+def all_layers(model) -> list:
+    """Layers of a model, of the models inside it and inside wrappers."""
+    layers = []
+    for layer in model.layers:
+        layers.append(layer)
+        if isinstance(layer, keras.Model):
+            layers.extend(all_layers(layer))
+        for name in ("layer", "forward_layer", "backward_layer"):
+            if isinstance(getattr(layer, name, None), keras.layers.Layer):
+                layers.append(getattr(layer, name))
+    return layers
+
+
+def layers_by_name(model) -> dict[str, list]:
+    """Layers of a model, nested ones too, by full name ("outer/inner") and by plain name."""
+    full, plain = {}, {}
+
+    def walk(owner, prefix):
+        for layer in owner.layers:
+            full.setdefault(prefix + layer.name, []).append(layer)
+            plain.setdefault(layer.name, []).append(layer)
+            if isinstance(layer, keras.Model):
+                walk(layer, f"{prefix}{layer.name}/")
+
+    walk(model, "")
+    return {**{name: _distinct(layers) for name, layers in plain.items()}, **full}
+
+
+def _distinct(layers):
+    return list({id(layer): layer for layer in layers}.values())
+
+
+def layer_names(model) -> list[str]:
+    """Full names of all layers, in the model's order."""
+    names = []
+
+    def walk(owner, prefix):
+        for layer in owner.layers:
+            names.append(prefix + layer.name)
+            if isinstance(layer, keras.Model):
+                walk(layer, f"{prefix}{layer.name}/")
+
+    walk(model, "")
+    return names
+
+
+def find_layers(model, names) -> dict:
+    """Map each name to its layer.
+
+    Raises
+    ------
+    LayerNotFound
+        If there is none of that name, or more than one.
+    """
+    known = layers_by_name(model)
+    found = {}
+    for name in names:
+        layers = known.get(name, [])
+        if len(layers) != 1:
+            what = "no layer" if not layers else "more than one layer"
+            there = ", ".join(layer_names(model))
+            raise LayerNotFound(f"The network has {what} named {name!r}. Its layers are: {there}.")
+        found[name] = layers[0]
+    return found
+
+
+def check_layers(blueprint, names) -> None:
+    """Raise `LayerNotFound` where the network of a blueprint lacks one of the layers."""
+    find_layers(build(blueprint), names)
+
+
+class Recorder:
+    """While open, keeps what the given layers return; a shared layer's last call counts."""
+
+    def __init__(self, layers: dict):
+        self._layers = layers
+        self._returned = {}
+        self._hidden = {}
+
+    def __enter__(self):
+        for layer in {id(layer): layer for layer in self._layers.values()}.values():
+            # The instance's __dict__, for Keras tracks attributes that are set the usual way.
+            self._hidden[id(layer)] = (layer, vars(layer).get("call"))
+            vars(layer)["call"] = self._recording(layer, layer.call)
+        return self
+
+    def _recording(self, layer, original):
+        def call(*args, **kwargs):
+            result = original(*args, **kwargs)
+            self._returned[id(layer)] = result
+            return result
+
+        return call
+
+    def __exit__(self, *exception):
+        for layer, before in self._hidden.values():
+            if before is None:
+                del vars(layer)["call"]
+            else:
+                vars(layer)["call"] = before
+
+    def outputs(self) -> list:
+        """Return what was recorded, flat, in the order of the names."""
+        flat = []
+        for name, layer in self._layers.items():
+            if id(layer) not in self._returned:
+                raise LayerNotFound(f"The network never calls its layer {name!r} when it predicts.")
+            flat.extend(keras.tree.flatten(self._returned[id(layer)]))
+        return flat
+
+
+def embedded_inputs(model) -> dict[int, tuple[str, int]] | None:
+    """Number of known indices by input.
+
+    Returns
+    -------
+    bounds : dict of int to (str, int), or None
+        For the place of an input that embeddings take: the layer's name, and the smallest number
+        of indices that these embeddings know. None where an embedding takes what is computed.
+    """
+    bounds = {}
+    for layer in all_layers(model):
+        if not isinstance(layer, keras.layers.Embedding):
+            continue
+        if not any(layer is each for each in model.layers):  # nested: called again elsewhere
+            return None
+        try:
+            given = layer.input
+            places = [i for i, tensor in enumerate(model.inputs) if tensor is given]
+        except (AttributeError, ValueError, TypeError):  # subclassed, or called several times
+            return None
+        if not places:
+            return None
+        known = bounds.get(places[0])
+        if known is None or layer.input_dim < known[1]:
+            bounds[places[0]] = layer.name, layer.input_dim
+    return bounds
+
+
+def check_indices(model, inputs, bounds) -> None:
+    """Raise ValueError where an input holds indices that an embedding does not know.
+
+    Parameters
+    ----------
+    model : keras.Model
+    inputs : dict of str to ndarray
+    bounds : as `embedded_inputs` gives them
+    """
+    structure = getattr(model, "input", None)
+    names = list(inputs)
+    for place, (layer, size) in (bounds or {}).items():
+        name = names[place] if len(names) > place else names[0]
+        if isinstance(structure, dict):
+            tensor = model.inputs[place]
+            name = next(key for key, value in structure.items() if value is tensor)
+        array = inputs[name]
+        if array.size and not (array.min() >= 0 and array.max() < size):
+            raise ValueError(
+                f"The input {name!r} of the embedding {layer!r} holds indices from {array.min()} "
+                f"to {array.max()}; accepted are 0 to {size - 1} (input_dim={size})."
+            )

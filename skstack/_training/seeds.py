@@ -1,0 +1,158 @@
+"""Building networks so that the same seed gives the same weights, whatever ran before."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+import random
+import threading
+
+import keras
+import numpy as np
+
+from skstack._training.fork_guard import refuse_after_fork
+
+_building = threading.Lock()
+_inside = threading.local()
+
+
+def under_callers_policy(function):
+    """Give a function that keeps, in whichever thread it runs, the dtype policy of this one."""
+    policy = keras.config.dtype_policy()
+
+    @functools.wraps(function)
+    def wrapped(*args, **kwargs):
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(policy)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            keras.config.set_dtype_policy(before)
+
+    return wrapped
+
+
+def in_fresh_thread(function):
+    """Call `function` in a short-lived thread and return what it returns.
+
+    Keras numbers automatic layer names by thread: in a new one they start from the beginning, and
+    what Keras keeps by thread goes away with it.
+    """
+    function = under_callers_policy(function)
+    context = contextvars.copy_context()
+    outcome, ended = {}, threading.Event()
+
+    def work():
+        _inside.generator = random.Random()
+        try:
+            outcome["value"] = function()
+        except BaseException as error:
+            outcome["error"] = error
+        finally:
+            ended.set()
+
+    thread = threading.Thread(target=context.run, args=(work,), name="skstack-build")
+    try:
+        thread.start()
+        ended.wait()
+    finally:
+        # Interrupted, perhaps in `start`: until it ends, it makes layers. (`join` would not wait:
+        # in Python 3.11 and 3.12 a thread whose `join` was interrupted counts as stopped.)
+        while thread in threading.enumerate() and not ended.wait(0.1):
+            pass
+    thread.join()
+    if "error" in outcome:
+        raise outcome["error"]
+    return outcome["value"]
+
+
+def build(blueprint, seed: int = 0, *, drawn: list | None = None):
+    """Build a new `keras.Model` whose initial weights depend on `blueprint` and `seed` alone.
+
+    The state in which Python's generator is left is appended to `drawn`.
+    """
+
+    def seeded():
+        _inside.generator = random.Random(int(seed))
+        model = blueprint.build()
+        if drawn is not None:
+            drawn.append(_inside.generator.getstate())
+        return model
+
+    with preserve_rng():
+        return in_fresh_thread(seeded)
+
+
+def inside_build() -> bool:
+    """Whether this thread is building a network."""
+    return getattr(_inside, "generator", None) is not None
+
+
+@contextlib.contextmanager
+def preserve_rng():
+    """While open, no other thread of ours makes layers, and this one draws numbers of its own.
+
+    Keras draws the seeds of layers and initialisers from Python's generator, of which there is one
+    for all threads: what any other thread draws meanwhile, the event loop of a server or of dask
+    perhaps, would be missing in a seeded network. So the functions of ``random`` are sent to a
+    generator of its own where a building thread calls them, and the global one is left alone.
+    """
+    refuse_after_fork()  # the lock may have been held by a thread that is no more
+    if inside_build():  # a blueprint that builds another
+        state = _inside.generator.getstate()
+        try:
+            yield
+        finally:
+            _inside.generator.setstate(state)
+        return
+    with _building:
+        originals = {
+            name: function
+            for name, function in vars(random).items()
+            if isinstance(getattr(function, "__self__", None), random.Random)
+        }
+        _inside.generator = random.Random()
+        vars(random).update({name: _by_thread(name, f) for name, f in originals.items()})
+        try:
+            yield
+        finally:
+            vars(random).update(originals)
+            _inside.generator = None
+
+
+def _by_thread(name, function):
+    """A function of ``random`` that serves building threads from their own generator."""
+
+    @functools.wraps(function)
+    def called(*args, **kwargs):
+        own = getattr(_inside, "generator", None)
+        return (function if own is None else getattr(own, name))(*args, **kwargs)
+
+    return called
+
+
+def named_variables(model) -> dict:
+    """All variables of a model by a unique path, seed states included, in the model's order."""
+    named = {}
+    for variable in model.variables:
+        path, count = variable.path, 1
+        while path in named:
+            count += 1
+            path = f"{variable.path}#{count}"
+        named[path] = variable
+    return named
+
+
+def values(variables) -> list[np.ndarray]:
+    """Copies of Keras variables as NumPy arrays."""
+    return [variable.numpy().copy() for variable in variables]
+
+
+def environment() -> tuple:
+    """What Keras' settings put into every network that is built."""
+    return (
+        keras.config.floatx(),
+        keras.config.dtype_policy().name,
+        keras.config.image_data_format(),
+    )
