@@ -158,7 +158,7 @@ class Program:
             if (trace, own) not in self._functions:
                 function, names = epochs_function(self, trace)
                 if trace.tail and not own and OwnSession.suits(function):
-                    function = OwnSession(function, trace.takes(self), self.slots)
+                    function = OwnSession(function, trace.takes(self), self.slots.all_variables)
                 if trace.tail:
                     self._try(function, trace)
                 self._functions[trace, own] = function, names

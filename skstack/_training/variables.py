@@ -202,23 +202,24 @@ class OwnSession:
     function : tf.types.experimental.ConcreteFunction
         Takes tensors of `specs` and the handles of a lane.
     specs : list of tf.TensorSpec
-    layout : VariableLayout
+    like : list of keras.Variable, default=()
+        What a lane holds variables like.
+    beside : OwnSession, default=None
+        Whose session, and compiled code, it shares.
     """
 
-    def __init__(self, function, specs, layout):
+    def __init__(self, function, specs, like=(), *, beside=None):
         self._function = function
         self._specs = specs
-        self._like = layout.all_variables
-        threads = tf.config.threading
-        config = tf.compat.v1.ConfigProto(
-            inter_op_parallelism_threads=threads.get_inter_op_parallelism_threads(),
-            intra_op_parallelism_threads=threads.get_intra_op_parallelism_threads(),
-        )
-        # It would rewrite loops inside of functions for XLA in a way that XLA does not take.
-        config.graph_options.rewrite_options.disable_meta_optimizer = True
-        self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
+        self._like = like
+        self._session = _new_session() if beside is None else beside._session
         self.lanes = _Lent(self._new_lane)
         self._n_lanes = 0
+
+    def __call__(self, tensors) -> list:
+        """Run it on some lane."""
+        with self.lanes.lend() as run:
+            return run(tensors)
 
     @staticmethod
     def suits(function) -> bool:
@@ -253,3 +254,14 @@ class OwnSession:
             self._session.run(zeros)
             run = self._session.make_callable(gives, takes)
         return lambda tensors: list(run(*map(np.asarray, tensors)))
+
+
+def _new_session():
+    threads = tf.config.threading
+    config = tf.compat.v1.ConfigProto(
+        inter_op_parallelism_threads=threads.get_inter_op_parallelism_threads(),
+        intra_op_parallelism_threads=threads.get_intra_op_parallelism_threads(),
+    )
+    # It would rewrite loops inside of functions for XLA in a way that XLA does not take.
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    return tf.compat.v1.Session(graph=tf.Graph(), config=config)
