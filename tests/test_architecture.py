@@ -29,6 +29,7 @@ ROOMS = (
 FRAMEWORKS = ("keras", "tensorflow")
 # Rooms that nobody enters before Keras is needed anyway.
 KERAS_ROOMS = {"_training", "_graph", "losses"}
+KERAS_FILES = {"skstack._stack.joint_network"}
 NEIGHBOURS = ("imblearn", "keras", "sklearn", "tensorflow")
 
 
@@ -109,7 +110,7 @@ def test_keras_is_imported_when_it_is_needed():
         if more <= loads:
             break
         loads |= more
-    assert {room(module) for module in loads} <= KERAS_ROOMS
+    assert [m for m in loads - KERAS_FILES if room(m) not in KERAS_ROOMS] == []
 
 
 def outside_functions(node):

@@ -22,11 +22,11 @@ from skstack import (
     StackedKerasClassifier,
     StackedKerasRegressor,
 )
-from skstack._base.atomic_fit import one_fit
+from skstack._base.atomic_fit import fit_scope
 from skstack.inspection import ColumnProfile, check_overlap
 from skstack.networks import MLP
 from skstack.preprocessing._blocks import ColumnBlocks
-from skstack.preprocessing._columns import settle_kinds
+from skstack.preprocessing._columns import resolve_object_columns
 from skstack.preprocessing._passthrough import Passthrough
 
 N = 300
@@ -102,7 +102,7 @@ def test_what_the_user_says_of_a_column_goes_before_what_it_holds():
             r"'a' is read as numbers.* 'n/a' in row 1",
         ),
         (pd.Series(["x", "y", "1"]), r"'a' is read as numbers.* 'x' in row 0 \(2 rows hold no"),
-        (pd.Series([1, pd.NA, 2], dtype=object), r"contains NaN. It stands in the columns \['a'\]"),
+        (pd.Series([1, pd.NA, 2], dtype=object), r"contains NaN. Found in columns \['a'\]"),
         (pd.Series([1, 10**400, 2], dtype=object), r"infinity.*\['a'\]"),
         (pl.Series(["1", "2", "z"]), r"'a' is read as numbers, but holds 'z' in row 2"),
     ],
@@ -219,10 +219,10 @@ def test_a_fold_does_not_change_the_kind_that_all_rows_tell():
 def test_kinds_are_forgotten_with_the_fit():
     words = pd.DataFrame({"x": pd.Series([1, "a"], dtype=object)})
     numbers = pd.DataFrame({"x": pd.Series([1, 2], dtype=object)})
-    with one_fit():
-        settle_kinds(words)
+    with fit_scope():
+        resolve_object_columns(words)
         assert ColumnBlocks().fit(numbers).blocks_[0].kind == "categorical"
-        settle_kinds(numbers)  # an inner fit does not say otherwise
+        resolve_object_columns(numbers)  # an inner fit does not say otherwise
         assert ColumnBlocks().fit(numbers).blocks_[0].kind == "categorical"
     assert ColumnBlocks().fit(numbers).blocks_[0].kind == "numeric"
     assert Passthrough().fit(numbers).blocks_.blocks_[0].kind == "numeric"
@@ -251,7 +251,7 @@ WARNED = {
 def test_categories_that_do_not_come_again_are_warned_of(name):
     values, told = WARNED[name]
     X = pd.DataFrame({"x": values})
-    with one_fit(), warnings.catch_warnings(record=True) as caught:
+    with fit_scope(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for rows in (X, X.rename(columns={"x": "y"}), X):
             ColumnBlocks().fit(rows)
@@ -259,7 +259,7 @@ def test_categories_that_do_not_come_again_are_warned_of(name):
     assert re.search(told, str(caught[0].message))
     if name not in ("identifiers", "days"):
         objects = pl.DataFrame({"x": pl.Series(list(values), dtype=pl.Object)})
-        with one_fit(), pytest.warns(UserWarning, match=told):
+        with fit_scope(), pytest.warns(UserWarning, match=told):
             ColumnBlocks().fit(objects)
 
 
@@ -276,19 +276,19 @@ SILENT = {
 
 @pytest.mark.parametrize("name", SILENT)
 def test_ordinary_categories_are_not_warned_of(name):
-    with one_fit(), warnings.catch_warnings():
+    with fit_scope(), warnings.catch_warnings():
         warnings.simplefilter("error")
         ColumnBlocks().fit(SILENT[name])
 
 
 def test_who_says_that_numbers_are_codes_or_hashes_is_believed():
     ages = pd.DataFrame({"x": ["n/a", *(i % 100 for i in range(N - 1))]})
-    with one_fit(), warnings.catch_warnings():
+    with fit_scope(), warnings.catch_warnings():
         warnings.simplefilter("error")
         ColumnBlocks(["x"]).fit(ages)
         ColumnBlocks(n_hash_buckets=8).fit(pd.DataFrame({"x": TEXT}))
     spoilt = pd.DataFrame({"x": WARNED["one n/a"][0]})
-    with one_fit(), pytest.warns(UserWarning, match="to_numeric"):  # hashed numbers are none
+    with fit_scope(), pytest.warns(UserWarning, match="to_numeric"):  # hashed numbers are none
         ColumnBlocks(n_hash_buckets=8).fit(spoilt)
 
 
@@ -327,6 +327,6 @@ def test_categories_of_another_type_are_warned_of(fitted, asked):
     frame = pd.DataFrame({"a": pd.Series(fitted * 30).astype("category")})
     other = pd.DataFrame({"a": pd.Series(asked * 3).astype("category")})
     network = KerasClassifier(MLP((2,)), epochs=1, random_state=0).fit(frame, [0, 1] * 30)
-    with pytest.warns(UserWarning, match=r"Column 'a' holds values of type .* count as unseen"):
+    with pytest.warns(UserWarning, match=r"Column 'a' holds values of type .* treated as unseen"):
         network.predict(other)
     network.predict(pd.DataFrame({"a": pd.Series(["new"] * 3).astype("category")}))

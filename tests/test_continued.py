@@ -24,8 +24,8 @@ from skstack import (
     KerasFeatureTransformer,
     KerasRegressor,
     StackedKerasClassifier,
-    training,
 )
+from skstack._training import train as training
 from skstack.networks import MLP
 
 SMALL = {"epochs": 2, "random_state": 0, "early_stopping": False}

@@ -71,7 +71,7 @@ def test_columns_of_another_number_or_order():
             method(frame[list("bacd")])
         with pytest.raises(ValueError, match=r"3 features|missing"):
             method(frame[list("abc")])
-    with pytest.raises(ValueError, match="several columns of one name"):
+    with pytest.raises(ValueError, match="duplicate column names"):
         KerasClassifier().fit(pd.DataFrame(X, columns=list("abca")), y)
 
 

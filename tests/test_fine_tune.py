@@ -29,9 +29,9 @@ from skstack import (
     KerasRegressor,
     StackedKerasClassifier,
     StackedKerasRegressor,
-    training,
 )
 from skstack._stack.joint_network import JointNetwork
+from skstack._training import train as training
 from skstack.networks import MLP, recipe
 
 RNG = np.random.default_rng(0)
@@ -940,3 +940,19 @@ def test_tuning_leaves_pythons_generator_as_it_was_and_warns_of_nothing():
         warnings.simplefilter("error")
         classifier().fit(X, Y)
     assert random.getstate() == state
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("thaw_every", "unfreeze_every"), ("upstream_share", "upstream_lr_multiplier")],
+)
+def test_old_names_of_parameters_are_refused_with_the_new_ones(old, new):
+    message = f"no parameter '{old}': it is now '{new}'"
+    with pytest.raises(TypeError, match=message):
+        FineTune(**{old: 1})
+    with pytest.raises(ValueError, match=message):
+        FineTune().set_params(**{old: 1})
+    stack = StackedKerasClassifier(KerasClassifier(), fine_tune=FineTune())
+    with pytest.raises(ValueError, match=message):
+        stack.set_params(**{f"fine_tune__{old}": 1})
+    assert clone(FineTune(**{new: 1})).get_params()[new] == 1

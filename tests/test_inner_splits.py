@@ -25,7 +25,7 @@ from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import FunctionTransformer, StandardScaler, TargetEncoder
 
 from skstack import KerasClassifier, KerasFeatureTransformer, StackedKerasClassifier
-from skstack._splits.row_context import RowContext, hand_on
+from skstack._splits.row_context import RowContext, pass_context
 from skstack.networks import MLP
 
 GLOBAL_STATE = np.random.get_state
@@ -196,7 +196,7 @@ def test_a_sampler_before_what_sets_rows_aside_is_refused():
 
 def test_what_is_handed_on_is_used_once():
     inner = stack_of(LogisticRegression())
-    hand_on(inner, RowContext(GROUPS), X, Y)
+    pass_context(inner, RowContext(GROUPS), X, Y)
     inner.fit(X, Y)
     assert not hasattr(inner, "_row_context")
     inner.fit(X[:50], Y[:50])  # other rows, without groups

@@ -31,7 +31,7 @@ from skstack import (
     StackedKerasRegressor,
 )
 from skstack._base import in_chunks
-from skstack._base.atomic_fit import one_fit
+from skstack._base.atomic_fit import fit_scope
 from skstack.inspection import ColumnProfile
 from skstack.networks import MLP
 
@@ -336,14 +336,14 @@ def test_categories_texts_and_missing_numbers_stay_out():
                 path, trained_on=ColumnProfile.of(A.iloc[:, :7])
             ),
             ValueError,
-            "trained_on tells of rows with 7 columns, but the network gets 30",
+            "trained_on is a profile of 7 columns, but the network gets 30",
         ),
         (
             lambda path, p: KerasFeatureTransformer(
                 path, trained_on=ColumnProfile.of(A[A.columns[::-1]])
             ),
             ValueError,
-            "trained_on tells of the column 'worst fractal dimension' where .* 'mean radius'",
+            "trained_on has the column 'worst fractal dimension' where .* 'mean radius'",
         ),
     ],
     ids=["no profile", "a trained network", "width", "order"],
@@ -495,9 +495,11 @@ def test_honest_rows_to_watch_raise_no_alarm(name, shared_data):
         order = np.random.default_rng(seed).permutation(len(values))[: 10 ** (2 + seed % 3) * 2]
         train, watched = np.split(order, [len(order) * 4 // 5])
         profile = ColumnProfile.of(values[train])
-        with one_fit(), warnings.catch_warnings():
+        with fit_scope(), warnings.catch_warnings():
             warnings.simplefilter("error")
-            profile.warn_if_apart(values[watched], "X_val", "X", "")
+            profile.warn_if_validation_moved(values[watched], "X_val", "X", "")
             for place in range(values.shape[1]):
                 column = ColumnProfile.of(values[train, place : place + 1])
-                column.warn_if_apart(values[watched, place : place + 1], "y_val", "y", "")
+                column.warn_if_validation_moved(
+                    values[watched, place : place + 1], "y_val", "y", ""
+                )

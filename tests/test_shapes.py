@@ -179,10 +179,10 @@ def test_columns_reach_inputs_by_name_by_order_and_by_prefix(two_inputs, X, inpu
             r"'left'.*\(None, 3\).*'right': \(None, 2\).*'numeric'",
         ),
         ({"left": [0, 1, 2], "right": [3, 4]}, r"\(None, 2\).*'left'.*\(None, 3\)"),
-        ({"left": [0, 9]}, r"inputs: \[0, 9\] for 'left' selects no columns"),
-        ({"left": []}, "inputs: .* for 'left' selects no columns"),
+        ({"left": [0, 9]}, r"inputs\['left'\]=\[0, 9\] selects no columns"),
+        ({"left": []}, r"inputs\['left'\]=.* selects no columns"),
         ({1: [0]}, 'expected None, "prefix", a dict'),
-        ("prefix", "by column names"),
+        ("prefix", "requires column names"),
         ([[0, 1]], "input_0"),
         (None, r"'left'.*\(None, 5\).*say with `inputs`"),
     ],
@@ -194,7 +194,9 @@ def test_inputs_that_do_not_fit_are_refused_with_both_sides(two_inputs, inputs, 
 
 def test_an_input_of_a_category_beside_numbers_is_refused():
     X = pd.DataFrame({"age": [1.0, 2.0], "job": ["a", "b"]})
-    with pytest.raises(ValueError, match=r"'both' is made of \['age', 'job'\].*\['job'\] hold cat"):
+    with pytest.raises(
+        ValueError, match=r"'both' combines the columns \['age', 'job'\].*\['job'\] hold cat"
+    ):
         KerasClassifier(inputs={"both": ["age", "job"]}).fit(X, [0, 1])
 
 
@@ -666,7 +668,7 @@ def test_categories_beside_features_are_inputs_by_themselves_with_prefix():
     assert stack.downstream_.model_.predict(
         stack.downstream_.blocks_.split(stack.transform(NUMBERS)), verbose=0
     ).shape == (12, 1)
-    with pytest.raises(ValueError, match=r"'größe' is no name that Keras"):
+    with pytest.raises(ValueError, match=r"'größe' is not a valid Keras layer name"):
         KerasClassifier(inputs={"größe": [0]}).fit(NUMBERS, Y)
 
 

@@ -134,7 +134,7 @@ def test_weights_that_are_no_whole_numbers():
         blocks.fit(numbers, sample_weight=np.asarray(weights, float))
         assert blocks.part("numeric").imputer_.statistics_ == pytest.approx([median])
     blocks = ColumnBlocks(imputer=SimpleImputer(strategy=np.median))
-    with pytest.raises(ValueError, match="a function takes weights that are whole numbers"):
+    with pytest.raises(ValueError, match="a callable strategy requires integer weights"):
         blocks.fit(numbers, sample_weight=np.array([0.5, 1, 1, 1]))
 
 

@@ -1,1 +1,1 @@
-"""The ground floor: scikit-learn's private names, parameters, atomic fits."""
+"""What every other room uses: scikit-learn's private names, parameters, tables, atomic fits."""

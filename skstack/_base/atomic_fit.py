@@ -1,6 +1,4 @@
-"""What all parts of one fit share: what was warned of, and which columns hold words."""
-
-# Fits that happen at once or not at all, and predictions that know one fit only.
+"""Atomic fits, methods on a snapshot, and the state shared by all parts of one fit."""
 
 from __future__ import annotations
 
@@ -9,137 +7,109 @@ import contextvars
 import functools
 import warnings
 
-_fit = contextvars.ContextVar("the outermost fit", default=None)
 
+class _FitScope:
+    """What the outermost fit shares with all fits inside it."""
 
-class _Fit:
     def __init__(self):
-        self.told = {}
-        self.kinds = {}
-        self.settled = False
+        self.warned = {}
+        self.object_column_kinds = None
+
+
+_scope = contextvars.ContextVar("skstack_fit_scope", default=None)
 
 
 @contextlib.contextmanager
-def one_fit():
-    """While open, all fits inside belong to the outermost one."""
-    if _fit.get() is not None:
+def fit_scope():
+    """Open the scope of a fit, unless an outer fit has opened one."""
+    if _scope.get() is not None:
         yield
         return
-    token = _fit.set(_Fit())
+    token = _scope.set(_FitScope())
     try:
         yield
     finally:
-        _fit.reset(token)
+        _scope.reset(token)
 
 
-def shared_by_threads(function):
-    """Give a function that belongs to the fit of this thread in whichever thread it runs."""
-    fit = _fit.get()
+def in_fit_scope(function):
+    """Wrap a function so that it runs in the current scope, in whichever thread it is called."""
+    scope = _scope.get()
 
     @functools.wraps(function)
     def wrapped(*args, **kwargs):
-        token = _fit.set(fit)
+        token = _scope.set(scope)
         try:
             return function(*args, **kwargs)
         finally:
-            _fit.reset(token)
+            _scope.reset(token)
 
     return wrapped
 
 
 def warn_once(key, message):
-    """Warn at most once in the outermost fit; outside a fit not at all.
-
-    Parameters
-    ----------
-    key : hashable
-        What the warning is about.
-
-    message : str
-    """
-    fit, mark = _fit.get(), object()
-    # `setdefault` is atomic, and a lock could not go to other processes.
-    if fit is not None and fit.told.setdefault(key, mark) is mark:
+    """Warn at most once per key in the outermost fit, and not at all outside a fit."""
+    scope, mark = _scope.get(), object()
+    # `setdefault` is atomic; a lock could not be sent to other processes.
+    if scope is not None and scope.warned.setdefault(key, mark) is mark:
         warnings.warn(message, UserWarning, stacklevel=2)
 
 
-def hush(key):
-    """Let nothing more be said about something in the outermost fit."""
-    fit = _fit.get()
-    if fit is not None:
-        fit.told.setdefault(key, True)
+def suppress_warning(key):
+    """Make `warn_once` silent for a key in the outermost fit."""
+    scope = _scope.get()
+    if scope is not None:
+        scope.warned.setdefault(key, True)
 
 
-def kinds_of_fit(look=None):
-    """Kinds of the columns of the outermost fit, as all its rows tell them.
+def object_column_kinds(compute=None):
+    """Kinds of object columns by name, from all rows of the outermost fit; {} outside a fit.
 
-    Parameters
-    ----------
-    look : callable, default=None
-        Without arguments, gives a dict of column name to kind. Asked by the outermost fit only, and
-        once.
-
-    Returns
-    -------
-    dict
-        Empty outside a fit.
+    The first call with `compute`, a function without arguments, settles them.
     """
-    fit = _fit.get()
-    if fit is None:
+    scope = _scope.get()
+    if scope is None:
         return {}
-    if look is not None and not fit.settled:
-        fit.settled, fit.kinds = True, look()
-    return fit.kinds
+    if compute is not None and scope.object_column_kinds is None:
+        scope.object_column_kinds = {}  # while it is computed
+        scope.object_column_kinds = compute()
+    return scope.object_column_kinds or {}
 
 
-def _twin(estimator):
-    twin = object.__new__(type(estimator))
-    twin.__dict__ = vars(estimator).copy()
-    return twin
+def _copy_of(estimator):
+    copied = object.__new__(type(estimator))
+    copied.__dict__ = vars(estimator).copy()
+    return copied
 
 
 def atomic_fit(fit):
-    """Fit a twin; what it has learned becomes the estimator's own in one step.
+    """Run `fit` on a copy of the estimator, and take over its attributes in one step.
 
-    Parameters
-    ----------
-    fit : method
-        May return the estimator, or anything else.
-
-    Returns
-    -------
-    method
-        Where it raises, the estimator is what it was.
+    If `fit` raises, or while it runs in another thread, the estimator is unchanged. Parameters set
+    in the meantime are kept.
     """
 
     @functools.wraps(fit)
     def wrapped(self, *args, **kwargs):
-        twin = _twin(self)
-        with one_fit():
-            result = fit(twin, *args, **kwargs)
+        copied = _copy_of(self)
+        with fit_scope():
+            result = fit(copied, *args, **kwargs)
         parameters = self.get_params(deep=False)
         kept = {name: value for name, value in vars(self).items() if name in parameters}
-        self.__dict__ = {**vars(twin), **kept}
-        return self if result is twin else result
+        self.__dict__ = {**vars(copied), **kept}
+        return self if result is copied else result
 
     return wrapped
 
 
 def on_snapshot(method):
-    """Run a method on the estimator as it is now, whatever another thread fits meanwhile.
+    """Run a method that sets no attributes on a copy of the estimator.
 
-    Parameters
-    ----------
-    method : method
-        Sets no attributes.
-
-    Returns
-    -------
-    method
+    It then sees the attributes of one fit, whatever other threads fit in the meantime.
     """
 
     @functools.wraps(method)
     def wrapped(self, *args, **kwargs):
-        return method(_twin(self), *args, **kwargs)
+        return method(_copy_of(self), *args, **kwargs)
 
     return wrapped

@@ -1,4 +1,4 @@
-"""Predictions of tables that lie on disk, a stretch of rows at a time."""
+"""Predictions for tables on disk, in chunks of rows."""
 
 from __future__ import annotations
 
@@ -9,61 +9,45 @@ import numpy as np
 
 ROWS_IN_MEMORY = 2**16
 
-_told = contextvars.ContextVar("told", default=None)
+_warned = contextvars.ContextVar("skstack_warned_in_call", default=None)
 
 
-def once_per_call(who, tell):
-    """Let somebody warn in one stretch of a call at most.
-
-    Parameters
-    ----------
-    who : object
-        Who warns.
-
-    tell : callable
-        Without arguments; returns whether it has warned.
-    """
-    told = _told.get()
-    if told is None:
-        tell()
-    elif id(who) not in told and tell():
-        told.add(id(who))
+def once_per_call(owner, warn):
+    """Call `warn`, which returns whether it has warned, until it has: once per chunked call."""
+    warned = _warned.get()
+    if warned is None:
+        warn()
+    elif id(owner) not in warned and warn():
+        warned.add(id(owner))
 
 
 def in_chunks(method):
-    """Compute a `numpy.memmap` in stretches, so that it is never in memory as a whole.
+    """Compute a method for a ``numpy.memmap`` in chunks of rows, so that it is never in memory.
 
-    Parameters
-    ----------
-    method : method
-        Of rows; what it gives of a row does not depend on the other rows.
-
-    Returns
-    -------
-    method
+    The result for a row must not depend on the other rows.
     """
 
     @functools.wraps(method)
     def wrapped(self, X, **kwargs):
         # Other arguments may belong to rows, too.
-        stays = not isinstance(X, np.memmap) or X.ndim < 2 or bool(kwargs)
-        if stays or len(X) <= ROWS_IN_MEMORY:
+        whole = not isinstance(X, np.memmap) or X.ndim < 2 or bool(kwargs)
+        if whole or len(X) <= ROWS_IN_MEMORY:
             return method(self, X, **kwargs)
-        token = _told.set(set())
+        token = _warned.set(set())
         try:
-            return _in_stretches(method, self, X)
+            return _concatenated(method, self, X)
         finally:
-            _told.reset(token)
+            _warned.reset(token)
 
     return wrapped
 
 
-def _in_stretches(method, estimator, X):
+def _concatenated(method, estimator, X):
     result = None
     for start in range(0, len(X), ROWS_IN_MEMORY):
-        rows = np.asarray(X[start : start + ROWS_IN_MEMORY])
-        part = method(estimator, rows)
-        if not isinstance(part, np.ndarray):  # a frame, for categories that pass through
+        chunk = np.asarray(X[start : start + ROWS_IN_MEMORY])
+        part = method(estimator, chunk)
+        if not isinstance(part, np.ndarray):  # a DataFrame, for categories that pass through
             return method(estimator, X)
         if result is None:
             result = np.empty((len(X), *part.shape[1:]), part.dtype)

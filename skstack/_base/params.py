@@ -1,4 +1,4 @@
-"""Constructor parameters that hold networks: cloned by sharing, set with help, seeded once."""
+"""Constructor parameters: clones that share networks, error messages, seeds."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from skstack._base.sklearn import wrapper_of
 
 
 def clone_part(value):
-    """Clone whatever an estimator may hold, so that fitting the clone changes nothing here.
+    """Clone the value of a parameter so that fitting the clone does not change the original.
 
-    A ``keras.Model`` is shared, for nobody of skstack trains one; scikeras would, and gets a copy
-    with the same weights. ``keras.wrappers`` trains no model that it was given, but its own
-    ``clone`` loses ``fit_kwargs`` and shares the dict that ``fit`` writes into.
+    A ``keras.Model`` is shared, because skstack never trains one in place. scikeras does, so its
+    estimators get a copy with the same weights. ``keras.wrappers`` do not, but their own ``clone``
+    loses ``fit_kwargs`` and shares the dict that ``fit`` writes to.
     """
     if is_keras_model(value):
         return value
@@ -30,17 +30,16 @@ def clone_part(value):
         return clone_sharing_models(value)
     if wrapper == "scikeras":
         with warnings.catch_warnings():
-            # Its model is compiled: the optimizer's settings are copied, its state is not.
+            # The state of the compiled model's optimizer is not copied.
             warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
             return clone(value)
     return clone(value, safe=False)
 
 
 def clone_sharing_models(estimator):
-    """Clone an estimator, with every ``keras.Model`` among its parameters shared, not copied.
+    """Clone an estimator, with every ``keras.Model`` among its parameters shared.
 
-    A deep copy of a model costs 0.2 s and a warning, and would make equal models unequal for
-    every cache; no estimator of skstack trains or changes a model that it was given.
+    A deep copy takes 0.2 s, warns, and makes equal models unequal for every cache.
     """
     copied = type(estimator)(
         **{name: clone_part(value) for name, value in estimator.get_params(deep=False).items()}
@@ -48,29 +47,15 @@ def clone_sharing_models(estimator):
     for attribute in ("_metadata_request", "_sklearn_output_config"):
         if hasattr(estimator, attribute):
             setattr(copied, attribute, copy.deepcopy(getattr(estimator, attribute)))
-    if hasattr(estimator, "_row_context"):  # a step that its Pipeline clones gets it all the same
+    if hasattr(estimator, "_row_context"):  # must survive the clone that a Pipeline makes
         copied._row_context = estimator._row_context
     return copied
 
 
-def explain_missing_parameters(estimator, params, remedies):
-    """Refuse ``name__parameter`` where the thing called ``name`` has no parameters at all.
+def explain_missing_parameters(estimator, params, remedy):
+    """Raise for ``name__parameter`` in `params` where ``name`` has no parameters at all.
 
-    Parameters
-    ----------
-    estimator : estimator
-        The estimator whose ``set_params`` was called.
-
-    params : dict
-        What was passed to ``set_params``.
-
-    remedies : callable
-        ``remedies(name, value)``: what to pass instead.
-
-    Raises
-    ------
-    ValueError
-        If a parameter belongs to a path, a ``keras.Model`` or None.
+    That is a path, a ``keras.Model`` or None; ``remedy(name, value)`` is what to pass instead.
     """
     known = None
     for key in params:
@@ -82,56 +67,41 @@ def explain_missing_parameters(estimator, params, remedies):
             continue
         value = params.get(name, known[name])
         if not hasattr(value, "set_params"):
-            kind = (
-                "None"
-                if value is None
-                else f"the string {value!r}"
-                if isinstance(value, str)
-                else f"a {type(value).__name__}"
-            )
+            kind = f"a {type(value).__name__}"
+            if value is None or isinstance(value, str):
+                kind = "None" if value is None else f"the string {value!r}"
             raise ValueError(
                 f"Cannot set {key!r}: {name!r} of {type(estimator).__name__} is {kind}, which has "
-                f"no parameter {parameter!r}. {remedies(name, value)}"
+                f"no parameter {parameter!r}. {remedy(name, value)}"
             )
 
 
 def draw_seed(random_state):
-    """A seed from ``random_state``; from fresh entropy, not NumPy's global state, for None.
-
-    Parameters
-    ----------
-    random_state : None, int or numpy.random.RandomState
-
-    Returns
-    -------
-    int
-        In [0, 2**31 - 1).
-    """
-    if random_state is None:
-        return int(np.random.default_rng().integers(2**31 - 1))
-    if isinstance(random_state, (int, np.integer)):
-        return int(np.random.default_rng(int(random_state)).integers(2**31 - 1))
+    """A seed in [0, 2**31 - 1); for None from fresh entropy, not from NumPy's global state."""
+    if random_state is None or isinstance(random_state, (int, np.integer)):
+        entropy = None if random_state is None else int(random_state)
+        return int(np.random.default_rng(entropy).integers(2**31 - 1))
     return int(random_state.randint(2**31 - 1))
 
 
 def _read_determinism():
-    """Have TensorFlow read now whether kernels are deterministic.
+    """Make TensorFlow read now whether kernels are deterministic.
 
-    It reads its environment when first asked. scikeras asks after it has written there, so that it
-    believes that the process was deterministic before, and leaves it so.
+    It reads its environment on the first query. That of scikeras comes after it has written to the
+    environment, so that it would leave the process deterministic.
     """
     import keras
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Model doesn't support `jit_compile")
-        keras.Sequential().jit_compile = True  # not with deterministic kernels: Keras asks
+        keras.Sequential().jit_compile = True  # the setter of Keras queries it
 
 
 def set_missing_seeds(thing, seed, *, scikeras=True):
-    """Give every ``random_state`` that is None in ``thing``, at any depth, a seed of its own.
+    """Seed every ``random_state`` that is None in ``thing``, at any depth.
 
-    That of a scikeras estimator switches the whole process to deterministic kernels while it is
-    fitted: with ``scikeras=False``, where nobody asked for a seed, it is left alone.
+    With ``scikeras=False``, scikeras estimators are left out: with a seed, they switch the process
+    to deterministic kernels while they are fitted.
     """
     if not isinstance(thing, BaseEstimator) and not hasattr(thing, "get_params"):
         return thing
@@ -150,7 +120,7 @@ def set_missing_seeds(thing, seed, *, scikeras=True):
 
 
 def is_keras_model(thing):
-    """Whether ``thing`` is a ``keras.Model``; Keras is not imported to find out."""
+    """Whether ``thing`` is a ``keras.Model``, without importing Keras."""
     keras = sys.modules.get("keras")
     return isinstance(thing, getattr(keras, "Model", ()))
 

@@ -10,14 +10,14 @@ from skstack._base.atomic_fit import on_snapshot
 from skstack._base.in_chunks import in_chunks
 from skstack._base.sklearn import check_input_names, fit_context
 from skstack._estimators.base import NetworkEstimator
-from skstack._graph.mixin import Shippable
+from skstack._graph.mixin import ExportMixin
 from skstack.networks._autoencoder import Autoencoder
 from skstack.networks._blueprints import DecoderBlueprint, latent_layer
 from skstack.networks._heads import output_bounds
 from skstack.networks._spec import Spec, standardizing_variables
 
 
-class KerasAutoencoder(Shippable, TransformerMixin, NetworkEstimator):
+class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
     """A Keras network that learns to rebuild X, optionally from noised X.
 
     Parameters
@@ -479,3 +479,53 @@ class KerasAutoencoder(Shippable, TransformerMixin, NetworkEstimator):
 
     def _default_loss(self):
         return "mean_squared_error"
+
+    def _graph(self, table, name, prefix):
+        from skstack._graph.formulas import as_columns
+
+        layers = (self.latent_layer_,)
+        _, _, (latent,) = self._network_graph(table, name, layers=layers, ends=False)
+        return as_columns(latent, "flatten", name)
+
+    def _graph_transform(self, table, name):
+        from skstack._graph.tables import GraphTable
+
+        return GraphTable.of(self._graph(table, name, ""))
+
+    def _graph_outputs(self, table):
+        return self._graph(table, "encoder", "")
+
+    def _graph_error(self, tensors, rebuilt, name):
+        """Result of `reconstruction_error`, of shape (batch, 1)."""
+        import keras
+        from keras import ops
+
+        from skstack._graph.formulas import squared_difference
+        from skstack._graph.tables import affine, grouped, joined
+
+        words = {b.name: b.cardinality for b in self.blocks_.blocks_ if b.kind == "categorical"}
+        parts = dict(tensors)
+        if words:
+            encoded = grouped(
+                f"{name}_one_hot",
+                [tensors[block] for block in words],
+                lambda *codes: [
+                    ops.one_hot(x, n, dtype="float32")
+                    for x, n in zip(codes, words.values(), strict=True)
+                ],
+            )
+            parts.update(zip(words, keras.tree.flatten(encoded), strict=True))
+        factors = []
+        for block in self.blocks_.blocks_:
+            width = block.cardinality or block.shape[0]
+            mean, scale = self.moments_.get(block.name, (0.0, np.ones(width)))
+            if block.kind == "numeric" and self._standardized:
+                label = f"{name}_{block.name}_standardised"
+                parts[block.name] = affine(parts[block.name], mean, 1.0 / scale, 0.0, label)
+            factors.append(1.0 / scale if block.kind == "numeric" else np.ones(width))
+        given = joined(list(parts.values()), f"{name}_targets")
+        if self.moments_ and not self._standardized:
+            factor = np.concatenate(factors)
+            given = affine(given, 0.0, factor, 0.0, f"{name}_given")
+            rebuilt = affine(rebuilt, 0.0, factor, 0.0, f"{name}_rebuilt")
+        return squared_difference(given, rebuilt, f"{name}_reconstruction_error")

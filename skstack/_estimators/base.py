@@ -19,18 +19,8 @@ from skstack._base.params import (
     draw_seed,
     explain_missing_parameters,
 )
-from skstack._base.sklearn import (
-    INPUT_CONSTRAINTS,
-    HasMethods,
-    Interval,
-    StrOptions,
-    check_groups,
-    check_shape,
-    check_weights,
-    n_rows,
-    read_rows,
-    take_rows,
-)
+from skstack._base.sklearn import INPUT_CONSTRAINTS, HasMethods, Interval, StrOptions, check_shape
+from skstack._base.tables import check_groups, check_weights, n_rows, read_rows, take_rows
 from skstack._splits.hold_out import hold_out
 from skstack._splits.row_context import take_context
 from skstack.networks._continued import (
@@ -47,12 +37,12 @@ from skstack.preprocessing._block_kinds import NumericBlock
 from skstack.preprocessing._blocks import ColumnBlocks
 from skstack.preprocessing._column_profile import (
     ColumnProfile,
-    warn_of_watched,
-    warn_of_watched_targets,
+    warn_if_validation_moved,
+    warn_if_validation_targets_moved,
 )
-from skstack.preprocessing._columns import settle_kinds
+from skstack.preprocessing._columns import resolve_object_columns
 from skstack.preprocessing._moments import moments_of_steps, weighted_moments
-from skstack.preprocessing._precision import warn_of_given
+from skstack.preprocessing._precision import warn_if_too_fine_for_float32
 
 EARLY_STOPPING_ROWS = 10_000
 
@@ -304,7 +294,7 @@ class NetworkEstimator(BaseEstimator):
         resume = resume and hasattr(self, "network_")
         seed = draw_seed(self.random_state)
         given, X = X, read_rows(self, X, reset=not resume)
-        settle_kinds(X)
+        resolve_object_columns(X)
         y = self._read_target(y, frame=frame, reset=not resume)
         if y is not None:
             check_consistent_length(X, y)
@@ -349,9 +339,9 @@ class NetworkEstimator(BaseEstimator):
         if held_out is not None:
             self._check_numbers(blueprint, held_out[1], "y" if y_val is None else "y_val")
         if X_val is not None:
-            warn_of_watched(self.input_profile_, held_out[0])
+            warn_if_validation_moved(self.input_profile_, held_out[0])
             if is_regressor(self):
-                warn_of_watched_targets(y, held_out[1])
+                warn_if_validation_targets_moved(y, held_out[1])
 
         drawn, y, weights = self._resample(inputs, y, weights, seed)
         objective = self._objective(blueprint)
@@ -381,9 +371,9 @@ class NetworkEstimator(BaseEstimator):
 
     def _warn_of_rounding(self, X):
         """Warn of columns that are constants, or nearly, once they are float32."""
-        for block, places in self.blocks_.places().items():
+        for block, places in self.blocks_.column_indices().items():
             if isinstance(self.blocks_.part(block), NumericBlock):
-                warn_of_given(X, places)
+                warn_if_too_fine_for_float32(X, places)
 
     def _moments_of(self, inputs, weights):
         origin = continued_estimator(self.model)
@@ -597,3 +587,25 @@ class NetworkEstimator(BaseEstimator):
         """Outputs of named layers, all from one pass."""
         inputs = self._inputs(X)
         return self.network_.outputs(inputs, tuple(layers), rows_at_once, pooling)
+
+    # As layers of one model; see `_graph.dispatch.GraphPart` --------------------------------------
+
+    def _network_graph(self, table, name, *, layers=(), ends=True, network=None, pooling=None):
+        """Input tensors of the network, its outputs, and the outputs of inner layers."""
+        from skstack._graph.networks import called
+        from skstack._graph.tables import arrays
+
+        tensors = arrays(table, self.blocks_, name, f"{type(self).__name__} {name!r}")
+        inputs = tensors
+        if self._guide is not None:
+            inputs = self._guide.graph_inputs(self, table, tensors, f"{name}_teacher")
+        network = self.network_ if network is None else network
+        settings = {"layers": layers, "ends": ends, "pooling": pooling}
+        return tensors, *called(network, inputs, name, finish=self._finish_model, **settings)
+
+    def _column_readers(self, indices, name, pad):
+        from skstack._graph.dispatch import block_readers
+
+        yield from block_readers(self.blocks_, indices, pad)
+        if self._guide is not None:
+            yield from self._guide.column_readers(indices, name)

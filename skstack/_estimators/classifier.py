@@ -8,13 +8,8 @@ from sklearn.utils import compute_class_weight
 
 from skstack._base.atomic_fit import on_snapshot
 from skstack._base.in_chunks import in_chunks
-from skstack._base.sklearn import (
-    HasMethods,
-    StrOptions,
-    fit_context,
-    read_labels,
-    tells_of_one_hot,
-)
+from skstack._base.sklearn import HasMethods, StrOptions, fit_context
+from skstack._base.targets import read_labels, warn_if_one_hot
 from skstack._estimators.base import NetworkEstimator
 from skstack._estimators.resampling import (
     correct_priors,
@@ -23,12 +18,12 @@ from skstack._estimators.resampling import (
     refuse_labels,
     resample,
 )
-from skstack._graph.mixin import Shippable
+from skstack._graph.mixin import ExportMixin
 from skstack.networks._heads import logits_network
 from skstack.networks._mlp import MLP
 
 
-class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
+class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
     """A Keras network that learns classes.
 
     Parameters
@@ -254,7 +249,7 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
         return tags
 
     @fit_context(prefer_skip_nested_validation=True)
-    @tells_of_one_hot
+    @warn_if_one_hot
     def fit(self, X, y, sample_weight=None, *, groups=None, X_val=None, y_val=None):
         """Train the network.
 
@@ -290,7 +285,7 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
         return self._train(X, y, sample_weight, X_val, y_val, groups=groups, resume=self.warm_start)
 
     @fit_context(prefer_skip_nested_validation=True)
-    @tells_of_one_hot
+    @warn_if_one_hot
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Train for one epoch more.
 
@@ -546,3 +541,20 @@ class KerasClassifier(Shippable, ClassifierMixin, NetworkEstimator):
         if self._network_task == "multiclass":
             return "sparse_categorical_crossentropy"
         return "binary_crossentropy"
+
+    def _graph(self, table, name, prefix):
+        return self._graph_classes(self._network_graph(table, name)[1][0], name)
+
+    def _graph_outputs(self, table):
+        return self._graph(table, "network", "").all("probabilities")
+
+    def _graph_classes(self, outputs, name):
+        """Probabilities from the output of the network."""
+        from skstack._graph.formulas import Classes, as_columns
+
+        p = as_columns(outputs, "flatten", name)
+        single = p.shape[1] == 1 and self._target_type != "multilabel-indicator"
+        classes = Classes(p, single)
+        if self.prior_correction and hasattr(self, "prior_ratio_"):
+            classes = classes.corrected(self.prior_ratio_, f"{name}_priors")
+        return classes

@@ -7,9 +7,10 @@ from sklearn.base import RegressorMixin
 
 from skstack._base.atomic_fit import on_snapshot
 from skstack._base.in_chunks import in_chunks
-from skstack._base.sklearn import StrOptions, check_target, fit_context
+from skstack._base.sklearn import StrOptions, fit_context
+from skstack._base.targets import check_target
 from skstack._estimators.base import NetworkEstimator
-from skstack._graph.mixin import Shippable
+from skstack._graph.mixin import ExportMixin
 from skstack.networks._continued import continued_estimator
 from skstack.networks._heads import output_bounds, with_target_units
 from skstack.networks._mlp import MLP
@@ -18,7 +19,7 @@ from skstack.preprocessing._moments import weighted_moments
 _LEAST_MEAN = 1e-6
 
 
-class KerasRegressor(Shippable, RegressorMixin, NetworkEstimator):
+class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
     """A Keras network that learns numbers, on standardised targets.
 
     The network learns targets of mean 0 and standard deviation 1; ``predict``, ``model_`` and what
@@ -425,3 +426,11 @@ class KerasRegressor(Shippable, RegressorMixin, NetworkEstimator):
         if not getattr(model, "outputs", None):  # its class trains in its own way, on y as it is
             return model
         return with_target_units(model, self.target_mean_, self.target_scale_)
+
+    def _graph(self, table, name, prefix):
+        from skstack._graph.formulas import as_columns
+
+        return as_columns(self._network_graph(table, name)[1][0], "flatten", name)
+
+    def _graph_outputs(self, table):
+        return self._graph(table, "network", "")

@@ -9,7 +9,7 @@ from scipy.special import expit, softmax
 from sklearn.base import clone
 from sklearn.utils import get_tags
 
-from skstack._base.sklearn import take_rows
+from skstack._base.tables import take_rows
 
 
 class Resampled(NamedTuple):

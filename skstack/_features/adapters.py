@@ -11,6 +11,9 @@ from sklearn.base import is_regressor
 from sklearn.pipeline import Pipeline
 
 from skstack._base.params import clone_part, draw_seed, is_keras_model, is_path, set_missing_seeds
+from skstack._estimators.autoencoder import KerasAutoencoder
+from skstack._estimators.base import NetworkEstimator
+from skstack._estimators.classifier import KerasClassifier
 from skstack._features.cache import CachedNetwork
 from skstack._features.columns import (
     Columns,
@@ -136,6 +139,60 @@ class ModelAdapter:
 
     def _name(self):
         return self.network.blueprint.model.name
+
+    def graph(self, table, wanted, name):
+        """Features as tensors, in the order of `columns_of`."""
+        from skstack._graph.formulas import (
+            Classes,
+            as_columns,
+            codes_of,
+            log_odds_of,
+            of_classes,
+            squared_difference,
+        )
+        from skstack._graph.networks import called
+        from skstack._graph.tables import arrays, refuse
+
+        tensors = arrays(table, self.blocks, name, f"The model {name!r}")
+        exact = self.logits_network() if "log_odds" in wanted.features else None
+        outputs, inner = called(
+            self.network if exact is None else exact,
+            tensors,
+            name,
+            layers=wanted.layers,
+            ends=bool(wanted.features),
+            pooling=None if "reconstruction_error" in wanted.features else wanted.pooling,
+        )
+        found, logits = [], None
+        if exact is not None:
+            logits, outputs = outputs[0], [_sigmoid_graph(outputs[0], wanted, name)]
+        for feature in wanted.features:
+            if feature == "outputs":
+                found += [
+                    as_columns(tensor, wanted.pooling, f"{name}_{output}")
+                    for output, tensor in zip(self.names, outputs, strict=True)
+                ]
+            elif feature == "reconstruction_error":
+                (given,) = tensors.values()
+                found.append(squared_difference(given, outputs[0], f"{name}_{feature}"))
+            elif feature == "codes":
+                single = outputs[0].shape[1:] == (1,)
+                if single and self.logits_network() is None:
+                    refuse(
+                        f"The part {name!r}", "features='codes' of one output that is no sigmoid."
+                    )
+                found.append(codes_of(outputs[0], name))
+            elif feature == "log_odds" and logits is not None:
+                found.append(log_odds_of(logits, 0.0, f"{name}_log_odds"))
+            else:
+                classes = Classes(outputs[0], outputs[0].shape[1] == 1)
+                found.append(of_classes(feature, classes, name, binary=classes.n == 2))
+        return found + _pooled_graph(inner, wanted, name)
+
+    def _column_readers(self, indices, name, pad):
+        from skstack._graph.dispatch import block_readers
+
+        yield from block_readers(self.blocks, indices, pad)
 
 
 class EstimatorAdapter:
@@ -297,6 +354,67 @@ class EstimatorAdapter:
             return None
         return names if len(names) == values.shape[1] else None
 
+    def graph(self, table, wanted, name):
+        """Features as tensors, in the order of `columns_of`."""
+        from skstack._graph.dispatch import computed
+        from skstack._graph.formulas import Classes, as_columns, codes_of, log_odds_of, of_classes
+        from skstack._graph.tables import GraphTable, numbers_of, refuse
+
+        estimator = self.estimator
+        if "codes" in wanted.features and self.classes is None:
+            refuse(f"The part {name!r}", "features='codes' of what is no classifier.")
+        latent, inner, result, logits = (), [], None, None
+        if isinstance(estimator, NetworkEstimator):
+            encodes = isinstance(estimator, KerasAutoencoder)
+            classifies = isinstance(estimator, KerasClassifier)
+            exact = None
+            if "log_odds" in wanted.features and classifies:
+                exact = estimator._logits_network()
+            latent = (estimator.latent_layer_,) if encodes and "outputs" in wanted.features else ()
+            only_latent = encodes and "reconstruction_error" not in wanted.features
+            tensors, ends, inner = estimator._network_graph(
+                table,
+                name,
+                layers=(*latent, *wanted.layers),
+                ends=bool(wanted.features) and not only_latent,
+                network=exact,
+                pooling=None if encodes else wanted.pooling,
+            )
+            if exact is not None:
+                logits = as_columns(ends[0], "flatten", name)
+                ends = [_sigmoid_graph(ends[0], wanted, name)]
+            latent, inner = inner[: len(latent)], inner[len(latent) :]
+            if classifies and set(wanted.features) - ({"log_odds"} if exact is not None else set()):
+                result = estimator._graph_classes(ends[0], name)
+            elif not encodes and not classifies and wanted.features:
+                result = as_columns(ends[0], "flatten", name)
+        elif wanted.features:
+            result = computed(estimator, table, name, f"{name}_")
+        found = []
+        for feature in wanted.features:
+            if feature == "reconstruction_error":
+                found.append(estimator._graph_error(tensors, ends[0], name))
+            elif feature == "outputs" and latent:
+                found.append(as_columns(latent[0], "flatten", f"{name}_latent"))
+            elif feature == "log_odds" and logits is not None:
+                found.append(log_odds_of(logits, estimator._prior_shift(), f"{name}_log_odds"))
+            elif isinstance(result, GraphTable):
+                every = range(len(result.columns))
+                found.append(numbers_of(result, every, name, f"The part {name!r}"))
+            elif not isinstance(result, Classes):
+                found.append(result)
+            else:
+                if self.classes is not None and len(self.classes) != result.n:
+                    refuse(f"The part {name!r}", "one of its folds lacks classes.")
+                if feature == "codes":
+                    found.append(codes_of(result.tensor, name))
+                    continue
+                exclusive = self.classes is not None
+                binary = exclusive and result.n == 2
+                settings = {"binary": binary, "exclusive": exclusive}
+                found.append(of_classes(feature, result, name, **settings))
+        return found + _pooled_graph(inner, wanted, name)
+
 
 def columns_of(view, X, features, layers, pooling):
     """Extract features of rows.
@@ -396,3 +514,25 @@ def upstream_of(model, random_state):
         )
     model = clone_with_networks(model)
     return set_missing_seeds(model, draw_seed(random_state), scikeras=random_state is not None)
+
+
+def _sigmoid_graph(logits, wanted, name):
+    """Probabilities, if more than their log-odds is requested."""
+    if set(wanted.features) == {"log_odds"}:
+        return None
+    from keras import ops
+
+    from skstack._graph.tables import grouped
+
+    return grouped(f"{name}_sigmoid", [logits], ops.sigmoid)
+
+
+def _pooled_graph(tensors, wanted, name):
+    """Outputs of inner layers as columns."""
+    from skstack._graph.formulas import as_columns
+
+    names = [layer.replace("/", "_") for layer in wanted.layers]
+    return [
+        as_columns(tensor, wanted.pooling, f"{name}_{layer}")
+        for layer, tensor in zip(names, tensors, strict=True)
+    ]

@@ -17,22 +17,17 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
-from skstack._base.atomic_fit import shared_by_threads
+from skstack._base.atomic_fit import in_fit_scope
 from skstack._base.params import clone_part, is_keras_model
-from skstack._base.sklearn import (
-    is_classifier_for,
-    kind_of_target,
-    n_rows,
-    take_metadata,
-    take_rows,
-    wrapper_of,
-)
+from skstack._base.sklearn import is_classifier_for, take_metadata, wrapper_of
+from skstack._base.tables import n_rows, take_rows
+from skstack._base.targets import kind_of_target
 from skstack._estimators.resampling import resample
 from skstack._features.adapters import EstimatorAdapter, ModelAdapter, columns_of
 from skstack._features.cache import CachedNetwork
 from skstack._features.columns import FEATURES, OF_PROBABILITIES, Columns, floats
 from skstack._splits.folds import smallest_training_rows
-from skstack._splits.row_context import RowContext, hand_on, may_split, refuse_unreached
+from skstack._splits.row_context import RowContext, may_split, pass_context, refuse_unreached
 from skstack._splits.supervision import learns_from_y, parts_of, requires_y, trains
 from skstack.preprocessing._column_profile import ColumnProfile
 
@@ -109,6 +104,19 @@ class FittedUpstream:
         names = list(getattr(X, "columns", [f"x{place}" for place in range(X.shape[1])]))
         values = floats(X)
         return Columns(tuple(names), values, self.view.out_of_fold, transformed=True)
+
+    def graph(self, table, wanted, name):
+        """Features as tensors, in the order of `columns`."""
+        from skstack._graph.dispatch import transformed
+        from skstack._graph.sklearn_steps import listed_steps
+        from skstack._graph.tables import numbers_of
+
+        if self.steps is not None:
+            table = transformed(listed_steps(self.steps), table, f"{name}_")
+        tensors = self.view.graph(table, wanted, name)
+        if wanted.steps_output:
+            tensors.append(numbers_of(table, range(len(table.columns)), f"{name}_steps", name))
+        return tensors
 
 
 class UpstreamSpec:
@@ -286,11 +294,11 @@ class UpstreamSpec:
         )
         context = RowContext(metadata.split.get("groups"), self.ordered_cv, all_rows=False)
         if self.steps is not None:
-            hand_on(clone_part(self.steps), context, X, y)
+            pass_context(clone_part(self.steps), context, X, y)
         if self.resamples and not self.frozen:
             refuse_unreached(self.model, context, "a sampler before it changes the rows")
         elif not (self.frozen or self.ours):
-            hand_on(clone_part(self.model), context, X, y, only_fit=True)
+            pass_context(clone_part(self.model), context, X, y, only_fit=True)
 
     def fit(self, X, y, metadata, frame, *, all_rows=True):
         """Fit steps and estimator on training rows.
@@ -355,7 +363,7 @@ class UpstreamSpec:
         steps = clone_part(self.steps)
         if frame is not None:
             self._shape_alike(steps)
-        hand_on(steps, RowContext() if context is None else context, X, y)
+        pass_context(steps, RowContext() if context is None else context, X, y)
         if not self.resamples:
             X = steps.fit_transform(X, y if self.steps_learn else None, **metadata.steps)
             return steps, X, y, metadata
@@ -399,7 +407,7 @@ class UpstreamSpec:
             context = RowContext(all_rows=context.all_rows)
         if frame is not None:
             return estimator._fit_in_frame(X, y, frame, ordered=context.ordered, **metadata)
-        hand_on(estimator, context, X, y, only_fit=True)
+        pass_context(estimator, context, X, y, only_fit=True)
         if self.codes is not None:
             y = np.searchsorted(self.codes, y)
         if "sample_weight" in metadata:  # scikeras multiplies it in place
@@ -563,7 +571,7 @@ def cross_fit(source, X, y, metadata, folds, wanted, *, reference, frame, n_jobs
         from skstack._training.seeds import under_callers_policy
 
         fit_fold = under_callers_policy(fit_fold)
-    fit_fold = shared_by_threads(fit_fold)
+    fit_fold = in_fit_scope(fit_fold)
     # "prefer" is only a hint, which backends of other machines pass over.
     results = Parallel(n_jobs=n_jobs, require="sharedmem")(
         delayed(fit_fold)(number, train, test) for number, (train, test) in enumerate(pairs)

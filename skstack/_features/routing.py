@@ -12,13 +12,8 @@ from sklearn.utils.metadata_routing import (
     process_routing,
 )
 
-from skstack._base.sklearn import (
-    check_groups,
-    check_weights,
-    refuse_metadata,
-    routing_enabled,
-    takes,
-)
+from skstack._base.sklearn import accepts_fit_parameter, refuse_metadata, routing_enabled
+from skstack._base.tables import check_groups, check_weights
 from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._features.cross_fit import Metadata
 
@@ -137,7 +132,11 @@ def routed_features(transformer, caller, X, sample_weight, groups, params):
         )
     refuse_metadata(params, transformer, caller)
     steps, model = _parts(transformer.model)
-    if _is_trained(model) and "sample_weight" in given and not takes(model, "sample_weight"):
+    if (
+        _is_trained(model)
+        and "sample_weight" in given
+        and not accepts_fit_parameter(model, "sample_weight")
+    ):
         raise ValueError(f"sample_weight was passed, but {type(model).__name__} takes none.")
     ours = model is None or hasattr(model, "_fit_in_frame")
     fit = {name: value for name, value in given.items() if name != "groups" or ours}
@@ -153,7 +152,7 @@ def _weights_of_steps(steps, given):
     return {
         f"{name}__sample_weight": given["sample_weight"]
         for name, step in steps
-        if hasattr(step, "fit") and takes(step, "sample_weight")
+        if hasattr(step, "fit") and accepts_fit_parameter(step, "sample_weight")
     }
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from numbers import Integral
 
 import numpy as np
@@ -29,27 +30,24 @@ from skstack._base.sklearn import (
     check_input_names,
     check_parts,
     fit_context,
-    indexed_like,
-    is_float32,
-    read_table,
-    take_rows,
-    tells_of_one_hot,
 )
+from skstack._base.tables import indexed_like, is_float32, read_table, take_rows
+from skstack._base.targets import warn_if_one_hot
 from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._features.adapters import upstream_of
 from skstack._features.cached_fit import cached_fit, input_profile
 from skstack._features.columns import POOLINGS, to_dataframe
 from skstack._features.cross_fit import FeatureRequest, UpstreamSpec, mean_of
 from skstack._features.routing import routed_features, routing_of_features
-from skstack._graph.mixin import Shippable
+from skstack._graph.mixin import ExportMixin
 from skstack._splits.folds import folds_of, make_folds, refuse_ordered
 from skstack._splits.row_context import RowContext, take_context
 from skstack._splits.supervision import learns_from_y, requires_y
 from skstack.preprocessing._blocks import ColumnBlocks
 from skstack.preprocessing._column_profile import ColumnProfile
-from skstack.preprocessing._columns import settle_kinds
+from skstack.preprocessing._columns import resolve_object_columns
 from skstack.preprocessing._passthrough import Passthrough
-from skstack.preprocessing._precision import in_float32, warn_of_lost
+from skstack.preprocessing._precision import in_float32, warn_of_lost_precision
 
 FEW_ROWS = 8
 
@@ -96,7 +94,7 @@ class Extraction(TransformerMixin, BaseEstimator):
         """
         check_parts(self)
         X = read_table(self, X, reset=True)
-        settle_kinds(X)
+        resolve_object_columns(X)
         given_y = y
         if y is not None:
             check_consistent_length(X, y)
@@ -166,7 +164,7 @@ class Extraction(TransformerMixin, BaseEstimator):
         if hasattr(table, "iloc"):
             wide = [place for place, dtype in enumerate(table.dtypes) if dtype == np.float64]
             table, names = table.iloc[:, wide].to_numpy(), [names[place] for place in wide]
-        warn_of_lost(
+        warn_of_lost_precision(
             table,
             names,
             "transform gives float32; a stack scales such features before. Else subtract an offset "
@@ -227,7 +225,7 @@ class Extraction(TransformerMixin, BaseEstimator):
         once_per_call(profile, lambda: profile.warn_if_moved(rows))
 
 
-class KerasFeatureTransformer(Shippable, Extraction):
+class KerasFeatureTransformer(ExportMixin, Extraction):
     """Outputs of a network, or of its inner layers, as features.
 
     What learns from y is cross-fitted: ``fit_transform(X, y)`` gives each row features of a network
@@ -504,7 +502,7 @@ class KerasFeatureTransformer(Shippable, Extraction):
         return routing_of_features(self)
 
     @fit_context(prefer_skip_nested_validation=False)
-    @tells_of_one_hot
+    @warn_if_one_hot
     def fit(self, X, y=None, sample_weight=None, *, groups=None, **params):
         """Train the network on all rows (with ``refit=False``: those of the folds).
 
@@ -541,7 +539,7 @@ class KerasFeatureTransformer(Shippable, Extraction):
         return self
 
     @fit_context(prefer_skip_nested_validation=False)
-    @tells_of_one_hot
+    @warn_if_one_hot
     def fit_transform(self, X, y=None, sample_weight=None, *, groups=None, **params):
         """Cross-fit: features of each row from a network that was not trained on it.
 
@@ -626,3 +624,59 @@ class KerasFeatureTransformer(Shippable, Extraction):
         if self.passthrough:
             names += [str(name) for name in given]
         return np.asarray(names, dtype=object)
+
+    def _graph_transform(self, table, name, whole=None):
+        """The table that `transform` makes; ``whole`` names the layer that joins its parts."""
+        import keras
+
+        from skstack._graph.tables import (
+            CodedColumn,
+            GraphTable,
+            beside,
+            joined,
+            layer_name,
+            passed,
+        )
+
+        wanted = self._wanted
+        table = replace(table, single=self._float32)
+        several = len(self._upstreams) > 1
+        each = []
+        for place, upstream in enumerate(self._upstreams):
+            own = f"{name}_fold_{place}" if several else name
+            each.append(upstream.graph(table, wanted, own))
+        if several:
+            each = [joined(found, f"{name}_fold_{i}_features") for i, found in enumerate(each)]
+            mean = keras.layers.Average(name=layer_name(f"{name}_mean"), dtype="float32")(each)
+            parts = [GraphTable.of(mean)]
+        elif any(isinstance(part, CodedColumn) for part in each[0]):
+            parts = [
+                GraphTable([p]) if isinstance(p, CodedColumn) else GraphTable.of(p) for p in each[0]
+            ]
+        else:
+            parts = [GraphTable.of(joined(each[0], f"{name}_features"))]
+        if self.passthrough:
+            reader = f"{type(self).__name__}(passthrough=True)"
+            parts.append(passed(table, self._passed.blocks_, f"{name}_passthrough", reader))
+        return beside(parts, whole or f"{name}_table")
+
+    def _graph(self, table, name, prefix):
+        return self._graph_transform(table, name)
+
+    def _graph_outputs(self, table):
+        from skstack._graph.tables import numbers_of
+
+        made = self._graph_transform(table, "network", whole="features_out")
+        reader = f"{type(self).__name__}(passthrough=True)"
+        return numbers_of(made, range(len(made.columns)), "features", reader)
+
+    def _column_readers(self, indices, name, pad):
+        from skstack._graph.dispatch import first_readers, passthrough_readers
+        from skstack._graph.sklearn_steps import listed_steps
+
+        for upstream in self._upstreams:
+            steps = [] if upstream.steps is None else listed_steps(upstream.steps)
+            last = getattr(upstream.view, "estimator", upstream.view)
+            yield from first_readers([*steps, last], indices, name)
+        if self.passthrough:
+            yield from passthrough_readers(self._passed, indices)

@@ -10,16 +10,15 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from skstack._graph.fused import fused_model
+from skstack._graph.dispatch import fused_model, raw_columns
 from skstack._graph.networks import inner_layers
-from skstack._graph.readers import raw_columns
 
 FORMATS = ("saved_model", "onnx", "litert")
 _CHATTY = ("tensorflow", "absl", "tf2onnx")
 
 
 def write(estimator, path, format):
-    """Write a fitted estimator for another runtime; see ``Shippable.export``."""
+    """Write a fitted estimator for another runtime; see ``ExportMixin.export``."""
     if format not in FORMATS:
         raise ValueError(f"format={format!r} is unknown; accepted are {list(FORMATS)}.")
     if format == "onnx":

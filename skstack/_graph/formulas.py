@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from keras import ops
 
-from skstack._graph.tables import grouped
+from skstack._graph.tables import CodedColumn, grouped, refuse
 
 _SMALLEST = 1e-7  # as in `stages`
 
@@ -186,3 +187,23 @@ def without_padding(tensor, pooling):
     counts = ops.sum(ops.cast(kept, "float32"), axis=between)
     total = ops.sum(ops.where(kept, tensor, 0.0), axis=between)
     return total / (ops.maximum(counts, 1.0) * float(np.prod(shape[2:-1])))
+
+
+def codes_of(outputs, name):
+    """Index of the largest output of each row, as a categorical column."""
+    if len(outputs.shape) != 2:
+        refuse(f"The part {name!r}", "features='codes' of an output of rank 3 and more.")
+    n_codes = max(2, outputs.shape[1])
+
+    def codes(x):
+        # One output is the probability of the second of two classes.
+        number = ops.argmax(x, axis=1) if x.shape[1] > 1 else ops.greater(x[:, 0], 0.5)
+        return ops.cast(number, "int32") + 2
+
+    def numbers(x):
+        return ops.cast(ops.reshape(x, (-1, 1)) - 2, "float32")
+
+    known = range(n_codes)  # and nothing else comes
+    found = grouped(f"{name}_codes", [outputs], codes)
+    as_number = partial(grouped, f"{name}_code_numbers", [found], numbers)
+    return CodedColumn(found, [*known], number=as_number, kept=frozenset(known))

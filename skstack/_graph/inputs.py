@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 from sklearn.utils import check_array
 
-from skstack._base.sklearn import take_columns
+from skstack._base.tables import take_columns
 from skstack._graph.tables import Cell, CodedColumn, GraphTable, grouped, number_column
 from skstack.preprocessing._block_kinds import ArrayColumnBlock, NumericBlock, TensorBlock
 from skstack.preprocessing._blocks import ColumnBlocks
@@ -121,7 +121,7 @@ class RawColumns:
                 continue
             for block in blocks.blocks_:
                 part = blocks.part(block.name)
-                columns = [int(places[place]) for place in part.places]
+                columns = [int(places[place]) for place in part.indices]
                 if isinstance(part, TensorBlock):
                     self.shape = part.own_shape
                 elif isinstance(part, NumericBlock):
@@ -211,7 +211,7 @@ class RawColumns:
         return bool(self.categories or self.cells)
 
     def arrays(self, X, *, numpy):
-        """Rows of X as what the inputs take; see ``Shippable.keras_inputs``."""
+        """Rows of X as what the inputs take; see ``ExportMixin.keras_inputs``."""
         if self.shape is not None:
             return check_array(X, dtype=np.float32, allow_nd=True, input_name="X")
         numbers = None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from sklearn.utils.validation import check_is_fitted
 
 from skstack._base.atomic_fit import on_snapshot
-from skstack._base.sklearn import read_table
+from skstack._base.tables import read_table
 
 
-class Shippable:
+class ExportMixin:
     """Mixin of the estimators that can be shipped as one network."""
 
     @on_snapshot
@@ -51,7 +51,7 @@ class Shippable:
         True
         """
         check_is_fitted(self)
-        from skstack._graph.fused import fused_model
+        from skstack._graph.dispatch import fused_model
 
         return fused_model(self)
 
@@ -89,7 +89,7 @@ class Shippable:
             If it is not fitted.
         """
         check_is_fitted(self)
-        from skstack._graph.readers import raw_columns
+        from skstack._graph.dispatch import raw_columns
 
         return raw_columns(self).arrays(read_table(self, X, reset=False), numpy=numpy)
 

@@ -162,3 +162,19 @@ def _turned(step, x, name):
 def _selected(step, x, name):
     wanted = step.get_support(indices=True).astype(np.int32)
     return grouped(name, [x], lambda x: ops.take(x, wanted, axis=1))
+
+
+def behind_scaler(scaler, table, prefix):
+    """A stack's table with its numeric columns scaled."""
+    numeric = table.numeric_places
+    steps = [] if scaler is None else listed_steps(scaler)
+    if not numeric or not steps:
+        return table
+    numbers = GraphTable.of(numbers_of(table, numeric, f"{prefix}table", "scaler"))
+    label = f"{prefix}scaler"
+    for index, step in enumerate(steps):
+        numbers = scaled(step, numbers, label if len(steps) == 1 else f"{label}_{index}")
+    columns = list(table.columns)
+    for number, index in enumerate(numeric):
+        columns[index] = number
+    return GraphTable(columns, numbers.numeric)

@@ -247,7 +247,7 @@ def arrays(table, blocks, name, reader):
     """
     if table.split is not None:
         return dict(table.split)
-    tensors, recoded, places = {}, {}, blocks.places()
+    tensors, recoded, places = {}, {}, blocks.column_indices()
     for block in blocks.blocks_:
         part = blocks.part(block.name)
         if isinstance(part, NumericBlock):
@@ -327,7 +327,7 @@ def _shaped(tensor, part, name):
 
 def passed(table, blocks, name, reader):
     """What ``ColumnBlocks.table(ColumnBlocks.split(X))`` makes: unseen categories are missing."""
-    places = blocks.places()
+    places = blocks.column_indices()
     columns = [None] * blocks.n_columns_
     numeric = None
     if "numeric" in places:

@@ -10,7 +10,8 @@ from numbers import Integral
 import numpy as np
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, check_cv
 
-from skstack._base.sklearn import ignores_groups, n_rows
+from skstack._base.sklearn import ignores_groups
+from skstack._base.tables import n_rows
 
 
 @dataclass(frozen=True)

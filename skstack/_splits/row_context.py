@@ -10,7 +10,8 @@ from sklearn.base import is_classifier
 from sklearn.model_selection import TimeSeriesSplit, check_cv
 from sklearn.utils.metadata_routing import get_routing_for_object
 
-from skstack._base.sklearn import n_rows, routing_enabled, type_of_target
+from skstack._base.sklearn import routing_enabled, type_of_target
+from skstack._base.tables import n_rows
 from skstack._splits.folds import listed_folds, orders_time, outer_folds
 from skstack._splits.supervision import parts_of
 
@@ -103,7 +104,7 @@ def may_split(part):
     )
 
 
-def hand_on(part, context, X, y, *, only_fit=False):
+def pass_context(part, context, X, y, *, only_fit=False):
     """Tell everything inside a part that splits its training rows about groups and order.
 
     Estimators of skstack get the context; the ``cv`` of all others is set to folds that respect it.
@@ -145,7 +146,7 @@ def hand_on(part, context, X, y, *, only_fit=False):
             fits = name in (*_HOLDERS, *_VOTING) or (
                 only_fit and (name == "FeatureUnion" or (name == "Pipeline" and last))
             )
-            hand_on(each, context, X, y, only_fit=fits)
+            pass_context(each, context, X, y, only_fit=fits)
         resampled |= hasattr(each, "fit_resample")
     if parts_of(part) is None and hasattr(part, "get_params"):
         if not (only_fit and name == "TargetEncoder"):

@@ -11,7 +11,7 @@ from sklearn.utils import Bunch
 from sklearn.utils.metadata_routing import UNUSED, process_routing
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from skstack._base.atomic_fit import atomic_fit, hush, on_snapshot
+from skstack._base.atomic_fit import atomic_fit, on_snapshot, suppress_warning
 from skstack._base.diagram import diagram_of_stack
 from skstack._base.in_chunks import in_chunks
 from skstack._base.params import (
@@ -27,20 +27,22 @@ from skstack._base.sklearn import (
     StrOptions,
     check_input_names,
     check_parts,
-    column_places,
-    columns_at,
     fit_context,
+    routing_enabled,
+)
+from skstack._base.tables import (
+    column_indices,
+    columns_at,
     indexed_like,
     n_rows,
     read_table,
-    routing_enabled,
     take_rows,
-    tells_of_one_hot,
 )
+from skstack._base.targets import warn_if_one_hot
 from skstack._estimators.base import NetworkEstimator
 from skstack._features.cross_fit import Metadata
 from skstack._splits.folds import listed_folds, orders_time, restricted_folds
-from skstack._splits.row_context import RowContext, hand_on, refuse_unreached, take_context
+from skstack._splits.row_context import RowContext, pass_context, refuse_unreached, take_context
 from skstack._stack.branches import (
     branch_list,
     branch_of,
@@ -56,13 +58,13 @@ from skstack._stack.branches import (
 from skstack._stack.fine_tune import FineTune, check_fine_tune, fine_tune
 from skstack._stack.routing import routed_stack, routing_of_stack
 from skstack._stack.scaling import Scaling
-from skstack.preprocessing._blocks import categorical_places, cell_columns
+from skstack.preprocessing._blocks import array_column_indices, categorical_mask_of
 from skstack.preprocessing._column_profile import (
     ColumnProfile,
-    warn_of_watched,
-    warn_of_watched_targets,
+    warn_if_validation_moved,
+    warn_if_validation_targets_moved,
 )
-from skstack.preprocessing._columns import settle_kinds
+from skstack.preprocessing._columns import resolve_object_columns
 from skstack.preprocessing._passthrough import Passthrough
 from skstack.preprocessing._precision import in_float32, lost_in_float32
 
@@ -148,7 +150,7 @@ class Stack(TransformerMixin, BaseComposition):
         return clone_sharing_models(self)
 
     def _sk_visual_block_(self):
-        return diagram_of_stack(self)
+        return diagram_of_stack(self, self._default_downstream())
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "downstream_")
@@ -178,7 +180,7 @@ class Stack(TransformerMixin, BaseComposition):
         return routing_of_stack(self)
 
     @fit_context(prefer_skip_nested_validation=False)
-    @tells_of_one_hot
+    @warn_if_one_hot
     def fit(self, X, y, sample_weight=None, *, groups=None, X_val=None, y_val=None, **params):
         """Fit every part.
 
@@ -217,7 +219,7 @@ class Stack(TransformerMixin, BaseComposition):
         return self
 
     @fit_context(prefer_skip_nested_validation=False)
-    @tells_of_one_hot
+    @warn_if_one_hot
     def fit_transform(
         self, X, y, sample_weight=None, *, groups=None, X_val=None, y_val=None, **params
     ):
@@ -278,7 +280,7 @@ class Stack(TransformerMixin, BaseComposition):
     def _fit(self, caller, X, y, sample_weight, groups, X_val, y_val, params):
         self._check_parts()
         X = read_table(self, X, reset=True)
-        settle_kinds(X)
+        resolve_object_columns(X)
         y = self._read_target(y, reset=True)
         check_consistent_length(X, y)
         if n_rows(X) < 2:
@@ -304,9 +306,13 @@ class Stack(TransformerMixin, BaseComposition):
         split, watches = held_out_rows(self, X, y, downstream, seed, parts, ordered)
         if "X_val" in parts.downstream:
             profile = ColumnProfile.of(X, self.categorical_features)
-            warn_of_watched(profile, read_table(self, parts.downstream["X_val"], reset=False))
+            warn_if_validation_moved(
+                profile, read_table(self, parts.downstream["X_val"], reset=False)
+            )
             if is_regressor(self):
-                warn_of_watched_targets(y, np.asarray(parts.downstream["y_val"], dtype=np.float64))
+                warn_if_validation_targets_moved(
+                    y, np.asarray(parts.downstream["y_val"], dtype=np.float64)
+                )
         if split is not None:
             train, rest = split
             watched = {"X_val": take_rows(X, rest), "y_val": take_rows(y, rest)}
@@ -368,8 +374,8 @@ class Stack(TransformerMixin, BaseComposition):
             settings["sample_weight"] = weights
         self._hand_on_to(downstream, scaled, y, parts.groups, cv if ordered else None)
         if isinstance(downstream, NetworkEstimator):  # the rows to watch went the same way
-            hush("X_val")
-            hush("y_val")
+            suppress_warning("X_val")
+            suppress_warning("y_val")
         self.downstream_ = downstream.fit(scaled, y, **settings)
         way = Bunch(table=table, train=train, rest=rest, ordered=ordered)
         self.fine_tuned_, self.fine_tune_losses_, self.fine_tune_history_ = False, None, None
@@ -437,7 +443,7 @@ class Stack(TransformerMixin, BaseComposition):
         if getattr(self, "sampler", None) is not None:
             refuse_unreached(downstream, context, "the sampler changes the rows")
         else:
-            hand_on(downstream, context, table, y, only_fit=True)
+            pass_context(downstream, context, table, y, only_fit=True)
 
     def _resample(self, table, y, weights, seed):
         return table, y, weights
@@ -452,11 +458,11 @@ class Stack(TransformerMixin, BaseComposition):
             if not chosen or (not hasattr(X, "columns") and X.ndim > 2):
                 return
             # Arrays in cells stand in no table, unless they are named.
-            self._passed_places = np.setdiff1d(np.arange(X.shape[1]), cell_columns(X))
+            self._passed_places = np.setdiff1d(np.arange(X.shape[1]), array_column_indices(X))
         else:
-            self._passed_places = column_places(X, chosen, "passthrough")
+            self._passed_places = column_indices(X, chosen, "passthrough")
         if len(self._passed_places):
-            said = categorical_places(self.categorical_features, X, self._passed_places)
+            said = categorical_mask_of(self.categorical_features, X, self._passed_places)
             passed = Passthrough(said, allow_nan=self._takes_nan)
             self._passed = passed.fit(columns_at(X, self._passed_places))
 
@@ -586,3 +592,36 @@ class Stack(TransformerMixin, BaseComposition):
             routed = process_routing(self, "predict", **predict_params)
             predict_params = routed["downstream"]["predict"]
         return self.downstream_.predict(table, **predict_params)
+
+    def _graph_table(self, table, prefix):
+        """The table that the downstream learns from."""
+        from skstack._graph.sklearn_steps import behind_scaler
+        from skstack._graph.tables import beside, passed, taken
+
+        if getattr(self, "_float64", False):
+            warnings.warn(
+                f"{type(self).__name__} scales columns, or features, in float64, for they lie far "
+                "from 0; a keras.Model computes in float32, which loses their digits. Subtract an "
+                "offset from them before the fit.",
+                UserWarning,
+                stacklevel=2,
+            )
+        parts = [
+            fitted._graph_transform(taken(table, self._branch_places[name]), f"{prefix}{name}")
+            for name, fitted, _ in self.upstream_
+        ]
+        if self._passed is not None:
+            part = taken(table, self._passed_places)
+            parts.append(passed(part, self._passed.blocks_, f"{prefix}passthrough", "passthrough"))
+        return behind_scaler(self.scaler_, beside(parts, f"{prefix}table"), prefix)
+
+    def _graph_transform(self, table, name):
+        return self._graph_table(table, f"{name}_")
+
+    def _column_readers(self, indices, name, pad):
+        from skstack._graph.dispatch import column_readers, passthrough_readers
+
+        for branch, fitted, _ in self.upstream_:
+            yield from column_readers(fitted, indices[self._branch_places[branch]], branch)
+        if self._passed is not None:
+            yield from passthrough_readers(self._passed, indices[self._passed_places])

@@ -12,7 +12,8 @@ from sklearn.utils import get_tags
 from sklearn.utils.validation import check_consistent_length
 
 from skstack._base.params import clone_part, is_keras_model, is_path, set_missing_seeds
-from skstack._base.sklearn import column_places, n_rows, read_table, takes, wrapper_of
+from skstack._base.sklearn import accepts_fit_parameter, wrapper_of
+from skstack._base.tables import column_indices, n_rows, read_table
 from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._estimators.base import EARLY_STOPPING_ROWS
 from skstack._features.transformer import KerasFeatureTransformer
@@ -60,7 +61,7 @@ def named_branches(upstream):
 
 def branch_places(X, name, columns):
     """Positions of a branch's columns, settled once: of other rows a callable may say others."""
-    return column_places(X, columns, f"upstream: columns of {name!r}")
+    return column_indices(X, columns, f"upstream: columns of {name!r}")
 
 
 def branch_seeds(stack, seed):
@@ -228,7 +229,7 @@ def held_out_rows(stack, X, y, downstream, seed, parts, ordered):
         read_table(stack, X_val, reset=False)
         check_consistent_length(X_val, y_val)
         return None, True
-    watches = takes(downstream, "X_val") and stops_early(downstream, n_rows(X))
+    watches = accepts_fit_parameter(downstream, "X_val") and stops_early(downstream, n_rows(X))
     if watches:
         fraction = getattr(downstream, "validation_fraction", None) or 0.1
     elif stack.fine_tune is not None:
@@ -283,7 +284,7 @@ def _holds_out_by_itself(estimator, n):
     if isinstance(estimator, Pipeline):
         last = estimator.steps[-1][1]
         return stops_early(last, n) or _holds_out_by_itself(last, n)
-    if takes(estimator, "X_val"):
+    if accepts_fit_parameter(estimator, "X_val"):
         return False
     if stops_early(estimator, n):
         return True

@@ -15,7 +15,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
 from skstack._base.params import draw_seed, is_keras_model, is_path
-from skstack._base.sklearn import Interval, StrOptions, columns_at, take_rows
+from skstack._base.sklearn import Interval, StrOptions
+from skstack._base.tables import columns_at, take_rows
 from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._estimators.base import NetworkEstimator
 from skstack._estimators.resampling import prior_ratio
@@ -25,6 +26,15 @@ from skstack._stack.branches import branch_places
 from skstack.networks._cloning import has_own_steps
 from skstack.networks._model_parameter import load_model
 from skstack.preprocessing._blocks import ColumnBlocks
+
+# Parameters before version 0.2, and what they are called now.
+_RENAMED = {"thaw_every": "unfreeze_every", "upstream_share": "upstream_lr_multiplier"}
+
+
+def _refuse_old_names(params, error):
+    for name in params:
+        if name in _RENAMED:
+            raise error(f"FineTune has no parameter {name!r}: it is now {_RENAMED[name]!r}.")
 
 
 class FineTune(BaseEstimator):
@@ -164,6 +174,32 @@ class FineTune(BaseEstimator):
         self.tol = tol
         self.random_state = random_state
         self.verbose = verbose
+
+    def __new__(cls, *args, **params):
+        """Refuse parameters by their old names: Python's error would not name the new ones."""
+        _refuse_old_names(params, TypeError)
+        return super().__new__(cls)
+
+    def set_params(self, **params):
+        """Set parameters.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameters by name.
+
+        Returns
+        -------
+        self : FineTune
+            This object.
+
+        Raises
+        ------
+        ValueError
+            For a name that does not exist.
+        """
+        _refuse_old_names(params, ValueError)
+        return super().set_params(**params)
 
 
 def check_fine_tune(stack, branches, downstream, X, y):

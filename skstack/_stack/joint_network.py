@@ -8,10 +8,10 @@ from dataclasses import replace
 import keras
 import numpy as np
 
-from skstack._base.sklearn import columns_at
+from skstack._base.tables import columns_at
 from skstack._features.adapters import ModelAdapter
-from skstack._graph.fused import behind_scaler, of_upstream
 from skstack._graph.networks import called
+from skstack._graph.sklearn_steps import behind_scaler
 from skstack._graph.tables import GraphTable, joined, numbers_of, refuse, unique_names
 from skstack._stack.scaling import numeric_columns
 from skstack._training.initial_weights import initial_variables
@@ -146,7 +146,7 @@ class JointNetwork:
     def _fixed_blocks(self):
         """Inputs of the downstream that hold no column that this network computes."""
         live = {place for places in self._live.values() for place in places}
-        places = self._stack.downstream_.blocks_.places()
+        places = self._stack.downstream_.blocks_.column_indices()
         return [block for block, own in places.items() if not live & set(own)]
 
     # The network -----------------------------------------------------------------------------
@@ -193,7 +193,7 @@ class JointNetwork:
                 own = {key[1]: tensor for key, tensor in tensors.items() if key[0] == name}
                 upstream = _noted(fitted._upstreams[0], models, name)
                 wanted = replace(fitted._wanted, steps_output=False)
-                parts = of_upstream(upstream, GraphTable(split=own), wanted, name)
+                parts = upstream.graph(GraphTable(split=own), wanted, name)
                 made[name] = joined(parts, f"{name}_features")
         columns, width = [None] * self._n_columns, 0
         for run in self._runs:
@@ -201,7 +201,7 @@ class JointNetwork:
                 columns[place] = width
                 width += 1
         numeric = [made[run] if isinstance(run, str) else tensors[run] for run in self._runs]
-        table = behind_scaler(stack, GraphTable(columns, joined(numeric, "table")), "")
+        table = behind_scaler(stack.scaler_, GraphTable(columns, joined(numeric, "table")), "")
         downstream = stack.downstream_
         takes = {}
         for block in downstream.blocks_.blocks_:
@@ -210,7 +210,7 @@ class JointNetwork:
             elif block.kind != "numeric":
                 refuse("The downstream", f"its input {block.name!r} is of the kind {block.kind!r}.")
             else:
-                places = downstream.blocks_.places()[block.name]
+                places = downstream.blocks_.column_indices()[block.name]
                 takes[block.name] = numbers_of(table, places, "downstream", "The downstream")
         network = _Noted(downstream.network_, models, DOWNSTREAM)
         (output,), _ = called(network, takes, "downstream")
@@ -270,7 +270,7 @@ class _Maker:
     key = None
 
     def __init__(self, blueprint):
-        self.build = getattr(blueprint, "thawable", blueprint.build)
+        self.build = getattr(blueprint, "unfrozen", blueprint.build)
 
 
 class _Noted:

@@ -9,7 +9,12 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.metadata_routing import MetadataRouter, process_routing
 
 from skstack._base.params import is_keras_model, is_path
-from skstack._base.sklearn import refuse_metadata, routing_enabled, take_metadata, takes
+from skstack._base.sklearn import (
+    accepts_fit_parameter,
+    refuse_metadata,
+    routing_enabled,
+    take_metadata,
+)
 from skstack._features.cross_fit import Metadata
 from skstack._features.routing import add_estimator, add_splitter, given_metadata, routed_features
 from skstack._features.transformer import KerasFeatureTransformer
@@ -156,7 +161,7 @@ def _refuse_untaken(downstream, metadata):
     if downstream is None:
         return
     for name in ("X_val", "sample_weight"):
-        if name in metadata and not takes(downstream, name):
+        if name in metadata and not accepts_fit_parameter(downstream, name):
             raise ValueError(
                 f"{name} was passed, but the fit of the downstream {type(downstream).__name__} "
                 "takes none. With metadata routing enabled, steps of a Pipeline can ask for it."

@@ -7,7 +7,7 @@ from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
 from sklearn.utils.validation import has_fit_parameter
 
 from skstack._base.atomic_fit import warn_once
-from skstack._base.sklearn import take_rows
+from skstack._base.tables import take_rows
 from skstack.preprocessing._precision import has_float64
 
 # These learn nothing of how often a row stands there.

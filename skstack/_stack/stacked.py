@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skstack._base.atomic_fit import on_snapshot
 from skstack._base.in_chunks import in_chunks
-from skstack._base.sklearn import check_target, read_labels
+from skstack._base.targets import check_target, read_labels
 from skstack._estimators.classifier import KerasClassifier
 from skstack._estimators.regressor import KerasRegressor
 from skstack._estimators.resampling import (
@@ -21,7 +21,7 @@ from skstack._estimators.resampling import (
     refuse_labels,
     resample,
 )
-from skstack._graph.mixin import Shippable
+from skstack._graph.mixin import ExportMixin
 from skstack._stack.base import Stack
 from skstack.networks._heads import probabilities_of
 
@@ -35,7 +35,7 @@ def _gives_decisions(stack):
     return hasattr(getattr(stack, "downstream_", stack.downstream), "decision_function")
 
 
-class StackedKerasClassifier(Shippable, ClassifierMixin, Stack):
+class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
     """Networks upstream, a classifier downstream, as one estimator without leaks.
 
     ``fit`` sets early-stopping rows aside, cross-fits the upstream networks on the other ones,
@@ -327,8 +327,20 @@ class StackedKerasClassifier(Shippable, ClassifierMixin, Stack):
             self._prior_ratio = prior_ratio(y, drawn.y, self.classes_, weights, drawn.sample_weight)
         return drawn.X, drawn.y, drawn.sample_weight
 
+    def _graph(self, table, name, prefix):
+        from skstack._graph.dispatch import computed
 
-class StackedKerasRegressor(Shippable, RegressorMixin, Stack):
+        table = self._graph_table(table, prefix)
+        classes = computed(self.downstream_, table, f"{prefix}downstream", prefix)
+        if self.prior_correction and self.sampler_ is not None:
+            classes = classes.corrected(self._prior_ratio, f"{name}_priors")
+        return classes
+
+    def _graph_outputs(self, table):
+        return self._graph(table, "downstream", "").all("probabilities")
+
+
+class StackedKerasRegressor(ExportMixin, RegressorMixin, Stack):
     """Networks upstream, a regressor downstream, as one estimator without leaks.
 
     As :class:`StackedKerasClassifier`, without a sampler.
@@ -467,3 +479,12 @@ class StackedKerasRegressor(Shippable, RegressorMixin, Stack):
                 "is None."
             )
         return check_target(y, multi_output=True, y_numeric=True, estimator=self)
+
+    def _graph(self, table, name, prefix):
+        from skstack._graph.dispatch import computed
+
+        table = self._graph_table(table, prefix)
+        return computed(self.downstream_, table, f"{prefix}downstream", prefix)
+
+    def _graph_outputs(self, table):
+        return self._graph(table, "downstream", "")

@@ -16,15 +16,8 @@ from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import check_consistent_length
 
 from skstack._base.params import clone_part
-from skstack._base.sklearn import (
-    check_groups,
-    ignores_groups,
-    is_classifier_for,
-    n_rows,
-    routing_enabled,
-    take_metadata,
-    take_rows,
-)
+from skstack._base.sklearn import ignores_groups, is_classifier_for, routing_enabled, take_metadata
+from skstack._base.tables import check_groups, n_rows, take_rows
 from skstack.inspection import _of_data, _of_fits
 from skstack.inspection._association import association, beyond_chance
 from skstack.inspection._overlap import check_overlap

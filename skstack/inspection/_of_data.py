@@ -7,7 +7,7 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.neighbors import NearestNeighbors
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from skstack._base.sklearn import is_dataframe
+from skstack._base.tables import is_dataframe
 from skstack.inspection._association import association
 from skstack.inspection._overlap import row_keys
 from skstack.inspection._report import Finding

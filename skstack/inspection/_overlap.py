@@ -9,7 +9,7 @@ from numbers import Integral, Real
 
 import numpy as np
 
-from skstack._base.sklearn import is_dataframe, n_rows
+from skstack._base.tables import is_dataframe, n_rows
 
 _MISSING = "\0"  # no text that anybody writes
 _ODD = np.uint64(0x9E3779B97F4A7C15)

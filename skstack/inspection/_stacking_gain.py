@@ -8,7 +8,7 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import cross_validate
 from sklearn.utils.validation import check_consistent_length
 
-from skstack._base.sklearn import check_groups
+from skstack._base.tables import check_groups
 from skstack._splits.folds import outer_folds
 from skstack.inspection._gain import StackingGain
 from skstack.inspection._resampled_test import LEVEL, corrected_resampled_t_test, holm

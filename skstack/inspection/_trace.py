@@ -12,7 +12,7 @@ from joblib import parallel_config
 from sklearn.frozen import FrozenEstimator
 
 from skstack._base.params import clone_part
-from skstack._base.sklearn import n_rows
+from skstack._base.tables import n_rows
 from skstack.inspection._overlap import row_keys
 
 MADE = -1  # the number of a row that a sampler made

@@ -10,7 +10,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
 from skstack._base.params import is_keras_model, is_path
-from skstack._base.sklearn import column_places, is_dataframe, take_columns
+from skstack._base.tables import column_indices, is_dataframe, take_columns
 from skstack._training.initial_weights import initial_variables
 from skstack._training.layers import check_layers
 from skstack._training.network import Network
@@ -88,7 +88,7 @@ class Teacher:
         self.estimator = None if is_keras_model(teacher) else teacher
         self.name = f"teacher={type(teacher).__name__}(...)"
         self._columns = self._seen(loss.columns, X)
-        self.places = None if self._columns is None else column_places(X, self._columns, "columns")
+        self.places = None if self._columns is None else column_indices(X, self._columns, "columns")
         self.network = self.blocks = self.order = None
         self._layer = None
         self.task = student._network_task
@@ -278,6 +278,50 @@ class Teacher:
     def beside(self, student, X, inputs):
         """The inputs of such a network."""
         return {**inputs, TEACHER: self.given(student, X, inputs)}
+
+    def graph_inputs(self, student, table, tensors, name):
+        """Input tensors of the student's network, with what the teacher computes beside them."""
+        from keras import ops
+
+        from skstack._graph.dispatch import computed
+        from skstack._graph.formulas import Classes, as_columns, of_odds
+        from skstack._graph.networks import called
+        from skstack._graph.tables import affine, arrays, grouped, taken
+
+        table = table if self.places is None else taken(table, self.places)
+        if self.estimator is None:
+            own = tensors
+            if self.blocks is not None:
+                own = arrays(table, self.blocks, name, f"The teacher {name!r}")
+            found = as_columns(called(self.network, own, name)[0][0], "flatten", name)
+            classes = Classes(found, found.shape[1] == 1 and self.task != "multilabel")
+        elif self.task == "regression":
+            found = computed(self.estimator, table, name, f"{name}_")
+        else:
+            classes = computed(self.estimator, table, name, f"{name}_")
+            if self.order is not None and self.order != sorted(self.order):
+                order, p = np.int32(self.order), classes.all(f"{name}_all")
+                classes = Classes(
+                    grouped(f"{name}_order", [p], lambda p: ops.take(p, order, axis=1))
+                )
+        if self.task == "regression":
+            scale = student.target_scale_
+            found = affine(found, student.target_mean_, 1.0 / scale, 0.0, f"{name}_standardised")
+            return {**tensors, TEACHER: found}
+        found = classes.second(name) if self.task == "binary" else classes.all(f"{name}_classes")
+        if self.mode != "blend":
+            found = of_odds(found, self.task == "multiclass", f"{name}_log_odds")
+        return {**tensors, TEACHER: found}
+
+    def column_readers(self, indices, name):
+        """Readers of the columns that the teacher needs, as in `GraphPart._column_readers`."""
+        from skstack._graph.dispatch import column_readers
+
+        indices = indices if self.places is None else indices[self.places]
+        if self.estimator is not None:
+            yield from column_readers(self.estimator, indices, f"{name}_teacher")
+        elif self.blocks is not None:
+            yield indices, self.blocks, None, False
 
 
 def without_guide(network):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
+from skstack._base.lru_cache import LRUCache
 from skstack._training.network import Network
 from skstack.networks._blueprints import latent_layer
 from skstack.networks._heads import final_activation
@@ -19,8 +18,7 @@ TEACHER = "teacher_prediction"  # the input that takes it
 HEAD = "teacher_head"
 PROJECTION = "teacher_projection"
 _ACTIVATIONS = ("softmax", "sigmoid")
-_MAX_FACTS = 64
-_facts: OrderedDict = OrderedDict()
+_FACTS: LRUCache = LRUCache(64)
 
 
 @dataclass(frozen=True)
@@ -62,24 +60,21 @@ def facts_of(blueprint, variables, *, latent=False):
     -------
     Facts
     """
-    key = None if blueprint.key is None else (blueprint.key, latent)
-    found = _facts.get(key)
-    if found is not None:
-        return found
+    if blueprint.key is None:
+        return _look_at(blueprint, variables, latent)
+    return _FACTS.get((blueprint.key, latent), lambda: _look_at(blueprint, variables, latent))
+
+
+def _look_at(blueprint, variables, latent):
     model = Network(blueprint, variables).build()
     by_name = isinstance(getattr(model, "input", None), dict)
-    shapes = _layer_shapes(model)
-    hidden = latent_layer(model) if latent else _before_last(model)
-    inputs = tuple(model.input) if by_name else None
-    shape = tuple(model.outputs[0].shape[1:]) if getattr(model, "outputs", None) else ()
-    activation = _without_activation(model)[1] if by_name else None
-    found = Facts(shape, activation, shapes, hidden, inputs)
-    if key is not None:
-        _facts[key] = found
-        while len(_facts) > _MAX_FACTS:
-            with contextlib.suppress(KeyError):  # another thread was faster
-                _facts.popitem(last=False)
-    return found
+    return Facts(
+        shape=tuple(model.outputs[0].shape[1:]) if getattr(model, "outputs", None) else (),
+        activation=_without_activation(model)[1] if by_name else None,
+        layers=_layer_shapes(model),
+        hidden=latent_layer(model) if latent else _before_last(model),
+        inputs=tuple(model.input) if by_name else None,
+    )
 
 
 def _layer_shapes(model):

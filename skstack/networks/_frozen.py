@@ -68,7 +68,7 @@ class FrozenBlueprint(CopiedModel):
         keras.Model
             With one output, or a list of them in the order of ``output_names``.
         """
-        network = self.thawable()
+        network = self.unfrozen()
         network.trainable = False
         return network
 

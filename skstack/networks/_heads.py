@@ -15,7 +15,8 @@ import numpy as np
 from sklearn.base import is_classifier
 from sklearn.pipeline import Pipeline
 
-from skstack._base.sklearn import n_rows, wrapper_of
+from skstack._base.sklearn import wrapper_of
+from skstack._base.tables import n_rows
 from skstack.networks._cloning import is_builtin_keras, is_graph
 
 _WANTED = {"binary": "sigmoid", "multilabel": "sigmoid", "multiclass": "softmax"}

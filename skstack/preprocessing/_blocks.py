@@ -1,11 +1,13 @@
 """Named blocks of columns: how a table of any kind becomes arrays for a network, and back."""
 
+from __future__ import annotations
+
 import copy
 import re
 
 import numpy as np
 
-from skstack._base.sklearn import column_indices
+from skstack._base.tables import column_indices
 from skstack.preprocessing._block_kinds import (
     ArrayColumnBlock,
     CategoricalBlock,
@@ -17,19 +19,19 @@ from skstack.preprocessing._columns import (
     array_columns,
     categorical_mask,
     dense,
+    is_default_categorical,
+    is_from_dtype,
     open_table,
-    says_from_dtype,
 )
 
-# Names that the recipes give to layers: an input of that name would make a second layer of it.
-_TAKEN = ("numeric", "sequence", "tensor", "output", "latent")
+# Layer names of the recipes, which inputs may not have.
+_RESERVED_NAMES = ("numeric", "sequence", "tensor", "output", "latent")
 _ACCEPTED_INPUTS = 'None, "prefix", a dict of input name to columns, or a list of columns'
-_NONE = np.arange(0)
 _INPUT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 class ColumnBlocks:
-    """Split tables into named arrays, and put such arrays together to a table again.
+    """Split tables into named arrays, and assemble such arrays into a table again.
 
     Parameters
     ----------
@@ -39,43 +41,43 @@ class ColumnBlocks:
         masks also work for arrays.
 
     inputs : None, "prefix", dict or list, default=None
-        Which columns make up an input of their own: by name; by order (``input_0``, ...); or all
-        whose names begin alike, up to ``__``. The other columns are what they are without it.
+        Columns that form one input: by the input's name; by order (``input_0``, ...); or by the
+        prefix of the column name, up to ``__``. The other columns are treated as without it.
 
     input_shape : tuple of int or dict of str to tuple, default=None
-        Shape of one row of numeric columns or of an array, where a network takes it reshaped; a
-        dict says it for inputs by name.
+        Shape to which one row of numeric columns, or of an array, is reshaped; a dict gives it by
+        input.
 
     n_hash_buckets : int, default=None
-        Categorical columns with more categories are hashed into so many buckets.
+        Categorical columns with more categories are hashed into this many buckets.
 
     imputer : SimpleImputer, default=None
-        Fills missing numbers; with ``add_indicator`` columns that say so follow. None: they are an
-        error.
+        Imputes missing numbers, and adds indicator columns with ``add_indicator``. None: missing
+        numbers raise an error.
 
     unseen_tokens : bool, default=False
-        Whether token ids above those of the training rows become one id, the last; else they stay
-        what they are, for a network that knows its own vocabulary.
+        Whether token ids above those of the training rows become one id, the last; else they are
+        kept, for a network that has its own vocabulary.
 
     allow_nan : bool, default=False
-        Whether numbers may stay missing where there is no imputer.
+        Whether numbers may stay missing without an imputer.
 
     Attributes
     ----------
     blocks_ : tuple of Block
-        The inputs made of named columns, then the numeric columns, then categorical columns and
-        those that hold arrays, in column order.
+        The inputs named by the user, then the numeric columns, then categorical columns and columns
+        of arrays, in column order.
     columns_ : dict of str to list
-        The original column names (of arrays: positions) behind each block.
+        The original column names (of arrays: indices) of each block.
     categories_ : dict of str to list
-        The known categories behind each categorical block, sorted: code 2 is the first. Of a hashed
-        one the numbers of the buckets.
+        The sorted known categories of each categorical block: code 2 is the first. Of a hashed one
+        the numbers of the buckets.
     n_columns_ : int
 
     Notes
     -----
-    Code 0 is a category that the training rows lack, code 1 a missing value (None, NaN, NA, NaT,
-    null). Numbers compare by value: 1, 1.0 and True are one category.
+    Code 0 is an unseen category, code 1 a missing value (None, NaN, NA, NaT, null). Numbers compare
+    by value: 1, 1.0 and True are one category.
 
     Examples
     --------
@@ -111,17 +113,17 @@ class ColumnBlocks:
         self.allow_nan = allow_nan
 
     def fit(self, X, *, like=None, sample_weight=None):
-        """Learn the kinds of columns, the categories that occur, and what fills gaps.
+        """Learn the kinds of columns, the categories that occur, and the imputed values.
 
         Parameters
         ----------
         X : DataFrame, array, list or sparse matrix, a row for each sample
             Training rows.
         like : ColumnBlocks or None
-            Take columns, categories and codes from there, hence the same shapes; categories that do
-            not occur in this `X` become unseen ones. For the folds of a cross-fit.
+            Take columns, categories and codes, hence shapes, from another one; categories that do
+            not occur in this `X` become unseen. For the folds of a cross-fit.
         sample_weight : ndarray of shape (n_rows,) or None
-            Positive; how often a row counts in what fills gaps.
+            Positive; how often a row counts in the imputed values.
 
         Returns
         -------
@@ -143,25 +145,23 @@ class ColumnBlocks:
                 copy.copy(part).fit(table, self._names, like=part, weights=sample_weight)
                 for part in like._parts
             ]
-            return self._made_of(parts)
+            return self._set_parts(parts)
         table = open_table(X)
         self.n_columns_ = table.shape[1]
-        # By position throughout: pandas' column names may be anything.
+        # Columns are addressed by index: pandas' column names may be anything.
         self._names = list(table.columns) if hasattr(table, "columns") else None
         if len(table.shape) > 2:
-            parts = [self._whole(table)]
+            parts = [self._tensor_part(table)]
         else:
-            parts = self._kinds(table)
-            table = (
-                dense(table) if any(isinstance(part, CategoricalBlock) for part in parts) else table
-            )
-        names = list(range(self.n_columns_)) if self._names is None else self._names
-        self.columns_ = {part.name: [names[place] for place in part.places] for part in parts}
-        return self._made_of(
+            parts = self._table_parts(table)
+            if any(isinstance(part, CategoricalBlock) for part in parts):
+                table = dense(table)
+        self.columns_ = {part.name: self._names_of(part.indices) for part in parts}
+        return self._set_parts(
             [part.fit(table, self._names, weights=sample_weight) for part in parts]
         )
 
-    def _made_of(self, parts):
+    def _set_parts(self, parts):
         self._parts = parts
         self.blocks_ = tuple(part.block for part in parts)
         self.categories_ = {
@@ -170,50 +170,45 @@ class ColumnBlocks:
         return self
 
     def split(self, X, *, dtype=np.float32):
-        """Give the arrays that a network takes.
+        """Return the arrays that a network takes.
 
         Parameters
         ----------
         X : as in `fit`, with the same columns
         dtype : dtype, default=float32
-            Of numeric columns that no imputer fills; networks take float32.
+            Of numeric columns without an imputer; networks take float32.
 
         Returns
         -------
         arrays : dict of str to ndarray
             Float32, C-contiguous, of shape (n_rows, *shape) for numbers; int32 of shape (n_rows,)
             for categories, of shape (n_rows, length) for token ids. Numbers may share memory with
-            `X`: do not write into them.
+            `X`: do not write to them.
 
         Raises
         ------
         ValueError
-            Another number of columns than in `fit`; or what scikit-learn's ``check_array`` refuses:
+            If the number of columns differs from `fit`, or scikit-learn's ``check_array`` raises:
             NaN, infinity, complex numbers, no rows, one dimension.
         """
         table = self._open(X)
-        if not table.shape[0]:  # without numeric columns nothing else would say so
+        if not table.shape[0]:  # not checked elsewhere without numeric columns
             raise ValueError(
                 f"Found array with 0 sample(s) (shape={tuple(table.shape)}) while a minimum of 1 "
                 "is required."
             )
-        return {
-            part.name: part.read(table, dtype)
-            if isinstance(part, NumericBlock)
-            else part.read(table)
-            for part in self._parts
-        }
+        return {part.name: part.read(table, dtype) for part in self._parts}
 
     def table(self, arrays, *, for_sampler=False):
-        """Put arrays together to a table with the columns of `fit`, in their order.
+        """Assemble arrays into a table with the columns of `fit`, in their order.
 
         Parameters
         ----------
         arrays : dict of str to ndarray
-            As `split` gives them.
+            As `split` returns them.
 
         for_sampler : bool, default=False
-            Whether the indicators of missing values follow, which `split_again` needs.
+            Whether to append the indicators of missing values, which `split_again` needs.
 
         Returns
         -------
@@ -224,23 +219,23 @@ class ColumnBlocks:
         """
         if isinstance(self._parts[0], TensorBlock):
             return self._parts[0].rows(arrays[self._parts[0].name])
-        columns, more = {}, {}
+        columns, indicators = {}, {}
         names = [f"x{i}" for i in range(self.n_columns_)] if self._names is None else self._names
         for part in self._parts:
             columns.update(part.columns(arrays[part.name]))
             if for_sampler:
-                more.update(part.more_columns(arrays[part.name], names))
-        ordered = [columns[place] for place in range(self.n_columns_)]
+                indicators.update(part.indicator_columns(arrays[part.name], names))
+        ordered = [columns[index] for index in range(self.n_columns_)] + [*indicators.values()]
         if all(isinstance(part, NumericBlock) for part in self._parts):
-            return np.column_stack([*ordered, *more.values()])
+            return np.column_stack(ordered)
         import pandas as pd
 
-        table = pd.DataFrame(dict(enumerate([*ordered, *more.values()])))
-        table.columns = [*names, *more]
+        table = pd.DataFrame(dict(enumerate(ordered)))
+        table.columns = [*names, *indicators]
         return table
 
     def split_again(self, table):
-        """Give the arrays of a table that `table` made for a sampler.
+        """Return the arrays of a table that `table` has made for a sampler.
 
         Parameters
         ----------
@@ -250,157 +245,149 @@ class ColumnBlocks:
         Returns
         -------
         arrays : dict of str to ndarray
-            As `split` gives them.
+            As `split` returns them.
         """
         table = open_table(table)
         if isinstance(self._parts[0], TensorBlock):
             return {self._parts[0].name: self._parts[0].read(table)}
         arrays, first = {}, self.n_columns_
         for part in self._parts:
-            more = np.arange(first, first + getattr(part, "indicated", _NONE).size)
-            first += more.size
-            arrays[part.name] = part.from_columns(table, more)
+            indicators = np.arange(first, first + part.indicated.size)
+            first += indicators.size
+            arrays[part.name] = part.from_columns(table, indicators)
         return arrays
 
-    def places(self):
-        """Positions of the columns behind each block.
-
-        Returns
-        -------
-        places : dict of str to list of int
-        """
-        return {part.name: [int(place) for place in part.places] for part in self._parts}
+    def column_indices(self):
+        """Indices of the columns of each block, as a dict of name to list of int."""
+        return {part.name: [int(index) for index in part.indices] for part in self._parts}
 
     def part(self, name):
-        """Give the part that makes the array of one block."""
+        """The part that makes the array of a block."""
         return next(part for part in self._parts if part.name == name)
 
     # -----------------------------------------------------------------------------------------
 
-    def _whole(self, array):
+    def _tensor_part(self, array):
         """Three and more dimensions: the whole array is one block."""
-        said = self.categorical_features
-        if not (said is None or says_from_dtype(said)):
-            raise ValueError(
-                f"categorical_features={said!r} needs a table; X has {array.ndim} dimensions."
-            )
-        if self.inputs is not None:
-            raise ValueError(
-                f"inputs={self.inputs!r} needs a table; X has {array.ndim} dimensions."
-            )
+        for name, is_default in (
+            ("categorical_features", is_default_categorical(self.categorical_features)),
+            ("inputs", self.inputs is None),
+        ):
+            if not is_default:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} requires a table; X has {array.ndim} "
+                    "dimensions."
+                )
         return TensorBlock(tuple(array.shape[1:]), self._shape_of(None))
 
-    def _kinds(self, table):
+    def _table_parts(self, table):
         """The parts of a table, not fitted yet."""
         mask = categorical_mask(self.categorical_features, table, self._names)
-        cells = array_columns(table, mask, self.categorical_features)
-        numeric = ~(mask | cells)
+        arrays = array_columns(table, mask, self.categorical_features)
+        numeric = ~(mask | arrays)
         groups = self._groups(table)
         free = np.ones(self.n_columns_, dtype=bool)
         parts = []
-        for name, places in groups.items():
-            free[places] = False
+        for name, indices in groups.items():
+            free[indices] = False
             if self.inputs == "prefix":  # the others are inputs by themselves
-                free[places[~numeric[places]]] = True
-                places = places[numeric[places]]
-                if not len(places):
+                free[indices[~numeric[indices]]] = True
+                indices = indices[numeric[indices]]
+                if not len(indices):
                     continue
-            if numeric[places].all():
-                parts.append(self._numbers(name, places, self._shape_of(name)))
-            elif len(places) == 1:
-                parts.append(self._single(name, places[0], cells))
+            if numeric[indices].all():
+                parts.append(self._numeric_part(name, indices, self._shape_of(name)))
+            elif len(indices) == 1:
+                parts.append(self._column_part(name, indices[0], arrays))
             else:
                 raise ValueError(
-                    f"inputs: {name!r} is made of {self._told(places)}, of which "
-                    f"{self._told(places[~numeric[places]])} hold categories or arrays. Each of "
-                    "these is an input by itself."
+                    f"inputs: {name!r} combines the columns {self._names_of(indices)}, but "
+                    f"{self._names_of(indices[~numeric[indices]])} hold categories or arrays, each "
+                    "of which must be an input by itself."
                 )
         rest = np.flatnonzero(numeric & free)
         if rest.size:
             shape = self._shape_of(None if not groups else "numeric")
             name = "numeric" if shape is None else kind_of(shape)
-            parts.append(self._numbers(name, rest, shape))
-        taken = {*_TAKEN, *groups}
-        for place in np.flatnonzero(~numeric & free):
-            column = f"x{place}" if self._names is None else self._names[place]
+            parts.append(self._numeric_part(name, rest, shape))
+        taken = {*_RESERVED_NAMES, *groups}
+        for index in np.flatnonzero(~numeric & free):
+            column = f"x{index}" if self._names is None else self._names[index]
             name = _block_name(column, taken)
             taken.add(name)
-            parts.append(self._single(name, place, cells))
+            parts.append(self._column_part(name, index, arrays))
         names = [part.name for part in parts]
         if isinstance(self.input_shape, dict) and set(self.input_shape) - set(names):
             raise ValueError(
-                f"input_shape={self.input_shape!r} names what is no input; X makes {names}."
+                f"input_shape={self.input_shape!r} names unknown inputs; the inputs are {names}."
             )
         if len(set(names)) < len(names):
-            raise ValueError(f"inputs={self.inputs!r}: the other columns make an input 'numeric'.")
+            raise ValueError(
+                f"inputs={self.inputs!r}: 'numeric' is reserved for the remaining numeric columns."
+            )
         return parts
 
-    def _numbers(self, name, places, shape):
-        return NumericBlock(name, places, shape, self.imputer, self.allow_nan)
+    def _numeric_part(self, name, indices, shape):
+        return NumericBlock(name, indices, shape, self.imputer, self.allow_nan)
 
-    def _single(self, name, place, cells):
-        if cells[place]:
-            return ArrayColumnBlock(name, int(place), self._shape_of(name), self.unseen_tokens)
-        usual = says_from_dtype(self.categorical_features)
-        return CategoricalBlock(name, int(place), self.n_hash_buckets, usual)
+    def _column_part(self, name, index, arrays):
+        if arrays[index]:
+            return ArrayColumnBlock(name, int(index), self._shape_of(name), self.unseen_tokens)
+        from_dtype = is_from_dtype(self.categorical_features)
+        return CategoricalBlock(name, int(index), self.n_hash_buckets, from_dtype)
 
-    def _told(self, places):
-        return [int(place) if self._names is None else self._names[place] for place in places]
+    def _names_of(self, indices):
+        return [int(index) if self._names is None else self._names[index] for index in indices]
 
     def _shape_of(self, name):
-        """What `input_shape` says of an input; None stands for the only one."""
-        said = self.input_shape
-        if isinstance(said, dict):
-            return None if said.get(name) is None else tuple(said[name])
-        return tuple(said) if said is not None and name is None else None
+        """The `input_shape` of an input; None stands for the only one."""
+        shape = self.input_shape
+        if isinstance(shape, dict):
+            return None if shape.get(name) is None else tuple(shape[name])
+        return tuple(shape) if shape is not None and name is None else None
 
     def _groups(self, table):
-        """Positions of the columns of each input that the user named."""
-        said = self.inputs
-        if said is None:
+        """Indices of the columns of each input that the user named."""
+        inputs = self.inputs
+        if inputs is None:
             return {}
-        if isinstance(said, str) and said == "prefix":
+        if isinstance(inputs, str) and inputs == "prefix":
             return self._by_prefix()
-        if isinstance(said, (list, tuple)):
-            said = {f"input_{number}": columns for number, columns in enumerate(said)}
-        if not isinstance(said, dict) or not all(isinstance(name, str) for name in said):
+        if isinstance(inputs, (list, tuple)):
+            inputs = {f"input_{number}": columns for number, columns in enumerate(inputs)}
+        if not isinstance(inputs, dict) or not all(isinstance(name, str) for name in inputs):
             raise ValueError(f"inputs={self.inputs!r}; expected {_ACCEPTED_INPUTS}.")
         frame = table.to_native() if hasattr(table, "to_native") else table
         groups = {}
-        for name, columns in said.items():
+        for name, columns in inputs.items():
             if not _INPUT_NAME.fullmatch(name):
                 raise ValueError(
-                    f"inputs: {name!r} is no name that Keras can give to layers; use letters "
-                    "without accents, digits and underscores."
+                    f"inputs: {name!r} is not a valid Keras layer name; use ASCII letters, digits "
+                    "and underscores."
                 )
-            try:
-                chosen = columns(frame) if callable(columns) else columns
-                places = np.asarray(column_indices(frame, chosen), dtype=int)
-            except Exception as error:  # whatever a callable, or odd keys, may raise
-                raise ValueError(
-                    f"inputs: {columns!r} for {name!r} selects no columns of X: "
-                    f"{type(error).__name__}: {error}"
-                ) from error
-            if not places.size:
-                raise ValueError(f"inputs: {columns!r} for {name!r} selects no columns of X.")
-            groups[name] = places
+            indices = []
+            if columns is not None:
+                indices = column_indices(frame, columns, f"inputs[{name!r}]")
+            if not len(indices):
+                raise ValueError(f"inputs[{name!r}]={columns!r} selects no columns of X.")
+            groups[name] = indices
         return groups
 
     def _by_prefix(self):
         if self._names is None:
-            raise ValueError('inputs="prefix" goes by column names, but X has none.')
+            raise ValueError('inputs="prefix" requires column names, but X has none.')
         groups = {}
-        for place, name in enumerate(self._names):
-            prefix, found, _ = str(name).partition("__")
-            if found and prefix:
-                groups.setdefault(prefix, []).append(place)
+        for index, name in enumerate(self._names):
+            prefix, separator, _ = str(name).partition("__")
+            if separator and prefix:
+                groups.setdefault(prefix, []).append(index)
         named = {}
-        for prefix, places in groups.items():
-            named[_block_name(prefix, named)] = np.asarray(places)
+        for prefix, indices in groups.items():
+            named[_block_name(prefix, named)] = np.asarray(indices)
         return named
 
     def _open(self, X):
-        """Give rows as something with columns, after a look at its shape."""
+        """Rows as something with columns, after a check of the shape."""
         table = open_table(X)
         if isinstance(self._parts[0], TensorBlock):
             return table
@@ -413,48 +400,25 @@ class ColumnBlocks:
         return dense(table) if self.categories_ else table
 
 
-def categorical_places(said, X, places):
-    """What `categorical_features` says of X, said of some columns of it.
-
-    Parameters
-    ----------
-    said : as in `ColumnBlocks`
-
-    X : DataFrame, array or sparse matrix
-
-    places : ndarray of int
-
-    Returns
-    -------
-    "from_dtype", None, or boolean mask of shape (n_places,)
-    """
-    if said is None or says_from_dtype(said):
-        return said
+def categorical_mask_of(categorical_features, X, indices):
+    """`categorical_features` for some columns of X: "from_dtype", None, or a boolean mask."""
+    if is_default_categorical(categorical_features):
+        return categorical_features
     table = open_table(X)
     names = list(table.columns) if hasattr(table, "columns") else None
-    return categorical_mask(said, table, names)[places]
+    return categorical_mask(categorical_features, table, names)[indices]
 
 
-def cell_columns(X):
-    """Positions of the columns of a frame whose cells hold arrays.
-
-    Parameters
-    ----------
-    X : DataFrame, array or sparse matrix
-
-    Returns
-    -------
-    ndarray of int
-    """
+def array_column_indices(X):
+    """Indices of the columns of a DataFrame whose cells hold arrays."""
     table = open_table(X)
     if len(table.shape) != 2:
-        return _NONE
-    everything = np.ones(table.shape[1], dtype=bool)
-    return np.flatnonzero(array_columns(table, everything, "from_dtype"))
+        return np.arange(0)
+    return np.flatnonzero(array_columns(table, np.ones(table.shape[1], dtype=bool), "from_dtype"))
 
 
 def _block_name(column, taken):
-    """Make a column's name fit for a Keras layer, and one of its own."""
+    """A name for the input of a column: valid for Keras, and not taken."""
     name = re.sub(r"[^A-Za-z0-9_]", "_", str(column)).lstrip("_") or "column"
     number, unique = 1, name
     while unique in taken:

@@ -1,6 +1,4 @@
-"""What the numeric columns of a network's training rows were like, to tell rows that have moved."""
-
-# Rows that early stopping watches, compared with those that are learned from.
+"""Profiles of numeric training columns, to detect rows on another scale."""
 
 from __future__ import annotations
 
@@ -22,28 +20,28 @@ from skstack.preprocessing._columns import (
 )
 from skstack.preprocessing._moments import weighted_moments
 
-# Rows of one call that are looked at: enough for shares of rows, whatever is predicted.
-ROWS_LOOKED_AT = 1_000
-# Training rows that magnitudes are read from.
-ROWS_READ = 10_000
-# Wide rows are fewer: a look must cost less than what is done with them.
-NUMBERS_READ = 2**22
-# Fewer training rows say too little about what may come; a single row takes more of them.
+# Rows of one call that are compared with the profile.
+COMPARED_ROWS = 1_000
+# Training rows from which magnitudes are computed.
+MAGNITUDE_ROWS = 10_000
+# Limits the rows of wide tables: the comparison must be cheap beside the prediction.
+MOST_NUMBERS = 2**22
+# Fewer training rows do not show the range of new rows; for few new rows more are needed.
 LEAST_ROWS, LEAST_ROWS_FOR_FEW = 100, 300
-# From this many rows on, most of them must agree, so that no outlier raises an alarm.
+# From this many rows on, most of them must agree, so that outliers raise no alarm.
 SEVERAL_ROWS = 5
-# From this many rows on, moments tell something, and rows are of more than one kind.
+# From this many rows on, moments are compared.
 MANY_ROWS = 50
-# Trends move columns by a few standard deviations, or by one length of what was seen.
+# Trends move columns by a few standard deviations, or by one length of the observed range.
 FAR_DEVIATIONS, FAR_REACHES = 10.0, 3.0
-# A single row must lie this much further out than any training row, and more where tails are heavy.
+# A single row must lie this much further out than any training row, and more with heavy tails.
 LEAST_FACTOR = 5.0
-# Small is what is closer to 0 than nearly all of the training rows, and than a tenth of the median.
+# Small values are closer to 0 than nearly all of the training rows, and than a tenth of the median.
 SMALL_SHARE, SMALL_PART = 0.02, 0.1
-# Rows that are standardised have these moments, whatever their columns were.
+# Standardised columns have these moments.
 STANDARD_MEAN, STANDARD_DEVIATION = 0.3, (0.7, 1.4)
-# Trends and clusters shift rows, but spread them no further; columns that were standardised and
-# come raw do both, and in most columns at once.
+# Trends and clusters shift rows without spreading them further; raw columns in index of
+# standardised ones do both, in most columns at once.
 WIDER, OUTSIDE_SHARE, LEAST_WIDER = 1.7, 0.25, 3
 # Below this share of the mean a spread is the rounding of float32.
 ROUNDING = 1e-6
@@ -54,48 +52,51 @@ NAMED_COLUMNS = 3
 class ColumnProfile:
     """Range and moments of the numeric columns that a network was fitted on.
 
+    Used to detect rows on another scale, such as rows without the scaler of the training rows.
+
     Attributes
     ----------
     names : tuple of str
-        The numeric columns: their names, of arrays ``x0``, ``x1``, ... Arrays of rank 3 and more
-        have one column for each channel (last axis), over all other axes.
+        Names of the numeric columns; ``x0``, ``x1``, ... for arrays. Arrays of rank 3 and more have
+        one column per channel (last axis), over all other axes.
 
     mean, standard_deviation, minimum, maximum : ndarray of float64 of shape (n_columns,)
-        In the columns' units; NaN counts nowhere.
+        In the columns' units; NaN is ignored.
 
     magnitudes : ndarray of float64 of shape (3, n_columns)
-        Of the absolute values above 0: the smallest, the one that 2 % lie below, and the median.
+        Of the absolute values above 0: the smallest, the 2 % quantile, and the median.
 
     n_rows : int
         Number of rows.
 
     Notes
     -----
-    Where 5 rows or more come, a column is taken for one of another scale if
+    With 5 rows or more, a column is on another scale if
 
     - half of its values lie more than 10 standard deviations from the mean *and* three times as far
-      from it as the training row that is furthest away, or
-    - 90 % of its values that are not 0 are closer to 0 than any training row's (from 50 rows on, of
-      many different values: than 98 % of them) and than a tenth of the training rows' median.
+      from it as the furthest training row, or
+    - 90 % of its nonzero values are closer to 0 than any training row's (from 50 rows on, with many
+      different values: than 98 % of them) and than a tenth of the training rows' median.
 
-    From 50 rows on, columns are taken so together if
+    From 50 rows on, several columns are on another scale if
 
     - half of those (two at least) that had neither a mean near 0 nor about the mean 0 and the
       standard deviation 1 have these now, or
-    - half of those (three at least) that were standardised are so no longer, spread 1.7 times as
-      far as they did, and leave the range with a quarter of their values.
+    - half of those (three at least) that were standardised no longer are, spread 1.7 times as far
+      as they did, and have a quarter of their values out of the range.
 
-    Less than 5 rows may be outliers. One column is enough where all its values lie ``max(5, r)``
-    times as far from the mean as any training row, with ``r`` the distance of that row in standard
-    deviations, for heavy tails go on. Otherwise half of the columns, and two at least, must be far
-    in the sense above, or below a third of the smallest absolute value and a tenth of the median.
+    Fewer than 5 rows may be outliers. One column is enough if all its values lie ``max(5, r)``
+    times as far from the mean as any training row, where ``r`` is the distance of that row in
+    standard deviations, which allows for heavy tails. Otherwise half of the columns, and two at
+    least, must be far in the sense above, or below a third of the smallest absolute value and a
+    tenth of the median.
 
-    So trends of a few standard deviations, outliers, heavy tails and rows of one kind raise no
-    alarm; nor do scales that differ by little, such as a column whose training rows have a mean of
-    0.3 and a standard deviation of 0.5 and that comes standardised.
+    Trends of a few standard deviations, outliers, heavy tails and rows of one kind are not
+    reported; nor are scales that differ by little, such as a column with a training mean of 0.3 and
+    standard deviation of 0.5 that is standardised later.
 
-    Constant columns, categories and NaN say nothing, nor do profiles of fewer than 100 rows (300
-    where less than 5 rows come). At most 1,000 rows of a table, evenly spread, are looked at.
+    Constant columns, categories and NaN are ignored, as are profiles of fewer than 100 rows (300
+    for fewer than 5 new rows). At most 1,000 rows of a table, evenly spread, are compared.
 
     Examples
     --------
@@ -116,7 +117,7 @@ class ColumnProfile:
     maximum: np.ndarray
     magnitudes: np.ndarray
     n_rows: int
-    _places: np.ndarray | None = None
+    _indices: np.ndarray | None = None  # of the numeric columns; None for all
     _width: int = 0
 
     def __post_init__(self):
@@ -131,7 +132,7 @@ class ColumnProfile:
             known[:] = False
         ratio = np.divide(reach, deviation, out=np.ones_like(reach), where=known)
         smallest, small, middle = self.magnitudes
-        never = np.where(known, 1.0, np.nan)  # no comparison with NaN is true
+        never = np.where(known, 1.0, np.nan)  # comparisons with NaN are false
         far = never * np.maximum(FAR_DEVIATIONS * deviation, FAR_REACHES * reach)
         limits = {
             "_far": far,
@@ -155,21 +156,21 @@ class ColumnProfile:
         return f"ColumnProfile({len(self.names)} columns ({shown}) of {self.n_rows} rows)"
 
     def __sklearn_clone__(self):
-        return self  # nobody can change it
+        return self  # immutable
 
     @classmethod
     def of(cls, X, categorical_features="from_dtype", sample_weight=None):
-        """Look at rows.
+        """Compute the profile of rows.
 
         Parameters
         ----------
         X : array-like, sparse matrix or DataFrame of shape (n_rows, n_columns), or array of shape \
 (n_rows, ..., n_channels)
-            The rows that a network was fitted on, as it got them: behind every scaler.
+            The rows that a network was fitted on, as passed to it: after every scaler.
 
         categorical_features : "from_dtype", None or array-like, default="from_dtype"
-            Which columns are categories and stay out, as in the estimators. Columns that hold no
-            numbers stay out in any case.
+            Categorical columns, as in the estimators, are left out. So are columns that are not
+            numeric.
 
         sample_weight : array-like of shape (n_rows,), default=None
             A row of weight w counts as w rows.
@@ -181,30 +182,30 @@ class ColumnProfile:
         Raises
         ------
         ValueError
-            If X has no rows, or `categorical_features` does not fit it.
+            If X has no rows, or `categorical_features` is not valid for it.
         """
         table = open_table(X)
         width = table.shape[-1]
         if not table.shape[0]:
             raise ValueError("X has no rows; a ColumnProfile needs at least one.")
-        names, places = None, None
+        names, indices = None, None
         if len(table.shape) == 2:
             names = list(table.columns) if hasattr(table, "columns") else None
             kept = ~categorical_mask(categorical_features, table, names)
             if names is not None:
-                columns = [column_at(table, place) for place in range(width)]
+                columns = [column_at(table, index) for index in range(width)]
                 kept &= [holds_numbers(column) or _holds_bools(column) for column in columns]
-            places = None if kept.all() else np.flatnonzero(kept)
-        chosen = range(width) if places is None else places
-        names = tuple(f"x{place}" if names is None else str(names[place]) for place in chosen)
-        part = table if places is None else take_columns(table, places)
+            indices = None if kept.all() else np.flatnonzero(kept)
+        chosen = range(width) if indices is None else indices
+        names = tuple(f"x{index}" if names is None else str(names[index]) for index in chosen)
+        part = table if indices is None else take_columns(table, indices)
         weights = None
         if sample_weight is not None:
             weights = np.asarray(sample_weight, dtype=np.float64)
         if names and sparse.issparse(part):
-            return cls(names, *_sparse_profile(part, weights), table.shape[0], places, width)
+            return cls(names, *_sparse_profile(part, weights), table.shape[0], indices, width)
         values = _numbers(part)
-        if values is None or not names:  # texts, which only their own estimator understands
+        if values is None or not names:  # text
             none = np.empty(0)
             measured = (none, none, none, none, np.empty((3, 0)))
             return cls((), *measured, table.shape[0], np.arange(0), width)
@@ -212,26 +213,18 @@ class ColumnProfile:
             *_moments(*_rows_of(values, weights)),
             _magnitudes(
                 *_rows_of(
-                    _strided(values, ROWS_READ),
-                    None if weights is None else _strided(weights, ROWS_READ, values.shape[1:]),
+                    _strided(values, MAGNITUDE_ROWS),
+                    None
+                    if weights is None
+                    else _strided(weights, MAGNITUDE_ROWS, values.shape[1:]),
                 )
             ),
         )
-        return cls(names, *measured, table.shape[0], places, width)
+        return cls(names, *measured, table.shape[0], indices, width)
 
     @classmethod
     def pooled(cls, profiles):
-        """The profile of the rows of several profiles together.
-
-        Parameters
-        ----------
-        profiles : list of ColumnProfile
-            Of the same columns.
-
-        Returns
-        -------
-        ColumnProfile
-        """
+        """The profile of all rows of several profiles of the same columns."""
         first = profiles[0]
         if len(profiles) == 1:
             return first
@@ -251,16 +244,16 @@ class ColumnProfile:
             each["maximum"].max(axis=0),
             each["magnitudes"].min(axis=0),
             int(counts.sum()),
-            first._places,
+            first._indices,
             first._width,
         )
 
     def renamed(self, names):
-        """The same with other names of its columns."""
+        """A copy with other column names."""
         return replace(self, names=tuple(names))
 
     def moved(self, X):
-        """Tell which columns come on another scale.
+        """Find columns on another scale.
 
         Parameters
         ----------
@@ -270,17 +263,17 @@ class ColumnProfile:
         Returns
         -------
         ndarray of int
-            Places in ``names``.
+            Indices into ``names``.
 
         Raises
         ------
         ValueError
             If X has another number of columns.
         """
-        return self._moved(*self._look(X))
+        return self._moved(*self._values(X))
 
     def warn_if_moved(self, X):
-        """Warn, naming columns, where rows come on another scale.
+        """Warn if columns are on another scale, and name them.
 
         Parameters
         ----------
@@ -290,108 +283,86 @@ class ColumnProfile:
         Returns
         -------
         bool
-            Whether they do.
+            Whether a warning was issued.
         """
-        n_rows, values = self._look(X)
-        places = self._moved(n_rows, values)
-        if not places.size:
+        n_rows, values = self._values(X)
+        indices = self._moved(n_rows, values)
+        if not indices.size:
             return False
         warnings.warn(
-            f"{places.size} of {len(self.names)} numeric columns come to the network on another "
-            f"scale than it was fitted on: {self._told(places, values)}. Was a scaler forgotten, "
-            "applied twice, or another unit used? The scaler of the network's training rows "
-            "belongs in front of it, in one Pipeline. Or have the rows themselves changed?",
+            f"{indices.size} of {len(self.names)} numeric columns come to the network on another "
+            f"scale than it was fitted on: {self._describe(indices, values)}. Was a scaler "
+            "forgotten, applied twice, or another unit used? Put the scaler of the network's "
+            "training rows before the network, in one Pipeline. Or has the data changed?",
             UserWarning,
             stacklevel=2,
         )
         return True
 
-    def warn_if_apart(self, rows, name, of, remedy):
-        """Warn, once in a fit, where rows to watch are on another scale than the training rows.
+    def warn_if_validation_moved(self, rows, name, train_name, remedy):
+        """Warn, once per fit, if validation rows are on another scale than the training rows.
 
-        Parameters
-        ----------
-        rows : as in `warn_if_moved`
-            They should be like the training rows, so that a single column is enough.
-
-        name, of : str
-            What the rows and the training rows are called.
-
-        remedy : str
-            What helps.
+        They should be like the training rows, so that a single column is enough.
         """
-        n_rows, values = self._look(rows)
-        places = self._moved(n_rows, values, least=1)
-        if places.size:
+        n_rows, values = self._values(rows)
+        indices = self._moved(n_rows, values, least=1)
+        if indices.size:
             warn_once(
                 name,
-                f"{name} seems to be on another scale than {of}, in {places.size} of "
-                f"{len(self.names)} numeric columns: {self._told(places, values)}. {remedy}",
+                f"{name} seems to be on another scale than {train_name}, in {indices.size} of "
+                f"{len(self.names)} numeric columns: {self._describe(indices, values)}. {remedy}",
             )
 
-    def _told(self, places, values):
-        """Some columns in words: what they were like, and what came."""
-        told = []
-        for place in places[:NAMED_COLUMNS]:
-            came = values[:, place]
-            came = came[np.isfinite(came)]
-            told.append(
-                f"{self.names[place]!r} (fitted on mean {self.mean[place]:.4g}, standard deviation "
-                f"{self.standard_deviation[place]:.4g}, range {self.minimum[place]:.4g} to "
-                f"{self.maximum[place]:.4g}; came: mean {came.mean():.4g}, standard deviation "
-                f"{came.std():.4g}, range {came.min():.4g} to {came.max():.4g})"
+    def _describe(self, indices, values):
+        """Statistics of some columns, when fitted and now."""
+        columns = []
+        for index in indices[:NAMED_COLUMNS]:
+            new = values[:, index]
+            new = new[np.isfinite(new)]
+            columns.append(
+                f"{self.names[index]!r} (fitted on mean {self.mean[index]:.4g}, standard deviation "
+                f"{self.standard_deviation[index]:.4g}, range {self.minimum[index]:.4g} to "
+                f"{self.maximum[index]:.4g}; now: mean {new.mean():.4g}, standard deviation "
+                f"{new.std():.4g}, range {new.min():.4g} to {new.max():.4g})"
             )
-        more = places.size - len(told)
-        return ", ".join(told) + (f" and {more} more" if more else "")
+        more = indices.size - len(columns)
+        return ", ".join(columns) + (f" and {more} more" if more else "")
 
     def check_columns(self, X, parameter):
-        """Refuse rows that have other columns.
-
-        Parameters
-        ----------
-        X : table
-
-        parameter : str
-            Where the profile came from, for the message.
-
-        Raises
-        ------
-        ValueError
-            If number or names differ.
-        """
+        """Raise if the number or the names of the columns of X differ."""
         names = [str(name) for name in X.columns] if hasattr(X, "columns") else None
         if X.shape[-1] != self._width:
             raise ValueError(
-                f"{parameter} tells of rows with {self._width} columns, but the network gets "
+                f"{parameter} is a profile of {self._width} columns, but the network gets "
                 f"{X.shape[-1]}."
             )
-        places = range(self._width) if self._places is None else self._places
-        if names is None or self.names == tuple(f"x{place}" for place in places):
+        indices = range(self._width) if self._indices is None else self._indices
+        if names is None or self.names == tuple(f"x{index}" for index in indices):
             return
-        other = [names[place] for place in places]
+        other = [names[index] for index in indices]
         unlike = [pair for pair in zip(self.names, other, strict=True) if pair[0] != pair[1]]
-        if unlike and other != [f"x{place}" for place in places]:
+        if unlike and other != [f"x{index}" for index in indices]:
             raise ValueError(
-                f"{parameter} tells of the column {unlike[0][0]!r} where the network gets "
+                f"{parameter} has the column {unlike[0][0]!r} where the network gets "
                 f"{unlike[0][1]!r}. It needs the same columns in the same order."
             )
 
-    def _look(self, X):
+    def _values(self, X):
         """Some of the rows, evenly spread, as numbers of shape (rows, columns)."""
         table = X if isinstance(X, np.ndarray) and X.ndim > 1 else open_table(X)
         if table.shape[-1] != self._width:
             raise ValueError(f"X has {table.shape[-1]} columns; the profile has {self._width}.")
         if not self.names:
             return table.shape[0], np.empty((0, 0))
-        part = _strided(table, ROWS_LOOKED_AT)
+        part = _strided(table, COMPARED_ROWS)
         values = None
-        if self._places is not None and hasattr(part, "iloc") and len(part) < SEVERAL_ROWS:
-            # Choosing columns of a frame takes longer than all that follows.
-            values = _numbers(part.to_numpy(dtype=object)[:, self._places])
+        if self._indices is not None and hasattr(part, "iloc") and len(part) < SEVERAL_ROWS:
+            # Selecting columns of a DataFrame would take longer than all that follows.
+            values = _numbers(part.to_numpy(dtype=object)[:, self._indices])
         if values is None:
-            part = part if self._places is None else take_columns(part, self._places)
+            part = part if self._indices is None else take_columns(part, self._indices)
             values = _numbers(part.toarray() if sparse.issparse(part) else part)
-        if values is None:  # words where there were numbers: the network says so
+        if values is None:  # words where numbers are expected: the network raises
             values = np.full((part.shape[0], len(self.names)), np.nan)
         return table.shape[0], values.reshape(-1, len(self.names))
 
@@ -409,9 +380,9 @@ class ColumnProfile:
         moved = (far & (present >= SEVERAL_ROWS)) | low
         if n_rows >= MANY_ROWS:
             lower = ((size < self._small_for_many) & positive).sum(axis=0) >= 0.9 * n_positive
-            for place in np.flatnonzero(lower & enough & ~moved):
-                different = np.unique(size[positive[:, place], place]).size
-                moved[place] = different >= MANY_ROWS / 2
+            for index in np.flatnonzero(lower & enough & ~moved):
+                different = np.unique(size[positive[:, index], index]).size
+                moved[index] = different >= MANY_ROWS / 2
             moved |= self._moved_together(values, least)
         return np.flatnonzero(moved)
 
@@ -429,18 +400,18 @@ class ColumnProfile:
         return np.flatnonzero((distance > self._far_alone).all(axis=0))
 
     def _moved_together(self, values, least):
-        """Columns that many rows show to be standardised now, or no longer; ``least`` at least."""
+        """Mask of columns that are standardised now, or no longer, in `least` columns at least."""
         mean, deviation, *_ = _moments(values)
         standard = self._unlike_standard & ~_unlike_standard(mean, deviation)
         outside = ((values < self.minimum) | (values > self.maximum)).mean(axis=0)
         wider = self._standard & _unlike_standard(mean, deviation) & (outside >= OUTSIDE_SHARE)
         wider &= deviation > WIDER * self.standard_deviation
-        found = np.zeros(len(mean), dtype=bool)
+        moved = np.zeros(len(mean), dtype=bool)
         if standard.sum() >= _half(self._unlike_standard, least or 2):
-            found |= standard
+            moved |= standard
         if wider.sum() >= max(least or LEAST_WIDER, _half(self._standard, least or 2)):
-            found |= wider
-        return found
+            moved |= wider
+        return moved
 
 
 def _half(columns, least=2):
@@ -456,7 +427,7 @@ _NONE = np.arange(0)
 
 
 def _rows_of(values, weights):
-    """Values of shape (rows, columns), and a weight for each row, or None."""
+    """Values of shape (rows, columns), and the weight of each row, or None."""
     rows = values.reshape(-1, values.shape[-1])
     return rows, None if weights is None else np.repeat(weights, len(rows) // len(values))
 
@@ -464,7 +435,7 @@ def _rows_of(values, weights):
 def _strided(table, most, shape=None):
     """Some of the rows, evenly spread; ``shape`` is that of one row."""
     n_rows, numbers = table.shape[0], int(np.prod(table.shape[1:] if shape is None else shape))
-    most = max(min(most, NUMBERS_READ // max(numbers, 1)), SEVERAL_ROWS)
+    most = max(min(most, MOST_NUMBERS // max(numbers, 1)), SEVERAL_ROWS)
     if n_rows <= most:
         return table
     step = -(-n_rows // most)
@@ -474,8 +445,8 @@ def _strided(table, most, shape=None):
 
 
 def some_rows(X):
-    """Rows of any table, evenly spread: as many as are looked at."""
-    return X if isinstance(X, list) else _strided(X, ROWS_LOOKED_AT)
+    """Rows of any table, evenly spread: as many as are compared."""
+    return X if isinstance(X, list) else _strided(X, COMPARED_ROWS)
 
 
 def _holds_bools(column):
@@ -483,7 +454,7 @@ def _holds_bools(column):
 
 
 def _numbers(table):
-    """An array of numbers, NaN where there is none; None for texts."""
+    """An array of numbers, NaN where missing; None for text."""
     if isinstance(table, nw.DataFrame):
         table = table.to_numpy()
     elif hasattr(table, "iloc"):
@@ -529,24 +500,24 @@ def _magnitudes(values, weights=None):
         return _weighted_magnitudes(sizes, weights)
     sizes.sort(axis=0)
     last = np.maximum(np.isfinite(sizes).sum(axis=0) - 1, 0)
-    places = np.array([0 * last, SMALL_SHARE * last, 0.5 * last]).astype(int)
-    return np.take_along_axis(sizes, places, axis=0)
+    indices = np.array([0 * last, SMALL_SHARE * last, 0.5 * last]).astype(int)
+    return np.take_along_axis(sizes, indices, axis=0)
 
 
 def _weighted_magnitudes(sizes, weights):
-    """As of rows that stand there as often as their weights say."""
-    found = np.empty((3, sizes.shape[1]))
-    for place, column in enumerate(sizes.T):
+    """Magnitudes of rows repeated by their weights."""
+    magnitudes = np.empty((3, sizes.shape[1]))
+    for index, column in enumerate(sizes.T):
         order = np.argsort(column, kind="stable")
-        reached = np.cumsum(weights[order] * np.isfinite(column[order]))
-        wanted = np.floor(np.array([0.0, SMALL_SHARE, 0.5]) * max(reached[-1] - 1, 0.0))
-        at = np.searchsorted(reached, wanted, side="right")
-        found[:, place] = column[order[np.minimum(at, len(order) - 1)]]
-    return found
+        cumulative = np.cumsum(weights[order] * np.isfinite(column[order]))
+        targets = np.floor(np.array([0.0, SMALL_SHARE, 0.5]) * max(cumulative[-1] - 1, 0.0))
+        at = np.searchsorted(cumulative, targets, side="right")
+        magnitudes[:, index] = column[order[np.minimum(at, len(order) - 1)]]
+    return magnitudes
 
 
 def _sparse_profile(table, weights=None):
-    """Moments and range; magnitudes, which nobody asks sparse columns for, are unknown."""
+    """Moments and range; magnitudes, which sparse columns do not need, are NaN."""
     table = table.tocsr()
     mean, variance = mean_variance_axis(table.astype(np.float64), axis=0, weights=weights)
     least, most = min_max_axis(table, axis=0)
@@ -555,37 +526,24 @@ def _sparse_profile(table, weights=None):
     return mean, deviation, *_as_floats(least, most), unknown
 
 
-def warn_of_watched(profile, X_val):
-    """Warn where ``X_val`` is on another scale than the training rows.
-
-    Parameters
-    ----------
-    profile : ColumnProfile
-        Of the training rows.
-
-    X_val : table
-    """
-    profile.warn_if_apart(
+def warn_if_validation_moved(profile, X_val):
+    """Warn if ``X_val`` is on another scale than the training rows of a profile."""
+    profile.warn_if_validation_moved(
         X_val,
         "X_val",
         "X",
-        "The loss on such rows does not tell when to stop. The steps of a Pipeline do not reach "
-        "X_val by themselves: with metadata routing enabled, Pipeline(..., transform_input="
-        "['X_val']) and set_fit_request(X_val=True, y_val=True) of the network let them; or scale "
-        "X_val as X was before the fit.",
+        "Early stopping is unreliable with such rows. The steps of a Pipeline do not transform "
+        "X_val by default: enable metadata routing and use Pipeline(..., transform_input="
+        "['X_val']) and set_fit_request(X_val=True, y_val=True) of the network, or scale X_val as "
+        "X before the fit.",
     )
 
 
-def warn_of_watched_targets(y, y_val):
-    """Warn where ``y_val`` is on another scale than ``y``.
-
-    Parameters
-    ----------
-    y, y_val : ndarray of numbers of shape (n_rows,) or (n_rows, n_targets)
-    """
+def warn_if_validation_targets_moved(y, y_val):
+    """Warn if numeric targets ``y_val`` are on another scale than ``y``."""
     y, y_val = (np.reshape(values, (len(values), -1)) for values in (y, y_val))
-    names = ["y"] if y.shape[1] == 1 else [f"y[:, {place}]" for place in range(y.shape[1])]
-    ColumnProfile.of(y).renamed(names).warn_if_apart(
+    names = ["y"] if y.shape[1] == 1 else [f"y[:, {column}]" for column in range(y.shape[1])]
+    ColumnProfile.of(y).renamed(names).warn_if_validation_moved(
         y_val,
         "y_val",
         "y",

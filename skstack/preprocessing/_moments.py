@@ -1,5 +1,7 @@
 """Weighted means and standard deviations of training rows."""
 
+from __future__ import annotations
+
 import numpy as np
 
 _ROWS_AT_ONCE = 65_536
@@ -8,9 +10,8 @@ _ROWS_AT_ONCE = 65_536
 def weighted_moments(array, weights=None):
     """Mean and population standard deviation of every column, in float64.
 
-    Two passes over the rows, in chunks, so that neither a large offset nor a million rows cost
-    digits or memory. A row of weight w counts as w rows; a row of weight zero
-    has no influence.
+    Two passes over the rows, in chunks, keep digits and memory with large offsets and many rows. A
+    row of weight w counts as w rows.
 
     Parameters
     ----------
@@ -49,51 +50,40 @@ def weighted_moments(array, weights=None):
     n_rows, width = array.shape[0], array.shape[-1]
     weights = np.ones(n_rows) if weights is None else np.asarray(weights, dtype=np.float64)
     if weights.shape != (n_rows,):
-        raise ValueError(f"weights has shape {weights.shape}; expected ({n_rows},), one for a row.")
+        raise ValueError(f"weights has shape {weights.shape}; expected ({n_rows},), one per row.")
     if n_rows and weights.min() < 0:
         raise ValueError("weights holds a negative number; expected weights of zero or more.")
     repeats = int(np.prod(array.shape[1:-1]))
     used = np.flatnonzero(weights)
     total = weights.sum() * repeats
     if not total > 0:
-        raise ValueError("No row has a positive weight, so there is nothing to standardise by.")
+        raise ValueError("No row has a positive weight; there are no moments.")
 
     def weighted_sums(function):
         sums = 0.0
         for start in range(0, used.size, _ROWS_AT_ONCE):
-            at = used[start : start + _ROWS_AT_ONCE]
-            if used.size == n_rows:  # a slice takes no copy
-                at = slice(start, start + _ROWS_AT_ONCE)
-            rows = array[at].reshape(-1, width).astype(np.float64)
-            sums = sums + np.repeat(weights[at], repeats) @ function(rows)
+            chunk = used[start : start + _ROWS_AT_ONCE]
+            if used.size == n_rows:  # a slice makes no copy
+                chunk = slice(start, start + _ROWS_AT_ONCE)
+            rows = array[chunk].reshape(-1, width).astype(np.float64)
+            sums = sums + np.repeat(weights[chunk], repeats) @ function(rows)
         return sums / total
 
     mean = weighted_sums(lambda rows: rows)
     variance = weighted_sums(lambda rows: np.square(np.subtract(rows, mean, out=rows), out=rows))
     eps, count = np.finfo(np.float64).eps, used.size * repeats
     constant = variance <= count * eps * variance + (count * mean * eps) ** 2
-    if (np.square(mean) > 1e12 * variance).any():  # far from 0 the sum has lost digits
+    if (np.square(mean) > 1e12 * variance).any():  # far from 0 the first sum has lost digits
         mean = mean + weighted_sums(lambda rows: np.subtract(rows, mean, out=rows))
     return mean, np.where(constant, 1.0, np.sqrt(variance))
 
 
 def moments_of_steps(array, mask_value, weights=None):
-    """Mean and standard deviation of the channels of sequences, padding left out.
+    """Mean and standard deviation of the channels of sequences, without padding.
 
-    Parameters
-    ----------
-    array : ndarray of shape (n_rows, n_steps, n_channels)
-
-    mask_value : float or None
-        A step all of whose channels have this value is padding; None: there is none.
-
-    weights : array-like of shape (n_rows,) or None
-        As in `weighted_moments`.
-
-    Returns
-    -------
-    mean, scale : ndarray of shape (n_channels,), float64
-        As in `weighted_moments`; 0 and 1 where all steps are padding.
+    `array` has the shape (n_rows, n_steps, n_channels). A step all of whose channels equal
+    `mask_value` is padding; None: there is none. The result is as in `weighted_moments`; 0 and 1 if
+    all steps are padding.
     """
     if mask_value is None:
         return weighted_moments(array, weights)
@@ -101,5 +91,5 @@ def moments_of_steps(array, mask_value, weights=None):
     if not real.any():
         return np.zeros(array.shape[-1]), np.ones(array.shape[-1])
     weights = np.ones(len(array)) if weights is None else np.asarray(weights, dtype=np.float64)
-    of_steps = (real * weights[:, None]).ravel()
-    return weighted_moments(array.reshape(-1, array.shape[-1]), of_steps)
+    step_weights = (real * weights[:, None]).ravel()
+    return weighted_moments(array.reshape(-1, array.shape[-1]), step_weights)

@@ -1,4 +1,4 @@
-"""Sequences of unequal length, padded to one."""
+"""Pad sequences of unequal length to one length."""
 
 from __future__ import annotations
 
@@ -18,64 +18,61 @@ from skstack._base.sklearn import (
     Interval,
     StrOptions,
     check_input_names,
-    column_indices,
     fit_context,
-    is_dataframe,
     output_container,
-    read_rows,
 )
-from skstack.preprocessing._ragged import read_sequences, say_rows
+from skstack._base.tables import column_indices, is_dataframe, read_rows
+from skstack.preprocessing._ragged import format_rows, read_sequences
 
 _LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
 class _Learned:
-    """What was learned of a list, or of one column."""
+    """What is learned from a list, or from one column."""
 
     where: str
     length: int
     n_channels: int | None
 
 
-def _names_columns(estimator):
+def _has_column_names(estimator):
     return getattr(estimator, "_of_frame", True)
 
 
 class PadSequences(TransformerMixin, BaseEstimator):
-    """Sequences of unequal length as arrays of one length, which networks read.
+    """Pad or cut sequences of unequal length to arrays of one length.
 
-    Shorter sequences get steps of a value that a masking layer knows again; longer ones are cut,
-    which a warning tells.
+    Shorter sequences are padded with a value that masking layers recognise; longer ones are cut,
+    with a warning.
 
     Parameters
     ----------
     columns : None, str, array-like or callable, default=None
-        Of a DataFrame, the columns that hold sequences: names, positions, a slice, a mask or a
-        callable, as in :class:`~sklearn.compose.ColumnTransformer`. None: all columns in whose
-        cells there are arrays, lists or tuples. The other columns pass through as they are.
+        The columns of a DataFrame that hold sequences: names, positions, a slice, a mask or a
+        callable, as in :class:`~sklearn.compose.ColumnTransformer`. None: all columns whose cells
+        hold arrays, lists or tuples. The other columns pass through unchanged.
 
     length : int, default=None
-        Steps of each padded sequence, at least 1. None: as many as the longest training sequence
-        has.
+        Steps of each padded sequence, at least 1. None: the length of the longest training
+        sequence.
 
     padding : {"post", "pre"}, default="post"
-        Whether steps are added behind or before a sequence.
+        Whether steps are added after or before a sequence.
 
     truncating : {"post", "pre"}, default="post"
         Whether steps are dropped from the end or from the beginning of a sequence.
 
     value : float, default=0.0
-        What all channels of the added steps hold. The padding of token ids is 0, whatever
-        ``value`` is.
+        Value of all channels of the added steps. Token ids are always padded with 0.
 
     Attributes
     ----------
     length_ : int, or dict of str to int
-        Steps of each padded sequence; of a DataFrame by column.
+        Steps of each padded sequence; for a DataFrame by column.
 
     n_channels_ : int or None, or dict of str to int or None
-        Number of channels, None for token ids; of a DataFrame by column.
+        Number of channels, None for token ids; for a DataFrame by column.
 
     n_features_in_ : int
         Number of columns, where X is a DataFrame.
@@ -86,25 +83,24 @@ class PadSequences(TransformerMixin, BaseEstimator):
     Raises
     ------
     ValueError
-        For sequences without steps and missing ones, whose padded rows would be masked as a whole
-        (an average over no steps is NaN), NaN and infinity, channels that differ in number, token
-        ids below 1; while fitting, for steps that would be taken for padding.
+        For missing sequences and sequences without steps, which would be masked as a whole (an
+        average over no steps is NaN), NaN and infinity, a varying number of channels, and token ids
+        below 1; in ``fit``, for steps that equal the padding.
 
     TypeError
-        For cells that hold no numbers.
+        For cells that are not numeric.
 
     Notes
     -----
-    Networks tell padding from data as ``keras.layers.Masking`` does: a step all of whose channels
-    equal ``value`` is padding. Hence no training sequence may hold such a step, and ``value`` must
-    be the masking layer's ``mask_value``. In rows to be transformed, a warning tells them.
+    As in ``keras.layers.Masking``, a step is padding if all of its channels equal ``value``. Hence
+    no training sequence may hold such a step, and ``value`` must be the ``mask_value`` of the
+    masking layer. ``transform`` warns of such steps.
 
-    ``pre`` and ``post`` mean what they mean in ``keras.utils.pad_sequences``, whose defaults are
-    ``"pre"``.
+    ``pre`` and ``post`` are as in ``keras.utils.pad_sequences``, whose defaults are ``"pre"``.
 
-    Sequences of integers of shape (n_steps,) are token ids, which count from 1 on: 0 is the
-    padding that ``keras.layers.Embedding(mask_zero=True)`` masks. Give series of whole numbers that
-    are no ids as floats.
+    Sequences of integers of shape (n_steps,) are token ids, which start at 1: 0 is the padding that
+    ``keras.layers.Embedding(mask_zero=True)`` masks. Convert series of integers that are not ids to
+    float.
 
     Examples
     --------
@@ -150,9 +146,9 @@ class PadSequences(TransformerMixin, BaseEstimator):
         ----------
         X : list, tuple, ndarray or DataFrame of n_samples rows
             Training rows. A list, a tuple, a Series or a one-dimensional object array holds one
-            sequence a row, of shape (n_steps,) or (n_steps, n_channels); an array of shape
-            (n_samples, n_steps, n_channels) such of equal length; a DataFrame (pandas, polars)
-            columns of them.
+            sequence per row, of shape (n_steps,) or (n_steps, n_channels); an array of shape
+            (n_samples, n_steps, n_channels) holds sequences of equal length; a DataFrame (pandas,
+            polars) holds columns of sequences.
 
         y : None
             Ignored.
@@ -167,7 +163,7 @@ class PadSequences(TransformerMixin, BaseEstimator):
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit_transform(self, X, y=None):
-        """Learn lengths and pad the same rows; what is cut is told once.
+        """Learn lengths and pad the same rows.
 
         Parameters
         ----------
@@ -180,13 +176,13 @@ class PadSequences(TransformerMixin, BaseEstimator):
         Returns
         -------
         ndarray or DataFrame
-            As ``transform`` gives it.
+            As ``transform`` returns it.
         """
         return self._pad(X, self._learn(X))
 
     @on_snapshot
     def transform(self, X):
-        """Pad, or cut, to the learned length.
+        """Pad or cut sequences to the learned length.
 
         Parameters
         ----------
@@ -196,27 +192,27 @@ class PadSequences(TransformerMixin, BaseEstimator):
         Returns
         -------
         ndarray of float32 of shape (n_samples, length, n_channels), or DataFrame
-            Of token ids an ndarray of int32 of shape (n_samples, length). Of a DataFrame a new one
-            of the same kind, rows and columns, with such arrays as cells: in pandas in a column of
-            dtype object, in polars in one of dtype Array.
+            For token ids an ndarray of int32 of shape (n_samples, length). For a DataFrame a new
+            one with the same rows and columns, whose cells hold such arrays: in pandas in a column
+            of dtype object, in polars of dtype Array.
         """
         check_is_fitted(self)
         sequences = {}
-        for place, cells in self._columns(X, reset=False).items():
-            learned = self._learned[place]
+        for index, cells in self._columns(X, reset=False).items():
+            learned = self._learned[index]
             ragged = read_sequences(cells, learned.where, known=True, n_channels=learned.n_channels)
-            sequences[place] = self._cut(ragged, learned)
-            if (rows := self._masked(sequences[place])).size:
+            sequences[index] = self._cut(ragged, learned)
+            if (rows := self._masked(sequences[index])).size:
                 warnings.warn(
-                    f"{learned.where}: {say_rows(rows)} hold steps all of whose channels equal "
-                    f"value={self.value!r}; networks will take them for padding.",
+                    f"{learned.where}: {format_rows(rows)} hold steps all of whose channels equal "
+                    f"value={self.value!r}; networks will treat them as padding.",
                     stacklevel=2,
                 )
         return self._pad(X, sequences)
 
-    @available_if(_names_columns)
+    @available_if(_has_column_names)
     def get_feature_names_out(self, input_features=None):
-        """Names of the columns, which are those of X; of lists there are none.
+        """Names of the columns, which are those of X; not available for lists.
 
         Parameters
         ----------
@@ -236,37 +232,37 @@ class PadSequences(TransformerMixin, BaseEstimator):
     _shared = types.MappingProxyType({})
 
     def _take_shape(self, fitted):
-        """Pad to the lengths of another one: networks of a cross-fit have one shape."""
-        self._shared = {place: learned.length for place, learned in fitted._learned.items()}
+        """Pad to the lengths of another one: the networks of a cross-fit have one shape."""
+        self._shared = {index: learned.length for index, learned in fitted._learned.items()}
 
     @atomic_fit
     def _learn(self, X):
-        """Fit; the sequences of the training rows, cut, by the places of their columns."""
+        """Fit; return the cut sequences of the training rows, by the index of their column."""
         if abs(self.value) > _LARGEST:
             raise ValueError(f"value={self.value!r}; expected a number that float32 can hold.")
         self._learned, sequences = {}, {}
-        for place, cells in self._columns(X, reset=True).items():
-            where = f"X[{X.columns[place]!r}]" if self._of_frame else "X"
+        for index, cells in self._columns(X, reset=True).items():
+            where = f"X[{X.columns[index]!r}]" if self._of_frame else "X"
             ragged = read_sequences(cells, where)
-            length = self.length or self._shared.get(place) or int(ragged.lengths.max())
-            self._learned[place] = learned = _Learned(where, int(length), ragged.n_channels)
-            sequences[place] = self._cut(ragged, learned)
-            if (rows := self._masked(sequences[place])).size:
+            length = self.length or self._shared.get(index) or int(ragged.lengths.max())
+            self._learned[index] = learned = _Learned(where, int(length), ragged.n_channels)
+            sequences[index] = self._cut(ragged, learned)
+            if (rows := self._masked(sequences[index])).size:
                 raise ValueError(
-                    f"{where}: {say_rows(rows)} hold steps all of whose channels equal "
-                    f"value={self.value!r}, which networks would take for padding. Choose a value "
-                    "that no step has, and the same one as mask_value of the network's masking."
+                    f"{where}: {format_rows(rows)} hold steps all of whose channels equal "
+                    f"value={self.value!r}, which networks would treat as padding. Choose a value "
+                    "that no step has, and use it as mask_value of the network's masking layer."
                 )
-        lengths = {place: learned.length for place, learned in self._learned.items()}
-        channels = {place: learned.n_channels for place, learned in self._learned.items()}
+        lengths = {index: learned.length for index, learned in self._learned.items()}
+        channels = {index: learned.n_channels for index, learned in self._learned.items()}
         self.length_, self.n_channels_ = (
-            {X.columns[place]: n for place, n in found.items()} if self._of_frame else found[0]
-            for found in (lengths, channels)
+            {X.columns[index]: n for index, n in values.items()} if self._of_frame else values[0]
+            for values in (lengths, channels)
         )
         return sequences
 
     def _columns(self, X, *, reset):
-        """Cells that hold sequences, by the place of their column; a list has the one place 0."""
+        """Cells that hold sequences, by the index of their column; 0 for a list."""
         frame = is_dataframe(X)
         if not reset and frame != self._of_frame:
             kinds = ["a list or an array of sequences", "a DataFrame"]
@@ -284,32 +280,31 @@ class PadSequences(TransformerMixin, BaseEstimator):
             return {0: cells}
         read_rows(self, X, reset=reset)
         if not reset:
-            return {place: _column(X, place) for place in self._learned}
+            return {index: _column(X, index) for index in self._learned}
         self._of_frame = True
-        found = _places(X, self.columns)
-        return {place: _column(X, place) for place in found}
+        return {index: _column(X, index) for index in _sequence_columns(X, self.columns)}
 
     def _cut(self, ragged, learned):
         longer = ragged.lengths > learned.length
         if longer.any():
             side = "end" if self.truncating == "post" else "beginning"
-            most = int(ragged.lengths.max()) - learned.length
+            excess = int(ragged.lengths.max()) - learned.length
             warnings.warn(
                 f"{learned.where}: {int(longer.sum())} of {len(longer)} rows have more than "
-                f"length={learned.length} steps; up to {most} steps were cut at their {side}.",
+                f"length={learned.length} steps; up to {excess} steps were cut at their {side}.",
                 stacklevel=3,
             )
         return ragged.cut(learned.length, self.truncating)
 
     def _masked(self, ragged):
-        # Ids are never 0: that was refused when they were read.
+        # Ids of 0 are refused when they are read.
         return np.array([]) if ragged.n_channels is None else ragged.rows_with(self.value)
 
     def _pad(self, X, sequences):
         padded = {}
-        for place, ragged in sequences.items():
+        for index, ragged in sequences.items():
             value = 0 if ragged.n_channels is None else self.value
-            padded[place] = ragged.padded(self._learned[place].length, self.padding, value)
+            padded[index] = ragged.padded(self._learned[index].length, self.padding, value)
         if not self._of_frame:
             return padded[0]
         return _with_columns(X, padded, output_container(self))
@@ -329,66 +324,63 @@ def _cells(X):
     return list(X)
 
 
-def _column(X, place):
-    column = X.iloc[:, place] if hasattr(X, "iloc") else X[:, place]
+def _column(X, index):
+    column = X.iloc[:, index] if hasattr(X, "iloc") else X[:, index]
     return list(column.to_numpy())
 
 
-def _places(X, columns):
+def _sequence_columns(X, columns):
     if columns is None:
-        found = [place for place in range(X.shape[1]) if _holds_sequences(X, place)]
-        if not found:
+        indices = [index for index in range(X.shape[1]) if _holds_sequences(X, index)]
+        if not indices:
             raise ValueError(
                 f"X has no column whose cells are arrays, lists or tuples; its columns are "
                 f"{list(X.columns)}."
             )
-        return found
-    try:
-        found = column_indices(X, columns(X) if callable(columns) else columns)
-    except Exception as error:  # whatever a callable, or scikit-learn with odd keys, may raise
-        raise ValueError(f"columns={columns!r} selects no columns of X: {error}") from error
-    if len(found) == 0:
+        return indices
+    indices = column_indices(X, columns, "columns")
+    if len(indices) == 0:
         raise ValueError(f"columns={columns!r} selects no columns of X.")
-    return sorted({int(place) for place in found})
+    return np.unique(indices).tolist()
 
 
-def _holds_sequences(X, place):
-    kind = str((X.dtypes.iloc if hasattr(X, "iloc") else X.dtypes)[place]).lower()
+def _holds_sequences(X, index):
+    kind = str((X.dtypes.iloc if hasattr(X, "iloc") else X.dtypes)[index]).lower()
     if not kind.startswith(("object", "list", "array")):
         return False
-    return any(isinstance(cell, np.ndarray | list | tuple) for cell in _column(X, place))
+    return any(isinstance(cell, np.ndarray | list | tuple) for cell in _column(X, index))
 
 
 def _with_columns(X, padded, container):
-    """A new frame with other columns at some places, as pandas or polars frame."""
+    """A new pandas or polars DataFrame with some columns replaced."""
     import pandas as pd
 
     is_pandas = hasattr(X, "iloc")
     if container == "pandas" or (container == "default" and is_pandas):
-        cells = {place: _as_cells(array) for place, array in padded.items()}
+        cells = {index: _as_cells(array) for index, array in padded.items()}
         if is_pandas:
             frame = X.copy(deep=False)
-            for place, column in cells.items():
-                frame.isetitem(place, column)
+            for index, column in cells.items():
+                frame.isetitem(index, column)
             return frame
         return pd.DataFrame(
             {
-                name: cells[place] if place in cells else X[:, place].to_pandas()
-                for place, name in enumerate(X.columns)
+                name: cells[index] if index in cells else X[:, index].to_pandas()
+                for index, name in enumerate(X.columns)
             }
         )
     pl = nw.Implementation.POLARS.to_native_namespace()
     kept = pl.from_pandas(X.drop(columns=X.columns[list(padded)])) if is_pandas else X
     return pl.DataFrame(
         [
-            pl.Series(str(name), padded[place]) if place in padded else kept[str(name)]
-            for place, name in enumerate(X.columns)
+            pl.Series(str(name), padded[index]) if index in padded else kept[str(name)]
+            for index, name in enumerate(X.columns)
         ]
     )
 
 
 def _as_cells(array):
-    # NumPy would take a list of arrays of one shape for one array.
+    # NumPy would stack a list of arrays of one shape.
     cells = np.empty(len(array), dtype=object)
     for row, cell in enumerate(array):
         cells[row] = cell

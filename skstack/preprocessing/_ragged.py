@@ -8,11 +8,11 @@ import numpy as np
 
 _LARGEST_ID = 2**31 - 1
 
-# What a cell may be instead of a sequence of numbers.
+# What is wrong with a cell that is not a sequence of numbers.
 _REFUSALS = {
     "missing": (ValueError, "are missing; give each row a sequence, or leave the row out"),
     "none": (TypeError, "hold no sequence; each needs an array, a list or a tuple of numbers"),
-    "words": (TypeError, "hold values that are no numbers; encode words as integers from 1 on"),
+    "words": (TypeError, "hold values that are not numbers; encode words as integers from 1 on"),
     "ragged": (ValueError, "are ragged; each step needs the same number of channels"),
     "rank": (ValueError, "have neither the shape (n_steps,) nor (n_steps, n_channels)"),
 }
@@ -20,15 +20,9 @@ _REFUSALS = {
 
 @dataclass(frozen=True)
 class Ragged:
-    """All steps of all sequences, one after the other.
+    """All steps of all sequences, one after the other, and the number of steps of each row.
 
-    Parameters
-    ----------
-    steps : ndarray of float32 of shape (n_steps, n_channels), or of int32 of shape (n_steps,)
-        Numbers, or token ids.
-
-    lengths : ndarray of int64 of shape (n_rows,)
-        How many steps belong to each row.
+    `steps` has the shape (n_steps, n_channels), float32; of token ids (n_steps,), int32.
     """
 
     steps: np.ndarray
@@ -39,52 +33,23 @@ class Ragged:
         """Number of channels, None for token ids."""
         return self.steps.shape[1] if self.steps.ndim == 2 else None
 
-    def rows_of(self, bad):
-        """Rows, in order, that hold a step of a mask of shape (n_steps,)."""
-        return np.unique(np.repeat(np.arange(len(self.lengths)), self.lengths)[bad])
+    def rows_of(self, mask):
+        """Rows, in order, with a step in a mask of shape (n_steps,)."""
+        return np.unique(np.repeat(np.arange(len(self.lengths)), self.lengths)[mask])
 
     def cut(self, length, side):
-        """At most ``length`` steps of each row; those at one side are dropped.
-
-        Parameters
-        ----------
-        length : int
-            At least 1.
-
-        side : {"pre", "post"}
-            Where steps are dropped.
-
-        Returns
-        -------
-        Ragged
-        """
+        """At most `length` steps of each row; steps at one side, "pre" or "post", are dropped."""
         lengths = np.minimum(self.lengths, length)
         if np.array_equal(lengths, self.lengths):
             return self
         first = np.cumsum(self.lengths) - self.lengths
-        place = np.arange(len(self.steps)) - np.repeat(first, self.lengths)
+        step = np.arange(len(self.steps)) - np.repeat(first, self.lengths)
         if side == "pre":
-            place -= np.repeat(self.lengths - lengths, self.lengths)
-        return Ragged(self.steps[(place >= 0) & (place < length)], lengths)
+            step -= np.repeat(self.lengths - lengths, self.lengths)
+        return Ragged(self.steps[(step >= 0) & (step < length)], lengths)
 
     def padded(self, length, side, value):
-        """One array; no row may have more than ``length`` steps.
-
-        Parameters
-        ----------
-        length : int
-            Steps of each row.
-
-        side : {"pre", "post"}
-            Where steps are added.
-
-        value : float
-            What the added steps hold.
-
-        Returns
-        -------
-        ndarray of shape (n_rows, length, n_channels), of token ids (n_rows, length)
-        """
+        """One array with `length` steps a row; steps of `value` are added at one side."""
         shape = (len(self.lengths), length, *self.steps.shape[1:])
         result = np.full(shape, value, self.steps.dtype)
         lengths = self.lengths[:, None]
@@ -93,55 +58,34 @@ class Ragged:
         return result
 
     def rows_with(self, value):
-        """Rows that hold a step all of whose channels have this value."""
-        bad = np.flatnonzero(self.steps[:, 0] == np.float32(value))
-        return self.rows_of(bad[(self.steps[bad] == np.float32(value)).all(axis=1)])
+        """Rows with a step all of whose channels have this value."""
+        steps = np.flatnonzero(self.steps[:, 0] == np.float32(value))
+        return self.rows_of(steps[(self.steps[steps] == np.float32(value)).all(axis=1)])
 
 
-def say_rows(rows):
-    """Positions of rows for a message: the first five, and how many there are."""
+def format_rows(rows):
+    """Row numbers for a message: the first five, and how many more."""
     more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
     return f"rows {[int(row) for row in rows[:5]]}{more}"
 
 
 def read_sequences(cells, where, *, known=False, n_channels=None):
-    """Check sequences and put their steps together.
+    """Check sequences and concatenate their steps to a `Ragged`.
 
-    Parameters
-    ----------
-    cells : iterable of array-like of shape (n_steps,) or (n_steps, n_channels)
-        Sequences. One-dimensional integers are token ids, if all rows hold such.
-
-    where : str
-        What messages call them.
-
-    known : bool, default=False
-        Whether it is settled what they hold.
-
-    n_channels : int or None, default=None
-        What is settled: so many channels, or None for token ids.
-
-    Returns
-    -------
-    Ragged
-
-    Raises
-    ------
-    TypeError, ValueError
-        For what is no sequence of finite numbers; the message names the rows.
+    Messages name the rows and call the cells `where`. One-dimensional integers are token ids, if
+    all rows hold such. With `known`, `n_channels` is settled: a number, or None for token ids.
     """
     arrays = _arrays(cells, where)
     lengths = np.fromiter(map(len, arrays), np.int64, len(arrays))
-    _refuse(lengths == 0, ValueError, where, "have no steps; leave them out, or give them a step")
+    _refuse(lengths == 0, where, "have no steps; leave them out, or give them a step")
     kinds = {(array.ndim, array.dtype.kind) for array in arrays}
     is_ids = kinds <= {(1, "i"), (1, "u")}
     if known and n_channels is None and not is_ids:
         other = [array.ndim == 2 or array.dtype.kind not in "iu" for array in arrays]
         _refuse(
             np.array(other),
-            ValueError,
             where,
-            "hold other things than token ids (integers of shape (n_steps,)), which the training "
+            "hold other values than token ids (integers of shape (n_steps,)), which the training "
             "rows held",
         )
     if is_ids and (n_channels is None or not known):
@@ -149,32 +93,32 @@ def read_sequences(cells, where, *, known=False, n_channels=None):
     return _numbers(arrays, lengths, where, n_channels)
 
 
-def _refuse(bad, error, where, what):
+def _refuse(bad, where, what):
     if bad.any():
-        raise error(f"{where}: {say_rows(np.flatnonzero(bad))} {what}.")
+        raise ValueError(f"{where}: {format_rows(np.flatnonzero(bad))} {what}.")
 
 
 def _arrays(cells, where):
     arrays, refused = [], {}
     for row, cell in enumerate(cells):
-        quick = type(cell) is np.ndarray and cell.dtype.kind in "biuf" and 1 <= cell.ndim <= 2
-        array = cell if quick else _array(cell)
+        valid = type(cell) is np.ndarray and cell.dtype.kind in "biuf" and 1 <= cell.ndim <= 2
+        array = cell if valid else _array(cell)
         if isinstance(array, str):
             refused.setdefault(array, []).append(row)
         arrays.append(array)
     for kind, (error, what) in _REFUSALS.items():
         if kind in refused:
-            raise error(f"{where}: {say_rows(refused[kind])} {what}.")
+            raise error(f"{where}: {format_rows(refused[kind])} {what}.")
     return arrays
 
 
 def _array(cell):
-    """A cell as an array of numbers, or the word for what is wrong with it."""
+    """A cell as an array of numbers, or the key of `_REFUSALS`."""
     import pandas as pd
 
     try:
         array = np.asarray(cell)
-        if array.dtype.kind == "O" and array.ndim:  # nested lists of a parquet file come as such
+        if array.dtype.kind == "O" and array.ndim:  # as nested lists come from Parquet files
             array = np.asarray([np.asarray(step) for step in array])
     except ValueError:
         return "ragged"
@@ -186,15 +130,14 @@ def _array(cell):
 
 
 def _ids(arrays, lengths, where):
-    # Too large ones become negative, or are too large still.
+    # Ids beyond int64 become negative.
     ids = np.concatenate(arrays, dtype=np.int64, casting="unsafe")
     bad = (ids < 1) | (ids > _LARGEST_ID)
     if bad.any():
         rows = Ragged(ids, lengths).rows_of(bad)
         raise ValueError(
-            f"{where}: {say_rows(rows)} hold token ids outside of 1 to {_LARGEST_ID}; 0 is the "
-            "padding, so count ids from 1 on. Series of whole numbers that are no ids are to be "
-            "given as floats."
+            f"{where}: {format_rows(rows)} hold token ids outside of 1 to {_LARGEST_ID}; 0 is the "
+            "padding, so ids start at 1. Convert series of integers that are not ids to float."
         )
     return Ragged(ids.astype(np.int32), lengths)
 
@@ -205,22 +148,22 @@ def _numbers(arrays, lengths, where, n_channels):
     if n_channels is None:
         expected, whose = int(widths[0]), "row 0"
     if (bad := np.flatnonzero(widths != expected)).size:
-        found = sorted({int(width) for width in widths[bad]})
+        others = sorted({int(width) for width in widths[bad]})
         raise ValueError(
-            f"{where}: {say_rows(bad)} have {', '.join(map(str, found))} channels, but {whose} "
+            f"{where}: {format_rows(bad)} have {', '.join(map(str, others))} channels, but {whose} "
             f"had {expected}."
         )
     if expected == 0:
-        raise ValueError(f"{where} has sequences of 0 channels; at least 1 is needed.")
+        raise ValueError(f"{where} has sequences of 0 channels; at least 1 is required.")
     if expected == 1:
         arrays = [array.reshape(-1, 1) for array in arrays]
-    with np.errstate(over="ignore"):  # the error that follows says it in words
+    with np.errstate(over="ignore"):  # checked below
         steps = np.concatenate(arrays, dtype=np.float32, casting="unsafe")
     ragged = Ragged(steps, lengths)
     if not np.isfinite(steps).all():
         rows = ragged.rows_of(~np.isfinite(steps).all(axis=1))
         raise ValueError(
-            f"{where}: {say_rows(rows)} hold NaN, infinity or values too large for "
-            "float32; fill them first."
+            f"{where}: {format_rows(rows)} hold NaN, infinity or values too large for "
+            "float32; impute them first."
         )
     return ragged

@@ -291,10 +291,10 @@ REFUSED = {
     "univariate": ([1.0, 2.0], ValueError, r"have 1 channels, but row 0 had 2"),
     "a string": ("abc", TypeError, "hold no sequence"),
     "a number": (3.0, TypeError, "hold no sequence"),
-    "strings": (["a", "b"], TypeError, "hold values that are no numbers"),
-    "None inside": ([[1.0, None]], TypeError, "hold values that are no numbers"),
-    "complex": (np.ones((1, 2), complex), TypeError, "hold values that are no numbers"),
-    "dates": (np.zeros((1, 2), "M8[s]"), TypeError, "hold values that are no numbers"),
+    "strings": (["a", "b"], TypeError, "hold values that are not numbers"),
+    "None inside": ([[1.0, None]], TypeError, "hold values that are not numbers"),
+    "complex": (np.ones((1, 2), complex), TypeError, "hold values that are not numbers"),
+    "dates": (np.zeros((1, 2), "M8[s]"), TypeError, "hold values that are not numbers"),
     "ragged": ([[1.0, 2.0], [3.0]], ValueError, "are ragged"),
     "three axes": (np.ones((1, 2, 2)), ValueError, "have neither the shape"),
 }
@@ -318,7 +318,7 @@ def test_ids_that_no_embedding_takes_are_refused_by_row(word):
 
 
 def test_what_was_learned_of_ids_and_channels_holds_later():
-    with pytest.raises(ValueError, match=r"rows \[1\] hold other things than token ids"):
+    with pytest.raises(ValueError, match=r"rows \[1\] hold other values than token ids"):
         PadSequences().fit([[1, 2]]).transform([[3], [0.5]])
     with pytest.raises(ValueError, match=r"rows \[0, 1\] have 3 channels, but the training rows"):
         PadSequences().fit(RAGGED).transform(sequences([1, 2], 3))

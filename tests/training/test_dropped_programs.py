@@ -1,12 +1,12 @@
 """Nothing of a dropped program stays: no graph, and no session, which holds what XLA compiled."""
 
 import gc
-from collections import OrderedDict
 
 import keras
 import pytest
 import tensorflow as tf
 
+from skstack._base.lru_cache import LRUCache
 from skstack._training import predict
 from skstack._training.config import TrainConfig
 from skstack._training.initial_weights import initial_variables
@@ -35,7 +35,7 @@ def fit_once(blueprint, binary_rows, monkeypatch):
         validation = rows if "patience" in settings else None
         with monkeypatch.context() as patched:
             patched.setattr("skstack._training.train.POOL", Pool())
-            patched.setattr(predict, "_predictors", OrderedDict())
+            patched.setattr(predict, "_PREDICTORS", LRUCache(64))
             start = initial_variables(network, 0)
             fit = train(network, start, rows, plan, validation=validation)
             for n_rows in (1, 20_000):

@@ -1,0 +1,176 @@
+"""Rows and columns of anything that scikit-learn accepts as X, and metadata of rows."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.utils import check_array
+from sklearn.utils.validation import check_consistent_length, column_or_1d, validate_data
+
+from skstack._base.sklearn import (
+    check_sample_weight,
+    get_column_indices,
+    num_samples,
+    safe_indexing,
+)
+
+SEQUENCES = "steps"  # name of the column that a list of sequences becomes
+
+
+def n_rows(X):
+    """Number of rows of anything that scikit-learn accepts as X."""
+    try:
+        return num_samples(X)
+    except TypeError as error:
+        raise TypeError(f"X is not a table of rows: {error}") from error
+
+
+def is_dataframe(X):
+    """Whether X is a pandas or polars DataFrame."""
+    return hasattr(X, "shape") and hasattr(X, "columns") and hasattr(X, "dtypes")
+
+
+def is_float32(X):
+    """Whether all numbers of a table are float32, in which scikit-learn then computes moments."""
+    return set(map(str, X.dtypes if is_dataframe(X) else [X.dtype])) == {"float32"}
+
+
+def indexed_like(table, X):
+    """A table with the index of X if both are pandas DataFrames, else with a new one."""
+    if not hasattr(table, "iloc"):
+        return table
+    index = getattr(X, "index", None) if hasattr(X, "iloc") else None
+    return table.reset_index(drop=True) if index is None else table.set_axis(index, axis=0)
+
+
+def take_rows(X, indices):
+    """Rows of any array, DataFrame, sparse matrix or list, in the same container."""
+    return safe_indexing(X, indices, axis=0)
+
+
+def take_columns(X, columns, parameter):
+    """Columns of X by name, position, slice, mask or callable, as in ``ColumnTransformer``."""
+    return columns_at(X, column_indices(X, columns, parameter))
+
+
+def _is_list_of_sequences(X):
+    """Whether X holds an array of its own for each row: a list, or an array of objects."""
+    rows = X if isinstance(X, (list, tuple)) else ()
+    if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1:
+        rows = X
+    return len(rows) > 0 and all(isinstance(row, np.ndarray) and row.ndim > 0 for row in rows)
+
+
+def _sequences_as_frame(estimator, X, *, reset):
+    """A list of sequences of unequal length as a table of one column; all else as it is.
+
+    An estimator fitted on such a list also takes lists of equal lengths.
+    """
+    if is_dataframe(X) or not _is_list_of_sequences(X):
+        return X
+    if reset:
+        unequal = len({row.shape for row in X}) > 1
+    else:
+        unequal = list(getattr(estimator, "feature_names_in_", ())) == [SEQUENCES]
+    if not unequal:
+        return X
+    import pandas as pd
+
+    cells = np.empty(len(X), dtype=object)
+    cells[:] = list(X)
+    return pd.DataFrame({SEQUENCES: cells})
+
+
+def column_indices(X, columns, parameter):
+    """Indices of columns by name, position, slice, mask or callable; None means all."""
+    if columns is None:
+        return np.arange(X.shape[1])
+    try:
+        chosen = columns(X) if callable(columns) else columns
+        return np.asarray(get_column_indices(X, chosen), dtype=int)
+    except Exception as error:  # callables, and scikit-learn with odd keys, raise anything
+        raise ValueError(
+            f"{parameter}={columns!r} selects no columns of X: {type(error).__name__}: {error}"
+        ) from error
+
+
+def columns_at(X, indices):
+    """Columns of X by index; X itself if these are all."""
+    if np.array_equal(indices, np.arange(X.shape[1])):
+        return X
+    return safe_indexing(X, indices.tolist(), axis=1)
+
+
+def read_table(estimator, X, *, reset):
+    """Check the number and the names of the columns of X, but not its values."""
+    X = _sequences_as_frame(estimator, X, reset=reset)
+    if not is_dataframe(X):
+        X = check_array(
+            X,
+            dtype=None,
+            allow_nd=True,
+            accept_sparse="csr",
+            ensure_all_finite=False,
+            input_name="X",
+        )
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+        return X
+    return read_rows(estimator, X, reset=reset)
+
+
+def read_rows(estimator, X, *, reset):
+    """Check X as scikit-learn does, and store or compare the number and names of its columns.
+
+    DataFrames are returned as they are, with the dtypes of their columns; all else becomes a
+    float32 array of rank 2 or more, or stays sparse.
+    """
+    X = _sequences_as_frame(estimator, X, reset=reset)
+    if is_dataframe(X):
+        names = list(X.columns)
+        if len(set(names)) != len(names):
+            duplicates = sorted({str(name) for name in names if names.count(name) > 1})
+            raise ValueError(f"X has duplicate column names: {duplicates}. Rename them.")
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+        if X.shape[0] == 0 or X.shape[1] == 0:
+            axis = "sample" if X.shape[0] == 0 else "feature"
+            raise ValueError(
+                f"Found array with 0 {axis}(s) (shape={X.shape}) while a minimum of 1 is "
+                f"required by {type(estimator).__name__}."
+            )
+        return X
+    categorical = getattr(estimator, "categorical_features", None)
+    keep = categorical is not None and not isinstance(categorical, str)
+    finite = "allow-nan" if getattr(estimator, "imputer", None) is not None else True
+    with np.errstate(over="ignore"):  # values too large for float32 raise below
+        return validate_data(
+            estimator,
+            X,
+            reset=reset,
+            accept_sparse="csr",
+            dtype=None if keep else np.float32,
+            allow_nd=True,
+            ensure_all_finite=False if keep else finite,
+        )
+
+
+def check_weights(sample_weight, X):
+    """Non-negative sample weights as float64 of shape (n,), or None."""
+    if sample_weight is None:
+        return None
+    n_rows(X)
+    weights = check_sample_weight(
+        sample_weight, X, dtype=np.float64, ensure_non_negative=True, copy=True
+    )
+    largest = weights.max()
+    # Only proportions matter, and scalers and networks compute in float32.
+    return weights if 1e-30 < largest < 1e30 else weights / largest
+
+
+def check_groups(groups, X):
+    """Group labels of shape (n,) without missing values, or None."""
+    if groups is None:
+        return None
+    groups = column_or_1d(groups)
+    check_consistent_length(X, groups)
+    if groups.dtype.kind in "fO" and any(label is None or label != label for label in groups):
+        raise ValueError("groups holds missing values; each row needs a group.")
+    return groups
