@@ -44,7 +44,9 @@ $(STAMP): pyproject.toml
 test test-floor fuzz: export OMP_NUM_THREADS ?= 1
 test test-floor fuzz: export OPENBLAS_NUM_THREADS ?= 1
 
-PYTEST := -m pytest -n auto --maxprocesses 4 --dist loadfile
+# worksteal: neighbouring tests run in one worker, which keeps the fixtures of a module and the
+# compiled programs of a file together; idle workers take from the others' ends.
+PYTEST := -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test: $(STAMP) ## tests, doctests and the README's snippets, with the newest versions that pip finds
 	$(BIN)/python $(PYTEST) $(ARGS)
@@ -63,9 +65,10 @@ fuzz: $(STAMP) ## thousands of absurd arguments and hostile files: a working net
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --hypothesis-profile=thorough \
 	  --hypothesis-show-statistics tests/test_fuzzing.py tests/test_hostile_files.py $(ARGS)
 
-lint: $(STAMP) ## ruff: rules and format
+lint: $(STAMP) ## ruff: rules and format; mypy: types of the training engine
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(STAMP) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

@@ -156,20 +156,20 @@ def test_features_that_are_handed_out_can_be_written_to_without_harm():
 
 
 def test_the_memory_is_bounded_and_drops_what_was_used_longest_ago():
-    recent = cache.LRUCache(bytes_limit=4000)
+    recent = cache._ArrayCache(bytes_limit=4000)
     values = {
         name: [np.full(100, number, dtype=np.float64)] for number, name in enumerate("abcdef")
     }
     for name in "abcde":
         recent.get(name, lambda: values[name])  # noqa: B023
         recent.get("a", lambda: pytest.fail("a was used last"))
-        assert recent.n_bytes <= 4000
+        assert recent.size <= 4000
     recent.get("f", lambda: values["f"])
     computed = []
     recent.get("b", lambda: computed.append(1) or values["b"])
     assert computed == [1]
     recent.get("large", lambda: [np.zeros(1000)])
-    assert recent.n_bytes <= 4000
+    assert recent.size <= 4000
     recent.get("large", lambda: computed.append(2) or [np.zeros(1000)])
     assert computed == [1, 2]
 

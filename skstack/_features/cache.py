@@ -9,9 +9,7 @@ import hashlib
 import os
 import pickle
 import platform
-import threading
 import warnings
-from collections import OrderedDict
 from importlib.metadata import version
 
 import joblib
@@ -19,6 +17,7 @@ import numpy as np
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_memory
 
+from skstack._base.lru_cache import LRUCache
 from skstack._base.params import is_keras_model, is_path
 from skstack.networks._cloning import architecture
 from skstack.networks._recipe import Recipe
@@ -164,78 +163,30 @@ MANY_ROWS = 10_000
 FOLDER_BYTES = 2 * 2**30
 
 
-class LRUCache:
-    """Arrays that were used last, up to a number of bytes; for many threads.
-
-    Parameters
-    ----------
-    bytes_limit : int
-        What takes more than a quarter of it is not kept.
-    """
+class _ArrayCache(LRUCache):
+    """Lists of arrays that were used last, up to a number of bytes."""
 
     def __init__(self, bytes_limit=RECENT_BYTES):
-        self.bytes_limit = bytes_limit
-        self._lock = threading.Lock()
-        self.clear()
+        super().__init__(bytes_limit, size_of=_n_bytes, largest=bytes_limit // 4)
 
-    def clear(self):
-        """Forget everything."""
-        with self._lock:
-            self._kept = OrderedDict()
-            self.n_bytes = 0
+    def get(self, key, make):
+        """Arrays of `key`; read-only where they are kept, because others get them too."""
 
-    def keeps(self, n_bytes):
-        """Whether arrays of this size are kept.
-
-        Parameters
-        ----------
-        n_bytes : int
-
-        Returns
-        -------
-        bool
-        """
-        return n_bytes <= self.bytes_limit / 4
-
-    def get(self, key, compute):
-        """Arrays of a key, computed where they are not at hand.
-
-        Parameters
-        ----------
-        key : hashable
-
-        compute : callable
-            Gives a list of arrays.
-
-        Returns
-        -------
-        list of ndarray
-            Read-only where they are kept, for others will get them, too.
-        """
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return list(self._kept[key])
-        arrays = compute()
-        size = sum(array.nbytes for array in arrays)
-        if not self.keeps(size):
+        def read_only():
+            arrays = make()
+            if self.keeps(_n_bytes(arrays)):
+                for array in arrays:
+                    array.setflags(write=False)
             return arrays
-        for array in arrays:
-            array.setflags(write=False)
-        with self._lock:
-            if key not in self._kept:
-                self._kept[key] = list(arrays)
-                self.n_bytes += size
-            while self.n_bytes > self.bytes_limit:
-                _, oldest = self._kept.popitem(last=False)
-                self.n_bytes -= sum(array.nbytes for array in oldest)
-        return arrays
 
-    def __reduce__(self):
-        return (type(self), (self.bytes_limit,))
+        return list(super().get(key, read_only))
 
 
-FROZEN = LRUCache()
+def _n_bytes(arrays):
+    return sum(array.nbytes for array in arrays)
+
+
+FROZEN = _ArrayCache()
 
 
 class CachedNetwork:

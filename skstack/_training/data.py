@@ -33,9 +33,8 @@ class TensorTable:
 
     def __init__(self, rows: TrainingData, what: str):
         self.inputs = {name: np.asarray(array) for name, array in rows.inputs.items()}
-        given = rows.targets
-        given = given if isinstance(given, (list, tuple)) else [given]
-        self.targets = [np.asarray(array) for array in given if array is not None]
+        targets = rows.targets if isinstance(rows.targets, (list, tuple)) else [rows.targets]
+        self.targets = [np.asarray(array) for array in targets if array is not None]
         self.weights = None
         lengths = {name: len(array) for name, array in self.inputs.items()}
         lengths.update({f"targets {i}": len(array) for i, array in enumerate(self.targets)})

@@ -188,7 +188,7 @@ def why_not_xla(program) -> str | None:
             return f"layer {layer.name!r} may take indices"
     for operation in _bare_operations(model):
         return f"operation {operation.name!r} may take indices"
-    inert = set()
+    inert: set[int] = set()
     for layer in layers:
         if type(layer) in DROPOUTS or _draws_nothing(layer):
             inert.update(id(variable) for variable in layer.variables)
@@ -330,5 +330,5 @@ def choose(program, plan, n_steps: int) -> tuple[Engine, str | None]:
     if reason is not None:
         return GRAPH, reason
     road = MASKED if program.masks else EXACT
-    enough = program.key is not None and n_steps >= _STEPS_WORTH_XLA[road.tail]
+    enough = program.key is not None and n_steps >= _STEPS_WORTH_XLA[str(road.tail)]
     return (road if enough or plan.engine == "xla" else GRAPH), None

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import tensorflow as tf
 
@@ -77,8 +78,10 @@ class TraceKey:
     @classmethod
     def of(cls, table, held_out, tail):
         """For these rows; `held_out` may be None."""
-        tested = () if held_out is None else (held_out.specs(), held_out.layout())
-        return cls(table.specs(), table.layout(), *(tested or ((), None)), tail)
+        if held_out is None:
+            return cls(table.specs(), table.layout(), tail=tail)
+        tested = held_out.specs(), held_out.layout()
+        return cls(table.specs(), table.layout(), *tested, tail)
 
     @property
     def watches(self) -> bool:
@@ -110,15 +113,16 @@ def epochs_function(program, trace):
     slots, batch, single = program.slots, program.batch_size, program.one_by_one
     size = steps_in_block(trace, batch)
     learn = _Learning(program, trace, size)
-    evaluate = finish = None
+    evaluate: Any = None
+    finish: Any = None
     if trace.watches:
         tested = [*trace.tested_specs, _INT]
         evaluate = slots.lift_captures(evaluation_function(program, trace.tested_layout), tested)
     if single:
         finish = program.counted()
 
-    def run(*arguments):
-        arguments = list(arguments)
+    def run(*tensors):
+        arguments = list(tensors)
 
         def take(n):
             taken, arguments[:n] = arguments[:n], []
@@ -132,7 +136,8 @@ def epochs_function(program, trace):
         handles = arguments
         slots.load(handles, state)
         n_epochs = tf.shape(borders)[0] - 1
-        logs, tested_logs = [], []
+        logs: list = []
+        tested_logs: list = []
 
         def epoch(k, losses, *watched):
             if single:
@@ -192,7 +197,7 @@ class _Learning:
         self._tail = trace.tail
         self._size = size
         self._batch = program.batch_size
-        self.names = []
+        self.names: list[str] = []
         specs, slots = list(trace.specs), program.slots
         if program.own_step:
             step = own_step_function(program, trace.layout, self.names)

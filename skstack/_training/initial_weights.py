@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import random
 import threading
-from collections import OrderedDict
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from skstack._base.lru_cache import LRUCache
+from skstack._training.blueprint import Blueprint
 from skstack._training.fork_guard import refuse_after_fork
 from skstack._training.seeds import build, environment, named_variables, values
 from skstack._training.variables import called
 
 _MAX_DRAWS = 4096
-_MAX_STARTERS = 64
 _LARGEST_SEED = int(1e9)  # Keras takes the seeds of layers and initialisers from 1 to this
 
 
@@ -34,7 +35,7 @@ class InitialWeights:
 
     def __init__(self, blueprint):
         self._blueprint = blueprint
-        self._draws = None  # how the values came to be
+        self._draws: Any = None  # how the values came to be
         self._first = None  # a seed, and what came of it
         self.builds = True  # until two networks have shown that it need not
         self._learning = threading.Lock()
@@ -45,7 +46,7 @@ class InitialWeights:
             return self._draws.values(seed)
         if self._first is not None and self._first[0] == seed:
             return {path: array.copy() for path, array in self._first[1].items()}
-        left = []
+        left: list = []
         model = build(self._blueprint, seed, drawn=left)
         built, n_draws = _all_values(model), _n_draws(seed, left[0])
         with self._learning:
@@ -166,7 +167,8 @@ def _initializers(model):
 
     Layers with several kernels leave that word out: `recurrent_initializer`.
     """
-    found, seen, left = {}, set(), [model]
+    found: dict = {}
+    seen, left = set(), [model]
     while left:
         layer = left.pop()
         if id(layer) in seen:
@@ -182,27 +184,12 @@ def _initializers(model):
     return found
 
 
-_starters: OrderedDict = OrderedDict()
-_lock = threading.Lock()
+_INITIAL_WEIGHTS: LRUCache[InitialWeights] = LRUCache(64)
 
 
-def _starter(key, blueprint):
-    with _lock:
-        starter = _starters.get(key)
-        if starter is not None:
-            _starters.move_to_end(key)
-            return starter
-    starter = InitialWeights(
-        blueprint
-    )  # built without the lock: a build may be slow, or ask for another
-    with _lock:
-        starter = _starters.setdefault(key, starter)
-        while len(_starters) > _MAX_STARTERS:
-            _starters.popitem(last=False)
-        return starter
-
-
-def initial_variables(blueprint, seed: int, *, shared: bool = True) -> dict[str, np.ndarray]:
+def initial_variables(
+    blueprint: Blueprint, seed: int, *, shared: bool = True
+) -> dict[str, np.ndarray]:
     """Initial weights of a network, seed states of layers such as Dropout included.
 
     Parameters
@@ -223,4 +210,5 @@ def initial_variables(blueprint, seed: int, *, shared: bool = True) -> dict[str,
     refuse_after_fork()
     if not shared or blueprint.key is None:
         return _all_values(build(blueprint, seed))
-    return _starter((blueprint.key, environment()), blueprint).variables(seed)
+    key = (blueprint.key, environment())
+    return _INITIAL_WEIGHTS.get(key, lambda: InitialWeights(blueprint)).variables(seed)

@@ -28,7 +28,8 @@ def all_layers(model) -> list:
 
 def layers_by_name(model) -> dict[str, list]:
     """Layers of a model, nested ones too, by full name ("outer/inner") and by plain name."""
-    full, plain = {}, {}
+    full: dict[str, list] = {}
+    plain: dict[str, list] = {}
 
     def walk(owner, prefix):
         for layer in owner.layers:
@@ -89,8 +90,8 @@ class Recorder:
 
     def __init__(self, layers: dict):
         self._layers = layers
-        self._returned = {}
-        self._hidden = {}
+        self._returned: dict = {}
+        self._hidden: dict = {}
 
     def __enter__(self):
         for layer in {id(layer): layer for layer in self._layers.values()}.values():
@@ -133,7 +134,7 @@ def embedded_inputs(model) -> dict[int, tuple[str, int]] | None:
         For the place of an input that embeddings take: the layer's name, and the smallest number
         of indices that these embeddings know. None where an embedding takes what is computed.
     """
-    bounds = {}
+    bounds: dict = {}
     for layer in all_layers(model):
         if not isinstance(layer, keras.layers.Embedding):
             continue

@@ -251,7 +251,7 @@ def _without_logits(what, thing, task):
         if _takes(thing, _OF_METRICS) is None:
             return thing
         config = thing.get_config()
-    if not (config or {}).get("from_logits"):
+    if config is None or not config.get("from_logits"):
         return thing
     if task not in _CLASSIFYING:
         raise ValueError(

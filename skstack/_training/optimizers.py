@@ -9,6 +9,7 @@ import functools
 from collections.abc import Hashable
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -107,7 +108,7 @@ class Ingredients:
 
     loss: object
     metrics: tuple
-    optimizer_class: type
+    optimizer_class: Any
     optimizer_config: dict
     learning_rate: (
         float | None
@@ -130,7 +131,7 @@ class Ingredients:
             config["learning_rate"] = plan.learning_rate
         rate = config.get("learning_rate")
         fixed = isinstance(rate, (int, float)) or getattr(rate, "shape", None) == ()
-        if fixed:
+        if rate is not None and fixed:
             config["learning_rate"] = rate = float(rate)
         return cls(
             loss=plan.loss,
@@ -188,7 +189,8 @@ def share_steps(optimizer, shares) -> None:
         return
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # mixed_float16: wrapped
     share_of = {id(variable.value): (variable.value, share) for variable, share in shares}
-    apply, update_step, before = optimizer.apply, optimizer.update_step, {}
+    apply, update_step = optimizer.apply, optimizer.update_step
+    before: dict = {}
 
     def applied(gradients, trainable_variables=None):
         # Decay changes them before the step, the moving average looks at them after it.

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from skstack._base.lru_cache import LRUCache
 from skstack._training.engines import quick_with_xla
 from skstack._training.fork_guard import refuse_after_fork
 from skstack._training.formulas import pooled
@@ -35,6 +35,7 @@ from skstack._training.seeds import build, environment, named_variables
 from skstack._training.variables import called
 
 _MAX_MODELS = 64
+_MAX_FUNCTIONS = 64  # of one model
 _BATCH = 128  # rows that XLA takes at once: they stay in the processor's cache
 _BLOCK_BYTES = 2**18  # of them, for a block is what one row costs
 _CALL_BYTES = 2**26  # of inputs and outputs: what a stream of rows takes in memory
@@ -71,7 +72,7 @@ class _Predictor:
         self._xla = quick_with_xla(self.model)
         self.bounds = embedded_inputs(self.model)
         self._rows_at_once = None
-        self._functions = OrderedDict()
+        self._functions: LRUCache[_Chunks] = LRUCache(_MAX_FUNCTIONS)
         self._tracing = threading.Lock()
 
     def rows_at_once(self, inputs) -> int:
@@ -98,15 +99,10 @@ class _Predictor:
         """Traced functions for inputs of this kind, see `_Chunks`."""
         signature = tuple((name, a.shape[1:], str(a.dtype)) for name, a in inputs.items())
         key = (signature, asked, rows)
-        function = self._functions.get(key)
+        function = self._functions.find(key)
         if function is None:
-            with self._tracing:
-                function = self._functions.get(key)
-                if function is None:
-                    function = self._trace(signature, asked, rows)
-                    self._functions[key] = function
-                    if len(self._functions) > _MAX_MODELS:
-                        self._functions.popitem(last=False)
+            with self._tracing:  # a second thread waits for what the first one traces
+                function = self._functions.get(key, lambda: self._trace(signature, asked, rows))
         return function
 
     def _trace(self, signature, asked, rows):
@@ -298,25 +294,13 @@ def _numpy(tensors):
     return [tensor.numpy() for tensor in tensors]
 
 
-_predictors: OrderedDict = OrderedDict()
-_lock = threading.Lock()
+_PREDICTORS: LRUCache[_Predictor] = LRUCache(_MAX_MODELS)
 
 
 def _predictor_of(blueprint, kind):
     if blueprint.key is None:
         return kind(blueprint)
-    key = (kind, blueprint.key, environment())
-    with _lock:
-        predictor = _predictors.get(key)
-        if predictor is not None:
-            _predictors.move_to_end(key)
-            return predictor
-    predictor = kind(blueprint)  # built without the lock: a build may be slow, or predict itself
-    with _lock:
-        predictor = _predictors.setdefault(key, predictor)
-        if len(_predictors) > _MAX_MODELS:
-            _predictors.popitem(last=False)
-    return predictor
+    return _PREDICTORS.get((kind, blueprint.key, environment()), lambda: kind(blueprint))
 
 
 def _prepare(network, kind):

@@ -10,11 +10,12 @@ import json
 import math
 import threading
 import time
-from collections import OrderedDict
+from collections.abc import Hashable
 
 import numpy as np
 import tensorflow as tf
 
+from skstack._base.lru_cache import LRUCache
 from skstack._training.data import Orders, Steps, bucket
 from skstack._training.engines import has_own_train_step, why_not_masked
 from skstack._training.epochs import TraceKey, epochs_function, steps_in_block
@@ -330,7 +331,7 @@ class Compiled:
         self._best_loss = tf.constant(math.inf)
         self._without_better = tf.constant(0)
         self._best_state = None
-        self._handles = None
+        self._handles: list = []
         self.state = initial
         self.stopped = False
 
@@ -347,7 +348,7 @@ class Compiled:
         try:
             yield
         finally:
-            self._handles = None
+            self._handles = []
             slots.give_back(lane)
 
     def epochs(self, n_epochs: int) -> list[dict]:
@@ -370,13 +371,14 @@ class Compiled:
         self.state = take(len(self.state))
         each = (time.perf_counter() - begun) / max(n_run, 1)
         self._chunk = int(np.clip(_SECONDS_A_CALL / max(each, 1e-6), 1, self._most))
-        trained = [{}]
+        trained: list[dict] = [{}]
         if not self._program.own_step:
             trained = [{"loss": loss} for loss in steps.means(losses, n_run).tolist()]
         validated = []
         if self.watches:
             validated = [{"loss": float(loss)} for loss in take(1)[0].numpy()[:n_run]]
-            self._judge(*take(2), take(len(self.state)))
+            best_loss, without_better = take(2)
+            self._judge(best_loss, without_better, take(len(self.state)))
         if self._program.one_by_one:
             own = _like(dict.fromkeys(self._own_names), take)
             counted = _like(self._program.metrics_like, take)
@@ -417,7 +419,7 @@ _MAX_PROGRAMS = 48
 
 
 class Pool:
-    """Programs by key, the least recently used forgotten first.
+    """Programs by key, the least recently used dropped first.
 
     Fits of one key share one program and run side by side; a fit that shows the model to callbacks
     has a program to itself.
@@ -425,8 +427,9 @@ class Pool:
 
     def __init__(self, max_programs: int = _MAX_PROGRAMS):
         self._max = max_programs
-        self._shared: OrderedDict = OrderedDict()  # key -> [lock, program or None]
-        self._idle: OrderedDict = OrderedDict()  # key -> programs that callbacks may see
+        self._shared: LRUCache[_SharedProgram] = LRUCache(max_programs)
+        # Each with its key: what callbacks may see. The one given back last is the last.
+        self._idle: list[tuple[Hashable, Program]] = []
         self._lock = threading.Lock()
         self.made = 0
 
@@ -436,10 +439,10 @@ class Pool:
 
         One that was shown to callbacks comes back only if they left it as it was.
         """
-        if key is None or inside_build():  # who builds must wait for nobody
+        if key is None or inside_build():  # a thread that builds a network must not wait
             yield self._made(make)
         elif not shown:
-            yield self._get(key, make)
+            yield self._shared.get(key, _SharedProgram).get(lambda: self._made(make))
         else:
             program = self._take(key) or self._made(make)
             try:
@@ -450,9 +453,9 @@ class Pool:
 
     def programs(self) -> list:
         """All programs that are kept."""
+        shared = [entry.program for entry in self._shared.values() if entry.program is not None]
         with self._lock:
-            shared = [place[1] for place in self._shared.values() if place[1] is not None]
-            return shared + [program for idle in self._idle.values() for program in idle]
+            return shared + [program for _, program in self._idle]
 
     def _made(self, make):
         program = make()
@@ -460,36 +463,31 @@ class Pool:
             self.made += 1
         return program
 
-    def _get(self, key, make):
-        with self._lock:
-            place = self._shared.setdefault(key, [threading.Lock(), None])
-            self._shared.move_to_end(key)
-            while len(self._shared) > self._max:
-                self._shared.popitem(last=False)
-        with place[0]:  # the second of two threads waits for what the first one makes
-            if place[1] is None:
-                place[1] = self._made(make)
-            return place[1]
-
     def _take(self, key):
         with self._lock:
-            programs = self._idle.get(key)
-            if not programs:
-                return None
-            program = programs.pop()
-            if not programs:
-                del self._idle[key]
-            return program
+            for i in reversed(range(len(self._idle))):
+                if self._idle[i][0] == key:
+                    return self._idle.pop(i)[1]
+            return None
 
     def _give_back(self, key, program):
         with self._lock:
-            self._idle.setdefault(key, []).append(program)
-            self._idle.move_to_end(key)
-            while sum(map(len, self._idle.values())) > self._max:
-                oldest = next(iter(self._idle))
-                self._idle[oldest].pop(0)
-                if not self._idle[oldest]:
-                    del self._idle[oldest]
+            self._idle.append((key, program))
+            del self._idle[: -self._max]
+
+
+class _SharedProgram:
+    """A program that is made once: the second of two threads waits for the first."""
+
+    def __init__(self):
+        self.program: Program | None = None
+        self._making = threading.Lock()
+
+    def get(self, make):
+        with self._making:
+            if self.program is None:
+                self.program = make()
+            return self.program
 
 
 POOL = Pool()

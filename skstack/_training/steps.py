@@ -99,9 +99,9 @@ def evaluation_function(program, layout):
             model.compute_metrics(x, y, y_pred, sample_weight=weights)
         return stop, total + tf.cast(loss, "float32") * tf.cast(n_real, "float32")
 
-    def evaluate(*data):
+    def evaluate(*tensors):
         program.traces += 1
-        *data, n_rows = data
+        *data, n_rows = tensors
         _, total = tf.while_loop(
             lambda start, _: start < n_rows,
             lambda start, total: chunk(data, start, total, n_rows),

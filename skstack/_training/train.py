@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from skstack._training import engines
+from skstack._training.blueprint import Blueprint
 from skstack._training.config import ENGINES, TrainConfig, TrainingData, TrainResult
 from skstack._training.data import TensorTable, bucket
 from skstack._training.epochs import TraceKey
@@ -25,7 +26,7 @@ from skstack._training.steps import NothingToLearn
 
 
 def train(
-    blueprint,
+    blueprint: Blueprint,
     start: dict[str, np.ndarray],
     rows: TrainingData,
     plan: TrainConfig,
@@ -40,9 +41,8 @@ def train(
 
     Parameters
     ----------
-    blueprint : object
-        ``build()`` makes an uncompiled `keras.Model`; ``key`` is hashable, or None where equality
-        is unknown: such a network is compiled for this fit alone.
+    blueprint : Blueprint
+        The network.
     start : dict of str to ndarray
         Weights to start from, as `initial_variables` gives them. Not changed.
     rows : Rows

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -82,12 +83,12 @@ class VariableLayout:
         traced = tf.function(function, autograph=False).get_concrete_function(*specs)
         captured = list(map(self._of_lane, traced.captured_inputs))
 
-        def lifted(*arguments):
+        def with_handles(*arguments):
             tensors, handles = arguments[: len(specs)], arguments[len(specs) :]
             held = [handles[c] if isinstance(c, int) else c for c in captured]
             return _partitioned(traced, [*tensors, *held])
 
-        lifted = tf.function(lifted, jit_compile=xla, autograph=False)
+        lifted = tf.function(with_handles, jit_compile=xla, autograph=False)
         return lifted.get_concrete_function(*specs, *self.specs)
 
     def _of_lane(self, tensor):
@@ -141,7 +142,7 @@ class VariableLayout:
 
     def read(self, handles) -> list:
         """Read the state of a lane, packed, inside a trace."""
-        parts = {dtype: [] for dtype in self._dtypes}
+        parts: dict[Any, list] = {dtype: [] for dtype in self._dtypes}
         for handle, variable in zip(handles, self.state, strict=False):
             dtype = variable.value.dtype
             value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)

@@ -33,7 +33,7 @@ def check_continued(model):
     """Check that a ``FrozenEstimator`` holds a fitted network estimator of skstack."""
     inner = model.estimator
     name = type(inner).__name__
-    if not hasattr(inner, "_fit_in_frame"):
+    if not hasattr(inner, "_fit_in_context"):
         advice = ""
         if hasattr(inner, "steps"):
             advice = (

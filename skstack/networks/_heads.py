@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.base import is_classifier
 from sklearn.pipeline import Pipeline
 
+from skstack._base.lru_cache import LRUCache
 from skstack._base.sklearn import wrapper_of
 from skstack._base.tables import n_rows
 from skstack.networks._cloning import is_builtin_keras, is_graph
@@ -144,32 +145,15 @@ def logits_network(network):
     return _LOGITS[network]
 
 
-class _ByKey:
-    """A blueprint that is equal to others with the same key."""
-
-    def __init__(self, blueprint):
-        self.blueprint, self.key = blueprint, blueprint.key
-
-    def __hash__(self):
-        return hash(self.key)
-
-    def __eq__(self, other):
-        return self.key == other.key
-
-
 def cached_by_key(function):
     """Cache a function of a blueprint by its key; blueprints without a key are not cached."""
-
-    @functools.lru_cache(maxsize=64)
-    def cached(by_key, *args):
-        blueprint, by_key.blueprint = by_key.blueprint, None  # the cache keeps the key alone
-        return function(blueprint, *args)
+    cache = LRUCache(64)
 
     @functools.wraps(function)
     def wrapped(blueprint, *args):
         if blueprint.key is None:
             return function(blueprint, *args)
-        return cached(_ByKey(blueprint), *args)
+        return cache.get((blueprint.key, *args), lambda: function(blueprint, *args))
 
     return wrapped
 

@@ -1,0 +1,84 @@
+"""The one cache in memory: bounded, the least recently used value dropped first."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
+
+
+class LRUCache(Generic[Value]):
+    """Values by key, bounded by the sum of their sizes; safe to use from many threads.
+
+    No value is None.
+
+    Parameters
+    ----------
+    limit : int
+        Largest sum of sizes.
+    size_of : callable, default=None
+        Size of a value; None counts each value as 1.
+    largest : int, default=None
+        Values of a larger size are returned but not kept; None keeps all.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        size_of: Callable[[Value], int] | None = None,
+        largest: int | None = None,
+    ):
+        self._limit = limit
+        self._size_of = size_of or (lambda value: 1)
+        self._largest = limit if largest is None else largest
+        self._lock = threading.Lock()
+        self.clear()
+
+    def clear(self) -> None:
+        """Drop all values."""
+        with self._lock:
+            self._values: OrderedDict[Hashable, Value] = OrderedDict()
+            self.size = 0
+
+    def keeps(self, size: int) -> bool:
+        """Whether a value of this size is kept."""
+        return size <= self._largest
+
+    def values(self) -> list[Value]:
+        """All values, the least recently used first."""
+        with self._lock:
+            return list(self._values.values())
+
+    def find(self, key: Hashable) -> Value | None:
+        """Return the value of `key`, or None if there is none."""
+        with self._lock:
+            if key not in self._values:
+                return None
+            self._values.move_to_end(key)
+            return self._values[key]
+
+    def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """Return the value of `key`, made if there is none.
+
+        `make` runs without the lock, because it may be slow or use the cache itself. Of several
+        threads that make a value for one key, all return the value of the first.
+        """
+        value = self.find(key)
+        if value is not None:
+            return value
+        value = make()
+        size = self._size_of(value)
+        if not self.keeps(size):
+            return value
+        with self._lock:
+            if key in self._values:
+                return self._values[key]
+            self._values[key] = value
+            self.size += size
+            while self.size > self._limit:
+                _, oldest = self._values.popitem(last=False)
+                self.size -= self._size_of(oldest)
+            return value
