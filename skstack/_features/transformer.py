@@ -631,10 +631,10 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
         from skstack._graph.tables import (
             CodedColumn,
             GraphTable,
-            beside,
-            joined,
+            concatenate,
+            concatenate_tables,
             layer_name,
-            passed,
+            passthrough_table,
         )
 
         request = self._feature_request
@@ -645,7 +645,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
             own = f"{name}_fold_{place}" if several else name
             each.append(upstream.graph(table, request, own))
         if several:
-            each = [joined(found, f"{name}_fold_{i}_features") for i, found in enumerate(each)]
+            each = [concatenate(found, f"{name}_fold_{i}_features") for i, found in enumerate(each)]
             mean = keras.layers.Average(name=layer_name(f"{name}_mean"), dtype="float32")(each)
             parts = [GraphTable.of(mean)]
         elif any(isinstance(part, CodedColumn) for part in each[0]):
@@ -653,11 +653,13 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
                 GraphTable([p]) if isinstance(p, CodedColumn) else GraphTable.of(p) for p in each[0]
             ]
         else:
-            parts = [GraphTable.of(joined(each[0], f"{name}_features"))]
+            parts = [GraphTable.of(concatenate(each[0], f"{name}_features"))]
         if self.passthrough:
             reader = f"{type(self).__name__}(passthrough=True)"
-            parts.append(passed(table, self._passed.blocks_, f"{name}_passthrough", reader))
-        return beside(parts, whole or f"{name}_table")
+            parts.append(
+                passthrough_table(table, self._passed.blocks_, f"{name}_passthrough", reader)
+            )
+        return concatenate_tables(parts, whole or f"{name}_table")
 
     def _graph(self, table, name, prefix):
         return self._graph_transform(table, name)
