@@ -350,7 +350,7 @@ def test_order_in_one_part_and_none_in_the_other_is_refused(rows, own, of_stack)
 
 def test_refit_false_does_not_go_with_time(rows):
     X, y, _ = rows
-    with pytest.raises(ValueError, match="refit=False does not go with the time-ordered cv"):
+    with pytest.raises(ValueError, match="refit=False is not supported with the time-ordered cv"):
         stack_of(Clock(), cv=TimeSeriesSplit(3), refit=False).fit(X, y)
     assert not Recall.seen
 

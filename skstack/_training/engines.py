@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import keras
 
-from skstack._training.distillation import DistillationLoss
 from skstack._training.layers import all_layers, embedded_inputs
 from skstack._training.xla_layers import DROPOUTS, counts_rows_alone
 
@@ -301,8 +300,8 @@ def _averages(loss):
         known = keras.losses.get(loss) if isinstance(loss, str) else loss
     except ValueError:
         return False
-    if type(known) is DistillationLoss:
-        return _averages(known.task_loss)
+    if hasattr(known, "row_average_of"):  # of a loss that adds a term
+        return _averages(known.row_average_of)
     if isinstance(known, keras.losses.Loss):
         whole = getattr(known, "ignore_class", None) is None and getattr(known, "axis", -1) == -1
         return type(known) in _LOSSES_OF_ROWS and known.reduction == _AVERAGED and whole

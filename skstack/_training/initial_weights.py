@@ -187,7 +187,9 @@ def _initializers(model):
 _INITIAL_WEIGHTS: LRUCache[InitialWeights] = LRUCache(64)
 
 
-def initial_variables(blueprint: Blueprint, seed: int) -> dict[str, np.ndarray]:
+def initial_variables(
+    blueprint: Blueprint, seed: int, *, shared: bool = True
+) -> dict[str, np.ndarray]:
     """Initial weights of a network, seed states of layers such as Dropout included.
 
     Parameters
@@ -196,6 +198,9 @@ def initial_variables(blueprint: Blueprint, seed: int) -> dict[str, np.ndarray]:
         ``build()`` makes a `keras.Model`; ``key`` is hashable, or None where equality is unknown.
     seed : int
         The same seed gives the same bits. No global seed is read or set.
+    shared : bool, default=True
+        Whether networks with the same key share what is known of them; not where the weights of a
+        user's model differ.
 
     Returns
     -------
@@ -203,7 +208,7 @@ def initial_variables(blueprint: Blueprint, seed: int) -> dict[str, np.ndarray]:
         Fresh copies by variable path, in the order of ``model.variables``.
     """
     refuse_after_fork()
-    if blueprint.key is None:
+    if not shared or blueprint.key is None:
         return _all_values(build(blueprint, seed))
     key = (blueprint.key, environment())
     return _INITIAL_WEIGHTS.get(key, lambda: InitialWeights(blueprint)).variables(seed)

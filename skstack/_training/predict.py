@@ -4,16 +4,20 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
+from keras import ops
 
 from skstack._base.lru_cache import LRUCache
 from skstack._training.engines import quick_with_xla
 from skstack._training.fork_guard import refuse_after_fork
+from skstack._training.formulas import pooled
 from skstack._training.layers import (
     LayerNotFound,
     Recorder,
@@ -30,7 +34,7 @@ from skstack._training.model_io import (
 )
 from skstack._training.normalization import reading_their_variables
 from skstack._training.seeds import build, environment, named_variables
-from skstack._training.variables import called
+from skstack._training.variables import OwnSession, called
 
 _MAX_MODELS = 64
 _MAX_FUNCTIONS = 64  # of one model
@@ -164,8 +168,12 @@ class _Chunks:
         self._many = None
         self._tracing = threading.Lock()
         self._given = [tf.constant(n) for n in range(self._n_batches + 1)] if xla else None
-        if xla:  # compiled, or not, at the first call
-            called(self._chunk, [tf.zeros(spec.shape, spec.dtype) for spec in self._takes()])
+        self._run: Callable = functools.partial(called, self._chunk)
+        if xla:
+            if OwnSession.suits(self._chunk):
+                self._run = OwnSession(self._chunk, self._takes())
+            # Compiled, or not, at the first call.
+            self._run([tf.zeros(spec.shape, spec.dtype) for spec in self._takes()])
 
     def _takes(self):
         weights, specs = self._specs
@@ -198,11 +206,11 @@ class _Chunks:
         """Outputs of at most `rows` rows, filled up."""
         data = [_padded(array, self.rows) for array in arrays]
         if self._given is None:
-            return _numpy(called(self._chunk, [*weights, *data]))
+            return _numpy(self._run([*weights, *data]))
         n = self._given[-(-len(arrays[0]) // _BATCH)]
         shape = (self._n_batches, _BATCH)
         data = [array.reshape(*shape, *array.shape[1:]) for array in data]
-        parts = _numpy(called(self._chunk, [*weights, *data, n]))
+        parts = _numpy(self._run([*weights, *data, n]))
         return [part.reshape(self.rows, *part.shape[2:]) for part in parts]
 
     def many(self, weights, arrays) -> list:
@@ -211,7 +219,7 @@ class _Chunks:
             with self._tracing:
                 if self._many is None:
                     self._many = self._of_chunks()
-        return _numpy(called(self._many, [*weights, *arrays]))
+        return _numpy(self._many([*weights, *arrays]))
 
     def _of_chunks(self):
         weights, specs = self._specs
@@ -242,7 +250,10 @@ class _Chunks:
             )
             return [result.concat() for result in results[1:]]
 
-        return tf.function(run, autograph=False).get_concrete_function(*weights, *specs)
+        many = tf.function(run, autograph=False).get_concrete_function(*weights, *specs)
+        if isinstance(self._run, OwnSession):
+            return OwnSession(many, [*weights, *specs], beside=self._run)
+        return functools.partial(called, many)
 
 
 class _EagerPredictor(_Predictor):
@@ -289,7 +300,7 @@ def _row_bytes(tensors):
 
 
 def _numpy(tensors):
-    return [tensor.numpy() for tensor in tensors]
+    return [each if isinstance(each, np.ndarray) else each.numpy() for each in tensors]
 
 
 _PREDICTORS: LRUCache[_Predictor] = LRUCache(_MAX_MODELS)
@@ -374,57 +385,10 @@ def _check_rows(shapes, rows):
 
 
 def as_columns(tensor, pooling):
-    """Bring an output of any rank to (n_rows, n_columns).
-
-    Parameters
-    ----------
-    tensor : Tensor of shape (n_rows, ...)
-        As a layer returned it: Keras keeps the mask of its steps as an attribute of the tensor.
-
-    pooling : {"flatten", "mean", "max", "last"}
-        What is done with the axes between rows and channels. Masked steps take no part; when
-        flattened they are 0. A row all of whose steps are masked gives zeros.
-
-    Returns
-    -------
-    Tensor of float32 of shape (n_rows, n_columns)
-    """
-    mask = getattr(tensor, "_keras_mask", None)
+    """A layer's output as a float32 tensor of shape (n_rows, n_columns); see `pooled`."""
+    mask = getattr(tensor, "_keras_mask", None)  # Keras keeps it as an attribute of the tensor
     tensor = tf.cast(tf.convert_to_tensor(tensor), "float32")
-    shape = tensor.shape
-    if shape.rank is None or shape.rank <= 2:
-        return tensor if shape.rank == 2 else tf.reshape(tensor, (tf.shape(tensor)[0], -1))
-    if mask is not None:
-        mask = tf.reshape(mask, (*tf.unstack(tf.shape(mask)), *[1] * (shape.rank - 2)))
-    between = list(range(1, shape.rank - 1))
-    if pooling == "flatten":
-        if mask is not None:
-            tensor = tf.where(mask, tensor, 0.0)
-        return tf.reshape(tensor, (tf.shape(tensor)[0], math.prod(shape[1:])))
-    if pooling == "last":
-        return _last(tensor, mask)
-    if mask is None:
-        reduce = tf.reduce_mean if pooling == "mean" else tf.reduce_max
-        return reduce(tensor, axis=between)
-    counts = tf.reduce_sum(tf.cast(mask, "float32"), axis=between)
-    if pooling == "max":
-        largest = tf.reduce_max(tf.where(mask, tensor, -math.inf), axis=between)
-        return tf.where(counts > 0, largest, 0.0)
-    total = tf.reduce_sum(tf.where(mask, tensor, 0.0), axis=between)
-    return total / (tf.maximum(counts, 1.0) * math.prod(shape[2:-1]))
-
-
-def _last(tensor, mask):
-    n_steps = tensor.shape[1]
-    if mask is None:
-        steps = tensor[:, -1]
-    else:
-        kept = tf.reshape(mask, tf.shape(mask)[:2])
-        places = tf.where(kept, tf.range(1, n_steps + 1), 0)
-        last = tf.reduce_max(places, axis=1)
-        steps = tf.gather(tensor, tf.maximum(last - 1, 0), axis=1, batch_dims=1)
-        any_step = tf.reshape(last > 0, (-1, *[1] * (tensor.shape.rank - 2)))
-        steps = tf.where(any_step, steps, 0.0)
-    for _ in range(steps.shape.rank - 2):
-        steps = steps[:, -1]
-    return steps
+    rank = tensor.shape.rank
+    if rank is None or rank < 2:
+        return tf.reshape(tensor, (tf.shape(tensor)[0], -1))
+    return tensor if rank == 2 else pooled(tensor, pooling, ops, mask)

@@ -11,7 +11,7 @@ import numpy as np
 from joblib import parallel_config
 from sklearn.frozen import FrozenEstimator
 
-from skstack._base.params import clone_part
+from skstack._base.params import clone_part, is_network_estimator
 from skstack._base.tables import n_rows
 from skstack.inspection._overlap import row_keys
 
@@ -21,7 +21,7 @@ UNKNOWN = -2
 _FITS = ("fit", "partial_fit", "fit_transform", "fit_predict", "fit_resample")
 _QUERIES = ("transform", "predict", "predict_proba", "decision_function", "reconstruction_error")
 # Methods by which estimators of skstack call each other.
-_OUR_FITS = ("_fit_in_frame", "_learn")
+_OUR_FITS = ("_fit_in_context", "_learn")
 _OUR_QUERIES = ("_extract", "_layer_outputs")
 
 
@@ -125,7 +125,7 @@ class Trace:
         recorded = type(cls)(
             cls.__name__, (cls,), {"__module__": cls.__module__, "__doc__": cls.__doc__}
         )
-        ours = hasattr(cls, "_fit_in_frame") or hasattr(cls, "_extract")
+        ours = is_network_estimator(cls) or hasattr(cls, "_extract")
         for kinds, note in ((_FITS, self._record_fit), (_QUERIES, self._record_query)):
             names = kinds
             if ours:

@@ -155,13 +155,20 @@ class NumericBlock(_TableBlock):
         return np.ascontiguousarray(numbers).reshape(len(numbers), *self.block.shape)
 
 
-class CategoricalBlock(_TableBlock):
-    """One categorical column; `from_dtype` is whether its dtype alone makes it categorical."""
+class _ColumnBlock:
+    """Constructor of blocks of one column."""
 
-    def __init__(self, name, index, n_hash_buckets=None, from_dtype=False):
+    def __init__(self, name, index):
         self.name = name
         self.index = index
         self.indices = [index]
+
+
+class CategoricalBlock(_ColumnBlock, _TableBlock):
+    """One categorical column; `from_dtype` is whether its dtype alone makes it categorical."""
+
+    def __init__(self, name, index, n_hash_buckets=None, from_dtype=False):
+        super().__init__(name, index)
         self.n_hash_buckets = n_hash_buckets
         self.from_dtype = from_dtype
 
@@ -242,13 +249,11 @@ class CategoricalBlock(_TableBlock):
         return self._codes_of_known(levels)[codes]
 
 
-class ArrayColumnBlock(_TableBlock):
+class ArrayColumnBlock(_ColumnBlock, _TableBlock):
     """One column whose cells are arrays of one shape: images, sequences, token ids."""
 
     def __init__(self, name, index, shape=None, unseen_tokens=False):
-        self.name = name
-        self.index = index
-        self.indices = [index]
+        super().__init__(name, index)
         self.shape = shape
         self.unseen_tokens = unseen_tokens
 
