@@ -518,14 +518,14 @@ class NetworkEstimator(BaseEstimator):
         self._optimizer_variables = fit.optimizer_variables
 
     def _objective(self, blueprint):
-        """The loss, and the form of targets that it takes; see ``training.settle``."""
-        from skstack._training.objective import settle
+        """The loss, and the form of targets that it takes; see `resolve_objective`."""
+        from skstack._training.objective import resolve_objective
 
         loss = self._task_loss
         if _is_auto(loss):
             compiled = blueprint.loss
             loss = self._default_loss() if compiled is None else compiled
-        return settle(loss, task=self._network_task, n_outputs=self._task()[1])
+        return resolve_objective(loss, task=self._network_task, n_outputs=self._task()[1])
 
     def _loss(self, blueprint):
         return self._objective(blueprint).loss

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import keras
 
-from skstack._training.distillation import DistillationLoss
 from skstack._training.layers import all_layers, embedded_inputs
 from skstack._training.xla_layers import DROPOUTS, counts_rows_alone
 
@@ -297,12 +296,16 @@ def _bare_operations(model) -> list:
 
 
 def _averages(loss):
+    """Whether a loss is the mean over rows of what each row alone gives.
+
+    A loss with an attribute `averages_like` is such a mean where the loss in that attribute is.
+    """
     try:
         known = keras.losses.get(loss) if isinstance(loss, str) else loss
     except ValueError:
         return False
-    if type(known) is DistillationLoss:
-        return _averages(known.task_loss)
+    if hasattr(known, "averages_like"):
+        return _averages(known.averages_like)
     if isinstance(known, keras.losses.Loss):
         whole = getattr(known, "ignore_class", None) is None and getattr(known, "axis", -1) == -1
         return type(known) in _LOSSES_OF_ROWS and known.reduction == _AVERAGED and whole

@@ -24,7 +24,7 @@ from skstack._training.model_io import call, call_input, compute_loss, rows_at_o
 from skstack._training.monitor import plain
 from skstack._training.network import in_order
 from skstack._training.normalization import reading_their_variables
-from skstack._training.objective import unlike
+from skstack._training.objective import unused_size
 from skstack._training.optimizers import share_steps
 from skstack._training.seeds import build, inside_build, named_variables, values
 from skstack._training.variables import VariableLayout, called
@@ -79,7 +79,7 @@ class Program:
         self._copies = self._build_optimizer()
         arrays = table.arrays()
         # As many rows as there is nothing else of: what mixes rows with columns up fails here.
-        n_rows = unlike(size for array in arrays for size in array.shape[1:])
+        n_rows = unused_size(size for array in arrays for size in array.shape[1:])
         rows = np.arange(n_rows) % table.n_rows
         few = [tf.convert_to_tensor(array[rows]) for array in arrays]
         x, y, weights = table.layout().unpack(few)

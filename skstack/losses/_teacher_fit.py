@@ -6,9 +6,9 @@ import dataclasses
 
 import numpy as np
 
-from skstack._training.distillation import DistillationLoss, MetricOfTask
 from skstack._training.initial_weights import initial_variables
 from skstack._training.network import Network
+from skstack.losses._distillation import DistillationLoss, MetricOfTask
 from skstack.losses._teacher import Teacher, log_odds, opened
 from skstack.losses._teacher_loss import TeacherLoss
 from skstack.losses._teacher_networks import (
