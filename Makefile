@@ -44,7 +44,9 @@ $(STAMP): pyproject.toml
 test test-floor fuzz: export OMP_NUM_THREADS ?= 1
 test test-floor fuzz: export OPENBLAS_NUM_THREADS ?= 1
 
-PYTEST := -m pytest -n auto --maxprocesses 4 --dist loadfile
+# worksteal: neighbouring tests run in one worker, which keeps the fixtures of a module and the
+# compiled programs of a file together; idle workers take from the others' ends.
+PYTEST := -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test: $(STAMP) ## tests, doctests and the README's snippets, with the newest versions that pip finds
 	$(BIN)/python $(PYTEST) $(ARGS)

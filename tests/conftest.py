@@ -42,6 +42,29 @@ def _put(methods):
 
 _KERAS_OWN = _methods()
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--xla",
+        action="store_true",
+        help="compile with XLA as early as users do, in tests outside tests/training, too",
+    )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compile_rarely(request):
+    """XLA only for long fits: most tests train a network once, for a second or less.
+
+    Compiling with XLA takes as long as some 3,000 steps in a plain graph. tests/training compares
+    all engines with `Model.fit` and keeps the thresholds of users.
+    """
+    from skstack._training import engines
+
+    with pytest.MonkeyPatch.context() as patched:
+        if not request.config.getoption("--xla") and "training" not in request.node.path.parts:
+            patched.setattr(engines, "_STEPS_WORTH_XLA", {"masked": 3_000, "exact": 10_000})
+        yield
+
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
