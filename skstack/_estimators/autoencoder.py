@@ -413,8 +413,8 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
             return
         if self._standardized and self.moments_:
             raise ValueError(
-                f"loss={objective.user_loss!r} is defined in X's own units, but the network rebuilds "
-                "standardised columns. Accepted are for instance 'mean_squared_error' and "
+                f"loss={objective.user_loss!r} is defined in X's own units, but the network "
+                "rebuilds standardised columns. Accepted are for instance 'mean_squared_error' and "
                 "'mean_absolute_error', or a recipe with standardize=False."
             )
         objective.check_head(*output_bounds(blueprint))

@@ -395,13 +395,13 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         learned = "learned" if origin is None else "of model=FrozenEstimator(...) learned"
         if own_units and forced:
             raise ValueError(
-                f"standardize_target=True with loss={objective.user_loss!r}: this loss is defined in "
-                "y's own units. Accepted are 'auto' and False."
+                f"standardize_target=True with loss={objective.user_loss!r}: this loss is defined "
+                "in y's own units. Accepted are 'auto' and False."
             )
         if own_units and not as_it_is:
             raise ValueError(
-                f"loss={objective.user_loss!r} wants targets as they are, but the network {learned} on "
-                "standardised ones."
+                f"loss={objective.user_loss!r} needs targets in their own units, but the network "
+                f"{learned} on standardised ones."
             )
         kept = forced and as_it_is and origin is not None
         if kept or (self.standardize_target is False and not as_it_is):

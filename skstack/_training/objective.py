@@ -236,15 +236,15 @@ def _check_fit(what, comparison, task, n_outputs):
         if n_outputs < comparison.min_columns:
             _refuse(
                 what,
-                f"compares rows of {comparison.min_columns} numbers or more, and y has {n_outputs} target",
+                f"compares rows of {comparison.min_columns} numbers or more; y has {n_outputs} target",
                 accepted,
             )
         return
     if task == "multilabel" and not comparison.multilabel:
         _refuse(
             what,
-            f"is for rows of one class each, and y holds {_DESCRIPTIONS[task]}. If each row has one "
-            "class, pass labels: y.argmax(axis=1)",
+            f"is for rows of one class each, and y holds {_DESCRIPTIONS[task]}. If each row has "
+            "one class, pass labels: y.argmax(axis=1)",
             accepted,
         )
 
