@@ -233,10 +233,11 @@ def _check_fit(what, comparison, task, n_outputs):
     if task not in _CLASSIFYING:
         if not comparison.numbers:
             _refuse(what, f"compares classes, and here are {_DESCRIPTIONS[task]}", accepted)
-        if n_outputs < comparison.min_columns:
+        least = comparison.min_columns
+        if n_outputs < least:
             _refuse(
                 what,
-                f"compares rows of {comparison.min_columns} numbers or more; y has {n_outputs} target",
+                f"compares rows of at least {least} numbers, and y has {n_outputs} target",
                 accepted,
             )
         return
