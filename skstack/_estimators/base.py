@@ -485,7 +485,7 @@ class NetworkEstimator(BaseEstimator):
 
         before = self._epochs_trained if resume else 0
         metrics, public_metrics = self._metrics(taught.own, objective)
-        plan = TrainConfig(
+        config = TrainConfig(
             loss=taught.loss,
             optimizer=self._optimizer(taught.blueprint),
             learning_rate=None if _is_auto(self.learning_rate) else self.learning_rate,
@@ -504,7 +504,7 @@ class NetworkEstimator(BaseEstimator):
             taught.blueprint,
             taught.start,
             taught.table,
-            plan,
+            config,
             validation=taught.validation,
             optimizer_start=self._optimizer_variables if resume and taught.goes_on else None,
         )

@@ -25,7 +25,7 @@ from skstack._training.monitor import plain
 from skstack._training.network import in_order
 from skstack._training.normalization import reading_their_variables
 from skstack._training.objective import unused_size
-from skstack._training.optimizers import share_steps
+from skstack._training.optimizers import scale_steps
 from skstack._training.seeds import build, inside_build, named_variables, values
 from skstack._training.variables import VariableLayout, called
 
@@ -37,26 +37,26 @@ class Program:
     functions do so side by side, each on variables of its own (see `VariableLayout`).
     """
 
-    def __init__(self, blueprint, ingredients, table, key):
+    def __init__(self, blueprint, settings, table, key):
         self.key = key
-        self.loss = ingredients.loss
-        self.batch_size = ingredients.batch_size
+        self.loss = settings.loss
+        self.batch_size = settings.batch_size
         self.broken = {}  # trace -> why it cannot be taken
         self.traces = 0
         self.alone = threading.RLock()  # held by who uses, or traces, the model itself
         self._functions = {}
         self.model = reading_their_variables(build(blueprint))
         self.model.compile(
-            optimizer=ingredients.make_optimizer(),
-            loss=ingredients.loss,
-            metrics=ingredients.make_metrics() or None,
+            optimizer=settings.make_optimizer(),
+            loss=settings.loss,
+            metrics=settings.make_metrics() or None,
             jit_compile=False,
         )
         self.optimizer = self.model.optimizer  # mixed_float16: wrapped by `compile`
         self.variables = named_variables(self.model)
         self._warm_up(table, blueprint)
-        slowed = [(self.variables[path], share) for path, share in ingredients.shares]
-        share_steps(self.optimizer, slowed)
+        multipliers = [(self.variables[path], factor) for path, factor in settings.lr_multipliers]
+        scale_steps(self.optimizer, multipliers)
         self.has_metrics = len(self.model.metrics) > 1  # more than the tracker of the loss
         self.own_step = has_own_train_step(self.model)
         self.one_by_one = self.has_metrics or self.own_step  # what is counted is read each epoch
