@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import keras
 
 from skstack._training.layers import all_layers, embedded_inputs
-from skstack._training.xla_layers import DROPOUTS, counts_rows_alone
+from skstack._training.xla_layers import DROPOUTS, can_ignore_padding
 
 # By tail. With XLA a small step takes about 0.15 ms less, and compilation 0.4 s more; most programs
 # are reused, for many folds and candidates.
@@ -186,7 +186,7 @@ def why_not_masked(model, loss, *, has_metrics: bool) -> str | None:
         return f"operation {operation.name!r} may mix rows"
     for layer in all_layers(model):
         known = type(layer) in _ROW_BY_ROW_LAYERS or type(layer) in DROPOUTS or _plain(layer)
-        if not (known and _keeps_rows_apart(layer)) and not counts_rows_alone(layer):
+        if not (known and _keeps_rows_apart(layer)) and not can_ignore_padding(layer):
             return f"layer {layer.name!r} may mix rows"
         if not all(_own_function(layer, name) for name in ("activation", "recurrent_activation")):
             return f"layer {layer.name!r} has an activation that may mix rows"

@@ -1,4 +1,4 @@
-"""Between flat arrays and the structures that a Keras model takes and gives."""
+"""Call a Keras model: its structures of inputs, outputs and arguments."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import keras
 
 
 def call_input(model, inputs: dict):
-    """Arrange named tensors as `model` takes them: a dict, a list or the one tensor."""
+    """Arrange named tensors as `model` takes them: a dict, a list or one tensor."""
     expected = _input_structure(model)
     if isinstance(expected, dict):
         return {name: inputs[name] for name in expected} if set(expected) <= set(inputs) else inputs
@@ -22,7 +22,7 @@ def _input_structure(model):
         return None
     try:
         return model.input
-    except (AttributeError, ValueError):  # subclassed: what it was built on tells
+    except (AttributeError, ValueError):  # subclassed: see what it was built on
         shapes = (model.get_build_config() or {}).get("input_shape")
         if isinstance(shapes, (list, tuple)) and not any(
             isinstance(s, (list, tuple)) for s in shapes
@@ -37,18 +37,18 @@ def takes_training(model) -> bool:
 
 
 def call(model, x, *, training: bool):
-    """Call a model in training or inference mode, whichever signature it has."""
+    """Call a model in training or inference mode, with or without a ``training`` argument."""
     return model(x, training=training) if takes_training(model) else model(x)
 
 
 def compute_loss(model, x, y, y_pred, sample_weight, *, training: bool):
-    """The model's loss, through its public `compute_loss`."""
+    """Compute the loss with the model's public `compute_loss`."""
     outputs = flat_outputs(y_pred)
     rank = len(outputs[0].shape) if len(outputs) == 1 else 0
-    if sample_weight is not None and rank > 2:  # a loss for each row and place: (rows, ...)
+    if sample_weight is not None and rank > 2:  # losses have the shape (rows, ...)
         sample_weight = keras.ops.reshape(sample_weight, [-1, *[1] * (rank - 2)])
-    told = {"training": training} if _accepts(model.compute_loss, "training") else {}
-    return model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, **told)
+    arguments = {"training": training} if _accepts(model.compute_loss, "training") else {}
+    return model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, **arguments)
 
 
 def _accepts(function, name):
@@ -57,12 +57,12 @@ def _accepts(function, name):
 
 
 def flat_outputs(outputs) -> list:
-    """Outputs as a list, in the order of the model's own `outputs`: a dict by its sorted keys."""
+    """Outputs as a list, in the order of the model's `outputs`: a dict by its sorted keys."""
     return list(keras.tree.flatten(outputs))
 
 
 def rows_at_once(model, inputs: dict) -> int:
-    """Rows in one call of a network: a function of its architecture alone, between 32 and 1024."""
+    """Number of rows per call, 32 to 1024: depends on the architecture alone."""
     widest = 1
     for array in inputs.values():
         size = 1
