@@ -14,7 +14,7 @@ from skstack._base.lru_cache import LRUCache
 from skstack._training.blueprint import Blueprint
 from skstack._training.fork_guard import refuse_after_fork
 from skstack._training.seeds import build, environment, named_variables, values
-from skstack._training.variables import called
+from skstack._training.variables import call_concrete
 
 _MAX_DRAWS = 4096
 _LARGEST_SEED = int(1e9)  # Keras takes the seeds of layers and initialisers from 1 to this
@@ -114,7 +114,7 @@ class _Draws:
             if self._function is None:
                 self._function = self._traced()
             own_seeds = np.array([seeds[index] for index, _ in self._random.values()], np.int64)
-            arrays = called(self._function, [own_seeds])
+            arrays = call_concrete(self._function, [own_seeds])
             drawn.update(zip(self._random, (array.numpy() for array in arrays), strict=True))
         return drawn
 

@@ -39,13 +39,13 @@ class _FirstCallback(keras.callbacks.Callback):
             np, loss, self._best, self._without_better, np.float32(self._config.tol)
         )
         if is_best:
-            self._best_state = self._program.own_state()
+            self._best_state = self._program.get_state()
         if self._without_better >= self._config.patience:
             self.model.stop_training = True
 
     def on_train_end(self, logs=None):
         if self._best_state is not None:
-            self._program.adopt(self._best_state)
+            self._program.set_state(self._best_state)
         self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
 
 

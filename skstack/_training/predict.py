@@ -30,13 +30,15 @@ from skstack._training.model_io import (
 )
 from skstack._training.normalization import reading_their_variables
 from skstack._training.seeds import build, environment, named_variables
-from skstack._training.variables import OwnSession, called
+from skstack._training.variables import OwnSession, call_concrete
 
 _MAX_MODELS = 64
 _MAX_FUNCTIONS = 64  # of one model
 _BATCH = 128  # rows of one batch with XLA, so that they fit into the processor's cache
 _BLOCK_BYTES = 2**18  # of inputs of a chunk of batches: even one row is padded to a chunk
-_CALL_BYTES = 2**26  # of inputs and outputs of one call, which bounds memory for many rows
+_CALL_BYTES = (
+    2**26
+)  # of inputs and outputs of one call, which embedding_bounds memory for many rows
 _AT_ONCE = 8  # chunks that may run in parallel
 
 
@@ -68,7 +70,7 @@ class _Predictor:
         position = {id(v): i for i, v in enumerate(variables)}
         self._fixed = [position[id(v)] for v in self.model.non_trainable_variables]
         self._xla = quick_with_xla(self.model)
-        self.bounds = embedded_inputs(self.model)
+        self.embedding_bounds = embedded_inputs(self.model)
         self._rows_at_once = None
         self._functions: LRUCache[_Chunks] = LRUCache(_MAX_FUNCTIONS)
         self._tracing = threading.Lock()
@@ -164,7 +166,7 @@ class _Chunks:
         self._many = None
         self._tracing = threading.Lock()
         self._batch_counts = [tf.constant(n) for n in range(self._n_batches + 1)] if xla else None
-        self._run: Callable = functools.partial(called, self._chunk)
+        self._run: Callable = functools.partial(call_concrete, self._chunk)
         if xla:
             if OwnSession.suits(self._chunk):
                 self._run = OwnSession(self._chunk, self._argument_specs())
@@ -183,7 +185,7 @@ class _Chunks:
             weights, (*blocks, n) = tensors[: self._n_weights], tensors[self._n_weights :]
 
             def one(i, *results):
-                outputs = called(self._batch, [*weights, *(block[i] for block in blocks)])
+                outputs = call_concrete(self._batch, [*weights, *(block[i] for block in blocks)])
                 return i + 1, *(
                     tf.tensor_scatter_nd_update(result, [[i]], [output])
                     for result, output in zip(results, outputs, strict=True)
@@ -249,7 +251,7 @@ class _Chunks:
         many = tf.function(run, autograph=False).get_concrete_function(*weights, *specs)
         if isinstance(self._run, OwnSession):
             return OwnSession(many, [*weights, *specs], beside=self._run)
-        return functools.partial(called, many)
+        return functools.partial(call_concrete, many)
 
 
 class _EagerPredictor(_Predictor):
@@ -327,8 +329,8 @@ def outputs(network, inputs, layers, rows, pooling) -> list[np.ndarray]:
     request = OutputRequest(None if layers is None else tuple(layers), pooling)
 
     predictor, weights = network._prepared or _prepare(network, _Predictor)
-    if predictor.bounds:
-        check_indices(predictor.model, inputs, predictor.bounds)
+    if predictor.embedding_bounds:
+        check_indices(predictor.model, inputs, predictor.embedding_bounds)
     rows = rows or predictor.rows_at_once(inputs)
     try:
         function = predictor.function(inputs, request, rows)

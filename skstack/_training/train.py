@@ -21,7 +21,7 @@ from skstack._training.layers import check_indices
 from skstack._training.monitor import TrainingMonitor, public_model, shown_to
 from skstack._training.network import Network
 from skstack._training.optimizers import CompileSettings
-from skstack._training.program import POOL, Compiled, Program
+from skstack._training.program import POOL, CompiledFit, Program
 from skstack._training.steps import NothingToLearn
 
 
@@ -79,10 +79,10 @@ def train(
     with POOL.program(key, make, shown=bool(config.callbacks)) as program:
         for rows_of in (table, validation_table):
             if rows_of is not None:
-                check_indices(program.model, rows_of.inputs, program.bounds)
-        initial = program.start(start, optimizer_start, settings.learning_rate)
+                check_indices(program.model, rows_of.inputs, program.embedding_bounds)
+        initial = program.initial_state(start, optimizer_start, settings.learning_rate)
         monitor = TrainingMonitor(config)
-        state = program.slots.unpack(
+        state = program.layout.unpack(
             _run(program, initial, table, validation_table, config, monitor)
         )
         n_variables = len(program.variables)
@@ -116,24 +116,28 @@ def _run(program, initial, table, validation_table, config, monitor):
         warnings.warn(f"Trained without XLA: {reason}.", UserWarning, stacklevel=4)
     while engine.name != "keras":
         trace = TraceKey.of(table, validation_table, engine.tail)
-        if trace not in program.broken:
+        if trace not in program.failed_traces:
             try:
-                compiled = Compiled(program, trace, initial, table, validation_table, config)
+                compiled = CompiledFit(program, trace, initial, table, validation_table, config)
             except (tf.errors.ResourceExhaustedError, NothingToLearn):
                 raise
             except Exception as error:  # a user's layer or loss may raise anything while traced
                 _refuse_new_variables(error)
-                program.broken[trace] = error
+                program.failed_traces[trace] = error
                 _warn_slower(engine, error)
             else:
-                with program.alone if program.slots.shared else contextlib.nullcontext():
+                with (
+                    program.model_lock
+                    if program.layout.captures_others
+                    else contextlib.nullcontext()
+                ):
                     return _train_compiled(program, compiled, initial, config, monitor, n_steps)
         engine = engines.GRAPH if engine.tail else engines.KERAS
-    untraceable = TraceKey.of(table, validation_table, None) in program.broken
-    with program.alone:
+    untraceable = TraceKey.of(table, validation_table, None) in program.failed_traces
+    with program.model_lock:
         program.reset_model(initial)
         fit_with_keras(program, table, validation_table, config, monitor, eagerly=untraceable)
-        return program.own_state()
+        return program.get_state()
 
 
 def _refuse_new_variables(error):
@@ -157,7 +161,7 @@ def _train_compiled(program, compiled, initial, config, monitor, n_steps):
     if config.callbacks:
         return _train_shown(program, compiled, initial, config, monitor, n_steps)
     one_by_one = program.one_by_one or config.verbose > 0
-    with compiled.lane():
+    with compiled.bind():
         while not compiled.stopped and monitor.n_epochs < config.epochs:
             for logs in compiled.epochs(1 if one_by_one else config.epochs - monitor.n_epochs):
                 monitor.check(logs)
@@ -169,21 +173,21 @@ def _train_shown(program, compiled, initial, config, monitor, n_steps):
     """Train while callbacks see the model itself and may change it."""
     program.reset_model(initial)
     model, logs = public_model(program, config), {}
-    with shown_to(config.callbacks, config, model, n_steps) as shown, compiled.lane(own=True):
+    with shown_to(config.callbacks, config, model, n_steps) as shown, compiled.bind(own=True):
         shown.on_train_begin()
         while not (compiled.stopped or model.stop_training or monitor.n_epochs >= config.epochs):
             shown.on_epoch_begin(monitor.n_epochs)
-            compiled.state = program.own_state()
+            compiled.state = program.get_state()
             (logs,) = compiled.epochs(1)
             monitor.check(logs)
-            if compiled.watches:
+            if compiled.has_validation:
                 shown.on_test_begin()
                 shown.on_test_end({n[4:]: v for n, v in logs.items() if n.startswith("val_")})
             shown.on_epoch_end(monitor.n_epochs, logs)
             logs = shown.callbacks[-1].logs
             monitor.epoch_end(logs)
         if monitor.n_epochs:
-            kept = program.own_state() if config.patience is None else compiled.result()
-            program.adopt(program.finalized(kept))
+            kept = program.get_state() if config.patience is None else compiled.result()
+            program.set_state(program.finalized(kept))
         shown.on_train_end(logs)
-        return program.own_state()
+        return program.get_state()
