@@ -162,7 +162,7 @@ def test_a_regressor_goes_on_in_the_units_that_it_learned():
     a = KerasRegressor(MLP((8,)), **SMALL).fit(X, y)
     continued = KerasRegressor(FrozenEstimator(a), **IN_PLACE).fit(X[:50], y[:50] / 2)
     np.testing.assert_array_equal(continued.predict(X), a.predict(X))
-    with pytest.raises(ValueError, match="loss='poisson' needs targets in their own units"):
+    with pytest.raises(ValueError, match="loss='poisson' needs unscaled targets"):
         continued.set_params(loss="poisson").fit(X, y)
 
 

@@ -366,7 +366,7 @@ def test_a_fit_that_goes_on_keeps_units_or_says_that_it_cannot(tmp_path):
     assert first.fit(X[:99], 9 * y[:99]).target_scale_ == scale
     with pytest.raises(ValueError, match="y holds values"):
         first.partial_fit(X, -y)
-    with pytest.raises(ValueError, match="loss='mape' needs targets in their own units"):
+    with pytest.raises(ValueError, match="loss='mape' needs unscaled targets"):
         clone_of(first, loss="mape").fit(X, y)
     with pytest.raises(ValueError, match="standardize_target=False"):
         clone_of(first, standardize_target=False).fit(X, y)

@@ -192,7 +192,7 @@ class UpstreamSpec:
         )
         self.trained = not self.frozen or (self.steps is not None and trains(self.steps))
         self.out_of_fold = self.supervised or (crossed and self.trained)
-        self.ours = hasattr(model, "_fit_in_frame")
+        self.ours = hasattr(model, "_fit_in_context")
         self.codes = _codes(model, y)
         self.classes = None
         kind = kind_of_target(y, model) if self.model_learns else None
@@ -271,7 +271,7 @@ class UpstreamSpec:
                 X = self._steps_of_all.transform(X)
             self._width = X.shape[1] if hasattr(X, "shape") else None
         targets = y if self.model_learns else None
-        frame = self.model._frame(X, targets, wanted.layers, weights)
+        frame = self.model._cross_fit_context(X, targets, wanted.layers, weights)
         # Inner layers and latent features need one start, hence one shape, in all folds.
         axes = wanted.layers or ("outputs" in wanted.features and not self.model_learns)
         own = self.steps_learn or (self.ordered and not axes)
@@ -406,7 +406,7 @@ class UpstreamSpec:
             refuse_unreached(estimator, context, "a sampler before it changes the rows")
             context = RowContext(all_rows=context.all_rows)
         if frame is not None:
-            return estimator._fit_in_frame(X, y, frame, ordered=context.ordered, **metadata)
+            return estimator._fit_in_context(X, y, frame, ordered=context.ordered, **metadata)
         pass_context(estimator, context, X, y, only_fit=True)
         if self.codes is not None:
             y = np.searchsorted(self.codes, y)

@@ -138,7 +138,7 @@ def routed_features(transformer, caller, X, sample_weight, groups, params):
         and not accepts_fit_parameter(model, "sample_weight")
     ):
         raise ValueError(f"sample_weight was passed, but {type(model).__name__} takes none.")
-    ours = model is None or hasattr(model, "_fit_in_frame")
+    ours = model is None or hasattr(model, "_fit_in_context")
     fit = {name: value for name, value in given.items() if name != "groups" or ours}
     split = {"groups": groups} if "groups" in given else {}
     return Metadata(split=split, steps=_weights_of_steps(steps, given), fit=fit)

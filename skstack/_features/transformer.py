@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, is_classifier
@@ -402,25 +404,25 @@ class KerasFeatureTransformer(ExportMixin, Extraction):
 
     def __init__(
         self,
-        model=None,
+        model: Any = None,
         *,
-        layers=None,
-        features=None,
-        pooling="flatten",
-        passthrough=False,
-        categorical_features="from_dtype",
-        inputs=None,
-        input_shape=None,
-        cv=5,
-        refit=True,
-        batch_size=None,
-        memory=None,
-        trained_on=None,
-        passes_y=True,
-        n_jobs=None,
-        random_state=None,
-        verbose=0,
-    ):
+        layers: str | Sequence[str] | None = None,
+        features: str | Sequence[str] | None = None,
+        pooling: str = "flatten",
+        passthrough: Any = False,
+        categorical_features: Any = "from_dtype",
+        inputs: Any = None,
+        input_shape: Any = None,
+        cv: Any = 5,
+        refit: bool = True,
+        batch_size: int | None = None,
+        memory: Any = None,
+        trained_on: Any = None,
+        passes_y: bool | str = True,
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int | bool = 0,
+    ) -> None:
         self.model = model
         self.layers = layers
         self.features = features

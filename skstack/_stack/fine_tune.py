@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -148,20 +150,20 @@ class FineTune(BaseEstimator):
 
     def __init__(
         self,
-        epochs=5,
+        epochs: int = 5,
         *,
-        learning_rate=1e-4,
-        upstream_lr_multiplier=0.1,
-        layers="all",
-        unfreeze_every=None,
-        batch_normalization=False,
-        early_stopping=True,
-        validation_fraction=0.1,
-        n_iter_no_change=5,
-        tol=1e-4,
-        random_state=None,
-        verbose=0,
-    ):
+        learning_rate: Any = 1e-4,
+        upstream_lr_multiplier: float = 0.1,
+        layers: str | int | Sequence[str] = "all",
+        unfreeze_every: int | None = None,
+        batch_normalization: bool = False,
+        early_stopping: bool = True,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 5,
+        tol: float = 1e-4,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int | bool = 0,
+    ) -> None:
         self.epochs = epochs
         self.learning_rate = learning_rate
         self.upstream_lr_multiplier = upstream_lr_multiplier

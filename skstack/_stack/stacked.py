@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.metaestimators import available_if
@@ -23,6 +25,7 @@ from skstack._estimators.resampling import (
 )
 from skstack._graph.mixin import ExportMixin
 from skstack._stack.base import Stack
+from skstack._stack.fine_tune import FineTune
 from skstack.networks._heads import probabilities_of
 
 
@@ -168,21 +171,21 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
 
     def __init__(
         self,
-        upstream=None,
+        upstream: Any = None,
         *,
-        downstream=None,
-        scaler="standard",
-        sampler=None,
-        passthrough=True,
-        categorical_features="from_dtype",
-        cv=5,
-        refit=True,
-        fine_tune=None,
-        prior_correction=False,
-        n_jobs=None,
-        random_state=None,
-        verbose=0,
-    ):
+        downstream: Any = None,
+        scaler: Any = "standard",
+        sampler: Any = None,
+        passthrough: Any = True,
+        categorical_features: Any = "from_dtype",
+        cv: Any = 5,
+        refit: bool = True,
+        fine_tune: FineTune | None = None,
+        prior_correction: bool = False,
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int | bool = 0,
+    ) -> None:
         self.upstream = upstream
         self.downstream = downstream
         self.scaler = scaler
@@ -439,19 +442,19 @@ class StackedKerasRegressor(ExportMixin, RegressorMixin, Stack):
 
     def __init__(
         self,
-        upstream=None,
+        upstream: Any = None,
         *,
-        downstream=None,
-        scaler="standard",
-        passthrough=True,
-        categorical_features="from_dtype",
-        cv=5,
-        refit=True,
-        fine_tune=None,
-        n_jobs=None,
-        random_state=None,
-        verbose=0,
-    ):
+        downstream: Any = None,
+        scaler: Any = "standard",
+        passthrough: Any = True,
+        categorical_features: Any = "from_dtype",
+        cv: Any = 5,
+        refit: bool = True,
+        fine_tune: FineTune | None = None,
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int | bool = 0,
+    ) -> None:
         self.upstream = upstream
         self.downstream = downstream
         self.scaler = scaler

@@ -21,7 +21,7 @@ UNKNOWN = -2
 _FITS = ("fit", "partial_fit", "fit_transform", "fit_predict", "fit_resample")
 _USES = ("transform", "predict", "predict_proba", "decision_function", "reconstruction_error")
 # How parts of skstack call each other.
-_OUR_FITS = ("_fit_in_frame", "_learn")
+_OUR_FITS = ("_fit_in_context", "_learn")
 _OUR_USES = ("_extract", "_layer_outputs")
 
 
@@ -140,7 +140,7 @@ class Trace:
         watched = type(cls)(
             cls.__name__, (cls,), {"__module__": cls.__module__, "__doc__": cls.__doc__}
         )
-        ours = hasattr(cls, "_fit_in_frame") or hasattr(cls, "_extract")
+        ours = hasattr(cls, "_fit_in_context") or hasattr(cls, "_extract")
         for kinds, note in ((_FITS, self._note_fit), (_USES, self._note_use)):
             names = kinds
             if ours:

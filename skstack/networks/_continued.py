@@ -30,7 +30,7 @@ def continued_estimator(model):
 
 
 def _is_ours(estimator):
-    return hasattr(estimator, "_fit_in_frame")
+    return hasattr(estimator, "_fit_in_context")
 
 
 def check_continued(model):

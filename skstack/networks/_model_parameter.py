@@ -121,7 +121,7 @@ def check_model(model):
         return
     elif model is None or is_keras_model(model) or _is_recipe(model):
         return
-    elif hasattr(model, "_fit_in_frame"):
+    elif hasattr(model, "_fit_in_context"):
         name = type(model).__name__
         raise TypeError(
             f"model={name}(...) is an estimator. To go on training its network, fit it and pass "
