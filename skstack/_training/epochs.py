@@ -119,7 +119,7 @@ def epochs_function(program, trace):
             evaluation_function(program, trace.validation_layout), validation
         )
     if one_by_one:
-        finish = program.counted()
+        finish = program.metric_results()
 
     def run(*tensors):
         arguments = list(tensors)
@@ -141,7 +141,7 @@ def epochs_function(program, trace):
 
         def epoch(k, losses, *progress):
             if one_by_one:
-                program.reset_counted(handles)
+                program.reset_metrics(handles)
             start, stop = epoch_starts[k], epoch_starts[k + 1]
             losses, own = learn(data, steps, counts, start, stop, losses, handles)
             if one_by_one:
@@ -150,7 +150,7 @@ def epochs_function(program, trace):
                 return (k + 1, losses)
             curve, best, without_better, *best_state = progress
             if one_by_one:
-                program.reset_counted(handles)
+                program.reset_metrics(handles)
             loss = evaluate(*validation, *handles)[0]
             if one_by_one:
                 validation_logs[:] = finish(*handles)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
+
 import keras
 
 from skstack._training.seeds import build
@@ -24,58 +27,30 @@ def all_layers(model) -> list:
     return layers
 
 
-def layers_by_name(model) -> dict[str, list]:
-    """Layers of a model, nested ones included, by full name ("outer/inner") and plain name."""
-    full: dict[str, list] = {}
-    plain: dict[str, list] = {}
-
-    def walk(owner, prefix):
-        for layer in owner.layers:
-            full.setdefault(prefix + layer.name, []).append(layer)
-            plain.setdefault(layer.name, []).append(layer)
-            if isinstance(layer, keras.Model):
-                walk(layer, f"{prefix}{layer.name}/")
-
-    walk(model, "")
-    return {**{name: _distinct(layers) for name, layers in plain.items()}, **full}
+def _named_layers(model, prefix=""):
+    """Yield full name ("outer/inner") and layer, of nested models too, in the model's order."""
+    for layer in model.layers:
+        yield prefix + layer.name, layer
+        if isinstance(layer, keras.Model):
+            yield from _named_layers(layer, f"{prefix}{layer.name}/")
 
 
-def _distinct(layers):
-    return list({id(layer): layer for layer in layers}.values())
-
-
-def layer_names(model) -> list[str]:
-    """Full names of all layers, in the order of the model."""
-    names = []
-
-    def walk(owner, prefix):
-        for layer in owner.layers:
-            names.append(prefix + layer.name)
-            if isinstance(layer, keras.Model):
-                walk(layer, f"{prefix}{layer.name}/")
-
-    walk(model, "")
-    return names
-
-
-def find_layers(model, names) -> dict:
-    """Map each name to its layer.
-
-    Raises
-    ------
-    LayerNotFound
-        If there is none of that name, or more than one.
-    """
-    known = layers_by_name(model)
-    layers_of = {}
+def find_layers(model, names: Iterable[str]) -> dict:
+    """Map each full or plain name to its layer; raise `LayerNotFound` unless there is just one."""
+    full: dict[str, list] = defaultdict(list)
+    plain: dict[str, dict] = defaultdict(dict)
+    for name, layer in _named_layers(model):
+        full[name].append(layer)
+        plain[layer.name][id(layer)] = layer
+    layers = {}
     for name in names:
-        layers = known.get(name, [])
-        if len(layers) != 1:
-            what = "no layer" if not layers else "more than one layer"
-            there = ", ".join(layer_names(model))
-            raise LayerNotFound(f"The network has {what} named {name!r}. Its layers are: {there}.")
-        layers_of[name] = layers[0]
-    return layers_of
+        candidates = full.get(name) or list(plain.get(name, {}).values())
+        if len(candidates) != 1:
+            what = "no layer" if not candidates else "more than one layer"
+            known = ", ".join(name for name, _ in _named_layers(model))
+            raise LayerNotFound(f"The network has {what} named {name!r}. Its layers are: {known}.")
+        layers[name] = candidates[0]
+    return layers
 
 
 def check_layers(blueprint, names) -> None:

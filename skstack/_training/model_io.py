@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 
 import keras
+import numpy as np
 
 
 def call_input(model, inputs: dict):
@@ -70,3 +72,44 @@ def rows_at_once(model, inputs: dict) -> int:
             size *= axis
         widest = max(widest, size)
     return int(min(max(2**22 // max(model.count_params(), widest, 1), 32), 1024))
+
+
+def named_variables(model) -> dict:
+    """All variables of a model, seed states included, in its order, by unique path."""
+    named = {}
+    for variable in model.variables:
+        path, count = variable.path, 1
+        while path in named:
+            count += 1
+            path = f"{variable.path}#{count}"
+        named[path] = variable
+    return named
+
+
+def values(variables) -> list[np.ndarray]:
+    """Copies of Keras variables as NumPy arrays."""
+    return [variable.numpy().copy() for variable in variables]
+
+
+def assign(named: Mapping, values: Mapping[str, np.ndarray]) -> None:
+    """Assign values to Keras variables of the same paths, see `in_order`."""
+    for variable, value in zip(named.values(), in_order(named, values), strict=True):
+        variable.value.assign(value)
+
+
+def in_order(named: Mapping, values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Return values in the order of Keras variables; raise ValueError if paths or shapes differ."""
+    if named.keys() != values.keys():
+        raise ValueError(
+            "The weights do not belong to this network. "
+            f"Missing: {sorted(named.keys() - values.keys())}; "
+            f"unknown: {sorted(values.keys() - named.keys())}."
+        )
+    ordered = [np.asarray(values[path]) for path in named]
+    for (path, variable), value in zip(named.items(), ordered, strict=True):
+        if value.shape != tuple(variable.shape):
+            raise ValueError(
+                f"The weights do not belong to this network: {path!r} has shape {value.shape}, "
+                f"expected {tuple(variable.shape)}."
+            )
+    return ordered

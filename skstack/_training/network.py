@@ -8,8 +8,9 @@ import numpy as np
 
 from skstack._training import predict
 from skstack._training.blueprint import Blueprint
+from skstack._training.model_io import assign, named_variables
 from skstack._training.normalization import settle_normalizations
-from skstack._training.seeds import build, named_variables, preserve_rng
+from skstack._training.seeds import build, preserve_rng
 
 
 class Network:
@@ -90,27 +91,3 @@ class Network:
     def __repr__(self):
         size = sum(array.size for array in self.variables.values())
         return f"{type(self).__name__}({self.blueprint!r}, {size} values)"
-
-
-def assign(named: Mapping, values: Mapping[str, np.ndarray]) -> None:
-    """Assign values to Keras variables of the same paths, see `in_order`."""
-    for variable, value in zip(named.values(), in_order(named, values), strict=True):
-        variable.value.assign(value)
-
-
-def in_order(named: Mapping, values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """Return values in the order of Keras variables; raise ValueError if paths or shapes differ."""
-    if named.keys() != values.keys():
-        raise ValueError(
-            "The weights do not belong to this network. "
-            f"Missing: {sorted(named.keys() - values.keys())}; "
-            f"unknown: {sorted(values.keys() - named.keys())}."
-        )
-    ordered = [np.asarray(values[path]) for path in named]
-    for (path, variable), value in zip(named.items(), ordered, strict=True):
-        if value.shape != tuple(variable.shape):
-            raise ValueError(
-                f"The weights do not belong to this network: {path!r} has shape {value.shape}, "
-                f"expected {tuple(variable.shape)}."
-            )
-    return ordered

@@ -25,11 +25,13 @@ from skstack._training.model_io import (
     call,
     call_input,
     flat_outputs,
+    in_order,
+    named_variables,
     rows_at_once,
     takes_training,
 )
 from skstack._training.normalization import reading_their_variables
-from skstack._training.seeds import build, environment, named_variables
+from skstack._training.seeds import build, environment
 from skstack._training.variables import OwnSession, call_concrete
 
 _MAX_MODELS = 64
@@ -63,7 +65,7 @@ class _Predictor:
 
     def __init__(self, blueprint):
         self.model = reading_their_variables(build(blueprint))
-        self.paths = list(named_variables(self.model))
+        self.variables = named_variables(self.model)
         variables = self.model.variables
         trainable = {id(v) for v in self.model.trainable_variables}
         self._trainable = [i for i, v in enumerate(variables) if id(v) in trainable]
@@ -83,16 +85,12 @@ class _Predictor:
 
     def tensors(self, variables) -> list:
         """Weights as tensors, in the model's order."""
-        if variables.keys() != set(self.paths):
-            raise ValueError(
-                "The weights do not belong to this network. Missing: "
-                f"{sorted(set(self.paths) - variables.keys())}; "
-                f"unknown: {sorted(variables.keys() - set(self.paths))}."
-            )
         # A copy: on CPU a tensor may otherwise share memory with the caller's array.
         return [
-            tf.identity(tf.constant(np.array(variables[path]), dtype=variable.dtype))
-            for path, variable in zip(self.paths, self.model.variables, strict=True)
+            tf.identity(tf.constant(np.array(value), dtype=variable.dtype))
+            for variable, value in zip(
+                self.variables.values(), in_order(self.variables, variables), strict=True
+            )
         ]
 
     def function(self, inputs, request, rows):
@@ -118,7 +116,7 @@ class _Predictor:
     def batch_function(self, names, request):
         """Return a function of weights and one batch of inputs that returns flat outputs."""
         layers, finish = request.layers_in(self.model), request.finish
-        n_variables = len(self.paths)
+        n_variables = len(self.variables)
 
         def run(*tensors):
             weights, data = tensors[:n_variables], tensors[n_variables:]

@@ -9,7 +9,6 @@ import random
 import threading
 
 import keras
-import numpy as np
 
 from skstack._training.fork_guard import refuse_after_fork
 
@@ -129,23 +128,6 @@ def _by_thread(name, function):
         return (function if own is None else getattr(own, name))(*args, **kwargs)
 
     return called
-
-
-def named_variables(model) -> dict:
-    """All variables of a model, seed states included, in its order, by unique path."""
-    named = {}
-    for variable in model.variables:
-        path, count = variable.path, 1
-        while path in named:
-            count += 1
-            path = f"{variable.path}#{count}"
-        named[path] = variable
-    return named
-
-
-def values(variables) -> list[np.ndarray]:
-    """Copies of Keras variables as NumPy arrays."""
-    return [variable.numpy().copy() for variable in variables]
 
 
 def environment() -> tuple:
