@@ -186,7 +186,7 @@ def test_two_lengths_of_one_column_are_refused_by_name():
         for n in (6, 8)
     ]
     stack = StackedKerasClassifier(branches, downstream=KerasClassifier(MLP(2), epochs=1))
-    with pytest.raises(ValueError, match=r"'steps' holds arrays of other shapes.*same length"):
+    with pytest.raises(ValueError, match=r"'steps' holds arrays of different shapes.*same length"):
         stack.fit(RAGGED, Y).to_keras()
 
 
@@ -350,7 +350,7 @@ def test_the_one_model_is_no_upstream_of_coded_categories():
     """It looks categories up: our codes would be taken for values, without a word."""
     rows = X[["shop", "age"]]
     fitted = KerasClassifier(MLP(2), epochs=1).fit(rows, Y)
-    with pytest.raises(ValueError, match=r"looks categories up.*\['shop'\].*FrozenEstimator"):
+    with pytest.raises(ValueError, match=r"has lookup layers.*\['shop'\].*FrozenEstimator"):
         KerasFeatureTransformer(fitted.to_keras()).fit(rows)
     numbers = KerasClassifier(MLP(2), epochs=1).fit(X[["age"]], Y)
     frozen = KerasFeatureTransformer(numbers.to_keras()).fit_transform(X[["age"]])

@@ -229,7 +229,7 @@ def test_a_transformer_knows_beforehand_what_its_network_can_give(settings, said
 @pytest.mark.usefixtures("no_training")
 def test_tables_that_are_none():
     lazy = pl.LazyFrame({"a": X[:, 0]})
-    with pytest.raises(TypeError, match="X is no table"):
+    with pytest.raises(TypeError, match="X is not a table"):
         KerasFeatureTransformer().fit(np.ndarray, Y, sample_weight=np.ones(40))
     for estimator in (small(), KerasFeatureTransformer()):
         with pytest.raises((ValueError, TypeError)):

@@ -14,8 +14,8 @@ import skstack
 from skstack import KerasRegressor
 from skstack.networks import MLP, Block, Spec, recipe
 from skstack.networks._adopted import ModelBlueprint
-from skstack.networks._blueprints import RecipeBlueprint
 from skstack.networks._heads import output_bounds
+from skstack.networks._recipe import RecipeBlueprint
 
 X, y = load_diabetes(return_X_y=True)
 

@@ -184,7 +184,7 @@ def test_columns_reach_inputs_by_name_by_order_and_by_prefix(two_inputs, X, inpu
         ({1: [0]}, 'expected None, "prefix", a dict'),
         ("prefix", "requires column names"),
         ([[0, 1]], "input_0"),
-        (None, r"'left'.*\(None, 5\).*say with `inputs`"),
+        (None, r"'left'.*\(None, 5\).*set `inputs`"),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused_with_both_sides(two_inputs, inputs, message):

@@ -12,8 +12,7 @@ from skstack._base.in_chunks import in_chunks
 from skstack._base.sklearn import check_input_names, fit_context
 from skstack._estimators.base import DOCS, NetworkEstimator
 from skstack._graph.mixin import ExportMixin
-from skstack.networks._autoencoder import Autoencoder
-from skstack.networks._blueprints import DecoderBlueprint, latent_layer
+from skstack.networks._autoencoder import Autoencoder, DecoderBlueprint, latent_layer
 from skstack.networks._heads import output_bounds
 from skstack.networks._spec import Spec, standardizing_variables
 
@@ -320,6 +319,10 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
                 parts.append(column)
         return parts[0] if len(parts) == 1 else np.hstack(parts)
 
+    def _reconstructed_parts(self, X):
+        """Reconstruction of rows as arrays by block, in X's units."""
+        return self._apart(self.network_.outputs(self._inputs(X))[0])
+
     def _apart(self, joined):
         """Arrays by block, in the units of X, from a joined table."""
         blocks = self.blocks_.blocks_
@@ -380,12 +383,12 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
         from keras import ops
 
         from skstack._graph.formulas import squared_difference
-        from skstack._graph.tables import affine, grouped, joined
+        from skstack._graph.tables import affine, concatenate, function_layer
 
         words = {b.name: b.cardinality for b in self.blocks_.blocks_ if b.kind == "categorical"}
         parts = dict(tensors)
         if words:
-            encoded = grouped(
+            encoded = function_layer(
                 f"{name}_one_hot",
                 [tensors[block] for block in words],
                 lambda *codes: [
@@ -402,7 +405,7 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
                 label = f"{name}_{block.name}_standardised"
                 parts[block.name] = affine(parts[block.name], mean, 1.0 / scale, 0.0, label)
             factors.append(1.0 / scale if block.kind == "numeric" else np.ones(width))
-        given = joined(list(parts.values()), f"{name}_targets")
+        given = concatenate(list(parts.values()), f"{name}_targets")
         if self.moments_ and not self._standardized:
             factor = np.concatenate(factors)
             given = affine(given, 0.0, factor, 0.0, f"{name}_given")

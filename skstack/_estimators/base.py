@@ -171,7 +171,7 @@ class NetworkEstimator(BaseEstimator):
     __metadata_request__fit = {"groups": True}
 
     _target_required = True
-    _guide = None  # the teacher whose outputs are inputs of the network, if any
+    _teacher = None  # the teacher whose outputs are inputs of the network, if any
 
     _parameter_constraints = {
         "model": "no_validation",
@@ -429,7 +429,7 @@ class NetworkEstimator(BaseEstimator):
         watch=True,
     ):
         """Fit on training rows; hold-out rows are used for early stopping only."""
-        from skstack.losses._teacher_fit import taught
+        from skstack.losses._teacher_fit import prepared_fit
 
         context = take_context(self)
         if context is not None:
@@ -493,13 +493,13 @@ class NetworkEstimator(BaseEstimator):
         validation = None
         if held_out is not None:
             validation = self._table(self.blocks_.split(held_out[0]), *held_out[1:], objective)
-        taught = taught(
+        prepared = prepared_fit(
             self, blueprint, start, seed=seed, before=self._beside_network if resume else {},
             tables=(table, validation), rows=(X, None if held_out is None else held_out[0]),
-            drawn=drawn is not inputs,
+            resampled=drawn is not inputs,
         )  # fmt: skip
         self._fit_network(
-            taught,
+            prepared,
             objective=objective,
             seed=seed,
             epochs=self.epochs if epochs is None else epochs,
@@ -573,14 +573,14 @@ class NetworkEstimator(BaseEstimator):
         """Blueprint of the network, and its initial variables."""
         from skstack._training.initial_weights import initial_variables
         from skstack._training.objective import head_for
-        from skstack.losses._teacher import without_guide
+        from skstack.losses._teacher import without_teacher
 
         if resume:
-            return without_guide(self.network_)
+            return without_teacher(self.network_)
         origin = continued_estimator(self.model)
         if origin is not None:
             self._network_task = origin._network_task
-            blueprint, start = without_guide(origin.network_)
+            blueprint, start = without_teacher(origin.network_)
             return blueprint, dict(start)
 
         task, n_outputs = self._task()
@@ -620,17 +620,17 @@ class NetworkEstimator(BaseEstimator):
 
         return task_loss(self.loss)
 
-    def _fit_network(self, taught, *, objective, seed, epochs, stops, resume):
+    def _fit_network(self, prepared, *, objective, seed, epochs, stops, resume):
         from skstack._training.config import TrainConfig
         from skstack._training.train import train
 
         before = self._epochs_trained if resume else 0
-        metrics, public_metrics = self._metrics(taught.own, objective)
+        metrics, public_metrics = self._metrics(prepared.student_blueprint, objective)
         config = TrainConfig(
-            loss=taught.loss,
-            optimizer=self._optimizer(taught.blueprint),
+            loss=prepared.loss,
+            optimizer=self._optimizer(prepared.blueprint),
             learning_rate=None if _is_auto(self.learning_rate) else self.learning_rate,
-            metrics=taught.metrics(metrics),
+            metrics=prepared.metrics(metrics),
             epochs=epochs,
             batch_size=self.batch_size,
             callbacks=tuple(copy.deepcopy(self._listed_callbacks())),
@@ -639,17 +639,17 @@ class NetworkEstimator(BaseEstimator):
             engine=self.engine,
             seed=seed + before,
             verbose=self.verbose,
-            public=self._shown(taught, objective, public_metrics),
+            public=self._shown(prepared, objective, public_metrics),
         )
         fit = train(
-            taught.blueprint,
-            taught.start,
-            taught.table,
+            prepared.blueprint,
+            prepared.start,
+            prepared.table,
             config,
-            validation=taught.validation,
-            optimizer_start=self._optimizer_variables if resume and taught.goes_on else None,
+            validation=prepared.validation,
+            optimizer_start=self._optimizer_variables if resume and prepared.resumes else None,
         )
-        self.network_, self._guide, self._beside_network = taught.finished(fit.network)
+        self.network_, self._teacher, self._beside_network = prepared.finish(fit.network)
         self.n_iter_ = fit.n_epochs
         self.history_ = fit.history
         self.loss_curve_ = list(fit.history.get("loss", ()))
@@ -682,13 +682,13 @@ class NetworkEstimator(BaseEstimator):
         """Mean and scale of standardised targets, and bounds of the predictions."""
         return None, None, None
 
-    def _shown(self, taught, objective, metrics):
+    def _shown(self, prepared, objective, metrics):
         """The network that callbacks see: that of ``model_``."""
         from skstack._training.config import Public
 
         if not self._listed_callbacks():
             return None
-        if not taught.finishes:
+        if not prepared.keeps_outputs:
             warnings.warn(
                 f"callbacks of {type(self).__name__} see the network that is trained with its "
                 f"teacher (mode={self.loss.mode!r}); its predictions differ from those of "
@@ -717,7 +717,7 @@ class NetworkEstimator(BaseEstimator):
         check_is_fitted(self)
         X = read_rows(self, X, reset=False)
         inputs = self.blocks_.split(X)
-        return inputs if self._guide is None else self._guide.beside(self, X, inputs)
+        return inputs if self._teacher is None else self._teacher.add_input(self, X, inputs)
 
     def _outputs(self, X):
         """Outputs of the network for X, a float32 array."""
@@ -733,20 +733,20 @@ class NetworkEstimator(BaseEstimator):
 
     def _network_graph(self, table, name, *, layers=(), ends=True, network=None, pooling=None):
         """Input tensors of the network, its outputs, and the outputs of inner layers."""
-        from skstack._graph.networks import called
-        from skstack._graph.tables import arrays
+        from skstack._graph.networks import apply_network
+        from skstack._graph.tables import input_tensors
 
-        tensors = arrays(table, self.blocks_, name, f"{type(self).__name__} {name!r}")
+        tensors = input_tensors(table, self.blocks_, name, f"{type(self).__name__} {name!r}")
         inputs = tensors
-        if self._guide is not None:
-            inputs = self._guide.graph_inputs(self, table, tensors, f"{name}_teacher")
+        if self._teacher is not None:
+            inputs = self._teacher.graph_inputs(self, table, tensors, f"{name}_teacher")
         network = self.network_ if network is None else network
         settings = {"layers": layers, "ends": ends, "pooling": pooling}
-        return tensors, *called(network, inputs, name, finish=self._finish_model, **settings)
+        return tensors, *apply_network(network, inputs, name, finish=self._finish_model, **settings)
 
     def _column_readers(self, indices, name, pad):
         from skstack._graph.dispatch import block_readers
 
         yield from block_readers(self.blocks_, indices, pad)
-        if self._guide is not None:
-            yield from self._guide.column_readers(indices, name)
+        if self._teacher is not None:
+            yield from self._teacher.column_readers(indices, name)

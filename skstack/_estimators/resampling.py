@@ -10,6 +10,7 @@ from sklearn.base import clone
 from sklearn.utils import get_tags
 
 from skstack._base.tables import take_rows
+from skstack._training.formulas import with_priors
 
 
 class Resampled(NamedTuple):
@@ -352,11 +353,7 @@ def correct_priors(probabilities, ratio):
     [[0.9, 0.1]]
     """
     probabilities = np.asarray(probabilities)
-    weighted = probabilities.astype(np.float64) * ratio
-    total = weighted.sum(axis=1, keepdims=True)
-    # All the mass may lie on classes that have no rows: the priors are then all there is to say.
-    corrected = np.divide(weighted, total, out=np.array(probabilities, np.float64), where=total > 0)
-    return corrected.astype(probabilities.dtype)
+    return with_priors(probabilities.astype(np.float64), ratio, np).astype(probabilities.dtype)
 
 
 def correct_decisions(decisions, probabilities, ratio):

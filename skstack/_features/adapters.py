@@ -24,8 +24,8 @@ from skstack._features.columns import (
     log_odds,
     margin,
 )
+from skstack.networks._adopted import FrozenBlueprint
 from skstack.networks._continued import check_categories
-from skstack.networks._frozen import FrozenBlueprint
 from skstack.networks._heads import logits_network, probabilities_of
 from skstack.networks._model_parameter import load_model
 from skstack.preprocessing._blocks import ColumnBlocks
@@ -150,12 +150,12 @@ class ModelAdapter:
             of_classes,
             squared_difference,
         )
-        from skstack._graph.networks import called
-        from skstack._graph.tables import arrays, refuse
+        from skstack._graph.networks import apply_network
+        from skstack._graph.tables import input_tensors, refuse
 
-        tensors = arrays(table, self.blocks, name, f"The model {name!r}")
+        tensors = input_tensors(table, self.blocks, name, f"The model {name!r}")
         exact = self.logits_network() if "log_odds" in wanted.features else None
-        outputs, inner = called(
+        outputs, inner = apply_network(
             self.network if exact is None else exact,
             tensors,
             name,
@@ -356,7 +356,7 @@ class EstimatorAdapter:
 
     def graph(self, table, wanted, name):
         """Features as tensors, in the order of `columns_of`."""
-        from skstack._graph.dispatch import computed
+        from skstack._graph.dispatch import predicted
         from skstack._graph.formulas import Classes, as_columns, codes_of, log_odds_of, of_classes
         from skstack._graph.tables import GraphTable, numbers_of, refuse
 
@@ -389,7 +389,7 @@ class EstimatorAdapter:
             elif not encodes and not classifies and wanted.features:
                 result = as_columns(ends[0], "flatten", name)
         elif wanted.features:
-            result = computed(estimator, table, name, f"{name}_")
+            result = predicted(estimator, table, name, f"{name}_")
         found = []
         for feature in wanted.features:
             if feature == "reconstruction_error":
@@ -522,9 +522,9 @@ def _sigmoid_graph(logits, wanted, name):
         return None
     from keras import ops
 
-    from skstack._graph.tables import grouped
+    from skstack._graph.tables import function_layer
 
-    return grouped(f"{name}_sigmoid", [logits], ops.sigmoid)
+    return function_layer(f"{name}_sigmoid", [logits], ops.sigmoid)
 
 
 def _pooled_graph(tensors, wanted, name):

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from skstack._training import formulas
+
 FEATURES = ("outputs", "log_odds", "entropy", "margin", "reconstruction_error", "codes")
 OF_PROBABILITIES = ("log_odds", "entropy", "margin")
 POOLINGS = ("flatten", "mean", "max", "last")
-SMALLEST_PROBABILITY = 1e-7
 
 
 @dataclass(frozen=True)
@@ -47,30 +48,9 @@ class Columns:
 
 
 def as_columns(values, pooling):
-    """Bring outputs of any rank to (n_rows, n_columns).
-
-    Parameters
-    ----------
-    values : ndarray of shape (n_rows, ...)
-        Outputs; from rank 3 on the last axis holds channels, those between time or space.
-
-    pooling : {"flatten", "mean", "max", "last"}
-        How the axes between are done away with.
-
-    Returns
-    -------
-    ndarray of float32, or float64 where that has room for more, of shape (n_rows, n_columns)
-        A new array, or a view of ``values``.
-    """
+    """Outputs of any rank as an array or view of shape (n_rows, n_columns); see `pooled`."""
     values = floats(values)
-    if values.ndim <= 2 or pooling == "flatten":
-        return values.reshape(len(values), -1)
-    between = tuple(range(1, values.ndim - 1))
-    if pooling == "mean":
-        return values.mean(axis=between)
-    if pooling == "max":
-        return values.max(axis=between)
-    return values[(slice(None), *[-1] * len(between))]
+    return formulas.pooled(values, pooling if values.ndim > 2 else "flatten", np)
 
 
 def floats(values):
@@ -88,20 +68,18 @@ def log_odds(probabilities, *, exclusive=True):
     """
     p = probabilities.astype(np.float64)
     rest = p.sum(axis=1, keepdims=True) - p if exclusive else 1 - p
-    p, rest = (np.clip(q, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY) for q in (p, rest))
-    return (np.log(p) - np.log(rest)).astype(np.float32)
+    return formulas.log_odds(p, rest, np).astype(np.float32)
 
 
 def clipped(logits):
-    """Log-odds in the interval that those of clipped probabilities lie in."""
-    largest = np.log1p(-SMALLEST_PROBABILITY) - np.log(SMALLEST_PROBABILITY)
+    """Log-odds clipped to the interval of those of probabilities."""
+    largest = formulas.LARGEST_LOG_ODDS
     return np.clip(logits, -largest, largest).astype(np.float32)
 
 
 def entropy(probabilities):
     """Shannon entropy of each row, of shape (n_rows, 1), in nats: in [0, log(n_classes)]."""
-    p = np.clip(probabilities.astype(np.float64), SMALLEST_PROBABILITY, 1)
-    return -(p * np.log(p)).sum(axis=1, keepdims=True).astype(np.float32)
+    return formulas.entropy(probabilities.astype(np.float64), np).astype(np.float32)
 
 
 def margin(probabilities):

@@ -595,8 +595,8 @@ class Stack(TransformerMixin, BaseComposition):
 
     def _graph_table(self, table, prefix):
         """The table that the downstream learns from."""
-        from skstack._graph.sklearn_steps import behind_scaler
-        from skstack._graph.tables import beside, passed, taken
+        from skstack._graph.sklearn_steps import apply_scaler
+        from skstack._graph.tables import concatenate_tables, passthrough_table, select_columns
 
         if getattr(self, "_float64", False):
             warnings.warn(
@@ -607,13 +607,17 @@ class Stack(TransformerMixin, BaseComposition):
                 stacklevel=2,
             )
         parts = [
-            fitted._graph_transform(taken(table, self._branch_places[name]), f"{prefix}{name}")
+            fitted._graph_transform(
+                select_columns(table, self._branch_places[name]), f"{prefix}{name}"
+            )
             for name, fitted, _ in self.upstream_
         ]
         if self._passed is not None:
-            part = taken(table, self._passed_places)
-            parts.append(passed(part, self._passed.blocks_, f"{prefix}passthrough", "passthrough"))
-        return behind_scaler(self.scaler_, beside(parts, f"{prefix}table"), prefix)
+            part = select_columns(table, self._passed_places)
+            parts.append(
+                passthrough_table(part, self._passed.blocks_, f"{prefix}passthrough", "passthrough")
+            )
+        return apply_scaler(self.scaler_, concatenate_tables(parts, f"{prefix}table"), prefix)
 
     def _graph_transform(self, table, name):
         return self._graph_table(table, f"{name}_")

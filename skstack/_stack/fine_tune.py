@@ -225,7 +225,7 @@ def check_fine_tune(stack, branches, downstream, X, y):
         If a part that would learn is no network, gives features without a gradient, or has no such
         layer; the message names it.
     """
-    from skstack._graph.sklearn_steps import listed_steps, maker_of
+    from skstack._graph.sklearn_steps import layer_maker, listed_steps
 
     tuning = stack.fine_tune
     named = named_layers(tuning, [name for name, _, _ in branches])
@@ -249,7 +249,7 @@ def check_fine_tune(stack, branches, downstream, X, y):
         )
     if stack.scaler not in (None, "standard"):
         for step in listed_steps(stack.scaler):
-            maker_of(step)
+            layer_maker(step)
     samples = getattr(stack, "sampler", None) or getattr(downstream, "sampler", None)
     if samples is not None and y.ndim > 1:
         _refuse(

@@ -10,9 +10,9 @@ import numpy as np
 
 from skstack._base.tables import columns_at
 from skstack._features.adapters import ModelAdapter
-from skstack._graph.networks import called
-from skstack._graph.sklearn_steps import behind_scaler
-from skstack._graph.tables import GraphTable, joined, numbers_of, refuse, unique_names
+from skstack._graph.networks import apply_network
+from skstack._graph.sklearn_steps import apply_scaler
+from skstack._graph.tables import GraphTable, concatenate, numbers_of, refuse, unique_names
 from skstack._stack.scaling import numeric_columns
 from skstack._training.initial_weights import initial_variables
 from skstack._training.model_io import named_variables
@@ -126,7 +126,7 @@ class JointNetwork:
         for name, fitted, _ in self._stack.upstream_:
             if name in self._branches:
                 made = fitted._columns(columns_at(X, self._stack._branch_places[name]))
-                made = made[:-1] if fitted._wanted.steps_output else made
+                made = made[:-1] if fitted._feature_request.steps_output else made
                 computed[name] = range(first, first + sum(len(part.names) for part in made))
             first += len(fitted.get_feature_names_out())
         return computed
@@ -192,16 +192,16 @@ class JointNetwork:
             if name in self._branches:
                 own = {key[1]: tensor for key, tensor in tensors.items() if key[0] == name}
                 upstream = _noted(fitted._upstreams[0], models, name)
-                wanted = replace(fitted._wanted, steps_output=False)
+                wanted = replace(fitted._feature_request, steps_output=False)
                 parts = upstream.graph(GraphTable(split=own), wanted, name)
-                made[name] = joined(parts, f"{name}_features")
+                made[name] = concatenate(parts, f"{name}_features")
         columns, width = [None] * self._n_columns, 0
         for run in self._runs:
             for place in self._live[run] if isinstance(run, str) else run:
                 columns[place] = width
                 width += 1
         numeric = [made[run] if isinstance(run, str) else tensors[run] for run in self._runs]
-        table = behind_scaler(stack.scaler_, GraphTable(columns, joined(numeric, "table")), "")
+        table = apply_scaler(stack.scaler_, GraphTable(columns, concatenate(numeric, "table")), "")
         downstream = stack.downstream_
         takes = {}
         for block in downstream.blocks_.blocks_:
@@ -213,7 +213,7 @@ class JointNetwork:
                 places = downstream.blocks_.column_indices()[block.name]
                 takes[block.name] = numbers_of(table, places, "downstream", "The downstream")
         network = _Noted(downstream.network_, models, DOWNSTREAM)
-        (output,), _ = called(network, takes, "downstream")
+        (output,), _ = apply_network(network, takes, "downstream")
         return output
 
     def _set_flags(self, name, network, model):

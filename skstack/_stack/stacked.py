@@ -331,10 +331,10 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
         return drawn.X, drawn.y, drawn.sample_weight
 
     def _graph(self, table, name, prefix):
-        from skstack._graph.dispatch import computed
+        from skstack._graph.dispatch import predicted
 
         table = self._graph_table(table, prefix)
-        classes = computed(self.downstream_, table, f"{prefix}downstream", prefix)
+        classes = predicted(self.downstream_, table, f"{prefix}downstream", prefix)
         if self.prior_correction and self.sampler_ is not None:
             classes = classes.corrected(self._prior_ratio, f"{name}_priors")
         return classes
@@ -484,10 +484,10 @@ class StackedKerasRegressor(ExportMixin, RegressorMixin, Stack):
         return check_target(y, multi_output=True, y_numeric=True, estimator=self)
 
     def _graph(self, table, name, prefix):
-        from skstack._graph.dispatch import computed
+        from skstack._graph.dispatch import predicted
 
         table = self._graph_table(table, prefix)
-        return computed(self.downstream_, table, f"{prefix}downstream", prefix)
+        return predicted(self.downstream_, table, f"{prefix}downstream", prefix)
 
     def _graph_outputs(self, table):
         return self._graph(table, "downstream", "")

@@ -174,7 +174,9 @@ def _initializers(model):
 _INITIAL_WEIGHTS: LRUCache[InitialWeights] = LRUCache(64)
 
 
-def initial_variables(blueprint: Blueprint, seed: int) -> dict[str, np.ndarray]:
+def initial_variables(
+    blueprint: Blueprint, seed: int, *, shared: bool = True
+) -> dict[str, np.ndarray]:
     """Return the initial weights of a network, with the seed states of layers such as Dropout.
 
     Parameters
@@ -182,6 +184,9 @@ def initial_variables(blueprint: Blueprint, seed: int) -> dict[str, np.ndarray]:
     blueprint : Blueprint
     seed : int
         The same seed gives the same bits. No global seed is read or set.
+    shared : bool, default=True
+        Whether blueprints of the same key have the same initial weights; not if they hold different
+        models of a user.
 
     Returns
     -------
@@ -189,7 +194,7 @@ def initial_variables(blueprint: Blueprint, seed: int) -> dict[str, np.ndarray]:
         New arrays by variable path, in the order of ``model.variables``.
     """
     refuse_after_fork()
-    if blueprint.key is None:
+    if not shared or blueprint.key is None:
         return _all_values(build(blueprint, seed))
     key = (blueprint.key, environment())
     return _INITIAL_WEIGHTS.get(key, lambda: InitialWeights(blueprint)).variables(seed)
