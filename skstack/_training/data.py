@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,11 +20,11 @@ class TensorLayout:
     n_targets: int
     has_weights: bool
 
-    def unpack(self, tensors):
+    def unpack(self, tensors: Iterable) -> tuple[dict, Any, Any]:
         """Return inputs by name; targets, None or a list if several; weights or None."""
         tensors = list(tensors)
         weights = tensors.pop() if self.has_weights else None
-        targets = tensors[len(self.names) :]
+        targets: Any = tensors[len(self.names) :]
         if self.n_targets < 2:
             targets = targets[0] if targets else None
         return dict(zip(self.names, tensors, strict=False)), targets, weights
@@ -75,7 +77,7 @@ class TensorTable:
         return tuple(tf.TensorSpec([None, *a.shape[1:]], a.dtype) for a in self.arrays())
 
 
-def _mean_one(weights, what):
+def _mean_one(weights: np.ndarray, what: str) -> np.ndarray:
     if weights.ndim != 1:
         raise ValueError(
             f"The weights of the {what} rows must have shape (n_rows,), got {weights.shape}."
@@ -129,7 +131,7 @@ class Steps:
         First step of each epoch, and the end of the last one.
     """
 
-    def __init__(self, orders, batch_size, padding):
+    def __init__(self, orders: np.ndarray, batch_size: int, padding: int):
         n_epochs, n_rows = orders.shape
         self._per_epoch = -(-n_rows // batch_size)
         n_steps = n_epochs * self._per_epoch
@@ -141,7 +143,7 @@ class Steps:
         self.counts[self._per_epoch - 1 : n_steps : self._per_epoch] = last
         self.epoch_starts = np.arange(0, n_steps + 1, self._per_epoch, dtype=np.int32)
 
-    def means(self, losses, n_epochs) -> np.ndarray:
+    def means(self, losses: np.ndarray, n_epochs: int) -> np.ndarray:
         """Mean loss over rows, for each of the first epochs."""
         n_steps = n_epochs * self._per_epoch
         counts = self.counts[:n_steps].reshape(n_epochs, -1)

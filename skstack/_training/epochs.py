@@ -7,8 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from skstack._training.data import TensorLayout
+from skstack._training.data import TensorLayout, TensorTable
 from skstack._training.steps import (
+    TracedProgram,
     block_function,
     evaluation_function,
     own_step_function,
@@ -74,7 +75,9 @@ class TraceKey:
     tail: str | None = None
 
     @classmethod
-    def of(cls, table, validation_table, tail):
+    def of(
+        cls, table: TensorTable, validation_table: TensorTable | None, tail: str | None
+    ) -> TraceKey:
         """Return the key for these rows; `validation_table` may be None."""
         if validation_table is None:
             return cls(table.specs(), table.layout(), tail=tail)
@@ -86,13 +89,13 @@ class TraceKey:
         """Whether there are validation rows."""
         return self.validation_layout is not None
 
-    def argument_specs(self, program) -> list:
+    def argument_specs(self, program: TracedProgram) -> list:
         """Specs of all arguments of the function except the handles."""
         validation = [*self.validation_specs, _INT, *_PATIENCE] if self.has_validation else []
         return [*self.specs, *_STEPS, *validation, *program.layout.packed_specs]
 
 
-def steps_in_block(trace, batch_size) -> int:
+def steps_in_block(trace: TraceKey, batch_size: int) -> int:
     """Steps per block; with XLA it depends on the shape of a row and the batch size alone."""
     if trace.tail is None:
         return 1
@@ -100,7 +103,7 @@ def steps_in_block(trace, batch_size) -> int:
     return min(max(_BLOCK_BYTES // (row * batch_size), 4), 256)
 
 
-def epochs_function(program, trace):
+def epochs_function(program: TracedProgram, trace: TraceKey) -> tuple[Any, list[str]]:
     """Trace the function that trains some epochs; return it and the names of an own step's logs.
 
     It takes `TraceKey.argument_specs` and the handles of a set. It returns, flat: the number of
@@ -113,7 +116,7 @@ def epochs_function(program, trace):
     learn = _Learning(program, trace, size)
     evaluate: Any = None
     finish: Any = None
-    if trace.has_validation:
+    if trace.validation_layout is not None:
         validation = [*trace.validation_specs, _INT]
         evaluate = layout.lift_captures(
             evaluation_function(program, trace.validation_layout), validation
@@ -194,7 +197,7 @@ def epochs_function(program, trace):
 class _Learning:
     """Trains steps `start` to `stop`, inside a trace."""
 
-    def __init__(self, program, trace, size):
+    def __init__(self, program: TracedProgram, trace: TraceKey, size: int):
         self._program = program
         self._tail = trace.tail
         self._size = size

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from skstack._training.data import Orders
+from skstack._training.config import TrainConfig
+from skstack._training.data import Orders, TensorTable
 from skstack._training.epochs import update_early_stopping
 from skstack._training.model_io import call_input
-from skstack._training.monitor import LastLogs, forget_model, public_model
+from skstack._training.monitor import LastLogs, TrainingMonitor, forget_model, public_model
+from skstack._training.program import Program
 
 
 class _FirstCallback(keras.callbacks.Callback):
     """The first callback: draws the order of rows and applies early stopping."""
 
-    def __init__(self, program, config, orders, monitor):
+    def __init__(
+        self, program: Program, config: TrainConfig, orders: Orders, monitor: TrainingMonitor
+    ):
         super().__init__()
         self._program = program
         self._config = config
         self._orders = orders
         self._monitor = monitor
-        self._best_state = None
+        self._best_state: list | None = None
         self._best, self._without_better = np.float32(math.inf), 0
-        self.order = None
+        self.order: np.ndarray | None = None
 
     def on_epoch_begin(self, epoch, logs=None):
         self.order = self._orders.next(1)[0]
@@ -52,7 +57,7 @@ class _FirstCallback(keras.callbacks.Callback):
 class _LastCallback(LastLogs):
     """The last callback: records the history; copies attributes that others set on their model."""
 
-    def __init__(self, monitor, shown):
+    def __init__(self, monitor: TrainingMonitor, shown: Any):
         super().__init__()
         self._monitor = monitor
         self._shown = shown
@@ -75,12 +80,20 @@ class _LastCallback(LastLogs):
         self.model.stop_training = self.model.stop_training or self._shown.stop_training
 
 
-def fit_with_keras(program, table, validation, config, monitor, *, eagerly: bool) -> None:
+def fit_with_keras(
+    program: Program,
+    table: TensorTable,
+    validation: TensorTable | None,
+    config: TrainConfig,
+    monitor: TrainingMonitor,
+    *,
+    eagerly: bool,
+) -> None:
     """Train with `Model.fit`: own `fit` or `test_step`, batch callbacks, untraceable networks."""
     model = program.model
     model.run_eagerly = eagerly
     first = _FirstCallback(program, config, Orders(config.seed, table.n_rows), monitor)
-    shown = public_model(program, config)
+    shown = public_model(model, config)
     all_callbacks = [first, *config.callbacks, _LastCallback(monitor, shown)]
     if config.epochs == 0:
         return

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
+from skstack._training.config import TrainConfig
 from skstack._training.optimizers import fresh_metrics
 from skstack._training.seeds import preserve_rng
 
@@ -25,18 +28,18 @@ class Diverged(ValueError):
 class TrainingMonitor:
     """Records the history of a fit and raises if it diverges."""
 
-    def __init__(self, config):
+    def __init__(self, config: TrainConfig):
         self._config = config
         self.history: dict[str, list[float]] = {}
         self.n_epochs = 0
 
-    def check(self, logs) -> None:
+    def check(self, logs: dict) -> None:
         """Raise Diverged if the loss of the epoch that ends is not finite."""
         loss = logs.get("loss", 0.0)
         if not np.isfinite(loss).all():
             raise Diverged(f"The loss became {loss} in epoch {self.n_epochs + 1}. {_WAYS_OUT}")
 
-    def check_weights(self, variables, trained) -> None:
+    def check_weights(self, variables: dict, trained: dict[str, np.ndarray]) -> None:
         """Raise Diverged if weights are not finite: the losses do not show the last step."""
         for path, array in trained.items():
             bound = _LARGEST_WEIGHT if variables[path].trainable else np.inf
@@ -46,7 +49,7 @@ class TrainingMonitor:
                     f"{self.n_epochs}. {_WAYS_OUT}"
                 )
 
-    def epoch_end(self, logs) -> None:
+    def epoch_end(self, logs: dict) -> None:
         """Record one epoch."""
         self.n_epochs += 1
         for name, value in logs.items():
@@ -57,9 +60,9 @@ class TrainingMonitor:
             print(f"Epoch {self.n_epochs}/{self._config.epochs} - {line}", flush=True)
 
 
-def public_model(program, config):
+def public_model(model: Any, config: TrainConfig) -> Any:
     """Return the model that callbacks see; it shares layers and optimizer with the program's."""
-    model, public = program.model, config.public
+    public = config.public
     if public is None or not config.callbacks:
         return model
     with preserve_rng():
@@ -75,7 +78,7 @@ def public_model(program, config):
 
 
 @contextlib.contextmanager
-def shown_to(callbacks, config, model, n_steps):
+def shown_to(callbacks: Sequence, config: TrainConfig, model: Any, n_steps: int) -> Iterator[Any]:
     """Context in which callbacks have the model; afterwards they have none."""
     shown = None
     all_callbacks = [*callbacks, LastLogs()] if callbacks else []

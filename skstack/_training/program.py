@@ -7,13 +7,16 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from skstack._base.lru_cache import LRUCache
-from skstack._training.data import Orders, Steps, bucket
+from skstack._training.blueprint import Blueprint
+from skstack._training.config import TrainConfig
+from skstack._training.data import Orders, Steps, TensorTable, bucket
 from skstack._training.engines import has_own_train_step, why_not_masked
 from skstack._training.epochs import TraceKey, epochs_function, steps_in_block
 from skstack._training.layers import embedded_inputs
@@ -29,7 +32,7 @@ from skstack._training.model_io import (
 from skstack._training.monitor import plain
 from skstack._training.normalization import reading_their_variables
 from skstack._training.objective import unused_size
-from skstack._training.optimizers import apply_without_reducing, scale_steps
+from skstack._training.optimizers import CompileSettings, apply_without_reducing, scale_steps
 from skstack._training.seeds import build, inside_build
 from skstack._training.variables import OwnSession, VariableLayout
 
@@ -41,14 +44,20 @@ class Program:
     side by side, each on variables of its own (see `VariableLayout`).
     """
 
-    def __init__(self, blueprint, settings, table, key):
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        settings: CompileSettings,
+        table: TensorTable,
+        key: Hashable | None,
+    ):
         self.key = key
         self.loss = settings.loss
         self.batch_size = settings.batch_size
-        self.failed_traces = {}  # trace -> the error
+        self.failed_traces: dict[TraceKey, Exception] = {}
         self.traces = 0
         self.model_lock = threading.RLock()  # held while the model itself is used or traced
-        self._functions = {}
+        self._functions: dict = {}
         self.model = reading_their_variables(build(blueprint))
         self.model.compile(
             optimizer=settings.make_optimizer(),
@@ -66,7 +75,7 @@ class Program:
         self.own_step = has_own_train_step(self.model)
         # Metrics are read after each epoch.
         self.one_by_one = self.has_metrics or self.own_step
-        self.metrics_structure = {}  # of the metrics' values
+        self.metrics_structure: dict = {}  # of the metrics' values
         masks = why_not_masked(self.model, self.loss, has_metrics=self.has_metrics) is None
         self.masks = masks and not self.own_step  # whether rows may be padded with weight 0
         self.rows_at_once = rows_at_once(self.model, table.inputs)
@@ -80,7 +89,7 @@ class Program:
         self._trainable = [id(variable) for variable in self.model.trainable_variables]
         self._frozen_config = self._settings()
 
-    def _warm_up(self, table, blueprint):
+    def _warm_up(self, table: TensorTable, blueprint: Blueprint) -> None:
         """Create all variables, which is impossible inside a trace."""
         if not self.model.trainable_variables:
             raise ValueError("The network has no trainable weights: there is nothing to fit.")
@@ -119,7 +128,12 @@ class Program:
             variable.assign(array)
         return copies
 
-    def initial_state(self, variables, optimizer_start, learning_rate) -> list[np.ndarray]:
+    def initial_state(
+        self,
+        variables: dict[str, np.ndarray],
+        optimizer_start: list[np.ndarray] | None,
+        learning_rate: float | None,
+    ) -> list[np.ndarray]:
         """Return the packed state that a fit starts with: weights and the optimizer's variables."""
         weights = in_order(self.variables, variables)
         if optimizer_start is None:
@@ -138,7 +152,7 @@ class Program:
                 optimizer[self._rate] = np.asarray(learning_rate, optimizer[self._rate].dtype)
         return self.layout.pack([*weights, *optimizer])
 
-    def set_state(self, state) -> None:
+    def set_state(self, state: list) -> None:
         """Assign a packed state to the model itself."""
         for variable, value in zip(self.layout.state, self.layout.unpack(state), strict=True):
             variable.value.assign(value)
@@ -147,7 +161,7 @@ class Program:
         """Return the packed state of the model itself."""
         return self.layout.pack(values(self.layout.state))
 
-    def reset_model(self, state) -> None:
+    def reset_model(self, state: list) -> None:
         """Reset the model itself to a state."""
         self.set_state(state)
         if self.one_by_one:
@@ -155,7 +169,7 @@ class Program:
         self.model.stop_training = False
         self.model.run_eagerly = False
 
-    def epochs(self, trace: TraceKey, *, own: bool = False):
+    def epochs(self, trace: TraceKey, *, own: bool = False) -> tuple[Any, list[str]]:
         """Return the function that trains epochs, traced once, and the names of its logs.
 
         It must be called through `bind`; with `own`, on the variables of the model itself.
@@ -198,11 +212,11 @@ class Program:
         with self.bind(function) as run:
             run(arguments)
 
-    def reset_metrics(self, handles) -> None:
+    def reset_metrics(self, handles: list) -> None:
         """Reset the metrics, inside a trace."""
         self._lifted("reset", self._reset)(*handles)
 
-    def metric_results(self):
+    def metric_results(self) -> Callable[..., list]:
         """Return the function of handles that computes the metrics."""
         return self._lifted("results", self._results)
 
@@ -220,7 +234,7 @@ class Program:
         self.metrics_structure = tf.nest.map_structure(lambda _: None, results)
         return [tf.convert_to_tensor(value) for value in tf.nest.flatten(results)]
 
-    def finalized(self, state) -> list:
+    def finalized(self, state: list) -> list:
         """Return a state after training, with moving averages if the optimizer keeps any."""
         if not _averages_weights(self.optimizer):
             return state
@@ -328,13 +342,21 @@ class CompiledFit:
         Whether early stopping ended training.
     """
 
-    def __init__(self, program, trace, initial, table, validation, config):
+    def __init__(
+        self,
+        program: Program,
+        trace: TraceKey,
+        initial: list,
+        table: TensorTable,
+        validation: TensorTable | None,
+        config: TrainConfig,
+    ):
         self._program = program
         self._config = config
         self._trace = trace
         self._run, self._own_names = program.epochs(trace, own=bool(config.callbacks))
         self._data = table.tensors()
-        self._validation = []
+        self._validation: list = []
         if validation is not None:
             # Few shapes, because TensorFlow keeps kernels for each.
             n_padded = bucket(validation.n_rows) if program.masks else validation.n_rows
@@ -347,7 +369,7 @@ class CompiledFit:
         self._patience = [tf.constant(config.tol, tf.float32), tf.constant(patience, tf.int32)]
         self._best_loss = tf.constant(math.inf)
         self._without_better = tf.constant(0)
-        self._best_state = None
+        self._best_state: list | None = None
         self._bound: Callable  # set by `bind`
         self.state = initial
         self.stopped = False
@@ -374,9 +396,10 @@ class CompiledFit:
             taken, outputs[:n] = outputs[:n], []
             return taken
 
-        n_run, losses = map(np.asarray, take(2))
+        (count,), (losses,) = take(1), take(1)
+        n_run, losses = int(count), np.asarray(losses)
         self.state = take(len(self.state))
-        seconds = (time.perf_counter() - started) / max(int(n_run), 1)
+        seconds = (time.perf_counter() - started) / max(n_run, 1)
         self._chunk = int(np.clip(_SECONDS_A_CALL / max(seconds, 1e-6), 1, self._most))
         trained: list[dict] = [{}]
         if not self._program.own_step:
@@ -441,7 +464,9 @@ class Pool:
         self.made = 0
 
     @contextlib.contextmanager
-    def program(self, key, make, *, shown: bool = False):
+    def program(
+        self, key: Hashable | None, make: Callable[[], Program], *, shown: bool = False
+    ) -> Iterator[Program]:
         """Lend a program of this key, or a private one if it is None, without holding a lock.
 
         A program that callbacks have seen is only kept if it is unmodified.
@@ -458,26 +483,26 @@ class Pool:
                 if program.is_unmodified():
                     self._give_back(key, program)
 
-    def programs(self) -> list:
+    def programs(self) -> list[Program]:
         """All programs in the pool."""
         shared = [entry.program for entry in self._shared.values() if entry.program is not None]
         with self._lock:
             return shared + [program for _, program in self._idle]
 
-    def _made(self, make):
+    def _made(self, make: Callable[[], Program]) -> Program:
         program = make()
         with self._lock:
             self.made += 1
         return program
 
-    def _take(self, key):
+    def _take(self, key: Hashable) -> Program | None:
         with self._lock:
             for i in reversed(range(len(self._idle))):
                 if self._idle[i][0] == key:
                     return self._idle.pop(i)[1]
             return None
 
-    def _give_back(self, key, program):
+    def _give_back(self, key: Hashable, program: Program) -> None:
         with self._lock:
             self._idle.append((key, program))
             del self._idle[: -self._max]
@@ -490,7 +515,7 @@ class _SharedProgram:
         self.program: Program | None = None
         self._making = threading.Lock()
 
-    def get(self, make):
+    def get(self, make: Callable[[], Program]) -> Program:
         with self._making:
             if self.program is None:
                 self.program = make()

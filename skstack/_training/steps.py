@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, Protocol
+
 import tensorflow as tf
 
+from skstack._training.data import TensorLayout
 from skstack._training.layers import all_layers
 from skstack._training.model_io import call, call_input, compute_loss
+from skstack._training.variables import VariableLayout
 from skstack._training.xla_layers import replaced_calls
+
+
+class TracedProgram(Protocol):
+    """What is traced of a `Program`, whose module imports this one."""
+
+    model: Any
+    optimizer: Any
+    loss: Any
+    layout: VariableLayout
+    batch_size: int
+    rows_at_once: int
+    has_metrics: bool
+    own_step: bool
+    one_by_one: bool
+    masks: bool
+    traces: int
+
+    def reset_metrics(self, handles: list) -> None: ...
+
+    def metric_results(self) -> Callable[..., list]: ...
 
 
 class NothingToLearn(ValueError):
     """The loss has no gradient, in any engine."""
 
 
-def learn(program, x, y, weights):
+def learn(program: TracedProgram, x, y, weights):
     """Take one training step, as `keras.Model.train_step` does; return the loss."""
     model, optimizer = program.model, program.optimizer
     x = call_input(model, x)
@@ -34,7 +59,7 @@ def learn(program, x, y, weights):
     return tf.cast(loss, "float32")
 
 
-def step_function(program, layout):
+def step_function(program: TracedProgram, layout: TensorLayout) -> Callable:
     """Return a function of one batch that takes a training step and returns the loss."""
 
     def step(*tensors):
@@ -44,7 +69,7 @@ def step_function(program, layout):
     return step
 
 
-def block_function(program, layout, *, masked: bool):
+def block_function(program: TracedProgram, layout: TensorLayout, *, masked: bool) -> Callable:
     """Return a function that trains on a block of batches of fixed shapes, for XLA.
 
     It takes flat tensors of shape (steps, batch, ...), the number of real rows of each batch and
@@ -76,7 +101,7 @@ def block_function(program, layout, *, masked: bool):
     return block
 
 
-def evaluation_function(program, layout):
+def evaluation_function(program: TracedProgram, layout: TensorLayout) -> Callable:
     """Return a function that computes the mean loss over the first rows, in inference mode.
 
     It takes flat tensors and the number of real rows; the rest is padding, which needs `masks`.
@@ -112,7 +137,7 @@ def evaluation_function(program, layout):
     return evaluate
 
 
-def own_step_function(program, layout, names):
+def own_step_function(program: TracedProgram, layout: TensorLayout, names: list[str]) -> Callable:
     """Return a function of one batch that calls the model's own `train_step` and returns its logs.
 
     Tracing it writes the names of the logs to the list `names`.

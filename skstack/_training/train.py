@@ -96,7 +96,7 @@ def train(
         )
 
 
-def _check(config, validation):
+def _check(config: TrainConfig, validation: TrainingData | None) -> None:
     if config.engine not in ENGINES:
         raise ValueError(f"`engine` must be one of {ENGINES}, got {config.engine!r}.")
     if config.epochs < 0 or config.batch_size < 1:
@@ -108,7 +108,14 @@ def _check(config, validation):
         raise ValueError("`patience` needs validation rows.")
 
 
-def _run(program, initial, table, validation_table, config, monitor):
+def _run(
+    program: Program,
+    initial: list,
+    table: TensorTable,
+    validation_table: TensorTable | None,
+    config: TrainConfig,
+    monitor: TrainingMonitor,
+) -> list:
     """Train with the best engine, or the next if that fails; return the packed state."""
     n_steps = -(-table.n_rows // config.batch_size)
     engine, reason = engines.choose(program, config, n_steps * config.epochs)
@@ -140,7 +147,7 @@ def _run(program, initial, table, validation_table, config, monitor):
         return program.get_state()
 
 
-def _refuse_new_variables(error):
+def _refuse_new_variables(error: Exception) -> None:
     """Refuse layers that are new in every step and so never trained: no engine could help."""
     if "only supports singleton tf.Variables" in str(error):
         raise ValueError(
@@ -149,7 +156,7 @@ def _refuse_new_variables(error):
         ) from error
 
 
-def _warn_slower(engine, error):
+def _warn_slower(engine: engines.Engine, error: Exception) -> None:
     # Keras writes escape codes, and all arguments in full.
     reason = re.sub(r"\x1b\[\d*m", "", str(error)).partition("Arguments received")[0]
     reason = f"{type(error).__name__}: {' '.join(reason.split())[:300]}"
@@ -157,7 +164,14 @@ def _warn_slower(engine, error):
     warnings.warn(f"This network is trained {how}. {reason}", UserWarning, stacklevel=5)
 
 
-def _train_compiled(program, compiled, initial, config, monitor, n_steps):
+def _train_compiled(
+    program: Program,
+    compiled: CompiledFit,
+    initial: list,
+    config: TrainConfig,
+    monitor: TrainingMonitor,
+    n_steps: int,
+) -> list:
     if config.callbacks:
         return _train_shown(program, compiled, initial, config, monitor, n_steps)
     one_by_one = program.one_by_one or config.verbose > 0
@@ -169,10 +183,18 @@ def _train_compiled(program, compiled, initial, config, monitor, n_steps):
     return program.finalized(compiled.result()) if monitor.n_epochs else initial
 
 
-def _train_shown(program, compiled, initial, config, monitor, n_steps):
+def _train_shown(
+    program: Program,
+    compiled: CompiledFit,
+    initial: list,
+    config: TrainConfig,
+    monitor: TrainingMonitor,
+    n_steps: int,
+) -> list:
     """Train while callbacks see the model itself and may change it."""
     program.reset_model(initial)
-    model, logs = public_model(program, config), {}
+    logs: dict = {}
+    model = public_model(program.model, config)
     with shown_to(config.callbacks, config, model, n_steps) as shown, compiled.bind(own=True):
         shown.on_train_begin()
         while not (compiled.stopped or model.stop_training or monitor.n_epochs >= config.epochs):

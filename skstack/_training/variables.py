@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import tensorflow as tf
 HANDLE = tf.TensorSpec([], tf.resource)
 
 
-def call_concrete(function, tensors) -> list:
+def call_concrete(function: Any, tensors: Iterable) -> list:
     """Call a concrete function without the time that the inspection of its arguments takes."""
     tensors = [*map(_tensor, tensors), *function.captured_inputs]
     if not tf.executing_eagerly():
@@ -31,7 +32,7 @@ def _tensor(value):
     return value if isinstance(value, tf.Tensor) else tf.convert_to_tensor(value)
 
 
-def _partitioned(function, arguments):
+def _partitioned(function: Any, arguments: list) -> list:
     returned = [tensor.dtype for tensor in function.outputs]
     outputs = tf.raw_ops.StatefulPartitionedCall(args=arguments, Tout=returned, f=function)
     return outputs if returned else []
@@ -40,10 +41,10 @@ def _partitioned(function, arguments):
 class _Lender:
     """Lends objects to one fit at a time; makes a new one when all are lent."""
 
-    def __init__(self, make):
+    def __init__(self, make: Callable):
         self._make = make
         self._lock = threading.Lock()
-        self.idle = []
+        self.idle: list = []
 
     @contextlib.contextmanager
     def lend(self):
@@ -67,7 +68,7 @@ class VariableLayout:
         State of metrics, which does not outlive an epoch.
     """
 
-    def __init__(self, state, counters):
+    def __init__(self, state: Iterable, counters: Iterable):
         self.state = list(state)
         known = {id(variable) for variable in self.state}
         self.all_variables = [*self.state, *(v for v in counters if id(v) not in known)]
@@ -80,7 +81,7 @@ class VariableLayout:
         self.variable_sets = _Lender(lambda: VariableSet(self.all_variables))
 
     @contextlib.contextmanager
-    def bind(self, function, *, own: bool = False):
+    def bind(self, function: Any, *, own: bool = False) -> Iterator[Callable[[list], list]]:
         """Context: a function of a list of tensors, bound to variables that no other fit uses.
 
         Parameters
@@ -97,7 +98,7 @@ class VariableLayout:
         with self.variable_sets.lend() as variables:
             yield lambda tensors: call_concrete(function, [*tensors, *variables.handles])
 
-    def lift_captures(self, function, specs, *, xla: bool = False):
+    def lift_captures(self, function: Callable, specs: list, *, xla: bool = False) -> Any:
         """Trace a function of flat tensors; the result takes the handles of a set behind them.
 
         With `xla`, XLA compiles it at its first call.
@@ -132,7 +133,7 @@ class VariableLayout:
     def _of(self, dtype):
         return [variable for variable in self.state if variable.value.dtype == dtype]
 
-    def pack(self, arrays) -> list[np.ndarray]:
+    def pack(self, arrays: Iterable[np.ndarray]) -> list[np.ndarray]:
         """Pack a state."""
         pairs = list(zip(self.state, arrays, strict=True))
         return [
@@ -142,7 +143,7 @@ class VariableLayout:
             for dtype in self._dtypes
         ]
 
-    def unpack(self, packed) -> list[np.ndarray]:
+    def unpack(self, packed: Iterable) -> list[np.ndarray]:
         """Return the arrays of a packed state, new ones."""
         remaining = {d: np.array(vector) for d, vector in zip(self._dtypes, packed, strict=True)}
         arrays = []
@@ -152,7 +153,7 @@ class VariableLayout:
             remaining[dtype] = remaining[dtype][n:]
         return arrays
 
-    def load(self, handles, packed) -> None:
+    def load(self, handles: Iterable, packed: Iterable) -> None:
         """Write a packed state into a set, inside a trace."""
         parts = {
             dtype: tf.split(vector, [_size(variable) for variable in self._of(dtype)])
@@ -162,7 +163,7 @@ class VariableLayout:
             value = tf.reshape(parts[variable.value.dtype].pop(0), variable.shape)
             tf.raw_ops.AssignVariableOp(resource=handle, value=value)
 
-    def read(self, handles) -> list:
+    def read(self, handles: Iterable) -> list:
         """Read the packed state of a set, inside a trace."""
         parts: dict[Any, list] = {dtype: [] for dtype in self._dtypes}
         for handle, variable in zip(handles, self.state, strict=False):
@@ -179,7 +180,7 @@ def _size(variable):
 class VariableSet:
     """Variables like those of a model, for one fit at a time."""
 
-    def __init__(self, like):
+    def __init__(self, like: list):
         self._variables = [
             tf.Variable(tf.zeros(v.shape, v.value.dtype), trainable=False) for v in like
         ]
