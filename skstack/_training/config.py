@@ -1,4 +1,4 @@
-"""What goes into training and what comes out of it."""
+"""Input, configuration and result of training."""
 
 from __future__ import annotations
 

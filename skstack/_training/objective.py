@@ -162,13 +162,7 @@ def _overrides(thing, base):
 
 
 def known_loss(loss):
-    """Return the object or function of a loss; "crossentropy", which depends on the task, as it is.
-
-    Raises
-    ------
-    ValueError
-        For a name that Keras does not know.
-    """
+    """Return the object or function of a loss; "crossentropy" as it is: it depends on the task."""
     named = isinstance(loss, str) and _BY_TASK.get(loss.lower()) == "crossentropy"
     return loss if named else keras.losses.get(loss)
 
@@ -180,19 +174,7 @@ def known_metric(metric):
 
 
 def head_for(loss, task, n_outputs) -> dict:
-    """Return the fields of a spec that a loss requires of a recipe's head.
-
-    Parameters
-    ----------
-    loss : str, keras.losses.Loss, type or callable
-    task, n_outputs
-        As in a spec.
-
-    Returns
-    -------
-    dict
-        Empty if the task's default head is right.
-    """
+    """Return the fields of a spec that a loss requires: none if the default head is right."""
     comparison = _comparison_of(known_loss(loss), _LOSS_TABLE)
     if comparison is None:
         return {}
@@ -207,18 +189,19 @@ def _refuse(what, why, accepted):
     raise ValueError(f"{what} {why}; accepted {accepted}.")
 
 
+_FOR_NUMBERS = "are for instance 'mean_squared_error' and 'mean_absolute_error'"
 _ACCEPTED = {
     "binary": "is for instance 'binary_crossentropy'",
     "multilabel": "is for instance 'binary_crossentropy'",
     "multiclass": "are for instance 'sparse_categorical_crossentropy' and "
     "'categorical_crossentropy'",
-    "regression": "are for instance 'mean_squared_error' and 'mean_absolute_error'",
-    "reconstruction": "are for instance 'mean_squared_error' and 'mean_absolute_error'",
+    "regression": _FOR_NUMBERS,
+    "reconstruction": _FOR_NUMBERS,
 }
-_DESCRIPTIONS = {
-    "binary": "a network of one unit for two classes",
-    "multilabel": "labels of which a row may have several",
-    "multiclass": "classes of which each row has one",
+_KINDS = {
+    "binary": "a network with one unit for two classes",
+    "multilabel": "several labels per row",
+    "multiclass": "one class per row",
     "regression": "numbers",
     "reconstruction": "the columns of X",
 }
@@ -229,10 +212,10 @@ def _check_fit(what, comparison, task, n_outputs):
     """Refuse a loss or metric that cannot compare predictions of this task."""
     accepted = _ACCEPTED[task]
     if comparison.reason and (task in _CLASSIFYING or not comparison.numbers):
-        _refuse(what, f"does not fit {_DESCRIPTIONS[task]}: {comparison.reason}", accepted)
+        _refuse(what, f"does not fit {_KINDS[task]}: {comparison.reason}", accepted)
     if task not in _CLASSIFYING:
         if not comparison.numbers:
-            _refuse(what, f"compares classes, and here are {_DESCRIPTIONS[task]}", accepted)
+            _refuse(what, f"compares classes, and the targets are {_KINDS[task]}", accepted)
         least = comparison.min_columns
         if n_outputs < least:
             _refuse(
@@ -244,8 +227,8 @@ def _check_fit(what, comparison, task, n_outputs):
     if task == "multilabel" and not comparison.multilabel:
         _refuse(
             what,
-            f"is for rows of one class each, and y holds {_DESCRIPTIONS[task]}. If each row has "
-            "one class, pass labels: y.argmax(axis=1)",
+            "needs one class per row, but y holds several labels per row. If each has one, "
+            "pass labels: y.argmax(axis=1)",
             accepted,
         )
 
@@ -262,7 +245,7 @@ def _without_logits(what, thing, task):
         return thing
     if task not in _CLASSIFYING:
         raise ValueError(
-            f"{what} has from_logits=True, so that predict would give log-odds of y; accepted is "
+            f"{what} has from_logits=True, so predict would return log-odds of y; accepted is "
             "from_logits=False, with a network that ends in a sigmoid or softmax."
         )
     config = {**config, "from_logits": False}
@@ -321,11 +304,11 @@ def _check_custom(what, loss, form, n_outputs):
     n_rows = len(y)
     try:
         shape = _values(loss, y, p).shape
-    except Exception:  # whatever a user's function may raise on made-up rows
+    except Exception:  # a user's function may raise anything on example rows
         return None
     if shape.count(n_rows) > 1:
         raise ValueError(
-            f"{what} gives a value of shape {shape} for {n_rows} rows of y with shape {y.shape} "
+            f"{what} returns a value of shape {shape} for {n_rows} rows of y with shape {y.shape} "
             f"and predictions with shape {p.shape}: it compares each row with all others. Accepted "
             f"is one value for each row, of shape ({n_rows},), or one for all of them."
         )
@@ -336,8 +319,8 @@ def _check_custom(what, loss, form, n_outputs):
             mixed = False
         if mixed:
             raise ValueError(
-                f"{what} compares each row with all others: y comes with shape (n_rows, 1), as the "
-                "predictions do, and something of shape (n_rows,) is compared with it. Take "
+                f"{what} compares each row with all others: y and the predictions have shape "
+                "(n_rows, 1), and one of them is compared with an array of shape (n_rows,). Take "
                 "columns of both, such as y[:, 0] and p[:, 0]."
             )
     return shape[:1] == (n_rows,)
@@ -386,31 +369,21 @@ class Objective:
     @property
     def raw_units(self):
         """Whether the loss must see targets in their original units."""
+        comparison = self.comparison
         if self.task == "reconstruction":  # the direction of a row does not depend on units
-            return (
-                self.comparison.builtin
-                and self.comparison.raw_units
-                and self.comparison is not _DIRECTION
-            )
-        return self.comparison.raw_units
+            return comparison.builtin and comparison.raw_units and comparison is not _DIRECTION
+        return comparison.raw_units
 
     def check_weights(self, weights):
         """Refuse sample weights that would have no effect."""
         if not self.by_row and weights is not None and np.ptp(weights) > 0:
             raise ValueError(
-                f"{self._what} gives one number for a whole batch, in which weights of rows "
-                "(sample_weight, class_weight) cannot count. Leave them out, or return one value "
-                "for each row."
+                f"{self._what} returns one number per batch, to which sample_weight and "
+                "class_weight cannot be applied. Leave them out, or return one value per row."
             )
 
     def check_head(self, low, high):
-        """Refuse a network whose output range the loss is not defined for.
-
-        Parameters
-        ----------
-        low, high : array-like
-            Bounds of the outputs.
-        """
+        """Refuse a network whose outputs, in [low, high], the loss is not defined for."""
         if np.min(low) < self.comparison.low or np.max(high) > self.comparison.high:
             head = self.comparison.activation or "exponential"
             _refuse(
@@ -443,18 +416,8 @@ class Objective:
     def metrics(self, user_metrics, mean=None, scale=None, bounds=None) -> tuple:
         """Return metrics for a `TrainConfig`, each converted to the form of targets that it takes.
 
-        Parameters
-        ----------
-        user_metrics : sequence
-            As in ``keras.Model.compile``.
-        mean, scale : ndarray, default=None
-            Of standardised targets: used to convert them to their original units.
-        bounds : tuple of array-like, default=None
-            Of outputs that are numbers, in their original units.
-
-        Returns
-        -------
-        tuple
+        `mean` and `scale` are those of standardised targets; `bounds` (low, high) of outputs that
+        are numbers, in their original units.
         """
         if mean is None or (np.all(mean == 0) and np.all(scale == 1)):
             units = None
@@ -521,7 +484,7 @@ def _runs(what, metric, form, n_outputs):
             tried = type(metric).from_config(metric.get_config())
             tried.update_state(ops.convert_to_tensor(y), ops.convert_to_tensor(p))
             tried.result()
-    except Exception:  # whatever a user's metric may raise on made-up rows
+    except Exception:  # a user's metric may raise anything on example rows
         return False
     return True
 
@@ -541,7 +504,7 @@ def _named(metric, user_metric, task):
     if task not in _CLASSIFYING:
         if meant == "crossentropy":
             raise ValueError(
-                f"metrics: {user_metric!r} compares classes, and here are {_DESCRIPTIONS[task]}."
+                f"metrics: {user_metric!r} compares classes, and the targets are {_KINDS[task]}."
             )
         return keras.metrics.Accuracy(name=user_metric), user_metric
     return keras.metrics.get(f"{_KIND_OF_TASK[task]}_{meant}"), user_metric
@@ -562,7 +525,7 @@ def _check_copy(what, metric):
         return
     try:
         type(metric).from_config(metric.get_config())
-    except Exception as error:  # whatever a user's class may raise
+    except Exception as error:  # a user's class may raise anything
         raise ValueError(
             f"{what} cannot be copied from its config ({type(error).__name__}). Give its class a "
             "get_config that holds all arguments of the constructor; of a MeanMetricWrapper pass "
@@ -695,7 +658,7 @@ class MetricInForm(ConvertedMetric):
 
 
 def resolve_objective(loss, *, task, n_outputs) -> Objective:
-    """Resolve a loss and the form of its targets.
+    """Resolve a loss and the form of its targets; raise ValueError if it does not suit the task.
 
     Parameters
     ----------
@@ -704,21 +667,16 @@ def resolve_objective(loss, *, task, n_outputs) -> Objective:
         As in a spec: "binary" has one unit.
     n_outputs : int
         Number of classes, labels, targets or columns.
-
-    Returns
-    -------
-    Objective
-
-    Raises
-    ------
-    ValueError
-        If the loss cannot compare predictions of this kind.
     """
     what, known, by_task = f"loss={loss!r}", known_loss(loss), None
     if isinstance(known, str):
         by_task = loss
         if task not in _CLASSIFYING:
-            _refuse(what, f"compares classes, and here are {_DESCRIPTIONS[task]}", _ACCEPTED[task])
+            _refuse(
+                what,
+                f"compares classes, and the targets are {_KINDS[task]}",
+                _ACCEPTED[task],
+            )
         known = keras.losses.get(f"{_KIND_OF_TASK[task]}_crossentropy")
     comparison = _comparison_of(known, _LOSS_TABLE)
     n_units = 1 if task == "binary" else n_outputs
@@ -751,18 +709,7 @@ def resolve_objective(loss, *, task, n_outputs) -> Objective:
 def mean_loss(loss, targets, outputs, weights=None) -> float:
     """Return the mean loss over rows, without losses that layers add.
 
-    Parameters
-    ----------
-    loss : str, keras.losses.Loss or callable
-        As in `TrainConfig`.
-    targets : ndarray of shape (n_rows, ...)
-    outputs : ndarray of float32 of shape (n_rows, ...)
-    weights : ndarray of shape (n_rows,), default=None
-        Only their proportions matter.
-
-    Returns
-    -------
-    float
+    Only the proportions of `weights`, of shape (n_rows,), matter.
     """
     function = keras.losses.get(loss)
     if isinstance(function, keras.losses.Loss):

@@ -35,7 +35,7 @@ def check_settings(*, optimizer, learning_rate, loss, metrics, callbacks) -> Non
     Parameters
     ----------
     optimizer, learning_rate, loss, metrics, callbacks : as in `TrainConfig`
-        None means that it is not known yet.
+        None if not known yet.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def check_settings(*, optimizer, learning_rate, loss, metrics, callbacks) -> Non
 
 @contextlib.contextmanager
 def _name_parameter(name, value, accepted):
-    """Name the parameter in whatever Keras raises."""
+    """Name the parameter in errors that Keras raises."""
     try:
         yield
     except Exception as error:
