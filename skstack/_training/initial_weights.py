@@ -13,6 +13,7 @@ import tensorflow as tf
 from skstack._base.lru_cache import LRUCache
 from skstack._training.blueprint import Blueprint
 from skstack._training.fork_guard import refuse_after_fork
+from skstack._training.layers import is_builtin_keras
 from skstack._training.model_io import named_variables, values
 from skstack._training.seeds import build, environment
 from skstack._training.variables import call_concrete
@@ -100,7 +101,7 @@ class _Draws:
             own_seed = getattr(initializer, "seed", None)
             if array.dtype.kind in "iu" and array.shape == (2,) and int(array[0]) in index_of:
                 self._states[path] = index_of[int(array[0])]
-            elif _of_keras(initializer) and own_seed in index_of:
+            elif is_builtin_keras(initializer) and own_seed in index_of:
                 self._random[path] = index_of[own_seed], initializer
         self.n_used = len({*self._states.values(), *(index for index, _ in self._random.values())})
         self._function = None
@@ -133,10 +134,6 @@ class _Draws:
 
         spec = tf.TensorSpec([len(self._random)], tf.int64)
         return tf.function(draw, autograph=False).get_concrete_function(spec)
-
-
-def _of_keras(initializer):
-    return type(initializer).__module__.partition(".")[0] == "keras"
 
 
 class _FixedSeed(keras.random.SeedGenerator):

@@ -14,6 +14,11 @@ class LayerNotFound(ValueError):
     """A requested layer does not exist, or is never called."""
 
 
+def is_builtin_keras(thing) -> bool:
+    """Whether the class of an object is Keras' own."""
+    return type(thing).__module__.partition(".")[0] == "keras"
+
+
 def all_layers(model) -> list:
     """Layers of a model, of nested models and of wrappers."""
     layers = []

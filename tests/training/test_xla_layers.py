@@ -164,7 +164,7 @@ def dropped():
 
 
 def test_dropout_trains_alike_on_all_roads(blueprint, binary_rows):
-    """In distribution: over 20 seeds, the losses of the roads differ by no more than noise."""
+    """In distribution: over 20 seeds, the losses of the engines differ by no more than noise."""
     rows, recipe = binary_rows(128), blueprint(dropped)
     losses = {
         engine: [
