@@ -26,7 +26,7 @@ class Network:
     def __init__(self, blueprint: Blueprint, variables: Mapping[str, np.ndarray]):
         self.blueprint = blueprint
         self.variables = dict(variables)
-        self._prepared = None
+        self.prepared = None  # the predictor and the weights as tensors, see `predict`
 
     def outputs(
         self,
@@ -84,7 +84,7 @@ class Network:
         return vars(self)["_public"]
 
     def __getstate__(self):
-        state = {**self.__dict__, "_prepared": None}
+        state = {**self.__dict__, "prepared": None}
         state.pop("_public", None)
         return state
 

@@ -259,7 +259,7 @@ class _EagerPredictor(_Predictor):
 
     def __init__(self, blueprint):
         super().__init__(blueprint)
-        self._running = threading.Lock()
+        self.running = threading.Lock()
 
     def function(self, inputs, request, rows):
         return _EagerChunks(self, list(inputs), request, rows)
@@ -277,7 +277,7 @@ class _EagerChunks:
 
     def __call__(self, weights, arrays):
         model, layers = self._predictor.model, self._layers
-        with self._predictor._running:
+        with self._predictor.running:
             for variable, value in zip(model.variables, weights, strict=True):
                 variable.value.assign(value)
             data = [tf.convert_to_tensor(_padded(array, self.rows)) for array in arrays]
@@ -312,8 +312,8 @@ def _predictor_of(blueprint, kind):
 
 def _prepare(network, kind):
     predictor = _predictor_of(network.blueprint, kind)
-    network._prepared = predictor, predictor.tensors(network.variables)
-    return network._prepared
+    network.prepared = predictor, predictor.tensors(network.variables)
+    return network.prepared
 
 
 def outputs(network, inputs, layers, rows, pooling) -> list[np.ndarray]:
@@ -328,7 +328,7 @@ def outputs(network, inputs, layers, rows, pooling) -> list[np.ndarray]:
     layers = (layers,) if isinstance(layers, str) else layers
     request = OutputRequest(None if layers is None else tuple(layers), pooling)
 
-    predictor, weights = network._prepared or _prepare(network, _Predictor)
+    predictor, weights = network.prepared or _prepare(network, _Predictor)
     if predictor.embedding_bounds:
         check_indices(predictor.model, inputs, predictor.embedding_bounds)
     rows = rows or predictor.rows_at_once(inputs)
