@@ -59,7 +59,7 @@ def named_branches(upstream):
     return pairs if sound else []
 
 
-def branch_places(X, name, columns):
+def branch_column_indices(X, name, columns):
     """Positions of a branch's columns, settled once: of other rows a callable may say others."""
     return column_indices(X, columns, f"upstream: columns of {name!r}")
 

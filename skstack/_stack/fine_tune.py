@@ -24,7 +24,7 @@ from skstack._estimators.base import NetworkEstimator
 from skstack._estimators.resampling import prior_ratio
 from skstack._features.adapters import ModelAdapter, upstream_of
 from skstack._features.cross_fit import FeatureRequest, UpstreamSpec
-from skstack._stack.branches import branch_places
+from skstack._stack.branches import branch_column_indices
 from skstack.networks._cloning import has_own_steps
 from skstack.networks._model_parameter import load_model
 from skstack.preprocessing._blocks import ColumnBlocks
@@ -311,7 +311,7 @@ def _check_branch(stack, name, transformer, columns, layers, X, y):
         check_layers(model.network_.blueprint, layers or [])
     elif layers:
         wanted = replace(wanted, layers=(*wanted.layers, *layers))
-        source.frame(columns_at(X, branch_places(X, name, columns)), y, wanted)
+        source.frame(columns_at(X, branch_column_indices(X, name, columns)), y, wanted)
 
 
 def refuse_frozen(layer, what):

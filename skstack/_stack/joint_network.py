@@ -101,7 +101,7 @@ class JointNetwork:
         for name, fitted, _ in stack.upstream_:
             if name in self._branches:
                 arrays = _split(
-                    fitted._upstreams[0], columns_at(X, self._stack._branch_places[name])
+                    fitted._upstreams[0], columns_at(X, self._stack._branch_columns[name])
                 )
                 found.update({(name, block): array for block, array in arrays.items()})
         table = stack._table(self._features(X), X)
@@ -116,7 +116,7 @@ class JointNetwork:
 
     def _features(self, X):
         return [
-            fitted._extract(columns_at(X, self._stack._branch_places[name]))
+            fitted._extract(columns_at(X, self._stack._branch_columns[name]))
             for name, fitted, _ in self._stack.upstream_
         ]
 
@@ -125,7 +125,7 @@ class JointNetwork:
         computed, first = {}, 0
         for name, fitted, _ in self._stack.upstream_:
             if name in self._branches:
-                made = fitted._columns(columns_at(X, self._stack._branch_places[name]))
+                made = fitted._columns(columns_at(X, self._stack._branch_columns[name]))
                 made = made[:-1] if fitted._feature_request.steps_output else made
                 computed[name] = range(first, first + sum(len(part.names) for part in made))
             first += len(fitted.get_feature_names_out())
