@@ -244,5 +244,5 @@ def test_a_scaler_meets_values_that_it_cannot_scale():
     stack = StackedKerasClassifier([("a", small())], downstream=small(), cv=2).fit(X / 9, Y)
     huge = X.astype(np.float64)
     huge[0, 0] = 3e38
-    with pytest.raises(ValueError, match="large values in X"):
+    with pytest.raises(ValueError, match="check X for very large values"):
         stack.predict(huge)
