@@ -34,7 +34,8 @@ from skstack.preprocessing._blocks import ColumnBlocks
 class ModelAdapter:
     """A frozen ``keras.Model``; ``network`` holds its weights, ``names`` are those of its outputs.
 
-    ``out_of_fold`` is whether a step before it was trained, so that its features must be out-of-fold.
+    ``out_of_fold`` is whether a step before it was trained, so that its features must be
+    out-of-fold.
     """
 
     def __init__(self, network, blocks, names, out_of_fold=False, rows_at_once=None):

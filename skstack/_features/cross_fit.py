@@ -238,8 +238,8 @@ class UpstreamSpec:
         if wanted.layers and self.ordered and not self.ours:
             raise ValueError(
                 f"layers={list(wanted.layers)}: the units of separately trained networks of {name} "
-                "do not correspond, and in a time-ordered fit they cannot be rotated onto a network "
-                "that was trained on later rows. Use a network estimator of skstack, or features=."
+                "do not correspond, and in a time-ordered fit they cannot be rotated onto a "
+                "network that was trained on later rows. Use a network estimator of skstack, or features=."
             )
         rebuilds = hasattr(self.model, "reconstruction_error") or (
             hasattr(self.model, "inverse_transform") and hasattr(self.model, "transform")
@@ -589,8 +589,8 @@ def _warn_of_unlike_axes(source, X, folds, wanted, reference, upstreams, found):
         warnings.warn(
             f"{source.label}: the meaning of {len(unlike)} column(s) of "
             f"{type(source.model).__name__} differs between folds. Fitted on a fold and on all "
-            f"rows, its columns {name!r} have a correlation of {unlike[name]:.2f} on the same rows. "
-            f"{way_out}",
+            f"rows, its columns {name!r} have a correlation of {unlike[name]:.2f} on the same "
+            f"rows. {way_out}",
             UserWarning,
             stacklevel=2,
         )
