@@ -272,7 +272,7 @@ class _EagerChunks:
         self.rows = rows
         self._predictor = predictor
         self._names = names
-        self._asked = request
+        self._request = request
         self._layers = request.layers_in(predictor.model)
 
     def __call__(self, weights, arrays):
@@ -288,7 +288,7 @@ class _EagerChunks:
                 with Recorder(layers) as recorder:
                     call(model, x, training=False)
                 parts = recorder.outputs()
-        parts = self._asked.finish(parts)
+        parts = self._request.finish(parts)
         _check_rows([part.shape for part in parts], self.rows)
         return _numpy(parts)
 
