@@ -54,6 +54,26 @@ def memory(quick):
     return {"figures": figures}
 
 
+@scenario("memory-of-300-architectures")
+def dropped(quick):
+    """Growth of resident memory for each network of a new architecture, trained and dropped.
+
+    At most 1 MB a program. Counted from where the caches of programs are full.
+    """
+    X, y = table(64, 6)
+    figures = {}
+    for label, epochs in {"with XLA": 30, "without XLA": 2}.items():
+        first, last = (70, 100) if quick else (70, 300)
+        before = 0.0
+        for i in range(last):
+            if i == first:
+                before = resident()
+            model = ours((5 + i,), epochs, 16, random_state=0).fit(X, y)
+            model.predict_proba(X)
+        figures[f"{label}, MB a program"] = (resident() - before) / (last - first)
+    return {"figures": figures}
+
+
 def resident():
     """Resident memory of this process in MB."""
     import gc

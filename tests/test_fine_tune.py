@@ -230,7 +230,7 @@ def test_what_makes_it_worse_is_taken_back():
 def test_what_goes_astray_is_told_and_taken_back():
     data = {"X": X[:200], "y": Y[:200], "X_val": X_VAL, "y_val": Y_VAL}
     start = classifier(None).fit(**data)
-    with pytest.warns(UserWarning, match="fine_tune went astray") as told:
+    with pytest.warns(UserWarning, match="Fine-tuning diverged") as told:
         tuned = classifier(FineTune(2, learning_rate=1e30)).fit(**data)
     assert told[0].filename == __file__
     assert not tuned.fine_tuned_
@@ -893,7 +893,7 @@ def test_what_cannot_be_tuned_is_refused_by_name_before_training(
 
 def test_a_sampler_of_rows_with_several_labels_is_refused(monkeypatch):
     monkeypatch.setattr(training, "train", None)
-    with pytest.raises(ValueError, match="weights of classes"):
+    with pytest.raises(ValueError, match="class weights"):
         classifier(sampler=RandomOverSampler()).fit(X, np.c_[Y, Y])
 
 

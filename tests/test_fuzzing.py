@@ -89,7 +89,7 @@ FOREIGN = ("keras", "tensorflow", "h5py")
 REFUSALS = (ValueError, TypeError, NotFittedError)
 # Only training itself can find these out.
 FOUND_WHILE_TRAINING = (
-    r"The loss became|The weights .* became infinite|made a table of shape|"
+    r"The loss became|The weights .* became infinite|returned shape|"
     r"failed on the \d+ training rows|the table has categorical columns"
 )
 

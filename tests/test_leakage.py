@@ -425,7 +425,7 @@ def test_moments_are_weighted(rows):
 
 def test_a_cv_that_is_no_partition_is_refused(rows):
     X, y = rows
-    with pytest.raises(ValueError, match="no partition"):
+    with pytest.raises(ValueError, match="exactly one test fold"):
         memory_stack(cv=list(KFold(3).split(X))[:2]).fit(X, y)
 
 

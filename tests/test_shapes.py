@@ -310,7 +310,7 @@ def test_unknown_token_ids_become_one_in_recipes_and_stay_in_given_models():
         ([np.array(["a", "b"])] * 12, TypeError, "arrays of <U1; expected numbers"),
         ([*PADDED[:-1], np.full((6, 2), np.nan)], ValueError, "NaN"),
         ([np.array([-1, 2])] * 12, ValueError, "token ids.*negative"),
-        ([[1, [2]]] * 12, ValueError, "no arrays"),
+        ([[1, [2]]] * 12, ValueError, "holds ragged lists"),
     ],
 )
 def test_cells_that_make_no_array_are_refused_by_column(cells, error, message):
@@ -550,7 +550,7 @@ def test_a_plain_reshape_is_said_aloud():
         ((0, 5), "input_shape=.*shape of one row"),
         (("a",), "input_shape=.*shape of one row"),
         ({"numeric": 5}, "input_shape=.*shape of one row"),
-        ({"picture": (5, 1)}, "input_shape=.*no input; X makes"),
+        ({"picture": (5, 1)}, "input_shape=.*names unknown inputs"),
         (5, "input_shape"),
     ],
 )
@@ -693,7 +693,7 @@ def test_indicators_of_a_column_in_two_inputs_pass_through_a_sampler():
 
 
 def test_what_a_network_would_read_otherwise_is_refused():
-    with pytest.raises(ValueError, match=r"missing_values=-999.*NaN alone"):
+    with pytest.raises(ValueError, match=r"missing_values=-999.*only NaN"):
         KerasClassifier(imputer=SimpleImputer(missing_values=-999)).fit(NUMBERS, Y)
     ids = pd.DataFrame({"words": [np.array([5, 2**32 + 5])] * 12})
     with pytest.raises(ValueError, match=r"'words' holds token ids from 5 to 4294967301"):

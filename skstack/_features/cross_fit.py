@@ -18,7 +18,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from skstack._base.atomic_fit import in_fit_scope
-from skstack._base.params import clone_part, is_keras_model
+from skstack._base.params import clone_part, is_keras_model, is_network_estimator
 from skstack._base.sklearn import is_classifier_for, take_metadata, wrapper_of
 from skstack._base.tables import n_rows, take_rows
 from skstack._base.targets import kind_of_target
@@ -192,7 +192,7 @@ class UpstreamSpec:
         )
         self.trained = not self.frozen or (self.steps is not None and trains(self.steps))
         self.out_of_fold = self.supervised or (crossed and self.trained)
-        self.ours = hasattr(model, "_fit_in_context")
+        self.ours = is_network_estimator(model)
         self.codes = _codes(model, y)
         self.classes = None
         kind = kind_of_target(y, model) if self.model_learns else None

@@ -12,6 +12,7 @@ from sklearn.utils.metadata_routing import (
     process_routing,
 )
 
+from skstack._base.params import is_network_estimator
 from skstack._base.sklearn import accepts_fit_parameter, refuse_metadata, routing_enabled
 from skstack._base.tables import check_groups, check_weights
 from skstack._estimators.autoencoder import KerasAutoencoder
@@ -138,7 +139,7 @@ def routed_features(transformer, caller, X, sample_weight, groups, params):
         and not accepts_fit_parameter(model, "sample_weight")
     ):
         raise ValueError(f"sample_weight was passed, but {type(model).__name__} takes none.")
-    ours = model is None or hasattr(model, "_fit_in_context")
+    ours = model is None or is_network_estimator(model)
     fit = {name: value for name, value in given.items() if name != "groups" or ours}
     split = {"groups": groups} if "groups" in given else {}
     return Metadata(split=split, steps=_weights_of_steps(steps, given), fit=fit)

@@ -205,3 +205,20 @@ def share_steps(optimizer, shares) -> None:
 
     # The instance's __dict__, for Keras tracks attributes that are set the usual way.
     vars(optimizer).update(apply=applied, update_step=updated)
+
+
+def apply_without_reducing(optimizer) -> None:
+    """Have an optimizer skip the sum of gradients over replicas where there is only one.
+
+    TensorFlow registers a gradient for each such sum, for ever, and that keeps the traced graph.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # mixed_float16: wrapped
+    apply = optimizer.apply
+
+    def applied(gradients, trainable_variables=None):
+        if tf.distribute.has_strategy() or tf.distribute.in_cross_replica_context():
+            return apply(gradients, trainable_variables)
+        replica = tf.distribute.get_replica_context()
+        return replica.merge_call(lambda _: apply(gradients, trainable_variables))
+
+    vars(optimizer)["apply"] = applied

@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +34,7 @@ from skstack._training.model_io import (
 )
 from skstack._training.normalization import reading_their_variables
 from skstack._training.seeds import build, environment, named_variables
-from skstack._training.variables import called
+from skstack._training.variables import OwnSession, called
 
 _MAX_MODELS = 64
 _MAX_FUNCTIONS = 64  # of one model
@@ -166,8 +168,12 @@ class _Chunks:
         self._many = None
         self._tracing = threading.Lock()
         self._given = [tf.constant(n) for n in range(self._n_batches + 1)] if xla else None
-        if xla:  # compiled, or not, at the first call
-            called(self._chunk, [tf.zeros(spec.shape, spec.dtype) for spec in self._takes()])
+        self._run: Callable = functools.partial(called, self._chunk)
+        if xla:
+            if OwnSession.suits(self._chunk):
+                self._run = OwnSession(self._chunk, self._takes())
+            # Compiled, or not, at the first call.
+            self._run([tf.zeros(spec.shape, spec.dtype) for spec in self._takes()])
 
     def _takes(self):
         weights, specs = self._specs
@@ -200,11 +206,11 @@ class _Chunks:
         """Outputs of at most `rows` rows, filled up."""
         data = [_padded(array, self.rows) for array in arrays]
         if self._given is None:
-            return _numpy(called(self._chunk, [*weights, *data]))
+            return _numpy(self._run([*weights, *data]))
         n = self._given[-(-len(arrays[0]) // _BATCH)]
         shape = (self._n_batches, _BATCH)
         data = [array.reshape(*shape, *array.shape[1:]) for array in data]
-        parts = _numpy(called(self._chunk, [*weights, *data, n]))
+        parts = _numpy(self._run([*weights, *data, n]))
         return [part.reshape(self.rows, *part.shape[2:]) for part in parts]
 
     def many(self, weights, arrays) -> list:
@@ -213,7 +219,7 @@ class _Chunks:
             with self._tracing:
                 if self._many is None:
                     self._many = self._of_chunks()
-        return _numpy(called(self._many, [*weights, *arrays]))
+        return _numpy(self._many([*weights, *arrays]))
 
     def _of_chunks(self):
         weights, specs = self._specs
@@ -244,7 +250,10 @@ class _Chunks:
             )
             return [result.concat() for result in results[1:]]
 
-        return tf.function(run, autograph=False).get_concrete_function(*weights, *specs)
+        many = tf.function(run, autograph=False).get_concrete_function(*weights, *specs)
+        if isinstance(self._run, OwnSession):
+            return OwnSession(many, [*weights, *specs], beside=self._run)
+        return functools.partial(called, many)
 
 
 class _EagerPredictor(_Predictor):
@@ -291,7 +300,7 @@ def _row_bytes(tensors):
 
 
 def _numpy(tensors):
-    return [tensor.numpy() for tensor in tensors]
+    return [each if isinstance(each, np.ndarray) else each.numpy() for each in tensors]
 
 
 _PREDICTORS: LRUCache[_Predictor] = LRUCache(_MAX_MODELS)

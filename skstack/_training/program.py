@@ -10,7 +10,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 import numpy as np
 import tensorflow as tf
@@ -25,9 +25,9 @@ from skstack._training.monitor import plain
 from skstack._training.network import in_order
 from skstack._training.normalization import reading_their_variables
 from skstack._training.objective import unlike
-from skstack._training.optimizers import share_steps
+from skstack._training.optimizers import apply_without_reducing, share_steps
 from skstack._training.seeds import build, inside_build, named_variables, values
-from skstack._training.variables import VariableLayout, called
+from skstack._training.variables import OwnSession, VariableLayout
 
 
 class Program:
@@ -57,6 +57,7 @@ class Program:
         self._warm_up(table, blueprint)
         slowed = [(self.variables[path], share) for path, share in ingredients.shares]
         share_steps(self.optimizer, slowed)
+        apply_without_reducing(self.optimizer)
         self.has_metrics = len(self.model.metrics) > 1  # more than the tracker of the loss
         self.own_step = has_own_train_step(self.model)
         self.one_by_one = self.has_metrics or self.own_step  # what is counted is read each epoch
@@ -147,21 +148,31 @@ class Program:
         self.model.stop_training = False
         self.model.run_eagerly = False
 
-    def epochs(self, trace: TraceKey):
-        """Return the function that trains epochs, traced once; and the names of its logs."""
+    def epochs(self, trace: TraceKey, *, own: bool = False):
+        """Return the function that trains epochs, traced once; and the names of its logs.
+
+        It is for `lane`; `own`: for the variables of the model itself.
+        """
         with contextlib.suppress(KeyError):
-            return self._functions[trace]
+            return self._functions[trace, own]
         with self.alone:
-            if trace not in self._functions:
-                function = epochs_function(self, trace)
+            if (trace, own) not in self._functions:
+                function, names = epochs_function(self, trace)
+                if trace.tail and not own and OwnSession.suits(function):
+                    function = OwnSession(function, trace.takes(self), self.slots.all_variables)
                 if trace.tail:
-                    self._try(function[0], trace)
-                self._functions[trace] = function
-            return self._functions[trace]
+                    self._try(function, trace)
+                self._functions[trace, own] = function, names
+            return self._functions[trace, own]
+
+    def lane(self, function, *, own: bool = False):
+        """See `VariableLayout.lane`."""
+        if isinstance(function, OwnSession):
+            return function.lane()
+        return self.slots.lane(function, own=own)
 
     def _try(self, function, trace):
         """Take one step on zeros: XLA compiles, or fails, at the first call."""
-        lane = self.slots.take()
         arguments = [
             tf.zeros([1 if size is None else size for size in spec.shape], spec.dtype)
             for spec in trace.takes(self)
@@ -175,8 +186,8 @@ class Program:
         if trace.watches:
             n_tested = first + 3 + len(trace.tested_specs)
             arguments[n_tested] = arguments[n_tested + 4] = tf.constant(1)
-        called(function, [*arguments, *lane.handles])
-        self.slots.give_back(lane)
+        with self.lane(function) as run:
+            run(arguments)
 
     def reset_counted(self, handles) -> None:
         """Forget the rows that metrics have counted, inside a trace."""
@@ -207,11 +218,8 @@ class Program:
         with self.alone:
             if "finalize" not in self._functions:
                 self._functions["finalize"] = self._finalize()
-        lane = self.slots.take()
-        try:
-            return called(self._functions["finalize"], [*state, *lane.handles])
-        finally:
-            self.slots.give_back(lane)
+        with self.lane(self._functions["finalize"]) as run:
+            return run(state)
 
     def _finalize(self):
         slots, specs = self.slots, self.slots.packed_specs
@@ -305,7 +313,7 @@ class Compiled:
 
     Attributes
     ----------
-    state : list of tensors
+    state : list of tensors or ndarrays
         Packed, of the network and the optimizer, after the last epoch.
     stopped : bool
         Whether the validation loss did not improve for long enough.
@@ -315,7 +323,7 @@ class Compiled:
         self._program = program
         self._plan = plan
         self._trace = trace
-        self._run, self._own_names = program.epochs(self._trace)
+        self._run, self._own_names = program.epochs(trace, own=bool(plan.callbacks))
         self._data = table.tensors()
         self._tested = []
         if held_out is not None:
@@ -331,25 +339,15 @@ class Compiled:
         self._best_loss = tf.constant(math.inf)
         self._without_better = tf.constant(0)
         self._best_state = None
-        self._handles: list = []
+        self._on_lane: Callable  # given by `lane`
         self.state = initial
         self.stopped = False
 
     @contextlib.contextmanager
     def lane(self, *, own: bool = False):
         """While open, epochs run on a lane; `own`: on the variables of the model itself."""
-        slots = self._program.slots
-        if own:
-            self._handles = slots.own()
+        with self._program.lane(self._run, own=own) as self._on_lane:
             yield
-            return
-        lane = slots.take()
-        self._handles = lane.handles
-        try:
-            yield
-        finally:
-            self._handles = []
-            slots.give_back(lane)
 
     def epochs(self, n_epochs: int) -> list[dict]:
         """Train at most `n_epochs`, fewer where that is enough; return the logs of each."""
@@ -361,22 +359,22 @@ class Compiled:
             tol, patience = self._patience
             watching = [*self._tested, self._best_loss, self._without_better, tol, patience]
         arguments = [*self._data, steps.rows, steps.counts, steps.borders, *watching, *self.state]
-        found = called(self._run, [*arguments, *self._handles])
+        found = self._on_lane(arguments)
 
         def take(n):
             taken, found[:n] = found[:n], []
             return taken
 
-        n_run, losses = (part.numpy() for part in take(2))
+        n_run, losses = map(np.asarray, take(2))
         self.state = take(len(self.state))
-        each = (time.perf_counter() - begun) / max(n_run, 1)
+        each = (time.perf_counter() - begun) / max(int(n_run), 1)
         self._chunk = int(np.clip(_SECONDS_A_CALL / max(each, 1e-6), 1, self._most))
         trained: list[dict] = [{}]
         if not self._program.own_step:
             trained = [{"loss": loss} for loss in steps.means(losses, n_run).tolist()]
         validated = []
         if self.watches:
-            validated = [{"loss": float(loss)} for loss in take(1)[0].numpy()[:n_run]]
+            validated = [{"loss": float(loss)} for loss in np.asarray(take(1)[0])[:n_run]]
             best_loss, without_better = take(2)
             self._judge(best_loss, without_better, take(len(self.state)))
         if self._program.one_by_one:

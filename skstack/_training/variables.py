@@ -6,6 +6,7 @@ the handles of variables as arguments: any number of fits run one compiled funct
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from typing import Any
@@ -18,13 +19,40 @@ HANDLE = tf.TensorSpec([], tf.resource)
 
 def called(function, tensors) -> list:
     """Call a concrete function without the time that a look at its arguments takes."""
-    return _partitioned(function, [*map(tf.convert_to_tensor, tensors), *function.captured_inputs])
+    tensors = [*map(_tensor, tensors), *function.captured_inputs]
+    if not tf.executing_eagerly():
+        return _partitioned(function, tensors)
+    # By its name, for what TensorFlow keeps of `StatefulPartitionedCall` outlives the function.
+    return function.inference_fn.call_flat(*tensors)
+
+
+def _tensor(value):
+    return value if isinstance(value, tf.Tensor) else tf.convert_to_tensor(value)
 
 
 def _partitioned(function, arguments):
     returned = [tensor.dtype for tensor in function.outputs]
     outputs = tf.raw_ops.StatefulPartitionedCall(args=arguments, Tout=returned, f=function)
     return outputs if returned else []
+
+
+class _Lent:
+    """What is lent to one fit at a time; a new one is made when all others are out."""
+
+    def __init__(self, make):
+        self._make = make
+        self._lock = threading.Lock()
+        self.idle = []
+
+    @contextlib.contextmanager
+    def lend(self):
+        with self._lock:
+            one = self.idle.pop() if self.idle else self._make()
+        try:
+            yield one
+        finally:
+            with self._lock:
+                self.idle.append(one)
 
 
 class VariableLayout:
@@ -41,29 +69,32 @@ class VariableLayout:
     def __init__(self, state, counters):
         self.state = list(state)
         known = {id(variable) for variable in self.state}
-        self._all = [*self.state, *(v for v in counters if id(v) not in known)]
-        self._place = {id(variable.value.handle): i for i, variable in enumerate(self._all)}
-        self.specs = [HANDLE] * len(self._all)
+        self.all_variables = [*self.state, *(v for v in counters if id(v) not in known)]
+        self._place = {
+            id(variable.value.handle): i for i, variable in enumerate(self.all_variables)
+        }
+        self.specs = [HANDLE] * len(self.all_variables)
         self.shared = False  # a function writes to a variable that is in no lane
         self._dtypes = list(dict.fromkeys(variable.value.dtype for variable in self.state))
-        self._idle = []
-        self._lock = threading.Lock()
+        self.lanes = _Lent(lambda: VariableSet(self.all_variables))
 
-    def own(self) -> list:
-        """Handles of the model's own variables."""
-        return [variable.value.handle for variable in self._all]
+    @contextlib.contextmanager
+    def lane(self, function, *, own: bool = False):
+        """Lend a function of a list of tensors, on variables that nobody else has meanwhile.
 
-    def take(self) -> VariableSet:
-        """Lend a lane; give it back when the fit has ended."""
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
-        return VariableSet(self._all)
-
-    def give_back(self, lane) -> None:
-        """Take a lane back."""
-        with self._lock:
-            self._idle.append(lane)
+        Parameters
+        ----------
+        function : tf.types.experimental.ConcreteFunction
+            Takes the tensors and the handles of a lane.
+        own : bool, default=False
+            Whether it runs on the variables of the model itself.
+        """
+        if own:
+            handles = [variable.value.handle for variable in self.all_variables]
+            yield lambda tensors: called(function, [*tensors, *handles])
+            return
+        with self.lanes.lend() as lane:
+            yield lambda tensors: called(function, [*tensors, *lane.handles])
 
     def lift_captures(self, function, specs, *, xla: bool = False):
         """Trace a function of tensors; the result takes the handles of a lane behind them.
@@ -162,3 +193,76 @@ class VariableSet:
             tf.Variable(tf.zeros(v.shape, v.value.dtype), trainable=False) for v in like
         ]
         self.handles = [variable.handle for variable in self._variables]
+
+
+class OwnSession:
+    """Runs a function in a session of its own, for XLA's code is freed with the session alone.
+
+    Parameters
+    ----------
+    function : tf.types.experimental.ConcreteFunction
+        Takes tensors of `specs` and the handles of a lane.
+    specs : list of tf.TensorSpec
+    like : list of keras.Variable, default=()
+        What a lane holds variables like.
+    beside : OwnSession, default=None
+        Whose session, and compiled code, it shares.
+    """
+
+    def __init__(self, function, specs, like=(), *, beside=None):
+        self._function = function
+        self._specs = specs
+        self._like = like
+        self._session = _new_session() if beside is None else beside._session
+        self.lanes = _Lent(self._new_lane)
+        self._n_lanes = 0
+
+    def __call__(self, tensors) -> list:
+        """Run it on some lane."""
+        with self.lanes.lend() as run:
+            return run(tensors)
+
+    @staticmethod
+    def suits(function) -> bool:
+        """Whether a function uses no variables but a lane's, and no GPU: not tried there."""
+        kinds = [tensor.dtype for tensor in function.captured_inputs]
+        return tf.resource not in kinds and not tf.config.list_physical_devices("GPU")
+
+    def lane(self):
+        """See `VariableLayout.lane`."""
+        return self.lanes.lend()
+
+    def _new_lane(self):
+        self._n_lanes += 1
+        with self._session.graph.as_default():
+            handles = [
+                tf.raw_ops.VarHandleOp(
+                    dtype=variable.value.dtype,
+                    shape=variable.shape,
+                    shared_name=f"lane_{self._n_lanes}_{i}",
+                )
+                for i, variable in enumerate(self._like)
+            ]
+            zeros = [
+                tf.raw_ops.AssignVariableOp(
+                    resource=handle, value=tf.zeros(variable.shape, variable.value.dtype)
+                )
+                for handle, variable in zip(handles, self._like, strict=True)
+            ]
+            takes = [tf.compat.v1.placeholder(spec.dtype, spec.shape) for spec in self._specs]
+            captured = [tf.constant(tensor.numpy()) for tensor in self._function.captured_inputs]
+            gives = _partitioned(self._function, [*takes, *handles, *captured])
+            self._session.run(zeros)
+            run = self._session.make_callable(gives, takes)
+        return lambda tensors: list(run(*map(np.asarray, tensors)))
+
+
+def _new_session():
+    threads = tf.config.threading
+    config = tf.compat.v1.ConfigProto(
+        inter_op_parallelism_threads=threads.get_inter_op_parallelism_threads(),
+        intra_op_parallelism_threads=threads.get_intra_op_parallelism_threads(),
+    )
+    # It would rewrite loops inside of functions for XLA in a way that XLA does not take.
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    return tf.compat.v1.Session(graph=tf.Graph(), config=config)

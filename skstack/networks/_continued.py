@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 
+from skstack._base.params import is_network_estimator
 from skstack.networks._cloning import is_graph
 
 # Parameters for the columns with their defaults: those of the fitted network are kept.
@@ -33,7 +34,7 @@ def check_continued(model):
     """Check that a ``FrozenEstimator`` holds a fitted network estimator of skstack."""
     inner = model.estimator
     name = type(inner).__name__
-    if not hasattr(inner, "_fit_in_context"):
+    if not is_network_estimator(inner):
         advice = ""
         if hasattr(inner, "steps"):
             advice = (

@@ -7,7 +7,7 @@ import inspect
 import os
 import warnings
 
-from skstack._base.params import is_keras_model, is_path
+from skstack._base.params import is_keras_model, is_network_estimator, is_path
 from skstack._model_files.open import build_within, check_registered, inspect_model
 from skstack.networks._adopted import ModelBlueprint
 from skstack.networks._builder import BuilderBlueprint, BuilderRecipe
@@ -96,7 +96,7 @@ def check_model(model):
         return
     elif model is None or is_keras_model(model) or _is_recipe(model):
         return
-    elif hasattr(model, "_fit_in_context"):
+    elif is_network_estimator(model):
         name = type(model).__name__
         raise TypeError(
             f"model={name}(...) is an estimator. To continue training its network, fit it and pass "

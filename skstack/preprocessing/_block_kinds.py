@@ -155,8 +155,8 @@ class NumericBlock(_TableBlock):
         return np.ascontiguousarray(numbers).reshape(len(numbers), *self.block.shape)
 
 
-class _ColumnBlock(_TableBlock):
-    """A block of one column."""
+class _ColumnBlock:
+    """Constructor of blocks of one column."""
 
     def __init__(self, name, index):
         self.name = name
@@ -164,7 +164,7 @@ class _ColumnBlock(_TableBlock):
         self.indices = [index]
 
 
-class CategoricalBlock(_ColumnBlock):
+class CategoricalBlock(_ColumnBlock, _TableBlock):
     """One categorical column; `from_dtype` is whether its dtype alone makes it categorical."""
 
     def __init__(self, name, index, n_hash_buckets=None, from_dtype=False):
@@ -249,7 +249,7 @@ class CategoricalBlock(_ColumnBlock):
         return self._codes_of_known(levels)[codes]
 
 
-class ArrayColumnBlock(_ColumnBlock):
+class ArrayColumnBlock(_ColumnBlock, _TableBlock):
     """One column whose cells are arrays of one shape: images, sequences, token ids."""
 
     def __init__(self, name, index, shape=None, unseen_tokens=False):
