@@ -46,7 +46,7 @@ def memory(quick):
         for i in range(last):
             if i == first:
                 before = resident()
-            # Ever other numbers of rows, as of folds and samplers; enough of them for one road.
+            # Ever other numbers of rows, as of folds and samplers; enough of them for one engine.
             rows = 1300 + 2 * i
             model = ours((64,), 3, 32, random_state=i, **settings).fit(X[:rows], y[:rows])
             model.predict_proba(X[:rows])

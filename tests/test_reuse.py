@@ -129,8 +129,8 @@ def test_lanes_are_used_again():
         if estimator_units(estimator) in {getattr(e, "units", 0) for e in p.model.layers}
     ]
     assert isinstance(program, Program)
-    owners = [program.slots, *(function for function, _ in program._functions.values())]
-    idle = [len(owner.lanes.idle) for owner in owners if hasattr(owner, "lanes")]
+    owners = [program.layout, *(function for function, _ in program._functions.values())]
+    idle = [len(owner.variable_sets.idle) for owner in owners if hasattr(owner, "variable_sets")]
     assert 1 <= sum(idle) <= 2
 
 

@@ -287,11 +287,11 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
 
     def _check_numbers(self, blueprint, y, what):
         objective = self._objective(blueprint)
-        if not objective.own_units:
+        if not objective.raw_units:
             return
         if self._standardized and self.moments_:
             raise ValueError(
-                f"loss={objective.given!r} is defined in the units of X, but the network "
+                f"loss={objective.user_loss!r} is defined in the units of X, but the network "
                 "reconstructs standardised columns. Accepted are, for example, "
                 "'mean_squared_error', 'mean_absolute_error', or a recipe with standardize=False."
             )

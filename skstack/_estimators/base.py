@@ -626,7 +626,7 @@ class NetworkEstimator(BaseEstimator):
 
         before = self._epochs_trained if resume else 0
         metrics, public_metrics = self._metrics(prepared.student_blueprint, objective)
-        plan = TrainConfig(
+        config = TrainConfig(
             loss=prepared.loss,
             optimizer=self._optimizer(prepared.blueprint),
             learning_rate=None if _is_auto(self.learning_rate) else self.learning_rate,
@@ -645,7 +645,7 @@ class NetworkEstimator(BaseEstimator):
             prepared.blueprint,
             prepared.start,
             prepared.table,
-            plan,
+            config,
             validation=prepared.validation,
             optimizer_start=self._optimizer_variables if resume and prepared.resumes else None,
         )
@@ -659,14 +659,14 @@ class NetworkEstimator(BaseEstimator):
         self._optimizer_variables = fit.optimizer_variables
 
     def _objective(self, blueprint):
-        """The loss and the form of targets that it expects; see ``_training.objective.settle``."""
-        from skstack._training.objective import settle
+        """The loss and the form of targets that it expects; see ``resolve_objective``."""
+        from skstack._training.objective import resolve_objective
 
         loss = self._task_loss
         if _is_auto(loss):
             compiled = blueprint.loss
             loss = self._default_loss() if compiled is None else compiled
-        return settle(loss, task=self._network_task, n_outputs=self._task()[1])
+        return resolve_objective(loss, task=self._network_task, n_outputs=self._task()[1])
 
     def _loss(self, blueprint):
         return self._objective(blueprint).loss

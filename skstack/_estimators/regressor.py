@@ -278,7 +278,7 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         if origin is not None:  # the units on which the weights were trained
             self.target_mean_, self.target_scale_ = origin.target_mean_, origin.target_scale_
             return
-        own_units = self._objective(blueprint).own_units
+        own_units = self._objective(blueprint).raw_units
         learns_own = own_units or blueprint.learns_raw_targets
         mean, scale = weighted_moments(y, weights)
         nothing, one = np.zeros(y.shape[1]), np.ones(y.shape[1])
@@ -322,20 +322,20 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
     def _check_units(self, objective, as_it_is):
         """Refuse a loss or `standardize_target` that does not fit the units of the network."""
         forced = self.standardize_target is True
-        own_units = objective.own_units and (objective.takes.known or not forced)
+        own_units = objective.raw_units and (objective.comparison.builtin or not forced)
         origin = continued_estimator(self.model)
         learned = "was trained"
         if origin is not None:
             learned = "of model=FrozenEstimator(...) was trained"
         if own_units and forced:
             raise ValueError(
-                f"standardize_target=True with loss={objective.given!r}: this loss is defined in "
-                "the units of y. Accepted are 'auto' and False."
+                f"standardize_target=True with loss={objective.user_loss!r}: this loss is defined "
+                "in the units of y. Accepted are 'auto' and False."
             )
         if own_units and not as_it_is:
             raise ValueError(
-                f"loss={objective.given!r} needs unscaled targets, but the network {learned} on "
-                "standardised targets."
+                f"loss={objective.user_loss!r} needs unscaled targets, but the network {learned} "
+                "on standardised targets."
             )
         kept = forced and as_it_is and origin is not None
         if kept or (self.standardize_target is False and not as_it_is):

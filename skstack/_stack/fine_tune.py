@@ -402,12 +402,12 @@ def _trained(stack, joint, named, few, rows, watched, ratio, seed):
     table = TrainingData(joint.arrays(rows[0]), *_targets(downstream, *rows[1:], ratio))
     held_out = TrainingData(joint.arrays(watched[0]), *watched[1:])
     blueprint = downstream.network_.blueprint
-    shares = {
+    lr_multipliers = {
         path: float(tuning.upstream_lr_multiplier)
         for name in named
         for path in joint.paths_of(name)
     }
-    plan = TrainConfig(
+    config = TrainConfig(
         loss=downstream._loss(blueprint),
         optimizer=downstream._optimizer(blueprint),
         learning_rate=float(tuning.learning_rate),
@@ -416,14 +416,14 @@ def _trained(stack, joint, named, few, rows, watched, ratio, seed):
         tol=tuning.tol,
         engine=downstream.engine,
         verbose=tuning.verbose,
-        shares=shares if tuning.upstream_lr_multiplier < 1 else {},
+        lr_multipliers=lr_multipliers if tuning.upstream_lr_multiplier < 1 else {},
     )
     history = {"loss": [], "val_loss": [], "n_thawed": []}
     state, best, least = joint.start, joint.start, np.inf
     for thawed, epochs in _stages(tuning, _layers_to_thaw(tuning, joint, named)):
-        plan = replace(plan, epochs=epochs, seed=seed + len(history["loss"]))
+        config = replace(config, epochs=epochs, seed=seed + len(history["loss"]))
         try:
-            fit = train(joint.with_thawed(few, thawed), state, table, plan, validation=held_out)
+            fit = train(joint.with_thawed(few, thawed), state, table, config, validation=held_out)
         except Diverged as reason:
             raise FineTuningDiverged(reason, history) from reason
         for key in ("loss", "val_loss"):

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from skstack._training.formulas import SMALLEST_PROBABILITY, log
+from skstack._training.objective import ConvertedMetric, name_of
 
 _FACTORS = 3  # columns before the targets: two weights and the temperature
 
@@ -119,37 +120,17 @@ class DistillationLoss(keras.losses.Loss):
         return ops.mean(taught * (entropy - first) + other * (other_entropy - second), axis=-1)
 
 
-class MetricOfTask(keras.metrics.Metric):
+class MetricOfTask(ConvertedMetric):
     """A copy of a metric, for the output of the task under a `DistillationLoss`."""
 
     def __init__(self, metric, loss):
-        inner = _copied(metric)
-        super().__init__(name=inner.name)
+        known = keras.metrics.get(metric)
+        super().__init__(known, metric if isinstance(metric, str) else name_of(known))
         self.metric = metric
         self.loss = loss
-        self.inner = inner
 
     def get_config(self):
         return {"metric": self.metric, "loss": self.loss}
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        return self.inner.update_state(
-            *self.loss.of_task(y_true, y_pred), sample_weight=sample_weight
-        )
-
-    def result(self):
-        return self.inner.result()
-
-    def reset_state(self):
-        self.inner.reset_state()
-
-
-def _copied(metric):
-    if isinstance(metric, keras.metrics.Metric):
-        return type(metric).from_config(metric.get_config())
-    name = metric if isinstance(metric, str) else None
-    known = keras.metrics.get(metric)
-    if isinstance(known, keras.metrics.Metric):
-        return type(known).from_config({**known.get_config(), "name": name or known.name})
-    name = name or getattr(known, "__name__", type(known).__name__)
-    return keras.metrics.MeanMetricWrapper(known, name=name)
+    def convert(self, y_true, y_pred):
+        return self.loss.of_task(y_true, y_pred)
