@@ -303,7 +303,7 @@ def test_an_estimator_that_teaches_is_the_same_bit_by_bit():
     assert pickle.dumps(teacher) == before
 
 
-ROADS = {"xla": ("auto", 120), "graph": ("auto", 2), "keras": ("keras", 2)}
+ROADS = {"xla": ("xla", 2), "graph": ("auto", 2), "keras": ("keras", 2)}
 
 
 @pytest.mark.parametrize("road", ROADS)
