@@ -46,11 +46,31 @@ def memory(quick):
         for i in range(last):
             if i == first:
                 before = resident()
-            # Ever other numbers of rows, as of folds and samplers; enough of them for one road.
+            # Ever other numbers of rows, as of folds and samplers; enough of them for one engine.
             rows = 1300 + 2 * i
             model = ours((64,), 3, 32, random_state=i, **settings).fit(X[:rows], y[:rows])
             model.predict_proba(X[:rows])
         figures[f"{label}, MB a fit"] = (resident() - before) / (last - first)
+    return {"figures": figures}
+
+
+@scenario("memory-of-300-architectures")
+def dropped(quick):
+    """Growth of resident memory for each network of a new architecture, trained and dropped.
+
+    At most 1 MB a program. Counted from where the caches of programs are full.
+    """
+    X, y = table(64, 6)
+    figures = {}
+    for label, epochs in {"with XLA": 30, "without XLA": 2}.items():
+        first, last = (70, 100) if quick else (70, 300)
+        before = 0.0
+        for i in range(last):
+            if i == first:
+                before = resident()
+            model = ours((5 + i,), epochs, 16, random_state=0).fit(X, y)
+            model.predict_proba(X)
+        figures[f"{label}, MB a program"] = (resident() - before) / (last - first)
     return {"figures": figures}
 
 

@@ -2,7 +2,7 @@
 
 Every model is tuned by a grid search on the training rows of each outer fold, and scored on the
 rows that neither its search nor its training has seen. `make demo` runs this in a few minutes;
-`--quick` takes few rows and short trainings, to see that everything works.
+`--quick` uses few rows and epochs, as a check that everything works.
 """
 
 import argparse
@@ -39,7 +39,7 @@ STACK = "stack of networks"
 
 
 def read_calls(rows):
-    """Words as pandas categories; y is 1 where the client subscribed."""
+    """Strings as pandas categories; y is 1 if the client subscribed."""
     table = pd.read_csv(DATA, keep_default_na=False).sample(rows, random_state=0)
     y = (table.pop("y") == "yes").to_numpy(int)
     words = table.select_dtypes(exclude="number").columns
@@ -51,7 +51,7 @@ def contestants(epochs):
     training = {"epochs": epochs, "batch_size": 128}
     sampler = [None, SMOTENC(categorical_features="auto", random_state=0)]
 
-    # Two networks make features, out-of-fold; a third one learns from them and the table.
+    # Two networks provide out-of-fold features; a third one learns from them and the table.
     autoencoder = skstack.KerasFeatureTransformer(
         skstack.KerasAutoencoder(**training), features=["outputs", "reconstruction_error"]
     )
@@ -64,12 +64,12 @@ def contestants(epochs):
             MLP(hidden_layer_sizes=(64, 32)), early_stopping=True, **training
         ),
         cv=3,
-        prior_correction=True,  # probabilities for the real share of subscribers, sampler or not
+        prior_correction=True,  # to the original class frequencies
         random_state=0,
     )
     # The same downstream network, with the same choices, on the table alone.
     network = clone(stack.downstream).set_params(prior_correction=True, random_state=0)
-    # What most people would try first.
+    # The usual first choice.
     boosting = HistGradientBoostingClassifier(random_state=0)
     words, numbers = (make_column_selector(dtype_include=d) for d in ("category", "number"))
     linear = make_pipeline(
@@ -107,7 +107,7 @@ def compare(X, y, models, n_folds):
 
 
 def verdict(scores, metric):
-    """One honest sentence: the stack against the best baseline, fold by fold.
+    """One sentence: the stack against the best baseline, fold by fold.
 
     Folds share training rows, so the interval is widened as Nadeau and Bengio (2003) do.
     """

@@ -1,9 +1,9 @@
 """Does stacking help? Each branch of a stack against its downstream alone, on the same folds.
 
-Calls of a Portuguese bank: who will subscribe? A network learns from the columns of the call; one
-branch tells it what a network makes of the client's columns, another one what an autoencoder finds
-odd about the call. `stacking_gain` scores the network alone, with each of the two and with both,
-and says which differences are larger than their noise. `--plot FILE` draws them.
+Calls of a Portuguese bank: who will subscribe? A network learns from the columns of the call. One
+branch adds the predictions of a network for the client's columns, another the latent features and
+reconstruction error of an autoencoder. `stacking_gain` scores the network alone, with each branch
+and with both, and reports which differences exceed their noise. `--plot FILE` draws them.
 """
 
 import argparse
@@ -25,7 +25,7 @@ CLIENT = ["age", "job", "marital", "education", "default", "housing", "loan"]
 
 
 def read_calls(rows):
-    """Words as pandas categories; y is 1 where the client subscribed."""
+    """Strings as pandas categories; y is 1 if the client subscribed."""
     table = pd.read_csv(DATA, keep_default_na=False).sample(rows, random_state=0)
     y = (table.pop("y") == "yes").to_numpy(int)
     words = table.select_dtypes(exclude="number").columns
@@ -52,8 +52,8 @@ def main():
         cv=3,
         random_state=0,
     )
-    # Folds share training rows: more repeats help, but less than as many new rows would, and the
-    # test knows it.
+    # Folds share training rows, which the corrected test takes into account: repeats help, but less
+    # than new rows would.
     folds = RepeatedStratifiedKFold(n_splits=n_folds, n_repeats=n_repeats, random_state=0)
     gain = stacking_gain(stack, X, y, cv=folds, scoring="roc_auc")
     print(gain)

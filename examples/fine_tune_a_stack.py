@@ -1,8 +1,8 @@
 """What joint fine-tuning adds to a stack, and where it adds nothing.
 
-One network reads what a bank knows of a client, another what it knows of the call and of the
-economy. A third one learns from both. `--quick` takes few rows, epochs and folds, to see that
-everything works.
+One network learns from the columns of the client, another from those of the call and the economy;
+a third one learns from both. `--quick` uses few rows, epochs and folds, as a check that everything
+works.
 """
 
 import argparse
@@ -30,7 +30,7 @@ of_call = [column for column in calls if column not in of_client]
 
 training = {"batch_size": 64, "early_stopping": False}
 network = KerasClassifier(MLP((32, 16)), epochs=1 if quick else 5, **training)
-# The calls stand in the order of time, over which the economy changed.
+# The calls are in time order; the economy changed meanwhile.
 shuffled = StratifiedKFold(3, shuffle=True, random_state=0)
 inner = KerasFeatureTransformer(network, layers="hidden_2", cv=shuffled)
 

@@ -1,10 +1,8 @@
-"""Few labelled digits, and a network that has learned from many.
+"""What each mode of a teacher adds, for few labelled digits.
 
-What does each way to ask it add?
-
-A teacher learns from 900 handwritten digits. A small network has 60 others, and learns from them
-alone or with `TeacherLoss`. All are scored on digits that neither has seen. `--quick` takes three
-seeds in place of ten.
+A teacher is trained on 900 handwritten digits. A small network is trained on 60 others, alone or
+with `TeacherLoss`. All are scored on digits that neither has seen. `--quick` uses three seeds
+instead of ten.
 """
 
 import argparse
@@ -68,8 +66,8 @@ def main():
     print(f"{FEW} labelled digits, a teacher that has seen {MANY}; {len(scores)} seeds\n")
     print(summary(scores).to_string(float_format="{:.3f}".format))
     print(
-        "\n'distill' and 'features' need the teacher no more once they are trained; 'blend' and "
-        "'head' ask it about every new row.\nThe intervals are over draws that share digits, so "
+        "\n'distill' and 'features' do not need the teacher after training; 'blend' and "
+        "'head' need it for every prediction.\nThe intervals are over draws that share digits, so "
         "they are somewhat too narrow."
     )
 

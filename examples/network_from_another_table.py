@@ -1,8 +1,8 @@
 """A network that was trained on one table, used on another: frozen, continued, or not at all.
 
-Calls of a bank: table A is those to the working population; table B, which we care about, is those
-to students and pensioners, of whom there are few. `--quick` takes few epochs, to see that
-everything works.
+Calls of a bank: table A holds calls to the working population; table B, the one of interest, holds
+the few calls to students and pensioners. `--quick` uses few epochs, as a check that everything
+works.
 """
 
 import argparse
@@ -33,14 +33,14 @@ A, B = calls[~in_b], calls[in_b]
 X_a, y_a = A.drop(columns="y"), (A["y"] == "yes").to_numpy(int)
 X_b, y_b = B.drop(columns="y"), (B["y"] == "yes").to_numpy(int)
 
-# A frozen network that has seen test rows leaks, and nothing that comes later can mend it.
+# A frozen network that has seen test rows leaks, and no later step can undo it.
 overlap = check_overlap(X_a, X_b)
 print(overlap)
 seen = X_b.index[overlap.rounded_b]
 X_b, y_b = X_b.drop(index=seen), pd.Series(y_b, B.index).drop(seen).to_numpy()
 print(f"{len(X_b)} rows of B are left, which the network has not seen\n")
 
-# Trained on A, and done with: `FrozenEstimator` keeps it fitted, whatever clones it.
+# Trained on A and then fixed: `FrozenEstimator` stays fitted when it is cloned.
 a = FrozenEstimator(KerasClassifier(MLP((32, 16)), epochs=epochs, **training).fit(X_a, y_a))
 
 scratch = KerasClassifier(MLP((32, 16)), epochs=epochs, **training)

@@ -1,9 +1,9 @@
-"""Predictions as features: what one network says of one table, beside the columns of another.
+"""Predictions as features: the output of a network for one table, beside the columns of another.
 
-Two tables know the same calls of a bank: one knows the client, the other the call. A network
-learns from the client's table who will subscribe; its probabilities, log-odds, entropy and margin
-join the columns of the call's table, from which the model that decides learns. While fitting,
-every such feature comes from a network that was not trained on its row. `--plot FILE` draws them.
+Two tables describe the same calls of a bank: one the client, the other the call. A network learns
+from the client's table who will subscribe. Its probabilities, log-odds, entropy and margin are
+joined to the columns of the call, from which the final model learns. While fitting, each of these
+features comes from a network that was not trained on its row. `--plot FILE` draws them.
 """
 
 import argparse

@@ -1,11 +1,10 @@
 """A pretrained autoencoder as a source of features: its inner layer, and its error alone.
 
-An autoencoder is trained in plain Keras on images of digits that are no fours, and saved. Later
-somebody looks for fours, one image in ten, among images that the autoencoder has never seen, with
-only a hundred of them labelled: with the pixels alone, with the autoencoder's layer
-`encoder_output` beside them, and with nothing but the error that the autoencoder makes. (Fours are
-what it rebuilds worst when it has seen none; of other digits the error says less.) `--plot FILE`
-draws that error.
+An autoencoder is trained in plain Keras on images of digits without fours, and saved. The task is
+to detect fours, one image in ten, among images that the autoencoder has never seen, with only a
+hundred labels: from the pixels alone, from the pixels and the layer `encoder_output`, and from the
+reconstruction error alone. (Fours have the largest error if none were in training; for other digits
+the error is less informative.) `--plot FILE` draws that error.
 """
 
 import argparse
@@ -70,19 +69,19 @@ def main():
     options = parser.parse_args()
     keras.utils.set_random_seed(0)
 
-    # The autoencoder's rows and the evaluated ones have nothing in common.
+    # The autoencoder was trained on other rows than those evaluated here.
     images, digits = load_digits(return_X_y=True)
     old, new = slice(0, 900), slice(900, None)
     X, y = images[new], (digits[new] == 4).astype(int)
     print(
-        f"{len(X)} images to judge, {y.mean():.1%} are fours; {len(X) // 9} at a time are labelled"
+        f"{len(X)} images to score, {y.mean():.1%} are fours; {len(X) // 9} at a time are labelled"
     )
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "autoencoder.keras"
         scaler = pretrain(images[old][digits[old] != 4], path, 5 if options.quick else 60)
 
-        # A network that was trained on scaled columns goes behind its scaler. Both stay as they
+        # A network that was trained on scaled columns is placed after its scaler. Both stay as they
         # are; all that follows them is learned anew in each fold, SMOTE on training rows alone.
         own_scaler = FrozenEstimator(scaler)
         latent = KerasFeatureTransformer(path, layers="encoder_output", passthrough=True)

@@ -1,13 +1,13 @@
-"""Several networks, several inputs: what is seen and what is read, each on a way of its own.
+"""Several networks, several inputs: a picture and a word, each read by its own network.
 
-1. Cheques. A digit is written twice, as a picture (scikit-learn's digits, half of each under a
-   stamp) and as a word (made here: a bad reader takes about half of the letters for others). Of two
-   saved networks, 128 features of the picture and 64 of the word are joined with a plain column,
-   and the network behind them has one input for each: it condenses the picture's alone.
+1. Cheques. A digit is written twice, as a picture (scikit-learn's digits, half of each covered by a
+   stamp) and as a word (simulated: about half of the letters are replaced). 128 features of the
+   picture and 64 of the word, from two saved networks, are joined with a plain column. The network
+   downstream has one input for each of the three, and reduces the picture's first.
 2. Calls of a bank. A saved network has two inputs, for columns of the call and of the economy: they
-   are told apart by name, by their order or by what the columns' names begin with.
+   are assigned by name, by order, or by the prefix of the column names.
 
-`--plot FILE` draws cheques and how well they are read.
+`--plot FILE` draws cheques and scores.
 """
 
 import argparse

@@ -1,7 +1,8 @@
-"""Train a stack, ship it as one network, and compare what every runtime says.
+"""Train a stack, export it as one network, and compare the predictions of every runtime.
 
-The table is raw: words, numbers, categories that training never saw. What is shipped takes the same
-raw columns and gives the same probabilities, without skstack, scikit-learn or pandas beside it.
+The table is raw: strings, numbers, and categories that are not in the training rows. The exported
+model takes the same raw columns and returns the same probabilities, without skstack, scikit-learn
+or pandas.
 """
 
 import argparse
@@ -30,7 +31,7 @@ def main():
     y = calls.pop("y").to_numpy()
     train, new = slice(0, rows * 3 // 4), slice(rows * 3 // 4, None)
 
-    # An anomaly score and a first guess go upstream; downstream sees them beside the table.
+    # Upstream an anomaly score and a first prediction; the downstream learns from both and X.
     autoencoder = skstack.KerasAutoencoder(epochs=epochs)
     stack = skstack.StackedKerasClassifier(
         upstream=[
@@ -46,7 +47,7 @@ def main():
     ).fit(calls[train], y[train])
     expected = stack.predict_proba(calls[new])
 
-    # One graph: look-up of words, both upstream networks, scaler and downstream are its layers.
+    # One model: category look-up, both upstream networks, scaler and downstream are its layers.
     model = stack.to_keras()
     model.summary(line_length=110)
     model.save(options.output / "stack.keras")
@@ -54,7 +55,7 @@ def main():
     loaded = keras.models.load_model(options.output / "stack.keras")
     answers = {"keras": loaded.predict(inputs, verbose=0)}
 
-    # The same for runtimes that know neither Keras nor skstack.
+    # The same for runtimes without Keras and skstack.
     stack.export(options.output / "saved_model")
     answers["saved_model"] = by_tensorflow(options.output / "saved_model", inputs)
     try:

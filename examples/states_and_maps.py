@@ -1,12 +1,12 @@
 """Outputs of higher rank as features: the hidden states of an LSTM, the maps of a CNN.
 
-Two networks are trained in plain Keras and saved: an LSTM that tells nine speakers apart by their
-vowels, and a CNN that tells the digits 0 to 6 apart. Later, few rows are labelled of voices that
-were recorded on another occasion, and of the digits 7 to 9, which the CNN has never seen. A linear
-classifier learns from them. Its features are the states, an array of shape (steps, units) for each
-voice, and the maps, of shape (height, width, channels) for each image: flattened, or pooled over
-all axes but the last. Steps that only pad a voice take no part in pooling and are zero when
-flattened. `--plot FILE` draws states and scores.
+Two networks are trained in plain Keras and saved: an LSTM that recognises nine speakers by their
+vowels, and a CNN that recognises the digits 0 to 6. A linear classifier then learns from few
+labelled rows: voices recorded on another occasion, and the digits 7 to 9, which the CNN has never
+seen. Its features are the states, an array of shape (steps, units) for each voice, and the maps, of
+shape (height, width, channels) for each image: flattened, or pooled over all axes but the last.
+Padded steps are ignored by pooling and are zero when flattened. `--plot FILE` draws states and
+scores.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def read_voices():
 
 
 def pretrain_lstm(X, y, path, epochs):
-    """An LSTM as anybody would train it; Masking tells it which steps are padding."""
+    """An LSTM as usual; Masking marks the padded steps."""
     model = keras.Sequential(
         [
             keras.Input(X.shape[1:]),
@@ -157,7 +157,7 @@ def main():
         own = keras.models.load_model(lstm).predict(X, verbose=0).argmax(axis=1)
         error = sem(own == y)
         print(
-            f"The LSTM's own answers, without any new label: {(own == y).mean():.3f} ± {error:.3f}"
+            f"The LSTM's own predictions, without new labels: {(own == y).mean():.3f} ± {error:.3f}"
         )
 
         # Maps. The table has 64 columns; `input_shape` says how the CNN takes a row of them.

@@ -1,12 +1,12 @@
 """Sequences of unequal length: who says "ae", from 7 to 29 steps of 12 numbers.
 
-Nine men said two vowels, again and again; the official split tests on utterances of another time.
-Utterances are lists of arrays, or cells of a DataFrame: `PadSequences` makes them one length, and
-what it added takes no part in what `SequenceEncoder` learns. A GRU, an LSTM and convolutions are
-compared with a model that knows nothing of time, on the official split and by cross-validation.
-Then the convolutions go into stacks: upstream, where their layer `latent` joins other columns, and
-downstream, where they read the voice beside what another network says. `--plot FILE` draws how
-many steps each model must hear.
+Nine men pronounced two vowels repeatedly; the official split tests on utterances of another time.
+Utterances are lists of arrays, or cells of a DataFrame. `PadSequences` pads them to one length, and
+`SequenceEncoder` ignores the padding. A GRU, an LSTM and convolutions are compared with a model
+that ignores time, on the official split and by cross-validation. Then the convolutions are used in
+stacks: upstream, where their layer `latent` is joined to other columns, and downstream, where they
+read the voice beside the predictions of another network. `--plot FILE` draws how many steps each
+model needs.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def read_voices(split):
 
 
 def averages(voices):
-    """Mean and standard deviation of each coefficient over the steps: a voice without time."""
+    """Mean and standard deviation of each coefficient over the steps, ignoring their order."""
     return np.array([np.r_[voice.mean(axis=0), voice.std(axis=0)] for voice in voices])
 
 
@@ -83,7 +83,7 @@ def main():
     print(f"{len(y)} utterances to learn from, {len(y_others)} of another time", end="; ")
     print(f"{min(lengths)} to {max(lengths)} steps, half of them up to {np.median(lengths):.0f}")
 
-    # The length is said once, so that folds without the longest utterance have the same one.
+    # The length is fixed, so that it is the same in folds without the longest utterance.
     def encoder(layer):
         return KerasClassifier(SequenceEncoder(32, layer=layer), epochs=epochs, random_state=0)
 
@@ -103,7 +103,7 @@ def main():
         error = np.sqrt(share * (1 - share) / len(y_others))
         spread = values.std(ddof=1)
         print(f"{name:<14} {values.mean():.3f} ± {spread:.3f} {share:>24.3f} ± {error:.3f}")
-        if options.plot:  # short voices are voices like any others
+        if options.plot:  # short utterances are no errors
             heard[name] = {
                 steps: model.score([voice[:steps] for voice in others], y_others)
                 for steps in range(1, STEPS + 1, 4 if options.quick else 1)

@@ -4,7 +4,7 @@ The data's way: raw X -> named blocks of columns -> features of each upstream ne
 while fitting) -> scaled -> resampled (training rows only) -> downstream network -> predictions.
 """
 
-import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from skstack._stack.fine_tune import FineTune
     from skstack._stack.stacked import StackedKerasClassifier, StackedKerasRegressor
 
-__version__ = "0.1.0"
+__version__ = importlib.metadata.version("skstack")
 
 __all__ = [
     "FineTune",
@@ -32,8 +32,8 @@ __all__ = [
     "save",
 ]
 
-# A name is imported when it is first asked for: who wants one estimator waits for one.
-_HOMES = {
+# Names are imported on first access, so that `import skstack` does not load TensorFlow.
+_MODULES = {
     "FineTune": "_stack.fine_tune",
     "KerasAutoencoder": "_estimators.autoencoder",
     "KerasClassifier": "_estimators.classifier",
@@ -45,20 +45,18 @@ _HOMES = {
     "load": "_persistence.file",
     "save": "_persistence.file",
 }
-
-
-_ROOMS = ("inspection", "losses", "networks", "preprocessing")
+_SUBPACKAGES = ("inspection", "losses", "networks", "preprocessing")
 
 
 def __getattr__(name):
-    if name in _ROOMS:
+    if name in _SUBPACKAGES:
         return importlib.import_module(f"{__name__}.{name}")
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__():
-    return sorted({*globals(), *__all__, *_ROOMS})
+    return sorted({*globals(), *__all__, *_SUBPACKAGES})

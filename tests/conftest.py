@@ -42,6 +42,7 @@ def _put(methods):
 
 _KERAS_OWN = _methods()
 
+
 def pytest_addoption(parser):
     parser.addoption(
         "--xla",

@@ -162,7 +162,7 @@ def test_a_regressor_goes_on_in_the_units_that_it_learned():
     a = KerasRegressor(MLP((8,)), **SMALL).fit(X, y)
     continued = KerasRegressor(FrozenEstimator(a), **IN_PLACE).fit(X[:50], y[:50] / 2)
     np.testing.assert_array_equal(continued.predict(X), a.predict(X))
-    with pytest.raises(ValueError, match="loss='poisson' wants targets as they are"):
+    with pytest.raises(ValueError, match="loss='poisson' needs unscaled targets"):
         continued.set_params(loss="poisson").fit(X, y)
 
 
@@ -205,7 +205,7 @@ def test_its_layers_are_features_where_the_classes_are_others(fitted):
     extract = KerasFeatureTransformer(FrozenEstimator(fitted), layers=layer[0])
     scores = cross_val_score(stack_on(extract), XB, three, cv=2)
     assert np.isfinite(scores).all()
-    with pytest.raises(ValueError, match=r"2 classes, but here are 3 classes.*layers=\.\.\."):
+    with pytest.raises(ValueError, match=r"2 classes, but y has 3 classes.*layers=\.\.\."):
         KerasClassifier(FrozenEstimator(fitted), **SMALL).fit(XB, three)
 
 
@@ -214,7 +214,7 @@ def test_its_layers_are_features_where_the_classes_are_others(fitted):
     [
         (XB[["job", "age", "amount"]], YB, r"columns \['job', 'age'\] where .* \['age', 'job'\]"),
         (XB[["age", "job"]], YB, "X has 2 features, but .* fitted on 3"),
-        (XB, np.where(YB == "yes", "no", "aye"), r"stood for 'yes' would stand for 'no'"),
+        (XB, np.where(YB == "yes", "no", "aye"), r"for 'yes' would become that for 'no'"),
     ],
     ids=["order", "width", "labels"],
 )
@@ -230,11 +230,11 @@ def test_rows_that_it_cannot_go_on_with_are_refused(X, y, said, fitted):
     [
         (lambda a: a, TypeError, r"is an estimator\. .* FrozenEstimator\(KerasClassifier"),
         (lambda a: FrozenEstimator(clone(a)), NotFittedError, "was never fitted"),
-        (lambda a: FrozenEstimator(LogisticRegression()), TypeError, "accepted is a fitted Keras"),
+        (lambda a: FrozenEstimator(LogisticRegression()), TypeError, "must hold a fitted Keras"),
         (
             lambda a: FrozenEstimator(make_pipeline(StandardScaler(), a)),
             TypeError,
-            "Freeze the steps one by one",
+            "Freeze the steps separately",
         ),
     ],
     ids=["bare", "unfitted", "foreign", "Pipeline"],
@@ -245,10 +245,10 @@ def test_what_holds_no_fitted_network_of_ours_is_refused(make, error, said, fitt
 
 
 def test_other_tasks_and_other_categorical_features_are_refused(fitted):
-    with pytest.raises(ValueError, match=r"2 classes, but here are 1 outputs \(regression\)"):
+    with pytest.raises(ValueError, match=r"2 classes, but y has 1 outputs \(regression\)"):
         KerasRegressor(FrozenEstimator(fitted), **SMALL).fit(XB, XB["age"])
     one = KerasClassifier(FrozenEstimator(fitted), categorical_features=["job"], **SMALL)
-    with pytest.raises(ValueError, match=r"categorical_features=.*learned with"):
+    with pytest.raises(ValueError, match=r"categorical_features=.*was fitted with"):
         one.fit(XB, YB)
 
 

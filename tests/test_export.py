@@ -717,7 +717,7 @@ def test_foreign_files_and_folders_are_never_overwritten(cancer, tmp_path):
     fitted = classifier(epochs=1).fit(*cancer)
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("dear diary")
-    with pytest.raises(FileExistsError, match="no SavedModel"):
+    with pytest.raises(FileExistsError, match="not a SavedModel"):
         fitted.export(tmp_path / "notes")
     with pytest.raises(IsADirectoryError):
         fitted.export(tmp_path / "notes", format="onnx")

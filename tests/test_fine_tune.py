@@ -39,7 +39,7 @@ X = RNG.standard_normal((240, 4)).astype(np.float32)
 Y = (X[:, 0] * X[:, 1] + X[:, 2] > 0).astype(int)
 TARGET = X[:, 0] * X[:, 1] + X[:, 2] + 10
 X_VAL, Y_VAL = X[200:], Y[200:]
-pytestmark = pytest.mark.filterwarnings("ignore:cv=TimeSeriesSplit.* is ordered in time")
+pytestmark = pytest.mark.filterwarnings("ignore:cv=TimeSeriesSplit.* is time-ordered")
 
 RISK = KerasClassifier(MLP(hidden_layer_sizes=(8, 6)), epochs=2)
 DOWN = KerasClassifier(MLP(hidden_layer_sizes=(8,)), epochs=3)
@@ -230,7 +230,7 @@ def test_what_makes_it_worse_is_taken_back():
 def test_what_goes_astray_is_told_and_taken_back():
     data = {"X": X[:200], "y": Y[:200], "X_val": X_VAL, "y_val": Y_VAL}
     start = classifier(None).fit(**data)
-    with pytest.warns(UserWarning, match="fine_tune went astray") as told:
+    with pytest.warns(UserWarning, match="Fine-tuning diverged") as told:
         tuned = classifier(FineTune(2, learning_rate=1e30)).fit(**data)
     assert told[0].filename == __file__
     assert not tuned.fine_tuned_
@@ -893,7 +893,7 @@ def test_what_cannot_be_tuned_is_refused_by_name_before_training(
 
 def test_a_sampler_of_rows_with_several_labels_is_refused(monkeypatch):
     monkeypatch.setattr(training, "train", None)
-    with pytest.raises(ValueError, match="weights of classes"):
+    with pytest.raises(ValueError, match="class weights"):
         classifier(sampler=RandomOverSampler()).fit(X, np.c_[Y, Y])
 
 

@@ -78,7 +78,7 @@ SYNONYMS = {
     "y": r"\by\b|target|label|class|sample|convert|array|Complex data|dtype",
     "sample_weight": r"weight|sample|array|convert|Complex data|float\(\) argument",
 }
-# Warnings that are documented: scikit-learn's own about data, and ours about roads and folds.
+# Warnings that are documented: scikit-learn's own about data, and ours about engines and folds.
 TOLD = re.compile(
     r"number of unique classes is greater than 50%|least populated class|column-vector y|"
     r"X has feature names, but|X does not have valid feature names|__array__ implementation|"
@@ -89,7 +89,7 @@ FOREIGN = ("keras", "tensorflow", "h5py")
 REFUSALS = (ValueError, TypeError, NotFittedError)
 # Only training itself can find these out.
 FOUND_WHILE_TRAINING = (
-    r"The loss became|The weights .* became infinite|made a table of shape|"
+    r"The loss became|The weights .* became infinite|returned shape|"
     r"failed on the \d+ training rows|the table has categorical columns"
 )
 

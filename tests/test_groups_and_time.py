@@ -139,7 +139,7 @@ def test_folds_that_tear_groups_apart_are_refused(rows, cv):
 def test_folds_that_happen_to_keep_groups_whole_are_accepted(rows):
     X, y, _ = rows
     stack_of(Recall(), cv=KFold(4)).fit(X, y, groups=np.arange(N) // 30)
-    with pytest.raises(ValueError, match=r"cv=5 asks .* training rows are of 4 groups"):
+    with pytest.raises(ValueError, match=r"cv=5 requires .* training rows have 4 groups"):
         stack_of(Recall()).fit(X, y, groups=np.arange(N) // 30)
 
 
@@ -343,14 +343,14 @@ def test_a_branch_s_number_of_folds_gives_way_to_the_order_of_time(rows):
 )
 def test_order_in_one_part_and_none_in_the_other_is_refused(rows, own, of_stack):
     X, y, _ = rows
-    with pytest.raises(ValueError, match="ordered in time and the other is not"):
+    with pytest.raises(ValueError, match="one is time-ordered"):
         stack_of(KerasFeatureTransformer(Clock(), cv=own), cv=of_stack).fit(X, y)
     assert not Recall.seen
 
 
 def test_refit_false_does_not_go_with_time(rows):
     X, y, _ = rows
-    with pytest.raises(ValueError, match="refit=False does not go with the time-ordered cv"):
+    with pytest.raises(ValueError, match="refit=False is not supported with the time-ordered cv"):
         stack_of(Clock(), cv=TimeSeriesSplit(3), refit=False).fit(X, y)
     assert not Recall.seen
 

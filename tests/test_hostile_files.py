@@ -517,7 +517,7 @@ def test_a_graph_that_calls_a_function_while_it_is_rebuilt_is_refused(honest, su
         ),
         in_operation(honest, "Switch", [..., [floats], "float16"]),
     ):
-        honest.refused(honest.with_config(config, suffix), suffix, "none of the layers, operations")
+        honest.refused(honest.with_config(config, suffix), suffix, "among the layers, operations")
 
 
 @pytest.mark.parametrize(
@@ -637,11 +637,20 @@ def archives(files):
     deflated = {"compression": zipfile.ZIP_DEFLATED}
     members = {"metadata.json": b"{}", "config.json": text}
     return {
-        "a config that grows": (files.with_members(much, ".keras", **deflated), "beyond reason"),
-        "assets that grow": (files.with_members(asset, ".keras", **deflated), "beyond reason"),
-        "bzip2": (files.with_members({}, ".keras", compression=zipfile.ZIP_BZIP2), "a way that is"),
-        "lzma": (files.with_members({}, ".keras", compression=zipfile.ZIP_LZMA), "a way that is"),
-        "a lying size": (with_flags(zipped(files.keras), size=2**31), "beyond reason"),
+        "a config that grows": (
+            files.with_members(much, ".keras", **deflated),
+            "which is too much",
+        ),
+        "assets that grow": (files.with_members(asset, ".keras", **deflated), "which is too much"),
+        "bzip2": (
+            files.with_members({}, ".keras", compression=zipfile.ZIP_BZIP2),
+            "compression that is",
+        ),
+        "lzma": (
+            files.with_members({}, ".keras", compression=zipfile.ZIP_LZMA),
+            "compression that is",
+        ),
+        "a lying size": (with_flags(zipped(files.keras), size=2**31), "which is too much"),
         "encryption": (with_flags(zipped(files.keras), flag=1), "encrypted"),
         "one place": (with_flags(zipped(files.keras), offset=0), "."),
         "links": (with_flags(zipped(files.keras), attributes=0o120777 << 16), "link"),
@@ -994,7 +1003,7 @@ PARTS = {
         lambda schema, members: {
             name: zipped({"data.npy": bytes(10**8)}, zipfile.ZIP_DEFLATED)
             for name in members if name.endswith(".npz")
-        }, "beyond reason",
+        }, "which is too much",
     ),
     "a lying array": (
         with_array(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1073741824,)}")), "size"
@@ -1010,10 +1019,10 @@ PARTS = {
     "an archive for an array": (with_array(zipped({"a.npy": b"a"})), "magic string"),
     "pickles": (with_array(pickled()), "pickled objects"),
     "pickles alone": (with_array(b"cposix\nsystem\n(S'true'\ntR."), "magic string"),
-    "a method": (shadow("predict"), "stand before"),
-    "a private method": (shadow("_validate_params"), "stand before"),
-    "a property": (shadow("_repr_html_"), "stand before"),
-    "the class": (shadow("__class__"), "stand before"),
+    "a method": (shadow("predict"), "would shadow"),
+    "a private method": (shadow("_validate_params"), "would shadow"),
+    "a property": (shadow("_repr_html_"), "would shadow"),
+    "the class": (shadow("__class__"), "would shadow"),
     "a matrix from a constructor": (as_loader("ConstructorFromReduceNode"), "makes a scipy"),
     "a matrix from its state": (as_loader("ObjectNode"), "makes a scipy"),
     "a matrix from a partial": (as_loader("PartialNode"), "makes a scipy"),
@@ -1075,7 +1084,7 @@ def test_attributes_that_would_stand_before_methods_are_refused(honest, name):
     state = json.loads(honest.skstack["state.json"])
     state["state"].append([name if name != "_sklearn_tags" else "__sklearn_tags__", 1])
     content = sealed({**honest.skstack, "state.json": json.dumps(state)})
-    honest.refused(content, ".skstack", "would stand before")
+    honest.refused(content, ".skstack", "would shadow")
 
 
 def test_folders_of_pickles_are_not_stored_and_do_not_come_back(tmp_path):

@@ -274,7 +274,7 @@ def frame_with(**columns):
 
 
 REFUSED = {
-    "twice": (pd.DataFrame(X, columns=list("abca")), r"several columns.*'a'"),
+    "twice": (pd.DataFrame(X, columns=list("abca")), r"duplicate column names.*'a'"),
     "NaN": (frame_with(c=np.r_[np.nan, X[1:, 2]]), r"NaN.*columns \['c'\]"),
     "NA": (frame_with(b=pd.array([None, *X[1:, 1]], dtype="Float64")), r"NaN.*columns \['b'\]"),
     "null": (polars.DataFrame({"a": [None, *X[1:, 0].tolist()]}), r"NaN.*columns \['a'\]"),

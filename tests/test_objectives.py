@@ -13,7 +13,7 @@ from sklearn.datasets import load_iris, make_multilabel_classification
 from sklearn.metrics import accuracy_score, f1_score, precision_score, roc_auc_score
 
 from skstack import KerasAutoencoder, KerasClassifier, KerasRegressor
-from skstack._training.objective import mean_loss, settle
+from skstack._training.objective import mean_loss, resolve_objective
 from skstack.networks import MLP, recipe
 
 TINY = 1e-7
@@ -144,11 +144,11 @@ def test_each_loss_in_each_spelling_is_right_or_refused(task, name):
     if name in REFUSED[task] or name in ("circle", "ctc"):
         for loss in spellings(name):
             with pytest.raises(ValueError, match=r"loss=.*accepted"):
-                settle(loss, task=task[0], n_outputs=task[1])
+                resolve_objective(loss, task=task[0], n_outputs=task[1])
         return
     expected = FORMULAS[name](y, p).mean()
     for loss in spellings(name):
-        settled = settle(loss, task=task[0], n_outputs=task[1])
+        settled = resolve_objective(loss, task=task[0], n_outputs=task[1])
         found = mean_loss(settled.loss, in_form(y, settled.form), p.astype(np.float32))
         assert found == pytest.approx(expected, rel=1e-3), loss
         assert settled.by_row == (name not in ("dice", "tversky"))
@@ -263,7 +263,7 @@ def test_each_metric_is_right_or_refused(task, loss):
     """On targets as the loss takes them, of whatever form."""
     kind, n = task
     y, p = (part.astype(np.float32) for part in data(*task))
-    objective = settle(loss, task=kind, n_outputs=n)
+    objective = resolve_objective(loss, task=kind, n_outputs=n)
     units = (np.full(n, 0.5), np.full(n, 0.1)) if kind == "regression" else (None, None)
     for name in ALL_METRICS:
         good = formed(name, task, y, p)
@@ -443,7 +443,7 @@ def test_what_a_user_has_written_gets_the_labels_that_it_takes():
         codes.append(y.shape)
         return keras.losses.sparse_categorical_crossentropy(y, p)
 
-    assert settle(of_codes, task="multiclass", n_outputs=3).form == "codes"
+    assert resolve_objective(of_codes, task="multiclass", n_outputs=3).form == "codes"
     assert {len(shape) for shape in codes} == {1}
 
 
@@ -470,7 +470,7 @@ def test_a_loss_that_mixes_rows_on_purpose_is_not_refused():
         return keras.ops.mean(keras.ops.softplus(-apart * (p - keras.ops.transpose(p))), axis=-1)
 
     for task in ("binary", "regression"):
-        assert settle(ranked, task=task, n_outputs=1).by_row
+        assert resolve_objective(ranked, task=task, n_outputs=1).by_row
 
 
 def test_weights_count_in_no_loss_of_a_whole_batch():
@@ -482,7 +482,7 @@ def test_weights_count_in_no_loss_of_a_whole_batch():
             quick(loss=loss).fit(X, y, sample_weight=weights)
     with pytest.raises(ValueError, match="class_weight"):
         quick(loss="dice", class_weight={False: 1, True: 3}).fit(X, y)
-    assert settle(keras.losses.Dice(axis=-1), task="binary", n_outputs=2).by_row
+    assert resolve_objective(keras.losses.Dice(axis=-1), task="binary", n_outputs=2).by_row
 
 
 def test_autoencoders_refuse_losses_of_other_units():

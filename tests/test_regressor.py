@@ -14,8 +14,8 @@ import skstack
 from skstack import KerasRegressor
 from skstack.networks import MLP, Block, Spec, recipe
 from skstack.networks._adopted import ModelBlueprint
-from skstack.networks._blueprints import RecipeBlueprint
 from skstack.networks._heads import output_bounds
+from skstack.networks._recipe import RecipeBlueprint
 
 X, y = load_diabetes(return_X_y=True)
 
@@ -366,7 +366,7 @@ def test_a_fit_that_goes_on_keeps_units_or_says_that_it_cannot(tmp_path):
     assert first.fit(X[:99], 9 * y[:99]).target_scale_ == scale
     with pytest.raises(ValueError, match="y holds values"):
         first.partial_fit(X, -y)
-    with pytest.raises(ValueError, match="loss='mape' wants targets as they are"):
+    with pytest.raises(ValueError, match="loss='mape' needs unscaled targets"):
         clone_of(first, loss="mape").fit(X, y)
     with pytest.raises(ValueError, match="standardize_target=False"):
         clone_of(first, standardize_target=False).fit(X, y)

@@ -46,12 +46,13 @@ from skstack import (
     StackedKerasClassifier,
     StackedKerasRegressor,
 )
+from skstack._persistence.file import PROTOCOL
 from skstack._persistence.writing import Writer
 from skstack.networks import MLP, Autoencoder
 
 X, y = load_breast_cancer(return_X_y=True)
 X, y = X[:120, :6].astype(np.float32), y[:120]
-pytestmark = pytest.mark.filterwarnings("ignore:cv=TimeSeriesSplit.* is ordered in time")
+pytestmark = pytest.mark.filterwarnings("ignore:cv=TimeSeriesSplit.* is time-ordered")
 QUICK = {"epochs": 1, "random_state": 0}
 
 PARTS = """
@@ -703,11 +704,20 @@ def test_a_crafted_file_that_changes_nothing_is_loaded(written, tmp_path):
     assert skstack.load(tmp_path / "a.skstack").predict(X).shape == y.shape
 
 
-def test_a_later_protocol_is_refused_with_both_numbers(written, tmp_path):
-    def later(member):
-        return json.dumps({**json.loads(member), "protocol": 2})
+@pytest.mark.parametrize(
+    ("protocol", "remedy"),
+    [
+        (PROTOCOL + 1, "update skstack"),
+        (PROTOCOL - 1, "fit the estimator again and save it"),
+        (str(PROTOCOL), "update skstack"),
+    ],
+)
+def test_another_protocol_is_refused_with_both_numbers(written, tmp_path, protocol, remedy):
+    def other(member):
+        return json.dumps({**json.loads(member), "protocol": protocol})
 
-    refused(crafted(written, {"manifest.json": later}), tmp_path, "protocol is 2.*reads 1")
+    match = f"protocol is {protocol!r}.*reads {PROTOCOL}.*; {remedy}"
+    refused(crafted(written, {"manifest.json": other}), tmp_path, match)
 
 
 def test_other_versions_are_told(written, tmp_path):

@@ -29,17 +29,17 @@ def network(make=KerasClassifier, **parameters):
 
 # First y, then y, and what is said.
 REFUSED = {
-    "indicator": (KerasClassifier, CODES, SEVERAL, "indicator of several labels"),
+    "indicator": (KerasClassifier, CODES, SEVERAL, "a multilabel indicator, but"),
     "one-hot": (KerasClassifier, CODES, ONE_HOT, r"y\.argmax\(axis=1\)"),
-    "labels": (KerasClassifier, SEVERAL, CODES, r"rows of 3 labels"),
-    "fewer labels": (KerasClassifier, SEVERAL, SEVERAL[:, :2], r"rows of 3 labels"),
+    "labels": (KerasClassifier, SEVERAL, CODES, r"fitted with 3 labels"),
+    "fewer labels": (KerasClassifier, SEVERAL, SEVERAL[:, :2], r"fitted with 3 labels"),
     "numbers": (KerasClassifier, CODES, X[:, 0], "continuous"),
     "unknown": (KerasClassifier, CODES, CODES + 1, r"labels \[3\] that are not among"),
     "words": (KerasClassifier, CODES, WORDS, r"labels \['a', 'b', 'c'\]"),
     "codes": (KerasClassifier, WORDS, CODES, r"labels \[0, 1, 2\]"),
     "missing": (KerasClassifier, CODES, np.where(CODES, CODES, np.nan), "NaN"),
-    "more targets": (KerasRegressor, X[:, 0], X[:, :2], r"fitted were 1 target"),
-    "fewer targets": (KerasRegressor, X[:, :2], X[:, 0], r"fitted were 2 target"),
+    "more targets": (KerasRegressor, X[:, 0], X[:, :2], r"fitted with 1 target"),
+    "fewer targets": (KerasRegressor, X[:, :2], X[:, 0], r"fitted with 2 target"),
     "no numbers": (KerasRegressor, X[:, 0], WORDS, "numbers|convert"),
 }
 

@@ -184,7 +184,7 @@ def test_columns_reach_inputs_by_name_by_order_and_by_prefix(two_inputs, X, inpu
         ({1: [0]}, 'expected None, "prefix", a dict'),
         ("prefix", "requires column names"),
         ([[0, 1]], "input_0"),
-        (None, r"'left'.*\(None, 5\).*say with `inputs`"),
+        (None, r"'left'.*\(None, 5\).*set `inputs`"),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused_with_both_sides(two_inputs, inputs, message):
@@ -310,7 +310,7 @@ def test_unknown_token_ids_become_one_in_recipes_and_stay_in_given_models():
         ([np.array(["a", "b"])] * 12, TypeError, "arrays of <U1; expected numbers"),
         ([*PADDED[:-1], np.full((6, 2), np.nan)], ValueError, "NaN"),
         ([np.array([-1, 2])] * 12, ValueError, "token ids.*negative"),
-        ([[1, [2]]] * 12, ValueError, "no arrays"),
+        ([[1, [2]]] * 12, ValueError, "holds ragged lists"),
     ],
 )
 def test_cells_that_make_no_array_are_refused_by_column(cells, error, message):
@@ -498,7 +498,7 @@ def test_codes_of_a_frozen_network(outputs, expected):
 
 def test_codes_need_categories():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="d")])
-    with pytest.raises(ValueError, match=r"codes.*gives numbers from"):
+    with pytest.raises(ValueError, match=r"codes.*returns numbers from"):
         KerasFeatureTransformer(model, features="codes").fit(10 * NUMBERS[:, :2])
     with pytest.raises(ValueError, match=r"codes.*refit=False"):
         KerasFeatureTransformer(KerasClassifier(epochs=1), features="codes", refit=False, cv=2).fit(
@@ -550,7 +550,7 @@ def test_a_plain_reshape_is_said_aloud():
         ((0, 5), "input_shape=.*shape of one row"),
         (("a",), "input_shape=.*shape of one row"),
         ({"numeric": 5}, "input_shape=.*shape of one row"),
-        ({"picture": (5, 1)}, "input_shape=.*no input; X makes"),
+        ({"picture": (5, 1)}, "input_shape=.*names unknown inputs"),
         (5, "input_shape"),
     ],
 )
@@ -693,7 +693,7 @@ def test_indicators_of_a_column_in_two_inputs_pass_through_a_sampler():
 
 
 def test_what_a_network_would_read_otherwise_is_refused():
-    with pytest.raises(ValueError, match=r"missing_values=-999.*NaN alone"):
+    with pytest.raises(ValueError, match=r"missing_values=-999.*only NaN"):
         KerasClassifier(imputer=SimpleImputer(missing_values=-999)).fit(NUMBERS, Y)
     ids = pd.DataFrame({"words": [np.array([5, 2**32 + 5])] * 12})
     with pytest.raises(ValueError, match=r"'words' holds token ids from 5 to 4294967301"):

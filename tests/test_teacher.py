@@ -261,7 +261,7 @@ def test_two_classes_are_distilled_as_one_unit():
 @pytest.mark.parametrize("mode", MODES)
 def test_the_teacher_is_the_same_bit_by_bit(mode, trains):
     if trains and mode not in ("blend", "head"):
-        with pytest.raises(ValueError, match="teaches nothing"):
+        with pytest.raises(ValueError, match="learn to agree"):
             KerasClassifier(
                 loss=TeacherLoss(network(), mode=mode, teacher_trainable=True), epochs=1
             ).fit(*iris())
@@ -303,7 +303,7 @@ def test_an_estimator_that_teaches_is_the_same_bit_by_bit():
     assert pickle.dumps(teacher) == before
 
 
-ROADS = {"xla": ("auto", 120), "graph": ("auto", 2), "keras": ("keras", 2)}
+ROADS = {"xla": ("xla", 2), "graph": ("auto", 2), "keras": ("keras", 2)}
 
 
 @pytest.mark.parametrize("road", ROADS)
@@ -611,7 +611,7 @@ def test_parts_of_a_stack_are_taught():
     ).fit(X, y)
     assert stack.predict_proba(X).shape == (150, 3)
     (upstream,) = stack.upstream_[0][1]._upstreams
-    assert upstream.view.estimator._guide.estimator is teacher
+    assert upstream.view.estimator._teacher.estimator is teacher
     below = StackedKerasClassifier(
         [("b", KerasFeatureTransformer(KerasClassifier(epochs=2), cv=2))],
         downstream=KerasClassifier(
@@ -780,10 +780,10 @@ REFUSED = {
     "temperature": (lambda: TeacherLoss(with_classes(3), temperature=0), "'temperature'.*0"),
     "classes": (lambda: TeacherLoss(with_classes(2)), "2 classes.*3 classes"),
     "units": (lambda: TeacherLoss(network(units=4)), r"teacher=.*\(None, 4\).*3 classes"),
-    "unfitted": (lambda: TeacherLoss(LogisticRegression()), "never fitted"),
+    "unfitted": (lambda: TeacherLoss(LogisticRegression()), "is not fitted"),
     "path": (lambda: TeacherLoss("nowhere.keras"), "teacher='nowhere.keras'"),
     "a class": (lambda: TeacherLoss(LogisticRegression), "teacher=.*accepted are"),
-    "no probabilities": (lambda: TeacherLoss(LinearSVC().fit(*iris())), "no probabilities"),
+    "no probabilities": (lambda: TeacherLoss(LinearSVC().fit(*iris())), "no predict_proba"),
     "no network": (lambda: TeacherLoss(with_classes(3), mode="features"), "no layers"),
     "layer": (
         lambda: TeacherLoss(network(), mode="features", layer="nope"),
@@ -797,9 +797,9 @@ REFUSED = {
     "width": (lambda: TeacherLoss(network(n_features=3)), r"teacher=.*\(None, 3\)"),
     "number of columns": (
         lambda: TeacherLoss(LogisticRegression().fit(iris()[0][:, :2], iris()[1])),
-        "fitted on 2 columns, and X has 4",
+        "fitted on 2 columns, but X has 4",
     ),
-    "regressor": (lambda: TeacherLoss(LinearRegression().fit(*iris())), "no classes"),
+    "regressor": (lambda: TeacherLoss(LinearRegression().fit(*iris())), "no attribute classes_"),
     "trainable": (lambda: TeacherLoss(with_classes(3), mode="blend", teacher_trainable=True),
                   "teacher_trainable=True.*LogisticRegression"),
     "reduction": (
@@ -824,7 +824,7 @@ def test_numbers_of_targets_must_agree():
     teacher = LinearRegression().fit(X, np.stack([y, y], axis=1))
     with pytest.raises(ValueError, match=r"2 target.*1"):
         KerasRegressor(loss=TeacherLoss(teacher), epochs=1).fit(X, y)
-    with pytest.raises(ValueError, match="predicts no numbers"):
+    with pytest.raises(ValueError, match="not a regressor"):
         KerasRegressor(loss=TeacherLoss(LogisticRegression().fit(*iris())), epochs=1).fit(*iris())
 
 
@@ -848,7 +848,7 @@ def test_a_network_that_trains_in_its_own_way_is_refused():
     X, y = iris()
     model = Own()
     model.build((None, 4))
-    with pytest.raises(ValueError, match="in its own way"):
+    with pytest.raises(ValueError, match="train_step of its own"):
         KerasClassifier(model, loss=TeacherLoss(with_classes(3)), epochs=1).fit(X, y)
 
 
@@ -856,7 +856,7 @@ def test_parameters_of_the_teacher_are_nobody_elses():
     teacher = with_classes(3)
     classifier = KerasClassifier(loss=TeacherLoss(teacher))
     assert not [name for name in classifier.get_params() if name.startswith("loss__teacher__")]
-    with pytest.raises(ValueError, match="nobody changes it"):
+    with pytest.raises(ValueError, match="never changed"):
         classifier.set_params(loss__teacher__C=3.0)
     assert teacher.C == 1.0
 

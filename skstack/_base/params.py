@@ -128,3 +128,8 @@ def is_keras_model(thing):
 def is_path(thing):
     """Whether ``thing`` may be the path to a saved model."""
     return isinstance(thing, (str, os.PathLike))
+
+
+def is_network_estimator(thing):
+    """Whether ``thing`` is a KerasClassifier, KerasRegressor or KerasAutoencoder, fitted or not."""
+    return hasattr(thing, "_fit_in_context")

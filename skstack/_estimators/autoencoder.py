@@ -1,4 +1,4 @@
-"""A Keras network that learns to rebuild its input."""
+"""A Keras network that reconstructs its input."""
 
 from __future__ import annotations
 
@@ -7,142 +7,67 @@ from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from skstack._base.atomic_fit import on_snapshot
+from skstack._base.docstrings import substitute
 from skstack._base.in_chunks import in_chunks
 from skstack._base.sklearn import check_input_names, fit_context
-from skstack._estimators.base import NetworkEstimator
+from skstack._estimators.base import DOCS, NetworkEstimator
 from skstack._graph.mixin import ExportMixin
-from skstack.networks._autoencoder import Autoencoder
-from skstack.networks._blueprints import DecoderBlueprint, latent_layer
+from skstack.networks._autoencoder import Autoencoder, DecoderBlueprint, latent_layer
 from skstack.networks._heads import output_bounds
 from skstack.networks._spec import Spec, standardizing_variables
 
 
+@substitute(**DOCS)
 class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
-    """A Keras network that learns to rebuild X, optionally from noised X.
+    """A Keras network that is trained to reconstruct X, optionally from noisy X.
 
     Parameters
     ----------
     model : recipe, keras.Model, FrozenEstimator, str or path, default=None
-        The network; its output has the shape of its input. None stands for ``Autoencoder()``,
-        which rebuilds standardised numeric columns and one column for each category;
-        ``Autoencoder(noise=0.1)`` is a denoising one. Of other networks the layer called
+        The network; its output has the shape of its input. None means ``Autoencoder()``, which
+        reconstructs standardised numeric columns and one-hot encoded categories;
+        ``Autoencoder(noise=0.1)`` is a denoising one. In other networks the layer named
         ``latent``, or the narrowest one, gives the latent features.
-        ``FrozenEstimator(fitted)``, from :mod:`sklearn.frozen`, goes on from the network of a
-        KerasAutoencoder that was fitted on another table, with the categories, codes and moments
-        that it has learned there (new categories count as unseen). Each fold of a cross-fit starts
-        from the same weights, with a new optimizer. Columns must be the same.
+        ``FrozenEstimator(fitted)``, from :mod:`sklearn.frozen`, continues from the network of a
+        KerasAutoencoder that was fitted on another table, with its categories, codes and moments
+        (new categories count as unseen). Each fold of a cross-fit starts from the same weights,
+        with a new optimizer. The columns must be the same.
 
-    optimizer : str, keras.optimizers.Optimizer or "auto", default="adam"
-        ``"auto"`` is the one that a ``keras.Model`` was compiled with.
-
-    learning_rate : float, LearningRateSchedule or "auto", default="auto"
-        In (0, inf). ``"auto"`` is the optimizer's own.
+    {optimizer_parameters}
 
     loss : str, keras.losses.Loss, callable or "auto", default="auto"
-        ``"auto"`` is what a ``keras.Model`` was compiled with, else the mean squared error. Losses
-        of shares, counts and relative errors go with networks that rebuild X as it is, such as
-        images in [0, 1]; they are refused where columns are standardised.
-        :class:`~skstack.losses.TeacherLoss` lets a frozen network take part.
+        ``"auto"`` uses the loss that a ``keras.Model`` was compiled with, else the mean squared
+        error. Losses for fractions, counts and relative errors require a network that reconstructs
+        unscaled X, such as images in [0, 1]; they are refused if columns are standardised.
+        :class:`~skstack.losses.TeacherLoss` adds a frozen teacher.
 
     metrics : list, default=None
-        As in ``keras.Model.compile``; they stand in ``history_``. None: those that a
+        As in ``keras.Model.compile``; recorded in ``history_``. None uses those that a
         ``keras.Model`` was compiled with.
 
-    epochs : int, default=100
-        Passes over the training rows, at most.
-
-    batch_size : int, default=32
-        Rows in a step.
-
-    early_stopping : bool or "auto", default="auto"
-        Whether to watch the loss on rows set aside, stop when it no longer falls and bring back the
-        best weights. ``"auto"`` is on above 10,000 rows, and where ``X_val`` is passed.
-
-    validation_fraction : float, default=0.1
-        Share of the rows that is set aside before anything is learned. In (0, 1).
-
-    n_iter_no_change : int, default=10
-        Epochs without improvement after which training stops.
-
-    tol : float, default=1e-4
-        The least improvement of the loss that counts.
+    {epoch_parameters}
 
     callbacks : list of keras.callbacks.Callback, default=None
-        Copied for each fit. The model that they see and save is that of ``model_``.
+        Copied for each fit. Their ``model`` is the network of ``model_``.
 
-    categorical_features : "from_dtype", None or array-like, default="from_dtype"
-        Which columns are categories: by dtype (``category``, strings and bool columns of a
-        DataFrame, and columns of objects that are not all numbers), none, or given by names,
-        positions or a mask.
-
-    inputs : None, "prefix", dict or list, default=None
-        Which columns make up an input of their own, for networks with several inputs: a dict of
-        input name to columns (as in :class:`~sklearn.compose.ColumnTransformer`), a list of columns
-        in the order of the model's inputs, or ``"prefix"``: columns that begin alike, up to ``__``,
-        as the branches of a stack do. The other numeric columns are the input ``numeric``; every
-        categorical column, and every column that holds arrays, is an input by itself.
-
-    input_shape : tuple of int or dict of str to tuple, default=None
-        Shape in which the network takes one row, such as ``(28, 28, 1)`` for 784 columns; a dict
-        says it by input.
-
-    n_hash_buckets : int, default=None
-        Categorical columns with more categories than this are hashed into so many buckets, in
-        [1, 2**31 - 3].
-
-    imputer : SimpleImputer, default=None
-        Fills missing numbers with what it learns from the training rows; with
-        ``add_indicator=True`` columns that tell where follow. None: a missing number is an error.
-
-    warm_start : bool, default=False
-        Whether ``fit`` goes on from the weights of the last fit.
-
-    engine : {"auto", "keras"}, default="auto"
-        ``"auto"`` trains whole epochs in one compiled program, which all clones, folds and
-        candidates of the same network share, and falls back on ``Model.fit`` where that cannot be
-        (callbacks that watch batches, a ``test_step`` of its own, what TensorFlow cannot trace);
-        ``"keras"`` always uses ``Model.fit``.
-
-    random_state : int, RandomState instance or None, default=None
-        Seeds initial weights, order of rows, noise and hold-out.
-
-    verbose : int, default=0
-        Above 0: a line for each epoch.
+    {column_parameters}
 
     Attributes
     ----------
     latent_layer_ : str
-        The layer whose output :meth:`transform` gives.
+        Name of the layer whose output :meth:`transform` returns.
 
-    n_features_in_ : int
-        Number of columns of X.
-
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Their names, where X had string names.
-
-    input_profile_ : ColumnProfile
-        Range and moments of the numeric columns of the training rows; see
-        :class:`~skstack.inspection.ColumnProfile`.
+    {input_attributes}
 
     model_ : keras.Model
-        The trained network, a copy.
+        A copy of the trained network.
 
-    n_iter_ : int
-        Epochs run in the last fit.
-
-    loss_curve_ : list of float
-        Training loss of each epoch.
-
-    validation_scores_ : list of float or None
-        Minus the loss on the rows set aside, for each epoch.
-
-    history_ : dict of str to list of float
-        All that was recorded for each epoch.
+    {history_attributes}
 
     Notes
     -----
-    The reconstruction error of a row that trained the network is smaller than that of a new row.
-    Use :class:`~skstack.KerasFeatureTransformer` to have it out-of-fold.
+    The reconstruction error of a training row is smaller than that of a new row. Use
+    :class:`~skstack.KerasFeatureTransformer` for out-of-fold errors.
 
     Examples
     --------
@@ -160,53 +85,6 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
 
     _target_required = False
 
-    def __init__(
-        self,
-        model=None,
-        *,
-        optimizer="adam",
-        learning_rate="auto",
-        loss="auto",
-        metrics=None,
-        epochs=100,
-        batch_size=32,
-        early_stopping="auto",
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        tol=1e-4,
-        callbacks=None,
-        categorical_features="from_dtype",
-        inputs=None,
-        input_shape=None,
-        n_hash_buckets=None,
-        imputer=None,
-        warm_start=False,
-        engine="auto",
-        random_state=None,
-        verbose=0,
-    ):
-        self.model = model
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.loss = loss
-        self.metrics = metrics
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.tol = tol
-        self.callbacks = callbacks
-        self.categorical_features = categorical_features
-        self.inputs = inputs
-        self.input_shape = input_shape
-        self.n_hash_buckets = n_hash_buckets
-        self.imputer = imputer
-        self.warm_start = warm_start
-        self.engine = engine
-        self.random_state = random_state
-        self.verbose = verbose
-
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
@@ -214,7 +92,7 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, sample_weight=None, *, groups=None, X_val=None):
-        """Train the network to rebuild X.
+        """Train the network to reconstruct X.
 
         Parameters
         ----------
@@ -225,14 +103,14 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
             Ignored.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Not negative. A row of weight w counts as w rows, one of weight 0 as none.
+            Non-negative. A row of weight w counts as w rows, one of weight 0 is ignored.
 
         groups : array-like of shape (n_samples,), default=None
-            Early stopping holds out whole groups.
+            Group labels. Hold-out rows for early stopping are whole groups.
 
         X_val : array-like, default=None
-            Rows that early stopping watches, in place of a share of X. Nothing is learned from
-            them.
+            Rows that early stopping monitors, instead of hold-out rows of X. Nothing else is
+            learned from them.
 
         Returns
         -------
@@ -242,13 +120,13 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
         Raises
         ------
         ValueError
-            For data or parameters that cannot be learned from; the message names them.
+            If data or parameters are invalid; the message names them.
         """
         return self._train(X, None, sample_weight, X_val, groups=groups, resume=self.warm_start)
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y=None, sample_weight=None):
-        """Train for one epoch more; moments and categories are those of the first call.
+        """Train for one more epoch; moments and categories are those of the first call.
 
         Parameters
         ----------
@@ -259,7 +137,7 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
             Ignored.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Not negative. A row of weight w counts as w rows, one of weight 0 as none.
+            Non-negative. A row of weight w counts as w rows, one of weight 0 is ignored.
 
         Returns
         -------
@@ -289,7 +167,7 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
 
     @on_snapshot
     def inverse_transform(self, X):
-        """Rebuild rows from latent features.
+        """Reconstruct rows from latent features.
 
         Parameters
         ----------
@@ -299,15 +177,15 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
         Returns
         -------
         ndarray of float32, or DataFrame, of shape (n_samples, n_features)
-            In the units of the X of ``fit``; a DataFrame where there are categories, each the most
-            probable one.
+            In the units of X in ``fit``; a DataFrame with the most probable category if there are
+            categorical columns.
         """
         check_is_fitted(self)
         latent = check_array(X, dtype=np.float32, input_name="X", estimator=self)
         if latent.shape[1] != np.prod(self._latent_shape):
             raise ValueError(
-                f"X has {latent.shape[1]} features, but the layer {self.latent_layer_!r} gives "
-                f"{int(np.prod(self._latent_shape))}."
+                f"X has {latent.shape[1]} features, but the layer {self.latent_layer_!r} has "
+                f"{int(np.prod(self._latent_shape))} outputs."
             )
         latent = latent.reshape(len(latent), *self._latent_shape)
         return self.blocks_.table(self._apart(self._decoder().outputs({"latent": latent})[0]))
@@ -315,7 +193,7 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
     @on_snapshot
     @in_chunks
     def reconstruction_error(self, X):
-        """How badly each row is rebuilt.
+        """Reconstruction error of each row.
 
         Parameters
         ----------
@@ -332,7 +210,7 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
         return self._error(inputs, rebuilt)
 
     def score_samples(self, X):
-        """Minus the reconstruction error: the higher, the more like the training rows.
+        """Negative reconstruction error: higher values are more similar to the training rows.
 
         Parameters
         ----------
@@ -370,7 +248,7 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
         Parameters
         ----------
         input_features : array-like of str, default=None
-            Compared with the names of the columns of X where it is given.
+            If given, must match the names of the columns of X.
 
         Returns
         -------
@@ -409,13 +287,13 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
 
     def _check_numbers(self, blueprint, y, what):
         objective = self._objective(blueprint)
-        if not objective.own_units:
+        if not objective.raw_units:
             return
         if self._standardized and self.moments_:
             raise ValueError(
-                f"loss={objective.given!r} is defined in X's own units, but the network rebuilds "
-                "standardised columns. Accepted are for instance 'mean_squared_error' and "
-                "'mean_absolute_error', or a recipe with standardize=False."
+                f"loss={objective.user_loss!r} is defined in the units of X, but the network "
+                "reconstructs standardised columns. Accepted are, for example, "
+                "'mean_squared_error', 'mean_absolute_error', or a recipe with standardize=False."
             )
         objective.check_head(*output_bounds(blueprint))
 
@@ -425,7 +303,7 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
         return rows
 
     def _targets(self, inputs, y):
-        """The table that the network is to rebuild, columns joined as recipes join them."""
+        """The table to reconstruct, with columns in the order in which recipes join them."""
         blocks = self.blocks_.blocks_
         if blocks[0].kind in ("sequence", "tensor"):
             return inputs[blocks[0].name]
@@ -441,8 +319,12 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
                 parts.append(column)
         return parts[0] if len(parts) == 1 else np.hstack(parts)
 
+    def _reconstructed_parts(self, X):
+        """Reconstruction of rows as arrays by block, in X's units."""
+        return self._apart(self.network_.outputs(self._inputs(X))[0])
+
     def _apart(self, joined):
-        """Arrays by block, in X's units, from a joined table."""
+        """Arrays by block, in the units of X, from a joined table."""
         blocks = self.blocks_.blocks_
         if blocks[0].kind in ("sequence", "tensor"):
             return {blocks[0].name: joined}
@@ -501,12 +383,12 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
         from keras import ops
 
         from skstack._graph.formulas import squared_difference
-        from skstack._graph.tables import affine, grouped, joined
+        from skstack._graph.tables import affine, concatenate, function_layer
 
         words = {b.name: b.cardinality for b in self.blocks_.blocks_ if b.kind == "categorical"}
         parts = dict(tensors)
         if words:
-            encoded = grouped(
+            encoded = function_layer(
                 f"{name}_one_hot",
                 [tensors[block] for block in words],
                 lambda *codes: [
@@ -523,7 +405,7 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
                 label = f"{name}_{block.name}_standardised"
                 parts[block.name] = affine(parts[block.name], mean, 1.0 / scale, 0.0, label)
             factors.append(1.0 / scale if block.kind == "numeric" else np.ones(width))
-        given = joined(list(parts.values()), f"{name}_targets")
+        given = concatenate(list(parts.values()), f"{name}_targets")
         if self.moments_ and not self._standardized:
             factor = np.concatenate(factors)
             given = affine(given, 0.0, factor, 0.0, f"{name}_given")

@@ -1,11 +1,13 @@
-"""What the three network estimators share: rows in, a trained network out."""
+"""Base class of the three network estimators: validation, training and prediction."""
 
 from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, is_classifier, is_regressor
@@ -46,13 +48,108 @@ from skstack.preprocessing._precision import warn_if_too_fine_for_float32
 
 EARLY_STOPPING_ROWS = 10_000
 
+# Paragraphs of the docstrings of the three estimators.
+DOCS = {
+    "optimizer_parameters": """
+optimizer : str, keras.optimizers.Optimizer or "auto", default="adam"
+    ``"auto"`` uses the optimizer that a ``keras.Model`` was compiled with.
+
+learning_rate : float, LearningRateSchedule or "auto", default="auto"
+    In (0, inf). ``"auto"`` keeps the learning rate of the optimizer.
+""",
+    "epoch_parameters": """
+epochs : int, default=100
+    Maximum number of passes over the training rows.
+
+batch_size : int, default=32
+    Samples per gradient update.
+
+early_stopping : bool or "auto", default="auto"
+    Whether to monitor the loss on hold-out rows, to stop when it no longer improves, and to
+    restore the best weights. ``"auto"`` turns it on above 10,000 rows, and if ``X_val`` is passed.
+
+validation_fraction : float, default=0.1
+    Fraction of the rows, stratified by class in a classifier, that is held out before anything is
+    learned. In (0, 1).
+
+n_iter_no_change : int, default=10
+    Number of epochs without improvement after which training stops.
+
+tol : float, default=1e-4
+    Smallest decrease of the loss that counts as an improvement.
+""",
+    "column_parameters": """
+categorical_features : "from_dtype", None or array-like, default="from_dtype"
+    Which columns are categorical: by dtype (``category``, strings and bool columns of a DataFrame,
+    and object columns that are not all numeric), none, or given by names, indices or a mask.
+
+inputs : None, "prefix", dict or list, default=None
+    Which columns form an input of their own, for networks with several inputs: a dict of input
+    name to columns (as in :class:`~sklearn.compose.ColumnTransformer`), a list of columns in the
+    order of the model's inputs, or ``"prefix"``: columns whose names share a prefix, up to ``__``,
+    as the branches of a stack do. The other numeric columns form the input ``numeric``; each
+    categorical column, and each column that holds arrays, is an input by itself.
+
+input_shape : tuple of int or dict of str to tuple, default=None
+    Shape in which the network takes one row, such as ``(28, 28, 1)`` for 784 columns; a dict gives
+    it by input.
+
+n_hash_buckets : int, default=None
+    Number of buckets into which categorical columns with more categories than this are hashed. In
+    [1, 2**31 - 3].
+
+imputer : SimpleImputer, default=None
+    Imputes missing numbers, fitted on the training rows; with ``add_indicator=True`` indicator
+    columns are appended. If None, a missing number raises an error.
+
+warm_start : bool, default=False
+    Whether ``fit`` continues from the weights of the previous fit.
+
+engine : {"auto", "keras"}, default="auto"
+    ``"auto"`` trains whole epochs in one compiled program, which all clones, folds and candidates
+    with the same network share, and falls back on ``Model.fit`` if that is not possible (callbacks
+    on batches, a custom ``test_step``, code that TensorFlow cannot trace). ``"keras"`` always uses
+    ``Model.fit``.
+
+random_state : int, RandomState instance or None, default=None
+    Seeds initial weights, order of rows, dropout, noise and hold-out rows.
+
+verbose : int, default=0
+    If > 0, print one line per epoch.
+""",
+    "input_attributes": """
+n_features_in_ : int
+    Number of columns of X.
+
+feature_names_in_ : ndarray of shape (n_features_in_,)
+    Names of the columns of X. Defined only if X has string names.
+
+input_profile_ : ColumnProfile
+    Range and moments of the numeric columns of the training rows; see
+    :class:`~skstack.inspection.ColumnProfile`.
+""",
+    "history_attributes": """
+n_iter_ : int
+    Number of epochs of the last fit.
+
+loss_curve_ : list of float
+    Training loss of each epoch, for a regressor on targets as the network learns them.
+
+validation_scores_ : list of float or None
+    Negative loss on the hold-out rows, for each epoch.
+
+history_ : dict of str to list of float
+    Everything that was recorded, one value per epoch.
+""",
+}
+
 
 @dataclass(frozen=True)
 class CrossFitContext:
-    """What all networks of one cross-fit share, so that they have one shape and one start.
+    """What all networks of one cross-fit share, so that their shapes and initial weights agree.
 
-    ``blocks`` gives the codes of categories, ``classes`` the units of the output. Neither says
-    which of them a fold's own rows hold: that each fold learns from its training rows.
+    ``blocks`` holds the codes of categories, ``classes`` the units of the output. Which of them
+    occur in a fold is learned from its training rows.
     """
 
     blocks: ColumnBlocks
@@ -70,11 +167,11 @@ def _rows(X, y, weights, numbers):
 class NetworkEstimator(BaseEstimator):
     """Base of the estimators that train one network; not for use by itself."""
 
-    # As scikit-learn's group splitters: with routing on, groups come without being asked for.
+    # As in scikit-learn's group splitters: with routing enabled, groups are requested by default.
     __metadata_request__fit = {"groups": True}
 
     _target_required = True
-    _guide = None  # the teacher whose predictions the network takes, if any
+    _teacher = None  # the teacher whose outputs are inputs of the network, if any
 
     _parameter_constraints = {
         "model": "no_validation",
@@ -103,8 +200,55 @@ class NetworkEstimator(BaseEstimator):
         "verbose": ["verbose"],
     }
 
+    def __init__(
+        self,
+        model: Any = None,
+        *,
+        optimizer: Any = "adam",
+        learning_rate: Any = "auto",
+        loss: Any = "auto",
+        metrics: Sequence[Any] | None = None,
+        epochs: int = 100,
+        batch_size: int = 32,
+        early_stopping: bool | str = "auto",
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        callbacks: Any = None,
+        categorical_features: Any = "from_dtype",
+        inputs: Any = None,
+        input_shape: Any = None,
+        n_hash_buckets: int | None = None,
+        imputer: SimpleImputer | None = None,
+        warm_start: bool = False,
+        engine: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int | bool = 0,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.loss = loss
+        self.metrics = metrics
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.callbacks = callbacks
+        self.categorical_features = categorical_features
+        self.inputs = inputs
+        self.input_shape = input_shape
+        self.n_hash_buckets = n_hash_buckets
+        self.imputer = imputer
+        self.warm_start = warm_start
+        self.engine = engine
+        self.random_state = random_state
+        self.verbose = verbose
+
     def _validate_params(self):
-        """Refuse parameters that no network can be made of or trained with."""
+        """Validate parameters before anything is built or trained."""
         super()._validate_params()
         from skstack._training.optimizers import check_settings
         from skstack.losses._teacher_loss import TeacherLoss
@@ -115,9 +259,9 @@ class NetworkEstimator(BaseEstimator):
         check_shape(self.input_shape)
         if self.imputer is not None and self.imputer.missing_values == self.imputer.missing_values:
             raise ValueError(
-                f"imputer={self.imputer!r} looks for missing_values="
-                f"{self.imputer.missing_values!r}; inside a network NaN alone is missing. Put such "
-                "an imputer before the network, in a Pipeline."
+                f"imputer={self.imputer!r} has missing_values="
+                f"{self.imputer.missing_values!r}; inside a network only NaN is missing. Put "
+                "such an imputer before the network, in a Pipeline."
             )
         check_settings(
             optimizer="adam" if _is_auto(self.optimizer) else self.optimizer,
@@ -173,7 +317,7 @@ class NetworkEstimator(BaseEstimator):
     @property
     @on_snapshot
     def model_(self):
-        """keras.Model : the trained network in y's units; a copy, built when first asked for."""
+        """keras.Model : a copy of the trained network in the units of y, built at first access."""
         check_is_fitted(self)
         return self.network_.public(self._public_model)
 
@@ -182,19 +326,19 @@ class NetworkEstimator(BaseEstimator):
         return named_after_categories(model, self.blocks_.categories_)
 
     def _splits_rows(self, only_fit):
-        """Whether a fit is sure to set rows aside."""
+        """Whether every fit holds out rows."""
         return self.early_stopping is True
 
     def _check_ordered(self, context, X, y, only_fit):
-        """Nothing to refuse: early stopping watches the last rows."""
+        """Nothing to refuse: early stopping monitors the last rows."""
 
-    # What a subclass says of itself --------------------------------------------------------
+    # Hooks of the subclasses ---------------------------------------------------------------
 
     def _default_recipe(self):
         raise NotImplementedError
 
     def _read_target(self, y, *, frame, reset):
-        """Check y; learn classes or the number of targets."""
+        """Validate y; learn classes or the number of targets."""
         raise NotImplementedError
 
     def _task(self):
@@ -202,13 +346,13 @@ class NetworkEstimator(BaseEstimator):
         raise NotImplementedError
 
     def _learn_target_scale(self, blueprint, start, inputs, y, weights):
-        """Learn the moments of the targets from training rows; nothing to learn by default."""
+        """Learn the moments of the targets from training rows; does nothing by default."""
 
     def _check_numbers(self, blueprint, y, what):
-        """Refuse targets that the loss or the head cannot deal with; anything goes by default."""
+        """Refuse targets that loss or head do not support; accepts all by default."""
 
     def _targets(self, inputs, y):
-        """Targets in the form that the loss takes."""
+        """Targets in the form that the loss expects."""
         raise NotImplementedError
 
     def _row_weights(self, y, weights):
@@ -216,7 +360,7 @@ class NetworkEstimator(BaseEstimator):
         return weights
 
     def _column_weights(self, y, weights):
-        """Weights of training rows in what is learned of columns: moments, what fills gaps."""
+        """Weights of training rows for statistics of columns: moments and imputed values."""
         return weights
 
     def _resample(self, inputs, y, weights, moments):
@@ -226,10 +370,10 @@ class NetworkEstimator(BaseEstimator):
     def _finish_model(self, model):
         return model
 
-    # The way of the rows -------------------------------------------------------------------
+    # From rows to a trained network --------------------------------------------------------
 
     def _blocks_of(self, X, like=None, weights=None):
-        """How X becomes the network's inputs: as for the network that is continued, or learned."""
+        """Fit the blocks of X, or take those of the network that is continued."""
         origin = continued_estimator(self.model)
         if origin is not None:
             return origin.blocks_
@@ -243,10 +387,10 @@ class NetworkEstimator(BaseEstimator):
         )
         return blocks.fit(X, like=like, sample_weight=weights)
 
-    def _frame(self, X, y, layers=(), weights=None):
-        """Categories and classes of all rows of a cross-fit; see ``CrossFitContext``.
+    def _cross_fit_context(self, X, y, layers=(), weights=None):
+        """The ``CrossFitContext`` of all rows of a cross-fit.
 
-        Layers that will be read must exist: training takes too long to find out afterwards.
+        Also checks, before training, that layers whose outputs are requested exist.
         """
         twin = clone_sharing_models(self)
         X = read_rows(twin, X, reset=True)
@@ -263,8 +407,8 @@ class NetworkEstimator(BaseEstimator):
             check_layers(twin._network_to_train(0, resume=False)[0], layers)
         return CrossFitContext(blocks, getattr(twin, "classes_", None))
 
-    def _fit_in_frame(self, X, y, frame, *, ordered=False, **metadata):
-        """Fit as one of the networks of a cross-fit; ``ordered`` rows stand in order of time."""
+    def _fit_in_context(self, X, y, frame, *, ordered=False, **metadata):
+        """Fit as one of the networks of a cross-fit; ``ordered`` rows are in time order."""
         self._validate_params()
         return self._train(X, y, **metadata, frame=frame, ordered=ordered)
 
@@ -284,8 +428,8 @@ class NetworkEstimator(BaseEstimator):
         epochs=None,
         watch=True,
     ):
-        """Learn everything from training rows; the rows that are watched teach nothing."""
-        from skstack.losses._teacher_fit import taught
+        """Fit on training rows; hold-out rows are used for early stopping only."""
+        from skstack.losses._teacher_fit import prepared_fit
 
         context = take_context(self)
         if context is not None:
@@ -325,7 +469,7 @@ class NetworkEstimator(BaseEstimator):
         if not resume:
             like = None if frame is None else frame.blocks
             self.blocks_ = self._blocks_of(X, like, counts)
-            if frame is None:  # else the frame has looked at all rows
+            if frame is None:  # else checked on all rows of the cross-fit
                 self._check_origin(X)
             self._warn_of_rounding(given)
         inputs = self.blocks_.split(X)
@@ -349,13 +493,13 @@ class NetworkEstimator(BaseEstimator):
         validation = None
         if held_out is not None:
             validation = self._table(self.blocks_.split(held_out[0]), *held_out[1:], objective)
-        taught = taught(
+        prepared = prepared_fit(
             self, blueprint, start, seed=seed, before=self._beside_network if resume else {},
             tables=(table, validation), rows=(X, None if held_out is None else held_out[0]),
-            drawn=drawn is not inputs,
+            resampled=drawn is not inputs,
         )  # fmt: skip
         self._fit_network(
-            taught,
+            prepared,
             objective=objective,
             seed=seed,
             epochs=self.epochs if epochs is None else epochs,
@@ -370,14 +514,14 @@ class NetworkEstimator(BaseEstimator):
             check_continues(self, origin, X)
 
     def _warn_of_rounding(self, X):
-        """Warn of columns that are constants, or nearly, once they are float32."""
+        """Warn of columns that are constant, or nearly so, in float32."""
         for block, places in self.blocks_.column_indices().items():
             if isinstance(self.blocks_.part(block), NumericBlock):
                 warn_if_too_fine_for_float32(X, places)
 
     def _moments_of(self, inputs, weights):
         origin = continued_estimator(self.model)
-        if origin is not None:  # its weights were learned on columns of that scale
+        if origin is not None:  # its weights were trained on that scale
             return origin.moments_
         return {
             block.name: weighted_moments(inputs[block.name], weights)
@@ -388,7 +532,7 @@ class NetworkEstimator(BaseEstimator):
     def _read_validation(self, X_val, y_val, frame):
         if X_val is None or (y_val is None and self._target_required):
             missing = "X_val" if X_val is None else "y_val"
-            raise ValueError(f"X_val and y_val belong together, but {missing} is None.")
+            raise ValueError(f"X_val and y_val must be passed together, but {missing} is None.")
         X_val = read_rows(self, X_val, reset=False)
         try:
             y_val = self._read_target(y_val, frame=frame, reset=False)
@@ -410,15 +554,12 @@ class NetworkEstimator(BaseEstimator):
             )
 
     def _rows_that_count(self, X, y, weights, groups):
-        """Rows of weight zero left out: they are no rows, to no part of a fit."""
+        """Drop rows of weight zero: no part of a fit may see them."""
         if weights is None or weights.all():
             return X, y, weights, groups
         rows = np.flatnonzero(weights)
         if len(rows) < 1:
-            raise ValueError(
-                "sample_weight is 0 for all rows, so there is nothing to learn from; at least one "
-                "must be positive."
-            )
+            raise ValueError("sample_weight is 0 for all rows; at least one must be positive.")
         return *_rows(X, y, weights, rows), None if groups is None else groups[rows]
 
     def _table(self, inputs, y, weights, objective):
@@ -429,22 +570,22 @@ class NetworkEstimator(BaseEstimator):
         return TrainingData(inputs, self._targets(inputs, y), weights)
 
     def _network_to_train(self, seed, resume, inputs=None, weights=None):
-        """What to build, and the variables to start from."""
+        """Blueprint of the network, and its initial variables."""
         from skstack._training.initial_weights import initial_variables
         from skstack._training.objective import head_for
-        from skstack.losses._teacher import without_guide
+        from skstack.losses._teacher import without_teacher
 
         if resume:
-            return without_guide(self.network_)
+            return without_teacher(self.network_)
         origin = continued_estimator(self.model)
         if origin is not None:
             self._network_task = origin._network_task
-            blueprint, start = without_guide(origin.network_)
+            blueprint, start = without_teacher(origin.network_)
             return blueprint, dict(start)
 
         task, n_outputs = self._task()
         spec = Spec(self.blocks_.blocks_, task, n_outputs)
-        # A clone, for parameters set in the recipe later are those of the next network.
+        # A clone: parameters that are set in the recipe later belong to the next fit.
         model = clone_part(self.model)
         loss = self._task_loss
         head = {} if _is_auto(loss) else head_for(loss, task, n_outputs)
@@ -460,7 +601,7 @@ class NetworkEstimator(BaseEstimator):
         return blueprint, start
 
     def _standardize(self, block, start, model, inputs, weights):
-        """Put moments of training rows where the network has layers that standardise by them."""
+        """Write the moments of training rows into the layers that standardise."""
         if block.kind not in ("numeric", "sequence") or f"{block.name}_center/bias" not in start:
             return
         if block.kind == "sequence" and inputs is not None:
@@ -474,22 +615,22 @@ class NetworkEstimator(BaseEstimator):
 
     @property
     def _task_loss(self):
-        """What compares predictions with y, whoever teaches besides."""
+        """The loss of predictions and y, without the part of a teacher."""
         from skstack.losses._teacher_loss import task_loss
 
         return task_loss(self.loss)
 
-    def _fit_network(self, taught, *, objective, seed, epochs, stops, resume):
+    def _fit_network(self, prepared, *, objective, seed, epochs, stops, resume):
         from skstack._training.config import TrainConfig
         from skstack._training.train import train
 
         before = self._epochs_trained if resume else 0
-        metrics, public_metrics = self._metrics(taught.own, objective)
-        plan = TrainConfig(
-            loss=taught.loss,
-            optimizer=self._optimizer(taught.blueprint),
+        metrics, public_metrics = self._metrics(prepared.student_blueprint, objective)
+        config = TrainConfig(
+            loss=prepared.loss,
+            optimizer=self._optimizer(prepared.blueprint),
             learning_rate=None if _is_auto(self.learning_rate) else self.learning_rate,
-            metrics=taught.metrics(metrics),
+            metrics=prepared.metrics(metrics),
             epochs=epochs,
             batch_size=self.batch_size,
             callbacks=tuple(copy.deepcopy(self._listed_callbacks())),
@@ -498,17 +639,17 @@ class NetworkEstimator(BaseEstimator):
             engine=self.engine,
             seed=seed + before,
             verbose=self.verbose,
-            public=self._shown(taught, objective, public_metrics),
+            public=self._shown(prepared, objective, public_metrics),
         )
         fit = train(
-            taught.blueprint,
-            taught.start,
-            taught.table,
-            plan,
-            validation=taught.validation,
-            optimizer_start=self._optimizer_variables if resume and taught.goes_on else None,
+            prepared.blueprint,
+            prepared.start,
+            prepared.table,
+            config,
+            validation=prepared.validation,
+            optimizer_start=self._optimizer_variables if resume and prepared.resumes else None,
         )
-        self.network_, self._guide, self._beside_network = taught.finished(fit.network)
+        self.network_, self._teacher, self._beside_network = prepared.finish(fit.network)
         self.n_iter_ = fit.n_epochs
         self.history_ = fit.history
         self.loss_curve_ = list(fit.history.get("loss", ()))
@@ -518,40 +659,40 @@ class NetworkEstimator(BaseEstimator):
         self._optimizer_variables = fit.optimizer_variables
 
     def _objective(self, blueprint):
-        """The loss, and the form of targets that it takes; see ``training.settle``."""
-        from skstack._training.objective import settle
+        """The loss and the form of targets that it expects; see ``resolve_objective``."""
+        from skstack._training.objective import resolve_objective
 
         loss = self._task_loss
         if _is_auto(loss):
             compiled = blueprint.loss
             loss = self._default_loss() if compiled is None else compiled
-        return settle(loss, task=self._network_task, n_outputs=self._task()[1])
+        return resolve_objective(loss, task=self._network_task, n_outputs=self._task()[1])
 
     def _loss(self, blueprint):
         return self._objective(blueprint).loss
 
     def _metrics(self, blueprint, objective):
-        """Metrics as the network is trained with them, and as they are for outputs in y's units."""
+        """Metrics for the network in training, and for outputs in the units of y."""
         given = (blueprint.metrics if self.metrics is None else self.metrics) or ()
         mean, scale, bounds = self._target_units(blueprint)
         metrics = objective.metrics(given, mean, scale, bounds)
         return metrics, objective.metrics(given, None, None, bounds)
 
     def _target_units(self, blueprint):
-        """Mean and scale of standardised targets, and the bounds of predictions of numbers."""
+        """Mean and scale of standardised targets, and bounds of the predictions."""
         return None, None, None
 
-    def _shown(self, taught, objective, metrics):
-        """What callbacks see: the network as ``model_`` has it."""
+    def _shown(self, prepared, objective, metrics):
+        """The network that callbacks see: that of ``model_``."""
         from skstack._training.config import Public
 
         if not self._listed_callbacks():
             return None
-        if not taught.finishes:
+        if not prepared.keeps_outputs:
             warnings.warn(
-                f"callbacks of {type(self).__name__} see the network as it is trained with its "
-                f"teacher (mode={self.loss.mode!r}): what they save or predict is not what "
-                "predict gives. model_ is the finished network.",
+                f"callbacks of {type(self).__name__} see the network that is trained with its "
+                f"teacher (mode={self.loss.mode!r}); its predictions differ from those of "
+                "predict. The final network is model_.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -570,42 +711,42 @@ class NetworkEstimator(BaseEstimator):
             return []
         return list(given) if isinstance(given, list | tuple) else [given]
 
-    # After the fit ---------------------------------------------------------------------------
+    # Predictions -----------------------------------------------------------------------------
 
     def _inputs(self, X):
         check_is_fitted(self)
         X = read_rows(self, X, reset=False)
         inputs = self.blocks_.split(X)
-        return inputs if self._guide is None else self._guide.beside(self, X, inputs)
+        return inputs if self._teacher is None else self._teacher.add_input(self, X, inputs)
 
     def _outputs(self, X):
-        """What the network gives, one float32 array with a row for each row of X."""
+        """Outputs of the network for X, a float32 array."""
         inputs = self._inputs(X)
         return self.network_.outputs(inputs)[0]
 
     def _layer_outputs(self, X, layers, rows_at_once=None, pooling=None):
-        """Outputs of named layers, all from one pass."""
+        """Outputs of named layers, from one forward pass."""
         inputs = self._inputs(X)
         return self.network_.outputs(inputs, tuple(layers), rows_at_once, pooling)
 
-    # As layers of one model; see `_graph.dispatch.GraphPart` --------------------------------------
+    # As layers of one model; see `_graph.dispatch.GraphPart` ---------------------------------
 
     def _network_graph(self, table, name, *, layers=(), ends=True, network=None, pooling=None):
         """Input tensors of the network, its outputs, and the outputs of inner layers."""
-        from skstack._graph.networks import called
-        from skstack._graph.tables import arrays
+        from skstack._graph.networks import apply_network
+        from skstack._graph.tables import input_tensors
 
-        tensors = arrays(table, self.blocks_, name, f"{type(self).__name__} {name!r}")
+        tensors = input_tensors(table, self.blocks_, name, f"{type(self).__name__} {name!r}")
         inputs = tensors
-        if self._guide is not None:
-            inputs = self._guide.graph_inputs(self, table, tensors, f"{name}_teacher")
+        if self._teacher is not None:
+            inputs = self._teacher.graph_inputs(self, table, tensors, f"{name}_teacher")
         network = self.network_ if network is None else network
         settings = {"layers": layers, "ends": ends, "pooling": pooling}
-        return tensors, *called(network, inputs, name, finish=self._finish_model, **settings)
+        return tensors, *apply_network(network, inputs, name, finish=self._finish_model, **settings)
 
     def _column_readers(self, indices, name, pad):
         from skstack._graph.dispatch import block_readers
 
         yield from block_readers(self.blocks_, indices, pad)
-        if self._guide is not None:
-            yield from self._guide.column_readers(indices, name)
+        if self._teacher is not None:
+            yield from self._teacher.column_readers(indices, name)

@@ -1,16 +1,21 @@
-"""A Keras network that learns classes."""
+"""A Keras network that for classification."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from sklearn.base import ClassifierMixin
+from sklearn.impute import SimpleImputer
 from sklearn.utils import compute_class_weight
 
 from skstack._base.atomic_fit import on_snapshot
+from skstack._base.docstrings import substitute
 from skstack._base.in_chunks import in_chunks
 from skstack._base.sklearn import HasMethods, StrOptions, fit_context
 from skstack._base.targets import read_labels, warn_if_one_hot
-from skstack._estimators.base import NetworkEstimator
+from skstack._estimators.base import DOCS, NetworkEstimator
 from skstack._estimators.resampling import (
     correct_priors,
     prior_ratio,
@@ -23,153 +28,78 @@ from skstack.networks._heads import logits_network
 from skstack.networks._mlp import MLP
 
 
+@substitute(**DOCS)
 class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
-    """A Keras network that learns classes.
+    """A Keras network that for classification.
 
     Parameters
     ----------
     model : recipe, keras.Model, FrozenEstimator, str or path, default=None
         The network. A recipe (``MLP(...)``, or a function under ``@recipe``) is built for the
         columns and classes at hand. An unbuilt ``keras.Model`` is a template with new weights in
-        each fit, a built one, or the path of a saved one (``.keras``, ``.h5``), is continued from
-        its weights; the object itself is never trained or changed. None stands for ``MLP()``.
-        ``FrozenEstimator(fitted)``, from :mod:`sklearn.frozen`, goes on from the network of a
-        KerasClassifier that was fitted on another table, with the categories, codes and moments
-        that it has learned there (new categories count as unseen). Each fold of a cross-fit starts
-        from the same weights, with a new optimizer. Its classes must be as many, and those that
-        both know must have the same place in sorted order.
+        each fit; training of a built one, or of the path to a saved one (``.keras``, ``.h5``),
+        continues from its weights. The object itself is never modified. None means ``MLP()``.
+        ``FrozenEstimator(fitted)``, from :mod:`sklearn.frozen`, continues from the network of a
+        KerasClassifier that was fitted on another table, with its categories, codes and moments
+        (new categories count as unseen). Each fold of a cross-fit starts from the same weights,
+        with a new optimizer. The number of classes must be equal, and classes that both have must
+        have the same index in sorted order.
 
-    optimizer : str, keras.optimizers.Optimizer or "auto", default="adam"
-        ``"auto"`` is the one that a ``keras.Model`` was compiled with.
-
-    learning_rate : float, LearningRateSchedule or "auto", default="auto"
-        In (0, inf). ``"auto"`` is the optimizer's own.
+    {optimizer_parameters}
 
     loss : str, keras.losses.Loss, callable or "auto", default="auto"
-        ``"auto"`` is what a ``keras.Model`` was compiled with, else cross-entropy. A name, a class,
-        a function or an object of Keras; each gets the labels in the form that it takes, and
-        ``from_logits=True`` is read as False, for the network gives probabilities. A function or
-        class of your own gets 0 and 1 of shape (n_rows, 1) for two classes, of shape (n_rows,
-        n_labels) for several labels, and numbers of classes of shape (n_rows,), or one-hot rows
-        where it takes no such numbers. Losses that need a unit for each class, such as
-        ``"categorical_crossentropy"``, give a recipe's network two units for two classes.
-        :class:`~skstack.losses.TeacherLoss` lets a frozen network take part.
+        ``"auto"`` uses the loss that a ``keras.Model`` was compiled with, else cross-entropy. A
+        name, class, function or object of Keras receives labels in the form that it expects;
+        ``from_logits=True`` is treated as False, because the network outputs probabilities. A
+        custom function or class receives 0 and 1 of shape (n_rows, 1) for two classes, of shape
+        (n_rows, n_labels) for multilabel targets, and class indices of shape (n_rows,), or one-hot
+        rows if it does not accept indices, for several classes. With losses that need one unit per
+        class, such as ``"categorical_crossentropy"``, a recipe's network has two units for two
+        classes. :class:`~skstack.losses.TeacherLoss` adds a frozen teacher.
 
     metrics : list, default=None
-        As in ``keras.Model.compile``, each with labels in the form that it takes; they stand in
-        ``history_``. None: those that a ``keras.Model`` was compiled with.
+        As in ``keras.Model.compile``; each receives labels in the form that it expects. Recorded in
+        ``history_``. None uses those that a ``keras.Model`` was compiled with.
 
-    epochs : int, default=100
-        Passes over the training rows, at most.
-
-    batch_size : int, default=32
-        Rows in a step.
-
-    early_stopping : bool or "auto", default="auto"
-        Whether to watch the loss on rows set aside, stop when it no longer falls and bring back the
-        best weights. ``"auto"`` is on above 10,000 rows, and where ``X_val`` is passed.
-
-    validation_fraction : float, default=0.1
-        Share of the rows, stratified, that is set aside before anything is learned. In (0, 1).
-
-    n_iter_no_change : int, default=10
-        Epochs without improvement after which training stops.
-
-    tol : float, default=1e-4
-        The least improvement of the loss that counts.
+    {epoch_parameters}
 
     callbacks : list of keras.callbacks.Callback, default=None
-        Copied for each fit. The model that they see and save is that of ``model_``.
+        Copied for each fit. Their ``model`` is the network of ``model_``.
 
-    categorical_features : "from_dtype", None or array-like, default="from_dtype"
-        Which columns are categories: by dtype (``category``, strings and bool columns of a
-        DataFrame, and columns of objects that are not all numbers), none, or given by names,
-        positions or a mask.
-
-    inputs : None, "prefix", dict or list, default=None
-        Which columns make up an input of their own, for networks with several inputs: a dict of
-        input name to columns (as in :class:`~sklearn.compose.ColumnTransformer`), a list of columns
-        in the order of the model's inputs, or ``"prefix"``: columns that begin alike, up to ``__``,
-        as the branches of a stack do. The other numeric columns are the input ``numeric``; every
-        categorical column, and every column that holds arrays, is an input by itself.
-
-    input_shape : tuple of int or dict of str to tuple, default=None
-        Shape in which the network takes one row, such as ``(28, 28, 1)`` for 784 columns; a dict
-        says it by input.
-
-    n_hash_buckets : int, default=None
-        Categorical columns with more categories than this are hashed into so many buckets, in
-        [1, 2**31 - 3].
-
-    imputer : SimpleImputer, default=None
-        Fills missing numbers with what it learns from the training rows; with
-        ``add_indicator=True`` columns that tell where follow. None: a missing number is an error.
-
-    warm_start : bool, default=False
-        Whether ``fit`` goes on from the weights of the last fit.
-
-    engine : {"auto", "keras"}, default="auto"
-        ``"auto"`` trains whole epochs in one compiled program, which all clones, folds and
-        candidates of the same network share, and falls back on ``Model.fit`` where that cannot be
-        (callbacks that watch batches, a ``test_step`` of its own, what TensorFlow cannot trace);
-        ``"keras"`` always uses ``Model.fit``.
-
-    random_state : int, RandomState instance or None, default=None
-        Seeds initial weights, order of rows, dropout and hold-out.
-
-    verbose : int, default=0
-        Above 0: a line for each epoch.
+    {column_parameters}
 
     class_weight : dict, "balanced" or None, default=None
-        Weights of classes, by label, which multiply those of rows. ``"balanced"``: classes weigh
-        the same in sum, rows counted by ``sample_weight``.
+        Weights by class label, multiplied with the sample weights. With ``"balanced"`` all classes
+        have the same total weight, ``sample_weight`` included.
 
     sampler : object with ``fit_resample``, default=None
-        Applied to training rows alone, after their numeric columns are standardised.
+        Applied to the training rows only, after their numeric columns are standardised.
 
     prior_correction : bool, default=False
-        Whether ``predict_proba`` is brought back from the class shares that the sampler made to
-        those of the training rows. Exact for samplers that keep the classes' own distributions
-        (random under- and over-sampling), approximate for SMOTE, refused for cleaning samplers.
-        ``predict`` then seldom names a rare class: tune its threshold with
+        Whether to correct ``predict_proba`` from the class frequencies after sampling to those of
+        the training rows. Exact for samplers that keep the distribution within each class (random
+        under- and over-sampling), approximate for SMOTE, refused for cleaning samplers.
+        ``predict`` then rarely returns a rare class: tune its threshold with
         :class:`~sklearn.model_selection.TunedThresholdClassifierCV`.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The labels; for multilabel targets the numbers of the columns.
+        The class labels; for multilabel targets the indices of the columns.
 
-    n_features_in_ : int
-        Number of columns of X.
-
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Their names, where X had string names.
-
-    input_profile_ : ColumnProfile
-        Range and moments of the numeric columns of the training rows; see
-        :class:`~skstack.inspection.ColumnProfile`.
+    {input_attributes}
 
     model_ : keras.Model
-        The trained network, a copy. Where it has categories, its name tells which: given to an
-        estimator, it is refused for others, whose codes would mean something else to it.
+        A copy of the trained network. If it has categorical inputs, its name holds a hash of the
+        categories, so that an estimator with other codes refuses it.
 
-    n_iter_ : int
-        Epochs run in the last fit.
-
-    loss_curve_ : list of float
-        Training loss of each epoch.
-
-    validation_scores_ : list of float or None
-        Minus the loss on the rows set aside, for each epoch.
-
-    history_ : dict of str to list of float
-        All that was recorded for each epoch.
+    {history_attributes}
 
     Notes
     -----
-    Losses average over sample weights: weighting a row by 2 is repeating it. The prior correction
-    is eq. 4 of Saerens, Latinne & Decaestecker, "Adjusting the outputs of a classifier to new a
-    priori probabilities", Neural Computation 14 (2002).
+    Losses are weighted means: a weight of 2 is equivalent to repeating the row. The prior
+    correction is eq. 4 of Saerens, Latinne & Decaestecker, "Adjusting the outputs of a classifier
+    to new a priori probabilities", Neural Computation 14 (2002).
 
     Examples
     --------
@@ -192,32 +122,32 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
 
     def __init__(
         self,
-        model=None,
+        model: Any = None,
         *,
-        optimizer="adam",
-        learning_rate="auto",
-        loss="auto",
-        metrics=None,
-        epochs=100,
-        batch_size=32,
-        early_stopping="auto",
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        tol=1e-4,
-        callbacks=None,
-        categorical_features="from_dtype",
-        inputs=None,
-        input_shape=None,
-        n_hash_buckets=None,
-        imputer=None,
-        warm_start=False,
-        engine="auto",
-        random_state=None,
-        verbose=0,
-        class_weight=None,
-        sampler=None,
-        prior_correction=False,
-    ):
+        optimizer: Any = "adam",
+        learning_rate: Any = "auto",
+        loss: Any = "auto",
+        metrics: Sequence[Any] | None = None,
+        epochs: int = 100,
+        batch_size: int = 32,
+        early_stopping: bool | str = "auto",
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        callbacks: Any = None,
+        categorical_features: Any = "from_dtype",
+        inputs: Any = None,
+        input_shape: Any = None,
+        n_hash_buckets: int | None = None,
+        imputer: SimpleImputer | None = None,
+        warm_start: bool = False,
+        engine: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int | bool = 0,
+        class_weight: dict | str | None = None,
+        sampler: Any = None,
+        prior_correction: bool = False,
+    ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.learning_rate = learning_rate
@@ -262,14 +192,14 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
             Labels of any type, or a multilabel indicator.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Not negative. A row of weight w counts as w rows, one of weight 0 as none.
+            Non-negative. A row of weight w counts as w rows, one of weight 0 is ignored.
 
         groups : array-like of shape (n_samples,), default=None
-            Early stopping holds out whole groups.
+            Group labels. Hold-out rows for early stopping are whole groups.
 
         X_val, y_val : array-like, default=None
-            Rows that early stopping watches, in place of a share of X. Nothing is learned from
-            them.
+            Rows that early stopping monitors, instead of hold-out rows of X. Nothing else is
+            learned from them.
 
         Returns
         -------
@@ -279,15 +209,15 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
         Raises
         ------
         ValueError
-            For data or parameters that cannot be learned from; the message names them.
+            If data or parameters are invalid; the message names them.
         """
-        vars(self).pop("_classes_to_come", None)  # those of an earlier partial_fit
+        vars(self).pop("_declared_classes", None)  # those of an earlier partial_fit
         return self._train(X, y, sample_weight, X_val, y_val, groups=groups, resume=self.warm_start)
 
     @fit_context(prefer_skip_nested_validation=True)
     @warn_if_one_hot
     def partial_fit(self, X, y, classes=None, sample_weight=None):
-        """Train for one epoch more.
+        """Train for one more epoch.
 
         Categories and moments of columns are those of the first call.
 
@@ -300,10 +230,10 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
             Labels.
 
         classes : array-like of shape (n_classes,), default=None
-            All labels that may ever come; needed in the first call where y lacks some.
+            All classes; required in the first call if y lacks some of them.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Not negative. A row of weight w counts as w rows, one of weight 0 as none.
+            Non-negative. A row of weight w counts as w rows, one of weight 0 is ignored.
 
         Returns
         -------
@@ -316,7 +246,7 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
                     f"classes={list(classes)!r} are not those of the first call to partial_fit: "
                     f"{self.classes_.tolist()!r}."
                 )
-            self._classes_to_come = np.unique(classes)
+            self._declared_classes = np.unique(classes)
         return self._train(X, y, sample_weight, resume=True, epochs=1, watch=False)
 
     @on_snapshot
@@ -332,8 +262,8 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
         Returns
         -------
         ndarray of float32 of shape (n_samples, n_classes)
-            In [0, 1]; rows sum to 1, except for multilabel targets, where each label has a
-            probability of its own.
+            In [0, 1]; rows sum to 1, except for multilabel targets, whose labels have
+            independent probabilities.
         """
         outputs = self._outputs(X)
         outputs = outputs.reshape(len(outputs), -1)
@@ -382,7 +312,7 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
     # -----------------------------------------------------------------------------------------
 
     def _logits(self, X):
-        """Log-odds of the second class, or of each label; None where no sigmoid is at the end."""
+        """Log-odds of the second class, or of each label; None if no sigmoid is the last layer."""
         network = self._logits_network()
         if network is None:
             return None
@@ -390,13 +320,13 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
         return values.reshape(len(values), -1) + self._prior_shift()
 
     def _logits_network(self):
-        """The network without its last sigmoid, where that is for two classes or for labels."""
+        """The network without its last sigmoid, for two classes and for multilabel targets."""
         if self._network_task == "multiclass":
             return None
         return logits_network(self.network_)
 
     def _prior_shift(self):
-        """What the correction of priors adds to the log-odds of the second of two classes."""
+        """Shift of the log-odds of the second class by the prior correction."""
         if not (self.prior_correction and hasattr(self, "prior_ratio_")):
             return np.float32(0)
         with np.errstate(divide="ignore"):
@@ -417,8 +347,8 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
                 self.classes_ = frame.classes
             elif kind == "multilabel-indicator":
                 self.classes_ = np.arange(y.shape[1])
-            elif getattr(self, "_classes_to_come", None) is not None:
-                self.classes_ = self._classes_to_come
+            elif getattr(self, "_declared_classes", None) is not None:
+                self.classes_ = self._declared_classes
             else:
                 self.classes_ = np.unique(y)
             if len(self.classes_) > 2 and kind == "binary":
@@ -431,14 +361,15 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
         if self._target_type == "multilabel-indicator":
             if y.ndim != 2 or y.shape[1] != len(self.classes_):
                 raise ValueError(
-                    f"y has shape {y.shape}; fitted were rows of {len(self.classes_)} labels, 0 or "
-                    f"1 each: accepted is shape (n_samples, {len(self.classes_)})."
+                    f"y has shape {y.shape}, but the estimator was fitted with "
+                    f"{len(self.classes_)} labels: accepted is a multilabel indicator of shape "
+                    f"(n_samples, {len(self.classes_)})."
                 )
         elif y.ndim == 2:
             raise ValueError(
-                f"y has shape {y.shape}, an indicator of several labels for each row; fitted was "
-                f"one label for each row, among {self.classes_.tolist()!r}. Where each row has one "
-                "1, pass labels: y.argmax(axis=1)."
+                f"y has shape {y.shape}, a multilabel indicator, but the estimator was fitted with "
+                f"one class per row, among {self.classes_.tolist()!r}. If y is one-hot encoded, "
+                "pass labels: y.argmax(axis=1)."
             )
         elif not np.isin(y, self.classes_).all():
             unknown = np.setdiff1d(y, self.classes_)[:5].tolist()
@@ -453,11 +384,11 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
         if weights is None or y.ndim == 2:
             return
         left = np.unique(y[weights > 0])
-        to_come = getattr(self, "_classes_to_come", None) is not None
+        to_come = getattr(self, "_declared_classes", None) is not None
         if len(left) < 2 and len(np.unique(y)) > 1 and not to_come:
             raise ValueError(
-                f"{type(self).__name__} needs samples of at least 2 classes, but once samples of "
-                f"zero weight are taken out only one class is left: {left.tolist()!r}."
+                f"{type(self).__name__} needs samples of at least 2 classes, but without samples "
+                f"of zero weight only one class is left: {left.tolist()!r}."
             )
 
     def _task(self):
@@ -500,7 +431,7 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
         if self.class_weight is None:
             return None
         if y.ndim == 2:
-            raise ValueError("class_weight is for one label per row; y is a multilabel indicator.")
+            raise ValueError("class_weight is not supported for multilabel targets.")
         if isinstance(self.class_weight, dict):
             return compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_)
         present = np.unique(y)

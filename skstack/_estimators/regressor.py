@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from sklearn.base import RegressorMixin
+from sklearn.impute import SimpleImputer
 
 from skstack._base.atomic_fit import on_snapshot
+from skstack._base.docstrings import substitute
 from skstack._base.in_chunks import in_chunks
 from skstack._base.sklearn import StrOptions, fit_context
 from skstack._base.targets import check_target
-from skstack._estimators.base import NetworkEstimator
+from skstack._estimators.base import DOCS, NetworkEstimator
 from skstack._graph.mixin import ExportMixin
 from skstack.networks._continued import continued_estimator
 from skstack.networks._heads import output_bounds, with_target_units
@@ -19,152 +24,76 @@ from skstack.preprocessing._moments import weighted_moments
 _LEAST_MEAN = 1e-6
 
 
+@substitute(**DOCS)
 class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
-    """A Keras network that learns numbers, on standardised targets.
+    """A Keras network for regression, trained on standardised targets.
 
-    The network learns targets of mean 0 and standard deviation 1; ``predict``, ``model_`` and what
-    callbacks see speak y's units. Where the head or the loss needs y's own units, the network
-    learns these: see ``standardize_target``.
+    The network is trained on targets of mean 0 and standard deviation 1; ``predict``, ``model_``
+    and callbacks use the units of y. If the head or the loss needs unscaled targets, it is trained
+    on these: see ``standardize_target``.
 
     Parameters
     ----------
     model : recipe, keras.Model, FrozenEstimator, str or path, default=None
         The network. A recipe (``MLP(...)``, or a function under ``@recipe``) is built for the
         columns and targets at hand. An unbuilt ``keras.Model`` is a template with new weights in
-        each fit, a built one, or the path of a saved one (``.keras``, ``.h5``), is continued from
-        its weights; the object itself is never trained or changed. None stands for ``MLP()``.
-        ``FrozenEstimator(fitted)``, from :mod:`sklearn.frozen`, goes on from the network of a
-        KerasRegressor that was fitted on another table, with the categories, codes and moments that
-        it has learned there (new categories count as unseen). Each fold of a cross-fit starts from
-        the same weights, with a new optimizer. It speaks the units of its own targets.
+        each fit; training of a built one, or of the path to a saved one (``.keras``, ``.h5``),
+        continues from its weights. The object itself is never modified. None means ``MLP()``.
+        ``FrozenEstimator(fitted)``, from :mod:`sklearn.frozen`, continues from the network of a
+        KerasRegressor that was fitted on another table, with its categories, codes and moments (new
+        categories count as unseen). Each fold of a cross-fit starts from the same weights, with a
+        new optimizer. Target mean and scale are those of the other table.
 
-    optimizer : str, keras.optimizers.Optimizer or "auto", default="adam"
-        ``"auto"`` is the one that a ``keras.Model`` was compiled with.
-
-    learning_rate : float, LearningRateSchedule or "auto", default="auto"
-        In (0, inf). ``"auto"`` is the optimizer's own.
+    {optimizer_parameters}
 
     loss : str, keras.losses.Loss, callable or "auto", default="auto"
-        ``"auto"`` is what a ``keras.Model`` was compiled with, else the mean squared error. A name,
-        a class, a function or an object of Keras. A function or class of your own gets y, and
-        predictions, of shape (n_rows, n_targets) in y's own units. ``"poisson"`` and ``"msle"``
-        give a recipe's network a positive (exponential) output and refuse negative targets;
-        losses of shares in [0, 1], such as ``"binary_crossentropy"``, a sigmoid. The bends of
-        ``"huber"`` and ``"log_cosh"`` count in standard deviations of y.
-        :class:`~skstack.losses.TeacherLoss` lets a frozen network take part.
+        ``"auto"`` uses the loss that a ``keras.Model`` was compiled with, else the mean squared
+        error. A name, class, function or object of Keras. A custom function or class receives y
+        and predictions of shape (n_rows, n_targets) in the units of y. With ``"poisson"`` and
+        ``"msle"`` a recipe's network has a positive (exponential) output, and negative targets are
+        refused; with losses for targets in [0, 1], such as ``"binary_crossentropy"``, it has a
+        sigmoid. The thresholds of ``"huber"`` and ``"log_cosh"`` are in standard deviations of y.
+        :class:`~skstack.losses.TeacherLoss` adds a frozen teacher.
 
     metrics : list, default=None
-        As in ``keras.Model.compile``; they stand in ``history_``, in units of standardised targets.
-        Relative and logarithmic errors, and metrics of your own, are computed in y's own units.
-        None: those that a ``keras.Model`` was compiled with.
+        As in ``keras.Model.compile``. Recorded in ``history_``, in units of standardised targets;
+        relative and logarithmic errors, and custom metrics, are computed in the units of y. None
+        uses those that a ``keras.Model`` was compiled with.
 
-    epochs : int, default=100
-        Passes over the training rows, at most.
-
-    batch_size : int, default=32
-        Rows in a step.
-
-    early_stopping : bool or "auto", default="auto"
-        Whether to watch the loss on rows set aside, stop when it no longer falls and bring back the
-        best weights. ``"auto"`` is on above 10,000 rows, and where ``X_val`` is passed.
-
-    validation_fraction : float, default=0.1
-        Share of the rows that is set aside before anything is learned. In (0, 1).
-
-    n_iter_no_change : int, default=10
-        Epochs without improvement after which training stops.
-
-    tol : float, default=1e-4
-        The least improvement of the loss that counts.
+    {epoch_parameters}
 
     callbacks : list of keras.callbacks.Callback, default=None
-        Copied for each fit. The model that they see, save and predict with is that of ``model_``,
-        in y's units; the losses and metrics that they are told are those of ``history_``.
+        Copied for each fit. Their ``model`` is the network of ``model_``, in the units of y; their
+        logs are the losses and metrics of ``history_``.
 
-    categorical_features : "from_dtype", None or array-like, default="from_dtype"
-        Which columns are categories: by dtype (``category``, strings and bool columns of a
-        DataFrame, and columns of objects that are not all numbers), none, or given by names,
-        positions or a mask.
-
-    inputs : None, "prefix", dict or list, default=None
-        Which columns make up an input of their own, for networks with several inputs: a dict of
-        input name to columns (as in :class:`~sklearn.compose.ColumnTransformer`), a list of columns
-        in the order of the model's inputs, or ``"prefix"``: columns that begin alike, up to ``__``,
-        as the branches of a stack do. The other numeric columns are the input ``numeric``; every
-        categorical column, and every column that holds arrays, is an input by itself.
-
-    input_shape : tuple of int or dict of str to tuple, default=None
-        Shape in which the network takes one row, such as ``(28, 28, 1)`` for 784 columns; a dict
-        says it by input.
-
-    n_hash_buckets : int, default=None
-        Categorical columns with more categories than this are hashed into so many buckets, in
-        [1, 2**31 - 3].
-
-    imputer : SimpleImputer, default=None
-        Fills missing numbers with what it learns from the training rows; with
-        ``add_indicator=True`` columns that tell where follow. None: a missing number is an error.
-
-    warm_start : bool, default=False
-        Whether ``fit`` goes on from the weights of the last fit.
-
-    engine : {"auto", "keras"}, default="auto"
-        ``"auto"`` trains whole epochs in one compiled program, which all clones, folds and
-        candidates of the same network share, and falls back on ``Model.fit`` where that cannot be
-        (callbacks that watch batches, a ``test_step`` of its own, what TensorFlow cannot trace);
-        ``"keras"`` always uses ``Model.fit``.
-
-    random_state : int, RandomState instance or None, default=None
-        Seeds initial weights, order of rows, dropout and hold-out.
-
-    verbose : int, default=0
-        Above 0: a line for each epoch.
+    {column_parameters}
 
     standardize_target : bool or "auto", default="auto"
-        Whether the network learns targets of mean 0 and standard deviation 1. ``"auto"`` does so,
-        unless the network or the loss needs y's own units:
+        Whether the network is trained on targets of mean 0 and standard deviation 1. ``"auto"``
+        standardises, except in these cases:
 
-        - y as it is: a built ``keras.Model``, which has its units already; a network that trains in
-          its own way; a last activation with bounds on both sides, such as sigmoid and tanh; losses
-          that are defined in y's own units, such as ``"mape"``, ``"msle"``, ``"poisson"``, and
-          those of your own.
-        - y divided by its root mean square, so that 0 stays 0: a last activation with a bound on
+        - y is not scaled for a built ``keras.Model``, which was trained on its own units; for a
+          network with its own ``train_step``; for a last activation bounded on both sides, such as
+          sigmoid and tanh; and for losses defined in the units of y, such as ``"mape"``,
+          ``"msle"``, ``"poisson"`` and custom losses.
+        - y is divided by its root mean square, so that 0 stays 0, for a last activation bounded on
           one side, such as relu, softplus and exponential.
 
-        True standardises in any case, False never. What cannot work is an error before training.
+        True always standardises, False never. Combinations that cannot work raise an error before
+        training.
 
     Attributes
     ----------
-    n_features_in_ : int
-        Number of columns of X.
-
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Their names, where X had string names.
+    {input_attributes}
 
     target_mean_, target_scale_ : ndarray of float64 of shape (n_targets,)
-        What is subtracted from y, and what it is divided by: mean and standard deviation of the
-        training targets, in y's units; 0 and 1 where the network learns y as it is. See
-        ``standardize_target``.
-
-    input_profile_ : ColumnProfile
-        Range and moments of the numeric columns of the training rows; see
-        :class:`~skstack.inspection.ColumnProfile`.
+        Offset and scale of y: mean and standard deviation of the training targets; 0 and 1 if the
+        network is trained on unscaled targets. See ``standardize_target``.
 
     model_ : keras.Model
-        The trained network in y's units, a copy.
+        A copy of the trained network, in the units of y.
 
-    n_iter_ : int
-        Epochs run in the last fit.
-
-    loss_curve_ : list of float
-        Training loss of each epoch, on targets as the network learns them: standardised ones, see
-        ``standardize_target``.
-
-    validation_scores_ : list of float or None
-        Minus the loss on the rows set aside, for each epoch.
-
-    history_ : dict of str to list of float
-        All that was recorded for each epoch.
+    {history_attributes}
 
     Examples
     --------
@@ -185,30 +114,30 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
 
     def __init__(
         self,
-        model=None,
+        model: Any = None,
         *,
-        optimizer="adam",
-        learning_rate="auto",
-        loss="auto",
-        metrics=None,
-        epochs=100,
-        batch_size=32,
-        early_stopping="auto",
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        tol=1e-4,
-        callbacks=None,
-        categorical_features="from_dtype",
-        inputs=None,
-        input_shape=None,
-        n_hash_buckets=None,
-        imputer=None,
-        warm_start=False,
-        engine="auto",
-        random_state=None,
-        verbose=0,
-        standardize_target="auto",
-    ):
+        optimizer: Any = "adam",
+        learning_rate: Any = "auto",
+        loss: Any = "auto",
+        metrics: Sequence[Any] | None = None,
+        epochs: int = 100,
+        batch_size: int = 32,
+        early_stopping: bool | str = "auto",
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        callbacks: Any = None,
+        categorical_features: Any = "from_dtype",
+        inputs: Any = None,
+        input_shape: Any = None,
+        n_hash_buckets: int | None = None,
+        imputer: SimpleImputer | None = None,
+        warm_start: bool = False,
+        engine: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int | bool = 0,
+        standardize_target: bool | str = "auto",
+    ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.learning_rate = learning_rate
@@ -250,14 +179,14 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
             Targets.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Not negative. A row of weight w counts as w rows, one of weight 0 as none.
+            Non-negative. A row of weight w counts as w rows, one of weight 0 is ignored.
 
         groups : array-like of shape (n_samples,), default=None
-            Early stopping holds out whole groups.
+            Group labels. Hold-out rows for early stopping are whole groups.
 
         X_val, y_val : array-like, default=None
-            Rows that early stopping watches, in place of a share of X. Nothing is learned from
-            them.
+            Rows that early stopping monitors, instead of hold-out rows of X. Nothing else is
+            learned from them.
 
         Returns
         -------
@@ -267,13 +196,13 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         Raises
         ------
         ValueError
-            For data or parameters that cannot be learned from; the message names them.
+            If data or parameters are invalid; the message names them.
         """
         return self._train(X, y, sample_weight, X_val, y_val, groups=groups, resume=self.warm_start)
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, sample_weight=None):
-        """Train for one epoch more; moments and categories are those of the first call.
+        """Train for one more epoch; moments and categories are those of the first call.
 
         Parameters
         ----------
@@ -284,7 +213,7 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
             Targets.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Not negative. A row of weight w counts as w rows, one of weight 0 as none.
+            Non-negative. A row of weight w counts as w rows, one of weight 0 is ignored.
 
         Returns
         -------
@@ -306,7 +235,7 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         Returns
         -------
         ndarray of float64 of shape (n_samples,) or (n_samples, n_targets)
-            In y's units and shape.
+            In the units and shape of y.
         """
         outputs = self._outputs(X)
         values = outputs.reshape(len(outputs), -1) * self.target_scale_ + self.target_mean_
@@ -335,7 +264,10 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
             self._one_dimensional = y.ndim == 1
             self._n_targets = 1 if y.ndim == 1 else y.shape[1]
         elif (1 if y.ndim == 1 else y.shape[1]) != self._n_targets:
-            raise ValueError(f"y has shape {y.shape}; fitted were {self._n_targets} target(s).")
+            raise ValueError(
+                f"y has shape {y.shape}, but the estimator was fitted with {self._n_targets} "
+                "target(s)."
+            )
         return y.astype(np.float64).reshape(len(y), -1)
 
     def _task(self):
@@ -343,10 +275,10 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
 
     def _learn_target_scale(self, blueprint, start, inputs, y, weights):
         origin = continued_estimator(self.model)
-        if origin is not None:  # the units that the weights were learned in
+        if origin is not None:  # the units on which the weights were trained
             self.target_mean_, self.target_scale_ = origin.target_mean_, origin.target_scale_
             return
-        own_units = self._objective(blueprint).own_units
+        own_units = self._objective(blueprint).raw_units
         learns_own = own_units or blueprint.learns_raw_targets
         mean, scale = weighted_moments(y, weights)
         nothing, one = np.zeros(y.shape[1]), np.ones(y.shape[1])
@@ -356,14 +288,14 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
             self.target_mean_, self.target_scale_ = nothing, one
         else:
             low, high = map(np.isinf, output_bounds(blueprint))
-            # Bounds on one side: 0 stays 0, and any scale will do.
+            # Bounded on one side: 0 must stay 0; any scale is possible.
             around_0 = np.sqrt(np.average(np.square(y), axis=0, weights=weights))
             around_0 = np.where(around_0 > 0, around_0, 1.0)
             self.target_mean_ = np.where(low & high, mean, nothing)
             self.target_scale_ = np.where(low & high, scale, np.where(low | high, around_0, one))
         output = blueprint.spec.layer_name("output")
         if blueprint.spec.activation == "exponential" and f"{output}/bias" in start:
-            # Begins at the mean: chance would be off by orders of magnitude.
+            # Start at the mean: random weights would be off by orders of magnitude.
             means = np.maximum(np.average(y, axis=0, weights=weights), _LEAST_MEAN)
             start[f"{output}/bias"] = np.log(means).astype(np.float32)
             start[f"{output}/kernel"] = np.zeros_like(start[f"{output}/kernel"])
@@ -378,7 +310,7 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         targets = (y - self.target_mean_) / self.target_scale_
         slack = 1e-6 * np.maximum(1.0, np.abs(targets))
         if np.any(targets < low - slack) or np.any(targets > high + slack):
-            learned = "" if as_it_is else ", as the network learns them,"
+            learned = "" if as_it_is else " (standardised)"
             raise ValueError(
                 f"{what} holds values{learned} from {targets.min():g} to {targets.max():g}, and "
                 f"the network of model={self.model!r} ends with an activation whose outputs lie in "
@@ -388,26 +320,28 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
             )
 
     def _check_units(self, objective, as_it_is):
-        """Refuse a loss, or `standardize_target`, that the units of the network do not go with."""
+        """Refuse a loss or `standardize_target` that does not fit the units of the network."""
         forced = self.standardize_target is True
-        own_units = objective.own_units and (objective.takes.known or not forced)
+        own_units = objective.raw_units and (objective.comparison.builtin or not forced)
         origin = continued_estimator(self.model)
-        learned = "learned" if origin is None else "of model=FrozenEstimator(...) learned"
+        learned = "was trained"
+        if origin is not None:
+            learned = "of model=FrozenEstimator(...) was trained"
         if own_units and forced:
             raise ValueError(
-                f"standardize_target=True with loss={objective.given!r}: this loss is defined in "
-                "y's own units. Accepted are 'auto' and False."
+                f"standardize_target=True with loss={objective.user_loss!r}: this loss is defined "
+                "in the units of y. Accepted are 'auto' and False."
             )
         if own_units and not as_it_is:
             raise ValueError(
-                f"loss={objective.given!r} wants targets as they are, but the network {learned} on "
-                "standardised ones."
+                f"loss={objective.user_loss!r} needs unscaled targets, but the network {learned} "
+                "on standardised targets."
             )
         kept = forced and as_it_is and origin is not None
         if kept or (self.standardize_target is False and not as_it_is):
             raise ValueError(
                 f"standardize_target={self.standardize_target!r}, but the network {learned} "
-                f"{'y as it is' if as_it_is else 'standardised targets'}. Leave it at 'auto'."
+                f"on {'unscaled' if as_it_is else 'standardised'} targets. Use 'auto'."
             )
 
     def _target_units(self, blueprint):
@@ -416,14 +350,14 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         return mean, scale, (low * scale + mean, high * scale + mean)
 
     def _targets(self, inputs, y):
-        with np.errstate(over="ignore"):  # the loss tells, in words
+        with np.errstate(over="ignore"):  # an infinite loss raises an error later
             return ((y - self.target_mean_) / self.target_scale_).astype(np.float32)
 
     def _default_loss(self):
         return "mean_squared_error"
 
     def _finish_model(self, model):
-        if not getattr(model, "outputs", None):  # its class trains in its own way, on y as it is
+        if not getattr(model, "outputs", None):  # a custom train_step, on unscaled targets
             return model
         return with_target_units(model, self.target_mean_, self.target_scale_)
 

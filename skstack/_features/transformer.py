@@ -1,11 +1,11 @@
-"""From rows to the features of networks that have not seen them."""
-
-# A network's outputs as features.
+"""KerasFeatureTransformer: outputs of an upstream model as features, out-of-fold while fitting."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, is_classifier
@@ -52,325 +52,154 @@ from skstack.preprocessing._precision import in_float32, warn_of_lost_precision
 FEW_ROWS = 8
 
 
-class Extraction(TransformerMixin, BaseEstimator):
-    """What a KerasFeatureTransformer does with rows; not for use by itself."""
-
-    def _learns_from_y(self):
-        return self.passes_y and learns_from_y(self.model)
-
-    def _splits_rows(self, only_fit):
-        """Whether a fit asks some models about rows that others were trained on."""
-        if only_fit and self.refit:
-            return False
-        errors = "reconstruction_error" in self._wanted_features().features
-        return self._learns_from_y() or errors or not self.refit
-
-    def _check_ordered(self, context, X, y, only_fit):
-        raise ValueError(
-            f"{context}, but the inner {type(self).__name__}(model={self.model!r}) needs features "
-            "of all its rows from models that were not trained on them, the first rows too, so "
-            "that some learn from later rows. Make it a branch of the stack, or the last step of "
-            "one."
-        )
-
-    def _check_context(self, X, y, metadata, ordered_cv):
-        """Refuse inner parts that cannot respect groups or order, before anything is trained."""
-        model = KerasAutoencoder() if self.model is None else self.model
-        if is_path(model) or is_keras_model(model):
-            return
-        y = y if self.passes_y else None
-        source = UpstreamSpec(model, y, None, ordered_cv=ordered_cv)
-        if not source.splits_inside():
-            return
-        classes = source.classes is not None
-        pairs = folds_of(self.cv, X, y, classifier=classes, metadata=metadata.split)
-        source.check_context(X, y, metadata, pairs)
-
-    @atomic_fit
-    def _learn(self, X, y, metadata, *, whole=True, in_stack=False, ordered_cv=None, label="model"):
-        """Fit; the features of all rows, and which of them are out-of-fold or need not be.
-
-        In a stack, time-ordered folds may leave rows without features, which are then NaN.
-        """
-        check_parts(self)
-        X = read_table(self, X, reset=True)
-        resolve_object_columns(X)
-        given_y = y
-        if y is not None:
-            check_consistent_length(X, y)
-            y = y if hasattr(y, "iloc") else np.asarray(y)
-        if not self.passes_y:
-            y = None
-        model = KerasAutoencoder() if self.model is None else self.model
-        blocks = ColumnBlocks(
-            self.categorical_features, inputs=self.inputs, input_shape=self.input_shape
-        )
-        model = upstream_of(model, self.random_state)
-        source = UpstreamSpec(
-            model, y, blocks, self.batch_size, self.memory,
-            ordered_cv=ordered_cv, crossed=in_stack and ordered_cv is not None, label=label,
-        )  # fmt: skip
-        if source.needs_y and y is None:
-            reason = "" if given_y is None else ", for passes_y=False"
-            raise ValueError(
-                f"This {type(self).__name__} estimator requires y to be passed, but the target y "
-                f"is None{reason}: {type(source.model).__name__} learns from it."
-            )
-        columns_said = self.inputs is not None or self.input_shape is not None
-        if columns_said and not is_keras_model(source.model):
-            raise ValueError(
-                f"inputs={self.inputs!r} and input_shape={self.input_shape!r} say how a frozen "
-                f"keras.Model reads X; {type(source.model).__name__} reads its rows by itself and "
-                "has such parameters of its own, or none."
-            )
-        if self.trained_on is not None and not source.frozen:
-            raise ValueError(
-                f"trained_on={self.trained_on!r} is for a frozen network, but "
-                f"{type(source.model).__name__} is trained here, on rows that are known."
-            )
-        self._wanted = self._wanted_features()
-        self._float32 = is_float32(X)
-        if self.passthrough:
-            self._passed = Passthrough(self.categorical_features).fit(X)
-            self._passed.table(take_rows(X, slice(0, FEW_ROWS)))
-        folds = None
-        needs_folds = whole and source.needs_folds(self._wanted)
-        if whole and not in_stack and source.trained and not needs_folds:
-            refuse_ordered(self.cv, X, y, metadata.split)
-        if needs_folds or not (source.frozen or self.refit):
-            folds = self._folds(source, X, y, metadata, in_stack)
-        columns, self._upstreams = cached_fit(
-            source, X, y, metadata, folds, self._wanted,
-            whole=whole, seeded=self.random_state is not None, memory=self.memory,
-            refit=self.refit, n_jobs=self.n_jobs, verbose=self.verbose,
-        )  # fmt: skip
-        self.input_profile_ = input_profile(source, self._upstreams, X, self.trained_on)
-        one = self._upstreams[0].view if len(self._upstreams) == 1 else None
-        self.estimator_ = getattr(one, "estimator", None)
-        if columns is None:
-            # Without folds the first rows tell the names, and whether the features can be had.
-            rows = X if whole else take_rows(X, slice(0, FEW_ROWS))
-            columns = self._columns(rows)
-        self._names = [name for part in columns for name in part.names]
-        if not whole:
-            return None
-        table = self._table(columns, X)
-        if not in_stack:  # whose scaler subtracts an offset
-            self._warn_of_rounding(table)
-        return table, None if folds is None else folds.covered
-
-    def _warn_of_rounding(self, table):
-        names = list(self.get_feature_names_out())
-        if hasattr(table, "iloc"):
-            wide = [place for place, dtype in enumerate(table.dtypes) if dtype == np.float64]
-            table, names = table.iloc[:, wide].to_numpy(), [names[place] for place in wide]
-        warn_of_lost_precision(
-            table,
-            names,
-            "transform gives float32; a stack scales such features before. Else subtract an offset "
-            "from the targets, or the columns, first.",
-        )
-
-    def _folds(self, source, X, y, metadata, in_stack):
-        folds = make_folds(
-            self.cv,
-            X,
-            y,
-            classifier=source.classes is not None,
-            metadata=metadata.split,
-            may_leave_out=in_stack,
-        )
-        if "codes" in self._wanted.features and not self.refit:
-            raise ValueError(
-                "features='codes' with refit=False: numbers of categories have no mean over "
-                "folds. Use refit=True."
-            )
-        if not (self.refit or folds.covered.all()):
-            raise ValueError(
-                f"refit=False does not go with the time-ordered cv={self.cv!r}: its networks "
-                "have learned from unlike numbers of rows, and none from the last ones. Use "
-                "refit=True."
-            )
-        return folds
-
-    def _wanted_features(self):
-        passes_steps = getattr(self, "_passes_steps", False)
-        return FeatureRequest.of(self.features, self.layers, self.pooling, passes_steps)
-
-    def _columns(self, X, look=None):
-        if len(self._upstreams) == 1:
-            return self._upstreams[0].columns(X, self._wanted, look)
-        return mean_of(self._upstreams, X, self._wanted, look)
-
-    def _table(self, columns, X):
-        coded = any(part.categorical for part in columns)
-        passed = self._passed.table(X) if self.passthrough else None
-        if coded or hasattr(passed, "iloc"):
-            table = to_dataframe(columns, passed).set_axis(self.get_feature_names_out(), axis=1)
-            return indexed_like(table, X)
-        parts = [part.values for part in columns]
-        if passed is not None:
-            parts.append(passed)
-        alone = len(parts) == 1 and parts[0].flags.writeable  # what is remembered is not
-        return parts[0] if alone else np.hstack(parts)
-
-    def _extract(self, X):
-        # What `transform` gives before `set_output` puts it into a container.
-        check_is_fitted(self)
-        X = read_table(self, X, reset=False)
-        return self._table(self._columns(X, self._look), X)
-
-    def _look(self, rows):
-        profile = self.input_profile_
-        once_per_call(profile, lambda: profile.warn_if_moved(rows))
-
-
-class KerasFeatureTransformer(ExportMixin, Extraction):
+class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
     """Outputs of a network, or of its inner layers, as features.
 
-    What learns from y is cross-fitted: ``fit_transform(X, y)`` gives each row features of a network
-    that was not trained on it, and ``transform`` those of a network that was trained on all rows.
-    As with :class:`~sklearn.preprocessing.TargetEncoder`, ``fit_transform(X, y)`` is therefore not
-    ``fit(X, y).transform(X)``. A frozen network is not trained and needs no folds, but it may have
-    been trained on the test rows before: see :func:`~skstack.inspection.check_overlap`.
+    Models that learn from y are cross-fitted: ``fit_transform(X, y)`` returns for each row the
+    features of a network that was not trained on it, ``transform`` those of a network that was
+    trained on all rows. As for :class:`~sklearn.preprocessing.TargetEncoder`,
+    ``fit_transform(X, y)`` therefore differs from ``fit(X, y).transform(X)``. A frozen network is
+    not trained and needs no folds, but it may have been trained on the test rows before: see
+    :func:`~skstack.inspection.check_overlap`.
 
     Parameters
     ----------
     model : path, keras.Model, FrozenEstimator, estimator or Pipeline, default=None
         A path to a saved model (``.keras``, ``.h5``), a built ``keras.Model`` or a
-        :class:`~sklearn.frozen.FrozenEstimator` is frozen; any other estimator (ours, one of
-        scikeras or ``keras.wrappers``, a plain scikit-learn one) is cloned and trained. Of a
-        Pipeline the last step gives the features; the steps before are fitted with it, in each fold
-        anew. Samplers of an imbalanced-learn Pipeline resample the rows that the last step is
-        fitted on, X and y alike. None stands for ``KerasAutoencoder()``.
+        :class:`~sklearn.frozen.FrozenEstimator` is frozen; any other estimator (of
+        skstack, scikeras, ``keras.wrappers`` or scikit-learn) is cloned and trained. In a Pipeline
+        the last step provides the features; the steps before are fitted with it in each fold.
+        Samplers of an imbalanced-learn Pipeline resample X and y for the last step. None means
+        ``KerasAutoencoder()``.
 
     layers : str or list of str, default=None
-        Inner layers whose outputs are wanted, all taken in one pass; ``"outer/inner"`` names a
+        Inner layers whose outputs become features, computed in one pass; ``"outer/inner"`` is a
         layer of a nested model.
 
     features : str or list of str, default=None
         ``"outputs"`` (``predict_proba``, for two classes the second column only, else
         ``decision_function``, ``predict`` or ``transform``; of a frozen ``keras.Model`` its
         outputs), ``"log_odds"`` (clipped at 1e-7), ``"entropy"`` (in nats), ``"margin"`` (between
-        the two largest probabilities), ``"reconstruction_error"`` or ``"codes"`` (the number of the
-        largest output, or whole numbers as they are, as a categorical column, which a network
-        downstream embeds). None is ``"outputs"`` where no layers are named, else nothing.
+        the two largest probabilities), ``"reconstruction_error"`` or ``"codes"`` (the index of the
+        largest output, or integer outputs as they are, as a categorical column, which a downstream
+        network embeds). None means ``"outputs"`` if ``layers`` is None, else no features besides
+        the layers.
 
     pooling : {"flatten", "mean", "max", "last"}, default="flatten"
-        What is done with outputs of rank 3 and more, over all axes but rows and channels.
+        How to reduce outputs of rank 3 and more, over all axes except rows and channels.
 
     passthrough : bool, default=False
-        Whether the columns of X follow the features.
+        Whether to append the columns of X to the features.
 
     categorical_features : "from_dtype", None or array-like, default="from_dtype"
-        Which columns that pass through, or go to a frozen model, are categories: by dtype, none, or
-        given by names, positions or a mask. A trained estimator has its own.
+        Which columns that pass through, or are inputs of a frozen model, are categorical: by dtype,
+        none, or given by names, indices or a mask. A trained estimator has its own parameter.
 
     inputs : None, "prefix", dict or list, default=None
-        Which columns make up an input of their own, for a frozen network with several: a dict of
-        input name to columns (as in :class:`~sklearn.compose.ColumnTransformer`), a list of columns
-        in the order of the model's inputs, or ``"prefix"``: columns that begin alike, up to ``__``,
-        as the branches of a stack do. The other numeric columns are the input ``numeric``; every
-        categorical column, and every column that holds arrays, is an input by itself. A trained
-        estimator has its own ``inputs`` and ``input_shape``.
+        Which columns form an input of their own, for a frozen network with several inputs: a dict
+        of input name to columns (as in :class:`~sklearn.compose.ColumnTransformer`), a list of
+        columns in the order of the model's inputs, or ``"prefix"``: columns whose names share a
+        prefix, up to ``__``, as the branches of a stack do. The other numeric columns form the
+        input ``numeric``; each categorical column, and each column that holds arrays, is an input
+        by itself. A trained estimator has its own ``inputs`` and ``input_shape``.
 
     input_shape : tuple of int or dict of str to tuple, default=None
         Shape in which the network takes one row, such as ``(28, 28, 1)`` for 784 columns; a dict
-        says it by input.
+        gives it by input.
 
     cv : int, splitter or iterable, default=5
-        Folds of the cross-fit; an int means stratified ones where the network learns classes, and
-        with ``groups`` such as keep each group whole. They must cover each row once; a time-ordered
-        cv, which never predicts the first rows, belongs into a stack.
+        Folds of the cross-fit. An int gives stratified folds for classifiers, and with ``groups``
+        folds that keep each group together. Each row must be in exactly one test fold; a
+        time-ordered ``cv``, which never predicts the first rows, is supported in a stack only.
 
     refit : bool, default=True
-        Whether ``transform`` uses a network trained on all rows; else the mean over the networks
-        of the folds.
+        Whether ``transform`` uses a network that was trained on all rows; otherwise it returns the
+        mean over the networks of the folds.
 
     batch_size : int, default=None
-        Rows in one pass through a frozen network or through inner layers. None chooses.
+        Rows per forward pass of a frozen network or of inner layers. None chooses automatically.
 
     memory : None, str or object with the interface of joblib.Memory, default=None
-        A folder where fits of upstream networks and features of frozen ones are stored. An entry is
-        found by content: rows, targets, weights, folds, all parameters, the code of the recipe, the
-        weights of a frozen model and the versions of packages. Nothing is stored where
-        ``random_state`` is None, where there are callbacks, or where code cannot be compared. A
-        folder given by name holds 2 GiB at most; entries are pickles, so use none that others can
-        write to. Features of frozen networks for the rows used last are kept in memory in any
-        case, up to 256 MiB.
+        Folder in which fits of upstream networks and features of frozen ones are cached. The key is
+        the content of rows, targets, weights and folds, all parameters, the code of the recipe, the
+        weights of a frozen model and the versions of packages. Nothing is cached if
+        ``random_state`` is None, if there are callbacks, or if code cannot be compared. A folder
+        given by name holds at most 2 GiB. Entries are pickles: do not use a folder that others can
+        write to. Features of frozen networks for recently used rows are always kept in memory, up
+        to 256 MiB.
 
     trained_on : ColumnProfile, default=None
-        What a frozen network was trained on, ``ColumnProfile.of(X_train)`` from
-        :mod:`skstack.inspection`, where it tells that not itself: ``fit``, too, then warns of
-        columns on another scale. None: a fitted estimator of skstack remembers, of any other
-        network the rows of ``fit`` are taken to be right.
+        Profile of the training rows of a frozen network, ``ColumnProfile.of(X_train)`` from
+        :mod:`skstack.inspection`, if the network does not record this itself; ``fit`` then also
+        warns of columns on another scale. If None, the profile of a fitted estimator of skstack is
+        used; for other networks the rows of ``fit`` are taken as the reference.
 
     passes_y : bool, default=True
-        Whether the estimator, and the steps before it, get y. Whatever gets y and is not known to
-        ignore it counts as learning from y, and is cross-fitted. With False nothing gets y: a
-        transformer that can do without is fitted once, on all rows.
+        Whether y is passed to the estimator and the steps before it. Every step that receives y and
+        is not known to ignore it counts as learning from y, and is cross-fitted. With False, y is
+        not passed, and a transformer that does not need it is fitted once, on all rows.
 
     n_jobs : int, default=None
-        Threads that fit folds side by side.
+        Number of threads that fit folds in parallel.
 
     random_state : int, RandomState instance or None, default=None
-        Seeds what is trained, where the estimator itself leaves its seed open.
+        Seeds every sub-estimator whose ``random_state`` is None.
 
     verbose : int, default=0
-        Above 0: a line for each fold.
+        If > 0, print one line per fold.
 
     Attributes
     ----------
     estimator_ : estimator or None
-        Trained on all rows, or the frozen one; None for a frozen ``keras.Model`` and with
-        ``refit=False``.
+        The estimator trained on all rows, or the frozen one; None for a frozen ``keras.Model`` and
+        with ``refit=False``.
 
     input_profile_ : ColumnProfile
-        Range and moments of the numeric columns that the network was fitted on, behind the steps of
-        a Pipeline. ``transform`` warns, naming columns, when others come: see
+        Range and moments of the numeric columns that the network was fitted on, after the steps of
+        a Pipeline. ``transform`` warns of columns that differ; see
         :class:`~skstack.inspection.ColumnProfile` for the rule.
 
     n_features_in_ : int
         Number of columns of X.
 
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Their names, where X had string names.
+        Names of the columns of X. Defined only if X has string names.
 
     Notes
     -----
-    Which features are out-of-fold: all those of an upstream that learns from y, and the
-    reconstruction error. An upstream learns from y where it, or a step before it, gets y and is not
-    known to ignore it. Known to ignore y are estimators whose ``fit`` does not take it,
-    :class:`KerasAutoencoder`, those of scikit-learn that take it by convention only
-    (``StandardScaler``, ``PCA``, ``OneHotEncoder``, ...), and a Pipeline, FeatureUnion or
-    ColumnTransformer of such; they never get it. A selector, a target encoder, a transformer of
-    your own with ``fit(X, y=None)`` and an inner KerasFeatureTransformer all count as learning from
-    y; ``passes_y=False`` says that they need not see it. What an autoencoder's ``transform`` gives
-    was learned without y and comes from one network, in-sample.
+    Out-of-fold are all features of an upstream that learns from y, and the reconstruction error. An
+    upstream learns from y if it, or a step before it, receives y and is not known to ignore it.
+    Known to ignore y are estimators whose ``fit`` has no such parameter, :class:`KerasAutoencoder`,
+    estimators of scikit-learn that accept y by convention only (``StandardScaler``, ``PCA``,
+    ``OneHotEncoder``, ...), and a Pipeline, FeatureUnion or ColumnTransformer of these; they never
+    receive it. A selector, a target encoder, a custom transformer with ``fit(X, y=None)`` and a
+    nested KerasFeatureTransformer count as learning from y; use ``passes_y=False`` if they do not
+    need it. The latent features of an autoencoder are learned without y and come from one network,
+    in-sample.
 
-    In a stack whose ``cv`` is ordered in time everything that is trained is cross-fitted, with y or
-    without, for it learns from earlier rows only.
+    In a stack with time-ordered ``cv`` everything that is fitted is cross-fitted, with or without
+    y, on earlier rows only.
 
-    Inner layers of networks that were trained apart have no common axes. Networks of skstack start
-    from one set of initial weights in all folds, which keeps the axes together. Where the start
-    cannot be set (scikeras and others), each fold's layer is turned onto that of the refitted
-    network by an orthogonal Procrustes rotation (Schoenemann, Psychometrika 31, 1966) that is
-    learned on rows that both were trained on; through this rotation labels enter a little. What
-    ``transform`` of an estimator gives is never turned. Each fold's is compared with that of the
-    refitted one, on rows that both were fitted on; a warning names columns whose correlation is
-    below 0.5.
+    The units of inner layers of separately trained networks do not correspond. Networks of skstack
+    start from the same initial weights in all folds, which keeps them aligned. For other networks
+    (scikeras) each fold's layer is rotated onto that of the refitted network by an orthogonal
+    Procrustes rotation (Schoenemann, Psychometrika 31, 1966), estimated on rows that both were
+    trained on; a small amount of label information enters through this rotation. Results of an
+    estimator's ``transform`` are never rotated. They are compared with those of the refitted
+    estimator, on rows that both were fitted on; a warning names columns whose correlation is below
+    0.5.
 
-    ``groups``, and the order of time in a stack, are handed on to everything inside ``model`` that
-    splits its training rows: stacks, transformers and networks of skstack, and the ``cv`` of
-    scikit-learn's estimators. Where that cannot be done, the fit is refused.
+    ``groups``, and time order in a stack, are passed on to everything inside ``model`` that splits
+    its training rows: stacks, transformers and networks of skstack, and the ``cv`` of
+    scikit-learn's estimators. If that is not possible, ``fit`` raises an error.
 
-    Outputs of ``keras.wrappers``' classifier stand for the ``predict_proba`` that it lacks. A
-    ``random_state`` seeds scikeras too, whose folds are then fitted one at a time.
+    The outputs of ``keras.wrappers``' classifier are used as the ``predict_proba`` that it does not
+    have. A ``random_state`` also seeds scikeras, whose folds are then fitted one at a time.
 
-    Metadata routing: with ``enable_metadata_routing`` on, ``sample_weight`` and other metadata
-    reach the estimator (and the steps before it) where it requests them, and the splitter;
-    ``X_val`` and ``y_val`` reach an estimator that asks for them. ``groups`` need not be asked for.
-    A search passes ``groups`` on only with routing on.
+    With ``enable_metadata_routing``, ``sample_weight`` and other metadata reach the estimator, the
+    steps before it, and the splitter, if requested; ``X_val`` and ``y_val`` reach an estimator that
+    requests them. ``groups`` need not be requested. A search passes ``groups`` on only with routing
+    enabled.
 
     Examples
     --------
@@ -402,25 +231,25 @@ class KerasFeatureTransformer(ExportMixin, Extraction):
 
     def __init__(
         self,
-        model=None,
+        model: Any = None,
         *,
-        layers=None,
-        features=None,
-        pooling="flatten",
-        passthrough=False,
-        categorical_features="from_dtype",
-        inputs=None,
-        input_shape=None,
-        cv=5,
-        refit=True,
-        batch_size=None,
-        memory=None,
-        trained_on=None,
-        passes_y=True,
-        n_jobs=None,
-        random_state=None,
-        verbose=0,
-    ):
+        layers: str | Sequence[str] | None = None,
+        features: str | Sequence[str] | None = None,
+        pooling: str = "flatten",
+        passthrough: bool = False,
+        categorical_features: Any = "from_dtype",
+        inputs: Any = None,
+        input_shape: Any = None,
+        cv: Any = 5,
+        refit: bool = True,
+        batch_size: int | None = None,
+        memory: Any = None,
+        trained_on: Any = None,
+        passes_y: bool = True,
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int | bool = 0,
+    ) -> None:
         self.model = model
         self.layers = layers
         self.features = features
@@ -458,8 +287,7 @@ class KerasFeatureTransformer(ExportMixin, Extraction):
         Raises
         ------
         ValueError
-            For a name that does not exist, or one that belongs to a path, a ``keras.Model`` or
-            None.
+            If a name does not exist, or belongs to a path, a ``keras.Model`` or None.
         """
         explain_missing_parameters(self, params, self._remedy)
         return super().set_params(**params)
@@ -469,7 +297,7 @@ class KerasFeatureTransformer(ExportMixin, Extraction):
         if name == "model" and value is None:
             return "Pass model=KerasAutoencoder() and set its parameters."
         if name == "model":
-            return "A frozen model is used as it is; pass an estimator, such as KerasClassifier()."
+            return "A frozen model has no parameters; pass an estimator, such as KerasClassifier()."
         return "Pass an object that has parameters."
 
     def _sk_visual_block_(self):
@@ -487,12 +315,12 @@ class KerasFeatureTransformer(ExportMixin, Extraction):
         tags.target_tags.required = self.passes_y and requires_y(self.model)
         return tags
 
-    # These are the parts' business; the transformer itself uses none of them.
+    # Metadata of the sub-estimators; the transformer itself uses none.
     __metadata_request__fit = {"sample_weight": UNUSED, "groups": UNUSED}
     __metadata_request__fit_transform = {"sample_weight": UNUSED, "groups": UNUSED}
 
     def get_metadata_routing(self):
-        """Say which metadata reach which part.
+        """Get the metadata routing of this object.
 
         Returns
         -------
@@ -504,7 +332,7 @@ class KerasFeatureTransformer(ExportMixin, Extraction):
     @fit_context(prefer_skip_nested_validation=False)
     @warn_if_one_hot
     def fit(self, X, y=None, sample_weight=None, *, groups=None, **params):
-        """Train the network on all rows (with ``refit=False``: those of the folds).
+        """Fit the upstream model on all rows, or with ``refit=False`` on each fold.
 
         Parameters
         ----------
@@ -512,17 +340,17 @@ class KerasFeatureTransformer(ExportMixin, Extraction):
             Training rows.
 
         y : array-like of shape (n_samples,), default=None
-            Targets, where the estimator learns from them.
+            Targets. Required if the model learns from them.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            For the estimator, and for steps before it that take weights.
+            Passed to the estimator, and to steps before it that accept weights.
 
         groups : array-like of shape (n_samples,), default=None
-            Rows of one group are never on both sides of a fold, nor of early stopping in networks
-            of skstack.
+            Rows of one group are never on both sides of a fold, nor of the hold-out split of early
+            stopping.
 
         **params : dict
-            More metadata, with metadata routing enabled.
+            Other metadata, if metadata routing is enabled.
 
         Returns
         -------
@@ -532,7 +360,7 @@ class KerasFeatureTransformer(ExportMixin, Extraction):
         Raises
         ------
         ValueError
-            For data or parameters that do not fit; the message names them.
+            If data or parameters are invalid; the message names them.
         """
         metadata, context = self._routed("fit", X, sample_weight, groups, params)
         self._learn(X, y, metadata, whole=False, ordered_cv=context.cv)
@@ -541,10 +369,9 @@ class KerasFeatureTransformer(ExportMixin, Extraction):
     @fit_context(prefer_skip_nested_validation=False)
     @warn_if_one_hot
     def fit_transform(self, X, y=None, sample_weight=None, *, groups=None, **params):
-        """Cross-fit: features of each row from a network that was not trained on it.
+        """Fit, and return out-of-fold features of the training rows.
 
-        Not the same as ``fit(X, y).transform(X)``, whose features of training rows look better than
-        those of new rows ever will.
+        Differs from ``fit(X, y).transform(X)``, whose features of training rows are optimistic.
 
         Parameters
         ----------
@@ -552,34 +379,34 @@ class KerasFeatureTransformer(ExportMixin, Extraction):
             Training rows.
 
         y : array-like of shape (n_samples,), default=None
-            Targets, where the estimator learns from them.
+            Targets. Required if the model learns from them.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            For the estimator, and for steps before it that take weights.
+            Passed to the estimator, and to steps before it that accept weights.
 
         groups : array-like of shape (n_samples,), default=None
-            Rows of one group are never on both sides of a fold, nor of early stopping in networks
-            of skstack.
+            Rows of one group are never on both sides of a fold, nor of the hold-out split of early
+            stopping.
 
         **params : dict
-            More metadata, with metadata routing enabled.
+            Other metadata, if metadata routing is enabled.
 
         Returns
         -------
         ndarray of float32, or DataFrame, of shape (n_samples, n_features_out)
-            A DataFrame where there are categories.
+            A DataFrame if there are categorical columns.
 
         Raises
         ------
         ValueError
-            For data or parameters that do not fit; the message names them.
+            If data or parameters are invalid; the message names them.
         """
         metadata, context = self._routed("fit_transform", X, sample_weight, groups, params)
         table, _ = self._learn(X, y, metadata, ordered_cv=context.cv)
         return in_float32(table)
 
     def _routed(self, caller, X, sample_weight, groups, params):
-        """Metadata of the fit, and what an outer estimator has said of the rows."""
+        """Metadata of the fit, and the row context that an outer estimator has set."""
         context = take_context(self) or RowContext()
         groups = context.groups if groups is None else groups
         return routed_features(self, caller, X, sample_weight, groups, params), context
@@ -600,9 +427,10 @@ class KerasFeatureTransformer(ExportMixin, Extraction):
         Returns
         -------
         ndarray of float32, or DataFrame, of shape (n_samples, n_features_out)
-            A DataFrame where there are categories.
+            A DataFrame if there are categorical columns.
         """
-        return in_float32(self._extract(X))
+        check_is_fitted(self)
+        return in_float32(self._extract(read_table(self, X, reset=False)))
 
     def get_feature_names_out(self, input_features=None):
         """Names of the features.
@@ -610,13 +438,13 @@ class KerasFeatureTransformer(ExportMixin, Extraction):
         Parameters
         ----------
         input_features : array-like of str, default=None
-            Compared with the names of the columns of X where there are such.
+            If given, must match the names of the columns of X.
 
         Returns
         -------
         ndarray of str of shape (n_features_out,)
-            Such as ``latent_3``, ``proba_yes``, ``log_odds_yes``, ``prediction``; then the columns
-            that pass through.
+            For example ``latent_3``, ``proba_yes``, ``log_odds_yes``, ``prediction``, then the
+            columns that pass through.
         """
         check_is_fitted(self)
         names = list(self._names)
@@ -625,6 +453,176 @@ class KerasFeatureTransformer(ExportMixin, Extraction):
             names += [str(name) for name in given]
         return np.asarray(names, dtype=object)
 
+    # Fitting and extraction -----------------------------------------------------------------
+
+    def _learns_from_y(self):
+        return self.passes_y and learns_from_y(self.model)
+
+    def _splits_rows(self, only_fit):
+        """Whether a fit predicts rows with models that were not trained on them."""
+        if only_fit and self.refit:
+            return False
+        errors = "reconstruction_error" in self._request().features
+        return self._learns_from_y() or errors or not self.refit
+
+    def _check_ordered(self, context, X, y, only_fit):
+        raise ValueError(
+            f"{context}, but the nested {type(self).__name__}(model={self.model!r}) needs "
+            "out-of-fold features of all its rows, the first ones included, so that some models "
+            "would learn from later rows. Make it a branch of the stack, or the last step of one."
+        )
+
+    def _check_context(self, X, y, metadata, ordered_cv):
+        """Refuse nested estimators that cannot respect groups or time order, before training."""
+        model = KerasAutoencoder() if self.model is None else self.model
+        if is_path(model) or is_keras_model(model):
+            return
+        y = y if self.passes_y else None
+        source = UpstreamSpec(model, y, None, ordered_cv=ordered_cv)
+        if not source.splits_inside():
+            return
+        classes = source.classes is not None
+        pairs = folds_of(self.cv, X, y, classifier=classes, metadata=metadata.split)
+        source.check_context(X, y, metadata, pairs)
+
+    @atomic_fit
+    def _learn(self, X, y, metadata, *, whole=True, in_stack=False, ordered_cv=None, label="model"):
+        """Fit; return the features of all rows, and a mask of the rows that have features.
+
+        In a stack with time-ordered folds some rows may have no features: these are NaN.
+        """
+        check_parts(self)
+        X = read_table(self, X, reset=True)
+        resolve_object_columns(X)
+        given_y = y
+        if y is not None:
+            check_consistent_length(X, y)
+            y = y if hasattr(y, "iloc") else np.asarray(y)
+        if not self.passes_y:
+            y = None
+        model = KerasAutoencoder() if self.model is None else self.model
+        blocks = ColumnBlocks(
+            self.categorical_features, inputs=self.inputs, input_shape=self.input_shape
+        )
+        model = upstream_of(model, self.random_state)
+        source = UpstreamSpec(
+            model, y, blocks, self.batch_size, self.memory,
+            ordered_cv=ordered_cv, crossed=in_stack and ordered_cv is not None, label=label,
+        )  # fmt: skip
+        if source.needs_y and y is None:
+            reason = "" if given_y is None else ", for passes_y=False"
+            raise ValueError(
+                f"This {type(self).__name__} estimator requires y to be passed, but the target y "
+                f"is None{reason}: {type(source.model).__name__} learns from y."
+            )
+        reads_columns = self.inputs is not None or self.input_shape is not None
+        if reads_columns and not is_keras_model(source.model):
+            raise ValueError(
+                f"inputs={self.inputs!r} and input_shape={self.input_shape!r} are only for a "
+                f"frozen keras.Model. Set such parameters of {type(source.model).__name__} itself, "
+                "if it has them."
+            )
+        if self.trained_on is not None and not source.frozen:
+            raise ValueError(
+                f"trained_on={self.trained_on!r} is only for a frozen network, "
+                f"but {type(source.model).__name__} is trained in this fit."
+            )
+        self._feature_request = self._request()
+        self._float32 = is_float32(X)
+        if self.passthrough:
+            self._passed = Passthrough(self.categorical_features).fit(X)
+            self._passed.table(take_rows(X, slice(0, FEW_ROWS)))
+        folds = None
+        needs_folds = whole and source.needs_folds(self._feature_request)
+        if whole and not in_stack and source.trained and not needs_folds:
+            refuse_ordered(self.cv, X, y, metadata.split)
+        if needs_folds or not (source.frozen or self.refit):
+            folds = self._folds(source, X, y, metadata, in_stack)
+        columns, self._upstreams = cached_fit(
+            source, X, y, metadata, folds, self._feature_request,
+            whole=whole, seeded=self.random_state is not None, memory=self.memory,
+            refit=self.refit, n_jobs=self.n_jobs, verbose=self.verbose,
+        )  # fmt: skip
+        self.input_profile_ = input_profile(source, self._upstreams, X, self.trained_on)
+        one = self._upstreams[0].view if len(self._upstreams) == 1 else None
+        self.estimator_ = getattr(one, "estimator", None)
+        if columns is None:
+            # Without folds, extract a few rows: for the names, and to fail early.
+            rows = X if whole else take_rows(X, slice(0, FEW_ROWS))
+            columns = self._columns(rows)
+        self._names = [name for part in columns for name in part.names]
+        if not whole:
+            return None
+        table = self._table(columns, X)
+        if not in_stack:  # the scaler of a stack subtracts an offset
+            self._warn_of_rounding(table)
+        return table, None if folds is None else folds.covered
+
+    def _warn_of_rounding(self, table):
+        names = list(self.get_feature_names_out())
+        if hasattr(table, "iloc"):
+            wide = [place for place, dtype in enumerate(table.dtypes) if dtype == np.float64]
+            table, names = table.iloc[:, wide].to_numpy(), [names[place] for place in wide]
+        warn_of_lost_precision(
+            table,
+            names,
+            "transform returns float32. Subtract an offset from targets or columns first, or use "
+            "a stack, which scales such features in float64.",
+        )
+
+    def _folds(self, source, X, y, metadata, in_stack):
+        folds = make_folds(
+            self.cv,
+            X,
+            y,
+            classifier=source.classes is not None,
+            metadata=metadata.split,
+            may_leave_out=in_stack,
+        )
+        if "codes" in self._feature_request.features and not self.refit:
+            raise ValueError(
+                "features='codes' with refit=False: category codes cannot be averaged over folds. "
+                "Use refit=True."
+            )
+        if not (self.refit or folds.covered.all()):
+            raise ValueError(
+                f"refit=False is not supported with the time-ordered cv={self.cv!r}: the "
+                "networks of the folds were trained on different numbers of rows, and none on the "
+                "last ones. Use refit=True."
+            )
+        return folds
+
+    def _request(self):
+        passes_steps = getattr(self, "_passes_steps", False)
+        return FeatureRequest.of(self.features, self.layers, self.pooling, passes_steps)
+
+    def _columns(self, X, look=None):
+        if len(self._upstreams) == 1:
+            return self._upstreams[0].columns(X, self._feature_request, look)
+        return mean_of(self._upstreams, X, self._feature_request, look)
+
+    def _table(self, columns, X):
+        coded = any(part.categorical for part in columns)
+        passed = self._passed.table(X) if self.passthrough else None
+        if coded or hasattr(passed, "iloc"):
+            table = to_dataframe(columns, passed).set_axis(self.get_feature_names_out(), axis=1)
+            return indexed_like(table, X)
+        parts = [part.values for part in columns]
+        if passed is not None:
+            parts.append(passed)
+        alone = len(parts) == 1 and parts[0].flags.writeable  # cached arrays are not
+        return parts[0] if alone else np.hstack(parts)
+
+    def _extract(self, X):
+        """Features of validated rows, before `set_output` wraps them."""
+        return self._table(self._columns(X, self._look), X)
+
+    def _look(self, rows):
+        profile = self.input_profile_
+        once_per_call(profile, lambda: profile.warn_if_moved(rows))
+
+    # As layers of one model; see `_graph.dispatch.GraphPart` ---------------------------------
+
     def _graph_transform(self, table, name, whole=None):
         """The table that `transform` makes; ``whole`` names the layer that joins its parts."""
         import keras
@@ -632,21 +630,21 @@ class KerasFeatureTransformer(ExportMixin, Extraction):
         from skstack._graph.tables import (
             CodedColumn,
             GraphTable,
-            beside,
-            joined,
+            concatenate,
+            concatenate_tables,
             layer_name,
-            passed,
+            passthrough_table,
         )
 
-        wanted = self._wanted
+        request = self._feature_request
         table = replace(table, single=self._float32)
         several = len(self._upstreams) > 1
         each = []
         for place, upstream in enumerate(self._upstreams):
             own = f"{name}_fold_{place}" if several else name
-            each.append(upstream.graph(table, wanted, own))
+            each.append(upstream.graph(table, request, own))
         if several:
-            each = [joined(found, f"{name}_fold_{i}_features") for i, found in enumerate(each)]
+            each = [concatenate(found, f"{name}_fold_{i}_features") for i, found in enumerate(each)]
             mean = keras.layers.Average(name=layer_name(f"{name}_mean"), dtype="float32")(each)
             parts = [GraphTable.of(mean)]
         elif any(isinstance(part, CodedColumn) for part in each[0]):
@@ -654,11 +652,13 @@ class KerasFeatureTransformer(ExportMixin, Extraction):
                 GraphTable([p]) if isinstance(p, CodedColumn) else GraphTable.of(p) for p in each[0]
             ]
         else:
-            parts = [GraphTable.of(joined(each[0], f"{name}_features"))]
+            parts = [GraphTable.of(concatenate(each[0], f"{name}_features"))]
         if self.passthrough:
             reader = f"{type(self).__name__}(passthrough=True)"
-            parts.append(passed(table, self._passed.blocks_, f"{name}_passthrough", reader))
-        return beside(parts, whole or f"{name}_table")
+            parts.append(
+                passthrough_table(table, self._passed.blocks_, f"{name}_passthrough", reader)
+            )
+        return concatenate_tables(parts, whole or f"{name}_table")
 
     def _graph(self, table, name, prefix):
         return self._graph_transform(table, name)

@@ -1,4 +1,4 @@
-"""A fused model as a file, or folder, that another runtime loads."""
+"""The exported model as a file, or folder, for another runtime."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import warnings
 from pathlib import Path
 
 from skstack._graph.dispatch import fused_model, raw_columns
-from skstack._graph.networks import inner_layers
+from skstack._training.layers import all_layers
 
 FORMATS = ("saved_model", "onnx", "litert")
-_CHATTY = ("tensorflow", "absl", "tf2onnx")
+_LOGGERS = ("tensorflow", "absl", "tf2onnx")
 
 
 def write(estimator, path, format):
@@ -24,29 +24,28 @@ def write(estimator, path, format):
     if format == "onnx":
         _onnx_package()
     path = Path(os.path.abspath(path))
-    _check_place(path, format)
+    _check_path(path, format)
     writers = {"saved_model": _saved_model, "onnx": _onnx, "litert": _litert}
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
-        made = Path(folder) / "made"
         with _quiet():
-            made = writers[format](estimator, made)
+            written = writers[format](estimator, Path(folder) / "model")
         if path.is_dir():
-            os.replace(path, Path(folder) / "before")
-        os.replace(made, path)
+            os.replace(path, Path(folder) / "replaced")
+        os.replace(written, path)
 
 
-def _check_place(path, format):
-    """Refuse places where nothing can be written, or something else would be lost."""
+def _check_path(path, format):
+    """Refuse paths that cannot be written, and to replace anything but an earlier export."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path={str(path)!r}: there is no folder {str(path.parent)!r}.")
     if format != "saved_model":
         if path.is_dir():
-            raise IsADirectoryError(f"path={str(path)!r} is a folder; {format!r} makes a file.")
+            raise IsADirectoryError(f"path={str(path)!r} is a folder; {format!r} writes a file.")
     elif path.exists():
-        ours = path.is_dir() and ((path / "saved_model.pb").exists() or not any(path.iterdir()))
-        if not ours:
+        empty = path.is_dir() and not any(path.iterdir())
+        if not empty and not (path / "saved_model.pb").exists():
             raise FileExistsError(
-                f"path={str(path)!r} exists and is no SavedModel; it is left as it is."
+                f"path={str(path)!r} exists and is not a SavedModel; it was not replaced."
             )
 
 
@@ -59,44 +58,44 @@ def _litert(estimator, path):
     import tensorflow as tf
 
     path = path.with_suffix(".tflite")
-    # Its runtime looks up words, but no numbers.
+    # The interpreter has lookups of strings, but not of integers.
     fused = fused_model(estimator, look_up="equality")
-    # No more than the interpreter can run: Keras would let operations of TensorFlow in.
-    runs = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
+    # By default Keras allows operations of TensorFlow, which the interpreter cannot run.
+    builtin = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
     try:
-        fused.export(path, format="litert", verbose=False, target_spec=runs)
+        fused.export(path, format="litert", verbose=False, target_spec=builtin)
     except Exception as error:
-        if not any(words in str(error) for words in ("Select TF", "SELECT_TF_OPS", "Flex")):
+        if not any(part in str(error) for part in ("Select TF", "SELECT_TF_OPS", "Flex")):
             raise
         raise ValueError(
             f"format='litert': its interpreter cannot run layers of the classes "
-            f"{_suspects(fused)}. The formats 'saved_model' and 'onnx' can hold them."
+            f"{_unsupported(fused)}. Use the format 'saved_model' or 'onnx'."
         ) from error
     return path
 
 
-def _suspects(model):
-    """Names of the classes of layers that a converter stumbles over: recurrent ones, or any."""
+def _unsupported(model):
+    """Names of the layer classes that the converter may have refused: recurrent ones, or all."""
     import keras
 
-    every = [each for each in inner_layers(model) if not isinstance(each, keras.Model)]
+    layers = [layer for layer in all_layers(model) if not isinstance(layer, keras.Model)]
     kinds = keras.layers.RNN | keras.layers.Bidirectional
-    recurrent = [each for each in every if isinstance(each, kinds)]
-    return sorted({type(each).__name__ for each in recurrent or every} - {"InputLayer"})
+    recurrent = [layer for layer in layers if isinstance(layer, kinds)]
+    return sorted({type(layer).__name__ for layer in recurrent or layers} - {"InputLayer"})
 
 
 def _onnx(estimator, path):
-    """Words come in as codes from a node of ONNX' own, for its converter knows no look-up."""
+    """Export with codes as inputs, then add the lookups of strings, which Keras cannot export."""
     onnx = _onnx_package()
     path = path.with_suffix(".onnx")
-    fused = fused_model(estimator, look_up="given words")
+    fused = fused_model(estimator, look_up="codes")
     fused.export(path, format="onnx", verbose=False, input_signature=[_signature(fused)])
     model = onnx.load(path)
     graph = model.graph
     _rename_output(graph, "output_0")
-    for name, words in raw_columns(estimator).categories.items():
-        if words.dtype == "string":
-            _look_up_words(onnx, graph, name, words.tokens.tolist())
+    for name, column in raw_columns(estimator).categories.items():
+        if column.dtype == "string":
+            _add_lookup(onnx, graph, name, column.tokens.tolist())
     onnx.checker.check_model(model)
     onnx.save(model, path)
     return path
@@ -109,7 +108,7 @@ def _onnx_package():
             import tf2onnx  # noqa: F401  Keras converts with it
     except ImportError as error:
         raise ImportError(
-            f"export(format='onnx') needs a package that is not there ({error}): "
+            f"export(format='onnx') needs a package that is not installed ({error}): "
             "pip install 'skstack[onnx]'."
         ) from error
     return onnx
@@ -132,12 +131,13 @@ def _rename_output(graph, name):
     output.name = name
 
 
-def _look_up_words(onnx, graph, name, tokens):
-    (given,) = [value for value in graph.input if value.name == name]
+def _add_lookup(onnx, graph, name, tokens):
+    """Replace an input of codes by one of strings."""
+    (value,) = [value for value in graph.input if value.name == name]
     codes = f"{name}/codes"
     for node in graph.node:
         node.input[:] = [codes if own == name else own for own in node.input]
-    given.type.tensor_type.elem_type = onnx.TensorProto.STRING
+    value.type.tensor_type.elem_type = onnx.TensorProto.STRING
     node = onnx.helper.make_node(
         "LabelEncoder",
         [name],
@@ -153,8 +153,8 @@ def _look_up_words(onnx, graph, name, tokens):
 
 @contextlib.contextmanager
 def _quiet():
-    """While open, exporters say nothing."""
-    loggers = [logging.getLogger(name) for name in _CHATTY]
+    """Context without output, warnings and log messages of exporters."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     with (
         warnings.catch_warnings(),

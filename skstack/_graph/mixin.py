@@ -1,4 +1,4 @@
-"""What ships a fitted estimator: one ``keras.Model``, and files for other runtimes."""
+"""Export of a fitted estimator: one ``keras.Model``, and files for other runtimes."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from skstack._base.tables import read_table
 
 
 class ExportMixin:
-    """Mixin of the estimators that can be shipped as one network."""
+    """Mixin of the estimators that can be exported as one network."""
 
     @on_snapshot
     def to_keras(self):
-        """One ``keras.Model`` of all that this estimator does with rows.
+        """Convert the whole estimator to one ``keras.Model``.
 
-        Upstream networks, scalers, the look-up of categories, imputation and downstream stand in it
-        as layers with names; it is a copy, not compiled, and needs no skstack to be loaded.
-        Scalers are not trained by ``fit``; networks are, but frozen ones.
+        Upstream networks, scalers, the lookup of categories, imputation and the downstream network
+        become named layers. The model is an uncompiled copy that loads without skstack. Calling
+        ``fit`` on it trains the networks, but neither scalers nor frozen networks.
 
         Returns
         -------
         keras.Model
-            Its output, float32, is what ``predict_proba`` gives, of shape (batch, n_classes); else
-            what ``predict`` gives, of shape (batch, n_targets), or ``transform``. Its input is
-            what :meth:`keras_inputs` gives: where all columns are numbers the rows themselves.
+            Its float32 output is that of ``predict_proba``, of shape (batch, n_classes), else of
+            ``predict``, of shape (batch, n_targets), or of ``transform``. Its input is the result
+            of :meth:`keras_inputs`: the rows themselves if all columns are numbers.
 
         Raises
         ------
         ValueError
-            If a part is neither a network of ours nor one of scikit-learn's scalers that are affine
-            by column (or ``SimpleImputer``, ``PCA``, a selector of columns); the message names it.
+            If a part is neither a network of skstack nor a scaler of scikit-learn that is affine by
+            column, ``SimpleImputer``, ``PCA`` or a feature selector; the message names it.
 
         sklearn.exceptions.NotFittedError
-            If it is not fitted.
+            If the estimator is not fitted.
 
         Notes
         -----
-        Its inputs are float32. Where a Pipeline scales float64 columns before a network, digits
-        beyond the seventh are lost. Layers of a class of your own need that class to be loaded.
+        The inputs are float32. If a Pipeline scales float64 columns before a network, digits beyond
+        the seventh are lost. Custom layers need their class to be loaded.
 
         Examples
         --------
@@ -57,75 +57,73 @@ class ExportMixin:
 
     @on_snapshot
     def keras_inputs(self, X, *, numpy=None):
-        """Rows as :meth:`to_keras` and the files of :meth:`export` take them.
+        """Convert X to the inputs of :meth:`to_keras` and of the files of :meth:`export`.
 
         Parameters
         ----------
         X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
-            Rows.
+            Samples.
 
         numpy : bool, default=None
-            How words come. None: as NumPy arrays of ``str`` objects, which the model, its
-            ``predict`` and ``fit``, and other runtimes take. True: as NumPy arrays of fixed width,
-            which can be written to a file without pickle. False: as tensors.
+            Type of strings. If None, NumPy arrays of ``str`` objects, which the model, its
+            ``predict`` and ``fit``, and other runtimes accept. If True, NumPy arrays of fixed
+            width, which can be saved without pickle. If False, tensors.
 
         Returns
         -------
         ndarray of float32 of shape (n_samples, n_features), or dict of str to array
             With categories a dict: ``"numeric"`` of shape (n_samples, n_numeric), float32, in
-            column order, and each category by its column's name, of shape (n_samples, 1), words or
-            int64. A column that one part reads as numbers and another as categories is in both. A
-            missing category is ``""`` or -1, or, where that is a category, another value that is
-            none, as always where the column is hashed. Columns that no part of the estimator reads
-            are 0, or left out of a dict.
+            column order, and each category by its column's name, of shape (n_samples, 1), strings
+            or int64. A column that is numeric for one part and categorical for another is in both.
+            A missing category is ``""`` or -1; if that is a category, or if the column is hashed,
+            another value. Columns that no part of the estimator uses are 0, or left out of a dict.
 
         Raises
         ------
         ValueError
-            For rows that do not fit, or a value of a hashed column that is not of the kind, words
-            or whole numbers, that its input takes.
+            If X does not fit the estimator, or if a hashed column has values of another type,
+            strings or integers, than its input.
 
         sklearn.exceptions.NotFittedError
-            If it is not fitted.
+            If the estimator is not fitted.
         """
         check_is_fitted(self)
         from skstack._graph.dispatch import raw_columns
 
-        return raw_columns(self).arrays(read_table(self, X, reset=False), numpy=numpy)
+        return raw_columns(self).inputs_of(read_table(self, X, reset=False), numpy=numpy)
 
     @on_snapshot
     def export(self, path, *, format="saved_model"):
-        """Write :meth:`to_keras` for a runtime that knows neither Keras nor skstack.
+        """Write :meth:`to_keras` for a runtime without Keras and skstack.
 
         Parameters
         ----------
         path : str or os.PathLike
-            A folder for a SavedModel, else a file. It is written as a whole or not at all, over
-            what stood there.
+            A folder for a SavedModel, else a file. It is replaced atomically.
 
         format : {"saved_model", "onnx", "litert"}, default="saved_model"
-            For TensorFlow Serving, onnxruntime (takes the extra ``skstack[onnx]``) and the LiteRT
-            interpreter.
+            For TensorFlow Serving, onnxruntime (requires the extra ``skstack[onnx]``) and the
+            LiteRT interpreter.
 
         Raises
         ------
         ValueError
-            For an unknown format, or one whose runtime cannot run a layer, such as LSTM in LiteRT,
-            or as :meth:`to_keras`.
+            If the format is unknown or its runtime cannot run a layer, such as LSTM in LiteRT, or
+            as in :meth:`to_keras`.
 
         ImportError
             If a package is missing.
 
         OSError
-            If the path cannot be written, or a folder stands there that is no SavedModel.
+            If the path cannot be written, or is a folder that is not a SavedModel.
 
         sklearn.exceptions.NotFittedError
-            If it is not fitted.
+            If the estimator is not fitted.
 
         Notes
         -----
-        Inputs have the names that :meth:`keras_inputs` gives (``"features"`` for a lone array), the
-        output is called ``"output_0"``.
+        The names of inputs are those of :meth:`keras_inputs` (``"features"`` for a single array);
+        the name of the output is ``"output_0"``.
         """
         check_is_fitted(self)
         from skstack._graph.formats import write

@@ -1,4 +1,4 @@
-"""Tables as tensors: numbers side by side, and the codes of categories."""
+"""Tables as tensors: numeric columns in one tensor, and the codes of categories."""
 
 from __future__ import annotations
 
@@ -15,41 +15,22 @@ from keras import ops
 
 from skstack.preprocessing._block_kinds import ArrayColumnBlock, NumericBlock
 
-_TAKEN = contextvars.ContextVar("layer names of the model that is built")
+_LAYER_NAMES = contextvars.ContextVar("layer names of the model that is built")
 
 
 @dataclass(frozen=True)
 class CodedColumn:
-    """A column of categories.
+    """A column of categories."""
 
-    Parameters
-    ----------
-    codes : keras.KerasTensor of int32 of shape (batch,)
-        0 is an unseen value, 1 a missing one, then the known ones.
-
-    known : list
-        The values that the codes from 2 on stand for.
-
-    number : callable, default=None
-        Makes a tensor of shape (batch, 1) of the values, where they come in as numbers too.
-
-    kept : frozenset, default=None
-        Values that have not become missing ones on the way, as all others have in the table of a
-        stack; None where nothing was lost.
-
-    hashed : callable, default=None
-        Makes codes of a number of buckets of the values as they come in.
-    """
-
-    codes: Any
-    known: list
-    number: Callable | None = None
-    kept: frozenset | None = None
-    hashed: Callable | None = None
+    codes: Any  # int32 tensor of shape (batch,): 0 is unseen, 1 missing, then follow the known ones
+    known: list  # values of the codes from 2 on
+    number: Callable | None = None  # creates a tensor of the values, if they are numeric inputs too
+    kept: frozenset | None = None  # values that are not set to missing on the way; None for all
+    hashed: Callable | None = None  # creates codes for a number of hash buckets
 
 
 @dataclass(frozen=True)
-class Cell:
+class ArrayColumn:
     """A column whose cells hold arrays: a tensor of shape (batch, ...)."""
 
     tensor: Any
@@ -57,30 +38,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class GraphTable:
-    """Rows as tensors.
+    """Rows as tensors."""
 
-    Parameters
-    ----------
-    columns : list of int, Category or Cell
-        In order; an int is a column of ``numeric``.
-
-    numeric : keras.KerasTensor of float32 of shape (batch, n_numeric), default=None
-
-    whole : keras.KerasTensor of shape (batch, ...), default=None
-        Rows that are arrays of rank 2 and more, in place of all else.
-
-    single : bool, default=True
-        Whether scikit-learn got it in float32; else in float64.
-
-    split : dict of str to keras.KerasTensor, default=None
-        What its one reader takes, by block, in place of all else.
-    """
-
-    columns: list = field(default_factory=list)
-    numeric: Any = None
-    whole: Any = None
-    single: bool = True
-    split: dict | None = None
+    columns: list = field(default_factory=list)  # CodedColumn, ArrayColumn or index in `numeric`
+    numeric: Any = None  # float32 tensor of shape (batch, n_numeric)
+    whole: Any = None  # tensor of rows that are arrays of rank 2 or more, instead of columns
+    single: bool = True  # whether scikit-learn's steps were fitted on float32, not on float64
+    split: dict | None = None  # tensors by block for the only reader, instead of columns
 
     @classmethod
     def of(cls, tensor, single=True):
@@ -88,35 +52,24 @@ class GraphTable:
         return cls(list(range(tensor.shape[1])), tensor, single=single)
 
     @property
-    def numeric_places(self):
-        """Positions of the columns that are numbers."""
-        return [place for place, column in enumerate(self.columns) if isinstance(column, int)]
+    def numeric_indices(self):
+        """Indices of the numeric columns."""
+        return [index for index, column in enumerate(self.columns) if isinstance(column, int)]
 
 
 def refuse(what, why):
-    """Say which part of an estimator cannot become layers."""
+    """Raise the error for a part of an estimator that cannot become layers."""
     raise ValueError(f"{what} cannot become part of a keras.Model: {why}")
 
 
-def grouped(name, tensors, function):
-    """A function of tensors as one layer: a small model with a name, which needs no own class.
+def function_layer(name, tensors, function):
+    """Apply a function of tensors as one layer: a small named model, which needs no custom class.
 
-    Parameters
-    ----------
-    name : str
-
-    tensors : list of keras.KerasTensor
-
-    function : callable
-        From as many tensors to one, or to a list.
-
-    Returns
-    -------
-    keras.KerasTensor, or list of such
+    The function returns a tensor or a list of them.
     """
     inputs = [
-        keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=f"input_{place}")
-        for place, tensor in enumerate(tensors)
+        keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=f"input_{index}")
+        for index, tensor in enumerate(tensors)
     ]
     single = len(inputs) == 1
     model = keras.Model(inputs[0] if single else inputs, function(*inputs), name=layer_name(name))
@@ -125,18 +78,18 @@ def grouped(name, tensors, function):
 
 @contextlib.contextmanager
 def unique_names(taken=()):
-    """While open, no two layers get one name, nor one of those that are taken."""
-    token = _TAKEN.set(set(taken))
+    """Context in which `layer_name` returns each name once, and none of ``taken``."""
+    token = _LAYER_NAMES.set(set(taken))
     try:
         yield
     finally:
-        _TAKEN.reset(token)
+        _LAYER_NAMES.reset(token)
 
 
 def layer_name(name):
-    """A name that Keras, ONNX and TensorFlow take for a layer, and no other layer has."""
+    """A unique layer name that is valid for Keras, ONNX and TensorFlow."""
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip("_.-") or "layer"
-    taken, number, unique = _TAKEN.get(), 1, name
+    taken, number, unique = _LAYER_NAMES.get(), 1, name
     while unique in taken:
         unique, number = f"{name}_{number}", number + 1
     taken.add(unique)
@@ -144,10 +97,10 @@ def layer_name(name):
 
 
 def affine(x, centre, factor, shift, name):
-    """(x - centre) * factor + shift, as two layers that are not trained.
+    """(x - centre) * factor + shift as two layers that are not trained.
 
-    The centre is subtracted first, in two parts that hold it to 48 bits: columns like 1e6 + small
-    keep their digits in float32.
+    The centre is subtracted first, as two float32 parts with 48 bits together: columns like
+    1e6 + small keep their digits.
     """
     width = x.shape[1]
     centre, factor, shift = (
@@ -168,96 +121,79 @@ def affine(x, centre, factor, shift, name):
         )
         return scaled
 
-    return grouped(name, [x], both)
+    return function_layer(name, [x], both)
 
 
-def number_column(numeric, place, name):
-    """What makes one column of numbers, where it is asked for, of shape (batch, 1)."""
-    return lambda: grouped(name, [numeric], _taking([place]))
+def selection(indices):
+    """Function that selects columns of a tensor."""
+    indices = np.asarray(indices, dtype=np.int32)
+    return lambda x: ops.take(x, indices, axis=1)
 
 
-def numbers_of(table, places, name, reader):
-    """Some columns of a table as one tensor of numbers."""
+def numbers_of(table, indices, name, reader):
+    """Some columns of a table as one tensor of numbers; ``reader`` is named in messages."""
     if table.whole is not None:
         refuse(reader, "it reads rows of rank 2 and more as a table")
-    columns = [table.columns[place] for place in places]
+    columns = [table.columns[index] for index in indices]
     if all(isinstance(column, int) for column in columns):
         if columns == list(range(table.numeric.shape[1])):
             return table.numeric
-        return grouped(f"{name}_columns", [table.numeric], _taking(columns))
+        return function_layer(f"{name}_columns", [table.numeric], selection(columns))
     parts = []
     for column in columns:
         if isinstance(column, int):
-            parts.append(grouped(f"{name}_column", [table.numeric], _taking([column])))
+            parts.append(function_layer(f"{name}_column", [table.numeric], selection([column])))
             continue
-        if isinstance(column, Cell):
+        if isinstance(column, ArrayColumn):
             refuse(reader, "it reads arrays in cells as numbers")
         if column.number is None:
             refuse(reader, f"it reads the categories {column.known[:3]!r} as numbers")
         parts.append(column.number())
-    return parts[0] if len(parts) == 1 else joined(parts, f"{name}_columns")
+    return concatenate(parts, f"{name}_columns")
 
 
-def taken(table, places):
+def select_columns(table, indices):
     """Some columns of a table as a table."""
     if table.whole is not None:
-        if len(places) != len(table.columns):
+        if len(indices) != len(table.columns):
             refuse("A branch on some steps of a sequence", "pass it whole rows.")
         return table
-    return replace(table, columns=[table.columns[place] for place in places])
+    return replace(table, columns=[table.columns[index] for index in indices])
 
 
-def joined(tensors, name):
-    """Tensors of shape (batch, n) side by side."""
+def concatenate(tensors, name):
+    """Concatenate tensors of shape (batch, n)."""
     if len(tensors) == 1:
         return tensors[0]
     return keras.layers.Concatenate(name=layer_name(name), dtype="float32")(tensors)
 
 
-def beside(tables, name):
-    """Tables side by side, as one."""
+def concatenate_tables(tables, name):
+    """Concatenate the columns of tables."""
     columns, numeric, width = [], [], 0
     for table in tables:
         columns += [c + width if isinstance(c, int) else c for c in table.columns]
         if table.numeric is not None:
             numeric.append(table.numeric)
             width += table.numeric.shape[1]
-    return GraphTable(columns, joined(numeric, name) if numeric else None)
+    return GraphTable(columns, concatenate(numeric, name) if numeric else None)
 
 
-def arrays(table, blocks, name, reader):
-    """What a network takes of a table: a tensor for each of its blocks.
-
-    Parameters
-    ----------
-    table : Table
-
-    blocks : ColumnBlocks
-        Fitted on such a table.
-
-    name : str
-        Prefix of layers.
-
-    reader : str
-        Who reads, for messages.
-
-    Returns
-    -------
-    dict of str to keras.KerasTensor
-    """
+def input_tensors(table, blocks, name, reader):
+    """Inputs of a network as tensors by block; ``reader`` is named in messages."""
     if table.split is not None:
         return dict(table.split)
-    tensors, recoded, places = {}, {}, blocks.column_indices()
+    tensors, recoded, indices = {}, {}, blocks.column_indices()
     for block in blocks.blocks_:
         part = blocks.part(block.name)
         if isinstance(part, NumericBlock):
-            numbers = numbers_of(table, places[block.name], name, reader)
-            tensors[block.name] = _filled(numbers, part, f"{name}_{block.name}")
+            numbers = numbers_of(table, indices[block.name], name, reader)
+            tensors[block.name] = _numeric_input(numbers, part, f"{name}_{block.name}")
         elif block.kind == "categorical":
-            column = table.columns[places[block.name][0]]
+            column = table.columns[indices[block.name][0]]
             if not isinstance(column, CodedColumn):
                 refuse(reader, f"it reads numbers as the categories of {block.name!r}.")
-            if part.hashed and column.kept is None:  # else all values that may come are known
+            if part.hashed and column.kept is None:  # else all possible values are known
                 tensors[block.name] = _hashed(column, part, reader)
                 continue
             tensors[block.name] = column.codes
@@ -267,41 +203,54 @@ def arrays(table, blocks, name, reader):
         else:
             whole = table.whole
             if isinstance(part, ArrayColumnBlock):
-                column = table.columns[places[block.name][0]]
-                whole = column.tensor if isinstance(column, Cell) else None
+                column = table.columns[indices[block.name][0]]
+                whole = column.tensor if isinstance(column, ArrayColumn) else None
             if whole is None:
                 refuse(reader, f"its input {block.name!r} is of the kind {block.kind!r}.")
-            tensors[block.name] = _shaped(whole, part, f"{name}_{block.name}")
+            tensors[block.name] = _array_input(whole, part, f"{name}_{block.name}")
     if recoded:
-        made = grouped(
+        translated = function_layer(
             f"{name}_codes",
             [tensors[block] for block in recoded],
             lambda *codes: [
                 ops.take(own, x) for own, x in zip(recoded.values(), codes, strict=True)
             ],
         )
-        tensors.update(zip(recoded, keras.tree.flatten(made), strict=True))
+        tensors.update(zip(recoded, keras.tree.flatten(translated), strict=True))
     return tensors
 
 
-def _filled(numbers, part, name):
-    """Numbers without gaps, indicators beside them, in the shape that the network takes."""
+def imputation(statistics, indicated, missing=np.nan):
+    """Function that imputes missing values and appends indicators of the columns ``indicated``.
+
+    Columns whose statistic is NaN are left out.
+    """
+    statistics = np.asarray(statistics, dtype=np.float64)
+    kept = np.flatnonzero(~np.isnan(statistics))
+    fill = statistics[None, kept].astype(np.float32)
+    is_nan = missing is None or missing != missing
+
+    def impute(x):
+        gaps = ops.isnan(x) if is_nan else ops.equal(x, missing)
+        if len(kept) == x.shape[1]:
+            values = ops.where(gaps, fill, x)
+        else:
+            values = ops.where(selection(kept)(gaps), fill, selection(kept)(x))
+        if not len(indicated):
+            return values
+        indicators = ops.cast(selection(indicated)(gaps), "float32")
+        return ops.concatenate([values, indicators], axis=1)
+
+    return impute
+
+
+def _numeric_input(numbers, part, name):
+    """Imputed numbers in the shape of the block."""
     shape = part.block.shape
     if part.imputer is not None:
-        fill = np.asarray(part.imputer_.statistics_, dtype=np.float64)
-        # An empty column is kept, as zeros.
-        fill = np.nan_to_num(fill).astype(np.float32)[None]
-        wanted = part.indicated.astype(np.int32)
-
-        def fill_in(x):
-            gaps = ops.isnan(x)
-            values = ops.where(gaps, fill, x)
-            if not len(wanted):
-                return values
-            told = ops.cast(ops.take(gaps, wanted, axis=1), "float32")
-            return ops.concatenate([values, told], axis=1)
-
-        numbers = grouped(f"{name}_imputed", [numbers], fill_in)
+        # The empty columns that scikit-learn would leave out are zeros.
+        impute = imputation(np.nan_to_num(part.imputer_.statistics_), part.indicated)
+        numbers = function_layer(f"{name}_imputed", [numbers], impute)
     return numbers if len(shape) == 1 else keras.layers.Reshape(shape)(numbers)
 
 
@@ -309,43 +258,43 @@ def _hashed(column, part, reader):
     if column.hashed is None:
         refuse(
             reader,
-            f"the column {part.column!r} is hashed, which this format has no layer for, or it was "
-            "made by another network. Hashing can be exported as saved_model.",
+            f"the column {part.column!r} is hashed, which needs the format saved_model and a "
+            "column of X, not one that another network computes.",
         )
     return column.hashed(part.n_hash_buckets)
 
 
-def _shaped(tensor, part, name):
+def _array_input(tensor, part, name):
     shape = part.block.shape
     if tuple(tensor.shape[1:]) != shape:
         tensor = keras.layers.Reshape(shape)(tensor)
     if part.block.kind != "tokens" or not part.unseen_tokens:
         return tensor
     last = part.block.cardinality - 1
-    return grouped(f"{name}_known", [tensor], lambda ids: ops.minimum(ids, last))
+    return function_layer(f"{name}_known", [tensor], lambda ids: ops.minimum(ids, last))
 
 
-def passed(table, blocks, name, reader):
-    """What ``ColumnBlocks.table(ColumnBlocks.split(X))`` makes: unseen categories are missing."""
-    places = blocks.column_indices()
+def passthrough_table(table, blocks, name, reader):
+    """The table of ``ColumnBlocks.table(ColumnBlocks.split(X))``: unseen categories are missing."""
+    indices = blocks.column_indices()
     columns = [None] * blocks.n_columns_
     numeric = None
-    if "numeric" in places:
-        numeric = numbers_of(table, places["numeric"], name, reader)
-        for number, place in enumerate(places["numeric"]):
-            columns[place] = number
+    if "numeric" in indices:
+        numeric = numbers_of(table, indices["numeric"], name, reader)
+        for number, index in enumerate(indices["numeric"]):
+            columns[index] = number
     for block in blocks.blocks_:
         if block.kind == "categorical":
-            (place,) = places[block.name]
+            (index,) = indices[block.name]
             kept = frozenset(blocks.categories_[block.name])
-            before = table.columns[place].kept
+            before = table.columns[index].kept
             kept = kept if before is None else kept & before
-            columns[place] = replace(table.columns[place], number=None, kept=kept, hashed=None)
+            columns[index] = replace(table.columns[index], number=None, kept=kept, hashed=None)
     return GraphTable(columns, numeric)
 
 
 def _translation(column, blocks, block):
-    """Codes of a column as those of a network, which may have seen fewer categories."""
+    """For each code of a column, the code of a network, which may have fewer categories."""
     *known, missing = blocks.part(block).codes_of(column.known)
     unseen = 0
     if column.kept is not None:
@@ -353,8 +302,3 @@ def _translation(column, blocks, block):
         pairs = zip(column.known, known, strict=True)
         known = [code if value in column.kept else missing for value, code in pairs]
     return np.array([unseen, missing, *known], dtype=np.int32)
-
-
-def _taking(columns):
-    wanted = np.asarray(columns, dtype=np.int32)
-    return lambda x: ops.take(x, wanted, axis=1)

@@ -1,10 +1,9 @@
-"""What the architecture of a saved model may name: Keras' own classes and functions, by hand.
+"""Allowlist of the classes and functions of Keras that a saved model may name.
 
-A name that Keras adds is refused until somebody has looked at it and put it here. Left out on
-purpose: layers that bring code along or read it from elsewhere (``TFSMLayer``,
-``TorchModuleWrapper``, ``JaxLayer``, ``FlaxLayer``), operations that call what the file names
-(``Switch``, ``Cond``, ``Map``, ``Scan``, ``WhileLoop`` and the like), base classes, and every
-function that reads, writes, loads or sets something.
+Names that Keras adds are refused until they have been reviewed and added here. Left out on purpose:
+layers that contain or load code (``TFSMLayer``, ``TorchModuleWrapper``, ``JaxLayer``,
+``FlaxLayer``), operations that call what the file names (``Switch``, ``Cond``, ``Map``, ``Scan``,
+``WhileLoop`` and the like), base classes, and functions that read, write, load or set something.
 """
 
 from __future__ import annotations
@@ -134,8 +133,8 @@ _OPERATIONS = """
     Trapezoid Tril Triu TrueDivide Trunc Unfold Unique UnravelIndex Unstack Vander Var Vdot View
     ViewAsComplex ViewAsReal Vsplit Vstack Where ZerosLike
 """
-# What a layer, a loss or a metric may call: nothing that calls what it is given, or makes many
-# tensors of one.
+# What a layer, a loss or a metric may call: no functions that call their arguments, or that create
+# many tensors from one.
 _FUNCTIONS = {
     "keras.activations": """
         celu elu exponential gelu glu hard_shrink hard_sigmoid hard_silu hard_swish hard_tanh
@@ -191,18 +190,19 @@ _FUNCTIONS = {
         view_as_real vstack where zeros_like
     """,
 }
-_CLASSES = {module: frozenset(names.split()) for module, names in _CLASSES.items()}
-_INNER_CLASSES = {module: frozenset(names.split()) for module, names in _INNER_CLASSES.items()}
+_CLASSES, _INNER_CLASSES, _FUNCTIONS = (
+    {module: frozenset(names.split()) for module, names in table.items()}
+    for table in (_CLASSES, _INNER_CLASSES, _FUNCTIONS)
+)
 _OPERATIONS = frozenset(_OPERATIONS.split())
-_FUNCTIONS = {module: frozenset(names.split()) for module, names in _FUNCTIONS.items()}
-# A config without a module is read as Keras 2 wrote it: the name alone says what is meant.
+# Keras 2 stored classes by name, without a module.
 _ALL_CLASSES = frozenset({"GroupedQueryAttention"}).union(
     *_CLASSES.values(), *_INNER_CLASSES.values()
 )
 
 
 def allowed_class(module, name):
-    """The class of Keras that a config means; None for all that are not on the list."""
+    """The allowed class of Keras with this module and name, or None."""
     import keras
 
     if name in _CLASSES.get(module, ()):
@@ -220,19 +220,14 @@ def allowed_class(module, name):
 
 
 def is_allowed_name(name):
-    """Whether a class without a module, as Keras 2 wrote it, is one of the list."""
+    """Whether a class that is stored without a module, as in Keras 2, is allowed."""
     return name in _ALL_CLASSES
 
 
 def allowed_function(module, name):
-    """The function of Keras that a config means; None for all that are not on the list.
+    """The allowed function of Keras with this module and name, or None.
 
-    Parameters
-    ----------
-    module : str
-        ``"builtins"`` for those that Keras writes by their name alone.
-
-    name : str
+    The module is "builtins" for functions that Keras stores by name alone.
     """
     modules = (module,) if module != "builtins" else (m for m in _FUNCTIONS if m != "keras.ops")
     for each in modules:

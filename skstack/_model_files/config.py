@@ -1,4 +1,4 @@
-"""The architecture of a saved model, looked through before Keras reads it."""
+"""Checks of the architecture of a saved model, before Keras reads it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import math
 from skstack._model_files.allowed import allowed_class, allowed_function, is_allowed_name
 
 CODE = (
-    "it holds a lambda (of a Lambda layer, say), whose code would have to be run; write it as a "
-    "layer of its own, or with keras.ops"
+    "it holds a lambda (of a Lambda layer, say), whose code would have to be run; replace it by a "
+    "layer class, or by keras.ops"
 )
-# What Keras writes for values, not for classes or functions, and what stands in it.
+# Class names that Keras stores for values, and the keys of their configs.
 _VALUES = {
     "__bytes__": ("value",),
     "__ellipsis__": (),
@@ -24,8 +24,8 @@ _OLD_VALUES = ("TensorShape", "__tuple__", "__ellipsis__")  # Keras 2
 _DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
            "float16", "float32", "float64", "bfloat16", "float8_e4m3fn", "float8_e5m2",
            "complex64", "complex128", "string")  # fmt: skip
-# Numbers that make lists or variables of that length before any weight is compared.
-_LONGEST = {
+# Numbers from which lists or variables of that length are made before weights are compared.
+_LARGEST = {
     "chain_depth": 1_000,
     "indices_or_sections": 4_096,
     "max_bounding_boxes": 1_000_000,
@@ -38,7 +38,7 @@ _LONGEST = {
     "num_thresholds": 100_000,
     "rank": 100,
 }
-_ENCODE = ("MultiHot", "OneHot")  # make nothing of their number before they are called
+_ENCODE = ("MultiHot", "OneHot")  # allocate nothing before they are called
 _SHAPES = ("batch_input_shape", "batch_shape", "build_input_shape", "input_shape", "shapes_dict")
 _LARGEST_ARGUMENT = 4_096
 _LARGEST_STATEFUL_BATCH = 4_096
@@ -46,50 +46,37 @@ _MOST_REPEATED = 2**20
 _MOST_PARTS = 200_000
 _MOST_LAYERS = 5_000  # each takes much more memory than its lines in the file
 _MOST_CALLS = 50_000
-_MOST_IN_SEQUENTIALS = 100_000  # squares of their lengths: each layer that is added builds all anew
-# Keras 2 named functions by a string; these of Keras 3 would be called with what a file holds.
-_NO_OLD_FUNCTION = ("deserialize", "get", "serialize")
+_MOST_IN_SEQUENTIALS = 100_000  # squares of their lengths: adding a layer builds all anew
+# Keras 2 named functions by a string; these of Keras 3 would be called with data of the file.
+_REFUSED_FUNCTIONS = ("deserialize", "get", "serialize")
 
 
 def parse(text):
-    """The config in a JSON text, as Keras reads it."""
+    """The config in a JSON text."""
     config = json.loads(text)
     if not isinstance(config, dict):
         raise ValueError("it holds no architecture")
     return config
 
 
-def look_through(config):
-    """Refuse a config of Keras that names or holds what could run code of others.
+def check_config(config):
+    """Check a JSON config of Keras; return {name: "class" or "function"} of what is not Keras' own.
 
-    Parameters
-    ----------
-    config : JSON value
-        As Keras stores it.
-
-    Returns
-    -------
-    dict of str to str
-        Names of what is not Keras' own, and whether it is a "class" or a "function".
-
-    Raises
-    ------
-    ValueError
-        If the config holds code, a class or function of Keras that is not on our list, a call
-        without a tensor, or is malformed.
+    Raises ValueError if it holds code, a class or function of Keras that is not allowed, a call
+    without a tensor, or is malformed.
     """
-    look = _Look()
+    checker = _ConfigChecker()
     try:
-        look.part(config)
+        checker.check(config)
     except RecursionError as error:
         raise ValueError("its architecture is nested too deeply") from error
-    if look.stateful:
-        look.check_batches()
-    return look.names
+    if checker.stateful:
+        checker.check_batches()
+    return checker.names
 
 
 def check_words(words):
-    """Refuse a vocabulary that NumPy would make much larger: all words take the longest's place."""
+    """Raise for a vocabulary that is much larger in NumPy, which pads words to the longest."""
     words = [word for word in words if isinstance(word, str)]
     letters = sum(map(len, words))
     if 4 * len(words) * max(map(len, words), default=0) > 64 * letters + 2**22:
@@ -99,8 +86,8 @@ def check_words(words):
         )
 
 
-class _Look:
-    """One look through a config."""
+class _ConfigChecker:
+    """The state of one pass through a config."""
 
     def __init__(self):
         self.names = {}
@@ -108,14 +95,14 @@ class _Look:
         self._n_parts = self._n_layers = self._n_in_sequentials = 0
         self._shapes = []
 
-    def part(self, part, *, in_call=False):
-        """Look at a value; give the number of calls that building it takes."""
+    def check(self, part, *, in_call=False):
+        """Check a value; return the number of calls that building it takes."""
         if isinstance(part, list):
-            return sum([self.part(each, in_call=in_call) for each in part])
+            return sum([self.check(each, in_call=in_call) for each in part])
         if not isinstance(part, dict):
             return 0
         if "class_name" not in part:
-            return self._values(part, in_call=in_call)
+            return self._check_values(part, in_call=in_call)
         self._n_parts += 1
         if self._n_parts > _MOST_PARTS:
             raise ValueError(f"its architecture has more than {_MOST_PARTS} parts")
@@ -123,25 +110,25 @@ class _Look:
         if not isinstance(kind, str):
             raise ValueError(f"a part of its architecture has the class {_short(kind)}")
         if kind in _VALUES or kind in _OLD_VALUES:
-            return self._value(kind, part, in_call=in_call)
+            return self._check_value(kind, part, in_call=in_call)
         if kind == "__lambda__":
             raise ValueError(CODE)
         if kind == "function":
-            self._function(part, in_call=in_call)
+            self._check_function(part, in_call=in_call)
             return 0
-        return self._class(kind, part, in_call=in_call)
+        return self._check_class(kind, part, in_call=in_call)
 
-    def _values(self, part, *, in_call):
+    def _check_values(self, part, *, in_call):
         calls = 0
         for key, value in part.items():
             if key in _SHAPES:
                 self._shapes.append(value)
-            calls += self.part(value, in_call=in_call)
+            calls += self.check(value, in_call=in_call)
         return calls
 
-    def _value(self, kind, part, *, in_call):
+    def _check_value(self, kind, part, *, in_call):
         if kind in _OLD_VALUES and "config" not in part:
-            return self.part(part.get("items"), in_call=in_call)
+            return self.check(part.get("items"), in_call=in_call)
         inner = part.get("config") or {}
         if not isinstance(inner, dict) or not set(inner) <= set(_VALUES.get(kind, ())):
             raise ValueError(f"a {kind} of its architecture is malformed")
@@ -149,9 +136,9 @@ class _Look:
             raise ValueError(f"a {kind} of its architecture has the dtype {_short(inner['dtype'])}")
         if kind in ("__numpy__", "__tensor__"):
             check_words(_flat(inner.get("value")))
-        return self.part(list(inner.values()), in_call=in_call)
+        return self.check(list(inner.values()), in_call=in_call)
 
-    def _function(self, part, *, in_call):
+    def _check_function(self, part, *, in_call):
         name, module = part.get("config"), part.get("module")
         if not isinstance(name, str):
             raise ValueError(f"a function of its architecture has the name {_short(name)}")
@@ -162,15 +149,15 @@ class _Look:
             if in_call:
                 raise ValueError(f"it calls a layer with the function {module}.{name}")
             return
-        if _is_kerases(module):
-            raise ValueError(_not_admitted(module, name))
-        self._name(name, "function")
+        if _is_keras_module(module):
+            raise ValueError(_not_allowed(module, name))
+        self._add_name(name, "function")
 
-    def _name(self, name, kind):
+    def _add_name(self, name, kind):
         if self.names.setdefault(name, kind) != kind:
-            raise ValueError(f"{_short(name)} stands for a class and for a function")
+            raise ValueError(f"{_short(name)} names both a class and a function")
 
-    def _class(self, kind, part, *, in_call):
+    def _check_class(self, kind, part, *, in_call):
         inner, module = part.get("config"), part.get("module")
         registered = part.get("registered_name")
         for value, what in ((module, "module"), (registered, "registered name")):
@@ -184,11 +171,11 @@ class _Look:
             own = is_allowed_name(kind)
         else:
             own = allowed_class(module or "", kind) is not None
-            if not own and _is_kerases(module):
-                raise ValueError(_not_admitted(module, kind))
+            if not own and _is_keras_module(module):
+                raise ValueError(_not_allowed(module, kind))
         self._count_layer(kind, part, own=own)
         if not own:
-            self._name(registered or kind, "class")
+            self._add_name(registered or kind, "class")
         elif in_call:
             raise ValueError(f"it calls a layer with a {kind}")
         else:
@@ -197,7 +184,7 @@ class _Look:
                 _check_normalization(inner or {}, part.get("build_config"))
         if isinstance(inner, dict) and inner.get("stateful"):
             self.stateful = True
-        return self._parts(part, in_call=in_call)
+        return self._check_parts(part, in_call=in_call)
 
     def _count_layer(self, kind, part, *, own):
         import keras
@@ -213,30 +200,30 @@ class _Look:
         if self._n_in_sequentials > _MOST_IN_SEQUENTIALS:
             raise ValueError("a Sequential has too many layers, each of which builds all anew")
 
-    def _parts(self, part, *, in_call):
+    def _check_parts(self, part, *, in_call):
         calls = 1
         for key, value in part.items():
             if key == "inbound_nodes":
-                self._calls(value)
+                self._check_calls(value)
             elif key not in ("class_name", "module", "registered_name"):
-                calls += self._values({key: value}, in_call=in_call)
+                calls += self._check_values({key: value}, in_call=in_call)
         calls *= max(1, len(part.get("inbound_nodes") or ()))
         if calls > _MOST_CALLS:
             raise ValueError(f"its architecture takes more than {_MOST_CALLS} calls to build")
         return calls
 
-    def _calls(self, nodes):
-        """Calls of a layer, while the graph is rebuilt: with tensors of the graph, and values."""
+    def _check_calls(self, nodes):
+        """Check the calls of a layer by which the graph is rebuilt."""
         if not isinstance(nodes, list):
-            raise ValueError("the calls of a layer are no list")
+            raise ValueError("the calls of a layer are not a list")
         for node in nodes:
             symbolic = _holds_tensor(node) if isinstance(node, dict) else _is_old_call(node)
             if not symbolic:
                 raise ValueError("it calls a layer without a tensor of its graph")
-            self.part(node, in_call=True)
+            self.check(node, in_call=True)
 
     def check_batches(self):
-        """Refuse a recurrent layer that keeps the states of a batch that no file was made of."""
+        """Raise for stateful layers with a very large batch."""
         for shape in self._shapes:
             if any(type(n) is int and n > _LARGEST_STATEFUL_BATCH for n in _first_sizes(shape)):
                 raise ValueError(
@@ -244,38 +231,38 @@ class _Look:
                 )
 
 
-def _is_kerases(module):
+def _is_keras_module(module):
     return isinstance(module, str) and module.partition(".")[0] == "keras"
 
 
-def _not_admitted(module, name):
+def _not_allowed(module, name):
     return (
-        f"its architecture names {_short(f'{module}.{name}')}, which is none of the layers, "
-        "operations, losses and the like that are admitted: it could run code of others, or read "
-        "and write files"
+        f"its architecture names {_short(f'{module}.{name}')}, which is not among the "
+        "layers, operations, losses and the like that are allowed: it could run code of others, or "
+        "read and write files"
     )
 
 
 def _check_lambda(inner):
-    """A Lambda layer may only call a function by its name, which is looked at like any other."""
+    """Raise unless a Lambda layer calls a function by its name, which is checked like any other."""
     function = inner.get("function") if isinstance(inner, dict) else None
     if not isinstance(function, dict) or function.get("class_name") != "function":
         raise ValueError(CODE)
 
 
-def _named(function):
+def _module_and_name(function):
     return str(function.get("module")), str(function.get("config"))
 
 
 def _check_lambda_arguments(arguments):
-    """Refuse large numbers for an operation of Keras: it may do something that often."""
+    """Raise for large numbers passed to an operation, which may be numbers of repetitions."""
     values = list(arguments.values()) if isinstance(arguments, dict) else [arguments]
     if any(type(value) is int and abs(value) > _LARGEST_ARGUMENT for value in _flat(values)):
         raise ValueError(f"a Lambda layer has arguments beyond {_LARGEST_ARGUMENT}")
 
 
 def _check_arguments(kind, inner, *, is_old):
-    """Refuse arguments of Keras' own classes that read files, or make much of little."""
+    """Raise for arguments of Keras' own classes that read files or allocate much memory."""
     if not isinstance(inner, dict):
         if inner is None or (is_old and isinstance(inner, list)):
             return
@@ -283,29 +270,29 @@ def _check_arguments(kind, inner, *, is_old):
     vocabulary = inner.get("vocabulary")
     if isinstance(vocabulary, str):
         raise ValueError(
-            f"a {kind} would read its vocabulary from {_short(vocabulary)}; it must stand in the "
-            "file itself"
+            f"a {kind} would read its vocabulary from {_short(vocabulary)}; it must be in "
+            "the file itself"
         )
     if isinstance(vocabulary, list):
         check_words(_flat(vocabulary))
-    if kind == "Lambda" and allowed_function(*_named(inner["function"])) is not None:
+    if kind == "Lambda" and allowed_function(*_module_and_name(inner["function"])) is not None:
         _check_lambda_arguments(inner.get("arguments"))
-    for name, most in _LONGEST.items():
+    for name, most in _LARGEST.items():
         if name == "num_classes" and kind in _ENCODE:
             continue
         if isinstance(inner.get(name), (int, float)) and inner[name] > most:
-            raise ValueError(f"a {kind} has {name}={inner[name]}, and at most {most} are admitted")
+            raise ValueError(f"a {kind} has {name}={inner[name]}, and at most {most} are allowed")
     if kind == "Unstack" and type(inner.get("num")) is not int:
-        raise ValueError("an Unstack operation does not say its number of outputs (num)")
-    if kind == "Unstack" and inner["num"] > _LONGEST["indices_or_sections"]:
+        raise ValueError("an Unstack operation lacks its number of outputs (num)")
+    if kind == "Unstack" and inner["num"] > _LARGEST["indices_or_sections"]:
         raise ValueError(f"an Unstack operation has {inner['num']} outputs")
     words = [value for key, value in inner.items() if key != "name" and isinstance(value, str)]
-    if is_old and any(word in _NO_OLD_FUNCTION for word in words):
+    if is_old and any(word in _REFUSED_FUNCTIONS for word in words):
         raise ValueError(f"a {kind} would call a function that reads configs")
 
 
 def _check_normalization(inner, build_config):
-    """Refuse one mean for columns of which only the file says how many: it is repeated at once."""
+    """Raise for one mean that is repeated, on loading, for a very large number of columns."""
     if inner.get("mean") is None or inner.get("axis", -1) in (None, []):
         return
     if min(len(_flat(inner["mean"])), len(_flat(inner.get("variance")))) > 1:
@@ -316,7 +303,7 @@ def _check_normalization(inner, build_config):
 
 
 def _holds_tensor(node):
-    """Whether the arguments of a call hold a tensor of the graph, not only a part of one."""
+    """Whether the arguments of a call hold a tensor of the graph."""
     if isinstance(node, dict):
         if "class_name" in node:
             return node["class_name"] == "__keras_tensor__"
@@ -332,7 +319,7 @@ def _is_old_call(node):
 
 
 def _first_sizes(shape):
-    """First sizes of all shapes in a nested value."""
+    """Batch sizes of all shapes in a nested value."""
     if isinstance(shape, dict):
         shape = list(shape.values())
     if not isinstance(shape, list) or not shape:

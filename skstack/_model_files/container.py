@@ -1,4 +1,4 @@
-"""The containers of a saved model, zip and HDF5, looked through before anything is read of them."""
+"""Checks of the containers of a saved model, zip and HDF5, before anything is read from them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from skstack._model_files.config import check_words
 
-# What a file may grow by while it is read: compressed files of other tools pass, bombs do not.
+# How much larger a file may be when it is read: admits compressed files, but not zip bombs.
 _GROWTH = 8
 _MARGIN = 2**20
 _WEIGHTS = "model.weights.h5"
@@ -21,15 +21,7 @@ _LARGEST_NUMBER = 32  # bytes of a complex number of extended precision
 
 
 def check_members(archive, size):
-    """Refuse members that lead elsewhere, overlap, are there twice, or grow when they are read.
-
-    Parameters
-    ----------
-    archive : zipfile.ZipFile
-
-    size : int
-        Bytes of the file.
-    """
+    """Raise for members of a zip of `size` bytes with unsafe names, duplicates, and zip bombs."""
     members = archive.infolist()
     for member in members:
         name = member.filename
@@ -41,17 +33,17 @@ def check_members(archive, size):
         if member.flag_bits & 1:
             raise ValueError(f"its member {name!r} is encrypted")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ValueError(f"its member {name!r} is compressed in a way that is not admitted")
+            raise ValueError(f"its member {name!r} has a compression that is not allowed")
     names = [member.filename for member in members]
     if len(set(names)) < len(names):
         raise ValueError("it holds two members of one name")
     total = sum(member.file_size for member in members)
     if total > _GROWTH * size + _MARGIN:
-        raise ValueError(f"its {size} bytes promise {total} bytes: it is compressed beyond reason")
+        raise ValueError(f"its {size} bytes expand to {total} bytes, which is too much")
 
 
 def check_vocabularies(archive):
-    """Refuse vocabularies that NumPy would make much larger."""
+    """Raise for vocabularies that are much larger in NumPy."""
     for name in archive.namelist():
         if name.startswith("assets/") and name.endswith("vocabulary.txt"):
             check_words(archive.read(name).decode("utf-8", "replace").splitlines())
@@ -65,19 +57,9 @@ def read_weights(archive):
 
 
 def check_hdf5(file, size):
-    """Refuse an HDF5 file that leads elsewhere or is larger when it is read than it is now.
+    """Raise for an HDF5 file of `size` bytes that refers to others or is larger when it is read.
 
-    Parameters
-    ----------
-    file : h5py.File
-
-    size : int
-        Bytes of the file.
-
-    Returns
-    -------
-    int
-        Bytes of all data sets.
+    Returns the bytes of all data sets.
     """
     import h5py
 
@@ -88,76 +70,74 @@ def check_hdf5(file, size):
         _check_attributes(group, size)
         names += len(group)
         if 8 * names > size:
-            raise ValueError("its HDF5 part has more names than it has room for")
+            raise ValueError("its HDF5 part has more names than fit into it")
         for name in group:
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 raise ValueError(f"its HDF5 part has the link {name!r}, which may lead elsewhere")
-            thing = group[name]
-            if not isinstance(thing, (h5py.Group, h5py.Dataset)):
-                raise ValueError(f"its HDF5 part holds {name!r}, which is no group and no data set")
-            place = h5py.h5o.get_info(thing.id).addr
-            if place in seen:
+            node = group[name]
+            if not isinstance(node, (h5py.Group, h5py.Dataset)):
+                raise ValueError(f"its HDF5 part holds {name!r}, neither a group nor a data set")
+            address = h5py.h5o.get_info(node.id).addr
+            if address in seen:
                 raise ValueError(f"its HDF5 part holds {name!r} under two names")
-            seen.add(place)
-            if isinstance(thing, h5py.Group):
-                groups.append(thing)
+            seen.add(address)
+            if isinstance(node, h5py.Group):
+                groups.append(node)
                 continue
-            _check_attributes(thing, size)
-            here, there = _bytes_of(thing, name)
-            stored, declared = stored + here, declared + there
+            _check_attributes(node, size)
+            sizes = _bytes_of(node, name)
+            stored, declared = stored + sizes[0], declared + sizes[1]
             if stored > size or declared > _GROWTH * stored + _MARGIN:
-                raise ValueError(
-                    f"its HDF5 data set {name!r} is larger when it is read than it is stored"
-                )
+                raise ValueError(f"its HDF5 data set {name!r} is larger than what is stored")
     return declared
 
 
 def _bytes_of(dataset, name):
-    """Bytes that a data set takes in the file, and when it is read."""
+    """Bytes of a data set in the file, and when it is read."""
     if dataset.external or dataset.is_virtual:
         raise ValueError(f"its HDF5 data set {name!r} reads other files")
     dtype = dataset.dtype
     if dtype.kind not in "biufcV" or dtype.names or dtype.itemsize > _LARGEST_NUMBER:
-        raise ValueError(f"its HDF5 data set {name!r} holds no numbers, but {dtype}")
+        raise ValueError(f"its HDF5 data set {name!r} holds {dtype} instead of numbers")
     if dataset.shape is None:
         raise ValueError(f"its HDF5 data set {name!r} is empty")
     plist = dataset.id.get_create_plist()
     filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
     if any(_FILTER_NAMES.get(each) not in _FILTERS for each in filters):
-        raise ValueError(f"its HDF5 data set {name!r} needs a filter that is not admitted")
+        raise ValueError(f"its HDF5 data set {name!r} needs a filter that is not allowed")
     stored = dataset.id.get_storage_size()
-    piece = math.prod(dataset.chunks or (0,)) * dtype.itemsize
-    return stored, max(math.prod(dataset.shape) * dtype.itemsize, piece)
+    chunk = math.prod(dataset.chunks or (0,)) * dtype.itemsize
+    return stored, max(math.prod(dataset.shape) * dtype.itemsize, chunk)
 
 
-def _check_attributes(thing, size):
-    """Attributes hold texts and numbers; lists of names hold each name once."""
+def _check_attributes(node, size):
+    """Raise for attributes that are neither text nor numbers, and duplicate weight names."""
     import h5py
 
     names = []
-    for attribute in thing.attrs:
-        handle = thing.attrs.get_id(attribute)
+    for attribute in node.attrs:
+        handle = node.attrs.get_id(attribute)
         kind, shape = handle.get_type(), handle.shape
         text = isinstance(kind, h5py.h5t.TypeStringID)
         number = isinstance(kind, (h5py.h5t.TypeIntegerID, h5py.h5t.TypeFloatID,
                                    h5py.h5t.TypeEnumID))  # fmt: skip
         if not (text or number):
-            raise ValueError(f"its HDF5 attribute {attribute!r} is no text and no number")
+            raise ValueError(f"its HDF5 attribute {attribute!r} is neither text nor a number")
         if math.prod(shape or ()) * kind.get_size() > size:
             raise ValueError(f"its HDF5 attribute {attribute!r} is larger than the file")
         if text and attribute.startswith(("weight_names", "layer_names")):
             names += [str(name, "utf-8") if isinstance(name, bytes) else str(name)
-                      for name in np.ravel(thing.attrs[attribute])]  # fmt: skip
+                      for name in np.ravel(node.attrs[attribute])]  # fmt: skip
     parts = [part for name in names for part in name.split("/")]
     if len(set(names)) < len(names) or any(part in ("", ".", "..") for part in parts):
         raise ValueError("its HDF5 part names one weight twice")
 
 
 def hdf5_text(file, name):
-    """A text that Keras 2 stored as an attribute; None where there is none."""
+    """A text that Keras 2 stored as an attribute, or None."""
     if name not in file.attrs:
         return None
     if file.attrs.get_id(name).shape != ():
-        raise ValueError(f"its HDF5 attribute {name!r} is no text")
+        raise ValueError(f"its HDF5 attribute {name!r} is not text")
     text = file.attrs[name]
     return text.decode("utf-8") if isinstance(text, bytes) else str(text)

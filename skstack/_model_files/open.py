@@ -1,4 +1,4 @@
-"""What must be known of a saved model before Keras reads it, and a limit while it does."""
+"""Check a saved model before Keras reads it, and limit its variables while it does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import os
 import zipfile
 
-from skstack._model_files.config import look_through, parse
+from skstack._model_files.config import check_config, parse
 from skstack._model_files.container import (
     check_hdf5,
     check_members,
@@ -17,43 +17,25 @@ from skstack._model_files.container import (
     read_weights,
 )
 
-# Weights, moments of an optimizer, averages and sums of gradients: none takes more than this many
-# times what the file holds; and metrics are made of nothing.
+# Weights, moments of an optimizer, averages and sums of gradients take at most this many times the
+# bytes of the file; metrics, which it does not hold, the margin.
 _TIMES = 8
 _MARGIN = 2**22
 
 
 def inspect_model(file, *, hdf5=False):
-    """Look through a saved model before Keras reads it.
+    """Check a saved model, given as path or open binary file; .keras, or .h5 with `hdf5`.
 
-    Parameters
-    ----------
-    file : str or binary file
-        A path, or the opened file.
-
-    hdf5 : bool, default=False
-        Whether it is an HDF5 file (.h5), or else a zip (.keras).
-
-    Returns
-    -------
-    names : dict of str to str
-        What is not Keras' own, and whether it is a "class" or a "function".
-
-    n_bytes : int
-        Bytes of the weights.
-
-    Raises
-    ------
-    ValueError
-        If something in it could run code of others, read or write other files, or take much more
-        memory than it has bytes.
+    Returns {name: "class" or "function"} of what is not Keras' own, and the bytes of the weights.
+    Raises ValueError if something in it could run code, read or write other files, or take much
+    more memory than it has bytes.
     """
     size = os.path.getsize(file) if isinstance(file, str) else file.seek(0, os.SEEK_END)
     if hdf5:
         return _inspect_hdf5(file, size)
     with zipfile.ZipFile(file) as archive:
         check_members(archive, size)
-        names = look_through(parse(archive.read("config.json")))
+        names = check_config(parse(archive.read("config.json")))
         check_vocabularies(archive)
         weights = read_weights(archive)
         return names, _weights_bytes(weights, len(weights.getbuffer()))
@@ -74,33 +56,22 @@ def _inspect_hdf5(file, size):
         config = hdf5_text(opened, "model_config")
         if config is None:
             raise ValueError("it holds weights, but no architecture")
-        names = look_through(parse(config))
+        names = check_config(parse(config))
         training = hdf5_text(opened, "training_config")
         if training is not None:
-            for name, kind in look_through(parse(training)).items():
+            for name, kind in check_config(parse(training)).items():
                 if names.setdefault(name, kind) != kind:
-                    raise ValueError(f"{name!r} stands for a class and for a function")
+                    raise ValueError(f"{name!r} names both a class and a function")
     return names, n_bytes
 
 
 def check_registered(names):
-    """Refuse names that nothing was registered for in this process.
-
-    Parameters
-    ----------
-    names : dict of str to str
-        As ``inspect_model`` gives them.
-
-    Raises
-    ------
-    ValueError
-        If Keras would not find them, or find something of another kind.
-    """
+    """Raise for names of `inspect_model` that are not registered with Keras in this process."""
     unknown = sorted(name for name, kind in names.items() if not _is_registered(name, kind))
     if unknown:
         raise ValueError(
-            f"its architecture holds {unknown}, which is not Keras' own; decorate classes and "
-            "functions of yours with @keras.saving.register_keras_serializable(), and import "
+            f"its architecture holds {unknown}, which are not Keras' own; decorate your classes "
+            "and functions with @keras.saving.register_keras_serializable(), and import "
             "their module first"
         )
 
@@ -119,18 +90,7 @@ def _is_registered(name, kind):
 
 @contextlib.contextmanager
 def build_within(n_bytes):
-    """Refuse variables that are much larger, all together, than the weights of a file.
-
-    Parameters
-    ----------
-    n_bytes : int
-        Bytes of the weights.
-
-    Raises
-    ------
-    ValueError
-        Before the first variable is made that goes beyond.
-    """
+    """Raise before variables are made that exceed the bytes of the weights of a file by far."""
     import tensorflow as tf
 
     most = _TIMES * n_bytes + _MARGIN
@@ -147,19 +107,19 @@ def build_within(n_bytes):
         return variable
 
     refusal = (
-        f"its architecture asks for much larger weights than the {n_bytes} bytes that it holds"
+        f"its architecture has much larger weights than the {n_bytes} bytes that the file holds"
     )
     with tf.variable_creator_scope(create):
         yield
-    if total > most:  # Keras goes on where a layer cannot be built
+    if total > most:  # Keras ignores errors while it builds layers
         raise ValueError(refusal)
 
 
 def _size(value, dtype):
-    """Bytes of a variable; None where that cannot be known before it is made."""
+    """Bytes of a variable; None if unknown before it is made."""
     import tensorflow as tf
 
-    if inspect.isfunction(value):  # Keras gives one that is bound to the variable
+    if inspect.isfunction(value):  # Keras passes a closure over the variable
         value = inspect.getclosurevars(value).nonlocals.get("self")
     if not hasattr(value, "shape"):
         return None

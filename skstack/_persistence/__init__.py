@@ -1,1 +1,1 @@
-"""Fitted estimators as files that cannot run code."""
+"""Save and load fitted estimators, without pickle."""

@@ -1,4 +1,4 @@
-"""The file: a zip without compression whose last line seals all bytes before it."""
+"""Save and load: an uncompressed zip, sealed by a SHA-256 of its bytes in the comment."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import os
 import secrets
 import warnings
 import zipfile
+from importlib.metadata import version
 
 from skstack._persistence.known import Trust
 from skstack._persistence.networks import check_stored
@@ -17,54 +18,54 @@ from skstack._persistence.reading import Reader
 from skstack._persistence.writing import Writer, raise_full_disk
 
 PROTOCOL = 2
-_SEAL = b"skstack sha256 "  # and 64 digits: the comment of the zip
+_SEAL = b"skstack sha256 "  # followed by 64 digits: the comment of the zip
 _SEAL_BYTES = len(_SEAL) + 64
 
 
 def save(estimator, path):
     """Write an estimator to one file, without pickle.
 
-    Fitted or not: parameters, networks, the state of optimizers, scalers, samplers and metadata
-    requests come back, and predictions are the same bits. Pipelines, ColumnTransformers, searches
-    and other meta-estimators of scikit-learn and imbalanced-learn may hold estimators of skstack.
+    The estimator may be fitted or not. Parameters, networks, optimizer states, scalers, samplers
+    and metadata requests are restored, and predictions are bit-identical. Pipelines,
+    ColumnTransformers, searches and other meta-estimators of scikit-learn and imbalanced-learn may
+    hold estimators of skstack.
 
     Parameters
     ----------
     estimator : estimator
-        Of skstack, or one of scikit-learn's that holds such.
+        From skstack, or a meta-estimator of scikit-learn that holds one.
 
     path : str or os.PathLike
-        The file, of any suffix; here ``.skstack`` is used. It appears whole or not at all: a file
-        that was there stays as it is until the new one is complete.
+        The file, with any suffix, such as ``.skstack``. It is written atomically: an existing file
+        is replaced once the new one is complete.
 
     Raises
     ------
     TypeError
-        If ``estimator`` is no estimator.
+        If ``estimator`` is not an estimator.
 
     ValueError
         If part of it could not be loaded again. The message names the part: lambdas (also in
         ``Lambda`` layers), generators, open files, callbacks of Keras that write files or hold
-        functions, meta-estimators that seldom hold networks.
+        functions, and some meta-estimators around networks.
 
     OSError
-        If the file cannot be written, or the temporary one of a network: a full disk, say.
+        If the file, or a temporary file of a network, cannot be written.
 
     See Also
     --------
-    load : The way back.
+    load : Read the file.
 
     Notes
     -----
-    The file is a zip that any tool opens: ``networks/`` and ``models/`` hold networks as
-    ``.keras``, ``parts/`` what is of scikit-learn and imbalanced-learn, written by skops,
-    ``arrays/`` NumPy arrays, ``state.json`` all else, and ``manifest.json`` the protocol and the
-    versions. Its comment holds the SHA-256 of all bytes before it.
+    The file is a zip archive: ``networks/`` and ``models/`` hold networks as ``.keras``, ``parts/``
+    objects of scikit-learn and imbalanced-learn, written by skops, ``arrays/`` NumPy arrays,
+    ``state.json`` all else, and ``manifest.json`` the protocol and the versions. Its comment holds
+    the SHA-256 of all bytes before it.
 
-    Left out are caches, and ``memory``, which is None afterwards: a folder of pickles belongs to
-    one machine, and reading from it would run what somebody put there. Fitted samplers lose the
-    estimators in them (the neighbours of SMOTE), which are training rows; no ``fit_resample`` needs
-    them.
+    Caches are left out, as is ``memory``, which is None afterwards: it is a folder of pickles on
+    one machine, and unpickling runs code. Fitted samplers lose their fitted estimators (the
+    neighbours of SMOTE), which hold training rows and are not needed by ``fit_resample``.
 
     Examples
     --------
@@ -93,19 +94,19 @@ def save(estimator, path):
         raise ValueError(f"This {name} cannot be saved: {error}.") from error
     content = _sealed(_zipped(root, writer.members))
     try:
-        # What was not loaded here would fail on the machine that needs it.
+        # Fail here rather than on the machine that loads the file.
         _estimator_in(content, Trust([thing or name for name, thing in writer.named.items()]))
-    except Exception as error:  # Keras, skops and users' classes raise whatever they like
+    except Exception as error:  # Keras, skops and users' classes may raise anything
         raise_full_disk(error)
         reason = str(error).strip().rstrip(".")
         raise ValueError(
-            f"This {name} cannot be saved, for it could not be loaded again: {reason}."
+            f"This {name} cannot be saved, because it could not be loaded again: {reason}."
         ) from error
     _write(path, content)
 
 
 def load(path, *, trusted=()):
-    """Read an estimator from a file that ``save`` wrote; nothing in the file is executed.
+    """Read an estimator from a file written by ``save``, without running code from the file.
 
     Parameters
     ----------
@@ -113,15 +114,15 @@ def load(path, *, trusted=()):
         The file.
 
     trusted : list of str, classes and functions, default=()
-        What the file may hold besides what comes with skstack, Keras, scikit-learn and
-        imbalanced-learn: recipes, layers, losses and callbacks of your own, as they are or by their
-        full names (``"my_module.wide"``). Loading imports nothing of these: a name is found only
-        where its module was imported before.
+        What the file may hold in addition to skstack, Keras, scikit-learn and imbalanced-learn:
+        your own recipes, layers, losses and callbacks, as objects or by their full names
+        (``"my_module.wide"``). Loading does not import them: a name is found only if its module has
+        been imported.
 
     Returns
     -------
     estimator
-        As it was saved.
+        As saved.
 
     Raises
     ------
@@ -129,13 +130,13 @@ def load(path, *, trusted=()):
         If there is no such file.
 
     ValueError
-        If the file was cut or altered, was not written by ``save`` or by a later version of it, or
-        holds what is not trusted: the message names it. Trees of scikit-learn are not trusted by
-        skops, for crafted ones could crash the process: name them if you know where the file
-        comes from.
+        If the file is truncated or altered, was not written by ``save``, was written with another
+        protocol, or holds what is not trusted, which the message names. Trees of scikit-learn are
+        not trusted by skops, because crafted ones could crash the process: name them if you know
+        where the file comes from.
 
     TypeError
-        If ``trusted`` is no list of names, classes and functions.
+        If ``trusted`` is not a list of names, classes and functions.
 
     Warns
     -----
@@ -144,18 +145,17 @@ def load(path, *, trusted=()):
 
     See Also
     --------
-    save : Writes the file, and says what is in it.
+    save : Write the file.
 
     Notes
     -----
-    The seal tells accidents, not intent: whoever alters a file can seal it again. What protects
-    then is that classes come from a fixed list, and get their attributes without constructors;
-    that networks are loaded in Keras' safe mode, once it is known that they hold no code and name
-    only classes and functions of Keras that are on a list; that parts of scikit-learn must pass
-    skops, and their sparse matrices have no index out of range; that arrays hold no objects; that
-    nothing takes much more memory than the file has bytes. A loaded estimator is as
-    trustworthy as its source all the same: its predictions are what somebody made them, and a
-    parameter may name a file that the next ``fit`` would read.
+    The seal detects accidents, not attacks: whoever alters a file can seal it again. Against
+    attacks, classes come from a fixed list and get their attributes without constructors; networks
+    are loaded in Keras' safe mode, after a check that they hold no code and name only allowed
+    classes and functions of Keras; parts of scikit-learn must pass skops, and their sparse matrices
+    have no index out of range; arrays hold no objects; nothing takes much more memory than the file
+    has bytes. A loaded estimator is still only as trustworthy as its source: its predictions may
+    be manipulated, and a parameter may name a file that the next ``fit`` would read.
 
     Examples
     --------
@@ -221,7 +221,7 @@ def _zipped(root, members):
 
 
 def _sealed(content):
-    """Put the digest of all bytes before the seal into the seal."""
+    """Fill in the digest of all bytes before the seal."""
     content = content[:-_SEAL_BYTES]
     return content + _SEAL + hashlib.sha256(content).hexdigest().encode()
 
@@ -230,7 +230,7 @@ def _check_seal(content):
     body, seal = content[:-_SEAL_BYTES], content[-_SEAL_BYTES:]
     if seal[: len(_SEAL)] == _SEAL and content[:4] == b"PK\x03\x04":
         if hashlib.sha256(body).hexdigest().encode() != seal[len(_SEAL) :]:
-            raise ValueError("its bytes are not those that were written: it was altered")
+            raise ValueError("its checksum does not match: it was altered")
     elif not content:
         raise ValueError("it is empty")
     elif b"manifest.json" in content[:64] and content[:2] == b"PK":
@@ -240,49 +240,37 @@ def _check_seal(content):
 
 
 def _versions():
-    import keras
-    import numpy as np
-    import sklearn
-    import skops
-
-    import skstack
-
-    return {
-        "skstack": skstack.__version__,
-        "scikit-learn": sklearn.__version__,
-        "keras": keras.__version__,
-        "numpy": np.__version__,
-        "skops": skops.__version__,
-    }
+    packages = ("skstack", "scikit-learn", "keras", "numpy", "skops")
+    return {package: version(package) for package in packages}
 
 
 def _warn_of_versions(name, versions):
-    """Say which versions differ in one of the first two numbers."""
+    """Warn of versions that differ in one of the first two numbers."""
     here = _versions()
-    told = [
+    different = [
         f"{package} {versions[package]} (here: {here[package]})"
         for package in ("scikit-learn", "keras")
         if str(versions[package]).split(".")[:2] != here[package].split(".")[:2]
     ]
-    if told:
+    if different:
         warnings.warn(
-            f"{name!r} was written with {' and '.join(told)}; predictions may differ.",
+            f"{name!r} was written with {' and '.join(different)}; predictions may differ.",
             UserWarning,
             stacklevel=3,
         )
 
 
 def _write(path, content):
-    """Write a file beside the path and let it take the place, whole or not at all."""
+    """Write a temporary file beside the path, and move it there."""
     folder, name = os.path.split(path)
-    beside = os.path.join(folder, f".{name}.{secrets.token_hex(8)}")
+    temporary = os.path.join(folder, f".{name}.{secrets.token_hex(8)}")
     try:
-        with open(beside, "xb") as file:
+        with open(temporary, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(beside)
+            os.unlink(temporary)
         raise

@@ -1,4 +1,4 @@
-"""Whose instances a file may hold, and what the reader of a file trusts besides."""
+"""The classes and functions that a file may name, and what the user trusts in addition."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import types
 from skstack._base.sklearn import fitted_parts
 from skstack._model_files.allowed import allowed_function
 
-# Classes that are defined in these modules of ours are data: they come back without a constructor.
+# Classes of ours that are stored: those of these packages. Their constructors are not called.
 _ROOMS = {
     "_estimators",
     "_features",
@@ -22,7 +22,7 @@ _ROOMS = {
     "preprocessing",
 }
 _OWN = re.compile(r"skstack\.([a-z_]+)(?:\.[a-z_]+)*\.[A-Za-z_][A-Za-z_0-9]*")
-# Estimators that may hold ours: they are walked through; all others go through skops.
+# Estimators that may hold ours: their attributes are written as nodes; all others go to skops.
 _HOLDERS = (
     "imblearn.pipeline.Pipeline",
     "sklearn.calibration.CalibratedClassifierCV",
@@ -50,9 +50,9 @@ _HOLDERS = (
 )
 _REQUEST = "sklearn.utils.metadata_routing.MetadataRequest"
 _METHOD_REQUEST = "sklearn.utils.metadata_routing.MethodMetadataRequest"
-# Modules with functions that may stand in a file: activations, losses, metrics.
+# Modules whose functions may be named in a file: activations, losses, metrics.
 _FUNCTIONS = ("keras.activations", "keras.losses", "keras.metrics", "keras.ops", "sklearn.metrics")
-_DEPENDENCIES = ("imblearn", "numpy", "scipy", "sklearn")  # what skstack imports anyway
+_DEPENDENCIES = ("imblearn", "numpy", "scipy", "sklearn")  # imported by skstack anyway
 _PLAIN_TYPES = ("bool", "bytes", "dict", "float", "int", "list", "object", "str", "tuple")
 
 
@@ -67,63 +67,52 @@ def _attribute(name):
 
 
 @functools.cache
-def _neighbours():
-    """The classes of others that are walked through, by the name that a file has for them."""
-    found = {name: _attribute(name) for name in _HOLDERS}
-    found.update({full_name(part): part for part in fitted_parts()})
-    found[_REQUEST] = _attribute(_REQUEST)
-    found[_METHOD_REQUEST] = type(found[_REQUEST](owner="").fit)
-    return found
+def _foreign_classes():
+    """Classes of others that are written as nodes, by their name in a file."""
+    classes = {name: _attribute(name) for name in (*_HOLDERS, _REQUEST)}
+    classes.update({full_name(part): part for part in fitted_parts()})
+    classes[_METHOD_REQUEST] = type(classes[_REQUEST](owner="").fit)
+    return classes
 
 
 def known_class(name):
-    """The class that a file means by a name; None for all that are not on the list.
-
-    Parameters
-    ----------
-    name : str
-        As ``known_name`` gives it.
-
-    Returns
-    -------
-    type or None
-    """
-    if name in _neighbours():
-        return _neighbours()[name]
+    """The class with a name in a file, or None if it is not known."""
+    if name in _foreign_classes():
+        return _foreign_classes()[name]
     match = _OWN.fullmatch(name)
     if match is None or match[1] not in _ROOMS:
         return None
     module, _, attribute = name.rpartition(".")
     try:
-        found = vars(importlib.import_module(module)).get(attribute)
+        cls = vars(importlib.import_module(module)).get(attribute)
     except ModuleNotFoundError:
         return None
-    defined = isinstance(found, type) and full_name(found) == name
-    return found if defined and not issubclass(found, BaseException) else None
+    defined_there = isinstance(cls, type) and full_name(cls) == name
+    return cls if defined_there and not issubclass(cls, BaseException) else None
 
 
 def known_name(cls):
-    """The name that a file has for a class; None for all that are not on the list."""
+    """The name in a file of a class, or None if it is not known."""
     root = cls.__module__.partition(".")[0]
     if root in ("sklearn", "imblearn"):
-        return next((name for name, each in _neighbours().items() if each is cls), None)
+        return next((name for name, each in _foreign_classes().items() if each is cls), None)
     name = full_name(cls)
     return name if root == "skstack" and known_class(name) is cls else None
 
 
 def known_function(name):
-    """The function of Keras or scikit-learn that a file means by a name; None for all others."""
+    """The function of Keras or scikit-learn with a name in a file, or None."""
     module, _, attribute = name.rpartition(".")
     if module not in _FUNCTIONS:
         return None
     if module != "sklearn.metrics":
         return allowed_function(module, attribute)
-    found = getattr(importlib.import_module(module), attribute, None)
-    return found if isinstance(found, types.FunctionType) else None
+    function = getattr(importlib.import_module(module), attribute, None)
+    return function if isinstance(function, types.FunctionType) else None
 
 
 def function_name(function):
-    """The name that a file has for such a function; None for all others."""
+    """The name in a file of a function of Keras or scikit-learn, or None."""
     root = (getattr(function, "__module__", None) or "").partition(".")[0]
     rooms = [room for room in _FUNCTIONS if room.partition(".")[0] == root]
     names = [f"{room}.{function.__name__}" for room in rooms]
@@ -131,24 +120,23 @@ def function_name(function):
 
 
 def known_type(name):
-    """A class that stands in a file as itself: a builtin, a scalar of NumPy or a known one."""
+    """A class that a file may hold as a value (builtin, NumPy scalar or known), or None."""
     module, _, attribute = name.rpartition(".")
     if module == "builtins" and attribute in _PLAIN_TYPES:
         return getattr(sys.modules["builtins"], attribute)
     if module == "numpy":
         import numpy as np
 
-        found = getattr(np, attribute, None)
-        return found if isinstance(found, type) and issubclass(found, np.generic) else None
+        scalar = getattr(np, attribute, None)
+        return scalar if isinstance(scalar, type) and issubclass(scalar, np.generic) else None
     return known_class(name)
 
 
 @functools.cache
 def trusted_by_skops():
-    """Names of types that are trusted besides those that skops trusts.
+    """Names of types that are trusted in addition to those of skops.
 
-    Samplers and splitters come with imbalanced-learn and scikit-learn, and are data like any
-    estimator; sparse matrices are read without pickle.
+    Samplers and splitters are data like any estimator; sparse matrices are read without pickle.
     """
     from imblearn import combine, over_sampling, under_sampling
     from scipy import sparse
@@ -160,7 +148,7 @@ def trusted_by_skops():
     ]  # fmt: skip
     splitters = (model_selection.BaseCrossValidator, model_selection.BaseShuffleSplit)
     matrices = (sparse.spmatrix, sparse.sparray)
-    found = [
+    classes = [
         each
         for room, bases in ((model_selection, splitters), (sparse, matrices))
         for each in vars(room).values()
@@ -168,21 +156,13 @@ def trusted_by_skops():
     ]
     selector = _attribute("sklearn.compose.make_column_selector")
     numbers = [f"numpy.{kind}" for kind in ("dtype", "number", "integer", "floating")]
-    return {*map(full_name, [*samplers, *found, selector]), *numbers}
+    return {*map(full_name, [*samplers, *classes, selector]), *numbers}
 
 
 class Trust:
-    """What the reader of a file trusts: classes and functions, named or handed over.
+    """Classes and functions that the user trusts, by name or as objects.
 
-    Parameters
-    ----------
-    trusted : sequence of str, type or function
-        A name is looked up among the modules that are imported already.
-
-    Raises
-    ------
-    TypeError
-        If ``trusted`` is something else.
+    Names are looked up in modules that are already imported.
     """
 
     def __init__(self, trusted):
@@ -200,13 +180,7 @@ class Trust:
         return name in self._things or name in self._names
 
     def find(self, name):
-        """The class or function of a trusted name.
-
-        Raises
-        ------
-        ValueError
-            If it is not trusted, its module is not imported, or holds no such thing.
-        """
+        """The class or function of a trusted name, in a module that is already imported."""
         if name in self._things:
             return self._things[name]
         if name not in self._names:
@@ -214,16 +188,15 @@ class Trust:
         parts = name.split(".")
         if parts[0] in _DEPENDENCIES:
             importlib.import_module(name.rpartition(".")[0])
-        for border in range(len(parts) - 1, 0, -1):
-            module = sys.modules.get(".".join(parts[:border]))
-            if module is None:
+        for end in range(len(parts) - 1, 0, -1):
+            thing = sys.modules.get(".".join(parts[:end]))
+            if thing is None:
                 continue
-            found = module
-            for part in parts[border:]:
-                found = getattr(found, part, None)
-            if callable(found):
-                return found
-            raise ValueError(f"{name!r} is trusted, but is no class or function of its module")
+            for part in parts[end:]:
+                thing = getattr(thing, part, None)
+            if callable(thing):
+                return thing
+            raise ValueError(f"{name!r} is trusted, but is not a class or function of its module")
         raise ValueError(
             f"{name!r} is trusted, but its module is not imported, and loading imports nothing: "
             "import it first, or pass the class or function itself in `trusted`"

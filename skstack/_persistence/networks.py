@@ -1,4 +1,4 @@
-"""Networks as Keras stores them, looked through before Keras reads them."""
+"""Networks as Keras stores them, checked before Keras reads them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import zipfile
 
 import numpy as np
 
-from skstack._model_files.config import look_through
+from skstack._model_files.config import check_config
 from skstack._model_files.container import check_members
 from skstack._model_files.open import build_within, inspect_model
 
@@ -32,24 +32,18 @@ def _quietly():
 
 
 def check_archive(content, name):
-    """Refuse an archive inside the file that is larger when it is read than it is now."""
+    """Raise for an archive inside the file that is compressed."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         check_stored(archive, len(content), name)
 
 
 def check_stored(archive, size, name):
-    """Refuse members that are compressed, besides all that is refused in any archive.
-
-    Raises
-    ------
-    ValueError
-        If there are any: nothing that skstack, Keras or skops writes has such.
-    """
+    """Raise for compressed members, which are never written, besides all checks of archives."""
     members = archive.infolist()
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-        raise ValueError(f"{name} is compressed, which nothing in such a file is")
+        raise ValueError(f"{name} is compressed, which is not allowed")
     if sum(member.file_size for member in members) > size:
-        raise ValueError(f"{name} promises more bytes than it has")
+        raise ValueError(f"{name} declares more bytes than it has")
     check_members(archive, size)
 
 
@@ -57,7 +51,7 @@ def check_stored(archive, size, name):
 
 
 def model_bytes(model):
-    """What ``model.save`` writes."""
+    """The bytes that ``model.save`` writes."""
     with tempfile.TemporaryDirectory() as folder, _quietly():
         path = os.path.join(folder, "model.keras")
         model.save(path)
@@ -66,28 +60,28 @@ def model_bytes(model):
 
 
 def seeds_of(model):
-    """States of random layers, which Keras does not store, by the place of their variable."""
+    """States of random layers, which Keras does not store, by the index of their variable."""
     return {
-        place: np.asarray(variable.value)
-        for place, variable in enumerate(model.variables)
+        index: np.asarray(variable.value)
+        for index, variable in enumerate(model.variables)
         if "seed" in variable.path
     }
 
 
 def digest(arrays):
-    """SHA-256 of arrays in their order, dtypes and shapes among it."""
-    found = hashlib.sha256()
+    """SHA-256 of arrays in their order, with their dtypes and shapes."""
+    result = hashlib.sha256()
     for array in map(np.ascontiguousarray, arrays):
-        found.update(f"{array.dtype} {array.shape} ".encode())
-        found.update(array.tobytes())
-    return found.hexdigest()
+        result.update(f"{array.dtype} {array.shape} ".encode())
+        result.update(array.tobytes())
+    return result.hexdigest()
 
 
 def set_seeds(model, seeds):
-    """Put these states back."""
+    """Restore the states of random layers."""
     variables = model.variables
-    for place, value in seeds.items():
-        variables[place].assign(value)
+    for index, value in seeds.items():
+        variables[index].assign(value)
 
 
 def config_of(thing):
@@ -102,62 +96,49 @@ def customs_of(thing):
     """Classes and functions that are not Keras' own, by the name that Keras stores."""
     import keras
 
-    found, seen, kept = {}, set(), []
+    customs, seen, kept = {}, set(), []
 
-    def look(part):
+    def collect(part):
         if id(part) in seen or isinstance(part, (str, bytes, int, float, np.ndarray, type(None))):
             return
         seen.add(id(part))
-        kept.append(part)  # so that no other object gets its id
+        kept.append(part)  # so that no id is reused
         if isinstance(part, types.FunctionType):
             if part.__module__.partition(".")[0] != "keras":
-                found[keras.saving.get_registered_name(part)] = part
+                customs[keras.saving.get_registered_name(part)] = part
         elif isinstance(part, (list, tuple, set, frozenset)):
             for each in part:
-                look(each)
+                collect(each)
         elif isinstance(part, dict):
             for each in part.values():
-                look(each)
+                collect(each)
         elif hasattr(part, "get_config") or type(part).__module__.partition(".")[0] == "keras":
             if type(part).__module__.partition(".")[0] != "keras":
-                found[keras.saving.get_registered_name(type(part))] = type(part)
+                customs[keras.saving.get_registered_name(type(part))] = type(part)
             for each in list(getattr(part, "__dict__", {}).values()):
-                look(each)
+                collect(each)
 
-    look(thing)
-    return found
+    collect(thing)
+    return customs
 
 
 # Reading -----------------------------------------------------------------------------------------
 
 
 def names_in_archive(content):
-    """Names of what is not Keras' own in the bytes of a model that was looked through."""
+    """Names of what is not Keras' own in the bytes of a model, which are checked."""
     check_archive(content, "a network")
     names, _ = inspect_model(io.BytesIO(content))
     return set(names)
 
 
 def names_in_config(config):
-    """Names of what is not Keras' own in the config of an optimizer, a loss or the like."""
-    return set(look_through(config))
+    """Names of what is not Keras' own in the config of a loss or the like, which is checked."""
+    return set(check_config(config))
 
 
 def read_model(content, customs):
-    """Load a model from its bytes, in Keras' safe mode.
-
-    Parameters
-    ----------
-    content : bytes
-        That ``names_in_archive`` has looked through.
-
-    customs : dict of str to class or function
-        By the names that were found.
-
-    Returns
-    -------
-    keras.Model
-    """
+    """Load a model from checked bytes in Keras' safe mode, with custom objects by name."""
     import keras
 
     names, n_bytes = inspect_model(io.BytesIO(content))
@@ -173,16 +154,16 @@ def read_model(content, customs):
 
 
 def _check_kinds(names, customs):
-    """Refuse a class where a function is meant, and a function where a class is."""
+    """Raise for a class in place of a function, and a function in place of a class."""
     for name, kind in names.items():
         if isinstance(customs.get(name), type) is not (kind == "class"):
-            raise ValueError(f"{name!r} stands in a network for a {kind}, and is none")
+            raise ValueError(f"{name!r} is used in a network as a {kind}, but is not one")
 
 
 def object_from_config(config, customs):
-    """Make an optimizer, a loss or the like from a config that was looked through."""
+    """Make an optimizer, a loss or the like from a checked config."""
     import keras
 
-    _check_kinds(look_through(config), customs)
+    _check_kinds(check_config(config), customs)
     with _quietly(), build_within(0):
         return keras.saving.deserialize_keras_object(config, custom_objects=customs, safe_mode=True)

@@ -1,4 +1,4 @@
-"""Parts of scikit-learn and imbalanced-learn, written and read by skops."""
+"""Objects of scikit-learn and imbalanced-learn, written and read by skops."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from skstack._model_files.container import check_members
 from skstack._persistence.known import full_name, trusted_by_skops
 from skstack._persistence.networks import check_archive
 
-# Estimators' attributes that are left out: a folder of pickles, which would be read unseen.
+# Attributes that are not stored: joblib would read unchecked pickles from the folder.
 EMPTIED = ("memory",)
 _SVMS = (SVC, NuSVC, SVR, NuSVR, OneClassSVM)
 _LARGEST_ITEM = 2**16  # bytes of one value of an array
 _MOST_NODES = 10**7
-# What may stand for a class that is trusted for us, not by skops itself.
+# Nodes of skops that may make the types that we trust in addition to skops.
 _LOADERS = {
     "sparse": ("SparseMatrixNode",),
     "numpy": ("DTypeNode", "TypeNode"),
@@ -35,7 +35,7 @@ _LOADERS = {
 
 
 def part_bytes(value):
-    """What skops writes for a part, without folders of pickles, and sparse matrices as they are."""
+    """What skops writes for an object, without `memory` and with uncompressed sparse matrices."""
     import skops.io
 
     content = skops.io.dumps(_without_memory(value, {}))
@@ -46,19 +46,19 @@ def part_bytes(value):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, member in members.items():
-            archive.writestr(name, _stored(member) if name.endswith(".npz") else member)
+            archive.writestr(name, _uncompressed(member) if name.endswith(".npz") else member)
     return buffer.getvalue()
 
 
-def _stored(content):
-    """A sparse matrix whose arrays are not compressed: no bomb looks like it."""
+def _uncompressed(content):
+    """A sparse matrix with uncompressed arrays; compressed ones are refused on reading."""
     buffer = io.BytesIO()
     sparse.save_npz(buffer, sparse.load_npz(io.BytesIO(content)), compressed=False)
     return buffer.getvalue()
 
 
 def _without_memory(value, done, check=None):
-    """The part itself, or a copy where it, or what it holds at any depth, has a memory.
+    """The object, or a copy if it, or what it holds at any depth, has a `memory`.
 
     ``check`` is called with every object on the way.
     """
@@ -66,7 +66,7 @@ def _without_memory(value, done, check=None):
         return value
     if id(value) in done:
         return done[id(value)][0]
-    done[id(value)] = value, value  # both are kept, so that no other object gets the id
+    done[id(value)] = value, value  # kept, so that no id is reused
     if isinstance(value, np.ndarray):
         if value.dtype != object:
             return value
@@ -112,60 +112,48 @@ def _emptied(value, done, check):
 
 
 def untrusted_names(content):
-    """Names in a part that neither skops nor we trust; the part is looked through before."""
+    """Names in the bytes of a part that neither skops nor we trust, after a check of the part."""
     import skops.io
 
     check_archive(content, "a part of scikit-learn")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        _Look(archive).look()
+        _PartChecker(archive).check()
     return set(skops.io.get_untrusted_types(data=content)) - trusted_by_skops()
 
 
 def check_states(content, trust):
-    """Refuse attributes, in a part that is trusted, that would stand before those of a class."""
+    """Raise for attributes in a trusted part that would shadow those of their class."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        _Look(archive, find=functools.partial(_find, trust=trust)).look()
+        _PartChecker(archive, find=functools.partial(_find, trust=trust)).check()
 
 
 def read_part(content, trust):
-    """Make a part that was looked through.
-
-    Parameters
-    ----------
-    content : bytes
-
-    trust : Trust
-    """
+    """Make a part from bytes that were checked."""
     import skops.io
 
     untrusted = skops.io.get_untrusted_types(data=content)
     trusted = [name for name in untrusted if name in trusted_by_skops() or name in trust]
     with warnings.catch_warnings():
-        # Told once for the whole file.
+        # `load` warns once for the whole file.
         warnings.simplefilter("ignore", InconsistentVersionWarning)
-        # Earlier files hold folders of pickles.
+        # A crafted file may hold a `memory`.
         value = skops.io.loads(content, trusted=trusted)
         return _without_memory(value, {}, _check_fitted)
 
 
 def _find(module, name, *, trust):
-    """The class of a node that is trusted."""
+    """The class of a trusted node."""
     full = f"{module}.{name}"
     if full in trust:
         return trust.find(full)
     return getattr(importlib.import_module(module), name, None)
 
 
-class _Look:
-    """One look through the tree of nodes that skops reads.
+class _PartChecker:
+    """Checks the tree of nodes that skops reads.
 
-    Parameters
-    ----------
-    archive : zipfile.ZipFile
-
-    find : callable, default=None
-        Gives the class of a node, once all its classes are trusted: states are then compared
-        with classes.
+    With `find`, which returns the class of a node once all classes are trusted, states are compared
+    with classes.
     """
 
     def __init__(self, archive, find=None):
@@ -173,30 +161,30 @@ class _Look:
         self._find = find
         self._n_nodes = {}
 
-    def look(self):
-        self._node(json.loads(self._archive.read("schema.json")))
+    def check(self):
+        self._count(json.loads(self._archive.read("schema.json")))
 
-    def _node(self, node):
-        """Look at a node; give the number of nodes in it, those that stand for others too."""
+    def _count(self, node):
+        """Check a node; return the number of nodes in it, with repeated ones counted each time."""
         if isinstance(node, list):
-            return sum([self._node(each) for each in node])
+            return sum([self._count(each) for each in node])
         if not isinstance(node, dict):
             return 0
         number = node.get("__id__")
         if isinstance(number, (list, dict)):
-            raise ValueError("a part of scikit-learn has a node of no number")
+            raise ValueError("a part of scikit-learn has a node whose id is not a number")
         if number is not None and number in self._n_nodes:
             return self._n_nodes[number]
         if "__loader__" in node:
-            self._check(node)
-        total = 1 + sum([self._node(each) for each in node.values()])
+            self._check_node(node)
+        total = 1 + sum([self._count(each) for each in node.values()])
         if total > _MOST_NODES:
             raise ValueError("a part of scikit-learn takes too long to read")
         if number is not None:
             self._n_nodes[number] = total
         return total
 
-    def _check(self, node):
+    def _check_node(self, node):
         loader = node["__loader__"]
         module, name = str(node["__module__"]), str(node["__class__"])
         if f"{module}.{name}" in trusted_by_skops():
@@ -216,7 +204,7 @@ class _Look:
 
 
 def _check_fitted(estimator):
-    """Refuse what compiled code of scikit-learn would read beyond, and crash the process."""
+    """Raise for arrays beyond whose end compiled code of scikit-learn would read."""
     state = vars(estimator)
     if isinstance(estimator, _SVMS) and "_dual_coef_" in state:
         _check_support_vectors(estimator, state)
@@ -256,15 +244,15 @@ def _check_support_vectors(machine, state):
 
 
 def check_state(cls, names):
-    """Refuse attributes that would stand before methods and properties of their class."""
+    """Raise for attributes that would shadow methods and properties of their class."""
     for name in names:
-        found = inspect.getattr_static(cls, name, None)
-        if hasattr(type(found), "__get__") and not isinstance(found, functools.cached_property):
-            raise ValueError(f"an attribute {name!r} would stand before that of {full_name(cls)}")
+        own = inspect.getattr_static(cls, name, None)
+        if hasattr(type(own), "__get__") and not isinstance(own, functools.cached_property):
+            raise ValueError(f"an attribute {name!r} would shadow that of {full_name(cls)}")
 
 
 def _check_sparse(content):
-    """Refuse a sparse matrix that is larger than its file, or whose indices lead out of it."""
+    """Raise for a sparse matrix that is larger than its file, or has indices out of range."""
     file = io.BytesIO(content)
     with zipfile.ZipFile(file) as archive:
         check_members(archive, len(content))
@@ -277,19 +265,14 @@ def _check_sparse(content):
     elif matrix.format == "dia":
         if np.abs(matrix.offsets.astype(float)).max(initial=0) > max(matrix.shape):
             raise ValueError("a sparse matrix has diagonals outside of it")
-    elif matrix.format != "coo":  # whose constructor has compared all indices
+    elif matrix.format != "coo":  # the constructor checks its indices
         raise ValueError(f"a sparse matrix has the format {matrix.format!r}")
 
 
 def read_array_header(file, size=None):
-    """Shape, order and dtype of a .npy file, of the size that its header promises.
+    """Shape, order and dtype of a .npy file, whose bytes must be as many as its header states.
 
-    Parameters
-    ----------
-    file : binary file
-
-    size : int, default=None
-        Bytes of the file; None where it lies in memory.
+    `size` is the number of bytes; None for a file in memory.
     """
     if size is None:
         size = len(file.getbuffer())
@@ -299,14 +282,14 @@ def read_array_header(file, size=None):
         (2, 0): np.lib.format.read_array_header_2_0,
     }
     if version not in readers:
-        raise ValueError(f"an array is written in the version {version}")
+        raise ValueError(f"an array has the format version {version}")
     shape, fortran, dtype = readers[version](file)
     if dtype.hasobject:
         raise ValueError("an array holds pickled objects")
     if dtype.itemsize > max(_LARGEST_ITEM, size):
         raise ValueError("an array has values that are larger than it")
     if math.prod(shape) * dtype.itemsize != size - file.tell():
-        raise ValueError("an array has another size than its header says")
+        raise ValueError("an array has another size than its header states")
     if dtype.itemsize == 0 and math.prod(shape) > size:
         raise ValueError("an array has more values than bytes")
     return shape, fortran, dtype

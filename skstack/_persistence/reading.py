@@ -1,38 +1,21 @@
-"""From a tree of plain values back to an estimator: first all of it is looked through."""
+"""Read an estimator from a tree of JSON nodes, after all of it has been checked."""
 
 from __future__ import annotations
 
 import base64
-import datetime
 import io
 import math
 import pathlib
 from collections import defaultdict
 
 import numpy as np
-import pandas as pd
 
 from skstack._persistence import networks, parts
 from skstack._persistence.known import known_class, known_function, known_type
 from skstack._persistence.parts import check_state
-from skstack._persistence.writing import CALLBACKS, MAPPINGS
+from skstack._persistence.writing import CALLBACKS, INLINE, MAPPINGS
 
-_INLINE = {
-    "tuple": tuple,
-    "frozenset": frozenset,
-    "complex": lambda parts: complex(*parts),
-    "slice": lambda parts: slice(*parts),
-    "range": lambda parts: range(*parts),
-    "datetime": lambda parts: datetime.datetime.fromisoformat(*parts),
-    "date": lambda parts: datetime.date.fromisoformat(*parts),
-    "timedelta": lambda parts: datetime.timedelta(*parts),
-    "timestamp": lambda parts: pd.Timestamp(parts[0]).as_unit(parts[1]),
-    "pandas_timedelta": lambda parts: pd.Timedelta(parts[0]).as_unit(parts[1]),
-    "interval": lambda parts: pd.Interval(*parts),
-}
-
-
-# Losses, metrics and the like: each takes much more memory than its lines in the file.
+# Losses, metrics and the like take much more memory than their lines in the file.
 _MOST_OBJECTS = 5_000
 _NAMED = {
     "object": ("class", known_class),
@@ -42,30 +25,17 @@ _NAMED = {
 
 
 class Reader:
-    """Turns nodes and members into an estimator.
-
-    Parameters
-    ----------
-    members : dict of str to bytes
-
-    trust : Trust
-    """
+    """Turns nodes and members (bytes by name) into an estimator."""
 
     def __init__(self, members, trust):
         self._members = members
         self._trust = trust
         self._done = {}
 
-    # Looking through: nothing is made, nothing is imported but skstack and its dependencies ------
+    # Checks: nothing is made, nothing is imported but skstack and its dependencies --------------
 
     def refuse_untrusted(self, root):
-        """Look through the whole tree.
-
-        Raises
-        ------
-        ValueError
-            If it names what is neither on the list nor trusted, or holds code.
-        """
+        """Raise if the tree names what is neither known nor trusted, or holds code."""
         names = set()
         n_objects = 0
         for node in _nodes(root):
@@ -86,7 +56,7 @@ class Reader:
             self._check_states_in(node)
 
     def _names_in(self, node):
-        """Names in a node that are neither ours nor on a list."""
+        """Names in a node that are not known."""
         kind = node["is"]
         if kind in _NAMED:
             attribute, known = _NAMED[kind]
@@ -94,14 +64,13 @@ class Reader:
         if kind == "keras":
             return self._foreign(node, networks.names_in_config(node["config"]))
         if kind in ("model", "network"):
-            found = networks.names_in_archive(self._members[node["member"]])
-            return self._foreign(node, found)
+            return self._foreign(node, networks.names_in_archive(self._members[node["member"]]))
         if kind == "skops":
             return parts.untrusted_names(self._members[node["member"]])
         return ()
 
     def _check_states_in(self, node):
-        """Refuse attributes that would stand before what their class defines."""
+        """Raise for attributes that would shadow methods and properties of their class."""
         if node["is"] == "object":
             check_state(self._class(node), [key for key, _ in node["state"]])
         elif node["is"] == "network":
@@ -121,16 +90,16 @@ class Reader:
     # Making --------------------------------------------------------------------------------------
 
     def value(self, node):
-        """The value of a node that was looked through."""
+        """The value of a node that was checked."""
         if not isinstance(node, dict):
             if isinstance(node, list) or (type(node) is float and not math.isfinite(node)):
-                raise ValueError("a node is no node")
+                raise ValueError("a node is malformed")
             return node
         kind = node["is"]
         if kind == "again":
             return self._done[node["number"]]
-        if kind in _INLINE:
-            return _INLINE[kind]([self.value(each) for each in node["items"]])
+        if kind in INLINE:
+            return INLINE[kind][2]([self.value(each) for each in node["items"]])
         if kind in MAPPINGS:
             return self._fill(node, MAPPINGS[kind]())
         if "number" not in node:
@@ -190,8 +159,8 @@ class Reader:
         if math.prod(shape) != len(node["items"]):
             raise ValueError("an array has another number of items than its shape says")
         made = self._keep(node, np.empty(len(node["items"]), dtype=object))
-        for place, item in enumerate(node["items"]):
-            made[place] = self.value(item)
+        for index, item in enumerate(node["items"]):
+            made[index] = self.value(item)
         return self._keep(node, made.reshape(shape))
 
     def _share_masked(self, node):
@@ -209,8 +178,8 @@ class Reader:
         values = [np.array(variable.value) for variable in model.variables]
         if networks.digest(values) != node["digest"]:
             raise ValueError(
-                "Keras gives a network's weights in another order, or other weights, than it was "
-                "given"
+                "Keras returns the weights of a network in another order, or other weights, than "
+                "were saved"
             )
         state = self._state(node["state"])
         state["variables"] = dict(zip(node["variables"], values, strict=True))
@@ -235,7 +204,7 @@ class Reader:
         import keras
 
         if node["name"] not in CALLBACKS:
-            raise ValueError(f"{node['name']!r} is none of the callbacks that are stored")
+            raise ValueError(f"{node['name']!r} is not one of the callbacks that are stored")
         arguments = {key: self.value(value) for key, value in node["items"]}
         if arguments.keys() != set(CALLBACKS[node["name"]]):
             raise ValueError(f"a callback has the arguments {sorted(arguments)}")
@@ -264,13 +233,13 @@ class Reader:
         state = {}
         for key, value in pairs:
             if not isinstance(key, str):
-                raise ValueError("an attribute has no name")
+                raise ValueError("the name of an attribute is not a string")
             state[key] = self.value(value)
         return state
 
 
 def _nodes(root):
-    """All nodes of a tree, the inner ones too."""
+    """All nodes of a tree, at any depth."""
     if isinstance(root, list):
         for each in root:
             yield from _nodes(each)
@@ -292,12 +261,12 @@ def _reason(name):
 def _plain_dtype(text, *, objects=False):
     dtype = np.dtype(str(text))
     if dtype.hasobject and not objects:
-        raise ValueError(f"{text!r} is no dtype of plain values")
+        raise ValueError(f"{text!r} is not a dtype of plain values")
     return dtype
 
 
 def _array(content):
-    """An array from the bytes of a .npy file, of the size that its header promises."""
+    """An array from the bytes of a .npy file, whose size is checked."""
     file = io.BytesIO(content)
     shape, fortran, dtype = parts.read_array_header(file)
     values = np.frombuffer(content, dtype, offset=file.tell()).copy()

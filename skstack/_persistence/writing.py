@@ -1,4 +1,4 @@
-"""An estimator as a tree of plain values, with arrays, networks and skops parts beside it."""
+"""Write an estimator as a tree of JSON nodes, with arrays, networks and skops parts as members."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import warnings
 from collections import OrderedDict, defaultdict
 
 import numpy as np
+import pandas as pd
 from sklearn.utils import Bunch
 
 from skstack._persistence import networks
@@ -30,9 +31,9 @@ from skstack._persistence.parts import EMPTIED, part_bytes
 
 _BY_SKOPS = ("imblearn", "numpy", "scipy", "sklearn")
 _NO_DATA = ("joblib", "pandas", "polars", "tensorflow", "threading", "io", "_io", "_thread")
-# Kinds of dicts, by the name that a file has for them.
+# Kinds of dicts, by the name in a file.
 MAPPINGS = {"dict": dict, "OrderedDict": OrderedDict, "Bunch": Bunch}
-# Callbacks that keep what their constructors take; others write files or hold functions.
+# Callbacks with the arguments that they keep; others write files or hold functions.
 CALLBACKS = {
     "EarlyStopping": (
         "monitor", "min_delta", "patience", "verbose", "mode", "baseline", "restore_best_weights",
@@ -43,6 +44,45 @@ CALLBACKS = {
     ),
     "TerminateOnNaN": (),
 }  # fmt: skip
+# Immutable values by the name in a file: their class, their parts, and the way back.
+INLINE = {
+    "tuple": (tuple, list, tuple),
+    "frozenset": (frozenset, list, frozenset),
+    "complex": (complex, lambda x: [x.real, x.imag], lambda parts: complex(*parts)),
+    "slice": (slice, lambda x: [x.start, x.stop, x.step], lambda parts: slice(*parts)),
+    "range": (range, lambda x: [x.start, x.stop, x.step], lambda parts: range(*parts)),
+    "datetime": (
+        datetime.datetime,
+        lambda x: [x.isoformat()],
+        lambda parts: datetime.datetime.fromisoformat(*parts),
+    ),
+    "date": (
+        datetime.date,
+        lambda x: [x.isoformat()],
+        lambda parts: datetime.date.fromisoformat(*parts),
+    ),
+    "timedelta": (
+        datetime.timedelta,
+        lambda x: [x.days, x.seconds, x.microseconds],
+        lambda parts: datetime.timedelta(*parts),
+    ),
+    "timestamp": (
+        pd.Timestamp,
+        lambda x: [x.isoformat(), x.unit],
+        lambda parts: pd.Timestamp(parts[0]).as_unit(parts[1]),
+    ),
+    "pandas_timedelta": (
+        pd.Timedelta,
+        lambda x: [x.isoformat(), x.unit],
+        lambda parts: pd.Timedelta(parts[0]).as_unit(parts[1]),
+    ),
+    "interval": (
+        pd.Interval,
+        lambda x: [x.left, x.right, x.closed],
+        lambda parts: pd.Interval(*parts),
+    ),
+}
+_INLINE_KINDS = {cls: kind for kind, (cls, *_) in INLINE.items()}
 
 
 class Writer:
@@ -51,46 +91,29 @@ class Writer:
     Attributes
     ----------
     members : dict of str to bytes
-        What stands beside the tree.
+        Further members of the archive.
 
     named : dict of str to class, function or None
-        What is not ours, and whoever loads must trust; None where the name is all that is known.
+        What must be trusted on loading; None if only the name is known.
     """
 
     def __init__(self):
         self.members = {}
         self.named = {}
         self._numbers = {}
-        self._kept = []  # so that no other object gets the id of one that was written
+        self._kept = []  # so that no id is reused
 
     def node(self, value, where):
-        """The node of a value.
-
-        Parameters
-        ----------
-        value : object
-
-        where : str
-            How one gets there, for messages.
-
-        Returns
-        -------
-        JSON value
-
-        Raises
-        ------
-        ValueError
-            If it could not be loaded again.
-        """
+        """The JSON node of a value; messages call it `where`, the path from the estimator."""
         if value is None or type(value) in (bool, int, str):
             return value
         if type(value) is float:
             return value if math.isfinite(value) else {"is": "float", "value": repr(value)}
-        if type(value) in _INLINE:
-            kind, parts = _INLINE[type(value)]
-            return {"is": kind, "items": self._items(parts(value), where)}
-        if type(value).__module__.partition(".")[0] == "pandas":
-            return self._of_pandas(value, where)
+        if type(value) in _INLINE_KINDS:
+            kind = _INLINE_KINDS[type(value)]
+            return {"is": kind, "items": self._items(INLINE[kind][1](value), where)}
+        if _package(type(value)) == "pandas":
+            _refuse(where, value, "of pandas only timestamps, timedeltas and intervals are stored")
         if type(value) is bytes:
             return {"is": "bytes", "value": _text(value)}
         if isinstance(value, pathlib.PurePath):
@@ -104,19 +127,6 @@ class Writer:
         if isinstance(value, (types.FunctionType, types.BuiltinFunctionType)):
             return self._function(value, where)
         return self._numbered(value, where)
-
-    def _of_pandas(self, value, where):
-        """Values that may be categories."""
-        import pandas as pd
-
-        if type(value) is pd.Timestamp:
-            return {"is": "timestamp", "items": [value.isoformat(), value.unit]}
-        if type(value) is pd.Timedelta:
-            return {"is": "pandas_timedelta", "items": [value.isoformat(), value.unit]}
-        if type(value) is pd.Interval:
-            ends = self._items([value.left, value.right], where)
-            return {"is": "interval", "items": [*ends, value.closed]}
-        _refuse(where, value, "of pandas only timestamps, timedeltas and intervals are stored")
 
     def _items(self, values, where):
         return [self.node(each, f"{where}[{i}]") for i, each in enumerate(values)]
@@ -143,7 +153,7 @@ class Writer:
         return {"is": "function", "name": name}
 
     def _numbered(self, value, where):
-        """What may be there twice: the second time, its number stands there."""
+        """The node of an object, or its number if it occurs again."""
         if id(value) in self._numbers:
             return {"is": "again", "number": self._numbers[id(value)]}
         number = self._numbers[id(value)] = len(self._numbers)
@@ -171,12 +181,12 @@ class Writer:
         if _is_network(value):
             return self._network(value, where)
         if keras is not None and isinstance(value, keras.callbacks.Callback):
-            if _root(cls) == "keras":
+            if _package(cls) == "keras":
                 return self._callback(value, where)
-        elif keras is not None and _is_kerases(value, keras):
+        elif keras is not None and _is_keras_object(value, keras):
             return self._config(value, where)
         name = known_name(cls)
-        if name is None and _root(cls) in _BY_SKOPS:
+        if name is None and _package(cls) in _BY_SKOPS:
             return self._skops(value, where)
         return self._object(value, name, where)
 
@@ -184,13 +194,13 @@ class Writer:
         if value.dtype == object:
             items = self._items(value.ravel().tolist(), where)
             return {"is": "objects", "shape": list(value.shape), "items": items}
-        with _told(where, value):
+        with _located(where, value):
             buffer = io.BytesIO()
             np.lib.format.write_array(buffer, np.asarray(value), allow_pickle=False)
         return {"is": "array", "member": self._member("arrays", "npy", buffer.getvalue())}
 
     def _model(self, model, where):
-        with _told(where, model):
+        with _located(where, model):
             content = networks.model_bytes(model)
             names = networks.names_in_archive(content)
         return {
@@ -201,10 +211,10 @@ class Writer:
         }
 
     def _network(self, network, where):
-        """A trained network: the model that it builds holds its weights."""
+        """A trained network, stored as the model that it builds."""
         state = dict(network.__getstate__())
         variables = state.pop("variables")
-        with _told(where, network):
+        with _located(where, network):
             model = network.build()
             content = networks.model_bytes(model)
             names = networks.names_in_archive(content)
@@ -219,7 +229,7 @@ class Writer:
         }
 
     def _config(self, thing, where):
-        with _told(where, thing):
+        with _located(where, thing):
             config = networks.config_of(thing)
             names = networks.names_in_config(config)
         return {"is": "keras", "config": config, "names": self._customs(thing, names, where)}
@@ -232,21 +242,21 @@ class Writer:
         return {"is": "callback", "name": kind, "items": self._pairs(arguments.items(), where)}
 
     def _customs(self, thing, names, where):
-        """Full names of the classes and functions that Keras will ask for."""
-        found = networks.customs_of(thing) if names else {}
-        missing = sorted(names - found.keys())
+        """Full names of custom classes and functions, by the names that Keras stores."""
+        customs = networks.customs_of(thing) if names else {}
+        missing = sorted(names - customs.keys())
         if missing:
             _refuse(
                 where, thing,
-                f"Keras stores {missing} by a name that leads nowhere; decorate them with "
+                f"Keras stores {missing} by a name that is not registered; decorate them with "
                 "@keras.saving.register_keras_serializable()",
             )  # fmt: skip
         full = {}
         for name in sorted(names):
-            full[name] = known_name(found[name]) if isinstance(found[name], type) else None
+            full[name] = known_name(customs[name]) if isinstance(customs[name], type) else None
             if full[name] is None:
-                full[name] = full_name(found[name])
-                self.named[full[name]] = found[name]
+                full[name] = full_name(customs[name])
+                self.named[full[name]] = customs[name]
         return full
 
     def _skops(self, value, where):
@@ -254,7 +264,7 @@ class Writer:
 
         if hasattr(value, "fit_resample"):
             value = _without_neighbours(value)
-        with _told(where, value), warnings.catch_warnings():
+        with _located(where, value), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             content = part_bytes(value)
             untrusted = set(skops.io.get_untrusted_types(data=content)) - trusted_by_skops()
@@ -262,8 +272,8 @@ class Writer:
             if name.partition(".")[0] in ("skstack", "keras"):
                 _refuse(
                     where, value,
-                    f"it holds a {name}, and is none of scikit-learn's estimators that are looked "
-                    "through; save what it holds",
+                    f"it holds a {name}, but is not one of the scikit-learn estimators that are "
+                    "looked through; save what it holds",
                 )  # fmt: skip
         self.named.update(dict.fromkeys(untrusted))
         return {"is": "skops", "member": self._member("parts", "skops", content)}
@@ -272,11 +282,11 @@ class Writer:
         cls = type(value)
         stateless = not hasattr(value, "__dict__")
         slots = any(vars(each).get("__slots__") for each in cls.__mro__)
-        single = isinstance(value, enum.Enum)  # a second one of the same value would be another
-        if name is None and (_root(cls) in _NO_DATA or stateless or slots or single):
+        is_enum = isinstance(value, enum.Enum)  # a copy would not be the same member
+        if name is None and (_package(cls) in _NO_DATA or stateless or slots or is_enum):
             _refuse(where, value, "objects of this class cannot be stored without pickle")
         getter = next((each for each in cls.__mro__ if "__getstate__" in vars(each)), object)
-        state = dict(value.__getstate__() if _root(getter) == "skstack" else vars(value))
+        state = dict(value.__getstate__() if _package(getter) == "skstack" else vars(value))
         if name is not None or hasattr(value, "get_params"):
             state.update({each: None for each in EMPTIED if each in state})
         if name is None:
@@ -293,24 +303,11 @@ class Writer:
         return name
 
 
-_INLINE = {
-    tuple: ("tuple", list),
-    frozenset: ("frozenset", list),
-    complex: ("complex", lambda value: [value.real, value.imag]),
-    slice: ("slice", lambda value: [value.start, value.stop, value.step]),
-    range: ("range", lambda value: [value.start, value.stop, value.step]),
-    datetime.datetime: ("datetime", lambda value: [value.isoformat()]),
-    datetime.date: ("date", lambda value: [value.isoformat()]),
-    datetime.timedelta: ("timedelta", lambda value: [value.days, value.seconds,
-                                                     value.microseconds]),
-}  # fmt: skip
-
-
 def _text(content):
     return base64.b64encode(content).decode("ascii")
 
 
-def _root(cls):
+def _package(cls):
     return cls.__module__.partition(".")[0]
 
 
@@ -319,7 +316,7 @@ def _is_network(value):
     return module is not None and type(value) is module.Network
 
 
-def _is_kerases(value, keras):
+def _is_keras_object(value, keras):
     kinds = (
         keras.Layer, keras.Loss, keras.Metric, keras.Optimizer, keras.Initializer,
         keras.Regularizer, keras.constraints.Constraint, keras.DTypePolicy,
@@ -329,7 +326,7 @@ def _is_kerases(value, keras):
 
 
 def _without_neighbours(sampler):
-    """Without the estimators that it has fitted: they hold training rows."""
+    """A copy of a sampler without its fitted estimators, which hold training rows."""
     sampler = copy.copy(sampler)
     for name, value in list(vars(sampler).items()):
         if name.endswith("_") and hasattr(value, "get_params"):
@@ -344,7 +341,7 @@ def _refuse(where, value, reason):
 
 
 def raise_full_disk(error):
-    """Raise the OSError that led to an error, if there is one: Keras hides that of a full disk."""
+    """Raise the OSError that caused an error, if any: Keras hides that of a full disk."""
     if isinstance(error, OSError):
         raise error
     while error is not None:
@@ -354,8 +351,8 @@ def raise_full_disk(error):
 
 
 @contextlib.contextmanager
-def _told(where, value):
-    """Say where it was, whatever Keras, skops and NumPy raise."""
+def _located(where, value):
+    """Name the place in all that Keras, skops and NumPy raise."""
     try:
         yield
     except Exception as error:

@@ -1,1 +1,1 @@
-"""Which rows may learn from which: folds, held-out rows, groups and time, who learns from y."""
+"""Which rows may be learned from: folds, held-out rows, groups and time, and who learns from y."""

@@ -1,4 +1,6 @@
-"""The rows that early stopping watches, set aside before anything is learned."""
+"""The validation rows of early stopping, held out before anything is learned."""
+
+from __future__ import annotations
 
 from numbers import Integral, Real
 
@@ -6,45 +8,45 @@ import numpy as np
 from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 from sklearn.utils import check_random_state
 
-_DRAWS_OF_GROUPS = 50
+_GROUP_DRAWS = 50
 
 _WAYS_OUT = (
-    "Pass the rows to watch as `X_val` and `y_val`, change `validation_fraction`, or set "
+    "Pass validation rows as `X_val` and `y_val`, change `validation_fraction`, or set "
     "`early_stopping=False`."
 )
 
 
 def hold_out(y, *, fraction, stratify, seed=None, groups=None, ordered=False):
-    """Split row numbers into those to train on and those to watch.
+    """Split row indices into training and validation rows.
 
     Parameters
     ----------
     y : array-like of shape (n_rows,) or (n_rows, n_outputs)
-        Targets. More than one column (multilabel, multi-output) are never stratified.
+        Targets. Multilabel and multi-output targets are never stratified.
     fraction : float in (0, 1) or int >= 1
-        Share, or number, of rows to hold out, rounded up as scikit-learn's splitters do. With
-        `groups` whole groups are held out and the share is approximate.
+        Share, or number, of rows to hold out, rounded up as in scikit-learn's splitters. With
+        `groups`, whole groups are held out and the share is approximate.
     stratify : bool
-        Keep the share of each class; True for classifiers.
+        Whether to keep the share of each class.
     seed : int, RandomState or None
         Of the shuffle.
     groups : array-like of shape (n_rows,) or None
-        Rows of one group are never on both sides.
+        Rows of one group stay on one side.
     ordered : bool
-        Rows are ordered in time: hold out the last ones, with `groups` from the nearest row on that
-        shares its group with no earlier one.
+        Whether rows are ordered in time. The last ones are held out, with `groups` from the nearest
+        row at which no group is split.
 
     Returns
     -------
     train, held_out : ndarray of int64, ascending
-        Row numbers; together every row once.
+        Row indices; together every row once.
 
     Raises
     ------
     ValueError
-        `fraction` leaves no rows on a side, a class would be missing on a side (with `ordered`: on
-        the training side), there are fewer than two groups, or with `ordered` every cut goes
-        through a group.
+        If `fraction` leaves no rows on a side, a class is missing on a side (with `ordered`: among
+        the training rows), there are fewer than two groups, or with `ordered` every cut splits a
+        group.
 
     Examples
     --------
@@ -74,8 +76,8 @@ def hold_out(y, *, fraction, stratify, seed=None, groups=None, ordered=False):
         if min(n_held_out, n_rows - n_held_out) < len(classes):
             raise ValueError(
                 f"validation_fraction={fraction} of {n_rows} rows puts {n_held_out} rows aside and "
-                f"leaves {n_rows - n_held_out}, but there are {len(classes)} classes and each must "
-                f"be on both sides. {_WAYS_OUT}"
+                f"leaves {n_rows - n_held_out}, but each of the {len(classes)} classes must be on "
+                f"both sides. {_WAYS_OUT}"
             )
         splitter = StratifiedShuffleSplit(1, test_size=n_held_out, random_state=seed)
         train, held_out = next(splitter.split(codes, codes))
@@ -84,15 +86,15 @@ def hold_out(y, *, fraction, stratify, seed=None, groups=None, ordered=False):
         train, held_out = next(splitter.split(y))
 
     if codes is not None:
-        lacking = _lacking(codes, train)
-        if not ordered:  # the last rows are what they are; drawn ones could be drawn otherwise
-            lacking |= _lacking(codes, held_out)
-        _refuse_missing(classes, codes, lacking, fraction)
+        missing = _missing_classes(codes, train)
+        if not ordered:
+            missing |= _missing_classes(codes, held_out)
+        _refuse_missing(classes, codes, missing, fraction)
     return np.sort(train), np.sort(held_out)
 
 
 def _number_of_rows(fraction, n_rows):
-    """How many rows `fraction` means."""
+    """The number of rows that `fraction` stands for."""
     is_count = isinstance(fraction, Integral) and not isinstance(fraction, bool) and fraction >= 1
     is_share = isinstance(fraction, Real) and not is_count and 0 < fraction < 1
     if not (is_count or is_share):
@@ -109,48 +111,47 @@ def _number_of_rows(fraction, n_rows):
     return n_held_out
 
 
-def _between_groups(groups, wished):
-    """The row nearest to the wished one before which all groups end that began."""
+def _between_groups(groups, cut):
+    """The cut between rows that is nearest to the given one and splits no group."""
     _, first, group = np.unique(groups, return_index=True, return_inverse=True)
     last = np.zeros_like(first)
     np.maximum.at(last, group, np.arange(len(groups)))
-    running = np.maximum.accumulate(last[group])  # where the groups met so far end
+    running = np.maximum.accumulate(last[group])  # where the groups so far end
     cuts = np.flatnonzero(running[:-1] == np.arange(len(groups) - 1)) + 1
     if not len(cuts):
         raise ValueError(
-            "The last rows cannot be held out: wherever the rows are cut, a value of groups stands "
-            f"on both sides. {_WAYS_OUT}"
+            f"The last rows cannot be held out: every cut splits a value of groups. {_WAYS_OUT}"
         )
-    return cuts[np.argmin(np.abs(cuts - wished))]
+    return cuts[np.argmin(np.abs(cuts - cut))]
 
 
 def _whole_groups(groups, codes, n_held_out, seed):
-    """Hold out whole groups: of some draws the one nearest to the wished rows of each class.
+    """Hold out whole groups: of several draws the one nearest to the target rows of each class.
 
-    scikit-learn's GroupShuffleSplit counts groups where rows are wished for, and its
+    scikit-learn's GroupShuffleSplit takes a share of the groups, not of the rows, and its
     StratifiedGroupKFold warns of every class with fewer rows than folds.
     """
     names, group = np.unique(groups, return_inverse=True)
     if len(names) < 2:
         raise ValueError(
-            f"groups holds {len(names)} group; whole groups are held out for early stopping, which "
-            f"takes at least 2. {_WAYS_OUT}"
+            f"groups holds {len(names)} group; early stopping holds out whole groups, and requires "
+            f"at least 2. {_WAYS_OUT}"
         )
     label = np.zeros(len(group), dtype=int) if codes is None else codes
     rows = np.zeros((len(names), label.max() + 1), dtype=int)  # of each group and class
     np.add.at(rows, (group, label), 1)
     total = rows.sum(axis=0)
-    wished = total * (n_held_out / len(group))
+    target = total * (n_held_out / len(group))
     rng = check_random_state(seed)
     best, least = None, None
-    for _ in range(_DRAWS_OF_GROUPS):
+    for _ in range(_GROUP_DRAWS):
         order = rng.permutation(len(names))
-        reached = np.cumsum(rows[order].sum(axis=1))
-        n_groups = np.argmin(np.abs(reached[:-1] - n_held_out)) + 1
+        cumulative = np.cumsum(rows[order].sum(axis=1))
+        n_groups = np.argmin(np.abs(cumulative[:-1] - n_held_out)) + 1
         held_out = rows[order[:n_groups]].sum(axis=0)
         cost = (
             np.sum((held_out == 0) | (held_out == total)),
-            np.sum(np.abs(held_out - wished) / total),
+            np.sum(np.abs(held_out - target) / total),
         )
         if best is None or cost < least:
             best, least = order[:n_groups], cost
@@ -158,16 +159,16 @@ def _whole_groups(groups, codes, n_held_out, seed):
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
-def _lacking(codes, rows):
-    """Which classes have no row among `rows`."""
+def _missing_classes(codes, rows):
+    """Mask of the classes without a row in `rows`."""
     return np.bincount(codes[rows], minlength=codes.max() + 1) == 0
 
 
-def _refuse_missing(classes, codes, lacking, fraction):
-    """Raise when a class has too few rows to be on both sides."""
-    if lacking.any():
+def _refuse_missing(classes, codes, missing, fraction):
+    """Raise if a class has too few rows to be on both sides."""
+    if missing.any():
         rows = np.bincount(codes)
-        few = ", ".join(f"{classes[c]!s} ({rows[c]} row(s))" for c in np.flatnonzero(lacking)[:5])
+        few = ", ".join(f"{classes[c]!s} ({rows[c]} row(s))" for c in np.flatnonzero(missing)[:5])
         raise ValueError(
             f"Early stopping holds out validation_fraction={fraction} of the rows, and these "
             f"classes have too few of them to be on both sides: {few}. {_WAYS_OUT}"

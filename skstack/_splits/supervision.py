@@ -1,4 +1,4 @@
-"""Which estimators learn from y: the one place that decides it."""
+"""Which estimators learn from y."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ from sklearn.utils import get_tags
 from skstack._base.params import is_keras_model
 from skstack._base.sklearn import needs_y
 
-# By package and class. Estimators of scikit-learn whose `fit` takes y by convention only; a test
-# fits each of them with two different y and compares the results. A subclass is not its base.
+_FITS = ("fit", "fit_transform", "fit_resample")
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_NOT_Y = ("sample_weight", "groups")
+
+# By package and class: estimators that take y in `fit` by convention only. A test fits each of them
+# with two different y and compares the results. Subclasses are not included.
 _IGNORES_Y = {
     "skstack": {"KerasAutoencoder", "PadSequences"},
     "sklearn": set(
@@ -39,20 +44,10 @@ _IGNORES_Y = {
 
 
 def learns_from_y(estimator):
-    """Whether what an estimator learns may depend on y.
+    """Whether what an estimator, or a part of a composite, learns may depend on y.
 
-    Whatever receives y and is not known to ignore it counts as learning from it.
-
-    Parameters
-    ----------
-    estimator : estimator, keras.Model, "passthrough", "drop" or None
-        A composite learns from y where one of its parts does.
-
-    Returns
-    -------
-    bool
-        False for what is not trained, for estimators whose ``fit`` does not take y, and for those
-        of scikit-learn and skstack that are known to ignore it.
+    That is so for all that receive y and are not known to ignore it. It is not so for what is not
+    trained: networks, paths, frozen estimators, "passthrough", "drop" and None.
     """
     if _is_fixed(estimator):
         return False
@@ -68,7 +63,7 @@ def learns_from_y(estimator):
 
 
 def requires_y(estimator):
-    """Whether an estimator, or a part of it, cannot be fitted without y."""
+    """Whether an estimator, or a part of a composite, cannot be fitted without y."""
     if _is_fixed(estimator):
         return False
     parts = parts_of(estimator)
@@ -93,7 +88,7 @@ def trains(estimator):
 
 
 def parts_of(estimator):
-    """The parts of a composite that hands all its rows to each of them; None for what is none."""
+    """The parts of a composite that passes all its rows to each of them; None for others."""
     package, name = _package(estimator), type(estimator).__name__
     if package in ("sklearn", "imblearn") and name == "Pipeline":
         return [step for _, step in estimator.steps]
@@ -105,7 +100,7 @@ def parts_of(estimator):
 
 
 def _is_fixed(estimator):
-    """Whether nothing is fitted: frozen parts, networks, paths, "passthrough" and "drop"."""
+    """Whether nothing is trained: frozen estimators, networks, paths, "passthrough", "drop"."""
     return (
         isinstance(estimator, FrozenEstimator)
         or is_keras_model(estimator)
@@ -118,12 +113,12 @@ def _package(estimator):
 
 
 def _receives_y(estimator):
-    """Whether a method that fits takes y, by name, by position or among others."""
+    """Whether a fitting method takes y by name, by position or in ``*args`` or ``**kwargs``."""
     methods = {name: getattr(type(estimator), name, None) for name in _FITS}
-    if not (methods["fit"] or methods["fit_resample"]):  # delegated, to whom nobody knows
+    if not (methods["fit"] or methods["fit_resample"]):  # delegated
         return True
     for method in methods.values():
-        # The mixin's own hands y to `fit` and does nothing else with it.
+        # That of the mixin only passes y to `fit`.
         if method is None or method is TransformerMixin.fit_transform:
             continue
         try:
@@ -131,14 +126,8 @@ def _receives_y(estimator):
         except (TypeError, ValueError):  # written in C, or hidden
             return True
         for parameter in parameters:
-            if parameter.name in ("y", "Y") or parameter.kind in _OPEN:
+            if parameter.name in ("y", "Y") or parameter.kind in _VARIADIC:
                 return True
         if parameters and parameters[0].kind in _POSITIONAL and parameters[0].name not in _NOT_Y:
             return True
     return False
-
-
-_FITS = ("fit", "fit_transform", "fit_resample")
-_OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-_NOT_Y = ("sample_weight", "groups")

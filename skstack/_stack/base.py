@@ -1,4 +1,4 @@
-"""The conductor of a stack: it takes rows from upstream to downstream without leaks."""
+"""Base class of the two stacks: from upstream features to the downstream, without leakage."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ from skstack._features.cross_fit import Metadata
 from skstack._splits.folds import listed_folds, orders_time, restricted_folds
 from skstack._splits.row_context import RowContext, pass_context, refuse_unreached, take_context
 from skstack._stack.branches import (
+    branch_column_indices,
     branch_list,
     branch_of,
-    branch_places,
     branch_seeds,
     checked_downstream,
     held_out_rows,
@@ -70,7 +70,7 @@ from skstack.preprocessing._precision import in_float32, lost_in_float32
 
 
 class Stack(TransformerMixin, BaseComposition):
-    """What the two stacks share: raw X, upstream features, scaler, sampler, downstream."""
+    """Base class of both stacks: X, upstream features, scaler, sampler, downstream."""
 
     _parameter_constraints = {
         "upstream": "no_validation",
@@ -95,12 +95,12 @@ class Stack(TransformerMixin, BaseComposition):
         ]
 
     def get_params(self, deep=True):
-        """Get parameters, those of upstream and downstream too.
+        """Get the parameters of this stack and, optionally, of its sub-estimators.
 
         Parameters
         ----------
         deep : bool, default=True
-            Whether to go down into the parts: ``risk__model__dropout``.
+            Whether to include those of sub-estimators, such as ``risk__model__dropout``.
 
         Returns
         -------
@@ -110,7 +110,9 @@ class Stack(TransformerMixin, BaseComposition):
         return self._get_params("_upstream", deep=deep)
 
     def set_params(self, **params):
-        """Set parameters of every depth; ``risk="drop"`` leaves a branch out.
+        """Set parameters of this stack and of its sub-estimators.
+
+        ``risk="drop"`` removes the branch ``risk``.
 
         Parameters
         ----------
@@ -125,8 +127,7 @@ class Stack(TransformerMixin, BaseComposition):
         Raises
         ------
         ValueError
-            For a name that does not exist, or one that belongs to a path, a ``keras.Model`` or
-            None.
+            If a name does not exist, or belongs to a path, a ``keras.Model`` or None.
         """
         explain_missing_parameters(self, params, self._remedy)
         return self._set_params("_upstream", **params)
@@ -163,14 +164,14 @@ class Stack(TransformerMixin, BaseComposition):
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
 
-    # The way of the rows, clause by clause -----------------------------------------------------
+    # Fitting -----------------------------------------------------------------------------------
 
-    # These are the parts' business; the stack passes them on.
+    # Metadata of the sub-estimators; the stack passes them on.
     __metadata_request__fit = dict.fromkeys(("sample_weight", "groups", "X_val", "y_val"), UNUSED)
     __metadata_request__fit_transform = __metadata_request__fit
 
     def get_metadata_routing(self):
-        """Say which metadata reach which part.
+        """Get the metadata routing of this object.
 
         Returns
         -------
@@ -182,28 +183,29 @@ class Stack(TransformerMixin, BaseComposition):
     @fit_context(prefer_skip_nested_validation=False)
     @warn_if_one_hot
     def fit(self, X, y, sample_weight=None, *, groups=None, X_val=None, y_val=None, **params):
-        """Fit every part.
+        """Fit the stack.
 
         Parameters
         ----------
         X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
-            Training rows; with a time-ordered ``cv`` in the order of time.
+            Training rows, in time order if ``cv`` is time-ordered.
 
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Labels or targets.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            For every part; a part that takes none is an error. With metadata routing enabled: for
-            every part that requests them.
+            Passed to every sub-estimator; one that does not accept weights raises an error. With
+            metadata routing enabled, passed to the sub-estimators that request it.
 
         groups : array-like of shape (n_samples,), default=None
-            Rows of one group are never on both sides of a fold, nor of early stopping.
+            Rows of one group are never on both sides of a fold, nor of the hold-out split of early
+            stopping.
 
         X_val, y_val : array-like, default=None
-            Rows that the downstream's early stopping watches, in place of a share of X.
+            Rows that early stopping of the downstream monitors, instead of hold-out rows of X.
 
         **params : dict
-            More metadata, with metadata routing enabled.
+            Other metadata, if metadata routing is enabled.
 
         Returns
         -------
@@ -213,7 +215,7 @@ class Stack(TransformerMixin, BaseComposition):
         Raises
         ------
         ValueError
-            For data or parameters that do not fit, or would leak; the message names them.
+            If data or parameters are invalid, or would leak; the message names them.
         """
         self._fit("fit", X, y, sample_weight, groups, X_val, y_val, params)
         return self
@@ -223,16 +225,16 @@ class Stack(TransformerMixin, BaseComposition):
     def fit_transform(
         self, X, y, sample_weight=None, *, groups=None, X_val=None, y_val=None, **params
     ):
-        """Fit, and give the table that the downstream was trained on, before the sampler.
+        """Fit, and return the table on which the downstream was trained, before sampling.
 
-        Its features are out-of-fold; those of rows set aside for early stopping come from the
-        refitted upstream (with ``fine_tune``: the tuned one). Not the same as
+        Its features are out-of-fold; those of hold-out rows for early stopping come from the
+        refitted upstream (with ``fine_tune``: the tuned one). Differs from
         ``fit(X, y).transform(X)``.
 
         Parameters
         ----------
         X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
-            Training rows; with a time-ordered ``cv`` in the order of time.
+            Training rows, in time order if ``cv`` is time-ordered.
 
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Labels or targets.
@@ -241,22 +243,23 @@ class Stack(TransformerMixin, BaseComposition):
             As in :meth:`fit`.
 
         groups : array-like of shape (n_samples,), default=None
-            Rows of one group are never on both sides of a fold, nor of early stopping.
+            Rows of one group are never on both sides of a fold, nor of the hold-out split of early
+            stopping.
 
         X_val, y_val : array-like, default=None
-            Rows that the downstream's early stopping watches, in place of a share of X.
+            Rows that early stopping of the downstream monitors, instead of hold-out rows of X.
 
         **params : dict
-            More metadata, with metadata routing enabled.
+            Other metadata, if metadata routing is enabled.
 
         Returns
         -------
         ndarray of float32, or DataFrame, of shape (n_samples, n_columns)
-            In the order of X, scaled. With a time-ordered ``cv`` as it is before the scaler, which
-            learns from later rows too; the features of rows that are never predicted are NaN.
+            In the order of X, scaled. With a time-ordered ``cv`` it is not scaled, because the
+            scaler is fitted on later rows, too; features of rows that are never predicted are NaN.
         """
         way = self._fit("fit_transform", X, y, sample_weight, groups, X_val, y_val, params)
-        # The scaler has learned from later rows, too: it is for the downstream alone.
+        # The scaler was fitted on later rows, too: only the downstream may use it.
         scaled = not way.ordered
         table = in_float32(
             self._scaling.transform(way.table, allow_nan=True) if scaled else way.table
@@ -300,7 +303,7 @@ class Stack(TransformerMixin, BaseComposition):
             transformer._check_context(X, y, parts.branches[name], cv if ordered else None)
         downstream = checked_downstream(self, seed, n_rows(X), parts, ordered)
 
-        # Early-stopping rows are set aside before anything is learned.
+        # Hold out rows for early stopping before anything is fitted.
         train = rest = None
         given = Bunch(**{**parts.downstream, "X": X, "y": y})
         split, watches = held_out_rows(self, X, y, downstream, seed, parts, ordered)
@@ -323,7 +326,7 @@ class Stack(TransformerMixin, BaseComposition):
                 if folds is not None:
                     transformer.cv = restricted_folds(folds, train)
 
-        # Features of training rows come from networks that have not seen them.
+        # Features of training rows come from networks that were not trained on them.
         self._named, self._takes_nan = wants_names(downstream), takes_nan(downstream, self)
         self._learn_passthrough(X)
         if self.fine_tune is not None:
@@ -331,9 +334,9 @@ class Stack(TransformerMixin, BaseComposition):
         features = []
         self.upstream_ = []
         covered = np.ones(n_rows(X), dtype=bool)
-        places = {name: branch_places(X, name, columns) for name, _, columns in branches}
-        self._branch_places = places
-        tables = [columns_at(X, places[name]) for name, _, _ in branches]
+        indices = {name: branch_column_indices(X, name, columns) for name, _, columns in branches}
+        self._branch_columns = indices
+        tables = [columns_at(X, indices[name]) for name, _, _ in branches]
         for (name, transformer, columns), part in zip(branches, tables, strict=True):
             made, known = transformer._learn(
                 part,
@@ -353,12 +356,12 @@ class Stack(TransformerMixin, BaseComposition):
         known = table
         if not covered.all():
             rows = np.flatnonzero(covered)
-            if not context.ordered:  # else the outer stack warns of its own
-                self._tell_left_out(len(covered) - len(rows), len(covered))
+            if not context.ordered:  # else the outer stack warns
+                self._warn_of_dropped_rows(len(covered) - len(rows), len(covered))
             parts = parts.of(X, rows)
             known, y = take_rows(table, rows), take_rows(y, rows)
 
-        # The scaler learns from training rows, the sampler changes none but them.
+        # Fit the scaler on training rows; resample only these.
         self._scaling = Scaling(self.scaler).fit(known, **parts.scaler)
         self.scaler_ = self._scaling.scaler_
         settings = dict(parts.downstream)
@@ -372,8 +375,8 @@ class Stack(TransformerMixin, BaseComposition):
         scaled, y, weights = self._resample(scaled, y, weights, seed)
         if weights is not None:
             settings["sample_weight"] = weights
-        self._hand_on_to(downstream, scaled, y, parts.groups, cv if ordered else None)
-        if isinstance(downstream, NetworkEstimator):  # the rows to watch went the same way
+        self._pass_context_to(downstream, scaled, y, parts.groups, cv if ordered else None)
+        if isinstance(downstream, NetworkEstimator):  # X_val is scaled in the same way
             suppress_warning("X_val")
             suppress_warning("y_val")
         self.downstream_ = downstream.fit(scaled, y, **settings)
@@ -384,15 +387,15 @@ class Stack(TransformerMixin, BaseComposition):
         return way
 
     def _check_parts(self):
-        """Refuse parts that cannot work before anything is trained."""
+        """Validate the sub-estimators before anything is trained."""
         Scaling(self.scaler)
         check_parts(self)
 
-    def _tell_left_out(self, n, total):
+    def _warn_of_dropped_rows(self, n, total):
         warnings.warn(
-            f"cv={self.cv!r} is ordered in time and never predicts {n} of {total} rows; they train "
-            "upstream networks, but not the downstream, for they have no features from networks "
-            "that have not seen them.",
+            f"cv={self.cv!r} is time-ordered and never predicts {n} of {total} rows; these "
+            "rows train the upstream networks, but not the downstream, because they have no "
+            "out-of-fold features.",
             UserWarning,
             stacklevel=7,  # the caller of `fit`, past the wrappers of scikit-learn and ours
         )
@@ -409,25 +412,25 @@ class Stack(TransformerMixin, BaseComposition):
         return branches
 
     def _splits_rows(self, only_fit):
-        """Whether a fit asks some models about rows that others were trained on."""
+        """Whether a fit predicts rows with models that were not trained on them."""
         return True
 
     def _check_ordered(self, context, X, y, only_fit):
-        """Refuse folds of a stack inside an ordered fit that are not ordered, too."""
+        """Refuse a nested stack inside a time-ordered fit whose folds are not time-ordered."""
         counted = self.cv is None or isinstance(self.cv, Integral)
         if not only_fit:
             raise ValueError(
-                f"{context}, but the inner {type(self).__name__} stands before other steps, and "
-                "would give them rows without features. Make it the last step."
+                f"{context}, but the nested {type(self).__name__} is followed by other steps, "
+                "which would receive rows without features. Make it the last step."
             )
         if not self.refit:
             raise ValueError(
-                f"{context}, but the inner {type(self).__name__} has refit=False. Use refit=True."
+                f"{context}, but the nested {type(self).__name__} has refit=False. Use refit=True."
             )
         if not counted and not orders_time(self.cv, X, y):
             raise ValueError(
-                f"{context}, but the inner {type(self).__name__} has cv={self.cv!r}, which is not "
-                "ordered in time. Pass TimeSeriesSplit, or an int."
+                f"{context}, but the nested {type(self).__name__} has cv={self.cv!r}, which is not "
+                "time-ordered. Pass TimeSeriesSplit, or an int."
             )
         cv = context.ordered_cv(self.cv, n_rows(X)) if counted else self.cv
         for name, thing, _ in branch_list(self):
@@ -435,8 +438,8 @@ class Stack(TransformerMixin, BaseComposition):
             settle_folds(cv, [(name, branch, None)], X, y)
             branch._check_context(X, y, Metadata(), cv)
 
-    def _hand_on_to(self, downstream, table, y, groups, cv):
-        """Tell a downstream that splits rows of groups and order, which a sampler destroys."""
+    def _pass_context_to(self, downstream, table, y, groups, cv):
+        """Pass groups and time order to a downstream that splits rows; samplers destroy both."""
         if cv is None and groups is None:
             return
         context = RowContext(groups, cv)
@@ -448,23 +451,23 @@ class Stack(TransformerMixin, BaseComposition):
     def _resample(self, table, y, weights, seed):
         return table, y, weights
 
-    # The table that the downstream sees ---------------------------------------------------------
+    # The table of the downstream -----------------------------------------------------------------
 
     def _learn_passthrough(self, X):
-        """Which columns of X stand beside the features."""
+        """Fit the columns of X that pass through."""
         self._passed = None
         chosen = self.passthrough
         if isinstance(chosen, bool | np.bool_):
             if not chosen or (not hasattr(X, "columns") and X.ndim > 2):
                 return
-            # Arrays in cells stand in no table, unless they are named.
-            self._passed_places = np.setdiff1d(np.arange(X.shape[1]), array_column_indices(X))
+            # Columns of arrays pass through only if they are named.
+            self._passthrough_columns = np.setdiff1d(np.arange(X.shape[1]), array_column_indices(X))
         else:
-            self._passed_places = column_indices(X, chosen, "passthrough")
-        if len(self._passed_places):
-            said = categorical_mask_of(self.categorical_features, X, self._passed_places)
-            passed = Passthrough(said, allow_nan=self._takes_nan)
-            self._passed = passed.fit(columns_at(X, self._passed_places))
+            self._passthrough_columns = column_indices(X, chosen, "passthrough")
+        if len(self._passthrough_columns):
+            mask = categorical_mask_of(self.categorical_features, X, self._passthrough_columns)
+            passed = Passthrough(mask, allow_nan=self._takes_nan)
+            self._passed = passed.fit(columns_at(X, self._passthrough_columns))
 
     def _table_names(self, X):
         names = [
@@ -473,18 +476,18 @@ class Stack(TransformerMixin, BaseComposition):
             for feature in fitted.get_feature_names_out()
         ]
         if self._passed is not None:
-            columns = getattr(X, "columns", [f"x{place}" for place in range(X.shape[1])])
-            names += [str(columns[place]) for place in self._passed_places]
+            columns = getattr(X, "columns", [f"x{index}" for index in range(X.shape[1])])
+            names += [str(columns[index]) for index in self._passthrough_columns]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(
-                f"The downstream would see several columns of one name: {twice}. Rename these "
-                "branches or columns."
+                f"The table of the downstream would have duplicate column names: {twice}. Rename "
+                "these branches or columns."
             )
         return names
 
     def _needs_float64(self, features, y):
-        """Whether columns, or targets, lie so far from 0 that float32 would lose their digits."""
+        """Whether columns or targets are so far from 0 that float32 would lose precision."""
         if self._passed is not None and self._passed.dtype_ == "float64":
             return True
         numbers = [
@@ -498,11 +501,11 @@ class Stack(TransformerMixin, BaseComposition):
     def _table(self, features, X):
         parts = [*features]
         if self._passed is not None:
-            parts.append(self._passed.table(columns_at(X, self._passed_places)))
+            parts.append(self._passed.table(columns_at(X, self._passthrough_columns)))
         if not parts:
             raise ValueError(
-                "The downstream would see no columns: all branches are dropped and passthrough is "
-                "off."
+                "The table of the downstream would have no columns: all branches are dropped and "
+                "passthrough is False."
             )
         if not getattr(self, "_float64", False):
             parts = [in_float32(part) for part in parts]
@@ -518,21 +521,21 @@ class Stack(TransformerMixin, BaseComposition):
 
     def _transform(self, X, *, scaled=True):
         features = [
-            fitted._extract(columns_at(X, self._branch_places[name]))
+            fitted._extract(columns_at(X, self._branch_columns[name]))
             for name, fitted, _ in self.upstream_
         ]
         table = self._table(features, X)
         return self._scaled(table) if scaled else table
 
     def _scaled(self, table):
-        # A downstream of scikit-learn reads y in the dtype of its table.
+        # scikit-learn estimators convert y to the dtype of the table.
         dtype = "float64" if getattr(self, "_float64", False) else "float32"
         return self._scaling.transform(table, allow_nan=self._takes_nan, dtype=dtype)
 
     @on_snapshot
     @in_chunks
     def transform(self, X):
-        """The table that the downstream sees for new rows, scaled.
+        """The scaled table of the downstream for new rows.
 
         Parameters
         ----------
@@ -542,12 +545,12 @@ class Stack(TransformerMixin, BaseComposition):
         Returns
         -------
         ndarray of float32, or DataFrame, of shape (n_samples, n_columns)
-            A DataFrame where there are categories.
+            A DataFrame if there are categorical columns.
         """
         return indexed_like(in_float32(self._downstream_table(X)), X)
 
     def _downstream_table(self, X):
-        # Not `transform`, whose container depends on `set_output`; the downstream's does not.
+        # Not `transform`: its container depends on `set_output`.
         check_is_fitted(self)
         return self._transform(read_table(self, X, reset=False))
 
@@ -557,12 +560,12 @@ class Stack(TransformerMixin, BaseComposition):
         Parameters
         ----------
         input_features : array-like of str, default=None
-            Compared with the names of the columns of X where there are such.
+            If given, must match the names of the columns of X.
 
         Returns
         -------
         ndarray of str of shape (n_columns,)
-            Such as ``anomaly__latent_3``; then the columns that pass through.
+            For example ``anomaly__latent_3``, then the columns that pass through.
         """
         check_is_fitted(self)
         check_input_names(self, input_features)
@@ -579,13 +582,13 @@ class Stack(TransformerMixin, BaseComposition):
             Rows.
 
         **predict_params : dict
-            For the downstream's ``predict``, such as ``return_std``; with metadata routing enabled,
-            what it requests.
+            Passed to ``predict`` of the downstream, such as ``return_std``; with metadata routing
+            enabled, as requested.
 
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_outputs)
-            Labels or values; a tuple of such where the downstream gives one.
+            Labels or values, or a tuple if the downstream returns one.
         """
         table = self._downstream_table(X)
         if routing_enabled():
@@ -595,25 +598,29 @@ class Stack(TransformerMixin, BaseComposition):
 
     def _graph_table(self, table, prefix):
         """The table that the downstream learns from."""
-        from skstack._graph.sklearn_steps import behind_scaler
-        from skstack._graph.tables import beside, passed, taken
+        from skstack._graph.sklearn_steps import apply_scaler
+        from skstack._graph.tables import concatenate_tables, passthrough_table, select_columns
 
         if getattr(self, "_float64", False):
             warnings.warn(
-                f"{type(self).__name__} scales columns, or features, in float64, for they lie far "
-                "from 0; a keras.Model computes in float32, which loses their digits. Subtract an "
-                "offset from them before the fit.",
+                f"{type(self).__name__} scales columns or features in float64, because they are "
+                "far from 0; a keras.Model computes in float32, which loses precision. Subtract an "
+                "offset before the fit.",
                 UserWarning,
                 stacklevel=2,
             )
         parts = [
-            fitted._graph_transform(taken(table, self._branch_places[name]), f"{prefix}{name}")
+            fitted._graph_transform(
+                select_columns(table, self._branch_columns[name]), f"{prefix}{name}"
+            )
             for name, fitted, _ in self.upstream_
         ]
         if self._passed is not None:
-            part = taken(table, self._passed_places)
-            parts.append(passed(part, self._passed.blocks_, f"{prefix}passthrough", "passthrough"))
-        return behind_scaler(self.scaler_, beside(parts, f"{prefix}table"), prefix)
+            part = select_columns(table, self._passthrough_columns)
+            parts.append(
+                passthrough_table(part, self._passed.blocks_, f"{prefix}passthrough", "passthrough")
+            )
+        return apply_scaler(self.scaler_, concatenate_tables(parts, f"{prefix}table"), prefix)
 
     def _graph_transform(self, table, name):
         return self._graph_table(table, f"{name}_")
@@ -622,6 +629,6 @@ class Stack(TransformerMixin, BaseComposition):
         from skstack._graph.dispatch import column_readers, passthrough_readers
 
         for branch, fitted, _ in self.upstream_:
-            yield from column_readers(fitted, indices[self._branch_places[branch]], branch)
+            yield from column_readers(fitted, indices[self._branch_columns[branch]], branch)
         if self._passed is not None:
-            yield from passthrough_readers(self._passed, indices[self._passed_places])
+            yield from passthrough_readers(self._passed, indices[self._passthrough_columns])

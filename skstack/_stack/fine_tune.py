@@ -1,14 +1,13 @@
-"""How a stack is to be tuned."""
-
-# What cannot be tuned is refused by name, before anything is trained.
-# A fitted stack is trained on as one network; the better of before and after is kept.
+"""Joint fine-tuning: a fitted stack is trained further as one network; the better state is kept."""
 
 from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -22,7 +21,7 @@ from skstack._estimators.base import NetworkEstimator
 from skstack._estimators.resampling import prior_ratio
 from skstack._features.adapters import ModelAdapter, upstream_of
 from skstack._features.cross_fit import FeatureRequest, UpstreamSpec
-from skstack._stack.branches import branch_places
+from skstack._stack.branches import branch_column_indices
 from skstack.networks._cloning import has_own_steps
 from skstack.networks._model_parameter import load_model
 from skstack.preprocessing._blocks import ColumnBlocks
@@ -38,32 +37,32 @@ def _refuse_old_names(params, error):
 
 
 class FineTune(BaseEstimator):
-    """How a stack is trained on as one network, once its stages are trained.
+    """Joint fine-tuning of a stack as one network, after its parts were trained separately.
 
-    ``StackedKerasClassifier(..., fine_tune=FineTune())`` trains upstream networks, scaler (which
-    stays as it is) and downstream in one graph, on the raw training rows, with the loss, optimizer,
-    batch size and engine of the downstream. Held-out rows, which no stage has learned from, say
-    when to stop, and whether the stack before or the one after is kept. Frozen upstream networks
-    are tuned, too, as copies: the ``keras.Model``, estimator or file that was handed in is never
-    changed.
+    ``StackedKerasClassifier(..., fine_tune=FineTune())`` trains upstream networks and downstream
+    further in one graph, with the fixed scaler between them, on the raw training rows, with the
+    loss, optimizer, batch size and engine of the downstream. The loss on hold-out rows, which no
+    part was fitted on, decides when to stop, and whether the stack before or after is kept. Copies
+    of frozen upstream networks are tuned, too: the ``keras.Model``, estimator or file that was
+    passed is never modified.
 
     Parameters
     ----------
     epochs : int, default=5
-        Passes over the training rows, at most.
+        Maximum number of passes over the training rows.
 
     learning_rate : float, default=1e-4
-        Of the downstream. In (0, inf).
+        Learning rate of the downstream. In (0, inf).
 
     upstream_lr_multiplier : float, default=0.1
-        Which share of ``learning_rate`` the upstream networks take. In (0, 1].
+        Factor by which the updates of the upstream networks are multiplied. In (0, 1].
 
     layers : "all", int or list of str, default="all"
-        Which layers of the upstream networks learn, beside the whole downstream: all of them; so
-        many from the top of each network; or those named, ``"risk/hidden_1"`` being the layer
-        ``hidden_1`` of the branch ``risk`` (a lone upstream is called ``upstream``). Branches of
-        which no layer is named stay as they are, and may be anything. Layers without weights do not
-        count.
+        Layers of the upstream networks that are trained, besides the whole downstream: all; this
+        number of top layers of each network; or those named, where ``"risk/hidden_1"`` is the layer
+        ``hidden_1`` of the branch ``risk`` (a single upstream is named ``upstream``). Branches
+        without a named layer are not changed, and may be any estimator. Layers without weights do
+        not count.
 
     unfreeze_every : int, default=None
         Unfreeze these layers one by one: in the first ``unfreeze_every`` epochs the topmost of
@@ -72,47 +71,46 @@ class FineTune(BaseEstimator):
         all of them at once.
 
     batch_normalization : bool, default=False
-        Whether batch normalisation in thawed layers learns, too; else it stays in inference mode,
-        but for layers that ``layers`` names.
+        Whether batch normalisation in unfrozen layers is trained, too; otherwise it stays in
+        inference mode, except for layers that are named in ``layers``.
 
     early_stopping : bool, default=True
-        Whether to stop when the loss on held-out rows no longer falls, and take the best epoch's
-        weights; else those of the last epoch.
+        Whether to stop when the loss on hold-out rows no longer improves, and to keep the weights
+        of the best epoch; otherwise those of the last epoch.
 
     validation_fraction : float, default=0.1
-        Share of the rows that is held out, from all stages; of use where the downstream sets none
-        aside and ``X_val`` is not passed. In (0, 1).
+        Fraction of the rows that is held out from all parts, if the downstream holds out none and
+        ``X_val`` is not passed. In (0, 1).
 
     n_iter_no_change : int, default=5
-        Epochs without improvement after which training (or a stage of ``unfreeze_every``) stops.
+        Number of epochs without improvement after which training (or a stage of
+        ``unfreeze_every``) stops.
 
     tol : float, default=1e-4
-        The least improvement of the loss that counts.
+        Smallest decrease of the loss that counts as an improvement.
 
     random_state : int, RandomState instance or None, default=None
-        Seeds the order of rows. None: the stack's.
+        Seeds the order of rows. None uses that of the stack.
 
     verbose : int, default=0
-        Above 0: a line for each epoch.
+        If > 0, print one line per epoch.
 
     Notes
     -----
-    Until here the downstream has learned from out-of-fold features. In one graph that cannot be:
-    the features are those of the network that is tuned, which has seen the rows. Hence the small
-    rate, and the held-out rows, which are real rows that no part has learned from.
+    Before fine-tuning the downstream is trained on out-of-fold features. In one graph this is
+    impossible: the features come from the network that is tuned, which was trained on the rows.
+    Hence the small learning rate, and the hold-out rows, on which no part was fitted.
 
-    Synthetic rows of a sampler have features, but no raw row. Each class gets a weight in place of
-    the sampler, so that classes have the shares that the sampler gave them; held-out rows are
-    weighted alike.
+    Synthetic rows of a sampler have features, but no raw row. Instead of the sampler, class weights
+    give the classes the frequencies after sampling; hold-out rows are weighted in the same way.
 
-    Layers with ``trainable=False`` of their own keep their bits: those of a network that was handed
-    in, and those that standardise. To thaw them set ``trainable`` in that network before. Steps of
-    a Pipeline before a network stay as they are, too. Dropout of networks that learn is active,
-    below the frozen layers, too. Of an ensemble of fold networks (``refit=False``) nothing is
-    tuned: it is refused.
+    Layers with ``trainable=False``, in a network that was passed and those that standardise, are
+    never modified. To train them, set ``trainable`` in that network first. Steps of a Pipeline
+    before a network are not changed either. Dropout is active in networks that are trained, also
+    below their frozen layers. Ensembles of fold networks (``refit=False``) are refused.
 
-    Gradual thawing and smaller rates below: J. Howard & S. Ruder, "Universal Language Model
-    Fine-tuning for Text Classification", ACL 2018, sections 3.2 and 3.3.
+    Gradual unfreezing and smaller learning rates for lower layers: J. Howard & S. Ruder, "Universal
+    Language Model Fine-tuning for Text Classification", ACL 2018, sections 3.2 and 3.3.
 
     Examples
     --------
@@ -148,20 +146,20 @@ class FineTune(BaseEstimator):
 
     def __init__(
         self,
-        epochs=5,
+        epochs: int = 5,
         *,
-        learning_rate=1e-4,
-        upstream_lr_multiplier=0.1,
-        layers="all",
-        unfreeze_every=None,
-        batch_normalization=False,
-        early_stopping=True,
-        validation_fraction=0.1,
-        n_iter_no_change=5,
-        tol=1e-4,
-        random_state=None,
-        verbose=0,
-    ):
+        learning_rate: Any = 1e-4,
+        upstream_lr_multiplier: float = 0.1,
+        layers: str | int | Sequence[str] = "all",
+        unfreeze_every: int | None = None,
+        batch_normalization: bool = False,
+        early_stopping: bool = True,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 5,
+        tol: float = 1e-4,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int | bool = 0,
+    ) -> None:
         self.epochs = epochs
         self.learning_rate = learning_rate
         self.upstream_lr_multiplier = upstream_lr_multiplier
@@ -176,7 +174,7 @@ class FineTune(BaseEstimator):
         self.verbose = verbose
 
     def __new__(cls, *args, **params):
-        """Refuse parameters by their old names: Python's error would not name the new ones."""
+        """Refuse old names of parameters: Python's own error would not give the new ones."""
         _refuse_old_names(params, TypeError)
         return super().__new__(cls)
 
@@ -196,63 +194,44 @@ class FineTune(BaseEstimator):
         Raises
         ------
         ValueError
-            For a name that does not exist.
+            If a name does not exist.
         """
         _refuse_old_names(params, ValueError)
         return super().set_params(**params)
 
 
 def check_fine_tune(stack, branches, downstream, X, y):
-    """Refuse stacks that cannot be tuned.
-
-    Parameters
-    ----------
-    stack : Stack
-        Its columns that pass through are known.
-
-    branches : list of (name, KerasFeatureTransformer, columns)
-
-    downstream : estimator
-        Not fitted.
-
-    X, y : training rows and targets
-
-    Raises
-    ------
-    ValueError
-        If a part that would learn is no network, gives features without a gradient, or has no such
-        layer; the message names it.
-    """
-    from skstack._graph.sklearn_steps import listed_steps, maker_of
+    """Refuse, before training, a stack with a part that is no network or has no gradient."""
+    from skstack._graph.sklearn_steps import layer_maker, listed_steps
 
     tuning = stack.fine_tune
     named = named_layers(tuning, [name for name, _, _ in branches])
     kind = type(downstream).__name__
     if not isinstance(downstream, NetworkEstimator):
         _refuse(
-            f"the downstream {kind} is no network of skstack",
+            f"the downstream {kind} is not a network of skstack",
             "accepted are KerasClassifier and KerasRegressor",
         )
     for parameter in ("imputer", "input_shape"):
         if getattr(downstream, parameter) is not None:
             _refuse(
                 f"the downstream {kind} has {parameter}={getattr(downstream, parameter)!r}",
-                "its columns must come to it as they are; leave that to the scaler or a branch",
+                "its columns must not be transformed there; use the scaler or a branch",
             )
     network = load_model(downstream.model) if is_path(downstream.model) else downstream.model
     if is_keras_model(network) and has_own_steps(network):
         _refuse(
-            f"the network {network.name!r} of the downstream {kind} trains in its own way",
-            "as a part of another network it would not",
+            f"the network {network.name!r} of the downstream {kind} has a custom train_step",
+            "as a part of another network this would be ignored",
         )
     if stack.scaler not in (None, "standard"):
         for step in listed_steps(stack.scaler):
-            maker_of(step)
+            layer_maker(step)
     samples = getattr(stack, "sampler", None) or getattr(downstream, "sampler", None)
     if samples is not None and y.ndim > 1:
         _refuse(
-            f"sampler={samples!r} with several labels a row",
-            "weights of classes, which stand in its place, are for one label a row",
+            f"sampler={samples!r} with a multilabel target",
+            "class weights, which replace the sampler, are not supported for multilabel targets",
         )
     for name, transformer, columns in branches:
         if name in named:
@@ -264,9 +243,9 @@ def _refuse(what, why):
 
 
 def named_layers(tuning, names):
-    """Branches that learn; with the names of their layers, or None for all, or for some on top."""
+    """Layers to train by branch: their names, None for all, or the number of top layers."""
     if not names:
-        _refuse("the stack has no upstream", "there is nothing to tune but the downstream")
+        _refuse("the stack has no upstream", "only the downstream could be tuned")
     if not isinstance(tuning.layers, (list, tuple)):
         return dict.fromkeys(names)
     named = {}
@@ -275,7 +254,7 @@ def named_layers(tuning, names):
         if branch not in names or not layer:
             _refuse(
                 f"layers={tuning.layers!r} holds {each!r}",
-                f"a layer is named 'branch/layer', and the branches are {names}",
+                f"layers are named 'branch/layer', and the branches are {names}",
             )
         named.setdefault(branch, []).append(layer)
     if not named:
@@ -290,15 +269,15 @@ def _check_branch(stack, name, transformer, columns, layers, X, y):
     source = UpstreamSpec(upstream_of(given, transformer.random_state), y, ColumnBlocks(None))
     wanted = FeatureRequest.of(transformer.features, transformer.layers, transformer.pooling, False)
     model, what = source.model, f"the upstream {name!r}"
-    others = "name the layers of other branches in `layers`, and it stays as it is"
+    others = "name layers of other branches in `layers` to leave it unchanged"
     if not (is_keras_model(model) or isinstance(model, NetworkEstimator)):
-        _refuse(f"{what} is {type(model).__name__}, no Keras network of its own", others)
+        _refuse(f"{what} is {type(model).__name__}, not a Keras network", others)
     if "codes" in wanted.features:
         _refuse(f"features='codes' of {what} have no gradient", others)
     if not (source.frozen or transformer.refit):
         _refuse(
-            f"{what} has refit=False, so that the mean over its folds makes new features",
-            "tuning needs one network: use refit=True",
+            f"{what} has refit=False: its features are a mean over the networks of the folds",
+            "fine-tuning needs one network: use refit=True",
         )
     if is_keras_model(model):
         learning = find_layers(model, layers or []).values()
@@ -309,37 +288,22 @@ def _check_branch(stack, name, transformer, columns, layers, X, y):
         check_layers(model.network_.blueprint, layers or [])
     elif layers:
         wanted = replace(wanted, layers=(*wanted.layers, *layers))
-        source.frame(columns_at(X, branch_places(X, name, columns)), y, wanted)
+        source.frame(columns_at(X, branch_column_indices(X, name, columns)), y, wanted)
 
 
 def refuse_frozen(layer, what):
     _refuse(
-        f"{layer!r} of {what} has no weights that may learn",
-        "layers with trainable=False in the network itself are never thawed: set trainable=True "
-        "there first",
+        f"{layer!r} of {what} has no trainable weights",
+        "layers with trainable=False in the network itself are never unfrozen: set "
+        "trainable=True there first",
     )
 
 
 def fine_tune(stack, given, way, before, after, seed):
-    """Train a fitted stack on as one network, and keep the better of before and after.
+    """Train a fitted stack further as one network, and keep the better of before and after.
 
-    Parameters
-    ----------
-    stack : Stack
-        Fitted. It gets ``fine_tuned_``, ``fine_tune_losses_`` and ``fine_tune_history_``.
-
-    given : Bunch
-        ``X``, ``y`` and, of what came along for the downstream, ``sample_weight``, ``X_val`` and
-        ``y_val``.
-
-    way : Bunch
-        With ``train`` and ``rest``: numbers of the rows to learn from and to watch, or None where
-        the rows to watch came by themselves.
-
-    before, after : tuple of (y, weights)
-        Of the downstream's training rows, before and after the sampler.
-
-    seed : int
+    ``given`` holds the rows and metadata of ``fit``, ``way`` the indices of training and hold-out
+    rows; ``before`` and ``after`` are (y, weights) of the downstream before and after sampling.
     """
     from skstack._stack.joint_network import JointNetwork
 
@@ -369,7 +333,7 @@ def fine_tune(stack, given, way, before, after, seed):
         history, tuned = _trained(stack, joint, named, few, rows, watched, ratio, seed)
     except FineTuningDiverged as reason:
         warnings.warn(
-            f"fine_tune went astray, and the stack is as it was before: {reason}",
+            f"Fine-tuning diverged; the stack was left unchanged: {reason}",
             UserWarning,
             stacklevel=7,
         )
@@ -391,7 +355,7 @@ def _xy(given):
 
 
 def _sampled(stack, before, after):
-    """Share of each class in the data over its share among the rows of the sampler, or None."""
+    """Ratio of class frequencies before and after sampling, or None."""
     downstream = stack.downstream_
     if getattr(stack, "sampler", None) is not None:
         (y, weights), (y_after, weights_after) = before, after
@@ -400,9 +364,9 @@ def _sampled(stack, before, after):
 
 
 def _targets(downstream, y, weights, ratio):
-    """Targets as the loss takes them, and what each row weighs in it."""
+    """Targets in the form that the loss expects, and the weight of each row in the loss."""
     y = downstream._read_target(y, frame=None, reset=False)
-    # The downstream's weights of classes are those of resampled rows.
+    # The downstream's class weights are those of the resampled rows.
     if ratio is not None:
         shares = np.divide(1.0, ratio, out=np.zeros_like(ratio), where=ratio > 0)
         by_class = shares[np.searchsorted(downstream.classes_, y)]
@@ -420,7 +384,7 @@ def _loss(stack, X, targets, weights):
 
 
 class FineTuningDiverged(Exception):
-    """Losses or weights that are not finite; with the history so far."""
+    """Losses or weights are not finite; holds the history so far."""
 
     def __init__(self, reason, history):
         super().__init__(str(reason))
@@ -428,7 +392,7 @@ class FineTuningDiverged(Exception):
 
 
 def _trained(stack, joint, named, few, rows, watched, ratio, seed):
-    """History of the tuning, and the weights that it ends with."""
+    """History of the fine-tuning, and the final weights."""
     from skstack._training.config import TrainConfig, TrainingData
     from skstack._training.monitor import Diverged
     from skstack._training.train import train
@@ -438,12 +402,12 @@ def _trained(stack, joint, named, few, rows, watched, ratio, seed):
     table = TrainingData(joint.arrays(rows[0]), *_targets(downstream, *rows[1:], ratio))
     held_out = TrainingData(joint.arrays(watched[0]), *watched[1:])
     blueprint = downstream.network_.blueprint
-    shares = {
+    lr_multipliers = {
         path: float(tuning.upstream_lr_multiplier)
         for name in named
         for path in joint.paths_of(name)
     }
-    plan = TrainConfig(
+    config = TrainConfig(
         loss=downstream._loss(blueprint),
         optimizer=downstream._optimizer(blueprint),
         learning_rate=float(tuning.learning_rate),
@@ -452,14 +416,14 @@ def _trained(stack, joint, named, few, rows, watched, ratio, seed):
         tol=tuning.tol,
         engine=downstream.engine,
         verbose=tuning.verbose,
-        shares=shares if tuning.upstream_lr_multiplier < 1 else {},
+        lr_multipliers=lr_multipliers if tuning.upstream_lr_multiplier < 1 else {},
     )
     history = {"loss": [], "val_loss": [], "n_thawed": []}
     state, best, least = joint.start, joint.start, np.inf
     for thawed, epochs in _stages(tuning, _layers_to_thaw(tuning, joint, named)):
-        plan = replace(plan, epochs=epochs, seed=seed + len(history["loss"]))
+        config = replace(config, epochs=epochs, seed=seed + len(history["loss"]))
         try:
-            fit = train(joint.with_thawed(few, thawed), state, table, plan, validation=held_out)
+            fit = train(joint.with_thawed(few, thawed), state, table, config, validation=held_out)
         except Diverged as reason:
             raise FineTuningDiverged(reason, history) from reason
         for key in ("loss", "val_loss"):
@@ -472,7 +436,7 @@ def _trained(stack, joint, named, few, rows, watched, ratio, seed):
 
 
 def _layers_to_thaw(tuning, joint, named):
-    """Names of the layers that are to learn in the end, by branch, from the bottom up."""
+    """Names of the layers that are trained in the end, by branch, from bottom to top."""
     found = {}
     for branch, layers in joint.layers.items():
         what = f"the upstream {branch!r}"
@@ -490,12 +454,12 @@ def _layers_to_thaw(tuning, joint, named):
 
 
 def _is_named(name):
-    """Whether a layer, by its full name, is the one called so, or stands in the model called so."""
+    """Whether a layer, by its full name, has this name or is inside a model of this name."""
     return lambda full: f"/{name}/" in f"/{full}/"
 
 
 def _stages(tuning, layers):
-    """(layers that learn, by branch; epochs), one after another."""
+    """Stages of gradual unfreezing: (layers by branch, epochs)."""
     if tuning.unfreeze_every is None:
         yield layers, tuning.epochs
         return
@@ -507,7 +471,7 @@ def _stages(tuning, layers):
 
 
 def _put(stack, joint, branches, variables):
-    """Give a stack other weights, in copies of its parts."""
+    """Set other weights in copies of the parts of a stack."""
     from skstack._stack.joint_network import DOWNSTREAM
 
     upstream = []

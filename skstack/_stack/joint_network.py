@@ -1,4 +1,4 @@
-"""A fitted stack as one network that can be trained: upstream, scaler, downstream."""
+"""A fitted stack as one trainable network: upstream, scaler, downstream."""
 
 from __future__ import annotations
 
@@ -10,58 +10,27 @@ import numpy as np
 
 from skstack._base.tables import columns_at
 from skstack._features.adapters import ModelAdapter
-from skstack._graph.networks import called
-from skstack._graph.sklearn_steps import behind_scaler
-from skstack._graph.tables import GraphTable, joined, numbers_of, refuse, unique_names
+from skstack._graph.networks import apply_network
+from skstack._graph.sklearn_steps import apply_scaler
+from skstack._graph.tables import GraphTable, concatenate, numbers_of, refuse, unique_names
 from skstack._stack.scaling import numeric_columns
 from skstack._training.initial_weights import initial_variables
+from skstack._training.model_io import named_variables
 from skstack._training.network import Network
-from skstack._training.seeds import named_variables
 from skstack.networks._cloning import architecture
 
 DOWNSTREAM = ""  # no branch has this name
 
 
 class JointNetwork:
-    """A blueprint of all that stands between the rows of a stack and the loss of its downstream.
+    """Blueprint of everything between the rows of a stack and the loss of its downstream.
 
-    What goes into it are the arrays that the upstream networks take, and, as they are, those
-    columns of the downstream's table that come from elsewhere: they pass through, or belong to
-    branches that stay fixed. Steps before a network are no part of it.
-
-    Parameters
-    ----------
-    stack : Stack
-        Fitted.
-
-    branches : sequence of str
-        Names of those whose networks are part of it.
-
-    X : table
-        A few rows.
-
-    thawed : dict of str to collection of str, default=None
-        Names of the layers that learn, by branch. None: all that may.
-
-    batch_normalization : sequence of str or bool, default=False
-        Layers, as "branch/layer", whose batch normalisation may learn; True: all of them.
-
-    Attributes
-    ----------
-    key : hashable or None
-        As training wants it; weights are no part of it.
-
-    start : dict of str to ndarray
-        The fitted weights.
-
-    layers : dict of str to list of str
-        Names of the layers that may learn, by branch, from the bottom to the top. None of them has
-        ``trainable=False`` in the network that was trained, or handed in.
-
-    Raises
-    ------
-    ValueError
-        If a part of the stack cannot become a layer; the message names it.
+    Its inputs are those of the upstream networks, and the columns of the downstream's table from
+    other sources: columns that pass through, and branches that stay fixed. Steps before a network
+    are not part of it. ``thawed`` are the names of the layers to train, by branch (None: all that
+    may be trained). ``start`` holds the fitted weights, ``layers`` the names of the trainable
+    layers by branch, from bottom to top. A part of the stack that cannot become a layer raises a
+    ValueError.
     """
 
     key = None
@@ -87,13 +56,13 @@ class JointNetwork:
         return f"{type(self).__name__}({type(self._stack).__name__})"
 
     def with_thawed(self, X, thawed):
-        """The same network with other layers that learn."""
+        """The same network with other layers to train."""
         return JointNetwork(self._stack, self._branches, X, thawed, self._normalizations)
 
     # Rows ------------------------------------------------------------------------------------
 
     def arrays(self, X):
-        """Rows of X as what this network takes, by input."""
+        """Rows of X as inputs of this network."""
         return dict(zip(_names(self._kinds), self._arrays(X).values(), strict=True))
 
     def _arrays(self, X):
@@ -101,7 +70,7 @@ class JointNetwork:
         for name, fitted, _ in stack.upstream_:
             if name in self._branches:
                 arrays = _split(
-                    fitted._upstreams[0], columns_at(X, self._stack._branch_places[name])
+                    fitted._upstreams[0], columns_at(X, self._stack._branch_columns[name])
                 )
                 found.update({(name, block): array for block, array in arrays.items()})
         table = stack._table(self._features(X), X)
@@ -116,23 +85,23 @@ class JointNetwork:
 
     def _features(self, X):
         return [
-            fitted._extract(columns_at(X, self._stack._branch_places[name]))
+            fitted._extract(columns_at(X, self._stack._branch_columns[name]))
             for name, fitted, _ in self._stack.upstream_
         ]
 
     def _computed(self, X):
-        """Positions of the columns of the table that this network computes, by branch."""
+        """Indices of the columns of the table that this network computes, by branch."""
         computed, first = {}, 0
         for name, fitted, _ in self._stack.upstream_:
             if name in self._branches:
-                made = fitted._columns(columns_at(X, self._stack._branch_places[name]))
-                made = made[:-1] if fitted._wanted.steps_output else made
+                made = fitted._columns(columns_at(X, self._stack._branch_columns[name]))
+                made = made[:-1] if fitted._feature_request.steps_output else made
                 computed[name] = range(first, first + sum(len(part.names) for part in made))
             first += len(fitted.get_feature_names_out())
         return computed
 
     def _numeric_runs(self, table):
-        """Numeric columns in order: a branch that computes some, or positions of given ones."""
+        """Numeric columns in order: the name of a branch that computes some, or indices."""
         owner = {place: name for name, places in self._live.items() for place in places}
         runs = []
         for place in np.flatnonzero(numeric_columns(table)).tolist():
@@ -144,7 +113,7 @@ class JointNetwork:
         return runs
 
     def _fixed_blocks(self):
-        """Inputs of the downstream that hold no column that this network computes."""
+        """Inputs of the downstream without columns that this network computes."""
         live = {place for places in self._live.values() for place in places}
         places = self._stack.downstream_.blocks_.column_indices()
         return [block for block, own in places.items() if not live & set(own)]
@@ -152,12 +121,7 @@ class JointNetwork:
     # The network -----------------------------------------------------------------------------
 
     def build(self):
-        """Build the network with the weights of the stack.
-
-        Returns
-        -------
-        keras.Model
-        """
+        """Build the ``keras.Model`` with the weights of the stack."""
         models = {}
         with unique_names():
             inputs = [
@@ -192,32 +156,32 @@ class JointNetwork:
             if name in self._branches:
                 own = {key[1]: tensor for key, tensor in tensors.items() if key[0] == name}
                 upstream = _noted(fitted._upstreams[0], models, name)
-                wanted = replace(fitted._wanted, steps_output=False)
+                wanted = replace(fitted._feature_request, steps_output=False)
                 parts = upstream.graph(GraphTable(split=own), wanted, name)
-                made[name] = joined(parts, f"{name}_features")
+                made[name] = concatenate(parts, f"{name}_features")
         columns, width = [None] * self._n_columns, 0
         for run in self._runs:
             for place in self._live[run] if isinstance(run, str) else run:
                 columns[place] = width
                 width += 1
         numeric = [made[run] if isinstance(run, str) else tensors[run] for run in self._runs]
-        table = behind_scaler(stack.scaler_, GraphTable(columns, joined(numeric, "table")), "")
+        table = apply_scaler(stack.scaler_, GraphTable(columns, concatenate(numeric, "table")), "")
         downstream = stack.downstream_
         takes = {}
         for block in downstream.blocks_.blocks_:
             if (DOWNSTREAM, block.name) in tensors:
                 takes[block.name] = tensors[DOWNSTREAM, block.name]
             elif block.kind != "numeric":
-                refuse("The downstream", f"its input {block.name!r} is of the kind {block.kind!r}.")
+                refuse("The downstream", f"its input {block.name!r} has the kind {block.kind!r}.")
             else:
                 places = downstream.blocks_.column_indices()[block.name]
                 takes[block.name] = numbers_of(table, places, "downstream", "The downstream")
         network = _Noted(downstream.network_, models, DOWNSTREAM)
-        (output,), _ = called(network, takes, "downstream")
+        (output,), _ = apply_network(network, takes, "downstream")
         return output
 
     def _set_flags(self, name, network, model):
-        """Freeze what is not to learn; give the names of the layers that may."""
+        """Freeze layers that are not trained; return the names of those that may be."""
         used = {id(variable) for variable in model.variables}
         for path, layer in _leaves(network):
             normalizes = isinstance(layer, keras.layers.BatchNormalization)
@@ -232,19 +196,7 @@ class JointNetwork:
     # Weights ---------------------------------------------------------------------------------
 
     def weights_of(self, part, variables):
-        """Weights of a branch, or of ``DOWNSTREAM``, by the paths of its own network.
-
-        Parameters
-        ----------
-        part : str
-
-        variables : dict of str to ndarray
-            Of this network.
-
-        Returns
-        -------
-        dict of str to ndarray
-        """
+        """Weights of a branch, or of ``DOWNSTREAM``, by the paths of its own network."""
         return {own: variables[path] for own, path in self._paths[part].items()}
 
     def paths_of(self, part):
@@ -253,12 +205,12 @@ class JointNetwork:
 
 
 def _names(kinds):
-    # Names of branches and columns may be any.
+    # Names of branches and columns may be any string.
     return [f"rows_{place}" for place in range(len(kinds))]
 
 
 def _split(upstream, X):
-    """What the network of an upstream takes of rows."""
+    """Inputs of the network of an upstream for some rows."""
     X = X if upstream.steps is None else upstream.steps.transform(X)
     view = upstream.view
     return view.blocks.split(X) if isinstance(view, ModelAdapter) else view.estimator._inputs(X)

@@ -23,7 +23,7 @@ from skstack._stack.branches import branch_list, branch_of
 
 @dataclass(frozen=True)
 class StackMetadata:
-    """What comes along with the rows, for each part of a stack."""
+    """Metadata of the rows for each sub-estimator of a stack."""
 
     splitter: dict
     branches: dict[str, Metadata]
@@ -32,7 +32,7 @@ class StackMetadata:
     groups: Any = None
 
     def of(self, X, rows, **watched):
-        """The same for some rows of X, with rows to watch."""
+        """The metadata of some rows of X, with other rows to monitor."""
 
         def take(metadata):
             return take_metadata(X, metadata, rows)
@@ -47,17 +47,10 @@ class StackMetadata:
 
 
 def routing_of_stack(stack):
-    """Say which metadata reach which part of a stack.
+    """The MetadataRouter of a stack: branches by name, ``scaler``, ``downstream``, ``splitter``.
 
-    Parameters
-    ----------
-    stack : Stack
-
-    Returns
-    -------
-    MetadataRouter
-        With the branches by name, ``scaler``, ``downstream`` and ``splitter``. A part that the
-        stack makes by itself, because the parameter is None, takes what comes.
+    A sub-estimator that the stack creates itself, because the parameter is None, accepts all
+    metadata.
     """
     router = MetadataRouter(owner=stack)
     for name, thing, _ in [] if stack.upstream is None else branch_list(stack):
@@ -77,35 +70,10 @@ def routing_of_stack(stack):
 
 
 def routed_stack(stack, caller, X, sample_weight, groups, X_val, y_val, params):
-    """What comes along with the rows, for each part of a stack.
-
-    Parameters
-    ----------
-    stack : Stack
-
-    caller : {"fit", "fit_transform"}
-
-    X : table
-
-    sample_weight, groups : array-like of shape (n_rows,) or None
-
-    X_val, y_val : array-like or None
-
-    params : dict
-        More metadata.
-
-    Returns
-    -------
-    StackMetadata
-
-    Raises
-    ------
-    ValueError
-        If a part cannot take what came for it.
-    """
+    """Distribute the metadata of ``fit`` over the sub-estimators of a stack."""
     if (X_val is None) != (y_val is None):
         missing = "X_val" if X_val is None else "y_val"
-        raise ValueError(f"X_val and y_val belong together, but {missing} is None.")
+        raise ValueError(f"X_val and y_val must be passed together, but {missing} is None.")
     given = given_metadata(X, sample_weight, groups, params)
     everybodys = {name: given[name] for name in ("sample_weight", "groups") if name in given}
     watched = {} if X_val is None else {"X_val": X_val, "y_val": y_val}
@@ -143,7 +111,7 @@ def routed_stack(stack, caller, X, sample_weight, groups, X_val, y_val, params):
 
 
 def _named(metadata):
-    """Keywords of ``routed_features``."""
+    """Keyword arguments of ``routed_features``."""
     metadata = dict(metadata)
     common = {name: metadata.pop(name, None) for name in ("sample_weight", "groups")}
     return {**common, "params": metadata}
@@ -164,5 +132,6 @@ def _refuse_untaken(downstream, metadata):
         if name in metadata and not accepts_fit_parameter(downstream, name):
             raise ValueError(
                 f"{name} was passed, but the fit of the downstream {type(downstream).__name__} "
-                "takes none. With metadata routing enabled, steps of a Pipeline can ask for it."
+                "does not accept it. With metadata routing enabled, steps of a Pipeline can "
+                "request it."
             )

@@ -10,31 +10,13 @@ from skstack._base.atomic_fit import warn_once
 from skstack._base.tables import take_rows
 from skstack.preprocessing._precision import has_float64
 
-# These learn nothing of how often a row stands there.
+# These scalers do not depend on how often a row occurs.
 _OF_RANGE = (MaxAbsScaler, MinMaxScaler)
 _ACCEPTED = 'None, "standard" or a scikit-learn transformer such as RobustScaler()'
 
 
 class Scaling:
-    """Scale the numeric columns of a table; categories pass through in their places.
-
-    Parameters
-    ----------
-    scaler : None, "standard" or transformer
-        None leaves the numbers as they are; "standard" is ``StandardScaler()``. A transformer is
-        cloned, and must give one column for each that it gets.
-
-    Attributes
-    ----------
-    scaler_ : transformer or None
-        Fitted; None when there is nothing to scale (``scaler=None`` or categories only).
-
-    Raises
-    ------
-    TypeError
-        `scaler` is no transformer, or a class in place of an instance.
-    ValueError
-        `scaler` is another string.
+    """Scale the numeric columns of a table; categorical columns keep their positions.
 
     Examples
     --------
@@ -60,20 +42,7 @@ class Scaling:
         self.scaler = scaler
 
     def fit(self, table, **metadata):
-        """Learn from training rows.
-
-        Parameters
-        ----------
-        table : ndarray or pandas DataFrame of shape (n_rows, n_columns)
-            Columns of `category` dtype are left alone; all others are numbers.
-        **metadata : dict
-            Passed on. `sample_weight` only when the scaler's `fit` takes it; any other leaves out
-            rows of weight zero.
-
-        Returns
-        -------
-        self : Scaling
-        """
+        """Fit on training rows; rows of weight 0 are dropped if weights are not supported."""
         self.scaler_ = None
         numeric = numeric_columns(table)
         if self.scaler is not None and numeric.any():
@@ -87,36 +56,15 @@ class Scaling:
                 if len(left) and not isinstance(scaler, _OF_RANGE) and np.any(left != left[0]):
                     warn_once(
                         ("scaler", type(scaler).__name__),
-                        f"scaler={self.scaler!r} takes no sample_weight: it counts each row with a "
-                        "positive weight once. StandardScaler() takes weights.",
+                        f"scaler={self.scaler!r} does not support sample_weight: each row with a "
+                        "positive weight counts once. StandardScaler() supports weights.",
                     )
-            with np.errstate(invalid="ignore"):  # a column that some training rows lack altogether
+            with np.errstate(invalid="ignore"):  # a column that is missing in all training rows
                 self.scaler_ = scaler.fit(numbers, **metadata)
         return self
 
     def transform(self, table, *, allow_nan=False, dtype="float32"):
-        """Scale rows.
-
-        Parameters
-        ----------
-        table : ndarray or pandas DataFrame of shape (n_rows, n_columns)
-
-        allow_nan : bool, default=False
-            Whether rows may lack values.
-
-        dtype : str, default="float32"
-            Of the numbers that come out.
-
-        Returns
-        -------
-        scaled : ndarray or DataFrame of shape (n_rows, n_columns)
-            A new table of the same kind, columns and index.
-
-        Raises
-        ------
-        ValueError
-            The scaler changed the number of columns or rows, or made NaN or infinity.
-        """
+        """Scale rows into a new table of the same type; ``dtype`` is that of the numbers."""
         numeric = numeric_columns(table)
         if not numeric.any():
             return table.copy()
@@ -128,16 +76,16 @@ class Scaling:
             numbers = numbers.toarray() if sparse.issparse(numbers) else np.asarray(numbers)
             if numbers.shape != before:
                 raise ValueError(
-                    f"scaler={self.scaler!r} made a table of shape {numbers.shape} from one of "
-                    f"shape {before}; expected a transformer that gives one column for each that "
-                    "it gets."
+                    f"scaler={self.scaler!r} returned shape {numbers.shape} for an input of "
+                    f"shape {before}; expected a transformer that returns one column for each "
+                    "input column."
                 )
-            with np.errstate(over="ignore"):  # said below, in words
+            with np.errstate(over="ignore"):  # raised below, with a clear message
                 single = numbers.astype(np.float32)
             if not (np.isfinite(single) | (allow_nan & np.isnan(single))).all():
                 raise ValueError(
-                    f"scaler={self.scaler!r} made NaN, infinity or a value too large for float32; "
-                    "look for very large values in X."
+                    f"scaler={self.scaler!r} returned NaN, infinity or a value too large for "
+                    "float32; check X for very large values."
                 )
         if not hasattr(table, "iloc"):
             return np.asarray(numbers, dtype=dtype)
@@ -149,14 +97,14 @@ class Scaling:
 
 
 def numeric_columns(table):
-    """Which columns are numbers: neither of `category` dtype nor cells that hold arrays."""
+    """Mask of the columns that are neither of `category` dtype nor hold arrays."""
     if not hasattr(table, "iloc"):
         return np.ones(np.shape(table)[1], dtype=bool)
     return np.array([dtype.name not in ("category", "object") for dtype in table.dtypes], bool)
 
 
 def _numbers(table, numeric):
-    """Copy the numbers, so that a scaler with ``copy=False`` cannot reach the caller's."""
+    """Copy the numbers, so that a scaler with ``copy=False`` cannot change the caller's."""
     dtype = np.float64 if has_float64(table) else np.float32
     if hasattr(table, "iloc"):
         return table.loc[:, numeric].copy().astype(dtype)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from skstack._base.atomic_fit import on_snapshot
+from skstack._base.docstrings import substitute
 from skstack._base.in_chunks import in_chunks
 from skstack._base.targets import check_target, read_labels
 from skstack._estimators.classifier import KerasClassifier
@@ -23,6 +26,7 @@ from skstack._estimators.resampling import (
 )
 from skstack._graph.mixin import ExportMixin
 from skstack._stack.base import Stack
+from skstack._stack.fine_tune import FineTune
 from skstack.networks._heads import probabilities_of
 
 
@@ -35,112 +39,137 @@ def _gives_decisions(stack):
     return hasattr(getattr(stack, "downstream_", stack.downstream), "decision_function")
 
 
-class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
-    """Networks upstream, a classifier downstream, as one estimator without leaks.
+# Paragraphs of the docstrings of both stacks.
+DOCS = {
+    "upstream": """
+upstream : network, Pipeline or list of (name, model) or (name, model, columns), default=None
+    Each model is an estimator (its predictions become features), a
+    :class:`KerasFeatureTransformer`, a built ``keras.Model`` or the path to a saved one (frozen), a
+    Pipeline that ends in one of these, or ``"drop"``. Columns as in
+    :class:`~sklearn.compose.ColumnTransformer`. None means one ``KerasAutoencoder()`` branch.
+""",
+    "scaler": """
+scaler : "standard", transformer or None, default="standard"
+    Scales the numeric features and columns before the downstream.
+""",
+    "columns": """
+passthrough : bool or columns, default=True
+    Which columns of X are appended to the features.
 
-    ``fit`` sets early-stopping rows aside, cross-fits the upstream networks on the other ones,
-    scales the features, resamples them and trains the downstream; ``predict`` takes upstream
-    networks that were trained on all training rows. By hand the same is
+categorical_features : "from_dtype", None or array-like, default="from_dtype"
+    Which columns that pass through are categorical.
+
+cv : int, splitter or iterable, default=5
+    Folds of the cross-fit, for branches that are not a ``KerasFeatureTransformer`` with a ``cv`` of
+    its own. An int keeps groups together if ``groups`` are given. With a time-ordered ``cv``
+    (``TimeSeriesSplit``) every branch, and every part of it, is trained only on rows earlier than
+    those it predicts. Nested stacks follow the same order, and replace an int ``cv`` of a branch.
+    Early stopping monitors the last rows, and rows that are never predicted are dropped from the
+    downstream's training rows.
+
+refit : bool, default=True
+    Whether features of new rows come from upstream networks that are trained on all training rows;
+    otherwise they are the mean over the networks of the folds. Applies to the same branches as
+    ``cv``.
+
+fine_tune : FineTune, default=None
+    How to train upstream networks and downstream further as one network, after they were trained
+    separately; see :class:`FineTune`. None does not fine-tune.
+""",
+    "fit": """
+n_jobs : int, default=None
+    Number of threads that fit the folds of a branch in parallel.
+
+random_state : int, RandomState instance or None, default=None
+    Seeds every sub-estimator whose ``random_state`` is None.
+
+verbose : int, default=0
+    If > 0, print the progress of the cross-fit.
+""",
+    "inputs_": """
+n_features_in_ : int
+    Number of columns of X.
+
+feature_names_in_ : ndarray of shape (n_features_in_,)
+    Names of the columns of X. Defined only if X has string names.
+
+upstream_ : list of (name, KerasFeatureTransformer, columns)
+    The fitted branches.
+
+named_upstream_ : Bunch
+    The fitted branches by name.
+
+scaler_ : transformer or None
+    The fitted scaler.
+""",
+    "downstream_": """
+downstream_ : estimator
+    The fitted downstream.
+
+fine_tuned_ : bool
+    Whether fine-tuning has lowered the loss on the hold-out rows. If not, the stack is as it was
+    before fine-tuning.
+
+fine_tune_losses_ : tuple of float or None
+    The loss on the hold-out rows before and after fine-tuning.
+
+fine_tune_history_ : dict of str to list of float or None
+    For each epoch of fine-tuning ``loss``, ``val_loss`` and ``n_thawed``, the number of trained
+    upstream layers.
+""",
+}
+
+
+@substitute(**DOCS)
+class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
+    """A classifier trained on out-of-fold features of upstream networks, without leakage.
+
+    ``fit`` holds out rows for early stopping, cross-fits the upstream networks on the other rows,
+    scales the features, resamples them and trains the downstream; ``predict`` uses upstream
+    networks that were trained on all training rows. The same by hand is
     ``imblearn.pipeline.make_pipeline(KerasFeatureTransformer(...), StandardScaler(), SMOTE(),
-    KerasClassifier(...))``; the stack also keeps early-stopping rows away from upstream, scaler and
-    sampler, has several branches with columns of their own, and refuses what would leak.
+    KerasClassifier(...))``; in addition, the stack keeps early-stopping rows away from upstream,
+    scaler and sampler, supports several branches with columns of their own, and refuses
+    combinations that leak.
 
     Parameters
     ----------
-    upstream : network, Pipeline or list of (name, thing) or (name, thing, columns), default=None
-        Each thing is an estimator (its predictions become features), a
-        :class:`KerasFeatureTransformer`, a built ``keras.Model`` or the path of a saved one
-        (frozen), a Pipeline that ends in one of these, or ``"drop"``. Columns as in
-        :class:`~sklearn.compose.ColumnTransformer`. None stands for one
-        ``KerasAutoencoder()`` branch.
+    {upstream}
 
     downstream : estimator, default=None
-        What learns from the features; None stands for ``KerasClassifier()``.
+        Learns from the features. None means ``KerasClassifier()``.
 
-    scaler : "standard", transformer or None, default="standard"
-        Stands between upstream and downstream, for numeric columns.
+    {scaler}
 
     sampler : object with ``fit_resample``, default=None
-        Applied to the training rows of the downstream alone, after the scaler.
+        Applied to the training rows of the downstream only, after the scaler.
 
-    passthrough : bool or columns, default=True
-        Which columns of X stand beside the features.
-
-    categorical_features : "from_dtype", None or array-like, default="from_dtype"
-        Which columns that pass through are categories.
-
-    cv : int, splitter or iterable, default=5
-        Folds of the cross-fit, for branches that are not a ``KerasFeatureTransformer`` with a
-        ``cv`` of its own. An int means folds of whole groups where ``groups`` are given. With a
-        time-ordered cv (``TimeSeriesSplit``) every branch, and every part inside it, learns from
-        earlier rows than those whose features it makes; inner stacks get the same order; an int of
-        a branch gives way to it; early stopping watches the last rows; and rows that are never
-        predicted are left out of the downstream's training rows.
-
-    refit : bool, default=True
-        Whether upstream networks for new rows are trained on all training rows; else they are the
-        mean over folds. As with ``cv``.
-
-    fine_tune : FineTune, default=None
-        How upstream networks and downstream are trained on as one network, after the stages; see
-        :class:`FineTune`. None: they are not.
+    {columns}
 
     prior_correction : bool, default=False
-        Whether ``predict_proba`` is brought back from the class shares that the sampler made to
-        those of the training rows (Saerens et al., Neural Computation 14, 2002, eq. 4). Exact for
-        random under- and over-sampling, approximate for SMOTE, refused for cleaning samplers.
+        Whether to correct ``predict_proba`` from the class frequencies after sampling to those of
+        the training rows (Saerens et al., Neural Computation 14, 2002, eq. 4). Exact for random
+        under- and over-sampling, approximate for SMOTE, refused for cleaning samplers.
 
-    n_jobs : int, default=None
-        Threads that fit the folds of a branch side by side.
-
-    random_state : int, RandomState instance or None, default=None
-        Seeds every part that leaves its own seed open.
-
-    verbose : int, default=0
-        Above 0: progress of the cross-fit.
+    {fit}
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The labels; for multilabel targets the numbers of the columns.
+        The class labels; for multilabel targets the indices of the columns.
 
-    n_features_in_ : int
-        Number of columns of X.
-
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Their names, where X had string names.
-
-    upstream_ : list of (name, KerasFeatureTransformer, columns)
-        The fitted branches.
-
-    named_upstream_ : Bunch
-        The same by name.
-
-    scaler_ : transformer or None
-        The fitted scaler.
+    {inputs_}
 
     sampler_ : object or None
         The fitted sampler.
 
-    downstream_ : estimator
-        The fitted downstream.
-
-    fine_tuned_ : bool
-        Whether fine-tuning has lowered the loss on held-out rows. Else the parts are what they were
-        before it.
-
-    fine_tune_losses_ : tuple of float or None
-        That loss before and after.
-
-    fine_tune_history_ : dict of str to list of float or None
-        For each epoch of fine-tuning ``loss``, ``val_loss`` and ``n_thawed``, the number of
-        upstream layers that learned.
+    {downstream_}
 
     Notes
     -----
-    ``groups`` and ``sample_weight`` are arguments of ``fit``. Inside a search or ``cross_validate``
-    they arrive only with ``sklearn.set_config(enable_metadata_routing=True)``: ``groups`` without
-    further ado, ``sample_weight`` at the parts that request them
+    ``groups`` and ``sample_weight`` are arguments of ``fit``. A search or ``cross_validate`` passes
+    them on only with ``sklearn.set_config(enable_metadata_routing=True)``: ``groups`` always,
+    ``sample_weight`` to the sub-estimators that request it
     (``KerasClassifier().set_fit_request(sample_weight=True)``).
 
     Examples
@@ -168,21 +197,21 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
 
     def __init__(
         self,
-        upstream=None,
+        upstream: Any = None,
         *,
-        downstream=None,
-        scaler="standard",
-        sampler=None,
-        passthrough=True,
-        categorical_features="from_dtype",
-        cv=5,
-        refit=True,
-        fine_tune=None,
-        prior_correction=False,
-        n_jobs=None,
-        random_state=None,
-        verbose=0,
-    ):
+        downstream: Any = None,
+        scaler: Any = "standard",
+        sampler: Any = None,
+        passthrough: Any = True,
+        categorical_features: Any = "from_dtype",
+        cv: Any = 5,
+        refit: bool = True,
+        fine_tune: FineTune | None = None,
+        prior_correction: bool = False,
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int | bool = 0,
+    ) -> None:
         self.upstream = upstream
         self.downstream = downstream
         self.scaler = scaler
@@ -255,8 +284,9 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_classes)
-            As the downstream gives it; with ``prior_correction`` the log-odds of two classes, or
-            log probabilities up to a constant for each row, that belong to :meth:`predict`.
+            That of the downstream. With ``prior_correction`` the corrected log-odds of two classes,
+            or corrected log probabilities up to a constant for each row, consistent with
+            :meth:`predict`.
         """
         table = self._downstream_table(X)
         decisions = self.downstream_.decision_function(table)
@@ -276,12 +306,12 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
             Rows.
 
         **predict_params : dict
-            For the downstream's ``predict``; with metadata routing enabled, what it requests.
+            Passed to ``predict`` of the downstream; with metadata routing enabled, as requested.
 
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_labels)
-            Labels; with ``prior_correction`` those of the corrected probabilities.
+            Labels; with ``prior_correction`` those of the largest corrected probability.
         """
         check_is_fitted(self)
         if self.prior_correction and self.sampler_ is not None:
@@ -328,10 +358,10 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
         return drawn.X, drawn.y, drawn.sample_weight
 
     def _graph(self, table, name, prefix):
-        from skstack._graph.dispatch import computed
+        from skstack._graph.dispatch import predicted
 
         table = self._graph_table(table, prefix)
-        classes = computed(self.downstream_, table, f"{prefix}downstream", prefix)
+        classes = predicted(self.downstream_, table, f"{prefix}downstream", prefix)
         if self.prior_correction and self.sampler_ is not None:
             classes = classes.corrected(self._prior_ratio, f"{name}_priors")
         return classes
@@ -340,87 +370,30 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
         return self._graph(table, "downstream", "").all("probabilities")
 
 
+@substitute(**DOCS)
 class StackedKerasRegressor(ExportMixin, RegressorMixin, Stack):
-    """Networks upstream, a regressor downstream, as one estimator without leaks.
+    """A regressor trained on out-of-fold features of upstream networks, without leakage.
 
     As :class:`StackedKerasClassifier`, without a sampler.
 
     Parameters
     ----------
-    upstream : network, Pipeline or list of (name, thing) or (name, thing, columns), default=None
-        Each thing is an estimator (its predictions become features), a
-        :class:`KerasFeatureTransformer`, a built ``keras.Model`` or the path of a saved one
-        (frozen), a Pipeline that ends in one of these, or ``"drop"``. Columns as in
-        :class:`~sklearn.compose.ColumnTransformer`. None stands for one
-        ``KerasAutoencoder()`` branch.
+    {upstream}
 
     downstream : estimator, default=None
-        What learns from the features; None stands for ``KerasRegressor()``.
+        Learns from the features. None means ``KerasRegressor()``.
 
-    scaler : "standard", transformer or None, default="standard"
-        Stands between upstream and downstream, for numeric columns.
+    {scaler}
 
-    passthrough : bool or columns, default=True
-        Which columns of X stand beside the features.
+    {columns}
 
-    categorical_features : "from_dtype", None or array-like, default="from_dtype"
-        Which columns that pass through are categories.
-
-    cv : int, splitter or iterable, default=5
-        Folds of the cross-fit, for branches that are not a ``KerasFeatureTransformer`` with a
-        ``cv`` of its own. An int means folds of whole groups where ``groups`` are given. With a
-        time-ordered cv (``TimeSeriesSplit``) every branch, and every part inside it, learns from
-        earlier rows than those whose features it makes; inner stacks get the same order; an int of
-        a branch gives way to it; early stopping watches the last rows; and rows that are never
-        predicted are left out of the downstream's training rows.
-
-    refit : bool, default=True
-        Whether upstream networks for new rows are trained on all training rows; else they are the
-        mean over folds. As with ``cv``.
-
-    fine_tune : FineTune, default=None
-        How upstream networks and downstream are trained on as one network, after the stages; see
-        :class:`FineTune`. None: they are not.
-
-    n_jobs : int, default=None
-        Threads that fit the folds of a branch side by side.
-
-    random_state : int, RandomState instance or None, default=None
-        Seeds every part that leaves its own seed open.
-
-    verbose : int, default=0
-        Above 0: progress of the cross-fit.
+    {fit}
 
     Attributes
     ----------
-    n_features_in_ : int
-        Number of columns of X.
+    {inputs_}
 
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Their names, where X had string names.
-
-    upstream_ : list of (name, KerasFeatureTransformer, columns)
-        The fitted branches.
-
-    named_upstream_ : Bunch
-        The same by name.
-
-    scaler_ : transformer or None
-        The fitted scaler.
-
-    downstream_ : estimator
-        The fitted downstream.
-
-    fine_tuned_ : bool
-        Whether fine-tuning has lowered the loss on held-out rows. Else the parts are what they were
-        before it.
-
-    fine_tune_losses_ : tuple of float or None
-        That loss before and after.
-
-    fine_tune_history_ : dict of str to list of float or None
-        For each epoch of fine-tuning ``loss``, ``val_loss`` and ``n_thawed``, the number of
-        upstream layers that learned.
+    {downstream_}
 
     Examples
     --------
@@ -439,19 +412,19 @@ class StackedKerasRegressor(ExportMixin, RegressorMixin, Stack):
 
     def __init__(
         self,
-        upstream=None,
+        upstream: Any = None,
         *,
-        downstream=None,
-        scaler="standard",
-        passthrough=True,
-        categorical_features="from_dtype",
-        cv=5,
-        refit=True,
-        fine_tune=None,
-        n_jobs=None,
-        random_state=None,
-        verbose=0,
-    ):
+        downstream: Any = None,
+        scaler: Any = "standard",
+        passthrough: Any = True,
+        categorical_features: Any = "from_dtype",
+        cv: Any = 5,
+        refit: bool = True,
+        fine_tune: FineTune | None = None,
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int | bool = 0,
+    ) -> None:
         self.upstream = upstream
         self.downstream = downstream
         self.scaler = scaler
@@ -481,10 +454,10 @@ class StackedKerasRegressor(ExportMixin, RegressorMixin, Stack):
         return check_target(y, multi_output=True, y_numeric=True, estimator=self)
 
     def _graph(self, table, name, prefix):
-        from skstack._graph.dispatch import computed
+        from skstack._graph.dispatch import predicted
 
         table = self._graph_table(table, prefix)
-        return computed(self.downstream_, table, f"{prefix}downstream", prefix)
+        return predicted(self.downstream_, table, f"{prefix}downstream", prefix)
 
     def _graph_outputs(self, table):
         return self._graph(table, "downstream", "")

@@ -1,4 +1,4 @@
-"""What the training engine needs of a network, whoever builds it."""
+"""What the training engine needs of a network."""
 
 from __future__ import annotations
 

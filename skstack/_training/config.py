@@ -1,4 +1,4 @@
-"""What goes into a fit and what comes out of it."""
+"""Input, configuration and result of training."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ ENGINES = ("auto", "xla", "graph", "keras")
 
 @dataclass
 class TrainingData:
-    """A table of rows, ready for a network.
+    """Inputs, targets and weights of rows, as a network takes them.
 
     Parameters
     ----------
     inputs : dict of str to ndarray of shape (n_rows, ...)
         One array for each input of the network.
     targets : ndarray of shape (n_rows, ...) or list of them, default=None
-        What the loss compares the network's output with; for several outputs, one for each.
+        What the loss compares the outputs with, one array for each output.
     weights : ndarray of shape (n_rows,), default=None
-        Sample weights, not negative. Only their proportions matter.
+        Sample weights, at least 0. Only their proportions matter.
     """
 
     inputs: Mapping[str, np.ndarray]
@@ -38,15 +38,14 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Public:
-    """How a network is shown to callbacks.
+    """The model that callbacks see, where it is not the one that is trained.
 
     Parameters
     ----------
     finish : callable
-        Makes of the network that is trained the one that is shown, which has its layers; or gives
-        the network itself.
+        Makes a model with the layers of the trained one, or returns that itself.
     loss, metrics
-        What the shown one is compiled with, as in `TrainConfig`.
+        What the model is compiled with, as in `TrainConfig`.
     """
 
     finish: Callable
@@ -56,40 +55,39 @@ class Public:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to learn.
+    """How to train.
 
     Parameters
     ----------
     loss : str, keras.losses.Loss, callable or None
-        As in ``keras.Model.compile``; None trains on the losses that layers add.
+        As in ``keras.Model.compile``; None: only the losses that layers add.
     optimizer : str, keras.optimizers.Optimizer or dict, default="adam"
-        Copied, never changed. A dict is the serialised form of an optimizer.
+        Copied, never modified. A dict is the serialised form of an optimizer.
     learning_rate : float or LearningRateSchedule, default=None
-        None keeps the optimizer's own.
+        None keeps that of the optimizer.
     metrics : sequence, default=()
         As in ``keras.Model.compile``; unweighted, as there.
     epochs : int, default=100
-        Number of passes over the rows, at most.
+        Maximum number of passes over the rows.
     batch_size : int, default=32
-        Rows in a step.
+        Samples per gradient update.
     callbacks : sequence of keras.callbacks.Callback, default=()
         Used as they are: pass copies.
     patience : int, default=None
-        Epochs without a better validation loss after which to stop; the best weights come back.
-        None never stops early.
+        Number of epochs without a better validation loss after which training stops; the weights of
+        the best epoch are kept. None: no early stopping.
     tol : float, default=1e-4
-        An improvement of the validation loss counts when it exceeds this.
+        Smallest improvement of the validation loss that counts.
     engine : {"auto", "xla", "graph", "keras"}, default="auto"
-        The road to train on. Where it cannot be taken, the next one is.
+        How to train. An engine that cannot train this network is replaced by the next one.
     seed : int, default=0
-        Seeds the order of the rows, in each epoch anew.
+        Seeds the order of the rows, which differs from epoch to epoch.
     verbose : int, default=0
-        Above 0: one line is printed after each epoch.
+        If > 0, print one line per epoch.
     public : Public, default=None
-        How callbacks see the network; None: as it is trained.
-    shares : dict of str to float, default={}
-        Which share of each step variables of these paths take: of the learning rate, and of what
-        else the optimizer does to them. All others take the whole step.
+        The model that callbacks see; None: the one that is trained.
+    lr_multipliers : dict of str to float, default={}
+        Factors of the learning rate, and of weight decay, by variable path; 1 for all others.
     """
 
     loss: Any
@@ -105,24 +103,24 @@ class TrainConfig:
     seed: int = 0
     verbose: int = 0
     public: Public | None = None
-    shares: Mapping[str, float] = field(default_factory=dict)
+    lr_multipliers: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
 class TrainResult:
-    """What was learned.
+    """A trained network and how it was trained.
 
     Attributes
     ----------
     network : Network
         The trained network, its weights as NumPy arrays.
     history : dict of str to list of float
-        One value for each epoch that was run: ``loss`` (mean over rows), metrics, and with
-        validation rows ``val_loss`` and ``val_`` metrics.
+        One value per epoch: ``loss`` (mean over rows), metrics, and with validation rows
+        ``val_loss`` and ``val_`` metrics.
     n_epochs : int
-        Number of epochs that were run.
+        Number of epochs trained.
     optimizer_variables : list of ndarray
-        State of the optimizer, to continue from.
+        State of the optimizer, to continue training with.
     """
 
     network: Network

@@ -1,8 +1,10 @@
-"""Rows as tensors: checked once, moved once for each fit."""
+"""Rows as tensors, checked and converted once per fit; their order and their batches."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -11,25 +13,25 @@ from skstack._training.config import TrainingData
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How flat tensors stand for inputs, targets and weights."""
+class TensorLayout:
+    """The order of inputs, targets and weights in a flat list of tensors."""
 
     names: tuple[str, ...]
     n_targets: int
     has_weights: bool
 
-    def unpack(self, tensors):
-        """Give (inputs by name; targets, a list of several, or None; weights or None)."""
+    def unpack(self, tensors: Iterable) -> tuple[dict, Any, Any]:
+        """Return inputs by name; targets, None or a list if several; weights or None."""
         tensors = list(tensors)
         weights = tensors.pop() if self.has_weights else None
-        targets = tensors[len(self.names) :]
+        targets: Any = tensors[len(self.names) :]
         if self.n_targets < 2:
             targets = targets[0] if targets else None
         return dict(zip(self.names, tensors, strict=False)), targets, weights
 
 
 class TensorTable:
-    """Checked rows, with weights of mean 1 so that losses average over weights."""
+    """Checked rows, whose weights have mean 1 so that losses are weighted means."""
 
     def __init__(self, rows: TrainingData, what: str):
         self.inputs = {name: np.asarray(array) for name, array in rows.inputs.items()}
@@ -49,13 +51,13 @@ class TensorTable:
             self.weights = _mean_one(np.asarray(rows.weights, dtype=np.float64), what)
 
     def signature(self) -> tuple:
-        """Names, shapes of one row and dtypes: what a trace depends on."""
+        """Names, dtypes and shapes of one row, on which a trace depends."""
         described = [(name, a.shape[1:], str(a.dtype)) for name, a in self.inputs.items()]
         described += [("targets", a.shape[1:], str(a.dtype)) for a in self.targets]
         return tuple(described)
 
-    def layout(self) -> Layout:
-        return Layout(tuple(self.inputs), len(self.targets), self.weights is not None)
+    def layout(self) -> TensorLayout:
+        return TensorLayout(tuple(self.inputs), len(self.targets), self.weights is not None)
 
     def arrays(self) -> list[np.ndarray]:
         """Arrays in the order of `layout`."""
@@ -63,7 +65,7 @@ class TensorTable:
         return [*self.inputs.values(), *self.targets, *weights]
 
     def tensors(self, n_padded: int | None = None) -> list:
-        """Tensors in the order of `layout`, filled up with zeros to `n_padded` rows."""
+        """Tensors in the order of `layout`, padded with zeros to `n_padded` rows."""
         missing = (n_padded or self.n_rows) - self.n_rows
         arrays = self.arrays()
         if missing:
@@ -75,7 +77,7 @@ class TensorTable:
         return tuple(tf.TensorSpec([None, *a.shape[1:]], a.dtype) for a in self.arrays())
 
 
-def _mean_one(weights, what):
+def _mean_one(weights: np.ndarray, what: str) -> np.ndarray:
     if weights.ndim != 1:
         raise ValueError(
             f"The weights of the {what} rows must have shape (n_rows,), got {weights.shape}."
@@ -87,7 +89,7 @@ def _mean_one(weights, what):
 
 
 def bucket(n_rows: int) -> int:
-    """Round a number of rows up to 64, 96, 128, 192, ...: few shapes, few compilations."""
+    """Round a number of rows up to 64, 96, 128, 192, ...: fewer shapes to compile for."""
     size = 64
     while size < n_rows:
         size = size * 3 // 2 if (size & (size - 1)) == 0 else size * 4 // 3
@@ -95,7 +97,7 @@ def bucket(n_rows: int) -> int:
 
 
 class Orders:
-    """The order of rows in each epoch, whatever the number of epochs asked for at once."""
+    """The order of rows in each epoch, independent of how many epochs are drawn at once."""
 
     def __init__(self, seed: int, n_rows: int):
         self._generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(int(seed))))
@@ -110,26 +112,26 @@ class Orders:
 
 
 class Steps:
-    """Batches of some epochs: which rows each step takes.
+    """The rows of each step of some epochs.
 
     Parameters
     ----------
     orders : ndarray of shape (n_epochs, n_rows)
     batch_size : int
     padding : int
-        Empty steps behind the last one.
+        Number of empty steps to append.
 
     Attributes
     ----------
     rows : ndarray of shape (n_steps + padding, batch_size), dtype int32
-        Filled up with row 0.
+        Padded with row 0.
     counts : ndarray of shape (n_steps + padding,), dtype int32
-        How many of a step's rows are real.
-    borders : ndarray of shape (n_epochs + 1,), dtype int32
-        Where each epoch begins, and the last one ends.
+        Number of real rows of each step.
+    epoch_starts : ndarray of shape (n_epochs + 1,), dtype int32
+        First step of each epoch, and the end of the last one.
     """
 
-    def __init__(self, orders, batch_size, padding):
+    def __init__(self, orders: np.ndarray, batch_size: int, padding: int):
         n_epochs, n_rows = orders.shape
         self._per_epoch = -(-n_rows // batch_size)
         n_steps = n_epochs * self._per_epoch
@@ -139,10 +141,10 @@ class Steps:
         self.counts = np.full(n_steps + padding, batch_size, np.int32)
         last = n_rows - (self._per_epoch - 1) * batch_size
         self.counts[self._per_epoch - 1 : n_steps : self._per_epoch] = last
-        self.borders = np.arange(0, n_steps + 1, self._per_epoch, dtype=np.int32)
+        self.epoch_starts = np.arange(0, n_steps + 1, self._per_epoch, dtype=np.int32)
 
-    def means(self, losses, n_epochs) -> np.ndarray:
-        """Mean over rows of the losses of each of the first epochs."""
+    def means(self, losses: np.ndarray, n_epochs: int) -> np.ndarray:
+        """Mean loss over rows, for each of the first epochs."""
         n_steps = n_epochs * self._per_epoch
         counts = self.counts[:n_steps].reshape(n_epochs, -1)
         losses = losses[:n_steps].reshape(n_epochs, -1).astype(np.float64)

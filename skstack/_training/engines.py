@@ -1,8 +1,8 @@
-"""Which road a fit takes: XLA, the plain graph, or Keras' own `fit`.
+"""Which engine trains a network: XLA, the plain graph, or Keras' own `fit`.
 
-All that decides is written here, as a table that can be measured again on another device. The
-choice depends on the network and the plan alone, never on what ran before, so that the same seed
-gives the same bits.
+All criteria are here, as tables that can be measured again on another device. The choice depends on
+the network and the configuration alone, never on what ran before, so that the same seed gives the
+same bits.
 """
 
 from __future__ import annotations
@@ -11,110 +11,46 @@ from dataclasses import dataclass
 
 import keras
 
-from skstack._training.distillation import DistillationLoss
-from skstack._training.layers import all_layers, embedded_inputs
-from skstack._training.xla_layers import DROPOUTS, counts_rows_alone
+from skstack._training.layers import all_layers, embedded_inputs, is_builtin_keras
+from skstack._training.xla_layers import DROPOUTS, can_ignore_padding
 
-# With XLA a small step costs about 0.15 ms less and the compilation 0.4 s more; most programs are
-# used again, for many folds and candidates. By the way the last batch of an epoch is made.
+# By tail. With XLA a small step takes about 0.15 ms less, and compilation 0.4 s more; most programs
+# are reused, for many folds and candidates.
 _STEPS_WORTH_XLA = {"masked": 100, "exact": 1_000}
 
-_ROW_BY_ROW = [
-    "Activation",
-    "Add",
-    "Average",
-    "AveragePooling1D",
-    "AveragePooling2D",
-    "Concatenate",
-    "Conv1D",
-    "Conv1DTranspose",
-    "Conv2D",
-    "Conv2DTranspose",
-    "Cropping1D",
-    "Cropping2D",
-    "Dense",
-    "DepthwiseConv1D",
-    "DepthwiseConv2D",
-    "Dot",
-    "ELU",
-    "EinsumDense",
-    "Embedding",
-    "Flatten",
-    "GRU",
-    "GlobalAveragePooling1D",
-    "GlobalAveragePooling2D",
-    "GlobalMaxPooling1D",
-    "GlobalMaxPooling2D",
-    "Identity",
-    "InputLayer",
-    "LSTM",
-    "LayerNormalization",
-    "LeakyReLU",
-    "MaxPooling1D",
-    "MaxPooling2D",
-    "Maximum",
-    "Minimum",
-    "Multiply",
-    "PReLU",
-    "Permute",
-    "ReLU",
-    "RepeatVector",
-    "Rescaling",
-    "Reshape",
-    "SimpleRNN",
-    "Softmax",
-    "Subtract",
-    "UpSampling1D",
-    "UpSampling2D",
-    "ZeroPadding1D",
-    "ZeroPadding2D",
-]
-_ROW_BY_ROW_LAYERS = frozenset(getattr(keras.layers, name) for name in _ROW_BY_ROW)
-# Others look at all rows of a batch at once: Dice, Tversky, Circle.
-_LOSSES_OF_ROWS = {
-    keras.losses.BinaryCrossentropy,
-    keras.losses.BinaryFocalCrossentropy,
-    keras.losses.CategoricalCrossentropy,
-    keras.losses.CategoricalFocalCrossentropy,
-    keras.losses.CategoricalHinge,
-    keras.losses.CosineSimilarity,
-    keras.losses.Hinge,
-    keras.losses.Huber,
-    keras.losses.KLDivergence,
-    keras.losses.LogCosh,
-    keras.losses.MeanAbsoluteError,
-    keras.losses.MeanAbsolutePercentageError,
-    keras.losses.MeanSquaredError,
-    keras.losses.MeanSquaredLogarithmicError,
-    keras.losses.Poisson,
-    keras.losses.SparseCategoricalCrossentropy,
-    keras.losses.SquaredHinge,
-}
-_FUNCTIONS_OF_ROWS = {
-    keras.losses.binary_crossentropy,
-    keras.losses.binary_focal_crossentropy,
-    keras.losses.categorical_crossentropy,
-    keras.losses.categorical_focal_crossentropy,
-    keras.losses.categorical_hinge,
-    keras.losses.cosine_similarity,
-    keras.losses.hinge,
-    keras.losses.huber,
-    keras.losses.kl_divergence,
-    keras.losses.log_cosh,
-    keras.losses.mean_absolute_error,
-    keras.losses.mean_absolute_percentage_error,
-    keras.losses.mean_squared_error,
-    keras.losses.mean_squared_logarithmic_error,
-    keras.losses.poisson,
-    keras.losses.sparse_categorical_crossentropy,
-    keras.losses.squared_hinge,
-}
+_ROW_BY_ROW = (
+    "Activation Add Average AveragePooling1D AveragePooling2D Concatenate Conv1D Conv1DTranspose "
+    "Conv2D Conv2DTranspose Cropping1D Cropping2D Dense DepthwiseConv1D DepthwiseConv2D Dot ELU "
+    "EinsumDense Embedding Flatten GRU GlobalAveragePooling1D GlobalAveragePooling2D "
+    "GlobalMaxPooling1D GlobalMaxPooling2D Identity InputLayer LSTM LayerNormalization LeakyReLU "
+    "MaxPooling1D MaxPooling2D Maximum Minimum Multiply PReLU Permute ReLU RepeatVector Rescaling "
+    "Reshape SimpleRNN Softmax Subtract UpSampling1D UpSampling2D ZeroPadding1D ZeroPadding2D"
+)
+# Not in the list, because they depend on all rows of a batch: Dice, Tversky, Circle.
+_MEANS = (
+    "BinaryCrossentropy BinaryFocalCrossentropy CategoricalCrossentropy "
+    "CategoricalFocalCrossentropy CategoricalHinge CosineSimilarity Hinge Huber KLDivergence "
+    "LogCosh MeanAbsoluteError MeanAbsolutePercentageError MeanSquaredError "
+    "MeanSquaredLogarithmicError Poisson SparseCategoricalCrossentropy SquaredHinge "
+    "binary_crossentropy binary_focal_crossentropy categorical_crossentropy "
+    "categorical_focal_crossentropy categorical_hinge cosine_similarity hinge huber kl_divergence "
+    "log_cosh mean_absolute_error mean_absolute_percentage_error mean_squared_error "
+    "mean_squared_logarithmic_error poisson sparse_categorical_crossentropy squared_hinge"
+)
+
+
+def _named(module, names):
+    return frozenset(getattr(module, name) for name in names.split())
+
+
+_ROW_BY_ROW_LAYERS = _named(keras.layers, _ROW_BY_ROW)
+_MEAN_LOSSES = _named(keras.losses, _MEANS)
 _AVERAGED = "sum_over_batch_size"
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A way to train: `name`, and with XLA the `tail`, see `Trace`."""
+    """A way to train: `name`, and with XLA the `tail`, see `TraceKey`."""
 
     name: str
     tail: str | None = None
@@ -125,7 +61,7 @@ GRAPH, KERAS = Engine("graph"), Engine("keras")
 
 
 def own_training(model) -> str | None:
-    """Why only Keras' own `fit` can train this model, or None."""
+    """Return why only Keras' own `fit` can train this model, or None."""
     for method in ("fit", "test_step", "evaluate", "make_train_function"):
         if getattr(type(model), method) is not getattr(keras.Model, method):
             return f"the model has a `{method}` of its own"
@@ -133,7 +69,7 @@ def own_training(model) -> str | None:
 
 
 def has_own_train_step(model) -> bool:
-    """Whether the model's class says itself how a step is taken."""
+    """Whether the model's class overrides `train_step`."""
     return type(model).train_step is not keras.Model.train_step
 
 
@@ -144,16 +80,16 @@ _BATCH_EVENTS = [
     "on_train_batch_end",
     "on_test_batch_begin",
     "on_test_batch_end",
-    # Between training and validation, which here are one call.
+    # Between training and validation, which are one call in the other engines.
     "on_test_begin",
     "on_test_end",
 ]
 
 
 def watches_batches(callback) -> bool:
-    """Whether a callback wants to be called within epochs, which on other roads are one call."""
+    """Whether a callback must be called within epochs, which are one call in the other engines."""
     if type(callback) is keras.callbacks.TerminateOnNaN:
-        return False  # each epoch's loss is checked, whoever watches
+        return False  # each epoch's loss is checked anyway
     if isinstance(callback, keras.callbacks.ModelCheckpoint):
         return callback.save_freq != "epoch"
     return any(
@@ -166,7 +102,7 @@ def watches_batches(callback) -> bool:
 
 
 def why_not_xla(program) -> str | None:
-    """Why a program is not compiled with XLA, even where that is asked for, or None."""
+    """Return why a program is not compiled with XLA, even on request, or None."""
     model = program.model
     if program.own_step:
         return "the model has a `train_step` of its own"
@@ -175,42 +111,39 @@ def why_not_xla(program) -> str | None:
         if layer.dtype_policy.name != "float32":
             return f"layer {layer.name!r} does not compute in float32"
     if any(map(_makes_mask, layers)) and any(isinstance(e, keras.layers.RNN) for e in layers):
-        return "a recurrent layer has a mask"  # the gradient of its loop does not compile
+        return "a recurrent layer has a mask"  # XLA cannot compile the gradient of its loop
     for layer in layers:
         if isinstance(layer, (keras.layers.LSTM, keras.layers.GRU)) and not _reads(layer, model):
-            return f"layer {layer.name!r} reads what is computed"  # nor does that of its inputs
-    # Indices that do not exist: XLA takes others, without a word.
+            return f"layer {layer.name!r} reads what is computed"  # nor that of its inputs
+    # XLA silently replaces indices that do not exist: only known inputs can be checked.
     if embedded_inputs(model) is None:
         return "an embedding takes indices that are computed"
     for layer in [model, *layers]:
-        if type(layer).__module__.partition(".")[0] != "keras":
+        if not is_builtin_keras(layer):
             return f"layer {layer.name!r} is not of Keras itself, and may take indices"
         if isinstance(layer, keras.layers.Lambda):
             return f"layer {layer.name!r} may take indices"
     for operation in _bare_operations(model):
         return f"operation {operation.name!r} may take indices"
-    inert: set[int] = set()
+    unused: set[int] = set()  # seeds that draw no random number in Keras' way
     for layer in layers:
         if type(layer) in DROPOUTS or _draws_nothing(layer):
-            inert.update(id(variable) for variable in layer.variables)
+            unused.update(id(variable) for variable in layer.variables)
     # Keras' own random numbers are slow with XLA on a CPU.
-    if any("seed" in variable.path and id(variable) not in inert for variable in model.variables):
+    if any("seed" in variable.path and id(variable) not in unused for variable in model.variables):
         return "a layer draws random numbers, which is slow with XLA"
     return None
 
 
-_QUICK = _ROW_BY_ROW_LAYERS - {
-    getattr(keras.layers, name)
-    for name in _ROW_BY_ROW
-    if "Conv" in name or "Pooling" in name or name in ("LSTM", "GRU", "SimpleRNN")
+_QUICK = {
+    layer
+    for layer in _ROW_BY_ROW_LAYERS
+    if not any(word in layer.__name__ for word in ("Conv", "Pooling", "LSTM", "GRU", "SimpleRNN"))
 }
 
 
 def quick_with_xla(model) -> bool:
-    """Whether the outputs of a network are computed with XLA: those of a table's networks are.
-
-    Convolutions are faster without it on a CPU.
-    """
+    """Whether predictions are compiled with XLA; convolutions are faster without on a CPU."""
     known = {*_QUICK, *DROPOUTS, keras.layers.BatchNormalization}
     return (
         _plain(model)
@@ -223,7 +156,7 @@ def quick_with_xla(model) -> bool:
 
 
 def _reads(layer, model):
-    """Whether a layer takes an input of the model as it is; True where that is unknown."""
+    """Whether a layer reads an input of the model directly; True if that is unknown."""
     try:
         return any(layer.input is tensor for tensor in model.inputs)
     except (AttributeError, ValueError, TypeError):  # inside a wrapper, or subclassed
@@ -242,7 +175,7 @@ def _draws_nothing(layer):
 
 
 def why_not_masked(model, loss, *, has_metrics: bool) -> str | None:
-    """Why the last batch of an epoch may not be filled up with rows of weight 0, or None."""
+    """Return why the last batch of an epoch must not be padded with rows of weight 0, or None."""
     if not _plain(model):
         return "the model is subclassed"
     if has_metrics:
@@ -253,7 +186,7 @@ def why_not_masked(model, loss, *, has_metrics: bool) -> str | None:
         return f"operation {operation.name!r} may mix rows"
     for layer in all_layers(model):
         known = type(layer) in _ROW_BY_ROW_LAYERS or type(layer) in DROPOUTS or _plain(layer)
-        if not (known and _keeps_rows_apart(layer)) and not counts_rows_alone(layer):
+        if not (known and _keeps_rows_apart(layer)) and not can_ignore_padding(layer):
             return f"layer {layer.name!r} may mix rows"
         if not all(_own_function(layer, name) for name in ("activation", "recurrent_activation")):
             return f"layer {layer.name!r} has an activation that may mix rows"
@@ -267,8 +200,8 @@ def why_not_masked(model, loss, *, has_metrics: bool) -> str | None:
 
 
 def _plain(model):
-    """Whether a functional or sequential model, not a class of the user's."""
-    return isinstance(model, keras.Model) and type(model).__module__.partition(".")[0] == "keras"
+    """Whether it is a functional or sequential model of Keras' own classes."""
+    return isinstance(model, keras.Model) and is_builtin_keras(model)
 
 
 def _keeps_rows_apart(layer):
@@ -286,7 +219,7 @@ def _own_function(layer, name):
 
 
 def _bare_operations(model) -> list:
-    """Functions of `keras.ops` in a functional model, which are no layers."""
+    """Return the functions of `keras.ops` in a functional model, which are not layers."""
     models = [model, *(layer for layer in all_layers(model) if isinstance(layer, keras.Model))]
     return [
         operation
@@ -297,39 +230,43 @@ def _bare_operations(model) -> list:
 
 
 def _averages(loss):
+    """Whether a loss is the mean over rows of what each row alone gives.
+
+    A loss with an attribute `row_average_of` is such a mean where the loss in that attribute is.
+    """
     try:
         known = keras.losses.get(loss) if isinstance(loss, str) else loss
     except ValueError:
         return False
-    if type(known) is DistillationLoss:
-        return _averages(known.task_loss)
+    if hasattr(known, "row_average_of"):
+        return _averages(known.row_average_of)
     if isinstance(known, keras.losses.Loss):
         whole = getattr(known, "ignore_class", None) is None and getattr(known, "axis", -1) == -1
-        return type(known) in _LOSSES_OF_ROWS and known.reduction == _AVERAGED and whole
-    return known in _FUNCTIONS_OF_ROWS
+        return type(known) in _MEAN_LOSSES and known.reduction == _AVERAGED and whole
+    return known in _MEAN_LOSSES
 
 
-def choose(program, plan, n_steps: int) -> tuple[Engine, str | None]:
-    """Choose the road; with the reason, where it is one to tell.
+def choose(program, config, n_steps: int) -> tuple[Engine, str | None]:
+    """Choose the engine; return it with the reason why it is not XLA, if there is one.
 
     ========  =========================================================================
-    road      taken when
+    engine    chosen if
     ========  =========================================================================
-    "keras"   asked for; own `test_step` or `fit`; callbacks that watch batches
-    "xla"     asked for, or enough steps to pay for the compilation, unless
-              `why_not_xla` speaks against it; the last batch of an epoch "masked" or,
-              where `why_not_masked` says why, "exact"
+    "keras"   requested; own `test_step` or `fit`; callbacks that are called for batches
+    "xla"     requested, or enough steps to pay for the compilation, unless
+              `why_not_xla` gives a reason; the last batch of an epoch is "masked", or
+              "exact" if `why_not_masked` gives a reason
     "graph"   otherwise
     ========  =========================================================================
     """
-    closed = own_training(program.model) or any(map(watches_batches, plan.callbacks))
-    if closed or plan.engine == "keras":
+    needs_keras = own_training(program.model) or any(map(watches_batches, config.callbacks))
+    if needs_keras or config.engine == "keras":
         return KERAS, None
-    if plan.engine == "graph":
+    if config.engine == "graph":
         return GRAPH, None
     reason = why_not_xla(program)
     if reason is not None:
         return GRAPH, reason
-    road = MASKED if program.masks else EXACT
-    enough = program.key is not None and n_steps >= _STEPS_WORTH_XLA[str(road.tail)]
-    return (road if enough or plan.engine == "xla" else GRAPH), None
+    engine = MASKED if program.masks else EXACT
+    enough = program.key is not None and n_steps >= _STEPS_WORTH_XLA[str(engine.tail)]
+    return (engine if enough or config.engine == "xla" else GRAPH), None

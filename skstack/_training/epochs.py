@@ -1,6 +1,4 @@
-"""When to stop early: one rule, for tensors inside a program and for numbers beside it."""
-
-# Whole epochs in one compiled call, early stopping included.
+"""Whole epochs in one compiled call, early stopping included."""
 
 from __future__ import annotations
 
@@ -9,8 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from skstack._training.data import Layout
+from skstack._training.data import TensorLayout, TensorTable
 from skstack._training.steps import (
+    TracedProgram,
     block_function,
     evaluation_function,
     own_step_function,
@@ -19,22 +18,22 @@ from skstack._training.steps import (
 
 
 def update_early_stopping(xp, loss, best, without_better, tol):
-    """Judge a validation loss; one that is not a number is no improvement.
+    """Compare a validation loss with the best one; NaN is no improvement.
 
     Parameters
     ----------
     xp : module
-        NumPy or TensorFlow.
+        NumPy or TensorFlow, so that there is one rule for compiled programs and Keras' `fit`.
     loss, best : scalar float32
         The loss of this epoch, and the lowest so far.
     without_better : scalar int32
-        Epochs since the loss last improved by more than `tol`.
+        Number of epochs since the loss improved by more than `tol`.
     tol : scalar float32
 
     Returns
     -------
     is_best, best, without_better : scalar
-        Whether this epoch has the lowest loss, and the two counts with this epoch.
+        Whether this epoch has the lowest loss, and the two values after it.
     """
     is_best = loss < best
     without_better = xp.where(loss < best - tol, 0, without_better + 1)
@@ -46,80 +45,84 @@ _INT = tf.TensorSpec([], tf.int32)
 _FLOAT = tf.TensorSpec([], tf.float32)
 _STEPS = [
     tf.TensorSpec([None, None], tf.int32),  # rows of each step
-    tf.TensorSpec([None], tf.int32),  # how many of them are real
-    tf.TensorSpec([None], tf.int32),  # where each epoch begins and the last one ends
+    tf.TensorSpec([None], tf.int32),  # number of real rows of each step
+    tf.TensorSpec([None], tf.int32),  # first step of each epoch, and the end of the last one
 ]
 _PATIENCE = [_FLOAT, _INT, _FLOAT, _INT]
 
 
 @dataclass(frozen=True)
 class TraceKey:
-    """What a function that runs epochs is traced for.
+    """What a function that trains epochs is traced for.
 
     Parameters
     ----------
     specs : tuple of tf.TensorSpec
-        The training rows; any number of them.
-    layout : Layout
-    tested_specs : tuple of tf.TensorSpec, default=()
-        The validation rows.
-    tested_layout : Layout, default=None
+        Of the training rows; any number of them.
+    layout : TensorLayout
+    validation_specs : tuple of tf.TensorSpec, default=()
+        Of the validation rows.
+    validation_layout : TensorLayout, default=None
     tail : {"masked", "exact"} or None
-        With XLA, how the last batch of an epoch is made: filled up inside the program, or as it
-        is by a step without XLA. None: no XLA.
+        With XLA, how the last batch of an epoch is handled: padded inside the program, or by a
+        step without XLA. None: no XLA.
     """
 
     specs: tuple
-    layout: Layout
-    tested_specs: tuple = ()
-    tested_layout: Layout | None = None
+    layout: TensorLayout
+    validation_specs: tuple = ()
+    validation_layout: TensorLayout | None = None
     tail: str | None = None
 
     @classmethod
-    def of(cls, table, held_out, tail):
-        """For these rows; `held_out` may be None."""
-        if held_out is None:
+    def of(
+        cls, table: TensorTable, validation_table: TensorTable | None, tail: str | None
+    ) -> TraceKey:
+        """Return the key for these rows; `validation_table` may be None."""
+        if validation_table is None:
             return cls(table.specs(), table.layout(), tail=tail)
-        tested = held_out.specs(), held_out.layout()
-        return cls(table.specs(), table.layout(), *tested, tail)
+        validation = validation_table.specs(), validation_table.layout()
+        return cls(table.specs(), table.layout(), *validation, tail)
 
     @property
-    def watches(self) -> bool:
+    def has_validation(self) -> bool:
         """Whether there are validation rows."""
-        return self.tested_layout is not None
+        return self.validation_layout is not None
 
-    def takes(self, program) -> list:
-        """Specs of all that the function takes, but for the handles."""
-        watching = [*self.tested_specs, _INT, *_PATIENCE] if self.watches else []
-        return [*self.specs, *_STEPS, *watching, *program.slots.packed_specs]
+    def argument_specs(self, program: TracedProgram) -> list:
+        """Specs of all arguments of the function except the handles."""
+        validation = [*self.validation_specs, _INT, *_PATIENCE] if self.has_validation else []
+        return [*self.specs, *_STEPS, *validation, *program.layout.packed_specs]
 
 
-def steps_in_block(trace, batch_size) -> int:
-    """Steps taken at once: with XLA, a function of the rows' shape and the batch size alone."""
+def steps_in_block(trace: TraceKey, batch_size: int) -> int:
+    """Steps per block; with XLA it depends on the shape of a row and the batch size alone."""
     if trace.tail is None:
         return 1
     row = sum(spec.dtype.size * max(spec.shape[1:].num_elements(), 1) for spec in trace.specs)
     return min(max(_BLOCK_BYTES // (row * batch_size), 4), 256)
 
 
-def epochs_function(program, trace):
-    """Make the function that trains some epochs, and the list of the names of an own step's logs.
+def epochs_function(program: TracedProgram, trace: TraceKey) -> tuple[Any, list[str]]:
+    """Trace the function that trains some epochs; return it and the names of an own step's logs.
 
-    It takes what `TraceKey.takes` says, then the handles of a lane. It gives, flat: the number of
-    epochs run; the loss of each step; the state; with validation rows, the validation loss of each
-    epoch, the two counts of `update_early_stopping`, and the state after the best epoch; and where
+    It takes `TraceKey.argument_specs` and the handles of a set. It returns, flat: the number of
+    epochs trained; the loss of each step; the state; with validation rows, the validation loss of
+    each epoch, the two values of `update_early_stopping` and the state after the best epoch; and if
     epochs run one by one, the logs of an own step, the training metrics and the validation metrics.
     """
-    slots, batch, single = program.slots, program.batch_size, program.one_by_one
+    layout, batch, one_by_one = program.layout, program.batch_size, program.one_by_one
     size = steps_in_block(trace, batch)
     learn = _Learning(program, trace, size)
     evaluate: Any = None
     finish: Any = None
-    if trace.watches:
-        tested = [*trace.tested_specs, _INT]
-        evaluate = slots.lift_captures(evaluation_function(program, trace.tested_layout), tested)
-    if single:
-        finish = program.counted()
+    if trace.validation_layout is not None:
+        validation = [*trace.validation_specs, _INT]
+        evaluate = layout.lift_captures(
+            evaluation_function(program, trace.validation_layout), validation
+        )
+    if one_by_one:
+        finish = program.metric_results()
 
     def run(*tensors):
         arguments = list(tensors)
@@ -129,82 +132,84 @@ def epochs_function(program, trace):
             return taken
 
         data = take(len(trace.specs))
-        steps, counts, borders = take(3)
-        tested = take(len(trace.tested_specs) + 1) if trace.watches else []
-        best, without_better, tol, patience = take(4) if trace.watches else [None] * 4
-        state = take(len(slots.packed_specs))
+        steps, counts, epoch_starts = take(3)
+        validation = take(len(trace.validation_specs) + 1) if trace.has_validation else []
+        best, without_better, tol, patience = take(4) if trace.has_validation else [None] * 4
+        state = take(len(layout.packed_specs))
         handles = arguments
-        slots.load(handles, state)
-        n_epochs = tf.shape(borders)[0] - 1
+        layout.load(handles, state)
+        n_epochs = tf.shape(epoch_starts)[0] - 1
         logs: list = []
-        tested_logs: list = []
+        validation_logs: list = []
 
-        def epoch(k, losses, *watched):
-            if single:
-                program.reset_counted(handles)
-            start, stop = borders[k], borders[k + 1]
+        def epoch(k, losses, *progress):
+            if one_by_one:
+                program.reset_metrics(handles)
+            start, stop = epoch_starts[k], epoch_starts[k + 1]
             losses, own = learn(data, steps, counts, start, stop, losses, handles)
-            if single:
+            if one_by_one:
                 logs[:] = [*own, *finish(*handles)]
-            if not trace.watches:
+            if not trace.has_validation:
                 return (k + 1, losses)
-            curve, best, without_better, *best_state = watched
-            if single:
-                program.reset_counted(handles)
-            loss = evaluate(*tested, *handles)[0]
-            if single:
-                tested_logs[:] = finish(*handles)
+            curve, best, without_better, *best_state = progress
+            if one_by_one:
+                program.reset_metrics(handles)
+            loss = evaluate(*validation, *handles)[0]
+            if one_by_one:
+                validation_logs[:] = finish(*handles)
             is_best, best, without_better = update_early_stopping(
                 tf, loss, best, without_better, tol
             )
-            best_state = tf.cond(is_best, lambda: slots.read(handles), lambda: list(best_state))
+            best_state = tf.cond(is_best, lambda: layout.read(handles), lambda: list(best_state))
             return (k + 1, losses, curve.write(k, loss), best, without_better, *best_state)
 
-        def going_on(k, losses, *watched):
+        def going_on(k, losses, *progress):
             more = k < n_epochs
-            return tf.logical_and(more, watched[2] < patience) if trace.watches else more
+            return tf.logical_and(more, progress[2] < patience) if trace.has_validation else more
 
         losses = tf.TensorArray(
             "float32", size=0, dynamic_size=True, element_shape=[None], infer_shape=False
         )
-        watched = []
-        if trace.watches:
+        progress = []
+        if trace.has_validation:
             curve = tf.TensorArray("float32", size=n_epochs, element_shape=[])
-            watched = [curve, best, without_better, *state]
-        loop = (tf.constant(0), losses, *watched)
-        if single:
+            progress = [curve, best, without_better, *state]
+        loop = (tf.constant(0), losses, *progress)
+        if one_by_one:
             loop = epoch(*loop)
-        elif trace.watches or trace.tail == "exact":
+        elif trace.has_validation or trace.tail == "exact":
             loop = tf.while_loop(going_on, epoch, loop, parallel_iterations=1)
         else:  # nothing happens between epochs
-            end = tf.reshape(borders[-1], [1])
-            borders = tf.concat([tf.zeros([1], tf.int32), end], axis=0)
+            end = tf.reshape(epoch_starts[-1], [1])
+            epoch_starts = tf.concat([tf.zeros([1], tf.int32), end], axis=0)
             loop = (n_epochs, epoch(*loop)[1])
-        k, losses, *watched = loop
-        if trace.watches:
-            watched[0] = watched[0].stack()
-        return [k, losses.concat(), *slots.read(handles), *watched, *logs, *tested_logs]
+        k, losses, *progress = loop
+        if trace.has_validation:
+            progress[0] = progress[0].stack()
+        return [k, losses.concat(), *layout.read(handles), *progress, *logs, *validation_logs]
 
     concrete = tf.function(run, autograph=False)
-    return concrete.get_concrete_function(*trace.takes(program), *slots.specs), learn.names
+    return concrete.get_concrete_function(
+        *trace.argument_specs(program), *layout.specs
+    ), learn.names
 
 
 class _Learning:
-    """Takes steps `start` to `stop`, inside a trace."""
+    """Trains steps `start` to `stop`, inside a trace."""
 
-    def __init__(self, program, trace, size):
+    def __init__(self, program: TracedProgram, trace: TraceKey, size: int):
         self._program = program
         self._tail = trace.tail
         self._size = size
         self._batch = program.batch_size
         self.names: list[str] = []
-        specs, slots = list(trace.specs), program.slots
+        specs, layout = list(trace.specs), program.layout
         if program.own_step:
             step = own_step_function(program, trace.layout, self.names)
         else:
             step = step_function(program, trace.layout)
         if self._tail != "masked":
-            self._step = slots.lift_captures(step, specs)
+            self._step = layout.lift_captures(step, specs)
         if self._tail:
             block = block_function(program, trace.layout, masked=self._tail == "masked")
             self._shapes = [(size, self._batch, *spec.shape[1:]) for spec in specs]
@@ -213,10 +218,10 @@ class _Learning:
                 for shape, spec in zip(self._shapes, specs, strict=True)
             ]
             counts = tf.TensorSpec([size], tf.int32)
-            self._block = slots.lift_captures(block, [*blocks, counts, _INT], xla=True)
+            self._block = layout.lift_captures(block, [*blocks, counts, _INT], xla=True)
 
     def __call__(self, data, steps, counts, start, stop, losses, handles):
-        """Return the losses, those of the steps appended, and the last logs of an own step."""
+        """Return the losses with those of the steps appended, and the last logs of an own step."""
         if self._program.own_step:
             return losses, self._own_steps(data, steps, counts, start, stop, handles)
 
@@ -241,7 +246,7 @@ class _Learning:
         size, batch = self._size, self._batch
 
         def batches(s):
-            """Gather a block, filled up where fewer steps are left."""
+            """Gather a block, padded if fewer steps are left."""
             n = tf.clip_by_value(stop - s, 0, size)
             rows = _rows(data, tf.reshape(steps[s : s + n], [-1]))
             missing = (size - n) * batch
@@ -256,7 +261,7 @@ class _Learning:
             real = tf.ensure_shape(counts[s : s + size], [size])
             n = tf.minimum(size, stop - s)
             taken = self._block(*gathered, real, n, *handles)[0]
-            # The next rows are gathered while these are learned from.
+            # The next rows are gathered while this block is trained on.
             return s + size, losses.write(losses.size(), taken[:n]), *batches(s + size)
 
         return tf.while_loop(

@@ -1,7 +1,7 @@
-"""When are two functions, or two parameters, the same? Equal fingerprints mean yes.
+"""Fingerprints of functions and parameters: equal ones do the same.
 
-A wrong "no" costs a compilation, a wrong "yes" a wrong result: whatever is not understood raises
-`Unknown`.
+Different fingerprints of equal things cost a compilation, equal ones of different things give wrong
+results: whatever cannot be compared raises `Unknown`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Hashable
 import keras
 import numpy as np
 
-# Code that does not change while a process runs, and so is known by its name.
+# Code that does not change while a process runs, and so is identified by its name.
 _LIBRARIES = frozenset({"keras", "tensorflow", "numpy", "scipy", "sklearn", "skstack"})
 _KERAS_OBJECTS = (
     keras.optimizers.Optimizer,
@@ -33,11 +33,11 @@ _KERAS_OBJECTS = (
 
 
 class Unknown(Exception):
-    """Something whose fingerprint cannot be known."""
+    """Raised for something that has no fingerprint."""
 
 
 def fingerprint(function) -> Hashable:
-    """Fingerprint a function through its code and all that its code refers to.
+    """Fingerprint a function by its code and everything that the code refers to.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def fingerprint(function) -> Hashable:
     Returns
     -------
     fingerprint : hashable
-        Equal for functions that do the same because they say the same.
+        Equal for functions with equal code that refers to equal values.
 
     Raises
     ------
@@ -70,18 +70,15 @@ def fingerprint(function) -> Hashable:
 
 
 def fingerprint_value(value) -> Hashable:
-    """Fingerprint a parameter: numbers, strings, containers, arrays, functions, Keras' own objects.
+    """Fingerprint a number, string, container, array, function or object of Keras' own.
 
-    Raises
-    ------
-    Unknown
-        If it cannot be compared by value.
+    Raise `Unknown` if it cannot be compared by value.
     """
     return _Reader().read(value)
 
 
 def fingerprint_config(cls, config) -> Hashable:
-    """Fingerprint the object of a Keras class that would be made from `config`."""
+    """Fingerprint the object of a Keras class made from `config`."""
     return _Reader().config(cls, config)
 
 
@@ -92,7 +89,7 @@ def _from_library(thing):
 
 
 def _held_by_library(value):
-    """Whether a known library holds the very object under its own name."""
+    """Whether a known library holds this very object under its own name."""
     name = getattr(value, "__qualname__", None)
     if isinstance(value, type) or not isinstance(name, str) or not _from_library(value):
         return False
@@ -100,7 +97,7 @@ def _held_by_library(value):
 
 
 class _Reader:
-    """One reading; remembers what it is inside of, so that recursion ends."""
+    """One traversal, which keeps track of open objects so that recursion ends."""
 
     def __init__(self):
         self._open = {}
@@ -186,7 +183,7 @@ class _Reader:
         )
 
     def _function(self, function):
-        # Its globals tell where it was written; `functools.wraps` changes `__module__`.
+        # Its globals show where it was defined; `functools.wraps` changes `__module__`.
         home = function.__globals__.get("__name__", "")
         if (
             home == function.__module__
@@ -212,19 +209,19 @@ class _Reader:
 
     def _globals(self, function):
         names = sorted(_names(function.__code__))
-        found = []
+        values = []
         for name in names:
             if name in function.__globals__:
                 value = function.__globals__[name]
-                found.append((name, self.read(value)))
+                values.append((name, self.read(value)))
                 if isinstance(value, types.ModuleType) and not _known_module(value):
-                    found.append((name, self._attributes(value, names)))
+                    values.append((name, self._attributes(value, names)))
             elif hasattr(builtins, name):
-                found.append((name, "builtin"))
-        return tuple(found)
+                values.append((name, "builtin"))
+        return tuple(values)
 
     def _attributes(self, module, names):
-        # Any attribute the code names may be this module's.
+        # Any attribute that the code names may be an attribute of this module.
         return tuple(
             (name, self.read(vars(module)[name])) for name in names if name in vars(module)
         )
@@ -271,7 +268,7 @@ def _known_module(module):
 
 
 def _refuse_foreign(config):
-    """Refuse serialised objects that are not Keras' own: their name does not tell their code."""
+    """Refuse serialised objects of classes that are not Keras': a name does not identify code."""
     if isinstance(config, dict):
         if {"class_name", "config"} <= config.keys():
             module = config.get("module") or ""

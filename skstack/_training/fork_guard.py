@@ -1,4 +1,4 @@
-"""TensorFlow's threads do not survive a fork: say so instead of hanging."""
+"""TensorFlow's threads do not survive a fork: raise an error instead of hanging."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def _remember() -> None:
     _forked = True
 
 
-# This module is imported together with TensorFlow and not before.
+# This module is only imported where TensorFlow is.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_remember)
 

@@ -1,4 +1,4 @@
-"""Initial weights: the same for the same seed, and mostly drawn without building a network."""
+"""Initial weights: the same for the same seed, usually drawn without building a network."""
 
 from __future__ import annotations
 
@@ -13,31 +13,28 @@ import tensorflow as tf
 from skstack._base.lru_cache import LRUCache
 from skstack._training.blueprint import Blueprint
 from skstack._training.fork_guard import refuse_after_fork
-from skstack._training.seeds import build, environment, named_variables, values
-from skstack._training.variables import called
+from skstack._training.layers import is_builtin_keras
+from skstack._training.model_io import named_variables, values
+from skstack._training.seeds import build, environment
+from skstack._training.variables import call_concrete
 
 _MAX_DRAWS = 4096
 _LARGEST_SEED = int(1e9)  # Keras takes the seeds of layers and initialisers from 1 to this
 
 
 class InitialWeights:
-    """Draws what building a network would draw, once it has seen how.
+    """Draws the initial weights of a blueprint, without building a network where possible.
 
-    Keras draws the seed of each initialiser and of each layer such as Dropout from Python's
-    generator. Two networks are built, for the first two seeds that are asked for; where the order
-    of those draws explains every value of both, a third need not be built. Otherwise each is.
-
-    Parameters
-    ----------
-    blueprint : object
-        As for `initial_variables`.
+    Keras draws the seed of each initializer and of each layer such as Dropout from Python's
+    generator. A network is built for each of the first two seeds. If the order of those draws
+    explains all values of both, no further network is built; otherwise each is.
     """
 
-    def __init__(self, blueprint):
+    def __init__(self, blueprint: Blueprint):
         self._blueprint = blueprint
-        self._draws: Any = None  # how the values came to be
-        self._first = None  # a seed, and what came of it
-        self.builds = True  # until two networks have shown that it need not
+        self._draws: Any = None  # None if it is not known how the values are drawn
+        self._first: tuple[int, dict[str, np.ndarray]] | None = None  # a seed and its values
+        self.builds = True  # until two networks have confirmed `_draws`
         self._learning = threading.Lock()
 
     def variables(self, seed: int) -> dict[str, np.ndarray]:
@@ -46,9 +43,9 @@ class InitialWeights:
             return self._draws.values(seed)
         if self._first is not None and self._first[0] == seed:
             return {path: array.copy() for path, array in self._first[1].items()}
-        left: list = []
-        model = build(self._blueprint, seed, drawn=left)
-        built, n_draws = _all_values(model), _n_draws(seed, left[0])
+        queue: list = []
+        model = build(self._blueprint, seed, drawn=queue)
+        built, n_draws = _all_values(model), _n_draws(seed, queue[0])
         with self._learning:
             if self._first is None:
                 self._draws = None if n_draws is None else _Draws(model, seed, n_draws)
@@ -59,12 +56,12 @@ class InitialWeights:
                 ):
                     self.builds = False
                 else:
-                    self._draws = None  # never to be understood
+                    self._draws = None
         return built
 
 
 def _n_draws(seed, state):
-    """How many seeds of Keras' kind were drawn; None if something else was drawn, too."""
+    """Return how many seeds Keras drew; None if something else was drawn too."""
     generator = random.Random(int(seed))
     for n in range(_MAX_DRAWS):
         if generator.getstate() == state:
@@ -78,10 +75,10 @@ def _all_values(model):
     return dict(zip(named, values(named.values()), strict=True))
 
 
-def _equal(found, expected):
-    return found.keys() == expected.keys() and all(
+def _equal(values, expected):
+    return values.keys() == expected.keys() and all(
         np.array_equal(array, expected[path], equal_nan=array.dtype.kind == "f")
-        for path, array in found.items()
+        for path, array in values.items()
     )
 
 
@@ -91,55 +88,46 @@ def _seeds(seed, n):
 
 
 class _Draws:
-    """How each variable of a network may have come to its value; the next network tells.
-
-    Parameters
-    ----------
-    model : keras.Model
-        Built with `seed`.
-    seed : int
-    n : int
-        How many seeds were drawn.
-    """
+    """A hypothesis on how the values of a model, built with `seed` and `n` draws, came about."""
 
     def __init__(self, model, seed, n):
         self.n = n
-        place_of = {number: place for place, number in enumerate(_seeds(seed, n))}
+        index_of = {number: index for index, number in enumerate(_seeds(seed, n))}
         initializers = _initializers(model)
         self._values, self._states, self._random = {}, {}, {}
         for path, variable in named_variables(model).items():
             array = self._values[path] = variable.numpy().copy()
             initializer = initializers.get(id(variable))
             own_seed = getattr(initializer, "seed", None)
-            if array.dtype.kind in "iu" and array.shape == (2,) and int(array[0]) in place_of:
-                self._states[path] = place_of[int(array[0])]
-            elif _of_keras(initializer) and own_seed in place_of:
-                self._random[path] = place_of[own_seed], initializer
-        self.n_used = len({*self._states.values(), *(place for place, _ in self._random.values())})
+            if array.dtype.kind in "iu" and array.shape == (2,) and int(array[0]) in index_of:
+                self._states[path] = index_of[int(array[0])]
+            elif is_builtin_keras(initializer) and own_seed in index_of:
+                self._random[path] = index_of[own_seed], initializer
+        self.n_used = len({*self._states.values(), *(index for index, _ in self._random.values())})
         self._function = None
 
     def values(self, seed):
-        """What a network of this seed would start with, new arrays."""
+        """Return the initial weights for a seed, as new arrays."""
         seeds = _seeds(seed, self.n)
         drawn = {path: array.copy() for path, array in self._values.items()}
-        for path, place in self._states.items():  # a seed, and a count that stands at 0
-            drawn[path][0] = seeds[place]
+        for path, index in self._states.items():  # a seed, and a counter at 0
+            drawn[path][0] = seeds[index]
         if self._random:
             if self._function is None:
                 self._function = self._traced()
-            wanted = np.array([seeds[place] for place, _ in self._random.values()], np.int64)
-            arrays = called(self._function, [wanted])
+            own_seeds = np.array([seeds[index] for index, _ in self._random.values()], np.int64)
+            arrays = call_concrete(self._function, [own_seeds])
             drawn.update(zip(self._random, (array.numpy() for array in arrays), strict=True))
         return drawn
 
     def _traced(self):
-        """All initialisers in one call: one by one they take longer than a short fit."""
+        """Trace all initializers as one function: one by one they take longer than a short fit."""
 
         def draw(seeds):
             arrays = []
             for i, (path, (_, initializer)) in enumerate(self._random.items()):
                 like = self._values[path]
-                config = {**initializer.get_config(), "seed": _Given(seeds[i])}
+                config = {**initializer.get_config(), "seed": _FixedSeed(seeds[i])}
                 again = type(initializer).from_config(config)
                 arrays.append(again(like.shape, dtype=str(like.dtype)))
             return arrays
@@ -148,12 +136,8 @@ class _Draws:
         return tf.function(draw, autograph=False).get_concrete_function(spec)
 
 
-def _of_keras(initializer):
-    return type(initializer).__module__.partition(".")[0] == "keras"
-
-
-class _Given(keras.random.SeedGenerator):
-    """Gives the one seed that it was told."""
+class _FixedSeed(keras.random.SeedGenerator):
+    """Always returns the same seed."""
 
     def __init__(self, seed):  # no state: `super().__init__` would make a variable
         self._seed = seed
@@ -163,47 +147,51 @@ class _Given(keras.random.SeedGenerator):
 
 
 def _initializers(model):
-    """Initialiser by variable: a layer names them alike, `kernel` and `kernel_initializer`.
+    """Initializers by id of variable, found by name: `kernel` and `kernel_initializer`.
 
-    Layers with several kernels leave that word out: `recurrent_initializer`.
+    Layers with several kernels leave the word out: `recurrent_initializer`.
     """
-    found: dict = {}
-    seen, left = set(), [model]
-    while left:
-        layer = left.pop()
+    initializers: dict = {}
+    seen, queue = set(), [model]
+    while queue:
+        layer = queue.pop()
         if id(layer) in seen:
             continue
         seen.add(id(layer))
         for variable in layer.variables:
             for name in (variable.name, variable.name.removesuffix("_kernel")):
-                given = getattr(layer, f"{name}_initializer", None)
-                if isinstance(given, keras.initializers.Initializer):
-                    found.setdefault(id(variable), given)
-        left.extend(part for part in vars(layer).values() if isinstance(part, keras.layers.Layer))
-        left.extend(getattr(layer, "layers", ()))
-    return found
+                initializer = getattr(layer, f"{name}_initializer", None)
+                if isinstance(initializer, keras.initializers.Initializer):
+                    initializers.setdefault(id(variable), initializer)
+        queue.extend(part for part in vars(layer).values() if isinstance(part, keras.layers.Layer))
+        queue.extend(getattr(layer, "layers", ()))
+    return initializers
 
 
 _INITIAL_WEIGHTS: LRUCache[InitialWeights] = LRUCache(64)
 
 
-def initial_variables(blueprint: Blueprint, seed: int) -> dict[str, np.ndarray]:
-    """Initial weights of a network, seed states of layers such as Dropout included.
+def initial_variables(
+    blueprint: Blueprint, seed: int, *, shared: bool = True
+) -> dict[str, np.ndarray]:
+    """Return the initial weights of a network, with the seed states of layers such as Dropout.
 
     Parameters
     ----------
-    blueprint : object
-        ``build()`` makes a `keras.Model`; ``key`` is hashable, or None where equality is unknown.
+    blueprint : Blueprint
     seed : int
         The same seed gives the same bits. No global seed is read or set.
+    shared : bool, default=True
+        Whether blueprints of the same key have the same initial weights; not if they hold different
+        models of a user.
 
     Returns
     -------
     variables : dict of str to ndarray
-        Fresh copies by variable path, in the order of ``model.variables``.
+        New arrays by variable path, in the order of ``model.variables``.
     """
     refuse_after_fork()
-    if blueprint.key is None:
+    if not shared or blueprint.key is None:
         return _all_values(build(blueprint, seed))
     key = (blueprint.key, environment())
     return _INITIAL_WEIGHTS.get(key, lambda: InitialWeights(blueprint)).variables(seed)

@@ -1,112 +1,125 @@
-"""The last road: Keras' own `fit`, fed with our own order of rows."""
+"""The engine of last resort: Keras' own `fit`, with our order of rows."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from skstack._training.data import Orders
+from skstack._training.config import TrainConfig
+from skstack._training.data import Orders, TensorTable
 from skstack._training.epochs import update_early_stopping
 from skstack._training.model_io import call_input
-from skstack._training.monitor import LastLogs, forget_model, public_model
+from skstack._training.monitor import LastLogs, TrainingMonitor, forget_model, public_model
+from skstack._training.program import Program
 
 
-class _Follow(keras.callbacks.Callback):
-    """First of the callbacks: draws the order of each epoch, and judges what came of it."""
+class _FirstCallback(keras.callbacks.Callback):
+    """The first callback: draws the order of rows and applies early stopping."""
 
-    def __init__(self, program, plan, orders, watch):
+    def __init__(
+        self, program: Program, config: TrainConfig, orders: Orders, monitor: TrainingMonitor
+    ):
         super().__init__()
         self._program = program
-        self._plan = plan
+        self._config = config
         self._orders = orders
-        self._watch = watch
-        self._best_state = None
+        self._monitor = monitor
+        self._best_state: list | None = None
         self._best, self._without_better = np.float32(math.inf), 0
-        self.order = None
+        self.order: np.ndarray | None = None
 
     def on_epoch_begin(self, epoch, logs=None):
         self.order = self._orders.next(1)[0]
 
     def on_epoch_end(self, epoch, logs=None):
-        self._watch.check(logs)
-        if self._plan.patience is None:
+        self._monitor.check(logs)
+        if self._config.patience is None:
             return
         loss = np.float32(logs.get("val_loss", math.nan))
         is_best, self._best, self._without_better = update_early_stopping(
-            np, loss, self._best, self._without_better, np.float32(self._plan.tol)
+            np, loss, self._best, self._without_better, np.float32(self._config.tol)
         )
         if is_best:
-            self._best_state = self._program.own_state()
-        if self._without_better >= self._plan.patience:
+            self._best_state = self._program.get_state()
+        if self._without_better >= self._config.patience:
             self.model.stop_training = True
 
     def on_train_end(self, logs=None):
         if self._best_state is not None:
-            self._program.adopt(self._best_state)
+            self._program.set_state(self._best_state)
         self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
 
 
-class _Note(LastLogs):
-    """Last of the callbacks: keeps the history, and hands on what the others told their model."""
+class _LastCallback(LastLogs):
+    """The last callback: records the history; copies attributes that others set on their model."""
 
-    def __init__(self, watch, shown):
+    def __init__(self, monitor: TrainingMonitor, shown: Any):
         super().__init__()
-        self._watch = watch
+        self._monitor = monitor
         self._shown = shown
 
     def on_train_begin(self, logs=None):
-        # BackupAndRestore writes there in which epoch to go on.
+        # BackupAndRestore sets the epoch to resume from.
         begin = getattr(self._shown, "_initial_epoch", None)
         if begin is not None:
             self.model._initial_epoch = begin
 
     def on_train_batch_end(self, batch, logs=None):
-        self._hand_on()
+        self._copy_stop_training()
 
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch, logs)
-        self._watch.epoch_end(self.logs)
-        self._hand_on()
+        self._monitor.epoch_end(self.logs)
+        self._copy_stop_training()
 
-    def _hand_on(self):
+    def _copy_stop_training(self):
         self.model.stop_training = self.model.stop_training or self._shown.stop_training
 
 
-def fit_with_keras(program, table, held_out, plan, watch, *, eagerly: bool) -> None:
-    """Train by `Model.fit`: for own train steps, batch callbacks, and what cannot be traced."""
+def fit_with_keras(
+    program: Program,
+    table: TensorTable,
+    validation: TensorTable | None,
+    config: TrainConfig,
+    monitor: TrainingMonitor,
+    *,
+    eagerly: bool,
+) -> None:
+    """Train with `Model.fit`: own `fit` or `test_step`, batch callbacks, untraceable networks."""
     model = program.model
     model.run_eagerly = eagerly
-    follow = _Follow(program, plan, Orders(plan.seed, table.n_rows), watch)
-    shown = public_model(program, plan)
-    everybody = [follow, *plan.callbacks, _Note(watch, shown)]
-    if plan.epochs == 0:
+    first = _FirstCallback(program, config, Orders(config.seed, table.n_rows), monitor)
+    shown = public_model(model, config)
+    all_callbacks = [first, *config.callbacks, _LastCallback(monitor, shown)]
+    if config.epochs == 0:
         return
     callbacks = keras.callbacks.CallbackList(
-        everybody,
+        all_callbacks,
         add_history=True,
         model=model,
-        epochs=plan.epochs,
-        steps=-(-table.n_rows // plan.batch_size),
+        epochs=config.epochs,
+        steps=-(-table.n_rows // config.batch_size),
         verbose=0,
     )
-    for callback in plan.callbacks:
+    for callback in config.callbacks:
         if shown is not model:
             callback.set_model(shown)
     try:
         model.fit(
-            _batches(model, table, follow, plan.batch_size),
-            epochs=plan.epochs,
-            validation_data=None if held_out is None else _arrays(model, held_out),
+            _batches(model, table, first, config.batch_size),
+            epochs=config.epochs,
+            validation_data=None if validation is None else _arrays(model, validation),
             validation_batch_size=program.rows_at_once,
             callbacks=callbacks,
             shuffle=False,
             verbose=0,
         )
     finally:
-        forget_model(everybody)
+        forget_model(all_callbacks)
         model.run_eagerly = False
 
 
@@ -115,14 +128,14 @@ def _arrays(model, table):
     return call_input(model, x), y, weights
 
 
-def _batches(model, table, follow, batch_size):
-    """All batches of an epoch in the order that `follow` drew, as a dataset."""
+def _batches(model, table, first, batch_size):
+    """Return the batches of an epoch as a dataset, in the order that `first` drew."""
     arrays, layout = table.arrays(), table.layout()
     starts = range(0, table.n_rows, batch_size)
 
     def generate():
-        # Keras looks at a first batch before the first epoch begins.
-        order = range(table.n_rows) if follow.order is None else follow.order
+        # Keras reads a batch before the first epoch begins.
+        order = range(table.n_rows) if first.order is None else first.order
         for start in starts:
             index = order[start : start + batch_size]
             yield tuple(array[index] for array in arrays)

@@ -1,20 +1,27 @@
-"""Finding layers by name and keeping what they return."""
-
-# Indices into embeddings: XLA takes those that do not exist for others, without a word.
+"""Layers of a model: found by name, recorded, and the index ranges of embeddings."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
+
 import keras
 
+from skstack._training.blueprint import Blueprint
 from skstack._training.seeds import build
 
 
 class LayerNotFound(ValueError):
-    """A layer that was asked for does not exist, or is never called."""
+    """A requested layer does not exist, or is never called."""
+
+
+def is_builtin_keras(thing) -> bool:
+    """Whether the class of an object is Keras' own."""
+    return type(thing).__module__.partition(".")[0] == "keras"
 
 
 def all_layers(model) -> list:
-    """Layers of a model, of the models inside it and inside wrappers."""
+    """Layers of a model, of nested models and of wrappers."""
     layers = []
     for layer in model.layers:
         layers.append(layer)
@@ -26,67 +33,39 @@ def all_layers(model) -> list:
     return layers
 
 
-def layers_by_name(model) -> dict[str, list]:
-    """Layers of a model, nested ones too, by full name ("outer/inner") and by plain name."""
-    full: dict[str, list] = {}
-    plain: dict[str, list] = {}
-
-    def walk(owner, prefix):
-        for layer in owner.layers:
-            full.setdefault(prefix + layer.name, []).append(layer)
-            plain.setdefault(layer.name, []).append(layer)
-            if isinstance(layer, keras.Model):
-                walk(layer, f"{prefix}{layer.name}/")
-
-    walk(model, "")
-    return {**{name: _distinct(layers) for name, layers in plain.items()}, **full}
+def _named_layers(model, prefix=""):
+    """Yield full name ("outer/inner") and layer, of nested models too, in the model's order."""
+    for layer in model.layers:
+        yield prefix + layer.name, layer
+        if isinstance(layer, keras.Model):
+            yield from _named_layers(layer, f"{prefix}{layer.name}/")
 
 
-def _distinct(layers):
-    return list({id(layer): layer for layer in layers}.values())
-
-
-def layer_names(model) -> list[str]:
-    """Full names of all layers, in the model's order."""
-    names = []
-
-    def walk(owner, prefix):
-        for layer in owner.layers:
-            names.append(prefix + layer.name)
-            if isinstance(layer, keras.Model):
-                walk(layer, f"{prefix}{layer.name}/")
-
-    walk(model, "")
-    return names
-
-
-def find_layers(model, names) -> dict:
-    """Map each name to its layer.
-
-    Raises
-    ------
-    LayerNotFound
-        If there is none of that name, or more than one.
-    """
-    known = layers_by_name(model)
-    found = {}
+def find_layers(model, names: Iterable[str]) -> dict:
+    """Map each full or plain name to its layer; raise `LayerNotFound` unless there is just one."""
+    full: dict[str, list] = defaultdict(list)
+    plain: dict[str, dict] = defaultdict(dict)
+    for name, layer in _named_layers(model):
+        full[name].append(layer)
+        plain[layer.name][id(layer)] = layer
+    layers = {}
     for name in names:
-        layers = known.get(name, [])
-        if len(layers) != 1:
-            what = "no layer" if not layers else "more than one layer"
-            there = ", ".join(layer_names(model))
-            raise LayerNotFound(f"The network has {what} named {name!r}. Its layers are: {there}.")
-        found[name] = layers[0]
-    return found
+        candidates = full.get(name) or list(plain.get(name, {}).values())
+        if len(candidates) != 1:
+            what = "no layer" if not candidates else "more than one layer"
+            known = ", ".join(name for name, _ in _named_layers(model))
+            raise LayerNotFound(f"The network has {what} named {name!r}. Its layers are: {known}.")
+        layers[name] = candidates[0]
+    return layers
 
 
-def check_layers(blueprint, names) -> None:
-    """Raise `LayerNotFound` where the network of a blueprint lacks one of the layers."""
+def check_layers(blueprint: Blueprint, names: Iterable[str]) -> None:
+    """Raise `LayerNotFound` if the network of a blueprint lacks one of the layers."""
     find_layers(build(blueprint), names)
 
 
 class Recorder:
-    """While open, keeps what the given layers return; a shared layer's last call counts."""
+    """Context that records what layers return; of a shared layer, in its last call."""
 
     def __init__(self, layers: dict):
         self._layers = layers
@@ -95,7 +74,7 @@ class Recorder:
 
     def __enter__(self):
         for layer in {id(layer): layer for layer in self._layers.values()}.values():
-            # The instance's __dict__, for Keras tracks attributes that are set the usual way.
+            # Through the instance's __dict__: Keras tracks attributes that are set the usual way.
             self._hidden[id(layer)] = (layer, vars(layer).get("call"))
             vars(layer)["call"] = self._recording(layer, layer.call)
         return self
@@ -116,7 +95,7 @@ class Recorder:
                 vars(layer)["call"] = before
 
     def outputs(self) -> list:
-        """Return what was recorded, flat, in the order of the names."""
+        """Recorded outputs, flat, in the order of the names."""
         flat = []
         for name, layer in self._layers.items():
             if id(layer) not in self._returned:
@@ -126,13 +105,9 @@ class Recorder:
 
 
 def embedded_inputs(model) -> dict[int, tuple[str, int]] | None:
-    """Number of known indices by input.
+    """By index of an input: the embedding that reads it and the smallest `input_dim` of those.
 
-    Returns
-    -------
-    bounds : dict of int to (str, int), or None
-        For the place of an input that embeddings take: the layer's name, and the smallest number
-        of indices that these embeddings know. None where an embedding takes what is computed.
+    None if an embedding reads computed values. XLA silently replaces indices out of range.
     """
     bounds: dict = {}
     for layer in all_layers(model):
@@ -141,33 +116,25 @@ def embedded_inputs(model) -> dict[int, tuple[str, int]] | None:
         if not any(layer is each for each in model.layers):  # nested: called again elsewhere
             return None
         try:
-            given = layer.input
-            places = [i for i, tensor in enumerate(model.inputs) if tensor is given]
+            indices = [i for i, tensor in enumerate(model.inputs) if tensor is layer.input]
         except (AttributeError, ValueError, TypeError):  # subclassed, or called several times
             return None
-        if not places:
+        if not indices:
             return None
-        known = bounds.get(places[0])
+        known = bounds.get(indices[0])
         if known is None or layer.input_dim < known[1]:
-            bounds[places[0]] = layer.name, layer.input_dim
+            bounds[indices[0]] = layer.name, layer.input_dim
     return bounds
 
 
 def check_indices(model, inputs, bounds) -> None:
-    """Raise ValueError where an input holds indices that an embedding does not know.
-
-    Parameters
-    ----------
-    model : keras.Model
-    inputs : dict of str to ndarray
-    bounds : as `embedded_inputs` gives them
-    """
+    """Raise ValueError if an input holds indices out of the `bounds` of `embedded_inputs`."""
     structure = getattr(model, "input", None)
     names = list(inputs)
-    for place, (layer, size) in (bounds or {}).items():
-        name = names[place] if len(names) > place else names[0]
+    for index, (layer, size) in (bounds or {}).items():
+        name = names[index] if len(names) > index else names[0]
         if isinstance(structure, dict):
-            tensor = model.inputs[place]
+            tensor = model.inputs[index]
             name = next(key for key, value in structure.items() if value is tensor)
         array = inputs[name]
         if array.size and not (array.min() >= 0 and array.max() < size):

@@ -1,14 +1,16 @@
-"""Between flat arrays and the structures that a Keras model takes and gives."""
+"""Call a Keras model: its structures of inputs, outputs and arguments."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 
 import keras
+import numpy as np
 
 
 def call_input(model, inputs: dict):
-    """Arrange named tensors as `model` takes them: a dict, a list or the one tensor."""
+    """Arrange named tensors as `model` takes them: a dict, a list or one tensor."""
     expected = _input_structure(model)
     if isinstance(expected, dict):
         return {name: inputs[name] for name in expected} if set(expected) <= set(inputs) else inputs
@@ -22,7 +24,7 @@ def _input_structure(model):
         return None
     try:
         return model.input
-    except (AttributeError, ValueError):  # subclassed: what it was built on tells
+    except (AttributeError, ValueError):  # subclassed: see what it was built on
         shapes = (model.get_build_config() or {}).get("input_shape")
         if isinstance(shapes, (list, tuple)) and not any(
             isinstance(s, (list, tuple)) for s in shapes
@@ -37,18 +39,18 @@ def takes_training(model) -> bool:
 
 
 def call(model, x, *, training: bool):
-    """Call a model in training or inference mode, whichever signature it has."""
+    """Call a model in training or inference mode, with or without a ``training`` argument."""
     return model(x, training=training) if takes_training(model) else model(x)
 
 
 def compute_loss(model, x, y, y_pred, sample_weight, *, training: bool):
-    """The model's loss, through its public `compute_loss`."""
+    """Compute the loss with the model's public `compute_loss`."""
     outputs = flat_outputs(y_pred)
     rank = len(outputs[0].shape) if len(outputs) == 1 else 0
-    if sample_weight is not None and rank > 2:  # a loss for each row and place: (rows, ...)
+    if sample_weight is not None and rank > 2:  # losses have the shape (rows, ...)
         sample_weight = keras.ops.reshape(sample_weight, [-1, *[1] * (rank - 2)])
-    told = {"training": training} if _accepts(model.compute_loss, "training") else {}
-    return model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, **told)
+    arguments = {"training": training} if _accepts(model.compute_loss, "training") else {}
+    return model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, **arguments)
 
 
 def _accepts(function, name):
@@ -57,12 +59,12 @@ def _accepts(function, name):
 
 
 def flat_outputs(outputs) -> list:
-    """Outputs as a list, in the order of the model's own `outputs`: a dict by its sorted keys."""
+    """Outputs as a list, in the order of the model's `outputs`: a dict by its sorted keys."""
     return list(keras.tree.flatten(outputs))
 
 
 def rows_at_once(model, inputs: dict) -> int:
-    """Rows in one call of a network: a function of its architecture alone, between 32 and 1024."""
+    """Number of rows per call, 32 to 1024: depends on the architecture alone."""
     widest = 1
     for array in inputs.values():
         size = 1
@@ -70,3 +72,44 @@ def rows_at_once(model, inputs: dict) -> int:
             size *= axis
         widest = max(widest, size)
     return int(min(max(2**22 // max(model.count_params(), widest, 1), 32), 1024))
+
+
+def named_variables(model) -> dict:
+    """All variables of a model, seed states included, in its order, by unique path."""
+    named = {}
+    for variable in model.variables:
+        path, count = variable.path, 1
+        while path in named:
+            count += 1
+            path = f"{variable.path}#{count}"
+        named[path] = variable
+    return named
+
+
+def values(variables) -> list[np.ndarray]:
+    """Copies of Keras variables as NumPy arrays."""
+    return [variable.numpy().copy() for variable in variables]
+
+
+def assign(named: Mapping, values: Mapping[str, np.ndarray]) -> None:
+    """Assign values to Keras variables of the same paths, see `in_order`."""
+    for variable, value in zip(named.values(), in_order(named, values), strict=True):
+        variable.value.assign(value)
+
+
+def in_order(named: Mapping, values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Return values in the order of Keras variables; raise ValueError if paths or shapes differ."""
+    if named.keys() != values.keys():
+        raise ValueError(
+            "The weights do not belong to this network. "
+            f"Missing: {sorted(named.keys() - values.keys())}; "
+            f"unknown: {sorted(values.keys() - named.keys())}."
+        )
+    ordered = [np.asarray(values[path]) for path in named]
+    for (path, variable), value in zip(named.items(), ordered, strict=True):
+        if value.shape != tuple(variable.shape):
+            raise ValueError(
+                f"The weights do not belong to this network: {path!r} has shape {value.shape}, "
+                f"expected {tuple(variable.shape)}."
+            )
+    return ordered

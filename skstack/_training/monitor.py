@@ -1,16 +1,19 @@
-"""Those who watch epochs: history, callbacks, the printed line."""
+"""What happens after each epoch: history, checks, callbacks, the printed line."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
-from skstack._training.optimizers import made_anew
+from skstack._training.config import TrainConfig
+from skstack._training.optimizers import fresh_metrics
 from skstack._training.seeds import preserve_rng
 
-# Two layers of such weights overflow float32.
+# With two layers of such weights float32 overflows.
 _LARGEST_WEIGHT = 1e15
 _WAYS_OUT = (
     "Try a smaller `learning_rate`, look for very large or unscaled inputs and targets, and check "
@@ -23,21 +26,21 @@ class Diverged(ValueError):
 
 
 class TrainingMonitor:
-    """Keeps the history of a fit and refuses losses that are not finite."""
+    """Records the history of a fit and raises if it diverges."""
 
-    def __init__(self, plan):
-        self._plan = plan
+    def __init__(self, config: TrainConfig):
+        self._config = config
         self.history: dict[str, list[float]] = {}
         self.n_epochs = 0
 
-    def check(self, logs) -> None:
-        """Raise Diverged where the loss of the epoch that ends is not finite."""
+    def check(self, logs: dict) -> None:
+        """Raise Diverged if the loss of the epoch that ends is not finite."""
         loss = logs.get("loss", 0.0)
         if not np.isfinite(loss).all():
             raise Diverged(f"The loss became {loss} in epoch {self.n_epochs + 1}. {_WAYS_OUT}")
 
-    def check_weights(self, variables, trained) -> None:
-        """Raise Diverged where the last step, which no loss tells of, went astray."""
+    def check_weights(self, variables: dict, trained: dict[str, np.ndarray]) -> None:
+        """Raise Diverged if weights are not finite: the losses do not show the last step."""
         for path, array in trained.items():
             bound = _LARGEST_WEIGHT if variables[path].trainable else np.inf
             if array.dtype.kind == "f" and not (np.abs(array) < bound).all():
@@ -46,21 +49,21 @@ class TrainingMonitor:
                     f"{self.n_epochs}. {_WAYS_OUT}"
                 )
 
-    def epoch_end(self, logs) -> None:
-        """Note one epoch."""
+    def epoch_end(self, logs: dict) -> None:
+        """Record one epoch."""
         self.n_epochs += 1
         for name, value in logs.items():
             self.history.setdefault(name, []).append(value)
-        if self._plan.verbose > 0:
+        if self._config.verbose > 0:
             numbers = [(name, value) for name, value in logs.items() if isinstance(value, float)]
-            told = " - ".join(f"{name}: {value:.4g}" for name, value in numbers)
-            print(f"Epoch {self.n_epochs}/{self._plan.epochs} - {told}", flush=True)
+            line = " - ".join(f"{name}: {value:.4g}" for name, value in numbers)
+            print(f"Epoch {self.n_epochs}/{self._config.epochs} - {line}", flush=True)
 
 
-def public_model(program, plan):
-    """The model that callbacks see: layers and optimizer are those of the program's own."""
-    model, public = program.model, plan.public
-    if public is None or not plan.callbacks:
+def public_model(model: Any, config: TrainConfig) -> Any:
+    """Return the model that callbacks see; it shares layers and optimizer with the program's."""
+    public = config.public
+    if public is None or not config.callbacks:
         return model
     with preserve_rng():
         shown = public.finish(model)
@@ -68,29 +71,29 @@ def public_model(program, plan):
             shown.compile(
                 optimizer=model.optimizer,
                 loss=public.loss,
-                metrics=made_anew(public.metrics) or None,
+                metrics=fresh_metrics(public.metrics) or None,
                 jit_compile=False,
             )
     return shown
 
 
 @contextlib.contextmanager
-def shown_to(callbacks, plan, model, n_steps):
-    """Show the model to callbacks while the body runs; afterwards they have none."""
+def shown_to(callbacks: Sequence, config: TrainConfig, model: Any, n_steps: int) -> Iterator[Any]:
+    """Context in which callbacks have the model; afterwards they have none."""
     shown = None
-    everybody = [*callbacks, LastLogs()] if callbacks else []
+    all_callbacks = [*callbacks, LastLogs()] if callbacks else []
     if callbacks:
         shown = keras.callbacks.CallbackList(
-            everybody, model=model, epochs=plan.epochs, steps=n_steps, verbose=plan.verbose
+            all_callbacks, model=model, epochs=config.epochs, steps=n_steps, verbose=config.verbose
         )
     try:
         yield shown
     finally:
-        forget_model(everybody)
+        forget_model(all_callbacks)
 
 
 class LastLogs(keras.callbacks.Callback):
-    """Last of the callbacks: sees the logs of an epoch with what the others wrote into them."""
+    """The last callback: keeps the logs of an epoch, with what other callbacks wrote into them."""
 
     def __init__(self):
         super().__init__()
@@ -109,6 +112,6 @@ def plain(value):
 
 
 def forget_model(callbacks) -> None:
-    """Take the model away from callbacks: it belongs to the program."""
+    """Remove the model from callbacks: it belongs to the program."""
     for callback in callbacks:
         keras.callbacks.Callback.set_model(callback, None)

@@ -7,25 +7,26 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from skstack._training import predict
+from skstack._training.blueprint import Blueprint
+from skstack._training.model_io import assign, named_variables
 from skstack._training.normalization import settle_normalizations
-from skstack._training.seeds import build, named_variables, preserve_rng
+from skstack._training.seeds import build, preserve_rng
 
 
 class Network:
-    """A network as data: pickles, deep-copies and predicts from many threads.
+    """A network as data: can be pickled and deep-copied, and predicts in many threads.
 
     Parameters
     ----------
-    blueprint : object
-        ``build()`` makes a `keras.Model`; ``key`` is hashable, or None where equality is unknown.
+    blueprint : Blueprint
     variables : dict of str to ndarray
-        Weights by variable path, as `initial_variables` gives them.
+        Weights by variable path, as `initial_variables` returns them.
     """
 
-    def __init__(self, blueprint, variables: Mapping[str, np.ndarray]):
+    def __init__(self, blueprint: Blueprint, variables: Mapping[str, np.ndarray]):
         self.blueprint = blueprint
         self.variables = dict(variables)
-        self._prepared = None
+        self.prepared = None  # the predictor and the weights as tensors, see `predict`
 
     def outputs(
         self,
@@ -36,26 +37,26 @@ class Network:
     ) -> list[np.ndarray]:
         """Compute the network's outputs, or those of inner layers, in inference mode.
 
-        On one machine a row's values do not depend, bit for bit, on the rows beside it: every call
-        runs in padded chunks of one size, which follows from the architecture.
+        On one machine the bits of a row's outputs do not depend on the other rows: every call runs
+        in padded chunks of one size, which depends on the architecture alone.
 
         Parameters
         ----------
         inputs : dict of str to ndarray of shape (n_rows, ...)
             One array for each input of the network.
         layers : sequence of str, default=None
-            Names of layers whose outputs are wanted, all computed in one pass; "outer/inner" for a
-            layer of a nested model. None gives the outputs of the network.
+            Layers whose outputs are returned, computed in one pass; "outer/inner" for a layer of a
+            nested model. None: the outputs of the network.
         rows_at_once : int, default=None
-            Rows in a chunk, for networks whose activations are large.
+            Rows per chunk, for networks with large activations.
         pooling : {"flatten", "mean", "max", "last"}, default=None
-            Brings outputs of rank 3 and more to columns; masked steps take no part, and are 0 when
-            flattened. None leaves them as they are.
+            How outputs of rank 3 and more are reduced to columns; masked steps are ignored, or 0
+            when flattened. None: not at all.
 
         Returns
         -------
         outputs : list of ndarray of shape (n_rows, ...), dtype float32
-            One for each output, or for each layer named (several where a layer has several).
+            One per output of the network or of each layer.
 
         Raises
         ------
@@ -65,64 +66,28 @@ class Network:
         return predict.outputs(self, inputs, layers, rows_at_once, pooling)
 
     def changed(self, variables: Mapping[str, np.ndarray]) -> Network:
-        """Give the same network with other weights for some paths."""
+        """Return the same network with other weights for some paths."""
         return Network(self.blueprint, {**self.variables, **variables})
 
     def build(self):
-        """Build a new public `keras.Model` that has these weights. Uncompiled."""
+        """Build a new, uncompiled `keras.Model` with these weights."""
         model = build(self.blueprint)
         assign(named_variables(model), self.variables)
         return settle_normalizations(model)
 
     def public(self, finish):
-        """The one public model of this network, built and finished when first asked for."""
+        """Return the public model of this network, built and finished at the first call."""
         if "_public" not in vars(self):
             with preserve_rng():
                 model = finish(self.build())
-            vars(self).setdefault("_public", model)  # the first of several threads has its way
+            vars(self).setdefault("_public", model)  # the first of several threads wins
         return vars(self)["_public"]
 
     def __getstate__(self):
-        state = {**self.__dict__, "_prepared": None}
+        state = {**self.__dict__, "prepared": None}
         state.pop("_public", None)
         return state
 
     def __repr__(self):
         size = sum(array.size for array in self.variables.values())
         return f"{type(self).__name__}({self.blueprint!r}, {size} values)"
-
-
-def assign(named: Mapping, values: Mapping[str, np.ndarray]) -> None:
-    """Put values into Keras variables of the same paths.
-
-    Raises
-    ------
-    ValueError
-        If paths or shapes are not the same.
-    """
-    for variable, value in zip(named.values(), in_order(named, values), strict=True):
-        variable.value.assign(value)
-
-
-def in_order(named: Mapping, values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """Values in the order of Keras variables of the same paths.
-
-    Raises
-    ------
-    ValueError
-        If paths or shapes are not the same.
-    """
-    if named.keys() != values.keys():
-        raise ValueError(
-            "The weights do not belong to this network. "
-            f"Missing: {sorted(named.keys() - values.keys())}; "
-            f"unknown: {sorted(values.keys() - named.keys())}."
-        )
-    ordered = [np.asarray(values[path]) for path in named]
-    for (path, variable), value in zip(named.items(), ordered, strict=True):
-        if value.shape != tuple(variable.shape):
-            raise ValueError(
-                f"The weights do not belong to this network: {path!r} has shape {value.shape}, "
-                f"expected {tuple(variable.shape)}."
-            )
-    return ordered

@@ -1,7 +1,7 @@
 """Keras' Normalization layers, which compute with copies of their variables.
 
-``adapt`` and ``load_weights`` renew the copies. Whoever puts weights into a network in another way
-has to do so, too, or the network computes with a mean of 0 and a variance of 1.
+``adapt`` and ``load_weights`` update the copies. Code that assigns weights in another way must do
+so too, or the layer computes with a mean of 0 and a variance of 1.
 """
 
 from __future__ import annotations
@@ -19,37 +19,19 @@ def _adapted(model):
 
 
 def settle_normalizations(model):
-    """Renew the copies from the variables.
-
-    Parameters
-    ----------
-    model : keras.Model
-
-    Returns
-    -------
-    keras.Model
-        The same.
-    """
+    """Update the copies from the variables; return the model."""
     for layer in _adapted(model):
         layer.finalize_state()
     return model
 
 
 def reading_their_variables(model):
-    """Make each call of a Normalization layer read the variables, as traced functions need it.
+    """Make each call of a Normalization layer read the variables; return the model, a private one.
 
-    Parameters
-    ----------
-    model : keras.Model
-        Handed to nobody.
-
-    Returns
-    -------
-    keras.Model
-        The same.
+    Traced functions need this: the copies would be constants in them.
     """
     for layer in _adapted(model):
-        # The instance's __dict__, for Keras tracks attributes that are set the usual way.
+        # Through the instance's __dict__: Keras tracks attributes that are set the usual way.
         vars(layer)["call"] = _reading_its_variables(layer, layer.call)
     return model
 
@@ -61,7 +43,7 @@ def _reading_its_variables(layer, original):
         try:
             layer.finalize_state()
             return original(*args, **kwargs)
-        finally:  # a traced function's tensors mean nothing outside it
+        finally:  # tensors of a traced function are invalid outside it
             layer.mean, layer.variance = kept
 
     return call

@@ -1,10 +1,8 @@
-"""Which loss and metrics go with which head, labels and units: settled here, for all of them.
+"""Which losses and metrics suit which output, labels and units, and the loss of predictions.
 
-Names, aliases, classes, functions and objects of Keras resolve to one entry of a table, which says
-what it compares. What a user has written is tried on a few made-up rows.
+Names, aliases, classes, functions and objects of Keras resolve to one entry of a table of
+comparisons. A user's own function is tried on a few example rows.
 """
-
-# The loss of predictions that are at hand.
 
 from __future__ import annotations
 
@@ -23,61 +21,67 @@ from skstack._training.seeds import preserve_rng
 
 
 @dataclass(frozen=True)
-class Takes:
+class Comparison:
     """What a loss or a metric compares.
 
     Parameters
     ----------
     labels : {"units", "classes", "codes", "labels"} or None
-        Of classes. "units": a number for each unit of the output. "classes": a one-hot row for
-        two units or more. "codes": the number of the class. "labels": the number of the class on
-        both sides, predictions rounded. None: it cannot compare classes.
-    several : bool
+        How it takes classes. "units": one number for each unit of the output. "classes": one-hot
+        rows, for two units or more. "codes": class indices. "labels": class indices on both sides,
+        predictions rounded. None: it cannot compare classes.
+    multilabel : bool
         Whether a row may have several labels.
     numbers : bool
-        Whether it compares numbers, too.
-    own : bool
-        Whether it is defined in the numbers' own units alone.
+        Whether it also compares numbers.
+    raw_units : bool
+        Whether it is only defined in the original units of the numbers.
     low, high : float
         Bounds of the numbers on both sides.
-    head : str, default=None
-        Activation of the output that it asks for.
-    least : int
-        Columns that a row of numbers needs.
-    why : str
-        Why it can compare nothing here.
-    of_batch : bool
-        Whether it may give one number for a whole batch.
-    known : bool
+    activation : str, default=None
+        Activation that the output needs.
+    min_columns : int
+        Smallest number of columns of a row of numbers.
+    reason : str
+        Why it cannot compare anything here.
+    batchwise : bool
+        Whether it may return one number for a whole batch.
+    builtin : bool
         Whether it is Keras' own.
     """
 
     labels: str | None = "units"
-    several: bool = True
+    multilabel: bool = True
     numbers: bool = True
-    own: bool = False
+    raw_units: bool = False
     low: float = -np.inf
     high: float = np.inf
-    head: str | None = None
-    least: int = 1
-    why: str = ""
-    of_batch: bool = False
-    known: bool = True
+    activation: str | None = None
+    min_columns: int = 1
+    reason: str = ""
+    batchwise: bool = False
+    builtin: bool = True
+
+    @property
+    def interval(self):
+        return f"[{self.low:g}, {self.high:g}]"
 
 
-_ANY = Takes()
-_OWN = Takes(own=True)
-_RELATIVE = Takes(None, own=True, why="relative to labels that are 0")
-_POSITIVE = Takes(own=True, low=0.0, head="exponential")
-_UNIT = Takes(own=True, low=0.0, high=1.0, head="sigmoid")
-_SHARES = Takes("classes", False, own=True, low=0.0, high=1.0, head="softmax", least=2)
-_CLASSES = Takes("classes", False, numbers=False)
-_CODES = Takes("codes", False, numbers=False)
-_UNITS = Takes(numbers=False)
-_LABELS = Takes("labels", numbers=False)
-_DIRECTION = Takes(own=True, least=2)
-_NOT_HERE = Takes(None, numbers=False)
-_UNKNOWN = Takes(own=True, known=False)
+_ANY = Comparison()
+_OWN = Comparison(raw_units=True)
+_RELATIVE = Comparison(None, raw_units=True, reason="relative to labels that are 0")
+_POSITIVE = Comparison(raw_units=True, low=0.0, activation="exponential")
+_UNIT = Comparison(raw_units=True, low=0.0, high=1.0, activation="sigmoid")
+_SHARES = Comparison(
+    "classes", False, raw_units=True, low=0.0, high=1.0, activation="softmax", min_columns=2
+)
+_CLASSES = Comparison("classes", False, numbers=False)
+_CODES = Comparison("codes", False, numbers=False)
+_UNITS = Comparison(numbers=False)
+_LABELS = Comparison("labels", numbers=False)
+_DIRECTION = Comparison(raw_units=True, min_columns=2)
+_NOT_HERE = Comparison(None, numbers=False)
+_UNKNOWN = Comparison(raw_units=True, builtin=False)
 
 _LOSSES = {
     "mean_squared_error MeanSquaredError mean_absolute_error MeanAbsoluteError huber Huber "
@@ -86,7 +90,7 @@ _LOSSES = {
     "mean_squared_logarithmic_error MeanSquaredLogarithmicError poisson Poisson": _POSITIVE,
     "binary_crossentropy BinaryCrossentropy binary_focal_crossentropy "
     "BinaryFocalCrossentropy": _UNIT,
-    "dice Dice tversky Tversky": replace(_UNIT, of_batch=True),
+    "dice Dice tversky Tversky": replace(_UNIT, batchwise=True),
     "hinge Hinge squared_hinge SquaredHinge": _UNITS,
     "categorical_hinge CategoricalHinge": _CLASSES,
     "categorical_crossentropy CategoricalCrossentropy categorical_focal_crossentropy "
@@ -94,15 +98,15 @@ _LOSSES = {
     "cosine_similarity CosineSimilarity": _DIRECTION,
     "sparse_categorical_crossentropy SparseCategoricalCrossentropy "
     "categorical_generalized_cross_entropy CategoricalGeneralizedCrossEntropy": _CODES,
-    "circle Circle": replace(_NOT_HERE, why="it compares embeddings of rows, no predictions"),
-    "ctc CTC": replace(_NOT_HERE, why="it compares sequences of labels"),
+    "circle Circle": replace(_NOT_HERE, reason="it compares embeddings of rows, no predictions"),
+    "ctc CTC": replace(_NOT_HERE, reason="it compares sequences of labels"),
 }
 _METRICS = {
     "MeanSquaredError RootMeanSquaredError MeanAbsoluteError LogCoshError R2Score huber "
     "log_cosh": _ANY,
     "mean_absolute_percentage_error MeanAbsolutePercentageError mean_squared_logarithmic_error "
     "MeanSquaredLogarithmicError": _OWN,
-    "Poisson": Takes(own=True, low=0.0),
+    "Poisson": Comparison(raw_units=True, low=0.0),
     "CosineSimilarity PearsonCorrelation pearson_correlation ConcordanceCorrelation "
     "concordance_correlation": _DIRECTION,
     "BinaryCrossentropy": _UNIT,
@@ -115,40 +119,42 @@ _METRICS = {
     "SparseCategoricalCrossentropy SparseCategoricalAccuracy sparse_categorical_accuracy "
     "SparseTopKCategoricalAccuracy sparse_top_k_categorical_accuracy": _CODES,
     "Accuracy": _LABELS,
-    "IoU MeanIoU": replace(_LABELS, several=False),
-    "Mean Sum": replace(_NOT_HERE, why="it takes values, no predictions"),
+    "IoU MeanIoU": replace(_LABELS, multilabel=False),
+    "Mean Sum": replace(_NOT_HERE, reason="it takes values, no predictions"),
 }
 
 
-def _table(room, names):
+def _table(module, names):
     return {
-        getattr(room, name): takes for listed, takes in names.items() for name in listed.split()
+        getattr(module, name): comparison
+        for listed, comparison in names.items()
+        for name in listed.split()
     }
 
 
-_OF_LOSSES = _table(keras.losses, _LOSSES)
-_OF_METRICS = {**_OF_LOSSES, **_table(keras.metrics, _METRICS)}
+_LOSS_TABLE = _table(keras.losses, _LOSSES)
+_METRIC_TABLE = {**_LOSS_TABLE, **_table(keras.metrics, _METRICS)}
 # Names that mean another loss, or metric, for each kind of classes.
 _BY_TASK = {"accuracy": "accuracy", "acc": "accuracy", "crossentropy": "crossentropy"}
 _BY_TASK["ce"] = "crossentropy"
 _KIND_OF_TASK = {"binary": "binary", "multilabel": "binary", "multiclass": "sparse_categorical"}
 
 
-def _takes(thing, table):
-    """The entry of an object or a function; None where it is the user's own."""
+def _comparison_of(thing, table):
+    """Return the table's entry of an object or function; None for one of the user's own."""
     if isinstance(thing, functools.partial):
-        return _takes(thing.func, table)
+        return _comparison_of(thing.func, table)
     if inspect.isroutine(thing):
         return table.get(thing)
     for cls in type(thing).__mro__:
         if cls in table:
             return None if _overrides(thing, cls) else table[cls]
     inner = getattr(thing, "fn", None)
-    return None if inner is None else _takes(inner, table)
+    return None if inner is None else _comparison_of(inner, table)
 
 
 def _overrides(thing, base):
-    """Whether a class compares in another way than the one of Keras that it is made from."""
+    """Whether a class overrides the comparison of its base class from Keras."""
     if base in (keras.metrics.Mean, keras.metrics.Sum):
         return type(thing) is not base
     method = "call" if isinstance(thing, keras.losses.Loss) else "update_state"
@@ -156,44 +162,26 @@ def _overrides(thing, base):
 
 
 def known_loss(loss):
-    """The object or function that a loss stands for; "crossentropy" stays, it means several.
-
-    Raises
-    ------
-    ValueError
-        For a name that Keras does not know.
-    """
+    """Return the object or function of a loss; "crossentropy" as it is: it depends on the task."""
     named = isinstance(loss, str) and _BY_TASK.get(loss.lower()) == "crossentropy"
     return loss if named else keras.losses.get(loss)
 
 
 def known_metric(metric):
-    """The object or function that a metric stands for; see `known_loss`."""
+    """Return the object or function of a metric; see `known_loss`."""
     named = isinstance(metric, str) and metric.lower() in _BY_TASK
     return metric if named else keras.metrics.get(metric)
 
 
 def head_for(loss, task, n_outputs) -> dict:
-    """What a recipe's head must be for a loss to be right: fields of a spec.
-
-    Parameters
-    ----------
-    loss : str, keras.losses.Loss, type or callable
-    task, n_outputs
-        As in a spec.
-
-    Returns
-    -------
-    dict
-        Empty where the task's own head is right.
-    """
-    takes = _takes(known_loss(loss), _OF_LOSSES)
-    if takes is None:
+    """Return the fields of a spec that a loss requires: none if the default head is right."""
+    comparison = _comparison_of(known_loss(loss), _LOSS_TABLE)
+    if comparison is None:
         return {}
-    if task == "binary" and (takes.labels in ("classes", "codes") or takes is _DIRECTION):
+    if task == "binary" and (comparison.labels in ("classes", "codes") or comparison is _DIRECTION):
         return {"task": "multiclass", "n_outputs": 2}
-    if task == "regression" and takes.head is not None:
-        return {"activation": takes.head}
+    if task == "regression" and comparison.activation is not None:
+        return {"activation": comparison.activation}
     return {}
 
 
@@ -201,61 +189,63 @@ def _refuse(what, why, accepted):
     raise ValueError(f"{what} {why}; accepted {accepted}.")
 
 
+_FOR_NUMBERS = "are for instance 'mean_squared_error' and 'mean_absolute_error'"
 _ACCEPTED = {
     "binary": "is for instance 'binary_crossentropy'",
     "multilabel": "is for instance 'binary_crossentropy'",
     "multiclass": "are for instance 'sparse_categorical_crossentropy' and "
     "'categorical_crossentropy'",
-    "regression": "are for instance 'mean_squared_error' and 'mean_absolute_error'",
-    "reconstruction": "are for instance 'mean_squared_error' and 'mean_absolute_error'",
+    "regression": _FOR_NUMBERS,
+    "reconstruction": _FOR_NUMBERS,
 }
-_TOLD = {
-    "binary": "a network of one unit for two classes",
-    "multilabel": "labels of which a row may have several",
-    "multiclass": "classes of which each row has one",
+_KINDS = {
+    "binary": "a network with one unit for two classes",
+    "multilabel": "several labels per row",
+    "multiclass": "one class per row",
     "regression": "numbers",
     "reconstruction": "the columns of X",
 }
 _CLASSIFYING = ("binary", "multiclass", "multilabel")
 
 
-def _check_fit(what, takes, task, n_outputs):
-    """Refuse what cannot compare predictions of this kind."""
+def _check_fit(what, comparison, task, n_outputs):
+    """Refuse a loss or metric that cannot compare predictions of this task."""
     accepted = _ACCEPTED[task]
-    if takes.why and (task in _CLASSIFYING or not takes.numbers):
-        _refuse(what, f"does not fit {_TOLD[task]}: {takes.why}", accepted)
+    if comparison.reason and (task in _CLASSIFYING or not comparison.numbers):
+        _refuse(what, f"does not fit {_KINDS[task]}: {comparison.reason}", accepted)
     if task not in _CLASSIFYING:
-        if not takes.numbers:
-            _refuse(what, f"compares classes, and here are {_TOLD[task]}", accepted)
-        if n_outputs < takes.least:
+        if not comparison.numbers:
+            _refuse(what, f"compares classes, and the targets are {_KINDS[task]}", accepted)
+        least = comparison.min_columns
+        if n_outputs < least:
             _refuse(
                 what,
-                f"compares rows of at least {takes.least} numbers, and y has {n_outputs} target",
+                f"compares rows of at least {least} numbers, and y has {n_outputs} target",
                 accepted,
             )
         return
-    if task == "multilabel" and not takes.several:
+    if task == "multilabel" and not comparison.multilabel:
         _refuse(
             what,
-            f"is for rows of one class each, and y holds {_TOLD[task]}. Where each row has one "
-            "class, pass labels: y.argmax(axis=1)",
+            "needs one class per row, but y holds several labels per row. If each has one, "
+            "pass labels: y.argmax(axis=1)",
             accepted,
         )
 
 
 def _without_logits(what, thing, task):
-    """The same of probabilities, where log-odds are asked for: heads of classes give the first."""
+    """Replace from_logits=True: the outputs of classifiers are probabilities."""
     inner = thing.keywords if isinstance(thing, functools.partial) else None
     config = inner
     if config is None and isinstance(thing, (keras.losses.Loss, keras.metrics.Metric)):
-        if _takes(thing, _OF_METRICS) is None:
+        if _comparison_of(thing, _METRIC_TABLE) is None:
             return thing
         config = thing.get_config()
     if config is None or not config.get("from_logits"):
         return thing
     if task not in _CLASSIFYING:
         raise ValueError(
-            f"{what} has from_logits=True, so that predict would give log-odds of y; accepted is "
+            f"{what} has from_logits=True, so predict would return log-odds of y; accepted is "
             "from_logits=False, with a network that ends in a sigmoid or softmax."
         )
     config = {**config, "from_logits": False}
@@ -264,19 +254,19 @@ def _without_logits(what, thing, task):
     return type(thing).from_config(config)
 
 
-# Rows that are made up ---------------------------------------------------------------------------
+# Example rows ------------------------------------------------------------------------------------
 
 
-def unlike(sizes):
-    """A number of rows that equals none of some sizes."""
+def unused_size(sizes):
+    """Return a number of rows that differs from all `sizes`."""
     sizes = set(sizes)
     return next(number for number in itertools.count(7, 2) if number not in sizes)
 
 
-def _made_up(form, n_outputs):
-    """Targets and predictions, of a number of rows that equals nothing else."""
+def _example_rows(form, n_outputs):
+    """Targets and predictions, their number of rows unlike all other sizes."""
     rng = np.random.default_rng(0)
-    n_rows = unlike([n_outputs])
+    n_rows = unused_size([n_outputs])
     p = rng.uniform(0.1, 0.9, (n_rows, n_outputs)).astype(np.float32)
     if form == "codes":
         y = (np.arange(n_rows) % n_outputs).astype(np.int32)
@@ -291,79 +281,79 @@ def _made_up(form, n_outputs):
     return y, p
 
 
-def _value(loss, y, p):
-    """What a loss gives for each row, before anything is averaged."""
+def _values(loss, y, p):
+    """Values of a loss before they are averaged."""
     call = loss.call if isinstance(loss, keras.losses.Loss) else loss
     with preserve_rng():
         values = call(ops.convert_to_tensor(y), ops.convert_to_tensor(p))
     return np.asarray(ops.convert_to_numpy(values), dtype=np.float64)
 
 
-def _by_row(loss, y, p):
-    """Whether the loss of some rows is the mean of the losses of each."""
-    apart = [_value(loss, y[i : i + 1], p[i : i + 1]).mean() for i in range(len(y))]
-    return bool(np.isclose(np.mean(apart), _value(loss, y, p).mean(), rtol=1e-4, atol=1e-6))
+def _averages_rows(loss, y, p):
+    """Whether the loss of all rows is the mean of the losses of each row."""
+    apart = [_values(loss, y[i : i + 1], p[i : i + 1]).mean() for i in range(len(y))]
+    return bool(np.isclose(np.mean(apart), _values(loss, y, p).mean(), rtol=1e-4, atol=1e-6))
 
 
-def _check_own(what, loss, form, n_outputs):
-    """Refuse a function that spreads rows over each other; whether it gives a value for each row.
+def _check_custom(what, loss, form, n_outputs):
+    """Refuse a function that broadcasts rows against each other; return whether it is per row.
 
-    None where it fails on such rows: whoever calls it on real ones will say why.
+    None if it fails on the example rows: the call on real rows will raise the error.
     """
-    y, p = _made_up(form, n_outputs)
+    y, p = _example_rows(form, n_outputs)
     n_rows = len(y)
     try:
-        shape = _value(loss, y, p).shape
-    except Exception:  # whatever a user's function may raise on made-up rows
+        shape = _values(loss, y, p).shape
+    except Exception:  # a user's function may raise anything on example rows
         return None
     if shape.count(n_rows) > 1:
         raise ValueError(
-            f"{what} gives a value of shape {shape} for {n_rows} rows of y with shape {y.shape} "
+            f"{what} returns a value of shape {shape} for {n_rows} rows of y with shape {y.shape} "
             f"and predictions with shape {p.shape}: it compares each row with all others. Accepted "
             f"is one value for each row, of shape ({n_rows},), or one for all of them."
         )
     if y.shape == (n_rows, 1):
         try:
-            mixed = not _by_row(loss, y, p) and _by_row(loss, y[:, 0], p)
+            mixed = not _averages_rows(loss, y, p) and _averages_rows(loss, y[:, 0], p)
         except Exception:
             mixed = False
         if mixed:
             raise ValueError(
-                f"{what} compares each row with all others: y comes with shape (n_rows, 1), as the "
-                "predictions do, and something of shape (n_rows,) is compared with it. Take "
+                f"{what} compares each row with all others: y and the predictions have shape "
+                "(n_rows, 1), and one of them is compared with an array of shape (n_rows,). Take "
                 "columns of both, such as y[:, 0] and p[:, 0]."
             )
     return shape[:1] == (n_rows,)
 
 
-# What was settled --------------------------------------------------------------------------------
+# The objective -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss, and the form in which it takes targets.
+    """A loss, and the form of its targets.
 
     Attributes
     ----------
     loss : str, keras.losses.Loss or callable
-        For a `Plan`.
+        For a `TrainConfig`.
     form : {"column", "codes", "one-hot", "indicator", "numbers"}
-        Of the targets: 0 or 1 in one column; numbers of classes; one-hot rows; 0 or 1 for each
+        Form of the targets: 0 or 1 in one column; class indices; one-hot rows; 0 or 1 for each
         label; numbers.
-    takes : Takes
-    given : object
-        The loss as the user wrote it.
+    comparison : Comparison
+    user_loss : object
+        The loss as the user passed it.
     task : str
-        What the network is for.
+        As in a spec.
     n_outputs : int
     by_row : bool
-        Whether it gives a value for each row, which weights can count.
+        Whether it returns one value per row, to which sample weights apply.
     """
 
     loss: Any
     form: str
-    takes: Takes
-    given: Any
+    comparison: Comparison
+    user_loss: Any
     task: str
     n_outputs: int
     by_row: bool = True
@@ -374,182 +364,165 @@ class Objective:
 
     @property
     def _what(self):
-        return f"loss={self.given!r}"
+        return f"loss={self.user_loss!r}"
 
     @property
-    def own_units(self):
-        """Whether the loss is defined in the targets' own units."""
-        if self.task == "reconstruction":  # in which direction a row lies can be said in any units
-            return self.takes.known and self.takes.own and self.takes is not _DIRECTION
-        return self.takes.own
+    def raw_units(self):
+        """Whether the loss must see targets in their original units."""
+        comparison = self.comparison
+        if self.task == "reconstruction":  # the direction of a row does not depend on units
+            return comparison.builtin and comparison.raw_units and comparison is not _DIRECTION
+        return comparison.raw_units
 
     def check_weights(self, weights):
-        """Refuse weights that would count nothing."""
+        """Refuse sample weights that would have no effect."""
         if not self.by_row and weights is not None and np.ptp(weights) > 0:
             raise ValueError(
-                f"{self._what} gives one number for a whole batch, in which weights of rows "
-                "(sample_weight, class_weight) cannot count. Leave them out, or return one value "
-                "for each row."
+                f"{self._what} returns one number per batch, to which sample_weight and "
+                "class_weight cannot be applied. Leave them out, or return one value per row."
             )
 
     def check_head(self, low, high):
-        """Refuse a network whose outputs, numbers, the loss is not defined for.
-
-        Parameters
-        ----------
-        low, high : array-like
-            Bounds of the outputs.
-        """
-        if np.min(low) < self.takes.low or np.max(high) > self.takes.high:
-            head = self.takes.head or "exponential"
+        """Refuse a network whose outputs, in [low, high], the loss is not defined for."""
+        if np.min(low) < self.comparison.low or np.max(high) > self.comparison.high:
+            head = self.comparison.activation or "exponential"
             _refuse(
                 self._what,
-                f"needs predictions in [{self.takes.low:g}, {self.takes.high:g}], and the network "
+                f"needs predictions in {self.comparison.interval}, and the network "
                 f"ends with an output in [{np.min(low):g}, {np.max(high):g}]",
                 f"is a network that ends with the activation {head!r}, as spec.outputs(x) makes it",
             )
 
     def check_numbers(self, y, what="y"):
-        """Refuse targets in y's own units that the loss is not defined for."""
-        takes = self.takes
-        if y.size and (y.min() < takes.low or y.max() > takes.high):
+        """Refuse targets, in their original units, that the loss is not defined for."""
+        comparison = self.comparison
+        if y.size and (y.min() < comparison.low or y.max() > comparison.high):
             raise ValueError(
                 f"{what} holds values from {y.min():g} to {y.max():g}, but {self._what} is defined "
-                f"for values in [{takes.low:g}, {takes.high:g}] alone."
+                f"for values in {comparison.interval} alone."
             )
-        if takes is _SHARES and not np.allclose(y.sum(axis=1), 1.0, atol=1e-3):
+        if comparison is _SHARES and not np.allclose(y.sum(axis=1), 1.0, atol=1e-3):
             raise ValueError(
                 f"{self._what} compares distributions: rows of {what} must sum to 1, and they sum "
                 f"to {y.sum(axis=1).min():g} to {y.sum(axis=1).max():g}."
             )
-        zeros = int(np.sum(y == 0)) if takes is _RELATIVE else 0
+        zeros = int(np.sum(y == 0)) if comparison is _RELATIVE else 0
         if zeros:
             raise ValueError(
                 f"{what} holds {zeros} zero(s), for which the relative error of {self._what} is "
                 "not defined."
             )
 
-    def metrics(self, given, mean=None, scale=None, bounds=None) -> tuple:
-        """Metrics for a `Plan`, each with the form of targets that it takes.
+    def metrics(self, user_metrics, mean=None, scale=None, bounds=None) -> tuple:
+        """Return metrics for a `TrainConfig`, each converted to the form of targets that it takes.
 
-        Parameters
-        ----------
-        given : sequence
-            As in ``keras.Model.compile``.
-        mean, scale : ndarray, default=None
-            What standardised targets are brought back to their own units with.
-        bounds : tuple of array-like, default=None
-            Of outputs that are numbers, in their own units.
-
-        Returns
-        -------
-        tuple
+        `mean` and `scale` are those of standardised targets; `bounds` (low, high) of outputs that
+        are numbers, in their original units.
         """
         if mean is None or (np.all(mean == 0) and np.all(scale == 1)):
             units = None
         else:
             units = tuple(map(float, mean)), tuple(map(float, scale))
-        return tuple(self._metric(metric, units, bounds) for metric in given)
+        return tuple(self._metric(metric, units, bounds) for metric in user_metrics)
 
-    def _metric(self, given, units, bounds):
-        what = f"metrics: {given!r}"
-        found = known_metric(given)
-        _check_copy(what, found)
-        metric, name = _named(found, given, self.task)
-        takes = _takes(metric, _OF_METRICS)
-        takes = _takes_of_wrapper(metric) if takes is None else takes
-        if takes is None:
-            return self._own_metric(what, metric, units)
-        takes = _by_settings(metric, takes, self.task)
-        _check_fit(what, takes, self.task, self.n_outputs)
+    def _metric(self, user_metric, units, bounds):
+        what = f"metrics: {user_metric!r}"
+        known = known_metric(user_metric)
+        _check_copy(what, known)
+        metric, name = _named(known, user_metric, self.task)
+        comparison = _comparison_of(metric, _METRIC_TABLE)
+        comparison = _comparison_of_wrapper(metric) if comparison is None else comparison
+        if comparison is None:
+            return self._custom_metric(what, metric, units)
+        comparison = _by_settings(metric, comparison, self.task)
+        _check_fit(what, comparison, self.task, self.n_outputs)
         cleaned = _without_logits(what, metric, self.task)
         if self.form == "numbers":
-            low, high = (takes.low, takes.high) if bounds is None else bounds
-            if np.min(low) < takes.low or np.max(high) > takes.high:
+            low, high = (comparison.low, comparison.high) if bounds is None else bounds
+            if np.min(low) < comparison.low or np.max(high) > comparison.high:
                 raise ValueError(
-                    f"{what} is defined for predictions in [{takes.low:g}, {takes.high:g}], and "
+                    f"{what} is defined for predictions in {comparison.interval}, and "
                     f"the network's lie in [{np.min(low):g}, {np.max(high):g}]."
                 )
-            if takes.own and units is not None:
+            if comparison.raw_units and units is not None:
                 return MetricInForm(cleaned, name, "numbers", None, None, units)
-            return _as_given(given, metric, cleaned, name)
-        y_form, p_form = _wanted(metric, takes, self.task)
+            return _unchanged(user_metric, metric, cleaned, name)
+        y_form, p_form = _metric_forms(metric, comparison, self.task)
         if (y_form, p_form) == (self.form, "as it is"):
-            return _as_given(given, metric, cleaned, name)
+            return _unchanged(user_metric, metric, cleaned, name)
         return MetricInForm(cleaned, name, self.form, y_form, p_form, None, self.n_outputs)
 
-    def _own_metric(self, what, metric, units):
+    def _custom_metric(self, what, metric, units):
         if self.form == "numbers":
             if not isinstance(metric, keras.metrics.Metric):
-                _check_own(what, metric, self.form, self._n_units)
-            name = _name_of(metric)
+                _check_custom(what, metric, self.form, self._n_units)
+            name = name_of(metric)
             if units is None:
                 return metric
             return MetricInForm(metric, name, "numbers", None, None, units)
         forms = [self.form]
         if self.task == "multiclass":
             forms += [form for form in ("codes", "one-hot") if form != self.form]
-        for form in forms:
-            if _runs(what, metric, form, self._n_units):
-                break
-        else:
-            form = self.form
+        runs = (form for form in forms if _runs(what, metric, form, self._n_units))
+        form = next(runs, self.form)
         if form == self.form:
             return metric
-        name = _name_of(metric)
+        name = name_of(metric)
         return MetricInForm(metric, name, self.form, form, "as it is", None, self.n_outputs)
 
 
 def _runs(what, metric, form, n_outputs):
-    """Whether a metric of the user's own takes such targets."""
+    """Whether a user's metric accepts targets of this form."""
     if not isinstance(metric, keras.metrics.Metric):
-        return _check_own(what, metric, form, n_outputs) is not None
-    y, p = _made_up(form, n_outputs)
+        return _check_custom(what, metric, form, n_outputs) is not None
+    y, p = _example_rows(form, n_outputs)
     try:
         with preserve_rng():
             tried = type(metric).from_config(metric.get_config())
             tried.update_state(ops.convert_to_tensor(y), ops.convert_to_tensor(p))
             tried.result()
-    except Exception:  # whatever a user's metric may raise on made-up rows
+    except Exception:  # a user's metric may raise anything on example rows
         return False
     return True
 
 
-def _name_of(metric):
+def name_of(metric):
     return getattr(metric, "name", None) or getattr(metric, "__name__", type(metric).__name__)
 
 
-def _named(metric, given, task):
-    """The metric that a name means for a task, and what it is called in logs."""
-    if isinstance(given, type):  # Keras numbers the names of those that it makes
+def _named(metric, user_metric, task):
+    """Resolve a metric's name for a task; return the metric and its name in logs."""
+    if isinstance(user_metric, type):  # Keras appends a number to the names of instances
         name = re.sub(r"_\d+$", "", metric.name)
         return _made(metric, name), name
     if not isinstance(metric, str):
-        return metric, given if isinstance(given, str) else _name_of(metric)
+        return metric, user_metric if isinstance(user_metric, str) else name_of(metric)
     meant = _BY_TASK[metric.lower()]
     if task not in _CLASSIFYING:
         if meant == "crossentropy":
-            raise ValueError(f"metrics: {given!r} compares classes, and here are {_TOLD[task]}.")
-        return keras.metrics.Accuracy(name=given), given
-    return keras.metrics.get(f"{_KIND_OF_TASK[task]}_{meant}"), given
+            raise ValueError(
+                f"metrics: {user_metric!r} compares classes, and the targets are {_KINDS[task]}."
+            )
+        return keras.metrics.Accuracy(name=user_metric), user_metric
+    return keras.metrics.get(f"{_KIND_OF_TASK[task]}_{meant}"), user_metric
 
 
-def _takes_of_wrapper(metric):
-    """The entry of the function inside a ``MeanMetricWrapper``, which its config names."""
+def _comparison_of_wrapper(metric):
+    """Return the entry of the function inside a ``MeanMetricWrapper``, named in its config."""
     if type(metric) is not keras.metrics.MeanMetricWrapper:
         return None
     name = str(metric.get_config()["fn"].get("config"))
     function = getattr(keras.metrics, name, None) or getattr(keras.losses, name, None)
-    return None if function is None else _takes(function, _OF_METRICS)
+    return None if function is None else _comparison_of(function, _METRIC_TABLE)
 
 
 def _check_copy(what, metric):
-    """Refuse a metric that Keras cannot make anew: metrics hold what they have counted."""
+    """Refuse a metric that cannot be copied: metrics hold state, so each fit needs new ones."""
     if not isinstance(metric, keras.metrics.Metric):
         return
     try:
         type(metric).from_config(metric.get_config())
-    except Exception as error:  # whatever a user's class may raise
+    except Exception as error:  # a user's class may raise anything
         raise ValueError(
             f"{what} cannot be copied from its config ({type(error).__name__}). Give its class a "
             "get_config that holds all arguments of the constructor; of a MeanMetricWrapper pass "
@@ -557,25 +530,25 @@ def _check_copy(what, metric):
         ) from error
 
 
-def _by_settings(metric, takes, task):
-    """What a metric takes that goes by its settings."""
+def _by_settings(metric, comparison, task):
+    """Return the comparison of a metric, which may depend on its settings."""
     config = metric.get_config() if isinstance(metric, keras.metrics.Metric) else {}
     if "beta" in config or type(metric) is keras.metrics.F1Score:
         if config.get("threshold") is not None:
             return _UNITS
     elif task == "binary" and (config.get("class_id"), config.get("top_k")) != (None, None):
         return _CLASSES
-    if takes is _DIRECTION and config.get("axis", -1) not in (-1, 1):
-        return replace(takes, least=1)
-    return takes
+    if comparison is _DIRECTION and config.get("axis", -1) not in (-1, 1):
+        return replace(comparison, min_columns=1)
+    return comparison
 
 
-def _wanted(metric, takes, task):
-    """Forms of targets and of predictions that a metric of classes takes."""
-    labels = takes.labels
+def _metric_forms(metric, comparison, task):
+    """Return the forms of targets and predictions that a metric of classes takes."""
+    labels = comparison.labels
     if task == "multilabel":
         return "indicator", "rounded" if labels == "labels" else "as it is"
-    if takes is _DIRECTION and task == "binary":
+    if comparison is _DIRECTION and task == "binary":
         labels = "classes"
     if labels == "units":
         return ("column" if task == "binary" else "one-hot"), "as it is"
@@ -587,23 +560,45 @@ def _wanted(metric, takes, task):
     return ("one-hot" if labels == "classes" else "codes"), p_form
 
 
-def _as_given(given, metric, cleaned, name):
-    """The metric itself, for whose targets nothing is to be done."""
-    if cleaned is not metric or isinstance(given, type):
+def _unchanged(user_metric, metric, cleaned, name):
+    """Return the metric as the user passed it, if nothing had to be changed."""
+    if cleaned is not metric or isinstance(user_metric, type):
         return cleaned
-    if isinstance(given, str) and given.lower() in _BY_TASK:
+    if isinstance(user_metric, str) and user_metric.lower() in _BY_TASK:
         return _made(metric, name)
-    return given
+    return user_metric
 
 
 def _made(metric, name):
-    """A new metric of a name."""
+    """Return a new metric with this name."""
     if isinstance(metric, keras.metrics.Metric):
         return type(metric).from_config({**metric.get_config(), "name": name})
     return keras.metrics.MeanMetricWrapper(metric, name=name)
 
 
-class MetricInForm(keras.metrics.Metric):
+class ConvertedMetric(keras.metrics.Metric):
+    """A metric that is computed from other targets and predictions than the loss."""
+
+    def __init__(self, metric, name):
+        super().__init__(name=name)
+        self.inner = _made(metric, name)
+
+    def convert(self, y_true, y_pred):
+        """Return the targets and predictions that the metric takes."""
+        raise NotImplementedError
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        y, p = self.convert(y_true, y_pred)
+        return self.inner.update_state(y, p, sample_weight=sample_weight)
+
+    def result(self):
+        return self.inner.result()
+
+    def reset_state(self):
+        self.inner.reset_state()
+
+
+class MetricInForm(ConvertedMetric):
     """A metric that takes targets in another form than the loss.
 
     Parameters
@@ -614,10 +609,10 @@ class MetricInForm(keras.metrics.Metric):
     have : str
         Form of the targets, as in `Objective`.
     y_form : str
-        The form that the metric takes.
+        Form that the metric takes.
     p_form : {"as it is", "both", "class", "rounded"}
-        Of predictions: a column for the other class, too; the number of the likeliest class; 0 or
-        1 for each label.
+        Of predictions: "both" adds a column for the other class, "class" is the index of the
+        likeliest class, "rounded" is 0 or 1 for each label.
     units : tuple, default=None
         Mean and scale of standardised numbers, tuples of float.
     n_outputs : int, default=None
@@ -625,21 +620,16 @@ class MetricInForm(keras.metrics.Metric):
     """
 
     def __init__(self, metric, name, have, y_form, p_form, units=None, n_outputs=None):
-        super().__init__(name=name)
+        super().__init__(metric, name)
         self._settings = {
             "metric": metric, "name": name, "have": have, "y_form": y_form, "p_form": p_form,
             "units": units, "n_outputs": n_outputs,
         }  # fmt: skip
-        self.inner = _made(metric, name)
 
     def get_config(self):
         return dict(self._settings)
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        y, p = self._formed(y_true, y_pred)
-        return self.inner.update_state(y, p, sample_weight=sample_weight)
-
-    def _formed(self, y, p):
+    def convert(self, y, p):
         have, units = self._settings["have"], self._settings["units"]
         if units is not None:
             mean, scale = (ops.convert_to_tensor(part, dtype=p.dtype) for part in units)
@@ -648,95 +638,75 @@ class MetricInForm(keras.metrics.Metric):
             codes = ops.cast(y[:, 0], "int32")
         else:
             codes = ops.argmax(y, axis=-1) if have == "one-hot" else y
-        wanted = self._settings["y_form"]
-        if wanted == "codes":
+        required = self._settings["y_form"]
+        if required == "codes":
             y = ops.cast(codes, "int32")
-        elif wanted != have:
+        elif required != have:
             y = ops.one_hot(ops.cast(codes, "int32"), self._settings["n_outputs"], dtype=p.dtype)
         return y, self._predicted(p)
 
     def _predicted(self, p):
-        wanted = self._settings["p_form"]
-        if wanted == "rounded":
+        required = self._settings["p_form"]
+        if required == "rounded":
             return ops.cast(p > 0.5, p.dtype)
-        if wanted != "as it is" and self._settings["have"] == "column":
+        if required != "as it is" and self._settings["have"] == "column":
             p = ops.concatenate([1.0 - p, p], axis=-1)
-        return ops.argmax(p, axis=-1) if wanted == "class" else p
-
-    def result(self):
-        return self.inner.result()
-
-    def reset_state(self):
-        self.inner.reset_state()
+        return ops.argmax(p, axis=-1) if required == "class" else p
 
 
-def settle(loss, *, task, n_outputs) -> Objective:
-    """Settle what a loss is, and in which form it takes targets.
+def resolve_objective(loss, *, task, n_outputs) -> Objective:
+    """Resolve a loss and the form of its targets; raise ValueError if it does not suit the task.
 
     Parameters
     ----------
     loss : str, keras.losses.Loss, type or callable
     task : {"binary", "multiclass", "multilabel", "regression", "reconstruction"}
-        What the network is for: "binary" has one unit.
+        As in a spec: "binary" has one unit.
     n_outputs : int
         Number of classes, labels, targets or columns.
-
-    Returns
-    -------
-    Objective
-
-    Raises
-    ------
-    ValueError
-        If the loss cannot compare predictions of this kind.
     """
-    what, found, by_task = f"loss={loss!r}", known_loss(loss), None
-    if isinstance(found, str):
+    what, known, by_task = f"loss={loss!r}", known_loss(loss), None
+    if isinstance(known, str):
         by_task = loss
         if task not in _CLASSIFYING:
-            _refuse(what, f"compares classes, and here are {_TOLD[task]}", _ACCEPTED[task])
-        found = keras.losses.get(f"{_KIND_OF_TASK[task]}_crossentropy")
-    takes = _takes(found, _OF_LOSSES)
+            _refuse(
+                what,
+                f"compares classes, and the targets are {_KINDS[task]}",
+                _ACCEPTED[task],
+            )
+        known = keras.losses.get(f"{_KIND_OF_TASK[task]}_crossentropy")
+    comparison = _comparison_of(known, _LOSS_TABLE)
     n_units = 1 if task == "binary" else n_outputs
     form = {"binary": "column", "multilabel": "indicator", "multiclass": "codes"}.get(
         task, "numbers"
     )
-    if takes is None:
-        by_row = _check_own(what, found, form, n_units)
+    if comparison is None:
+        by_row = _check_custom(what, known, form, n_units)
         if by_row is None and form == "codes":
-            by_row = _check_own(what, found, "one-hot", n_units)
+            by_row = _check_custom(what, known, "one-hot", n_units)
             form = "codes" if by_row is None else "one-hot"
-        return Objective(found, form, _UNKNOWN, loss, task, n_outputs, by_row is not False)
-    _check_fit(what, takes, task, n_outputs)
-    if task == "binary" and (takes.labels in ("classes", "codes") or takes is _DIRECTION):
+        return Objective(known, form, _UNKNOWN, loss, task, n_outputs, by_row is not False)
+    _check_fit(what, comparison, task, n_outputs)
+    if task == "binary" and (comparison.labels in ("classes", "codes") or comparison is _DIRECTION):
         _refuse(
             what,
             "compares a unit for each class, and the network has one unit for two classes",
             "are 'binary_crossentropy', or a network with two units",
         )
-    if form == "codes" and takes.labels != "codes":
+    if form == "codes" and comparison.labels != "codes":
         form = "one-hot"
-    cleaned = _without_logits(what, found, task)
-    as_given = cleaned is found and loss is not by_task and not isinstance(loss, type)
-    by_row = not takes.of_batch or _check_own(what, cleaned, form, n_units) is not False
-    return Objective(loss if as_given else cleaned, form, takes, loss, task, n_outputs, by_row)
+    cleaned = _without_logits(what, known, task)
+    unchanged = cleaned is known and loss is not by_task and not isinstance(loss, type)
+    by_row = not comparison.batchwise or _check_custom(what, cleaned, form, n_units) is not False
+    return Objective(
+        loss if unchanged else cleaned, form, comparison, loss, task, n_outputs, by_row
+    )
 
 
 def mean_loss(loss, targets, outputs, weights=None) -> float:
-    """Mean loss over rows, without what layers add.
+    """Return the mean loss over rows, without losses that layers add.
 
-    Parameters
-    ----------
-    loss : str, keras.losses.Loss or callable
-        As in `Plan`.
-    targets : ndarray of shape (n_rows, ...)
-    outputs : ndarray of float32 of shape (n_rows, ...)
-    weights : ndarray of shape (n_rows,), default=None
-        Only their proportions matter.
-
-    Returns
-    -------
-    float
+    Only the proportions of `weights`, of shape (n_rows,), matter.
     """
     function = keras.losses.get(loss)
     if isinstance(function, keras.losses.Loss):
@@ -744,6 +714,6 @@ def mean_loss(loss, targets, outputs, weights=None) -> float:
             weights = np.asarray(weights, dtype=np.float32) / np.mean(weights)
         return float(function(targets, outputs, weights))
     values = keras.ops.convert_to_numpy(function(targets, outputs))
-    if values.ndim == 0:  # a function of all rows at once
+    if values.ndim == 0:  # one number for all rows
         return float(values)
     return float(np.average(values.reshape(len(values), -1).mean(axis=1), weights=weights))

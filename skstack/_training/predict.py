@@ -1,19 +1,22 @@
 """Compiled predictions: one traced function for all networks of a blueprint."""
 
-# Outputs of rank 3 and more as columns, before they leave the graph and lose their masks.
-
 from __future__ import annotations
 
+import functools
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
+from keras import ops
 
 from skstack._base.lru_cache import LRUCache
+from skstack._training.blueprint import Blueprint
 from skstack._training.engines import quick_with_xla
 from skstack._training.fork_guard import refuse_after_fork
+from skstack._training.formulas import pooled
 from skstack._training.layers import (
     LayerNotFound,
     Recorder,
@@ -25,29 +28,33 @@ from skstack._training.model_io import (
     call,
     call_input,
     flat_outputs,
+    in_order,
+    named_variables,
     rows_at_once,
     takes_training,
 )
 from skstack._training.normalization import reading_their_variables
-from skstack._training.seeds import build, environment, named_variables
-from skstack._training.variables import called
+from skstack._training.seeds import build, environment
+from skstack._training.variables import OwnSession, call_concrete
 
 _MAX_MODELS = 64
 _MAX_FUNCTIONS = 64  # of one model
-_BATCH = 128  # rows that XLA takes at once: they stay in the processor's cache
-_BLOCK_BYTES = 2**18  # of them, for a block is what one row costs
-_CALL_BYTES = 2**26  # of inputs and outputs: what a stream of rows takes in memory
-_AT_ONCE = 8  # chunks, on as many cores as there are
+_BATCH = 128  # rows of one batch with XLA, so that they fit into the processor's cache
+_BLOCK_BYTES = 2**18  # of inputs of a chunk of batches: even one row is padded to a chunk
+_CALL_BYTES = (
+    2**26
+)  # of inputs and outputs of one call, which embedding_bounds memory for many rows
+_AT_ONCE = 8  # chunks that may run in parallel
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Which outputs: those of layers, or None for the network's own; pooled to columns or not."""
+class OutputRequest:
+    """Which outputs: of layers, or None for those of the network; pooled to columns or not."""
 
     layers: tuple[str, ...] | None = None
     pooling: str | None = None
 
-    def found_in(self, model):
+    def layers_in(self, model):
         return None if self.layers is None else find_layers(model, self.layers)
 
     def finish(self, tensors):
@@ -57,66 +64,62 @@ class Asked:
 
 
 class _Predictor:
-    """One private model and its traced functions; weights come in as arguments."""
+    """One private model and its traced functions, which take the weights as arguments."""
 
-    def __init__(self, blueprint):
+    def __init__(self, blueprint: Blueprint):
         self.model = reading_their_variables(build(blueprint))
-        self.paths = list(named_variables(self.model))
+        self.variables = named_variables(self.model)
         variables = self.model.variables
         trainable = {id(v) for v in self.model.trainable_variables}
         self._trainable = [i for i, v in enumerate(variables) if id(v) in trainable]
         position = {id(v): i for i, v in enumerate(variables)}
         self._fixed = [position[id(v)] for v in self.model.non_trainable_variables]
         self._xla = quick_with_xla(self.model)
-        self.bounds = embedded_inputs(self.model)
-        self._rows_at_once = None
+        self.embedding_bounds = embedded_inputs(self.model)
+        self._rows_at_once: int | None = None
         self._functions: LRUCache[_Chunks] = LRUCache(_MAX_FUNCTIONS)
         self._tracing = threading.Lock()
 
     def rows_at_once(self, inputs) -> int:
-        """Rows in a chunk without XLA."""
+        """Number of rows of a chunk without XLA."""
         if self._rows_at_once is None:
             self._rows_at_once = rows_at_once(self.model, inputs)
         return self._rows_at_once
 
     def tensors(self, variables) -> list:
         """Weights as tensors, in the model's order."""
-        if variables.keys() != set(self.paths):
-            raise ValueError(
-                "The weights do not belong to this network. Missing: "
-                f"{sorted(set(self.paths) - variables.keys())}; "
-                f"unknown: {sorted(variables.keys() - set(self.paths))}."
-            )
-        # A copy: on CPU a tensor may otherwise look into the caller's array.
+        # A copy: on CPU a tensor may otherwise share memory with the caller's array.
         return [
-            tf.identity(tf.constant(np.array(variables[path]), dtype=variable.dtype))
-            for path, variable in zip(self.paths, self.model.variables, strict=True)
+            tf.identity(tf.constant(np.array(value), dtype=variable.dtype))
+            for variable, value in zip(
+                self.variables.values(), in_order(self.variables, variables), strict=True
+            )
         ]
 
-    def function(self, inputs, asked, rows):
-        """Traced functions for inputs of this kind, see `_Chunks`."""
+    def function(self, inputs, request, rows):
+        """Return the traced functions for inputs of this signature, see `_Chunks`."""
         signature = tuple((name, a.shape[1:], str(a.dtype)) for name, a in inputs.items())
-        key = (signature, asked, rows)
+        key = (signature, request, rows)
         function = self._functions.find(key)
         if function is None:
             with self._tracing:  # a second thread waits for what the first one traces
-                function = self._functions.get(key, lambda: self._trace(signature, asked, rows))
+                function = self._functions.get(key, lambda: self._trace(signature, request, rows))
         return function
 
-    def _trace(self, signature, asked, rows):
+    def _trace(self, signature, request, rows):
         if self._xla:
             try:
-                return _Chunks(self, signature, asked, _BATCH, xla=True)
+                return _Chunks(self, signature, request, _BATCH, xla=True)
             except (LayerNotFound, tf.errors.ResourceExhaustedError):
                 raise
-            except Exception:  # whatever the compiler does not take
+            except Exception:  # XLA may fail in many ways; the plain graph is the fallback
                 self._xla = False
-        return _Chunks(self, signature, asked, rows, xla=False)
+        return _Chunks(self, signature, request, rows, xla=False)
 
-    def of_batch(self, names, asked):
-        """Make the function of weights and one batch of inputs that gives outputs, flat."""
-        layers, finish = asked.found_in(self.model), asked.finish
-        n_variables = len(self.paths)
+    def batch_function(self, names, request):
+        """Return a function of weights and one batch of inputs that returns flat outputs."""
+        layers, finish = request.layers_in(self.model), request.finish
+        n_variables = len(self.variables)
 
         def run(*tensors):
             weights, data = tensors[:n_variables], tensors[n_variables:]
@@ -130,27 +133,27 @@ class _Predictor:
         return run
 
     def _call(self, weights, x):
-        told = {"training": False} if takes_training(self.model) else {}
+        arguments = {"training": False} if takes_training(self.model) else {}
         outputs, _ = self.model.stateless_call(
-            [weights[i] for i in self._trainable], [weights[i] for i in self._fixed], x, **told
+            [weights[i] for i in self._trainable], [weights[i] for i in self._fixed], x, **arguments
         )
         return outputs
 
 
 class _Chunks:
-    """Outputs of any number of rows, always in padded chunks of one size.
+    """Computes outputs of any number of rows in padded chunks of one size.
 
-    With XLA a chunk is made of small batches, as many as the rows need; without, it is one batch.
-    Many chunks are computed side by side.
+    With XLA a chunk consists of small batches, of which as many are computed as the rows need;
+    without, it is one batch. Many chunks are computed in parallel.
     """
 
-    def __init__(self, predictor, signature, asked, rows, *, xla):
+    def __init__(self, predictor, signature, request, rows, *, xla):
         names = [name for name, _, _ in signature]
         weights = [tf.TensorSpec(v.shape, v.dtype) for v in predictor.model.variables]
         self._n_weights = len(weights)
         specs = [tf.TensorSpec((rows, *shape), dtype) for _, shape, dtype in signature]
         self._specs = weights, specs
-        run = tf.function(predictor.of_batch(names, asked), autograph=False)
+        run = tf.function(predictor.batch_function(names, request), autograph=False)
         self._batch = run.get_concrete_function(*weights, *specs)
         _check_rows([output.shape for output in self._batch.outputs], rows)
         self._n_batches = 1
@@ -159,27 +162,31 @@ class _Chunks:
         self.row_bytes = row_bytes + _row_bytes(self._batch.outputs)
         if xla:
             self._n_batches = min(max(_BLOCK_BYTES // (rows * row_bytes), 1), 32)
-            self._chunk = self._of_batches()
+            self._chunk = self._batches_function()
         self.rows = rows * self._n_batches
         self._many = None
         self._tracing = threading.Lock()
-        self._given = [tf.constant(n) for n in range(self._n_batches + 1)] if xla else None
-        if xla:  # compiled, or not, at the first call
-            called(self._chunk, [tf.zeros(spec.shape, spec.dtype) for spec in self._takes()])
+        self._batch_counts = [tf.constant(n) for n in range(self._n_batches + 1)] if xla else None
+        self._run: Callable = functools.partial(call_concrete, self._chunk)
+        if xla:
+            if OwnSession.suits(self._chunk):
+                self._run = OwnSession(self._chunk, self._argument_specs())
+            # Compiles at the first call, or fails.
+            self._run([tf.zeros(spec.shape, spec.dtype) for spec in self._argument_specs()])
 
-    def _takes(self):
+    def _argument_specs(self):
         weights, specs = self._specs
         blocks = [tf.TensorSpec((self._n_batches, *spec.shape), spec.dtype) for spec in specs]
         return [*weights, *blocks, tf.TensorSpec([], tf.int32)]
 
-    def _of_batches(self):
+    def _batches_function(self):
         shapes = [(self._n_batches, *output.shape) for output in self._batch.outputs]
 
         def block(*tensors):
             weights, (*blocks, n) = tensors[: self._n_weights], tensors[self._n_weights :]
 
             def one(i, *results):
-                outputs = called(self._batch, [*weights, *(block[i] for block in blocks)])
+                outputs = call_concrete(self._batch, [*weights, *(block[i] for block in blocks)])
                 return i + 1, *(
                     tf.tensor_scatter_nd_update(result, [[i]], [output])
                     for result, output in zip(results, outputs, strict=True)
@@ -189,20 +196,20 @@ class _Chunks:
             return tf.while_loop(lambda i, *_: i < n, one, (0, *empty))[1:]
 
         compiled = tf.function(block, jit_compile=True, autograph=False)
-        compiled = compiled.get_concrete_function(*self._takes())
-        # The attribute that XLA compiles it stands at its call, hence one around it.
+        compiled = compiled.get_concrete_function(*self._argument_specs())
+        # TensorFlow marks calls of a function for XLA, not the function: hence another around it.
         around = tf.function(lambda *tensors: compiled(*tensors), autograph=False)
-        return around.get_concrete_function(*self._takes())
+        return around.get_concrete_function(*self._argument_specs())
 
     def __call__(self, weights, arrays) -> list:
-        """Outputs of at most `rows` rows, filled up."""
+        """Outputs of at most `rows` rows, padded to `rows`."""
         data = [_padded(array, self.rows) for array in arrays]
-        if self._given is None:
-            return _numpy(called(self._chunk, [*weights, *data]))
-        n = self._given[-(-len(arrays[0]) // _BATCH)]
+        if self._batch_counts is None:
+            return _numpy(self._run([*weights, *data]))
+        n = self._batch_counts[-(-len(arrays[0]) // _BATCH)]
         shape = (self._n_batches, _BATCH)
         data = [array.reshape(*shape, *array.shape[1:]) for array in data]
-        parts = _numpy(called(self._chunk, [*weights, *data, n]))
+        parts = _numpy(self._run([*weights, *data, n]))
         return [part.reshape(self.rows, *part.shape[2:]) for part in parts]
 
     def many(self, weights, arrays) -> list:
@@ -210,10 +217,10 @@ class _Chunks:
         if self._many is None:
             with self._tracing:
                 if self._many is None:
-                    self._many = self._of_chunks()
-        return _numpy(called(self._many, [*weights, *arrays]))
+                    self._many = self._many_function()
+        return _numpy(self._many([*weights, *arrays]))
 
-    def _of_chunks(self):
+    def _many_function(self):
         weights, specs = self._specs
         specs = [tf.TensorSpec((None, *spec.shape[1:]), spec.dtype) for spec in specs]
         outputs = [(self.rows, *output.shape[1:]) for output in self._batch.outputs]
@@ -224,7 +231,7 @@ class _Chunks:
 
             def one(i, *results):
                 rows = [t[i * self.rows : (i + 1) * self.rows] for t in data]
-                if self._given is None:
+                if self._batch_counts is None:
                     rows = [tf.ensure_shape(t, (self.rows, *t.shape[1:])) for t in rows]
                 else:
                     shape = (self._n_batches, _BATCH)
@@ -242,33 +249,36 @@ class _Chunks:
             )
             return [result.concat() for result in results[1:]]
 
-        return tf.function(run, autograph=False).get_concrete_function(*weights, *specs)
+        many = tf.function(run, autograph=False).get_concrete_function(*weights, *specs)
+        if isinstance(self._run, OwnSession):
+            return OwnSession(many, [*weights, *specs], beside=self._run)
+        return functools.partial(call_concrete, many)
 
 
 class _EagerPredictor(_Predictor):
-    """For models that cannot be called with weights as arguments: assign them, call eagerly."""
+    """For models that cannot be traced: assigns the weights and calls the model eagerly."""
 
-    def __init__(self, blueprint):
+    def __init__(self, blueprint: Blueprint):
         super().__init__(blueprint)
-        self._running = threading.Lock()
+        self.running = threading.Lock()
 
-    def function(self, inputs, asked, rows):
-        return _EagerChunks(self, list(inputs), asked, rows)
+    def function(self, inputs, request, rows):
+        return _EagerChunks(self, list(inputs), request, rows)
 
 
 class _EagerChunks:
     many = None
 
-    def __init__(self, predictor, names, asked, rows):
+    def __init__(self, predictor, names, request, rows):
         self.rows = rows
         self._predictor = predictor
         self._names = names
-        self._asked = asked
-        self._layers = asked.found_in(predictor.model)
+        self._request = request
+        self._layers = request.layers_in(predictor.model)
 
     def __call__(self, weights, arrays):
         model, layers = self._predictor.model, self._layers
-        with self._predictor._running:
+        with self._predictor.running:
             for variable, value in zip(model.variables, weights, strict=True):
                 variable.value.assign(value)
             data = [tf.convert_to_tensor(_padded(array, self.rows)) for array in arrays]
@@ -279,7 +289,7 @@ class _EagerChunks:
                 with Recorder(layers) as recorder:
                     call(model, x, training=False)
                 parts = recorder.outputs()
-        parts = self._asked.finish(parts)
+        parts = self._request.finish(parts)
         _check_rows([part.shape for part in parts], self.rows)
         return _numpy(parts)
 
@@ -289,13 +299,13 @@ def _row_bytes(tensors):
 
 
 def _numpy(tensors):
-    return [tensor.numpy() for tensor in tensors]
+    return [each if isinstance(each, np.ndarray) else each.numpy() for each in tensors]
 
 
 _PREDICTORS: LRUCache[_Predictor] = LRUCache(_MAX_MODELS)
 
 
-def _predictor_of(blueprint, kind):
+def _predictor_of(blueprint: Blueprint, kind: type[_Predictor]) -> _Predictor:
     if blueprint.key is None:
         return kind(blueprint)
     return _PREDICTORS.get((kind, blueprint.key, environment()), lambda: kind(blueprint))
@@ -303,8 +313,8 @@ def _predictor_of(blueprint, kind):
 
 def _prepare(network, kind):
     predictor = _predictor_of(network.blueprint, kind)
-    network._prepared = predictor, predictor.tensors(network.variables)
-    return network._prepared
+    network.prepared = predictor, predictor.tensors(network.variables)
+    return network.prepared
 
 
 def outputs(network, inputs, layers, rows, pooling) -> list[np.ndarray]:
@@ -317,23 +327,23 @@ def outputs(network, inputs, layers, rows, pooling) -> list[np.ndarray]:
     if rows is not None and rows < 1:
         raise ValueError(f"`rows_at_once` must be at least 1, got {rows}.")
     layers = (layers,) if isinstance(layers, str) else layers
-    asked = Asked(None if layers is None else tuple(layers), pooling)
+    request = OutputRequest(None if layers is None else tuple(layers), pooling)
 
-    predictor, weights = network._prepared or _prepare(network, _Predictor)
-    if predictor.bounds:
-        check_indices(predictor.model, inputs, predictor.bounds)
+    predictor, weights = network.prepared or _prepare(network, _Predictor)
+    if predictor.embedding_bounds:
+        check_indices(predictor.model, inputs, predictor.embedding_bounds)
     rows = rows or predictor.rows_at_once(inputs)
     try:
-        function = predictor.function(inputs, asked, rows)
+        function = predictor.function(inputs, request, rows)
     except LayerNotFound:
         raise
-    except Exception:  # whatever a user's layer may raise while it is traced
+    except Exception:  # a user's layer may raise anything while it is traced
         predictor, weights = _prepare(network, _EagerPredictor)
-        function = predictor.function(inputs, asked, rows)
-    return _of_all(function, weights, list(inputs.values()), lengths.pop())
+        function = predictor.function(inputs, request, rows)
+    return _in_chunks(function, weights, list(inputs.values()), lengths.pop())
 
 
-def _of_all(chunks, weights, arrays, n_rows):
+def _in_chunks(chunks, weights, arrays, n_rows):
     if n_rows <= chunks.rows or chunks.many is None:
         step, compute = chunks.rows, chunks
     else:
@@ -374,57 +384,10 @@ def _check_rows(shapes, rows):
 
 
 def as_columns(tensor, pooling):
-    """Bring an output of any rank to (n_rows, n_columns).
-
-    Parameters
-    ----------
-    tensor : Tensor of shape (n_rows, ...)
-        As a layer returned it: Keras keeps the mask of its steps as an attribute of the tensor.
-
-    pooling : {"flatten", "mean", "max", "last"}
-        What is done with the axes between rows and channels. Masked steps take no part; when
-        flattened they are 0. A row all of whose steps are masked gives zeros.
-
-    Returns
-    -------
-    Tensor of float32 of shape (n_rows, n_columns)
-    """
-    mask = getattr(tensor, "_keras_mask", None)
+    """A layer's output as a float32 tensor of shape (n_rows, n_columns); see `pooled`."""
+    mask = getattr(tensor, "_keras_mask", None)  # Keras keeps it as an attribute of the tensor
     tensor = tf.cast(tf.convert_to_tensor(tensor), "float32")
-    shape = tensor.shape
-    if shape.rank is None or shape.rank <= 2:
-        return tensor if shape.rank == 2 else tf.reshape(tensor, (tf.shape(tensor)[0], -1))
-    if mask is not None:
-        mask = tf.reshape(mask, (*tf.unstack(tf.shape(mask)), *[1] * (shape.rank - 2)))
-    between = list(range(1, shape.rank - 1))
-    if pooling == "flatten":
-        if mask is not None:
-            tensor = tf.where(mask, tensor, 0.0)
-        return tf.reshape(tensor, (tf.shape(tensor)[0], math.prod(shape[1:])))
-    if pooling == "last":
-        return _last(tensor, mask)
-    if mask is None:
-        reduce = tf.reduce_mean if pooling == "mean" else tf.reduce_max
-        return reduce(tensor, axis=between)
-    counts = tf.reduce_sum(tf.cast(mask, "float32"), axis=between)
-    if pooling == "max":
-        largest = tf.reduce_max(tf.where(mask, tensor, -math.inf), axis=between)
-        return tf.where(counts > 0, largest, 0.0)
-    total = tf.reduce_sum(tf.where(mask, tensor, 0.0), axis=between)
-    return total / (tf.maximum(counts, 1.0) * math.prod(shape[2:-1]))
-
-
-def _last(tensor, mask):
-    n_steps = tensor.shape[1]
-    if mask is None:
-        steps = tensor[:, -1]
-    else:
-        kept = tf.reshape(mask, tf.shape(mask)[:2])
-        places = tf.where(kept, tf.range(1, n_steps + 1), 0)
-        last = tf.reduce_max(places, axis=1)
-        steps = tf.gather(tensor, tf.maximum(last - 1, 0), axis=1, batch_dims=1)
-        any_step = tf.reshape(last > 0, (-1, *[1] * (tensor.shape.rank - 2)))
-        steps = tf.where(any_step, steps, 0.0)
-    for _ in range(steps.shape.rank - 2):
-        steps = steps[:, -1]
-    return steps
+    rank = tensor.shape.rank
+    if rank is None or rank < 2:
+        return tf.reshape(tensor, (tf.shape(tensor)[0], -1))
+    return tensor if rank == 2 else pooled(tensor, pooling, ops, mask)

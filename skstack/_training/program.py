@@ -1,7 +1,4 @@
-"""Programs: private models, and what is traced from them once for all fits."""
-
-# One fit on a program: its rows as tensors, its state, and epochs in as few calls as may be.
-# Which fit gets which program: found again by key, bounded in number.
+"""Programs: private models with functions that are traced once for all fits; fits; the pool."""
 
 from __future__ import annotations
 
@@ -10,89 +7,109 @@ import json
 import math
 import threading
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from skstack._base.lru_cache import LRUCache
-from skstack._training.data import Orders, Steps, bucket
+from skstack._training.blueprint import Blueprint
+from skstack._training.config import TrainConfig
+from skstack._training.data import Orders, Steps, TensorTable, bucket
 from skstack._training.engines import has_own_train_step, why_not_masked
 from skstack._training.epochs import TraceKey, epochs_function, steps_in_block
 from skstack._training.layers import embedded_inputs
-from skstack._training.model_io import call, call_input, compute_loss, rows_at_once
+from skstack._training.model_io import (
+    call,
+    call_input,
+    compute_loss,
+    in_order,
+    named_variables,
+    rows_at_once,
+    values,
+)
 from skstack._training.monitor import plain
-from skstack._training.network import in_order
 from skstack._training.normalization import reading_their_variables
-from skstack._training.objective import unlike
-from skstack._training.optimizers import share_steps
-from skstack._training.seeds import build, inside_build, named_variables, values
-from skstack._training.variables import VariableLayout, called
+from skstack._training.objective import unused_size
+from skstack._training.optimizers import CompileSettings, apply_without_reducing, scale_steps
+from skstack._training.seeds import build, inside_build
+from skstack._training.variables import OwnSession, VariableLayout
 
 
 class Program:
-    """One private model and optimizer, compiled, and the functions traced from them.
+    """One private compiled model and the functions that are traced from it.
 
-    Its model is never handed out, except to callbacks while they watch. Fits that only run traced
-    functions do so side by side, each on variables of its own (see `VariableLayout`).
+    The model is only seen by callbacks, during their fit. Fits that only run traced functions run
+    side by side, each on variables of its own (see `VariableLayout`).
     """
 
-    def __init__(self, blueprint, ingredients, table, key):
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        settings: CompileSettings,
+        table: TensorTable,
+        key: Hashable | None,
+    ):
         self.key = key
-        self.loss = ingredients.loss
-        self.batch_size = ingredients.batch_size
-        self.broken = {}  # trace -> why it cannot be taken
+        self.loss = settings.loss
+        self.batch_size = settings.batch_size
+        self.failed_traces: dict[TraceKey, Exception] = {}
         self.traces = 0
-        self.alone = threading.RLock()  # held by who uses, or traces, the model itself
-        self._functions = {}
+        self.model_lock = threading.RLock()  # held while the model itself is used or traced
+        self._functions: dict = {}
         self.model = reading_their_variables(build(blueprint))
         self.model.compile(
-            optimizer=ingredients.make_optimizer(),
-            loss=ingredients.loss,
-            metrics=ingredients.make_metrics() or None,
+            optimizer=settings.make_optimizer(),
+            loss=settings.loss,
+            metrics=settings.make_metrics() or None,
             jit_compile=False,
         )
         self.optimizer = self.model.optimizer  # mixed_float16: wrapped by `compile`
         self.variables = named_variables(self.model)
         self._warm_up(table, blueprint)
-        slowed = [(self.variables[path], share) for path, share in ingredients.shares]
-        share_steps(self.optimizer, slowed)
+        multipliers = [(self.variables[path], factor) for path, factor in settings.lr_multipliers]
+        scale_steps(self.optimizer, multipliers)
+        apply_without_reducing(self.optimizer)
         self.has_metrics = len(self.model.metrics) > 1  # more than the tracker of the loss
         self.own_step = has_own_train_step(self.model)
-        self.one_by_one = self.has_metrics or self.own_step  # what is counted is read each epoch
-        self.metrics_like = {}  # the structure of their values
+        # Metrics are read after each epoch.
+        self.one_by_one = self.has_metrics or self.own_step
+        self.metrics_structure: dict = {}  # of the metrics' values
         masks = why_not_masked(self.model, self.loss, has_metrics=self.has_metrics) is None
-        self.masks = masks and not self.own_step  # rows of weight zero change nothing
+        self.masks = masks and not self.own_step  # whether rows may be padded with weight 0
         self.rows_at_once = rows_at_once(self.model, table.inputs)
         counters = [variable for metric in self.model.metrics for variable in metric.variables]
-        self.slots = VariableLayout([*self.variables.values(), *self.optimizer.variables], counters)
+        self.layout = VariableLayout(
+            [*self.variables.values(), *self.optimizer.variables], counters
+        )
         self._fresh_optimizer = values(self.optimizer.variables)
-        self._rate = _place_of_rate(self.optimizer)
-        self.bounds = embedded_inputs(self.model)
+        self._rate = _index_of_rate(self.optimizer)
+        self.embedding_bounds = embedded_inputs(self.model)
         self._trainable = [id(variable) for variable in self.model.trainable_variables]
-        self._config = self._settings()
+        self._frozen_config = self._settings()
 
-    def _warm_up(self, table, blueprint):
-        """Create all variables now: inside a trace it would be too late."""
+    def _warm_up(self, table: TensorTable, blueprint: Blueprint) -> None:
+        """Create all variables, which is impossible inside a trace."""
         if not self.model.trainable_variables:
             raise ValueError("The network has no trainable weights: there is nothing to fit.")
         self._copies = self._build_optimizer()
         arrays = table.arrays()
-        # As many rows as there is nothing else of: what mixes rows with columns up fails here.
-        n_rows = unlike(size for array in arrays for size in array.shape[1:])
+        # A number of rows unlike all other sizes: code that confuses rows and columns fails here.
+        n_rows = unused_size(size for array in arrays for size in array.shape[1:])
         rows = np.arange(n_rows) % table.n_rows
         few = [tf.convert_to_tensor(array[rows]) for array in arrays]
         x, y, weights = table.layout().unpack(few)
         x = call_input(self.model, x)
-        with _told(f"{blueprint!r} makes a network that"):
+        with _explain_failure(f"{blueprint!r} makes a network that"):
             y_pred = call(self.model, x, training=False)
-        with _told(f"loss={self.loss!r}"):
+        with _explain_failure(f"loss={self.loss!r}"):
             compute_loss(self.model, x, y, y_pred, weights, training=False)
-        with _told("one of the metrics"):
+        with _explain_failure("one of the metrics"):
             self.model.compute_metrics(x, y, y_pred, sample_weight=weights)
 
     def _build_optimizer(self) -> dict[int, str]:
-        """Build it; find which of its variables start as copies of which weights."""
+        """Build it; return which of its variables start as copies of which weights."""
         trainable = {id(variable) for variable in self.model.trainable_variables}
         learned = {path: v for path, v in self.variables.items() if id(v) in trainable}
         before = values(learned.values())
@@ -102,8 +119,8 @@ class Program:
         self.optimizer.build(self.model.trainable_variables)
         marked = {path: variable.numpy() for path, variable in learned.items()}
         copies = {
-            place: path
-            for place, array in enumerate(values(self.optimizer.variables))
+            index: path
+            for index, array in enumerate(values(self.optimizer.variables))
             for path, weights in marked.items()
             if array.shape == weights.shape and array.size and np.array_equal(array, weights)
         }
@@ -111,84 +128,101 @@ class Program:
             variable.assign(array)
         return copies
 
-    def start(self, variables, optimizer_start, learning_rate) -> list[np.ndarray]:
-        """The packed state that a fit starts from: weights, then the optimizer's memory."""
+    def initial_state(
+        self,
+        variables: dict[str, np.ndarray],
+        optimizer_start: list[np.ndarray] | None,
+        learning_rate: float | None,
+    ) -> list[np.ndarray]:
+        """Return the packed state that a fit starts with: weights and the optimizer's variables."""
         weights = in_order(self.variables, variables)
         if optimizer_start is None:
             optimizer = list(self._fresh_optimizer)
-            for place, path in self._copies.items():
-                optimizer[place] = variables[path]
+            for index, path in self._copies.items():
+                optimizer[index] = variables[path]
         else:
             optimizer = list(optimizer_start)
         if len(optimizer) != len(self._fresh_optimizer):
             raise ValueError(
-                f"`optimizer_start` has {len(optimizer)} arrays, the optimizer takes "
+                f"`optimizer_start` has {len(optimizer)} arrays, the optimizer argument_specs "
                 f"{len(self._fresh_optimizer)}."
             )
         if learning_rate is not None and self._rate is not None:
-            with np.errstate(over="ignore"):  # infinite: the weights will tell
+            with np.errstate(over="ignore"):  # an infinite rate is reported as diverged weights
                 optimizer[self._rate] = np.asarray(learning_rate, optimizer[self._rate].dtype)
-        return self.slots.pack([*weights, *optimizer])
+        return self.layout.pack([*weights, *optimizer])
 
-    def adopt(self, state) -> None:
-        """Give the model itself a packed state."""
-        for variable, value in zip(self.slots.state, self.slots.unpack(state), strict=True):
+    def set_state(self, state: list) -> None:
+        """Assign a packed state to the model itself."""
+        for variable, value in zip(self.layout.state, self.layout.unpack(state), strict=True):
             variable.value.assign(value)
 
-    def own_state(self) -> list[np.ndarray]:
-        """The packed state of the model itself."""
-        return self.slots.pack(values(self.slots.state))
+    def get_state(self) -> list[np.ndarray]:
+        """Return the packed state of the model itself."""
+        return self.layout.pack(values(self.layout.state))
 
-    def reset_model(self, state) -> None:
-        """Forget whatever was done to the model itself."""
-        self.adopt(state)
+    def reset_model(self, state: list) -> None:
+        """Reset the model itself to a state."""
+        self.set_state(state)
         if self.one_by_one:
             self.model.reset_metrics()
         self.model.stop_training = False
         self.model.run_eagerly = False
 
-    def epochs(self, trace: TraceKey):
-        """Return the function that trains epochs, traced once; and the names of its logs."""
-        with contextlib.suppress(KeyError):
-            return self._functions[trace]
-        with self.alone:
-            if trace not in self._functions:
-                function = epochs_function(self, trace)
-                if trace.tail:
-                    self._try(function[0], trace)
-                self._functions[trace] = function
-            return self._functions[trace]
+    def epochs(self, trace: TraceKey, *, own: bool = False) -> tuple[Any, list[str]]:
+        """Return the function that trains epochs, traced once, and the names of its logs.
 
-    def _try(self, function, trace):
-        """Take one step on zeros: XLA compiles, or fails, at the first call."""
-        lane = self.slots.take()
+        It must be called through `bind`; with `own`, on the variables of the model itself.
+        """
+        with contextlib.suppress(KeyError):
+            return self._functions[trace, own]
+        with self.model_lock:
+            if (trace, own) not in self._functions:
+                function, names = epochs_function(self, trace)
+                if trace.tail and not own and OwnSession.suits(function):
+                    function = OwnSession(
+                        function, trace.argument_specs(self), self.layout.all_variables
+                    )
+                if trace.tail:
+                    self._run_once(function, trace)
+                self._functions[trace, own] = function, names
+            return self._functions[trace, own]
+
+    def bind(self, function, *, own: bool = False):
+        """See `VariableLayout.bind`."""
+        if isinstance(function, OwnSession):
+            return function.bind()
+        return self.layout.bind(function, own=own)
+
+    def _run_once(self, function, trace):
+        """Take one step on zeros, because XLA compiles, or fails, at the first call."""
         arguments = [
             tf.zeros([1 if size is None else size for size in spec.shape], spec.dtype)
-            for spec in trace.takes(self)
+            for spec in trace.argument_specs(self)
         ]
         first = len(trace.specs)
         n = steps_in_block(trace, self.batch_size) + 1
         arguments[first] = tf.zeros([n, self.batch_size], tf.int32)
-        # Exact: a full batch, for else the block would not be compiled.
+        # If exact, a full batch, or the block would not be compiled.
         arguments[first + 1] = tf.fill([n], self.batch_size)
         arguments[first + 2] = tf.constant([0, 1])
-        if trace.watches:
-            n_tested = first + 3 + len(trace.tested_specs)
-            arguments[n_tested] = arguments[n_tested + 4] = tf.constant(1)
-        called(function, [*arguments, *lane.handles])
-        self.slots.give_back(lane)
+        if trace.has_validation:
+            before = first + 3 + len(trace.validation_specs)
+            arguments[before] = arguments[before + 4] = tf.constant(1)
+        with self.bind(function) as run:
+            run(arguments)
 
-    def reset_counted(self, handles) -> None:
-        """Forget the rows that metrics have counted, inside a trace."""
+    def reset_metrics(self, handles: list) -> None:
+        """Reset the metrics, inside a trace."""
         self._lifted("reset", self._reset)(*handles)
 
-    def counted(self):
-        """Return the function of handles that gives the values of the metrics."""
+    def metric_results(self) -> Callable[..., list]:
+        """Return the function of handles that computes the metrics."""
         return self._lifted("results", self._results)
 
     def _lifted(self, name, function):
         if name not in self._functions:
-            self._functions[name] = self.slots.lift_captures(function, [])
+            self._functions[name] = self.layout.lift_captures(function, [])
         return self._functions[name]
 
     def _reset(self):
@@ -197,77 +231,74 @@ class Program:
 
     def _results(self):
         results = self.model.get_metrics_result()
-        self.metrics_like = tf.nest.map_structure(lambda _: None, results)
+        self.metrics_structure = tf.nest.map_structure(lambda _: None, results)
         return [tf.convert_to_tensor(value) for value in tf.nest.flatten(results)]
 
-    def finalized(self, state) -> list:
-        """A packed state after training: with moving averages, where the optimizer keeps them."""
+    def finalized(self, state: list) -> list:
+        """Return a state after training, with moving averages if the optimizer keeps any."""
         if not _averages_weights(self.optimizer):
             return state
-        with self.alone:
+        with self.model_lock:
             if "finalize" not in self._functions:
                 self._functions["finalize"] = self._finalize()
-        lane = self.slots.take()
-        try:
-            return called(self._functions["finalize"], [*state, *lane.handles])
-        finally:
-            self.slots.give_back(lane)
+        with self.bind(self._functions["finalize"]) as run:
+            return run(state)
 
     def _finalize(self):
-        slots, specs = self.slots, self.slots.packed_specs
+        layout, specs = self.layout, self.layout.packed_specs
 
         def finalize():
             self.optimizer.finalize_variable_values(self.model.trainable_variables)
             return []
 
-        lifted = slots.lift_captures(finalize, [])
+        lifted = layout.lift_captures(finalize, [])
 
         def run(*arguments):
             handles = arguments[len(specs) :]
-            slots.load(handles, arguments[: len(specs)])
+            layout.load(handles, arguments[: len(specs)])
             lifted(*handles)
-            return slots.read(handles)
+            return layout.read(handles)
 
-        return tf.function(run, autograph=False).get_concrete_function(*specs, *slots.specs)
+        return tf.function(run, autograph=False).get_concrete_function(*specs, *layout.specs)
 
-    def untouched(self) -> bool:
-        """Whether callbacks left the model as it was traced."""
+    def is_unmodified(self) -> bool:
+        """Whether callbacks left the model as it was when it was traced."""
         return (
             self.model.optimizer is self.optimizer
             and self.model.loss is self.loss
             and [id(variable) for variable in self.model.trainable_variables] == self._trainable
-            and self._config is not None
-            and self._settings() == self._config
+            and self._frozen_config is not None
+            and self._settings() == self._frozen_config
         )
 
     def _settings(self):
-        """What is frozen in a trace and a callback may change; None where that is not known."""
+        """Settings that a trace freezes and a callback may change; None if unknown."""
         config = dict(self.optimizer.get_config())
-        config.pop("learning_rate", None)  # a variable, or a schedule that nobody changes
-        model = _config(self.model)
+        config.pop("learning_rate", None)  # a variable, or an immutable schedule
+        model = _config_of(self.model)
         return None if model is None else (model, repr(config))
 
 
 def _averages_weights(optimizer):
-    """Whether an optimizer, or one that it is made of, keeps averages to end with."""
+    """Whether an optimizer, or one inside it, keeps moving averages of the weights."""
     inner = getattr(optimizer, "inner_optimizer", None)
     several = type(optimizer).__name__ == "MultiOptimizer"
     return several or optimizer.use_ema or (inner is not None and _averages_weights(inner))
 
 
-def _place_of_rate(optimizer):
-    """Where the learning rate stands among an optimizer's variables; None for a schedule."""
+def _index_of_rate(optimizer):
+    """Return the index of the learning rate in an optimizer's variables; None for a schedule."""
     try:
         rate = optimizer.learning_rate
-    except (AttributeError, ValueError):  # an optimizer of several others has none of its own
+    except (AttributeError, ValueError):  # MultiOptimizer has none of its own
         return None
-    places = [place for place, v in enumerate(optimizer.variables) if v is rate]
-    return places[0] if places else None
+    indices = [index for index, v in enumerate(optimizer.variables) if v is rate]
+    return indices[0] if indices else None
 
 
 @contextlib.contextmanager
-def _told(what):
-    """Say what it was that could not be computed."""
+def _explain_failure(what):
+    """Name what could not be computed."""
     try:
         yield
     except tf.errors.ResourceExhaustedError:
@@ -278,134 +309,133 @@ def _told(what):
         ) from error
 
 
-def _config(model):
+def _config_of(model):
     try:
         return json.dumps(model.get_config(), default=repr)
-    except (NotImplementedError, TypeError):  # subclassed, or made with what JSON cannot hold
+    except (NotImplementedError, TypeError):  # subclassed, or with arguments that JSON cannot hold
         return None
 
 
-# No signal is heard within a call. How many epochs it takes changes no bit of the result.
+# Python handles no signal during a call. The number of epochs per call does not change results.
 _ROWS_AT_FIRST = 2**18
 _POSITIONS_A_CALL = 2**22  # of int32: 16 MB
 _SECONDS_A_CALL = 2.0
 
 
-class Compiled:
-    """Trains some epochs at a time.
+class CompiledFit:
+    """One fit on a program: trains some epochs per call.
 
     Parameters
     ----------
     program : Program
-    trace : Trace
+    trace : TraceKey
     initial : list of ndarray
-        Packed state to start from.
-    table, held_out : Table
-    plan : Plan
+        Packed state to start with.
+    table, validation : TensorTable
+    config : TrainConfig
 
     Attributes
     ----------
-    state : list of tensors
-        Packed, of the network and the optimizer, after the last epoch.
+    state : list of tensors or ndarrays
+        Packed state after the last epoch.
     stopped : bool
-        Whether the validation loss did not improve for long enough.
+        Whether early stopping ended training.
     """
 
-    def __init__(self, program, trace, initial, table, held_out, plan):
+    def __init__(
+        self,
+        program: Program,
+        trace: TraceKey,
+        initial: list,
+        table: TensorTable,
+        validation: TensorTable | None,
+        config: TrainConfig,
+    ):
         self._program = program
-        self._plan = plan
+        self._config = config
         self._trace = trace
-        self._run, self._own_names = program.epochs(self._trace)
+        self._run, self._own_names = program.epochs(trace, own=bool(config.callbacks))
         self._data = table.tensors()
-        self._tested = []
-        if held_out is not None:
-            # Few shapes, for the kernels of each are kept.
-            n_padded = bucket(held_out.n_rows) if program.masks else held_out.n_rows
-            self._tested = [*held_out.tensors(n_padded), tf.constant(held_out.n_rows)]
-        self._orders = Orders(plan.seed, table.n_rows)
+        self._validation: list = []
+        if validation is not None:
+            # Few shapes, because TensorFlow keeps kernels for each.
+            n_padded = bucket(validation.n_rows) if program.masks else validation.n_rows
+            self._validation = [*validation.tensors(n_padded), tf.constant(validation.n_rows)]
+        self._orders = Orders(config.seed, table.n_rows)
         self._most = max(_POSITIONS_A_CALL // table.n_rows, 1)
         self._chunk = max(_ROWS_AT_FIRST // table.n_rows, 1)
         self._padding = steps_in_block(self._trace, program.batch_size)
-        patience = np.iinfo(np.int32).max if plan.patience is None else max(plan.patience, 1)
-        self._patience = [tf.constant(plan.tol, tf.float32), tf.constant(patience, tf.int32)]
+        patience = np.iinfo(np.int32).max if config.patience is None else max(config.patience, 1)
+        self._patience = [tf.constant(config.tol, tf.float32), tf.constant(patience, tf.int32)]
         self._best_loss = tf.constant(math.inf)
         self._without_better = tf.constant(0)
-        self._best_state = None
-        self._handles: list = []
+        self._best_state: list | None = None
+        self._bound: Callable  # set by `bind`
         self.state = initial
         self.stopped = False
 
     @contextlib.contextmanager
-    def lane(self, *, own: bool = False):
-        """While open, epochs run on a lane; `own`: on the variables of the model itself."""
-        slots = self._program.slots
-        if own:
-            self._handles = slots.own()
+    def bind(self, *, own: bool = False):
+        """Context in which epochs can be trained; `own`: on the variables of the model itself."""
+        with self._program.bind(self._run, own=own) as self._bound:
             yield
-            return
-        lane = slots.take()
-        self._handles = lane.handles
-        try:
-            yield
-        finally:
-            self._handles = []
-            slots.give_back(lane)
 
     def epochs(self, n_epochs: int) -> list[dict]:
-        """Train at most `n_epochs`, fewer where that is enough; return the logs of each."""
-        begun = time.perf_counter()
+        """Train up to `n_epochs` epochs; return the logs of those trained."""
+        started = time.perf_counter()
         orders = self._orders.next(min(n_epochs, self._chunk))
         steps = Steps(orders, self._program.batch_size, self._padding)
-        watching = []
-        if self.watches:
+        more = []
+        if self.has_validation:
             tol, patience = self._patience
-            watching = [*self._tested, self._best_loss, self._without_better, tol, patience]
-        arguments = [*self._data, steps.rows, steps.counts, steps.borders, *watching, *self.state]
-        found = called(self._run, [*arguments, *self._handles])
+            more = [*self._validation, self._best_loss, self._without_better, tol, patience]
+        arguments = [*self._data, steps.rows, steps.counts, steps.epoch_starts, *more, *self.state]
+        outputs = self._bound(arguments)
 
         def take(n):
-            taken, found[:n] = found[:n], []
+            taken, outputs[:n] = outputs[:n], []
             return taken
 
-        n_run, losses = (part.numpy() for part in take(2))
+        (count,), (losses,) = take(1), take(1)
+        n_run, losses = int(count), np.asarray(losses)
         self.state = take(len(self.state))
-        each = (time.perf_counter() - begun) / max(n_run, 1)
-        self._chunk = int(np.clip(_SECONDS_A_CALL / max(each, 1e-6), 1, self._most))
+        seconds = (time.perf_counter() - started) / max(n_run, 1)
+        self._chunk = int(np.clip(_SECONDS_A_CALL / max(seconds, 1e-6), 1, self._most))
         trained: list[dict] = [{}]
         if not self._program.own_step:
             trained = [{"loss": loss} for loss in steps.means(losses, n_run).tolist()]
         validated = []
-        if self.watches:
-            validated = [{"loss": float(loss)} for loss in take(1)[0].numpy()[:n_run]]
+        if self.has_validation:
+            validated = [{"loss": float(loss)} for loss in np.asarray(take(1)[0])[:n_run]]
             best_loss, without_better = take(2)
-            self._judge(best_loss, without_better, take(len(self.state)))
+            self._update_best(best_loss, without_better, take(len(self.state)))
         if self._program.one_by_one:
             own = _like(dict.fromkeys(self._own_names), take)
-            counted = _like(self._program.metrics_like, take)
-            if own:  # as `Model.fit`: its metrics, or what the last step gave
+            counted = _like(self._program.metrics_structure, take)
+            if own:  # as in `Model.fit`: the metrics, or the logs of the last step
                 trained = [counted if own.keys() == counted.keys() else own]
             else:
                 trained = [{**counted, **trained[0]}]
-            if self.watches:
-                validated = [{**_like(self._program.metrics_like, take), **validated[0]}]
-        for epoch, tested in zip(trained, validated, strict=False):
-            epoch.update({f"val_{name}": value for name, value in tested.items()})
+            if self.has_validation:
+                validated = [{**_like(self._program.metrics_structure, take), **validated[0]}]
+        for epoch, logs in zip(trained, validated, strict=False):
+            epoch.update({f"val_{name}": value for name, value in logs.items()})
         return trained
 
     @property
-    def watches(self) -> bool:
+    def has_validation(self) -> bool:
         """Whether there are validation rows."""
-        return self._trace.watches
+        return self._trace.has_validation
 
-    def _judge(self, best_loss, without_better, best_state):
+    def _update_best(self, best_loss, without_better, best_state):
         if float(best_loss) < float(self._best_loss):
             self._best_state = best_state
         self._best_loss, self._without_better = best_loss, without_better
         self.stopped = int(without_better) >= int(self._patience[1])
 
     def result(self) -> list:
-        """The state to keep: that of the best epoch where early stopping was asked for."""
-        if self._plan.patience is None or self._best_state is None:
+        """The state to keep: that of the best epoch with early stopping, else the last one."""
+        if self._config.patience is None or self._best_state is None:
             return self.state
         return self._best_state
 
@@ -421,23 +451,25 @@ _MAX_PROGRAMS = 48
 class Pool:
     """Programs by key, the least recently used dropped first.
 
-    Fits of one key share one program and run side by side; a fit that shows the model to callbacks
+    Fits of one key share a program and run side by side. A fit with callbacks, which see the model,
     has a program to itself.
     """
 
     def __init__(self, max_programs: int = _MAX_PROGRAMS):
         self._max = max_programs
         self._shared: LRUCache[_SharedProgram] = LRUCache(max_programs)
-        # Each with its key: what callbacks may see. The one given back last is the last.
+        # With their keys: programs for fits with callbacks, the last one returned at the end.
         self._idle: list[tuple[Hashable, Program]] = []
         self._lock = threading.Lock()
         self.made = 0
 
     @contextlib.contextmanager
-    def program(self, key, make, *, shown: bool = False):
-        """Lend a program of this key; None: make a private one. No lock is held meanwhile.
+    def program(
+        self, key: Hashable | None, make: Callable[[], Program], *, shown: bool = False
+    ) -> Iterator[Program]:
+        """Lend a program of this key, or a private one if it is None, without holding a lock.
 
-        One that was shown to callbacks comes back only if they left it as it was.
+        A program that callbacks have seen is only kept if it is unmodified.
         """
         if key is None or inside_build():  # a thread that builds a network must not wait
             yield self._made(make)
@@ -448,29 +480,29 @@ class Pool:
             try:
                 yield program
             finally:
-                if program.untouched():
+                if program.is_unmodified():
                     self._give_back(key, program)
 
-    def programs(self) -> list:
-        """All programs that are kept."""
+    def programs(self) -> list[Program]:
+        """All programs in the pool."""
         shared = [entry.program for entry in self._shared.values() if entry.program is not None]
         with self._lock:
             return shared + [program for _, program in self._idle]
 
-    def _made(self, make):
+    def _made(self, make: Callable[[], Program]) -> Program:
         program = make()
         with self._lock:
             self.made += 1
         return program
 
-    def _take(self, key):
+    def _take(self, key: Hashable) -> Program | None:
         with self._lock:
             for i in reversed(range(len(self._idle))):
                 if self._idle[i][0] == key:
                     return self._idle.pop(i)[1]
             return None
 
-    def _give_back(self, key, program):
+    def _give_back(self, key: Hashable, program: Program) -> None:
         with self._lock:
             self._idle.append((key, program))
             del self._idle[: -self._max]
@@ -483,7 +515,7 @@ class _SharedProgram:
         self.program: Program | None = None
         self._making = threading.Lock()
 
-    def get(self, make):
+    def get(self, make: Callable[[], Program]) -> Program:
         with self._making:
             if self.program is None:
                 self.program = make()

@@ -1,4 +1,4 @@
-"""Building networks so that the same seed gives the same weights, whatever ran before."""
+"""Build networks so that the same seed gives the same weights, whatever ran before."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import contextvars
 import functools
 import random
 import threading
+from typing import Any
 
 import keras
-import numpy as np
 
+from skstack._training.blueprint import Blueprint
 from skstack._training.fork_guard import refuse_after_fork
 
 _building = threading.Lock()
@@ -18,7 +19,7 @@ _inside = threading.local()
 
 
 def under_callers_policy(function):
-    """Give a function that keeps, in whichever thread it runs, the dtype policy of this one."""
+    """Wrap a function so that it has the dtype policy of this thread in any other."""
     policy = keras.config.dtype_policy()
 
     @functools.wraps(function)
@@ -34,10 +35,10 @@ def under_callers_policy(function):
 
 
 def in_fresh_thread(function):
-    """Call `function` in a short-lived thread and return what it returns.
+    """Call `function` in a short-lived thread and return its result.
 
-    Keras numbers automatic layer names by thread: in a new one they start from the beginning, and
-    what Keras keeps by thread goes away with it.
+    Keras numbers automatic layer names per thread: in a new one they start anew, and Keras'
+    thread-local state is freed with it.
     """
     function = under_callers_policy(function)
     context = contextvars.copy_context()
@@ -57,8 +58,8 @@ def in_fresh_thread(function):
         thread.start()
         ended.wait()
     finally:
-        # Interrupted, perhaps in `start`: until it ends, it makes layers. (`join` would not wait:
-        # in Python 3.11 and 3.12 a thread whose `join` was interrupted counts as stopped.)
+        # After an interrupt, perhaps in `start`, it must not go on making layers. (`join` would not
+        # wait: in Python 3.11 and 3.12 a thread whose `join` was interrupted counts as stopped.)
         while thread in threading.enumerate() and not ended.wait(0.1):
             pass
     thread.join()
@@ -67,10 +68,10 @@ def in_fresh_thread(function):
     return outcome["value"]
 
 
-def build(blueprint, seed: int = 0, *, drawn: list | None = None):
+def build(blueprint: Blueprint, seed: int = 0, *, drawn: list | None = None) -> Any:
     """Build a new `keras.Model` whose initial weights depend on `blueprint` and `seed` alone.
 
-    The state in which Python's generator is left is appended to `drawn`.
+    The final state of Python's generator is appended to `drawn`.
     """
 
     def seeded():
@@ -91,15 +92,14 @@ def inside_build() -> bool:
 
 @contextlib.contextmanager
 def preserve_rng():
-    """While open, no other thread of ours makes layers, and this one draws numbers of its own.
+    """Context in which only this thread makes layers, with a random generator of its own.
 
-    Keras draws the seeds of layers and initialisers from Python's generator, of which there is one
-    for all threads: what any other thread draws meanwhile, the event loop of a server or of dask
-    perhaps, would be missing in a seeded network. So the functions of ``random`` are sent to a
-    generator of its own where a building thread calls them, and the global one is left alone.
+    Keras draws the seeds of layers and initializers from Python's global generator. Draws of
+    another thread, such as the event loop of a server, would change a seeded network. So in a
+    building thread the functions of ``random`` use a private generator; the global one is not used.
     """
-    refuse_after_fork()  # the lock may have been held by a thread that is no more
-    if inside_build():  # a blueprint that builds another
+    refuse_after_fork()  # in a fork the lock may be held by a thread that does not exist
+    if inside_build():  # a blueprint that builds another one
         state = _inside.generator.getstate()
         try:
             yield
@@ -122,7 +122,7 @@ def preserve_rng():
 
 
 def _by_thread(name, function):
-    """A function of ``random`` that serves building threads from their own generator."""
+    """Wrap a function of ``random``: building threads draw from their own generator."""
 
     @functools.wraps(function)
     def called(*args, **kwargs):
@@ -132,25 +132,8 @@ def _by_thread(name, function):
     return called
 
 
-def named_variables(model) -> dict:
-    """All variables of a model by a unique path, seed states included, in the model's order."""
-    named = {}
-    for variable in model.variables:
-        path, count = variable.path, 1
-        while path in named:
-            count += 1
-            path = f"{variable.path}#{count}"
-        named[path] = variable
-    return named
-
-
-def values(variables) -> list[np.ndarray]:
-    """Copies of Keras variables as NumPy arrays."""
-    return [variable.numpy().copy() for variable in variables]
-
-
 def environment() -> tuple:
-    """What Keras' settings put into every network that is built."""
+    """Global settings of Keras that affect how networks are built."""
     return (
         keras.config.floatx(),
         keras.config.dtype_policy().name,

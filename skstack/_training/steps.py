@@ -1,20 +1,45 @@
-"""What is traced: a step, a block of steps, an evaluation. All take and give flat tensors."""
+"""Functions that are traced: a step, a block of steps, an evaluation. All take flat tensors."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, Protocol
+
 import tensorflow as tf
 
+from skstack._training.data import TensorLayout
 from skstack._training.layers import all_layers
 from skstack._training.model_io import call, call_input, compute_loss
-from skstack._training.xla_layers import swapped
+from skstack._training.variables import VariableLayout
+from skstack._training.xla_layers import replaced_calls
+
+
+class TracedProgram(Protocol):
+    """What is traced of a `Program`, whose module imports this one."""
+
+    model: Any
+    optimizer: Any
+    loss: Any
+    layout: VariableLayout
+    batch_size: int
+    rows_at_once: int
+    has_metrics: bool
+    own_step: bool
+    one_by_one: bool
+    masks: bool
+    traces: int
+
+    def reset_metrics(self, handles: list) -> None: ...
+
+    def metric_results(self) -> Callable[..., list]: ...
 
 
 class NothingToLearn(ValueError):
-    """The loss has no gradient; no other road would find one."""
+    """The loss has no gradient, in any engine."""
 
 
-def learn(program, x, y, weights):
-    """Take one step, as `keras.Model.train_step` does; return the loss."""
+def learn(program: TracedProgram, x, y, weights):
+    """Take one training step, as `keras.Model.train_step` does; return the loss."""
     model, optimizer = program.model, program.optimizer
     x = call_input(model, x)
     with tf.GradientTape() as tape:
@@ -34,8 +59,8 @@ def learn(program, x, y, weights):
     return tf.cast(loss, "float32")
 
 
-def step_function(program, layout):
-    """Make the function of one batch's tensors that learns from them and gives their loss."""
+def step_function(program: TracedProgram, layout: TensorLayout) -> Callable:
+    """Return a function of one batch that takes a training step and returns the loss."""
 
     def step(*tensors):
         program.traces += 1
@@ -44,14 +69,14 @@ def step_function(program, layout):
     return step
 
 
-def block_function(program, layout, *, masked: bool):
-    """Make the function that learns from a block of batches, all shapes fixed, for XLA.
+def block_function(program: TracedProgram, layout: TensorLayout, *, masked: bool) -> Callable:
+    """Return a function that trains on a block of batches of fixed shapes, for XLA.
 
-    It takes the batches, flat, each of shape (steps, batch, ...), the number of real rows in each,
-    and the number of steps to take, and gives the loss of each step.
+    It takes flat tensors of shape (steps, batch, ...), the number of real rows of each batch and
+    the number of steps to take, and returns the loss of each step.
 
-    Masked, a batch may be filled up: those rows weigh nothing, and the others as much more as the
-    loss, which divides by the batch size, divides too far.
+    If `masked`, batches may be padded: padding has weight 0, and the weights of real rows make up
+    for the loss being divided by the batch size.
     """
     layers = all_layers(program.model)
 
@@ -65,9 +90,9 @@ def block_function(program, layout, *, masked: bool):
             real = None
             if masked:
                 real = tf.range(batch) < counts[i]
-                share = tf.where(real, batch / tf.cast(counts[i], "float32"), 0.0)
-                weights = share if weights is None else weights * share
-            with swapped(layers, real):
+                scale = tf.where(real, batch / tf.cast(counts[i], "float32"), 0.0)
+                weights = scale if weights is None else weights * scale
+            with replaced_calls(layers, real):
                 loss = learn(program, x, y, weights)
             return i + 1, tf.tensor_scatter_nd_update(losses, [[i]], [loss])
 
@@ -76,11 +101,10 @@ def block_function(program, layout, *, masked: bool):
     return block
 
 
-def evaluation_function(program, layout):
-    """Make the function that gives the mean loss over the first rows, in inference mode.
+def evaluation_function(program: TracedProgram, layout: TensorLayout) -> Callable:
+    """Return a function that computes the mean loss over the first rows, in inference mode.
 
-    It takes tensors, flat, and the number of real rows; others may stand behind them where the
-    program may mask them.
+    It takes flat tensors and the number of real rows; the rest is padding, which needs `masks`.
     """
     model, rows_in_chunk = program.model, program.rows_at_once
 
@@ -89,9 +113,9 @@ def evaluation_function(program, layout):
         x, y, weights = layout.unpack([tensor[start:stop] for tensor in data])
         n_real = tf.minimum(stop, n_rows) - start
         if program.masks:
-            share = tf.cast(stop - start, "float32") / tf.cast(n_real, "float32")
-            share = tf.where(tf.range(stop - start) < n_real, share, 0.0)
-            weights = share if weights is None else weights * share
+            scale = tf.cast(stop - start, "float32") / tf.cast(n_real, "float32")
+            scale = tf.where(tf.range(stop - start) < n_real, scale, 0.0)
+            weights = scale if weights is None else weights * scale
         x = call_input(model, x)
         y_pred = call(model, x, training=False)
         loss = compute_loss(model, x, y, y_pred, weights, training=False)
@@ -106,17 +130,17 @@ def evaluation_function(program, layout):
             lambda start, _: start < n_rows,
             lambda start, total: chunk(data, start, total, n_rows),
             (tf.constant(0), tf.constant(0.0)),
-            parallel_iterations=1,  # metrics count
+            parallel_iterations=1,  # metrics have state
         )
         return total / tf.cast(n_rows, "float32")
 
     return evaluate
 
 
-def own_step_function(program, layout, names):
-    """Make the function of one batch that calls the model's own `train_step`; it gives its logs.
+def own_step_function(program: TracedProgram, layout: TensorLayout, names: list[str]) -> Callable:
+    """Return a function of one batch that calls the model's own `train_step` and returns its logs.
 
-    Their names are written to the list `names` while it is traced.
+    Tracing it writes the names of the logs to the list `names`.
     """
 
     def step(*tensors):

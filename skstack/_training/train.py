@@ -1,4 +1,4 @@
-"""One fit, from rows to weights."""
+"""One fit: from rows to trained weights."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from skstack._training.keras_fit import fit_with_keras
 from skstack._training.layers import check_indices
 from skstack._training.monitor import TrainingMonitor, public_model, shown_to
 from skstack._training.network import Network
-from skstack._training.optimizers import Ingredients
-from skstack._training.program import POOL, Compiled, Program
+from skstack._training.optimizers import CompileSettings
+from skstack._training.program import POOL, CompiledFit, Program
 from skstack._training.steps import NothingToLearn
 
 
@@ -29,117 +29,126 @@ def train(
     blueprint: Blueprint,
     start: dict[str, np.ndarray],
     rows: TrainingData,
-    plan: TrainConfig,
+    config: TrainConfig,
     *,
     validation: TrainingData | None = None,
     optimizer_start: list[np.ndarray] | None = None,
 ) -> TrainResult:
     """Train a network.
 
-    On a CPU the same arguments give the same bits, whatever ran before in the process and whatever
-    runs beside it.
+    On a CPU the same arguments give the same bits, independently of what ran before in the process
+    and of what runs at the same time.
 
     Parameters
     ----------
     blueprint : Blueprint
         The network.
     start : dict of str to ndarray
-        Weights to start from, as `initial_variables` gives them. Not changed.
-    rows : Rows
-        Rows to learn from. Weights are divided by their mean, so that losses average over weights.
-    plan : Plan
-        How to learn.
-    validation : Rows, default=None
+        Initial weights, as `initial_variables` returns them. Not modified.
+    rows : TrainingData
+        Training rows. Weights are divided by their mean, so that losses are weighted means.
+    config : TrainConfig
+    validation : TrainingData, default=None
         Rows to evaluate after each epoch.
     optimizer_start : list of ndarray, default=None
-        State of the optimizer to continue from; None starts anew.
+        State of the optimizer to continue with; None starts with a new one.
 
     Returns
     -------
-    fit : Fit
-        The network, its history, the number of epochs run, and the optimizer's state.
+    TrainResult
 
     Raises
     ------
     ValueError
-        If the loss becomes infinite or not a number, or an argument does not suit the others.
+        If the loss becomes infinite or NaN, or arguments contradict each other.
     RuntimeError
         In a process that was forked after TensorFlow had started.
     """
     refuse_after_fork()
-    _check(plan, validation)
+    _check(config, validation)
     table = TensorTable(rows, "training")
-    held_out = None if validation is None else TensorTable(validation, "validation")
-    # A larger batch holds no more rows, but would be counted and padded.
-    plan = replace(plan, batch_size=min(plan.batch_size, bucket(table.n_rows)))
-    ingredients = Ingredients.of(plan)
-    key = ingredients.key(blueprint, table.signature())
+    validation_table = None if validation is None else TensorTable(validation, "validation")
+    # A larger batch holds no more rows, but would be padded.
+    config = replace(config, batch_size=min(config.batch_size, bucket(table.n_rows)))
+    settings = CompileSettings.of(config)
+    key = settings.key(blueprint, table.signature())
 
     def make():
-        return Program(blueprint, ingredients, table, key)
+        return Program(blueprint, settings, table, key)
 
-    with POOL.program(key, make, shown=bool(plan.callbacks)) as program:
-        for rows_of in (table, held_out):
+    with POOL.program(key, make, shown=bool(config.callbacks)) as program:
+        for rows_of in (table, validation_table):
             if rows_of is not None:
-                check_indices(program.model, rows_of.inputs, program.bounds)
-        initial = program.start(start, optimizer_start, ingredients.learning_rate)
-        watch = TrainingMonitor(plan)
-        state = program.slots.unpack(_run(program, initial, table, held_out, plan, watch))
+                check_indices(program.model, rows_of.inputs, program.embedding_bounds)
+        initial = program.initial_state(start, optimizer_start, settings.learning_rate)
+        monitor = TrainingMonitor(config)
+        state = program.layout.unpack(
+            _run(program, initial, table, validation_table, config, monitor)
+        )
         n_variables = len(program.variables)
         trained = dict(zip(program.variables, state[:n_variables], strict=True))
-        watch.check_weights(program.variables, trained)
+        monitor.check_weights(program.variables, trained)
         return TrainResult(
             network=Network(blueprint, trained),
-            history=watch.history,
-            n_epochs=watch.n_epochs,
+            history=monitor.history,
+            n_epochs=monitor.n_epochs,
             optimizer_variables=state[n_variables:],
         )
 
 
-def _check(plan, validation):
-    if plan.engine not in ENGINES:
-        raise ValueError(f"`engine` must be one of {ENGINES}, got {plan.engine!r}.")
-    if plan.epochs < 0 or plan.batch_size < 1:
+def _check(config: TrainConfig, validation: TrainingData | None) -> None:
+    if config.engine not in ENGINES:
+        raise ValueError(f"`engine` must be one of {ENGINES}, got {config.engine!r}.")
+    if config.epochs < 0 or config.batch_size < 1:
         raise ValueError(
             "`epochs` must not be negative and `batch_size` at least 1, "
-            f"got {plan.epochs} and {plan.batch_size}."
+            f"got {config.epochs} and {config.batch_size}."
         )
-    if plan.patience is not None and validation is None:
+    if config.patience is not None and validation is None:
         raise ValueError("`patience` needs validation rows.")
 
 
-def _run(program, initial, table, held_out, plan, watch):
-    """Take the best road, or the next where it turns out to be closed; give the packed state."""
-    n_steps = -(-table.n_rows // plan.batch_size)
-    road, reason = engines.choose(program, plan, n_steps * plan.epochs)
-    if road.name == "graph" and plan.engine == "xla":
+def _run(
+    program: Program,
+    initial: list,
+    table: TensorTable,
+    validation_table: TensorTable | None,
+    config: TrainConfig,
+    monitor: TrainingMonitor,
+) -> list:
+    """Train with the best engine, or the next if that fails; return the packed state."""
+    n_steps = -(-table.n_rows // config.batch_size)
+    engine, reason = engines.choose(program, config, n_steps * config.epochs)
+    if engine.name == "graph" and config.engine == "xla":
         warnings.warn(f"Trained without XLA: {reason}.", UserWarning, stacklevel=4)
-    while road.name != "keras":
-        trace = TraceKey.of(table, held_out, road.tail)
-        if trace not in program.broken:
+    while engine.name != "keras":
+        trace = TraceKey.of(table, validation_table, engine.tail)
+        if trace not in program.failed_traces:
             try:
-                compiled = Compiled(program, trace, initial, table, held_out, plan)
+                compiled = CompiledFit(program, trace, initial, table, validation_table, config)
             except (tf.errors.ResourceExhaustedError, NothingToLearn):
                 raise
-            except (
-                Exception
-            ) as error:  # whatever a user's layer or loss may raise while it is traced
+            except Exception as error:  # a user's layer or loss may raise anything while traced
                 _refuse_new_variables(error)
-                program.broken[trace] = error
-                _tell(road, error)
+                program.failed_traces[trace] = error
+                _warn_slower(engine, error)
             else:
-                with program.alone if program.slots.shared else contextlib.nullcontext():
-                    return _train_compiled(program, compiled, initial, plan, watch, n_steps)
-        road = engines.GRAPH if road.tail else engines.KERAS
-    untraceable = TraceKey.of(table, held_out, None) in program.broken
-    with program.alone:
+                with (
+                    program.model_lock
+                    if program.layout.captures_others
+                    else contextlib.nullcontext()
+                ):
+                    return _train_compiled(program, compiled, initial, config, monitor, n_steps)
+        engine = engines.GRAPH if engine.tail else engines.KERAS
+    untraceable = TraceKey.of(table, validation_table, None) in program.failed_traces
+    with program.model_lock:
         program.reset_model(initial)
-        fit_with_keras(program, table, held_out, plan, watch, eagerly=untraceable)
-        return program.own_state()
+        fit_with_keras(program, table, validation_table, config, monitor, eagerly=untraceable)
+        return program.get_state()
 
 
-def _refuse_new_variables(error):
-    """Refuse layers that are new in every step, and so never learn: no road would mend that."""
+def _refuse_new_variables(error: Exception) -> None:
+    """Refuse layers that are new in every step and so never trained: no engine could help."""
     if "only supports singleton tf.Variables" in str(error):
         raise ValueError(
             "The loss, a metric or a layer of this network makes a layer (or a variable) in every "
@@ -147,45 +156,60 @@ def _refuse_new_variables(error):
         ) from error
 
 
-def _tell(road, error):
-    # Keras writes escape codes, and the arguments in full.
+def _warn_slower(engine: engines.Engine, error: Exception) -> None:
+    # Keras writes escape codes, and all arguments in full.
     reason = re.sub(r"\x1b\[\d*m", "", str(error)).partition("Arguments received")[0]
     reason = f"{type(error).__name__}: {' '.join(reason.split())[:300]}"
-    how = "without XLA" if road.tail else "step by step through Keras' own `fit`, which is slow"
+    how = "without XLA" if engine.tail else "step by step through Keras' own `fit`, which is slow"
     warnings.warn(f"This network is trained {how}. {reason}", UserWarning, stacklevel=5)
 
 
-def _train_compiled(program, compiled, initial, plan, watch, n_steps):
-    if plan.callbacks:
-        return _train_shown(program, compiled, initial, plan, watch, n_steps)
-    one_by_one = program.one_by_one or plan.verbose > 0
-    with compiled.lane():
-        while not compiled.stopped and watch.n_epochs < plan.epochs:
-            for logs in compiled.epochs(1 if one_by_one else plan.epochs - watch.n_epochs):
-                watch.check(logs)
-                watch.epoch_end(logs)
-    return program.finalized(compiled.result()) if watch.n_epochs else initial
+def _train_compiled(
+    program: Program,
+    compiled: CompiledFit,
+    initial: list,
+    config: TrainConfig,
+    monitor: TrainingMonitor,
+    n_steps: int,
+) -> list:
+    if config.callbacks:
+        return _train_shown(program, compiled, initial, config, monitor, n_steps)
+    one_by_one = program.one_by_one or config.verbose > 0
+    with compiled.bind():
+        while not compiled.stopped and monitor.n_epochs < config.epochs:
+            for logs in compiled.epochs(1 if one_by_one else config.epochs - monitor.n_epochs):
+                monitor.check(logs)
+                monitor.epoch_end(logs)
+    return program.finalized(compiled.result()) if monitor.n_epochs else initial
 
 
-def _train_shown(program, compiled, initial, plan, watch, n_steps):
-    """Train while callbacks see the model itself, and may change it."""
+def _train_shown(
+    program: Program,
+    compiled: CompiledFit,
+    initial: list,
+    config: TrainConfig,
+    monitor: TrainingMonitor,
+    n_steps: int,
+) -> list:
+    """Train while callbacks see the model itself and may change it."""
     program.reset_model(initial)
-    model, logs = public_model(program, plan), {}
-    with shown_to(plan.callbacks, plan, model, n_steps) as shown, compiled.lane(own=True):
+    logs: dict = {}
+    model = public_model(program.model, config)
+    with shown_to(config.callbacks, config, model, n_steps) as shown, compiled.bind(own=True):
         shown.on_train_begin()
-        while not (compiled.stopped or model.stop_training or watch.n_epochs >= plan.epochs):
-            shown.on_epoch_begin(watch.n_epochs)
-            compiled.state = program.own_state()
+        while not (compiled.stopped or model.stop_training or monitor.n_epochs >= config.epochs):
+            shown.on_epoch_begin(monitor.n_epochs)
+            compiled.state = program.get_state()
             (logs,) = compiled.epochs(1)
-            watch.check(logs)
-            if compiled.watches:
+            monitor.check(logs)
+            if compiled.has_validation:
                 shown.on_test_begin()
                 shown.on_test_end({n[4:]: v for n, v in logs.items() if n.startswith("val_")})
-            shown.on_epoch_end(watch.n_epochs, logs)
+            shown.on_epoch_end(monitor.n_epochs, logs)
             logs = shown.callbacks[-1].logs
-            watch.epoch_end(logs)
-        if watch.n_epochs:
-            kept = program.own_state() if plan.patience is None else compiled.result()
-            program.adopt(program.finalized(kept))
+            monitor.epoch_end(logs)
+        if monitor.n_epochs:
+            kept = program.get_state() if config.patience is None else compiled.result()
+            program.set_state(program.finalized(kept))
         shown.on_train_end(logs)
-        return program.own_state()
+        return program.get_state()

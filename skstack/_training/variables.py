@@ -1,13 +1,16 @@
-"""One traced function for many fits at once: each has variables of its own, a *lane*.
+"""One traced function for many fits at the same time, each with a set of variables of its own.
 
-A function that was traced from a model reads and writes that model's variables. Lifted, it takes
-the handles of variables as arguments: any number of fits run one compiled function side by side.
+A function that is traced from a model reads and writes the model's variables, because Keras'
+optimizers have no `stateless_apply` on TensorFlow. Lifting the captured handles to arguments makes
+any number of fits run one compiled function side by side.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,72 +19,92 @@ import tensorflow as tf
 HANDLE = tf.TensorSpec([], tf.resource)
 
 
-def called(function, tensors) -> list:
-    """Call a concrete function without the time that a look at its arguments takes."""
-    return _partitioned(function, [*map(tf.convert_to_tensor, tensors), *function.captured_inputs])
+def call_concrete(function: Any, tensors: Iterable) -> list:
+    """Call a concrete function without the time that the inspection of its arguments takes."""
+    tensors = [*map(_tensor, tensors), *function.captured_inputs]
+    if not tf.executing_eagerly():
+        return _partitioned(function, tensors)
+    # By name: what TensorFlow caches for `StatefulPartitionedCall` outlives the function.
+    return function.inference_fn.call_flat(*tensors)
 
 
-def _partitioned(function, arguments):
+def _tensor(value):
+    return value if isinstance(value, tf.Tensor) else tf.convert_to_tensor(value)
+
+
+def _partitioned(function: Any, arguments: list) -> list:
     returned = [tensor.dtype for tensor in function.outputs]
     outputs = tf.raw_ops.StatefulPartitionedCall(args=arguments, Tout=returned, f=function)
     return outputs if returned else []
 
 
+class _Lender:
+    """Lends objects to one fit at a time; makes a new one when all are lent."""
+
+    def __init__(self, make: Callable):
+        self._make = make
+        self._lock = threading.Lock()
+        self.idle: list = []
+
+    @contextlib.contextmanager
+    def lend(self):
+        with self._lock:
+            one = self.idle.pop() if self.idle else self._make()
+        try:
+            yield one
+        finally:
+            with self._lock:
+                self.idle.append(one)
+
+
 class VariableLayout:
-    """Variables of a model, of its optimizer and of its metrics; lanes hold one of each.
+    """The variables of a model, its optimizer and its metrics; a `VariableSet` has one of each.
 
     Parameters
     ----------
     state : list of keras.Variable
-        What a fit starts from and ends with.
+        Weights and the state of the optimizer.
     counters : list of keras.Variable
-        What only lives while rows are counted.
+        State of metrics, which does not outlive an epoch.
     """
 
-    def __init__(self, state, counters):
+    def __init__(self, state: Iterable, counters: Iterable):
         self.state = list(state)
         known = {id(variable) for variable in self.state}
-        self._all = [*self.state, *(v for v in counters if id(v) not in known)]
-        self._place = {id(variable.value.handle): i for i, variable in enumerate(self._all)}
-        self.specs = [HANDLE] * len(self._all)
-        self.shared = False  # a function writes to a variable that is in no lane
+        self.all_variables = [*self.state, *(v for v in counters if id(v) not in known)]
+        self._index = {
+            id(variable.value.handle): i for i, variable in enumerate(self.all_variables)
+        }
+        self.specs = [HANDLE] * len(self.all_variables)
+        self.captures_others = False  # whether a function uses a variable that is in no set
         self._dtypes = list(dict.fromkeys(variable.value.dtype for variable in self.state))
-        self._idle = []
-        self._lock = threading.Lock()
+        self.variable_sets = _Lender(lambda: VariableSet(self.all_variables))
 
-    def own(self) -> list:
-        """Handles of the model's own variables."""
-        return [variable.value.handle for variable in self._all]
-
-    def take(self) -> VariableSet:
-        """Lend a lane; give it back when the fit has ended."""
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
-        return VariableSet(self._all)
-
-    def give_back(self, lane) -> None:
-        """Take a lane back."""
-        with self._lock:
-            self._idle.append(lane)
-
-    def lift_captures(self, function, specs, *, xla: bool = False):
-        """Trace a function of tensors; the result takes the handles of a lane behind them.
+    @contextlib.contextmanager
+    def bind(self, function: Any, *, own: bool = False) -> Iterator[Callable[[list], list]]:
+        """Context: a function of a list of tensors, bound to variables that no other fit uses.
 
         Parameters
         ----------
-        function : callable
-            Takes flat tensors of `specs`; returns a flat list of tensors, or None.
-        specs : list of tf.TensorSpec
-        xla : bool, default=False
-            Whether XLA compiles it, at its first call.
+        function : tf.types.experimental.ConcreteFunction
+            Takes the tensors and the handles of a set.
+        own : bool, default=False
+            Whether to bind it to the variables of the model itself.
+        """
+        if own:
+            handles = [variable.value.handle for variable in self.all_variables]
+            yield lambda tensors: call_concrete(function, [*tensors, *handles])
+            return
+        with self.variable_sets.lend() as variables:
+            yield lambda tensors: call_concrete(function, [*tensors, *variables.handles])
 
-        Returns
-        -------
-        lifted : tf.types.experimental.ConcreteFunction
+    def lift_captures(self, function: Callable, specs: list, *, xla: bool = False) -> Any:
+        """Trace a function of flat tensors; the result takes the handles of a set behind them.
+
+        With `xla`, XLA compiles it at its first call.
         """
         traced = tf.function(function, autograph=False).get_concrete_function(*specs)
-        captured = list(map(self._of_lane, traced.captured_inputs))
+        captured = list(map(self._argument_of, traced.captured_inputs))
 
         def with_handles(*arguments):
             tensors, handles = arguments[: len(specs)], arguments[len(specs) :]
@@ -91,13 +114,13 @@ class VariableLayout:
         lifted = tf.function(with_handles, jit_compile=xla, autograph=False)
         return lifted.get_concrete_function(*specs, *self.specs)
 
-    def _of_lane(self, tensor):
-        place = self._place.get(id(tensor))
-        if place is None and tensor.dtype == tf.resource:
-            self.shared = True
-        return tensor if place is None else place
+    def _argument_of(self, tensor):
+        index = self._index.get(id(tensor))
+        if index is None and tensor.dtype == tf.resource:
+            self.captures_others = True
+        return tensor if index is None else index
 
-    # A state travels packed: all values of a dtype in one vector, for arguments cost time.
+    # States are passed packed, one vector for each dtype, because each argument costs time.
 
     @property
     def packed_specs(self) -> list:
@@ -110,28 +133,28 @@ class VariableLayout:
     def _of(self, dtype):
         return [variable for variable in self.state if variable.value.dtype == dtype]
 
-    def pack(self, arrays) -> list[np.ndarray]:
+    def pack(self, arrays: Iterable[np.ndarray]) -> list[np.ndarray]:
         """Pack a state."""
-        given = list(zip(self.state, arrays, strict=True))
+        pairs = list(zip(self.state, arrays, strict=True))
         return [
             np.concatenate(
-                [np.ravel(array) for v, array in given if v.value.dtype == dtype]
+                [np.ravel(array) for v, array in pairs if v.value.dtype == dtype]
             ).astype(dtype.as_numpy_dtype, copy=False)
             for dtype in self._dtypes
         ]
 
-    def unpack(self, packed) -> list[np.ndarray]:
-        """Give the arrays of a packed state, new ones."""
-        left = {d: np.array(vector) for d, vector in zip(self._dtypes, packed, strict=True)}
+    def unpack(self, packed: Iterable) -> list[np.ndarray]:
+        """Return the arrays of a packed state, new ones."""
+        remaining = {d: np.array(vector) for d, vector in zip(self._dtypes, packed, strict=True)}
         arrays = []
         for variable in self.state:
             dtype, n = variable.value.dtype, _size(variable)
-            arrays.append(left[dtype][:n].reshape(variable.shape).copy())
-            left[dtype] = left[dtype][n:]
+            arrays.append(remaining[dtype][:n].reshape(variable.shape).copy())
+            remaining[dtype] = remaining[dtype][n:]
         return arrays
 
-    def load(self, handles, packed) -> None:
-        """Write a packed state into a lane, inside a trace."""
+    def load(self, handles: Iterable, packed: Iterable) -> None:
+        """Write a packed state into a set, inside a trace."""
         parts = {
             dtype: tf.split(vector, [_size(variable) for variable in self._of(dtype)])
             for dtype, vector in zip(self._dtypes, packed, strict=True)
@@ -140,8 +163,8 @@ class VariableLayout:
             value = tf.reshape(parts[variable.value.dtype].pop(0), variable.shape)
             tf.raw_ops.AssignVariableOp(resource=handle, value=value)
 
-    def read(self, handles) -> list:
-        """Read the state of a lane, packed, inside a trace."""
+    def read(self, handles: Iterable) -> list:
+        """Read the packed state of a set, inside a trace."""
         parts: dict[Any, list] = {dtype: [] for dtype in self._dtypes}
         for handle, variable in zip(handles, self.state, strict=False):
             dtype = variable.value.dtype
@@ -155,10 +178,85 @@ def _size(variable):
 
 
 class VariableSet:
-    """Variables like the given ones, for one fit at a time."""
+    """Variables like those of a model, for one fit at a time."""
 
-    def __init__(self, like):
+    def __init__(self, like: list):
         self._variables = [
             tf.Variable(tf.zeros(v.shape, v.value.dtype), trainable=False) for v in like
         ]
         self.handles = [variable.handle for variable in self._variables]
+
+
+class OwnSession:
+    """Runs a function in a session of its own, because XLA's code is only freed with the session.
+
+    Parameters
+    ----------
+    function : tf.types.experimental.ConcreteFunction
+        Takes tensors of `specs` and the handles of a set.
+    specs : list of tf.TensorSpec
+    like : list of keras.Variable, default=()
+        The variables that a set has one of each of.
+    beside : OwnSession, default=None
+        Shares its session and its compiled code.
+    """
+
+    def __init__(self, function, specs, like=(), *, beside=None):
+        self._function = function
+        self._specs = specs
+        self._like = like
+        self._session = _new_session() if beside is None else beside._session
+        self.variable_sets = _Lender(self._new_set)
+        self._n_sets = 0
+
+    def __call__(self, tensors) -> list:
+        """Run it on any set."""
+        with self.variable_sets.lend() as run:
+            return run(tensors)
+
+    @staticmethod
+    def suits(function) -> bool:
+        """Whether a function uses only variables of a set, and there is no GPU: not tried there."""
+        kinds = [tensor.dtype for tensor in function.captured_inputs]
+        return tf.resource not in kinds and not tf.config.list_physical_devices("GPU")
+
+    def bind(self):
+        """See `VariableLayout.bind`."""
+        return self.variable_sets.lend()
+
+    def _new_set(self):
+        self._n_sets += 1
+        with self._session.graph.as_default():
+            handles = [
+                tf.raw_ops.VarHandleOp(
+                    dtype=variable.value.dtype,
+                    shape=variable.shape,
+                    shared_name=f"set_{self._n_sets}_{i}",
+                )
+                for i, variable in enumerate(self._like)
+            ]
+            zeros = [
+                tf.raw_ops.AssignVariableOp(
+                    resource=handle, value=tf.zeros(variable.shape, variable.value.dtype)
+                )
+                for handle, variable in zip(handles, self._like, strict=True)
+            ]
+            placeholders = [
+                tf.compat.v1.placeholder(spec.dtype, spec.shape) for spec in self._specs
+            ]
+            captured = [tf.constant(tensor.numpy()) for tensor in self._function.captured_inputs]
+            outputs = _partitioned(self._function, [*placeholders, *handles, *captured])
+            self._session.run(zeros)
+            run = self._session.make_callable(outputs, placeholders)
+        return lambda tensors: list(run(*map(np.asarray, tensors)))
+
+
+def _new_session():
+    threads = tf.config.threading
+    config = tf.compat.v1.ConfigProto(
+        inter_op_parallelism_threads=threads.get_inter_op_parallelism_threads(),
+        intra_op_parallelism_threads=threads.get_intra_op_parallelism_threads(),
+    )
+    # The optimizer rewrites loops inside functions for XLA in a way that XLA cannot compile.
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    return tf.compat.v1.Session(graph=tf.Graph(), config=config)

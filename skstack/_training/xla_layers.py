@@ -1,8 +1,8 @@
-"""Layers that XLA computes in another way; nothing but the trace knows.
+"""Layers whose calls are replaced while a program is traced for XLA.
 
-Inside a compiled program all batches have one size, and the last one of an epoch is filled up:
-batch normalisation must not count those rows. And XLA draws Keras' random numbers slowly on a CPU
-(64 times slower than a hash), so that dropout draws its own.
+In a compiled program all batches have one size, and the last one of an epoch is padded: batch
+normalization must ignore those rows. On a CPU XLA draws Keras' random numbers 64 times slower
+than a hash, so dropout uses a hash.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _SPATIAL = (
 DROPOUTS = (keras.layers.Dropout, *_SPATIAL)
 
 
-def counts_rows_alone(layer) -> bool:
-    """Whether a layer is a batch normalisation that `swapped` can keep from counting others."""
+def can_ignore_padding(layer) -> bool:
+    """Whether a layer is a batch normalization that `replaced_calls` can make ignore padding."""
     return (
         type(layer) is keras.layers.BatchNormalization
         and not layer.synchronized
@@ -33,22 +33,22 @@ def counts_rows_alone(layer) -> bool:
 
 
 @contextlib.contextmanager
-def swapped(layers, real):
-    """While open, calls of dropout and batch normalisation are traced in our way.
+def replaced_calls(layers, real):
+    """Context in which calls of dropout and batch normalization are replaced.
 
     Parameters
     ----------
     layers : list of keras.layers.Layer
     real : tensor of shape (batch,), dtype bool, or None
-        The rows that count; None where all do.
+        Whether each row is no padding; None if there is no padding.
     """
-    # The instance's __dict__, for Keras tracks attributes that are set the usual way.
+    # Through the instance's __dict__: Keras tracks attributes that are set the usual way.
     open_layers = []
     try:
         for layer in layers:
             if type(layer) in DROPOUTS:
                 vars(layer)["call"] = _dropout(layer)
-            elif real is not None and counts_rows_alone(layer):
+            elif real is not None and can_ignore_padding(layer):
                 vars(layer)["call"] = _normalization(layer, layer.call, real)
             else:
                 continue
@@ -92,8 +92,8 @@ def _noise_shape(layer, inputs):
         last = getattr(layer, "data_format", "channels_last") != "channels_first"
         ones = (1,) * (len(sizes) - 2)
         return (sizes[0], *ones, sizes[-1]) if last else (sizes[0], sizes[1], *ones)
-    given = layer.noise_shape or sizes
-    return tuple(size if given is None else given for size, given in zip(sizes, given, strict=True))
+    shape = layer.noise_shape or sizes
+    return tuple(size if n is None else n for size, n in zip(sizes, shape, strict=True))
 
 
 def _threshold(rate):
@@ -101,30 +101,21 @@ def _threshold(rate):
 
 
 def random_bits(seed, n):
-    """Give independent uniform 32-bit integers: two rounds of a hash of their places.
+    """Return `n` independent uniform uint32: two rounds of a hash of their indices.
 
-    Parameters
-    ----------
-    seed : tensor of shape (2,), integer
-        A layer's seed and the number of its call.
-    n : int
-        How many.
-
-    Returns
-    -------
-    bits : tensor of shape (n,), dtype uint32
+    `seed` has two integers: a layer's seed and the number of its call.
 
     Notes
     -----
     The hash is the finaliser of MurmurHash3 (Appleby 2011), a bijection of 32 bits in which each
     bit of the input changes each bit of the output with a probability near 1/2. Between the rounds
-    stands a second key: streams of two calls are no shifted copies of each other.
+    a second key is mixed in, so that streams of two calls are not shifted copies of each other.
     """
     seed = tf.cast(seed, tf.uint32)
     first = _mixed(seed[0] ^ _mixed(seed[1] + _u32(0x9E3779B9)))
     second = _mixed(first ^ _mixed(seed[1] ^ _u32(0x85EBCA77)))
-    places = tf.cast(tf.range(n, dtype=tf.int32), tf.uint32) * _u32(0x9E3779B1)
-    return _mixed(_mixed(places + first) ^ second)
+    indices = tf.cast(tf.range(n, dtype=tf.int32), tf.uint32) * _u32(0x9E3779B1)
+    return _mixed(_mixed(indices + first) ^ second)
 
 
 def _u32(value):

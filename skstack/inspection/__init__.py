@@ -1,10 +1,9 @@
-"""What a person looks at: who taught whom, which rows stand on both sides, what moved or helps."""
+"""Reports on leaks, overlapping rows, moved columns and the gain of the parts of a stack."""
 
-from skstack.inspection._gain import StackingGain, StackingGainDisplay
 from skstack.inspection._leakage import leakage_report
 from skstack.inspection._overlap import Overlap, check_overlap
 from skstack.inspection._report import LeakageReport
-from skstack.inspection._stacking_gain import stacking_gain
+from skstack.inspection._stacking_gain import StackingGain, StackingGainDisplay, stacking_gain
 from skstack.preprocessing._column_profile import ColumnProfile
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""A report of what leaks in an estimator, its data and its splits."""
+"""Find leaks in an estimator, its data and its splits."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import check_consistent_length
 
-from skstack._base.params import clone_part
+from skstack._base.params import clone_part, is_keras_model
 from skstack._base.sklearn import ignores_groups, is_classifier_for, routing_enabled, take_metadata
 from skstack._base.tables import check_groups, n_rows, take_rows
-from skstack.inspection import _of_data, _of_fits
+from skstack.inspection import _data_checks, _fit_checks
 from skstack.inspection._association import association, beyond_chance
 from skstack.inspection._overlap import check_overlap
 from skstack.inspection._report import Finding, LeakageReport
-from skstack.inspection._trace import MADE, Trace
+from skstack.inspection._trace import SYNTHETIC, Trace
 
 
 def leakage_report(
@@ -37,11 +37,11 @@ def leakage_report(
     n_permutations=2,
     random_state=0,
 ):
-    """Look for leaks in an estimator, its data and its splits.
+    """Find leaks in an estimator, its data and its splits.
 
-    The estimator, a Pipeline, a search or a stack of scikit-learn, imbalanced-learn or skstack, is
-    cloned, and the clone is watched while it learns: which step was fitted on which rows, and what
-    it was then asked about.
+    The estimator is cloned, and the fits of the clone are recorded: which step is fitted on which
+    rows, and which rows it then predicts. Pipelines, searches, stacks and other meta-estimators of
+    scikit-learn, imbalanced-learn and skstack are supported.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def leakage_report(
         Never fitted or changed.
 
     X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
-        The rows as they would go into ``cross_validate``.
+        The rows, as in ``cross_validate``.
 
     y : array-like of shape (n_samples,)
         Labels or numbers.
@@ -61,16 +61,16 @@ def leakage_report(
         Rows of one group belong together.
 
     time : array-like of shape (n_samples,), default=None
-        When a row was known; anything that sorts.
+        When each row became known; any sortable values.
 
     seen : array-like or DataFrame of shape (n_seen, n_features), default=None
-        Rows that frozen parts of the estimator were trained on, where they are at hand.
+        Rows that frozen parts of the estimator were trained on, if available.
 
     n_permutations : int, default=2
         Cross-validations with shuffled targets, at least 1.
 
     random_state : int, RandomState instance or None, default=0
-        Of the shuffling.
+        Seed of the shuffling.
 
     Returns
     -------
@@ -80,18 +80,18 @@ def leakage_report(
     Raises
     ------
     ValueError
-        For data that do not fit; the message names them.
+        If parameters are invalid; the message names them.
 
     Notes
     -----
-    A verdict is "leak" where a rule is broken or the evidence is far beyond chance, "suspect" where
-    there may be an innocent reason, "not checked" where something was missing. No report can prove
-    that nothing leaks.
+    The verdict is "leak" if a rule is broken or the evidence is far beyond chance, "suspect" if
+    there may be a harmless reason, "not checked" if an input is missing. No report can prove that
+    nothing leaks.
 
-    Features made in-sample and scores that are too good are looked for with shuffled targets
-    (Ojala & Garriga, JMLR 11, 2010): whatever then tells a row's target has learned from that very
-    row. For a frozen part, whose training rows nobody knows without ``seen``, the report compares
-    how well it tells the targets with what a fresh clone tells of rows that it has not seen.
+    In-sample features and scores that are too good are detected with shuffled targets (Ojala &
+    Garriga, JMLR 11, 2010): whatever then predicts the target of a row has learned from that row. A
+    frozen part, whose training rows are unknown without ``seen``, is compared with out-of-fold
+    predictions of a fresh clone.
 
     Examples
     --------
@@ -109,7 +109,7 @@ def leakage_report(
     if not isinstance(n_permutations, Integral) or n_permutations < 1:
         raise ValueError(f"n_permutations={n_permutations!r}; expected an int of at least 1.")
     check_consistent_length(X, y)
-    y_given, y = y, np.asarray(y)
+    y_original, y = y, np.asarray(y)
     classification = is_classifier(estimator) or is_classifier_for(estimator, y)
     groups = check_groups(groups, X)
     time = None if time is None else np.unique(np.asarray(time), return_inverse=True)[1]
@@ -121,40 +121,40 @@ def leakage_report(
     metadata = _metadata(estimator, groups)
 
     findings = [
-        _of_data.crossing_groups(folds, groups),
-        _of_data.crossing_time(folds, time),
-        _of_data.duplicates(X, folds),
-        _of_data.scaled_before(X),
-        _of_data.made_rows(X, y, classification),
-        _of_data.columns_that_tell(X, y, classification),
+        _data_checks.crossing_groups(folds, groups),
+        _data_checks.later_training_rows(folds, time),
+        _data_checks.duplicates(X, folds),
+        _data_checks.scaled_with_test_rows(X),
+        _data_checks.interpolated_rows(X, y, classification),
+        _data_checks.leaking_columns(X, y, classification),
     ]
     train = folds[0][0]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they were told, or will be, by the user's own fits
-        trace = _traced(estimator, X, y_given, train, metadata)
+        warnings.simplefilter("ignore")  # the user's own fits issue them
+        trace = _traced(estimator, X, y_original, train, metadata)
         findings += [
-            *_of_fits.learned_before(trace.fits),
-            _of_fits.early_stopping(trace.fits),
-            _of_fits.inner_groups(trace.fits, groups),
-            _of_fits.inner_time(trace.fits, time),
+            *_fit_checks.learned_before(trace.fits),
+            _fit_checks.early_stopping(trace.fits),
+            _fit_checks.inner_groups(trace.fits, groups),
+            _fit_checks.inner_time(trace.fits, time),
         ]
         runs, scores = [], []
         for _ in range(n_permutations):
-            shuffled = _shuffled(y_given, groups, generator)
+            shuffled = _shuffled(y_original, groups, generator)
             runs.append(_traced(estimator, X, shuffled, train, metadata).fits)
             scores.append(_score(estimator, X, shuffled, folds, metadata, classification))
         findings += [
-            _of_fits.features_in_sample(runs, classification),
-            _permuted(scores, classification),
-            _frozen(estimator, X, y, folds, seen, classification),
+            _fit_checks.features_in_sample(runs, classification),
+            _permutation_finding(scores, classification),
+            _frozen_finding(estimator, X, y, folds, seen, classification),
         ]
-    fits = [(fit.step, int(np.sum(fit.rows >= 0)), int(np.sum(fit.rows == MADE)))
+    fits = [(fit.step, int(np.sum(fit.rows >= 0)), int(np.sum(fit.rows == SYNTHETIC)))
             for fit in trace.fits]  # fmt: skip
     return LeakageReport(type(estimator).__name__, findings, fits)
 
 
 def _metadata(estimator, groups):
-    """Groups, where routing is on and a part of the estimator takes them."""
+    """Groups as metadata, if routing is enabled and a part of the estimator requests them."""
     if groups is None or not routing_enabled():
         return {}
     taken = get_routing_for_object(estimator).consumes(method="fit", params=["groups"])
@@ -168,7 +168,7 @@ def _traced(estimator, X, y, rows, metadata):
 
 
 def _shuffled(y, groups, generator):
-    """Targets in another order; where groups have one target each, groups exchange theirs."""
+    """Shuffled targets; if all rows of each group share a target, groups exchange theirs."""
     values = np.asarray(y)
     if groups is not None and values.ndim == 1:
         _, first, group = np.unique(groups, return_index=True, return_inverse=True)
@@ -179,41 +179,41 @@ def _shuffled(y, groups, generator):
 
 
 def _score(estimator, X, y, folds, metadata, classification):
-    """(value, z, p) of pooled predictions of test rows; None where there are none to pool."""
+    """(value, z, p) of the pooled predictions of test rows; None for several targets."""
     values = np.asarray(y)
     if values.ndim != 1:
         return None
-    told, rows = [], []
+    predictions, rows = [], []
     for train, test in folds:
         fitted = clone_part(estimator)
         fitted.fit(take_rows(X, train), take_rows(y, train), **take_metadata(X, metadata, train))
         part = take_rows(X, test)
-        told.append(_told(fitted, part, classification, np.unique(values)))
+        predictions.append(_predictions(fitted, part, classification, np.unique(values)))
         rows.append(test)
-    return beyond_chance(np.concatenate(told), values[np.concatenate(rows)], classification)
+    return beyond_chance(np.concatenate(predictions), values[np.concatenate(rows)], classification)
 
 
-def _told(fitted, X, classification, labels):
+def _predictions(fitted, X, classification, labels):
     if not classification:
         return np.ravel(fitted.predict(X))
     if hasattr(fitted, "predict_proba"):
-        told = np.asarray(fitted.predict_proba(X)).reshape(n_rows(X), -1)
-        if told.shape[1] == len(labels):
-            return told
+        predictions = np.asarray(fitted.predict_proba(X)).reshape(n_rows(X), -1)
+        if predictions.shape[1] == len(labels):
+            return predictions
     elif hasattr(fitted, "decision_function"):
-        told = np.asarray(fitted.decision_function(X)).reshape(n_rows(X), -1)
-        if told.shape[1] == len(labels):
-            return told
+        predictions = np.asarray(fitted.decision_function(X)).reshape(n_rows(X), -1)
+        if predictions.shape[1] == len(labels):
+            return predictions
         if len(labels) == 2:
-            return np.hstack([-told, told])
+            return np.hstack([-predictions, predictions])
     return (np.asarray(fitted.predict(X))[:, None] == labels).astype(float)
 
 
-def _permuted(scores, classification):
+def _permutation_finding(scores, classification):
     check = "score with shuffled targets"
     scores = [score for score in scores if score is not None]
     if not scores:
-        return Finding(check, "not checked", "needs one target per row")
+        return Finding(check, "not checked", "requires one target per row")
     z = np.sum([z for _, z, _ in scores]) / np.sqrt(len(scores))
     value, p = np.mean([value for value, _, _ in scores]), norm.sf(z)
     measure = "ROC AUC" if classification else "correlation"
@@ -221,9 +221,9 @@ def _permuted(scores, classification):
     return Finding(
         check,
         verdict,
-        f"test rows are told with {measure} {value:.3f} where chance is "
+        f"test rows are predicted with {measure} {value:.3f} where chance is "
         f"{0.5 if classification else 0.0} (p = {p:.2g}, {len(scores)} shuffle(s))",
-        "some step sees the targets of test rows; look at steps that keep state outside of fit",
+        "some step sees the targets of test rows; check steps that keep state outside of fit",
         float(np.clip(2 * value - 1 if classification else value, 0, 1)) if p < 1e-3 else 0.0,
     )
 
@@ -231,7 +231,7 @@ def _permuted(scores, classification):
 # Frozen parts ------------------------------------------------------------------------------------
 
 
-def _frozen(estimator, X, y, folds, seen, classification):
+def _frozen_finding(estimator, X, y, folds, seen, classification):
     check = "frozen parts that have seen test rows"
     parts = _frozen_parts(estimator)
     if not parts:
@@ -242,8 +242,8 @@ def _frozen(estimator, X, y, folds, seen, classification):
         return Finding(
             check,
             "leak" if share else "ok",
-            f"{share:.1%} of the rows of X stand among those that the frozen parts were trained on",
-            "evaluate on rows that the frozen part has never seen, or train it in each fold",
+            f"{share:.1%} of the rows of X are among those that the frozen parts were trained on",
+            "evaluate on rows that the frozen part was not trained on, or train it in each fold",
             float(share),
         )
     worst = None
@@ -255,50 +255,48 @@ def _frozen(estimator, X, y, folds, seen, classification):
         return Finding(
             check,
             "suspect",
-            f"{parts[0][0]} is frozen, and nobody can know what it was trained on",
+            f"{parts[0][0]} is frozen, and its training rows are unknown",
             "pass the rows that it was trained on as seen=, or call check_overlap",
             0.3,
         )
-    name, (own, fresh, z, closed) = worst
+    name, (own, fresh, z, gap) = worst
     measure = "ROC AUC" if classification else "R2"
-    verdict = "leak" if z > 4 and closed > 0.3 else "suspect" if z > 3 else "ok"
+    verdict = "leak" if z > 4 and gap > 0.3 else "suspect" if z > 3 else "ok"
     return Finding(
         check,
         verdict,
-        f"{name} tells the targets with {measure} {own:.3f}, a fresh clone those of rows that it "
-        f"has not seen with {fresh:.3f} (z = {z:.1f})",
-        "evaluate on rows that the frozen part has never seen, or train it in each fold; pass its "
-        "training rows as seen= to be certain",
-        float(np.clip(closed, 0, 1)) if verdict != "ok" else 0.0,
+        f"{name} predicts the targets with {measure} {own:.3f}, a fresh clone out-of-fold with "
+        f"{fresh:.3f} (z = {z:.1f})",
+        "evaluate on rows that the frozen part was not trained on, or train it in each fold; pass "
+        "its training rows as seen= to be certain",
+        float(np.clip(gap, 0, 1)) if verdict != "ok" else 0.0,
     )
 
 
 def _frozen_parts(estimator):
-    """(path, fitted estimator or network) of whatever is not trained by ``fit``."""
-    from skstack._base.params import is_keras_model
-
-    found = []
+    """(path, fitted estimator or network) of all parts that ``fit`` does not train."""
+    frozen = []
     for name, value in {"": estimator, **estimator.get_params(deep=True)}.items():
         values = value if type(value) in (list, tuple) else [value]
         for item in values:
             thing = item[1] if type(item) is tuple and len(item) > 1 else item
             if isinstance(thing, FrozenEstimator):
-                found.append((name or "the estimator", thing.estimator))
+                frozen.append((name or "the estimator", thing.estimator))
             elif is_keras_model(thing) or str(thing).endswith((".keras", ".h5")):
-                found.append((name or "the estimator", thing))
-    unlike = {id(part): (name, part) for name, part in found}
-    return list(unlike.values())
+                frozen.append((name or "the estimator", thing))
+    unique = {id(part): (name, part) for name, part in frozen}
+    return list(unique.values())
 
 
 def _frozen_against_fresh(part, X, y, folds, classification):
-    """(score of the frozen one, of fresh clones, z of the difference, share of the gap closed)."""
+    """(score of the frozen part, of fresh clones, z of the difference, share of the gap closed)."""
     if not hasattr(part, "get_params") or not hasattr(part, "predict"):
         return None
     labels = np.unique(y)
     try:
-        own = _told(part, X, classification, labels)
+        own = _predictions(part, X, classification, labels)
         fresh = _out_of_fold(part, X, y, folds, classification, labels)
-    except Exception:  # it was trained on other columns, labels, or tasks: nothing to compare
+    except Exception:  # trained on other columns, labels or tasks: not comparable
         return None
     scores = association(own, y, classification), association(fresh, y, classification)
     generator = np.random.default_rng(0)
@@ -313,8 +311,8 @@ def _frozen_against_fresh(part, X, y, folds, classification):
 
 
 def _out_of_fold(part, X, y, folds, classification, labels):
-    told = np.full((len(y), len(labels)) if classification else len(y), np.nan)
+    predictions = np.full((len(y), len(labels)) if classification else len(y), np.nan)
     for train, test in folds:
         fitted = clone_part(part).fit(take_rows(X, train), take_rows(y, train))
-        told[test] = _told(fitted, take_rows(X, test), classification, labels)
-    return np.where(np.isnan(told), np.nanmean(told, axis=0), told)
+        predictions[test] = _predictions(fitted, take_rows(X, test), classification, labels)
+    return np.where(np.isnan(predictions), np.nanmean(predictions, axis=0), predictions)

@@ -1,4 +1,4 @@
-"""Rows that stand in two tables."""
+"""Find rows that are in both of two tables."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ import numpy as np
 
 from skstack._base.tables import is_dataframe, n_rows
 
-_MISSING = "\0"  # no text that anybody writes
-_ODD = np.uint64(0x9E3779B97F4A7C15)
-# Decimals that a file may keep; values that have more are not rounded to decimals.
+_MISSING = "\0"  # not a text in any table
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+# Values with more decimals are not rounded to a number of decimals.
 _MOST_DECIMALS = 8
-_MANY = 400  # more than a float has
+_MANY_DECIMALS = 400  # more than a float has
 
 
 @dataclass(frozen=True, repr=False)
 class Overlap:
-    """Rows of two tables A and B that stand in both.
+    """Rows that are in both of two tables A and B.
 
     Attributes
     ----------
     exact_a, exact_b : ndarray of int
-        Row numbers in A, and in B, of rows that are equal in all columns.
+        Indices of rows in A, and in B, that are equal in all columns.
 
     rounded_a, rounded_b : ndarray of int
-        Row numbers of rows that are equal after rounding; the exact ones are among them.
+        Indices of rows that are equal after rounding, including the exact ones.
 
     n_a, n_b : int
         Number of rows.
 
     digits : int
-        To how many significant digits numbers were rounded, at most.
+        Number of significant digits to which numbers were rounded, at most.
     """
 
     exact_a: np.ndarray
@@ -53,54 +53,53 @@ class Overlap:
             return f"{len(rows)} of {n} ({len(rows) / max(n, 1):.1%})"
 
         return (
-            f"rows of A that stand in B: {share(self.exact_a, self.n_a)} exactly, "
+            f"rows of A that are in B: {share(self.exact_a, self.n_a)} exactly, "
             f"{share(self.rounded_a, self.n_a)} to {self.digits} digits\n"
-            f"rows of B that stand in A: {share(self.exact_b, self.n_b)} exactly, "
+            f"rows of B that are in A: {share(self.exact_b, self.n_b)} exactly, "
             f"{share(self.rounded_b, self.n_b)} to {self.digits} digits"
         )
 
 
 def check_overlap(A, B, *, digits=4):
-    """Count the rows that stand in both of two tables.
+    """Find the rows that are in both of two tables.
 
-    A frozen network that was trained on A and makes features of B has seen those rows of B that
-    stand in A, also when they are test rows: nothing that happens later can mend that. The same
-    holds for test rows that stand among training rows.
+    A frozen network that was trained on A has seen the rows of B that are in A, which biases any
+    evaluation on them. The same holds for test rows that are among the training rows.
 
     Parameters
     ----------
     A, B : array-like, sparse matrix or DataFrame of shape (n_rows, n_columns)
-        Columns of two DataFrames are matched by name, others by place. Numbers are compared by
-        value, whatever the dtypes are; missing values equal each other.
+        Columns of two DataFrames are matched by name, others by position. Numbers are compared by
+        value, regardless of dtypes; missing values are equal.
 
     digits : int, default=4
-        Significant digits that each number keeps in the second comparison, which finds rows that
-        were rounded on their way through a file, or computed in float32. See Notes.
+        Significant digits of numbers in the second comparison, which finds rows that were rounded
+        in a file or computed in float32. See Notes.
 
     Returns
     -------
     Overlap
-        False where no row stands in both, even rounded.
+        False if no row is in both, even after rounding.
 
     Raises
     ------
     ValueError
-        If A and B have not the same columns.
+        If A and B have different columns.
 
     Notes
     -----
-    Whole numbers of an integer dtype are compared exactly, however large, also in the second
-    comparison: an identifier is not rounded. Digits of other numbers are counted from the number
-    itself; in a column that lies far from 0, such as times in seconds, from its distance to the
-    median, or from the spread of the column (its interquartile range) where that is more. Where all
-    values of a column have few decimals in one of the tables, those of the other are rounded to as
-    many: a table that was written with ``float_format="%.3f"`` is found again.
+    Numbers of an integer dtype are compared exactly in both comparisons, so that identifiers are
+    not rounded. The digits of other numbers are counted from the number itself; in a column that
+    lies far from 0, such as times in seconds, from its distance to the median, or from the spread
+    of the column (its interquartile range) if that is larger. If all values of a column have few
+    decimals in one of the tables, those of the other are rounded to as many, which detects a table
+    that was written with ``float_format="%.3f"``.
 
-    In tables of few columns, or with few digits, unlike rows become equal by chance.
+    In tables with few columns, or with few digits, different rows become equal by chance.
 
-    Rows are compared by hashes of 64 bits: among a million rows, two unlike ones are taken for
-    equal with a probability below 1e-7. Two numbers that differ by less than the rounding may fall
-    on two sides of it, so that the second count is a lower bound.
+    Rows are compared by 64-bit hashes: among a million rows, two different ones have the same hash
+    with a probability below 1e-7. Numbers that differ by less than the rounding may be rounded in
+    two directions, so that the second count is a lower bound.
 
     Examples
     --------
@@ -122,34 +121,19 @@ def check_overlap(A, B, *, digits=4):
                 f"A has {A.shape[1]} columns and B has {B.shape[1]}; not in both are {only[:5]}."
             )
         B = B[list(A.columns)]
-    found = []
+    rows = []
     for rounded in (None, digits):
         keys = row_keys(A, rounded, B), row_keys(B, rounded, A)
-        found += [np.flatnonzero(np.isin(keys[0], keys[1])), np.flatnonzero(np.isin(*keys[::-1]))]
-    return Overlap(*found, len(A), len(B), int(digits))
+        rows += [np.flatnonzero(np.isin(keys[0], keys[1])), np.flatnonzero(np.isin(*keys[::-1]))]
+    return Overlap(*rows, len(A), len(B), int(digits))
 
 
 def row_keys(X, digits=None, other=None, dtype=np.float64):
-    """A hash of 64 bits for each row.
+    """A hash of 64 bits for each row, as int64.
 
-    Parameters
-    ----------
-    X : array-like, sparse matrix or DataFrame; or one value a row, such as texts
-        Its numbers are compared in ``dtype``, of whatever dtype they come; in float64 also those
-        that it has no room for.
-
-    digits : int or None, default=None
-        Significant digits to keep.
-
-    other : DataFrame, default=None
-        Its values count, too, for what the digits are counted from.
-
-    dtype : dtype, default=float64
-        With float32, rows are the same before and after a network has read them.
-
-    Returns
-    -------
-    ndarray of int64 of shape (n_rows,)
+    Numbers are compared in ``dtype``; in float64 also those that it cannot represent, in float32 as
+    networks read them. With ``digits``, numbers are rounded to so many significant digits, which
+    are counted with regard to the values of ``other``, too. X may hold one value per row.
     """
     import pandas as pd
 
@@ -159,33 +143,33 @@ def row_keys(X, digits=None, other=None, dtype=np.float64):
         X.to_frame() if isinstance(X, pd.Series) else _frame(X if X.ndim > 1 else X[:, None], "X")
     )
     columns = {}
-    for place, name in enumerate(frame.columns):
-        column = _Values.of(frame.iloc[:, place], dtype)
+    for index, name in enumerate(frame.columns):
+        column = _Values.of(frame.iloc[:, index], dtype)
         if digits is not None:
-            beside = column if other is None else _Values.of(other[name], dtype)
-            column = column.rounded(digits, beside)
-        columns[place] = column.hashes()
+            reference = column if other is None else _Values.of(other[name], dtype)
+            column = column.rounded(digits, reference)
+        columns[index] = column.hashes()
     hashes = pd.util.hash_pandas_object(pd.DataFrame(columns), index=False).to_numpy()
-    return hashes.view(np.int64)  # NumPy 2.0 cannot look for large unsigned numbers
+    return hashes.view(np.int64)  # NumPy 2.0 cannot search large unsigned numbers
 
 
 @dataclass(frozen=True)
 class _Values:
-    """One column, value by value: the same value is the same in columns of any dtype.
+    """The values of one column, independent of its dtype.
 
     Parameters
     ----------
     numbers : ndarray of float of shape (n_rows,)
-        The nearest float, NaN for words and what is missing.
+        The nearest float; NaN for text and missing values.
 
     rest : ndarray of uint64 of shape (n_rows,)
-        What whole numbers exceed that float by, modulo 2**64.
+        Integers less that float, modulo 2**64.
 
     words : ndarray of object or None
-        Texts for values that are no numbers, None for those that are; None where all are numbers.
+        Text for values that are not numbers, None for numbers; None if all are numbers.
 
     whole : bool
-        Whether the column's type holds whole numbers alone.
+        Whether the dtype of the column is an integer type.
     """
 
     numbers: np.ndarray
@@ -195,7 +179,7 @@ class _Values:
 
     @classmethod
     def of(cls, column, dtype=np.float64):
-        """Of a pandas Series of any dtype."""
+        """The values of a pandas Series of any dtype."""
         import pandas as pd
 
         if isinstance(column.dtype, pd.CategoricalDtype):
@@ -249,23 +233,23 @@ class _Values:
         return cls(numbers + dtype(0), rest, words if texts else None, whole)
 
     def hashes(self):
-        """Of the values."""
+        """Hashes of the values."""
         import pandas as pd
 
-        # There are many NaN in a float's bits.
+        # NaN has several bit patterns.
         numbers = np.where(np.isnan(self.numbers), np.nan, self.numbers).astype(self.numbers.dtype)
-        found = pd.util.hash_array(numbers) + self.rest * _ODD
+        hashes = pd.util.hash_array(numbers) + self.rest * _MULTIPLIER
         if self.words is not None:
             are_words = np.array([word is not None for word in self.words])
             texts = np.where(are_words, self.words, "").astype(object)
             of_words = pd.util.hash_array(texts, categorize=True)
             missing = pd.util.hash_array(np.array([np.nan], self.numbers.dtype))[0]
             of_words[self.words == _MISSING] = missing
-            found = np.where(are_words, of_words, found)
-        return found
+            hashes = np.where(are_words, of_words, hashes)
+        return hashes
 
     def rounded(self, digits, other):
-        """The same with ``digits`` significant digits, as both columns together tell them."""
+        """The values rounded to ``digits`` significant digits, with regard to both columns."""
         known = np.isfinite(self.numbers)
         both = np.concatenate([self.numbers[known], other.numbers[np.isfinite(other.numbers)]])
         if not both.size or self.whole:
@@ -281,22 +265,22 @@ class _Values:
         if 10.0**-fewest <= spread / 10:
             decimals = np.minimum(decimals, fewest)
         if other.whole:
-            decimals[:] = 0 if fewest == 0 and spread >= 10 else _MANY
+            decimals[:] = 0 if fewest == 0 and spread >= 10 else _MANY_DECIMALS
         result = values.copy()
-        for number in np.unique(decimals[decimals < _MANY]):
-            at = decimals == number
-            result[at] = np.round(values[at], int(number))
+        for number in np.unique(decimals[decimals < _MANY_DECIMALS]):
+            rows = decimals == number
+            result[rows] = np.round(values[rows], int(number))
         numbers = self.numbers.astype(np.float64)
         numbers[known] = result + 0.0
         return _Values(numbers, self.rest, self.words, self.whole)
 
     def _decimals(self):
-        """How many decimals all values have at most; a large number where they have many."""
+        """The largest number of decimals of the values, or _MANY_DECIMALS."""
         values = self.numbers[np.isfinite(self.numbers)].astype(np.float64)
         for decimals in range(_MOST_DECIMALS + 1):
             if all((np.round(v, decimals) == v).all() for v in (values[:1000], values)):
                 return decimals
-        return _MANY
+        return _MANY_DECIMALS
 
 
 def _is_whole(value):
@@ -319,7 +303,7 @@ def _frame(X, name):
     if is_dataframe(X):
         frame = X.to_pandas() if hasattr(X, "to_pandas") else X
         if not frame.columns.is_unique:
-            raise ValueError(f"{name} has several columns of one name.")
+            raise ValueError(f"{name} has duplicate column names.")
         return frame
     X = X.toarray() if hasattr(X, "toarray") else np.asarray(X)
     if X.ndim < 2:
@@ -328,7 +312,7 @@ def _frame(X, name):
 
 
 def _instant(value):
-    """A date or time as text: the same instant is the same in all time zones."""
+    """A date or time as text, the same for one instant in all time zones."""
     import pandas as pd
 
     time = pd.Timestamp(value)

@@ -1,9 +1,11 @@
-"""The table that ``leakage_report`` gives, for the eye and for the program."""
+"""The result of ``leakage_report``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from html import escape
+
+from skstack.inspection._plot import plot_axes
 
 VERDICTS = ("leak", "suspect", "ok", "not checked")
 _COLOURS = {"leak": "#c0392b", "suspect": "#e08e0b", "ok": "#2e8b57", "not checked": "#9aa0a6"}
@@ -11,21 +13,7 @@ _COLOURS = {"leak": "#c0392b", "suspect": "#e08e0b", "ok": "#2e8b57", "not check
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found.
-
-    Parameters
-    ----------
-    check : str
-
-    verdict : {"leak", "suspect", "ok", "not checked"}
-
-    evidence : str
-
-    remedy : str, default=""
-
-    strength : float, default=0.0
-        How strong the evidence is, in [0, 1], for the picture.
-    """
+    """Result of one check; `verdict` is one of VERDICTS, `strength` in [0, 1] is for the plot."""
 
     check: str
     verdict: str
@@ -36,18 +24,18 @@ class Finding:
 
 @dataclass(repr=False)
 class LeakageReport:
-    """What each check of :func:`leakage_report` found.
+    """Result of :func:`leakage_report`.
 
     Parameters
     ----------
     estimator_name : str
 
     findings : list of Finding
-        One for each check.
+        One per check.
 
     fits : list of (str, int, int)
-        For each fit that was watched: the step, the number of rows of X that it learned from, and
-        the number of rows among its own that a sampler had made.
+        For each recorded fit: the step, the number of rows of X that it learned from, and the
+        number of its rows that a sampler has created.
 
     Attributes
     ----------
@@ -64,7 +52,7 @@ class LeakageReport:
 
     @property
     def table(self):
-        """DataFrame : a row for each check."""
+        """DataFrame : one row per check."""
         import pandas as pd
 
         columns = ["check", "verdict", "evidence", "remedy"]
@@ -73,12 +61,12 @@ class LeakageReport:
 
     @property
     def leaks(self):
-        """List of str : the checks that found a leak."""
+        """List of str : the checks whose verdict is "leak"."""
         return [finding.check for finding in self.findings if finding.verdict == "leak"]
 
     @property
     def suspects(self):
-        """List of str : the checks that found something that may be a leak."""
+        """List of str : the checks whose verdict is "suspect"."""
         return [finding.check for finding in self.findings if finding.verdict == "suspect"]
 
     def __repr__(self):
@@ -113,12 +101,12 @@ class LeakageReport:
         )
 
     def plot(self, ax=None):
-        """Draw a bar for each check, as long as its evidence is strong.
+        """Draw a bar for each check, with the strength of its evidence.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes, default=None
-            Where to draw; None makes a figure.
+            The axes to draw on; None creates a figure.
 
         Returns
         -------
@@ -129,35 +117,27 @@ class LeakageReport:
         ImportError
             If matplotlib is not installed: ``pip install "skstack[plot]"``.
         """
-        try:
-            import matplotlib.pyplot as plt
-            from matplotlib.patches import Patch
-        except ImportError as error:
-            raise ImportError(
-                'LeakageReport.plot needs matplotlib: pip install "skstack[plot]".'
-            ) from error
-        if ax is None:
-            _, ax = plt.subplots(figsize=(9, 0.42 * len(self.findings) + 1.4), layout="constrained")
-        places = range(len(self.findings))
-        for place, finding in zip(places, self.findings, strict=True):
+        height = 0.42 * len(self.findings) + 1.4
+        ax = plot_axes(ax, "LeakageReport.plot", width=9, height=height)
+        from matplotlib.patches import Patch
+
+        for row, finding in enumerate(self.findings):
             colour = _COLOURS[finding.verdict]
-            ax.barh(place, max(finding.strength, 0.012), color=colour)
+            ax.barh(row, max(finding.strength, 0.012), color=colour)
             ax.annotate(
                 finding.verdict,
-                (max(finding.strength, 0.012), place),
+                (max(finding.strength, 0.012), row),
                 xytext=(4, 0),
                 textcoords="offset points",
                 va="center",
                 color=colour,
             )
-        ax.set_yticks(places, [finding.check for finding in self.findings])
+        ax.set_yticks(range(len(self.findings)), [finding.check for finding in self.findings])
         ax.invert_yaxis()
         ax.set_xlim(0, 1.18)
         ax.set_xticks([0, 0.5, 1], ["none", "half", "full"])
         ax.set_xlabel("strength of the evidence")
         ax.set_title(f"Leakage report of {self.estimator_name}: {self._summary()}", loc="left")
-        for side in ("top", "right"):
-            ax.spines[side].set_visible(False)
         present = [verdict for verdict in VERDICTS if verdict in {f.verdict for f in self.findings}]
         ax.legend(
             handles=[Patch(color=_COLOURS[verdict], label=verdict) for verdict in present],

@@ -1,4 +1,4 @@
-"""Whether two models differ by more than the noise of folds that share training rows."""
+"""Test whether two models differ, on folds that share training rows."""
 
 from __future__ import annotations
 
@@ -11,18 +11,7 @@ LEVEL = 0.05  # of the tests; the intervals cover one minus it
 
 
 class Difference(NamedTuple):
-    """What folds say of a difference; interval and p are NaN where they can say nothing.
-
-    Parameters
-    ----------
-    mean : float
-
-    low, high : float
-        Ends of the 95 % interval.
-
-    p : float
-        Two-sided, in [0, 1].
-    """
+    """Mean difference, ends of its 95 % interval and two-sided p-value; NaN without variance."""
 
     mean: float
     low: float
@@ -31,26 +20,13 @@ class Difference(NamedTuple):
 
 
 def corrected_resampled_t_test(differences, n_train, n_test):
-    """Test a mean difference over folds whose training rows overlap.
+    """Test a mean difference of scores over folds whose training rows overlap.
 
-    Parameters
-    ----------
-    differences : ndarray of float of shape (n_folds,)
-        One model's score less another's, on the same test rows; at least two folds.
+    `n_train` and `n_test` are the rows of each fold; the mean of their ratios counts. Differences
+    that are all zero have p = 1; those that are all the same have no variance, and NaN.
 
-    n_train, n_test : array-like of int of shape (n_folds,)
-        Rows of each fold. Where folds differ, the mean of their ratios counts.
-
-    Returns
-    -------
-    Difference
-        With n_folds - 1 degrees of freedom. Differences that are all zero have p = 1; those that
-        are all the same have no variance that a test could go by, and NaN.
-
-    Notes
-    -----
-    The variance of the mean is (1/k + n_test/n_train) times the sample variance, in place of 1/k
-    times, as the folds' scores are correlated (Nadeau & Bengio, Machine Learning 52, 2003,
+    The variance of the mean is (1/k + n_test/n_train) times the sample variance, instead of 1/k
+    times, because the scores of folds are correlated (Nadeau & Bengio, Machine Learning 52, 2003,
     section 3 and the corrected resampled t-test of section 4.2). The same factor serves repeated
     cross-validation (Bouckaert & Frank, PAKDD 2004).
     """
@@ -68,20 +44,12 @@ def corrected_resampled_t_test(differences, n_train, n_test):
 
 
 def holm(p):
-    """Adjust p-values for their number, so that the chance of any false finding stays bounded.
+    """Adjust p-values for multiple comparisons (Holm, Scandinavian Journal of Statistics 6, 1979).
 
-    Parameters
-    ----------
-    p : array-like of float of shape (n_comparisons,)
-        NaN counts as a comparison, and stays NaN.
-
-    Returns
-    -------
-    ndarray of float of shape (n_comparisons,)
-        In [0, 1] (Holm, Scandinavian Journal of Statistics 6, 1979).
+    NaN counts as a comparison, and stays NaN.
     """
     p = np.asarray(p, dtype=np.float64)
-    order = np.argsort(p)  # NaN stands last
+    order = np.argsort(p)  # NaN comes last
     stepped = np.nan_to_num(p[order], nan=1.0) * np.arange(len(p), 0, -1)
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(np.maximum.accumulate(stepped), 1.0)

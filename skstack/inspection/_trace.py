@@ -1,4 +1,4 @@
-"""Watching an estimator learn: which step was fitted on which rows, and what it was asked."""
+"""Record on which rows each step of an estimator is fitted, and which rows it then predicts."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ import numpy as np
 from joblib import parallel_config
 from sklearn.frozen import FrozenEstimator
 
-from skstack._base.params import clone_part
+from skstack._base.params import clone_part, is_network_estimator
 from skstack._base.tables import n_rows
 from skstack.inspection._overlap import row_keys
 
-MADE = -1  # the number of a row that a sampler made
+SYNTHETIC = -1  # index of a row that a sampler has created
 UNKNOWN = -2
 
 _FITS = ("fit", "partial_fit", "fit_transform", "fit_predict", "fit_resample")
-_USES = ("transform", "predict", "predict_proba", "decision_function", "reconstruction_error")
-# How parts of skstack call each other.
-_OUR_FITS = ("_fit_in_frame", "_learn")
-_OUR_USES = ("_extract", "_layer_outputs")
+_QUERIES = ("transform", "predict", "predict_proba", "decision_function", "reconstruction_error")
+# Methods by which estimators of skstack call each other.
+_OUR_FITS = ("_fit_in_context", "_learn")
+_OUR_QUERIES = ("_extract", "_layer_outputs")
 
 
 @dataclass
 class RowRecord:
-    """Rows on their way, with the numbers that they had in X."""
+    """Rows of a table, with their indices in X."""
 
     rows: np.ndarray
     keys: np.ndarray
-    makers: tuple = ()  # the fits that made its columns, or its rows
+    makers: tuple = ()  # the fits that created its columns or rows
 
 
-class _Rows(np.ndarray):
-    """An array whose rows remember their numbers when some of them are taken."""
+class _TrackedRows(np.ndarray):
+    """An array that keeps the indices of its rows when some of them are selected."""
 
     def __array_finalize__(self, other):
-        whole = isinstance(other, _Rows) and self.shape[:1] == other.shape[:1]
+        whole = isinstance(other, _TrackedRows) and self.shape[:1] == other.shape[:1]
         self.table = getattr(other, "table", None) if whole else None
 
     def __getitem__(self, key):
         taken = super().__getitem__(key)
-        if isinstance(taken, _Rows) and taken.ndim and self.table is not None:
+        if isinstance(taken, _TrackedRows) and taken.ndim and self.table is not None:
             first = key[0] if isinstance(key, tuple) else key
             rows = self.table.rows if first is Ellipsis else self.table.rows[first]
             fits = np.shape(rows) == taken.shape[:1]
@@ -62,24 +62,20 @@ class FitRecord:
     y: Any
     parent: FitRecord | None
     resampled: bool = False
-    watched: RowRecord | None = None
-    used: list = field(default_factory=list)  # tables that it was asked about, after the fit
+    validation: RowRecord | None = None
+    queried: list = field(default_factory=list)  # tables that it predicted or transformed later
 
     @property
     def rows(self):
-        """Numbers of the rows that it learned from."""
+        """Indices of the rows that it learned from."""
         return self.table.rows
 
 
 class Trace:
-    """A clone of an estimator that tells on which rows its steps learn.
+    """A clone of an estimator that records on which rows its steps learn.
 
-    Every estimator among the parameters, at any depth, is replaced by one of a subclass of its own
-    class that says when it is fitted and asked. The user's objects are not touched.
-
-    Parameters
-    ----------
-    estimator : estimator
+    Every estimator among the parameters, at any depth, is replaced by one of a subclass that
+    records its calls. The objects of the user are not changed.
     """
 
     def __init__(self, estimator):
@@ -88,70 +84,59 @@ class Trace:
         self._local = threading.local()
         self._lock = threading.Lock()
         self._fitted = {}
-        self.estimator = self._watched(estimator, type(estimator).__name__)
+        self.estimator = self._recorded(estimator, type(estimator).__name__)
 
     def fit(self, X, y, rows, **metadata):
-        """Fit the watched clone.
-
-        Parameters
-        ----------
-        X, y : rows and targets
-
-        rows : ndarray of int
-            Their numbers.
-
-        **metadata : dict
-            For the fit.
-        """
+        """Fit the clone on rows with these indices; `metadata` is for the fit."""
         self._tables = [RowRecord(np.asarray(rows), row_keys(X, dtype=np.float32))]
-        # Other processes could tell nothing.
+        # Other processes could not record.
         with parallel_config(backend="threading", n_jobs=1):
-            self.estimator.fit(_remembering(X, self._tables[0]), y, **metadata)
+            self.estimator.fit(_tracked(X, self._tables[0]), y, **metadata)
 
     # Building the clone ---------------------------------------------------------------------
 
-    def _watched(self, value, step):
+    def _recorded(self, value, step):
         if isinstance(value, FrozenEstimator):
             return value
         if type(value) in (list, tuple):
-            return type(value)(self._watched_item(item, step) for item in value)
+            return type(value)(self._recorded_item(item, step) for item in value)
         learns = hasattr(value, "fit") or hasattr(value, "fit_resample")
         if isinstance(value, type) or not (learns and hasattr(value, "get_params")):
             return clone_part(value)
         params = value.get_params(deep=False)
         parts = {
-            name: None if name == "n_jobs" else self._watched(part, f"{step}.{name}")
+            name: None if name == "n_jobs" else self._recorded(part, f"{step}.{name}")
             for name, part in params.items()
         }
-        watched = self._class(type(value), step)(**parts)
+        recorded = self._class(type(value), step)(**parts)
         for attribute in ("_metadata_request", "_sklearn_output_config", "_passes_steps"):
             if attribute in vars(value):
-                setattr(watched, attribute, vars(value)[attribute])
-        return watched
+                setattr(recorded, attribute, vars(value)[attribute])
+        return recorded
 
-    def _watched_item(self, item, step):
+    def _recorded_item(self, item, step):
         named = type(item) is tuple and item and isinstance(item[0], str)
         if not named:
-            return self._watched(item, step)
+            return self._recorded(item, step)
         base = step.rsplit(".", 1)[0]
-        return (item[0], *(self._watched(part, f"{base}.{item[0]}") for part in item[1:]))
+        return (item[0], *(self._recorded(part, f"{base}.{item[0]}") for part in item[1:]))
 
     def _class(self, cls, step):
-        watched = type(cls)(
+        recorded = type(cls)(
             cls.__name__, (cls,), {"__module__": cls.__module__, "__doc__": cls.__doc__}
         )
-        ours = hasattr(cls, "_fit_in_frame") or hasattr(cls, "_extract")
-        for kinds, note in ((_FITS, self._note_fit), (_USES, self._note_use)):
+        ours = is_network_estimator(cls) or hasattr(cls, "_extract")
+        for kinds, note in ((_FITS, self._record_fit), (_QUERIES, self._record_query)):
             names = kinds
             if ours:
-                names = kinds + (_OUR_FITS if note == self._note_fit else _OUR_USES)
+                names = kinds + (_OUR_FITS if note == self._record_fit else _OUR_QUERIES)
             for name in names:
                 if hasattr(cls, name):
-                    # After the class is made, for scikit-learn wraps what it finds in its body.
-                    setattr(watched, name, _Watched(watched, cls, name, note, step))
-        return watched
+                    # Set after the class is made, because scikit-learn wraps methods in its body.
+                    setattr(recorded, name, _RecordedMethod(recorded, cls, name, note, step))
+        return recorded
 
-    # What is noted --------------------------------------------------------------------------
+    # Recording ------------------------------------------------------------------------------
 
     @property
     def _active(self):
@@ -159,7 +144,7 @@ class Trace:
             self._local.fits = []
         return self._local.fits
 
-    def _note_fit(self, step, method, bound, estimator, args, kwargs):
+    def _record_fit(self, step, method, bound, estimator, args, kwargs):
         active = self._active
         if active and active[-1].estimator is estimator:  # fit_transform calls fit
             return bound(*args, **kwargs)
@@ -173,7 +158,7 @@ class Trace:
             step, estimator, self._table(X), X, y, parent, resampled=method == "fit_resample"
         )
         if kwargs.get("X_val") is not None:
-            fit.watched = self._table(kwargs["X_val"])
+            fit.validation = self._table(kwargs["X_val"])
         with self._lock:
             self.fits.append(fit)
         active.append(fit)
@@ -190,18 +175,18 @@ class Trace:
             return (self._keep(fit, fit.table, result[0]), *result[1:])
         return result
 
-    def _note_use(self, step, method, bound, estimator, args, kwargs):
+    def _record_query(self, step, method, bound, estimator, args, kwargs):
         active = self._active
         fit = self._fitted.get(id(estimator))
         own = active and active[-1].estimator is estimator
         if own or fit is None or not args:
             return bound(*args, **kwargs)
         table = self._table(args[0])
-        fit.used.append(table)
+        fit.queried.append(table)
         return self._keep(fit, table, bound(*args, **kwargs))
 
     def _forget(self, step, parent):
-        """Forget what the last fit of a step has made: the rows of the next are not made of it."""
+        """Drop tables that the last fit of a step has created: the next fit has none of them."""
 
         def stale(maker):
             while maker is not None and not (maker.step == step and maker.parent is parent):
@@ -217,75 +202,75 @@ class Trace:
         kept = RowRecord(table.rows, row_keys(result, dtype=np.float32), (*table.makers, fit))
         with self._lock:
             self._tables.append(kept)
-        return _remembering(result, kept)
+        return _tracked(result, kept)
 
     def _keep_resampled(self, fit, X):
         keys = row_keys(X, dtype=np.float32)
         before = dict(zip(fit.table.keys.tolist(), fit.table.rows.tolist(), strict=True))
-        rows = np.array([before.get(key, MADE) for key in keys.tolist()])
+        rows = np.array([before.get(key, SYNTHETIC) for key in keys.tolist()])
         kept = RowRecord(rows, keys, (*fit.table.makers, fit))
         with self._lock:
             self._tables.append(kept)
-        return _remembering(X, kept)
+        return _tracked(X, kept)
 
     def _table(self, X):
-        """Find out which rows these are: those of a table that is known, or some of them."""
+        """Identify rows: those of a known table, or some of them."""
         keys = row_keys(X, dtype=np.float32)
-        told = getattr(X, "table", None) if isinstance(X, _Rows) else None
-        if told is not None:
-            return RowRecord(told.rows, keys, told.makers)
+        tracked = getattr(X, "table", None) if isinstance(X, _TrackedRows) else None
+        if tracked is not None:
+            return RowRecord(tracked.rows, keys, tracked.makers)
         with self._lock:
             tables = self._tables[::-1]
         for known in tables:
             if len(known.keys) == len(keys) and np.array_equal(known.keys, keys):
                 return known
         for known in tables:
-            chosen = _places(keys, known.keys)
+            chosen = _match_rows(keys, known.keys)
             if chosen is not None:
                 return RowRecord(known.rows[chosen], keys, known.makers)
-        # Columns were joined or scaled out of sight; the rows kept their order.
+        # Columns were joined or scaled without a record; the order of rows is the same.
         for known in tables:
             if len(known.rows) == len(keys):
                 return RowRecord(known.rows, keys, known.makers)
         return RowRecord(np.full(len(keys), UNKNOWN), keys)
 
 
-def _remembering(X, table):
+def _tracked(X, table):
     if type(X) is not np.ndarray:
         return X
-    X = X.view(_Rows)
+    X = X.view(_TrackedRows)
     X.table = table
     return X
 
 
-def _places(keys, known):
-    """Where rows stand in a table; None if some do not, or if most of its rows are alike."""
+def _match_rows(keys, known):
+    """Positions of rows in a table; None if some are missing, or if most rows are alike."""
     unlike, first, counts = np.unique(known, return_index=True, return_counts=True)
     if len(unlike) < 0.5 * len(known) or not np.isin(keys, unlike).all():
         return None
     if counts.max() == 1:
         return first[np.searchsorted(unlike, keys)]
-    where = {}
-    for place, key in enumerate(known.tolist()):
-        where.setdefault(key, []).append(place)
+    positions = {}
+    for row, key in enumerate(known.tolist()):
+        positions.setdefault(key, []).append(row)
     times = {}
     chosen = []
-    for key in keys.tolist():  # like rows are told apart by their order
+    for key in keys.tolist():  # equal rows are distinguished by their order
         times[key] = times.get(key, -1) + 1
-        chosen.append(where[key][times[key] % len(where[key])])
+        chosen.append(positions[key][times[key] % len(positions[key])])
     return np.array(chosen)
 
 
-class _Watched:
-    """A method that is there when that of the class is there, and tells when it is called."""
+class _RecordedMethod:
+    """A method that records its calls, available if that of the class is."""
 
-    def __init__(self, watched, cls, name, note, step):
-        self.watched, self.cls, self.name, self.note, self.step = watched, cls, name, note, step
+    def __init__(self, recorded, cls, name, note, step):
+        self.recorded, self.cls, self.name, self.note, self.step = recorded, cls, name, note, step
 
     def __get__(self, estimator, owner=None):
         if estimator is None:
             return getattr(self.cls, self.name)
-        bound = getattr(super(self.watched, estimator), self.name)
+        bound = getattr(super(self.recorded, estimator), self.name)
 
         @functools.wraps(bound)
         def call(*args, **kwargs):

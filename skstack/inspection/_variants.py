@@ -1,4 +1,4 @@
-"""The same stack with fewer parts: what to compare it with."""
+"""Variants of a stack with some of its parts."""
 
 from __future__ import annotations
 
@@ -17,20 +17,9 @@ ALONE = "downstream alone"
 
 @dataclass(frozen=True)
 class Variant:
-    """An estimator to score, and what it is compared with.
+    """A clone of the estimator with other parameters, and the variant that it is compared with.
 
-    Parameters
-    ----------
-    name : str
-
-    estimator : estimator
-        A clone of the whole, with other parameters.
-
-    against : str, default=""
-        Name of the variant that it is compared with.
-
-    change : str, default=""
-        Subject and verb of a sentence that says what the comparison shows.
+    `change` is the subject and verb of the sentence on the comparison.
     """
 
     name: str
@@ -40,13 +29,7 @@ class Variant:
 
 
 def stack_of(estimator):
-    """The stack that an estimator is, or ends in.
-
-    Raises
-    ------
-    TypeError
-        If it is none.
-    """
+    """The stack that an estimator is, or ends in."""
     last = _last(estimator)
     if not isinstance(last, Stack):
         raise TypeError(
@@ -57,16 +40,9 @@ def stack_of(estimator):
 
 
 def seeded(estimator):
-    """Clone an estimator with one seed for all of its variants, where none was given.
+    """A clone with one seed for all variants, and the seed drawn for it, or None.
 
-    Returns
-    -------
-    estimator
-        The clone.
-
-    seed : int or None
-        What was drawn for the stack; None where it has a ``random_state``. Steps before it that
-        have none get one, too.
+    A seed is drawn if the stack has no ``random_state``; steps before it without one get one, too.
     """
     stack_of(estimator)
     estimator = clone_part(estimator)
@@ -81,83 +57,66 @@ def seeded(estimator):
 
 
 def variants_of(estimator):
-    """List the variants of a stack that show what each of its parts brings.
+    """The variants that show the gain of each part, the downstream alone first, and notes on them.
 
-    Branches are compared with fine-tuning and a teacher's loss off, for these may name a branch
-    that is dropped; both are then switched on beside all branches.
-
-    Parameters
-    ----------
-    estimator : stack, or Pipeline that ends in one
-
-    Returns
-    -------
-    variants : list of Variant
-        The downstream alone is the first.
-
-    notes : list of str
-        What a reader of the comparison must know.
-
-    Raises
-    ------
-    ValueError
-        If the stack has no branch.
+    Branches are compared without fine-tuning and without a teacher's loss, which may refer to a
+    branch that is dropped; both are then switched on with all branches.
     """
     stack = stack_of(estimator)
     names = [name for name, _, _ in branch_list(stack)]
     if not names:
         raise ValueError(
-            f"upstream={stack.upstream!r} has no branch that is not dropped: there is nothing to "
-            "compare the downstream with."
+            f"upstream={stack.upstream!r} has no branches, so that there is nothing to compare the "
+            "downstream with."
         )
-    listed = isinstance(stack.upstream, list)
+    is_list = isinstance(stack.upstream, list)
     fine_tune = stack.get_params(deep=False).get("fine_tune")
     loss = _teacher_loss(stack)
 
     def variant(kept=names, tuned=False, taught=False, **settings):
         changed = clone_part(estimator)
-        its = stack_of(changed)
-        its.set_params(**settings)
+        own = stack_of(changed)
+        own.set_params(**settings)
         for name in names:
             if name not in kept:
-                its.set_params(**({name: "drop"} if listed else {"upstream": []}))
+                own.set_params(**({name: "drop"} if is_list else {"upstream": []}))
         if fine_tune is not None and not tuned:
-            its.set_params(fine_tune=None)
+            own.set_params(fine_tune=None)
         if loss is not None and not taught:
-            _last(its.downstream).set_params(loss=getattr(loss, "loss", None) or "auto")
+            _last(own.downstream).set_params(loss=getattr(loss, "loss", None) or "auto")
         return changed
 
     notes, settings = [], {}
     if _is_off(stack.passthrough):
         settings = {"passthrough": True}
         notes.append(
-            "passthrough is off in the stack; its downstream alone was given all columns of X, "
-            "which the other variants do not pass through."
+            "passthrough is off in the stack; the downstream alone was trained on all columns of "
+            "X, which the other variants do not pass through."
         )
-    found = [Variant(ALONE, variant(kept=(), **settings))]
+    variants = [Variant(ALONE, variant(kept=(), **settings))]
     for name in names:
         change = f"{name} by itself changes" if len(names) > 1 else f"{name} changes"
-        found.append(Variant(f"with {name}", variant(kept=[name]), ALONE, change))
-    whole = found[-1].name
+        variants.append(Variant(f"with {name}", variant(kept=[name]), ALONE, change))
+    whole = variants[-1].name
     if len(names) > 1:
         whole = "all"
-        found.append(Variant(whole, variant(), ALONE, "All branches together change"))
+        variants.append(Variant(whole, variant(), ALONE, "All branches together change"))
     if len(names) > 2:
         for name in names:
             kept = [other for other in names if other != name]
             change = f"Leaving {name} out changes"
-            found.append(Variant(f"without {name}", variant(kept=kept), whole, change))
+            variants.append(Variant(f"without {name}", variant(kept=kept), whole, change))
     tuning, teaching = "fine-tuning", type(loss).__name__
     if fine_tune is not None:
         name, change = f"{whole}, {tuning}", "Fine-tuning changes"
-        found.append(Variant(name, variant(tuned=True), whole, change))
+        variants.append(Variant(name, variant(tuned=True), whole, change))
     if loss is not None:
         name, change = f"{whole}, {teaching}", f"{teaching} changes"
-        found.append(Variant(name, variant(taught=True), whole, change))
+        variants.append(Variant(name, variant(taught=True), whole, change))
     if fine_tune is not None and loss is not None:
         name, change = f"{whole}, {tuning}, {teaching}", f"Fine-tuning and {teaching} change"
-        found.append(Variant(name, variant(tuned=True, taught=True), whole, change))
-    return found, notes
+        variants.append(Variant(name, variant(tuned=True, taught=True), whole, change))
+    return variants, notes
 
 
 def _last(estimator):
@@ -167,14 +126,14 @@ def _last(estimator):
 
 
 def _is_off(passthrough):
-    """Whether no column passes through; callables and slices are asked by the stack."""
+    """Whether no column passes through; the stack evaluates callables and slices."""
     if isinstance(passthrough, bool | np.bool_):
         return not passthrough
     return hasattr(passthrough, "__len__") and len(passthrough) == 0
 
 
 def _teacher_loss(stack):
-    """The loss of the downstream, where it learns from a teacher, too; else None."""
+    """The loss of the downstream if it has a teacher, else None."""
     downstream = _last(stack.downstream)
     if not hasattr(downstream, "get_params"):
         return None

@@ -1,4 +1,4 @@
-"""A teacher that was opened: what it says of rows, in the form of its student's output."""
+"""A teacher's predictions and features, in the form of its student's outputs."""
 
 from __future__ import annotations
 
@@ -6,89 +6,67 @@ import contextlib
 
 import numpy as np
 from sklearn.exceptions import NotFittedError
-from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
 from skstack._base.params import is_keras_model, is_path
 from skstack._base.tables import column_indices, is_dataframe, take_columns
+from skstack._training.formulas import log, log_odds
 from skstack._training.initial_weights import initial_variables
 from skstack._training.layers import check_layers
 from skstack._training.network import Network
+from skstack.losses._teacher_loss import unfrozen
 from skstack.losses._teacher_networks import TEACHER, WithTeacher, facts_of
-from skstack.networks._adopted import ModelBlueprint
+from skstack.networks._adopted import FrozenBlueprint, ModelBlueprint
 from skstack.networks._continued import check_categories
-from skstack.networks._frozen import FrozenBlueprint
 from skstack.networks._heads import probabilities_of
 from skstack.networks._model_parameter import load_model
-from skstack.networks._spec import Spec
+from skstack.networks._spec import PROBABILITY_ACTIVATIONS, Spec
 from skstack.preprocessing._blocks import ColumnBlocks
-
-_LEAST = 1e-7
 
 
 @contextlib.contextmanager
-def _told():
-    """Speak of the teacher where others speak of a model."""
+def _named_teacher():
+    """Replace ``model=`` by ``teacher=`` in messages."""
     try:
         yield
     except (ValueError, TypeError, NotFittedError) as error:
-        text = str(error)
-        if not text.startswith("model="):
+        message = str(error)
+        if not message.startswith("model="):
             raise
-        raise type(error)(text.replace("model=", "teacher=", 1)) from error
+        raise type(error)(message.replace("model=", "teacher=", 1)) from error
 
 
-def opened(teacher):
-    """The keras.Model or the fitted estimator that teaches."""
+def loaded(teacher):
+    """The ``keras.Model`` or the fitted estimator that ``teacher`` means."""
     if is_path(teacher):
-        with _told():
+        with _named_teacher():
             return load_model(teacher)
-    return teacher.estimator if isinstance(teacher, FrozenEstimator) else teacher
+    return unfrozen(teacher)
 
 
-def log_odds(p, task):
-    """What stands before the last activation, of probabilities."""
+def logits(p, task):
+    """Values before the last activation, from probabilities."""
     p = p.astype(np.float64)
-    odds = np.log(np.clip(p, _LEAST, 1.0))
-    if task != "multiclass":
-        odds -= np.log(np.clip(1.0 - p, _LEAST, 1.0))
-    return odds.astype(np.float32)
+    return (log(p, np) if task == "multiclass" else log_odds(p, 1.0 - p, np)).astype(np.float32)
 
 
 class Teacher:
-    """What a teacher gives for rows.
+    """A teacher of ``student``; X are some of its rows.
 
-    Parameters
-    ----------
-    loss : TeacherLoss
-    student : network estimator
-        Its columns and targets are read.
-    X : table
-        Some of its rows.
-
-    Attributes
-    ----------
-    estimator : estimator or None
-        Who is asked, where it is no ``keras.Model``.
-    network : Network or None
-        The network that is asked.
-    blocks : ColumnBlocks or None
-        How columns of its own become its inputs.
-    places : ndarray of int or None
-        Positions of the columns that it sees, where these are not all.
-    order : list of int or None
-        Its classes in the order of y's.
-    task : str
-        As in ``Spec``, of the student's network.
+    ``estimator`` predicts, or a ``network`` if the teacher is a ``keras.Model``, whose inputs are
+    those of the student, or ``blocks`` of the teacher's own columns. ``indices`` are the positions
+    of the columns that it uses, if not all; ``order`` are its classes in the order of those of y.
     """
 
     def __init__(self, loss, student, X):
-        teacher = opened(loss.teacher)
+        teacher = loaded(loss.teacher)
         self.mode = loss.mode
         self.estimator = None if is_keras_model(teacher) else teacher
         self.name = f"teacher={type(teacher).__name__}(...)"
-        self._columns = self._seen(loss.columns, X)
-        self.places = None if self._columns is None else column_indices(X, self._columns, "columns")
+        self._columns = self._used_columns(loss.columns, X)
+        self.indices = None
+        if self._columns is not None:
+            self.indices = column_indices(X, self._columns, "columns")
         self.network = self.blocks = self.order = None
         self._layer = None
         self.task = student._network_task
@@ -97,14 +75,14 @@ class Teacher:
         if self.mode == "features":
             self._open_layers(teacher, student, loss.teacher_layer)
         elif self.estimator is None:
-            with _told():
+            with _named_teacher():
                 blocks = self.blocks or student.blocks_
                 check_categories(teacher, blocks.categories_)
                 task, n_outputs = student._task()
                 if task == "reconstruction":
                     self._refuse(
-                        "whose output may be in any units. Accepted is a fitted KerasAutoencoder, "
-                        "or mode='features'."
+                        "the units of its output are unknown. Accepted is a fitted "
+                        "KerasAutoencoder, or mode='features'."
                     )
                 blueprint = ModelBlueprint(teacher, Spec(blocks.blocks_, task, n_outputs))
                 self.network = Network(blueprint, blueprint.start_variables())
@@ -114,55 +92,55 @@ class Teacher:
     def _refuse(self, why):
         raise ValueError(f"{self.name} with mode={self.mode!r}: {why}")
 
-    def _seen(self, columns, X):
-        """Which columns the teacher sees; None for all."""
+    def _used_columns(self, columns, X):
+        """Columns that the teacher uses; None for all."""
         if columns is not None:
             take_columns(X, columns, "columns")
             return columns
-        known = getattr(self.estimator, "feature_names_in_", None)
-        if known is None or not is_dataframe(X):
+        names = getattr(self.estimator, "feature_names_in_", None)
+        if names is None or not is_dataframe(X):
             n = getattr(self.estimator, "n_features_in_", None)
             if n is not None and X.ndim == 2 and n != X.shape[1]:
                 self._refuse(
-                    f"it was fitted on {n} columns, and X has {X.shape[1]}. Say in `columns` which "
-                    "it sees."
+                    f"it was fitted on {n} columns, but X has {X.shape[1]}. Select them with "
+                    "`columns`."
                 )
             return None
-        missing = [name for name in known if name not in list(X.columns)]
+        missing = [name for name in names if name not in list(X.columns)]
         if missing:
             self._refuse(f"it was fitted on columns that X lacks: {missing[:5]}.")
-        return None if list(known) == list(X.columns) else list(known)
+        return None if list(names) == list(X.columns) else list(names)
 
     def _check_outputs(self, student):
-        """Refuse other classes or another number of targets, before anything is computed."""
+        """Refuse other classes or another number of targets before anything is computed."""
         if self.task == "reconstruction":
-            if not hasattr(self.estimator, "_apart"):
-                self._refuse("it rebuilds nothing; accepted is a fitted KerasAutoencoder.")
+            if not hasattr(self.estimator, "_reconstructed_parts"):
+                self._refuse("it reconstructs nothing; accepted is a fitted KerasAutoencoder.")
             return
         if self.task == "regression":
             if not hasattr(self.estimator, "predict") or hasattr(self.estimator, "classes_"):
-                self._refuse("it predicts no numbers; accepted are fitted regressors.")
+                self._refuse("it is not a regressor; accepted are fitted regressors.")
             return
         if not hasattr(self.estimator, "classes_"):
-            self._refuse("it knows no classes (classes_); accepted are fitted classifiers.")
+            self._refuse("it has no attribute classes_; accepted are fitted classifiers.")
         if probabilities_of(self.estimator) is None and self.mode != "head":
             self._refuse(
-                "it gives no probabilities (predict_proba). Calibrate it, with "
+                "it has no predict_proba. Calibrate it with "
                 "sklearn.calibration.CalibratedClassifierCV(FrozenEstimator(...)), or use "
-                "mode='head', which takes its labels."
+                "mode='head', which accepts its labels."
             )
-        theirs, ours = self.estimator.classes_, student.classes_
+        known, classes = self.estimator.classes_, student.classes_
         if self.task == "multilabel":
-            if len(theirs) != len(ours):
-                self._refuse(f"it knows {len(theirs)} labels, and y has {len(ours)}.")
+            if len(known) != len(classes):
+                self._refuse(f"it was fitted on {len(known)} labels, but y has {len(classes)}.")
             return
-        theirs, ours = np.asarray(theirs).tolist(), ours.tolist()
-        if set(theirs) != set(ours):
+        known, classes = np.asarray(known).tolist(), classes.tolist()
+        if set(known) != set(classes):
             self._refuse(
-                f"it knows the {len(theirs)} classes {theirs[:10]}, and y has the {len(ours)} "
-                f"classes {ours[:10]}."
+                f"it was fitted on the {len(known)} classes {known[:10]}, but y has the "
+                f"{len(classes)} classes {classes[:10]}."
             )
-        self.order = [theirs.index(label) for label in ours]
+        self.order = [known.index(label) for label in classes]
 
     def _open_layers(self, teacher, student, layer):
         inner, self._steps = teacher, None
@@ -180,88 +158,79 @@ class Teacher:
                     "network estimators."
                 )
             if self._steps is not None:
-                self._refuse("pass the Pipeline's network, for its steps make other columns.")
+                self._refuse("pass the network of the Pipeline: its steps change the columns.")
             self._inner = None
-            with _told():
+            with _named_teacher():
                 blocks = self.blocks or student.blocks_
                 check_categories(model, blocks.categories_)
                 blueprint = FrozenBlueprint(model, blocks.blocks_)
                 network = Network(blueprint, blueprint.start_variables())
             self.network = network
-        facts = facts_of(network.blueprint, network.variables, latent=latent)
+        facts = facts_of(network.blueprint, latent)
         layer = facts.hidden if layer is None else layer
         if layer is None:
-            self._refuse("say in `teacher_layer` which of its layers is meant.")
-        if layer not in facts.layers:  # of a model inside, perhaps; to look takes time
+            self._refuse("select one of its layers with `teacher_layer`.")
+        if layer not in facts.layers:  # perhaps a layer of a nested model
             try:
                 check_layers(network.blueprint, [layer])
             except ValueError as error:
                 raise ValueError(f"teacher_layer={layer!r}: {error}") from error
         self._layer = layer
 
-    # What it says of rows ------------------------------------------------------------------------
+    # Outputs -------------------------------------------------------------------------------------
 
     def table(self, X):
-        """The columns of X that the teacher sees."""
+        """The columns of X that the teacher uses."""
         return X if self._columns is None else take_columns(X, self._columns, "columns")
 
     def _inputs(self, X, inputs):
         return inputs if self.blocks is None else self.blocks.split(self.table(X))
 
     def prediction(self, student, X, inputs):
-        """What the student should give: float32 of shape (n_rows, units).
-
-        Parameters
-        ----------
-        student : network estimator
-        X : table
-        inputs : dict of str to ndarray
-            The same rows, as the student's network takes them.
-        """
+        """Prediction in the form of the student's output: float32 of shape (n_rows, units)."""
         if self.task == "reconstruction":
-            teacher = self.estimator
-            rebuilt = teacher.network_.outputs(teacher._inputs(self.table(X)))[0]
-            made = student._targets(teacher._apart(rebuilt), None)
-            return made.reshape(len(made), -1).astype(np.float32)
+            parts = self.estimator._reconstructed_parts(self.table(X))
+            targets = student._targets(parts, None)
+            return targets.reshape(len(targets), -1).astype(np.float32)
         if self.estimator is None:
-            found = self.network.outputs(self._inputs(X, inputs))[0]
-            found = found.reshape(len(found), -1).astype(np.float64)
+            result = self.network.outputs(self._inputs(X, inputs))[0]
+            result = result.reshape(len(result), -1).astype(np.float64)
         elif self.task == "regression":
-            found = np.asarray(self.estimator.predict(self.table(X)), dtype=np.float64)
-            found = found.reshape(len(found), -1)
-            if found.shape[1] != student._n_targets:
+            result = np.asarray(self.estimator.predict(self.table(X)), dtype=np.float64)
+            result = result.reshape(len(result), -1)
+            if result.shape[1] != student._n_targets:
                 self._refuse(
-                    f"it predicts {found.shape[1]} target(s), and y has {student._n_targets}."
+                    f"it predicts {result.shape[1]} target(s), but y has {student._n_targets}."
                 )
         else:
-            found = self._classes(self.table(X))
+            result = self._probabilities(self.table(X))
         if self.task == "regression":
-            return student._targets(None, found)
-        if self.task == "binary" and found.shape[1] == 2:
-            found = found[:, 1:]
-        elif self.task == "multiclass" and found.shape[1] == 1:
-            found = np.hstack([1.0 - found, found])
-        return found.astype(np.float32)
+            return student._targets(None, result)
+        if self.task == "binary" and result.shape[1] == 2:
+            result = result[:, 1:]
+        elif self.task == "multiclass" and result.shape[1] == 1:
+            result = np.hstack([1.0 - result, result])
+        return result.astype(np.float32)
 
-    def _classes(self, X):
+    def _probabilities(self, X):
+        """Probabilities of the classes of y; without predict_proba the labels, one-hot encoded."""
         probabilities = probabilities_of(self.estimator)
         if probabilities is None:
             labels = np.asarray(self.estimator.predict(X))
-            return (labels[:, None] == np.asarray(self.estimator.classes_)[self.order]).astype(
-                np.float64
-            )
-        found = probabilities(X)
-        if isinstance(found, list):  # of scikit-learn's trees, for several labels
-            found = np.column_stack([p[:, 1] if p.shape[1] == 2 else 0 * p[:, 0] for p in found])
-        found = np.asarray(found, dtype=np.float64)
+            classes = np.asarray(self.estimator.classes_)[self.order]
+            return (labels[:, None] == classes).astype(np.float64)
+        p = probabilities(X)
+        if isinstance(p, list):  # trees of scikit-learn, for several labels
+            p = np.column_stack([q[:, 1] if q.shape[1] == 2 else 0 * q[:, 0] for q in p])
+        p = np.asarray(p, dtype=np.float64)
         if self.order is None:
-            return found
-        if found.shape[1] == 1:
-            found = np.hstack([1.0 - found, found])
-        return found[:, self.order]
+            return p
+        if p.shape[1] == 1:
+            p = np.hstack([1.0 - p, p])
+        return p[:, self.order]
 
     def features(self, X, inputs):
-        """What the teacher's layer gives: float32 of shape (n_rows, width)."""
+        """Flat output of the teacher's layer: float32 of shape (n_rows, width)."""
         if self._inner is None:
             rows = self._inputs(X, inputs)
             return self.network.outputs(rows, (self._layer,), None, "flatten")[0]
@@ -269,73 +238,60 @@ class Teacher:
         X = X if self._steps is None else self._steps.transform(X)
         return self._inner._layer_outputs(X, [self._layer], pooling="flatten")[0]
 
-    def given(self, student, X, inputs):
-        """What a network that takes its teacher's prediction is given."""
-        found = self.prediction(student, X, inputs)
-        probable = self.task in ("binary", "multiclass", "multilabel")
-        return log_odds(found, self.task) if self.mode == "head" and probable else found
-
-    def beside(self, student, X, inputs):
-        """The inputs of such a network."""
-        return {**inputs, TEACHER: self.given(student, X, inputs)}
+    def add_input(self, student, X, inputs):
+        """Inputs of a network that takes its teacher's prediction."""
+        prediction = self.prediction(student, X, inputs)
+        if self.mode == "head" and self.task in PROBABILITY_ACTIVATIONS:
+            prediction = logits(prediction, self.task)
+        return {**inputs, TEACHER: prediction}
 
     def graph_inputs(self, student, table, tensors, name):
-        """Input tensors of the student's network, with what the teacher computes beside them."""
+        """Like `add_input`, for tensors."""
         from keras import ops
 
-        from skstack._graph.dispatch import computed
-        from skstack._graph.formulas import Classes, as_columns, of_odds
-        from skstack._graph.networks import called
-        from skstack._graph.tables import affine, arrays, grouped, taken
+        from skstack._graph.dispatch import predicted
+        from skstack._graph.formulas import Classes, as_columns, logits_of
+        from skstack._graph.networks import apply_network
+        from skstack._graph.tables import affine, function_layer, input_tensors, select_columns
 
-        table = table if self.places is None else taken(table, self.places)
+        table = table if self.indices is None else select_columns(table, self.indices)
         if self.estimator is None:
-            own = tensors
+            inputs = tensors
             if self.blocks is not None:
-                own = arrays(table, self.blocks, name, f"The teacher {name!r}")
-            found = as_columns(called(self.network, own, name)[0][0], "flatten", name)
-            classes = Classes(found, found.shape[1] == 1 and self.task != "multilabel")
+                inputs = input_tensors(table, self.blocks, name, f"The teacher {name!r}")
+            output = as_columns(apply_network(self.network, inputs, name)[0][0], "flatten", name)
+            classes = Classes(output, output.shape[1] == 1 and self.task != "multilabel")
         elif self.task == "regression":
-            found = computed(self.estimator, table, name, f"{name}_")
+            output = predicted(self.estimator, table, name, f"{name}_")
         else:
-            classes = computed(self.estimator, table, name, f"{name}_")
+            classes = predicted(self.estimator, table, name, f"{name}_")
             if self.order is not None and self.order != sorted(self.order):
                 order, p = np.int32(self.order), classes.all(f"{name}_all")
                 classes = Classes(
-                    grouped(f"{name}_order", [p], lambda p: ops.take(p, order, axis=1))
+                    function_layer(f"{name}_order", [p], lambda p: ops.take(p, order, axis=1))
                 )
         if self.task == "regression":
             scale = student.target_scale_
-            found = affine(found, student.target_mean_, 1.0 / scale, 0.0, f"{name}_standardised")
-            return {**tensors, TEACHER: found}
-        found = classes.second(name) if self.task == "binary" else classes.all(f"{name}_classes")
+            output = affine(output, student.target_mean_, 1.0 / scale, 0.0, f"{name}_standardised")
+            return {**tensors, TEACHER: output}
+        output = classes.second(name) if self.task == "binary" else classes.all(f"{name}_classes")
         if self.mode != "blend":
-            found = of_odds(found, self.task == "multiclass", f"{name}_log_odds")
-        return {**tensors, TEACHER: found}
+            output = logits_of(output, self.task == "multiclass", f"{name}_log_odds")
+        return {**tensors, TEACHER: output}
 
     def column_readers(self, indices, name):
-        """Readers of the columns that the teacher needs, as in `GraphPart._column_readers`."""
+        """See `GraphPart._column_readers`."""
         from skstack._graph.dispatch import column_readers
 
-        indices = indices if self.places is None else indices[self.places]
+        indices = indices if self.indices is None else indices[self.indices]
         if self.estimator is not None:
             yield from column_readers(self.estimator, indices, f"{name}_teacher")
         elif self.blocks is not None:
             yield indices, self.blocks, None, False
 
 
-def without_guide(network):
-    """Blueprint and variables of the network alone, where another takes its teacher's prediction.
-
-    Parameters
-    ----------
-    network : Network
-
-    Returns
-    -------
-    blueprint
-    dict of str to ndarray
-    """
+def without_teacher(network):
+    """Blueprint and variables of a network without the input for its teacher's prediction."""
     if not isinstance(network.blueprint, WithTeacher):
         return network.blueprint, network.variables
     own = network.blueprint.blueprint

@@ -1,4 +1,4 @@
-"""One fit with a teacher: the network that is trained, its rows and its loss."""
+"""What one fit trains, with a teacher or without: network, initial weights, rows and loss."""
 
 from __future__ import annotations
 
@@ -6,72 +6,47 @@ import dataclasses
 
 import numpy as np
 
-from skstack._training.distillation import DistillationLoss, MetricOfTask
 from skstack._training.initial_weights import initial_variables
 from skstack._training.network import Network
-from skstack.losses._teacher import Teacher, log_odds, opened
+from skstack.losses._distillation import DistillationLoss, MetricOfTask
+from skstack.losses._teacher import Teacher, loaded, logits
 from skstack.losses._teacher_loss import TeacherLoss
 from skstack.losses._teacher_networks import (
-    WithoutActivation,
     WithProjection,
     WithTeacher,
     facts_of,
-    head_start,
+    initial_head,
 )
 from skstack.networks._adopted import ModelBlueprint
-from skstack.networks._spec import Spec
+from skstack.networks._heads import WithoutActivation
+from skstack.networks._spec import PROBABILITY_ACTIVATIONS, Spec
 
-_ENDS = {"binary": "sigmoid", "multilabel": "sigmoid", "multiclass": "softmax"}
 
+def prepared_fit(student, blueprint, start, *, seed, before, tables, rows, resampled):
+    """What one fit of ``student`` trains: a `PlainFit` or a `TeacherFit`.
 
-def taught(student, blueprint, start, *, seed, before, tables, rows, drawn):
-    """What one fit trains, on which rows, with a teacher or without.
-
-    Parameters
-    ----------
-    student : network estimator
-        About to be trained, all but the weights known.
-    blueprint : blueprint
-        Of its own network.
-    start : dict of str to ndarray
-        Its weights to start from.
-    seed : int
-    before : dict of str to ndarray
-        Weights beside the network that the last fit left, where this one goes on.
-    tables : tuple of Rows, the second or None
-        To learn from, and to watch.
-    rows : tuple of tables, the second or None
-        The same as X, before any sampler.
-    drawn : bool
-        Whether a sampler made the rows to learn from.
-
-    Returns
-    -------
-    Alone or Taught
-
-    Raises
-    ------
-    ValueError, TypeError or NotFittedError
-        If the teacher does not suit.
+    ``start`` are initial weights; ``before`` weights outside of the network that the last fit left,
+    if this one continues it; ``tables`` the training data and validation data (or None); ``rows``
+    the same rows of X before any sampler, whose use is ``resampled``.
     """
     if not isinstance(student.loss, TeacherLoss):
         return PlainFit(student, blueprint, start, *tables, before)
-    found = TeacherFit(student.loss, student, blueprint, start, rows[0], seed=seed, before=before)
-    X = raw_rows(student, tables[0].inputs) if drawn else rows[0]
-    found.table = found.rows(X, tables[0])
-    found.goes_on = found.start.keys() - start.keys() == before.keys()
-    found.validation = None if tables[1] is None else found.rows(rows[1], tables[1])
-    return found
+    fit = TeacherFit(student.loss, student, blueprint, start, rows[0], seed=seed, before=before)
+    X = _rows_of_inputs(student, tables[0].inputs) if resampled else rows[0]
+    fit.table = fit.rows(X, tables[0])
+    fit.resumes = fit.start.keys() - start.keys() == before.keys()
+    fit.validation = None if tables[1] is None else fit.rows(rows[1], tables[1])
+    return fit
 
 
-def raw_rows(student, inputs):
-    """X of rows that a sampler made, as far as it can be told."""
+def _rows_of_inputs(student, inputs):
+    """X of the rows that a sampler made."""
     blocks = student.blocks_
     hashed = [name for name in blocks.categories_ if getattr(blocks.part(name), "hashed", False)]
     if hashed:
         raise ValueError(
-            f"sampler makes rows whose columns {hashed} are hashed (n_hash_buckets): there is no "
-            "row of X that the teacher could be shown. Leave one of them out."
+            f"The columns {hashed} are hashed (n_hash_buckets), so rows that the sampler makes "
+            "cannot be passed to the teacher. Leave out the sampler, the hashing or the teacher."
         )
     table = blocks.table(inputs)
     names = getattr(student, "feature_names_in_", None)
@@ -83,259 +58,207 @@ def raw_rows(student, inputs):
 
 
 class PlainFit:
-    """One fit without a teacher."""
+    """One fit without a teacher; attributes as of `TeacherFit`."""
 
-    finishes = True
+    keeps_outputs = True
 
     def __init__(self, student, blueprint, start, table, validation, before):
         self.blueprint, self.start = blueprint, start
-        self.own = blueprint
+        self.student_blueprint = blueprint
         self.loss = student._loss(blueprint)
-        self.goes_on = not before
+        self.resumes = not before
         self.table, self.validation = table, validation
 
-    def metrics(self, given):
-        """Metrics as they are."""
-        return tuple(given)
+    def metrics(self, metrics):
+        """The metrics unchanged."""
+        return tuple(metrics)
 
-    def finished(self, network):
-        """See ``TeacherFit.finished``."""
+    def finish(self, network):
+        """See ``TeacherFit.finish``."""
         return network, None, {}
 
 
 class TeacherFit:
-    """One fit with a teacher; parameters as of ``taught``.
+    """One fit with a teacher.
 
-    Attributes
-    ----------
-    blueprint, start
-        Of the network that is trained.
-    loss : as in ``Plan``
-    table, validation : Rows or None
-    own : blueprint
-        Of the network without its teacher.
-    goes_on : bool
-        Whether these are the variables of the last fit, so that its optimizer can go on.
-    finishes : bool
-        Whether what is trained has the outputs of what will be kept.
+    ``blueprint`` and ``start`` are those of the network that is trained, ``student_blueprint`` is
+    that of the network without its teacher; ``resumes`` is whether the variables are those of the
+    last fit, so that its optimizer can continue.
     """
 
     def __init__(self, loss, student, blueprint, start, X, *, seed, before):
-        self._pupil = student
-        self.own = blueprint
+        self._student = student
+        self.student_blueprint = blueprint
         self._names = list(start)
         self._mode = loss.mode
-        self._alone = loss.mode in ("blend", "head") and not loss.teacher_at_predict
-        self._share, self._factors = float(loss.weight), (1.0 - loss.weight, loss.weight)
+        self._joins = loss.mode in ("blend", "head") and loss.teacher_at_predict
+        self._weights = (1.0 - loss.weight, loss.weight)
         self._temperature = float(loss.temperature)
         self._task = student._network_task
-        self._facts = facts_of(blueprint, start, latent=hasattr(student, "latent_layer_"))
+        self._facts = facts_of(blueprint, hasattr(student, "latent_layer_"))
         self._check(loss)
-        self._guide = None
-        if not loss.teacher_trainable:
-            self._guide = Teacher(loss, student, X)
-        else:
-            self._inside = self._copied(loss)
+        # A teacher that is trained is a part of the network.
+        self._teacher = None if loss.teacher_trainable else Teacher(loss, student, X)
         task_loss = student._loss(blueprint)
-        self._lesson = None
+        self._distillation = None
         self.blueprint, self.start = blueprint, start
-        make = {"distill": self._distill, "features": self._draw}.get(loss.mode, self._join)
-        make(loss, task_loss, start, seed, before)
-        self.loss = task_loss if self._lesson is None else self._lesson
+        if loss.mode == "distill":
+            self._set_distill(loss, task_loss)
+        elif loss.mode == "features":
+            self._set_features(loss, task_loss, seed, before)
+        else:
+            self._set_joined(loss, task_loss, before)
+        self.loss = task_loss if self._distillation is None else self._distillation
 
     @property
-    def finishes(self):
-        """See the class."""
-        joined = self._mode in ("blend", "head") and not self._alone
-        return joined or self.blueprint is self.own
+    def keeps_outputs(self):
+        """Whether the trained network has the outputs of the final one."""
+        return self._joins or self.blueprint is self.student_blueprint
 
     def _check(self, loss):
         if self._facts.inputs is None:
             raise ValueError(
-                f"loss=TeacherLoss(mode={loss.mode!r}): the class of this network trains in its "
-                "own way, so that no teacher can take part. Make it a functional keras.Model or a "
-                "recipe."
+                f"loss=TeacherLoss(mode={loss.mode!r}): a network whose class has a train_step of "
+                "its own cannot have a teacher. Make it a functional keras.Model or a recipe."
             )
         if self._task == "reconstruction" and self._mode in ("blend", "head"):
             raise ValueError(
-                f"mode={self._mode!r} is about predictions, of which an autoencoder makes none; "
+                f"mode={self._mode!r} combines predictions, which an autoencoder does not make; "
                 "accepted are 'distill' and 'features'."
             )
 
     # The networks --------------------------------------------------------------------------------
 
-    def _lesson_of(self, task_loss, kind, activation):
-        y_shape = self._target_shape()
+    def _distillation_loss(self, task_loss, kind, activation):
         reduction = getattr(task_loss, "reduction", "mean")
         if reduction not in ("mean", "sum_over_batch_size"):
             raise ValueError(
-                f"loss={task_loss!r} has reduction={reduction!r}; a loss beside that of a teacher "
-                "has to average over rows: reduction='sum_over_batch_size'."
+                f"loss={task_loss!r} has reduction={reduction!r}; with a teacher it must average "
+                "over rows: reduction='sum_over_batch_size'."
             )
-        given = None if activation else _ENDS.get(self._task)
+        shape = self._facts.shape
+        integer = self._task == "multiclass" and not self._student._one_hot
+        applied = None if activation else PROBABILITY_ACTIVATIONS.get(self._task)
         return DistillationLoss(
-            task_loss, kind, y_shape, self._facts.shape, activation=activation, given=given
+            task_loss, kind, () if integer else shape, shape, activation, applied
         )
 
-    def _target_shape(self):
-        if self._task == "reconstruction":
-            return self._facts.shape
-        if self._task == "multiclass" and not self._pupil._one_hot:
-            return ()
-        return self._facts.shape
-
-    def _distill(self, loss, task_loss, start, seed, before):
-        soft = self._task in _ENDS
+    def _set_distill(self, loss, task_loss):
+        soft = self._task in PROBABILITY_ACTIVATIONS
         activation = self._facts.activation if soft else None
-        self._lesson = self._lesson_of(task_loss, "soft" if soft else "squared", activation)
+        kind = "soft" if soft else "squared"
+        self._distillation = self._distillation_loss(task_loss, kind, activation)
         if activation or len(self._facts.shape) > 1:
-            self.blueprint = WithoutActivation(self.own)
+            self.blueprint = WithoutActivation(self.student_blueprint)
         if soft:
-            share, temperature = loss.weight, loss.temperature
-            self._factors = (1.0 - share, share * temperature**2)
+            self._weights = (1.0 - loss.weight, loss.weight * loss.temperature**2)
 
-    def _draw(self, loss, task_loss, start, seed, before):
+    def _set_features(self, loss, task_loss, seed, before):
         layer = self._facts.hidden if loss.layer is None else loss.layer
         if layer not in self._facts.layers:
             raise ValueError(
                 f"layer={loss.layer!r}: the network has no layer of that name that is called "
-                f"once. Its layers are: {', '.join(self._facts.layers)}."
+                f"exactly once. Its layers are: {', '.join(self._facts.layers)}."
             )
         self._layer = layer
-        self._lesson = self._lesson_of(task_loss, "second", self._facts.activation)
+        self._distillation = self._distillation_loss(task_loss, "second", self._facts.activation)
         self._seed, self._before = seed, before
 
-    def _join(self, loss, task_loss, start, seed, before):
-        both = self._alone and loss.mode == "head"
-        kept = {"units": self._units()} if self._guide is None else {}
+    def _set_joined(self, loss, task_loss, before):
+        both = not self._joins and loss.mode == "head"
         self.blueprint = WithTeacher(
-            self.own,
+            self.student_blueprint,
             loss.mode,
-            self._share if loss.mode == "blend" else None,
-            inside=None if self._guide is not None else self._inside,
-            activation=_ENDS.get(self._task),
+            float(loss.weight) if loss.mode == "blend" else None,
+            activation=PROBABILITY_ACTIVATIONS.get(self._task),
             both=both,
-            **kept,
+            **self._inner_teacher(loss),
         )
-        self.start = dict(start)
-        if self._guide is None:
-            self.start = {**self._extra(0), **self.start}
+        self.start = dict(self.start)
+        if self._teacher is None:
+            weights = initial_variables(self.blueprint, 0, shared=False)
+            self.start = {**self._others(weights), **self.start}
         if loss.mode == "head":
-            self.start.update(head_start(self._facts.shape[-1]))
+            self.start.update(initial_head(self._facts.shape[-1]))
         self.start.update(_fitting(before, self.start))
         if both:
-            self._lesson = self._lesson_of(task_loss, "both", self._facts.activation)
+            self._distillation = self._distillation_loss(task_loss, "both", self._facts.activation)
 
-    def _extra(self, seed):
-        """Weights of the network that is trained beside those of the student's own."""
-        found = initial_variables(_Unshared(self.blueprint.build), seed)
-        return {name: array for name, array in found.items() if name not in self._names}
-
-    def _units(self):
-        if self._task != "regression":
-            return None
-        scale, mean = self._pupil.target_scale_, self._pupil.target_mean_
-        return tuple(map(float, scale)), tuple(map(float, mean))
-
-    def _copied(self, loss):
-        blocks = self._pupil.blocks_.blocks_
-        task, n_outputs = self._pupil._task()
-        return ModelBlueprint(opened(loss.teacher), Spec(blocks, task, n_outputs))
+    def _inner_teacher(self, loss):
+        """Blueprint of a teacher that is trained, and the units of its predictions."""
+        if self._teacher is not None:
+            return {}
+        task, n_outputs = self._student._task()
+        spec = Spec(self._student.blocks_.blocks_, task, n_outputs)
+        units = None
+        if self._task == "regression":
+            scale, mean = self._student.target_scale_, self._student.target_mean_
+            units = tuple(map(float, scale)), tuple(map(float, mean))
+        return {"inside": ModelBlueprint(loaded(loss.teacher), spec), "units": units}
 
     # The rows ------------------------------------------------------------------------------------
 
     def rows(self, X, table):
-        """Rows to learn from, or to watch, with what the teacher says of them.
-
-        Parameters
-        ----------
-        X : table
-        table : Rows
-            As they were without a teacher.
-
-        Returns
-        -------
-        Rows
-        """
+        """Training or validation data with the teacher's outputs for them."""
         inputs, y = table.inputs, table.targets
         if self._mode == "features":
-            taught = self._guide.features(X, inputs)
+            taught = self._teacher.features(X, inputs)
             self._project(taught.shape[1])
-        elif self._guide is None:
+        elif self._teacher is None:
             return table
         elif self._mode == "distill":
-            taught = self._softened(self._guide.prediction(self._pupil, X, inputs))
+            taught = self._softened(self._teacher.prediction(self._student, X, inputs))
         else:
-            inputs = self._guide.beside(self._pupil, X, inputs)
+            inputs = self._teacher.add_input(self._student, X, inputs)
             taught = np.empty((len(y), 0), np.float32)
-        if self._lesson is not None:
-            y = self._lesson.targets(y, taught, self._factors, self._temperature)
+        if self._distillation is not None:
+            y = self._distillation.targets(y, taught, self._weights, self._temperature)
         return dataclasses.replace(table, inputs=inputs, targets=y)
 
     def _softened(self, p):
-        if self._task not in _ENDS or self._temperature == 1.0:
+        if self._task not in PROBABILITY_ACTIVATIONS or self._temperature == 1.0:
             return p
-        z = log_odds(p, self._task).astype(np.float64) / self._temperature
+        z = logits(p, self._task).astype(np.float64) / self._temperature
         if self._task == "multiclass":
             z = np.exp(z - z.max(axis=1, keepdims=True))
             return (z / z.sum(axis=1, keepdims=True)).astype(np.float32)
         return (1.0 / (1.0 + np.exp(-z))).astype(np.float32)
 
     def _project(self, width):
-        """The width is known once the teacher was asked."""
-        if self.blueprint is not self.own:
+        """Add the second output, once the width of the teacher's layer is known."""
+        if self.blueprint is not self.student_blueprint:
             return
-        self.blueprint = WithProjection(self.own, self._layer, width)
+        self.blueprint = WithProjection(self.student_blueprint, self._layer, width)
         if len(self.start) == len(self._names):
-            extra = initial_variables(self.blueprint, self._seed)
-            self.start = {**extra, **self.start, **_fitting(self._before, extra)}
+            weights = initial_variables(self.blueprint, self._seed)
+            self.start = {**weights, **self.start, **_fitting(self._before, weights)}
 
-    def metrics(self, given):
-        """Metrics of the task alone."""
-        if self._lesson is None:
-            return tuple(given)
-        return tuple(MetricOfTask(metric, self._lesson) for metric in given)
+    def metrics(self, metrics):
+        """Metrics for the output of the task alone."""
+        if self._distillation is None:
+            return tuple(metrics)
+        return tuple(MetricOfTask(metric, self._distillation) for metric in metrics)
 
-    # Afterwards ----------------------------------------------------------------------------------
+    # The result ----------------------------------------------------------------------------------
 
-    def finished(self, network):
-        """What is kept of a trained network.
-
-        Parameters
-        ----------
-        network : Network
-
-        Returns
-        -------
-        network : Network
-        guide : Guide or None
-            Who gives the input that it takes beside those of X.
-        beside : dict of str to ndarray
-            Weights that it does not need; a fit that goes on does.
-        """
-        if self._mode in ("blend", "head") and not self._alone:
-            return network, self._guide, self._others(network)
+    def finish(self, network):
+        """(final network, teacher that it needs to predict or None, weights for the next fit)."""
+        others = self._others(network.variables)
+        if self._joins:
+            return network, self._teacher, others
         own = {name: network.variables[name] for name in self._names}
-        return Network(self.own, own), None, self._others(network)
+        return Network(self.student_blueprint, own), None, others
 
-    def _others(self, network):
+    def _others(self, weights):
+        """Weights that are not those of the student."""
         own = set(self._names)
-        return {name: array for name, array in network.variables.items() if name not in own}
+        return {name: array for name, array in weights.items() if name not in own}
 
 
 def _fitting(before, start):
-    """Those weights that the network has, too: the mode may have changed."""
+    """Weights of the last fit that this network has, too; its mode may be another."""
     return {
         name: array
         for name, array in before.items()
         if name in start and start[name].shape == array.shape
     }
-
-
-class _Unshared:
-    """A blueprint that nothing is kept of: two teachers of one architecture differ in weights."""
-
-    key = None
-
-    def __init__(self, build):
-        self.build = build

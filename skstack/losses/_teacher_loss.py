@@ -1,4 +1,4 @@
-"""What a user writes to have a network taught by another."""
+"""The public loss for knowledge transfer from a teacher, and the checks of its parameters."""
 
 from __future__ import annotations
 
@@ -16,78 +16,76 @@ MODES = ("distill", "blend", "head", "features")
 
 
 class TeacherLoss(BaseEstimator):
-    """Have a network learn from a frozen teacher, besides y.
+    """Train a network on a frozen teacher in addition to y.
 
     Pass it as ``loss`` of any network estimator, also inside a stack, a Pipeline or a search. The
-    teacher sees the same rows of X, once per fit, and what it gives follows them through shuffling,
-    hold-out and sampling. It is never trained or changed.
+    teacher predicts the same rows of X once per fit; its outputs are shuffled, held out and sampled
+    with their rows. It is never trained or changed.
 
     Parameters
     ----------
     teacher : keras.Model, str or path, or fitted estimator
-        A built ``keras.Model`` (or the path of a saved one, ``.keras`` or ``.h5``) that takes the
-        inputs of the network, or an estimator with ``predict_proba`` or ``predict``, in a
-        :class:`~sklearn.frozen.FrozenEstimator` or not. It is shared by clones, never copied.
+        A built ``keras.Model`` (or the path of a saved one, ``.keras`` or ``.h5``) with the inputs
+        of the network, or an estimator with ``predict_proba`` or ``predict``, which may be in a
+        :class:`~sklearn.frozen.FrozenEstimator`. Clones share it; it is never copied.
 
     mode : {"distill", "blend", "head", "features"}, default="distill"
-        How it teaches.
+        How the teacher enters the loss.
 
-        - ``"distill"``: the network's output is drawn to the teacher's, [1]_. Of classes both are
-          softened at ``temperature``, and the loss is ``(1 - weight) * loss + weight *
-          temperature**2 * KL``; of numbers the second term is the mean squared difference, in units
-          of standardised targets.
-        - ``"blend"``: the loss is that of ``(1 - weight) * own + weight * teacher's`` prediction,
-          which is also what is predicted: 0.3 stands for 0.7 / 0.3.
-        - ``"head"``: both predictions, of classes their log-odds, are joined and go through a
-          trained layer ``teacher_head``, a part of the network, which begins as their mean.
-        - ``"features"``: the output of ``layer`` is drawn to that of ``teacher_layer``, [2]_, where
-          widths differ through a trained layer ``teacher_projection``, which is left out of the
-          finished network. The loss is ``(1 - weight) * loss + weight * mean squared difference``.
+        - ``"distill"``: the output of the network approximates that of the teacher [1]_. For
+          classes both are softened at ``temperature``, and the loss is ``(1 - weight) * loss +
+          weight * temperature**2 * KL``; for numbers the second term is the mean squared
+          difference in units of standardised targets.
+        - ``"blend"``: the loss is that of the prediction ``(1 - weight) * own + weight *
+          teacher``, which is also what ``predict`` returns.
+        - ``"head"``: both predictions (for classes, their log-odds) are concatenated and passed
+          through a trained layer ``teacher_head`` of the network, initially their mean.
+        - ``"features"``: the output of ``layer`` approximates that of ``teacher_layer`` [2]_. If
+          their widths differ, it passes through a trained layer ``teacher_projection``, which the
+          fitted network does not contain. The loss is ``(1 - weight) * loss + weight * mean
+          squared difference``.
 
     weight : float, default=0.5
-        The teacher's share, in [0, 1]. With ``mode="head"`` it matters only without the teacher at
-        prediction: see there.
+        Weight of the teacher, in [0, 1]. With ``mode="head"`` it is only used with
+        ``teacher_at_predict=False``.
 
     temperature : float, default=2.0
-        In (0, inf). For ``"distill"`` of classes.
+        Temperature in (0, inf), for ``"distill"`` and classes.
 
     loss : str, keras.losses.Loss, callable or "auto", default="auto"
-        What compares predictions with y; ``"auto"`` as in the estimator. It has to average over
-        rows.
+        Loss between predictions and y, as in the estimator. It must average over rows.
 
     layer : str, default=None
-        For ``"features"``: a layer of the network. None is what the last layer takes in; of an
-        autoencoder the latent layer.
+        For ``"features"``: a layer of the network. If None, the layer before the last one; for an
+        autoencoder, the latent layer.
 
     teacher_layer : str, default=None
         A layer of the teacher; ``"outer/inner"`` for one of a nested model.
 
     columns : list of str, list of int, mask, slice or callable, default=None
-        The columns of X that the teacher sees. None: those that it was fitted on, where both have
+        The columns of X that the teacher uses. If None, those that it was fitted on if both have
         names, else all.
 
     teacher_trainable : bool, default=False
-        Whether a copy of a ``keras.Model`` is trained along, as a part of the network. For
-        ``"blend"`` and ``"head"``: in the other modes the teacher would learn to agree.
+        Whether a copy of a ``keras.Model`` is trained as a part of the network, for ``"blend"`` and
+        ``"head"``. In the other modes the teacher would learn to agree with its student.
 
     teacher_at_predict : bool, default=True
-        Whether ``"blend"`` and ``"head"`` ask the teacher about new rows. False keeps the network
-        alone; with ``"head"`` its own prediction then learns, too: the loss is ``(1 - weight) *
-        loss of its own + weight * loss of the head``. Other modes never ask.
+        Whether ``"blend"`` and ``"head"`` use the teacher for new rows. If False, the network alone
+        predicts; with ``"head"`` the loss is then ``(1 - weight) * loss of the network + weight *
+        loss of the head``. The other modes never use the teacher for new rows.
 
     Notes
     -----
-    A fitted classifier must know the labels of y, in any order; the probabilities of a
-    ``keras.Model`` stand for the sorted labels, its numbers are in y's units. Samplers: synthetic
-    rows are shown to the teacher as the columns of X that they stand for, numbers as float32. The
-    ``downstream`` of a stack is taught about the table that it sees, not about X. ``weight`` and
-    ``temperature`` of ``"distill"`` and ``"features"`` can be searched without another
-    compilation.
+    A fitted classifier must have the labels of y, in any order; the probabilities of a
+    ``keras.Model`` are those of the sorted labels, its numbers are in the units of y. Synthetic
+    rows of a sampler are passed to the teacher as columns of X, numbers as float32. The teacher of
+    a stack's ``downstream`` predicts the table of features, not X. For ``"distill"`` and
+    ``"features"`` a search over ``weight`` and ``temperature`` needs no new compilation.
 
-    Early stopping watches the same loss on the rows set aside. Do not judge the network on rows
-    that the teacher has learned from, and in a stack do not let it teach an upstream network about
-    rows that it knows the labels of: features that are out-of-fold for the network are not for the
-    teacher.
+    Early stopping monitors the same loss on the rows set aside. Do not evaluate the network on the
+    training rows of the teacher. In a stack, do not use a teacher of an upstream network that was
+    trained on the same rows: features that are out-of-fold for the network are not for the teacher.
 
     References
     ----------
@@ -108,7 +106,7 @@ class TeacherLoss(BaseEstimator):
     True
     """
 
-    # Learned before; a clone shares it, and the cache looks at what it has learned.
+    # Fitted before: clones share it, and cache keys contain its fitted attributes.
     _fitted_parameters = ("teacher",)
 
     _parameter_constraints = {
@@ -150,12 +148,12 @@ class TeacherLoss(BaseEstimator):
         self.teacher_at_predict = teacher_at_predict
 
     def get_params(self, deep=True):
-        """Parameters by name; those of the teacher, which is fitted, are not among them.
+        """Get parameters, without those of the fitted teacher.
 
         Parameters
         ----------
         deep : bool, default=True
-            Makes no difference.
+            Ignored.
 
         Returns
         -------
@@ -169,7 +167,7 @@ class TeacherLoss(BaseEstimator):
         Parameters
         ----------
         **params : dict
-            By name.
+            Parameters by name.
 
         Returns
         -------
@@ -180,10 +178,10 @@ class TeacherLoss(BaseEstimator):
         ValueError
             For a name that does not exist, or a parameter of the teacher.
         """
-        inside = [name for name in params if name.startswith("teacher__")]
-        if inside:
+        nested = [name for name in params if name.startswith("teacher__")]
+        if nested:
             raise ValueError(
-                f"Cannot set {inside}: the teacher is fitted, and nobody changes it. Set teacher."
+                f"Cannot set {nested}: the teacher is fitted and never changed. Set teacher itself."
             )
         return super().set_params(**params)
 
@@ -191,56 +189,46 @@ class TeacherLoss(BaseEstimator):
         return type(self)(**self.get_params())
 
     def _validate_params(self):
-        """Refuse what cannot teach.
-
-        Raises
-        ------
-        ValueError or TypeError
-            Naming the parameter.
-        """
+        """Validate the parameters and their combinations."""
         super()._validate_params()
         check_teacher(self.teacher)
         if self.teacher_trainable and self.mode not in ("blend", "head"):
             raise ValueError(
-                f"teacher_trainable=True goes with mode='blend' and mode='head', got mode="
-                f"{self.mode!r}: a teacher that is trained to be like its student teaches nothing."
+                f"teacher_trainable=True requires mode='blend' or mode='head'; got mode="
+                f"{self.mode!r}, where the teacher would learn to agree with its student."
             )
         if self.teacher_trainable and not self.teacher_at_predict:
             raise ValueError(
-                "teacher_trainable=True makes the teacher a part of the network: "
-                "teacher_at_predict=False would leave it out again."
+                "teacher_trainable=True makes the teacher a part of the network, which "
+                "teacher_at_predict=False would remove."
             )
         network = is_keras_model(self.teacher) or is_path(self.teacher)
         if self.teacher_trainable and not network:
             raise TypeError(
                 "teacher_trainable=True trains a copy of a keras.Model; teacher is a "
-                f"{type(_opened(self.teacher)).__name__}. Pass its network, such as "
+                f"{type(unfrozen(self.teacher)).__name__}. Pass its network, such as "
                 "teacher=fitted.model_."
             )
         if self.teacher_trainable and self.columns is not None:
             raise ValueError(
-                f"columns={self.columns!r} does not go with teacher_trainable=True: a part of the "
-                "network takes the network's inputs."
+                f"columns={self.columns!r} cannot be combined with teacher_trainable=True: a part "
+                "of the network has the inputs of the network."
             )
 
 
-def _opened(teacher):
+def unfrozen(teacher):
+    """The estimator in a ``FrozenEstimator``, or the teacher itself."""
     return teacher.estimator if isinstance(teacher, FrozenEstimator) else teacher
 
 
 def check_teacher(teacher):
-    """Refuse what has learned nothing, or gives nothing.
-
-    Raises
-    ------
-    TypeError, ValueError or NotFittedError
-    """
+    """Check that a teacher is fitted and makes predictions."""
     accepted = (
         "a built keras.Model, the path to a saved one (.keras, .h5), or a fitted estimator with "
         "predict_proba or predict"
     )
     if is_path(teacher):
-        return  # reading it tells
+        return  # checked when it is loaded
     if is_keras_model(teacher):
         if not teacher.built:
             raise ValueError(
@@ -248,18 +236,18 @@ def check_teacher(teacher):
                 f"{accepted}."
             )
         return
-    inner = _opened(teacher)
-    gives = any(hasattr(inner, name) for name in ("predict_proba", "predict", "transform"))
-    if isinstance(inner, type) or not (gives and hasattr(inner, "fit")):
-        raise TypeError(f"teacher={inner!r} cannot teach; accepted are {accepted}.")
+    inner = unfrozen(teacher)
+    predicts = any(hasattr(inner, name) for name in ("predict_proba", "predict", "transform"))
+    if isinstance(inner, type) or not (predicts and hasattr(inner, "fit")):
+        raise TypeError(f"teacher={inner!r} is not a teacher; accepted are {accepted}.")
     try:
         check_is_fitted(inner)
     except NotFittedError as error:
         raise NotFittedError(
-            f"teacher={type(inner).__name__}(...) was never fitted; accepted are {accepted}."
+            f"teacher={type(inner).__name__}(...) is not fitted; accepted are {accepted}."
         ) from error
 
 
 def task_loss(loss):
-    """The loss that compares predictions with y, whoever teaches besides."""
+    """The loss between predictions and y, without a teacher's term."""
     return loss.loss if isinstance(loss, TeacherLoss) else loss

@@ -1,10 +1,11 @@
-"""What the two ways of taking in a user's ``keras.Model`` share: it is copied, never trained."""
-
-# A user's ``keras.Model`` as a blueprint, adapted to a task.
+"""A user's ``keras.Model`` as a blueprint: copied, never trained or changed itself."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import math
+import re
 import warnings
 
 import numpy as np
@@ -18,12 +19,12 @@ from skstack.networks._cloning import (
     is_builtin_keras,
     is_graph,
 )
-from skstack.networks._heads import final_activation, fitting_head, gives_probabilities
-from skstack.networks._inputs import match_inputs
+from skstack.networks._heads import final_activation, random_rows
+from skstack.networks._spec import PROBABILITY_ACTIVATIONS, block_shapes
 
 
 def without_drawing(function):
-    """Leave Python's random numbers as they were: Keras takes the seeds of copies from there."""
+    """Preserve the state of Python's generator, from which Keras draws the seeds of copies."""
 
     @functools.wraps(function)
     def wrapped(*args, **kwargs):
@@ -35,17 +36,151 @@ def without_drawing(function):
     return wrapped
 
 
-class _Unshared:
-    """A blueprint that nothing is kept of: two models of one architecture differ in weights."""
+def _known_inputs(model):
+    """Shape of one row and dtype of each input, by name, in the model's order; None if unknown."""
+    tensors = getattr(model, "inputs", None)
+    if tensors:
+        structure = getattr(model, "input", None)
+        if isinstance(structure, dict):
+            by_identity = {id(tensor): name for name, tensor in structure.items()}
+            names = [by_identity.get(id(tensor), tensor.name) for tensor in tensors]
+        else:
+            names = [tensor.name for tensor in tensors]
+        return {
+            name: (tuple(tensor.shape[1:]), tensor.dtype)
+            for name, tensor in zip(names, tensors, strict=True)
+        }
+    if not model.built:
+        return None
+    shapes = (model.get_build_config() or {}).get("input_shape")
+    if isinstance(shapes, dict):
+        return {name: (tuple(shape[1:]), None) for name, shape in shapes.items()}
+    if shapes and not any(isinstance(size, (list, tuple)) for size in shapes):
+        return {"input": (tuple(shapes[1:]), None)}
+    return None
 
-    key = None
 
-    def __init__(self, build):
-        self.build = build
+def _fits(shape, block):
+    if block.shape == () and shape == (1,):
+        return True
+    return len(shape) == len(block.shape) and all(
+        size is None or size == own for size, own in zip(shape, block.shape, strict=True)
+    )
+
+
+def _advice(shape, block):
+    """The setting for a reshape, if the sizes allow one."""
+    fixed = None not in shape and math.prod(shape) == math.prod(block.shape)
+    return f" To reshape the columns, set input_shape={tuple(shape)}." if fixed else ""
+
+
+def _looks_up(model):
+    """Whether a model, or one inside it, encodes categories with a lookup layer."""
+    import keras
+
+    lookups = (keras.layers.StringLookup, keras.layers.IntegerLookup, keras.layers.Hashing)
+    return any(
+        isinstance(layer, lookups) or (isinstance(layer, keras.Model) and _looks_up(layer))
+        for layer in model.layers
+    )
+
+
+def _refuse_looking_up(model, blocks):
+    """Refuse codes of categories for a model that takes the categories themselves."""
+    coded = [name for name, block in blocks.items() if block.kind == "categorical"]
+    if coded and _looks_up(model):
+        raise ValueError(
+            f"model={model.name!r} has lookup layers for categories, but would get the codes of "
+            f"{coded}. If it was exported from an estimator of skstack, pass that estimator, which "
+            "holds its categories: FrozenEstimator(estimator), saved with skstack.save."
+        )
+
+
+def match_inputs(model, blocks):
+    """Shape and dtype of a model's inputs by block name: one with one, else by name or order."""
+    known = _known_inputs(model)
+    shapes, blocks = block_shapes(blocks), {block.name: block for block in blocks}
+    if known is None:
+        sequential = type(model).__name__ == "Sequential"
+        if sequential and len(blocks) > 1:
+            raise ValueError(
+                f"model={model.name!r} is a Sequential and takes one input, but X has the blocks "
+                f"{shapes}. Encode the categories as numbers first, or pass a recipe."
+            )
+        return {name: (block.shape, block.dtype) for name, block in blocks.items()}
+    if len(known) == 1 and len(blocks) == 1:
+        pairs = {next(iter(blocks)): next(iter(known.values()))}
+    elif set(known) == set(blocks):
+        pairs = known
+    elif len(known) == len(blocks) and list(blocks) == [f"input_{i}" for i in range(len(blocks))]:
+        pairs = dict(zip(blocks, known.values(), strict=True))  # columns were listed in order
+    else:
+        expected = {name: (None, *shape) for name, (shape, _) in known.items()}
+        raise ValueError(
+            f"model={model.name!r} takes the inputs {expected}, but X has the blocks {shapes}. "
+            "Several inputs are matched by name: set `inputs` to the columns of each, encode the "
+            "categories as numbers first, or pass a recipe."
+        )
+    _refuse_looking_up(model, blocks)
+    for name, (shape, _) in pairs.items():
+        if not _fits(shape, blocks[name]):
+            raise ValueError(
+                f"model={model.name!r} takes an input of shape {(None, *shape)}, but the block "
+                f"{name!r} of X has shape {shapes[name]}.{_advice(shape, blocks[name])}"
+            )
+    return {name: (shape, dtype or blocks[name].dtype) for name, (shape, dtype) in pairs.items()}
+
+
+def _fitted_head(model_name, shape, activation, spec):
+    """The spec that an output fulfils, and the activation to append to it (None for none)."""
+    requested = spec
+    if spec.task == "binary" and shape == (None, 2):
+        spec = dataclasses.replace(spec, task="multiclass", n_outputs=2)
+    expected = spec.output_shape
+    fits = len(shape) == len(expected) and all(
+        size is None or width is None or size == width
+        for size, width in zip(shape, expected, strict=True)
+    )
+    if not fits:
+        or_two = " or (None, 2)" if requested.task == "binary" else ""
+        raise ValueError(
+            f"model={model_name!r} has an output of shape {shape}, but {_described(requested)} "
+            f"needs {requested.output_shape}{or_two}."
+        )
+    expected = PROBABILITY_ACTIVATIONS.get(spec.task)
+    if expected is None or activation is None:
+        return spec, None
+    if activation == "linear":
+        return spec, expected
+    if activation == expected or (expected == "sigmoid" and activation == "hard_sigmoid"):
+        return spec, None
+    raise ValueError(
+        f"model={model_name!r} ends with the activation {activation!r}, but "
+        f"{_described(requested)} with {shape[-1]} output units needs {expected!r}, or no "
+        f"activation, to which {expected!r} is added."
+    )
+
+
+def _can_be_probabilities(outputs, task):
+    """Whether outputs of shape (n_rows, n_units) can be probabilities."""
+    outputs = np.asarray(outputs, dtype=np.float64)
+    inside = np.all((outputs >= -1e-6) & (outputs <= 1 + 1e-6))
+    return bool(inside and (task != "multiclass" or np.allclose(outputs.sum(axis=1), 1, atol=1e-3)))
+
+
+def _described(spec):
+    outputs = {
+        "binary": "classes",
+        "multiclass": "classes",
+        "multilabel": "labels",
+        "regression": "targets",
+        "reconstruction": "columns to rebuild",
+    }
+    return f"a task of {2 if spec.task == 'binary' else spec.n_outputs} {outputs[spec.task]}"
 
 
 class CopiedModel:
-    """Common to the two ways of taking a ``keras.Model`` in: it is shared, and copied to build."""
+    """Base of the blueprints of a user's ``keras.Model``, which copies of them share."""
 
     def __deepcopy__(self, memo):
         copied = object.__new__(type(self))
@@ -70,18 +205,12 @@ class CopiedModel:
             variables[position].assign(value)
 
     def start_variables(self):
-        """Return the weights and seed states to continue from; None for an unbuilt model.
-
-        Returns
-        -------
-        dict of str to ndarray, or None
-            By variable path, in the order of ``build().variables``.
-        """
+        """Weights and seed states to continue from, by path; None for an unbuilt model."""
         if not self.continued:
             return None
         from skstack._training.initial_weights import initial_variables
 
-        return initial_variables(_Unshared(self.build), seed=0)
+        return initial_variables(self, seed=0, shared=False)
 
     def _inputs(self):
         import keras
@@ -93,7 +222,7 @@ class CopiedModel:
         }
 
     def _on(self, inputs):
-        """Copy the model onto named inputs, in its own order; a copy, or None, and its outputs."""
+        """Apply a copy of the model to named inputs: (copy, or None for a graph; outputs)."""
         import keras
 
         model = self.model
@@ -107,92 +236,60 @@ class CopiedModel:
         return copied, outputs
 
     def _network(self):
-        """Copy the model onto named inputs, nothing added."""
+        """A copy of the model on named inputs, without any addition."""
         import keras
 
         inputs = self._inputs()
         return keras.Model(inputs, keras.tree.flatten(self._on(inputs)[1]))
 
-    def _probing_rows(self):
-        rng = np.random.default_rng(0)
-        rows = {}
-        for name, tensor in self._inputs().items():
-            shape = (16, *[size or 4 for size in tensor.shape[1:]])
-            if "int" in tensor.dtype or "bool" in tensor.dtype:
-                rows[name] = rng.integers(2, size=shape).astype(tensor.dtype)
-            else:
-                rows[name] = rng.standard_normal(shape).astype(np.float32)
-        return rows
+    def _random_rows(self):
+        return random_rows(self._inputs(), 16, np.random.default_rng(0))
 
     def _check_copy(self):
-        """Refuse a model whose config does not tell all that its classes do.
+        """Refuse a model of custom classes whose copy computes other outputs.
 
-        Only for classes that are not Keras' own, and only where the model gives the same twice.
+        Models that do not repeat their own outputs are not checked.
         """
         model = self.model
         if not model.built or any("seed" in variable.path for variable in model.variables):
             return
-        rows = self._probing_rows()
-        takes = rows if len(rows) > 1 else next(iter(rows.values()))
+        rows = self._random_rows()
+        inputs = rows if len(rows) > 1 else next(iter(rows.values()))
         if isinstance(getattr(model, "input", None), (list, tuple)):
-            takes = list(rows.values())
+            inputs = list(rows.values())
         try:
-            once, again = first_outputs(model, takes), first_outputs(model, takes)
-        except Exception:  # whatever a foreign call raises on made-up rows tells nothing
+            outputs, repeated = _outputs_of(model, inputs), _outputs_of(model, inputs)
+        except Exception:  # random rows may be invalid for a custom call
             return
-        if not all(map(np.array_equal, once, again)):
+        if not all(map(np.array_equal, outputs, repeated)):
             return
-        copied = first_outputs(self._network(), rows)
-        close = len(copied) == len(once) and all(
+        copied = _outputs_of(self._network(), rows)
+        close = len(copied) == len(outputs) and all(
             np.allclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True)
-            for a, b in zip(copied, once, strict=True)
+            for a, b in zip(copied, outputs, strict=True)
         )
         if not close:
             raise ValueError(
                 f"model={model.name!r} of class {type(model).__name__} cannot be copied: a copy "
-                "made from its config gives other outputs. Give its class, and the classes of its "
-                "layers, a get_config that holds all arguments of the constructor, and change no "
-                "attribute afterwards."
+                "made from its config computes other outputs. Give its class, and the classes of "
+                "its layers, a get_config that holds all arguments of the constructor, and set no "
+                "attributes afterwards."
             )
 
 
-def first_outputs(network, rows):
+def _outputs_of(network, rows):
     import keras
 
     return [np.asarray(output) for output in keras.tree.flatten(network(rows))]
 
 
 class ModelBlueprint(CopiedModel):
-    """A user's ``keras.Model``, adapted to a task; the object itself is never touched.
+    """A user's ``keras.Model``, adapted to a task.
 
-    Parameters
-    ----------
-    model : keras.Model
-        Unbuilt: a template, whose weights are new at each training. Built: training continues
-        from its weights.
-
-    spec : Spec
-        The blocks and the task.
-
-    Attributes
-    ----------
-    spec : Spec
-        What the adapted network does: for two classes a model with two units has the task
-        ``"multiclass"`` with two outputs.
-
-    continued : bool
-        Whether training starts from the model's own weights.
-
-    learns_raw_targets : bool
-        Whether it has y's units already, as a continued one does, or trains in its own way.
-
-    activation : str or None
-        Name of the activation that the adapted network ends with, None where it is unknown.
-
-    Raises
-    ------
-    ValueError
-        If inputs or outputs do not fit, or the model cannot be copied.
+    A built model is continued from its weights; an unbuilt one is a template that gets new weights
+    in each fit. ``spec`` is what the adapted network does: for two classes a model with two units
+    has the task ``"multiclass"``. ``learns_raw_targets`` is whether targets are not standardised
+    for it.
     """
 
     @without_drawing
@@ -213,43 +310,27 @@ class ModelBlueprint(CopiedModel):
         if len(outputs) != 1:
             raise ValueError(
                 f"model={model.name!r} has {len(outputs)} outputs; an estimator needs a network "
-                "with one. KerasFeatureTransformer takes networks with several."
+                "with one. KerasFeatureTransformer accepts networks with several."
             )
         shape = (None, *outputs[0].shape[1:])
-        self.spec, self._added = fitting_head(model.name, shape, activation, spec)
+        self.spec, self._added = _fitted_head(model.name, shape, activation, spec)
         self.activation = self._added or activation
         if architecture(model) is None:
             self._check_copy()
-        probabilities = spec.task in ("binary", "multiclass", "multilabel")
-        if probabilities and self.activation is None:
-            self._probe()
+        if spec.task in PROBABILITY_ACTIVATIONS and self.activation is None:
+            self._check_probabilities()
         if self._added and has_own_steps(model):
             raise ValueError(
-                f"model={model.name!r} of class {type(model).__name__} trains in its own way and "
-                f"ends without an activation; end it with {self._added!r}, for nothing can be "
-                "added behind it."
+                f"model={model.name!r} of class {type(model).__name__} has a train_step of its own "
+                f"and ends without an activation. End it with {self._added!r}: no layer can be "
+                "appended to such a model."
             )
 
     @property
-    def task(self):
-        """What the adapted network is for; see ``Spec``."""
-        return self.spec.task
-
-    @property
-    def units(self):
-        """Width of the adapted network's output."""
-        return self.spec.units
-
-    @property
     def loss(self):
-        """The loss that the model was compiled with, or None.
+        """The loss that the model was compiled with, for probabilities if an activation is added.
 
-        It expects probabilities where an activation was added.
-
-        Raises
-        ------
-        ValueError
-            If an activation was added, and it cannot be known whether the loss expects it.
+        None if it was not compiled.
         """
         import keras
 
@@ -260,8 +341,8 @@ class ModelBlueprint(CopiedModel):
             loss = loss[0]
         if loss is None or isinstance(loss, str):
             return loss
-        own = is_builtin_keras(loss) and isinstance(loss, keras.losses.Loss)
-        if own and type(loss).__name__ != "LossFunctionWrapper":
+        known = is_builtin_keras(loss) and isinstance(loss, keras.losses.Loss)
+        if known and type(loss).__name__ != "LossFunctionWrapper":
             config = loss.get_config()
             if self._added and "from_logits" in config:
                 config["from_logits"] = False
@@ -269,30 +350,26 @@ class ModelBlueprint(CopiedModel):
         builtin = getattr(loss, "__module__", "").partition(".")[0] == "keras"
         if self._added and not builtin:
             raise ValueError(
-                f"model={self.model.name!r} ends without an activation, to which "
-                f"{self._added!r} was added, and was compiled with a loss of its own, "
-                f"{loss!r}, that may expect it or not. End the model with {self._added!r}, or "
-                "pass loss to the estimator."
+                f"model={self.model.name!r} ends without an activation, so {self._added!r} is "
+                f"added, but it was compiled with the custom loss {loss!r}, which may expect "
+                f"logits. End the model with {self._added!r}, or pass loss to the estimator."
             )
         return loss
 
     @property
     def optimizer(self):
-        """A new optimizer with the settings of the model's own; None where it has none."""
+        """A new optimizer with the settings of the model's; None if it has none."""
         optimizer = getattr(self.model, "optimizer", None) if self.model.compiled else None
         return None if optimizer is None else type(optimizer).from_config(optimizer.get_config())
 
     @property
     def metrics(self):
-        """Copies of the metrics that the model was compiled with; None where it has none.
-
-        A metric that cannot be copied is left out with a warning.
-        """
+        """Copies of the compiled metrics, without those that cannot be copied; None for none."""
         import keras
 
         if not self.model.compiled:
             return None
-        found, left_out = [], []
+        metrics, left_out = [], []
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The object being serialized includes a")
             config = self.model.get_compile_config() or {}
@@ -301,12 +378,13 @@ class ModelBlueprint(CopiedModel):
             kind = None if isinstance(metric, str) else metric["class_name"]
             try:
                 if kind == "function":
-                    found.append(getattr(keras.metrics, name, None) or getattr(keras.losses, name))
+                    function = getattr(keras.metrics, name, None) or getattr(keras.losses, name)
+                    metrics.append(function)
                 elif kind == "__lambda__":
                     left_out.append("lambda")
                 else:
-                    found.append(metric if kind is None else keras.metrics.deserialize(metric))
-            except Exception:  # a function or a class that no name leads to
+                    metrics.append(metric if kind is None else keras.metrics.deserialize(metric))
+            except Exception:  # a custom function or class that is not registered
                 left_out.append(name if kind == "function" else kind)
         if left_out:
             warnings.warn(
@@ -315,17 +393,12 @@ class ModelBlueprint(CopiedModel):
                 UserWarning,
                 stacklevel=2,
             )
-        return tuple(found) or None
+        return tuple(metrics) or None
 
     def build(self):
-        """Make a private copy of the model, with inputs by block name and the added activation.
+        """Build a copy with inputs by block name and the added activation.
 
-        A model whose class trains in its own way keeps its class and takes its inputs as it always
-        did.
-
-        Returns
-        -------
-        keras.Model
+        A model with a ``train_step`` of its own keeps its class and the form of its inputs.
         """
         import keras
 
@@ -341,25 +414,24 @@ class ModelBlueprint(CopiedModel):
 
     @property
     def key(self):
-        """Hashable that only blueprints of the same network share; None where it is unknown."""
+        """See ``RecipeBlueprint.key``."""
         text = architecture(self.model)
         return None if text is None else ("model", text, self._added, self.spec)
 
-    def _probe(self):
-        """Look at some outputs where no activation can be read off."""
-        outputs = first_outputs(self._network(), self._probing_rows())[0]
-        if not gives_probabilities(outputs, self.spec.task):
-            wanted = "softmax" if self.spec.task == "multiclass" else "sigmoid"
+    def _check_probabilities(self):
+        """Refuse outputs for random rows that are not probabilities."""
+        outputs = _outputs_of(self._network(), self._random_rows())[0]
+        if not _can_be_probabilities(outputs, self.spec.task):
             raise ValueError(
-                f"model={self.model.name!r} gives outputs from {outputs.min():.3g} to "
+                f"model={self.model.name!r} has outputs from {outputs.min():.3g} to "
                 f"{outputs.max():.3g}, which are no probabilities. End it with a Dense layer, "
-                f"with the activation {wanted!r} or none."
+                f"with the activation {PROBABILITY_ACTIVATIONS[self.spec.task]!r} or none."
             )
 
 
 def _compiled_metrics(config):
-    """What stands under ``metrics`` and ``weighted_metrics`` of a compile config, one by one."""
-    found = []
+    """Flat list of the ``metrics`` and ``weighted_metrics`` of a compile config."""
+    metrics = []
 
     def walk(part):
         if isinstance(part, (list, tuple)):
@@ -369,8 +441,99 @@ def _compiled_metrics(config):
             for item in part.values():
                 walk(item)
         elif part is not None:
-            found.append(part)
+            metrics.append(part)
 
     for key in ("metrics", "weighted_metrics"):
         walk(config.get(key))
-    return found
+    return metrics
+
+
+class FrozenBlueprint(CopiedModel):
+    """A user's built ``keras.Model`` as it is, with any outputs.
+
+    ``input_shapes`` (by block name) and ``output_shapes`` have None for the rows; ``output_names``
+    are in the order of ``build().outputs``.
+    """
+
+    continued = True
+
+    @without_drawing
+    def __init__(self, model, blocks):
+        import keras
+
+        self.model = model
+        self.blocks = tuple(blocks)
+        if not model.built:
+            raise ValueError(
+                f"model={model.name!r} is unbuilt: it has no weights yet. Build or train it first, "
+                "or wrap it in an estimator to train."
+            )
+        shapes = match_inputs(model, self.blocks)
+        self.input_shapes = {name: (None, *shape) for name, (shape, _) in shapes.items()}
+        structure = self._output_structure()
+        self.output_shapes = [(None, *tensor.shape[1:]) for tensor in keras.tree.flatten(structure)]
+        self.output_names = _output_names(model, structure)
+        if architecture(model) is None:
+            self._check_copy()
+
+    def build(self):
+        """Build a copy with inputs by block name, all of whose layers are frozen."""
+        network = self.unfrozen()
+        network.trainable = False
+        return network
+
+    def unfrozen(self):
+        """Build the same copy with the ``trainable`` flags of the model's own layers."""
+        import keras
+
+        inputs = self._inputs()
+        outputs = keras.tree.flatten(self._on(inputs)[1])
+        return keras.Model(
+            inputs, outputs[0] if len(outputs) == 1 else outputs, name=self.model.name
+        )
+
+    def _output_structure(self):
+        """Symbolic outputs in the model's own structure."""
+        import keras
+
+        if not is_graph(self.model):
+            return self._on(self._inputs())[1]
+        return self.model.outputs if isinstance(self.model, keras.Sequential) else self.model.output
+
+    @property
+    def key(self):
+        """See ``RecipeBlueprint.key``."""
+        text = architecture(self.model)
+        return None if text is None else ("frozen", text, self.blocks)
+
+
+def _output_names(model, structure):
+    """Keys of a dict of outputs, or names that the user gave to output layers, else numbers.
+
+    Keras numbers automatic names ("dense_17") by what the process has built before, so they would
+    give other feature names the next time.
+    """
+    import keras
+
+    n_outputs = len(keras.tree.flatten(structure))
+    if isinstance(structure, dict) and len(structure) == n_outputs:
+        return [str(key) for key in sorted(structure)]  # the order in which Keras flattens it
+    layers = []
+    if isinstance(model, keras.Sequential) and is_builtin_keras(model):
+        layers = [model.layers[-1]]
+    elif is_graph(model):
+        operations = {operation.name: operation for operation in model.operations}
+        layers = [operations[name] for name in model.output_names]
+    numbered = ["output"] if n_outputs == 1 else [f"output_{i}" for i in range(n_outputs)]
+    if len(layers) != n_outputs:
+        return numbered
+    names = [
+        number if _has_automatic_name(layer) else layer.name
+        for layer, number in zip(layers, numbered, strict=True)
+    ]
+    return names if len(set(names)) == n_outputs else numbered
+
+
+def _has_automatic_name(layer):
+    """Whether a name is the layer's class, with or without a number: "dense", "lstm_3"."""
+    return re.sub(r"_\d+$", "", layer.name).replace("_", "") == type(layer).__name__.lower()

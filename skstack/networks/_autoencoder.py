@@ -1,8 +1,12 @@
-"""The autoencoder: a table through a narrow layer and back."""
+"""The autoencoder recipe, the latent layer of a network, and its decoder."""
 
 from __future__ import annotations
 
+import contextlib
+import math
+from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 from skstack.networks._mlp import check_dense, check_number, dense_layers, sizes_of
 from skstack.networks._recipe import Recipe
@@ -11,43 +15,43 @@ from skstack.networks._recipe import Recipe
 class Autoencoder(Recipe):
     """An autoencoder of a table, optionally a denoising one.
 
-    Numeric columns are standardised and each category becomes one column per value. Dense layers
-    called ``encoder_1``, ``encoder_2``, ... lead to the layer ``latent``, and ``decoder_1``, ...,
-    in the opposite order, back to ``output``, which rebuilds the standardised table.
+    Numeric columns are standardised and categories are one-hot encoded. Dense layers named
+    ``encoder_1``, ``encoder_2``, ... lead to the layer ``latent``, and ``decoder_1``, ..., in
+    reverse order, to ``output``, which reconstructs the standardised table.
 
     Parameters
     ----------
     hidden_layer_sizes : int or sequence of int, default=(64,)
-        Units of each layer of the encoder, each >= 1; the decoder has them in the opposite order.
-        With ``()`` the network is linear and spans the space of the principal components.
+        Units of each layer of the encoder, each >= 1; the decoder has them in reverse order. With
+        ``()`` the network is linear and spans the space of the principal components.
 
     latent_size : int or "auto", default="auto"
-        Units of the latent layer, >= 1. ``"auto"`` is half the columns of the joined table,
-        rounded up, and at most 8: a layer as wide as the table would learn to copy it.
+        Units of the latent layer, >= 1. ``"auto"`` is half the columns of the encoded table,
+        rounded up, and at most 8: a layer as wide as the table would learn the identity.
 
     activation : str or callable, default="relu"
-        Activation of the encoder's and decoder's layers: a name that Keras knows, or a function of
-        a tensor. The latent and the output layer are linear: ReLU units that have died would give
+        Activation of the encoder's and decoder's layers: the name of a Keras activation, or a
+        function of a tensor. The latent and the output layer are linear: dead ReLU units would be
         features that are always 0.
 
     noise : float, default=0.0
-        Standard deviation of the Gaussian noise that is added to the joined table while training,
-        in standard deviations of the columns, >= 0; the network learns to rebuild the table
-        without it.
+        Standard deviation of the Gaussian noise that is added to the encoded table in training, in
+        standard deviations of the columns, >= 0; the network learns to reconstruct the table
+        without noise.
 
     dropout : float, default=0.0
-        Share of the units of the encoder's and decoder's layers that is set to 0 at each training
-        step, in [0, 1).
+        Fraction of the units of the encoder's and decoder's layers that is set to 0 at each
+        training step, in [0, 1).
 
     batch_normalization : bool, default=False
-        Whether each of these layers is normalised over its batch, before the activation.
+        Whether to apply batch normalization in each of these layers, before the activation.
 
     l2 : float, default=0.0
-        Weight of the squared weights of these layers in the loss, >= 0.
+        Strength of the L2 penalty on the kernels of these layers, >= 0.
 
     standardize : bool, default=True
-        Whether numeric columns are standardised with moments of the training rows, by layers of
-        the network.
+        Whether to standardise numeric columns by layers of the network that hold the moments of
+        the training rows.
 
     Notes
     -----
@@ -102,7 +106,7 @@ class Autoencoder(Recipe):
         Parameters
         ----------
         spec : Spec
-            The inputs and outputs that it must have.
+            Its inputs and outputs.
 
         Returns
         -------
@@ -111,7 +115,7 @@ class Autoencoder(Recipe):
         Raises
         ------
         ValueError
-            If a parameter has a value that it cannot have, or the input is no table.
+            If a parameter is invalid, or the input is not a table.
         """
         import keras
 
@@ -130,3 +134,51 @@ class Autoencoder(Recipe):
     def _latent_size(self, spec):
         automatic = isinstance(self.latent_size, str)
         return min(8, (spec.width + 1) // 2) if automatic else int(self.latent_size)
+
+
+def layer_shapes(model):
+    """Shape of one row of the output of each layer, by name, for layers with a single output."""
+    import keras
+
+    shapes = {}
+    for layer in model.layers:
+        # A layer that is called more than once has no single output.
+        with contextlib.suppress(AttributeError, ValueError):
+            if not isinstance(layer, keras.layers.InputLayer):
+                shapes[layer.name] = tuple(layer.output.shape[1:])
+    return shapes
+
+
+def latent_layer(model):
+    """Name of the latent layer: ``"latent"`` if there is one, else the narrowest layer."""
+    shapes = layer_shapes(model)
+    if "latent" in shapes:
+        return "latent"
+    if not shapes:
+        raise ValueError(
+            f"model={model.name!r} ({type(model).__name__}) does not expose the outputs of its "
+            "layers, so its latent layer cannot be found. Accepted are functional and Sequential "
+            "models and recipes, best with a layer named 'latent'."
+        )
+    return min(shapes, key=lambda name: math.prod(size or 1 for size in shapes[name]))
+
+
+@dataclass(frozen=True)
+class DecoderBlueprint:
+    """The part of an autoencoder after its latent layer ``layer``."""
+
+    blueprint: Any
+    layer: str
+
+    @property
+    def key(self):
+        """See ``RecipeBlueprint.key``."""
+        key = self.blueprint.key
+        return None if key is None else ("decoder", self.layer, key)
+
+    def build(self):
+        """Build the decoder."""
+        import keras
+
+        model = self.blueprint.build()
+        return keras.Model(model.get_layer(self.layer).output, model.outputs[0])

@@ -1,4 +1,4 @@
-"""Functions that build a whole network, as they are written for scikeras."""
+"""Functions that build a whole network, as written for scikeras."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from skstack.networks._adopted import ModelBlueprint, without_drawing
 from skstack.networks._cloning import is_builtin_keras
 from skstack.networks._recipe import Recipe
 
-# What scikeras hands to a function that asks for it.
-_HANDED = ("meta", "compile_kwargs")
+# Arguments that scikeras fills in.
+_FILLED_IN = ("meta", "compile_kwargs")
 _TARGET_TYPES = {
     "binary": "binary",
     "multiclass": "multiclass",
@@ -20,7 +20,7 @@ _TARGET_TYPES = {
 
 
 class _Meta(dict):
-    """What scikeras tells a function of the data, as far as the spec knows it."""
+    """The part of scikeras' ``meta`` that follows from the spec."""
 
     def __missing__(self, key):
         raise KeyError(
@@ -53,61 +53,45 @@ def _meta(spec):
     )
 
 
-def _packed(thing):
-    """Keras' own optimizers, losses and metrics as plain dicts.
+def _serialized(value):
+    """Built-in optimizers, losses and metrics as plain dicts.
 
-    Importing scikeras teaches Keras' classes to pickle as what only scikeras can load.
+    Importing scikeras changes how Keras' classes pickle: only scikeras could load them.
     """
-    if isinstance(thing, (list, tuple)):
-        return [_packed(item) for item in thing]
-    if hasattr(thing, "get_config") and is_builtin_keras(thing):
+    if isinstance(value, (list, tuple)):
+        return [_serialized(item) for item in value]
+    if hasattr(value, "get_config") and is_builtin_keras(value):
         import keras
 
-        return keras.saving.serialize_keras_object(thing)
-    return thing
+        return keras.saving.serialize_keras_object(value)
+    return value
 
 
-def _fresh(thing):
-    """Make an optimizer, loss or metric anew: they may hold state."""
-    if isinstance(thing, (list, tuple)):
-        return [_fresh(item) for item in thing]
-    if isinstance(thing, dict) and "class_name" in thing:
+def _new(value):
+    """A new optimizer, loss or metric without the state of the given one."""
+    if isinstance(value, (list, tuple)):
+        return [_new(item) for item in value]
+    if isinstance(value, dict) and "class_name" in value:
         import keras
 
-        return keras.saving.deserialize_keras_object(thing)
-    if hasattr(thing, "get_config") and hasattr(thing, "variables"):
-        return type(thing).from_config(thing.get_config())
-    return thing
+        return keras.saving.deserialize_keras_object(value)
+    if hasattr(value, "get_config") and hasattr(value, "variables"):
+        return type(value).from_config(value.get_config())
+    return value
 
 
 class BuilderRecipe(Recipe):
-    """A function that builds a whole network, output layer and all, with its arguments.
+    """A function that builds a whole network, including the output layer, and its arguments.
 
-    Parameters
-    ----------
-    builder : callable
-        Returns a ``keras.Model``, compiled or not. Arguments called ``meta`` and
-        ``compile_kwargs`` get what scikeras hands to them.
-
-    compile_kwargs : dict, default=None
-        What a network is compiled with that the function left uncompiled; objects, or Keras'
-        serialised form of them.
-
-    **arguments : dict
-        The function's other arguments, which are parameters of the recipe; those left out have
-        the function's defaults.
-
-    Raises
-    ------
-    TypeError
-        If the function takes no such argument, or needs one more.
+    ``compile_kwargs`` are for networks that the function leaves uncompiled. The arguments of the
+    function, but ``meta`` and ``compile_kwargs``, are parameters of the recipe.
     """
 
     @classmethod
     def of(cls, builder, compile_kwargs, arguments):
-        """Make a recipe whose ``compile_kwargs`` are plain dicts where they are Keras' own."""
-        packed = {name: _packed(part) for name, part in compile_kwargs.items()}
-        return cls(builder, compile_kwargs=packed, **arguments)
+        """A recipe whose built-in ``compile_kwargs`` are serialised."""
+        serialized = {name: _serialized(value) for name, value in compile_kwargs.items()}
+        return cls(builder, compile_kwargs=serialized, **arguments)
 
     def __init__(self, builder, *, compile_kwargs=None, **arguments):
         self.builder = builder
@@ -117,47 +101,20 @@ class BuilderRecipe(Recipe):
 
     @staticmethod
     def arguments_of(builder):
-        """The arguments of a function that are parameters of the recipe, by name."""
+        """Signature parameters of a function that are parameters of the recipe, by name."""
         return {
             name: parameter
             for name, parameter in inspect.signature(builder).parameters.items()
-            if name not in _HANDED
+            if name not in _FILLED_IN
         }
 
     def get_params(self, deep=True):
-        """Get parameters: the function's arguments among them.
-
-        Parameters
-        ----------
-        deep : bool, default=True
-            Without effect.
-
-        Returns
-        -------
-        dict of str to object
-            Parameters by name.
-        """
+        """Parameters of the recipe, including the function's arguments."""
         names = ["builder", "compile_kwargs", *self.arguments_of(self.builder)]
         return {name: getattr(self, name) for name in names}
 
     def set_params(self, **params):
-        """Set parameters.
-
-        Parameters
-        ----------
-        **params : dict
-            Parameters by name.
-
-        Returns
-        -------
-        self : BuilderRecipe
-            This recipe.
-
-        Raises
-        ------
-        ValueError
-            For a name that does not exist.
-        """
+        """Set parameters of the recipe."""
         known = self.get_params()
         for name, value in params.items():
             if name not in known:
@@ -168,30 +125,15 @@ class BuilderRecipe(Recipe):
         return self
 
     def build(self, spec):
-        """Build and compile the network, as scikeras does.
-
-        Parameters
-        ----------
-        spec : Spec
-            What the function learns of the data in ``meta``.
-
-        Returns
-        -------
-        keras.Model
-
-        Raises
-        ------
-        TypeError
-            If the function returns something else.
-        """
+        """Build and compile the network, as scikeras does."""
         import keras
 
-        asked = inspect.signature(self.builder).parameters
+        accepted = inspect.signature(self.builder).parameters
         arguments = {name: getattr(self, name) for name in self.arguments_of(self.builder)}
-        compile_kwargs = {name: _fresh(part) for name, part in (self.compile_kwargs or {}).items()}
-        if "meta" in asked:
+        compile_kwargs = {name: _new(value) for name, value in (self.compile_kwargs or {}).items()}
+        if "meta" in accepted:
             arguments["meta"] = _meta(spec)
-        if "compile_kwargs" in asked:
+        if "compile_kwargs" in accepted:
             arguments["compile_kwargs"] = compile_kwargs
         model = self.builder(**arguments)
         if not isinstance(model, keras.Model):
@@ -204,7 +146,7 @@ class BuilderRecipe(Recipe):
 
 
 def _completed(builder, arguments):
-    """All arguments of a function, the defaults filled in."""
+    """All arguments of a function, with their defaults."""
     known = BuilderRecipe.arguments_of(builder)
     values = {}
     for name, parameter in known.items():
@@ -223,35 +165,16 @@ def _completed(builder, arguments):
 
 
 class BuilderBlueprint:
-    """A function that builds a whole network, and the spec that it is asked to build for.
-
-    Parameters
-    ----------
-    recipe : BuilderRecipe
-
-    spec : Spec
-        What is asked for.
-
-    Attributes
-    ----------
-    spec : Spec
-        What the network does; see ``ModelBlueprint``.
-
-    continued : bool
-        False: every training starts from new weights.
-
-    learns_raw_targets : bool
-        True: the function knows nothing of standardised targets.
-    """
+    """A function that builds a whole network, and the spec to build for."""
 
     continued = False
     learns_raw_targets = True
 
     def __init__(self, recipe, spec):
         self.recipe = recipe
-        self._asked = spec
+        self._requested = spec
         self._example = None
-        self.spec = self._looked_at().spec
+        self.spec = self._built().spec
 
     def __getstate__(self):
         return {name: value for name, value in self.__dict__.items() if name != "_example"}
@@ -261,54 +184,36 @@ class BuilderBlueprint:
         self._example = None
 
     def _adapted(self):
-        return ModelBlueprint(self.recipe.build(self._asked), self._asked)
+        return ModelBlueprint(self.recipe.build(self._requested), self._requested)
 
-    def _looked_at(self):
+    def _built(self):
+        """One network of the function, to read its compile settings."""
         if self._example is None:
             self._example = without_drawing(self._adapted)()
         return self._example
 
     @property
-    def task(self):
-        """What the network is for; see ``Spec``."""
-        return self.spec.task
-
-    @property
-    def units(self):
-        """Width of the network's output."""
-        return self.spec.units
-
-    @property
     def loss(self):
-        """The loss that the network was compiled with; see ``ModelBlueprint``."""
-        return self._looked_at().loss
+        """See ``ModelBlueprint.loss``."""
+        return self._built().loss
 
     @property
     def optimizer(self):
-        """A new optimizer with the settings of the one that it was compiled with."""
-        return self._looked_at().optimizer
+        """See ``ModelBlueprint.optimizer``."""
+        return self._built().optimizer
 
     @property
     def metrics(self):
-        """The metrics that it was compiled with; see ``ModelBlueprint``."""
-        return self._looked_at().metrics
+        """See ``ModelBlueprint.metrics``."""
+        return self._built().metrics
 
     def build(self):
-        """Have the network built, with inputs by block name and the activation that it lacks.
-
-        Returns
-        -------
-        keras.Model
-        """
+        """Build the network with inputs by block name and the activation that it lacks."""
         return self._adapted().build()
-
-    def start_variables(self):
-        """Return None: new weights are drawn."""
-        return None
 
     @property
     def key(self):
-        """Hashable that only blueprints of the same network share; None where it is unknown."""
+        """See ``RecipeBlueprint.key``."""
         from skstack._training.fingerprint import Unknown, fingerprint, fingerprint_value
 
         params = self.recipe.get_params()
@@ -317,6 +222,6 @@ class BuilderBlueprint:
             del params["compile_kwargs"]
         try:
             values = tuple((name, fingerprint_value(value)) for name, value in params.items())
-            return ("builder", fingerprint(builder), values, self._asked)
+            return ("builder", fingerprint(builder), values, self._requested)
         except Unknown:
             return None

@@ -1,4 +1,4 @@
-"""Private copies of a user's ``keras.Model``, and what tells two of them apart.
+"""Copies of a user's ``keras.Model``, and a text of its architecture.
 
 Nothing here trains, compiles or builds the user's own object.
 """
@@ -14,63 +14,50 @@ _FUNCTIONS = ("function", "__lambda__")
 _STEPS = ("train_step", "test_step", "compute_loss", "compute_metrics")
 
 
-def is_builtin_keras(thing):
-    """Whether the class of ``thing`` comes with Keras."""
-    return type(thing).__module__.partition(".")[0] == "keras"
+def _is_from_keras(value):
+    return (getattr(value, "__module__", None) or "").partition(".")[0] == "keras"
+
+
+def is_builtin_keras(value):
+    """Whether the class of ``value`` comes with Keras."""
+    return _is_from_keras(type(value))
 
 
 def is_graph(model):
-    """Whether a model is known as a graph of layers: functional, or a built ``Sequential``."""
-    calls_graph = getattr(type(model).call, "__module__", "").partition(".")[0] == "keras"
-    plain = calls_graph and not has_own_steps(model)
+    """Whether a model is a known graph of layers: functional, or a built ``Sequential``."""
+    plain = _is_from_keras(type(model).call) and not has_own_steps(model)
     return plain and bool(model.built) and bool(getattr(model, "inputs", None))
 
 
 def has_own_steps(model):
-    """Whether a model's class trains in its own way."""
-    return any(
-        getattr(type(model), step).__module__.partition(".")[0] != "keras" for step in _STEPS
-    )
+    """Whether the model's class overrides training, as with a ``train_step``."""
+    return not all(_is_from_keras(getattr(type(model), step)) for step in _STEPS)
 
 
-def as_graph(model):
-    """Return the same layers as a functional model without compile state.
-
-    ``clone_model`` would compile its copy, which fails for a loss that is not registered.
-    """
-    import keras
-
-    return keras.Model(model.inputs, model.outputs, name=model.name)
-
-
-def _is_foreign_function(thing):
-    home = getattr(thing, "__module__", None) or ""
-    return isinstance(thing, types.FunctionType) and home.partition(".")[0] != "keras"
+def _is_custom_function(value):
+    return isinstance(value, types.FunctionType) and not _is_from_keras(value)
 
 
 def _config(layer):
-    """Config of a layer or model, its functions as they are; a lambda in it is no news."""
+    """Config of a layer or model, with its custom functions as they are."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The object being serialized includes a `lambda`")
         config = layer.get_config()
-    for name in config:
-        own = getattr(layer, name, None)
-        if _is_foreign_function(own):
-            config[name] = own
-    return config
+    functions = {name: getattr(layer, name, None) for name in config}
+    return {**config, **{name: f for name, f in functions.items() if _is_custom_function(f)}}
 
 
 def _refuse(model, cause):
     raise ValueError(
         f"model={model.name!r} of class {type(model).__name__} cannot be copied, and skstack never "
-        f"trains the object that it was given ({type(cause).__name__}: {cause}). Give its class "
-        "(and the classes of its layers) a get_config that holds all arguments of the constructor, "
-        "or write it as a recipe."
+        f"trains the user's own object ({type(cause).__name__}: {cause}). Give its class (and the "
+        "classes of its layers) a get_config that holds all arguments of the constructor, or write "
+        "it as a recipe."
     ) from cause
 
 
 def _copied_layer(layer):
-    """Copy one layer without its weights; models inside models too."""
+    """Copy one layer, or nested model, without its weights."""
     import keras
 
     if isinstance(layer, keras.Model):
@@ -85,7 +72,7 @@ def _copied_layer(layer):
         return keras.models.clone_model(graph, clone_function=_copied_layer)
     if isinstance(layer, keras.layers.Lambda):
         # Its config holds marshalled bytecode, which loses the closure.
-        config = _config(layer)
+        shape = _config(layer).get("output_shape")
         return keras.layers.Lambda(
             layer.function,
             arguments=layer.arguments,
@@ -93,19 +80,17 @@ def _copied_layer(layer):
             name=layer.name,
             dtype=layer.dtype_policy,
             trainable=layer.trainable,
-            output_shape=None
-            if isinstance(config.get("output_shape"), dict)
-            else config.get("output_shape"),
+            output_shape=None if isinstance(shape, dict) else shape,
         )
     config = _config(layer)
     if isinstance(layer, (keras.layers.StringLookup, keras.layers.IntegerLookup)):
-        # What `adapt` has learned stands in no config and no weight.
+        # The vocabulary of `adapt` is neither in the config nor in the weights.
         config["vocabulary"] = layer.get_vocabulary(include_special_tokens=False)
     return layer.__class__.from_config(config)
 
 
 def _refuse_adapted(model):
-    """Layers that were adapted to data hold what a template would lose."""
+    """Refuse a template with layers that were adapted to data, which it would lose."""
     import keras
 
     for layer in model.layers:
@@ -113,26 +98,15 @@ def _refuse_adapted(model):
             raise ValueError(
                 f"model={model.name!r} is unbuilt, a template that gets new weights in each fit, "
                 f"but its layer {layer.name!r} was adapted to data, which would be lost. Begin the "
-                "model with keras.Input(...), which builds it, or leave the layer out: recipes "
-                "standardise by themselves."
+                "model with keras.Input(...), which builds it, or leave the layer out and use a "
+                "recipe, which standardises its inputs."
             )
 
 
 def copied_graph(model, inputs):
-    """Copy a graph model onto new inputs, layer by layer.
+    """Copy a functional or Sequential model onto new inputs; return the list of its outputs.
 
-    Parameters
-    ----------
-    model : keras.Model
-        Functional, or a ``Sequential``, built or not.
-
-    inputs : list of keras.KerasTensor
-        In the order of the model's own.
-
-    Returns
-    -------
-    list of keras.KerasTensor
-        The outputs. The weights are those of the model, or new ones where it was unbuilt.
+    The weights are those of the model, or new ones if it is unbuilt.
     """
     import keras
 
@@ -144,7 +118,8 @@ def copied_graph(model, inputs):
             for layer in model.layers:
                 outputs = _copied_layer(layer)(outputs)
             return [outputs]
-        graph = as_graph(model)
+        # The compiled model itself would be compiled again: not with an unregistered loss.
+        graph = keras.Model(model.inputs, model.outputs, name=model.name)
         copied = keras.models.clone_model(
             graph, input_tensors=list(inputs), clone_function=_copied_layer
         )
@@ -154,18 +129,18 @@ def copied_graph(model, inputs):
     return list(copied.outputs)
 
 
-def _classes(model):
-    found = {type(model).__name__: type(model)}
+def _custom_classes(model):
+    classes = {type(model).__name__: type(model)}
     for layer in getattr(model, "layers", ()):
         if not is_builtin_keras(layer) or hasattr(layer, "layers"):
-            found.update(_classes(layer))
-    return {name: cls for name, cls in found.items() if cls.__module__.partition(".")[0] != "keras"}
+            classes.update(_custom_classes(layer))
+    return {name: cls for name, cls in classes.items() if not _is_from_keras(cls)}
 
 
-def _refuse_forgotten_arguments(model):
-    """Keras fills in the config of a model that has none of its own with defaults."""
+def _refuse_lost_arguments(model):
+    """Refuse arguments that Keras' default ``get_config`` would replace by their defaults."""
     cls = type(model)
-    if cls.get_config.__module__.partition(".")[0] != "keras":
+    if not _is_from_keras(cls.get_config):
         return
     usual = {"self", "args", "kwargs", "inputs", "outputs", "name", "trainable", "dtype", "layers"}
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -179,11 +154,11 @@ def _refuse_forgotten_arguments(model):
 
 
 def copied_object(model):
-    """Copy a model of a class that is not Keras' own through its config; weights come later."""
+    """Copy a model of a custom class by its config, without its weights."""
     import keras
 
     try:
-        _refuse_forgotten_arguments(model)
+        _refuse_lost_arguments(model)
         cls = type(model)
         config = {
             "module": cls.__module__,
@@ -194,7 +169,7 @@ def copied_object(model):
         if model.built:
             config["build_config"] = model.get_build_config()
         copied = keras.saving.deserialize_keras_object(
-            config, custom_objects=_classes(model), safe_mode=False
+            config, custom_objects=_custom_classes(model), safe_mode=False
         )
     except (TypeError, ValueError, NotImplementedError, AttributeError, KeyError) as cause:
         _refuse(model, cause)
@@ -204,72 +179,69 @@ def copied_object(model):
 
 
 def copy_weights(source, target, model):
-    """Assign all variables, states of seeds too; refuse where the copy has others."""
+    """Assign all variables, including seed states; refuse a copy with other shapes."""
     from skstack._training.normalization import settle_normalizations
 
-    ours = [tuple(variable.shape) for variable in target.variables]
-    theirs = [tuple(variable.shape) for variable in source.variables]
-    if ours != theirs:
-        _refuse(model, ValueError(f"its copy has variables of shapes {ours}, not {theirs}"))
+    copied = [tuple(variable.shape) for variable in target.variables]
+    shapes = [tuple(variable.shape) for variable in source.variables]
+    if copied != shapes:
+        _refuse(model, ValueError(f"its copy has variables of shapes {copied}, not {shapes}"))
     for variable, value in zip(target.variables, source.variables, strict=True):
         variable.assign(value)
     settle_normalizations(target)
 
 
-class _NotKerases(Exception):
+class _CustomCode(Exception):
     pass
 
 
-def _refuse_foreign(layer, seen):
-    """Refuse layers that are not Keras' own, or hold functions that are not."""
+def _refuse_custom(layer, seen):
+    """Raise `_CustomCode` for custom layers and layers that hold custom functions."""
     import keras
 
     if id(layer) in seen:
         return
     seen.add(id(layer))
     if not is_builtin_keras(layer) or isinstance(layer, keras.layers.Lambda):
-        raise _NotKerases
+        raise _CustomCode
     lookups = (keras.layers.StringLookup, keras.layers.IntegerLookup)
     if isinstance(layer, lookups) and layer.get_config()["vocabulary"] is None:
-        raise _NotKerases  # adapted: what it knows stands in no config
+        raise _CustomCode  # adapted: the config lacks the vocabulary
     for value in [*vars(layer).values(), *getattr(layer, "layers", ())]:
-        if _is_foreign_function(value):
-            raise _NotKerases
+        if _is_custom_function(value):
+            raise _CustomCode
         if isinstance(value, keras.layers.Layer):
-            _refuse_foreign(value, seen)
+            _refuse_custom(value, seen)
 
 
 def _plain(config):
-    """Leave compile state out of a config; refuse foreign objects in it."""
+    """A config without compile state; raises `_CustomCode` for custom objects in it."""
     if isinstance(config, dict):
         module = config.get("module", None if "registered_name" in config else "keras")
         if str(module).partition(".")[0] != "keras" or config.get("class_name") in _FUNCTIONS:
-            raise _NotKerases
+            raise _CustomCode
         return {key: _plain(value) for key, value in config.items() if key != "compile_config"}
     if isinstance(config, (list, tuple)):
         return [_plain(value) for value in config]
     if not isinstance(config, (str, int, float, bool, type(None))):
-        raise _NotKerases
+        raise _CustomCode
     return config
 
 
 def architecture(model):
-    """Return a text that two models share only if they compute the same function of weights.
+    """A text that models share only if they compute the same function of their weights.
 
-    Returns
-    -------
-    str or None
-        None where that cannot be known: a class, a layer or a function that is not Keras' own.
+    None where custom classes or functions make that unknown.
     """
     import keras
 
-    # Layers keep their names, automatic ones too: weights and `layers=` are found by them.
+    # Names of layers, even automatic ones, are part of it: weights and `layers=` refer to them.
     try:
-        _refuse_foreign(model, set())
+        _refuse_custom(model, set())
         config = keras.saving.serialize_keras_object(model.get_config())
         config.pop("name", None)
         config = _plain({"class_name": type(model).__name__, "config": config})
-    except (_NotKerases, TypeError, ValueError, NotImplementedError, AttributeError):
+    except (_CustomCode, TypeError, ValueError, NotImplementedError, AttributeError):
         return None
     flags = [
         (list(variable.shape), str(variable.dtype), bool(variable.trainable))

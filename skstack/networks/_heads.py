@@ -1,11 +1,7 @@
-"""Whether the outputs of a user's ``keras.Model`` fit the task, and what is added to them."""
-
-# What a network computes before its last sigmoid.
-# The network as a person meets it: plain input, outputs in the target's units.
+"""The last layers of a network: their activation, bounds and units; probabilities of estimators."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import weakref
 from dataclasses import dataclass
@@ -15,15 +11,14 @@ import numpy as np
 from sklearn.base import is_classifier
 from sklearn.pipeline import Pipeline
 
+from skstack._base.lru_cache import LRUCache
 from skstack._base.sklearn import wrapper_of
 from skstack._base.tables import n_rows
 from skstack.networks._cloning import is_builtin_keras, is_graph
 
-_WANTED = {"binary": "sigmoid", "multilabel": "sigmoid", "multiclass": "softmax"}
-
 
 def last_operation(model):
-    """What makes the output of a model; None where it cannot be known."""
+    """The operation that makes the output of a model; None where it cannot be determined."""
     import keras
 
     if getattr(model, "outputs", None):
@@ -36,96 +31,134 @@ def last_operation(model):
 
 
 def final_activation(model):
-    """Name of the activation that a model ends with; None where it cannot be read off."""
+    """Name of the last activation of a model; None where it cannot be determined."""
     import keras
 
     last = last_operation(model)
     if isinstance(last, keras.Model):
         return final_activation(last)
-    activation = getattr(last, "activation", None)
-    if isinstance(last, keras.layers.Layer) and callable(activation):
-        if not str(getattr(activation, "__module__", "")).startswith("keras."):
-            return None
-        name = keras.activations.serialize(activation)
-        return name if isinstance(name, str) else None
-    own = type(last).__module__.partition(".")[0] == "keras"
-    if own and type(last).__name__ in ("Softmax", "Sigmoid"):
+    if isinstance(last, keras.layers.Layer) and callable(getattr(last, "activation", None)):
+        return _builtin_name(last.activation)
+    if is_builtin_keras(last) and type(last).__name__ in ("Softmax", "Sigmoid"):
         return type(last).__name__.lower()
     return None
 
 
-def fitting_head(model_name, shape, activation, spec):
-    """Compare an output with the task.
+def _builtin_name(activation):
+    """Name of an activation function of Keras; None for any other function."""
+    import keras
 
-    Parameters
-    ----------
-    model_name : str
+    if not str(getattr(activation, "__module__", "")).startswith("keras."):
+        return None
+    name = keras.activations.serialize(activation)
+    return name if isinstance(name, str) else None
 
-    shape : tuple
-        Of the output, with None for the rows.
 
-    activation : str or None
-        Its last activation, None where unknown.
+def without_activation(model):
+    """(model without its final softmax or sigmoid, its name), or (model, None) if it has none."""
+    import keras
 
-    spec : Spec
-        What is asked for.
+    last, name = last_operation(model), final_activation(model)
+    builtin = is_builtin_keras(last) and not isinstance(last, keras.Model)
+    if not builtin or name not in ("softmax", "sigmoid"):
+        return model, None
+    try:
+        before = last.input
+    except (AttributeError, ValueError):  # called more than once
+        return model, None
+    if callable(getattr(last, "activation", None)):
+        last.activation = keras.activations.linear
+        return model, name
+    if getattr(last, "axis", -1) != -1:
+        return model, None
+    return keras.Model(model.input, before, name=model.name), name
 
-    Returns
-    -------
-    spec : Spec
-        What the network does: two units for two classes are a softmax over two classes.
 
-    added : {"sigmoid", "softmax"} or None
-        The activation to append.
+def flat(tensor):
+    """A tensor of any rank as one of shape (batch, width)."""
+    import keras
+
+    return tensor if len(tensor.shape) == 2 else keras.layers.Flatten()(tensor)
+
+
+class WrappingBlueprint:
+    """Base of blueprints around another one, whose compile settings they share."""
+
+    @property
+    def loss(self):
+        """Loss of the inner network."""
+        return self.blueprint.loss
+
+    @property
+    def optimizer(self):
+        """Optimizer of the inner network."""
+        return self.blueprint.optimizer
+
+    def _key(self, *settings):
+        inner = self.blueprint.key
+        return None if inner is None else (type(self).__name__, inner, *settings)
+
+
+@dataclass(frozen=True)
+class WithoutActivation(WrappingBlueprint):
+    """A network without its last activation: its output is flat, of classes their logits."""
+
+    blueprint: Any
+
+    @functools.cached_property
+    def key(self):
+        """See ``RecipeBlueprint.key``."""
+        return self._key()
+
+    def build(self):
+        """Build the network."""
+        import keras
+
+        model, _ = without_activation(self.blueprint.build())
+        if len(model.outputs[0].shape) == 2:
+            return model
+        return keras.Model(model.input, flat(model.outputs[0]), name=model.name)
+
+
+# Beside the networks, not in them: it is computed anew after they were pickled.
+_LOGITS = weakref.WeakKeyDictionary()
+
+
+def logits_network(network):
+    """The network that gives the log-odds of another one's probabilities; None without a sigmoid.
+
+    A probability near 1 leaves few digits of its log-odds in float32, and other digits in every
+    runtime.
     """
-    asked = spec
-    if spec.task == "binary" and shape == (None, 2):
-        spec = dataclasses.replace(spec, task="multiclass", n_outputs=2)
-    expected = spec.output_shape
-    fits = len(shape) == len(expected) and all(
-        size is None or width is None or size == width
-        for size, width in zip(shape, expected, strict=True)
-    )
-    if not fits:
-        or_two = " or (None, 2)" if asked.task == "binary" else ""
-        raise ValueError(
-            f"model={model_name!r} has an output of shape {shape}, but {_told(asked)} needs "
-            f"{asked.output_shape}{or_two}."
-        )
-    wanted = _WANTED.get(spec.task)
-    if wanted is None or activation is None:
-        return spec, None
-    if activation == "linear":
-        return spec, wanted
-    if activation == wanted or (wanted == "sigmoid" and activation == "hard_sigmoid"):
-        return spec, None
-    raise ValueError(
-        f"model={model_name!r} ends with the activation {activation!r}, but {_told(asked)} with "
-        f"{shape[-1]} output units needs {wanted!r}, or no activation: {wanted!r} is added to that."
-    )
+    if network.blueprint is None:  # a part of a larger network that trains
+        return None
+    if network not in _LOGITS:
+        from skstack._training.network import Network
+        from skstack._training.seeds import preserve_rng
+
+        with preserve_rng():
+            model = network.blueprint.build()
+        result = None
+        if is_graph(model) and without_activation(model)[1] == "sigmoid":
+            result = Network(WithoutActivation(network.blueprint), network.variables)
+        _LOGITS.setdefault(network, result)  # of several threads the first one wins
+    return _LOGITS[network]
 
 
-def gives_probabilities(outputs, task):
-    """Whether an array of outputs, of shape (rows, units), can be probabilities."""
-    outputs = np.asarray(outputs, dtype=np.float64)
-    inside = np.all((outputs >= -1e-6) & (outputs <= 1 + 1e-6))
-    return bool(inside and (task != "multiclass" or np.allclose(outputs.sum(axis=1), 1, atol=1e-3)))
+def cached_by_key(function):
+    """Cache a function of a blueprint by its key; blueprints without a key are not cached."""
+    cache = LRUCache(64)
+
+    @functools.wraps(function)
+    def wrapped(blueprint, *args):
+        if blueprint.key is None:
+            return function(blueprint, *args)
+        return cache.get((blueprint.key, *args), lambda: function(blueprint, *args))
+
+    return wrapped
 
 
-def _told(spec):
-    if spec.task == "binary":
-        return "a task of 2 classes"
-    if spec.task == "multiclass":
-        return f"a task of {spec.n_outputs} classes"
-    things = {
-        "multilabel": "labels",
-        "regression": "targets",
-        "reconstruction": "columns to rebuild",
-    }
-    return f"a task of {spec.n_outputs} {things[spec.task]}"
-
-
-# Bounds of activations; all others of Keras' own go both ways without end.
+# Bounds of Keras' activations; those that are not listed are unbounded.
 _BOUNDS = {
     "celu": (-1.0, np.inf),
     "elu": (-1.0, np.inf),
@@ -151,76 +184,42 @@ _BOUNDS = {
     "squareplus": (0.0, np.inf),
     "tanh": (-1.0, 1.0),
 }
-_FREE = (-np.inf, np.inf)
+_UNBOUNDED = (-np.inf, np.inf)
 
 
-class _ByKey:
-    """A blueprint that is equal to others of its key."""
-
-    def __init__(self, blueprint):
-        self.blueprint = blueprint
-
-    def __hash__(self):
-        return hash(self.blueprint.key)
-
-    def __eq__(self, other):
-        return self.blueprint.key == other.blueprint.key
-
-
+@cached_by_key
 def output_bounds(blueprint):
-    """Between which bounds each output of a network lies, whatever its weights are.
-
-    Parameters
-    ----------
-    blueprint : blueprint
-
-    Returns
-    -------
-    low, high : ndarray of float64 of shape (n_outputs,)
-        Infinite where there is no bound.
-    """
-    if blueprint.key is None:
-        return _bounds_of(blueprint)
-    return _bounds_of_key(_ByKey(blueprint))
-
-
-@functools.lru_cache(maxsize=64)
-def _bounds_of_key(kept):
-    return _bounds_of(kept.blueprint)
-
-
-def _bounds_of(blueprint):
+    """Lower and upper bound of each output for any weights, two arrays of shape (n_outputs,)."""
     from skstack._training.seeds import build
 
     model = build(blueprint)
-    found = _bounds_behind(model, last_operation(model))
-    if found is None:
-        found = _seen_bounds(model)
-    width = model.outputs[0].shape[-1] if getattr(model, "outputs", None) else blueprint.units
-    low, high = (np.broadcast_to(np.asarray(bound, np.float64), (width,)) for bound in found)
+    bounds = _bounds_behind(model, last_operation(model))
+    if bounds is None:
+        bounds = _observed_bounds(model)
+    width = model.outputs[0].shape[-1] if getattr(model, "outputs", None) else blueprint.spec.units
+    low, high = (np.broadcast_to(np.asarray(bound, np.float64), (width,)) for bound in bounds)
     return low, high
 
 
 def _bounds_behind(model, operation):
-    """Bounds of what an operation of a model returns; None where they cannot be read off."""
+    """Bounds of what an operation of a model returns; None where they cannot be determined."""
     import keras
 
     layers = keras.layers
     if isinstance(operation, keras.Model):
         return _bounds_behind(operation, last_operation(operation))
-    passing = (layers.Reshape, layers.Flatten, layers.Identity, layers.Dropout, layers.InputLayer)
-    own = type(operation).__module__.partition(".")[0] == "keras"
-    if not own or not isinstance(operation, layers.Layer):
+    passing = (layers.Reshape, layers.Flatten, layers.Identity, layers.Dropout)
+    if not is_builtin_keras(operation) or not isinstance(operation, layers.Layer):
         return None
     if isinstance(operation, layers.InputLayer):
-        return _FREE
+        return _UNBOUNDED
     if isinstance(operation, (*passing, layers.Rescaling)):
-        found = _before(model, operation)
-        if found is None or not isinstance(operation, layers.Rescaling):
-            return found
+        bounds = _bounds_before(model, operation)
+        if bounds is None or not isinstance(operation, layers.Rescaling):
+            return bounds
         ends = [
             np.asarray(bound) * np.asarray(operation.scale) + np.asarray(operation.offset)
-            for bound in found
+            for bound in bounds
         ]
         return np.minimum(*ends), np.maximum(*ends)
     if isinstance(operation, layers.Concatenate):
@@ -242,25 +241,26 @@ def _bounds_behind(model, operation):
         return -float(operation.alpha), np.inf
     if isinstance(operation, layers.Softmax):
         return 0.0, 1.0
-    free = (layers.LeakyReLU, layers.PReLU, layers.BatchNormalization, layers.LayerNormalization)
-    if isinstance(operation, free):
-        return _FREE
+    unbounded = (
+        layers.LeakyReLU,
+        layers.PReLU,
+        layers.BatchNormalization,
+        layers.LayerNormalization,
+    )
+    if isinstance(operation, unbounded):
+        return _UNBOUNDED
     if isinstance(operation, (layers.Add, layers.Subtract, layers.Average)):
         parts = [_behind_tensor(model, tensor) for tensor in operation.input]
-        unbound = all(part is not None and np.all(np.isinf(part)) for part in parts)
-        return _FREE if unbound else None
+        all_unbounded = all(part is not None and np.all(np.isinf(part)) for part in parts)
+        return _UNBOUNDED if all_unbounded else None
     activation = getattr(operation, "activation", None)
     if isinstance(activation, layers.Layer):
         return _bounds_behind(model, activation) if not hasattr(activation, "axis") else None
-    if not callable(activation):
-        return None
-    if not str(getattr(activation, "__module__", "")).startswith("keras."):
-        return None
-    name = keras.activations.serialize(activation)
-    return _BOUNDS.get(name, _FREE) if isinstance(name, str) else None
+    name = _builtin_name(activation) if callable(activation) else None
+    return None if name is None else _BOUNDS.get(name, _UNBOUNDED)
 
 
-def _before(model, operation):
+def _bounds_before(model, operation):
     try:
         return _behind_tensor(model, operation.input)
     except (AttributeError, ValueError):  # called more than once
@@ -277,18 +277,24 @@ def _behind_tensor(model, tensor):
     return None
 
 
-def _seen_bounds(model):
-    """Bounds as far as outputs of many made-up weights tell: 0, -1 and 1 are looked for."""
+def random_rows(tensors, n_rows, rng):
+    """Random values for input tensors by name, to look at the outputs of a network."""
+    rows = {}
+    for name, tensor in tensors.items():
+        shape = (n_rows, *[size or 4 for size in tensor.shape[1:]])
+        discrete = "int" in tensor.dtype or "bool" in tensor.dtype
+        values = rng.integers(2, size=shape) if discrete else rng.standard_normal(shape)
+        rows[name] = values.astype(tensor.dtype)
+    return rows
+
+
+def _observed_bounds(model):
+    """Bounds, among -1, 0 and 1, that the outputs for many random weights keep to."""
     rng = np.random.default_rng(0)
     tensors = model.input if isinstance(getattr(model, "input", None), dict) else None
     if tensors is None:
-        return _FREE
-    rows = {}
-    for name, tensor in tensors.items():
-        shape = (32, *[size or 4 for size in tensor.shape[1:]])
-        whole = "int" in tensor.dtype or "bool" in tensor.dtype
-        made = rng.integers(2, size=shape) if whole else rng.standard_normal(shape)
-        rows[name] = made.astype(tensor.dtype)
+        return _UNBOUNDED
+    rows = random_rows(tensors, 32, rng)
     low, high = np.inf, -np.inf
     for _ in range(16):
         for variable in model.trainable_variables:
@@ -297,105 +303,15 @@ def _seen_bounds(model):
         outputs = outputs[np.isfinite(outputs).all(axis=1)].reshape(-1, outputs.shape[-1])
         if len(outputs):
             low, high = np.minimum(low, outputs.min(axis=0)), np.maximum(high, outputs.max(axis=0))
-    found_low = np.where(low >= 0, 0.0, np.where((low >= -1) & (high <= 1), -1.0, -np.inf))
-    found_high = np.where(
-        (low >= -1) & (high <= 1), 1.0, np.where((high <= 0) & (low < 0), 0.0, np.inf)
+    inside = (low >= -1) & (high <= 1)
+    return (
+        np.where(low >= 0, 0.0, np.where(inside, -1.0, -np.inf)),
+        np.where(inside, 1.0, np.where((high <= 0) & (low < 0), 0.0, np.inf)),
     )
-    return found_low, found_high
-
-
-# Beside the networks, not in them: it is made anew after they were pickled.
-_FOUND = weakref.WeakKeyDictionary()
-
-
-@dataclass(frozen=True)
-class LogitsBlueprint:
-    """A network without its last activation, a sigmoid.
-
-    Parameters
-    ----------
-    blueprint : blueprint
-        Of the network.
-    """
-
-    blueprint: Any
-
-    @property
-    def key(self):
-        """Of the network; None where it has none."""
-        key = self.blueprint.key
-        return None if key is None else ("logits", key)
-
-    def build(self):
-        """Build the network, with a linear output."""
-        import keras
-
-        model = self.blueprint.build()
-        last_operation(model).activation = keras.activations.linear
-        return model
-
-
-def logits_network(network):
-    """The network that gives the log-odds of another one's probabilities.
-
-    A sigmoid near 1 leaves few digits of them in float32, and other digits in every runtime.
-
-    Parameters
-    ----------
-    network : Network
-
-    Returns
-    -------
-    Network or None
-        With the same weights; None where the network does not end with a layer of Keras' own with a
-        sigmoid.
-    """
-    if network.blueprint is None:  # a part of a larger network that trains
-        return None
-    if network not in _FOUND:
-        from skstack._training.network import Network
-        from skstack._training.seeds import preserve_rng
-
-        with preserve_rng():
-            model = network.blueprint.build()
-        found = None
-        if is_graph(model) and final_activation(model) == "sigmoid" and _stands_alone(model):
-            found = Network(LogitsBlueprint(network.blueprint), network.variables)
-        _FOUND.setdefault(network, found)  # the first of several threads has its way
-    return _FOUND[network]
-
-
-def _stands_alone(model):
-    """Whether the last layer is Keras' own, no model itself, and called once."""
-    import keras
-
-    last = last_operation(model)
-    if isinstance(last, keras.Model) or not (
-        is_builtin_keras(last) and hasattr(last, "activation")
-    ):
-        return False
-    try:
-        return last.output is not None
-    except AttributeError:  # it has several
-        return False
 
 
 def with_target_units(model, mean, scale):
-    """Put a layer ``target_units`` behind a network that was trained on standardised targets.
-
-    Parameters
-    ----------
-    model : keras.Model
-        With one output of shape (batch, n_targets).
-
-    mean, scale : ndarray of shape (n_targets,)
-        Moments of the training targets, in their units.
-
-    Returns
-    -------
-    keras.Model
-        With the inputs and layers of ``model``.
-    """
+    """Append a layer ``target_units`` to a network that was trained on standardised targets."""
     import keras
 
     name = "target_units"
@@ -415,7 +331,7 @@ def with_target_units(model, mean, scale):
 
 
 def with_plain_input(model):
-    """A network with one named input as one that takes the array itself."""
+    """A network that takes a plain array if its only input has a name."""
     import keras
 
     if not isinstance(getattr(model, "input", None), dict) or len(model.inputs) != 1:
@@ -424,21 +340,12 @@ def with_plain_input(model):
 
 
 def probabilities_of(estimator):
-    """What gives an estimator's probabilities of its classes.
+    """Function from X to an estimator's class probabilities; None if it has none.
 
-    scikeras drops an axis where there is one row; the classifier of ``keras.wrappers`` has no
-    ``predict_proba``, but its ``decision_function`` is what its network gives for the classes.
-
-    Parameters
-    ----------
-    estimator : estimator
-        Fitted or not.
-
-    Returns
-    -------
-    callable or None
-        From X to an array of shape (n_rows, n_classes), or to the list of arrays that
-        scikit-learn's trees give for several labels. None where there are no probabilities.
+    It returns an array of shape (n_rows, n_classes), or for the trees of scikit-learn and several
+    labels their list of arrays. scikeras drops an axis for a single row; the classifier of
+    ``keras.wrappers`` has no ``predict_proba``, but its ``decision_function`` returns the outputs
+    of its network.
     """
     if hasattr(estimator, "predict_proba"):
 
@@ -456,12 +363,12 @@ def probabilities_of(estimator):
 
 
 def _normalised(estimator, outputs):
-    """Outputs of a network with one unit for each class, as probabilities."""
+    """Outputs of a network with one unit for each class, normalised to probabilities."""
     if final_activation(estimator.model_) == "linear":
         outputs = np.exp(outputs - outputs.max(axis=1, keepdims=True))
     elif outputs.min() < 0:
         raise ValueError(
-            f"The network of this {type(estimator).__name__} ends with an activation that gives no "
-            "probabilities. End it with a Dense layer, with the activation 'softmax' or none."
+            f"The network of this {type(estimator).__name__} ends with an activation that does not "
+            "return probabilities. End it with a Dense layer with the activation 'softmax' or none."
         )
     return outputs / outputs.sum(axis=1, keepdims=True)

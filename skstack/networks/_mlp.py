@@ -1,4 +1,4 @@
-"""The multilayer perceptron, and the dense layers that it shares with the autoencoder."""
+"""The multilayer perceptron; checks and dense layers that recipes share."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from skstack.networks._recipe import Recipe
 
 
 def check_flag(owner, name, value):
-    """Refuse what is not a bool."""
+    """Check that a parameter is a bool."""
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{name}={value!r} of {owner} must be True or False.")
 
 
 def check_number(owner, name, value, *, below=None):
-    """Refuse what is not a finite number >= 0, and < ``below`` where that is given."""
+    """Check that a parameter is a finite number >= 0, and < ``below``."""
     number = isinstance(value, Real) and not isinstance(value, (bool, np.bool_))
     highest = float(np.finfo(np.float32).max)
     if not number or not 0 <= value <= highest or (below is not None and value >= below):
@@ -24,36 +24,29 @@ def check_number(owner, name, value, *, below=None):
         raise ValueError(f"{name}={value!r} of {owner} must be {interval}.")
 
 
-def _as_tuple(given):
-    several = isinstance(given, (tuple, list)) or (isinstance(given, np.ndarray) and given.ndim)
-    return tuple(map(_whole, given if several else (given,)))
-
-
-def _whole(size):
-    return int(size) if isinstance(size, np.integer) else size
-
-
 def sizes_of(recipe, parameter):
-    """Widths that a parameter of a recipe names, a tuple of int; a lone int is one layer."""
-    given = getattr(recipe, parameter)
-    sizes = _as_tuple(given)
+    """Layer sizes as a tuple of int; a single int is one layer."""
+    value = getattr(recipe, parameter)
+    several = isinstance(value, (tuple, list)) or (isinstance(value, np.ndarray) and value.ndim)
+    sizes = value if several else (value,)
+    sizes = tuple(int(size) if isinstance(size, np.integer) else size for size in sizes)
     for size in sizes:
         if not isinstance(size, Integral) or isinstance(size, (bool, np.bool_)) or size < 1:
             raise ValueError(
-                f"{parameter}={given!r} of {type(recipe).__name__} must be an int >= 1 or a "
+                f"{parameter}={value!r} of {type(recipe).__name__} must be an int >= 1 or a "
                 "sequence of them, one for each layer."
             )
     return sizes
 
 
 def _keeps_shape(activation):
-    """Whether a callable gives one value for each that it gets."""
+    """Whether a callable is elementwise, by its output's shape."""
     import keras
 
     from skstack._training.seeds import preserve_rng
 
     with preserve_rng():
-        if isinstance(activation, keras.layers.Layer):  # not the user's, which a call may build
+        if isinstance(activation, keras.layers.Layer):  # a call would build the user's object
             activation = type(activation).from_config(activation.get_config())
         try:
             return tuple(activation(keras.ops.ones((2, 3))).shape) == (2, 3)
@@ -62,24 +55,24 @@ def _keeps_shape(activation):
 
 
 def check_activation(owner, activation):
-    """Refuse what is neither the name of an activation nor a function of a tensor."""
-    known = not isinstance(activation, type) and callable(activation) and _keeps_shape(activation)
+    """Check that an activation is the name of one or an elementwise function."""
+    valid = not isinstance(activation, type) and callable(activation) and _keeps_shape(activation)
     if isinstance(activation, str):
         import keras
 
         try:
-            known = keras.activations.get(activation) is not None
+            valid = keras.activations.get(activation) is not None
         except ValueError:
-            known = False
-    if not known:
+            valid = False
+    if not valid:
         raise ValueError(
             f"activation={activation!r} of {owner} must be the name of a Keras activation, such "
-            "as 'relu', 'gelu' or 'tanh', or a function that gives a value for each."
+            "as 'relu', 'gelu' or 'tanh', or an elementwise function of a tensor."
         )
 
 
 def check_dense(recipe):
-    """Check the parameters that recipes of dense layers share."""
+    """Check the parameters that MLP and Autoencoder share."""
     owner = type(recipe).__name__
     check_number(owner, "dropout", recipe.dropout, below=1)
     check_number(owner, "l2", recipe.l2)
@@ -90,7 +83,7 @@ def check_dense(recipe):
 
 
 def dense_layers(x, sizes, recipe, spec, prefix):
-    """Stack dense layers; the activated output of the i-th is called ``{prefix}_{i}``."""
+    """Apply dense layers; the activated output of the i-th is named ``{prefix}_{i}``."""
     from keras.layers import Activation, BatchNormalization, Dense, Dropout
     from keras.regularizers import L2
 
@@ -98,7 +91,7 @@ def dense_layers(x, sizes, recipe, spec, prefix):
         name = spec.layer_name(f"{prefix}_{number}")
         penalty = {"kernel_regularizer": L2(float(recipe.l2))} if recipe.l2 else {}
         if recipe.batch_normalization:
-            # Its shift does the work of the dense layer's bias.
+            # Its shift replaces the bias.
             x = Dense(size, use_bias=False, name=spec.layer_name(f"{name}_linear"), **penalty)(x)
             x = BatchNormalization(name=spec.layer_name(f"{name}_normalization"))(x)
             x = Activation(recipe.activation, name=name)(x)
@@ -112,31 +105,31 @@ def dense_layers(x, sizes, recipe, spec, prefix):
 class MLP(Recipe):
     """A multilayer perceptron on a table of numbers and categories.
 
-    Numeric columns are standardised, categories embedded, both put side by side, then passed
-    through dense layers called ``hidden_1``, ``hidden_2``, ... to a layer called ``output``.
+    Numeric columns are standardised, categories are embedded, and both are concatenated. Dense
+    layers named ``hidden_1``, ``hidden_2``, ... follow, then a layer named ``output``.
 
     Parameters
     ----------
     hidden_layer_sizes : int or sequence of int, default=(64, 32)
-        Units of each hidden layer, each >= 1; ``()`` gives a linear model. The default has about
-        the weights of scikit-learn's one layer of 100 on a table of 30 columns, and a second
-        layer whose 32 units make a compact feature vector.
+        Units of each hidden layer, each >= 1; ``()`` is a linear model. On a table of 30 columns
+        the default has about as many weights as scikit-learn's single layer of 100, and its second
+        layer of 32 units is a compact feature vector.
 
     activation : str or callable, default="relu"
-        Activation of the hidden layers: a name that Keras knows, or a function of a tensor.
+        Activation of the hidden layers: the name of a Keras activation, or a function of a tensor.
 
     dropout : float, default=0.0
-        Share of the hidden units that is set to 0 at each training step, in [0, 1).
+        Fraction of the hidden units that is set to 0 at each training step, in [0, 1).
 
     batch_normalization : bool, default=False
-        Whether each hidden layer is normalised over its batch, before the activation.
+        Whether to apply batch normalization in each hidden layer, before the activation.
 
     l2 : float, default=0.0
-        Weight of the squared weights of the hidden layers in the loss, >= 0.
+        Strength of the L2 penalty on the kernels of the hidden layers, >= 0.
 
     standardize : bool, default=True
-        Whether numeric columns are standardised with moments of the training rows, by layers of
-        the network.
+        Whether to standardise numeric columns by layers of the network that hold the moments of
+        the training rows.
 
     Examples
     --------
@@ -171,7 +164,7 @@ class MLP(Recipe):
         Parameters
         ----------
         spec : Spec
-            The inputs and outputs that it must have.
+            Its inputs and outputs.
 
         Returns
         -------
@@ -180,7 +173,7 @@ class MLP(Recipe):
         Raises
         ------
         ValueError
-            If a parameter has a value that it cannot have, or the input is no table.
+            If a parameter is invalid, or the input is not a table.
         """
         import keras
 

@@ -1,4 +1,4 @@
-"""What ``model=`` may be: nothing, a recipe, a ``keras.Model``, or the path to a saved one."""
+"""The parameter ``model``: a recipe, a ``keras.Model``, the path of a saved one, or None."""
 
 from __future__ import annotations
 
@@ -7,27 +7,26 @@ import inspect
 import os
 import warnings
 
-from skstack._base.params import is_keras_model, is_path
+from skstack._base.params import is_keras_model, is_network_estimator, is_path
 from skstack._model_files.open import build_within, check_registered, inspect_model
 from skstack.networks._adopted import ModelBlueprint
-from skstack.networks._blueprints import RecipeBlueprint
 from skstack.networks._builder import BuilderBlueprint, BuilderRecipe
 from skstack.networks._continued import check_continued, continued_estimator
-from skstack.networks._recipe import Recipe
+from skstack.networks._recipe import Recipe, RecipeBlueprint
 
 _SUFFIXES = (".keras", ".h5", ".hdf5")
 
 
-def _is_recipe(thing):
-    return isinstance(thing, Recipe) or (hasattr(thing, "build") and hasattr(thing, "get_params"))
+def _is_recipe(value):
+    return isinstance(value, Recipe) or (hasattr(value, "build") and hasattr(value, "get_params"))
 
 
 def _check_path(path):
-    """The path as a string, of a file that exists."""
+    """The path of an existing file as a string."""
     name = os.fspath(path)
     if not name.lower().endswith(_SUFFIXES):
         raise ValueError(
-            f"model={name!r} is no path to a saved Keras model; it must end with one of "
+            f"model={name!r} is not a path to a saved Keras model; it must end with one of "
             f"{', '.join(_SUFFIXES)}."
         )
     if not os.path.isfile(name):
@@ -36,23 +35,10 @@ def _check_path(path):
 
 
 def load_model(path):
-    """Load a saved ``keras.Model``, compiled where that is possible.
+    """Load a saved ``keras.Model``, compiled if possible.
 
-    Parameters
-    ----------
-    path : str or os.PathLike
-        A file that ends with .keras, .h5 or .hdf5.
-
-    Returns
-    -------
-    keras.Model
-
-    Raises
-    ------
-    ValueError
-        If there is no such file, it holds no model that Keras can load, or it was refused before
-        Keras read it: it names something that could run code of others, reads other files, or
-        would take much more memory than it has bytes.
+    Refused before Keras reads it are files that name what could run foreign code, that read other
+    files, or that need much more memory than they have bytes.
     """
     name = _check_path(path)
     import keras
@@ -64,13 +50,13 @@ def load_model(path):
     for compiled in (True, False):
         try:
             with preserve_rng(), warnings.catch_warnings(), build_within(n_bytes):
-                # The optimizer's settings are used, its state is not.
+                # The settings of the optimizer are used, but not its state.
                 warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
                 model = keras.models.load_model(name, compile=compiled, safe_mode=True)
             if not isinstance(model, keras.Model):
                 raise TypeError(f"it holds a {type(model).__name__}")
             return model
-        except Exception as cause:  # Keras, h5py and zipfile raise whatever they like
+        except Exception as cause:  # Keras, h5py and zipfile raise many types
             failure = cause
     raise ValueError(
         f"model={name!r} holds no Keras model that can be loaded "
@@ -79,14 +65,14 @@ def load_model(path):
 
 
 def _inspect(name):
-    """Look through a saved model before Keras reads it; bytes of its weights."""
+    """Check a saved model before Keras reads it; return the number of bytes of its weights."""
     try:
         names, n_bytes = inspect_model(name, hdf5=not name.lower().endswith(".keras"))
         check_registered(names)
     except ValueError as refusal:
         raise ValueError(
-            f"model={name!r} was refused: {refusal}. If you know where the file comes from, open "
-            "it with keras.models.load_model and pass the model."
+            f"model={name!r} was refused: {refusal}. If you trust the file, open it with "
+            "keras.models.load_model and pass the model."
         ) from refusal
     except Exception as cause:
         raise ValueError(
@@ -97,18 +83,7 @@ def _inspect(name):
 
 
 def check_model(model):
-    """Refuse what no network can be made of.
-
-    Parameters
-    ----------
-    model : None, Recipe, keras.Model, FrozenEstimator, str or os.PathLike
-
-    Raises
-    ------
-    TypeError
-        If ``model`` is something else; for a class or a plain function the message says what to
-        write.
-    """
+    """Check that ``model`` is something that a network can be built from."""
     if isinstance(model, type):
         if issubclass(model, Recipe):
             name = model.__name__
@@ -121,11 +96,12 @@ def check_model(model):
         return
     elif model is None or is_keras_model(model) or _is_recipe(model):
         return
-    elif hasattr(model, "_fit_in_frame"):
+    elif is_network_estimator(model):
         name = type(model).__name__
         raise TypeError(
-            f"model={name}(...) is an estimator. To go on training its network, fit it and pass "
-            f"FrozenEstimator({name}(...)), which no clone unfits; to start anew pass its recipe."
+            f"model={name}(...) is an estimator. To continue training its network, fit it and pass "
+            f"FrozenEstimator({name}(...)), which clone keeps fitted; to train a new one, pass its "
+            "recipe."
         )
     elif inspect.isfunction(model):
         name = model.__name__
@@ -135,38 +111,15 @@ def check_model(model):
         )
     raise TypeError(
         f"model={model!r} must be a recipe, such as MLP(), a keras.Model, the path to a saved one "
-        "(.keras, .h5), a FrozenEstimator with a fitted one of skstack's estimators, or None."
+        "(.keras, .h5), a FrozenEstimator of a fitted estimator of skstack, or None."
     )
 
 
 def blueprint_for(model, spec, default, head=None):
-    """Make the blueprint of a network estimator.
+    """The blueprint of a network estimator.
 
-    Parameters
-    ----------
-    model : None, Recipe, keras.Model, str or os.PathLike
-        As the user gave it.
-
-    spec : Spec
-        What the network must do.
-
-    default : Recipe
-        Taken where ``model`` is None.
-
-    head : dict, default=None
-        Fields of the spec that a recipe, which makes its output by the spec, gets instead.
-
-    Returns
-    -------
-    RecipeBlueprint, BuilderBlueprint or ModelBlueprint
-
-    Raises
-    ------
-    TypeError
-        If ``model`` is something else.
-
-    ValueError
-        If a path cannot be loaded, or a ``keras.Model`` does not fit the spec.
+    ``default`` is the recipe for ``model=None``; ``head`` holds fields that replace those of the
+    spec for a recipe, which builds its output by the spec.
     """
     check_model(model)
     if is_path(model):

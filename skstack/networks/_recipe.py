@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 import inspect
+import traceback
 
 import numpy as np
 from sklearn.base import BaseEstimator
+
+from skstack.networks._cloning import is_builtin_keras
 
 _MUTABLE = (list, dict, set, bytearray, np.ndarray)
 
@@ -14,14 +17,14 @@ _MUTABLE = (list, dict, set, bytearray, np.ndarray)
 class Recipe(BaseEstimator):
     """How to build a network: parameters, and ``build(spec)``.
 
-    It is no estimator, but has an estimator's parameters, so that ``model__hidden`` reaches
-    them in a search. ``recipe`` makes subclasses from functions.
+    It is no estimator, but has an estimator's parameters, so that a search can set
+    ``model__hidden``. ``recipe`` makes subclasses from functions.
     """
 
     _parameter_constraints = {}
 
     def _validate_params(self):
-        """Refuse values that no network can be built with; what a function takes, it knows."""
+        """Validate the parameters; functions validate their own."""
 
     def set_params(self, **params):
         """Set parameters.
@@ -72,28 +75,39 @@ def _listed(names):
 
 
 def _parameters(function):
-    """Return the keyword-only parameters of a recipe function; refuse any other kind."""
+    """The keyword-only parameters of a recipe function; other kinds are refused."""
     rule = "A recipe is a function f(spec, *, parameter=default, ...)"
     if not inspect.isfunction(function):
         raise TypeError(f"{rule}; got {function!r}.")
-    found = list(inspect.signature(function).parameters.values())
+    parameters = list(inspect.signature(function).parameters.values())
     name = function.__qualname__
     plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    if not found or found[0].name != "spec" or found[0].kind not in plain:
+    if not parameters or parameters[0].name != "spec" or parameters[0].kind not in plain:
         raise TypeError(f"{rule}; the first parameter of {name}() is not 'spec'.")
-    for parameter in found[1:]:
+    for parameter in parameters[1:]:
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
             raise TypeError(
-                f"{rule}; the parameter {str(parameter)!r} of {name}() is not keyword-only. A "
-                "recipe's parameters need names of their own: write them behind '*'."
+                f"{rule}; the parameter {str(parameter)!r} of {name}() is not keyword-only. Write "
+                "the parameters of a recipe after '*'."
             )
         if "__" in parameter.name or hasattr(Recipe, parameter.name):
             raise TypeError(f"{rule}; {name}() cannot have a parameter called {parameter.name!r}.")
-    return found[1:]
+    return parameters[1:]
+
+
+def _check_is_model(network, recipe_name):
+    import keras
+
+    if not isinstance(network, keras.Model):
+        raise TypeError(
+            f"The recipe {recipe_name}() must return a keras.Model; it returned "
+            f"{type(network).__name__}."
+        )
+    return network
 
 
 def _plain(value):
-    """A NumPy number, as grids over ``np.arange`` hold them, as Python's; Keras takes no others."""
+    """A NumPy scalar, as in grids over ``np.arange``, as a Python number: Keras requires them."""
     return value.item() if isinstance(value, np.number | np.bool_) else value
 
 
@@ -103,22 +117,21 @@ def recipe(function):
     Parameters
     ----------
     function : callable
-        ``f(spec, *, parameter=default, ...)``, which returns a ``keras.Model``. ``spec`` makes the
-        inputs (``spec.inputs()``), joins them to one table (``spec.join(inputs)``) and makes the
-        output layer (``spec.outputs(x)``).
+        ``f(spec, *, parameter=default, ...)``, which returns a ``keras.Model``. ``spec`` creates
+        the inputs (``spec.inputs()``), concatenates them to one table (``spec.join(inputs)``) and
+        creates the output layer (``spec.outputs(x)``).
 
     Returns
     -------
     type
-        A subclass of ``Recipe``, with the function's name, module and docstring, so that its
-        instances pickle. Its constructor takes the function's keyword-only parameters, with
+        A subclass of ``Recipe`` with the function's name, module and docstring, so that its
+        instances can be pickled. Its constructor has the function's keyword-only parameters and
         their defaults.
 
     Raises
     ------
     TypeError
-        If the function's first parameter is not ``spec``, or one behind it is not
-        keyword-only.
+        If the function's first parameter is not ``spec``, or another one is not keyword-only.
 
     Examples
     --------
@@ -169,14 +182,7 @@ def recipe(function):
 
     def build(self, spec):
         network = function(spec, **{name: _plain(getattr(self, name)) for name in names})
-        import keras
-
-        if not isinstance(network, keras.Model):
-            raise TypeError(
-                f"The recipe {label}() must return a keras.Model; it returned "
-                f"{type(network).__name__}."
-            )
-        return network
+        return _check_is_model(network, label)
 
     build.__doc__ = Recipe.build.__doc__
     build.__qualname__ = f"{function.__qualname__}.build"
@@ -193,3 +199,93 @@ def recipe(function):
             "__qualname__": function.__qualname__,
         },
     )
+
+
+def _is_own_refusal(error):
+    """Whether skstack itself raised the error, whose message then names the parameter."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    own = str(frame.f_globals.get("__name__", "")).partition(".")[0] == "skstack"
+    return own and isinstance(error, (ValueError, TypeError))
+
+
+class RecipeBlueprint:
+    """A recipe and the spec to build for; the estimator sets loss, optimizer and metrics."""
+
+    continued = False
+    learns_raw_targets = False
+    loss = None
+    optimizer = None
+    metrics = None
+
+    def __init__(self, recipe, spec):
+        self.recipe = recipe
+        self.spec = spec
+
+    def __repr__(self):
+        return f"{type(self).__name__}({self.recipe!r})"
+
+    def build(self):
+        """Build the network with inputs by block name, and check its shapes."""
+        import keras
+
+        name = type(self.recipe).__name__
+        try:
+            network = self.recipe.build(self.spec)
+        except Exception as error:  # whatever a user's function may raise
+            if _is_own_refusal(error):
+                raise
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(
+                f"The recipe {name}() failed with the parameters {self.recipe.get_params()}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        _check_is_model(network, name)
+        if network.compiled:
+            raise ValueError(
+                f"The recipe {name}() returned a compiled keras.Model. Leave compile out and pass "
+                "optimizer, loss and metrics to the estimator."
+            )
+        if not getattr(network, "inputs", None):
+            raise ValueError(
+                f"The recipe {name}() must return a functional keras.Model(inputs, outputs); it "
+                f"returned a {type(network).__name__} without known inputs."
+            )
+        expected = {block.name: (None, *block.shape) for block in self.spec.blocks}
+        shapes = {tensor.name: tuple(tensor.shape) for tensor in network.inputs}
+        if shapes != expected:
+            raise ValueError(
+                f"The recipe {name}() must return a network with the inputs {expected}, those of "
+                f"spec.inputs(); it has {shapes}."
+            )
+        shapes = [tuple(tensor.shape) for tensor in network.outputs]
+        if shapes != [self.spec.output_shape]:
+            raise ValueError(
+                f"The recipe {name}() must return a network with one output of shape "
+                f"{self.spec.output_shape}, that of spec.outputs(x); it has {shapes}."
+            )
+        if isinstance(getattr(network, "input", None), dict):
+            return network
+        if not is_builtin_keras(network):
+            raise ValueError(
+                f"The recipe {name}() must pass the whole dict spec.inputs() to "
+                f"{type(network).__name__}(inputs, outputs)."
+            )
+        inputs = {tensor.name: tensor for tensor in network.inputs}
+        return keras.Model(inputs, network.outputs[0], name=network.name)
+
+    @property
+    def key(self):
+        """Hashable that is equal only for blueprints of the same network; None if unknown."""
+        from skstack._training.fingerprint import Unknown, fingerprint, fingerprint_value
+
+        cls = type(self.recipe)
+        builtin = cls.__module__.partition(".")[0] == "skstack"
+        try:
+            code = cls.__name__ if builtin else fingerprint(cls.function)
+            parameters = tuple(
+                (name, fingerprint_value(value))
+                for name, value in sorted(self.recipe.get_params(deep=False).items())
+            )
+        except (Unknown, AttributeError):
+            return None
+        return ("recipe", code, parameters, self.spec)

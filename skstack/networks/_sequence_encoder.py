@@ -6,6 +6,7 @@ from numbers import Integral, Real
 
 from skstack.networks._mlp import check_activation, check_flag, check_number, sizes_of
 from skstack.networks._recipe import Recipe
+from skstack.networks._spec import block_shapes
 
 _LAYERS = {"lstm": "LSTM", "gru": "GRU", "conv1d": "Conv1D"}
 _POOLINGS = ("auto", "last", "mean", "max")
@@ -13,12 +14,12 @@ _FAR_BELOW = -1e9
 
 
 class SequenceEncoder(Recipe):
-    """Recurrent or convolutional layers over the steps of sequences; masked steps take no part.
+    """Recurrent or convolutional layers over the steps of sequences; masked steps are ignored.
 
     Every sequence (of shape (steps, channels), or of token ids, which are embedded) passes through
-    the layers ``{name}_1``, ``{name}_2``, ... and is pooled over its steps. What comes of all
-    sequences, side by side, is the layer ``latent``. Numeric and categorical columns, joined as by
-    :class:`MLP`, stand beside it; dense layers ``hidden_1``, ... and ``output`` follow.
+    the layers ``{name}_1``, ``{name}_2``, ... and is pooled over its steps. The layer ``latent``
+    concatenates the results of all sequences. Numeric and categorical columns, encoded as by
+    :class:`MLP`, are appended to it; dense layers ``hidden_1``, ... and ``output`` follow.
 
     Parameters
     ----------
@@ -26,40 +27,41 @@ class SequenceEncoder(Recipe):
         Units (of convolutions: filters) of each layer over the steps, each >= 1.
 
     layer : {"gru", "lstm", "conv1d"}, default="gru"
-        What stands over the steps.
+        Kind of the layers over the steps.
 
     bidirectional : bool, default=False
-        Whether recurrent layers also read from the end; their units are then twice as many.
+        Whether recurrent layers also read backwards, which doubles their units.
 
     kernel_size : int, default=3
-        Steps that a convolution sees at once, >= 1.
+        Length of the convolution window in steps, >= 1.
 
     pooling : {"auto", "last", "mean", "max"}, default="auto"
-        How steps become one vector: the state after the last step, or the mean or the maximum over
-        steps. ``"auto"`` is ``"last"`` for recurrent layers and ``"max"`` for convolutions.
+        How to reduce the steps to one vector: the state after the last step, or the mean or the
+        maximum over steps. ``"auto"`` is ``"last"`` for recurrent layers, ``"max"`` for
+        convolutions.
 
     hidden_layer_sizes : int or sequence of int, default=()
-        Units of the dense layers behind, each >= 1.
+        Units of the dense layers that follow, each >= 1.
 
     activation : str or callable, default="relu"
         Activation of convolutions and dense layers.
 
     dropout : float, default=0.0
-        Share of what comes out of each layer that is set to 0 at each training step, in [0, 1).
+        Fraction of each layer's outputs that is set to 0 at each training step, in [0, 1).
 
     mask_value : float or None, default=0.0
-        A step all of whose channels have this value is padding, as
-        :class:`~skstack.preprocessing.PadSequences` makes it with ``value``. Token id 0 is padding
-        in any case. None: every step counts, which trains faster.
+        A step all of whose channels have this value is padding: see ``value`` of
+        :class:`~skstack.preprocessing.PadSequences`. Token id 0 is always padding. If None, no
+        step is masked, which trains faster.
 
     standardize : bool, default=True
-        Whether channels and numeric columns are standardised with moments of the training rows,
-        padding left out, by layers of the network.
+        Whether to standardise channels and numeric columns by layers of the network that hold the
+        moments of the training rows, without padding.
 
     Notes
     -----
-    A row all of whose steps are padding is encoded as zeros with ``"mean"`` and ``"max"``, and as
-    the initial state with ``"last"``.
+    A row that is all padding is encoded as zeros with ``"mean"`` and ``"max"``, and as the initial
+    state with ``"last"``.
 
     References
     ----------
@@ -105,7 +107,7 @@ class SequenceEncoder(Recipe):
             value = getattr(self, name)
             if not isinstance(value, str) or value not in accepted:
                 raise ValueError(f"{name}={value!r} of {owner} must be one of {accepted}.")
-        if self._convolves() and self.bidirectional:
+        if self.layer == "conv1d" and self.bidirectional:
             raise ValueError(f"bidirectional=True of {owner} needs recurrent layers, not 'conv1d'.")
         if not sizes_of(self, "units"):
             raise ValueError(f"units={self.units!r} of {owner} must name at least one layer.")
@@ -127,7 +129,7 @@ class SequenceEncoder(Recipe):
         Parameters
         ----------
         spec : Spec
-            The inputs and outputs that it must have.
+            Its inputs and outputs.
 
         Returns
         -------
@@ -136,7 +138,7 @@ class SequenceEncoder(Recipe):
         Raises
         ------
         ValueError
-            If a parameter has a value that it cannot have, or no input is a sequence.
+            If a parameter is invalid, or no input is a sequence.
         """
         import keras
 
@@ -144,11 +146,10 @@ class SequenceEncoder(Recipe):
         inputs = spec.inputs()
         over_steps = [block for block in spec.blocks if block.kind in ("sequence", "tokens")]
         if not over_steps:
-            told = {block.name: (None, *block.shape) for block in spec.blocks}
             raise ValueError(
                 f"SequenceEncoder needs an input of shape (rows, steps, channels), or token ids of "
-                f"shape (rows, steps); X has {told}. For numeric columns that are steps say "
-                "input_shape=(steps, channels)."
+                f"shape (rows, steps); X has {block_shapes(spec.blocks)}. If "
+                "numeric columns are steps, set input_shape=(steps, channels)."
             )
         encoded = [self._encoded(spec, block.name, inputs) for block in over_steps]
         latent = spec.layer_name("latent")
@@ -167,41 +168,40 @@ class SequenceEncoder(Recipe):
             x = self._dropped(x, spec, name)
         return keras.Model(inputs, spec.outputs(x), name="sequence_encoder")
 
-    def _convolves(self):
-        return self.layer == "conv1d"
-
     def _encoded(self, spec, block, inputs):
-        """One vector for each row of one sequence input."""
+        """Encoding of one sequence input, of shape (batch, units)."""
         x, mask = spec.steps(
             inputs, block, mask_value=self.mask_value, standardize=bool(self.standardize)
         )
         pooling = self.pooling
+        convolves = self.layer == "conv1d"
         if pooling == "auto":
-            pooling = "max" if self._convolves() else "last"
+            pooling = "max" if convolves else "last"
         units = sizes_of(self, "units")
         for number, size in enumerate(units, start=1):
             name = spec.layer_name(f"{block}_{number}")
-            if self._convolves():
+            if convolves:
                 x = self._convolved(x, mask, size, spec, name)
             else:
-                whole = number < len(units) or pooling != "last"
-                x = self._recurrent(x, size, whole, name)
+                sequences = number < len(units) or pooling != "last"
+                x = self._recurrent(x, size, sequences, name)
             x = self._dropped(x, spec, name)
         return x if len(x.shape) == 2 else _pooled(x, mask, pooling, spec, block)
 
-    def _recurrent(self, x, size, whole, name):
+    def _recurrent(self, x, size, sequences, name):
         import keras
 
         layer = getattr(keras.layers, _LAYERS[self.layer])
         if not self.bidirectional:
-            return layer(size, return_sequences=whole, name=name)(x)
-        return keras.layers.Bidirectional(layer(size, return_sequences=whole), name=name)(x)
+            return layer(size, return_sequences=sequences, name=name)(x)
+        return keras.layers.Bidirectional(layer(size, return_sequences=sequences), name=name)(x)
 
     def _convolved(self, x, mask, size, spec, name):
         import keras
 
-        if mask is not None:  # padding must not reach its neighbours
-            x = keras.layers.Multiply(name=spec.layer_name(f"{name}_masked"))([x, _as_float(mask)])
+        if mask is not None:  # the window must not see the values of padding
+            kept = keras.ops.expand_dims(keras.ops.cast(mask, "float32"), -1)
+            x = keras.layers.Multiply(name=spec.layer_name(f"{name}_masked"))([x, kept])
         convolution = keras.layers.Conv1D(
             size, self.kernel_size, padding="same", activation=self.activation, name=name
         )
@@ -215,14 +215,8 @@ class SequenceEncoder(Recipe):
         return keras.layers.Dropout(self.dropout, name=spec.layer_name(f"{name}_dropout"))(x)
 
 
-def _as_float(mask):
-    import keras
-
-    return keras.ops.expand_dims(keras.ops.cast(mask, "float32"), -1)
-
-
 def _pooled(x, mask, pooling, spec, block):
-    """Pool steps; masked ones take no part."""
+    """Pool the steps that are not masked."""
     import keras
 
     name = spec.layer_name(f"{block}_{pooling}")

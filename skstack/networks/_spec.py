@@ -1,4 +1,4 @@
-"""What a network is built for: its input blocks, and the outputs that the task asks for."""
+"""The inputs of a network, and the outputs of its task."""
 
 from __future__ import annotations
 
@@ -10,58 +10,24 @@ from skstack.preprocessing._block_kinds import Block
 
 TASKS = ("binary", "multiclass", "multilabel", "regression", "reconstruction")
 
-_ACTIVATIONS = {
-    "binary": "sigmoid",
-    "multiclass": "softmax",
-    "multilabel": "sigmoid",
-    "regression": "linear",
-    "reconstruction": "linear",
-}
+PROBABILITY_ACTIVATIONS = {"binary": "sigmoid", "multiclass": "softmax", "multilabel": "sigmoid"}
+
+
+def block_shapes(blocks):
+    """Shapes of blocks by name, with None for the rows."""
+    return {block.name: (None, *block.shape) for block in blocks}
 
 
 def embedding_width(cardinality):
-    """Width of the embedding of a category with ``cardinality`` codes: fastai's rule of thumb.
-
-    Parameters
-    ----------
-    cardinality : int
-        Number of codes, those of unseen and missing values included.
-
-    Returns
-    -------
-    int
-        ``round(1.6 * cardinality ** 0.56)``, in [1, 50].
-
-    References
-    ----------
-    J. Howard and S. Gugger, "fastai: A Layered API for Deep Learning", Information 11(2), 2020
-    (``emb_sz_rule``; its bound of 600 is for far longer tables than a search runs on).
-    """
+    """Width of the embedding of ``cardinality`` codes by fastai's ``emb_sz_rule``, at most 50."""
     return max(1, min(50, round(1.6 * cardinality**0.56)))
 
 
 def standardizing_variables(block_name, mean, scale, *, steps=False):
-    """Values of the two layers that standardise a numeric block, by variable path.
+    """Variables, by path, of the two layers that standardise a numeric block.
 
-    They stand in front of every network whose recipe joins its inputs with
-    ``standardize=True``; a network holds them if the first of these paths is in its variables.
-
-    Parameters
-    ----------
-    block_name : str
-        Name of the numeric block.
-
-    mean, scale : array-like of shape (n_columns,)
-        Moments of the training rows, in the columns' units. A scale of 0 (a constant column)
-        counts as 1.
-
-    steps : bool, default=False
-        Whether the block is a sequence, whose layers hold diagonal matrices.
-
-    Returns
-    -------
-    dict of str to ndarray of float32
-        Of shape (n_columns,), or (n_columns, n_columns).
+    ``mean`` and ``scale``, of shape (n_columns,), are moments of the training rows; a scale of 0
+    counts as 1. The layers of a sequence (``steps``) hold diagonal matrices.
     """
     mean = np.asarray(mean, dtype=np.float64)
     scale = np.asarray(scale, dtype=np.float64)
@@ -75,12 +41,12 @@ def standardizing_variables(block_name, mean, scale, *, steps=False):
 
 
 def _standardized(x, block):
-    """Subtract, then multiply, by two layers of Keras' own: loading needs no skstack.
+    """Subtract the mean, then divide by the scale, with two built-in layers.
 
-    Two layers, because ``x * (1 / scale) - mean / scale`` in one loses all digits in float32
-    for a column like 1e6 + small. They are no constants but weights: one traced program
-    serves every fold, and ONNX exporters keep them as plain initialisers. float32 whatever the
-    dtype policy: a float16 holds no number above 65,504.
+    A single ``x * (1 / scale) - mean / scale`` loses all digits in float32 for a column like
+    1e6 + small. The moments are weights, not constants: one traced program serves every fold, and
+    ONNX exporters keep them as plain initialisers. float32 for every dtype policy, because float16
+    holds no number above 65,504.
     """
     from keras.layers import EinsumDense
 
@@ -95,9 +61,9 @@ def _standardized(x, block):
 
 
 def _standardized_steps(x, name):
-    """Like `_standardized`, by layers that let a mask pass: Keras' EinsumDense drops it.
+    """Like `_standardized`, with layers that keep the mask, which EinsumDense drops.
 
-    With an identity and a diagonal matrix they compute the same, bit for bit.
+    An identity and a diagonal matrix give the same bits.
     """
     from keras.layers import Dense
 
@@ -110,22 +76,22 @@ def _standardized_steps(x, name):
 class Spec:
     """The inputs and outputs that a network must have.
 
-    A recipe gets one as its first argument; nobody needs to make one by hand.
+    A recipe gets one as its first argument.
 
     Parameters
     ----------
     blocks : tuple of Block
-        The inputs, in the order in which ``join`` puts them side by side.
+        The inputs, in the order in which ``join`` concatenates them.
 
     task : {"binary", "multiclass", "multilabel", "regression", "reconstruction"}
         What the network is for.
 
     n_outputs : int
-        Number of classes, labels, targets, or columns to rebuild.
+        Number of classes, labels, targets, or columns to reconstruct.
 
     activation : str, default=None
-        Of the output, where the loss asks for one: ``"exponential"`` for counts. None: that of the
-        task.
+        Activation of the output if the loss requires one: ``"exponential"`` for counts. If None,
+        that of the task.
     """
 
     blocks: tuple[Block, ...]
@@ -149,18 +115,18 @@ class Spec:
         clashes = sorted({name for name in names if names.count(name) > 1 or name in taken})
         if clashes:
             raise ValueError(
-                f"The block names {clashes} are used twice or belong to the standardising layers; "
+                f"The block names {clashes} are used twice or are names of standardising layers; "
                 "rename these columns."
             )
 
     @property
     def units(self):
-        """Width of the last layer: 1 for two classes, ``n_outputs`` for everything else."""
+        """Width of the output layer: 1 for two classes, else ``n_outputs``."""
         return 1 if self.task == "binary" else self.n_outputs
 
     @property
     def output_shape(self):
-        """Shape of the output with None for the rows; a lone array is rebuilt in its own shape."""
+        """Shape of the output, None for the rows; a single array is reconstructed in its shape."""
         block = self.blocks[0]
         if self.task == "reconstruction" and len(self.blocks) == 1 and len(block.shape) > 1:
             return (None, *block.shape)
@@ -168,27 +134,20 @@ class Spec:
 
     @property
     def width(self):
-        """Columns of the joined table with one column for each category.
-
-        Raises
-        ------
-        ValueError
-            If a block has rows of rank 2 or more, which make no table.
-        """
+        """Number of columns of the one-hot encoded table."""
         return sum(
             block.cardinality if block.kind == "categorical" else block.shape[0]
             for block in map(self._tabular, self.blocks)
         )
 
     def layer_name(self, name):
-        """``name``, with underscores appended while a block of the input is called that."""
-        names = {block.name for block in self.blocks}
-        while name in names:
+        """``name``, with underscores appended while it is the name of a block."""
+        while name in block_shapes(self.blocks):
             name += "_"
         return name
 
     def inputs(self):
-        """Make one ``keras.Input`` for each block.
+        """Create one ``keras.Input`` for each block.
 
         Returns
         -------
@@ -204,20 +163,20 @@ class Spec:
         }
 
     def join(self, inputs, *, standardize=True, categorical="embedding"):
-        """Put the blocks side by side in one table.
+        """Concatenate the blocks to one table.
 
         Parameters
         ----------
         inputs : dict of str to keras.KerasTensor
-            What ``inputs()`` gave, or some of it.
+            The result of ``inputs()``, or some of it.
 
         standardize : bool, default=True
-            Whether numeric blocks pass through a layer that holds the moments of the training
+            Whether to standardise numeric blocks by layers that hold the moments of the training
             rows.
 
         categorical : {"embedding", "one-hot"}, default="embedding"
             A learned embedding for each category (width: ``embedding_width``), or one column for
-            each of its codes.
+            each of its values.
 
         Returns
         -------
@@ -226,7 +185,7 @@ class Spec:
         Raises
         ------
         ValueError
-            If a block is a sequence or a tensor, or a name is none of the spec's.
+            If a block is a sequence or a tensor, or a name is not one of the spec's.
         """
         from keras.layers import CategoryEncoding, Concatenate, Embedding
 
@@ -234,11 +193,11 @@ class Spec:
             raise ValueError(
                 f"categorical={categorical!r} is unknown; it must be 'embedding' or 'one-hot'."
             )
-        unknown = sorted(set(inputs) - {block.name for block in self.blocks})
+        unknown = sorted(set(inputs) - set(block_shapes(self.blocks)))
         if unknown or not inputs:
             raise ValueError(
                 f"join got the inputs {list(inputs)}; it takes one or more of "
-                f"{[block.name for block in self.blocks]}."
+                f"{list(block_shapes(self.blocks))}."
             )
         parts = []
         for block in self.blocks:
@@ -260,43 +219,45 @@ class Spec:
         return Concatenate(name=self.layer_name("joined"))(parts)
 
     def steps(self, inputs, name, *, mask_value=0.0, standardize=True):
-        """Steps of a sequence as layers take them: padding masked, channels standardised.
+        """Mask the padding of a sequence and standardise its channels.
 
         Parameters
         ----------
         inputs : dict of str to keras.KerasTensor
-            What ``inputs()`` gave.
+            The result of ``inputs()``.
 
         name : str
-            Of an input that is a sequence or holds token ids, which are embedded.
+            Name of an input that is a sequence or holds token ids, which are embedded.
 
         mask_value : float or None, default=0.0
-            A step all of whose channels have this value is padding; None: there is none. Token
-            id 0 is padding in any case.
+            A step all of whose channels have this value is padding; if None, there is none. Token
+            id 0 is always padding.
 
         standardize : bool, default=True
-            Whether channels pass through a layer that holds the moments of the training rows.
+            Whether to standardise channels by layers that hold the moments of the training rows.
 
         Returns
         -------
         steps : keras.KerasTensor of shape (batch, steps, channels)
-            Layers that know of masks, such as LSTM, leave padding out by themselves.
+            Layers that support masking, such as LSTM, ignore the padding.
 
         mask : keras.KerasTensor of bool of shape (batch, steps), or None
-            For layers that do not, such as Conv1D: True where a step counts.
+            True for steps that are not padding; for layers without masking, such as Conv1D.
 
         Raises
         ------
         ValueError
-            If there is no such input, or it has no steps.
+            If there is no such input, or it is not a sequence.
         """
         from keras.layers import Embedding, Masking
 
-        found = [block for block in self.blocks if block.name == name and name in inputs]
-        if not found or found[0].kind not in ("sequence", "tokens"):
-            told = {block.name: (None, *block.shape) for block in self.blocks}
-            raise ValueError(f"steps: {name!r} is no input that has steps; the inputs are {told}.")
-        (block,), x = found, inputs[name]
+        block = {block.name: block for block in self.blocks if block.name in inputs}.get(name)
+        if block is None or block.kind not in ("sequence", "tokens"):
+            raise ValueError(
+                f"steps: {name!r} is not a sequence input; the inputs are "
+                f"{block_shapes(self.blocks)}."
+            )
+        x = inputs[name]
         if block.kind == "tokens":
             width = embedding_width(block.cardinality)
             label = self.layer_name(f"{name}_embedding")
@@ -309,7 +270,7 @@ class Spec:
         return (_standardized_steps(x, name) if standardize else x), mask
 
     def outputs(self, x):
-        """Finish a network with the units and the activation that the task asks for.
+        """Append the output layer of the task.
 
         Parameters
         ----------
@@ -319,8 +280,8 @@ class Spec:
         -------
         keras.KerasTensor of shape (batch, units), float32
             Probabilities (sigmoid for two classes and for labels, softmax for several classes), or
-            the linear outputs of a regression or a reconstruction (positive ones for losses such
-            as ``"poisson"``). The layer's name is ``"output"``.
+            linear outputs of a regression or a reconstruction (positive ones for losses such as
+            ``"poisson"``). The layer's name is ``"output"``.
         """
         from keras.layers import Dense
 
@@ -331,7 +292,7 @@ class Spec:
             )
         return Dense(
             self.units,
-            activation=self.activation or _ACTIVATIONS[self.task],
+            activation=self.activation or PROBABILITY_ACTIVATIONS.get(self.task, "linear"),
             dtype="float32",
             name=self.layer_name("output"),
         )(x)
@@ -343,6 +304,6 @@ class Spec:
                 f"{len(block.shape) + 1}), that of X or of `input_shape`; only tables of rank 2 "
                 "can be joined. Write a recipe (SequenceEncoder is one, for sequences and tokens) "
                 f"that first turns spec.inputs()[{block.name!r}] into (batch, width), with "
-                "keras.layers.LSTM or keras.layers.Flatten, or pass a keras.Model of your own."
+                "keras.layers.LSTM or keras.layers.Flatten, or pass a keras.Model."
             )
         return block

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.base import clone
 
+from skstack._base.tables import object_array
 from skstack.preprocessing._columns import (
     as_numbers,
     column_at,
@@ -21,7 +22,7 @@ from skstack.preprocessing._columns import (
 )
 
 UNSEEN, MISSING, FIRST_KNOWN = 0, 1, 2
-# Sums of weights that are no whole numbers are equal only up to rounding.
+# Sums of fractional weights are equal only up to rounding.
 _ROUNDING = 1e-9
 
 
@@ -155,8 +156,8 @@ class NumericBlock(_TableBlock):
         return np.ascontiguousarray(numbers).reshape(len(numbers), *self.block.shape)
 
 
-class _ColumnBlock(_TableBlock):
-    """A block of one column."""
+class _ColumnBlock:
+    """Constructor of blocks of one column."""
 
     def __init__(self, name, index):
         self.name = name
@@ -164,7 +165,7 @@ class _ColumnBlock(_TableBlock):
         self.indices = [index]
 
 
-class CategoricalBlock(_ColumnBlock):
+class CategoricalBlock(_ColumnBlock, _TableBlock):
     """One categorical column; `from_dtype` is whether its dtype alone makes it categorical."""
 
     def __init__(self, name, index, n_hash_buckets=None, from_dtype=False):
@@ -249,7 +250,7 @@ class CategoricalBlock(_ColumnBlock):
         return self._codes_of_known(levels)[codes]
 
 
-class ArrayColumnBlock(_ColumnBlock):
+class ArrayColumnBlock(_ColumnBlock, _TableBlock):
     """One column whose cells are arrays of one shape: images, sequences, token ids."""
 
     def __init__(self, name, index, shape=None, unseen_tokens=False):
@@ -301,9 +302,7 @@ class ArrayColumnBlock(_ColumnBlock):
 
     def columns(self, array):
         """The column, by its index."""
-        cells = np.empty(len(array), dtype=object)
-        cells[:] = list(array.reshape(len(array), *self.own_shape))
-        return {self.index: cells}
+        return {self.index: object_array(array.reshape(len(array), *self.own_shape))}
 
 
 class TensorBlock(_TableBlock):

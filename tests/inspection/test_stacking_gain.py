@@ -294,7 +294,7 @@ def test_a_branch_that_knows_more_is_found():
     )
     assert with_helps.startswith("helps by itself changes R2 by +0.")
     assert with_noise.endswith("no larger than its noise on these 10 folds.")
-    assert "cannot tell it from zero, not that it is zero" in repr(gain)
+    assert "do not distinguish it from zero, not that it is zero" in repr(gain)
 
 
 def test_branches_of_noise_are_called_noise():
@@ -332,8 +332,8 @@ def test_a_metric_that_says_the_same_on_every_fold_is_not_tested():
     assert gain.metric == "counts"
     assert gain.table["verdict"][1] == "not tested"
     assert gain.summary == (
-        "helps changes counts by +1.0 against the downstream alone on every one of 3 folds: "
-        "without any variance there is no telling what its noise is."
+        "helps changes counts by +1.0 against the downstream alone on each of 3 folds: "
+        "without variance it cannot be tested."
     )
 
 
@@ -507,9 +507,9 @@ def test_networks_are_compared_too():
         ({"estimator": LinearRegression()}, TypeError, "must be a StackedKerasClassifier"),
         ({"estimator": make_pipeline(StandardScaler())}, TypeError, "Pipeline that ends in one"),
         ({"estimator": GridSearchCV(stack(HELPS), {})}, TypeError, "must be a StackedKeras"),
-        ({"estimator": stack(("gone", "drop"))}, ValueError, "no branch that is not dropped"),
-        ({"cv": ShuffleSplit(1)}, ValueError, "gives 1 fold"),
-        ({"cv": [(np.arange(100), np.arange(100, 200))]}, ValueError, "gives 1 fold"),
+        ({"estimator": stack(("gone", "drop"))}, ValueError, "has no branches"),
+        ({"cv": ShuffleSplit(1)}, ValueError, "yields 1 fold"),
+        ({"cv": [(np.arange(100), np.arange(100, 200))]}, ValueError, "yields 1 fold"),
         ({"scoring": "accuracies"}, ValueError, "accuracies"),
         ({"scoring": ["r2", "neg_mean_squared_error"]}, ValueError, "must be one metric"),
         ({"scoring": {"r2": "r2"}}, ValueError, "must be one metric"),
@@ -552,7 +552,7 @@ def test_an_error_while_fitting_says_which_variant_it_came_from():
                   downstream=LogisticRegression())  # fmt: skip
     with pytest.raises(RuntimeError) as raised:
         stacking_gain(model, X, labels, cv=2)
-    assert raised.value.__notes__ == ["It was raised by the variant 'with broken' of the stack."]
+    assert raised.value.__notes__ == ["Raised by the variant 'with broken' of the stack."]
 
 
 # What a person sees ------------------------------------------------------------------------------

@@ -9,8 +9,7 @@ from keras import layers
 
 from skstack._base.params import is_keras_model
 from skstack.networks import MLP, Block, Spec
-from skstack.networks._adopted import ModelBlueprint
-from skstack.networks._frozen import FrozenBlueprint
+from skstack.networks._adopted import FrozenBlueprint, ModelBlueprint
 from skstack.networks._model_parameter import blueprint_for, load_model
 
 # Keras writes models with np.array(variable), which NumPy 2 complains of.
@@ -153,7 +152,7 @@ def test_linear_outputs_become_probabilities(make, spec, units, activation):
 @pytest.mark.parametrize("activation", ["softmax", None])
 def test_two_units_for_two_classes_are_a_softmax(activation):
     blueprint = ModelBlueprint(functional(2, activation), BINARY)
-    assert (blueprint.task, blueprint.units) == ("multiclass", 2)
+    assert (blueprint.spec.task, blueprint.spec.units) == ("multiclass", 2)
     np.testing.assert_allclose(run(blueprint.build()).sum(axis=1), 1, rtol=1e-5)
 
 
@@ -321,7 +320,7 @@ def test_models_that_cannot_be_copied_are_refused():
         ModelBlueprint(untold, BINARY)
     changed = told()
     changed.out.activation = keras.activations.tanh
-    with pytest.raises(ValueError, match="a copy made from its config gives other outputs"):
+    with pytest.raises(ValueError, match="a copy made from its config computes other outputs"):
         ModelBlueprint(changed, TARGET)
 
 
@@ -338,7 +337,7 @@ def test_a_model_that_trains_in_its_own_way_keeps_its_class():
     assert type(network) is OwnStep
     assert network is not model
     np.testing.assert_allclose(np.asarray(network(X)), np.asarray(model(X)), atol=1e-6)
-    with pytest.raises(ValueError, match="trains in its own way"):
+    with pytest.raises(ValueError, match="has a train_step of its own"):
         ModelBlueprint(OwnStep(inputs, hidden), BINARY)
 
 
@@ -357,7 +356,7 @@ def test_compiled_loss_and_optimizer_are_copied():
     model.compile("adam", "mse")
     assert ModelBlueprint(model, TARGET).loss == "mse"
     model.compile("adam", lambda y, p: keras.ops.mean(y * p))
-    with pytest.raises(ValueError, match="a loss of its own"):
+    with pytest.raises(ValueError, match="with the custom loss"):
         _ = ModelBlueprint(model, BINARY).loss
     assert callable(ModelBlueprint(model, TARGET).loss)
     assert not ModelBlueprint(model, BINARY).build().compiled

@@ -9,8 +9,8 @@ import pytest
 from sklearn.base import clone
 
 from skstack.networks import MLP, Autoencoder, Block, Spec, recipe
-from skstack.networks._blueprints import RecipeBlueprint
 from skstack.networks._model_parameter import blueprint_for
+from skstack.networks._recipe import RecipeBlueprint
 
 # Keras writes models with np.array(variable), which NumPy 2 complains of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -130,7 +130,8 @@ def test_recipes_of_main_pickle_with_cloudpickle():
 
 def test_importing_networks_does_not_import_keras():
     script = (
-        "import sys, skstack.networks as n; n.is_keras_model(3); assert 'keras' not in sys.modules"
+        "import sys, skstack.networks; from skstack._base.params import is_keras_model; "
+        "is_keras_model(3); assert 'keras' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
 

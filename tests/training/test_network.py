@@ -217,7 +217,7 @@ def test_sixteen_threads_predict_at_once(network, x):
 def test_networks_of_one_key_share_a_trace_and_keep_their_weights(network, x):
     first, second = network(functional, seed=0), network(functional, seed=1)
     one, two = first.outputs({"numeric": x})[0], second.outputs({"numeric": x})[0]
-    assert first._prepared[0] is second._prepared[0]
+    assert first.prepared[0] is second.prepared[0]
     assert not np.array_equal(one, two)
     np.testing.assert_array_equal(first.outputs({"numeric": x})[0], one)
 
@@ -226,7 +226,7 @@ def test_copies_and_pickles_predict_the_same_bits(network, x):
     net = network(functional)
     expected = net.outputs({"numeric": x})[0]
     copied = copy.deepcopy(net)
-    assert copied._prepared is None
+    assert copied.prepared is None
     np.testing.assert_array_equal(copied.outputs({"numeric": x})[0], expected)
     model = net.build()
     assert model is not net.build()
@@ -289,7 +289,7 @@ def test_weights_of_another_network_are_refused(network, blueprint, x):
 def test_pickle_leaves_tensors_behind(network, x, monkeypatch):
     net = network(functional)
     net.outputs({"numeric": x})
-    assert net.__getstate__()["_prepared"] is None
+    assert net.__getstate__()["prepared"] is None
     assert len(pickle.dumps(net.variables)) < 10_000
 
 

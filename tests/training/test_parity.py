@@ -1,4 +1,4 @@
-"""The compiled roads learn what `keras.Model.fit` learns on the same batches."""
+"""The compiled engines learn what `keras.Model.fit` learns on the same batches."""
 
 import keras
 import numpy as np
@@ -8,8 +8,9 @@ from skstack._training.config import TrainConfig, TrainingData
 from skstack._training.data import Orders
 from skstack._training.engines import EXACT, GRAPH, MASKED, choose
 from skstack._training.initial_weights import initial_variables
+from skstack._training.model_io import named_variables
 from skstack._training.program import POOL
-from skstack._training.seeds import build, named_variables
+from skstack._training.seeds import build
 from skstack._training.train import train
 
 N_FEATURES = 6
@@ -316,7 +317,7 @@ def test_networks_learn_what_they_learn_in_keras(engine, make, weights, blueprin
     if asked_in_vain:
         with pytest.warns(UserWarning, match="without XLA"):
             fit = train(recipe, start, rows, plan)
-    else:  # a warning, an error here, would tell of another road
+    else:  # a warning, an error here, would mean another engine
         fit = train(recipe, start, rows, plan)
         expected_road = ROAD_OF[make] if engine == "xla" else GRAPH
         assert road_taken(recipe, plan) == expected_road

@@ -171,7 +171,7 @@ class Idle:
     def __init__(self, sound=True):
         self.sound = sound
 
-    def untouched(self):
+    def is_unmodified(self):
         return self.sound
 
 

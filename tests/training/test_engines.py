@@ -18,7 +18,7 @@ from skstack._training.engines import (
 )
 from skstack._training.initial_weights import initial_variables
 from skstack._training.network import Network
-from skstack._training.optimizers import Ingredients
+from skstack._training.optimizers import CompileSettings
 from skstack._training.program import Program
 from skstack._training.train import train
 
@@ -151,9 +151,9 @@ def test_the_road_follows_from_network_and_plan(make, settings, steps, expected,
     plan = TrainConfig("mse", **settings)
     x = np.ones((40, 4, 3), np.float32)
     table = TensorTable(TrainingData({"x": x}, np.asarray(make()(x), np.float32)), "training")
-    program = Program(recipe, Ingredients.of(plan), table, key="known")
+    program = Program(recipe, CompileSettings.of(plan), table, key="known")
     assert choose(program, plan, steps)[0] == expected
-    private = Program(recipe, Ingredients.of(plan), table, key=None)
+    private = Program(recipe, CompileSettings.of(plan), table, key=None)
     if plan.engine == "auto" and expected in (MASKED, EXACT):
         assert choose(private, plan, steps)[0] == GRAPH
 

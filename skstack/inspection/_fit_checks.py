@@ -1,4 +1,4 @@
-"""What the fits of a watched estimator say: who learned from which rows before whom."""
+"""Checks of the recorded fits of an estimator: which step learned from which rows."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import numpy as np
 
 from skstack._splits.supervision import learns_from_y
 from skstack._stack.branches import stops_early
-from skstack.inspection._association import beyond_chance, told_by
+from skstack.inspection._association import beyond_chance, out_of_fold_predictions
 from skstack.inspection._report import Finding
-from skstack.inspection._trace import MADE
+from skstack.inspection._trace import SYNTHETIC
 
 _FEW_ROWS = 30
 
 
-def _known(rows):
+def _known_rows(rows):
     return rows[rows >= 0]
 
 
@@ -23,42 +23,42 @@ def _descends(fit, ancestor):
     return fit is ancestor
 
 
-def inner_splits(fits):
-    """Yield (owner, fit, rows asked about) where a step fits on some of its rows, asks others.
+def _inner_splits(fits):
+    """Yield (owner, fit, predicted rows) where a step fits on some of its rows and predicts others.
 
-    The owner is the outermost step that had both sides among its own rows: a search, a stack, a
+    The owner is the outermost step with both sides among its rows: a search, a stack, or a
     transformer that cross-fits.
     """
     for fit in fits:
         if fit.parent is None:
             continue
-        learned = _known(fit.rows)
-        for table in fit.used:
-            asked = _known(table.rows)
-            if not len(asked) or not len(learned) or np.isin(asked, learned).any():
+        learned = _known_rows(fit.rows)
+        for table in fit.queried:
+            predicted = _known_rows(table.rows)
+            if not len(predicted) or not len(learned) or np.isin(predicted, learned).any():
                 continue
             owner, step = None, fit.parent
             while step is not None:
-                if np.isin(asked, step.rows).all() and np.isin(learned, step.rows).all():
+                if np.isin(predicted, step.rows).all() and np.isin(learned, step.rows).all():
                     owner = step
                 step = step.parent
             if owner is not None:
-                yield owner, fit, asked
+                yield owner, fit, predicted
 
 
 def learned_before(fits):
-    """Samplers, scalers and selectors that have seen both sides of a split inside a step."""
+    """Whether samplers, scalers or selectors learn from both sides of a split inside a step."""
     resampled, scaled, selected = {}, {}, {}
-    for owner, fit, asked in inner_splits(fits):
-        # Those between the owner and the fit stand inside the split and saw one side alone.
+    for owner, fit, predicted in _inner_splits(fits):
+        # Those between the owner and the fit are inside the split, and learn from one side only.
         outside = [maker for maker in fit.table.makers if not _descends(maker, owner)]
         outside += list(owner.table.makers)
         step = fit
         while step is not None and step is not owner:
-            outside += [m for m in step.table.makers if np.isin(asked, m.rows).all()]
+            outside += [m for m in step.table.makers if np.isin(predicted, m.rows).all()]
             step = step.parent
         for maker in outside:
-            if maker is fit or not np.isin(asked, maker.rows).any():
+            if maker is fit or not np.isin(predicted, maker.rows).any():
                 continue
             if maker.resampled:
                 resampled[maker.step] = _splitter_of(fit, maker)
@@ -85,21 +85,21 @@ def learned_before(fits):
 
 
 def _splitter_of(fit, maker):
-    """The step that split rows after the maker had seen them."""
+    """The step that splits rows after the maker has learned from them."""
     step = fit.parent
     while step.parent is not None and step.parent is not maker.parent:
         step = step.parent
     return step
 
 
-def _before_split(check, found, verdict, what):
-    if not found:
+def _before_split(check, pairs, verdict, what):
+    if not pairs:
         return Finding(check, "ok", f"no {what} has learned from both sides of an inner split")
-    pairs = ", ".join(f"{maker} before {owner.step}" for maker, owner in found.items())
+    steps = ", ".join(f"{maker} before {owner.step}" for maker, owner in pairs.items())
     return Finding(
         check,
         verdict,
-        f"{pairs}: rows that the inner split predicts had been seen",
+        f"{steps}: it has learned from rows that the inner split predicts",
         f"put the {what} inside: the Pipeline goes into the search or stack, not the search or "
         "stack into the Pipeline",
         1.0 if verdict == "leak" else 0.3,
@@ -107,13 +107,13 @@ def _before_split(check, found, verdict, what):
 
 
 def _learns(estimator):
-    """Whether a fitted transformer holds anything that it learned from rows."""
+    """Whether a fitted transformer holds anything learned from rows."""
     formal = {"n_features_in_", "feature_names_in_", "n_features_out_"}
     return any(name.endswith("_") and name not in formal for name in vars(estimator))
 
 
 def _cross_fits(estimator):
-    """Whether ``fit_transform`` gives each row what was learned from others."""
+    """Whether ``fit_transform`` is out-of-fold."""
     return hasattr(estimator, "_extract") or type(estimator).__name__ == "TargetEncoder"
 
 
@@ -122,31 +122,31 @@ def _searches(fit):
 
 
 def early_stopping(fits):
-    """Steps that hold out rows by themselves among rows that a sampler made, or learn from them."""
+    """Whether validation rows of a step are synthetic, or among its training rows."""
     check = "early stopping on made or seen rows"
-    found = {}
+    affected = {}
     for fit in fits:
-        if fit.watched is not None:
-            watched = _known(fit.watched.rows)
-            seen = np.isin(watched, fit.rows).mean() if len(watched) else 0
+        if fit.validation is not None:
+            validation = _known_rows(fit.validation.rows)
+            seen = np.isin(validation, fit.rows).mean() if len(validation) else 0
             if seen:
-                found[fit.step] = seen, "watches rows that it learns from"
+                affected[fit.step] = seen, "validates on rows that it learns from"
         elif _holds_out(fit.estimator, len(fit.rows)) and _after_sampler(fit):
-            known = _known(fit.rows)
-            extra = (fit.rows == MADE).sum() + len(known) - len(np.unique(known))
+            known = _known_rows(fit.rows)
+            extra = (fit.rows == SYNTHETIC).sum() + len(known) - len(np.unique(known))
             if extra:
-                said = "holds out rows by itself, some of them made or repeated by a sampler"
-                found[fit.step] = extra / len(fit.rows), said
-    if not found:
-        return Finding(check, "ok", "no step watches rows that were made, or that it learns from")
-    said = ", ".join(f"{step} {what} ({share:.0%})" for step, (share, what) in found.items())
+                evidence = "holds out rows by itself, some of them created or repeated by a sampler"
+                affected[fit.step] = extra / len(fit.rows), evidence
+    if not affected:
+        return Finding(check, "ok", "no step validates on synthetic or on training rows")
+    evidence = ", ".join(f"{step} {what} ({share:.0%})" for step, (share, what) in affected.items())
     return Finding(
         check,
         "leak",
-        said,
+        evidence,
         "let the estimator resample after it has held rows out (sampler= of KerasClassifier or of "
         "a stack), or pass X_val and y_val",
-        float(max(share for share, _ in found.values())),
+        float(max(share for share, _ in affected.values())),
     )
 
 
@@ -166,69 +166,65 @@ def _holds_out(estimator, n):
 
 
 def inner_groups(fits, groups):
-    """Whether a group stands on both sides of a split inside a step."""
+    """Whether a group is on both sides of a split inside a step."""
     check = "groups across inner folds"
     if groups is None:
-        return Finding(check, "not checked", "no groups were given")
-    found = {}
-    for owner, fit, asked in inner_splits(fits):
-        crossing = np.isin(groups[asked], groups[_known(fit.rows)]).mean()
-        if crossing:
-            found[_closest(owner, fit)] = max(crossing, found.get(_closest(owner, fit), 0))
-    return _inner(check, found, "stand in a group that the inner networks know",
-                  "give the step a cv that keeps groups whole, and enable metadata routing so that "
-                  "groups reach it")  # fmt: skip
+        return Finding(check, "not checked", "no groups were passed")
+    return _crossing(
+        check,
+        fits,
+        lambda learned, predicted: np.isin(groups[predicted], groups[learned]),
+        "are in a group that the inner networks were trained on",
+        "use a cv that keeps groups whole, and enable metadata routing to pass groups to it",
+    )
 
 
 def inner_time(fits, time):
-    """Whether a step inside asks about rows that are earlier than those that it learned from."""
+    """Whether a step inside predicts rows that are earlier than those that it learned from."""
     check = "future in the past (inner folds)"
     if time is None:
-        return Finding(check, "not checked", "no times were given")
-    found = {}
-    for owner, fit, asked in inner_splits(fits):
-        later = np.mean(time[asked] < time[_known(fit.rows)].max())
-        if later:
-            found[_closest(owner, fit)] = max(later, found.get(_closest(owner, fit), 0))
-    return _inner(check, found, "are earlier than rows that were learned from",
-                  "give the step a time-ordered cv; a stack takes TimeSeriesSplit")  # fmt: skip
-
-
-def _closest(owner, fit):
-    return f"{owner.step} (in {fit.step})"
-
-
-def _inner(check, found, what, remedy):
-    if not found:
-        return Finding(check, "ok", "no inner fold crosses")
-    said = ", ".join(
-        f"{step}: {share:.0%} of the rows asked about" for step, share in found.items()
+        return Finding(check, "not checked", "no times were passed")
+    return _crossing(
+        check,
+        fits,
+        lambda learned, predicted: time[predicted] < time[learned].max(),
+        "are earlier than rows that it learned from",
+        "use a time-ordered cv, such as TimeSeriesSplit",
     )
-    return Finding(check, "leak", f"{said} {what}", remedy, float(max(found.values())))
+
+
+def _crossing(check, fits, is_crossing, evidence, remedy):
+    """The finding on predicted rows of inner splits that must not follow from the learned rows."""
+    shares = {}
+    for owner, fit, predicted in _inner_splits(fits):
+        share = np.mean(is_crossing(_known_rows(fit.rows), predicted))
+        if share:
+            step = f"{owner.step} (in {fit.step})"
+            shares[step] = max(share, shares.get(step, 0))
+    if not shares:
+        return Finding(check, "ok", "no inner fold crosses")
+    rows = ", ".join(f"{step}: {share:.0%} of the predicted rows" for step, share in shares.items())
+    return Finding(check, "leak", f"{rows} {evidence}", remedy, float(max(shares.values())))
 
 
 def features_in_sample(runs, classification):
-    """Whether the table of a step tells labels that were drawn by lot.
+    """Whether the table of a step predicts shuffled targets, and so was learned from its own rows.
 
-    Parameters
-    ----------
-    runs : list of list of Fit
-        Fits on shuffled targets: what they tell, they tell of the rows that made them.
-
-    classification : bool
+    `runs` are lists of fits on shuffled targets.
     """
     check = "features made in-sample"
-    told = {}
+    scores = {}
     for fits in runs:
         for step, (features, y) in _tables_with_targets(fits).items():
-            predicted = told_by(features, y, classification)
-            if predicted is not None:
-                told.setdefault(step, []).append(beyond_chance(predicted, y, classification))
-    if not told:
-        return Finding(check, "not checked", "no step has a numeric table and enough rows")
+            predictions = out_of_fold_predictions(features, y, classification)
+            if predictions is not None:
+                score = beyond_chance(predictions, y, classification)
+                scores.setdefault(step, []).append(score)
+    if not scores:
+        return Finding(check, "not checked", "no step has a numeric table with enough rows")
     strength = {
-        step: (np.sum([z for _, z, _ in found]) / np.sqrt(len(found)), found[0][0])
-        for step, found in told.items()
+        step: (np.sum([z for _, z, _ in own]) / np.sqrt(len(own)), own[0][0])
+        for step, own in scores.items()
     }
     worst = max(strength, key=lambda step: strength[step][0])
     z, value = strength[worst]
@@ -238,8 +234,8 @@ def features_in_sample(runs, classification):
     return Finding(
         check,
         verdict,
-        f"with shuffled targets, the columns that {worst} learns from tell its own rows' targets "
-        f"with {measure} of {value:.2f} (z = {z:.1f})",
+        f"with shuffled targets, the columns that {worst} learns from predict the targets of its "
+        f"rows with {measure} of {value:.2f} (z = {z:.1f})",
         "make features of training rows out-of-fold: KerasFeatureTransformer, StackedKeras..., or "
         "cross_val_predict",
         float(np.clip(effect, 0, 1)) if verdict != "ok" else 0.0,
@@ -247,7 +243,7 @@ def features_in_sample(runs, classification):
 
 
 def _tables_with_targets(fits):
-    """The last table of each step whose rows are known, each row once, that are not X itself."""
+    """The last table of each step with known rows, each row once, other than X itself."""
     tables = {}
     for fit in fits:
         made = fit.parent is not None and (fit.table.makers or fit.parent.parent is not None)

@@ -9,7 +9,7 @@ from scipy import stats
 from skstack._training.config import TrainConfig
 from skstack._training.initial_weights import initial_variables
 from skstack._training.train import train
-from skstack._training.xla_layers import random_bits, swapped
+from skstack._training.xla_layers import random_bits, replaced_calls
 
 N = 4096
 STRANGE = 4.5  # standard deviations; the seeds are fixed, so that nothing is left to chance
@@ -81,7 +81,7 @@ def masks(layer, shape, n_calls):
     """What is kept of ones, in some calls of a layer within one program."""
 
     def calls():
-        with swapped([layer], None):
+        with replaced_calls([layer], None):
             return tf.stack([layer(tf.ones(shape), training=True) for _ in range(n_calls)])
 
     layer.build(shape)
@@ -124,10 +124,10 @@ def test_the_noise_has_the_shape_that_was_asked_for():
 
 def test_nothing_is_dropped_at_inference_and_the_layer_is_left_as_it_was():
     layer = keras.layers.Dropout(0.5, seed=0)
-    with swapped([layer], None):
+    with replaced_calls([layer], None):
         np.testing.assert_array_equal(layer(np.ones((3, 4)), training=False), np.ones((3, 4)))
     assert "call" not in vars(layer)
-    with pytest.raises(KeyError), swapped([layer], None):
+    with pytest.raises(KeyError), replaced_calls([layer], None):
         raise KeyError
     assert "call" not in vars(layer)
 
@@ -139,7 +139,7 @@ def test_batch_normalisation_counts_real_rows_alone(shape):
     ours, theirs = keras.layers.BatchNormalization(), keras.layers.BatchNormalization()
     ours.build(shape)
     theirs.build(shape)
-    with swapped([ours], tf.range(12) < 7):
+    with replaced_calls([ours], tf.range(12) < 7):
         found = ours(x, training=True)[:7]
     np.testing.assert_allclose(found, theirs(x[:7], training=True), rtol=1e-5, atol=1e-5)
     for mine, other in zip(ours.variables, theirs.variables, strict=True):
@@ -150,7 +150,7 @@ def test_frozen_batch_normalisation_stays_frozen():
     layer = keras.layers.BatchNormalization(trainable=False)
     layer.build((4, 3))
     before = [variable.numpy().copy() for variable in layer.variables]
-    with swapped([layer], tf.range(4) < 2):
+    with replaced_calls([layer], tf.range(4) < 2):
         layer(np.full((4, 3), 9.0, "float32"), training=True)
     for variable, array in zip(layer.variables, before, strict=True):
         np.testing.assert_array_equal(variable, array)
@@ -164,7 +164,7 @@ def dropped():
 
 
 def test_dropout_trains_alike_on_all_roads(blueprint, binary_rows):
-    """In distribution: over 20 seeds, the losses of the roads differ by no more than noise."""
+    """In distribution: over 20 seeds, the losses of the engines differ by no more than noise."""
     rows, recipe = binary_rows(128), blueprint(dropped)
     losses = {
         engine: [

@@ -1,4 +1,4 @@
-"""What rows, targets and splits give away before anything is trained."""
+"""Checks of rows, targets and splits, before anything is trained."""
 
 from __future__ import annotations
 
@@ -13,40 +13,37 @@ from skstack.inspection._overlap import row_keys
 from skstack.inspection._report import Finding
 from skstack.preprocessing._columns import holds_numbers
 
-__all__ = ["columns_that_tell", "crossing_groups", "crossing_time", "duplicates", "made_rows",
-           "scaled_before"]  # fmt: skip
-
-_LOOKED_AT = 400  # rows of a class that are searched for interpolated ones
+_CHECKED_ROWS = 400  # rows of a class that are searched for interpolated ones
 _NEIGHBOURS = 16
 _BINS = 64
-_LIKELY = 3  # columns that are looked at closely
+_CANDIDATES = 3  # columns that are evaluated out-of-fold
 
 
 def crossing_groups(folds, groups):
-    """Whether rows of one group stand in training and test rows."""
+    """Whether rows of one group are in training and test rows."""
     check = "groups across the outer folds"
     if groups is None:
-        return Finding(check, "not checked", "no groups were given")
+        return Finding(check, "not checked", "no groups were passed")
     crossing = [np.intersect1d(groups[train], groups[test]) for train, test in folds]
     names = np.unique(np.concatenate(crossing))
     if not len(names):
-        return Finding(check, "ok", "no group stands on both sides of a fold")
+        return Finding(check, "ok", "no group is on both sides of a fold")
     share = np.mean([np.isin(groups[test], c).mean() for (_, test), c in zip(folds, crossing)])  # noqa: B905
     return Finding(
         check,
         "leak",
-        f"{len(names)} of {len(np.unique(groups))} groups stand in training and test rows of a "
+        f"{len(names)} of {len(np.unique(groups))} groups are in training and test rows of a "
         f"fold; they hold {share:.0%} of the test rows",
         "cv=GroupKFold(...) or StratifiedGroupKFold(...), with these groups",
         float(share),
     )
 
 
-def crossing_time(folds, time):
+def later_training_rows(folds, time):
     """Whether training rows are later than test rows."""
     check = "future in the past (outer folds)"
     if time is None:
-        return Finding(check, "not checked", "no times were given")
+        return Finding(check, "not checked", "no times were passed")
     share = np.mean([np.mean(time[train] > time[test].min()) for train, test in folds])
     if share == 0:
         return Finding(check, "ok", "all training rows are as old as, or older than, the test rows")
@@ -60,21 +57,21 @@ def crossing_time(folds, time):
 
 
 def duplicates(X, folds):
-    """Whether test rows stand among training rows."""
+    """Whether test rows are among the training rows."""
     keys = row_keys(X)
     share = np.mean([np.isin(keys[test], keys[train]).mean() for train, test in folds])
     verdict = "leak" if share > 0.1 else "suspect" if share > 0.01 else "ok"
     return Finding(
         "duplicates across folds",
         verdict,
-        f"{share:.1%} of the test rows stand among the training rows, equal in all columns",
+        f"{share:.1%} of the test rows equal a training row in all columns",
         "drop duplicates (or give all copies one group) before splitting",
         float(share),
     )
 
 
-def scaled_before(X):
-    """Whether columns bear the mark of a scaler that has seen all rows."""
+def scaled_with_test_rows(X):
+    """Whether columns look as if a scaler had been fitted on all rows."""
     check = "scaling before the outer split"
     values = _numbers(X)
     if values is None or values.shape[1] == 0 or len(values) < 3:
@@ -82,7 +79,7 @@ def scaled_before(X):
     spread = values.std(axis=0)
     varied = np.array([len(np.unique(column[:1000])) > 5 for column in values.T]) & (spread > 0)
     if not varied.any():
-        return Finding(check, "ok", "no column that a scaler could have made")
+        return Finding(check, "ok", "no column that a scaler could have produced")
     values, spread = values[:, varied], spread[varied]
     unit = np.abs(spread - 1) < 1e-5
     unit |= np.abs(values.std(axis=0, ddof=1) - 1) < 1e-5
@@ -98,18 +95,18 @@ def scaled_before(X):
                 verdict,
                 f"{marked.sum()} of {len(marked)} numeric columns have {how} over all rows, test "
                 "rows included, to the last digit",
-                "hand in the columns as they were, and put the scaler into a Pipeline",
+                "pass unscaled columns, and put the scaler into a Pipeline",
                 float(marked.mean()),
             )
-    return Finding(check, "ok", "no scaler has seen all rows")
+    return Finding(check, "ok", "no scaler was fitted on all rows")
 
 
-def made_rows(X, y, classification):
-    """Whether rows lie on the straight line between two others of their class, as SMOTE's do."""
+def interpolated_rows(X, y, classification):
+    """Whether rows lie on the line between two others of their class, as those of SMOTE do."""
     check = "resampling before the outer split"
     values = _numbers(X)
     if not classification or np.ndim(y) != 1 or values is None or values.shape[1] < 3:
-        return Finding(check, "not checked", "needs classes and at least three numeric columns")
+        return Finding(check, "not checked", "requires classes and at least three numeric columns")
     values = (values - values.mean(axis=0)) / np.where(
         values.std(axis=0) > 0, values.std(axis=0), 1
     )
@@ -125,7 +122,7 @@ def made_rows(X, y, classification):
         verdict,
         f"{worst:.0%} of the rows" + (f" of class {where!s}" if where is not None else "")
         + " lie exactly between two others of their class",
-        "hand in the rows as they were, and put the sampler into an imblearn Pipeline (or the "
+        "pass the original rows, and put the sampler into an imblearn Pipeline (or the "
         "sampler= of a stack)",
         float(worst),
     )  # fmt: skip
@@ -137,32 +134,32 @@ def _share_between(rows):
     n_neighbours = min(_NEIGHBOURS, len(rows) - 1)
     if n_neighbours < 2:
         return 0.0
-    looked_at = rows[np.linspace(0, len(rows) - 1, min(_LOOKED_AT, len(rows))).astype(int)]
+    checked = rows[np.linspace(0, len(rows) - 1, min(_CHECKED_ROWS, len(rows))).astype(int)]
     near = NearestNeighbors(n_neighbors=n_neighbours + 1).fit(rows)
-    near = near.kneighbors(looked_at, return_distance=False)[:, 1:]
-    steps = rows[near] - looked_at[:, None]  # (row, neighbour, column)
+    near = near.kneighbors(checked, return_distance=False)[:, 1:]
+    steps = rows[near] - checked[:, None]  # (row, neighbour, column)
     length = np.linalg.norm(steps, axis=2)
     inner = np.einsum("rac,rbc->rab", steps, steps)
-    # Two neighbours stand opposite each other where the cosine of their directions is -1.
+    # Two neighbours are on opposite sides if the cosine of their directions is -1.
     cosine = inner / np.maximum(length[:, :, None] * length[:, None, :], 1e-12)
-    # A column that is 0 in most rows makes lines by itself; such steps move in three columns.
+    # Columns that are 0 in most rows form lines by themselves: steps must move in three columns.
     moves = (np.abs(steps) > 1e-9).sum(axis=2) >= 3
     opposite = (cosine < -1 + 1e-9) & moves[:, :, None] & moves[:, None, :]
     return float(opposite.any(axis=(1, 2)).mean())
 
 
-def columns_that_tell(X, y, classification):
+def leaking_columns(X, y, classification):
     """Whether a column alone predicts the target."""
     check = "a column that is the answer"
     frame = _frame(X)
     if frame is None or np.ndim(y) != 1:
-        return Finding(check, "not checked", "needs columns and one target")
+        return Finding(check, "not checked", "requires columns and one target")
     columns = {name: _codes(frame[name]) for name in frame.columns}
-    guessed = {name: _told_in_sample(codes, y, classification) for name, codes in columns.items()}
-    likely = sorted(guessed, key=guessed.get, reverse=True)[:_LIKELY]
+    in_sample = {name: _in_sample_r2(codes, y, classification) for name, codes in columns.items()}
+    candidates = sorted(in_sample, key=in_sample.get, reverse=True)[:_CANDIDATES]
     best, name = -1.0, None
-    for column in likely:
-        score = _told_out_of_fold(columns[column], y, classification)
+    for column in candidates:
+        score = _out_of_fold_score(columns[column], y, classification)
         if score is None:
             return Finding(check, "not checked", "a class has too few rows")
         if score > best:
@@ -173,40 +170,40 @@ def columns_that_tell(X, y, classification):
         check,
         verdict,
         f"column {name!s} alone reaches a cross-validated {measure} of {best:.3f}",
-        f"ask where column {name!s} comes from, and whether it is known at prediction time",
+        f"check where column {name!s} comes from, and whether it is known at prediction time",
         float(max(0.0, (2 * best - 1) if classification else best)),
     )
 
 
-def _told_in_sample(codes, y, classification):
-    """R2 of the target given the bin that a value lies in; a cheap guess at what a tree finds."""
-    _, place = np.unique(np.nan_to_num(codes[:, 0]), return_inverse=True)
-    if place.max() >= _BINS:
-        place = np.argsort(np.argsort(codes[:, 0])) * _BINS // len(codes)
+def _in_sample_r2(codes, y, classification):
+    """R2 of the target given the bin of the value: a cheap estimate of what a tree finds."""
+    _, bins = np.unique(np.nan_to_num(codes[:, 0]), return_inverse=True)
+    if bins.max() >= _BINS:
+        bins = np.argsort(np.argsort(codes[:, 0])) * _BINS // len(codes)
     numbers = np.unique(y, return_inverse=True)[1] if classification else y.astype(float)
     targets = (numbers[:, None] == np.unique(numbers)).T if classification else [numbers]
-    count = np.maximum(np.bincount(place), 1)
+    count = np.maximum(np.bincount(bins), 1)
     within = sum(
-        np.sum((target - (np.bincount(place, target) / count)[place]) ** 2) for target in targets
+        np.sum((target - (np.bincount(bins, target) / count)[bins]) ** 2) for target in targets
     )
     total = sum(np.sum((target - np.mean(target)) ** 2) for target in targets)
     return 1 - within / total if total > 0 else 0.0
 
 
-def _told_out_of_fold(codes, y, classification):
-    """AUC or R2 of a small tree; None where a class has too few rows."""
+def _out_of_fold_score(codes, y, classification):
+    """AUC or R2 of a small tree; None if a class has too few rows."""
     if classification and np.unique(y, return_counts=True)[1].min() < 3:
         return None
     tree = DecisionTreeClassifier if classification else DecisionTreeRegressor
     tree = tree(max_leaf_nodes=32, min_samples_leaf=2, random_state=0)
     folds = (StratifiedKFold if classification else KFold)(3, shuffle=True, random_state=0)
-    told = None
+    predictions = None
     for train, test in folds.split(codes, y):
         tree.fit(codes[train], y[train])
         part = tree.predict_proba(codes[test]) if classification else tree.predict(codes[test])
-        told = np.empty((len(y), *part.shape[1:])) if told is None else told
-        told[test] = part
-    return association(told, y, classification)
+        predictions = np.empty((len(y), *part.shape[1:])) if predictions is None else predictions
+        predictions[test] = part
+    return association(predictions, y, classification)
 
 
 def _codes(column):
@@ -230,6 +227,6 @@ def _numbers(X):
     frame = _frame(X)
     if frame is None:
         return None
-    numeric = [holds_numbers(frame.iloc[:, place]) for place in range(frame.shape[1])]
+    numeric = [holds_numbers(frame.iloc[:, column]) for column in range(frame.shape[1])]
     values = frame.loc[:, numeric].to_numpy(dtype=np.float64, na_value=np.nan)
     return values[:, np.isfinite(values).all(axis=0)]

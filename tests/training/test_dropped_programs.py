@@ -1,0 +1,79 @@
+"""Nothing of a dropped program stays: no graph, and no session, which holds what XLA compiled."""
+
+import gc
+
+import keras
+import pytest
+import tensorflow as tf
+
+from skstack._base.lru_cache import LRUCache
+from skstack._training import predict
+from skstack._training.config import TrainConfig
+from skstack._training.initial_weights import initial_variables
+from skstack._training.program import Pool
+from skstack._training.train import train
+from skstack._training.variables import OwnSession
+
+
+def alive(kind):
+    gc.collect()
+    return sum(isinstance(each, kind) for each in gc.get_objects())
+
+
+@pytest.fixture
+def fit_once(blueprint, binary_rows, monkeypatch):
+    """A function that trains and predicts with a new architecture, and drops all it made."""
+
+    def fit(units, engine="xla", **settings):
+        def build():
+            i = {"numeric": keras.Input((6,), name="numeric")}
+            x = keras.layers.Dense(units, activation="relu")(i["numeric"])
+            return keras.Model(i, keras.layers.Dense(1, activation="sigmoid")(x))
+
+        network, rows = blueprint(build, key=("dropped", units)), binary_rows()
+        plan = TrainConfig("binary_crossentropy", engine=engine, epochs=2, seed=0, **settings)
+        validation = rows if "patience" in settings else None
+        with monkeypatch.context() as patched:
+            patched.setattr("skstack._training.train.POOL", Pool())
+            patched.setattr(predict, "_PREDICTORS", LRUCache(64))
+            start = initial_variables(network, 0)
+            fit = train(network, start, rows, plan, validation=validation)
+            for n_rows in (1, 20_000):
+                fit.network.outputs(binary_rows(n_rows).inputs)
+
+    return fit
+
+
+@pytest.mark.parametrize(
+    ("engine", "settings"),
+    [
+        ("graph", {}),
+        ("xla", {}),
+        ("xla", {"patience": 1}),
+        ("xla", {"metrics": ["accuracy"]}),
+        ("graph", {"optimizer": keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True)}),
+        ("graph", {"optimizer": keras.optimizers.AdamW(clipnorm=1.0, weight_decay=0.1)}),
+    ],
+)
+def test_graphs_and_sessions_of_dropped_programs_go(fit_once, engine, settings):
+    fit_once(5, engine, **settings)
+    before = alive(tf.Graph), alive(tf.compat.v1.Session)
+    for units in (6, 7):
+        fit_once(units, engine, **settings)
+    assert (alive(tf.Graph), alive(tf.compat.v1.Session)) == before
+
+
+@pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="no session on a GPU")
+@pytest.mark.parametrize(("engine", "n_sessions"), [("graph", 2), ("xla", 3)])
+def test_what_xla_compiles_runs_in_sessions(fit_once, monkeypatch, engine, n_sessions):
+    """One for training, one each for few rows and for many."""
+    made = []
+    start = OwnSession.__init__
+
+    def counted(self, *args, **kwargs):
+        made.append(self)
+        start(self, *args, **kwargs)
+
+    monkeypatch.setattr(OwnSession, "__init__", counted)
+    fit_once(8, engine)
+    assert len(made) == n_sessions
