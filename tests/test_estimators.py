@@ -21,13 +21,14 @@ from skstack.networks import Autoencoder
 # Enough epochs for scikit-learn's checks of accuracy, too few steps for a compilation with XLA.
 QUICK = {"epochs": 8, "learning_rate": 0.05, "batch_size": 64}
 CLASSIFIER, REGRESSOR = KerasClassifier(SMALL, **QUICK), KerasRegressor(SMALL, **QUICK)
+ENCODER = KerasAutoencoder(Autoencoder((4,), latent_size=2), epochs=2, batch_size=64)
 ESTIMATORS = [
     CLASSIFIER,
     REGRESSOR,
-    KerasAutoencoder(Autoencoder((4,), latent_size=2), epochs=2, batch_size=64),
-    KerasFeatureTransformer(),
-    StackedKerasClassifier(CLASSIFIER, cv=2),
-    StackedKerasRegressor(REGRESSOR, cv=2),
+    ENCODER,
+    KerasFeatureTransformer(ENCODER),
+    StackedKerasClassifier(ENCODER, downstream=CLASSIFIER),
+    StackedKerasRegressor(ENCODER, downstream=REGRESSOR),
 ]
 DEFAULTS = [type(estimator)() for estimator in ESTIMATORS]
 
