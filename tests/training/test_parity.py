@@ -448,7 +448,7 @@ def test_losses_mean_what_they_mean_in_keras(engine, weights, index, blueprint, 
     assert_close(fit.network.variables, expected)
 
 
-@pytest.mark.parametrize("make", [dense_kinds, normalised, sequential, subclassed])
+@pytest.mark.parametrize("make", [normalised, sequential, subclassed])
 def test_keras_road_learns_what_the_graph_learns(make, blueprint, binary_rows):
     rows, recipe = rows_for(make, binary_rows, True), blueprint(make)
     held_out = rows_for(make, binary_rows, True)
