@@ -1,4 +1,4 @@
-"""From scikeras' estimators to ours."""
+"""Convert estimators of scikeras."""
 
 from __future__ import annotations
 
@@ -11,25 +11,13 @@ from skstack._estimators.regressor import KerasRegressor
 from skstack.networks._builder import BuilderRecipe
 
 # Parameters of scikeras' constructors.
-_OWN = {
-    "model",
-    "build_fn",
-    "warm_start",
-    "random_state",
-    "optimizer",
-    "loss",
-    "metrics",
-    "batch_size",
-    "validation_batch_size",
-    "verbose",
-    "callbacks",
-    "validation_split",
-    "shuffle",
-    "run_eagerly",
-    "epochs",
-    "class_weight",
-}
-# Where the parts of "part__parameter" are read below, or have no effect on any result.
+_CONSTRUCTOR = set(
+    """
+    model build_fn warm_start random_state optimizer loss metrics batch_size verbose callbacks
+    validation_batch_size validation_split shuffle run_eagerly epochs class_weight
+    """.split()  # noqa: SIM905
+)
+# Parameters "part__parameter" that are read below, or have no effect on any result.
 _READ = {
     "fit": {"batch_size", "callbacks", "epochs", "shuffle", "validation_batch_size"}
     | {"validation_split", "verbose"},
@@ -44,24 +32,24 @@ _REMEDIES = {
     "sample_weight": "pass it to fit",
     "steps_per_epoch": "leave it out: an epoch is one pass over the rows",
     "validation_data": "pass X_val and y_val to fit",
-    "validation_freq": "leave it out: the loss is watched in every epoch",
-    "validation_steps": "leave it out: all validation rows are watched",
+    "validation_freq": "leave it out: the validation loss is computed in every epoch",
+    "validation_steps": "leave it out: all validation rows are used",
     "weighted_metrics": "pass metrics",
 }
 
 
 def from_scikeras(estimator):
-    """Turn an estimator of scikeras into the same one of skstack.
+    """Convert an estimator of scikeras to the equivalent one of skstack.
 
-    The function that builds the network stays as it is; its arguments become parameters, so that
-    ``model__hidden`` is searched as before. The network gets raw columns and learns y in its own
-    units, as in scikeras: put a :class:`~sklearn.preprocessing.StandardScaler` before it, or write
-    the function as a ``recipe``, which standardises by itself.
+    The function that builds the network is kept; its arguments become parameters, so that
+    ``model__hidden`` is searched as before. As in scikeras, the network gets raw columns, and y is
+    not standardised: put a :class:`~sklearn.preprocessing.StandardScaler` before it, or rewrite the
+    function as a ``recipe``, which standardises by default.
 
     Parameters
     ----------
     estimator : scikeras.wrappers.KerasClassifier or scikeras.wrappers.KerasRegressor
-        Its parameters are taken over, fitted weights are not. It is not changed.
+        Its parameters are converted, fitted weights are not. It is not changed.
 
     Returns
     -------
@@ -71,33 +59,34 @@ def from_scikeras(estimator):
     Raises
     ------
     TypeError
-        If ``estimator`` is no scikeras estimator.
+        If ``estimator`` is not a scikeras estimator.
 
     ValueError
-        If parameters have no equivalent. The message names all of them, and what to do.
+        If parameters have no equivalent. The message names all of them, with remedies.
 
     Notes
     -----
-    What becomes of the parameters:
+    Parameters are converted as follows:
 
-    - ``model``: a function's arguments, those among the keywords of the constructor and
-      ``model__...`` become ``model__...``. It is handed ``meta`` (widths, ``n_classes_``,
-      ``target_type_``; no labels, encoders or number of rows) and ``compile_kwargs`` where it asks
-      for them. A ``keras.Model`` is passed on, never trained itself; a built one is continued from
-      its weights.
-    - ``optimizer``, ``loss`` and what is routed to them: what the function compiles the network
-      with; else they are kept in ``model__compile_kwargs``. Both are ``"auto"`` in the result, and
-      setting them (or ``learning_rate``) there overrules that.
+    - ``model``: the arguments of a function, given as keywords of the constructor or as
+      ``model__...``, become ``model__...``. If the function has the arguments ``meta`` and
+      ``compile_kwargs``, they are passed; ``meta`` holds widths, ``n_classes_`` and
+      ``target_type_``, but no labels, encoders or number of rows. A ``keras.Model`` is passed on,
+      and never trained itself; training continues from the weights of a built one.
+    - ``optimizer``, ``loss`` and their routed parameters: those that the function compiles the
+      network with; otherwise they are kept in ``model__compile_kwargs``. Both are ``"auto"`` in the
+      result; setting them (or ``learning_rate``) there takes precedence.
     - An output without activation gets the sigmoid or softmax that its loss implies.
     - ``epochs``, ``batch_size``, ``verbose`` and ``metrics``, also as ``fit__...``;
-      ``class_weight``, ``random_state`` and ``warm_start``: the same. Class weights are averaged
-      over, where scikeras divides by the number of rows.
-    - A regressor gets ``standardize_target=False``: scikeras' networks learn y as it is.
+      ``class_weight``, ``random_state`` and ``warm_start``: unchanged. Losses are averaged over
+      class weights, where scikeras divides by the number of rows.
+    - A regressor gets ``standardize_target=False``, because scikeras does not scale y.
     - ``callbacks`` and ``callbacks__...``: callbacks, copied for each fit.
-    - ``validation_split`` with an ``EarlyStopping`` that watches ``val_loss``: ``early_stopping``,
-      ``validation_fraction``, ``n_iter_no_change`` and ``tol``. The rows are drawn, stratified for
-      a classifier, where scikeras takes the last ones; the best weights come back.
-    - ``predict__batch_size``, ``validation_batch_size``: dropped, for they change no result.
+    - ``validation_split`` with an ``EarlyStopping`` on ``val_loss``: ``early_stopping``,
+      ``validation_fraction``, ``n_iter_no_change`` and ``tol``. The rows are drawn at random,
+      stratified for a classifier, where scikeras takes the last ones; the best weights are
+      restored.
+    - ``predict__batch_size``, ``validation_batch_size``: dropped, because they change no result.
 
     Rows are always shuffled.
 
@@ -137,35 +126,34 @@ def from_scikeras(estimator):
             "from_scikeras takes a KerasClassifier or KerasRegressor of scikeras; got "
             f"{estimator!r}."
         )
-    reading = _Reading(estimator)
-    own_class = wrappers.KerasClassifier, wrappers.KerasRegressor
-    if type(estimator) not in own_class:
-        reading.refuse(
+    converter = _Converter(estimator)
+    if type(estimator) not in (wrappers.KerasClassifier, wrappers.KerasRegressor):
+        converter.refuse(
             type(estimator).__name__,
-            "a class of your own may do anything; pass scikeras' own, with the function that "
+            "subclasses are not supported; pass a class of scikeras, with the function that "
             "builds the network as `model`",
         )
     settings = {
-        **_network(reading),
-        **_stopping(reading),
-        "epochs": reading.fit("epochs"),
-        "batch_size": _batch_size(reading),
+        **_network(converter),
+        **_stopping(converter),
+        "epochs": converter.fit("epochs"),
+        "batch_size": _batch_size(converter),
         "categorical_features": None,
-        "verbose": int(bool(reading.fit("verbose"))),
-        **{name: reading.params[name] for name in ("warm_start", "random_state")},
+        "verbose": int(bool(converter.fit("verbose"))),
+        **{name: converter.params[name] for name in ("warm_start", "random_state")},
     }
     if isinstance(estimator, wrappers.KerasClassifier):
-        settings["class_weight"] = reading.params["class_weight"]
+        settings["class_weight"] = converter.params["class_weight"]
     else:
         settings["standardize_target"] = False
-    _refuse_what_changes_results(reading)
-    reading.finish()
+    _refuse_changed_results(converter)
+    converter.finish()
     ours = KerasClassifier if isinstance(estimator, wrappers.KerasClassifier) else KerasRegressor
     return ours(**settings)
 
 
-class _Reading:
-    """The parameters of an estimator, and what was found to have no equivalent."""
+class _Converter:
+    """The parameters of an estimator, and those without an equivalent."""
 
     def __init__(self, estimator):
         self.estimator = estimator
@@ -173,7 +161,7 @@ class _Reading:
         self.refused = {}
 
     def fit(self, name):
-        """What reaches ``Model.fit`` under a name."""
+        """The value of a parameter of ``Model.fit``."""
         return self.params.get(f"fit__{name}", self.params[name])
 
     def refuse(self, name, remedy):
@@ -182,81 +170,77 @@ class _Reading:
     def finish(self):
         if self.refused:
             lines = [f"- {name}: {remedy}" for name, remedy in sorted(self.refused.items())]
+            name = type(self.estimator).__name__
             raise ValueError(
-                "\n".join(
-                    [
-                        f"This {type(self.estimator).__name__} of scikeras has parameters without "
-                        "equivalent in skstack:",
-                        *lines,
-                    ]
-                )
+                f"This {name} of scikeras has parameters without equivalent in skstack:\n"
+                + "\n".join(lines)
             )
 
 
-def _network(reading):
+def _network(converter):
     """``model``, ``optimizer``, ``loss`` and ``metrics``."""
-    params = reading.params
+    params = converter.params
     model = params["build_fn"] if params["model"] is None else params["model"]
-    compile_kwargs = reading.estimator._get_compile_kwargs()
+    compile_kwargs = converter.estimator._get_compile_kwargs()
     loss, metrics = compile_kwargs["loss"], compile_kwargs["metrics"]
     if isinstance(loss, (dict, list, tuple)):
-        reading.refuse("loss", "pass one loss, for an estimator has one output")
+        converter.refuse("loss", "pass one loss, because an estimator has one output")
     if isinstance(metrics, dict):
-        reading.refuse("metrics", "pass a list, for an estimator has one output")
-    given = params["metrics"]
-    given = [given] if isinstance(given, str) else given
-    if isinstance(given, (list, tuple)) and all(isinstance(metric, str) for metric in given):
-        metrics = list(given)  # Keras reads "accuracy" by what the network gives
+        converter.refuse("metrics", "pass a list, because an estimator has one output")
+    names = params["metrics"]
+    names = [names] if isinstance(names, str) else names
+    if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names):
+        metrics = list(names)  # Keras resolves "accuracy" by the output of the network
     settings = {"optimizer": "auto", "loss": "auto", "metrics": metrics}
     chosen = {name: compile_kwargs[name] for name in ("optimizer", "loss", "metrics")}
     if model is None:
-        reading.refuse("model=None", "pass the function that builds the network")
-        _arguments(reading, {})
+        converter.refuse("model=None", "pass the function that builds the network")
+        _arguments(converter, {})
         return settings
     if is_keras_model(model):
-        _arguments(reading, None)
+        _arguments(converter, None)
         if not model.compiled:
             settings["optimizer"] = chosen["optimizer"]
             settings["loss"] = "auto" if loss is None else loss
         return {"model": model, **settings}
-    takes = inspect.signature(model).parameters
-    if "params" in takes:
-        reading.refuse("model", "it takes `params`, all parameters: name those that it needs")
-    if any(taken.kind is taken.VAR_KEYWORD for taken in takes.values()):
-        reading.refuse("model", "it takes **kwargs: name the arguments that it needs")
+    signature = inspect.signature(model).parameters
+    if "params" in signature:
+        converter.refuse("model", "it takes `params`, all parameters: name those that it needs")
+    if any(each.kind is each.VAR_KEYWORD for each in signature.values()):
+        converter.refuse("model", "it takes **kwargs: name the arguments that it needs")
     known = BuilderRecipe.arguments_of(model)
-    arguments = _arguments(reading, known)
-    if reading.refused:
+    arguments = _arguments(converter, known)
+    if converter.refused:
         return settings
     return {"model": BuilderRecipe.of(model, chosen, arguments), **settings}
 
 
-def _arguments(reading, known):
-    """Arguments of the function ``known``; None for a ``keras.Model``, which takes none."""
+def _arguments(converter, known):
+    """The arguments of the function, among ``known`` names; None stands for a ``keras.Model``."""
     plain, routed = {}, {}
-    for name, value in reading.params.items():
+    for name, value in converter.params.items():
         part, nested, parameter = name.partition("__")
-        if name in _OWN:
+        if name in _CONSTRUCTOR:
             continue
         if not nested:
             plain[name] = value
         elif part == "model":
             routed[parameter] = value
         elif not _is_read(name, part, parameter):
-            reading.refuse(name, _REMEDIES.get(parameter, "leave it out"))
+            converter.refuse(name, _REMEDIES.get(parameter, "leave it out"))
     arguments = {}
     for name, value in {**plain, **routed}.items():
         full = f"model__{name}" if name in routed else name
         if name in (known or ()) and "__" not in name:
             arguments[name] = value
         elif name in _REMEDIES and name in plain:
-            reading.refuse(name, _REMEDIES[name])
+            converter.refuse(name, _REMEDIES[name])
         elif known is None:
-            reading.refuse(
+            converter.refuse(
                 full, "a keras.Model takes no arguments; pass the function that builds it"
             )
         else:
-            reading.refuse(
+            converter.refuse(
                 full,
                 "the function that builds the network takes no such argument; it takes "
                 f"{list(known)}",
@@ -270,37 +254,37 @@ def _is_read(name, part, parameter):
     return parameter in _READ.get(part, ())
 
 
-def _batch_size(reading):
-    size = reading.fit("batch_size")
+def _batch_size(converter):
+    size = converter.fit("batch_size")
     if size == -1:
-        reading.refuse("batch_size=-1", "pass the number of rows")
+        converter.refuse("batch_size=-1", "pass the number of rows")
     return 32 if size is None else size
 
 
-def _stopping(reading):
-    """Callbacks, and what stops early on rows set aside."""
+def _stopping(converter):
+    """``callbacks``, and the parameters of early stopping."""
     import keras
 
-    holder = copy.copy(reading.estimator)
+    holder = copy.copy(converter.estimator)
     holder._initialize_callbacks()
     callbacks = keras.tree.flatten(holder._fit_callbacks)
-    split = reading.fit("validation_split")
+    split = converter.fit("validation_split")
     settings = {"early_stopping": False}
     if split:
-        watching = [
+        monitors = [
             callback
             for callback in callbacks
             if isinstance(callback, keras.callbacks.EarlyStopping)
             and callback.monitor.startswith("val_")
         ]
-        if len(watching) != 1 or not _is_like_ours(watching[0]):
-            reading.refuse(
+        if len(monitors) != 1 or not _is_supported(monitors[0]):
+            converter.refuse(
                 f"validation_split={split}",
                 "leave it out, or add one EarlyStopping(monitor='val_loss') without baseline and "
                 "start_from_epoch, which becomes early_stopping=True",
             )
         else:
-            (stop,) = watching
+            (stop,) = monitors
             callbacks = [callback for callback in callbacks if callback is not stop]
             settings = {
                 "early_stopping": True,
@@ -311,16 +295,16 @@ def _stopping(reading):
     return {"callbacks": callbacks or None, **settings}
 
 
-def _is_like_ours(stop):
+def _is_supported(stop):
     plain = stop.baseline is None and stop.start_from_epoch == 0
     return plain and stop.monitor == "val_loss" and stop.mode in ("auto", "min")
 
 
-def _refuse_what_changes_results(reading):
-    if reading.fit("shuffle") is not True:
-        shuffle = reading.fit("shuffle")
-        reading.refuse(f"shuffle={shuffle}", "leave it out, rows are shuffled in every epoch")
-    if reading.params.get("compile__run_eagerly", reading.params["run_eagerly"]):
-        reading.refuse(
+def _refuse_changed_results(converter):
+    if converter.fit("shuffle") is not True:
+        shuffle = converter.fit("shuffle")
+        converter.refuse(f"shuffle={shuffle}", "leave it out, rows are shuffled in every epoch")
+    if converter.params.get("compile__run_eagerly", converter.params["run_eagerly"]):
+        converter.refuse(
             "run_eagerly=True", "leave it out, and call tf.config.run_functions_eagerly to debug"
         )

@@ -212,7 +212,7 @@ def test_weights_follow_the_rows_that_a_branch_resamples():
         kept = weights[train][sampler.sample_indices_]
         expected = LogisticRegression().fit(rows, labels, sample_weight=kept).predict_proba(X[test])
         np.testing.assert_allclose(found[test, 0], expected[:, 1], rtol=1e-6)
-    with pytest.raises(ValueError, match="a new row has no weight"):
+    with pytest.raises(ValueError, match="new rows have no weight"):
         KerasFeatureTransformer(make_imblearn_pipeline(SMOTE(), LogisticRegression())).fit(
             X, Y, sample_weight=weights
         )
@@ -221,7 +221,7 @@ def test_weights_follow_the_rows_that_a_branch_resamples():
 def test_a_network_never_stops_by_rows_that_a_sampler_has_made(held_out):
     for part in (network(), MLPClassifier(early_stopping=True)):
         branch = make_imblearn_pipeline(RandomUnderSampler(random_state=0), part)
-        with pytest.raises(ValueError, match="behind a sampler would stop by rows"):
+        with pytest.raises(ValueError, match="after a sampler would monitor"):
             KerasFeatureTransformer(branch, cv=3).fit_transform(X, Y)
     assert not held_out
 

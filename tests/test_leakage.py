@@ -332,7 +332,9 @@ def test_folds_are_turned_onto_the_axes_of_the_refitted_network(rows):
     np.testing.assert_allclose(transformer.fit_transform(X, y), transformer.transform(X), atol=1e-4)
     with pytest.raises(ValueError, match="refit=True"):
         transformer.set_params(refit=False).fit_transform(X, y)
-    with pytest.raises(ValueError, match="cannot be turned onto one that knows later rows"):
+    with pytest.raises(
+        ValueError, match="cannot be rotated onto a network that was trained on later rows"
+    ):
         memory_stack(cv=TimeSeriesSplit(3)).set_params(
             upstream=KerasFeatureTransformer(TurnedNetwork(), layers="turned")
         ).fit(X, y)
@@ -411,7 +413,7 @@ def test_nothing_that_the_user_passed_is_changed(rows):
 def test_weights_are_refused_where_new_rows_would_have_none(rows):
     X, y = rows
     options = {"upstream": KerasAutoencoder(epochs=1), "downstream": KerasClassifier(epochs=1)}
-    with pytest.raises(ValueError, match="sample_weight does not go with sampler"):
+    with pytest.raises(ValueError, match="sample_weight is not supported with sampler"):
         StackedKerasClassifier(**options, sampler=SMOTE()).fit(X, y, np.ones(120))
     StackedKerasClassifier(**options, sampler=RandomOverSampler()).fit(X, y, np.ones(120))
 

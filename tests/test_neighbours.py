@@ -161,7 +161,7 @@ def test_what_the_user_passed_is_left_untouched(make):
 def test_a_function_that_gives_one_network_again_and_again_is_refused():
     model = compiled(3, "softmax")
     transformer = KerasFeatureTransformer(wrapper(lambda X, y: model), cv=2)
-    with pytest.raises(ValueError, match="the same network, or layers of it, in every call"):
+    with pytest.raises(ValueError, match="the same network or layers in every call"):
         transformer.fit_transform(X, Y)
 
 

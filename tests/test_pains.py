@@ -179,7 +179,7 @@ def test_pain_13_weights_follow_their_rows_through_a_sampler_or_are_refused():
     )
     stack.fit(np.column_stack([weights, X]), y, sample_weight=weights)
     np.testing.assert_allclose(stack.downstream_.weights_, stack.downstream_.X_[:, 1])
-    with pytest.raises(ValueError, match="sample_weight does not go with sampler"):
+    with pytest.raises(ValueError, match="sample_weight is not supported with sampler"):
         clone(stack).set_params(sampler=SMOTE()).fit(X, y, sample_weight=weights)
 
 

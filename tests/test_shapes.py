@@ -498,7 +498,7 @@ def test_codes_of_a_frozen_network(outputs, expected):
 
 def test_codes_need_categories():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="d")])
-    with pytest.raises(ValueError, match=r"codes.*gives numbers from"):
+    with pytest.raises(ValueError, match=r"codes.*returns numbers from"):
         KerasFeatureTransformer(model, features="codes").fit(10 * NUMBERS[:, :2])
     with pytest.raises(ValueError, match=r"codes.*refit=False"):
         KerasFeatureTransformer(KerasClassifier(epochs=1), features="codes", refit=False, cv=2).fit(

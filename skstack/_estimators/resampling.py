@@ -1,6 +1,4 @@
-"""Resampling of training rows, and what becomes of their weights."""
-
-# What resampling does to probabilities, and how to undo it.
+"""Resampling of training rows, their weights, and the correction of class priors."""
 
 from typing import Any, NamedTuple
 
@@ -14,18 +12,7 @@ from skstack._training.formulas import with_priors
 
 
 class Resampled(NamedTuple):
-    """What a sampler made.
-
-    Attributes
-    ----------
-    X : ndarray or DataFrame of shape (n_new, n_columns)
-        Of the kind, columns and dtypes that came.
-    y : ndarray of shape (n_new,)
-        In the labels that came.
-    sample_weight : ndarray of shape (n_new,) or None
-    sampler : object
-        The fitted copy of the sampler.
-    """
+    """Resampled rows in the type, dtypes and labels of the input, and the fitted sampler."""
 
     X: Any
     y: Any
@@ -34,16 +21,7 @@ class Resampled(NamedTuple):
 
 
 def check_sampler(sampler):
-    """Refuse what cannot resample.
-
-    Parameters
-    ----------
-    sampler : None or an object with `fit_resample`
-
-    Raises
-    ------
-    TypeError
-        `sampler` has no `fit_resample`, or is a class in place of an instance.
+    """Refuse objects that cannot resample.
 
     Examples
     --------
@@ -68,33 +46,10 @@ def check_sampler(sampler):
 def resample(sampler, X, y, sample_weight=None, *, random_state=None):
     """Resample training rows with a fitted copy of a sampler.
 
-    Parameters
-    ----------
-    sampler : object with `fit_resample`
-        Of imbalanced-learn or like it.
-    X : ndarray of shape (n_rows, ...) or DataFrame of shape (n_rows, n_columns)
-        Finite numbers; in a DataFrame also `category` columns. Rows of an array with more than two
-        dimensions are flattened for the sampler.
-    y : array-like of shape (n_rows,)
-        Targets in the user's own labels.
-    sample_weight : array-like of shape (n_rows,) or None
-        Carried when every new row is a copy of an old one. The sampler never gets a row of weight
-        zero.
-    random_state : int or None
-        For those `random_state` parameters of the sampler that are None.
-
-    Returns
-    -------
-    resampled : Resampled
-        New arrays; nothing that came is changed.
-
-    Raises
-    ------
-    TypeError
-        `sampler` cannot resample.
-    ValueError
-        The sampler failed (too few rows of a class, for example), gave something inconsistent,
-        interpolates between categories, or made new rows while there are weights.
+    Rows of an array with more than two dimensions are flattened for the sampler. Weights are
+    carried if every new row is a copy; rows of weight zero are not resampled. ``random_state``
+    seeds the sampler's own ``random_state`` parameters that are None. Input arrays are not
+    modified.
 
     Examples
     --------
@@ -127,11 +82,13 @@ def resample(sampler, X, y, sample_weight=None, *, random_state=None):
         made = fitted.fit_resample(given.copy(), y.copy())
     except ValueError as error:
         raise ValueError(
-            f"sampler={sampler!r} failed on the {len(y)} training rows that it was given "
+            f"sampler={sampler!r} failed on {len(y)} training rows "
             f"({_counts(y)}; a fold has fewer rows than the whole data): {error}"
         ) from error
     if not (isinstance(made, tuple) and len(made) == 2):
-        raise ValueError(f"sampler={sampler!r} gave no pair (X, y), but {type(made).__name__}.")
+        raise ValueError(
+            f"sampler={sampler!r} must return a pair (X, y), but returned {type(made).__name__}."
+        )
     X_new, y_new = _checked(sampler, given, y, *made)
     weights = None
     if sample_weight is not None:
@@ -144,7 +101,7 @@ def resample(sampler, X, y, sample_weight=None, *, random_state=None):
 
 
 def _seed(sampler, random_state):
-    """Set the seeds that the user left open."""
+    """Set every ``random_state`` that is None."""
     if hasattr(sampler, "get_params"):
         for name, value in sorted(sampler.get_params(deep=True).items(), key=lambda pair: pair[0]):
             if value is None and name.split("__")[-1] == "random_state":
@@ -152,7 +109,7 @@ def _seed(sampler, random_state):
 
 
 def _refuse_interpolated_categories(sampler, X):
-    """Samplers that compute with numbers invent categories, or distances between them."""
+    """Refuse samplers that compute with category codes as numbers."""
     kind = getattr(sampler, "_sampling_type", "bypass")
     if kind == "bypass" or not _category_columns(X) or get_tags(sampler).input_tags.string:
         return
@@ -177,7 +134,7 @@ def _category_columns(X):
 
 
 def _checked(sampler, X, y, X_new, y_new):
-    """Give the sampler's rows the kind that came, and refuse what a network could not train on."""
+    """Convert the sampled rows to the input's type; refuse rows that cannot be trained on."""
     said = f"sampler={sampler!r} gave"
     if hasattr(X, "iloc"):
         if not hasattr(X_new, "iloc") or list(X_new.columns) != list(X.columns):
@@ -218,7 +175,7 @@ def _checked(sampler, X, y, X_new, y_new):
 
 
 def _carried_weights(sampler, fitted, X, y, X_new, y_new, sample_weight):
-    """Weights of the rows that were copied; an error when any was made."""
+    """Weights of copied rows; raises an error if a row is new."""
     weights = np.asarray(sample_weight, dtype=np.float64)
     if weights.shape != (len(y),):
         raise ValueError(f"sample_weight has shape {weights.shape}; expected ({len(y)},).")
@@ -232,16 +189,16 @@ def _carried_weights(sampler, fitted, X, y, X_new, y_new, sample_weight):
         copied = copied and np.array_equal(y[indices], y_new)
     if not copied:
         raise ValueError(
-            f"sample_weight does not go with sampler={sampler!r}: it makes new rows (or does not "
-            "tell in `sample_indices_` which rows it copied), and a new row has no weight. Use a "
-            "sampler that picks rows (RandomOverSampler, RandomUnderSampler), leave the sampler "
-            "out (weights can balance classes: class_weight), or fit without sample_weight."
+            f"sample_weight is not supported with sampler={sampler!r}: it creates new rows (or has "
+            "no `sample_indices_` of copied rows), and new rows have no weight. Use a sampler that "
+            "selects rows (RandomOverSampler, RandomUnderSampler), use class_weight instead of "
+            "the sampler, or fit without sample_weight."
         )
     return weights[indices]
 
 
 def _counts(y):
-    """Rows of each class, in words."""
+    """Number of rows of each class, as text."""
     if y.ndim > 1:
         return f"targets of shape {y.shape}"
     labels, counts = np.unique(y, return_counts=True)
@@ -257,19 +214,10 @@ _CLEANING = (
 
 
 def refuse_cleaning(sampler):
-    """Refuse samplers that remove rows by where they lie, for prior correction.
+    """Refuse samplers that remove rows by their position, for prior correction.
 
-    Dropping rows near the border changes the distribution of x within a class, so that the ratio of
-    class counts no longer says how probabilities moved.
-
-    Parameters
-    ----------
-    sampler : None or object with `fit_resample`
-
-    Raises
-    ------
-    ValueError
-        `sampler`, or a sampler inside it, is a cleaning one.
+    Dropping rows near the class border changes the distribution of x within a class, so that the
+    ratio of class counts does not describe the change of the probabilities.
     """
     parts = [sampler]
     if hasattr(sampler, "get_params") and not isinstance(sampler, type):
@@ -277,43 +225,24 @@ def refuse_cleaning(sampler):
     for part in parts:
         modules = [cls.__module__ for cls in type(part).__mro__]
         cleans = getattr(part, "_sampling_type", None) == "clean-sampling"
-        # Some that clean call themselves over- or under-samplers.
+        # Some cleaning samplers are called over- or under-samplers.
         if cleans or any(module.startswith(_CLEANING) for module in modules):
             raise ValueError(
-                f"prior_correction=True does not go with sampler={sampler!r}: "
-                f"{type(part).__name__} removes rows by where they lie, so class counts do not say "
-                "how probabilities moved. Use a sampler that keeps each class as it is "
+                f"prior_correction=True is not supported with sampler={sampler!r}: "
+                f"{type(part).__name__} removes rows by their position, so that class counts do "
+                "not describe the change of probabilities. Use a sampler that does not "
+                "change the distribution within a class "
                 "(RandomUnderSampler, RandomOverSampler), or prior_correction=False."
             )
 
 
 def prior_ratio(y_before, y_after, classes, weights_before=None, weights_after=None):
-    """How much rarer each class is in the data than among the resampled rows.
+    """Frequency of each class before resampling over that after; a class without rows before has 0.
 
-    Parameters
-    ----------
-    y_before, y_after : array-like of shape (n_before,) and (n_after,)
-        Targets before and after resampling.
-    classes : array-like of shape (n_classes,)
-        In the order of the probabilities' columns.
-    weights_before, weights_after : array-like or None
-        Sample weights; None counts rows.
-
-    Returns
-    -------
-    ratio : ndarray of shape (n_classes,), float64
-        Share before over share after. A class without rows before has 0.
-
-    Raises
-    ------
-    ValueError
-        A class has rows before, but none after.
-
-    Notes
-    -----
-    M. Saerens, P. Latinne, C. Decaestecker, "Adjusting the outputs of a classifier to new a priori
-    probabilities", Neural Computation 14(1), 2002, equation 2.4. A. Dal Pozzolo et al.,
-    "Calibrating probability with undersampling for unbalanced classification", IEEE SSCI, 2015.
+    References ---------- M. Saerens, P. Latinne, C. Decaestecker, "Adjusting the outputs of a
+    classifier to new a priori probabilities", Neural Computation 14(1), 2002, equation 2.4. A. Dal
+    Pozzolo et al., "Calibrating probability with undersampling for unbalanced classification", IEEE
+    SSCI, 2015.
 
     Examples
     --------
@@ -321,8 +250,8 @@ def prior_ratio(y_before, y_after, classes, weights_before=None, weights_after=N
     >>> prior_ratio([0] * 9 + [1], [0, 1], [0, 1]).tolist()
     [1.8, 0.2]
     """
-    before = _shares(y_before, classes, weights_before)
-    after = _shares(y_after, classes, weights_after)
+    before = _class_frequencies(y_before, classes, weights_before)
+    after = _class_frequencies(y_after, classes, weights_after)
     lost = [str(label) for label in np.asarray(classes)[(before > 0) & (after == 0)]]
     if lost:
         raise ValueError(
@@ -333,17 +262,7 @@ def prior_ratio(y_before, y_after, classes, weights_before=None, weights_after=N
 
 
 def correct_priors(probabilities, ratio):
-    """Multiply probabilities with the ratio of priors and make rows add up to one.
-
-    Parameters
-    ----------
-    probabilities : ndarray of shape (n_rows, n_classes)
-    ratio : ndarray of shape (n_classes,)
-        From `prior_ratio`.
-
-    Returns
-    -------
-    corrected : ndarray of shape (n_rows, n_classes), the dtype that came
+    """Multiply probabilities by the ratio of priors and normalise the rows.
 
     Examples
     --------
@@ -359,20 +278,9 @@ def correct_priors(probabilities, ratio):
 def correct_decisions(decisions, probabilities, ratio):
     """Log-odds of two classes, or log probabilities of several, after `correct_priors`.
 
-    Where decisions are log-odds, or logits of a softmax, the logarithm of the ratio is added, for
-    probabilities near 0 and 1 have lost digits. All other decisions give way to the probabilities.
-
-    Parameters
-    ----------
-    decisions : ndarray of shape (n_rows,) or (n_rows, n_decisions)
-    probabilities : ndarray of shape (n_rows, n_classes)
-        Before the correction.
-    ratio : ndarray of shape (n_classes,)
-        From `prior_ratio`.
-
-    Returns
-    -------
-    corrected : ndarray of float64 of shape (n_rows,) for two classes, else (n_rows, n_classes)
+    If decisions are log-odds, or logits of a softmax, the logarithm of the ratio is added, because
+    probabilities near 0 and 1 have lost precision. Other decisions are replaced by those from the
+    probabilities.
 
     Examples
     --------
@@ -402,29 +310,20 @@ def correct_decisions(decisions, probabilities, ratio):
 
 
 def refuse_labels(y):
-    """Refuse several labels for each row, for prior correction.
-
-    Parameters
-    ----------
-    y : ndarray
-
-    Raises
-    ------
-    ValueError
-        `y` has two dimensions.
-    """
+    """Refuse multilabel targets for prior correction."""
     if y.ndim == 2:
         raise ValueError(
-            f"prior_correction=True is for one label for each row, but y has shape {y.shape}. Pass "
-            "labels (y.argmax(axis=1), where each row has one 1), or prior_correction=False."
+            f"prior_correction=True is not supported for multilabel targets, but y has shape "
+            f"{y.shape}. Pass labels (y.argmax(axis=1), if y is one-hot encoded), or "
+            "prior_correction=False."
         )
 
 
-def _shares(y, classes, weights):
-    """Share of each class."""
+def _class_frequencies(y, classes, weights):
+    """Frequency of each class."""
     y, classes = np.asarray(y), np.asarray(classes)
     weights = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=np.float64)
     counts = np.array([weights[y == label].sum() for label in classes])
     if not counts.sum() > 0:
-        raise ValueError("No row has a positive weight, so classes have no shares.")
+        raise ValueError("No row has a positive weight.")
     return counts / counts.sum()

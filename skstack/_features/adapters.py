@@ -1,4 +1,4 @@
-"""A fitted upstream network, seen as what it gives for rows: outputs, layers, errors."""
+"""Adapters: outputs, inner layers and errors of a fitted upstream model, as features."""
 
 from __future__ import annotations
 
@@ -32,25 +32,10 @@ from skstack.preprocessing._blocks import ColumnBlocks
 
 
 class ModelAdapter:
-    """A frozen ``keras.Model``.
+    """A frozen ``keras.Model``; ``network`` holds its weights, ``names`` are those of its outputs.
 
-    Parameters
-    ----------
-    network : Network or Remembered
-        Its architecture and weights.
-
-    blocks : ColumnBlocks
-        How X becomes its inputs.
-
-    names : list of str
-        Of its outputs.
-
-    out_of_fold : bool
-        Whether a step before it was trained, so that its features must come from folds.
-
-    rows_at_once : int, default=None
-        Rows in one pass.
-
+    ``out_of_fold`` is whether a step before it was trained, so that its features must be
+    out-of-fold.
     """
 
     def __init__(self, network, blocks, names, out_of_fold=False, rows_at_once=None):
@@ -62,7 +47,7 @@ class ModelAdapter:
 
     @classmethod
     def of(cls, model, X, blocks, memory=None, **settings):
-        """Look at a model with the kind of rows that it will get; ``memory`` as in ``recalled``."""
+        """Adapt a model to the kind of rows that it will receive."""
         from skstack._training.network import Network
 
         blocks = copy.copy(blocks).fit(X)
@@ -83,7 +68,7 @@ class ModelAdapter:
         return self.network.outputs(inputs, tuple(layers), self.rows_at_once, pooling)
 
     def probabilities(self, X):
-        """Probabilities of shape (n_rows, n_classes), and the classes' names."""
+        """Probabilities of shape (n_rows, n_classes), and the names of the classes."""
         ((_, p),) = self._single_output(X, "probabilities")
         inside = p.ndim == 2 and p.size and p.min() >= 0 and p.max() <= 1
         if inside and p.shape[1] == 1:
@@ -91,23 +76,23 @@ class ModelAdapter:
         if not inside or np.abs(p.sum(axis=1) - 1).max() > 1e-3:
             raise ValueError(
                 "features 'log_odds', 'entropy' and 'margin' need probabilities, but model "
-                f"{self._name()!r} gives an output of shape {(None, *p.shape[1:])} that is no "
-                "sigmoid of one unit and no softmax."
+                f"{self._name()!r} has an output of shape {(None, *p.shape[1:])} that is "
+                "neither a sigmoid of one unit nor a softmax."
             )
         return p, [str(number) for number in range(p.shape[1])]
 
     def codes(self, X):
-        """Numbers of the categories that the model tells."""
+        """Indices of the predicted categories."""
         ((_, values),) = self._single_output(X, "codes")
         return codes(values, f"model {self._name()!r}")
 
     def logits_network(self):
-        """The model without its last sigmoid, where that is of one unit; else None."""
+        """The model without its last sigmoid, if it has one unit; else None."""
         one = self.network.blueprint.output_shapes == [(None, 1)]
         return logits_network(self.network) if one else None
 
     def log_odds(self, X):
-        """Log-odds of shape (n_rows, n_classes), of two classes the second's, and their names."""
+        """Log-odds of shape (n_rows, n_classes), for two classes of the second, and names."""
         exact = self.logits_network()
         if exact is not None:
             return clipped(exact.outputs(self.blocks.split(X))[0]), ["1"]
@@ -116,7 +101,7 @@ class ModelAdapter:
         return (values[:, 1:], names[1:]) if len(names) == 2 else (values, names)
 
     def reconstruction_error(self, X):
-        """Mean squared difference between input and output, in the input's units squared."""
+        """Mean squared difference of input and output, in squared units of the input."""
         inputs = self.blocks.split(X)
         ((_, rebuilt),) = self._single_output(X, "reconstruction_error")
         given = next(iter(inputs.values()))
@@ -124,7 +109,7 @@ class ModelAdapter:
             raise ValueError(
                 "features='reconstruction_error' needs an output of the input's shape, but model "
                 f"{self._name()!r} takes {[(None, *value.shape[1:]) for value in inputs.values()]} "
-                f"and gives {(None, *rebuilt.shape[1:])}."
+                f"and returns {(None, *rebuilt.shape[1:])}."
             )
         return np.square(given - rebuilt).reshape(len(given), -1).mean(axis=1)
 
@@ -133,7 +118,7 @@ class ModelAdapter:
         if len(outputs) != 1:
             raise ValueError(
                 f"features={wanted!r} need a model with one output; {self._name()!r} has "
-                f"{len(outputs)}: {self.names}. Name the layers that you want in `layers`."
+                f"{len(outputs)}: {self.names}. Name the layers to extract in `layers`."
             )
         return outputs
 
@@ -179,7 +164,8 @@ class ModelAdapter:
                 single = outputs[0].shape[1:] == (1,)
                 if single and self.logits_network() is None:
                     refuse(
-                        f"The part {name!r}", "features='codes' of one output that is no sigmoid."
+                        f"The part {name!r}",
+                        "features='codes' of one output that is not a sigmoid.",
                     )
                 found.append(codes_of(outputs[0], name))
             elif feature == "log_odds" and logits is not None:
@@ -196,22 +182,11 @@ class ModelAdapter:
 
 
 class EstimatorAdapter:
-    """A fitted estimator, of ours or anybody's.
+    """A fitted estimator of any library.
 
-    Parameters
-    ----------
-    estimator : estimator
-        Fitted.
-
-    out_of_fold : bool
-        Whether rows that trained it need the features of another one.
-
-    classes : ndarray, default=None
-        All classes of the cross-fit, of which a fold's estimator may have seen some only; None for
-        multilabel and numeric targets.
-
-    rows_at_once : int, default=None
-        Rows in one pass through inner layers.
+    ``classes`` are all classes of the cross-fit, of which the estimator of a fold may have seen
+    only some; None for multilabel and numeric targets. ``out_of_fold`` is whether features of its
+    training rows must come from another fit.
     """
 
     def __init__(self, estimator, out_of_fold, classes=None, rows_at_once=None):
@@ -222,7 +197,7 @@ class EstimatorAdapter:
 
     @property
     def transforms(self):
-        """Whether ``transform`` gives its outputs."""
+        """Whether its outputs are those of ``transform``."""
         return (
             hasattr(self.estimator, "transform")
             and probabilities_of(self.estimator) is None
@@ -230,7 +205,7 @@ class EstimatorAdapter:
         )
 
     def outputs(self, X, pooling=None):
-        """What the estimator's own method gives: probabilities, predictions or a transform."""
+        """Result of the estimator's own method: probabilities, predictions or a transform."""
         if probabilities_of(self.estimator) is not None:
             p, names = self.probabilities(X)
             if self.classes is not None and len(names) == 2:
@@ -258,7 +233,7 @@ class EstimatorAdapter:
             if values.shape[1] == len(names):
                 return [(f"decision_{name}", values[:, [i]]) for i, name in enumerate(names)]
             return [("decision", values)]
-        # Labels have no order; a column says of each whether it was predicted.
+        # Labels have no order: one indicator column per label.
         predicted = np.asarray(self.estimator.predict(X))
         if predicted.ndim > 1:
             return [("prediction", predicted)]
@@ -284,7 +259,7 @@ class EstimatorAdapter:
         return view.layers(X, layers, pooling)
 
     def probabilities(self, X):
-        """Probabilities of shape (n_rows, n_classes), and the classes' names."""
+        """Probabilities of shape (n_rows, n_classes), and the names of the classes."""
         predict_proba = probabilities_of(self.estimator)
         if predict_proba is None:
             raise ValueError(
@@ -292,7 +267,7 @@ class EstimatorAdapter:
                 f"{type(self.estimator).__name__} has no predict_proba."
             )
         p = predict_proba(X)
-        if isinstance(p, list):  # multilabel, as scikit-learn's trees give it
+        if isinstance(p, list):  # multilabel, as in scikit-learn's trees
             p = np.column_stack([np.asarray(each)[:, -1] for each in p])
         p = np.asarray(p, dtype=np.float32)
         classes, own = self.classes, getattr(self.estimator, "classes_", None)
@@ -300,8 +275,8 @@ class EstimatorAdapter:
             return p, [str(name) for name in (range(p.shape[1]) if classes is None else classes)]
         missing = [str(label) for label in classes if label not in own]
         warnings.warn(
-            f"A fold lacks the classes {missing}: {type(self.estimator).__name__} gives them "
-            "probability 0 there.",
+            f"A fold's training rows lack the classes {missing}: {type(self.estimator).__name__} "
+            "assigns them probability 0.",
             UserWarning,
             stacklevel=2,
         )
@@ -310,7 +285,7 @@ class EstimatorAdapter:
         return filled, [str(name) for name in classes]
 
     def codes(self, X):
-        """Numbers of the predicted classes."""
+        """Indices of the predicted classes."""
         what = type(self.estimator).__name__
         if probabilities_of(self.estimator) is not None and self.classes is not None:
             return codes(self.probabilities(X)[0], what)
@@ -322,7 +297,7 @@ class EstimatorAdapter:
         )
 
     def log_odds(self, X):
-        """Log-odds of shape (n_rows, n_classes), of two classes the second's, and their names."""
+        """Log-odds of shape (n_rows, n_classes), for two classes of the second, and names."""
         if hasattr(self.estimator, "_logits"):
             values = self.estimator._logits(X)
             if values is not None:
@@ -335,7 +310,7 @@ class EstimatorAdapter:
         return values, names
 
     def reconstruction_error(self, X):
-        """How badly rows are rebuilt."""
+        """Reconstruction error of rows."""
         if hasattr(self.estimator, "reconstruction_error"):
             return np.asarray(self.estimator.reconstruction_error(X))
         if not hasattr(self.estimator, "inverse_transform"):
@@ -362,7 +337,7 @@ class EstimatorAdapter:
 
         estimator = self.estimator
         if "codes" in wanted.features and self.classes is None:
-            refuse(f"The part {name!r}", "features='codes' of what is no classifier.")
+            refuse(f"The part {name!r}", "features='codes' requires a classifier.")
         latent, inner, result, logits = (), [], None, None
         if isinstance(estimator, NetworkEstimator):
             encodes = isinstance(estimator, KerasAutoencoder)
@@ -405,7 +380,9 @@ class EstimatorAdapter:
                 found.append(result)
             else:
                 if self.classes is not None and len(self.classes) != result.n:
-                    refuse(f"The part {name!r}", "one of its folds lacks classes.")
+                    refuse(
+                        f"The part {name!r}", "the training rows of one of its folds lack classes."
+                    )
                 if feature == "codes":
                     found.append(codes_of(result.tensor, name))
                     continue
@@ -417,26 +394,7 @@ class EstimatorAdapter:
 
 
 def columns_of(view, X, features, layers, pooling):
-    """Extract features of rows.
-
-    Parameters
-    ----------
-    view : ModelView or EstimatorView
-
-    X : table
-
-    features : sequence of str
-        Of ``FEATURES``.
-
-    layers : sequence of str
-
-    pooling : str
-
-    Returns
-    -------
-    list of Columns
-        In the order of ``features``, then of ``layers``.
-    """
+    """Extract features of rows: ``Columns`` in the order of ``features``, then of ``layers``."""
     found = []
     for feature in features:
         unfold = view.out_of_fold
@@ -482,7 +440,7 @@ def _columns(name, values, out_of_fold, transformed):
 
 
 def clone_with_networks(model):
-    """Clone an estimator; a Pipeline whose last step is a ``keras.Model`` or a path keeps it."""
+    """Clone an estimator; a Pipeline that ends in a ``keras.Model`` or a path keeps it."""
     model = clone_part(model)
     if isinstance(model, Pipeline) and is_path(model.steps[-1][1]):
         model.steps[-1] = (model.steps[-1][0], load_model(model.steps[-1][1]))
@@ -490,19 +448,7 @@ def clone_with_networks(model):
 
 
 def upstream_of(model, random_state):
-    """The network to extract features with: loaded, or a clone with its seeds set.
-
-    Parameters
-    ----------
-    model : path, keras.Model, estimator or Pipeline
-
-    random_state : as in scikit-learn
-
-    Raises
-    ------
-    TypeError
-        If it is none of these.
-    """
+    """The upstream model: loaded from its path, or a clone with seeds set; else a TypeError."""
     if is_path(model):
         return load_model(os.fspath(model))
     if is_keras_model(model):

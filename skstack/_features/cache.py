@@ -1,6 +1,4 @@
-"""When is what an upstream makes the same? Keys of content: never of paths, names or addresses."""
-
-# What was computed before: features of frozen networks in memory, fits and features on disk.
+"""Caches of features and fits, keyed by content: never by paths, names or addresses."""
 
 from __future__ import annotations
 
@@ -26,51 +24,27 @@ _PACKAGES = (
     "imbalanced-learn", "joblib", "keras", "narwhals", "numpy", "pandas", "scikit-learn", "scipy",
     "skstack", "tensorflow",
 )  # fmt: skip
-# Packages whose code is told by their version; of all other classes the code itself is read.
+# Packages that are identified by their version; of all other classes the code is hashed.
 _VERSIONED = {"imblearn", "keras", "numpy", "scipy", "skstack", "sklearn", "tensorflow"}
 
 
 class Unkeyable(Exception):
-    """Something that makes another result in each run, or whose content cannot be known."""
+    """A result that is random, or whose content cannot be compared."""
 
 
 @functools.cache
 def versions():
-    """Versions that results depend on.
-
-    Returns
-    -------
-    tuple of str
-    """
+    """Versions of packages on which results depend."""
     return (platform.python_version(), *(f"{name}={version(name)}" for name in _PACKAGES))
 
 
 def data_key(*data):
-    """Hash tables, targets and other data: values, shapes, dtypes, names, categories.
-
-    Parameters
-    ----------
-    *data : array, DataFrame, sparse matrix, list, dict or None
-
-    Returns
-    -------
-    str
-    """
+    """Hash tables, targets and other data: values, shapes, dtypes, names, categories."""
     return joblib.hash(data, hash_name="sha1", coerce_mmap=True)
 
 
 def network_key(network):
-    """Hash a network: its architecture and the bytes of its weights.
-
-    Parameters
-    ----------
-    network : Network
-
-    Returns
-    -------
-    str or None
-        None where the architecture cannot be compared.
-    """
+    """Hash the architecture and weights of a network; None if they cannot be compared."""
     if network.blueprint.key is None:
         return None
     digest = hashlib.sha256(repr(network.blueprint.key).encode())
@@ -81,22 +55,7 @@ def network_key(network):
 
 
 def estimator_key(value):
-    """Describe an estimator by its class and all its parameters, at every depth.
-
-    Parameters
-    ----------
-    value : estimator or parameter
-
-    Returns
-    -------
-    hashable
-        Equal for estimators that learn the same from the same data.
-
-    Raises
-    ------
-    Unkeyable
-        For an open seed, callbacks, and whatever cannot be compared by its content.
-    """
+    """A hashable key of an estimator's class and parameters; raises Unkeyable."""
     from skstack._training.fingerprint import Unknown, fingerprint, fingerprint_value
 
     if is_keras_model(value):
@@ -140,10 +99,10 @@ def _parameters_key(estimator):
 
 
 def _fitted_key(estimator):
-    """What an estimator has learned: its parameters alone do not tell what it gives."""
+    """Key of a fitted state, because parameters alone do not determine the outputs."""
     try:
         return (type(estimator).__module__, type(estimator).__qualname__, data_key(estimator))
-    except Exception as reason:  # whatever pickling may raise
+    except Exception as reason:  # pickling may raise anything
         raise Unkeyable(f"{type(estimator).__name__}, which cannot be pickled") from reason
 
 
@@ -164,13 +123,13 @@ FOLDER_BYTES = 2 * 2**30
 
 
 class _ArrayCache(LRUCache):
-    """Lists of arrays that were used last, up to a number of bytes."""
+    """Least recently used lists of arrays, up to a number of bytes."""
 
     def __init__(self, bytes_limit=RECENT_BYTES):
         super().__init__(bytes_limit, size_of=_n_bytes, largest=bytes_limit // 4)
 
     def get(self, key, make):
-        """Arrays of `key`; read-only where they are kept, because others get them too."""
+        """Arrays of `key`; read-only if they are cached, because others receive them, too."""
 
         def read_only():
             arrays = make()
@@ -190,14 +149,7 @@ FROZEN = _ArrayCache()
 
 
 class CachedNetwork:
-    """A frozen network whose outputs for the same inputs are computed once.
-
-    Parameters
-    ----------
-    network : Network
-
-    memory : as in recalled
-    """
+    """A frozen network whose outputs for the same inputs are computed once."""
 
     def __init__(self, network, memory=None):
         self.network = network
@@ -210,11 +162,11 @@ class CachedNetwork:
     public = property(lambda self: self.network.public)
 
     def changed(self, variables):
-        """What ``Network.changed`` gives, remembered apart."""
+        """Result of ``Network.changed``, cached separately."""
         return CachedNetwork(self.network.changed(variables), self.memory)
 
     def outputs(self, inputs, layers=None, rows_at_once=None, pooling=None):
-        """What ``Network.outputs`` gives."""
+        """Result of ``Network.outputs``."""
         settings = {"layers": layers, "rows_at_once": rows_at_once, "pooling": pooling}
 
         def compute():
@@ -226,7 +178,7 @@ class CachedNetwork:
         return FROZEN.get(parts, lambda: cached(self.memory, lambda: parts, compute))
 
     def _too_large(self, inputs, settings):
-        """Whether outputs would not be kept: then the time for their key is saved."""
+        """Whether outputs would not be cached, so that hashing can be skipped."""
         n_rows = len(next(iter(inputs.values())))
         if n_rows < MANY_ROWS:
             return False
@@ -236,40 +188,15 @@ class CachedNetwork:
 
 
 def stored_key(parts):
-    """Make a short name of a key, with the versions that results depend on.
-
-    Parameters
-    ----------
-    parts : hashable
-        Of numbers, strings and tuples of such.
-
-    Returns
-    -------
-    str
-    """
+    """A short name of a key of numbers, strings and tuples, with the package versions."""
     return hashlib.sha256(repr((versions(), parts)).encode()).hexdigest()
 
 
 def cached(memory, describe, compute, *, verbose=0):
-    """Give a result that is stored, or compute and store it.
+    """Return a stored result, or compute and store it.
 
-    Parameters
-    ----------
-    memory : None, str or object with the interface of joblib.Memory
-
-    describe : callable
-        Gives the parts of the key; may raise ``Unkeyable``, and then nothing is stored.
-
-    compute : callable
-        Gives the result, which is stored as a pickle.
-
-    verbose : int, default=0
-        Above 0, it is said why something is not stored.
-
-    Returns
-    -------
-    object
-        New ones in each call, so that nobody can change those of others.
+    ``describe`` returns the parts of the key, or raises ``Unkeyable``: then nothing is stored. The
+    result is a new object in each call, so that changing it affects no other caller.
     """
     if memory is None:
         return compute()
@@ -289,14 +216,14 @@ def cached(memory, describe, compute, *, verbose=0):
     call = folder.cache(_entry, ignore=["compute"])
     try:
         with warnings.catch_warnings():
-            # What joblib cannot load it computes anew, and warns.
+            # joblib recomputes what it cannot load, with a warning.
             warnings.filterwarnings("ignore", message="Exception while loading results")
             sealed = call(key, computed)
             if not fresh:
                 known, result = _opened(sealed)
                 if known:
                     return result
-                # Believed by joblib, but not what was written.
+                # Accepted by joblib, but not what was written.
                 call.call(key, computed)
     except _Unpicklable as reason:
         if verbose:
@@ -318,7 +245,7 @@ class _Unpicklable(Exception):
 def _sealed(result):
     try:
         content = pickle.dumps(result, protocol=pickle.HIGHEST_PROTOCOL)
-    except Exception as reason:  # pickle raises whatever the objects raise
+    except Exception as reason:  # objects may raise anything
         raise _Unpicklable(f"{type(reason).__name__}: {reason}") from reason
     return np.frombuffer(hashlib.sha256(content).digest() + content, dtype=np.uint8)
 

@@ -1,4 +1,4 @@
-"""Fitted upstreams, recalled where they were fitted before, and what their networks have seen."""
+"""Fitted upstream models from the cache, and the profile of their training rows."""
 
 from __future__ import annotations
 
@@ -8,31 +8,15 @@ from skstack.preprocessing._column_profile import ColumnProfile, some_rows
 
 
 def cached_fit(source, X, y, metadata, folds, wanted, *, whole, seeded, memory, **settings):
-    """Fit upstreams, or recall those that were fitted on the same.
+    """Result of ``fit_upstreams``, from the cache if the same was fitted before.
 
-    Parameters
-    ----------
-    source, X, y, metadata, folds, wanted : as in fit_upstreams
-
-    whole : bool
-        Whether features of all rows are wanted.
-
-    seeded : bool
-        Whether another fit draws the same seeds.
-
-    memory : as in recalled
-
-    **settings
-        ``refit``, ``n_jobs`` and ``verbose`` of fit_upstreams.
-
-    Returns
-    -------
-    As fit_upstreams.
+    ``whole`` is whether features of all rows are requested, ``seeded`` whether another fit would
+    draw the same seeds.
     """
 
     def describe():
         if not seeded:
-            raise Unkeyable("random_state=None draws other seeds in the next fit")
+            raise Unkeyable("random_state=None draws other seeds in every fit")
         parts = (
             wanted,
             settings["refit"],
@@ -52,29 +36,9 @@ def cached_fit(source, X, y, metadata, folds, wanted, *, whole, seeded, memory, 
 
 
 def input_profile(source, upstreams, X, trained_on=None):
-    """What the network was fitted on; a frozen one is compared with the rows at hand.
+    """Profile of the training rows of a network; a frozen network is compared with the rows of X.
 
-    Parameters
-    ----------
-    source : Source
-
-    upstreams : list of Upstream
-        Fitted.
-
-    X : table
-        Training rows of the whole fit, as they come to the steps.
-
-    trained_on : ColumnProfile, default=None
-        What the user knows of a frozen network.
-
-    Returns
-    -------
-    ColumnProfile
-
-    Raises
-    ------
-    ValueError
-        If ``trained_on`` has other columns than come to the network.
+    Raises a ValueError if ``trained_on`` has other columns than the input of the network.
     """
     if not source.frozen:
         return ColumnProfile.pooled([upstream.profile for upstream in upstreams])

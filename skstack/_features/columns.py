@@ -1,4 +1,4 @@
-"""What a network's outputs are turned into: columns of a table, with names."""
+"""Outputs of a network as named columns of a table."""
 
 from __future__ import annotations
 
@@ -17,26 +17,11 @@ POOLINGS = ("flatten", "mean", "max", "last")
 class Columns:
     """Some columns of the extracted table.
 
-    Parameters
-    ----------
-    names : tuple of str
-        One for each column.
-
-    values : ndarray of float32 or float64 of shape (n_rows, n_columns)
-        The columns; float64 where they came so, for a scaler may yet subtract an offset.
-
-    out_of_fold : bool
-        Whether rows that trained the network need the values of another one.
-
-    inner : bool
-        Whether this is an inner layer, whose axes mean nothing outside its own network.
-
-    categorical : bool
-        Whether the values are numbers of categories.
-
-    transformed : bool
-        Whether this is what ``transform`` of an estimator gives, whose columns may mean other
-        things after each fit.
+    ``out_of_fold``: rows that trained the network need the values of another one. ``inner``: an
+    inner layer, whose axes have no meaning outside its network. ``categorical``: category codes.
+    ``transformed``: the result of an estimator's ``transform``, whose columns may change their
+    meaning with each fit. Values are float32, or float64 if they were, so that a scaler can
+    subtract an offset.
     """
 
     names: tuple[str, ...]
@@ -54,7 +39,7 @@ def as_columns(values, pooling):
 
 
 def floats(values):
-    """Float32 of what that has room for, float64 of all else."""
+    """Convert to float32 if no precision is lost, else to float64."""
     values = np.asarray(values)
     return values.astype(
         np.float32 if np.can_cast(values.dtype, np.float32) else np.float64, copy=False
@@ -64,7 +49,7 @@ def floats(values):
 def log_odds(probabilities, *, exclusive=True):
     """Logarithm of p / (1 - p), with p clipped to [1e-7, 1 - 1e-7]; in [-16.12, 16.12].
 
-    Of classes that exclude each other, 1 - p is the sum of the others: near 1 it has more digits.
+    For exclusive classes, 1 - p is computed as the sum of the others: near 1 it is more precise.
     """
     p = probabilities.astype(np.float64)
     rest = p.sum(axis=1, keepdims=True) - p if exclusive else 1 - p
@@ -89,39 +74,27 @@ def margin(probabilities):
 
 
 def codes(values, what):
-    """Number of the largest output of each row, or outputs that are whole numbers, (n_rows, 1)."""
+    """Index of the largest output of each row, or integer outputs, of shape (n_rows, 1)."""
     if values.ndim == 2 and values.shape[1] > 1:
         return values.argmax(axis=1).astype(np.float32)[:, None]
     if values.shape[1:] not in ((), (1,)):
         raise ValueError(
-            f"features='codes' needs one output for each category, or whole numbers; {what} gives "
-            f"an output of shape {(None, *values.shape[1:])}."
+            f"features='codes' needs one output per category, or integers; {what} has an "
+            f"output of shape {(None, *values.shape[1:])}."
         )
     values = values.reshape(-1, 1)
     if not np.array_equal(values, np.round(values)):
         if values.min() < 0 or values.max() > 1:
             raise ValueError(
-                f"features='codes' needs one output for each category, or whole numbers; {what} "
-                f"gives numbers from {values.min():.3g} to {values.max():.3g}."
+                f"features='codes' needs one output per category, or integers; {what} "
+                f"returns numbers from {values.min():.3g} to {values.max():.3g}."
             )
         values = values > 0.5
     return values.astype(np.float32)
 
 
 def to_dataframe(columns, passed=None):
-    """Columns as a frame, numbers of categories as such.
-
-    Parameters
-    ----------
-    columns : list of Columns
-
-    passed : ndarray, DataFrame or None
-        Columns that follow.
-
-    Returns
-    -------
-    DataFrame
-    """
+    """Columns, and those that pass through, as a DataFrame with categorical dtypes."""
     import pandas as pd
 
     parts = []

@@ -1,4 +1,4 @@
-"""Cross-fitting: the network that makes a row's features has not seen the row."""
+"""Cross-fitting: the features of a row come from a model that was not trained on it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from skstack.preprocessing._column_profile import ColumnProfile
 
 @dataclass(frozen=True)
 class FeatureRequest:
-    """Which features of an upstream are wanted."""
+    """Which features of an upstream model are requested."""
 
     features: tuple[str, ...]
     layers: tuple[str, ...]
@@ -69,28 +69,28 @@ def _listed(value):
 
 @dataclass(frozen=True)
 class Metadata:
-    """What goes along with the rows: keywords of the splitter, the steps and the estimator."""
+    """Metadata of the rows: keyword arguments of the splitter, the steps and the estimator."""
 
     split: dict = field(default_factory=dict)
     steps: dict = field(default_factory=dict)
     fit: dict = field(default_factory=dict)
 
     def of(self, X, rows):
-        """The same for some rows of X."""
+        """The metadata of some rows of X."""
         parts = (self.split, self.steps, self.fit)
         return Metadata(*(take_metadata(X, part, rows) for part in parts))
 
 
 @dataclass(frozen=True)
 class FittedUpstream:
-    """A fitted upstream: steps, then a network or estimator."""
+    """A fitted upstream model: steps, then a network or estimator."""
 
     steps: Any
     view: Any
     profile: ColumnProfile
 
     def columns(self, X, wanted, look=None):
-        """Features of rows, a list of ``Columns``; ``look`` sees what comes to the network."""
+        """Features of rows, a list of ``Columns``; ``look`` is called with the network's input."""
         X = X if self.steps is None else self.steps.transform(X)
         if look is not None:
             look(X)
@@ -120,35 +120,35 @@ class FittedUpstream:
 
 
 class UpstreamSpec:
-    """What an upstream is before it is fitted.
+    """An upstream model before it is fitted.
 
     Parameters
     ----------
     model : keras.Model, FrozenEstimator, estimator or Pipeline
-        With a Pipeline, the features are those of its last step; the steps before are fitted
-        along with it, in each fold anew. Samplers among them resample the rows that the last step
-        is fitted on, never those that it is asked about.
+        The last step of a Pipeline provides the features; the steps before are fitted with it in
+        each fold. Samplers among them resample the training rows of the last step only.
 
     y : array-like or None
-        Targets of the whole fit; None where the upstream is not to see them.
+        Targets of the whole fit; None if y is not passed to the model.
 
     blocks : ColumnBlocks
-        Not fitted: how X becomes the inputs of a frozen ``keras.Model``.
+        Unfitted blocks, for the inputs of a frozen ``keras.Model``.
 
     rows_at_once : int or None
+        Rows per forward pass.
 
     memory : None, str or joblib.Memory
-        Where outputs of a frozen network are stored.
+        Cache for outputs of a frozen network.
 
     ordered_cv : int, splitter, list of folds or None
-        How the rows are split where they are ordered in time, else None.
+        The folds if rows are time-ordered, else None.
 
     crossed : bool
-        Whether features must be out-of-fold whatever is learned from: of a branch whose rows are
-        ordered in time, for everything in it learns from earlier rows alone.
+        Whether all features must be out-of-fold, with or without y: in a time-ordered branch
+        everything is fitted on earlier rows only.
 
     label : str
-        What messages call it.
+        Name in messages.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class UpstreamSpec:
         self.resamples = self.steps is not None and any(
             hasattr(step, "fit_resample") for _, step in self.steps.steps
         )
-        # Whoever is known to ignore y never gets it.
+        # Models that are known to ignore y never receive it.
         self.steps_learn = y is not None and self.steps is not None and learns_from_y(self.steps)
         self.model_learns = y is not None and not self.frozen and learns_from_y(model)
         self.supervised = self.steps_learn or self.model_learns
@@ -207,28 +207,28 @@ class UpstreamSpec:
             )
 
     def needs_folds(self, wanted):
-        """Whether some features of training rows must come from networks that did not see them."""
+        """Whether some features of training rows must be out-of-fold."""
         errors = "reconstruction_error" in wanted.features and not self.frozen
         return self.out_of_fold or errors
 
     def _check(self, wanted):
-        """Refuse features that the estimator cannot give, before it is trained."""
+        """Refuse features that the estimator cannot provide, before training."""
         if self.frozen:
             return
         name = type(self.model).__name__
         if not any(hasattr(self.model, method) for method in _GIVES):
             raise ValueError(
-                f"{self.label} is {self.model!r}, which gives no features: it has none of the "
+                f"{self.label} is {self.model!r}, which has no output: it has none of the "
                 f"methods {', '.join(_GIVES)}."
             )
         _refuse_samplers_inside(self.steps, self.label)
         if self.resamples and getattr(self.model, "early_stopping", False) is True:
             raise ValueError(
-                f"{self.label}: {name}(early_stopping=True) behind a sampler would stop by rows "
-                "that the sampler has made or repeated. Use sampler=... of KerasClassifier, which "
-                "sets rows aside first, or early_stopping=False."
+                f"{self.label}: {name}(early_stopping=True) after a sampler would monitor "
+                "synthetic or repeated rows. Use sampler=... of KerasClassifier, which holds out "
+                "rows first, or early_stopping=False."
             )
-        if wrapper_of(self.model):  # what wrappers give, the fitted network tells
+        if wrapper_of(self.model):  # the output of wrappers is known only after the fit
             return
         asked = [feature for feature in wanted.features if feature in OF_PROBABILITIES]
         if asked and not hasattr(self.model, "predict_proba"):
@@ -237,9 +237,10 @@ class UpstreamSpec:
             )
         if wanted.layers and self.ordered and not self.ours:
             raise ValueError(
-                f"layers={list(wanted.layers)}: networks of {name} that were trained apart have no "
-                "common axes, and where rows are ordered in time they cannot be turned onto one "
-                "that knows later rows. Use a network estimator of skstack, or features=."
+                f"layers={list(wanted.layers)}: the units of separately trained networks of {name} "
+                "do not correspond, and in a time-ordered fit they cannot be rotated onto a "
+                "network that was trained on later rows. Use a network estimator of skstack, or "
+                "features=."
             )
         rebuilds = hasattr(self.model, "reconstruction_error") or (
             hasattr(self.model, "inverse_transform") and hasattr(self.model, "transform")
@@ -251,16 +252,11 @@ class UpstreamSpec:
             )
 
     def frame(self, X, y, wanted, weights=None):
-        """What the networks of a cross-fit share; None where they are not ours.
+        """The ``CrossFitContext`` of the networks of a cross-fit; None for other estimators.
 
-        Where the steps before learn from y, or rows are ordered in time, columns and categories
-        of all rows say something of rows that a fold must not know: only classes are shared then.
-        Latent features of an ordered fit share categories, too, for they need common axes.
-
-        Raises
-        ------
-        ValueError
-            If the estimator cannot give the features that are wanted.
+        If steps learn from y, or rows are time-ordered, columns and categories of all rows would
+        reveal rows that a fold must not know: then only classes are shared. Latent features of a
+        time-ordered fit also share categories, because their units must correspond.
         """
         self._check(wanted)
         if self.frozen or not self.ours:
@@ -272,7 +268,7 @@ class UpstreamSpec:
             self._width = X.shape[1] if hasattr(X, "shape") else None
         targets = y if self.model_learns else None
         frame = self.model._cross_fit_context(X, targets, wanted.layers, weights)
-        # Inner layers and latent features need one start, hence one shape, in all folds.
+        # Inner layers and latent features need equal initial weights, hence shapes, in all folds.
         axes = wanted.layers or ("outputs" in wanted.features and not self.model_learns)
         own = self.steps_learn or (self.ordered and not axes)
         return replace(frame, blocks=None) if own else frame
@@ -283,7 +279,7 @@ class UpstreamSpec:
         return any(map(may_split, own if self.steps is None else [self.steps, *own]))
 
     def check_context(self, X, y, metadata, pairs):
-        """Refuse, before anything is trained, what splits rows of a fold as it must not."""
+        """Refuse, before training, parts that would split rows without groups or time order."""
         if not self.splits_inside():
             return
         rows = smallest_training_rows(pairs, metadata.split.get("groups"))
@@ -301,32 +297,16 @@ class UpstreamSpec:
             pass_context(clone_part(self.model), context, X, y, only_fit=True)
 
     def fit(self, X, y, metadata, frame, *, all_rows=True):
-        """Fit steps and estimator on training rows.
-
-        Parameters
-        ----------
-        X, y : table and targets
-
-        metadata : Metadata
-
-        frame : Frame or None
-
-        all_rows : bool, default=True
-            Whether these are all rows of the cross-fit, and not those of a fold.
-
-        Returns
-        -------
-        Upstream
-        """
+        """Fit steps and estimator; ``all_rows`` is False for the training rows of a fold."""
         steps, context = None, RowContext(metadata.split.get("groups"), self.ordered_cv, all_rows)
         if self.steps is not None:
             steps, X, y, metadata = self._fitted_steps(X, y, metadata, context, frame)
             shared = frame is not None and frame.blocks is not None
             if shared and self._width != getattr(X, "shape", (0, None))[1]:
                 raise ValueError(
-                    f"The steps before {type(self.model).__name__} make {X.shape[1]} columns of "
-                    f"the training rows of a fold, but {self._width} of all training rows, and the "
-                    "networks of a cross-fit have one shape. Fix what these steps learn, such as "
+                    f"The steps before {type(self.model).__name__} return {X.shape[1]} columns for "
+                    f"the training rows of a fold, but {self._width} for all training rows; the "
+                    "networks of a cross-fit need equal shapes. Fix the number of columns, such as "
                     "categories=... of OneHotEncoder."
                 )
         model = self.model
@@ -359,7 +339,7 @@ class UpstreamSpec:
         )
 
     def _fitted_steps(self, X, y, metadata, context=None, frame=None):
-        """Fitted steps, and the rows, targets and metadata as they come to the last one."""
+        """Fitted steps, and rows, targets and metadata for the last step."""
         steps = clone_part(self.steps)
         if frame is not None:
             self._shape_alike(steps)
@@ -382,7 +362,7 @@ class UpstreamSpec:
                 fitted, run = fitted + part.steps, []
             if samples:
                 if hasattr(X, "columns") and not hasattr(X, "iloc"):
-                    X = X.to_pandas()  # samplers know no other frames
+                    X = X.to_pandas()  # samplers support pandas only
                 new = resample(step, X, y, fit.get("sample_weight"))
                 X, y = new.X, new.y
                 if "sample_weight" in fit:
@@ -392,7 +372,7 @@ class UpstreamSpec:
         return Pipeline(fitted) if fitted else None, X, y, replace(metadata, fit=fit)
 
     def _shape_alike(self, steps):
-        """Steps that learn a shape take that of all training rows."""
+        """Steps whose output shape is learned use that of all training rows."""
         of_all = {} if self._steps_of_all is None else dict(self._steps_of_all.steps)
         for name, step in steps.steps:
             if hasattr(step, "_take_shape"):
@@ -410,7 +390,7 @@ class UpstreamSpec:
         pass_context(estimator, context, X, y, only_fit=True)
         if self.codes is not None:
             y = np.searchsorted(self.codes, y)
-        if "sample_weight" in metadata:  # scikeras multiplies it in place
+        if "sample_weight" in metadata:  # scikeras modifies it in place
             metadata = {**metadata, "sample_weight": metadata["sample_weight"].copy()}
         return estimator.fit(X, y, **metadata) if y is not None else estimator.fit(X, **metadata)
 
@@ -419,12 +399,12 @@ class UpstreamSpec:
         return Pipeline([*parts, ("frozen", FrozenEstimator(self.frozen_steps))])
 
 
-# What features are taken from.
+# Methods that provide features.
 _GIVES = ("predict_proba", "decision_function", "predict", "transform")
 
 
 def _refuse_samplers_inside(steps, label):
-    """Refuse samplers that would resample X without y, or the rows of some columns alone."""
+    """Refuse samplers that would resample X without y, or only some columns."""
     if steps is None:
         return
     of_imblearn = type(steps).__module__.partition(".")[0] == "imblearn"
@@ -433,18 +413,18 @@ def _refuse_samplers_inside(steps, label):
         part = left.pop()
         if hasattr(part, "fit_resample") and parts_of(part) is None:
             raise ValueError(
-                f"{label} has the sampler {part!r} where it would change the rows of X and not y, "
-                "or the rows of some columns alone. Make it a step of one Pipeline of "
+                f"{label} has the sampler {part!r} where it would resample X without y, "
+                "or only some columns. Make it a step of one Pipeline of "
                 "imbalanced-learn: imblearn.pipeline.make_pipeline(scaler, sampler, estimator)."
             )
         left += parts_of(part) or ()
 
 
 def _unfrozen(estimator):
-    """What a ``FrozenEstimator`` holds, which must be fitted.
+    """The estimator inside a ``FrozenEstimator``, which must be fitted.
 
-    Keras documents ``FrozenEstimator(SKLearnTransformer(model))`` for a trained model, which is
-    never fitted: that means the model.
+    Keras documents ``FrozenEstimator(SKLearnTransformer(model))`` for a trained model; such a
+    wrapper is never fitted, and the model itself is used.
     """
     model = getattr(estimator, "model", None)
     documented = wrapper_of(estimator) == "keras" and hasattr(estimator, "transform")
@@ -452,18 +432,18 @@ def _unfrozen(estimator):
         if is_keras_model(model) and model.built:
             return model
         raise NotFittedError(
-            f"FrozenEstimator({type(estimator).__name__}(...)) is used as it is, but it was never "
-            "fitted, and its model is no built keras.Model. Fit it first, build the model, or pass "
-            "the estimator without FrozenEstimator."
+            f"FrozenEstimator({type(estimator).__name__}(...)) was never fitted, and its model is "
+            "not a built keras.Model. Fit it first, build the model, or pass the estimator without "
+            "FrozenEstimator."
         )
     check_is_fitted(estimator)
     return estimator
 
 
 def _codes(model, y):
-    """Labels that stand for the numbers 0, 1, ...; None where y can be learned as it is.
+    """The labels of the codes 0, 1, ...; None if y can be passed unchanged.
 
-    The transformer of ``keras.wrappers`` is no classifier and hands y to its network unchanged.
+    The transformer of ``keras.wrappers`` is not a classifier and passes y to its network unchanged.
     """
     hands_on = wrapper_of(model) == "keras" and hasattr(model, "transform")
     if not hands_on or y is None or np.asarray(y).dtype.kind not in "OUS":
@@ -476,32 +456,17 @@ def _one_dimensional(classes):
 
 
 def fit_upstreams(source, X, y, metadata, folds, wanted, *, refit, n_jobs, verbose=0):
-    """Fit what a transformer needs: the network of all rows, those of the folds, or both.
+    """Fit the model of all rows, those of the folds, or both.
 
-    Parameters
-    ----------
-    source, X, y, metadata, wanted, n_jobs, verbose : as in cross_fit
-
-    folds : Folds or None
-        None where no fold needs a network of its own.
-
-    refit : bool
-        Whether a network of all rows is wanted.
-
-    Returns
-    -------
-    columns : list of Columns or None
-        Features of all rows, where there are folds.
-
-    upstreams : list of Upstream
-        For new rows: the one of all rows, or one for each fold.
+    Returns the features of all rows if there are folds (else None), and the fitted upstream models
+    for new rows: that of all rows, or one per fold.
     """
     if folds is not None:
         source.check_context(X, y, metadata, folds.pairs)
     if wanted.layers and not refit and source.out_of_fold and not (source.ours or source.frozen):
         raise ValueError(
-            "refit=False averages the folds' inner layers, which takes networks with one common "
-            f"start; that of {type(source.model).__name__} cannot be set. Use refit=True."
+            "refit=False averages inner layers over folds, which requires equal initial weights; "
+            f"those of {type(source.model).__name__} cannot be set. Use refit=True."
         )
     frame = source.frame(X, y, wanted, metadata.fit.get("sample_weight"))
     reference = None
@@ -517,34 +482,11 @@ def fit_upstreams(source, X, y, metadata, folds, wanted, *, refit, n_jobs, verbo
 
 
 def cross_fit(source, X, y, metadata, folds, wanted, *, reference, frame, n_jobs, verbose=0):
-    """Features of training rows, and the fitted networks of the folds.
+    """Features of training rows, and the fitted models of the folds.
 
-    Parameters
-    ----------
-    source : Source
-
-    X, y, metadata : table, targets and Metadata of all training rows
-
-    folds : Folds
-
-    wanted : Wanted
-
-    reference : Upstream or None
-        Fitted on all rows. It gives the features that need not be out-of-fold, and the axes for
-        inner layers of networks whose start cannot be set.
-
-    frame : Frame or None
-
-    n_jobs : int or None
-        Threads that fit folds side by side.
-
-    Returns
-    -------
-    columns : list of Columns
-        For all rows, in the order of X; NaN where the folds never predict a row.
-
-    upstreams : list of Upstream
-        One for each fold.
+    ``reference`` is fitted on all rows: it provides the features that need not be out-of-fold, and
+    the axes for inner layers of networks whose initial weights cannot be set. Features of rows that
+    are never predicted are NaN.
     """
     pairs = folds.pairs
     foreign = source.out_of_fold and not source.ours and not source.frozen
@@ -566,8 +508,8 @@ def cross_fit(source, X, y, metadata, folds, wanted, *, reference, frame, n_jobs
         return upstream, columns
 
     if wrapper_of(source.model) == "scikeras" and source.model.random_state is not None:
-        n_jobs = 1  # it switches the whole process to deterministic kernels and back
-    if "keras" in sys.modules:  # its dtype policy is one of each thread
+        n_jobs = 1  # it makes kernels of the whole process deterministic and resets them
+    if "keras" in sys.modules:  # the dtype policy is thread-local
         from skstack._training.seeds import under_callers_policy
 
         fit_fold = under_callers_policy(fit_fold)
@@ -597,14 +539,14 @@ def cross_fit(source, X, y, metadata, folds, wanted, *, reference, frame, n_jobs
 
 
 def _check_alike(source, found):
-    """Refuse features of which some fits gave more than others."""
+    """Refuse features whose number differs between fits."""
     names = [[name for columns in each for name in columns.names] for each in found]
     counts = sorted({len(each) for each in names})
     if len(counts) > 1:
         raise ValueError(
-            f"{source.label} gives {counts[0]} columns when it is fitted on some training rows and "
-            f"{counts[-1]} on others ({', '.join(max(names, key=len)[:5])}, ...), but each row "
-            "needs the same columns. Fix the number of columns, such as k=... of SelectKBest or "
+            f"{source.label} returns {counts[0]} columns if it is fitted on some training rows and "
+            f"{counts[-1]} on others ({', '.join(max(names, key=len)[:5])}, ...), but the "
+            "number of columns must be constant. Fix it, for example with k=... of SelectKBest or "
             "categories=... of an encoder."
         )
 
@@ -614,10 +556,10 @@ ROWS_COMPARED = 2_000
 
 
 def _warn_of_unlike_axes(source, X, folds, wanted, reference, upstreams, found):
-    """Warn where a column of a transformer means one thing in one fold and another elsewhere.
+    """Warn if a column of a transformer has different meanings in different folds.
 
-    Each fold's model is compared with the refitted one (without one, with the first fold's) on
-    rows that both were trained on.
+    Each fold's model is compared with the refitted one (or that of the first fold) on rows that
+    both were trained on.
     """
     transforms = any(columns.transformed and columns.out_of_fold for columns in found[0])
     if not transforms or type(source.model).__name__ == "TargetEncoder":
@@ -640,23 +582,23 @@ def _warn_of_unlike_axes(source, X, folds, wanted, reference, upstreams, found):
     if unlike:
         name = min(unlike, key=unlike.get)
         way_out = (
-            "Use features that have a meaning of their own, such as reconstruction_error or "
-            "predictions."
+            "Use features with a fixed meaning, such as reconstruction_error or predictions."
             if source.ordered and not source.supervised
-            else "If it need not see y, KerasFeatureTransformer(..., passes_y=False) fits it once, "
-            "without y."
+            else "If it does not need y, KerasFeatureTransformer(..., passes_y=False) fits it "
+            "once, without y."
         )
         warnings.warn(
-            f"{source.label}: {len(unlike)} column(s) of {type(source.model).__name__} have no "
-            f"common meaning in all folds. Fitted on the rows of a fold and on all rows, it gives "
-            f"the same rows columns {name!r} that correlate with {unlike[name]:.2f}. {way_out}",
+            f"{source.label}: the meaning of {len(unlike)} column(s) of "
+            f"{type(source.model).__name__} differs between folds. Fitted on a fold and on all "
+            f"rows, its columns {name!r} have a correlation of {unlike[name]:.2f} on the same "
+            f"rows. {way_out}",
             UserWarning,
             stacklevel=2,
         )
 
 
 def _correlations(own, other):
-    """Correlation of each column with its counterpart; 1 where both are constant."""
+    """Correlation of each column with its counterpart; 1 if both are constant."""
     a, b = (each.values - each.values.mean(axis=0, dtype=np.float64) for each in (own, other))
     norms = np.linalg.norm(a, axis=0), np.linalg.norm(b, axis=0)
     product = norms[0] * norms[1]
@@ -665,7 +607,7 @@ def _correlations(own, other):
 
 
 def _refuse_one_network(model, upstreams):
-    """Refuse fits that went on training one network: its features would be in-sample."""
+    """Refuse fits that continued training one network: its features would be in-sample."""
     seen = set()
     for upstream in upstreams:
         estimator = getattr(getattr(upstream, "view", None), "estimator", None)
@@ -675,18 +617,18 @@ def _refuse_one_network(model, upstreams):
         own = {id(variable) for variable in network.variables}
         if own & seen:
             raise ValueError(
-                f"The function that builds the network of {type(model).__name__} gives the same "
-                "network, or layers of it, in every call, so that each fold went on training what "
-                "had seen its test rows. Make the layers inside the function."
+                f"The function that builds the network of {type(model).__name__} returns the same "
+                "network or layers in every call, so that each fold continued training a network "
+                "that was trained on its test rows. Create the layers inside the function."
             )
         seen |= own
 
 
 def _aligned(columns, own, reference, rows, wanted):
-    """Turn a fold's inner layers onto the reference's axes.
+    """Rotate the inner layers of a fold onto the axes of the reference.
 
-    The rotation is learned on rows that both networks were trained on, from what each makes of
-    them (orthogonal Procrustes: Schoenemann, Psychometrika 31, 1966).
+    The rotation (orthogonal Procrustes: Schoenemann, Psychometrika 31, 1966) is estimated on rows
+    that both networks were trained on.
     """
     turned = []
     for test, train, aim in zip(columns, own, reference.columns(rows, wanted), strict=True):
@@ -699,7 +641,7 @@ def _aligned(columns, own, reference, rows, wanted):
 
 
 def mean_of(upstreams, X, wanted, look=None):
-    """Features as the mean of several upstreams'; ``look`` sees what comes to the first."""
+    """Mean features of several upstream models; ``look`` is called with the first one's input."""
     first, *others = upstreams
     each = [first.columns(X, wanted, look)]
     each += [upstream.columns(X, wanted) for upstream in others]

@@ -1,4 +1,4 @@
-"""Metadata routing: which part of a fit gets which of its keywords."""
+"""Metadata routing: which sub-estimator receives which keyword arguments."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FITS = ("fit", "fit_transform")
 
 
 def given_metadata(X, sample_weight, groups, params):
-    """The keywords that came with a value; weights and groups checked."""
+    """The keyword arguments that are not None; weights and groups validated."""
     given = {
         "sample_weight": check_weights(sample_weight, X),
         "groups": check_groups(groups, X),
@@ -39,23 +39,11 @@ def _mapping(callee):
 
 
 def add_estimator(router, name, estimator, *, callee="fit", unset=None, predicts=False):
-    """Add a part whose ``fit`` or ``fit_transform`` is called in both of the router's own.
+    """Add a sub-estimator whose ``fit`` or ``fit_transform`` is called in both of the router's own.
 
-    Parameters
-    ----------
-    router : MetadataRouter
-
-    name : str
-
-    estimator : estimator
-
-    callee : str, default="fit"
-
-    unset : dict of str to bool, default=None
-        What an unset request for some metadata means; otherwise, passing them is an error.
-
-    predicts : bool, default=False
-        Whether the router's ``predict`` calls the part's.
+    ``unset`` gives the meaning of requests that are not set; by default, passing such metadata
+    raises an error. ``predicts`` is whether the router's ``predict`` calls that of the
+    sub-estimator.
     """
     routing = get_routing_for_object(estimator)
     if isinstance(routing, MetadataRequest):
@@ -70,7 +58,7 @@ def add_estimator(router, name, estimator, *, callee="fit", unset=None, predicts
 
 
 def add_splitter(router, cv):
-    """Add the splitter; groups reach it, or the check that folds keep them whole, in any case."""
+    """Add the splitter; groups always reach it, or the check that folds keep them together."""
     routing = get_routing_for_object(cv)
     if routing.split.requests.get("groups") is None:
         routing.split.add_request(param="groups", alias=True)
@@ -78,24 +66,14 @@ def add_splitter(router, cv):
 
 
 def routing_of_features(transformer):
-    """Say which metadata reach which part of a KerasFeatureTransformer.
-
-    Parameters
-    ----------
-    transformer : KerasFeatureTransformer
-
-    Returns
-    -------
-    MetadataRouter
-        With ``model``, ``steps`` for those before it in a Pipeline, and ``splitter``.
-    """
+    """The MetadataRouter of a KerasFeatureTransformer: ``model``, ``steps``, ``splitter``."""
     router = MetadataRouter(owner=transformer)
     steps, model = _parts(transformer.model)
     if steps is not None:
         add_estimator(router, "steps", steps, callee="fit_transform")
     unset = {"X_val": False, "y_val": False}
     if model is None:
-        # Nobody else could ask in its name.
+        # No other object could request it.
         model, unset = KerasAutoencoder(), {**unset, "sample_weight": True}
     if _is_trained(model):
         add_estimator(router, "model", model, unset=unset)
@@ -104,25 +82,7 @@ def routing_of_features(transformer):
 
 
 def routed_features(transformer, caller, X, sample_weight, groups, params):
-    """What comes along with the rows for each part of a KerasFeatureTransformer.
-
-    Parameters
-    ----------
-    transformer : KerasFeatureTransformer
-
-    caller : {"fit", "fit_transform"}
-
-    X : table
-
-    sample_weight, groups : array-like of shape (n_rows,) or None
-
-    params : dict
-        More metadata.
-
-    Returns
-    -------
-    Metadata
-    """
+    """Distribute the metadata of a fit over the parts of a KerasFeatureTransformer."""
     given = given_metadata(X, sample_weight, groups, params)
     if routing_enabled():
         routed = process_routing(transformer, caller, **given)
@@ -138,7 +98,9 @@ def routed_features(transformer, caller, X, sample_weight, groups, params):
         and "sample_weight" in given
         and not accepts_fit_parameter(model, "sample_weight")
     ):
-        raise ValueError(f"sample_weight was passed, but {type(model).__name__} takes none.")
+        raise ValueError(
+            f"sample_weight was passed, but {type(model).__name__} does not accept it."
+        )
     ours = model is None or is_network_estimator(model)
     fit = {name: value for name, value in given.items() if name != "groups" or ours}
     split = {"groups": groups} if "groups" in given else {}
@@ -146,7 +108,7 @@ def routed_features(transformer, caller, X, sample_weight, groups, params):
 
 
 def _weights_of_steps(steps, given):
-    """Weights for the steps that take them; with a sampler among the steps, rows are not these."""
+    """Weights for the steps that accept them; none if a sampler changes the rows."""
     steps = [] if steps is None or "sample_weight" not in given else steps.steps
     if any(hasattr(step, "fit_resample") for _, step in steps):
         return {}
@@ -158,7 +120,7 @@ def _weights_of_steps(steps, given):
 
 
 def _parts(model):
-    """The steps before the last of a Pipeline, or None, and the last."""
+    """The steps before the last of a Pipeline, or None, and the last step."""
     if not isinstance(model, Pipeline):
         return None, model
     return (model[:-1] if len(model) > 1 else None), model.steps[-1][1]
