@@ -39,7 +39,7 @@ X = RNG.standard_normal((240, 4)).astype(np.float32)
 Y = (X[:, 0] * X[:, 1] + X[:, 2] > 0).astype(int)
 TARGET = X[:, 0] * X[:, 1] + X[:, 2] + 10
 X_VAL, Y_VAL = X[200:], Y[200:]
-pytestmark = pytest.mark.filterwarnings("ignore:cv=TimeSeriesSplit.* is ordered in time")
+pytestmark = pytest.mark.filterwarnings("ignore:cv=TimeSeriesSplit.* is time-ordered")
 
 RISK = KerasClassifier(MLP(hidden_layer_sizes=(8, 6)), epochs=2)
 DOWN = KerasClassifier(MLP(hidden_layer_sizes=(8,)), epochs=3)
