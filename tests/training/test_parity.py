@@ -175,11 +175,11 @@ def plan_for(make, optimizer="adam", **settings):
 
 
 def reference(blueprint, start, rows, plan, optimizer, **arguments):
-    """Train with Keras' own `fit`, on our order of rows; eagerly, which compiles nothing."""
-    model = build(blueprint)
+    """Train with Keras' own `fit`, on our order of rows; few rows eagerly, without compilation."""
+    model, eager = build(blueprint), len(rows) < 500
     for path, variable in named_variables(model).items():
         variable.assign(start[path])
-    model.compile(optimizer, plan.loss, metrics=list(plan.metrics) or None, run_eagerly=True)
+    model.compile(optimizer, plan.loss, metrics=list(plan.metrics) or None, run_eagerly=eager)
     model.optimizer.build(model.trainable_variables)  # from these weights, not inside a trace
     order_of = Orders(plan.seed, len(rows))
     several = isinstance(rows.targets, list)
