@@ -20,7 +20,8 @@ Y = np.arange(24) % 3
 WAYS = [
     {"layer": "lstm", "bidirectional": True, "units": (3, 2)},
     {"pooling": "mean", "standardize": False},
-    {"pooling": "max", "bidirectional": True, "dropout": 0.1, "hidden_layer_sizes": 4},
+    {"pooling": "max", "bidirectional": True},
+    {"dropout": 0.1, "hidden_layer_sizes": 4},
     {"layer": "conv1d", "units": (3, 2)},
     {"layer": "conv1d", "pooling": "mean"},
     {"layer": "conv1d", "pooling": "last", "kernel_size": 2},
