@@ -189,10 +189,10 @@ def test_a_chain_names_what_its_autoencoder_lacks(autoencoder):
         model.inputs, model.get_layer("encoder_output").output, name="encoder_alone"
     )
     error = KerasFeatureTransformer(encoder, features="reconstruction_error")
-    told = r"'reconstruction_error'.*'encoder_alone' takes \[\(None, 30\)\] and gives \(None, 4\)"
+    told = r"'reconstruction_error'.*'encoder_alone' takes \[\(None, 30\)\] and returns \(None, 4\)"
     with pytest.raises(ValueError, match=told):
         make_pipeline(error, small()).fit(rows, y[NOW])
-    with pytest.raises(ValueError, match=r"'log_odds'.*'autoencoder' gives .* \(None, 30\)"):
+    with pytest.raises(ValueError, match=r"'log_odds'.*'autoencoder' has an output of shape \(None, 30\)"):
         make_pipeline(KerasFeatureTransformer(path, features="log_odds"), small()).fit(rows, y[NOW])
     with pytest.raises(ValueError, match=r"takes an input of shape \(None, 30\).*\(None, 29\)"):
         make_pipeline(KerasFeatureTransformer(path), small()).fit(rows[:, 1:], y[NOW])
