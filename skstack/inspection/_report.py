@@ -119,8 +119,6 @@ class LeakageReport:
         """
         height = 0.42 * len(self.findings) + 1.4
         ax = plot_axes(ax, "LeakageReport.plot", width=9, height=height)
-        from matplotlib.patches import Patch
-
         for row, finding in enumerate(self.findings):
             colour = _COLOURS[finding.verdict]
             ax.barh(row, max(finding.strength, 0.012), color=colour)
@@ -140,7 +138,10 @@ class LeakageReport:
         ax.set_title(f"Leakage report of {self.estimator_name}: {self._summary()}", loc="left")
         present = [verdict for verdict in VERDICTS if verdict in {f.verdict for f in self.findings}]
         ax.legend(
-            handles=[Patch(color=_COLOURS[verdict], label=verdict) for verdict in present],
+            handles=[
+                ax.scatter([], [], marker="s", color=_COLOURS[verdict], label=verdict)
+                for verdict in present
+            ],
             loc="lower right",
             frameon=False,
         )
