@@ -303,7 +303,7 @@ def test_an_estimator_that_teaches_is_the_same_bit_by_bit():
     assert pickle.dumps(teacher) == before
 
 
-ROADS = {"xla": ("xla", 2), "graph": ("auto", 2), "keras": ("keras", 2)}
+ROADS = {"xla": ("auto", 120), "graph": ("auto", 2), "keras": ("keras", 2)}
 
 
 @pytest.mark.parametrize("road", ROADS)
@@ -323,6 +323,7 @@ def test_layers_that_are_not_trainable_keep_their_bits(road, loss, monkeypatch):
         return taken[-1]
 
     monkeypatch.setattr(engines, "choose", spy)
+    monkeypatch.setattr(engines, "_STEPS_WORTH_XLA", {"masked": 100, "exact": 1_000})
     engine, epochs = ROADS[road]
     found = KerasClassifier(
         model, loss=loss, engine=engine, epochs=epochs, early_stopping=False, random_state=0
