@@ -87,10 +87,6 @@ def test_the_library_imports_what_it_declares(path):
 def test_what_surrounds_the_library_imports_what_dev_installs(path):
     # packaging comes with pytest; a benchmark takes its cases from the tests.
     beside = {canonicalize_name(sibling.stem) for sibling in path.parent.glob("*.py")}
-<<<<<<< HEAD
-    beside.add(canonicalize_name("_models"))  # on the path of all tests
-=======
->>>>>>> main
     imported = {name for name, _ in foreign_imports(path.read_text(encoding="utf-8"))}
     assert imported <= names(EVERY) | {"packaging", "tests"} | beside
 
