@@ -86,7 +86,7 @@ def test_the_library_imports_what_it_declares(path):
 @modules("tests", "examples", "benchmarks")
 def test_what_surrounds_the_library_imports_what_dev_installs(path):
     # packaging comes with pytest; a benchmark takes its cases from the tests.
-    beside = {sibling.stem for sibling in path.parent.glob("*.py")}
+    beside = {canonicalize_name(sibling.stem) for sibling in path.parent.glob("*.py")}
     imported = {name for name, _ in foreign_imports(path.read_text(encoding="utf-8"))}
     assert imported <= names(EVERY) | {"packaging", "tests"} | beside
 
