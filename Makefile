@@ -1,6 +1,6 @@
 # What a person calls is what CI calls (.ci/run). Nothing here needs to be activated.
 .DEFAULT_GOAL := help
-.PHONY: help install test test-floor fuzz lint format demo bench
+.PHONY: help install test test-quick test-floor fuzz lint format demo bench
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -41,8 +41,8 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 # One BLAS and OpenMP thread for each worker: more of them wait for each other.
-test test-floor fuzz: export OMP_NUM_THREADS ?= 1
-test test-floor fuzz: export OPENBLAS_NUM_THREADS ?= 1
+test test-quick test-floor fuzz: export OMP_NUM_THREADS ?= 1
+test test-quick test-floor fuzz: export OPENBLAS_NUM_THREADS ?= 1
 
 # worksteal: neighbouring tests run in one worker, which keeps the fixtures of a module and the
 # compiled programs of a file together; idle workers take from the others' ends.
@@ -50,6 +50,15 @@ PYTEST := -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test: $(STAMP) ## tests, doctests and the README's snippets, with the newest versions that pip finds
 	$(BIN)/python $(PYTEST) $(ARGS)
+
+QUICK := tests/estimators tests/preprocessing tests/splits tests/stack tests/networks/test_recipes.py \
+  tests/networks/test_spec.py tests/training/test_engines.py tests/training/test_fingerprint.py \
+  tests/training/test_seeds.py tests/test_architecture.py tests/test_classifier.py \
+  tests/test_errors.py tests/test_far_from_zero.py tests/test_inputs.py tests/test_refusals.py \
+  tests/test_second_calls.py tests/test_streams.py
+
+test-quick: $(STAMP) ## what to run while writing, in about a minute; CONTRIBUTING.md says what it leaves out
+	$(BIN)/python $(PYTEST) $(QUICK) $(ARGS)
 
 # The other end: whatever pyproject.toml admits lies between the two.
 test-floor: $(FLOOR_STAMP) ## the same with the oldest versions that pyproject.toml admits, on Python 3.11

@@ -1,3 +1,4 @@
+import gc
 import os
 from pathlib import Path
 
@@ -64,6 +65,12 @@ def compile_rarely(request):
         if not request.config.getoption("--xla") and "training" not in request.node.path.parts:
             patched.setattr(engines, "_STEPS_WORTH_XLA", {"masked": 3_000, "exact": 10_000})
         yield
+
+
+def pytest_collection_finish():
+    """Exempt what was imported from garbage collection, which takes a second otherwise."""
+    gc.collect()
+    gc.freeze()
 
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -86,16 +86,38 @@ def risk_model(tmp_path_factory):
     return path, model
 
 
-def in_a_fresh_process(model, rows, folder):
-    """Predictions of a model that was saved and loaded where nothing of it was ever known."""
-    joblib.dump((model, rows), folder / "saved.joblib")
-    code = (
-        "import joblib, numpy; model, rows = joblib.load('saved.joblib'); "
-        "numpy.save('answer.npy', model.predict_proba(rows))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return np.load(folder / "answer.npy")
+# Reads names of files, one on a line, and writes the predictions beside them.
+READER = """
+import sys, joblib, numpy
+for line in sys.stdin:
+    model, rows = joblib.load(line.strip())
+    numpy.save(line.strip() + ".npy", model.predict_proba(rows))
+    print("done", flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def in_a_fresh_process(tmp_path_factory):
+    """Predictions of saved models, loaded in a process that saw none of them being fitted."""
+    folder, pipe = tmp_path_factory.mktemp("fresh"), subprocess.PIPE
+    with (
+        open(folder / "errors", "w") as errors,
+        subprocess.Popen(
+            [sys.executable, "-c", READER], cwd=folder, text=True,
+            stdin=pipe, stdout=pipe, stderr=errors,
+        ) as process,
+    ):  # fmt: skip
+
+        def predictions(model, rows):
+            path = folder / f"{len(list(folder.iterdir()))}.joblib"
+            joblib.dump((model, rows), path)
+            process.stdin.write(f"{path}\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "done\n", (folder / "errors").read_text()
+            return np.load(f"{path}.npy")
+
+        yield predictions
+        process.stdin.close()
 
 
 def small(**settings):
@@ -106,7 +128,7 @@ def small(**settings):
 
 
 def test_a_layer_of_a_pretrained_autoencoder_beside_x_scaled_resampled_classified(
-    autoencoder, tmp_path
+    autoencoder, in_a_fresh_process
 ):
     path, model, scaler = autoencoder
     latent = KerasFeatureTransformer(path, layers="encoder_output", passthrough=True)
@@ -131,10 +153,10 @@ def test_a_layer_of_a_pretrained_autoencoder_beside_x_scaled_resampled_classifie
     found = chain.predict_proba(X[LATER].to_numpy())
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     assert roc_auc_score(y[LATER], found[:, 1]) > 0.95
-    np.testing.assert_array_equal(in_a_fresh_process(chain, X[LATER].to_numpy(), tmp_path), found)
+    np.testing.assert_array_equal(in_a_fresh_process(chain, X[LATER].to_numpy()), found)
 
 
-def test_the_error_of_a_pretrained_autoencoder_as_the_only_feature(autoencoder, tmp_path):
+def test_the_error_of_a_pretrained_autoencoder_as_the_only_feature(autoencoder, in_a_fresh_process):
     path, model, scaler = autoencoder
     error = KerasFeatureTransformer(path, features="reconstruction_error")
     chain = make_pipeline(FrozenEstimator(scaler), error, StandardScaler(), small())
@@ -152,7 +174,7 @@ def test_the_error_of_a_pretrained_autoencoder_as_the_only_feature(autoencoder, 
     np.testing.assert_allclose(found, by_hand, rtol=1e-5)
     assert chain[:2].get_feature_names_out(X.columns).tolist() == ["reconstruction_error"]
     np.testing.assert_array_equal(
-        in_a_fresh_process(chain, X[LATER].to_numpy(), tmp_path),
+        in_a_fresh_process(chain, X[LATER].to_numpy()),
         chain[2:].predict_proba(found),
     )
 
@@ -191,7 +213,9 @@ def stack_of(model):
     )
 
 
-def test_predictions_of_a_saved_model_join_the_columns_of_another_table(risk_model, tmp_path):
+def test_predictions_of_a_saved_model_join_the_columns_of_another_table(
+    risk_model, in_a_fresh_process
+):
     path, model = risk_model
     stack = stack_of(path).fit(X[NOW], y[NOW])
     means = X[LATER][MEANS].to_numpy()
@@ -207,10 +231,10 @@ def test_predictions_of_a_saved_model_join_the_columns_of_another_table(risk_mod
     found = stack.predict_proba(X[LATER])
     # The columns of the two tables meet by name, in whatever order the file has them.
     np.testing.assert_array_equal(stack.downstream_.predict_proba(table.to_numpy()), found)
-    np.testing.assert_array_equal(in_a_fresh_process(stack, X[LATER], tmp_path), found)
+    np.testing.assert_array_equal(in_a_fresh_process(stack, X[LATER]), found)
 
 
-def test_predictions_of_a_network_trained_here_are_out_of_fold_while_fitting(tmp_path):
+def test_predictions_of_a_network_trained_here_are_out_of_fold_while_fitting(in_a_fresh_process):
     stack = stack_of(small()).set_output(transform="pandas")
     while_fitting = stack.fit_transform(X[NOW], y[NOW])
     names = ["risk__proba_1", "risk__log_odds_1", "risk__entropy", "risk__margin"]
@@ -232,7 +256,7 @@ def test_predictions_of_a_network_trained_here_are_out_of_fold_while_fitting(tmp
     assert np.abs(now["risk__proba_1"] - while_fitting["risk__proba_1"]).median() > 1e-4
     found = stack.predict_proba(X[LATER])
     assert roc_auc_score(y[LATER], found[:, 1]) > 0.95
-    np.testing.assert_array_equal(in_a_fresh_process(stack, X[LATER], tmp_path), found)
+    np.testing.assert_array_equal(in_a_fresh_process(stack, X[LATER]), found)
 
 
 def test_a_stack_names_the_model_that_gives_no_probabilities(risk_model):

@@ -1,8 +1,9 @@
-"""scikit-learn's own checks, over every estimator as it comes."""
+"""scikit-learn's own checks, over every estimator: all on small fits, some on the defaults."""
 
 import numpy as np
 import pytest
-from sklearn.base import clone
+from _models import SMALL
+from sklearn.base import clone, is_classifier
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.utils import estimator_checks, get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -15,15 +16,21 @@ from skstack import (
     StackedKerasClassifier,
     StackedKerasRegressor,
 )
+from skstack.networks import Autoencoder
 
+# Enough epochs for scikit-learn's checks of accuracy, too few steps for a compilation with XLA.
+QUICK = {"epochs": 8, "learning_rate": 0.05, "batch_size": 64}
+CLASSIFIER, REGRESSOR = KerasClassifier(SMALL, **QUICK), KerasRegressor(SMALL, **QUICK)
+ENCODER = KerasAutoencoder(Autoencoder((4,), latent_size=2), epochs=2, batch_size=64)
 ESTIMATORS = [
-    KerasClassifier(),
-    KerasRegressor(),
-    KerasAutoencoder(),
-    KerasFeatureTransformer(),
-    StackedKerasClassifier(),
-    StackedKerasRegressor(),
+    CLASSIFIER,
+    REGRESSOR,
+    ENCODER,
+    KerasFeatureTransformer(ENCODER),
+    StackedKerasClassifier(ENCODER, downstream=CLASSIFIER),
+    StackedKerasRegressor(ENCODER, downstream=REGRESSOR),
 ]
+DEFAULTS = [type(estimator)() for estimator in ESTIMATORS]
 
 
 def expected_failures(estimator):
@@ -39,6 +46,17 @@ def expected_failures(estimator):
 @parametrize_with_checks(ESTIMATORS, expected_failed_checks=expected_failures, xfail_strict=False)
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize("estimator", DEFAULTS, ids=lambda e: type(e).__name__)
+def test_estimators_pass_checks_as_they_come(estimator):
+    name = type(estimator).__name__
+    assert estimator_checks.check_parameters_default_constructible(name, estimator) is None
+    if hasattr(estimator, "predict"):
+        kind = "classifiers" if is_classifier(estimator) else "regressors"
+        getattr(estimator_checks, f"check_{kind}_train")(name, clone(estimator))
+    else:
+        estimator_checks.check_transformer_general(name, clone(estimator))
 
 
 COMMON = [

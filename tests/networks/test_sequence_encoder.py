@@ -16,16 +16,15 @@ from skstack.preprocessing._moments import moments_of_steps
 RNG = np.random.default_rng(0)
 RAGGED = [RNG.normal(loc=[5, -3], scale=[1, 20], size=(n, 2)) for n in [5, 2, 7, 3, 1, 4, 6, 2] * 3]
 Y = np.arange(24) % 3
+# Each kind of layer with each kind of pooling that treats padding in its own way.
 WAYS = [
-    {},
     {"layer": "lstm", "bidirectional": True, "units": (3, 2)},
-    {"pooling": "mean"},
+    {"pooling": "mean", "standardize": False},
     {"pooling": "max", "bidirectional": True},
+    {"dropout": 0.1, "hidden_layer_sizes": 4},
     {"layer": "conv1d", "units": (3, 2)},
     {"layer": "conv1d", "pooling": "mean"},
     {"layer": "conv1d", "pooling": "last", "kernel_size": 2},
-    {"dropout": 0.1, "hidden_layer_sizes": 4},
-    {"standardize": False},
 ]
 
 

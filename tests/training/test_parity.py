@@ -32,17 +32,14 @@ def mlp():
     return keras.Model(i, head(keras.layers.Dense(8, activation="relu")(i["numeric"])))
 
 
-def regularised():
-    i = inputs()
+def dense_kinds():
+    """Return an embedding, penalties of weights, and constrained weights."""
+    i = {"job": keras.Input((), name="job", dtype="int32"), **inputs()}
+    x = keras.layers.Concatenate()([keras.layers.Embedding(5, 3)(i["job"]), i["numeric"]])
     penalty = keras.regularizers.L1L2(0.002, 0.01)
-    dense = keras.layers.Dense(8, "tanh", kernel_regularizer=penalty, bias_regularizer="l2")
-    return keras.Model(i, head(dense(i["numeric"])))
-
-
-def constrained():
-    i = inputs()
-    dense = keras.layers.Dense(8, "tanh", kernel_constraint=keras.constraints.MaxNorm(0.7))
-    return keras.Model(i, head(dense(i["numeric"])))
+    x = keras.layers.Dense(8, "tanh", kernel_regularizer=penalty, bias_regularizer="l2")(x)
+    x = keras.layers.Dense(5, "tanh", kernel_constraint=keras.constraints.MaxNorm(0.7))(x)
+    return keras.Model(i, head(x))
 
 
 def normalised():
@@ -57,21 +54,18 @@ def activity():
     return keras.Model(i, head(dense(i["numeric"])))
 
 
-def embedded():
-    i = {"job": keras.Input((), name="job", dtype="int32"), **inputs()}
-    x = keras.layers.Concatenate()([keras.layers.Embedding(5, 3)(i["job"]), i["numeric"]])
-    return keras.Model(i, head(keras.layers.Dense(8, "relu")(x)))
-
-
 def masked_lstm():
     i = {"tokens": keras.Input((7,), name="tokens", dtype="int32")}
     x = keras.layers.Embedding(9, 4, mask_zero=True)(i["tokens"])
     return keras.Model(i, head(keras.layers.LSTM(5)(x)))
 
 
-def lstm():
+def series():
+    """Return a recurrent layer and a convolution of the same steps."""
     i = {"series": keras.Input((7, 2), name="series")}
-    return keras.Model(i, head(keras.layers.LSTM(5)(i["series"])))
+    convolved = keras.layers.Conv1D(4, 3, activation="relu")(i["series"])
+    x = [keras.layers.LSTM(5)(i["series"]), keras.layers.Flatten()(convolved)]
+    return keras.Model(i, head(keras.layers.Concatenate()(x)))
 
 
 def masked_outputs():
@@ -79,12 +73,6 @@ def masked_outputs():
     i = {"tokens": keras.Input((7,), name="tokens", dtype="int32")}
     x = keras.layers.Embedding(9, 4, mask_zero=True)(i["tokens"])
     return keras.Model(i, keras.layers.TimeDistributed(keras.layers.Dense(1))(x))
-
-
-def convolution():
-    i = {"series": keras.Input((7, 2), name="series")}
-    x = keras.layers.Conv1D(4, 3, activation="relu")(i["series"])
-    return keras.Model(i, head(keras.layers.Flatten()(x)))
 
 
 def attention():
@@ -187,11 +175,11 @@ def plan_for(make, optimizer="adam", **settings):
 
 
 def reference(blueprint, start, rows, plan, optimizer, **arguments):
-    """Train with Keras' own `fit`, on our order of rows."""
-    model = build(blueprint)
+    """Train with Keras' own `fit`, on our order of rows; few rows eagerly, without compilation."""
+    model, eager = build(blueprint), len(rows) < 500
     for path, variable in named_variables(model).items():
         variable.assign(start[path])
-    model.compile(optimizer=optimizer, loss=plan.loss, metrics=list(plan.metrics) or None)
+    model.compile(optimizer, plan.loss, metrics=list(plan.metrics) or None, run_eagerly=eager)
     model.optimizer.build(model.trainable_variables)  # from these weights, not inside a trace
     order_of = Orders(plan.seed, len(rows))
     several = isinstance(rows.targets, list)
@@ -271,23 +259,37 @@ IN_ONE_FIT = {
 # What becomes of the last batch of an epoch.
 ROAD_OF = {
     mlp: MASKED,
-    regularised: MASKED,
-    constrained: MASKED,
-    embedded: MASKED,
+    dense_kinds: MASKED,
     normalised: MASKED,
-    sequential: MASKED,
-    lstm: MASKED,
-    convolution: MASKED,
+    series: MASKED,
     two_and_two: EXACT,
     attention: EXACT,
+    activity: EXACT,
+    sequential: MASKED,
     masked_lstm: GRAPH,
     masked_outputs: GRAPH,
-    activity: EXACT,
     subclassed: GRAPH,
     own_step: GRAPH,
 }
+# Both engines where there are two; what only the graph can train is asked to take XLA, in vain.
+ENGINES_OF = [("xla", make) for make in ROAD_OF if make not in (activity, sequential)]
+ENGINES_OF += [("graph", make) for make, engine in ROAD_OF.items() if engine is not GRAPH]
+UNWEIGHTED = [
+    ("graph", two_and_two), ("xla", mlp), ("xla", masked_lstm), ("xla", masked_outputs),
+    ("xla", own_step),
+]  # fmt: skip
 # The gradients of these are exactly zero, and what is left is rounding.
 DRIFTING = {attention: ("key/bias",)}
+
+
+_REFERENCES = {}
+
+
+def _in_keras(make, weights, *arguments):
+    """Return the reference of a network, computed once for all engines."""
+    if (make, weights) not in _REFERENCES:
+        _REFERENCES[make, weights] = reference(*arguments, "adam")
+    return _REFERENCES[make, weights]
 
 
 def road_taken(recipe, plan):
@@ -295,12 +297,18 @@ def road_taken(recipe, plan):
     return choose(program, plan, 1)[0]
 
 
-@pytest.mark.parametrize("weights", [False, True], ids=["", "weighted"])
-@pytest.mark.parametrize("make", ROAD_OF)
-@each_road
+CASES = [
+    *[(engine, make, True) for engine, make in ENGINES_OF if make is not masked_outputs],
+    *[(engine, make, False) for engine, make in UNWEIGHTED],
+]  # Keras takes no weights of rows for outputs of rank 3
+
+
+@pytest.mark.parametrize(
+    ("engine", "make", "weights"),
+    CASES,
+    ids=lambda part: "weighted" if part is True else getattr(part, "__name__", part or ""),
+)
 def test_networks_learn_what_they_learn_in_keras(engine, make, weights, blueprint, binary_rows):
-    if make is masked_outputs and weights:
-        pytest.skip("Keras takes no weights of rows for outputs of rank 3")
     rows = rows_for(make, binary_rows, weights)
     recipe = blueprint(make, key=f"{make.__name__} {engine} {weights}")
     plan = plan_for(make, engine=engine)
@@ -313,7 +321,7 @@ def test_networks_learn_what_they_learn_in_keras(engine, make, weights, blueprin
         fit = train(recipe, start, rows, plan)
         expected_road = ROAD_OF[make] if engine == "xla" else GRAPH
         assert road_taken(recipe, plan) == expected_road
-    expected, losses = reference(recipe, start, rows, plan, "adam")
+    expected, losses = _in_keras(make, weights, recipe, start, rows, plan)
     assert_close(fit.network.variables, expected, ignored=DRIFTING.get(make, ()))
     if make not in (own_step, masked_outputs):  # those logs are no means over rows
         np.testing.assert_allclose(fit.history["loss"], losses, rtol=1e-5)
@@ -322,8 +330,16 @@ def test_networks_learn_what_they_learn_in_keras(engine, make, weights, blueprin
         assert len(fit.history["norm"]) == 3
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-@each_road
+# A step is lifted out of its model in one way for both engines: XLA compiles what has a condition,
+# a schedule, matrices or several optimizers in it.
+WITH_XLA = ["Adam", "Adam, clipped at once", "SGD, schedule", "SGD, accumulating", "Muon"]
+WITH_XLA += [name for name in ("MultiOptimizer", "ScheduleFreeAdamW") if name in OPTIMIZERS]
+
+
+@pytest.mark.parametrize(
+    ("engine", "name"),
+    [*[("graph", name) for name in OPTIMIZERS], *[("xla", name) for name in WITH_XLA]],
+)
 def test_optimizers_do_what_they_do_in_keras(engine, name, blueprint, binary_rows):
     rows, recipe = binary_rows(), blueprint(mlp)
     given = OPTIMIZERS[name]()
@@ -406,18 +422,33 @@ LOSSES_OF_KERAS = [
 ]
 
 
-@pytest.mark.parametrize("weights", [False, True], ids=["", "weighted"])
-@pytest.mark.parametrize("place", range(len(LOSSES_OF_KERAS)))
-def test_losses_mean_what_they_mean_in_keras(place, weights, blueprint, binary_rows):
+# By loss: engine, weighted. Whether XLA may fill up a batch with rows of weight 0 is a matter of
+# the reduction; what the graph computes is the same for all losses of Keras.
+_CASES_OF_LOSSES = {
+    "xla": {True: [2, 7, 9, 10, 11, 12], False: [9, 12]},
+    "graph": {True: [0, 1, 3, 4, 5, 6, 8, 13], False: [7, 11, 13]},
+}
+
+
+@pytest.mark.parametrize(
+    ("engine", "weights", "index"),
+    [
+        (engine, weights, index)
+        for engine, cases in _CASES_OF_LOSSES.items()
+        for weights, indices in cases.items()
+        for index in indices
+    ],
+)
+def test_losses_mean_what_they_mean_in_keras(engine, weights, index, blueprint, binary_rows):
     rows, recipe = binary_rows(weights=weights), blueprint(mlp)
     start = initial_variables(recipe, 0)
-    plan = TrainConfig(LOSSES_OF_KERAS[place], "sgd", epochs=3, engine="xla", learning_rate=0.02)
+    plan = TrainConfig(LOSSES_OF_KERAS[index], "sgd", epochs=3, engine=engine, learning_rate=0.02)
     fit = train(recipe, start, rows, plan)
     expected, _ = reference(recipe, start, rows, plan, keras.optimizers.SGD(0.02))
     assert_close(fit.network.variables, expected)
 
 
-@pytest.mark.parametrize("make", [mlp, regularised, embedded, normalised, sequential, subclassed])
+@pytest.mark.parametrize("make", [normalised, sequential, subclassed])
 def test_keras_road_learns_what_the_graph_learns(make, blueprint, binary_rows):
     rows, recipe = rows_for(make, binary_rows, True), blueprint(make)
     held_out = rows_for(make, binary_rows, True)
@@ -457,8 +488,9 @@ def test_weights_are_repetitions(blueprint, binary_rows):
     np.testing.assert_allclose(first.history["val_loss"], second.history["val_loss"], rtol=1e-5)
 
 
-@pytest.mark.parametrize("make", [mlp, normalised, activity])
-@each_road
+@pytest.mark.parametrize(
+    ("engine", "make"), [("graph", normalised), ("xla", normalised), ("xla", activity)]
+)
 def test_epochs_watched_one_by_one_are_the_same(engine, make, blueprint, binary_rows):
     rows, recipe = binary_rows(), blueprint(make)
     start = initial_variables(recipe, 0)
@@ -493,7 +525,7 @@ def test_continuing_is_training_on(blueprint, binary_rows):
     assert_close(second.network.variables, whole.network.variables)
 
 
-@pytest.mark.parametrize("n_rows", [1, 31, 32, 33, 64, 200, 2100])
+@pytest.mark.parametrize("n_rows", [1, 31, 32, 33, 2100])
 @each_road
 def test_any_number_of_rows(engine, n_rows, blueprint, binary_rows):
     """Less than a batch, whole batches, one more, and more than one block of steps."""
@@ -501,7 +533,7 @@ def test_any_number_of_rows(engine, n_rows, blueprint, binary_rows):
     start = initial_variables(recipe, 0)
     plan = plan_for(mlp, engine=engine, batch_size=8, epochs=2)
     fit = train(recipe, start, rows, plan)
-    expected, losses = reference(recipe, start, rows, plan, "adam")
+    expected, losses = _in_keras("any number", n_rows, recipe, start, rows, plan)
     assert_close(fit.network.variables, expected, 2e-5)
     np.testing.assert_allclose(fit.history["loss"], losses, rtol=1e-5)
 
