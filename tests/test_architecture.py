@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from _models import FIT, SMALL, binary
+
 PACKAGE = Path(__file__).resolve().parents[1] / "skstack"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -170,3 +172,24 @@ def test_importing_skstack_does_not_import_tensorflow():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert answer.stdout.strip() == "[]"
+
+
+def test_a_stack_validates_x_once_in_a_prediction(monkeypatch):
+    """Once as X; its branches get columns of it. What networks read besides are other tables."""
+    from skstack import KerasClassifier, StackedKerasClassifier
+    from skstack._features import transformer
+    from skstack._stack import base
+
+    X, y = binary()
+    network = KerasClassifier(SMALL, **FIT)
+    stack = StackedKerasClassifier([("risk", network)], downstream=network, cv=2).fit(X, y)
+    read = []
+    for module in (base, transformer):
+
+        def counted(estimator, X, *, reset, original=module.read_table):
+            read.append(type(estimator).__name__)
+            return original(estimator, X, reset=reset)
+
+        monkeypatch.setattr(module, "read_table", counted)
+    stack.predict(X)
+    assert read == ["StackedKerasClassifier"]

@@ -229,7 +229,7 @@ def test_rows_that_it_cannot_go_on_with_are_refused(X, y, said, fitted):
     ("make", "error", "said"),
     [
         (lambda a: a, TypeError, r"is an estimator\. .* FrozenEstimator\(KerasClassifier"),
-        (lambda a: FrozenEstimator(clone(a)), NotFittedError, "was never fitted"),
+        (lambda a: FrozenEstimator(clone(a)), NotFittedError, "is not fitted"),
         (lambda a: FrozenEstimator(LogisticRegression()), TypeError, "must hold a fitted Keras"),
         (
             lambda a: FrozenEstimator(make_pipeline(StandardScaler(), a)),

@@ -41,7 +41,7 @@ Y = (X[:, 0] * X[:, 1] + X[:, 2] > 0).astype(int)
 TARGET = X[:, 0] * X[:, 1] + X[:, 2] + 10
 X_VAL, Y_VAL = X[200:], Y[200:]
 DATA = {"X": X[:200], "y": Y[:200], "X_val": X_VAL, "y_val": Y_VAL}
-pytestmark = pytest.mark.filterwarnings("ignore:cv=TimeSeriesSplit.* is ordered in time")
+pytestmark = pytest.mark.filterwarnings("ignore:cv=TimeSeriesSplit.* is time-ordered")
 
 RISK = KerasClassifier(MLP(hidden_layer_sizes=(8, 6)), epochs=2)
 DOWN = KerasClassifier(MLP(hidden_layer_sizes=(8,)), epochs=3)

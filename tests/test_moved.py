@@ -329,7 +329,7 @@ def test_categories_texts_and_missing_numbers_stay_out():
         (
             lambda path, p: KerasFeatureTransformer(trained_on=p),
             ValueError,
-            "trained_on=.* KerasAutoencoder is trained here",
+            "trained_on=.* KerasAutoencoder is trained in this fit",
         ),
         (
             lambda path, p: KerasFeatureTransformer(

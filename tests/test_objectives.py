@@ -478,7 +478,7 @@ def test_weights_count_in_no_loss_of_a_whole_batch():
     weights = np.arange(100) + 1.0
     own = lambda y, p: keras.ops.mean(keras.ops.square(y - p))  # noqa: E731
     for loss in ("dice", keras.losses.Tversky(), own):
-        with pytest.raises(ValueError, match=r"one number for a whole batch.*sample_weight"):
+        with pytest.raises(ValueError, match=r"one number per batch.*sample_weight"):
             quick(loss=loss).fit(X, y, sample_weight=weights)
     with pytest.raises(ValueError, match="class_weight"):
         quick(loss="dice", class_weight={False: 1, True: 3}).fit(X, y)

@@ -52,7 +52,7 @@ from skstack.networks import MLP, Autoencoder
 
 X, y = load_breast_cancer(return_X_y=True)
 X, y = X[:120, :6].astype(np.float32), y[:120]
-pytestmark = pytest.mark.filterwarnings("ignore:cv=TimeSeriesSplit.* is ordered in time")
+pytestmark = pytest.mark.filterwarnings("ignore:cv=TimeSeriesSplit.* is time-ordered")
 QUICK = {"epochs": 1, "random_state": 0}
 
 PARTS = """

@@ -331,6 +331,7 @@ def test_layers_that_are_not_trainable_keep_their_bits(name, loss, monkeypatch):
         return taken[-1]
 
     monkeypatch.setattr(engines, "choose", spy)
+    monkeypatch.setattr(engines, "_STEPS_WORTH_XLA", {"masked": 100, "exact": 1_000})
     engine, epochs = ENGINES[name]
     found = KerasClassifier(
         model, loss=loss, engine=engine, epochs=epochs, early_stopping=False, random_state=0

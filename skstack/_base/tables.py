@@ -75,9 +75,14 @@ def _sequences_as_frame(estimator, X, *, reset):
         return X
     import pandas as pd
 
-    cells = np.empty(len(X), dtype=object)
-    cells[:] = list(X)
-    return pd.DataFrame({SEQUENCES: cells})
+    return pd.DataFrame({SEQUENCES: object_array(X)})
+
+
+def object_array(values):
+    """A one-dimensional object array; NumPy would stack values that are arrays of one shape."""
+    result = np.empty(len(values), dtype=object)
+    result[:] = list(values)
+    return result
 
 
 def column_indices(X, columns, parameter):

@@ -239,7 +239,8 @@ class UpstreamSpec:
             raise ValueError(
                 f"layers={list(wanted.layers)}: the units of separately trained networks of {name} "
                 "do not correspond, and in a time-ordered fit they cannot be rotated onto a "
-                "network that was trained on later rows. Use a network estimator of skstack, or features=."
+                "network that was trained on later rows. Use a network estimator of skstack, or "
+                "features=."
             )
         rebuilds = hasattr(self.model, "reconstruction_error") or (
             hasattr(self.model, "inverse_transform") and hasattr(self.model, "transform")

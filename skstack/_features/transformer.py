@@ -429,7 +429,8 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
         ndarray of float32, or DataFrame, of shape (n_samples, n_features_out)
             A DataFrame if there are categorical columns.
         """
-        return in_float32(self._extract(X))
+        check_is_fitted(self)
+        return in_float32(self._extract(read_table(self, X, reset=False)))
 
     def get_feature_names_out(self, input_features=None):
         """Names of the features.
@@ -613,9 +614,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
         return parts[0] if alone else np.hstack(parts)
 
     def _extract(self, X):
-        """Result of `transform` before `set_output` wraps it."""
-        check_is_fitted(self)
-        X = read_table(self, X, reset=False)
+        """Features of validated rows, before `set_output` wraps them."""
         return self._table(self._columns(X, self._look), X)
 
     def _look(self, rows):

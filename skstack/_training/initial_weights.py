@@ -30,10 +30,10 @@ class InitialWeights:
     explains all values of both, no further network is built; otherwise each is.
     """
 
-    def __init__(self, blueprint):
+    def __init__(self, blueprint: Blueprint):
         self._blueprint = blueprint
         self._draws: Any = None  # None if it is not known how the values are drawn
-        self._first = None  # a seed and its values
+        self._first: tuple[int, dict[str, np.ndarray]] | None = None  # a seed and its values
         self.builds = True  # until two networks have confirmed `_draws`
         self._learning = threading.Lock()
 

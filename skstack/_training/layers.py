@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import keras
 
+from skstack._training.blueprint import Blueprint
 from skstack._training.seeds import build
 
 
@@ -58,7 +59,7 @@ def find_layers(model, names: Iterable[str]) -> dict:
     return layers
 
 
-def check_layers(blueprint, names) -> None:
+def check_layers(blueprint: Blueprint, names: Iterable[str]) -> None:
     """Raise `LayerNotFound` if the network of a blueprint lacks one of the layers."""
     find_layers(build(blueprint), names)
 

@@ -463,11 +463,8 @@ class Objective:
         forms = [self.form]
         if self.task == "multiclass":
             forms += [form for form in ("codes", "one-hot") if form != self.form]
-        for form in forms:
-            if _runs(what, metric, form, self._n_units):
-                break
-        else:
-            form = self.form
+        runs = (form for form in forms if _runs(what, metric, form, self._n_units))
+        form = next(runs, self.form)
         if form == self.form:
             return metric
         name = name_of(metric)

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from skstack._training.blueprint import Blueprint
 from skstack._training.config import TrainConfig
 from skstack._training.fingerprint import Unknown, fingerprint_config, fingerprint_value
 from skstack._training.fork_guard import refuse_after_fork
@@ -147,7 +148,7 @@ class CompileSettings:
         """Make new metrics, because they hold state."""
         return fresh_metrics(self.metrics)
 
-    def key(self, blueprint, signature) -> Hashable | None:
+    def key(self, blueprint: Blueprint, signature: tuple) -> Hashable | None:
         """Equal for fits that may share a program; None if that is unknown."""
         if blueprint.key is None:
             return None

@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras import ops
 
 from skstack._base.lru_cache import LRUCache
+from skstack._training.blueprint import Blueprint
 from skstack._training.engines import quick_with_xla
 from skstack._training.fork_guard import refuse_after_fork
 from skstack._training.formulas import pooled
@@ -65,7 +66,7 @@ class OutputRequest:
 class _Predictor:
     """One private model and its traced functions, which take the weights as arguments."""
 
-    def __init__(self, blueprint):
+    def __init__(self, blueprint: Blueprint):
         self.model = reading_their_variables(build(blueprint))
         self.variables = named_variables(self.model)
         variables = self.model.variables
@@ -75,7 +76,7 @@ class _Predictor:
         self._fixed = [position[id(v)] for v in self.model.non_trainable_variables]
         self._xla = quick_with_xla(self.model)
         self.embedding_bounds = embedded_inputs(self.model)
-        self._rows_at_once = None
+        self._rows_at_once: int | None = None
         self._functions: LRUCache[_Chunks] = LRUCache(_MAX_FUNCTIONS)
         self._tracing = threading.Lock()
 
@@ -257,7 +258,7 @@ class _Chunks:
 class _EagerPredictor(_Predictor):
     """For models that cannot be traced: assigns the weights and calls the model eagerly."""
 
-    def __init__(self, blueprint):
+    def __init__(self, blueprint: Blueprint):
         super().__init__(blueprint)
         self.running = threading.Lock()
 
@@ -272,7 +273,7 @@ class _EagerChunks:
         self.rows = rows
         self._predictor = predictor
         self._names = names
-        self._asked = request
+        self._request = request
         self._layers = request.layers_in(predictor.model)
 
     def __call__(self, weights, arrays):
@@ -288,7 +289,7 @@ class _EagerChunks:
                 with Recorder(layers) as recorder:
                     call(model, x, training=False)
                 parts = recorder.outputs()
-        parts = self._asked.finish(parts)
+        parts = self._request.finish(parts)
         _check_rows([part.shape for part in parts], self.rows)
         return _numpy(parts)
 
@@ -304,7 +305,7 @@ def _numpy(tensors):
 _PREDICTORS: LRUCache[_Predictor] = LRUCache(_MAX_MODELS)
 
 
-def _predictor_of(blueprint, kind):
+def _predictor_of(blueprint: Blueprint, kind: type[_Predictor]) -> _Predictor:
     if blueprint.key is None:
         return kind(blueprint)
     return _PREDICTORS.get((kind, blueprint.key, environment()), lambda: kind(blueprint))

@@ -7,9 +7,11 @@ import contextvars
 import functools
 import random
 import threading
+from typing import Any
 
 import keras
 
+from skstack._training.blueprint import Blueprint
 from skstack._training.fork_guard import refuse_after_fork
 
 _building = threading.Lock()
@@ -66,7 +68,7 @@ def in_fresh_thread(function):
     return outcome["value"]
 
 
-def build(blueprint, seed: int = 0, *, drawn: list | None = None):
+def build(blueprint: Blueprint, seed: int = 0, *, drawn: list | None = None) -> Any:
     """Build a new `keras.Model` whose initial weights depend on `blueprint` and `seed` alone.
 
     The final state of Python's generator is appended to `drawn`.

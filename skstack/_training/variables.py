@@ -257,6 +257,6 @@ def _new_session():
         inter_op_parallelism_threads=threads.get_inter_op_parallelism_threads(),
         intra_op_parallelism_threads=threads.get_intra_op_parallelism_threads(),
     )
-    # It would rewrite loops inside of functions for XLA in a way that XLA does not take.
+    # The optimizer rewrites loops inside functions for XLA in a way that XLA cannot compile.
     config.graph_options.rewrite_options.disable_meta_optimizer = True
     return tf.compat.v1.Session(graph=tf.Graph(), config=config)

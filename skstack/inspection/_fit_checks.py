@@ -92,14 +92,14 @@ def _splitter_of(fit, maker):
     return step
 
 
-def _before_split(check, found, verdict, what):
-    if not found:
+def _before_split(check, pairs, verdict, what):
+    if not pairs:
         return Finding(check, "ok", f"no {what} has learned from both sides of an inner split")
-    pairs = ", ".join(f"{maker} before {owner.step}" for maker, owner in found.items())
+    steps = ", ".join(f"{maker} before {owner.step}" for maker, owner in pairs.items())
     return Finding(
         check,
         verdict,
-        f"{pairs}: it has learned from rows that the inner split predicts",
+        f"{steps}: it has learned from rows that the inner split predicts",
         f"put the {what} inside: the Pipeline goes into the search or stack, not the search or "
         "stack into the Pipeline",
         1.0 if verdict == "leak" else 0.3,
@@ -124,29 +124,29 @@ def _searches(fit):
 def early_stopping(fits):
     """Whether validation rows of a step are synthetic, or among its training rows."""
     check = "early stopping on made or seen rows"
-    found = {}
+    affected = {}
     for fit in fits:
         if fit.validation is not None:
             validation = _known_rows(fit.validation.rows)
             seen = np.isin(validation, fit.rows).mean() if len(validation) else 0
             if seen:
-                found[fit.step] = seen, "validates on rows that it learns from"
+                affected[fit.step] = seen, "validates on rows that it learns from"
         elif _holds_out(fit.estimator, len(fit.rows)) and _after_sampler(fit):
             known = _known_rows(fit.rows)
             extra = (fit.rows == SYNTHETIC).sum() + len(known) - len(np.unique(known))
             if extra:
                 evidence = "holds out rows by itself, some of them created or repeated by a sampler"
-                found[fit.step] = extra / len(fit.rows), evidence
-    if not found:
+                affected[fit.step] = extra / len(fit.rows), evidence
+    if not affected:
         return Finding(check, "ok", "no step validates on synthetic or on training rows")
-    evidence = ", ".join(f"{step} {what} ({share:.0%})" for step, (share, what) in found.items())
+    evidence = ", ".join(f"{step} {what} ({share:.0%})" for step, (share, what) in affected.items())
     return Finding(
         check,
         "leak",
         evidence,
         "let the estimator resample after it has held rows out (sampler= of KerasClassifier or of "
         "a stack), or pass X_val and y_val",
-        float(max(share for share, _ in found.values())),
+        float(max(share for share, _ in affected.values())),
     )
 
 

@@ -119,11 +119,10 @@ class LeakageReport:
         """
         height = 0.42 * len(self.findings) + 1.4
         ax = plot_axes(ax, "LeakageReport.plot", width=9, height=height)
-        from matplotlib.patches import Patch
-
+        bars = {}
         for row, finding in enumerate(self.findings):
             colour = _COLOURS[finding.verdict]
-            ax.barh(row, max(finding.strength, 0.012), color=colour)
+            bars[finding.verdict] = ax.barh(row, max(finding.strength, 0.012), color=colour)
             ax.annotate(
                 finding.verdict,
                 (max(finding.strength, 0.012), row),
@@ -138,10 +137,6 @@ class LeakageReport:
         ax.set_xticks([0, 0.5, 1], ["none", "half", "full"])
         ax.set_xlabel("strength of the evidence")
         ax.set_title(f"Leakage report of {self.estimator_name}: {self._summary()}", loc="left")
-        present = [verdict for verdict in VERDICTS if verdict in {f.verdict for f in self.findings}]
-        ax.legend(
-            handles=[Patch(color=_COLOURS[verdict], label=verdict) for verdict in present],
-            loc="lower right",
-            frameon=False,
-        )
+        present = [verdict for verdict in VERDICTS if verdict in bars]
+        ax.legend([bars[v] for v in present], present, loc="lower right", frameon=False)
         return ax

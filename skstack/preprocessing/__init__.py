@@ -1,4 +1,4 @@
-"""What happens to rows before a network reads them: sequences become arrays of one length."""
+"""Preprocessing of X for networks: columns, blocks of columns, padding and profiles."""
 
 from skstack.preprocessing._pad_sequences import PadSequences
 

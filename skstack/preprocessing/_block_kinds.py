@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.base import clone
 
+from skstack._base.tables import object_array
 from skstack.preprocessing._columns import (
     as_numbers,
     column_at,
@@ -21,7 +22,7 @@ from skstack.preprocessing._columns import (
 )
 
 UNSEEN, MISSING, FIRST_KNOWN = 0, 1, 2
-# Sums of weights that are no whole numbers are equal only up to rounding.
+# Sums of fractional weights are equal only up to rounding.
 _ROUNDING = 1e-9
 
 
@@ -301,9 +302,7 @@ class ArrayColumnBlock(_ColumnBlock, _TableBlock):
 
     def columns(self, array):
         """The column, by its index."""
-        cells = np.empty(len(array), dtype=object)
-        cells[:] = list(array.reshape(len(array), *self.own_shape))
-        return {self.index: cells}
+        return {self.index: object_array(array.reshape(len(array), *self.own_shape))}
 
 
 class TensorBlock(_TableBlock):

@@ -129,7 +129,7 @@ def _is_object(column):
 
 
 def _content(column):
-    """What an object column holds: "numbers", "words" (anything else) or "nothing"."""
+    """Content of an object column: "numbers", "nothing", or "words" for anything else."""
     import pandas as pd
 
     if isinstance(column, nw.Series):

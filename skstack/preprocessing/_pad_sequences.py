@@ -21,7 +21,7 @@ from skstack._base.sklearn import (
     fit_context,
     output_container,
 )
-from skstack._base.tables import column_indices, is_dataframe, read_rows
+from skstack._base.tables import column_indices, is_dataframe, object_array, read_rows
 from skstack.preprocessing._ragged import format_rows, read_sequences
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -357,7 +357,7 @@ def _with_columns(X, padded, container):
 
     is_pandas = hasattr(X, "iloc")
     if container == "pandas" or (container == "default" and is_pandas):
-        cells = {index: _as_cells(array) for index, array in padded.items()}
+        cells = {index: object_array(array) for index, array in padded.items()}
         if is_pandas:
             frame = X.copy(deep=False)
             for index, column in cells.items():
@@ -377,11 +377,3 @@ def _with_columns(X, padded, container):
             for index, name in enumerate(X.columns)
         ]
     )
-
-
-def _as_cells(array):
-    # NumPy would stack a list of arrays of one shape.
-    cells = np.empty(len(array), dtype=object)
-    for row, cell in enumerate(array):
-        cells[row] = cell
-    return cells

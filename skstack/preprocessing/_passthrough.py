@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse import issparse
 
-from skstack._base.tables import take_columns
+from skstack._base.tables import object_array, take_columns
 from skstack.preprocessing._blocks import (
     ColumnBlocks,
     array_column_indices,
@@ -74,9 +74,8 @@ class Passthrough:
         for number, index in enumerate(self._plain_columns()):
             columns[index] = plain.iloc[:, number] if hasattr(plain, "iloc") else plain[:, number]
         for index in self.array_columns_:
-            cells = np.empty(X.shape[0], dtype=object)
-            cells[:] = [np.asarray(cell) for cell in X[names[index]].to_list()]
-            columns[index] = cells
+            cells = X[names[index]].to_list()
+            columns[index] = object_array([np.asarray(cell) for cell in cells])
         table = pd.DataFrame({index: columns[index] for index in range(self.n_columns_)})
         return table.set_axis(names, axis=1)
 

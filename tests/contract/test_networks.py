@@ -16,7 +16,7 @@ from .parts import SELECTOR, TREE, LooksAtRows, NeedsLabels, bare_stack, noise
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:(?s).*(correlat|passes_y=False):UserWarning"),
-    pytest.mark.filterwarnings("ignore:(?s).*ordered in time and never predicts:UserWarning"),
+    pytest.mark.filterwarnings("ignore:(?s).*time-ordered and never predicts:UserWarning"),
 ]
 
 X, y = noise()

@@ -122,7 +122,7 @@ GROUPED = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore:(?s).*ordered in time and never predicts:UserWarning")
+@pytest.mark.filterwarnings("ignore:(?s).*time-ordered and never predicts:UserWarning")
 @pytest.mark.parametrize("part", [TREE, make_pipeline(StandardScaler(), PCA(1)), plain_stack()])
 def test_time_at_every_depth_raises_no_alarm(part):
     stack = plain_stack(part, cv=TimeSeriesSplit(3))

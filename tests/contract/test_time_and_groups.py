@@ -46,7 +46,7 @@ from .parts import (
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:(?s).*(correlat|passes_y=False):UserWarning"),
-    pytest.mark.filterwarnings("ignore:(?s).*ordered in time and never predicts:UserWarning"),
+    pytest.mark.filterwarnings("ignore:(?s).*time-ordered and never predicts:UserWarning"),
 ]
 
 ORDER = TimeSeriesSplit(2)

@@ -312,7 +312,7 @@ def test_passes_y_in_a_stack():
     assert [fit.y for fit in LOG.fits] == [None]
 
 
-@pytest.mark.filterwarnings("ignore:(?s).*ordered in time and never predicts:UserWarning")
+@pytest.mark.filterwarnings("ignore:(?s).*time-ordered and never predicts:UserWarning")
 def test_passes_y_changes_nothing_of_the_order_of_time():
     from sklearn.model_selection import TimeSeriesSplit
 
