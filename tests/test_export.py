@@ -417,7 +417,7 @@ IMPUTERS = [
 ]
 STEPS = [
     make_pipeline(PCA(5, whiten=True), StandardScaler()),
-    PCA(4),
+    make_pipeline(MinMaxScaler(), PCA(4)),
     VarianceThreshold(1.0),
     SelectKBest(k=6),
 ]
