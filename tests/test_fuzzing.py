@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from hypothesis import event, note
+from hypothesis import event, note, settings
 from hypothesis import given as given_that
 from hypothesis import strategies as st
 from imblearn.over_sampling import SMOTE, RandomOverSampler
@@ -372,6 +372,8 @@ def estimators():
 
 KINDS = list(estimators())
 every_kind = pytest.mark.parametrize("kind", KINDS)
+# Nearly every example of these tests compiles another network: few of them in `make test`.
+few_if_quick = settings(max_examples=5) if settings().max_examples <= 15 else settings()
 
 
 def target_of(kind):
@@ -408,6 +410,7 @@ def fit_and_check(estimator, rows, y, blamed, **passed):
 
 
 @every_kind
+@few_if_quick
 @given_that(data=st.data())
 def test_constructor_parameters(kind, data):
     estimator = estimators()[kind]
@@ -423,6 +426,7 @@ def test_constructor_parameters(kind, data):
 
 
 @pytest.mark.parametrize("make", [MLP, Autoencoder, SequenceEncoder, narrow, broken])
+@few_if_quick
 @given_that(data=st.data())
 def test_parameters_of_recipes(make, data):
     names = sorted(make().get_params())
@@ -675,6 +679,7 @@ def mostly(default, table):
 
 
 @every_kind
+@few_if_quick
 @given_that(data=st.data())
 def test_data(kind, data):
     estimator = estimators()[kind]
@@ -807,6 +812,7 @@ class Life:
 
 
 @pytest.mark.parametrize("kind", ["classifier", "regressor", "autoencoder"])
+@few_if_quick
 @given_that(actions=st.lists(ACTIONS, min_size=3, max_size=10))
 def test_lives_of_estimators(kind, actions):
     life = Life(estimators()[kind], target_of(kind))

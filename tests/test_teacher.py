@@ -126,8 +126,7 @@ def test_distilling_takes_the_steps_of_a_loop_by_hand(engine):
     assert_learned(found, by_hand(loss, weights_of(student)))
 
 
-@pytest.mark.parametrize("engine", ["auto", "keras"])
-def test_blending_takes_the_steps_of_a_loop_by_hand(engine):
+def test_blending_takes_the_steps_of_a_loop_by_hand():
     import tensorflow as tf
 
     X, y = iris(60)
@@ -140,7 +139,7 @@ def test_blending_takes_the_steps_of_a_loop_by_hand(engine):
         return -tf.reduce_mean(tf.math.log(p))
 
     taught = TeacherLoss(teacher, mode="blend", weight=0.3)
-    found = fitted(KerasClassifier(student, loss=taught), X, y, engine)
+    found = fitted(KerasClassifier(student, loss=taught), X, y)
     assert_learned(found, by_hand(loss, weights_of(student)))
     own = tf.nn.softmax(hidden_and_end(X, *by_hand(loss, weights_of(student)))[1])
     np.testing.assert_allclose(found.predict_proba(X), 0.7 * own + 0.3 * said, atol=1e-5)
@@ -167,8 +166,11 @@ def test_a_head_takes_the_steps_of_a_loop_by_hand(engine):
     assert np.abs(expected[4] - head[0]).max() > 0.01
 
 
-@pytest.mark.parametrize("engine", ["auto", "keras"])
-@pytest.mark.parametrize("width", [5, 7], ids=["of one width", "projected"])
+@pytest.mark.parametrize(
+    ("engine", "width"),
+    [("auto", 5), ("auto", 7), ("keras", 7)],
+    ids=["of one width", "projected", "projected by Keras"],
+)
 def test_drawing_features_takes_the_steps_of_a_loop_by_hand(engine, width):
     import tensorflow as tf
 
@@ -303,12 +305,18 @@ def test_an_estimator_that_teaches_is_the_same_bit_by_bit():
     assert pickle.dumps(teacher) == before
 
 
-ROADS = {"xla": ("auto", 120), "graph": ("auto", 2), "keras": ("keras", 2)}
+ENGINES = {"xla": ("auto", 120), "graph": ("auto", 2), "keras": ("keras", 2)}
 
 
-@pytest.mark.parametrize("road", ROADS)
-@pytest.mark.parametrize("loss", ["auto", "distill", "features", "head", "blend"])
-def test_layers_that_are_not_trainable_keep_their_bits(road, loss, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "loss"),
+    [
+        ("xla", "auto"), ("xla", "head"),
+        ("graph", "distill"), ("graph", "features"), ("graph", "blend"),
+        ("keras", "auto"), ("keras", "head"),
+    ],
+)  # fmt: skip
+def test_layers_that_are_not_trainable_keep_their_bits(name, loss, monkeypatch):
     from skstack._training import engines
 
     X, y = iris()
@@ -324,11 +332,11 @@ def test_layers_that_are_not_trainable_keep_their_bits(road, loss, monkeypatch):
 
     monkeypatch.setattr(engines, "choose", spy)
     monkeypatch.setattr(engines, "_STEPS_WORTH_XLA", {"masked": 100, "exact": 1_000})
-    engine, epochs = ROADS[road]
+    engine, epochs = ENGINES[name]
     found = KerasClassifier(
         model, loss=loss, engine=engine, epochs=epochs, early_stopping=False, random_state=0
     ).fit(X, y)
-    assert [way.name for way, _ in taken] == [road]
+    assert [each.name for each, _ in taken] == [name]
     kept, moved = model.get_layer("inner_0"), model.get_layer("inner_1")
     ours = found.network_.variables
     assert ours["inner_0/kernel"].tobytes() == kept.kernel.numpy().tobytes()
@@ -566,30 +574,50 @@ def test_weight_and_temperature_are_searched_without_compiling_again(monkeypatch
     assert search.best_estimator_.loss.weight in grid["loss__weight"]
 
 
-@pytest.mark.parametrize("mode", ["blend", "head", "distill", "features"])
-def test_one_model_holds_network_and_teacher(mode):
-    for X, y in (iris(), two_classes()):
-        units = len(np.unique(y)) if len(np.unique(y)) > 2 else 1
-        keras_model = network((7,), units, "softmax" if units > 1 else "sigmoid", seed=1)
-        ours = KerasClassifier(epochs=2, random_state=1).fit(X, y)
-        scaled = make_pipeline(StandardScaler(), KerasClassifier(epochs=2)).fit(X * 3, y)
-        for teacher in (keras_model, ours, scaled):
-            if mode == "features" and teacher is scaled:
-                continue
-            found = KerasClassifier(loss=TeacherLoss(teacher, mode=mode), epochs=2).fit(X, y)
-            model = found.to_keras()
-            given = model.predict(found.keras_inputs(X), verbose=0)
-            np.testing.assert_allclose(given, found.predict_proba(X), atol=1e-5)
+TEACHERS = {
+    "model": lambda X, y, units: network(
+        (7,), units, "softmax" if units > 1 else "sigmoid", seed=1
+    ),
+    "estimator": lambda X, y, units: KerasClassifier(epochs=2, random_state=1).fit(X, y),
+    "pipeline": lambda X, y, units: make_pipeline(
+        StandardScaler(), KerasClassifier(epochs=2)
+    ).fit(X * 3, y),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("mode", ["blend", "head"])
-def test_one_model_of_a_regressor_speaks_its_units(mode):
+# Only in the modes "blend" and "head" the teacher is a part of the exported model.
+@pytest.mark.parametrize(
+    ("mode", "data", "kind"),
+    [
+        ("blend", iris, "model"),
+        ("blend", two_classes, "estimator"),
+        ("blend", iris, "pipeline"),
+        ("head", two_classes, "model"),
+        ("head", iris, "estimator"),
+        ("head", two_classes, "pipeline"),
+        ("distill", iris, "pipeline"),
+        ("features", two_classes, "estimator"),
+    ],
+)
+def test_one_model_holds_network_and_teacher(mode, data, kind):
+    X, y = data()
+    classes = len(np.unique(y))
+    teacher = TEACHERS[kind](X, y, classes if classes > 2 else 1)
+    student = KerasClassifier(loss=TeacherLoss(teacher, mode=mode), epochs=2).fit(X, y)
+    predicted = student.to_keras().predict(student.keras_inputs(X), verbose=0)
+    np.testing.assert_allclose(predicted, student.predict_proba(X), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["estimator", "model"])
+def test_one_model_of_a_regressor_predicts_in_units_of_y(kind):
     X, y = load_diabetes(return_X_y=True)
     teacher = KerasRegressor(epochs=5, random_state=1).fit(X, y)
-    for said in (teacher, teacher.model_):
-        found = KerasRegressor(loss=TeacherLoss(said, mode=mode), epochs=2).fit(X, y)
-        given = found.to_keras().predict(found.keras_inputs(X), verbose=0)
-        np.testing.assert_allclose(given.ravel(), found.predict(X), rtol=1e-4)
+    mode = "blend"
+    if kind == "model":
+        teacher, mode = teacher.model_, "head"
+    student = KerasRegressor(loss=TeacherLoss(teacher, mode=mode), epochs=2).fit(X, y)
+    predicted = student.to_keras().predict(student.keras_inputs(X), verbose=0)
+    np.testing.assert_allclose(predicted.ravel(), student.predict(X), rtol=1e-4)
 
 
 def test_one_model_is_refused_where_the_teacher_is_no_network():

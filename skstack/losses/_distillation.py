@@ -111,13 +111,13 @@ class DistillationLoss(keras.losses.Loss):
             own = ops.clip(own, SMALLEST_PROBABILITY, 1.0 - SMALLEST_PROBABILITY)
             own = ops.log(own) - (ops.log(1.0 - own) if kind == "sigmoid" else 0.0)
         softened = own / temperature
-        entropy = log(taught, ops)
+        log_taught = log(taught, ops)
         if kind == "softmax":
-            return ops.sum(taught * (entropy - ops.log_softmax(softened)), axis=-1)
+            return ops.sum(taught * (log_taught - ops.log_softmax(softened)), axis=-1)
         other = 1.0 - taught
-        other_entropy = log(other, ops)
+        log_other = log(other, ops)
         first, second = ops.log_sigmoid(softened), ops.log_sigmoid(-softened)
-        return ops.mean(taught * (entropy - first) + other * (other_entropy - second), axis=-1)
+        return ops.mean(taught * (log_taught - first) + other * (log_other - second), axis=-1)
 
 
 class MetricOfTask(ConvertedMetric):

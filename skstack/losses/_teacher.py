@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any, Protocol
 
 import numpy as np
 from sklearn.exceptions import NotFittedError
@@ -22,6 +23,22 @@ from skstack.networks._heads import probabilities_of
 from skstack.networks._model_parameter import load_model
 from skstack.networks._spec import PROBABILITY_ACTIVATIONS, Spec
 from skstack.preprocessing._blocks import ColumnBlocks
+
+
+class Student(Protocol):
+    """Hooks of a network estimator that can have a teacher."""
+
+    _network_task: str  # task of the network; see `Spec`
+    _one_hot: bool  # whether the targets of several classes are one-hot encoded
+
+    def _task(self) -> tuple[str, int]:
+        """Task of y, and the number of classes, labels, targets or columns."""
+
+    def _targets(self, inputs: dict | None, y: np.ndarray | None) -> np.ndarray:
+        """Targets in the form and the units of the output."""
+
+    def _loss(self, blueprint: Any) -> Any:
+        """Loss between predictions and y."""
 
 
 @contextlib.contextmanager
@@ -58,7 +75,7 @@ class Teacher:
     of the columns that it uses, if not all; ``order`` are its classes in the order of those of y.
     """
 
-    def __init__(self, loss, student, X):
+    def __init__(self, loss, student: Student, X):
         teacher = loaded(loss.teacher)
         self.mode = loss.mode
         self.estimator = None if is_keras_model(teacher) else teacher
@@ -198,10 +215,9 @@ class Teacher:
         elif self.task == "regression":
             result = np.asarray(self.estimator.predict(self.table(X)), dtype=np.float64)
             result = result.reshape(len(result), -1)
-            if result.shape[1] != student._n_targets:
-                self._refuse(
-                    f"it predicts {result.shape[1]} target(s), but y has {student._n_targets}."
-                )
+            n_targets = student._task()[1]
+            if result.shape[1] != n_targets:
+                self._refuse(f"it predicts {result.shape[1]} target(s), but y has {n_targets}.")
         else:
             result = self._probabilities(self.table(X))
         if self.task == "regression":

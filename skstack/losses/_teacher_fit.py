@@ -9,7 +9,7 @@ import numpy as np
 from skstack._training.initial_weights import initial_variables
 from skstack._training.network import Network
 from skstack.losses._distillation import DistillationLoss, MetricOfTask
-from skstack.losses._teacher import Teacher, loaded, logits
+from skstack.losses._teacher import Student, Teacher, loaded, logits
 from skstack.losses._teacher_loss import TeacherLoss
 from skstack.losses._teacher_networks import (
     WithProjection,
@@ -22,7 +22,7 @@ from skstack.networks._heads import WithoutActivation
 from skstack.networks._spec import PROBABILITY_ACTIVATIONS, Spec
 
 
-def prepared_fit(student, blueprint, start, *, seed, before, tables, rows, resampled):
+def prepared_fit(student: Student, blueprint, start, *, seed, before, tables, rows, resampled):
     """What one fit of ``student`` trains: a `PlainFit` or a `TeacherFit`.
 
     ``start`` are initial weights; ``before`` weights outside of the network that the last fit left,

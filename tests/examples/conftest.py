@@ -1,20 +1,37 @@
+import runpy
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def run():
-    """A function that runs a script in short, and gives what it prints."""
+def run(monkeypatch, capsys):
+    """A function that runs a script in short, and returns what it prints.
 
-    def run(script, *options, cwd):
-        command = [sys.executable, str(ROOT / script), "--quick", *options]
-        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+    The script runs in this process, which has imported TensorFlow; `fresh` takes a new one.
+    """
+
+    def run(script, *options, cwd, fresh=False):
+        arguments = ["--quick", *options]
+        if fresh:
+            command = [sys.executable, str(ROOT / script), *arguments]
+            done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
+            return done.stdout
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", [str(ROOT / script), *arguments])
+        monkeypatch.syspath_prepend(str((ROOT / script).parent))
+        capsys.readouterr()
+        with warnings.catch_warnings():
+            warnings.resetwarnings()  # those of a user, who sees warnings
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+        plt.close("all")
+        return capsys.readouterr().out
 
     return run

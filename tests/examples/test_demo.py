@@ -12,7 +12,7 @@ def test_the_demo_compares_draws_and_ships(run, tmp_path):
 
 
 def test_the_fit_benchmark_reports_as_json(run, tmp_path):
-    run("benchmarks/run.py", "--only", "fit-569x30", "--output", "found", cwd=tmp_path)
+    run("benchmarks/run.py", "--only", "fit-569x30", "--output", "found", cwd=tmp_path, fresh=True)
     result = json.loads((tmp_path / "found" / "fit-569x30.json").read_text(encoding="utf-8"))
     assert result["scenario"] == "fit-569x30"
     assert {"skstack", "bare XLA loop", "MLPClassifier", "scikeras"} < set(result["contestants"])
