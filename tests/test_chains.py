@@ -192,7 +192,9 @@ def test_a_chain_names_what_its_autoencoder_lacks(autoencoder):
     told = r"'reconstruction_error'.*'encoder_alone' takes \[\(None, 30\)\] and returns \(None, 4\)"
     with pytest.raises(ValueError, match=told):
         make_pipeline(error, small()).fit(rows, y[NOW])
-    with pytest.raises(ValueError, match=r"'log_odds'.*'autoencoder' has an output of shape \(None, 30\)"):
+    with pytest.raises(
+        ValueError, match=r"'log_odds'.*'autoencoder' has an output of shape \(None, 30\)"
+    ):
         make_pipeline(KerasFeatureTransformer(path, features="log_odds"), small()).fit(rows, y[NOW])
     with pytest.raises(ValueError, match=r"takes an input of shape \(None, 30\).*\(None, 29\)"):
         make_pipeline(KerasFeatureTransformer(path), small()).fit(rows[:, 1:], y[NOW])
