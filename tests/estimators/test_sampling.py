@@ -249,8 +249,8 @@ def test_too_few_rows_keep_the_samplers_own_words(rows):
         (lambda X, y: (X[:0], y[:0]), "0 rows"),
         (lambda X, y: (X * np.nan, y), "NaN"),
         (lambda X, y: (X, np.where(y == "no", "new", y)), "labels.*new"),
-        (lambda X, y: X, "no pair"),
-        (lambda X, y: (X, y, y), "no pair"),
+        (lambda X, y: X, "must return a pair"),
+        (lambda X, y: (X, y, y), "must return a pair"),
         (lambda X, y: (X, np.column_stack([y, y])), "targets of shape"),
     ],
 )

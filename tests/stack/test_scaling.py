@@ -97,7 +97,10 @@ def test_rows_of_weight_zero_reach_no_scaler(table):
 
 def test_a_scaler_that_cannot_weigh_says_so_in_a_fit(table):
     X = table[["a", "b"]].to_numpy()
-    with fit_scope(), pytest.warns(UserWarning, match=r"RobustScaler\(\) takes no sample_weight"):
+    with (
+        fit_scope(),
+        pytest.warns(UserWarning, match=r"RobustScaler\(\) does not support sample_weight"),
+    ):
         Scaling(RobustScaler()).fit(X, sample_weight=np.arange(40.0))
     with fit_scope():  # a range is that of repeated rows, too
         Scaling(MinMaxScaler()).fit(X, sample_weight=np.arange(40.0))
