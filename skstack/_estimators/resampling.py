@@ -239,10 +239,11 @@ def refuse_cleaning(sampler):
 def prior_ratio(y_before, y_after, classes, weights_before=None, weights_after=None):
     """Frequency of each class before resampling over that after; a class without rows before has 0.
 
-    References ---------- M. Saerens, P. Latinne, C. Decaestecker, "Adjusting the outputs of a
-    classifier to new a priori probabilities", Neural Computation 14(1), 2002, equation 2.4. A. Dal
-    Pozzolo et al., "Calibrating probability with undersampling for unbalanced classification", IEEE
-    SSCI, 2015.
+    References
+    ----------
+    M. Saerens, P. Latinne, C. Decaestecker, "Adjusting the outputs of a classifier to new a priori
+    probabilities", Neural Computation 14(1), 2002, equation 2.4. A. Dal Pozzolo et al.,
+    "Calibrating probability with undersampling for unbalanced classification", IEEE SSCI, 2015.
 
     Examples
     --------
