@@ -332,7 +332,7 @@ def test_codes_of_what_is_no_classifier_are_refused():
     rows = RNG.normal(size=(N, 3))
     codes = KerasFeatureTransformer(KerasAutoencoder(epochs=1), features="codes", cv=2)
     stack = StackedKerasClassifier([("latent", codes)], downstream=small()).fit(rows, Y)
-    with pytest.raises(ValueError, match=r"'latent'.*codes.*no classifier"):
+    with pytest.raises(ValueError, match=r"'latent'.*codes.*requires a classifier"):
         stack.to_keras()
 
 
@@ -342,7 +342,7 @@ def test_codes_of_one_output_of_any_size_are_refused():
     codes = KerasFeatureTransformer(model, features=["codes", "outputs"])
     stack = StackedKerasClassifier([("which", codes)], downstream=small())
     stack.fit(RNG.normal(size=(N, 3)), Y)
-    with pytest.raises(ValueError, match=r"'which'.*codes.*no sigmoid"):
+    with pytest.raises(ValueError, match=r"'which'.*codes.*not a sigmoid"):
         stack.to_keras()
 
 

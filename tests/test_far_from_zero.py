@@ -143,13 +143,13 @@ def test_ordinary_tables_stay_in_float32_to_the_bit():
         ),
         (
             lambda: KerasFeatureTransformer(LinearRegression(), cv=2).fit_transform(X, Y + FAR),
-            "Column 'prediction' has the mean.*transform gives float32",
+            "Column 'prediction' has the mean.*transform returns float32",
         ),
         (
             lambda: KerasFeatureTransformer(Ridge(), cv=2, passthrough=True).fit_transform(
                 FRAME, Y
             ),
-            "Column 'time'.*transform gives float32",
+            "Column 'time'.*transform returns float32",
         ),
     ],
 )
