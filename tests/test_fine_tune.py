@@ -646,7 +646,7 @@ def test_networks_that_are_frozen_as_a_whole_are_refused_before_training(monkeyp
         classifier(upstream=model).fit(X, Y)
     part = pretrained(low=False)
     tuning = clone(QUICK).set_params(layers=["risk/low"])
-    with pytest.raises(ValueError, match="'low' of the upstream 'risk' has no weights that may"):
+    with pytest.raises(ValueError, match="'low' of the upstream 'risk' has no trainable weights"):
         classifier(tuning, part).fit(X, Y)
 
 
@@ -870,7 +870,7 @@ def built(model, width):
         (
             {"downstream": KerasClassifier(built(InItsOwnWay(name="odd"), 5))},
             {},
-            "the network 'odd' of the downstream KerasClassifier trains in its own way",
+            "the network 'odd' of the downstream KerasClassifier has a custom train_step",
         ),
         (
             {"downstream": KerasClassifier(input_shape=(5, 1))},
@@ -884,14 +884,14 @@ def built(model, width):
             "the upstream 'tree' is HistGradientBoostingClassifier",
         ),
         ({"downstream": LogisticRegression()}, {}, "the downstream LogisticRegression is no"),
-        ({"downstream": make_pipeline(DOWN)}, {}, "the downstream Pipeline is no network"),
+        ({"downstream": make_pipeline(DOWN)}, {}, "the downstream Pipeline is not a network"),
         (
             {"upstream": KerasFeatureTransformer(RISK, features="codes")},
             {},
             "features='codes' of the upstream 'risk' have no gradient",
         ),
         ({"refit": False}, {}, "the upstream 'risk' has refit=False"),
-        ({"scaler": QuantileTransformer(n_quantiles=9)}, {}, "QuantileTransformer is none of"),
+        ({"scaler": QuantileTransformer(n_quantiles=9)}, {}, "QuantileTransformer is not supported"),
         ({"upstream": [("risk", "drop")]}, {}, "the stack has no upstream"),
         ({}, {"layers": ["hidden_1"]}, "the branches are \\['risk'\\]"),
         ({}, {"layers": ["other/hidden_1"]}, "'other/hidden_1'"),
@@ -927,7 +927,7 @@ def test_a_sampler_of_rows_with_several_labels_is_refused(monkeypatch):
 
 def test_layers_that_may_not_learn_are_refused_by_name():
     tuning = clone(QUICK).set_params(layers=["risk/numeric_center"])
-    with pytest.raises(ValueError, match="'numeric_center' of the upstream 'risk' has no weights"):
+    with pytest.raises(ValueError, match="'numeric_center' of the upstream 'risk' has no trainable weights"):
         classifier(tuning).fit(X, Y)
 
 
