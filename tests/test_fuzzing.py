@@ -82,7 +82,7 @@ SYNONYMS = {
 TOLD = re.compile(
     r"number of unique classes is greater than 50%|least populated class|column-vector y|"
     r"X has feature names, but|X does not have valid feature names|__array__ implementation|"
-    r"A fold lacks the classes|Gradients do not exist|This network is trained step by step|"
+    r"training rows lack the classes|Gradients do not exist|This network is trained step by step|"
     r"y has one 1 in each row|float32 has steps of"
 )
 FOREIGN = ("keras", "tensorflow", "h5py")
@@ -90,7 +90,7 @@ REFUSALS = (ValueError, TypeError, NotFittedError)
 # Only training itself can find these out.
 FOUND_WHILE_TRAINING = (
     r"The loss became|The weights .* became infinite|returned shape|"
-    r"failed on the \d+ training rows|the table has categorical columns"
+    r"failed on \d+ training rows|the table has categorical columns"
 )
 
 
