@@ -654,7 +654,7 @@ def test_folds_pad_to_the_longest_sequence_of_all_training_rows():
 def test_steps_that_make_other_columns_in_a_fold_are_told():
     X = pd.DataFrame({"job": ["a", "b"] * 29 + ["c", "d"]})
     one_hot = make_pipeline(OneHotEncoder(handle_unknown="ignore", sparse_output=False), QUICK)
-    with pytest.raises(ValueError, match=r"return 2 columns for .* a fold, but 4 for all.*equal shapes"):
+    with pytest.raises(ValueError, match=r"return 2 columns for .* but 4 for all.*equal shapes"):
         KerasFeatureTransformer(one_hot, cv=KFold(3)).fit_transform(X, HALVES)
 
 
@@ -698,7 +698,7 @@ def test_what_a_network_would_read_otherwise_is_refused():
     ids = pd.DataFrame({"words": [np.array([5, 2**32 + 5])] * 12})
     with pytest.raises(ValueError, match=r"'words' holds token ids from 5 to 4294967301"):
         KerasClassifier(SequenceEncoder(2)).fit(ids, Y)
-    with pytest.raises(ValueError, match=r"inputs=\{'a': \[0\]\}.*parameters of KerasClassifier itself"):
+    with pytest.raises(ValueError, match=r"inputs=.*parameters of KerasClassifier itself"):
         KerasFeatureTransformer(QUICK, inputs={"a": [0]}).fit(NUMBERS, Y)
 
 
