@@ -274,7 +274,7 @@ def test_metadata_of_rows_cannot_pass_a_sampler(routing):
     stack = StackedKerasClassifier(
         LogisticRegression(), downstream=downstream, sampler=RandomOverSampler()
     )
-    with pytest.raises(ValueError, match=r"metadata for: \['extra'\]"):
+    with pytest.raises(ValueError, match=r"the original rows: \['extra'\]"):
         stack.fit(X, y, extra=GROUPS)
 
 
@@ -302,14 +302,14 @@ class Weightless(Recorder):
 @pytest.mark.parametrize("part", ["upstream", "downstream"])
 def test_a_part_that_takes_no_weights_is_an_error_before_anything_is_trained(part):
     parts = {"upstream": Recorder(), "downstream": Recorder(), part: Weightless()}
-    with pytest.raises(ValueError, match=r"sample_weight was passed.* Weightless takes none"):
+    with pytest.raises(ValueError, match=r"sample_weight was passed.* Weightless does not accept"):
         StackedKerasClassifier(**parts).fit(X, y, sample_weight=WEIGHTS)
     assert not Recorder.records
 
 
 def test_weights_beside_a_sampler_that_cannot_carry_them():
     parts = {"upstream": Recorder(), "downstream": Recorder("down")}
-    with pytest.raises(ValueError, match="sample_weight does not go with sampler=SMOTE"):
+    with pytest.raises(ValueError, match="sample_weight is not supported with sampler=SMOTE"):
         StackedKerasClassifier(**parts, sampler=SMOTE()).fit(X, y, sample_weight=WEIGHTS)
     stack = StackedKerasClassifier(**parts, sampler=RandomOverSampler(random_state=0), cv=2)
     stack.fit(X, y, sample_weight=np.where(y, 2.0, 3.0))
@@ -330,7 +330,7 @@ def test_rows_to_watch_come_with_their_targets(missing):
     for estimator in (StackedKerasClassifier(Recorder()), KerasClassifier()):
         with pytest.raises(ValueError, match=f"{missing} is None"):
             estimator.fit(X, y, **watched)
-    with pytest.raises(ValueError, match=r"X_val was passed.*LogisticRegression takes none"):
+    with pytest.raises(ValueError, match=r"X_val was passed.*LogisticRegression does not accept"):
         StackedKerasClassifier(Recorder(), downstream=LogisticRegression()).fit(
             X, y, X_val=X, y_val=y
         )
