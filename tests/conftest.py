@@ -52,23 +52,28 @@ def pytest_addoption(parser):
     )
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "xla: a module that compiles with XLA as early as users do")
+
+
 @pytest.fixture(autouse=True, scope="module")
 def compile_rarely(request):
     """XLA only for long fits: most tests train a network once, for a second or less.
 
-    Compiling with XLA takes as long as some 3,000 steps in a plain graph. tests/training compares
-    all engines with `Model.fit` and keeps the thresholds of users.
+    Compiling with XLA takes as long as some 3,000 steps in a plain graph. tests/training, which
+    compares all engines with `Model.fit`, and modules marked `xla` keep the thresholds of users.
     """
     from skstack._training import engines
 
+    marked = request.node.get_closest_marker("xla") or request.path.parent.name == "training"
     with pytest.MonkeyPatch.context() as patched:
-        if not request.config.getoption("--xla") and "training" not in request.node.path.parts:
+        if not (marked or request.config.getoption("--xla")):
             patched.setattr(engines, "_STEPS_WORTH_XLA", {"masked": 3_000, "exact": 10_000})
         yield
 
 
 def pytest_collection_finish():
-    """Exempt what was imported from garbage collection, which takes a second otherwise."""
+    """Exempt imported modules from garbage collection, which otherwise takes a second each time."""
     gc.collect()
     gc.freeze()
 

@@ -5,11 +5,13 @@ import pandas as pd
 import polars
 import pytest
 import scipy.sparse
+from _models import FIT, SMALL, binary
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
 
 from skstack import (
+    FineTune,
     KerasAutoencoder,
     KerasClassifier,
     KerasFeatureTransformer,
@@ -306,3 +308,22 @@ def test_columns_that_are_called_by_numbers():
         [("a", LogisticRegression(max_iter=1000), [0, 2])], downstream=LogisticRegression(), cv=2
     ).fit(X, y)
     assert by_place.score(X, y) > 0.7
+
+
+@pytest.mark.parametrize("fine_tune", [None, FineTune(epochs=1)], ids=["", "fine-tuned"])
+def test_rows_to_monitor_are_read_as_training_rows_are(fine_tune):
+    """A list has no shape, and its columns no names: a stack reads X_val once, as it reads X."""
+    X, y = binary()
+    network = KerasClassifier(SMALL, **FIT)
+    stack = StackedKerasClassifier(
+        [("risk", network)],
+        downstream=clone(network).set_params(early_stopping=True),
+        cv=2,
+        random_state=0,
+        fine_tune=fine_tune,
+    )
+    train, rest = slice(0, 40), slice(40, None)
+    expected = clone(stack).fit(X[train], y[train], X_val=X[rest], y_val=y[rest])
+    given = {"X_val": X[rest].tolist(), "y_val": y[rest].tolist()}
+    same = clone(stack).fit(X[train], y[train], **given)
+    np.testing.assert_array_equal(same.predict_proba(X), expected.predict_proba(X))

@@ -15,6 +15,8 @@ from skstack._training import predict
 from skstack._training.program import POOL, Program
 from skstack.networks import MLP
 
+pytestmark = pytest.mark.xla  # what is reused are programs that XLA compiled
+
 X, Y = make_classification(203, 5, n_informative=4, n_redundant=0, weights=[0.7], random_state=0)
 WIDTHS = iter(range(50, 90))  # each test has networks that no other has compiled
 
@@ -50,7 +52,7 @@ def counts(monkeypatch):
 
 
 def network(**settings):
-    given = {"epochs": 4, "batch_size": 32, "random_state": 0, "early_stopping": False}
+    given = {"epochs": 30, "batch_size": 32, "random_state": 0, "early_stopping": False}
     return KerasClassifier(MLP((next(WIDTHS),)), **{**given, **settings})
 
 
@@ -59,11 +61,13 @@ def pipeline(**settings):
     return Pipeline(steps)
 
 
-# What may change without a compilation: each parameter once, beside the first candidate.
-GRID = [
-    {"net__learning_rate": [1e-3, 1e-2], "net__epochs": [3]},
-    {"net__random_state": [1], "sampler": [SMOTE(random_state=0)], "scaler": [MinMaxScaler()]},
-]
+GRID = {
+    "net__learning_rate": [1e-3, 1e-2],
+    "net__epochs": [25, 30],
+    "net__random_state": [0, 1],
+    "sampler": ["passthrough", SMOTE(random_state=0)],
+    "scaler": [StandardScaler(), MinMaxScaler()],
+}
 
 
 @pytest.mark.parametrize("settings", [{}, {"early_stopping": True}], ids=["", "early stopping"])
@@ -73,28 +77,28 @@ def test_a_search_compiles_nothing_after_its_first_fit(settings, counts):
     made, traced, predictions = counts.new()
     assert made == predictions == 1
     assert traced >= 1
-    GridSearchCV(estimator, GRID, cv=2).fit(X, Y)
+    GridSearchCV(estimator, GRID, cv=3).fit(X, Y)
     assert counts.new() == [0, 0, 0]
 
 
 def test_a_search_over_architectures_compiles_each_once(counts):
     widths = [(next(WIDTHS),) for _ in range(2)]
     grid = {"model__hidden_layer_sizes": widths, "learning_rate": [1e-3, 1e-2]}
-    GridSearchCV(network(), grid, cv=2, refit=False).fit(X, Y)
+    GridSearchCV(network(), grid, cv=3, refit=False).fit(X, Y)
     made, _, predictions = counts.new()
     assert (made, predictions) == (2, 2)
 
 
 def test_threads_share_what_one_of_them_compiled(counts):
     estimator = pipeline()
-    expected = GridSearchCV(estimator, GRID, cv=2, refit=False).fit(X, Y).cv_results_
+    expected = GridSearchCV(estimator, GRID, cv=3, refit=False).fit(X, Y).cv_results_
     made, traced, predictions = counts.new()
     assert (made, predictions) == (1, 1)
     again = pipeline().set_params(net__model=MLP((next(WIDTHS),)))
     with parallel_backend("threading"):
-        GridSearchCV(again, GRID, cv=2, refit=False, n_jobs=4).fit(X, Y)
+        GridSearchCV(again, GRID, cv=3, refit=False, n_jobs=4).fit(X, Y)
         assert counts.new() == [made, traced, predictions]
-        found = GridSearchCV(estimator, GRID, cv=2, refit=False, n_jobs=4).fit(X, Y).cv_results_
+        found = GridSearchCV(estimator, GRID, cv=3, refit=False, n_jobs=4).fit(X, Y).cv_results_
     assert counts.new() == [0, 0, 0]
     np.testing.assert_array_equal(found["mean_test_score"], expected["mean_test_score"])
 
@@ -108,10 +112,10 @@ def test_a_stack_trains_its_folds_in_one_program_each(counts):
     )
     stack.fit(X, Y)
     assert counts.new()[0] == 3
-    alone = cross_val_predict(stack, X, Y, cv=2, method="predict_proba")
+    alone = cross_val_predict(stack, X, Y, cv=3, method="predict_proba")
     counts.new()
     side_by_side = cross_val_predict(
-        clone(stack).set_params(n_jobs=3), X, Y, cv=2, method="predict_proba"
+        clone(stack).set_params(n_jobs=3), X, Y, cv=3, method="predict_proba"
     )
     assert counts.new() == [0, 0, 0]
     np.testing.assert_array_equal(side_by_side, alone)

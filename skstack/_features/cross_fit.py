@@ -230,10 +230,10 @@ class UpstreamSpec:
             )
         if wrapper_of(self.model):  # the output of wrappers is known only after the fit
             return
-        asked = [feature for feature in wanted.features if feature in OF_PROBABILITIES]
-        if asked and not hasattr(self.model, "predict_proba"):
+        requested = [feature for feature in wanted.features if feature in OF_PROBABILITIES]
+        if requested and not hasattr(self.model, "predict_proba"):
             raise ValueError(
-                f"features={asked} need probabilities, but {name} has no predict_proba."
+                f"features={requested} need probabilities, but {name} has no predict_proba."
             )
         if wanted.layers and self.ordered and not self.ours:
             raise ValueError(
@@ -330,7 +330,7 @@ class UpstreamSpec:
         if not self.frozen:
             targets = y if self.model_learns else None
             model = self._fitted(X, targets, metadata.fit, frame, context)
-        # Networks of ours tell what they have learned from.
+        # Networks of skstack record the profile of their training rows.
         profile = model.input_profile_ if self.ours else None
         return FittedUpstream(
             steps,

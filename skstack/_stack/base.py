@@ -286,6 +286,8 @@ class Stack(TransformerMixin, BaseComposition):
         resolve_object_columns(X)
         y = self._read_target(y, reset=True)
         check_consistent_length(X, y)
+        if X_val is not None:
+            X_val = read_table(self, X_val, reset=False)
         if n_rows(X) < 2:
             raise ValueError(
                 f"{type(self).__name__} needs at least 2 samples to learn from; got n_samples=1."
@@ -309,9 +311,7 @@ class Stack(TransformerMixin, BaseComposition):
         split, watches = held_out_rows(self, X, y, downstream, seed, parts, ordered)
         if "X_val" in parts.downstream:
             profile = ColumnProfile.of(X, self.categorical_features)
-            warn_if_validation_moved(
-                profile, read_table(self, parts.downstream["X_val"], reset=False)
-            )
+            warn_if_validation_moved(profile, parts.downstream["X_val"])
             if is_regressor(self):
                 warn_if_validation_targets_moved(
                     y, np.asarray(parts.downstream["y_val"], dtype=np.float64)
@@ -507,7 +507,7 @@ class Stack(TransformerMixin, BaseComposition):
                 "The table of the downstream would have no columns: all branches are dropped and "
                 "passthrough is False."
             )
-        if not getattr(self, "_float64", False):
+        if not self._float64:
             parts = [in_float32(part) for part in parts]
         if not (self._named or any(hasattr(part, "iloc") for part in parts)):
             return np.hstack(parts)
@@ -529,7 +529,7 @@ class Stack(TransformerMixin, BaseComposition):
 
     def _scaled(self, table):
         # scikit-learn estimators convert y to the dtype of the table.
-        dtype = "float64" if getattr(self, "_float64", False) else "float32"
+        dtype = "float64" if self._float64 else "float32"
         return self._scaling.transform(table, allow_nan=self._takes_nan, dtype=dtype)
 
     @on_snapshot
@@ -601,7 +601,7 @@ class Stack(TransformerMixin, BaseComposition):
         from skstack._graph.sklearn_steps import apply_scaler
         from skstack._graph.tables import concatenate_tables, passthrough_table, select_columns
 
-        if getattr(self, "_float64", False):
+        if self._float64:
             warnings.warn(
                 f"{type(self).__name__} scales columns or features in float64, because they are "
                 "far from 0; a keras.Model computes in float32, which loses precision. Subtract an "

@@ -26,7 +26,7 @@ from skstack.networks._cloning import has_own_steps
 from skstack.networks._model_parameter import load_model
 from skstack.preprocessing._blocks import ColumnBlocks
 
-# Parameters before version 0.2, and what they are called now.
+# Former names of parameters.
 _RENAMED = {"thaw_every": "unfreeze_every", "upstream_share": "upstream_lr_multiplier"}
 
 

@@ -144,8 +144,8 @@ class Program:
             optimizer = list(optimizer_start)
         if len(optimizer) != len(self._fresh_optimizer):
             raise ValueError(
-                f"`optimizer_start` has {len(optimizer)} arrays, the optimizer argument_specs "
-                f"{len(self._fresh_optimizer)}."
+                f"`optimizer_start` has {len(optimizer)} arrays, but the optimizer has "
+                f"{len(self._fresh_optimizer)} variables."
             )
         if learning_rate is not None and self._rate is not None:
             with np.errstate(over="ignore"):  # an infinite rate is reported as diverged weights
