@@ -515,9 +515,9 @@ class NetworkEstimator(BaseEstimator):
 
     def _warn_of_rounding(self, X):
         """Warn of columns that are constant, or nearly so, in float32."""
-        for block, places in self.blocks_.column_indices().items():
+        for block, indices in self.blocks_.column_indices().items():
             if isinstance(self.blocks_.part(block), NumericBlock):
-                warn_if_too_fine_for_float32(X, places)
+                warn_if_too_fine_for_float32(X, indices)
 
     def _moments_of(self, inputs, weights):
         origin = continued_estimator(self.model)

@@ -113,11 +113,11 @@ class ModelAdapter:
             )
         return np.square(given - rebuilt).reshape(len(given), -1).mean(axis=1)
 
-    def _single_output(self, X, wanted):
+    def _single_output(self, X, request):
         outputs = self.outputs(X)
         if len(outputs) != 1:
             raise ValueError(
-                f"features={wanted!r} need a model with one output; {self._name()!r} has "
+                f"features={request!r} need a model with one output; {self._name()!r} has "
                 f"{len(outputs)}: {self.names}. Name the layers to extract in `layers`."
             )
         return outputs
@@ -125,7 +125,7 @@ class ModelAdapter:
     def _name(self):
         return self.network.blueprint.model.name
 
-    def graph(self, table, wanted, name):
+    def graph(self, table, request, name):
         """Features as tensors, in the order of `columns_of`."""
         from skstack._graph.formulas import (
             Classes,
@@ -139,22 +139,22 @@ class ModelAdapter:
         from skstack._graph.tables import input_tensors, refuse
 
         tensors = input_tensors(table, self.blocks, name, f"The model {name!r}")
-        exact = self.logits_network() if "log_odds" in wanted.features else None
+        exact = self.logits_network() if "log_odds" in request.features else None
         outputs, inner = apply_network(
             self.network if exact is None else exact,
             tensors,
             name,
-            layers=wanted.layers,
-            ends=bool(wanted.features),
-            pooling=None if "reconstruction_error" in wanted.features else wanted.pooling,
+            layers=request.layers,
+            ends=bool(request.features),
+            pooling=None if "reconstruction_error" in request.features else request.pooling,
         )
         found, logits = [], None
         if exact is not None:
-            logits, outputs = outputs[0], [_sigmoid_graph(outputs[0], wanted, name)]
-        for feature in wanted.features:
+            logits, outputs = outputs[0], [_sigmoid_graph(outputs[0], request, name)]
+        for feature in request.features:
             if feature == "outputs":
                 found += [
-                    as_columns(tensor, wanted.pooling, f"{name}_{output}")
+                    as_columns(tensor, request.pooling, f"{name}_{output}")
                     for output, tensor in zip(self.names, outputs, strict=True)
                 ]
             elif feature == "reconstruction_error":
@@ -173,7 +173,7 @@ class ModelAdapter:
             else:
                 classes = Classes(outputs[0], outputs[0].shape[1] == 1)
                 found.append(of_classes(feature, classes, name, binary=classes.n == 2))
-        return found + _pooled_graph(inner, wanted, name)
+        return found + _pooled_graph(inner, request, name)
 
     def _column_readers(self, indices, name, pad):
         from skstack._graph.dispatch import block_readers
@@ -210,7 +210,7 @@ class EstimatorAdapter:
             p, names = self.probabilities(X)
             if self.classes is not None and len(names) == 2:
                 p, names = p[:, 1:], names[1:]
-            return [(f"proba_{name}", p[:, [place]]) for place, name in enumerate(names)]
+            return [(f"proba_{name}", p[:, [index]]) for index, name in enumerate(names)]
         if not self.transforms:
             return self._decided(X)
         values = self.estimator.transform(X)
@@ -218,7 +218,7 @@ class EstimatorAdapter:
         names = self._transformed_names(values)
         if names is None:
             return [("output", values)]
-        return [(name, values[:, [place]]) for place, name in enumerate(names)]
+        return [(name, values[:, [index]]) for index, name in enumerate(names)]
 
     def _decided(self, X):
         """Decisions of a classifier without probabilities, else predictions."""
@@ -329,44 +329,46 @@ class EstimatorAdapter:
             return None
         return names if len(names) == values.shape[1] else None
 
-    def graph(self, table, wanted, name):
+    def graph(self, table, request, name):
         """Features as tensors, in the order of `columns_of`."""
         from skstack._graph.dispatch import predicted
         from skstack._graph.formulas import Classes, as_columns, codes_of, log_odds_of, of_classes
         from skstack._graph.tables import GraphTable, numbers_of, refuse
 
         estimator = self.estimator
-        if "codes" in wanted.features and self.classes is None:
+        if "codes" in request.features and self.classes is None:
             refuse(f"The part {name!r}", "features='codes' requires a classifier.")
         latent, inner, result, logits = (), [], None, None
         if isinstance(estimator, NetworkEstimator):
             encodes = isinstance(estimator, KerasAutoencoder)
             classifies = isinstance(estimator, KerasClassifier)
             exact = None
-            if "log_odds" in wanted.features and classifies:
+            if "log_odds" in request.features and classifies:
                 exact = estimator._logits_network()
-            latent = (estimator.latent_layer_,) if encodes and "outputs" in wanted.features else ()
-            only_latent = encodes and "reconstruction_error" not in wanted.features
+            latent = (estimator.latent_layer_,) if encodes and "outputs" in request.features else ()
+            only_latent = encodes and "reconstruction_error" not in request.features
             tensors, ends, inner = estimator._network_graph(
                 table,
                 name,
-                layers=(*latent, *wanted.layers),
-                ends=bool(wanted.features) and not only_latent,
+                layers=(*latent, *request.layers),
+                ends=bool(request.features) and not only_latent,
                 network=exact,
-                pooling=None if encodes else wanted.pooling,
+                pooling=None if encodes else request.pooling,
             )
             if exact is not None:
                 logits = as_columns(ends[0], "flatten", name)
-                ends = [_sigmoid_graph(ends[0], wanted, name)]
+                ends = [_sigmoid_graph(ends[0], request, name)]
             latent, inner = inner[: len(latent)], inner[len(latent) :]
-            if classifies and set(wanted.features) - ({"log_odds"} if exact is not None else set()):
+            if classifies and set(request.features) - (
+                {"log_odds"} if exact is not None else set()
+            ):
                 result = estimator._graph_classes(ends[0], name)
-            elif not encodes and not classifies and wanted.features:
+            elif not encodes and not classifies and request.features:
                 result = as_columns(ends[0], "flatten", name)
-        elif wanted.features:
+        elif request.features:
             result = predicted(estimator, table, name, f"{name}_")
         found = []
-        for feature in wanted.features:
+        for feature in request.features:
             if feature == "reconstruction_error":
                 found.append(estimator._graph_error(tensors, ends[0], name))
             elif feature == "outputs" and latent:
@@ -390,7 +392,7 @@ class EstimatorAdapter:
                 binary = exclusive and result.n == 2
                 settings = {"binary": binary, "exclusive": exclusive}
                 found.append(of_classes(feature, result, name, **settings))
-        return found + _pooled_graph(inner, wanted, name)
+        return found + _pooled_graph(inner, request, name)
 
 
 def columns_of(view, X, features, layers, pooling):
@@ -427,7 +429,7 @@ def columns_of(view, X, features, layers, pooling):
         for name, values in zip(layers, outputs, strict=True):
             name = name.replace("/", "_")
             values = as_columns(values, pooling)
-            names = tuple(f"{name}_{place}" for place in range(values.shape[1]))
+            names = tuple(f"{name}_{index}" for index in range(values.shape[1]))
             found.append(Columns(names, values, view.out_of_fold, inner=True))
     return found
 
@@ -462,9 +464,9 @@ def upstream_of(model, random_state):
     return set_missing_seeds(model, draw_seed(random_state), scikeras=random_state is not None)
 
 
-def _sigmoid_graph(logits, wanted, name):
+def _sigmoid_graph(logits, request, name):
     """Probabilities, if more than their log-odds is requested."""
-    if set(wanted.features) == {"log_odds"}:
+    if set(request.features) == {"log_odds"}:
         return None
     from keras import ops
 
@@ -473,12 +475,12 @@ def _sigmoid_graph(logits, wanted, name):
     return function_layer(f"{name}_sigmoid", [logits], ops.sigmoid)
 
 
-def _pooled_graph(tensors, wanted, name):
+def _pooled_graph(tensors, request, name):
     """Outputs of inner layers as columns."""
     from skstack._graph.formulas import as_columns
 
-    names = [layer.replace("/", "_") for layer in wanted.layers]
+    names = [layer.replace("/", "_") for layer in request.layers]
     return [
-        as_columns(tensor, wanted.pooling, f"{name}_{layer}")
+        as_columns(tensor, request.pooling, f"{name}_{layer}")
         for layer, tensor in zip(names, tensors, strict=True)
     ]

@@ -7,7 +7,7 @@ from skstack._features.cross_fit import fit_upstreams
 from skstack.preprocessing._column_profile import ColumnProfile, some_rows
 
 
-def cached_fit(source, X, y, metadata, folds, wanted, *, whole, seeded, memory, **settings):
+def cached_fit(source, X, y, metadata, folds, request, *, whole, seeded, memory, **settings):
     """Result of ``fit_upstreams``, from the cache if the same was fitted before.
 
     ``whole`` is whether features of all rows are requested, ``seeded`` whether another fit would
@@ -18,7 +18,7 @@ def cached_fit(source, X, y, metadata, folds, wanted, *, whole, seeded, memory, 
         if not seeded:
             raise Unkeyable("random_state=None draws other seeds in every fit")
         parts = (
-            wanted,
+            request,
             settings["refit"],
             whole,
             repr(source.ordered_cv),
@@ -29,7 +29,7 @@ def cached_fit(source, X, y, metadata, folds, wanted, *, whole, seeded, memory, 
         return (*parts, steps, data)
 
     def compute():
-        return fit_upstreams(source, X, y, metadata, folds, wanted, **settings)
+        return fit_upstreams(source, X, y, metadata, folds, request, **settings)
 
     memory = None if source.frozen else memory
     return cached(memory, describe, compute, verbose=settings["verbose"])

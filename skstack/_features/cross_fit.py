@@ -89,23 +89,23 @@ class FittedUpstream:
     view: Any
     profile: ColumnProfile
 
-    def columns(self, X, wanted, look=None):
+    def columns(self, X, request, look=None):
         """Features of rows, a list of ``Columns``; ``look`` is called with the network's input."""
         X = X if self.steps is None else self.steps.transform(X)
         if look is not None:
             look(X)
-        columns = columns_of(self.view, X, wanted.features, wanted.layers, wanted.pooling)
-        if wanted.steps_output:
+        columns = columns_of(self.view, X, request.features, request.layers, request.pooling)
+        if request.steps_output:
             columns.append(self._steps_output(X))
         return columns
 
     def _steps_output(self, X):
         X = X.toarray() if hasattr(X, "toarray") else X
-        names = list(getattr(X, "columns", [f"x{place}" for place in range(X.shape[1])]))
+        names = list(getattr(X, "columns", [f"x{index}" for index in range(X.shape[1])]))
         values = floats(X)
         return Columns(tuple(names), values, self.view.out_of_fold, transformed=True)
 
-    def graph(self, table, wanted, name):
+    def graph(self, table, request, name):
         """Features as tensors, in the order of `columns`."""
         from skstack._graph.dispatch import transformed
         from skstack._graph.sklearn_steps import listed_steps
@@ -113,8 +113,8 @@ class FittedUpstream:
 
         if self.steps is not None:
             table = transformed(listed_steps(self.steps), table, f"{name}_")
-        tensors = self.view.graph(table, wanted, name)
-        if wanted.steps_output:
+        tensors = self.view.graph(table, request, name)
+        if request.steps_output:
             tensors.append(numbers_of(table, range(len(table.columns)), f"{name}_steps", name))
         return tensors
 
@@ -206,12 +206,12 @@ class UpstreamSpec:
                 "classes."
             )
 
-    def needs_folds(self, wanted):
+    def needs_folds(self, request):
         """Whether some features of training rows must be out-of-fold."""
-        errors = "reconstruction_error" in wanted.features and not self.frozen
+        errors = "reconstruction_error" in request.features and not self.frozen
         return self.out_of_fold or errors
 
-    def _check(self, wanted):
+    def _check(self, request):
         """Refuse features that the estimator cannot provide, before training."""
         if self.frozen:
             return
@@ -230,35 +230,35 @@ class UpstreamSpec:
             )
         if wrapper_of(self.model):  # the output of wrappers is known only after the fit
             return
-        requested = [feature for feature in wanted.features if feature in OF_PROBABILITIES]
+        requested = [feature for feature in request.features if feature in OF_PROBABILITIES]
         if requested and not hasattr(self.model, "predict_proba"):
             raise ValueError(
                 f"features={requested} need probabilities, but {name} has no predict_proba."
             )
-        if wanted.layers and self.ordered and not self.ours:
+        if request.layers and self.ordered and not self.ours:
             raise ValueError(
-                f"layers={list(wanted.layers)}: the units of separately trained networks of {name} "
-                "do not correspond, and in a time-ordered fit they cannot be rotated onto a "
-                "network that was trained on later rows. Use a network estimator of skstack, or "
-                "features=."
+                f"layers={list(request.layers)}: the units of separately trained networks of "
+                f"{name} do not correspond, and in a time-ordered fit they cannot be rotated "
+                "onto a network that was trained on later rows. Use a network estimator of "
+                "skstack, or features=."
             )
         rebuilds = hasattr(self.model, "reconstruction_error") or (
             hasattr(self.model, "inverse_transform") and hasattr(self.model, "transform")
         )
-        if "reconstruction_error" in wanted.features and not rebuilds:
+        if "reconstruction_error" in request.features and not rebuilds:
             raise ValueError(
                 "features='reconstruction_error' needs an output of the input's shape; "
                 f"{name} has neither reconstruction_error nor inverse_transform."
             )
 
-    def frame(self, X, y, wanted, weights=None):
+    def frame(self, X, y, request, weights=None):
         """The ``CrossFitContext`` of the networks of a cross-fit; None for other estimators.
 
         If steps learn from y, or rows are time-ordered, columns and categories of all rows would
         reveal rows that a fold must not know: then only classes are shared. Latent features of a
         time-ordered fit also share categories, because their units must correspond.
         """
-        self._check(wanted)
+        self._check(request)
         if self.frozen or not self.ours:
             return None
         if self.steps is not None:
@@ -267,9 +267,9 @@ class UpstreamSpec:
                 X = self._steps_of_all.transform(X)
             self._width = X.shape[1] if hasattr(X, "shape") else None
         targets = y if self.model_learns else None
-        frame = self.model._cross_fit_context(X, targets, wanted.layers, weights)
+        frame = self.model._cross_fit_context(X, targets, request.layers, weights)
         # Inner layers and latent features need equal initial weights, hence shapes, in all folds.
-        axes = wanted.layers or ("outputs" in wanted.features and not self.model_learns)
+        axes = request.layers or ("outputs" in request.features and not self.model_learns)
         own = self.steps_learn or (self.ordered and not axes)
         return replace(frame, blocks=None) if own else frame
 
@@ -455,7 +455,7 @@ def _one_dimensional(classes):
     return None if classes is None or isinstance(classes, list) else classes
 
 
-def fit_upstreams(source, X, y, metadata, folds, wanted, *, refit, n_jobs, verbose=0):
+def fit_upstreams(source, X, y, metadata, folds, request, *, refit, n_jobs, verbose=0):
     """Fit the model of all rows, those of the folds, or both.
 
     Returns the features of all rows if there are folds (else None), and the fitted upstream models
@@ -463,25 +463,25 @@ def fit_upstreams(source, X, y, metadata, folds, wanted, *, refit, n_jobs, verbo
     """
     if folds is not None:
         source.check_context(X, y, metadata, folds.pairs)
-    if wanted.layers and not refit and source.out_of_fold and not (source.ours or source.frozen):
+    if request.layers and not refit and source.out_of_fold and not (source.ours or source.frozen):
         raise ValueError(
             "refit=False averages inner layers over folds, which requires equal initial weights; "
             f"those of {type(source.model).__name__} cannot be set. Use refit=True."
         )
-    frame = source.frame(X, y, wanted, metadata.fit.get("sample_weight"))
+    frame = source.frame(X, y, request, metadata.fit.get("sample_weight"))
     reference = None
     if refit or source.frozen:
         reference = source.fit(X, y, metadata, frame)
     if folds is None:
         return None, [reference]
     columns, upstreams = cross_fit(
-        source, X, y, metadata, folds, wanted,
+        source, X, y, metadata, folds, request,
         reference=reference, frame=frame, n_jobs=n_jobs, verbose=verbose,
     )  # fmt: skip
     return columns, upstreams if reference is None else [reference]
 
 
-def cross_fit(source, X, y, metadata, folds, wanted, *, reference, frame, n_jobs, verbose=0):
+def cross_fit(source, X, y, metadata, folds, request, *, reference, frame, n_jobs, verbose=0):
     """Features of training rows, and the fitted models of the folds.
 
     ``reference`` is fitted on all rows: it provides the features that need not be out-of-fold, and
@@ -502,9 +502,9 @@ def cross_fit(source, X, y, metadata, folds, wanted, *, reference, frame, n_jobs
             frame,
             all_rows=False,
         )
-        columns = upstream.columns(take_rows(X, test), wanted)
+        columns = upstream.columns(take_rows(X, test), request)
         if foreign and any(column.inner for column in columns):
-            columns = _aligned(columns, upstream.columns(rows, wanted), reference, rows, wanted)
+            columns = _aligned(columns, upstream.columns(rows, request), reference, rows, request)
         return upstream, columns
 
     if wrapper_of(source.model) == "scikeras" and source.model.random_state is not None:
@@ -521,19 +521,19 @@ def cross_fit(source, X, y, metadata, folds, wanted, *, reference, frame, n_jobs
     upstreams = [upstream for upstream, _ in results]
     if not source.ours and not source.frozen:
         _refuse_one_network(source.model, [reference, *upstreams])
-    whole = None if reference is None else reference.columns(X, wanted)
+    whole = None if reference is None else reference.columns(X, request)
     found = [columns for _, columns in results]
     _check_alike(source, found if whole is None else [whole, *found])
-    _warn_of_unlike_axes(source, X, folds, wanted, reference, upstreams, found)
+    _warn_of_unlike_axes(source, X, folds, request, reference, upstreams, found)
     merged = []
-    for place, first in enumerate(found[0] if whole is None else whole):
+    for index, first in enumerate(found[0] if whole is None else whole):
         if whole is not None and not first.out_of_fold:
             merged.append(first)
             continue
-        dtype = np.result_type(*(columns[place].values for columns in found))
+        dtype = np.result_type(*(columns[index].values for columns in found))
         values = np.full((n_rows(X), first.values.shape[1]), np.nan, dtype=dtype)
         for (_, test), columns in zip(pairs, found, strict=True):
-            values[test] = columns[place].values
+            values[test] = columns[index].values
         merged.append(replace(first, values=values))
     return merged, upstreams
 
@@ -555,7 +555,7 @@ SMALLEST_CORRELATION = 0.5
 ROWS_COMPARED = 2_000
 
 
-def _warn_of_unlike_axes(source, X, folds, wanted, reference, upstreams, found):
+def _warn_of_unlike_axes(source, X, folds, request, reference, upstreams, found):
     """Warn if a column of a transformer has different meanings in different folds.
 
     Each fold's model is compared with the refitted one (or that of the first fold) on rows that
@@ -573,7 +573,7 @@ def _warn_of_unlike_axes(source, X, folds, wanted, reference, upstreams, found):
         if upstream is aim or len(both) < 3:
             continue
         rows = take_rows(X, both)
-        pairs = zip(upstream.columns(rows, wanted), aim.columns(rows, wanted), strict=True)
+        pairs = zip(upstream.columns(rows, request), aim.columns(rows, request), strict=True)
         for own, other in pairs:
             if own.transformed:
                 for name, r in zip(other.names, _correlations(own, other), strict=True):
@@ -624,14 +624,14 @@ def _refuse_one_network(model, upstreams):
         seen |= own
 
 
-def _aligned(columns, own, reference, rows, wanted):
+def _aligned(columns, own, reference, rows, request):
     """Rotate the inner layers of a fold onto the axes of the reference.
 
     The rotation (orthogonal Procrustes: Schoenemann, Psychometrika 31, 1966) is estimated on rows
     that both networks were trained on.
     """
     turned = []
-    for test, train, aim in zip(columns, own, reference.columns(rows, wanted), strict=True):
+    for test, train, aim in zip(columns, own, reference.columns(rows, request), strict=True):
         if test.inner:
             centre, target = train.values.mean(axis=0), aim.values.mean(axis=0)
             rotation, _ = orthogonal_procrustes(train.values - centre, aim.values - target)
@@ -640,11 +640,11 @@ def _aligned(columns, own, reference, rows, wanted):
     return turned
 
 
-def mean_of(upstreams, X, wanted, look=None):
+def mean_of(upstreams, X, request, look=None):
     """Mean features of several upstream models; ``look`` is called with the first one's input."""
     first, *others = upstreams
-    each = [first.columns(X, wanted, look)]
-    each += [upstream.columns(X, wanted) for upstream in others]
+    each = [first.columns(X, request, look)]
+    each += [upstream.columns(X, request) for upstream in others]
     return [
         replace(group[0], values=np.mean([columns.values for columns in group], axis=0))
         for group in zip(*each, strict=True)

@@ -561,8 +561,8 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
     def _warn_of_rounding(self, table):
         names = list(self.get_feature_names_out())
         if hasattr(table, "iloc"):
-            wide = [place for place, dtype in enumerate(table.dtypes) if dtype == np.float64]
-            table, names = table.iloc[:, wide].to_numpy(), [names[place] for place in wide]
+            wide = [index for index, dtype in enumerate(table.dtypes) if dtype == np.float64]
+            table, names = table.iloc[:, wide].to_numpy(), [names[index] for index in wide]
         warn_of_lost_precision(
             table,
             names,
@@ -640,8 +640,8 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
         table = replace(table, single=self._float32)
         several = len(self._upstreams) > 1
         each = []
-        for place, upstream in enumerate(self._upstreams):
-            own = f"{name}_fold_{place}" if several else name
+        for index, upstream in enumerate(self._upstreams):
+            own = f"{name}_fold_{index}" if several else name
             each.append(upstream.graph(table, request, own))
         if several:
             each = [concatenate(found, f"{name}_fold_{i}_features") for i, found in enumerate(each)]

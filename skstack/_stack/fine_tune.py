@@ -267,12 +267,14 @@ def _check_branch(stack, name, transformer, columns, layers, X, y):
 
     given = KerasAutoencoder() if transformer.model is None else transformer.model
     source = UpstreamSpec(upstream_of(given, transformer.random_state), y, ColumnBlocks(None))
-    wanted = FeatureRequest.of(transformer.features, transformer.layers, transformer.pooling, False)
+    request = FeatureRequest.of(
+        transformer.features, transformer.layers, transformer.pooling, False
+    )
     model, what = source.model, f"the upstream {name!r}"
     others = "name layers of other branches in `layers` to leave it unchanged"
     if not (is_keras_model(model) or isinstance(model, NetworkEstimator)):
         _refuse(f"{what} is {type(model).__name__}, not a Keras network", others)
-    if "codes" in wanted.features:
+    if "codes" in request.features:
         _refuse(f"features='codes' of {what} have no gradient", others)
     if not (source.frozen or transformer.refit):
         _refuse(
@@ -287,8 +289,8 @@ def _check_branch(stack, name, transformer, columns, layers, X, y):
     elif source.frozen:
         check_layers(model.network_.blueprint, layers or [])
     elif layers:
-        wanted = replace(wanted, layers=(*wanted.layers, *layers))
-        source.frame(columns_at(X, branch_column_indices(X, name, columns)), y, wanted)
+        request = replace(request, layers=(*request.layers, *layers))
+        source.frame(columns_at(X, branch_column_indices(X, name, columns)), y, request)
 
 
 def refuse_frozen(layer, what):

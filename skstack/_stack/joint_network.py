@@ -102,21 +102,21 @@ class JointNetwork:
 
     def _numeric_runs(self, table):
         """Numeric columns in order: the name of a branch that computes some, or indices."""
-        owner = {place: name for name, places in self._live.items() for place in places}
+        owner = {index: name for name, indices in self._live.items() for index in indices}
         runs = []
-        for place in np.flatnonzero(numeric_columns(table)).tolist():
-            name = owner.get(place)
+        for index in np.flatnonzero(numeric_columns(table)).tolist():
+            name = owner.get(index)
             if name is None and runs and isinstance(runs[-1], tuple):
-                runs[-1] = (*runs[-1], place)
+                runs[-1] = (*runs[-1], index)
             elif name is None or not runs or runs[-1] != name:
-                runs.append((place,) if name is None else name)
+                runs.append((index,) if name is None else name)
         return runs
 
     def _fixed_blocks(self):
         """Inputs of the downstream without columns that this network computes."""
-        live = {place for places in self._live.values() for place in places}
-        places = self._stack.downstream_.blocks_.column_indices()
-        return [block for block, own in places.items() if not live & set(own)]
+        live = {index for indices in self._live.values() for index in indices}
+        indices = self._stack.downstream_.blocks_.column_indices()
+        return [block for block, own in indices.items() if not live & set(own)]
 
     # The network -----------------------------------------------------------------------------
 
@@ -156,13 +156,13 @@ class JointNetwork:
             if name in self._branches:
                 own = {key[1]: tensor for key, tensor in tensors.items() if key[0] == name}
                 upstream = _noted(fitted._upstreams[0], models, name)
-                wanted = replace(fitted._feature_request, steps_output=False)
-                parts = upstream.graph(GraphTable(split=own), wanted, name)
+                request = replace(fitted._feature_request, steps_output=False)
+                parts = upstream.graph(GraphTable(split=own), request, name)
                 made[name] = concatenate(parts, f"{name}_features")
         columns, width = [None] * self._n_columns, 0
         for run in self._runs:
-            for place in self._live[run] if isinstance(run, str) else run:
-                columns[place] = width
+            for index in self._live[run] if isinstance(run, str) else run:
+                columns[index] = width
                 width += 1
         numeric = [made[run] if isinstance(run, str) else tensors[run] for run in self._runs]
         table = apply_scaler(stack.scaler_, GraphTable(columns, concatenate(numeric, "table")), "")
@@ -174,8 +174,8 @@ class JointNetwork:
             elif block.kind != "numeric":
                 refuse("The downstream", f"its input {block.name!r} has the kind {block.kind!r}.")
             else:
-                places = downstream.blocks_.column_indices()[block.name]
-                takes[block.name] = numbers_of(table, places, "downstream", "The downstream")
+                indices = downstream.blocks_.column_indices()[block.name]
+                takes[block.name] = numbers_of(table, indices, "downstream", "The downstream")
         network = _Noted(downstream.network_, models, DOWNSTREAM)
         (output,), _ = apply_network(network, takes, "downstream")
         return output
@@ -206,7 +206,7 @@ class JointNetwork:
 
 def _names(kinds):
     # Names of branches and columns may be any string.
-    return [f"rows_{place}" for place in range(len(kinds))]
+    return [f"rows_{index}" for index in range(len(kinds))]
 
 
 def _split(upstream, X):

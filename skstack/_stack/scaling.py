@@ -91,8 +91,8 @@ class Scaling:
             return np.asarray(numbers, dtype=dtype)
         scaled = table.copy()
         columns = np.asarray(numbers, dtype=dtype)
-        for place, column in zip(np.flatnonzero(numeric), columns.T, strict=True):
-            scaled.isetitem(place, column)
+        for index, column in zip(np.flatnonzero(numeric), columns.T, strict=True):
+            scaled.isetitem(index, column)
         return scaled
 
 
