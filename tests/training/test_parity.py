@@ -330,16 +330,8 @@ def test_networks_learn_what_they_learn_in_keras(engine, make, weights, blueprin
         assert len(fit.history["norm"]) == 3
 
 
-# A step is lifted out of its model in one way for both engines: XLA compiles what has a condition,
-# a schedule, matrices or several optimizers in it.
-WITH_XLA = ["Adam", "Adam, clipped at once", "SGD, schedule", "SGD, accumulating", "Muon"]
-WITH_XLA += [name for name in ("MultiOptimizer", "ScheduleFreeAdamW") if name in OPTIMIZERS]
-
-
-@pytest.mark.parametrize(
-    ("engine", "name"),
-    [*[("graph", name) for name in OPTIMIZERS], *[("xla", name) for name in WITH_XLA]],
-)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@each_road
 def test_optimizers_do_what_they_do_in_keras(engine, name, blueprint, binary_rows):
     rows, recipe = binary_rows(), blueprint(mlp)
     given = OPTIMIZERS[name]()
@@ -422,23 +414,15 @@ LOSSES_OF_KERAS = [
 ]
 
 
-# By loss: engine, weighted. Whether XLA may fill up a batch with rows of weight 0 is a matter of
-# the reduction; what the graph computes is the same for all losses of Keras.
-_CASES_OF_LOSSES = {
-    "xla": {True: [2, 7, 9, 10, 11, 12], False: [9, 12]},
-    "graph": {True: [0, 1, 3, 4, 5, 6, 8, 13], False: [7, 11, 13]},
-}
+# All with XLA, which most fits of users take; by the graph those whose rows count otherwise: by
+# their sum, by their weights' sum, all at once.
+_CASES_OF_LOSSES = [
+    *(("xla", weights, i) for weights in (False, True) for i in range(len(LOSSES_OF_KERAS))),
+    *(("graph", weights, i) for weights in (False, True) for i in (7, 9, 11, 13)),
+]
 
 
-@pytest.mark.parametrize(
-    ("engine", "weights", "index"),
-    [
-        (engine, weights, index)
-        for engine, cases in _CASES_OF_LOSSES.items()
-        for weights, indices in cases.items()
-        for index in indices
-    ],
-)
+@pytest.mark.parametrize(("engine", "weights", "index"), _CASES_OF_LOSSES)
 def test_losses_mean_what_they_mean_in_keras(engine, weights, index, blueprint, binary_rows):
     rows, recipe = binary_rows(weights=weights), blueprint(mlp)
     start = initial_variables(recipe, 0)
