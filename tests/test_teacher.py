@@ -5,8 +5,9 @@ import pickle
 import numpy as np
 import pytest
 from imblearn.over_sampling import SMOTE
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
 from sklearn.datasets import load_diabetes, load_iris, make_classification
+from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -787,6 +788,256 @@ def test_a_saved_network_teaches(tmp_path):
     ]
     expected = found[0].predict_proba(X)
     assert all(np.array_equal(each.predict_proba(X), expected) for each in found)
+
+
+# A head over outputs of any width ---------------------------------------------------------------
+
+
+def mean_of_rows(values, weights):
+    import tensorflow as tf
+
+    return tf.reduce_sum(values * weights) / weights.sum()
+
+
+def any_task(task):
+    """Return X, y, units, activation and the loss of raw outputs for each row."""
+    import tensorflow as tf
+
+    X, y = iris(60)
+    targets = np.stack([X[:, 0] - X[:, 1], X[:, 2]], axis=1)
+
+    def squares(z, t):
+        return tf.reduce_mean(tf.square(z - t.reshape(len(t), -1)), axis=1)
+
+    def of_labels(z, t):
+        t = t.reshape(len(t), -1).astype(np.float32)
+        return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(t, z), axis=1)
+
+    def of_classes(z, t):
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(t, z)
+
+    return {
+        "one target": (X, targets[:, 0], 1, "linear", squares),
+        "targets": (X, targets, 2, "linear", squares),
+        "binary": (X, (y > 0).astype(int), 1, "sigmoid", of_labels),
+        "multiclass": (X, y, 3, "softmax", of_classes),
+        "multilabel": (X, (targets > 0).astype(int), 2, "sigmoid", of_labels),
+    }[task]
+
+
+@pytest.mark.parametrize(
+    ("task", "engine", "trains", "at_predict"),
+    [
+        ("one target", "auto", False, True),
+        ("one target", "keras", True, True),
+        ("targets", "auto", True, True),
+        ("binary", "auto", False, True),
+        ("multiclass", "keras", False, True),
+        ("multiclass", "auto", True, True),
+        ("multilabel", "auto", False, True),
+        ("one target", "auto", False, False),
+        ("multiclass", "auto", False, False),
+    ],
+)
+def test_a_head_over_any_width_takes_the_steps_of_a_loop_by_hand(task, engine, trains, at_predict):
+    import tensorflow as tf
+
+    X, y, units, end, loss_of_rows = any_task(task)
+    student = network(units=units, end=end)
+    teacher = network((), 6, "tanh", seed=1, name="teaching")
+    weights = np.linspace(0.5, 1.5, len(X)).astype(np.float32)
+    head = [np.vstack([np.eye(units), np.zeros((6, units))]).astype(np.float32)]
+    head.append(np.zeros(units, np.float32))
+
+    def loss(k1, b1, k2, b2, k3, b3, *inner):
+        own = hidden_and_end(X, k1, b1, k2, b2)[1]
+        k, b = inner or teacher.get_weights()
+        joined = tf.concat([own, tf.tanh(X @ k + b)], axis=1) @ k3 + b3
+        loss = mean_of_rows(loss_of_rows(joined, y), weights)
+        if at_predict:
+            return loss
+        return 0.7 * mean_of_rows(loss_of_rows(own, y), weights) + 0.3 * loss
+
+    taught = TeacherLoss(
+        teacher, mode="head", weight=0.3, teacher_trainable=trains, teacher_at_predict=at_predict
+    )
+    estimator = KerasRegressor if end == "linear" else KerasClassifier
+    found = estimator(
+        student, loss=taught, optimizer="sgd", learning_rate=RATE, epochs=EPOCHS, engine=engine,
+        batch_size=len(X), random_state=0,
+    ).fit(X, y, sample_weight=weights)  # fmt: skip
+    inner = teacher.get_weights() if trains else []
+    expected = by_hand(loss, [*weights_of(student), *head, *inner])
+    assert np.abs(expected[4][units:]).max() > 0.01
+    more = ["teacher_head/kernel", "teacher_head/bias"]
+    more += ["teacher/teaching_end/kernel", "teacher/teaching_end/bias"] if trains else []
+    if at_predict:
+        assert_learned(found, expected, more)
+    else:
+        assert_learned(found, expected[:4])
+        for name, theirs in zip(more, expected[4:], strict=True):
+            np.testing.assert_allclose(found._beside_network[name], theirs, atol=1e-5)
+
+
+def test_a_teacher_of_the_width_of_the_task_need_not_predict_it():
+    X, y = iris(60)
+    found = KerasClassifier(
+        network(), loss=TeacherLoss(network((), 3, "relu", seed=1), mode="head"), epochs=1,
+        optimizer="sgd", learning_rate=1e-30,
+    ).fit(X, y)  # fmt: skip
+    np.testing.assert_allclose(found.predict_proba(X), network()(X).numpy(), atol=1e-6)
+
+
+def moved(X):
+    """Return two targets far from 0."""
+    return np.stack([X[:, 0] * 30 + 1e5, X[:, 1] * 500 - 40], axis=1)
+
+
+OTHER_TEACHERS = {
+    "autoencoder": (lambda X, y: KerasAutoencoder(epochs=1).fit(X), "transform"),
+    "pipeline": (
+        lambda X, y: make_pipeline(StandardScaler(), PCA(2)).fit(X), "transform"
+    ),
+    "transformer": (
+        lambda X, y: KerasFeatureTransformer(network((), 6, "relu", seed=1)).fit(X), "transform"
+    ),
+    "classes": (lambda X, y: KerasClassifier(MLP((4,)), epochs=1).fit(X, y % 2), "predict_proba"),
+    "labels": (
+        lambda X, y: LogisticRegression().fit(X, np.array(["a", "b", "c", "d"])[y + (y > 1)]),
+        "predict_proba",
+    ),
+    "targets": (lambda X, y: LinearRegression().fit(X, moved(X)), "predict"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", OTHER_TEACHERS)
+def test_a_fitted_estimator_of_any_width_teaches_in_a_head(kind, seen, tmp_path):
+    X, y = iris(60)
+    make, method = OTHER_TEACHERS[kind]
+    teacher = make(X, y)
+    expected = getattr(teacher, method)(X)
+    weights = np.linspace(0.5, 1.5, len(X))
+    found = KerasRegressor(
+        MLP((4,)), loss=TeacherLoss(teacher, mode="head"), epochs=2, random_state=0
+    ).fit(X, X[:, 0], sample_weight=weights)
+    assert np.array_equal(getattr(teacher, method)(X), expected)
+    taught = seen[-1][0].inputs["teacher_prediction"]
+    np.testing.assert_allclose(taught, expected, rtol=1e-6)
+    names = [name for name in found.network_.variables if name.startswith("teacher_prediction")]
+    assert bool(names) == (kind == "targets")
+    if names:
+        mean = np.average(expected, axis=0, weights=weights)
+        scale = np.sqrt(np.average(np.square(expected - mean), axis=0, weights=weights))
+        center, factor = found.network_.variables[names[1]], found.network_.variables[names[2]]
+        np.testing.assert_allclose(center, -mean, rtol=1e-6)
+        np.testing.assert_allclose(factor, 1 / scale, rtol=1e-6)
+    predicted = found.predict(X)
+    assert np.array_equal(pickle.loads(pickle.dumps(found)).predict(X), predicted)
+    skstack.save(found, tmp_path / "taught.skstack")
+    assert np.array_equal(skstack.load(tmp_path / "taught.skstack").predict(X), predicted)
+    assert np.array_equal(clone(found).fit(X, X[:, 0], sample_weight=weights).predict(X), predicted)
+    if kind in ("labels", "targets"):
+        with pytest.raises(ValueError, match="cannot become part"):
+            found.to_keras()
+        return
+    given = found.to_keras().predict(found.keras_inputs(X), verbose=0)
+    np.testing.assert_allclose(given.ravel(), predicted, atol=1e-5)
+
+
+def test_other_targets_of_a_network_are_exported_with_their_units():
+    X, _ = iris(60)
+    teacher = KerasRegressor(MLP((4,)), epochs=1, random_state=1).fit(X, moved(X))
+    taught = TeacherLoss(teacher, mode="head")
+    found = KerasRegressor(MLP((4,)), loss=taught, epochs=2).fit(X, X[:, 0])
+    given = found.to_keras().predict(found.keras_inputs(X), verbose=0)
+    np.testing.assert_allclose(given.ravel(), found.predict(X), atol=1e-4)
+    before = dict(found.network_.variables)
+    found.partial_fit(X[:20], X[:20, 0])
+    for name in before:
+        same = np.array_equal(before[name], found.network_.variables[name])
+        assert same == ("_center" in name or "_scale" in name), name
+
+
+def test_teachers_of_several_widths_are_searched_in_a_stack():
+    X, y = iris(60)
+    encoders = [network((), width, "tanh", seed=1, name=f"of_{width}") for width in (2, 6)]
+    taught = KerasClassifier(
+        MLP((4,)), loss=TeacherLoss(encoders[0], mode="head"), epochs=2, random_state=0
+    )
+    stack = StackedKerasClassifier(
+        [("a", KerasFeatureTransformer(taught, cv=2))],
+        downstream=KerasClassifier(MLP((4,)), epochs=1),
+        random_state=0,
+    )
+    search = GridSearchCV(stack, {"a__model__loss__teacher": encoders}, cv=2).fit(X, y)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    best = search.best_estimator_
+    given = best.to_keras().predict(best.keras_inputs(X), verbose=0)
+    np.testing.assert_allclose(given, best.predict_proba(X), atol=1e-5)
+
+
+class Returns(TransformerMixin, BaseEstimator):
+    """Transforms with a function."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def fit(self, X, y=None):
+        self.n_features_in_ = X.shape[1]
+        return self
+
+    def transform(self, X):
+        return self.function(X)
+
+
+def of_two_outputs():
+    import keras
+
+    columns = keras.Input((4,))
+    ends = [keras.layers.Dense(units)(columns) for units in (2, 6)]
+    return keras.Model(columns, ends, name="two")
+
+
+@pytest.mark.parametrize("trains", [False, True], ids=["frozen", "trainable"])
+def test_several_outputs_of_a_teacher_are_refused(trains, seen):
+    X, y = iris(60)
+    taught = TeacherLoss(of_two_outputs(), mode="head", teacher_trainable=trains)
+    with pytest.raises(ValueError, match="teacher='two' has 2 outputs"):
+        KerasRegressor(loss=taught, epochs=1).fit(X, y)
+    assert seen == []
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda X: [X, X[:, :1]], "no table of numbers"),
+        (lambda X: np.full((len(X), 2), "a"), "no table of numbers"),
+        (lambda X: X[1:], r"shape \(0, 4\) for 1 rows"),
+        (lambda X: X[:, :0], r"shape \(1, 0\) for 1 rows"),
+    ],
+    ids=["several", "words", "fewer rows", "nothing"],
+)
+def test_outputs_that_are_no_columns_are_refused(function, message, seen):
+    X, y = iris(60)
+    taught = TeacherLoss(Returns(function).fit(X), mode="head")
+    with pytest.raises(ValueError, match=rf"teacher=Returns.*{message}"):
+        KerasRegressor(loss=taught, epochs=1).fit(X, y)
+    assert seen == []
+
+
+def test_outputs_of_unknown_length_are_refused(seen):
+    import keras
+
+    columns = keras.Input((None, 1))
+    teacher = keras.Model(columns, keras.layers.Dense(3, "relu")(columns), name="steps")
+    taught = TeacherLoss(teacher, mode="head")
+    X = np.random.default_rng(0).normal(size=(60, 5, 1)).astype(np.float32)
+    with pytest.raises(ValueError, match=r"teacher='steps'.*\(None, None, 3\).*flattened"):
+        KerasRegressor(
+            keras.Sequential([keras.Input((5, 1)), keras.layers.Flatten(), keras.layers.Dense(1)]),
+            loss=taught, epochs=1,
+        ).fit(X, X[:, 0, 0])  # fmt: skip
+    assert seen == []
 
 
 # Refused -----------------------------------------------------------------------------------------

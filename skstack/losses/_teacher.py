@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import Any, Protocol
 
 import numpy as np
+from scipy.sparse import issparse
+from sklearn.base import is_regressor
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 
 from skstack._base.params import is_keras_model, is_path
-from skstack._base.tables import column_indices, is_dataframe, take_columns
+from skstack._base.tables import column_indices, is_dataframe, n_rows, take_columns, take_rows
 from skstack._training.formulas import log, log_odds
 from skstack._training.initial_weights import initial_variables
 from skstack._training.layers import check_layers
 from skstack._training.network import Network
 from skstack.losses._teacher_loss import unfrozen
 from skstack.losses._teacher_networks import TEACHER, WithTeacher, facts_of
-from skstack.networks._adopted import FrozenBlueprint, ModelBlueprint
+from skstack.networks._adopted import FrozenBlueprint, ModelBlueprint, UnfitHead
 from skstack.networks._continued import check_categories
 from skstack.networks._heads import probabilities_of
 from skstack.networks._model_parameter import load_model
@@ -61,6 +64,25 @@ def loaded(teacher):
     return unfrozen(teacher)
 
 
+def teacher_blueprint(model, blocks, task, n_outputs, mode):
+    """Blueprint of a ``keras.Model``, and the width of its output if that is no prediction of y."""
+    with _named_teacher():
+        try:
+            return ModelBlueprint(model, Spec(blocks, task, n_outputs)), None
+        except UnfitHead:
+            if mode != "head":
+                raise
+        blueprint = FrozenBlueprint(model, blocks)
+        shapes = blueprint.output_shapes
+        if None in shapes[0][1:]:
+            raise ValueError(
+                f"model={model.name!r} has an output of shape {shapes[0]}, which cannot be "
+                "flattened to a fixed number of columns. End it with a layer that pools the "
+                "steps, such as GlobalAveragePooling1D."
+            )
+        return blueprint, math.prod(shapes[0][1:])
+
+
 def logits(p, task):
     """Values before the last activation, from probabilities."""
     p = p.astype(np.float64)
@@ -73,7 +95,12 @@ class Teacher:
     ``estimator`` predicts, or a ``network`` if the teacher is a ``keras.Model``, whose inputs are
     those of the student, or ``blocks`` of the teacher's own columns. ``indices`` are the positions
     of the columns that it uses, if not all; ``order`` are its classes in the order of those of y.
+    With ``mode="head"`` its output need not be a prediction of y: ``width`` is then the number of
+    its columns, else None, and ``method`` is the estimator's method that returns them. Numbers that
+    an estimator predicts are then standardised.
     """
+
+    width = method = None
 
     def __init__(self, loss, student: Student, X):
         teacher = loaded(loss.teacher)
@@ -101,10 +128,15 @@ class Teacher:
                         "the units of its output are unknown. Accepted is a fitted "
                         "KerasAutoencoder, or mode='features'."
                     )
-                blueprint = ModelBlueprint(teacher, Spec(blocks.blocks_, task, n_outputs))
-                self.network = Network(blueprint, blueprint.start_variables())
+            blueprint, self.width = teacher_blueprint(
+                teacher, blocks.blocks_, task, n_outputs, self.mode
+            )
+            self.network = Network(blueprint, blueprint.start_variables())
         else:
-            self._check_outputs(student)
+            if self.mode == "head":
+                self._set_width(student, X)
+            if self.width is None:
+                self._check_outputs(student)
 
     def _refuse(self, why):
         raise ValueError(f"{self.name} with mode={self.mode!r}: {why}")
@@ -127,6 +159,32 @@ class Teacher:
         if missing:
             self._refuse(f"it was fitted on columns that X lacks: {missing[:5]}.")
         return None if list(names) == list(X.columns) else list(names)
+
+    def _set_width(self, student, X):
+        """Set ``method`` and ``width`` if the output of the estimator is no prediction of y."""
+        estimator, n_outputs = self.estimator, student._task()[1]
+        row = take_rows(X, [0])
+        if hasattr(estimator, "classes_"):
+            several = isinstance(estimator.classes_, list) and self.task != "multilabel"
+            if self.task == "regression" or several or len(estimator.classes_) != n_outputs:
+                self.method = "predict_proba"
+        elif hasattr(estimator, "predict") and (
+            is_regressor(estimator) or not hasattr(estimator, "transform")
+        ):
+            width = self._numbers("predict", row).shape[1]
+            if self.task != "regression" or width != n_outputs:
+                self.method = "predict"
+        elif hasattr(estimator, "transform"):
+            self.method = "transform"
+        else:
+            self._refuse("it has none of classes_, predict and transform.")
+        if self.method is not None:
+            self.width = self._numbers(self.method, row).shape[1]
+
+    @property
+    def standardizes(self):
+        """Whether the outputs are standardised with the moments of the training rows."""
+        return self.method == "predict"
 
     def _check_outputs(self, student):
         """Refuse other classes or another number of targets before anything is computed."""
@@ -232,9 +290,8 @@ class Teacher:
         """Probabilities of the classes of y; without predict_proba the labels, one-hot encoded."""
         probabilities = probabilities_of(self.estimator)
         if probabilities is None:
-            labels = np.asarray(self.estimator.predict(X))
-            classes = np.asarray(self.estimator.classes_)[self.order]
-            return (labels[:, None] == classes).astype(np.float64)
+            labels = self._labels(X)
+            return labels if self.order is None else labels[:, self.order]
         p = probabilities(X)
         if isinstance(p, list):  # trees of scikit-learn, for several labels
             p = np.column_stack([q[:, 1] if q.shape[1] == 2 else 0 * q[:, 0] for q in p])
@@ -244,6 +301,42 @@ class Teacher:
         if p.shape[1] == 1:
             p = np.hstack([1.0 - p, p])
         return p[:, self.order]
+
+    def _labels(self, X):
+        """Predicted labels, one-hot encoded; several labels as they are."""
+        labels = np.asarray(self.estimator.predict(X))
+        if labels.ndim > 1:
+            return labels.astype(np.float64)
+        return (labels[:, None] == np.asarray(self.estimator.classes_)).astype(np.float64)
+
+    def outputs(self, X, inputs):
+        """Outputs that are no prediction of y: float32 of shape (n_rows, width)."""
+        if self.estimator is not None:
+            return self._numbers(self.method, X)
+        result = self.network.outputs(self._inputs(X, inputs))[0]
+        return result.reshape(len(result), -1)
+
+    def _numbers(self, method, X):
+        """The result of a method of the estimator as columns of float32."""
+        X = self.table(X)
+        function = getattr(self.estimator, method, None)
+        if method == "predict_proba":
+            function = probabilities_of(self.estimator) or self._labels
+        result = function(X)
+        if method == "predict_proba" and isinstance(result, list):  # trees, for several labels
+            result = np.hstack(result)
+        result = result.toarray() if issparse(result) else result
+        try:
+            array = np.asarray(result, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            self._refuse(f"its {method} returns no table of numbers ({error}).")
+        n = n_rows(X)
+        if array.ndim == 0 or len(array) != n or not array.size:
+            self._refuse(
+                f"its {method} returns an array of shape {array.shape} for {n} rows; accepted is "
+                "one output of shape (n_rows, ...)."
+            )
+        return array.reshape(n, -1)
 
     def features(self, X, inputs):
         """Flat output of the teacher's layer: float32 of shape (n_rows, width)."""
@@ -255,7 +348,9 @@ class Teacher:
         return self._inner._layer_outputs(X, [self._layer], pooling="flatten")[0]
 
     def add_input(self, student, X, inputs):
-        """Inputs of a network that takes its teacher's prediction."""
+        """Inputs of a network that takes its teacher's output."""
+        if self.width is not None:
+            return {**inputs, TEACHER: self.outputs(X, inputs)}
         prediction = self.prediction(student, X, inputs)
         if self.mode == "head" and self.task in PROBABILITY_ACTIVATIONS:
             prediction = logits(prediction, self.task)
@@ -265,10 +360,17 @@ class Teacher:
         """Like `add_input`, for tensors."""
         from keras import ops
 
-        from skstack._graph.dispatch import predicted
+        from skstack._graph.dispatch import predicted, transformed
         from skstack._graph.formulas import Classes, as_columns, logits_of
         from skstack._graph.networks import apply_network
-        from skstack._graph.tables import affine, function_layer, input_tensors, select_columns
+        from skstack._graph.sklearn_steps import listed_steps
+        from skstack._graph.tables import (
+            affine,
+            function_layer,
+            input_tensors,
+            numbers_of,
+            select_columns,
+        )
 
         table = table if self.indices is None else select_columns(table, self.indices)
         if self.estimator is None:
@@ -277,7 +379,10 @@ class Teacher:
                 inputs = input_tensors(table, self.blocks, name, f"The teacher {name!r}")
             output = as_columns(apply_network(self.network, inputs, name)[0][0], "flatten", name)
             classes = Classes(output, output.shape[1] == 1 and self.task != "multilabel")
-        elif self.task == "regression":
+        elif self.method == "transform":
+            table = transformed(listed_steps(self.estimator), table, f"{name}_")
+            output = numbers_of(table, range(len(table.columns)), name, self.name)
+        elif self.method == "predict" or (self.task == "regression" and self.method is None):
             output = predicted(self.estimator, table, name, f"{name}_")
         else:
             classes = predicted(self.estimator, table, name, f"{name}_")
@@ -286,6 +391,10 @@ class Teacher:
                 classes = Classes(
                     function_layer(f"{name}_order", [p], lambda p: ops.take(p, order, axis=1))
                 )
+        if self.method == "predict_proba":
+            output = classes.all(f"{name}_classes")
+        if self.width is not None:
+            return {**tensors, TEACHER: output}
         if self.task == "regression":
             scale = student.target_scale_
             output = affine(output, student.target_mean_, 1.0 / scale, 0.0, f"{name}_standardised")

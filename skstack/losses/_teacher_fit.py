@@ -9,17 +9,18 @@ import numpy as np
 from skstack._training.initial_weights import initial_variables
 from skstack._training.network import Network
 from skstack.losses._distillation import DistillationLoss, MetricOfTask
-from skstack.losses._teacher import Student, Teacher, loaded, logits
+from skstack.losses._teacher import Student, Teacher, loaded, logits, teacher_blueprint
 from skstack.losses._teacher_loss import TeacherLoss
 from skstack.losses._teacher_networks import (
+    TEACHER,
     WithProjection,
     WithTeacher,
     facts_of,
     initial_head,
 )
-from skstack.networks._adopted import ModelBlueprint
 from skstack.networks._heads import WithoutActivation
-from skstack.networks._spec import PROBABILITY_ACTIVATIONS, Spec
+from skstack.networks._spec import PROBABILITY_ACTIVATIONS, standardizing_variables
+from skstack.preprocessing._moments import weighted_moments
 
 
 def prepared_fit(student: Student, blueprint, start, *, seed, before, tables, rows, resampled):
@@ -166,35 +167,40 @@ class TeacherFit:
 
     def _set_joined(self, loss, task_loss, before):
         both = not self._joins and loss.mode == "head"
+        teacher = self._inner_teacher(loss) if self._teacher is None else self._outer_teacher()
         self.blueprint = WithTeacher(
             self.student_blueprint,
             loss.mode,
             float(loss.weight) if loss.mode == "blend" else None,
             activation=PROBABILITY_ACTIVATIONS.get(self._task),
             both=both,
-            **self._inner_teacher(loss),
+            **teacher,
         )
         self.start = dict(self.start)
         if self._teacher is None:
             weights = initial_variables(self.blueprint, 0, shared=False)
             self.start = {**self._others(weights), **self.start}
         if loss.mode == "head":
-            self.start.update(initial_head(self._facts.shape[-1]))
+            self.start.update(initial_head(self._facts.shape[-1], self.blueprint.width))
+        self._before = before
         self.start.update(_fitting(before, self.start))
         if both:
             self._distillation = self._distillation_loss(task_loss, "both", self._facts.activation)
 
     def _inner_teacher(self, loss):
-        """Blueprint of a teacher that is trained, and the units of its predictions."""
-        if self._teacher is not None:
-            return {}
+        """Blueprint of a teacher that is trained, and the form of its outputs."""
         task, n_outputs = self._student._task()
-        spec = Spec(self._student.blocks_.blocks_, task, n_outputs)
+        blocks = self._student.blocks_.blocks_
+        inside, width = teacher_blueprint(loaded(loss.teacher), blocks, task, n_outputs, self._mode)
         units = None
-        if self._task == "regression":
+        if self._task == "regression" and width is None:
             scale, mean = self._student.target_scale_, self._student.target_mean_
             units = tuple(map(float, scale)), tuple(map(float, mean))
-        return {"inside": ModelBlueprint(loaded(loss.teacher), spec), "units": units}
+        return {"inside": inside, "units": units, "width": width}
+
+    def _outer_teacher(self):
+        """The form of the outputs of a teacher that is not trained."""
+        return {"width": self._teacher.width, "standardize": self._teacher.standardizes}
 
     # The rows ------------------------------------------------------------------------------------
 
@@ -210,6 +216,7 @@ class TeacherFit:
             taught = self._softened(self._teacher.prediction(self._student, X, inputs))
         else:
             inputs = self._teacher.add_input(self._student, X, inputs)
+            self._standardize(inputs[TEACHER], table.weights)
             taught = np.empty((len(y), 0), np.float32)
         if self._distillation is not None:
             y = self._distillation.targets(y, taught, self._weights, self._temperature)
@@ -223,6 +230,13 @@ class TeacherFit:
             z = np.exp(z - z.max(axis=1, keepdims=True))
             return (z / z.sum(axis=1, keepdims=True)).astype(np.float32)
         return (1.0 / (1.0 + np.exp(-z))).astype(np.float32)
+
+    def _standardize(self, outputs, weights):
+        """Set the layers that standardise the teacher's outputs, from the training rows."""
+        if not self._teacher.standardizes or f"{TEACHER}_center/bias" in self.start:
+            return
+        moments = standardizing_variables(TEACHER, *weighted_moments(outputs, weights))
+        self.start.update({**moments, **_fitting(self._before, moments)})
 
     def _project(self, width):
         """Add the second output, once the width of the teacher's layer is known."""

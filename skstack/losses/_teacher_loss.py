@@ -26,8 +26,9 @@ class TeacherLoss(BaseEstimator):
     ----------
     teacher : keras.Model, str or path, or fitted estimator
         A built ``keras.Model`` (or the path of a saved one, ``.keras`` or ``.h5``) with the inputs
-        of the network, or an estimator with ``predict_proba`` or ``predict``, which may be in a
-        :class:`~sklearn.frozen.FrozenEstimator`. Clones share it; it is never copied.
+        of the network, or an estimator with ``predict_proba`` or ``predict`` (for ``"head"`` also
+        ``transform``), which may be in a :class:`~sklearn.frozen.FrozenEstimator`. Clones share it;
+        it is never copied.
 
     mode : {"distill", "blend", "head", "features"}, default="distill"
         How the teacher enters the loss.
@@ -39,7 +40,8 @@ class TeacherLoss(BaseEstimator):
         - ``"blend"``: the loss is that of the prediction ``(1 - weight) * own + weight *
           teacher``, which is also what ``predict`` returns.
         - ``"head"``: both predictions (for classes, their log-odds) are concatenated and passed
-          through a trained layer ``teacher_head`` of the network, initially their mean.
+          through a trained layer ``teacher_head`` of the network, initially their mean. The
+          teacher may also have outputs of any other width: see Notes.
         - ``"features"``: the output of ``layer`` approximates that of ``teacher_layer`` [2]_. If
           their widths differ, it passes through a trained layer ``teacher_projection``, which the
           fitted network does not contain. The loss is ``(1 - weight) * loss + weight * mean
@@ -77,6 +79,16 @@ class TeacherLoss(BaseEstimator):
 
     Notes
     -----
+    With ``mode="head"`` the teacher need not predict y. The units of an encoder, the ``transform``
+    of a fitted KerasAutoencoder or of any transformer, other targets or another number of classes
+    are columns for ``teacher_head``, which then starts as the network's own prediction: the
+    identity for it, and weights of 0 for the teacher. These learn from the first step on, because
+    their gradient is the teacher's output times the error; a teacher that is trained learns from
+    the second step on. Outputs of rank 3 and more are flattened. Outputs of a ``keras.Model``,
+    probabilities and transformed columns enter as they are; predictions of a regressor are
+    standardised. A ``keras.Model`` with the width and the activation of the task (or none) is taken
+    as a prediction of y.
+
     A fitted classifier must have the labels of y, in any order; the probabilities of a
     ``keras.Model`` are those of the sorted labels, its numbers are in the units of y. Synthetic
     rows of a sampler are passed to the teacher as columns of X, numbers as float32. The teacher of
@@ -225,7 +237,7 @@ def check_teacher(teacher):
     """Check that a teacher is fitted and makes predictions."""
     accepted = (
         "a built keras.Model, the path to a saved one (.keras, .h5), or a fitted estimator with "
-        "predict_proba or predict"
+        "predict_proba or predict (with mode='head' also transform)"
     )
     if is_path(teacher):
         return  # checked when it is loaded

@@ -18,6 +18,8 @@ from skstack.networks._heads import (
     last_operation,
     without_activation,
 )
+from skstack.networks._spec import Spec
+from skstack.preprocessing._block_kinds import Block
 
 TEACHER = "teacher_prediction"  # name of the input for it
 HEAD = "teacher_head"
@@ -117,6 +119,8 @@ class WithTeacher(WrappingBlueprint):
     units: tuple | None = None  # scale and mean of the targets that the inner teacher predicts
     activation: str | None = None  # of the head
     both: bool = False  # whether the network's own prediction is an output beside the head's
+    width: int | None = None  # of the teacher's output if it is no prediction of y
+    standardize: bool = False  # whether that output is standardised
 
     @functools.cached_property
     def key(self):
@@ -124,7 +128,10 @@ class WithTeacher(WrappingBlueprint):
         inside = None if self.inside is None else self.inside.key
         if self.inside is not None and inside is None:
             return None
-        return self._key(self.mode, self.weight, inside, self.units, self.activation, self.both)
+        output = self.width, self.standardize
+        return self._key(
+            self.mode, self.weight, inside, self.units, self.activation, self.both, *output
+        )
 
     def build(self):
         """Build the network."""
@@ -137,7 +144,11 @@ class WithTeacher(WrappingBlueprint):
         if self.inside is None:
             if TEACHER in inputs:
                 raise ValueError(f"X has a column or an input named {TEACHER!r}: rename it.")
-            taught = inputs[TEACHER] = keras.Input(own.shape[1:], name=TEACHER)
+            shape = own.shape[1:] if self.width is None else (self.width,)
+            taught = inputs[TEACHER] = keras.Input(shape, name=TEACHER)
+            if self.standardize:
+                block = Block(TEACHER, "numeric", shape, None, "float32")
+                taught = Spec((block,), "regression", 1).join({TEACHER: taught})
         else:
             taught = self._teacher_output(inputs, activation is not None)
         if self.mode == "blend":
@@ -160,9 +171,10 @@ class WithTeacher(WrappingBlueprint):
         return keras.layers.Add(name="blend", dtype="float32")(parts)
 
     def _teacher_output(self, inputs, logits):
+        predicts = self.width is None
         with keras.name_scope("teacher"):  # so that no two variables have the same path
-            teacher = self.inside.build()
-        if logits:
+            teacher = self.inside.build() if predicts else self.inside.unfrozen()
+        if logits and predicts:
             teacher, _ = without_activation(teacher)
         nested = keras.Model(teacher.input, teacher.outputs[0], name="teacher")
         output = nested({name: inputs[name] for name in teacher.input})
@@ -192,7 +204,12 @@ def _in_order(extended, model):
     return extended
 
 
-def initial_head(units):
-    """Initial weights of the head: the mean of both predictions."""
-    half = 0.5 * np.eye(units, dtype=np.float32)
-    return {f"{HEAD}/kernel": np.vstack([half, half]), f"{HEAD}/bias": np.zeros(units, np.float32)}
+def initial_head(units, width=None):
+    """Initial weights of the head: the mean of both predictions, or the network's own prediction.
+
+    The latter if the teacher's output, of ``width`` columns, is no prediction of y. Its weights of
+    0 learn from the first step on: their gradient is that output times the error.
+    """
+    own = np.eye(units, dtype=np.float32)
+    kernel = [0.5 * own, 0.5 * own] if width is None else [own, np.zeros((width, units), own.dtype)]
+    return {f"{HEAD}/kernel": np.vstack(kernel), f"{HEAD}/bias": np.zeros(units, np.float32)}

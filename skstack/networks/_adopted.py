@@ -131,6 +131,10 @@ def match_inputs(model, blocks):
     return {name: (shape, dtype or blocks[name].dtype) for name, (shape, dtype) in pairs.items()}
 
 
+class UnfitHead(ValueError):
+    """The output of a model has another form than predictions of the task."""
+
+
 def _fitted_head(model_name, shape, activation, spec):
     """The spec that an output fulfils, and the activation to append to it (None for none)."""
     requested = spec
@@ -143,7 +147,7 @@ def _fitted_head(model_name, shape, activation, spec):
     )
     if not fits:
         or_two = " or (None, 2)" if requested.task == "binary" else ""
-        raise ValueError(
+        raise UnfitHead(
             f"model={model_name!r} has an output of shape {shape}, but {_described(requested)} "
             f"needs {requested.output_shape}{or_two}."
         )
@@ -154,7 +158,7 @@ def _fitted_head(model_name, shape, activation, spec):
         return spec, expected
     if activation == expected or (expected == "sigmoid" and activation == "hard_sigmoid"):
         return spec, None
-    raise ValueError(
+    raise UnfitHead(
         f"model={model_name!r} ends with the activation {activation!r}, but "
         f"{_described(requested)} with {shape[-1]} output units needs {expected!r}, or no "
         f"activation, to which {expected!r} is added."
@@ -422,7 +426,7 @@ class ModelBlueprint(CopiedModel):
         """Refuse outputs for random rows that are not probabilities."""
         outputs = _outputs_of(self._network(), self._random_rows())[0]
         if not _can_be_probabilities(outputs, self.spec.task):
-            raise ValueError(
+            raise UnfitHead(
                 f"model={self.model.name!r} has outputs from {outputs.min():.3g} to "
                 f"{outputs.max():.3g}, which are no probabilities. End it with a Dense layer, "
                 f"with the activation {PROBABILITY_ACTIVATIONS[self.spec.task]!r} or none."
