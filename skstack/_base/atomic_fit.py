@@ -14,6 +14,11 @@ class _FitScope:
     def __init__(self):
         self.warned = {}
         self.object_column_kinds = None
+        self.ended = False
+
+
+class FitEnded(RuntimeError):
+    """The outermost fit has ended by an error while this thread still trains a part of it."""
 
 
 _scope = contextvars.ContextVar("skstack_fit_scope", default=None)
@@ -25,11 +30,20 @@ def fit_scope():
     if _scope.get() is not None:
         yield
         return
-    token = _scope.set(_FitScope())
+    scope = _FitScope()
+    token = _scope.set(scope)
     try:
         yield
     finally:
+        scope.ended = True
         _scope.reset(token)
+
+
+def refuse_if_ended():
+    """Raise FitEnded in a thread that joblib left running when another one failed, or on Ctrl-C."""
+    scope = _scope.get()
+    if scope is not None and scope.ended:
+        raise FitEnded("The fit that this training belongs to has ended.")
 
 
 def in_fit_scope(function):

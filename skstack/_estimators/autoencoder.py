@@ -121,6 +121,14 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
         ------
         ValueError
             If data or parameters are invalid; the message names them.
+
+        Notes
+        -----
+        If you interrupt training (Ctrl-C) after its first epoch, the estimator is fitted: a warning
+        is given, and the weights of the best epoch are kept with early stopping, else those of the
+        last finished epoch. A second interrupt within two seconds raises KeyboardInterrupt; so does
+        the first one before the first epoch ends, and inside a Pipeline, a stack, a search or any
+        other estimator that calls ``fit``. The estimator is then unchanged.
         """
         return self._train(X, None, sample_weight, X_val, groups=groups, resume=self.warm_start)
 

@@ -657,6 +657,14 @@ class NetworkEstimator(BaseEstimator):
         self.validation_scores_ = None if watched is None else [-loss for loss in watched]
         self._epochs_trained = before + fit.n_epochs
         self._optimizer_variables = fit.optimizer_variables
+        if fit.interrupted:
+            kept = "best" if stops else "last"
+            warnings.warn(
+                f"Training interrupted by user after epoch {fit.n_epochs} of {epochs}. The weights "
+                f"of the {kept} finished epoch are kept.",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def _objective(self, blueprint):
         """The loss and the form of targets that it expects; see ``resolve_objective``."""

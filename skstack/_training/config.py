@@ -121,9 +121,12 @@ class TrainResult:
         Number of epochs trained.
     optimizer_variables : list of ndarray
         State of the optimizer, to continue training with.
+    interrupted : bool
+        Whether the user has interrupted training, and the weights so far were kept.
     """
 
     network: Network
     history: dict[str, list[float]]
     n_epochs: int
     optimizer_variables: list[np.ndarray]
+    interrupted: bool = False

@@ -129,12 +129,15 @@ class Steps:
         Number of real rows of each step.
     epoch_starts : ndarray of shape (n_epochs + 1,), dtype int32
         First step of each epoch, and the end of the last one.
+    n : int
+        Number of steps, without padding.
     """
 
     def __init__(self, orders: np.ndarray, batch_size: int, padding: int):
         n_epochs, n_rows = orders.shape
         self._per_epoch = -(-n_rows // batch_size)
-        n_steps = n_epochs * self._per_epoch
+        self._padding = padding
+        self.n = n_steps = n_epochs * self._per_epoch
         self.rows = np.zeros((n_steps + padding, batch_size), np.int32)
         flat = self.rows[:n_steps].reshape(n_epochs, self._per_epoch * batch_size)
         flat[:, :n_rows] = orders
@@ -142,6 +145,13 @@ class Steps:
         last = n_rows - (self._per_epoch - 1) * batch_size
         self.counts[self._per_epoch - 1 : n_steps : self._per_epoch] = last
         self.epoch_starts = np.arange(0, n_steps + 1, self._per_epoch, dtype=np.int32)
+
+    def part(self, start: int, stop: int) -> list[np.ndarray]:
+        """Rows, counts and epoch starts of all steps, or of some steps of a single epoch."""
+        if start == 0 and stop == self.n:
+            return [self.rows, self.counts, self.epoch_starts]
+        some = slice(start, stop + self._padding)
+        return [self.rows[some], self.counts[some], np.array([0, stop - start], np.int32)]
 
     def means(self, losses: np.ndarray, n_epochs: int) -> np.ndarray:
         """Mean loss over rows, for each of the first epochs."""

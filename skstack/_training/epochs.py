@@ -43,12 +43,14 @@ def update_early_stopping(xp, loss, best, without_better, tol):
 _BLOCK_BYTES = 2**20
 _INT = tf.TensorSpec([], tf.int32)
 _FLOAT = tf.TensorSpec([], tf.float32)
+_BOOL = tf.TensorSpec([], tf.bool)
 _STEPS = [
     tf.TensorSpec([None, None], tf.int32),  # rows of each step
     tf.TensorSpec([None], tf.int32),  # number of real rows of each step
     tf.TensorSpec([None], tf.int32),  # first step of each epoch, and the end of the last one
 ]
 _PATIENCE = [_FLOAT, _INT, _FLOAT, _INT]
+_PART = [_BOOL, _BOOL]  # whether the epoch begins, and ends, with these steps
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ class TraceKey:
     def argument_specs(self, program: TracedProgram) -> list:
         """Specs of all arguments of the function except the handles."""
         validation = [*self.validation_specs, _INT, *_PATIENCE] if self.has_validation else []
-        return [*self.specs, *_STEPS, *validation, *program.layout.packed_specs]
+        part = _PART if program.one_by_one else []
+        return [*self.specs, *_STEPS, *validation, *part, *program.layout.packed_specs]
 
 
 def steps_in_block(trace: TraceKey, batch_size: int) -> int:
@@ -110,6 +113,8 @@ def epochs_function(program: TracedProgram, trace: TraceKey) -> tuple[Any, list[
     epochs trained; the loss of each step; the state; with validation rows, the validation loss of
     each epoch, the two values of `update_early_stopping` and the state after the best epoch; and if
     epochs run one by one, the logs of an own step, the training metrics and the validation metrics.
+    A part of an epoch that does not end it must come with 0 validation rows: its validation loss is
+    NaN, and only its losses and its state have a meaning.
     """
     layout, batch, one_by_one = program.layout, program.batch_size, program.one_by_one
     size = steps_in_block(trace, batch)
@@ -135,6 +140,7 @@ def epochs_function(program: TracedProgram, trace: TraceKey) -> tuple[Any, list[
         steps, counts, epoch_starts = take(3)
         validation = take(len(trace.validation_specs) + 1) if trace.has_validation else []
         best, without_better, tol, patience = take(4) if trace.has_validation else [None] * 4
+        begins, ends = take(2) if one_by_one else [None] * 2
         state = take(len(layout.packed_specs))
         handles = arguments
         layout.load(handles, state)
@@ -142,9 +148,13 @@ def epochs_function(program: TracedProgram, trace: TraceKey) -> tuple[Any, list[
         logs: list = []
         validation_logs: list = []
 
+        def reset_metrics():
+            program.reset_metrics(handles)
+            return tf.constant(True)
+
         def epoch(k, losses, *progress):
             if one_by_one:
-                program.reset_metrics(handles)
+                tf.cond(begins, reset_metrics, lambda: tf.constant(False))
             start, stop = epoch_starts[k], epoch_starts[k + 1]
             losses, own = learn(data, steps, counts, start, stop, losses, handles)
             if one_by_one:
@@ -153,7 +163,7 @@ def epochs_function(program: TracedProgram, trace: TraceKey) -> tuple[Any, list[
                 return (k + 1, losses)
             curve, best, without_better, *best_state = progress
             if one_by_one:
-                program.reset_metrics(handles)
+                tf.cond(ends, reset_metrics, lambda: tf.constant(False))
             loss = evaluate(*validation, *handles)[0]
             if one_by_one:
                 validation_logs[:] = finish(*handles)

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from skstack._base.atomic_fit import refuse_if_ended
 from skstack._training.config import TrainConfig
 from skstack._training.data import Orders, TensorTable
 from skstack._training.epochs import update_early_stopping
+from skstack._training.interrupts import ends_training
 from skstack._training.model_io import call_input
-from skstack._training.monitor import LastLogs, TrainingMonitor, forget_model, public_model
+from skstack._training.monitor import (
+    LastLogs,
+    Progress,
+    TrainingMonitor,
+    forget_model,
+    plain,
+    public_model,
+)
 from skstack._training.program import Program
 
 
@@ -28,29 +38,44 @@ class _FirstCallback(keras.callbacks.Callback):
         self._config = config
         self._orders = orders
         self._monitor = monitor
-        self._best_state: list | None = None
-        self._best, self._without_better = np.float32(math.inf), 0
+        self.progress = Progress()
         self.order: np.ndarray | None = None
 
     def on_epoch_begin(self, epoch, logs=None):
         self.order = self._orders.next(1)[0]
+        if self._monitor.n_epochs and self.progress.best_state is None:
+            self.progress = replace(self.progress, state=self._program.get_state())
+
+    def on_train_batch_begin(self, batch, logs=None):
+        refuse_if_ended()
 
     def on_epoch_end(self, epoch, logs=None):
         self._monitor.check(logs)
+        progress = replace(
+            self.progress,
+            n_epochs=self.progress.n_epochs + 1,
+            logs=[{name: plain(value) for name, value in (logs or {}).items()}],
+            state=None,
+        )
         if self._config.patience is None:
+            self.progress = progress
             return
         loss = np.float32(logs.get("val_loss", math.nan))
-        is_best, self._best, self._without_better = update_early_stopping(
-            np, loss, self._best, self._without_better, np.float32(self._config.tol)
+        is_best, best, without_better = update_early_stopping(
+            np, loss, progress.best_loss, progress.without_better, np.float32(self._config.tol)
         )
-        if is_best:
-            self._best_state = self._program.get_state()
-        if self._without_better >= self._config.patience:
+        self.progress = replace(
+            progress,
+            best_state=self._program.get_state() if is_best else progress.best_state,
+            best_loss=best,
+            without_better=without_better,
+        )
+        if without_better >= self._config.patience:
             self.model.stop_training = True
 
     def on_train_end(self, logs=None):
-        if self._best_state is not None:
-            self._program.set_state(self._best_state)
+        if self.progress.best_state is not None:
+            self._program.set_state(self.progress.best_state)
         self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
 
 
@@ -118,6 +143,13 @@ def fit_with_keras(
             shuffle=False,
             verbose=0,
         )
+    except KeyboardInterrupt:
+        if not ends_training(first.progress.n_epochs):
+            raise
+        monitor.interrupt(first.progress)
+        if first.progress.state is not None:
+            program.set_state(first.progress.state)
+        callbacks.on_train_end()
     finally:
         forget_model(all_callbacks)
         model.run_eagerly = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -12,6 +13,34 @@ import numpy as np
 from skstack._training.config import TrainConfig
 from skstack._training.optimizers import fresh_metrics
 from skstack._training.seeds import preserve_rng
+
+_INFINITE, _ZERO = np.float32(np.inf), np.int32(0)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the finished epochs of a fit have trained; replaced as a whole, so never half updated.
+
+    Parameters
+    ----------
+    n_epochs : int, default=0
+    logs : sequence of dict, default=()
+        Of the last epochs.
+    state : list of tensors or ndarrays, default=None
+        Packed state after the last epoch; None: that of the model itself.
+    best_state : list of tensors or ndarrays, default=None
+        Packed state after the epoch of the lowest validation loss.
+    best_loss, without_better : scalar
+        See `update_early_stopping`.
+    """
+
+    n_epochs: int = 0
+    logs: Sequence[dict] = ()
+    state: Any = None
+    best_state: list | None = None
+    best_loss: Any = _INFINITE
+    without_better: Any = _ZERO
+
 
 # With two layers of such weights float32 overflows.
 _LARGEST_WEIGHT = 1e15
@@ -30,8 +59,22 @@ class TrainingMonitor:
 
     def __init__(self, config: TrainConfig):
         self._config = config
-        self.history: dict[str, list[float]] = {}
-        self.n_epochs = 0
+        self._logs: list[dict] = []
+        self.interrupted = False
+
+    @property
+    def n_epochs(self) -> int:
+        """Number of epochs recorded."""
+        return len(self._logs)
+
+    @property
+    def history(self) -> dict[str, list]:
+        """All values by name, one per epoch."""
+        history: dict[str, list] = {}
+        for logs in self._logs:
+            for name, value in logs.items():
+                history.setdefault(name, []).append(value)
+        return history
 
     def check(self, logs: dict) -> None:
         """Raise Diverged if the loss of the epoch that ends is not finite."""
@@ -51,13 +94,20 @@ class TrainingMonitor:
 
     def epoch_end(self, logs: dict) -> None:
         """Record one epoch."""
-        self.n_epochs += 1
-        for name, value in logs.items():
-            self.history.setdefault(name, []).append(value)
+        self._logs.append(logs)
         if self._config.verbose > 0:
             numbers = [(name, value) for name, value in logs.items() if isinstance(value, float)]
             line = " - ".join(f"{name}: {value:.4g}" for name, value in numbers)
             print(f"Epoch {self.n_epochs}/{self._config.epochs} - {line}", flush=True)
+
+    def interrupt(self, progress: Progress) -> None:
+        """End training after an interrupt; record the epochs of the last call that are missing."""
+        missing = progress.n_epochs - self.n_epochs
+        last = list(progress.logs)[len(progress.logs) - missing :]
+        for logs in last:
+            self.check(logs)
+        self._logs += last
+        self.interrupted = True
 
 
 def public_model(model: Any, config: TrainConfig) -> Any:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from skstack._base.atomic_fit import refuse_if_ended
 from skstack._base.lru_cache import LRUCache
 from skstack._training.blueprint import Blueprint
 from skstack._training.config import TrainConfig
@@ -29,7 +30,7 @@ from skstack._training.model_io import (
     rows_at_once,
     values,
 )
-from skstack._training.monitor import plain
+from skstack._training.monitor import Progress, plain
 from skstack._training.normalization import reading_their_variables
 from skstack._training.objective import unused_size
 from skstack._training.optimizers import CompileSettings, apply_without_reducing, scale_steps
@@ -56,6 +57,7 @@ class Program:
         self.batch_size = settings.batch_size
         self.failed_traces: dict[TraceKey, Exception] = {}
         self.traces = 0
+        self.rows_a_second: float | None = None  # of the last call that trained
         self.model_lock = threading.RLock()  # held while the model itself is used or traced
         self._functions: dict = {}
         self.model = reading_their_variables(build(blueprint))
@@ -316,14 +318,14 @@ def _config_of(model):
         return None
 
 
-# Python handles no signal during a call. The number of epochs per call does not change results.
-_ROWS_AT_FIRST = 2**18
+# Python handles no signal during a call. The number of steps per call does not change results.
+_ROWS_AT_FIRST = 2**12  # until the speed of a program is known
 _POSITIONS_A_CALL = 2**22  # of int32: 16 MB
-_SECONDS_A_CALL = 2.0
+_SECONDS_A_CALL = 1.0
 
 
 class CompiledFit:
-    """One fit on a program: trains some epochs per call.
+    """One fit on a program: trains some epochs per call, or a part of one that takes long.
 
     Parameters
     ----------
@@ -336,10 +338,10 @@ class CompiledFit:
 
     Attributes
     ----------
-    state : list of tensors or ndarrays
-        Packed state after the last epoch.
-    stopped : bool
-        Whether early stopping ended training.
+    progress : Progress
+        Of the finished epochs.
+    running : bool
+        Whether an epoch has begun that is not part of `progress`.
     """
 
     def __init__(
@@ -362,17 +364,13 @@ class CompiledFit:
             n_padded = bucket(validation.n_rows) if program.masks else validation.n_rows
             self._validation = [*validation.tensors(n_padded), tf.constant(validation.n_rows)]
         self._orders = Orders(config.seed, table.n_rows)
-        self._most = max(_POSITIONS_A_CALL // table.n_rows, 1)
-        self._chunk = max(_ROWS_AT_FIRST // table.n_rows, 1)
+        self._n_rows = table.n_rows
         self._padding = steps_in_block(self._trace, program.batch_size)
         patience = np.iinfo(np.int32).max if config.patience is None else max(config.patience, 1)
         self._patience = [tf.constant(config.tol, tf.float32), tf.constant(patience, tf.int32)]
-        self._best_loss = tf.constant(math.inf)
-        self._without_better = tf.constant(0)
-        self._best_state: list | None = None
         self._bound: Callable  # set by `bind`
-        self.state = initial
-        self.stopped = False
+        self.progress = Progress(state=initial)
+        self.running = False
 
     @contextlib.contextmanager
     def bind(self, *, own: bool = False):
@@ -380,35 +378,72 @@ class CompiledFit:
         with self._program.bind(self._run, own=own) as self._bound:
             yield
 
-    def epochs(self, n_epochs: int) -> list[dict]:
+    def epochs(self, n_epochs: int) -> Sequence[dict]:
         """Train up to `n_epochs` epochs; return the logs of those trained."""
-        started = time.perf_counter()
-        orders = self._orders.next(min(n_epochs, self._chunk))
-        steps = Steps(orders, self._program.batch_size, self._padding)
-        more = []
+        self.running = True
+        before, program = self.progress, self._program
+        n_whole = self._rows_a_call() // self._n_rows
+        orders = self._orders.next(min(n_epochs, max(n_whole, 1)))
+        steps = Steps(orders, program.batch_size, self._padding)
+        state, losses, start = before.state, [], 0
+        while start < steps.n:
+            most = steps.n if n_whole else max(self._rows_a_call() // program.batch_size, 1)
+            stop = min(start + most, steps.n)
+            refuse_if_ended()
+            started = time.perf_counter()
+            take = self._call(steps.part(start, stop), state, start == 0, stop == steps.n)
+            n_run = int(take(1)[0])
+            losses.append(np.asarray(take(1)[0])[: stop - start])
+            seconds = time.perf_counter() - started
+            n_rows = n_run * self._n_rows if n_whole else (stop - start) * program.batch_size
+            program.rows_a_second = n_rows / max(seconds, 1e-6)
+            state = take(len(before.state))
+            start = stop
+        means = None if program.own_step else steps.means(np.concatenate(losses), n_run)
+        progress = self._progress(take, n_run, means)
+        self.progress = replace(progress, n_epochs=before.n_epochs + n_run, state=state)
+        self.running = False
+        return self.progress.logs
+
+    def _rows_a_call(self) -> int:
+        speed = self._program.rows_a_second
+        rows = _ROWS_AT_FIRST if speed is None else int(speed * _SECONDS_A_CALL)
+        return min(rows, _POSITIONS_A_CALL)
+
+    def _call(self, steps: list, state: list, begins: bool, ends: bool) -> Callable[[int], list]:
+        """Train some steps, with which an epoch begins or ends; return a reader of the outputs."""
+        more: list = []
         if self.has_validation:
-            tol, patience = self._patience
-            more = [*self._validation, self._best_loss, self._without_better, tol, patience]
-        arguments = [*self._data, steps.rows, steps.counts, steps.epoch_starts, *more, *self.state]
-        outputs = self._bound(arguments)
+            *data, n_rows = self._validation
+            # Without rows, nothing is evaluated.
+            more = [*data, n_rows if ends else tf.constant(0)]
+            more += [self.progress.best_loss, self.progress.without_better, *self._patience]
+        if self._program.one_by_one:
+            more += [tf.constant(begins), tf.constant(ends)]
+        outputs = self._bound([*self._data, *steps, *more, *state])
 
         def take(n):
             taken, outputs[:n] = outputs[:n], []
             return taken
 
-        (count,), (losses,) = take(1), take(1)
-        n_run, losses = int(count), np.asarray(losses)
-        self.state = take(len(self.state))
-        seconds = (time.perf_counter() - started) / max(n_run, 1)
-        self._chunk = int(np.clip(_SECONDS_A_CALL / max(seconds, 1e-6), 1, self._most))
+        return take
+
+    def _progress(self, take, n_epochs: int, losses: np.ndarray | None) -> Progress:
+        """Logs and early stopping after some epochs, from the outputs behind the state."""
+        progress = self.progress
         trained: list[dict] = [{}]
-        if not self._program.own_step:
-            trained = [{"loss": loss} for loss in steps.means(losses, n_run).tolist()]
+        if losses is not None:
+            trained = [{"loss": loss} for loss in losses.tolist()]
         validated = []
         if self.has_validation:
-            validated = [{"loss": float(loss)} for loss in np.asarray(take(1)[0])[:n_run]]
+            validated = [{"loss": float(loss)} for loss in np.asarray(take(1)[0])[:n_epochs]]
             best_loss, without_better = take(2)
-            self._update_best(best_loss, without_better, take(len(self.state)))
+            best_state = take(len(progress.state or ()))
+            if not float(best_loss) < float(progress.best_loss):
+                best_state = progress.best_state
+            progress = Progress(
+                best_state=best_state, best_loss=best_loss, without_better=without_better
+            )
         if self._program.one_by_one:
             own = _like(dict.fromkeys(self._own_names), take)
             counted = _like(self._program.metrics_structure, take)
@@ -420,24 +455,23 @@ class CompiledFit:
                 validated = [{**_like(self._program.metrics_structure, take), **validated[0]}]
         for epoch, logs in zip(trained, validated, strict=False):
             epoch.update({f"val_{name}": value for name, value in logs.items()})
-        return trained
+        return replace(progress, logs=trained)
 
     @property
     def has_validation(self) -> bool:
         """Whether there are validation rows."""
         return self._trace.has_validation
 
-    def _update_best(self, best_loss, without_better, best_state):
-        if float(best_loss) < float(self._best_loss):
-            self._best_state = best_state
-        self._best_loss, self._without_better = best_loss, without_better
-        self.stopped = int(without_better) >= int(self._patience[1])
+    @property
+    def stopped(self) -> bool:
+        """Whether early stopping ended training."""
+        return int(self.progress.without_better) >= int(self._patience[1])
 
     def result(self) -> list:
         """The state to keep: that of the best epoch with early stopping, else the last one."""
-        if self._config.patience is None or self._best_state is None:
-            return self.state
-        return self._best_state
+        if self._config.patience is None or self.progress.best_state is None:
+            return self.progress.state
+        return self.progress.best_state
 
 
 def _like(structure, take):

@@ -112,9 +112,9 @@ def preserve_rng():
             for name, function in vars(random).items()
             if isinstance(getattr(function, "__self__", None), random.Random)
         }
-        _inside.generator = random.Random()
-        vars(random).update({name: _by_thread(name, f) for name, f in originals.items()})
         try:
+            _inside.generator = random.Random()
+            vars(random).update({name: _by_thread(name, f) for name, f in originals.items()})
             yield
         finally:
             vars(random).update(originals)

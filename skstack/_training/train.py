@@ -16,6 +16,7 @@ from skstack._training.config import ENGINES, TrainConfig, TrainingData, TrainRe
 from skstack._training.data import TensorTable, bucket
 from skstack._training.epochs import TraceKey
 from skstack._training.fork_guard import refuse_after_fork
+from skstack._training.interrupts import ends_training
 from skstack._training.keras_fit import fit_with_keras
 from skstack._training.layers import check_indices
 from skstack._training.monitor import TrainingMonitor, public_model, shown_to
@@ -93,6 +94,7 @@ def train(
             history=monitor.history,
             n_epochs=monitor.n_epochs,
             optimizer_variables=state[n_variables:],
+            interrupted=monitor.interrupted,
         )
 
 
@@ -176,10 +178,15 @@ def _train_compiled(
         return _train_shown(program, compiled, initial, config, monitor, n_steps)
     one_by_one = program.one_by_one or config.verbose > 0
     with compiled.bind():
-        while not compiled.stopped and monitor.n_epochs < config.epochs:
-            for logs in compiled.epochs(1 if one_by_one else config.epochs - monitor.n_epochs):
-                monitor.check(logs)
-                monitor.epoch_end(logs)
+        try:
+            while not compiled.stopped and monitor.n_epochs < config.epochs:
+                for logs in compiled.epochs(1 if one_by_one else config.epochs - monitor.n_epochs):
+                    monitor.check(logs)
+                    monitor.epoch_end(logs)
+        except KeyboardInterrupt:
+            if not ends_training(compiled.progress.n_epochs):
+                raise
+            monitor.interrupt(compiled.progress)
     return program.finalized(compiled.result()) if monitor.n_epochs else initial
 
 
@@ -196,18 +203,27 @@ def _train_shown(
     logs: dict = {}
     model = public_model(program.model, config)
     with shown_to(config.callbacks, config, model, n_steps) as shown, compiled.bind(own=True):
-        shown.on_train_begin()
-        while not (compiled.stopped or model.stop_training or monitor.n_epochs >= config.epochs):
-            shown.on_epoch_begin(monitor.n_epochs)
-            compiled.state = program.get_state()
-            (logs,) = compiled.epochs(1)
-            monitor.check(logs)
-            if compiled.has_validation:
-                shown.on_test_begin()
-                shown.on_test_end({n[4:]: v for n, v in logs.items() if n.startswith("val_")})
-            shown.on_epoch_end(monitor.n_epochs, logs)
-            logs = shown.callbacks[-1].logs
-            monitor.epoch_end(logs)
+        try:
+            shown.on_train_begin()
+            while not (
+                compiled.stopped or model.stop_training or monitor.n_epochs >= config.epochs
+            ):
+                shown.on_epoch_begin(monitor.n_epochs)
+                compiled.progress = replace(compiled.progress, state=program.get_state())
+                (logs,) = compiled.epochs(1)
+                monitor.check(logs)
+                if compiled.has_validation:
+                    shown.on_test_begin()
+                    shown.on_test_end({n[4:]: v for n, v in logs.items() if n.startswith("val_")})
+                shown.on_epoch_end(monitor.n_epochs, logs)
+                logs = shown.callbacks[-1].logs
+                monitor.epoch_end(logs)
+        except KeyboardInterrupt:
+            if not ends_training(compiled.progress.n_epochs):
+                raise
+            monitor.interrupt(compiled.progress)
+            if compiled.running:
+                program.set_state(compiled.progress.state)
         if monitor.n_epochs:
             kept = program.get_state() if config.patience is None else compiled.result()
             program.set_state(program.finalized(kept))

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from skstack._training import program
 from skstack._training.config import TrainConfig
 from skstack._training.fingerprint import fingerprint
 from skstack._training.initial_weights import initial_variables
@@ -24,7 +25,7 @@ def network(units=7, dropout=0.0, scale=None):
 
 
 def traces():
-    return sum(program.traces for program in POOL.programs())
+    return sum(each.traces for each in POOL.programs())
 
 
 @pytest.fixture
@@ -165,6 +166,53 @@ def test_same_seed_same_bits_whatever_ran_before(dropout, engine, keyed, bluepri
         assert second.history == first.history
         for path, array in first.network.variables.items():
             np.testing.assert_array_equal(second.network.variables[path], array)
+
+
+def own_step():
+    class Own(keras.Sequential):
+        def train_step(self, data):
+            return super().train_step(data)
+
+    return Own([keras.Input((6,)), keras.layers.Dense(1, activation="sigmoid")])
+
+
+@pytest.mark.parametrize(
+    ("build", "engine", "metrics"),
+    [
+        (network(dropout=0.2), "xla", ()),
+        (network(), "xla", ("accuracy", "mse")),
+        (network(dropout=0.2), "graph", ()),
+        (own_step, "graph", ()),
+    ],
+    ids=["masked", "exact with metrics", "graph", "own step"],
+)
+@pytest.mark.parametrize("stops", [False, True], ids=["whole", "early stopping"])
+def test_epochs_trained_in_parts_give_the_same_bits(
+    build, engine, metrics, stops, blueprint, binary_rows, monkeypatch
+):
+    recipe = blueprint(build, key=("parts", engine, metrics, build is own_step))
+    validation = binary_rows(30, seed=1) if stops else None
+    config = TrainConfig(
+        "binary_crossentropy", epochs=5, batch_size=16, metrics=metrics, engine=engine,
+        patience=2 if stops else None, tol=1.0,
+    )  # fmt: skip
+    start, rows = initial_variables(recipe, 0), binary_rows(75, weights=True)
+    calls, call = [], program.CompiledFit._call
+    monkeypatch.setattr(
+        program.CompiledFit, "_call", lambda *args: calls.append(args) or call(*args)
+    )
+    fits = []
+    for seconds in (1.0, 0.0):
+        monkeypatch.setattr(program, "_SECONDS_A_CALL", seconds)
+        fits.append(train(recipe, start, rows, config, validation=validation))
+    whole, parts = fits
+    n_epochs = 3 if stops else 5
+    one_by_one = metrics or build is own_step
+    assert len(calls) == (n_epochs if one_by_one else 1) + 5 * n_epochs
+    assert whole.n_epochs == parts.n_epochs == n_epochs
+    assert whole.history == parts.history
+    for path, array in whole.network.variables.items():
+        np.testing.assert_array_equal(array, parts.network.variables[path])
 
 
 class Idle:
