@@ -1,4 +1,4 @@
-"""The one cache in memory: bounded, the least recently used value dropped first."""
+"""A bounded in-memory cache that drops the least recently used values first."""
 
 from __future__ import annotations
 

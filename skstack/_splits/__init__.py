@@ -1,1 +1,1 @@
-"""Which rows may be learned from: folds, held-out rows, groups and time, and who learns from y."""
+"""Rows on which a step may be fitted: folds, hold-out rows, groups, time; who learns from y."""

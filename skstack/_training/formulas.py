@@ -25,7 +25,7 @@ def entropy(p, xp):
 
 
 def with_priors(p, ratio, xp):
-    """Probabilities times the ratio of priors, normalised; as they are where the product is 0."""
+    """Probabilities times the ratio of priors, normalised; unchanged where all products are 0."""
     weighted = p * ratio
     total = xp.sum(weighted, axis=1, keepdims=True)
     positive = xp.greater(total, 0.0)

@@ -199,7 +199,7 @@ class SequenceEncoder(Recipe):
     def _convolved(self, x, mask, size, spec, name):
         import keras
 
-        if mask is not None:  # the window must not see the values of padding
+        if mask is not None:  # convolution windows must not include values of padding
             kept = keras.ops.expand_dims(keras.ops.cast(mask, "float32"), -1)
             x = keras.layers.Multiply(name=spec.layer_name(f"{name}_masked"))([x, kept])
         convolution = keras.layers.Conv1D(
