@@ -89,7 +89,7 @@ def test_a_forgotten_scaler_is_told_in_a_process_that_only_predicts(path, tmp_pa
     assert len(told) == 3, done.stderr
     for line in told:
         assert line.startswith("1 ")
-        assert f"{MOVED} than the rows that the network was fitted on: 'mean " in line
+        assert f"{MOVED} than in the rows that the network was fitted on: 'mean " in line
         assert "(fitted on mean" in line
         assert "more. Possible causes are a scaler" in line
 

@@ -147,7 +147,7 @@ class _ConfigChecker:
         own = part.get("registered_name") in (None, "function", name)
         if own and module is not None and allowed_function(module, name) is not None:
             if in_call:
-                raise ValueError(f"it passes a layer the function {module}.{name}")
+                raise ValueError(f"it passes the function {module}.{name} to a layer")
             return
         if _is_keras_module(module):
             raise ValueError(_not_allowed(module, name))
@@ -177,7 +177,7 @@ class _ConfigChecker:
         if not own:
             self._add_name(registered or kind, "class")
         elif in_call:
-            raise ValueError(f"it passes a layer a {kind}")
+            raise ValueError(f"it passes a {kind} to a layer")
         else:
             _check_arguments(kind, inner, is_old="module" not in part)
             if kind == "Normalization":
@@ -198,7 +198,7 @@ class _ConfigChecker:
             inside = inner.get("layers") if isinstance(inner, dict) else inner
             self._n_in_sequentials += len(inside or ()) ** 2
         if self._n_in_sequentials > _MOST_IN_SEQUENTIALS:
-            raise ValueError("a Sequential has too many layers, each of which rebuilds all others")
+            raise ValueError("a Sequential has too many layers: adding one rebuilds all others")
 
     def _check_parts(self, part, *, in_call):
         calls = 1

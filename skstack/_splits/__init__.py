@@ -1,1 +1,1 @@
-"""Rows on which a step may be fitted: folds, hold-out rows, groups, time; who learns from y."""
+"""Folds, hold-out rows, groups and time order, and which estimators learn from y."""

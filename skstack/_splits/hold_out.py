@@ -129,7 +129,7 @@ def _whole_groups(groups, codes, n_held_out, seed):
     """Hold out whole groups: the best of several draws by the number of rows of each class.
 
     scikit-learn's GroupShuffleSplit takes a share of the groups, not of the rows, and its
-    StratifiedGroupKFold warns of every class with fewer rows than folds.
+    StratifiedGroupKFold warns about every class with fewer rows than folds.
     """
     names, group = np.unique(groups, return_inverse=True)
     if len(names) < 2:

@@ -1,4 +1,4 @@
-"""Groups and time order of training rows, passed to everything in an upstream that splits rows."""
+"""Groups and time order of training rows, for everything in an upstream that splits rows."""
 
 from __future__ import annotations
 
@@ -105,10 +105,10 @@ def may_split(part):
 
 
 def pass_context(part, context, X, y, *, only_fit=False):
-    """Make every part of a clone, in place, that splits its training rows respect a context.
+    """Change a clone so that all parts that split their training rows respect a context.
 
     Estimators of skstack get the context; the ``cv`` of all others is set to folds that respect it.
-    Raises if this is not possible. `only_fit` is whether ``fit`` will be called, and not
+    Raises if this is not possible. `only_fit`: whether ``fit`` will be called, not
     ``fit_transform``.
     """
     if hasattr(part, "_splits_rows"):

@@ -18,7 +18,7 @@ from skstack._training.steps import (
 
 
 def update_early_stopping(xp, loss, best, without_better, tol):
-    """Compare a validation loss with the best one; NaN is no improvement.
+    """Compare a validation loss with the best one; NaN is not an improvement.
 
     Parameters
     ----------
@@ -58,10 +58,10 @@ class TraceKey:
     Parameters
     ----------
     specs : tuple of tf.TensorSpec
-        Of the training rows; any number of them.
+        Specs of the training rows, for any number of rows.
     layout : TensorLayout
     validation_specs : tuple of tf.TensorSpec, default=()
-        Of the validation rows.
+        Specs of the validation rows.
     validation_layout : TensorLayout, default=None
     tail : {"masked", "exact"} or None
         With XLA, how the last batch of an epoch is handled: padded inside the program, or by a

@@ -15,9 +15,9 @@ class LayerNotFound(ValueError):
     """A requested layer does not exist, or is never called."""
 
 
-def is_builtin_keras(thing) -> bool:
+def is_builtin_keras(value) -> bool:
     """Whether the class of an object is Keras' own."""
-    return type(thing).__module__.partition(".")[0] == "keras"
+    return type(value).__module__.partition(".")[0] == "keras"
 
 
 def all_layers(model) -> list:

@@ -385,7 +385,7 @@ class Objective:
             )
 
     def check_head(self, low, high):
-        """Refuse a network whose outputs, in [low, high], the loss is not defined for."""
+        """Refuse a network with outputs, in [low, high], for which the loss is not defined."""
         if np.min(low) < self.comparison.low or np.max(high) > self.comparison.high:
             head = self.comparison.activation or "exponential"
             _refuse(
@@ -396,7 +396,7 @@ class Objective:
             )
 
     def check_numbers(self, y, what="y"):
-        """Refuse targets, in their original units, that the loss is not defined for."""
+        """Refuse targets, in their original units, for which the loss is not defined."""
         comparison = self.comparison
         if y.size and (y.min() < comparison.low or y.max() > comparison.high):
             raise ValueError(

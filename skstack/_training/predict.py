@@ -249,7 +249,7 @@ class _Chunks:
 
         many = tf.function(run, autograph=False).get_concrete_function(*weights, *specs)
         if isinstance(self._run, OwnSession):
-            return OwnSession(many, [*weights, *specs], beside=self._run)
+            return OwnSession(many, [*weights, *specs], session_of=self._run)
         return functools.partial(call_concrete, many)
 
 

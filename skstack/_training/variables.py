@@ -197,15 +197,15 @@ class OwnSession:
     specs : list of tf.TensorSpec
     like : list of keras.Variable, default=()
         A set has one variable like each of these.
-    beside : OwnSession, default=None
+    session_of : OwnSession, default=None
         Its session and compiled code are shared.
     """
 
-    def __init__(self, function, specs, like=(), *, beside=None):
+    def __init__(self, function, specs, like=(), *, session_of=None):
         self._function = function
         self._specs = specs
         self._like = like
-        self._session = _new_session() if beside is None else beside._session
+        self._session = _new_session() if session_of is None else session_of._session
         self.variable_sets = _ObjectPool(self._new_set)
         self._n_sets = 0
 

@@ -288,7 +288,7 @@ class ModelBlueprint(CopiedModel):
 
     A built model is continued from its weights; an unbuilt one is a template that gets new weights
     in each fit. ``spec`` describes the adapted network: with two units for two classes the task is
-    ``"multiclass"``. ``learns_raw_targets`` is whether its targets are left unscaled.
+    ``"multiclass"``. ``learns_raw_targets``: whether its targets are left unscaled.
     """
 
     @without_drawing
@@ -476,7 +476,7 @@ class FrozenBlueprint(CopiedModel):
             self._check_copy()
 
     def build(self):
-        """Build a copy with inputs by block name, all of whose layers are frozen."""
+        """Build a copy with inputs by block name and frozen layers."""
         network = self.unfrozen()
         network.trainable = False
         return network

@@ -127,7 +127,7 @@ _LOGITS = weakref.WeakKeyDictionary()
 def logits_network(network):
     """The network that gives the log-odds of another one's probabilities; None without a sigmoid.
 
-    Log-odds of a float32 probability near 1 have few correct digits, and others in each runtime.
+    Log-odds of a float32 probability near 1 have few correct digits, and differ between runtimes.
     """
     if network.blueprint is None:  # a part of a larger network that trains
         return None

@@ -50,7 +50,7 @@ class SequenceEncoder(Recipe):
         Fraction of each layer's outputs that is set to 0 at each training step, in [0, 1).
 
     mask_value : float or None, default=0.0
-        A step all of whose channels have this value is padding: see ``value`` of
+        A step whose channels all have this value is padding: see ``value`` of
         :class:`~skstack.preprocessing.PadSequences`. Token id 0 is always padding. If None, no
         step is masked, which trains faster.
 

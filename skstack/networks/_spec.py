@@ -230,7 +230,7 @@ class Spec:
             Name of an input that is a sequence or holds token ids, which are embedded.
 
         mask_value : float or None, default=0.0
-            A step all of whose channels have this value is padding; if None, there is none. Token
+            A step whose channels all have this value is padding; None: no padding. Token
             id 0 is always padding.
 
         standardize : bool, default=True

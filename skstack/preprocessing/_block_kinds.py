@@ -166,7 +166,7 @@ class _ColumnBlock:
 
 
 class CategoricalBlock(_ColumnBlock, _TableBlock):
-    """One categorical column; `from_dtype` is whether only its dtype makes it categorical."""
+    """One categorical column; `from_dtype`: whether only its dtype makes it categorical."""
 
     def __init__(self, name, index, n_hash_buckets=None, from_dtype=False):
         super().__init__(name, index)

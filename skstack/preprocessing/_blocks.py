@@ -387,7 +387,7 @@ class ColumnBlocks:
         return named
 
     def _open(self, X):
-        """Rows as a table of which the shape is checked."""
+        """Rows as a table, after a check of the shape."""
         table = open_table(X)
         if isinstance(self._parts[0], TensorBlock):
             return table

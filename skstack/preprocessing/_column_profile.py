@@ -64,7 +64,7 @@ class ColumnProfile:
         In the columns' units; NaN is ignored.
 
     magnitudes : ndarray of float64 of shape (3, n_columns)
-        Of the absolute values above 0: the smallest, the 2 % quantile, and the median.
+        Minimum, 2 % quantile and median of the absolute values above 0.
 
     n_rows : int
         Number of rows.
@@ -80,10 +80,10 @@ class ColumnProfile:
 
     From 50 rows on, several columns are on another scale if
 
-    - half of those that were not standardised, with a mean more than one standard deviation from 0,
-      are standardised now (about mean 0 and standard deviation 1), and at least two, or
-    - half of those that were standardised no longer are, have 1.7 times the standard deviation and
-      a quarter of their values out of the range, and at least three.
+    - at least two, and half of those with a mean more than one standard deviation from 0 that were
+      not standardised, have about mean 0 and standard deviation 1 now, or
+    - at least three, and half of those that were standardised, no longer are, have more than 1.7
+      times the standard deviation, and a quarter of their values out of the range.
 
     Fewer than 5 rows may be outliers. One column is enough if all its values lie ``max(5, r)``
     times as far from the mean as any training row, where ``r`` is the distance of that row in
@@ -290,8 +290,8 @@ class ColumnProfile:
         if not indices.size:
             return False
         warnings.warn(
-            f"{indices.size} of {len(self.names)} numeric columns are on another scale than the "
-            f"rows that the network was fitted on: {self._describe(indices, values)}. Possible "
+            f"{indices.size} of {len(self.names)} numeric columns are on another scale than in "
+            f"the rows that the network was fitted on: {self._describe(indices, values)}. Possible "
             "causes are a scaler that is missing or applied twice, other units, and drift. Put the "
             "scaler of the network's training rows before the network, in one Pipeline.",
             UserWarning,

@@ -19,7 +19,7 @@ _ACCEPTED = '"from_dtype", None, a list of column names or positions, or a boole
 # What `pandas.api.types.infer_dtype` calls numbers, and values of several types.
 _NUMBERS = {"integer", "floating", "mixed-integer-float", "decimal"}
 _MIXED = {"mixed", "mixed-integer"}
-# A column of LEAST_ROWS rows with a category for every second row is not categorical; one with
+# A column of at least LEAST_ROWS rows, half of them distinct, is not categorical; one with
 # LEAST_NUMBERS different numbers, and other strings in few rows, is numeric.
 LEAST_ROWS, LEAST_NUMBERS = 50, 20
 FEW_WORDS = 0.05
@@ -337,7 +337,7 @@ def stack_cells(column, name, shape=None):
 def hash_buckets(levels, n_buckets):
     """Buckets of categories, in [0, n_buckets): those of ``keras.layers.Hashing`` minus one.
 
-    Numbers are hashed by value: 1, 1.0 and True have one bucket.
+    Numbers are hashed by value: 1, 1.0 and True share a bucket.
     """
     import tensorflow as tf
 

@@ -81,7 +81,7 @@ def weighted_moments(array, weights=None):
 def moments_of_steps(array, mask_value, weights=None):
     """Mean and standard deviation of the channels of sequences, without padding.
 
-    `array` has the shape (n_rows, n_steps, n_channels). A step all of whose channels equal
+    `array` has the shape (n_rows, n_steps, n_channels). A step whose channels all equal
     `mask_value` is padding; None: no padding. The result is as in `weighted_moments`; 0 and 1 if
     all steps are padding.
     """

@@ -204,7 +204,7 @@ class PadSequences(TransformerMixin, BaseEstimator):
             sequences[index] = self._cut(ragged, learned)
             if (rows := self._masked(sequences[index])).size:
                 warnings.warn(
-                    f"{learned.where}: {format_rows(rows)} hold steps all of whose channels equal "
+                    f"{learned.where}: {format_rows(rows)} hold steps whose channels all equal "
                     f"value={self.value!r}; networks will treat them as padding.",
                     stacklevel=2,
                 )
@@ -249,7 +249,7 @@ class PadSequences(TransformerMixin, BaseEstimator):
             sequences[index] = self._cut(ragged, learned)
             if (rows := self._masked(sequences[index])).size:
                 raise ValueError(
-                    f"{where}: {format_rows(rows)} hold steps all of whose channels equal "
+                    f"{where}: {format_rows(rows)} hold steps whose channels all equal "
                     f"value={self.value!r}, which networks would treat as padding. Choose a value "
                     "that no step has, and use it as mask_value of the network's masking layer."
                 )

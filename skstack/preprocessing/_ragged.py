@@ -58,7 +58,7 @@ class Ragged:
         return result
 
     def rows_with(self, value):
-        """Rows with a step all of whose channels have this value."""
+        """Rows with a step whose channels all have this value."""
         steps = np.flatnonzero(self.steps[:, 0] == np.float32(value))
         return self.rows_of(steps[(self.steps[steps] == np.float32(value)).all(axis=1)])
 
