@@ -238,12 +238,12 @@ WARNED = {
     "doubled text": ([*TEXT[:150], *TEXT[:150]], "'x' has 150 categories in 300 rows"),
     "with gaps": ([None, *TEXT[1:]], "'x' has 299 categories in 299 rows"),
     "days": (pd.Series(pd.date_range("2020", periods=N)).astype(object), "'x' has 300 categories"),
-    "one n/a": (["n/a", *map(str, ROUNDED[1:])], "beside 'n/a' as words.*to_numeric.*coerce"),
-    "some n/a": (np.where(np.arange(N) % 25, ROUNDED.astype(str), "?"), "beside '[?]' as words"),
-    "objects and n/a": (["unknown", *ROUNDED[1:]], "beside 'unknown' as objects"),
-    "ages and n/a": (["n/a", *RNG.integers(18, 70, N - 1)], "beside 'n/a' as objects"),
-    "whole numbers and n/a": (["-", *map(str, RNG.integers(0, 90, N - 1))], "beside '-' as words"),
-    "digits": (ROUNDED.astype(str), "different numbers as words.*to_numeric"),
+    "one n/a": (["n/a", *map(str, ROUNDED[1:])], "and 'n/a' as strings.*to_numeric.*coerce"),
+    "some n/a": (np.where(np.arange(N) % 25, ROUNDED.astype(str), "?"), "and '[?]' as strings"),
+    "objects and n/a": (["unknown", *ROUNDED[1:]], "and 'unknown' as objects"),
+    "ages and n/a": (["n/a", *RNG.integers(18, 70, N - 1)], "and 'n/a' as objects"),
+    "whole numbers and n/a": (["-", *map(str, RNG.integers(0, 90, N - 1))], "and '-' as strings"),
+    "digits": (ROUNDED.astype(str), "different numbers as strings.*to_numeric"),
 }
 
 

@@ -116,7 +116,7 @@ def test_models_that_do_not_fit():
 
 @pytest.mark.parametrize("make", [KerasClassifier, KerasFeatureTransformer])
 def test_paths(make, tmp_path):
-    with pytest.raises(ValueError, match="there is no such file"):
+    with pytest.raises(ValueError, match="the file does not exist"):
         make(str(tmp_path / "none.keras")).fit(X, y)
     empty = tmp_path / "empty.keras"
     empty.write_text("no model")

@@ -152,7 +152,7 @@ class TearsApart(GroupKFold):
 
 def test_a_splitter_that_was_given_groups_and_tears_them_apart_is_told(rows):
     X, y, groups = rows
-    with pytest.warns(UserWarning, match="although it was given the groups"):
+    with pytest.warns(UserWarning, match="although it received the groups"):
         stack_of(Recall(), cv=TearsApart(3)).fit(X, y, groups=groups)
 
 

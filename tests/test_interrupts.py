@@ -163,7 +163,7 @@ def test_the_best_monitored_epoch_is_kept(engine):
 
 @pytest.mark.parametrize("stops", [False, True], ids=["whole", "early stopping"])
 def test_a_fit_without_callbacks_is_interrupted_between_calls(stops, monkeypatch):
-    monkeypatch.setattr(program, "_SECONDS_A_CALL", 0.0)  # each call trains one batch of two
+    monkeypatch.setattr(program, "_SECONDS_PER_CALL", 0.0)  # each call trains one batch of two
     sound = classifier()
     data = {"X_val": X[:20], "y_val": Y[:20]} if stops else {}
     expected = clone(sound).set_params(epochs=3).fit(X, Y, **data)

@@ -39,7 +39,7 @@ X, Y = load_breast_cancer(return_X_y=True, as_frame=True)
 A, B = X.iloc[:350], X.iloc[350:]
 SCALER = StandardScaler().set_output(transform="pandas").fit(A)
 SMALL = {"epochs": 2, "random_state": 0, "early_stopping": False}
-MOVED = "come to the network on another scale"
+MOVED = "numeric columns are on another scale"
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +89,9 @@ def test_a_forgotten_scaler_is_told_in_a_process_that_only_predicts(path, tmp_pa
     assert len(told) == 3, done.stderr
     for line in told:
         assert line.startswith("1 ")
-        assert f"{MOVED} than it was fitted on: 'mean " in line
+        assert f"{MOVED} than in the rows that the network was fitted on: 'mean " in line
         assert "(fitted on mean" in line
-        assert "more. Was a scaler forgotten" in line
+        assert "more. Possible causes are a scaler" in line
 
 
 def test_fit_tells_already_where_it_knows_what_the_network_was_trained_on(path, raw):

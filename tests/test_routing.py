@@ -116,7 +116,7 @@ IDS = ["Stack, downstream", "Stack, upstream", "Regressor, upstream", "Transform
 
 
 # Their splitter takes groups and pays no heed to them.
-@pytest.mark.filterwarnings("ignore:cv=.* although it was given the groups")
+@pytest.mark.filterwarnings("ignore:cv=.* although it received the groups")
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 @pytest.mark.parametrize(
     "name",

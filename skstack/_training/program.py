@@ -41,8 +41,8 @@ from skstack._training.variables import OwnSession, VariableLayout
 class Program:
     """One private compiled model and the functions that are traced from it.
 
-    The model is only seen by callbacks, during their fit. Fits that only run traced functions run
-    side by side, each on variables of its own (see `VariableLayout`).
+    Only callbacks see the model, during their fit. Fits that only run traced functions run in
+    parallel, each on variables of its own (see `VariableLayout`).
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Program:
         self.batch_size = settings.batch_size
         self.failed_traces: dict[TraceKey, Exception] = {}
         self.traces = 0
-        self.rows_a_second: float | None = None  # of the last call that trained
+        self.rows_per_second: float | None = None  # of the last call that trained
         self.model_lock = threading.RLock()  # held while the model itself is used or traced
         self._functions: dict = {}
         self.model = reading_their_variables(build(blueprint))
@@ -97,7 +97,7 @@ class Program:
             raise ValueError("The network has no trainable weights: there is nothing to fit.")
         self._copies = self._build_optimizer()
         arrays = table.arrays()
-        # A number of rows unlike all other sizes: code that confuses rows and columns fails here.
+        # The number of rows differs from all other sizes: code that confuses axes fails here.
         n_rows = unused_size(size for array in arrays for size in array.shape[1:])
         rows = np.arange(n_rows) % table.n_rows
         few = [tf.convert_to_tensor(array[rows]) for array in arrays]
@@ -111,7 +111,7 @@ class Program:
             self.model.compute_metrics(x, y, y_pred, sample_weight=weights)
 
     def _build_optimizer(self) -> dict[int, str]:
-        """Build it; return which of its variables start as copies of which weights."""
+        """Build the optimizer; return its variables that start as copies, and of which weights."""
         trainable = {id(variable) for variable in self.model.trainable_variables}
         learned = {path: v for path, v in self.variables.items() if id(v) in trainable}
         before = values(learned.values())
@@ -205,7 +205,7 @@ class Program:
         first = len(trace.specs)
         n = steps_in_block(trace, self.batch_size) + 1
         arguments[first] = tf.zeros([n, self.batch_size], tf.int32)
-        # If exact, a full batch, or the block would not be compiled.
+        # Full batches: with an exact tail the block would not be compiled otherwise.
         arguments[first + 1] = tf.fill([n], self.batch_size)
         arguments[first + 2] = tf.constant([0, 1])
         if trace.has_validation:
@@ -264,7 +264,7 @@ class Program:
         return tf.function(run, autograph=False).get_concrete_function(*specs, *layout.specs)
 
     def is_unmodified(self) -> bool:
-        """Whether callbacks left the model as it was when it was traced."""
+        """Whether callbacks left the model unchanged since it was traced."""
         return (
             self.model.optimizer is self.optimizer
             and self.model.loss is self.loss
@@ -300,7 +300,7 @@ def _index_of_rate(optimizer):
 
 @contextlib.contextmanager
 def _explain_failure(what):
-    """Name what could not be computed."""
+    """Name what failed in the error."""
     try:
         yield
     except tf.errors.ResourceExhaustedError:
@@ -319,9 +319,9 @@ def _config_of(model):
 
 
 # Python handles no signal during a call. The number of steps per call does not change results.
-_ROWS_AT_FIRST = 2**12  # until the speed of a program is known
-_POSITIONS_A_CALL = 2**22  # of int32: 16 MB
-_SECONDS_A_CALL = 1.0
+_ROWS_IN_FIRST_CALL = 2**12  # until the speed of a program is known
+_INDICES_PER_CALL = 2**22  # of int32: 16 MB
+_SECONDS_PER_CALL = 1.0
 
 
 class CompiledFit:
@@ -382,12 +382,12 @@ class CompiledFit:
         """Train up to `n_epochs` epochs; return the logs of those trained."""
         self.running = True
         before, program = self.progress, self._program
-        n_whole = self._rows_a_call() // self._n_rows
+        n_whole = self._rows_per_call() // self._n_rows
         orders = self._orders.next(min(n_epochs, max(n_whole, 1)))
         steps = Steps(orders, program.batch_size, self._padding)
         state, losses, start = before.state, [], 0
         while start < steps.n:
-            most = steps.n if n_whole else max(self._rows_a_call() // program.batch_size, 1)
+            most = steps.n if n_whole else max(self._rows_per_call() // program.batch_size, 1)
             stop = min(start + most, steps.n)
             refuse_if_ended()
             started = time.perf_counter()
@@ -396,7 +396,7 @@ class CompiledFit:
             losses.append(np.asarray(take(1)[0])[: stop - start])
             seconds = time.perf_counter() - started
             n_rows = n_run * self._n_rows if n_whole else (stop - start) * program.batch_size
-            program.rows_a_second = n_rows / max(seconds, 1e-6)
+            program.rows_per_second = n_rows / max(seconds, 1e-6)
             state = take(len(before.state))
             start = stop
         means = None if program.own_step else steps.means(np.concatenate(losses), n_run)
@@ -405,10 +405,10 @@ class CompiledFit:
         self.running = False
         return self.progress.logs
 
-    def _rows_a_call(self) -> int:
-        speed = self._program.rows_a_second
-        rows = _ROWS_AT_FIRST if speed is None else int(speed * _SECONDS_A_CALL)
-        return min(rows, _POSITIONS_A_CALL)
+    def _rows_per_call(self) -> int:
+        speed = self._program.rows_per_second
+        rows = _ROWS_IN_FIRST_CALL if speed is None else int(speed * _SECONDS_PER_CALL)
+        return min(rows, _INDICES_PER_CALL)
 
     def _call(self, steps: list, state: list, begins: bool, ends: bool) -> Callable[[int], list]:
         """Train some steps, with which an epoch begins or ends; return a reader of the outputs."""
@@ -446,11 +446,11 @@ class CompiledFit:
             )
         if self._program.one_by_one:
             own = _like(dict.fromkeys(self._own_names), take)
-            counted = _like(self._program.metrics_structure, take)
+            metrics = _like(self._program.metrics_structure, take)
             if own:  # as in `Model.fit`: the metrics, or the logs of the last step
-                trained = [counted if own.keys() == counted.keys() else own]
+                trained = [metrics if own.keys() == metrics.keys() else own]
             else:
-                trained = [{**counted, **trained[0]}]
+                trained = [{**metrics, **trained[0]}]
             if self.has_validation:
                 validated = [{**_like(self._program.metrics_structure, take), **validated[0]}]
         for epoch, logs in zip(trained, validated, strict=False):
@@ -485,29 +485,29 @@ _MAX_PROGRAMS = 48
 class Pool:
     """Programs by key, the least recently used dropped first.
 
-    Fits of one key share a program and run side by side. A fit with callbacks, which see the model,
-    has a program to itself.
+    Fits of one key share a program and run in parallel. A fit with callbacks, which see the model,
+    has a private program.
     """
 
     def __init__(self, max_programs: int = _MAX_PROGRAMS):
         self._max = max_programs
         self._shared: LRUCache[_SharedProgram] = LRUCache(max_programs)
-        # With their keys: programs for fits with callbacks, the last one returned at the end.
+        # Keys and programs for fits with callbacks, the most recently returned last.
         self._idle: list[tuple[Hashable, Program]] = []
         self._lock = threading.Lock()
         self.made = 0
 
     @contextlib.contextmanager
     def program(
-        self, key: Hashable | None, make: Callable[[], Program], *, shown: bool = False
+        self, key: Hashable | None, make: Callable[[], Program], *, callbacks: bool = False
     ) -> Iterator[Program]:
-        """Lend a program of this key, or a private one if it is None, without holding a lock.
+        """Context with a program of this key, or a new one if it is None; holds no lock.
 
         A program that callbacks have seen is only kept if it is unmodified.
         """
         if key is None or inside_build():  # a thread that builds a network must not wait
             yield self._made(make)
-        elif not shown:
+        elif not callbacks:
             yield self._shared.get(key, _SharedProgram).get(lambda: self._made(make))
         else:
             program = self._take(key) or self._made(make)

@@ -250,7 +250,7 @@ def test_a_frame_with_other_columns_is_refused():
 
 def test_cut_training_rows_are_told_once():
     pad = PadSequences(length=2, truncating="pre")
-    told = r"X: 2 of 3 rows have more than length=2 steps; up to 3 .* cut at their beginning"
+    told = r"X: 2 of 3 rows have more than length=2 steps; up to 3 .* dropped at the beginning"
     with pytest.warns(UserWarning, match=told) as record:
         pad.fit_transform(sequences([5, 3, 2], 1))
     assert len(record) == 1
@@ -318,7 +318,7 @@ def test_ids_that_no_embedding_takes_are_refused_by_row(word):
 
 
 def test_what_was_learned_of_ids_and_channels_holds_later():
-    with pytest.raises(ValueError, match=r"rows \[1\] hold other values than token ids"):
+    with pytest.raises(ValueError, match=r"rows \[1\] hold values other than token ids"):
         PadSequences().fit([[1, 2]]).transform([[3], [0.5]])
     with pytest.raises(ValueError, match=r"rows \[0, 1\] have 3 channels, but the training rows"):
         PadSequences().fit(RAGGED).transform(sequences([1, 2], 3))

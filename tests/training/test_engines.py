@@ -300,7 +300,7 @@ def test_computed_indices_are_left_to_what_checks_them(blueprint):
     recipe = blueprint(computed)
     x = np.random.default_rng(0).integers(0, 10, (40, 4)).astype("int32")
     plan = TrainConfig("mse", epochs=1, engine="xla")
-    with pytest.warns(UserWarning, match="without XLA: an embedding takes indices that are comp"):
+    with pytest.warns(UserWarning, match="without XLA: an embedding takes computed indices"):
         fit = train(
             recipe, initial_variables(recipe, 0), TrainingData({"x": x}, np.ones((40, 1))), plan
         )

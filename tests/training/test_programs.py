@@ -203,7 +203,7 @@ def test_epochs_trained_in_parts_give_the_same_bits(
     )
     fits = []
     for seconds in (1.0, 0.0):
-        monkeypatch.setattr(program, "_SECONDS_A_CALL", seconds)
+        monkeypatch.setattr(program, "_SECONDS_PER_CALL", seconds)
         fits.append(train(recipe, start, rows, config, validation=validation))
     whole, parts = fits
     n_epochs = 3 if stops else 5
@@ -227,10 +227,13 @@ def test_fits_share_a_program_and_callbacks_have_one_for_themselves():
     pool = Pool(max_programs=2)
     with pool.program("a", Idle) as first, pool.program("a", Idle) as second:
         assert first is second
-        with pool.program("a", Idle, shown=True) as third, pool.program("a", Idle, shown=True) as _:
+        with (
+            pool.program("a", Idle, callbacks=True) as third,
+            pool.program("a", Idle, callbacks=True) as _,
+        ):
             assert third is not first
     assert pool.made == 3
-    with pool.program("a", Idle, shown=True) as again:
+    with pool.program("a", Idle, callbacks=True) as again:
         assert again is not first
     assert pool.made == 3
 
@@ -238,8 +241,8 @@ def test_fits_share_a_program_and_callbacks_have_one_for_themselves():
 def test_the_pool_forgets_the_oldest():
     pool = Pool(max_programs=2)
     for key in "abc":
-        for shown in (False, True):
-            with pool.program(key, Idle, shown=shown):
+        for callbacks in (False, True):
+            with pool.program(key, Idle, callbacks=callbacks):
                 pass
     assert len(pool.programs()) == 4
     made = pool.made
@@ -251,7 +254,7 @@ def test_the_pool_forgets_the_oldest():
 
 def test_what_callbacks_touched_is_not_lent_again():
     pool = Pool()
-    with pool.program("a", lambda: Idle(sound=False), shown=True):
+    with pool.program("a", lambda: Idle(sound=False), callbacks=True):
         pass
     assert pool.programs() == []
 
