@@ -1010,7 +1010,7 @@ PARTS = {
     ),
     "a large value": (
         with_array(npy("{'descr': '|S2000000000', 'fortran_order': False, 'shape': (0,)}")),
-        "larger than it",
+        "larger than the array",
     ),
     "nothing, often": (
         with_array(npy("{'descr': '|V0', 'fortran_order': False, 'shape': (1073741824,)}")),
@@ -1023,12 +1023,12 @@ PARTS = {
     "a private method": (shadow("_validate_params"), "would shadow"),
     "a property": (shadow("_repr_html_"), "would shadow"),
     "the class": (shadow("__class__"), "would shadow"),
-    "a matrix from a constructor": (as_loader("ConstructorFromReduceNode"), "makes a scipy"),
-    "a matrix from its state": (as_loader("ObjectNode"), "makes a scipy"),
-    "a matrix from a partial": (as_loader("PartialNode"), "makes a scipy"),
+    "a matrix from a constructor": (as_loader("ConstructorFromReduceNode"), " for scipy"),
+    "a matrix from its state": (as_loader("ObjectNode"), " for scipy"),
+    "a matrix from a partial": (as_loader("PartialNode"), " for scipy"),
     "lists of lists of lists": (doubled, "too long"),
-    "an operator": (operator_node, "methodcaller.*code of others"),
-    "a bound method": (method_node, "fit_transform.*code of others"),
+    "an operator": (operator_node, "methodcaller.*untrusted code"),
+    "a bound method": (method_node, "fit_transform.*untrusted code"),
     "no loader": (as_loader("EvilNode"), ""),
     "an older protocol": (lambda schema, members: schema.update(protocol=0) or
                           as_loader("FunctionNode")(schema, members), ""),

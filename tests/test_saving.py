@@ -560,14 +560,16 @@ def unsavable():
     return {
         r"model.activation = <function": KerasClassifier(MLP(activation=lambda x: x)),
         r"KerasClassifier.model = .*holds a lambda": KerasClassifier(with_lambda),
-        r"upstream\[0\]\[2\] = <function.*a name of their own": StackedKerasClassifier(
+        r"upstream\[0\]\[2\] = <function.*only named functions": StackedKerasClassifier(
             [("a", quick, lambda table: [0])]
         ),
         r"cv = <generator object": KerasFeatureTransformer(quick, cv=(each for each in ())),
         r"callbacks\[0\].*EarlyStopping, ReduceLROnPlateau": KerasClassifier(
             callbacks=[keras.callbacks.CSVLogger("log.csv")]
         ),
-        r"holds a skstack.*looked through; save what it holds": SelectFromModel(quick),
+        r"holds a skstack.*meta-estimators that save supports; save what it holds": SelectFromModel(
+            quick
+        ),
         r"KerasClassifier.verbose = .*without pickle": KerasClassifier(verbose=io.BytesIO()),
     }
 
@@ -651,9 +653,9 @@ def test_every_altered_byte_is_noticed(written, tmp_path):
 
 def test_a_file_that_was_cut_is_refused(written, tmp_path):
     for length in (64, 1000, len(written) // 2, len(written) - 80, len(written) - 1):
-        refused(written[:length], tmp_path, "cut off")
+        refused(written[:length], tmp_path, "truncated")
     refused(b"", tmp_path, "empty")
-    refused(written + b"\n", tmp_path, "cut off, or changed")
+    refused(written + b"\n", tmp_path, "truncated, or its end was altered")
 
 
 def test_other_files_are_refused(tmp_path):
@@ -755,8 +757,8 @@ def test_names_that_are_not_on_the_list_are_refused(written, tmp_path, mark, nam
         node["state"] = [["args", {"is": "tuple", "items": [f"touch {mark}"]}]]
         state["state"][0][1] = node
 
-    refused(with_state(written, call), tmp_path, f"{name}.*code of others")
-    refused(with_state(written, call), tmp_path, f"{name}.*code of others", trusted=["os.x"])
+    refused(with_state(written, call), tmp_path, f"{name}.*untrusted code")
+    refused(with_state(written, call), tmp_path, f"{name}.*untrusted code", trusted=["os.x"])
 
 
 def test_names_that_networks_do_not_need_are_not_looked_up(written, tmp_path):
@@ -802,7 +804,7 @@ def test_parts_that_skops_does_not_trust_are_refused(written, tmp_path, mark):
 
     name = first(written, ".skops")
     content = skops.io.dumps(FunctionTransformer(os.path.abspath))
-    refused(crafted(written, {name: lambda _: content}), tmp_path, "path.abspath.*code of others")
+    refused(crafted(written, {name: lambda _: content}), tmp_path, "path.abspath.*untrusted code")
 
     def call(member):
         buffer = io.BytesIO()
@@ -815,7 +817,7 @@ def test_parts_that_skops_does_not_trust_are_refused(written, tmp_path, mark):
                 new.writestr(part, content)
         return buffer.getvalue()
 
-    refused(crafted(written, {name: call}), tmp_path, r"os\.system.*code of others")
+    refused(crafted(written, {name: call}), tmp_path, r"os\.system.*untrusted code")
 
 
 def lambda_model(mark):

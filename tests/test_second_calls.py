@@ -87,7 +87,7 @@ def test_small_last_batches_are_learned_from():
     assert first.fit(X[:100], CODES[:100]).classes_.tolist() == [0, 1]
     with pytest.raises(ValueError, match="at least 2 samples"):
         network().partial_fit(X[:1], CODES[:1], classes=[0, 1, 2])
-    with pytest.raises(ValueError, match="only one class is left"):
+    with pytest.raises(ValueError, match="only one class remains"):
         network().fit(X[[0, 60]], [0, 1], sample_weight=[1, 0])
 
 

@@ -811,7 +811,7 @@ REFUSED = {
     "units": (lambda: TeacherLoss(network(units=4)), r"teacher=.*\(None, 4\).*3 classes"),
     "unfitted": (lambda: TeacherLoss(LogisticRegression()), "is not fitted"),
     "path": (lambda: TeacherLoss("nowhere.keras"), "teacher='nowhere.keras'"),
-    "a class": (lambda: TeacherLoss(LogisticRegression), "teacher=.*accepted are"),
+    "a class": (lambda: TeacherLoss(LogisticRegression), "teacher=.*expected"),
     "no probabilities": (lambda: TeacherLoss(LinearSVC().fit(*iris())), "no predict_proba"),
     "no network": (lambda: TeacherLoss(with_classes(3), mode="features"), "no layers"),
     "layer": (
@@ -877,7 +877,7 @@ def test_a_network_that_trains_in_its_own_way_is_refused():
     X, y = iris()
     model = Own()
     model.build((None, 4))
-    with pytest.raises(ValueError, match="train_step of its own"):
+    with pytest.raises(ValueError, match="custom train_step"):
         KerasClassifier(model, loss=TeacherLoss(with_classes(3)), epochs=1).fit(X, y)
 
 

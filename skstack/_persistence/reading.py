@@ -32,7 +32,7 @@ class Reader:
         self._trust = trust
         self._done = {}
 
-    # Checks: nothing is made, nothing is imported but skstack and its dependencies --------------
+    # Checks: nothing is created; only skstack and its dependencies are imported -----------------
 
     def refuse_untrusted(self, root):
         """Raise if the tree names what is neither known nor trusted, or holds code."""
@@ -47,7 +47,7 @@ class Reader:
         if unknown:
             reasons = "".join(_reason(name) for name in unknown)
             raise ValueError(
-                f"it holds {unknown}, which could run code of others. If you know them and trust "
+                f"it holds {unknown}, which could run untrusted code. If you know them and trust "
                 f"the file, import their modules and pass trusted={unknown!r}{reasons}"
             )
         for name in sorted(names):
@@ -157,7 +157,7 @@ class Reader:
     def _share_objects(self, node):
         shape = tuple(node["shape"])
         if math.prod(shape) != len(node["items"]):
-            raise ValueError("an array has another number of items than its shape says")
+            raise ValueError("the number of items of an array does not match its shape")
         made = self._keep(node, np.empty(len(node["items"]), dtype=object))
         for index, item in enumerate(node["items"]):
             made[index] = self.value(item)
@@ -178,7 +178,7 @@ class Reader:
         values = [np.array(variable.value) for variable in model.variables]
         if networks.digest(values) != node["digest"]:
             raise ValueError(
-                "Keras returns the weights of a network in another order, or other weights, than "
+                "the weights of a network, or their order, differ after loading from those that "
                 "were saved"
             )
         state = self._state(node["state"])

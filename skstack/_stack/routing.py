@@ -1,4 +1,4 @@
-"""Metadata routing in a stack: which branch, scaler or downstream gets which keyword."""
+"""Metadata routing in a stack: which sub-estimator receives which keyword arguments."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class StackMetadata:
     downstream: dict
     groups: Any = None
 
-    def of(self, X, rows, **watched):
-        """The metadata of some rows of X, with other rows to monitor."""
+    def of(self, X, rows, **validation):
+        """The metadata of some rows of X, with rows to monitor."""
 
         def take(metadata):
             return take_metadata(X, metadata, rows)
@@ -41,7 +41,7 @@ class StackMetadata:
             take(self.splitter),
             {name: metadata.of(X, rows) for name, metadata in self.branches.items()},
             take(self.scaler),
-            {**take(self.downstream), **watched},
+            {**take(self.downstream), **validation},
             **take({"groups": self.groups}),
         )
 
@@ -61,8 +61,8 @@ def routing_of_stack(stack):
     if hasattr(stack.scaler, "fit"):
         add_estimator(router, "scaler", stack.scaler)
     if stack.downstream is None:
-        taken = dict.fromkeys(("sample_weight", "X_val", "y_val"), True)
-        add_estimator(router, "downstream", stack._default_downstream(), unset=taken)
+        requests = dict.fromkeys(("sample_weight", "X_val", "y_val"), True)
+        add_estimator(router, "downstream", stack._default_downstream(), unset=requests)
     else:
         add_estimator(router, "downstream", stack.downstream, predicts=True)
     add_splitter(router, stack.cv)
@@ -74,9 +74,9 @@ def routed_stack(stack, caller, X, sample_weight, groups, X_val, y_val, params):
     if (X_val is None) != (y_val is None):
         missing = "X_val" if X_val is None else "y_val"
         raise ValueError(f"X_val and y_val must be passed together, but {missing} is None.")
-    given = given_metadata(X, sample_weight, groups, params)
-    everybodys = {name: given[name] for name in ("sample_weight", "groups") if name in given}
-    watched = {} if X_val is None else {"X_val": X_val, "y_val": y_val}
+    metadata = given_metadata(X, sample_weight, groups, params)
+    common = {name: metadata[name] for name in ("sample_weight", "groups") if name in metadata}
+    validation = {} if X_val is None else {"X_val": X_val, "y_val": y_val}
     if not routing_enabled():
         refuse_metadata(params, stack, caller)
         branches = {
@@ -85,18 +85,18 @@ def routed_stack(stack, caller, X, sample_weight, groups, X_val, y_val, params):
             )
             for name, thing, _ in branch_list(stack)
         }
-        weights = {name: given[name] for name in ("sample_weight",) if name in given}
-        downstream = {**weights, **watched}
-        _refuse_untaken(stack.downstream, downstream)
-        split = {"groups": given["groups"]} if "groups" in given else {}
-        return StackMetadata(split, branches, weights, downstream, given.get("groups"))
+        weights = {name: metadata[name] for name in ("sample_weight",) if name in metadata}
+        downstream = {**weights, **validation}
+        _refuse_unsupported(stack.downstream, downstream)
+        split = {"groups": metadata["groups"]} if "groups" in metadata else {}
+        return StackMetadata(split, branches, weights, downstream, metadata.get("groups"))
 
-    routed = process_routing(stack, caller, **given, **watched)
+    routed = process_routing(stack, caller, **metadata, **validation)
     split = routed["splitter"]["split"]
     branches = {}
     for name, thing, _ in branch_list(stack):
         if stack.upstream is None:
-            branches[name] = Metadata(split=split, fit=everybodys)
+            branches[name] = Metadata(split=split, fit=common)
         elif _routes_itself(thing):
             own = routed[name]["fit_transform"]
             branches[name] = routed_features(
@@ -105,9 +105,11 @@ def routed_stack(stack, caller, X, sample_weight, groups, X_val, y_val, params):
         else:
             fit = {} if _is_frozen(thing) else routed[name]["fit"]
             branches[name] = Metadata(split=split, fit=fit)
-    scaler = everybodys if stack.scaler == "standard" else routed.get("scaler", {}).get("fit", {})
+    scaler = common if stack.scaler == "standard" else routed.get("scaler", {}).get("fit", {})
     scaler = {name: value for name, value in scaler.items() if name != "groups"}
-    return StackMetadata(split, branches, scaler, routed["downstream"]["fit"], given.get("groups"))
+    return StackMetadata(
+        split, branches, scaler, routed["downstream"]["fit"], metadata.get("groups")
+    )
 
 
 def _named(metadata):
@@ -125,7 +127,7 @@ def _is_frozen(thing):
     return is_path(thing) or is_keras_model(thing) or thing == "drop"
 
 
-def _refuse_untaken(downstream, metadata):
+def _refuse_unsupported(downstream, metadata):
     if downstream is None:
         return
     for name in ("X_val", "sample_weight"):

@@ -151,7 +151,7 @@ class InSample(TransformerMixin, BaseEstimator):
 @pytest.mark.parametrize("part", [TREE, NeedsLabels(), make_pipeline(InSample(NEIGHBOUR), PCA(1))])
 def test_features_made_in_sample_are_seen(part):
     report = report_of(make_pipeline(InSample(part), GaussianNB()))
-    assert "features made in-sample" in report.leaks
+    assert "in-sample features" in report.leaks
     # The same part, cross-fitted.
     features = KerasFeatureTransformer(part, cv=3)
     check_clean(report_of(make_pipeline(features, GaussianNB())))
@@ -166,4 +166,4 @@ def test_groups_that_do_not_arrive_are_seen():
 
 def test_later_rows_that_are_learned_from_are_seen():
     report = report_of(plain_stack(plain_stack()), time=np.arange(120), cv=TimeSeriesSplit(3))
-    assert "future in the past (inner folds)" in report.leaks
+    assert "later rows in training (inner folds)" in report.leaks

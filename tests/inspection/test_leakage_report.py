@@ -80,12 +80,12 @@ ANSWER = np.column_stack([X, 3.0 * y + np.random.default_rng(0).normal(0, 0.2, 3
 # name of the check, then (estimator, X, y, options) with the leak and without it
 CASES = {
     "in-sample upstream": (
-        "features made in-sample",
+        "in-sample features",
         (make_pipeline(InSample(FOREST), LOGISTIC), X, y, {}),
         (STACK, X, y, {}),
     ),
     "in-sample upstream, by FeatureTransformer": (
-        "features made in-sample",
+        "in-sample features",
         (make_pipeline(StandardScaler(), InSample(FOREST), NETWORK), X, y, {}),
         (make_pipeline(StandardScaler(), KerasFeatureTransformer(FOREST, cv=3), NETWORK), X, y, {}),
     ),
@@ -137,12 +137,12 @@ CASES = {
         ),
     ),
     "SMOTE before early stopping": (
-        "early stopping on made or seen rows",
+        "early stopping on synthetic or training rows",
         (make_pipeline(SMOTE(random_state=0), early()), X, y, {}),
         (make_pipeline(StandardScaler(), early()), X, y, {}),
     ),
     "SMOTE before early stopping of a network": (
-        "early stopping on made or seen rows",
+        "early stopping on synthetic or training rows",
         (
             make_pipeline(SMOTE(random_state=0), clone(NETWORK).set_params(early_stopping=True)),
             X,
@@ -167,12 +167,12 @@ CASES = {
         (LOGISTIC, X, y, {"groups": np.arange(360) % 60, "cv": GroupKFold(3)}),
     ),
     "future in the past": (
-        "future in the past (outer folds)",
+        "later rows in training (outer folds)",
         (LOGISTIC, X, y, {"time": TIME, "cv": KFold(3)}),
         (LOGISTIC, X, y, {"time": TIME, "cv": TimeSeriesSplit(3)}),
     ),
     "future in the past of inner folds": (
-        "future in the past (inner folds)",
+        "later rows in training (inner folds)",
         (
             StackingClassifier([("forest", FOREST)], cv=3),
             X,
@@ -197,7 +197,7 @@ CASES = {
         (make_pipeline(KerasFeatureTransformer(FROZEN), LOGISTIC), *UNSEEN, {"seen": SEEN[0]}),
     ),
     "answer in disguise": (
-        "a column that is the answer",
+        "a column that reveals the target",
         (LOGISTIC, ANSWER, y, {}),
         (LOGISTIC, X, y, {}),
     ),
@@ -252,7 +252,7 @@ def test_frames_strings_and_regression():
     report = leakage_report(stack, frame, target, cv=2)
     assert not report.leaks, report
     told = leakage_report(stack, frame.assign(c=target * 2), target, cv=2)
-    assert told.leaks == ["a column that is the answer"]
+    assert told.leaks == ["a column that reveals the target"]
     assert "column c alone" in repr(told)
 
 

@@ -427,7 +427,7 @@ def test_all_variants_learn_from_the_same_rows_with_the_same_seeds(random_state)
     np.testing.assert_array_equal(cv.random_state.get_state()[1], before[1])
     assert (gain.seed is None) == (random_state is not None)
     if gain.seed is not None:
-        assert f"all variants were given {gain.seed}" in repr(gain)
+        assert f"all variants use {gain.seed}" in repr(gain)
 
 
 def test_steps_before_the_stack_have_the_same_seeds_too():
