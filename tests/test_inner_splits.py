@@ -231,7 +231,7 @@ def test_two_samplers_and_an_uncorrected_one_are_refused():
     stack = stack_of(LogisticRegression(), downstream=downstream)
     with pytest.raises(ValueError, match="rows would be resampled twice"):
         stack.set_params(sampler=RandomUnderSampler()).fit(X, Y)
-    with pytest.raises(ValueError, match="only sampler=.* of the stack would be corrected"):
+    with pytest.raises(ValueError, match=r"only sampler=.* of the stack would be corrected"):
         stack.set_params(sampler=None, prior_correction=True).fit(X, Y)
     stack.set_params(prior_correction=False).fit(X, Y)
 
