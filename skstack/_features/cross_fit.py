@@ -89,11 +89,11 @@ class FittedUpstream:
     view: Any
     profile: ColumnProfile
 
-    def columns(self, X, request, look=None):
-        """Features of rows, a list of ``Columns``; ``look`` is called with the network's input."""
+    def columns(self, X, request, check=None):
+        """Features of rows, a list of ``Columns``; ``check`` is called with the network's input."""
         X = X if self.steps is None else self.steps.transform(X)
-        if look is not None:
-            look(X)
+        if check is not None:
+            check(X)
         columns = columns_of(self.view, X, request.features, request.layers, request.pooling)
         if request.steps_output:
             columns.append(self._steps_output(X))
@@ -640,10 +640,10 @@ def _aligned(columns, own, reference, rows, request):
     return aligned
 
 
-def mean_of(upstreams, X, request, look=None):
-    """Mean features of several upstream models; ``look`` is called with the first one's input."""
+def mean_of(upstreams, X, request, check=None):
+    """Mean features of several upstream models; ``check`` is called with the first one's input."""
     first, *others = upstreams
-    each = [first.columns(X, request, look)]
+    each = [first.columns(X, request, check)]
     each += [upstream.columns(X, request) for upstream in others]
     return [
         replace(group[0], values=np.mean([columns.values for columns in group], axis=0))

@@ -596,10 +596,10 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
         passes_steps = getattr(self, "_passes_steps", False)
         return FeatureRequest.of(self.features, self.layers, self.pooling, passes_steps)
 
-    def _columns(self, X, look=None):
+    def _columns(self, X, check_input=None):
         if len(self._upstreams) == 1:
-            return self._upstreams[0].columns(X, self._feature_request, look)
-        return mean_of(self._upstreams, X, self._feature_request, look)
+            return self._upstreams[0].columns(X, self._feature_request, check_input)
+        return mean_of(self._upstreams, X, self._feature_request, check_input)
 
     def _table(self, columns, X):
         coded = any(part.categorical for part in columns)
@@ -615,9 +615,9 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
 
     def _extract(self, X):
         """Features of validated rows, before `set_output` wraps them."""
-        return self._table(self._columns(X, self._look), X)
+        return self._table(self._columns(X, self._check_input), X)
 
-    def _look(self, rows):
+    def _check_input(self, rows):
         profile = self.input_profile_
         once_per_call(profile, lambda: profile.warn_if_moved(rows))
 
@@ -666,9 +666,9 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
     def _graph_outputs(self, table):
         from skstack._graph.tables import numbers_of
 
-        made = self._graph_transform(table, "network", whole="features_out")
+        features = self._graph_transform(table, "network", whole="features_out")
         reader = f"{type(self).__name__}(passthrough=True)"
-        return numbers_of(made, range(len(made.columns)), "features", reader)
+        return numbers_of(features, range(len(features.columns)), "features", reader)
 
     def _column_readers(self, indices, name, pad):
         from skstack._graph.dispatch import first_readers, passthrough_readers

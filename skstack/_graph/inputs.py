@@ -43,7 +43,7 @@ class _Categories:
         return "int64" if self.tokens.dtype.kind == "i" else "string"
 
     def token_of(self, value):
-        """The input value of a category; an invalid one is unseen, but an error if hashed."""
+        """The input value of a category; invalid ones are unseen, or raise an error if hashed."""
         if self.hashed:
             return self._hashed_token_of(value)
         unseen, missing = self.tokens[:2].tolist()

@@ -95,7 +95,7 @@ def save(estimator, path):
     content = _sealed(_zipped(root, writer.members))
     try:
         # Fail here rather than on the machine that loads the file.
-        _estimator_in(content, Trust([thing or name for name, thing in writer.named.items()]))
+        _estimator_in(content, Trust([obj or name for name, obj in writer.named.items()]))
     except Exception as error:  # Keras, skops and users' classes may raise anything
         raise_full_disk(error)
         reason = str(error).strip().rstrip(".")

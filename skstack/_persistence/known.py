@@ -56,9 +56,9 @@ _DEPENDENCIES = ("imblearn", "numpy", "scipy", "sklearn")  # imported by skstack
 _PLAIN_TYPES = ("bool", "bytes", "dict", "float", "int", "list", "object", "str", "tuple")
 
 
-def full_name(thing):
+def full_name(obj):
     """Module and name of a class or function."""
-    return f"{thing.__module__}.{thing.__qualname__}"
+    return f"{obj.__module__}.{obj.__qualname__}"
 
 
 def _attribute(name):
@@ -174,28 +174,28 @@ class Trust:
                 "such as ['my_module.MyLayer']."
             )
         self._names = {each for each in trusted if isinstance(each, str)}
-        self._things = {full_name(each): each for each in trusted if not isinstance(each, str)}
+        self._objects = {full_name(each): each for each in trusted if not isinstance(each, str)}
 
     def __contains__(self, name):
-        return name in self._things or name in self._names
+        return name in self._objects or name in self._names
 
     def find(self, name):
         """The class or function of a trusted name, in a module that is already imported."""
-        if name in self._things:
-            return self._things[name]
+        if name in self._objects:
+            return self._objects[name]
         if name not in self._names:
             raise ValueError(f"{name!r} is not trusted")
         parts = name.split(".")
         if parts[0] in _DEPENDENCIES:
             importlib.import_module(name.rpartition(".")[0])
         for end in range(len(parts) - 1, 0, -1):
-            thing = sys.modules.get(".".join(parts[:end]))
-            if thing is None:
+            obj = sys.modules.get(".".join(parts[:end]))
+            if obj is None:
                 continue
             for part in parts[end:]:
-                thing = getattr(thing, part, None)
-            if callable(thing):
-                return thing
+                obj = getattr(obj, part, None)
+            if callable(obj):
+                return obj
             raise ValueError(f"{name!r} is trusted, but is not a class or function of its module")
         raise ValueError(
             f"{name!r} is trusted, but its module is not imported, and loading imports nothing: "

@@ -84,15 +84,15 @@ def set_seeds(model, seeds):
         variables[index].assign(value)
 
 
-def config_of(thing):
+def config_of(obj):
     """Config of an optimizer, a loss or the like, as Keras stores it."""
     import keras
 
     with _quietly():
-        return json.loads(json.dumps(keras.saving.serialize_keras_object(thing)))
+        return json.loads(json.dumps(keras.saving.serialize_keras_object(obj)))
 
 
-def customs_of(thing):
+def customs_of(obj):
     """Classes and functions that are not Keras' own, by the name that Keras stores."""
     import keras
 
@@ -118,7 +118,7 @@ def customs_of(thing):
             for each in list(getattr(part, "__dict__", {}).values()):
                 collect(each)
 
-    collect(thing)
+    collect(obj)
     return customs
 
 

@@ -87,7 +87,7 @@ class Reader:
         full = {node["names"].get(name, name) for name in names}
         return {name for name in full if known_class(name) is None}
 
-    # Making --------------------------------------------------------------------------------------
+    # Construction --------------------------------------------------------------------------------
 
     def value(self, node):
         """The value of a node that was checked."""
@@ -134,22 +134,22 @@ class Reader:
         return known_function(node["name"]) or self._trust.find(node["name"])
 
     def _share_list(self, node):
-        made = self._keep(node, [])
-        made.extend(self.value(each) for each in node["items"])
-        return made
+        result = self._keep(node, [])
+        result.extend(self.value(each) for each in node["items"])
+        return result
 
     def _share_set(self, node):
-        made = self._keep(node, set())
-        made.update(self.value(each) for each in node["items"])
-        return made
+        result = self._keep(node, set())
+        result.update(self.value(each) for each in node["items"])
+        return result
 
     def _share_defaultdict(self, node):
         return self._fill(node, defaultdict(self.value(node["factory"])))
 
-    def _fill(self, node, made):
-        self._keep(node, made)
-        made.update((self.value(key), self.value(value)) for key, value in node["items"])
-        return made
+    def _fill(self, node, result):
+        self._keep(node, result)
+        result.update((self.value(key), self.value(value)) for key, value in node["items"])
+        return result
 
     def _share_array(self, node):
         return self._keep(node, _array(self._members[node["member"]]))
@@ -158,10 +158,10 @@ class Reader:
         shape = tuple(node["shape"])
         if math.prod(shape) != len(node["items"]):
             raise ValueError("the number of items of an array does not match its shape")
-        made = self._keep(node, np.empty(len(node["items"]), dtype=object))
+        result = self._keep(node, np.empty(len(node["items"]), dtype=object))
         for index, item in enumerate(node["items"]):
-            made[index] = self.value(item)
-        return self._keep(node, made.reshape(shape))
+            result[index] = self.value(item)
+        return self._keep(node, result.reshape(shape))
 
     def _share_masked(self, node):
         data, mask, fill_value = map(self.value, node["items"])
@@ -173,7 +173,7 @@ class Reader:
     def _share_network(self, node):
         from skstack._training.network import Network
 
-        made = self._keep(node, object.__new__(Network))
+        result = self._keep(node, object.__new__(Network))
         model = self._read_model(node)
         values = [np.array(variable.value) for variable in model.variables]
         if networks.digest(values) != node["digest"]:
@@ -183,8 +183,8 @@ class Reader:
             )
         state = self._state(node["state"])
         state["variables"] = dict(zip(node["variables"], values, strict=True))
-        vars(made).update(state)
-        return made
+        vars(result).update(state)
+        return result
 
     def _read_model(self, node):
         model = networks.read_model(self._members[node["member"]], self._customs(node))
@@ -216,7 +216,7 @@ class Reader:
     def _share_object(self, node):
         known = known_class(node["class"])
         cls = self._class(node)
-        made = self._keep(node, object.__new__(cls))
+        result = self._keep(node, object.__new__(cls))
         state = self._state(node["state"])
         if known is not None and state.get("memory") is not None:
             raise ValueError("it names a folder of pickles as memory")
@@ -224,10 +224,10 @@ class Reader:
             state.update({name: None for name in parts.EMPTIED if name in state})
         setter = next((each for each in cls.__mro__ if "__setstate__" in vars(each)), object)
         if setter.__module__.partition(".")[0] == "skstack":
-            made.__setstate__(state)
+            result.__setstate__(state)
         else:
-            vars(made).update(state)
-        return made
+            vars(result).update(state)
+        return result
 
     def _state(self, pairs):
         state = {}

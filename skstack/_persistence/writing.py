@@ -228,11 +228,11 @@ class Writer:
             "state": self._state(state, where),
         }
 
-    def _config(self, thing, where):
-        with _located(where, thing):
-            config = networks.config_of(thing)
+    def _config(self, obj, where):
+        with _located(where, obj):
+            config = networks.config_of(obj)
             names = networks.names_in_config(config)
-        return {"is": "keras", "config": config, "names": self._customs(thing, names, where)}
+        return {"is": "keras", "config": config, "names": self._customs(obj, names, where)}
 
     def _callback(self, callback, where):
         kind = type(callback).__name__
@@ -241,13 +241,13 @@ class Writer:
         arguments = {name: getattr(callback, name) for name in CALLBACKS[kind]}
         return {"is": "callback", "name": kind, "items": self._pairs(arguments.items(), where)}
 
-    def _customs(self, thing, names, where):
+    def _customs(self, obj, names, where):
         """Full names of custom classes and functions, by the names that Keras stores."""
-        customs = networks.customs_of(thing) if names else {}
+        customs = networks.customs_of(obj) if names else {}
         missing = sorted(names - customs.keys())
         if missing:
             _refuse(
-                where, thing,
+                where, obj,
                 f"Keras stores {missing} by a name that is not registered; decorate them with "
                 "@keras.saving.register_keras_serializable()",
             )  # fmt: skip

@@ -90,8 +90,8 @@ class Stack(TransformerMixin, BaseComposition):
     @_upstream.setter
     def _upstream(self, pairs):
         self.upstream = [
-            (name, thing, *entry[2:])
-            for (name, thing), entry in zip(pairs, self.upstream, strict=True)
+            (name, upstream, *entry[2:])
+            for (name, upstream), entry in zip(pairs, self.upstream, strict=True)
         ]
 
     def get_params(self, deep=True):
@@ -402,8 +402,8 @@ class Stack(TransformerMixin, BaseComposition):
     def _branches(self, seed, cv):
         """(name, transformer, columns) of each branch, cloned, seeded and checked."""
         seeds, branches = branch_seeds(self, seed), []
-        for name, thing, columns in branch_list(self):
-            transformer = branch_of(self, name, thing, cv)
+        for name, upstream, columns in branch_list(self):
+            transformer = branch_of(self, name, upstream, cv)
             transformer._validate_params()
             if self.random_state is not None:
                 set_missing_seeds(transformer, seeds[name])
@@ -432,13 +432,13 @@ class Stack(TransformerMixin, BaseComposition):
                 "time-ordered. Pass TimeSeriesSplit, or an int."
             )
         cv = context.ordered_cv(self.cv, n_rows(X)) if is_int else self.cv
-        for name, thing, _ in branch_list(self):
-            branch = branch_of(self, name, thing, cv)
+        for name, upstream, _ in branch_list(self):
+            branch = branch_of(self, name, upstream, cv)
             settle_folds(cv, [(name, branch, None)], X, y)
             branch._check_context(X, y, Metadata(), cv)
 
     def _pass_context_to(self, downstream, table, y, groups, cv):
-        """Pass groups and time order to a downstream that splits rows; samplers destroy both."""
+        """Pass groups and time order to a downstream that splits rows; samplers invalidate both."""
         if cv is None and groups is None:
             return
         context = RowContext(groups, cv)

@@ -46,7 +46,7 @@ def named_branches(upstream):
     if not isinstance(upstream, list):
         return []
     pairs = [entry[:2] for entry in upstream if isinstance(entry, tuple) and len(entry) > 1]
-    valid = len(pairs) == len(upstream) and not any(isinstance(thing, type) for _, thing in pairs)
+    valid = len(pairs) == len(upstream) and not any(isinstance(model, type) for _, model in pairs)
     return pairs if valid else []
 
 
@@ -62,36 +62,36 @@ def branch_seeds(stack, seed):
     return {name: int(generator.integers(2**31 - 1)) for name in names}
 
 
-def branch_of(stack, name, thing, cv=None):
+def branch_of(stack, name, model, cv=None):
     """Make the unfitted KerasFeatureTransformer of a branch.
 
     ``refit`` and ``n_jobs`` of the stack, and ``cv``, apply to models that have no such parameters.
     """
-    if isinstance(thing, KerasFeatureTransformer):
-        return clone(thing)
-    if isinstance(thing, Pipeline) and isinstance(thing.steps[-1][1], KerasFeatureTransformer):
+    if isinstance(model, KerasFeatureTransformer):
+        return clone(model)
+    if isinstance(model, Pipeline) and isinstance(model.steps[-1][1], KerasFeatureTransformer):
         # The steps before are part of the cross-fit: each fold fits its own.
-        last = thing.steps[-1][1]
-        model = KerasAutoencoder() if last.model is None else last.model
-        whole = copy.copy(thing)  # keeps an imbalanced-learn Pipeline
-        whole.steps = [*thing.steps[:-1], (thing.steps[-1][0], model)]
-        inner = clone(clone(last).set_params(model=whole, passthrough=False))
+        last = model.steps[-1][1]
+        last_model = KerasAutoencoder() if last.model is None else last.model
+        pipeline = copy.copy(model)  # keeps an imbalanced-learn Pipeline
+        pipeline.steps = [*model.steps[:-1], (model.steps[-1][0], last_model)]
+        inner = clone(clone(last).set_params(model=pipeline, passthrough=False))
         inner._passes_steps = last.passthrough
         return inner
-    fits = hasattr(thing, "fit") and hasattr(thing, "get_params") and not isinstance(thing, type)
-    if not (fits or is_keras_model(thing) or is_path(thing)):
+    fits = hasattr(model, "fit") and hasattr(model, "get_params") and not isinstance(model, type)
+    if not (fits or is_keras_model(model) or is_path(model)):
         raise TypeError(
-            f"The branch {name!r} of upstream is {thing!r}; expected an estimator, a "
+            f"The branch {name!r} of upstream is {model!r}; expected an estimator, a "
             "KerasFeatureTransformer, a Pipeline that ends in one, a built keras.Model, the path "
             "to a saved one or 'drop'."
         )
-    if is_path(thing):
+    if is_path(model):
         try:
-            check_model(thing)
+            check_model(model)
         except ValueError as error:
             raise ValueError(f"The branch {name!r} of upstream: {error}") from error
     # A clone, because seeds are set in it.
-    return clone(KerasFeatureTransformer(thing, cv=cv, refit=stack.refit, n_jobs=stack.n_jobs))
+    return clone(KerasFeatureTransformer(model, cv=cv, refit=stack.refit, n_jobs=stack.n_jobs))
 
 
 def checked_downstream(stack, seed, n, parts, ordered):

@@ -53,11 +53,11 @@ def routing_of_stack(stack):
     metadata.
     """
     router = MetadataRouter(owner=stack)
-    for name, thing, _ in [] if stack.upstream is None else branch_list(stack):
-        if _routes_itself(thing):
-            add_estimator(router, name, branch_of(stack, name, thing), callee="fit_transform")
-        elif not _is_frozen(thing):
-            add_estimator(router, name, thing, unset={"X_val": False, "y_val": False})
+    for name, upstream, _ in [] if stack.upstream is None else branch_list(stack):
+        if _routes_itself(upstream):
+            add_estimator(router, name, branch_of(stack, name, upstream), callee="fit_transform")
+        elif not _is_frozen(upstream):
+            add_estimator(router, name, upstream, unset={"X_val": False, "y_val": False})
     if hasattr(stack.scaler, "fit"):
         add_estimator(router, "scaler", stack.scaler)
     if stack.downstream is None:
@@ -81,9 +81,9 @@ def routed_stack(stack, caller, X, sample_weight, groups, X_val, y_val, params):
         refuse_metadata(params, stack, caller)
         branches = {
             name: routed_features(
-                branch_of(stack, name, thing), "fit", X, sample_weight, groups, {}
+                branch_of(stack, name, upstream), "fit", X, sample_weight, groups, {}
             )
-            for name, thing, _ in branch_list(stack)
+            for name, upstream, _ in branch_list(stack)
         }
         weights = {name: metadata[name] for name in ("sample_weight",) if name in metadata}
         downstream = {**weights, **validation}
@@ -94,16 +94,16 @@ def routed_stack(stack, caller, X, sample_weight, groups, X_val, y_val, params):
     routed = process_routing(stack, caller, **metadata, **validation)
     split = routed["splitter"]["split"]
     branches = {}
-    for name, thing, _ in branch_list(stack):
+    for name, upstream, _ in branch_list(stack):
         if stack.upstream is None:
             branches[name] = Metadata(split=split, fit=common)
-        elif _routes_itself(thing):
+        elif _routes_itself(upstream):
             own = routed[name]["fit_transform"]
             branches[name] = routed_features(
-                branch_of(stack, name, thing), "fit_transform", X, **_named(own)
+                branch_of(stack, name, upstream), "fit_transform", X, **_named(own)
             )
         else:
-            fit = {} if _is_frozen(thing) else routed[name]["fit"]
+            fit = {} if _is_frozen(upstream) else routed[name]["fit"]
             branches[name] = Metadata(split=split, fit=fit)
     scaler = common if stack.scaler == "standard" else routed.get("scaler", {}).get("fit", {})
     scaler = {name: value for name, value in scaler.items() if name != "groups"}
@@ -119,12 +119,12 @@ def _named(metadata):
     return {**common, "params": metadata}
 
 
-def _routes_itself(thing):
-    return isinstance(thing, (KerasFeatureTransformer, Pipeline))
+def _routes_itself(upstream):
+    return isinstance(upstream, (KerasFeatureTransformer, Pipeline))
 
 
-def _is_frozen(thing):
-    return is_path(thing) or is_keras_model(thing) or thing == "drop"
+def _is_frozen(upstream):
+    return is_path(upstream) or is_keras_model(upstream) or upstream == "drop"
 
 
 def _refuse_unsupported(downstream, metadata):

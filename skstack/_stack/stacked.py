@@ -50,14 +50,14 @@ upstream : network, Pipeline or list of (name, model) or (name, model, columns),
 """,
     "scaler": """
 scaler : "standard", transformer or None, default="standard"
-    Scales the numeric features and columns before the downstream.
+    Scales numeric features and columns for the downstream.
 """,
     "columns": """
 passthrough : bool or columns, default=True
     Which columns of X are appended to the features.
 
 categorical_features : "from_dtype", None or array-like, default="from_dtype"
-    Which columns that pass through are categorical.
+    Which of the columns that pass through are categorical.
 
 cv : int, splitter or iterable, default=5
     Folds of the cross-fit, for branches that are not a ``KerasFeatureTransformer`` with a ``cv`` of

@@ -246,8 +246,8 @@ def _tables_with_targets(fits):
     """The last table of each step with known rows, other than X itself; each row once."""
     tables = {}
     for fit in fits:
-        made = fit.parent is not None and (fit.table.makers or fit.parent.parent is not None)
-        if fit.resampled or not made or fit.y is None or np.ndim(fit.y) != 1:
+        derived = fit.parent is not None and (fit.table.makers or fit.parent.parent is not None)
+        if fit.resampled or not derived or fit.y is None or np.ndim(fit.y) != 1:
             continue
         features = _numeric(fit.X)
         if features is None or len(features) != len(fit.rows):

@@ -279,11 +279,11 @@ def _frozen_parts(estimator):
     for name, value in {"": estimator, **estimator.get_params(deep=True)}.items():
         values = value if type(value) in (list, tuple) else [value]
         for item in values:
-            thing = item[1] if type(item) is tuple and len(item) > 1 else item
-            if isinstance(thing, FrozenEstimator):
-                frozen.append((name or "the estimator", thing.estimator))
-            elif is_keras_model(thing) or str(thing).endswith((".keras", ".h5")):
-                frozen.append((name or "the estimator", thing))
+            candidate = item[1] if type(item) is tuple and len(item) > 1 else item
+            if isinstance(candidate, FrozenEstimator):
+                frozen.append((name or "the estimator", candidate.estimator))
+            elif is_keras_model(candidate) or str(candidate).endswith((".keras", ".h5")):
+                frozen.append((name or "the estimator", candidate))
     unique = {id(part): (name, part) for name, part in frozen}
     return list(unique.values())
 

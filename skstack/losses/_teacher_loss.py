@@ -106,7 +106,7 @@ class TeacherLoss(BaseEstimator):
     True
     """
 
-    # Fitted before: clones share it, and cache keys contain its fitted attributes.
+    # Clones share the fitted teacher, and cache keys contain its fitted attributes.
     _fitted_parameters = ("teacher",)
 
     _parameter_constraints = {
@@ -181,7 +181,7 @@ class TeacherLoss(BaseEstimator):
         nested = [name for name in params if name.startswith("teacher__")]
         if nested:
             raise ValueError(
-                f"Cannot set {nested}: the teacher is fitted and never changed. Set teacher itself."
+                f"Cannot set {nested}: the teacher is never changed. Set `teacher` itself."
             )
         return super().set_params(**params)
 
