@@ -612,7 +612,7 @@ class NetworkEstimator(BaseEstimator):
 
     @property
     def _task_loss(self):
-        """The loss of predictions and y, without the part of a teacher."""
+        """The loss of predictions and y, without a teacher's term."""
         from skstack.losses._teacher_loss import task_loss
 
         return task_loss(self.loss)

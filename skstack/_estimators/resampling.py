@@ -237,7 +237,7 @@ def refuse_cleaning(sampler):
 
 
 def prior_ratio(y_before, y_after, classes, weights_before=None, weights_after=None):
-    """Frequency of each class before resampling over that after; a class without rows before has 0.
+    """Class frequencies before resampling divided by those after; 0 for classes without rows before.
 
     References
     ----------

@@ -508,7 +508,7 @@ def cross_fit(source, X, y, metadata, folds, request, *, reference, shared, n_jo
         return upstream, columns
 
     if wrapper_of(source.model) == "scikeras" and source.model.random_state is not None:
-        n_jobs = 1  # it makes kernels of the whole process deterministic and resets them
+        n_jobs = 1  # it sets, and resets, determinism of the whole process
     if "keras" in sys.modules:  # the dtype policy is thread-local
         from skstack._training.seeds import under_callers_policy
 

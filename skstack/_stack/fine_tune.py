@@ -439,7 +439,7 @@ def _train_jointly(stack, joint, named, sample, rows, validation, ratio, seed):
 
 
 def _layers_to_unfreeze(tuning, joint, named):
-    """Names of the layers that are trained in the end, by branch, from bottom to top."""
+    """Names of the layers to unfreeze, by branch, from bottom to top."""
     by_branch = {}
     for branch, layers in joint.layers.items():
         what = f"the upstream {branch!r}"

@@ -20,7 +20,7 @@ _CANDIDATES = 3  # columns that are evaluated out-of-fold
 
 
 def crossing_groups(folds, groups):
-    """Whether rows of one group are in training and test rows."""
+    """Whether a group has both training and test rows."""
     check = "groups across the outer folds"
     if groups is None:
         return Finding(check, "not checked", "no groups were passed")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import t as student
 
-LEVEL = 0.05  # of the tests; the intervals cover one minus it
+LEVEL = 0.05  # significance level; intervals have the confidence 1 - LEVEL
 
 
 class Difference(NamedTuple):
