@@ -237,7 +237,7 @@ def refuse_cleaning(sampler):
 
 
 def prior_ratio(y_before, y_after, classes, weights_before=None, weights_after=None):
-    """Class frequencies before resampling divided by those after; 0 for classes without rows before.
+    """Class frequencies before resampling over those after; 0 for classes without rows before.
 
     References
     ----------
