@@ -179,7 +179,7 @@ def test_the_error_of_a_pretrained_autoencoder_as_the_only_feature(autoencoder, 
     )
 
 
-def test_a_chain_names_what_its_autoencoder_lacks(autoencoder):
+def test_a_chain_names_the_output_that_its_autoencoder_lacks(autoencoder):
     path, model, _ = autoencoder
     rows = X[NOW].to_numpy()
     wrong = KerasFeatureTransformer(path, layers="encoder_outputs", passthrough=True)

@@ -469,7 +469,7 @@ def first(part, kind):
 
 
 @pytest.mark.parametrize("kind", NODES)
-def test_nodes_that_could_do_harm_are_refused_wherever_they_stand(honest, kind):
+def test_harmful_nodes_are_refused_at_any_position(honest, kind):
     for number, node in enumerate(NODES[kind]):
         for turn, suffix in enumerate(SUFFIXES):
             place = (number + turn) % 4
@@ -507,7 +507,7 @@ def in_operation(honest, name, arguments, **config):
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".skstack"])
-def test_a_graph_that_calls_a_function_while_it_is_rebuilt_is_refused(honest, suffix):
+def test_a_graph_that_calls_a_function_when_it_is_built_is_refused(honest, suffix):
     pixels = {"class_name": "__numpy__", "config": {"value": [[[[0, 0, 0]]]], "dtype": "uint8"}}
     gallery = of_class("keras.visualization", "plot_image_gallery", registered_name=None)
     floats = of_class("keras.config", "set_floatx", registered_name=None)
@@ -536,7 +536,7 @@ def test_layers_are_called_with_tensors_of_the_graph_and_values(honest, name, ar
     honest.refused(honest.with_config(config, ".keras"), ".keras", message)
 
 
-def test_a_graph_that_takes_for_ever_to_build_is_refused(honest):
+def test_a_graph_that_takes_too_long_to_build_is_refused(honest):
     inputs = keras.Input((2,))
     inner = keras.Model(inputs, layers.Dense(2)(inputs), name="inner")
     template = json.loads(keras.Model(inputs, inner(inner(inputs))).to_json())
@@ -561,7 +561,7 @@ def test_a_network_with_too_many_layers_is_refused(honest):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_what_is_no_model_is_refused(honest, suffix):
+def test_files_that_are_not_models_are_refused(honest, suffix):
     for node in (
         of_class("keras.losses", "Huber"),
         of_class("keras.layers", "Dense", {"units": 1}),
@@ -611,7 +611,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_texts_that_are_no_config_are_refused(honest, text):
+def test_invalid_configs_are_refused(honest, text):
     for suffix in SUFFIXES:
         if not (suffix == ".h5" and isinstance(text, bytes)):
             honest.refused(honest.with_config(text, suffix), suffix)
@@ -671,7 +671,7 @@ def archives(files):
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_archives_that_hurt_are_refused(honest):
+def test_harmful_archives_are_refused(honest):
     hostile = archives(honest)
     with within(80):
         for content, match in hostile.values():
@@ -766,7 +766,7 @@ HDF5 = {
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_hdf5_files_that_hurt_are_refused(honest, suffix):
+def test_harmful_hdf5_files_are_refused(honest, suffix):
     with within(80):
         for name, change in HDF5.items():
             honest.refused(honest.with_hdf5(change, suffix), suffix, "HDF5", note=name)
@@ -1036,7 +1036,7 @@ PARTS = {
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_parts_of_scikit_learn_that_hurt_are_refused(honest, name):
+def test_harmful_parts_of_scikit_learn_are_refused(honest, name):
     change, match = PARTS[name]
     content = honest.with_part(change)
     early = name not in ("an operator", "a bound method", "no loader", "an older protocol")
@@ -1080,14 +1080,14 @@ def test_a_part_that_is_a_pickle_is_refused(honest):
 
 
 @pytest.mark.parametrize("name", ["predict", "_sklearn_tags", "get_params", "__class__"])
-def test_attributes_that_would_stand_before_methods_are_refused(honest, name):
+def test_attributes_that_would_shadow_methods_are_refused(honest, name):
     state = json.loads(honest.skstack["state.json"])
     state["state"].append([name if name != "_sklearn_tags" else "__sklearn_tags__", 1])
     content = sealed({**honest.skstack, "state.json": json.dumps(state)})
     honest.refused(content, ".skstack", "would shadow")
 
 
-def test_folders_of_pickles_are_not_stored_and_do_not_come_back(tmp_path):
+def test_memory_folders_are_neither_stored_nor_restored(tmp_path):
     folder = str(tmp_path / "pickles")
     memory = joblib.Memory(folder, verbose=0)
     inner = make_pipeline(StandardScaler(), LogisticRegression(), memory=folder)
@@ -1121,7 +1121,7 @@ def test_folders_of_pickles_are_not_stored_and_do_not_come_back(tmp_path):
         assert set(given.values()) & {folder, memory}, name
 
 
-def test_folders_of_pickles_in_earlier_files_become_none(honest, tmp_path):
+def test_memory_folders_in_earlier_files_become_none(honest, tmp_path):
     def change(schema, members):
         state = an_object(schema, "Pipeline")["content"]["content"]
         state["memory"] = json_node(str(tmp_path))

@@ -121,7 +121,7 @@ def test_a_stack_trains_its_folds_in_one_program_each(counts):
     np.testing.assert_array_equal(side_by_side, alone)
 
 
-def test_lanes_are_used_again():
+def test_variable_sets_are_reused():
     estimator = network()
     with parallel_backend("threading"):
         cross_validate(estimator, X, Y, cv=8, n_jobs=2)

@@ -61,7 +61,7 @@ def test_targets_of_another_kind_are_refused(case):
     np.testing.assert_array_equal(fitted.predict(X), before)
 
 
-def test_targets_that_the_loss_is_not_defined_for_are_refused_later_too():
+def test_targets_outside_the_domain_of_the_loss_are_refused_in_later_calls():
     y = X[:, 0]
     counts = network(KerasRegressor, loss="poisson", warm_start=True).fit(X, y)
     for again in (lambda: counts.partial_fit(X, -y), lambda: counts.fit(X, -y)):
@@ -71,7 +71,7 @@ def test_targets_that_the_loss_is_not_defined_for_are_refused_later_too():
         network(KerasRegressor, loss="poisson", early_stopping=True).fit(X, y, X_val=X, y_val=-y)
 
 
-def test_small_last_batches_are_learned_from():
+def test_small_last_batches_are_trained_on():
     labels, counts = network().fit(X, CODES), network(KerasRegressor).fit(X, X[:, 0])
     several, rebuilt = network().fit(X, SEVERAL), KerasAutoencoder(epochs=1).fit(X)
     for fitted, y in ((labels, CODES), (counts, X[:, 0]), (several, SEVERAL), (rebuilt, None)):
@@ -108,7 +108,7 @@ FITS = {
 
 
 @pytest.mark.parametrize("case", FITS)
-def test_labels_that_look_one_hot_are_told_of_once(case):
+def test_labels_that_look_one_hot_warn_once(case):
     with pytest.warns(UserWarning, match=TOLD) as caught:
         FITS[case](ONE_HOT)
     assert sum("one-hot" in str(each.message) for each in caught) == 1
@@ -120,7 +120,7 @@ def test_labels_that_look_one_hot_are_told_of_once(case):
     [lambda y: y.astype(int).tolist(), pd.DataFrame, scipy.sparse.csr_matrix, lambda y: y > 0],
     ids=["list", "frame", "sparse", "bool"],
 )
-def test_they_are_told_of_in_any_container(container):
+def test_one_hot_labels_warn_in_any_container(container):
     with pytest.warns(UserWarning, match=TOLD):
         network().fit(X, container(ONE_HOT.astype(int)))
     network(KerasRegressor).fit(X, ONE_HOT)

@@ -205,21 +205,21 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_planted_leaks_are_caught_by_name(name):
+def test_planted_leaks_are_detected(name):
     check, (estimator, X, y, options), _ = CASES[name]
     report = leakage_report(estimator, X, y, **{"cv": 3, **options})
     assert check in report.leaks, report
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_clean_twins_raise_no_alarm(name):
+def test_leakage_free_variants_have_no_finding(name):
     _, _, (estimator, X, y, options) = CASES[name]
     report = leakage_report(estimator, X, y, **{"cv": 3, **options})
     assert not report.leaks, report
     assert not report.suspects, report
 
 
-def test_the_user_s_estimator_data_and_splitter_are_left_alone():
+def test_the_user_s_estimator_data_and_splitter_are_not_modified():
     splitter = KFold(3, shuffle=True, random_state=np.random.RandomState(0))
     pipeline = make_pipeline(SMOTE(random_state=0), search(LogisticRegression()))
     before = repr(pipeline.get_params()), X.copy(), y.copy(), splitter.random_state.get_state()[1]
@@ -233,7 +233,7 @@ def test_the_user_s_estimator_data_and_splitter_are_left_alone():
     assert type(pipeline[-1]) is GridSearchCV
 
 
-def test_it_says_which_step_learned_from_how_many_rows():
+def test_fits_list_steps_and_numbers_of_rows():
     pipeline = make_pipeline(SMOTE(random_state=0), LogisticRegression())
     report = leakage_report(pipeline, X, y, cv=3)
     fits = {step: (known, made) for step, known, made in report.fits}
@@ -257,7 +257,7 @@ def test_frames_strings_and_regression():
 
 
 @pytest.mark.parametrize("container", [np.array, list, pd.Series])
-def test_texts_are_rows_too(container):
+def test_rows_may_be_texts(container):
     words = [f"{'win money' if i % 2 else 'hello friend'} {i % 7} w{i} {i * 7}" for i in range(120)]
     labels = np.random.default_rng(0).integers(0, 2, 120)
     pipeline = make_pipeline(TfidfVectorizer(), LogisticRegression())
@@ -312,12 +312,12 @@ def test_a_step_that_keeps_targets_outside_of_fit():
         ({"time": np.arange(5)}, "inconsistent numbers of samples"),
     ],
 )
-def test_arguments_that_do_not_fit(options, said):
+def test_invalid_arguments_are_refused(options, said):
     with pytest.raises(ValueError, match=said):
         leakage_report(LogisticRegression(), X, y, **options)
 
 
-def test_a_selector_before_a_stack_has_seen_the_labels_that_the_stack_asks_about():
+def test_a_selector_before_a_stack_is_suspect():
     X, y = make_classification(120, 10, random_state=0)
     stack = StackedKerasClassifier(
         [("a", LogisticRegression())], downstream=LogisticRegression(), random_state=0

@@ -84,7 +84,7 @@ def run(network, rows=X):
         lambda: told(width=7, last="linear"),
     ],
 )
-def test_the_copy_computes_the_same_and_the_model_stays_as_it_is(make):
+def test_the_copy_is_equal_and_the_model_unchanged(make):
     model = make()
     model(X)
     before, config = values(model), str(model.get_config())
@@ -174,12 +174,12 @@ def test_two_units_for_two_classes_are_a_softmax(activation):
          "is a Sequential and takes one input"),
     ],
 )  # fmt: skip
-def test_models_that_do_not_fit_are_refused(model, spec, message):
+def test_models_that_do_not_match_the_data_are_refused(model, spec, message):
     with pytest.raises(ValueError, match=message):
         ModelBlueprint(model, spec)
 
 
-def test_outputs_that_cannot_be_read_off_are_looked_at():
+def test_unknown_output_layers_are_evaluated():
     inputs = keras.Input((4,))
     odd = layers.Dense(3)(inputs)
     total = keras.Model(inputs, keras.ops.sum(keras.ops.softplus(odd), axis=1, keepdims=True))
@@ -269,7 +269,7 @@ def shared_head():
         (paired, ["slim", "wide"]),
     ],
 )
-def test_outputs_are_called_as_the_user_called_them_whatever_was_built_before(make, names):
+def test_output_names_do_not_depend_on_earlier_models(make, names):
     for _ in range(2):  # the second model has other automatic names than the first
         frozen = FrozenBlueprint(make(), (NUMERIC,))
         assert frozen.output_names == names
@@ -288,7 +288,7 @@ def test_outputs_are_called_as_the_user_called_them_whatever_was_built_before(ma
         (lambda: keras.ops.tanh, (4,)),
     ],
 )
-def test_names_that_keras_makes_up_are_known_as_such(layer, shape):
+def test_automatic_names_of_keras_are_recognised(layer, shape):
     inputs = keras.Input(shape)
     blocks = (NUMERIC if len(shape) == 1 else SHORT,)
     for _ in range(2):
@@ -329,7 +329,7 @@ class OwnStep(keras.Model):
         return super().train_step(data)
 
 
-def test_a_model_that_trains_in_its_own_way_keeps_its_class():
+def test_a_model_with_a_custom_train_step_keeps_its_class():
     inputs = keras.Input((4,))
     hidden = layers.Dense(1)(inputs)
     model = OwnStep(inputs, layers.Activation("sigmoid")(hidden))
@@ -393,13 +393,13 @@ def test_keys():
     assert FrozenBlueprint(different[0], (NUMERIC,)).key != key(different[0])
 
 
-def test_models_of_other_layer_names_share_no_key():
+def test_models_with_other_layer_names_have_other_keys():
     """Weights and inner layers are found by name, so a shared program would mix them up."""
     one, other = sequential(), sequential()
     assert ModelBlueprint(one, TARGET).key != ModelBlueprint(other, TARGET).key
 
 
-def test_what_cannot_be_compared_has_no_key():
+def test_models_that_cannot_be_compared_have_no_key():
     lambdas = keras.Sequential([keras.Input((4,)), layers.Lambda(lambda x: x), layers.Dense(1)])
     called = functional(activation=lambda x: 2 * x)
     copied = ModelBlueprint(called, TARGET).build()
@@ -447,7 +447,7 @@ def test_paths_without_a_model_are_refused(tmp_path):
         assert raised.value.__cause__ is not None
 
 
-def test_only_models_are_models():
+def test_other_objects_are_not_models():
     assert is_keras_model(functional())
     assert not is_keras_model(keras.Model)
     assert not is_keras_model(layers.Dense(1))
