@@ -104,7 +104,7 @@ def test_every_fold_starts_from_the_first_tables_weights_bit_for_bit(banks, star
 
 
 @pytest.mark.parametrize("frozen", [False, True], ids=["continued", "frozen"])
-def test_every_fold_continues_a_saved_network_and_its_file_is_unchanged(
+def test_every_fold_continues_a_saved_network(
     frozen, banks, starts, tmp_path
 ):
     (X_a, y_a), (X_b, y_b) = [(X.select_dtypes("number"), y) for X, y in banks]
