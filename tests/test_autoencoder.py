@@ -1,4 +1,4 @@
-"""Latent features, rebuilt rows and reconstruction errors of ``KerasAutoencoder``."""
+"""Latent features, reconstructions and reconstruction errors of ``KerasAutoencoder``."""
 
 import keras
 import numpy as np

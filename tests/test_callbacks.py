@@ -25,8 +25,8 @@ class Looks(keras.callbacks.Callback):
         return Looks(self.seen)
 
     def on_epoch_end(self, epoch, logs=None):
-        told = self.model.evaluate(X, y, verbose=0, return_dict=True)
-        self.seen.append((self.model.predict(X, verbose=0).ravel(), told, dict(logs)))
+        evaluated = self.model.evaluate(X, y, verbose=0, return_dict=True)
+        self.seen.append((self.model.predict(X, verbose=0).ravel(), evaluated, dict(logs)))
 
 
 def quick(make=KerasRegressor, **parameters):

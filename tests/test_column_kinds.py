@@ -1,4 +1,4 @@
-"""Columns of objects are what they hold, for everyone who asks what kind a column is."""
+"""The kind of an object column follows from its values, in every part."""
 
 import re
 import warnings
@@ -95,7 +95,7 @@ def test_categorical_features_take_precedence_over_values():
 
 
 @pytest.mark.parametrize(
-    ("column", "told"),
+    ("column", "message"),
     [
         (
             pd.Series([1, "n/a", 2.5], dtype=object),
@@ -107,10 +107,10 @@ def test_categorical_features_take_precedence_over_values():
         (pl.Series(["1", "2", "z"]), r"'a' is read as numbers, but holds 'z' in row 2"),
     ],
 )
-def test_strings_in_a_numeric_column_are_refused_by_name(column, told):
+def test_strings_in_a_numeric_column_are_refused_by_name(column, message):
     blocks = ColumnBlocks().fit(NUMBERS[["a"]])
     frame = pl.DataFrame if isinstance(column, pl.Series) else pd.DataFrame
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         blocks.split(frame({"a": column}))
 
 
@@ -249,17 +249,17 @@ WARNED = {
 
 @pytest.mark.parametrize("name", WARNED)
 def test_categories_that_do_not_recur_warn(name):
-    values, told = WARNED[name]
+    values, message = WARNED[name]
     X = pd.DataFrame({"x": values})
     with fit_scope(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for rows in (X, X.rename(columns={"x": "y"}), X):
             ColumnBlocks().fit(rows)
     assert len(caught) == 2  # of each name one
-    assert re.search(told, str(caught[0].message))
+    assert re.search(message, str(caught[0].message))
     if name not in ("identifiers", "days"):
         objects = pl.DataFrame({"x": pl.Series(list(values), dtype=pl.Object)})
-        with fit_scope(), pytest.warns(UserWarning, match=told):
+        with fit_scope(), pytest.warns(UserWarning, match=message):
             ColumnBlocks().fit(objects)
 
 
@@ -308,8 +308,8 @@ def test_one_fit_warns_once():
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             fitted = estimator.fit(X, LABELS)
-        told = [str(each.message) for each in caught]
-        assert [("'text'" in text, "'spoilt'" in text) for text in told] == [
+        messages = [str(each.message) for each in caught]
+        assert [("'text'" in text, "'spoilt'" in text) for text in messages] == [
             (True, False),
             (False, True),
         ]

@@ -1,4 +1,4 @@
-"""Threads, processes and interrupted fits: the bits are those of one fit alone, and none hangs."""
+"""Threads, processes and interrupted fits: results equal those of a single fit, none hangs."""
 
 import os
 import random
@@ -71,7 +71,7 @@ def target_of(estimator):
 
 
 def all_outputs(estimator):
-    """What every method gives, in one list of arrays."""
+    """Results of every method, in one list of arrays."""
     given = [estimator.transform(X)] if hasattr(estimator, "transform") else []
     if hasattr(estimator, "predict"):
         given.append(estimator.predict(X))
@@ -123,7 +123,7 @@ def test_concurrent_access_to_model_builds_one_model():
         assert len({id(model) for model in pool.map(work, range(8))}) == 1
     network = MAKERS["classifier"]().fit(X, Y).network_
     first = keras.Sequential()
-    # Somebody else is done while the second is being finished.
+    # Another thread finishes while the second is running.
     assert network.public(lambda model: network.public(lambda _: first) and model) is first
     old = classifier.model_
     assert classifier.fit(X, Y).model_ is not old
@@ -233,7 +233,7 @@ def test_scores_do_not_depend_on_the_backend():
 
 
 class Process(ClassifierMixin, BaseEstimator):
-    """Tells in which process it was fitted."""
+    """Records the process in which it was fitted."""
 
     def fit(self, X, y):
         self.classes_, self.process_ = np.unique(y), os.getpid()
@@ -415,7 +415,7 @@ def test_a_worker_killed_during_fit_raises_and_the_next_fit_works():
 
 
 FORKS = """
-    def said(error):
+    def text_of(error):
         return f"{type(error).__name__}: {error}"
 
     def by_os(work):
@@ -424,7 +424,7 @@ FORKS = """
             try:
                 message = f"no error: {work()}"
             except BaseException as error:
-                message = said(error)
+                message = text_of(error)
             os.write(write, message.encode())
             os._exit(0)
         os.close(write)
@@ -435,14 +435,14 @@ FORKS = """
             try:
                 return f"no error: {pool.apply(work)}"
             except Exception as error:
-                return said(error)
+                return text_of(error)
 
     def by_joblib(work):
         try:
             done = Parallel(2, backend="multiprocessing")(delayed(work)() for _ in range(2))
             return f"no error: {done}"
         except Exception as error:
-            return said(error)
+            return text_of(error)
 """
 
 

@@ -1,4 +1,4 @@
-"""Networks that were fitted on one table go on with another: their weights, codes and moments."""
+"""Networks that were fitted on one table continue on another: weights, codes and moments."""
 
 import hashlib
 import pickle
@@ -29,7 +29,7 @@ from skstack._training import train as training
 from skstack.networks import MLP
 
 SMALL = {"epochs": 2, "random_state": 0, "early_stopping": False}
-# Nothing is learned, so that the network is still the one that it was.
+# Nothing is learned, so that the network is unchanged.
 IN_PLACE = {"epochs": 1, "learning_rate": 1e-30, "early_stopping": False}
 
 
@@ -104,9 +104,7 @@ def test_every_fold_starts_from_the_first_tables_weights_bit_for_bit(banks, star
 
 
 @pytest.mark.parametrize("frozen", [False, True], ids=["continued", "frozen"])
-def test_every_fold_continues_a_saved_network(
-    frozen, banks, starts, tmp_path
-):
+def test_every_fold_continues_a_saved_network(frozen, banks, starts, tmp_path):
     (X_a, y_a), (X_b, y_b) = [(X.select_dtypes("number"), y) for X, y in banks]
     path = str(tmp_path / "a.keras")
     KerasClassifier(MLP((8,)), **SMALL).fit(X_a, y_a).model_.save(path)
@@ -212,7 +210,7 @@ def test_its_layers_are_features_if_classes_differ(fitted):
 
 
 @pytest.mark.parametrize(
-    ("X", "y", "said"),
+    ("X", "y", "message"),
     [
         (XB[["job", "age", "amount"]], YB, r"columns \['job', 'age'\] where .* \['age', 'job'\]"),
         (XB[["age", "job"]], YB, "X has 2 features, but .* fitted on 3"),
@@ -220,15 +218,15 @@ def test_its_layers_are_features_if_classes_differ(fitted):
     ],
     ids=["order", "width", "labels"],
 )
-def test_incompatible_rows_are_refused(X, y, said, fitted):
-    with pytest.raises(ValueError, match=said):
+def test_incompatible_rows_are_refused(X, y, message, fitted):
+    with pytest.raises(ValueError, match=message):
         KerasClassifier(FrozenEstimator(fitted), **SMALL).fit(X, y)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         stack_on(KerasClassifier(FrozenEstimator(fitted), **SMALL)).fit(X, y)
 
 
 @pytest.mark.parametrize(
-    ("make", "error", "said"),
+    ("make", "error", "message"),
     [
         (lambda a: a, TypeError, r"is an estimator\. .* FrozenEstimator\(KerasClassifier"),
         (lambda a: FrozenEstimator(clone(a)), NotFittedError, "is not fitted"),
@@ -241,8 +239,8 @@ def test_incompatible_rows_are_refused(X, y, said, fitted):
     ],
     ids=["bare", "unfitted", "foreign", "Pipeline"],
 )
-def test_other_frozen_estimators_are_refused(make, error, said, fitted):
-    with pytest.raises(error, match=said):
+def test_other_frozen_estimators_are_refused(make, error, message, fitted):
+    with pytest.raises(error, match=message):
         KerasClassifier(make(fitted), **SMALL).fit(XB, YB)
 
 

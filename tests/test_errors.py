@@ -36,11 +36,11 @@ def named(estimator):
 
 
 @pytest.mark.parametrize("estimator", EVERY, ids=named)
-@pytest.mark.parametrize(("value", "said"), [(np.nan, "NaN"), (np.inf, "infinity")])
-def test_missing_and_infinite_values(estimator, value, said):
+@pytest.mark.parametrize(("value", "message"), [(np.nan, "NaN"), (np.inf, "infinity")])
+def test_missing_and_infinite_values(estimator, value, message):
     broken = X.copy()
     broken[3, 1] = value
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         estimator.fit(broken, y)
 
 
@@ -157,7 +157,7 @@ def test_misspelt_parameters():
 
 
 @pytest.mark.parametrize(
-    ("estimator", "said"),
+    ("estimator", "message"),
     [
         (KerasClassifier(epochs=0), "epochs"),
         (KerasClassifier(learning_rate=-1.0), "learning_rate"),
@@ -189,8 +189,8 @@ def test_misspelt_parameters():
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_invalid_values(estimator, said):
-    with pytest.raises((ValueError, TypeError), match=said):
+def test_invalid_values(estimator, message):
+    with pytest.raises((ValueError, TypeError), match=message):
         estimator.fit(X, y)
 
 

@@ -1,4 +1,4 @@
-"""One Keras model out of a fitted estimator, and files of it for other runtimes."""
+"""One Keras model of a fitted estimator, and its files for other runtimes."""
 
 import subprocess
 import sys
@@ -63,7 +63,7 @@ def stack(upstream, **settings):
 
 
 def predicted(estimator, X):
-    """What the fused model makes of rows, as a user asks it."""
+    """Output of the exported model, as a user computes it."""
     return estimator.to_keras().predict(estimator.keras_inputs(X), verbose=0)
 
 
@@ -82,7 +82,7 @@ def cancer():
 
 @pytest.fixture(scope="module")
 def mixed():
-    """Words, whole numbers, truth values and numbers; some are missing in new rows or new."""
+    """Strings, integers, booleans and floats; new rows have missing and unseen values."""
     rng = np.random.default_rng(0)
     n = 300
     X = pd.DataFrame(

@@ -1,4 +1,4 @@
-"""Columns, features and targets so far from 0 that float32 tells them apart no longer."""
+"""Columns, features and targets so far from 0 that float32 loses their differences."""
 
 import re
 import warnings
@@ -32,7 +32,7 @@ FRAME = pd.DataFrame(SECONDS, columns=["a", "b", "time"])
 
 
 class Shifted(BaseEstimator):
-    """Someone's transformer of float64."""
+    """A custom transformer that returns float64."""
 
     def fit(self, X, y=None):
         self.fitted_ = True
@@ -101,7 +101,7 @@ def test_passthrough_columns_keep_their_precision(words, scaler):
 
 
 def test_ordinary_tables_stay_in_float32():
-    """Years, prices and clicks are no reason to compute otherwise."""
+    """Years, prices and clicks do not need float64."""
     table = np.c_[RNG.integers(1990, 2025, N), RNG.lognormal(3, 2, N), RNG.integers(0, 2, N)]
     assert not lost_in_float32(table).any()
     stack = StackedKerasRegressor(
@@ -118,7 +118,7 @@ def test_ordinary_tables_stay_in_float32():
 
 
 @pytest.mark.parametrize(
-    ("fit", "told"),
+    ("fit", "message"),
     [
         (lambda: network().fit(SECONDS, Y), "Column 'x2' has the mean 1700000000"),
         (lambda: network().fit(FRAME, Y), "Column 'time'.*StandardScaler before the network"),
@@ -153,12 +153,12 @@ def test_ordinary_tables_stay_in_float32():
         ),
     ],
 )
-def test_precision_lost_in_float32_warns_once(fit, told):
+def test_precision_lost_in_float32_warns_once(fit, message):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fit()
     assert len(caught) == 1
-    assert re.search(told, str(caught[0].message))
+    assert re.search(message, str(caught[0].message))
 
 
 def test_scaled_and_constant_columns_do_not_warn():

@@ -1,4 +1,4 @@
-"""Joint fine-tuning: after the stages a stack is trained on as one network, or stays as it was."""
+"""Joint fine-tuning: a stack is trained further as one network, or left unchanged."""
 
 import pickle
 import random
@@ -846,7 +846,7 @@ def test_layers_inside_models_are_named_by_path_or_alone():
 
 
 class InItsOwnWay(keras.Model):
-    """A network with a train_step of its own."""
+    """A network with a custom train_step."""
 
     def __init__(self, **settings):
         super().__init__(**settings)

@@ -57,7 +57,7 @@ class Recall(ClassifierMixin, BaseEstimator):
 
 
 class Clock(Recall):
-    """Gives the time of the latest row that it knows, as a probability."""
+    """Predicts the time of its latest training row, as a probability."""
 
     def predict_proba(self, X):
         latest = np.full(len(X), (self.last_ + 1) / 1000)
@@ -65,7 +65,7 @@ class Clock(Recall):
 
 
 class Keeper(ClassifierMixin, BaseEstimator):
-    """Keeps what it was trained on, and what it was given to watch."""
+    """Keeps its training rows and its X_val."""
 
     def __init__(self, early_stopping=False, validation_fraction=0.2):
         self.early_stopping = early_stopping
@@ -144,7 +144,7 @@ def test_folds_that_happen_to_keep_groups_together_are_accepted(rows):
 
 
 class TearsApart(GroupKFold):
-    """Takes groups, and pays no heed to them."""
+    """Accepts groups and ignores them."""
 
     def split(self, X, y=None, groups=None):
         return KFold(self.n_splits).split(X)
@@ -210,7 +210,7 @@ def test_downstreams_that_hold_out_rows_by_themselves_are_refused(rows, downstre
 
 
 @pytest.mark.parametrize(
-    ("groups", "said"),
+    ("groups", "message"),
     [
         (np.arange(N - 1), "inconsistent numbers of samples"),
         (np.array(["a", None] * (N // 2), dtype=object), "groups holds missing values"),
@@ -218,10 +218,10 @@ def test_downstreams_that_hold_out_rows_by_themselves_are_refused(rows, downstre
         (np.zeros((N, 2)), "1d array"),
     ],
 )
-def test_invalid_groups_are_refused(rows, groups, said):
+def test_invalid_groups_are_refused(rows, groups, message):
     X, y, _ = rows
     for estimator in (stack_of(Recall()), KerasFeatureTransformer(Recall()), KerasClassifier()):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             estimator.fit(X, y, groups=groups)
 
 

@@ -292,9 +292,9 @@ class Honest:
             if before_keras:
                 patch.setattr(keras.models, "load_model", not_reached)
                 patch.setattr(skops.io, "loads", not_reached)
-            with pytest.raises(ValueError, match=match) as told:
+            with pytest.raises(ValueError, match=match) as caught:
                 self.read(content, suffix)
-        assert "not_reached" not in str(told.value), note
+        assert "not_reached" not in str(caught.value), note
 
     def refused_or_harmless(self, content, suffix):
         with contextlib.suppress(ValueError):
@@ -630,7 +630,7 @@ def with_flags(content, **flags):
 
 @functools.cache
 def archives(files):
-    """Zip files that hurt, by name: content, and what is said of it."""
+    """Harmful zip files by name: content and message."""
     text = files.keras["config.json"]
     much = {"config.json": text + b" " * 10**8}
     asset = {"assets/a.txt": b" " * 10**8}
@@ -1154,7 +1154,7 @@ def any_slot(config, rng):
 
 
 def mutated(node, rng):
-    """A node that hurts, in another dress."""
+    """A harmful node in another form."""
     node = copy.deepcopy(node)
     dress = rng.randrange(9)
     if dress == 0:

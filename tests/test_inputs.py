@@ -255,7 +255,7 @@ def test_the_index_is_kept(name, early_stopping):
 
 @each
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda frame: frame[["b", "a", "c", "d"]], "order"),
         (lambda frame: frame.drop(columns="c"), "c"),
@@ -264,10 +264,10 @@ def test_the_index_is_kept(name, early_stopping):
     ],
     ids=["another order", "missing", "extra", "renamed"],
 )
-def test_other_columns_are_refused_by_name(name, change, said):
+def test_other_columns_are_refused_by_name(name, change, message):
     frame = pd.DataFrame(X, columns=list("abcd"))
     fitted = clone(ESTIMATORS[name]).fit(frame, y)
-    with pytest.raises(ValueError, match=rf"(?s)feature names.*{said}"):
+    with pytest.raises(ValueError, match=rf"(?s)feature names.*{message}"):
         outcome(fitted, change(frame))
 
 
@@ -294,8 +294,8 @@ REFUSED = {
 @each
 @pytest.mark.parametrize("what", REFUSED)
 def test_invalid_rows_are_refused(name, what):
-    rows, said = REFUSED[what]
-    with pytest.raises((ValueError, TypeError), match=said):
+    rows, message = REFUSED[what]
+    with pytest.raises((ValueError, TypeError), match=message):
         clone(ESTIMATORS[name]).fit(rows, y[: len(rows)])
 
 

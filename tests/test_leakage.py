@@ -1,4 +1,4 @@
-"""The leakage contract: each clause has a test that goes red when the clause is broken."""
+"""The leakage contract: each clause has a test that fails when the clause is broken."""
 
 import random
 
@@ -46,7 +46,7 @@ def remember(who, ids):
 
 
 class Memory(ClassifierMixin, BaseEstimator):
-    """Says for each row, known by the number in its first column, whether it was trained on it."""
+    """Predicts for each row, identified by its first column, whether it was trained on it."""
 
     def fit(self, X, y):
         remember("upstream", X[:, 0])
@@ -63,7 +63,7 @@ class Memory(ClassifierMixin, BaseEstimator):
 
 
 class Witness(TransformerMixin, BaseEstimator):
-    """Passes rows through and remembers on which it was fitted; ids stand in one column."""
+    """Passes rows through and records which it was fitted on; one column holds ids."""
 
     def __init__(self, who="scaler", column=0):
         self.who = who
@@ -79,7 +79,7 @@ class Witness(TransformerMixin, BaseEstimator):
 
 
 class Sampler(BaseEstimator):
-    """Repeats the rows of one class and remembers what it was given."""
+    """Repeats the rows of one class and records its input."""
 
     def fit_resample(self, X, y):
         remember("sampler", np.asarray(X)[:, 1])
@@ -174,7 +174,7 @@ def test_steps_before_an_upstream_are_fitted_in_each_fold(rows):
     ids=["ours", "HistGradientBoosting"],
 )
 def test_early_stopping_rows_do_not_affect_any_part(rows, downstream):
-    """No upstream, scaler or sampler sees them; their features are those of new rows."""
+    """No upstream, scaler or sampler is fitted on them; their features are those of new rows."""
     X, y = rows
     watched = {}
 
@@ -214,7 +214,7 @@ def test_the_sampler_receives_scaled_training_rows_and_original_labels(rows):
 
 
 @pytest.mark.parametrize(
-    ("downstream", "said"),
+    ("downstream", "message"),
     [
         (KerasClassifier(sampler=SMOTE()), "downstream"),
         (MLPClassifier(early_stopping=True), "early stopping"),
@@ -222,9 +222,9 @@ def test_the_sampler_receives_scaled_training_rows_and_original_labels(rows):
     ],
     ids=["two samplers", "MLPClassifier", "Pipeline"],
 )
-def test_downstreams_that_would_monitor_synthetic_rows_are_refused(rows, downstream, said):
+def test_downstreams_that_would_monitor_synthetic_rows_are_refused(rows, downstream, message):
     X, y = rows
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         memory_stack(downstream=downstream, sampler=SMOTE()).fit(X, y)
     assert not SEEN
 
@@ -301,7 +301,7 @@ def test_inner_layers_of_other_networks_are_rotated_onto_common_axes():
 
 
 class Turned(TransformerMixin, BaseEstimator):
-    """Learns from y, and gives X on axes that are others in every fit."""
+    """Learns from y, and returns X on axes that differ in every fit."""
 
     draws = np.random.default_rng(0)
 
@@ -314,7 +314,7 @@ class Turned(TransformerMixin, BaseEstimator):
 
 
 class TurnedNetwork(Turned):
-    """Holds the same as a layer of a network."""
+    """The same as a layer of a network."""
 
     def fit(self, X, y):
         super().fit(X, y)
@@ -325,7 +325,7 @@ class TurnedNetwork(Turned):
 
 
 def test_folds_are_rotated_onto_the_axes_of_the_refitted_network(rows):
-    """Where fits differ by a rotation alone, the answer is known: that of the refitted one."""
+    """If fits differ by a rotation only, the expected result is that of the refitted one."""
     X, y = rows
     X = X[:, 1:]
     transformer = KerasFeatureTransformer(TurnedNetwork(), layers="turned", cv=3)

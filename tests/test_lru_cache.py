@@ -1,4 +1,4 @@
-"""The cache in memory is bounded, keeps what was used last, and waits for nobody."""
+"""The LRU cache is bounded, keeps recent values, and does not block other threads."""
 
 import threading
 

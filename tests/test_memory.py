@@ -280,16 +280,16 @@ class Silent(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"random_state": None}, "random_state=None"),
         ({"model": KerasClassifier(MLP((2,)), epochs=1, callbacks=[Silent()])}, "callbacks"),
     ],
     ids=["open seed", "callbacks"],
 )
-def test_random_results_are_not_stored(fits, tmp_path, capsys, options, said):
+def test_random_results_are_not_stored(fits, tmp_path, capsys, options, message):
     trained(tmp_path, verbose=1, **options).fit_transform(X, y)
-    assert said in capsys.readouterr().out
+    assert message in capsys.readouterr().out
     n = len(fits)
     trained(tmp_path, **options).fit_transform(X, y)
     assert len(fits) == 2 * n

@@ -1,4 +1,4 @@
-"""Rows on another scale than a network was fitted on are told, naming columns; others never."""
+"""Rows on another scale than the training rows warn, naming columns; others do not."""
 
 import pickle
 import subprocess
@@ -323,7 +323,7 @@ def test_categories_strings_and_missing_numbers_are_not_profiled():
 
 
 @pytest.mark.parametrize(
-    ("make", "error", "said"),
+    ("make", "error", "message"),
     [
         (lambda path, p: KerasFeatureTransformer(path, trained_on=A), ValueError, "trained_on"),
         (
@@ -348,8 +348,8 @@ def test_categories_strings_and_missing_numbers_are_not_profiled():
     ],
     ids=["no profile", "a trained network", "width", "order"],
 )
-def test_invalid_profiles_are_refused(make, error, said, path):
-    with pytest.raises(error, match=said):
+def test_invalid_profiles_are_refused(make, error, message, path):
+    with pytest.raises(error, match=message):
         make(path, ColumnProfile.of(A)).fit(A)
 
 

@@ -383,15 +383,15 @@ def test_metrics_of_two_classes_and_of_labels():
 def test_from_logits_is_treated_as_false():
     X, y = TWO
     plain = quick(epochs=3).fit(X, y)
-    told = [
+    losses = [
         keras.losses.BinaryCrossentropy(from_logits=True),
         functools.partial(keras.losses.binary_crossentropy, from_logits=True),
     ]
-    for loss in told:
+    for loss in losses:
         found = quick(epochs=3, loss=loss).fit(X, y)
         np.testing.assert_allclose(found.predict_proba(X), plain.predict_proba(X), atol=1e-6)
     with pytest.raises(ValueError, match="from_logits=True"):
-        KerasRegressor(loss=told[0]).fit(X, y.astype(float))
+        KerasRegressor(loss=losses[0]).fit(X, y.astype(float))
 
 
 def test_metrics_that_a_model_was_compiled_with_are_kept():

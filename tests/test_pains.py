@@ -47,7 +47,7 @@ def imbalanced(n=600):
 
 
 class Keeper(ClassifierMixin, BaseEstimator):
-    """Keeps what it was trained on and what it was given to watch."""
+    """Keeps its training rows and its X_val."""
 
     early_stopping = True
     validation_fraction = 0.2
@@ -193,12 +193,12 @@ def test_pain_14_probabilities_after_resampling_have_the_base_rate():
         cv=2,
         random_state=0,
     )
-    told = cross_val_predict(stack, rows, labels, cv=3, method="predict_proba")[:, 1]
-    assert told.mean() > 0.2
+    predicted = cross_val_predict(stack, rows, labels, cv=3, method="predict_proba")[:, 1]
+    assert predicted.mean() > 0.2
     stack.set_params(prior_correction=True)
     corrected = cross_val_predict(stack, rows, labels, cv=3, method="predict_proba")[:, 1]
     assert abs(corrected.mean() - labels.mean()) < 0.03
-    assert abs(roc_auc_score(labels, corrected) - roc_auc_score(labels, told)) < 0.02
+    assert abs(roc_auc_score(labels, corrected) - roc_auc_score(labels, predicted)) < 0.02
 
 
 def test_pain_15_pickles_hold_networks_and_fail_early():
@@ -218,7 +218,7 @@ def test_pain_17_several_inputs_are_split_into_folds_together():
     """Lists of arrays are no X that cross-validation can index."""
     import pandas as pd
 
-    frame = pd.DataFrame({"size": X[:, 0], "told": pd.Series(y).map({0: "no", 1: "yes"})})
+    frame = pd.DataFrame({"size": X[:, 0], "predicted": pd.Series(y).map({0: "no", 1: "yes"})})
     two_inputs = network(epochs=30, learning_rate=0.05)
     assert np.mean(cross_val_predict(two_inputs, frame, y, cv=2) == y) > 0.9
     assert len(two_inputs.fit(frame, y).network_.build().inputs) == 2

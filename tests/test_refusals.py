@@ -1,4 +1,4 @@
-"""What fuzzing found: each of these trained, crashed in Keras or blamed nobody once."""
+"""Regressions found by fuzzing: each once trained, crashed in Keras or gave a vague error."""
 
 import fractions
 import re

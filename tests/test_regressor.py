@@ -1,4 +1,4 @@
-"""Targets in their own units, several targets, weights and given models of ``KerasRegressor``."""
+"""Units of targets, several targets, weights and models of ``KerasRegressor``."""
 
 import copy
 
@@ -185,7 +185,7 @@ def test_bounds_of_each_output_and_of_keras_models():
 
 @pytest.mark.parametrize("head", ["relu", "softplus", "exponential", "elu", "operation"])
 def test_a_head_with_one_bound_works_in_any_units(head):
-    """0 stays 0: no centre is taken away, and any scale will do."""
+    """0 stays 0: no mean is subtracted, and any scale is possible."""
     X, y = FRIEDMAN
     y = np.maximum(y, 0.1)
     scores = []
@@ -390,7 +390,7 @@ def clone_of(fitted, **parameters):
 
 
 class OwnSteps(keras.Model):
-    """Its loss is its own affair, and so are the units that it wants."""
+    """It defines its own loss, in its own units."""
 
     def __init__(self, units=1, **settings):
         super().__init__(**settings)

@@ -1,4 +1,4 @@
-"""What was compiled for one fold serves all folds, candidates, clones and threads."""
+"""Programs are shared by all folds, candidates, clones and threads."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from skstack._training import predict
 from skstack._training.program import POOL, Program
 from skstack.networks import MLP
 
-pytestmark = pytest.mark.xla  # what is reused are programs that XLA compiled
+pytestmark = pytest.mark.xla  # reused programs are compiled with XLA
 
 X, Y = make_classification(203, 5, n_informative=4, n_redundant=0, weights=[0.7], random_state=0)
 WIDTHS = iter(range(50, 90))  # each test has networks that no other has compiled

@@ -796,7 +796,9 @@ def test_pickled_arrays_are_refused(written, tmp_path, mark):
     refused(crafted(written, {name: lambda _: buffer.getvalue()}), tmp_path, "pickled objects")
     pickled = pickle.dumps(Touch(mark))
     refused(crafted(written, {name: lambda _: pickled}), tmp_path, "magic string")
-    refused(crafted(written, {name: lambda member: member[:-1]}), tmp_path, "does not match its header")
+    refused(
+        crafted(written, {name: lambda member: member[:-1]}), tmp_path, "does not match its header"
+    )
 
 
 def test_parts_that_skops_does_not_trust_are_refused(written, tmp_path, mark):

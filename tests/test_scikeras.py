@@ -1,4 +1,4 @@
-"""From scikeras to ours: the same training, the same parameters, or a reason why not."""
+"""Conversion from scikeras: the same training and parameters, or an error."""
 
 import functools
 import pickle
@@ -54,7 +54,7 @@ def compiled_network(meta, compile_kwargs, hidden=6):
 
 
 def closed_network(meta):
-    """Compiled without a word from outside."""
+    """Compiled with its own settings."""
     model = network(meta)
     model.compile(keras.optimizers.SGD(0.3, momentum=0.5), keras.losses.BinaryCrossentropy())
     return model
@@ -404,8 +404,8 @@ REFUSED = {
 
 @pytest.mark.parametrize(("name", "params"), REFUSED.items(), ids=[*REFUSED])
 def test_parameters_without_equivalent_are_named(name, params):
-    told = name.strip().removeprefix("fit__shuf") if "shuffle" in name else name.strip()
-    with pytest.raises(ValueError, match=rf"(?m)^- .*{told}.*: .+"):
+    shown = name.strip().removeprefix("fit__shuf") if "shuffle" in name else name.strip()
+    with pytest.raises(ValueError, match=rf"(?m)^- .*{shown}.*: .+"):
         from_scikeras(classifier(**params))
 
 

@@ -27,7 +27,7 @@ def network(make=KerasClassifier, **parameters):
     return make(MLP((4,)), epochs=1, random_state=0, **parameters)
 
 
-# First y, then y, and what is said.
+# y of the first call, y of the second, and the message.
 REFUSED = {
     "indicator": (KerasClassifier, CODES, SEVERAL, "a multilabel indicator, but"),
     "one-hot": (KerasClassifier, CODES, ONE_HOT, r"y\.argmax\(axis=1\)"),

@@ -1,4 +1,4 @@
-"""Outputs and inputs of every rank, at every joint."""
+"""Outputs and inputs of every rank, in every part."""
 
 import subprocess
 import sys
@@ -584,7 +584,7 @@ def test_errors_of_reconstruction_are_in_units_of_variances_whichever_input_hold
     assert one.reconstruction_error(X).shape == (64,)
 
 
-# What a stack's parameters say, they say of X
+# Parameters of a stack refer to X
 
 
 def zipped():
@@ -603,12 +603,16 @@ HALVES = np.arange(60) % 2
 QUICK = KerasClassifier(MLP(2), epochs=1, random_state=0)
 
 
-@pytest.mark.parametrize("said", [[2], ["zip"], [False, False, True, False]])
-def test_categorical_features_of_a_stack_refer_to_all_columns_of_X(said):
+@pytest.mark.parametrize("categorical", [[2], ["zip"], [False, False, True, False]])
+def test_categorical_features_of_a_stack_refer_to_all_columns_of_X(categorical):
     X = zipped()
-    encoder = KerasClassifier(SequenceEncoder(2), categorical_features=said, epochs=1)
+    encoder = KerasClassifier(SequenceEncoder(2), categorical_features=categorical, epochs=1)
     stack = StackedKerasClassifier(
-        [("voice", encoder)], downstream=QUICK, categorical_features=said, cv=2, random_state=0
+        [("voice", encoder)],
+        downstream=QUICK,
+        categorical_features=categorical,
+        cv=2,
+        random_state=0,
     )
     for passthrough in (True, ["amount", "zip"], [3, 2, 1], ["amount"]):
         table = stack.set_params(passthrough=passthrough).fit(X, HALVES).transform(X)

@@ -1,4 +1,4 @@
-"""Tables on disk are predicted a stretch of rows at a time."""
+"""Tables on disk are predicted in chunks of rows."""
 
 import numpy as np
 import pytest

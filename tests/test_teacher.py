@@ -1,4 +1,4 @@
-"""A network that learns from a teacher: what it learns, and that the teacher stays as it was."""
+"""Networks with a teacher: training, and that the teacher is never modified."""
 
 import pickle
 
@@ -112,8 +112,8 @@ def test_distill_equals_a_manual_training_loop(engine):
     X, y = iris(60)
     student, teacher = network(), network((7,), seed=1, name="teaching")
     weight, temperature = 0.4, 3.0
-    said = np.log(teacher(X).numpy()) / temperature
-    soft = tf.nn.softmax(said)
+    outputs = np.log(teacher(X).numpy()) / temperature
+    soft = tf.nn.softmax(outputs)
 
     def loss(*weights):
         logits = hidden_and_end(X, *weights)[1]
@@ -131,18 +131,18 @@ def test_blend_equals_a_manual_training_loop():
 
     X, y = iris(60)
     student, teacher = network(), network((7,), seed=1, name="teaching")
-    said = teacher(X).numpy()
+    outputs = teacher(X).numpy()
 
     def loss(*weights):
         own = tf.nn.softmax(hidden_and_end(X, *weights)[1])
-        p = tf.gather(0.7 * own + 0.3 * said, y, batch_dims=1)
+        p = tf.gather(0.7 * own + 0.3 * outputs, y, batch_dims=1)
         return -tf.reduce_mean(tf.math.log(p))
 
     taught = TeacherLoss(teacher, mode="blend", weight=0.3)
     found = fitted(KerasClassifier(student, loss=taught), X, y)
     assert_learned(found, by_hand(loss, weights_of(student)))
     own = tf.nn.softmax(hidden_and_end(X, *by_hand(loss, weights_of(student)))[1])
-    np.testing.assert_allclose(found.predict_proba(X), 0.7 * own + 0.3 * said, atol=1e-5)
+    np.testing.assert_allclose(found.predict_proba(X), 0.7 * own + 0.3 * outputs, atol=1e-5)
 
 
 @pytest.mark.parametrize("engine", ["auto", "keras"])
@@ -151,13 +151,13 @@ def test_head_equals_a_manual_training_loop(engine):
 
     X, y = iris(60)
     student, teacher = network(), network((7,), seed=1, name="teaching")
-    said = np.log(teacher(X).numpy())
+    outputs = np.log(teacher(X).numpy())
     half = 0.5 * np.eye(3, dtype=np.float32)
     head = [np.vstack([half, half]), np.zeros(3, np.float32)]
 
     def loss(k1, b1, k2, b2, k3, b3):
         own = hidden_and_end(X, k1, b1, k2, b2)[1]
-        return cross_entropy(tf.concat([own, said], axis=1) @ k3 + b3, y)
+        return cross_entropy(tf.concat([own, outputs], axis=1) @ k3 + b3, y)
 
     taught = TeacherLoss(teacher, mode="head")
     found = fitted(KerasClassifier(student, loss=taught), X, y, engine)
@@ -176,7 +176,7 @@ def test_features_equals_a_manual_training_loop(engine, width):
 
     X, y = iris(60)
     student, teacher = network(), network((6, width), seed=1, name="teaching")
-    said = np.tanh(np.tanh(X @ teacher.get_weights()[0]) @ teacher.get_weights()[2])
+    outputs = np.tanh(np.tanh(X @ teacher.get_weights()[0]) @ teacher.get_weights()[2])
     taught = TeacherLoss(teacher, mode="features", weight=0.4, layer="inner_0")
     classifier = KerasClassifier(student, loss=taught)
     before = fitted(clone(classifier), X, y, learning_rate=1e-30)._beside_network
@@ -186,7 +186,7 @@ def test_features_equals_a_manual_training_loop(engine, width):
         hidden, logits = hidden_and_end(X, k1, b1, k2, b2)
         if projection:
             hidden = hidden @ projection[0] + projection[1]
-        distance = tf.reduce_mean(tf.square(hidden - said))
+        distance = tf.reduce_mean(tf.square(hidden - outputs))
         return 0.6 * cross_entropy(logits, y) + 0.4 * distance
 
     found = fitted(classifier, X, y, engine)
@@ -217,17 +217,17 @@ def test_a_regressor_equals_a_manual_training_loop(mode):
     found = fitted(regressor, X, y)
     mean, scale = found.target_mean_, found.target_scale_
     t = ((y - mean) / scale).astype(np.float32)
-    said = ((teacher.predict(X) - mean) / scale).astype(np.float32)
+    outputs = ((teacher.predict(X) - mean) / scale).astype(np.float32)
 
     def loss(k1, b1, k2, b2, k3=None, b3=None):
         own = hidden_and_end(X, k1, b1, k2, b2)[1]
         if mode == "blend":
-            return tf.reduce_mean(tf.square(0.7 * own + 0.3 * said - t))
+            return tf.reduce_mean(tf.square(0.7 * own + 0.3 * outputs - t))
         if mode == "head":
-            own = tf.concat([own, said], axis=1) @ k3 + b3
+            own = tf.concat([own, outputs], axis=1) @ k3 + b3
         loss = tf.reduce_mean(tf.square(own - t))
         if mode == "distill":
-            loss = 0.7 * loss + 0.3 * tf.reduce_mean(tf.square(own - said))
+            loss = 0.7 * loss + 0.3 * tf.reduce_mean(tf.square(own - outputs))
         return loss
 
     expected = by_hand(loss, [start[name] for name in names])
@@ -389,7 +389,7 @@ def test_a_teacher_of_weight_zero_has_no_effect(engine):
 
 
 class Watched(ClassifierMixin, BaseEstimator):
-    """Gives probabilities that tell which row it was, and counts the rows."""
+    """Returns probabilities that identify the row, and counts the rows."""
 
     def fit(self, X, y):
         self.classes_ = np.unique(y)
@@ -409,7 +409,7 @@ class Watched(ClassifierMixin, BaseEstimator):
 
 @pytest.fixture
 def seen(monkeypatch):
-    """What training was given."""
+    """The arguments of training."""
     from skstack._training import train as training
 
     given, train = [], training.train
@@ -437,9 +437,9 @@ def test_teacher_outputs_stay_aligned_with_rows(mode, sampler, seen):
     assert len(rows) + len(held_out) > len(X) if sampler else len(rows) + len(held_out) == len(X)
     assert (teacher.n_calls_, teacher.n_rows_) == (2, len(rows) + len(held_out))
     for part in (rows, held_out):
-        said = part.targets[:, -3:] if mode == "distill" else part.inputs["teacher_prediction"]
+        outputs = part.targets[:, -3:] if mode == "distill" else part.inputs["teacher_prediction"]
         expected = teacher.predict_proba(part.inputs["numeric"])
-        np.testing.assert_allclose(said, expected, atol=1e-6)
+        np.testing.assert_allclose(outputs, expected, atol=1e-6)
 
 
 def test_the_teacher_receives_synthetic_rows_as_columns_of_X(seen):
@@ -894,7 +894,7 @@ def test_parameters_of_the_teacher_are_not_exposed():
 
 
 def planted(seed, useless=False):
-    """Few rows with wrong labels among them, and somebody who has seen many right ones."""
+    """Few rows, some with wrong labels, and a teacher trained on many correct ones."""
     X, y = make_classification(
         3000, 12, n_informative=6, n_redundant=0, n_classes=3, class_sep=1.3, random_state=seed
     )

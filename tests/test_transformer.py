@@ -50,7 +50,7 @@ def sequential():
     )
 
 
-def told():
+def with_names():
     model = Told()
     model(X[:2])
     return model
@@ -58,9 +58,9 @@ def told():
 
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 @pytest.mark.parametrize("suffix", ["object", ".keras", ".h5"])
-@pytest.mark.parametrize("make", [functional, sequential, told])
+@pytest.mark.parametrize("make", [functional, sequential, with_names])
 def test_frozen_models_of_every_kind(make, suffix, tmp_path):
-    if make is told and suffix == ".h5":
+    if make is with_names and suffix == ".h5":
         pytest.skip("Keras itself saves no subclassed model as .h5")
     model = given = make()
     before = [weight.copy() for weight in model.get_weights()]

@@ -229,7 +229,7 @@ def test_balanced_weights_of_hold_out_rows_are_those_of_training_rows():
 
 @pytest.mark.parametrize("sampler", [None, RandomOverSampler(random_state=0)])
 def test_a_stack(sampler):
-    """Rows of weight zero stand in the folds, but teach nothing."""
+    """Rows of weight zero are in the folds, but do not affect training."""
     X, y = NUMBERS.fillna(0.0).to_numpy(), Y
     spoilt = X.copy()
     spoilt[0] = 1e6

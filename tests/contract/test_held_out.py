@@ -295,13 +295,13 @@ def test_weights_that_a_part_cannot_take_are_refused_or_go_to_the_last(kind):
     try:
         inner(STRICT[kind]).fit(X, y, sample_weight=np.arange(N) + 1.0)
     except ValueError as error:
-        said = str(error)
+        message = str(error)
     else:
-        said = None
+        message = None
         for fit in LOG.fits:
             if fit.who != "step":
                 np.testing.assert_array_equal(fit.weights, fit.rows + 1.0)
-    assert said is None or "sample_weight" in said
+    assert message is None or "sample_weight" in message
 
 
 PARTS_WITH_WEIGHTS = {"logistic": LogisticRegression(), "Bayes": GaussianNB()}

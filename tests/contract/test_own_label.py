@@ -223,9 +223,9 @@ def test_frames_with_words(container, last):
     columns = ColumnTransformer([("code", encoder, ["job"])], remainder=SelectKBest(k=1))
     part = make_pipeline(columns, *last)
     rows = RANDOM[0][1]
-    said = pd.Series(y).map({0: "no", 1: "yes"})
+    words = pd.Series(y).map({0: "no", 1: "yes"})
     moved = pd.Series(flipped(rows[::2])).map({0: "no", 1: "yes"})
-    before = np.asarray(container(part, RANDOM, frame, said))
+    before = np.asarray(container(part, RANDOM, frame, words))
     after = np.asarray(container(part, RANDOM, frame, moved))
     np.testing.assert_array_equal(after[rows], before[rows])
     assert (after != before).any()
@@ -257,7 +257,7 @@ def luck(features, y, folds):
     variance 1 / (n - 1) in a fold of n rows, whatever the features are, if they know no label of
     the fold.
     """
-    told = []
+    scores = []
     for _, rows in folds:
         labels = y[rows] - y[rows].mean()
         for column in np.asarray(features, dtype=float)[rows].T:
@@ -265,8 +265,8 @@ def luck(features, y, folds):
             ranks = ranks - ranks.mean()
             size = np.sqrt(np.square(ranks).sum() * np.square(labels).sum())
             if size:
-                told.append(ranks @ labels / size * np.sqrt(len(rows) - 1))
-    return np.asarray(told)
+                scores.append(ranks @ labels / size * np.sqrt(len(rows) - 1))
+    return np.asarray(scores)
 
 
 def spread(drawn):

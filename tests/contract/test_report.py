@@ -31,7 +31,7 @@ from .parts import (
     plain_stack,
 )
 
-# What was told by a fit of the user's own is of no interest here.
+# Warnings of the fits themselves are ignored here.
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*(correlat|passes_y=False):UserWarning")
 
 X, y = make_classification(120, 4, n_informative=3, n_redundant=0, flip_y=0.1, random_state=0)

@@ -246,10 +246,10 @@ def refused(fit, word):
     try:
         fit()
     except (ValueError, TypeError) as error:
-        said = str(error)
+        message = str(error)
     else:
         return False
-    assert word in said
+    assert word in message
     assert not LOG.fits
     return True
 

@@ -428,9 +428,9 @@ def test_a_fit_without_features_of_training_rows_does_not_warn():
 
 def test_the_warning_is_issued_once_per_fit():
     X, y = noise()
-    with pytest.warns(UserWarning, match="passes_y=False") as told:
+    with pytest.warns(UserWarning, match="passes_y=False") as caught:
         KerasFeatureTransformer(Turned(), cv=5).fit_transform(X, y)
-    assert len([each for each in told if "passes_y" in str(each.message)]) == 1
+    assert len([each for each in caught if "passes_y" in str(each.message)]) == 1
 
 
 def test_transformers_that_memorise_rows_do_not_warn():

@@ -27,7 +27,7 @@ from skstack.networks import MLP
 
 
 class AnySampler:
-    """Tells nothing about itself."""
+    """Has no tags."""
 
     def fit_resample(self, X, y):
         return X, y

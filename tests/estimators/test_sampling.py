@@ -38,7 +38,7 @@ def table(rows):
 
 
 class Duplicate:
-    """Any object with fit_resample will do."""
+    """Any object with fit_resample."""
 
     def fit_resample(self, X, y):
         return np.concatenate([X, X]), np.concatenate([y, y])

@@ -53,16 +53,16 @@ def test_columns_are_matched_by_name_in_any_container():
 
 
 @pytest.mark.parametrize(
-    ("other", "said"),
+    ("other", "message"),
     [
         (pd.DataFrame({"age": [1], "town": ["x"]}), r"not in both are \['job', 'town'\]"),
         (np.zeros((2, 3)), "A has 2 columns and B has 3"),
         (np.zeros(3), r"shape \(3,\)"),
     ],
 )
-def test_tables_that_do_not_match(other, said):
+def test_tables_that_do_not_match(other, message):
     one = pd.DataFrame({"age": [1], "job": ["y"]})
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         check_overlap(one, other)
 
 

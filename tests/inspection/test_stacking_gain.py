@@ -316,9 +316,9 @@ def test_a_difference_among_many_is_not_significant():
     assert gain.comparisons["verdict"].tolist() == [
         "beyond noise only by itself", "within noise", "beyond noise only by itself"
     ]  # fmt: skip
-    said = gain.summary.split("\n")[0]
-    assert "by +0.17 against the downstream alone (95 % interval +0.02 to +0.32)" in said
-    assert said.endswith(
+    sentence = gain.summary.split("\n")[0]
+    assert "by +0.17 against the downstream alone (95 % interval +0.02 to +0.32)" in sentence
+    assert sentence.endswith(
         "larger than its noise if it were the only comparison (p = 0.033), but not among several "
         "(p = 0.10 after Holm's correction for 3 comparisons)."
     )

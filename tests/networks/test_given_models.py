@@ -58,7 +58,7 @@ class Untold(Told):
     get_config = keras.Model.get_config
 
 
-def told(**arguments):
+def with_names(**arguments):
     model = Told(**arguments)
     model(X)
     return model
@@ -81,7 +81,7 @@ def run(network, rows=X):
         lambda: keras.Sequential(
             [keras.Input((4,)), sequential(3), layers.Lambda(lambda x: 2 * x), layers.Dense(1)]
         ),
-        lambda: told(width=7, last="linear"),
+        lambda: with_names(width=7, last="linear"),
     ],
 )
 def test_the_copy_is_equal_and_the_model_unchanged(make):
@@ -119,7 +119,7 @@ def test_an_unbuilt_model_is_a_template():
 
 
 def test_no_global_random_number_is_drawn():
-    models = [functional(), unbuilt(), told(), Told()]
+    models = [functional(), unbuilt(), with_names(), Told()]
     before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
     for model in models:
         ModelBlueprint(model, BINARY).start_variables()
@@ -188,7 +188,7 @@ def test_unknown_output_layers_are_evaluated():
     assert ModelBlueprint(total, TARGET).activation is None
     ends = keras.Model(inputs, keras.ops.sigmoid(layers.Dense(1)(inputs)))
     assert ModelBlueprint(ends, BINARY).activation == "sigmoid"
-    assert ModelBlueprint(told(last="sigmoid"), BINARY).activation is None
+    assert ModelBlueprint(with_names(last="sigmoid"), BINARY).activation is None
 
 
 def test_several_inputs_are_matched_by_name():
@@ -265,7 +265,7 @@ def shared_head():
         (lambda: named_outputs(None), ["output"]),
         (lambda: named_outputs("score", None, "rank"), ["score", "output_1", "rank"]),
         (shared_head, ["output_0", "output_1"]),
-        (told, ["output"]),
+        (with_names, ["output"]),
         (paired, ["slim", "wide"]),
     ],
 )
@@ -318,7 +318,7 @@ def test_models_that_cannot_be_copied_are_refused():
     untold(X)
     with pytest.raises(ValueError, match=r"cannot be copied.*get_config that holds width, last"):
         ModelBlueprint(untold, BINARY)
-    changed = told()
+    changed = with_names()
     changed.out.activation = keras.activations.tanh
     with pytest.raises(ValueError, match="a copy made from its config computes other outputs"):
         ModelBlueprint(changed, TARGET)
@@ -404,11 +404,16 @@ def test_models_that_cannot_be_compared_have_no_key():
     called = functional(activation=lambda x: 2 * x)
     copied = ModelBlueprint(called, TARGET).build()
     np.testing.assert_allclose(run(copied), np.asarray(called(X)), atol=1e-6)
-    for model in (told(), lambdas, called, OwnStep(*(lambda i: (i, i[:, :1]))(keras.Input((4,))))):
+    for model in (
+        with_names(),
+        lambdas,
+        called,
+        OwnStep(*(lambda i: (i, i[:, :1]))(keras.Input((4,)))),
+    ):
         assert ModelBlueprint(model, TARGET).key is None
 
 
-@pytest.mark.parametrize("make", [functional, sequential, unbuilt, told])
+@pytest.mark.parametrize("make", [functional, sequential, unbuilt, with_names])
 def test_blueprints_pickle_and_share_the_model_in_deep_copies(make):
     blueprint = ModelBlueprint(make(), BINARY)
     assert copy.deepcopy(blueprint).model is blueprint.model

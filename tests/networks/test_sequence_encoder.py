@@ -1,4 +1,4 @@
-"""The recipe for sequences: real steps teach, padding does not."""
+"""The recipe for sequences: padding does not affect training."""
 
 import keras
 import numpy as np

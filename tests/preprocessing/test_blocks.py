@@ -259,10 +259,10 @@ def test_invalid_rows_are_refused_at_prediction(people):
 # categorical_features
 
 
-@pytest.mark.parametrize("said", [[0, 2], [True, False, True], np.array([2, 0]), (0, 2)])
-def test_categories_of_arrays_by_position_or_mask(said):
+@pytest.mark.parametrize("categorical", [[0, 2], [True, False, True], np.array([2, 0]), (0, 2)])
+def test_categories_of_arrays_by_position_or_mask(categorical):
     X = np.array([[5.0, 0.5, np.nan], [7.0, 1.5, 1.0], [5.0, 2.5, 0.0]])
-    blocks = ColumnBlocks(said).fit(X)
+    blocks = ColumnBlocks(categorical).fit(X)
     assert [block.name for block in blocks.blocks_] == ["numeric", "x0", "x2"]
     arrays = blocks.split(X)
     assert arrays["x0"].tolist() == [2, 3, 2]
@@ -285,10 +285,10 @@ def test_categories_of_sparse_matrices():
     assert ColumnBlocks([0]).fit(X).split(X)["x0"].tolist() == [2, 3]
 
 
-@pytest.mark.parametrize("said", [["job", "age"], [0, 1], [True, True, False, False]])
-def test_only_listed_columns_are_categorical(people, said):
+@pytest.mark.parametrize("categorical", [["job", "age"], [0, 1], [True, True, False, False]])
+def test_only_listed_columns_are_categorical(people, categorical):
     numbers = people.drop(columns="smokes").assign(flag=[True, False, True, False])
-    blocks = ColumnBlocks(said).fit(numbers)
+    blocks = ColumnBlocks(categorical).fit(numbers)
     assert [block.name for block in blocks.blocks_] == ["numeric", "age", "job"]
     np.testing.assert_array_equal(blocks.split(numbers)["numeric"][:, 1], [1, 0, 1, 0])
 
@@ -301,7 +301,7 @@ def test_none_treats_every_column_as_numeric(people):
 
 
 @pytest.mark.parametrize(
-    ("said", "X"),
+    ("categorical", "X"),
     [
         ("auto", "frame"),
         ("job", "frame"),
@@ -317,10 +317,10 @@ def test_none_treats_every_column_as_numeric(people):
         ([[0, 1]], "array"),
     ],
 )
-def test_categorical_features_without_a_column_are_refused(people, said, X):
+def test_categorical_features_without_a_column_are_refused(people, categorical, X):
     X = people if X == "frame" else np.zeros((3, 4))
     with pytest.raises(ValueError, match="categorical_features"):
-        ColumnBlocks(said).fit(X)
+        ColumnBlocks(categorical).fit(X)
 
 
 def test_an_empty_list_means_no_categories():
@@ -426,12 +426,12 @@ def test_smotenc_and_gradient_boosting_accept_the_table(levels, gaps):
 
 
 def test_nothing_is_changed(people):
-    said = ["job", "smokes"]
+    categorical = ["job", "smokes"]
     before = people.copy(deep=True)
-    blocks = ColumnBlocks(said).fit(people)
+    blocks = ColumnBlocks(categorical).fit(people)
     blocks.table(blocks.split(people))
     pd.testing.assert_frame_equal(people, before)
-    assert said == ["job", "smokes"]
+    assert categorical == ["job", "smokes"]
     mask = np.array([True, False])
     ColumnBlocks(mask).fit(np.zeros((2, 2)))
     assert mask.tolist() == [True, False]

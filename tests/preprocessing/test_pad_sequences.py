@@ -1,4 +1,4 @@
-"""Sequences of unequal length: padded, masked, and every loss told."""
+"""Sequences of different lengths: padding, masks, and warnings of truncation."""
 
 import pickle
 import warnings
@@ -245,13 +245,13 @@ def test_a_frame_with_other_columns_is_refused():
         PadSequences(["amount"]).fit(frame())
 
 
-# ---- what is told ----------------------------------------------------------------------------
+# ---- warnings --------------------------------------------------------------------------------
 
 
 def test_truncated_training_rows_warn_once():
     pad = PadSequences(length=2, truncating="pre")
-    told = r"X: 2 of 3 rows have more than length=2 steps; up to 3 .* cut at their beginning"
-    with pytest.warns(UserWarning, match=told) as record:
+    message = r"X: 2 of 3 rows have more than length=2 steps; up to 3 .* cut at their beginning"
+    with pytest.warns(UserWarning, match=message) as record:
         pad.fit_transform(sequences([5, 3, 2], 1))
     assert len(record) == 1
 

@@ -232,10 +232,10 @@ def test_indices_out_of_range_of_an_embedding_are_refused(index, engine, bluepri
     fit = train(recipe, start, TrainingData({"codes": x}, y), plan)
     bad = x.copy()
     bad[7, 2] = index
-    told = r"input 'codes' of the embedding 'words' holds indices from .* accepted are 0 to 4"
-    with pytest.raises(ValueError, match=told):
+    message = r"input 'codes' of the embedding 'words' holds indices from .* accepted are 0 to 4"
+    with pytest.raises(ValueError, match=message):
         train(recipe, start, TrainingData({"codes": bad}, y), plan)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         train(
             recipe,
             start,
@@ -243,7 +243,7 @@ def test_indices_out_of_range_of_an_embedding_are_refused(index, engine, bluepri
             plan,
             validation=TrainingData({"codes": bad}, y),
         )
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         fit.network.outputs({"codes": bad})
 
 

@@ -1,4 +1,4 @@
-"""Predictions: the same bits for a row whatever is beside it, and inner layers by name."""
+"""Predictions do not depend on the other rows; inner layers by name."""
 
 import copy
 import multiprocessing
@@ -80,7 +80,7 @@ def eager_only():
 
 
 class Shifted(keras.layers.Layer):
-    """Holds a constant that no variable knows of."""
+    """Holds a constant that is not a variable."""
 
     def __init__(self, **settings):
         super().__init__(**settings)
@@ -264,7 +264,7 @@ def test_pickle_in_a_new_process_predicts_the_same_bits(tmp_path):
         print(net.outputs({"x": x})[0].tobytes().hex())
     """)
     path = os.pathsep.join([str(tmp_path), *sys.path])
-    said = [
+    outputs = [
         subprocess.run(
             [sys.executable, "-c", program, what],
             cwd=tmp_path,
@@ -275,7 +275,7 @@ def test_pickle_in_a_new_process_predicts_the_same_bits(tmp_path):
         ).stdout
         for what in ("write", "read")
     ]
-    assert said[0] == said[1]
+    assert outputs[0] == outputs[1]
 
 
 def test_weights_of_another_network_are_refused(network, blueprint, x):
@@ -310,6 +310,6 @@ def test_a_forked_process_raises_instead_of_hanging(network, x):
     queue = context.SimpleQueue()
     child = context.Process(target=_in_child, args=(net, x, queue))
     child.start()
-    said = queue.get()
+    outputs = queue.get()
     child.join()
-    assert said.startswith("RuntimeError: This process was forked")
+    assert outputs.startswith("RuntimeError: This process was forked")

@@ -14,8 +14,8 @@ from skstack._training.seeds import build
 from skstack._training.train import train
 
 N_FEATURES = 6
-ROADS = ("graph", "xla")
-each_road = pytest.mark.parametrize("engine", ROADS)
+ENGINES = ("graph", "xla")
+each_engine = pytest.mark.parametrize("engine", ENGINES)
 schedules = keras.optimizers.schedules
 
 
@@ -121,7 +121,7 @@ def subclassed():
 
 
 class Halved(keras.Model):
-    """Clips its gradients, halves its loss, and tells."""
+    """Clips its gradients, halves its loss, and records a metric."""
 
     def train_step(self, data):
         import tensorflow as tf
@@ -257,7 +257,7 @@ IN_ONE_FIT = {
     ),
 }
 # What becomes of the last batch of an epoch.
-ROAD_OF = {
+ENGINE_OF = {
     mlp: MASKED,
     dense_kinds: MASKED,
     normalised: MASKED,
@@ -272,8 +272,8 @@ ROAD_OF = {
     own_step: GRAPH,
 }
 # Both engines where there are two; what only the graph can train is asked to take XLA, in vain.
-ENGINES_OF = [("xla", make) for make in ROAD_OF if make not in (activity, sequential)]
-ENGINES_OF += [("graph", make) for make, engine in ROAD_OF.items() if engine is not GRAPH]
+ENGINES_OF = [("xla", make) for make in ENGINE_OF if make not in (activity, sequential)]
+ENGINES_OF += [("graph", make) for make, engine in ENGINE_OF.items() if engine is not GRAPH]
 UNWEIGHTED = [
     ("graph", two_and_two), ("xla", mlp), ("xla", masked_lstm), ("xla", masked_outputs),
     ("xla", own_step),
@@ -292,7 +292,7 @@ def _in_keras(make, weights, *arguments):
     return _REFERENCES[make, weights]
 
 
-def road_taken(recipe, plan):
+def engine_used(recipe, plan):
     (program,) = [p for p in POOL.programs() if p.key is not None and recipe.key in p.key]
     return choose(program, plan, 1)[0]
 
@@ -313,14 +313,14 @@ def test_networks_learn_the_same_as_in_keras(engine, make, weights, blueprint, b
     recipe = blueprint(make, key=f"{make.__name__} {engine} {weights}")
     plan = plan_for(make, engine=engine)
     start = initial_variables(recipe, 0)
-    asked_in_vain = engine == "xla" and ROAD_OF[make] is GRAPH
+    asked_in_vain = engine == "xla" and ENGINE_OF[make] is GRAPH
     if asked_in_vain:
         with pytest.warns(UserWarning, match="without XLA"):
             fit = train(recipe, start, rows, plan)
     else:  # a warning, an error here, would mean another engine
         fit = train(recipe, start, rows, plan)
-        expected_road = ROAD_OF[make] if engine == "xla" else GRAPH
-        assert road_taken(recipe, plan) == expected_road
+        expected_engine = ENGINE_OF[make] if engine == "xla" else GRAPH
+        assert engine_used(recipe, plan) == expected_engine
     expected, losses = _in_keras(make, weights, recipe, start, rows, plan)
     assert_close(fit.network.variables, expected, ignored=DRIFTING.get(make, ()))
     if make not in (own_step, masked_outputs):  # those logs are no means over rows
@@ -331,7 +331,7 @@ def test_networks_learn_the_same_as_in_keras(engine, make, weights, blueprint, b
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-@each_road
+@each_engine
 def test_optimizers_learn_the_same_as_in_keras(engine, name, blueprint, binary_rows):
     rows, recipe = binary_rows(), blueprint(mlp)
     given = OPTIMIZERS[name]()
@@ -356,14 +356,14 @@ def test_every_optimizer_of_keras_is_compared():
 
 
 @pytest.mark.parametrize("name", IN_ONE_FIT)
-@each_road
+@each_engine
 def test_moving_averages_are_finalized_as_in_keras(engine, name, blueprint, binary_rows):
     """Keras averages at the end of each fit, so that the reference is one fit of three epochs."""
     rows, recipe = binary_rows(), blueprint(mlp)
     start = initial_variables(recipe, 0)
     fit, expected = (
-        train(recipe, start, rows, plan_for(mlp, IN_ONE_FIT[name](), engine=road))
-        for road in (engine, "keras")
+        train(recipe, start, rows, plan_for(mlp, IN_ONE_FIT[name](), engine=each))
+        for each in (engine, "keras")
     )
     assert_close(fit.network.variables, expected.network.variables)
 
@@ -510,7 +510,7 @@ def test_two_fits_equal_one_longer_fit(blueprint, binary_rows):
 
 
 @pytest.mark.parametrize("n_rows", [1, 31, 32, 33, 2100])
-@each_road
+@each_engine
 def test_any_number_of_rows(engine, n_rows, blueprint, binary_rows):
     """Less than a batch, whole batches, one more, and more than one block of steps."""
     rows, recipe = binary_rows(n_rows), blueprint(mlp, key="any number")
@@ -606,7 +606,7 @@ def test_moving_averages_inside_a_wrapper(engine, blueprint, binary_rows):
     rows, recipe = binary_rows(), blueprint(mlp)
     start = initial_variables(recipe, 0)
     fit, expected = (
-        train(recipe, start, rows, plan_for(mlp, given(), engine=road))
-        for road in (engine, "keras")
+        train(recipe, start, rows, plan_for(mlp, given(), engine=each))
+        for each in (engine, "keras")
     )
     assert_close(fit.network.variables, expected.network.variables)

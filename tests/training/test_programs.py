@@ -1,4 +1,4 @@
-"""Programs are used again where they may be, and only there."""
+"""When programs are reused, and when not."""
 
 import threading
 
@@ -59,19 +59,19 @@ def test_one_program_uses_the_learning_rate_of_each_fit(engine, keyed, binary_ro
     start = initial_variables(recipe, 0)
     made = POOL.made
     curves = {
-        (road, rate): train(
+        (name, rate): train(
             recipe,
             start,
             rows,
-            TrainConfig("binary_crossentropy", "sgd", learning_rate=rate, epochs=3, engine=road),
+            TrainConfig("binary_crossentropy", "sgd", learning_rate=rate, epochs=3, engine=name),
         ).history["loss"]
         for rate in (0.01, 0.3, 0.05)
-        for road in (engine, "keras")
+        for name in (engine, "keras")
     }
     assert POOL.made - made <= 1
     for rate in (0.01, 0.3, 0.05):
         np.testing.assert_allclose(curves[engine, rate], curves["keras", rate], rtol=1e-5)
-    assert len({curve[-1] for (road, _), curve in curves.items() if road == engine}) == 3
+    assert len({curve[-1] for (name, _), curve in curves.items() if name == engine}) == 3
 
 
 def test_constants_of_a_trace_are_not_shared(keyed, binary_rows):
@@ -225,7 +225,7 @@ def test_threads_wait_for_the_thread_that_builds_the_program():
     assert begun.wait(30)
     for thread in threads[1:]:
         thread.start()
-    with pool.program("b", Idle):  # another key waits for nobody
+    with pool.program("b", Idle):  # another key does not wait
         pass
     go_on.set()
     for thread in threads:

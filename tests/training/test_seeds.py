@@ -1,4 +1,4 @@
-"""Initial weights follow from the seed alone, and nothing global is touched."""
+"""Initial weights depend on the seed only, and no global state is changed."""
 
 import random
 from concurrent.futures import ThreadPoolExecutor

@@ -429,9 +429,9 @@ def test_metrics_may_give_several_values(recipe, start, binary_rows):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(keras.Model, "fit", None)
         fit = train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1))
-    told = str(sorted(fit.history))
-    assert "loss" in told
-    assert "both" in told or "low" in told
+    names = str(sorted(fit.history))
+    assert "loss" in names
+    assert "both" in names or "low" in names
 
 
 def test_patience_zero_stops_at_the_first_epoch_without_improvement(recipe, start, binary_rows):
