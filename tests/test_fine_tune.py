@@ -30,7 +30,7 @@ from skstack import (
     StackedKerasClassifier,
     StackedKerasRegressor,
 )
-from skstack._stack.fine_tune import _layers_to_thaw, named_layers
+from skstack._stack.fine_tune import _layers_to_unfreeze, named_layers
 from skstack._stack.joint_network import JointNetwork
 from skstack._training import train as training
 from skstack.networks import MLP, recipe
@@ -510,7 +510,7 @@ def test_branches_without_named_layers_may_be_anything_and_are_unchanged():
         assert np.array_equal(before.transform(X), after.transform(X))
 
 
-# What thaws, and when -----------------------------------------------------------------------------
+# Unfreezing ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -526,9 +526,9 @@ def test_branches_without_named_layers_may_be_anything_and_are_unchanged():
 )
 def test_the_requested_layers_are_selected(layers, moved, stages):
     network, tuning = joint(stages), FineTune(layers=layers)
-    selected = _layers_to_thaw(tuning, network, named_layers(tuning, ["risk"]))
+    selected = _layers_to_unfreeze(tuning, network, named_layers(tuning, ["risk"]))
     assert selected == {"risk": sorted(moved)}
-    trainable = network.with_thawed(X[:2], selected).build().get_layer("risk").trainable_variables
+    trainable = network.with_unfrozen(X[:2], selected).build().get_layer("risk").trainable_variables
     assert {v.path.partition("/")[0] for v in trainable} == moved
 
 
@@ -838,7 +838,7 @@ def test_layers_inside_models_are_named_by_path_or_alone():
     network = joint(start)
     for name, expected in names.items():
         tuning = FineTune(layers=[name])
-        selected = _layers_to_thaw(tuning, network, named_layers(tuning, ["risk"]))
+        selected = _layers_to_unfreeze(tuning, network, named_layers(tuning, ["risk"]))
         assert set(selected["risk"]) == expected
     tuned = classifier(clone(QUICK).set_params(layers=["risk/deep"]), upstream).fit(**DATA)
     moved = changed(weights(upstream_network(start)), weights(upstream_network(tuned)))
