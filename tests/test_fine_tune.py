@@ -510,7 +510,7 @@ def test_branches_without_named_layers_may_be_anything_and_are_unchanged():
         assert np.array_equal(before.transform(X), after.transform(X))
 
 
-# Unfreezing ----------------------------------------------------------------------------------------
+# Unfreezing ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
