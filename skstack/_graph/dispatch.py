@@ -25,7 +25,7 @@ from skstack._graph.tables import GraphTable, layer_name, refuse, unique_names
 from skstack._training.seeds import preserve_rng
 from skstack.preprocessing._pad_sequences import PadSequences
 
-_ACCEPTED = "KerasClassifier, KerasRegressor, KerasAutoencoder, KerasFeatureTransformer, the stacks"
+_ACCEPTED = "KerasClassifier, KerasRegressor, KerasAutoencoder, KerasFeatureTransformer, a stack"
 
 
 class GraphPart(Protocol):
@@ -130,5 +130,5 @@ def passthrough_readers(passthrough, indices):
 def _refuse_estimator(estimator, name):
     refuse(
         f"{type(estimator).__name__} (the part {name!r})",
-        f"it is not a network of skstack. Accepted are {_ACCEPTED}, and Pipelines that end in one.",
+        f"it is not a network of skstack; expected {_ACCEPTED}, or a Pipeline that ends in one.",
     )

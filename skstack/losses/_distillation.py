@@ -66,13 +66,13 @@ class DistillationLoss(keras.losses.Loss):
         """Loss that decides whether this one is an average over rows; read by the engines."""
         return self.task_loss
 
-    def targets(self, y, taught, weights, temperature) -> np.ndarray:
+    def targets(self, y, teacher, weights, temperature) -> np.ndarray:
         """Table of weights, temperature, targets and the teacher's outputs."""
         n_rows = len(y)
-        table = np.empty((n_rows, _FACTORS + self._n_targets + taught.shape[1]), np.float32)
+        table = np.empty((n_rows, _FACTORS + self._n_targets + teacher.shape[1]), np.float32)
         table[:, :_FACTORS] = *weights, temperature
         table[:, _FACTORS : _FACTORS + self._n_targets] = y.reshape(n_rows, -1)
-        table[:, _FACTORS + self._n_targets :] = taught
+        table[:, _FACTORS + self._n_targets :] = teacher
         return table
 
     def of_task(self, y_true, y_pred):
@@ -86,14 +86,14 @@ class DistillationLoss(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         y, prediction = self.of_task(y_true, y_pred)
-        taught = y_true[:, _FACTORS + self._n_targets :]
+        teacher = y_true[:, _FACTORS + self._n_targets :]
         own, second = y_pred[:, : self._width], y_pred[:, self._width :]
         if self.kind == "soft":
-            term = self._divergence(taught, own, y_true[:, 2:3])
+            term = self._divergence(teacher, own, y_true[:, 2:3])
         elif self.kind == "squared":
-            term = ops.mean(ops.square(own - taught), axis=-1)
+            term = ops.mean(ops.square(own - teacher), axis=-1)
         elif self.kind == "second":
-            term = ops.mean(ops.square(second - taught), axis=-1)
+            term = ops.mean(ops.square(second - teacher), axis=-1)
         else:
             term = self._of_rows(y, self._prediction(second))
         return y_true[:, 0] * self._of_rows(y, prediction) + y_true[:, 1] * term
@@ -104,20 +104,20 @@ class DistillationLoss(keras.losses.Loss):
         rank = len(values.shape)
         return ops.mean(values, axis=tuple(range(1, rank))) if rank > 1 else values
 
-    def _divergence(self, taught, own, temperature):
+    def _divergence(self, teacher, own, temperature):
         """Kullback-Leibler divergence of the softened output from the teacher's."""
         kind = self.activation or self.applied
         if self.activation is None:
             own = ops.clip(own, SMALLEST_PROBABILITY, 1.0 - SMALLEST_PROBABILITY)
             own = ops.log(own) - (ops.log(1.0 - own) if kind == "sigmoid" else 0.0)
         softened = own / temperature
-        log_taught = log(taught, ops)
+        log_teacher = log(teacher, ops)
         if kind == "softmax":
-            return ops.sum(taught * (log_taught - ops.log_softmax(softened)), axis=-1)
-        other = 1.0 - taught
+            return ops.sum(teacher * (log_teacher - ops.log_softmax(softened)), axis=-1)
+        other = 1.0 - teacher
         log_other = log(other, ops)
         first, second = ops.log_sigmoid(softened), ops.log_sigmoid(-softened)
-        return ops.mean(taught * (log_taught - first) + other * (log_other - second), axis=-1)
+        return ops.mean(teacher * (log_teacher - first) + other * (log_other - second), axis=-1)
 
 
 class MetricOfTask(ConvertedMetric):

@@ -57,7 +57,7 @@ def _named_teacher():
 
 
 def loaded(teacher):
-    """The ``keras.Model`` or the fitted estimator that ``teacher`` means."""
+    """The ``keras.Model`` or fitted estimator of the parameter ``teacher``."""
     if is_path(teacher):
         with _named_teacher():
             return load_model(teacher)
@@ -65,7 +65,7 @@ def loaded(teacher):
 
 
 def teacher_blueprint(model, blocks, task, n_outputs, mode):
-    """Blueprint of a ``keras.Model``, and the width of its output if that is no prediction of y."""
+    """Blueprint of a ``keras.Model``, and the width of its output if that does not predict y."""
     with _named_teacher():
         try:
             return ModelBlueprint(model, Spec(blocks, task, n_outputs)), None
@@ -92,12 +92,11 @@ def logits(p, task):
 class Teacher:
     """A teacher of ``student``; X are some of its rows.
 
-    ``estimator`` predicts, or a ``network`` if the teacher is a ``keras.Model``, whose inputs are
-    those of the student, or ``blocks`` of the teacher's own columns. ``indices`` are the positions
-    of the columns that it uses, if not all; ``order`` are its classes in the order of those of y.
-    With ``mode="head"`` its output need not be a prediction of y: ``width`` is then the number of
-    its columns, else None, and ``method`` is the estimator's method that returns them. Numbers that
-    an estimator predicts are then standardised.
+    ``estimator`` predicts, or ``network`` if the teacher is a ``keras.Model``; the inputs of
+    ``network`` are those of the student, or ``blocks`` of the teacher's own columns. ``indices``
+    are the columns that it uses, if not all; ``order`` sorts its classes as those of y.
+    With ``mode="head"`` its output need not predict y: ``width`` is then the number of its columns,
+    else None, and ``method`` the method of the estimator that returns them.
     """
 
     width = method = None
@@ -125,7 +124,7 @@ class Teacher:
                 task, n_outputs = student._task()
                 if task == "reconstruction":
                     self._refuse(
-                        "the units of its output are unknown. Accepted is a fitted "
+                        "the units of its output are unknown. Use a fitted "
                         "KerasAutoencoder, or mode='features'."
                     )
             blueprint, self.width = teacher_blueprint(
@@ -161,7 +160,7 @@ class Teacher:
         return None if list(names) == list(X.columns) else list(names)
 
     def _set_width(self, student, X):
-        """Set ``method`` and ``width`` if the output of the estimator is no prediction of y."""
+        """Set ``method`` and ``width`` if the output of the estimator does not predict y."""
         estimator, n_outputs = self.estimator, student._task()[1]
         row = take_rows(X, [0])
         if hasattr(estimator, "classes_"):
@@ -187,17 +186,17 @@ class Teacher:
         return self.method == "predict"
 
     def _check_outputs(self, student):
-        """Refuse other classes or another number of targets before anything is computed."""
+        """Refuse different classes or numbers of targets before anything is computed."""
         if self.task == "reconstruction":
             if not hasattr(self.estimator, "_reconstructed_parts"):
-                self._refuse("it reconstructs nothing; accepted is a fitted KerasAutoencoder.")
+                self._refuse("it does not reconstruct X; expected a fitted KerasAutoencoder.")
             return
         if self.task == "regression":
             if not hasattr(self.estimator, "predict") or hasattr(self.estimator, "classes_"):
-                self._refuse("it is not a regressor; accepted are fitted regressors.")
+                self._refuse("it is not a regressor; expected a fitted regressor.")
             return
         if not hasattr(self.estimator, "classes_"):
-            self._refuse("it has no attribute classes_; accepted are fitted classifiers.")
+            self._refuse("it has no attribute classes_; expected a fitted classifier.")
         if probabilities_of(self.estimator) is None and self.mode != "head":
             self._refuse(
                 "it has no predict_proba. Calibrate it with "
@@ -229,8 +228,8 @@ class Teacher:
             model = inner if is_keras_model(inner) else getattr(inner, "model_", None)
             if not is_keras_model(model):
                 self._refuse(
-                    "it has no layers; accepted are a keras.Model, the path to one, and fitted "
-                    "network estimators."
+                    "it has no layers; expected a keras.Model, the path to one, or a fitted "
+                    "network estimator."
                 )
             if self._steps is not None:
                 self._refuse("pass the network of the Pipeline: its steps change the columns.")
@@ -245,7 +244,7 @@ class Teacher:
         layer = facts.hidden if layer is None else layer
         if layer is None:
             self._refuse("select one of its layers with `teacher_layer`.")
-        if layer not in facts.layers:  # perhaps a layer of a nested model
+        if layer not in facts.layers:  # a layer of a nested model, or unknown
             try:
                 check_layers(network.blueprint, [layer])
             except ValueError as error:
@@ -310,7 +309,7 @@ class Teacher:
         return (labels[:, None] == np.asarray(self.estimator.classes_)).astype(np.float64)
 
     def outputs(self, X, inputs):
-        """Outputs that are no prediction of y: float32 of shape (n_rows, width)."""
+        """Outputs that do not predict y: float32 of shape (n_rows, width)."""
         if self.estimator is not None:
             return self._numbers(self.method, X)
         result = self.network.outputs(self._inputs(X, inputs))[0]
@@ -348,7 +347,7 @@ class Teacher:
         return self._inner._layer_outputs(X, [self._layer], pooling="flatten")[0]
 
     def add_input(self, student, X, inputs):
-        """Inputs of a network that takes its teacher's output."""
+        """Inputs of a network that uses its teacher's output."""
         if self.width is not None:
             return {**inputs, TEACHER: self.outputs(X, inputs)}
         prediction = self.prediction(student, X, inputs)

@@ -21,17 +21,18 @@ from skstack.networks._heads import (
 from skstack.networks._spec import Spec
 from skstack.preprocessing._block_kinds import Block
 
-TEACHER = "teacher_prediction"  # name of the input for it
+TEACHER = "teacher_prediction"  # name of an input
 HEAD = "teacher_head"
 PROJECTION = "teacher_projection"
 
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """Shape of one row of the output, final activation that can be removed, shapes by layer, ...
+    """Properties of a network that a teacher's term in the loss depends on.
 
-    ``hidden`` is the layer before the last one, of an autoencoder the latent layer; ``inputs`` are
-    names, or None for a network that takes a plain array.
+    ``shape`` is that of one row of the output, ``activation`` the final one if it can be removed,
+    ``layers`` maps layers to output shapes. ``hidden`` is the layer before the last one, or the
+    latent layer of an autoencoder; ``inputs`` are names, or None if the input is a plain array.
     """
 
     shape: tuple
@@ -119,7 +120,7 @@ class WithTeacher(WrappingBlueprint):
     units: tuple | None = None  # scale and mean of the targets that the inner teacher predicts
     activation: str | None = None  # of the head
     both: bool = False  # whether the network's own prediction is an output beside the head's
-    width: int | None = None  # of the teacher's output if it is no prediction of y
+    width: int | None = None  # of the teacher's output if that does not predict y
     standardize: bool = False  # whether that output is standardised
 
     @functools.cached_property
@@ -145,16 +146,16 @@ class WithTeacher(WrappingBlueprint):
             if TEACHER in inputs:
                 raise ValueError(f"X has a column or an input named {TEACHER!r}: rename it.")
             shape = own.shape[1:] if self.width is None else (self.width,)
-            taught = inputs[TEACHER] = keras.Input(shape, name=TEACHER)
+            teacher_output = inputs[TEACHER] = keras.Input(shape, name=TEACHER)
             if self.standardize:
                 block = Block(TEACHER, "numeric", shape, None, "float32")
-                taught = Spec((block,), "regression", 1).join({TEACHER: taught})
+                teacher_output = Spec((block,), "regression", 1).join({TEACHER: teacher_output})
         else:
-            taught = self._teacher_output(inputs, activation is not None)
+            teacher_output = self._teacher_output(inputs, activation is not None)
         if self.mode == "blend":
-            outputs = self._blend(own, taught)
+            outputs = self._blend(own, teacher_output)
         else:
-            joined = _joined([own, taught], "with_teacher")
+            joined = _joined([own, teacher_output], "with_teacher")
             final = None if self.both and activation else self.activation
             head = keras.layers.Dense(own.shape[-1], final, name=HEAD, dtype="float32")
             outputs = head(joined)
@@ -162,8 +163,8 @@ class WithTeacher(WrappingBlueprint):
                 outputs = _joined([own, outputs], "taught")
         return _in_order(keras.Model(inputs, outputs, name=model.name), model)
 
-    def _blend(self, own, taught):
-        weighted = ((own, 1.0 - self.weight, "own"), (taught, self.weight, "teacher"))
+    def _blend(self, own, teacher_output):
+        weighted = ((own, 1.0 - self.weight, "own"), (teacher_output, self.weight, "teacher"))
         parts = [
             keras.layers.Rescaling(weight, name=f"{name}_share", dtype="float32")(tensor)
             for tensor, weight, name in weighted
@@ -207,7 +208,7 @@ def _in_order(extended, model):
 def initial_head(units, width=None):
     """Initial weights of the head: the mean of both predictions, or the network's own prediction.
 
-    The latter if the teacher's output, of ``width`` columns, is no prediction of y. Its weights of
+    The latter if the teacher's output, of ``width`` columns, does not predict y. Its weights of
     0 learn from the first step on: their gradient is that output times the error.
     """
     own = np.eye(units, dtype=np.float32)

@@ -10,7 +10,7 @@ def test_several_networks_feed_several_inputs(run, tmp_path):
     assert (tmp_path / "cheques.png").stat().st_size > 10_000
 
 
-def test_what_each_branch_brings_is_told_and_drawn(run, tmp_path):
+def test_the_gain_of_each_branch_is_printed_and_plotted(run, tmp_path):
     printed = run("examples/does_it_help.py", "--plot", "gains.png", cwd=tmp_path)
     for variant in ("downstream alone", "with client", "with anomaly", "all"):
         assert f" {variant} " in printed or f"\n{variant} " in printed

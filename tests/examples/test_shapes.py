@@ -1,7 +1,7 @@
 """Sequences, images and several inputs, in short."""
 
 
-def test_voices_of_unequal_length_are_told_apart(run, tmp_path):
+def test_voices_of_different_length_are_classified(run, tmp_path):
     printed = run("examples/voices.py", "--plot", "voices.png", cwd=tmp_path)
     for model in ("gru", "lstm", "conv1d", "averages", "conv1d upstream", "conv1d downstream"):
         assert f"\n{model} " in printed
