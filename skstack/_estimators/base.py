@@ -25,26 +25,27 @@ from skstack._base.sklearn import INPUT_CONSTRAINTS, HasMethods, Interval, StrOp
 from skstack._base.tables import check_groups, check_weights, n_rows, read_rows, take_rows
 from skstack._splits.hold_out import hold_out
 from skstack._splits.row_context import take_context
-from skstack.networks._continued import (
+from skstack.networks._heads import with_plain_input
+from skstack.networks._model_parameter import (
+    blueprint_for,
     check_categories,
     check_continues,
+    check_model,
     continued_estimator,
     named_after_categories,
 )
-from skstack.networks._heads import with_plain_input
-from skstack.networks._model_parameter import blueprint_for, check_model
 from skstack.networks._recipe import Recipe
 from skstack.networks._spec import Spec, standardizing_variables
-from skstack.preprocessing._block_kinds import NumericBlock
-from skstack.preprocessing._blocks import ColumnBlocks
+from skstack.preprocessing._blocks import ColumnBlocks, NumericBlock
 from skstack.preprocessing._column_profile import (
     ColumnProfile,
+    moments_of_steps,
+    warn_if_too_fine_for_float32,
     warn_if_validation_moved,
     warn_if_validation_targets_moved,
+    weighted_moments,
 )
 from skstack.preprocessing._columns import resolve_object_columns
-from skstack.preprocessing._moments import moments_of_steps, weighted_moments
-from skstack.preprocessing._precision import warn_if_too_fine_for_float32
 
 EARLY_STOPPING_ROWS = 10_000
 
@@ -399,7 +400,7 @@ class NetworkEstimator(BaseEstimator):
         probe.blocks_, probe.moments_ = blocks, {}
         probe._check_origin(X)
         if layers:
-            from skstack._training.layers import check_layers
+            from skstack._training.keras_model import check_layers
 
             check_layers(probe._network_to_train(0, resume=False)[0], layers)
         return CrossFitContext(blocks, getattr(probe, "classes_", None))

@@ -13,13 +13,13 @@ from skstack._base.atomic_fit import on_snapshot
 from skstack._base.docstrings import substitute
 from skstack._base.in_chunks import in_chunks
 from skstack._base.sklearn import StrOptions, fit_context
-from skstack._base.targets import check_target
+from skstack._base.tables import check_target
 from skstack._estimators.base import DOCS, NetworkEstimator
 from skstack._graph.mixin import ExportMixin
-from skstack.networks._continued import continued_estimator
 from skstack.networks._heads import output_bounds, with_target_units
 from skstack.networks._mlp import MLP
-from skstack.preprocessing._moments import weighted_moments
+from skstack.networks._model_parameter import continued_estimator
+from skstack.preprocessing._column_profile import weighted_moments
 
 _LEAST_MEAN = 1e-6
 

@@ -20,12 +20,18 @@ from sklearn.utils.validation import check_is_fitted
 from skstack._base.atomic_fit import in_fit_scope
 from skstack._base.params import clone_part, is_keras_model, is_network_estimator
 from skstack._base.sklearn import is_classifier_for, take_metadata, wrapper_of
-from skstack._base.tables import n_rows, take_rows
-from skstack._base.targets import kind_of_target
+from skstack._base.tables import kind_of_target, n_rows, take_rows
 from skstack._estimators.resampling import resample
-from skstack._features.adapters import EstimatorAdapter, ModelAdapter, columns_of
+from skstack._features.adapters import (
+    FEATURES,
+    OF_PROBABILITIES,
+    Columns,
+    EstimatorAdapter,
+    ModelAdapter,
+    columns_of,
+    floats,
+)
 from skstack._features.cache import CachedNetwork
-from skstack._features.columns import FEATURES, OF_PROBABILITIES, Columns, floats
 from skstack._splits.folds import smallest_training_rows
 from skstack._splits.row_context import RowContext, may_split, pass_context, refuse_unreached
 from skstack._splits.supervision import learns_from_y, parts_of, requires_y, trains
@@ -510,7 +516,7 @@ def cross_fit(source, X, y, metadata, folds, request, *, reference, shared, n_jo
     if wrapper_of(source.model) == "scikeras" and source.model.random_state is not None:
         n_jobs = 1  # it sets, and resets, determinism of the whole process
     if "keras" in sys.modules:  # the dtype policy is thread-local
-        from skstack._training.seeds import under_callers_policy
+        from skstack._training.isolation import under_callers_policy
 
         fit_fold = under_callers_policy(fit_fold)
     fit_fold = in_fit_scope(fit_fold)

@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 
 from skstack._graph.dispatch import fused_model, raw_columns
-from skstack._training.layers import all_layers
+from skstack._training.keras_model import all_layers
 
 FORMATS = ("saved_model", "onnx", "litert")
 _LOGGERS = ("tensorflow", "absl", "tf2onnx")

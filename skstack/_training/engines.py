@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import keras
 
-from skstack._training.layers import all_layers, embedded_inputs, is_builtin_keras
+from skstack._training.keras_model import all_layers, embedded_inputs, is_builtin_keras
 from skstack._training.xla_layers import DROPOUTS, can_ignore_padding
 
 # By tail. With XLA a small step takes about 0.15 ms less, and compilation 0.4 s more; most programs

@@ -10,8 +10,8 @@ import keras
 import numpy as np
 
 from skstack._training.config import TrainConfig
+from skstack._training.isolation import preserve_rng
 from skstack._training.optimizers import fresh_metrics
-from skstack._training.seeds import preserve_rng
 
 # With two layers of such weights float32 overflows.
 _LARGEST_WEIGHT = 1e15

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from skstack._training.seeds import preserve_rng
+from skstack._training.isolation import preserve_rng
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,8 @@ import tensorflow as tf
 from skstack._training.blueprint import Blueprint
 from skstack._training.config import TrainConfig
 from skstack._training.fingerprint import Unknown, fingerprint_config, fingerprint_value
-from skstack._training.fork_guard import refuse_after_fork
+from skstack._training.isolation import environment, refuse_after_fork
 from skstack._training.objective import known_loss, known_metric
-from skstack._training.seeds import environment
 
 
 @functools.lru_cache(maxsize=64)

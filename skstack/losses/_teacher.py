@@ -13,14 +13,13 @@ from skstack._base.params import is_keras_model, is_path
 from skstack._base.tables import column_indices, is_dataframe, take_columns
 from skstack._training.formulas import log, log_odds
 from skstack._training.initial_weights import initial_variables
-from skstack._training.layers import check_layers
+from skstack._training.keras_model import check_layers
 from skstack._training.network import Network
 from skstack.losses._teacher_loss import unfrozen
 from skstack.losses._teacher_networks import TEACHER, WithTeacher, facts_of
 from skstack.networks._adopted import FrozenBlueprint, ModelBlueprint
-from skstack.networks._continued import check_categories
 from skstack.networks._heads import probabilities_of
-from skstack.networks._model_parameter import load_model
+from skstack.networks._model_parameter import check_categories, load_model
 from skstack.networks._spec import PROBABILITY_ACTIVATIONS, Spec
 from skstack.preprocessing._blocks import ColumnBlocks
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skstack.preprocessing._block_kinds import Block
+from skstack.preprocessing._blocks import Block
 
 TASKS = ("binary", "multiclass", "multilabel", "regression", "reconstruction")
 
