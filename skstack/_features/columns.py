@@ -10,6 +10,7 @@ from skstack._training import formulas
 
 FEATURES = ("outputs", "log_odds", "entropy", "margin", "reconstruction_error", "codes")
 OF_PROBABILITIES = ("log_odds", "entropy", "margin")
+OF_CLASSES = (*OF_PROBABILITIES, "codes")
 POOLINGS = ("flatten", "mean", "max", "last")
 
 
