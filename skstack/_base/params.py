@@ -131,5 +131,5 @@ def is_path(thing):
 
 
 def is_network_estimator(thing):
-    """Whether ``thing`` is a KerasClassifier, KerasRegressor or KerasAutoencoder, fitted or not."""
+    """Whether ``thing`` is an estimator of skstack that trains one network, fitted or not."""
     return hasattr(thing, "_fit_in_context")

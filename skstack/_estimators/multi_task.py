@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.impute import SimpleImputer
 from sklearn.metrics import r2_score
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from skstack._base.atomic_fit import on_snapshot, warn_once
@@ -167,6 +168,14 @@ def _warn_of_many_classes(name, classes, n_samples):
             f"different ones in {n_samples} rows. If they are numbers, set "
             f"tasks={{{name!r}: 'regression'}}, or convert the column to float.",
         )
+
+
+def _may_have_classes(estimator):
+    """Whether a target is of classification, or may be: kinds by dtype are known after a fit."""
+    tasks = getattr(estimator, "tasks_", estimator.tasks)
+    if isinstance(tasks, dict):
+        return not hasattr(estimator, "tasks_") or "classification" in tasks.values()
+    return tasks is None or "classification" in tasks
 
 
 @substitute(**DOCS)
@@ -345,9 +354,6 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
         for name, weight in (self.loss_weights or {}).items():
             if not isinstance(weight, Real) or isinstance(weight, bool) or not 0 < weight < np.inf:
                 raise ValueError(f"loss_weights[{name!r}]={weight!r} must be a number in (0, inf).")
-        for name, metrics in (self.metrics or {}).items():
-            if not isinstance(metrics, (list, tuple)):
-                raise TypeError(f"metrics[{name!r}]={metrics!r} must be a list of metrics.")
         if is_keras_model(self.model) or is_path(self.model):
             raise TypeError(
                 f"model={self.model!r} is a keras.Model or the path to one, and the heads of "
@@ -357,7 +363,11 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
 
     def _losses_and_metrics(self):
         losses = {} if self.loss == "auto" else self.loss
-        listed = [metric for metrics in (self.metrics or {}).values() for metric in metrics]
+        listed = []
+        for name, metrics in (self.metrics or {}).items():
+            if not isinstance(metrics, (list, tuple)):
+                raise TypeError(f"metrics[{name!r}]={metrics!r} must be a list of metrics.")
+            listed += metrics
         return list(losses.values()), listed
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -458,9 +468,10 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
                 columns[target.name] = target.labels(both_classes(values).argmax(axis=1))
         return indexed_like(pd.DataFrame(columns), X)
 
+    @available_if(_may_have_classes)
     @on_snapshot
     def predict_proba(self, X):
-        """Probabilities of the classes.
+        """Probabilities of the classes; not defined if all targets are numbers.
 
         Parameters
         ----------
@@ -533,9 +544,9 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
             y = np.asarray(y)
             if y.ndim != 2:
                 raise ValueError(
-                    f"y has shape {y.shape}; accepted are DataFrames and arrays of shape "
-                    "(n_samples, n_targets). For a single target use KerasClassifier or "
-                    "KerasRegressor."
+                    f"y has shape {y.shape}, but {type(self).__name__} learns several targets; "
+                    "accepted are DataFrames and arrays of shape (n_samples, n_targets). For a "
+                    "single target use KerasClassifier or KerasRegressor."
                 )
             y = pd.DataFrame(y)
         if y.shape[1] < 1:
@@ -686,15 +697,19 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
     def _regression(self, blueprint):
         """(index, target, bounds of the output) of each target of regression."""
         low, high = output_bounds(blueprint)
-        first = 0
-        for index, (target, head) in enumerate(
-            zip(self._y_targets, blueprint.spec.heads, strict=True)
-        ):
+        for index, (target, _, own) in enumerate(self._with_outputs()):
             if target.classes is None:
-                yield index, target, (low[first], high[first])
+                yield index, target, (low[own], high[own])
+
+    def _with_outputs(self):
+        """(target, head, slice of the outputs of the network) for each target."""
+        first = 0
+        for target, head in zip(self._y_targets, self._y_heads, strict=True):
+            yield target, head, slice(first, first + head.units)
             first += head.units
 
     def _learn_target_scale(self, blueprint, start, inputs, y, weights):
+        self._y_heads = blueprint.spec.heads
         origin = continued_estimator(self.model)
         if origin is not None:  # the units on which the weights were trained
             pairs = list(zip(self._y_targets, origin._y_targets, strict=True))
@@ -704,7 +719,6 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
             return
         self.target_mean_, self.target_scale_ = {}, {}
         objectives = self._objective(blueprint).objectives
-        spec = blueprint.spec
         for index, target, bounds in self._regression(blueprint):
             column, scaling = y[:, [index]], ([0.0], [1.0])
             if not objectives[target.key].raw_units:
@@ -712,8 +726,9 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
             self.target_mean_[target.name], self.target_scale_[target.name] = (
                 float(part[0]) for part in scaling
             )
-            layer = spec.layer_name(spec.heads[index].layer)
-            if spec.heads[index].activation == "exponential" and f"{layer}/bias" in start:
+            head = self._y_heads[index]
+            layer = blueprint.spec.layer_name(head.layer)
+            if head.activation == "exponential" and f"{layer}/bias" in start:
                 start_at_mean(start, layer, column, weights)
 
     def _check_numbers(self, blueprint, y, what):
@@ -752,10 +767,9 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
 
     def _unit_scaling(self):
         """Offset and scale of each output of the network."""
-        heads = self.network_.blueprint.spec.heads
         mean = [self.target_mean_.get(t.name, 0.0) for t in self._y_targets]
         scale = [self.target_scale_.get(t.name, 1.0) for t in self._y_targets]
-        widths = [head.units for head in heads]
+        widths = [head.units for head in self._y_heads]
         return np.repeat(mean, widths), np.repeat(scale, widths)
 
     def _finish_model(self, model):
@@ -771,16 +785,14 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
 
     def _by_target(self, X):
         """(target, its outputs) for each target: numbers in the units of y, in float64."""
-        joined = self._joined_outputs(X)
-        result, first = [], 0
-        for target, head in zip(self._y_targets, self.network_.blueprint.spec.heads, strict=True):
-            values = joined[:, first : first + head.units]
+        joined, parts = self._joined_outputs(X), []
+        for target, _, own in self._with_outputs():
+            values = joined[:, own]
             if target.classes is None:
                 scale, mean = self.target_scale_[target.name], self.target_mean_[target.name]
                 values = values.astype(np.float64) * scale + mean
-            result.append((target, values))
-            first += head.units
-        return result
+            parts.append((target, values))
+        return parts
 
     # As layers of one model; see `_graph.dispatch.GraphPart` ---------------------------------
 
@@ -789,14 +801,12 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
         from skstack._graph.formulas import Classes
         from skstack._graph.tables import function_layer
 
-        result, first = [], 0
-        for target, head in zip(self._y_targets, self.network_.blueprint.spec.heads, strict=True):
-            own = slice(first, first + head.units)
+        parts = []
+        for target, head, own in self._with_outputs():
             values = function_layer(f"{name}_{target.key}", [outputs], lambda x, own=own: x[:, own])
             binary = head.task == "binary"
-            result.append((target, values if target.classes is None else Classes(values, binary)))
-            first += head.units
-        return result
+            parts.append((target, values if target.classes is None else Classes(values, binary)))
+        return parts
 
     def _graph_outputs(self, table):
         outputs = self._network_graph(table, "network")[1][0]

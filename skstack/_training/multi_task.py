@@ -67,6 +67,8 @@ class JoinedLoss(keras.losses.Loss):
 
     def split_outputs(self, y_pred) -> list:
         """Outputs of each head."""
+        if len(self.widths) == 1:
+            return [y_pred]
         return _inputs_of_join(y_pred, self.widths) or _split(y_pred, self.widths)
 
     def call(self, y_true, y_pred):
@@ -88,7 +90,7 @@ def _inputs_of_join(joined, widths):
     Cross-entropies of Keras look for the softmax or sigmoid that has made their predictions, and
     are computed from its logits, which are exact where a probability is rounded to 0 or 1.
     """
-    if tf.executing_eagerly() or joined.op.type not in ("ConcatV2", "Identity"):
+    if tf.executing_eagerly() or joined.op.type != "ConcatV2":
         return None
     parts = list(joined.op.inputs)[: len(widths)]
     shapes = [tuple(part.shape[1:]) for part in parts]

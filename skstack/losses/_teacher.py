@@ -140,6 +140,8 @@ class Teacher:
             return
         if not hasattr(self.estimator, "classes_"):
             self._refuse("it has no attribute classes_; accepted are fitted classifiers.")
+        if isinstance(self.estimator.classes_, dict):
+            self._refuse("it predicts several targets; accepted are fitted classifiers.")
         if probabilities_of(self.estimator) is None and self.mode != "head":
             self._refuse(
                 "it has no predict_proba. Calibrate it with "

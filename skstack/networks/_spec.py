@@ -346,6 +346,8 @@ class Spec:
         if not self.heads:
             return _dense(self, name)(x)
         outputs = [_dense(head, self.layer_name(head.layer))(x) for head in self.heads]
+        if len(outputs) == 1:
+            return outputs[0]
         return Concatenate(dtype="float32", name=name)(outputs)
 
     def _tabular(self, block):
