@@ -352,6 +352,16 @@ def test_one_model_has_an_output_for_each_target(fitted, tmp_path):
     np.testing.assert_allclose(joined[:, 2:], outputs["segment"], atol=1e-6)
 
 
+def test_callbacks_save_a_network_that_keras_loads(tmp_path):
+    path = tmp_path / "network.keras"
+    saved = network(callbacks=keras.callbacks.ModelCheckpoint(path)).fit(X, Y)
+    loaded = keras.models.load_model(path)
+    rows = X.to_numpy(np.float32)
+    np.testing.assert_allclose(
+        loaded.predict(rows, verbose=0), saved.model_.predict(rows, verbose=0), rtol=1e-5
+    )
+
+
 @pytest.mark.parametrize("format", ["saved_model", "onnx", "litert"])
 def test_files_of_other_runtimes_name_their_outputs(fitted, tmp_path, format):
     path = tmp_path / "network"
@@ -471,6 +481,7 @@ def test_it_cannot_teach_predictions(fitted):
 # Refusals ------------------------------------------------------------------------------------
 
 ARRAY = np.column_stack([np.arange(60) % 2, X["b"]])
+HUBER_SUM = keras.losses.Huber(reduction="sum")
 
 
 @pytest.mark.parametrize(
@@ -500,12 +511,7 @@ ARRAY = np.column_stack([np.arange(60) % 2, X["b"]])
         (Y, {"loss": {"churn": "nonsense"}}, ValueError, "loss='nonsense'"),
         (Y, {"loss": {"churn": "mean_absolute_percentage_error"}}, ValueError, "target 'churn'"),
         (Y, {"loss": {"amount": "sparse_categorical_crossentropy"}}, ValueError, "'amount'"),
-        (
-            Y,
-            {"loss": {"amount": keras.losses.Huber(reduction="sum")}},
-            ValueError,
-            "average over rows",
-        ),
+        (Y, {"loss": {"amount": HUBER_SUM}}, ValueError, "average over rows"),
         (Y.assign(amount=-1.0), {"loss": {"amount": "poisson"}}, ValueError, r"y\['amount'\]"),
         (Y, {"loss_weights": {"amount": 0}}, ValueError, r"loss_weights\['amount'\]=0"),
         (Y, {"loss_weights": {"chum": 1.0}}, ValueError, r"loss_weights names \['chum'\]"),
@@ -530,8 +536,8 @@ def test_later_targets_must_be_those_of_the_fit(fitted):
     ):
         with pytest.raises(ValueError, match=message):
             network().fit(X, Y, X_val=X, y_val=y_val)
+    many, y = pd.concat([X] * 2), pd.concat([Y] * 2)
     with pytest.warns(UserWarning, match=r"y\['amount'\]"):
-        many, y = pd.concat([X] * 2), pd.concat([Y] * 2)
         network(epochs=1).fit(many, y, X_val=X, y_val=Y.assign(amount=1e6 * Y["amount"]))
 
 

@@ -164,8 +164,9 @@ class JoinedObjective:
         """
         metrics = []
         for index, (name, objective) in enumerate(self.objectives.items()):
-            scale = units.get(name, (None, None))
-            for metric in objective.metrics(user_metrics.get(name, ()), *scale, bounds.get(name)):
+            mean, scale = units.get(name, (None, None))
+            own = user_metrics.get(name, ())
+            for metric in objective.metrics(own, mean, scale, bounds.get(name)):
                 label = metric if isinstance(metric, str) else name_of(metric)
                 metrics.append(MetricOfHead(metric, self.loss, index, f"{name}_{label}"))
         return tuple(metrics)
