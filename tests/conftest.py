@@ -60,15 +60,17 @@ def pytest_configure(config):
 def compile_rarely(request):
     """XLA only for long fits: most tests train a network once, for a second or less.
 
-    Compiling with XLA takes as long as some 3,000 steps in a plain graph. tests/training, which
-    compares all engines with `Model.fit`, and modules marked `xla` keep the thresholds of users.
+    Compiling with XLA takes as long as some 3,000 steps in a plain graph, and as the prediction of
+    a million rows. tests/training, which compares all engines with `Model.fit`, and modules marked
+    `xla` keep the thresholds of users.
     """
-    from skstack._training import engines
+    from skstack._training import engines, predict
 
     marked = request.node.get_closest_marker("xla") or request.path.parent.name == "training"
     with pytest.MonkeyPatch.context() as patched:
         if not (marked or request.config.getoption("--xla")):
             patched.setattr(engines, "_STEPS_WORTH_XLA", {"masked": 3_000, "exact": 10_000})
+            patched.setattr(predict, "quick_with_xla", lambda model: False)
         yield
 
 

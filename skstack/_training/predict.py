@@ -41,9 +41,7 @@ _MAX_MODELS = 64
 _MAX_FUNCTIONS = 64  # of one model
 _BATCH = 128  # rows of one batch with XLA, so that they fit into the processor's cache
 _BLOCK_BYTES = 2**18  # of inputs of a chunk of batches: even one row is padded to a chunk
-_CALL_BYTES = (
-    2**26
-)  # of inputs and outputs of one call, which embedding_bounds memory for many rows
+_CALL_BYTES = 2**26  # of inputs and outputs of one call, which bounds memory for many rows
 _AT_ONCE = 8  # chunks that may run in parallel
 
 
