@@ -70,7 +70,7 @@ $(FLOOR_STAMP): pyproject.toml tests/floor.py
 	$(FLOOR)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(FLOOR)/constraints.txt --editable '.[dev]'
 	@touch $@
 
-fuzz: $(STAMP) ## thousands of absurd arguments and hostile files: a working network or a clear refusal
+fuzz: $(STAMP) ## thousands of invalid arguments and hostile files: a working network or a clear error
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --hypothesis-profile=thorough \
 	  --hypothesis-show-statistics tests/test_fuzzing.py tests/test_hostile_files.py $(ARGS)
 

@@ -2,7 +2,7 @@
 
 Every model is tuned by a grid search on the training rows of each outer fold, and scored on the
 rows that neither its search nor its training has seen. `make demo` runs this in a few minutes;
-`--quick` uses few rows and epochs, as a check that everything works.
+`--quick` uses few rows and epochs, to check that everything runs.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from imblearn.over_sampling import SMOTENC
-from scipy.stats import t as student
+from scipy.stats import t as t_distribution
 from sklearn.base import clone
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -42,8 +42,8 @@ def read_calls(rows):
     """Strings as pandas categories; y is 1 if the client subscribed."""
     table = pd.read_csv(DATA, keep_default_na=False).sample(rows, random_state=0)
     y = (table.pop("y") == "yes").to_numpy(int)
-    words = table.select_dtypes(exclude="number").columns
-    return table.astype(dict.fromkeys(words, "category")).reset_index(drop=True), y
+    strings = table.select_dtypes(exclude="number").columns
+    return table.astype(dict.fromkeys(strings, "category")).reset_index(drop=True), y
 
 
 def contestants(epochs):
@@ -67,14 +67,14 @@ def contestants(epochs):
         prior_correction=True,  # to the original class frequencies
         random_state=0,
     )
-    # The same downstream network, with the same choices, on the table alone.
+    # The same downstream network, with the same grid, on the table alone.
     network = clone(stack.downstream).set_params(prior_correction=True, random_state=0)
-    # The usual first choice.
+    # The usual baseline for tables.
     boosting = HistGradientBoostingClassifier(random_state=0)
-    words, numbers = (make_column_selector(dtype_include=d) for d in ("category", "number"))
+    categories, numbers = (make_column_selector(dtype_include=d) for d in ("category", "number"))
     linear = make_pipeline(
         make_column_transformer(
-            (StandardScaler(), numbers), (OneHotEncoder(handle_unknown="ignore"), words)
+            (StandardScaler(), numbers), (OneHotEncoder(handle_unknown="ignore"), categories)
         ),
         LogisticRegression(max_iter=2000),
     )
@@ -99,8 +99,8 @@ def compare(X, y, models, n_folds):
         start = time.perf_counter()
         for fold, (train, test) in enumerate(folds):
             search = search_for(model, grid).fit(X.iloc[train], y[train])
-            chance = search.predict_proba(X.iloc[test])[:, 1]
-            row = {metric: score(y[test], chance) for metric, score in METRICS.items()}
+            positive = search.predict_proba(X.iloc[test])[:, 1]
+            row = {metric: score(y[test], positive) for metric, score in METRICS.items()}
             scores.append({"model": name, "fold": fold, **row})
         print(f"  {name:<20} {time.perf_counter() - start:5.0f} s", flush=True)
     return pd.DataFrame(scores)
@@ -113,17 +113,17 @@ def verdict(scores, metric):
     """
     by_model = scores.pivot(index="fold", columns="model", values=metric)
     if metric == "log loss":
-        by_model = -by_model  # higher is better, for all that follows
+        by_model = -by_model  # so that higher is better
     stack = by_model.pop(STACK)
     best = by_model.mean().idxmax()
     gain = stack - by_model[best]
     k = len(gain)
-    half = student.ppf(0.975, k - 1) * gain.std() * np.sqrt(1 / k + 1 / (k - 1))
-    says = "the stack does not win here: no difference that these folds can show"
+    half = t_distribution.ppf(0.975, k - 1) * gain.std() * np.sqrt(1 / k + 1 / (k - 1))
+    result = "no significant difference"
     if abs(gain.mean()) > half:
-        says = "the stack wins" if gain.mean() > 0 else "the stack does not win here: it loses"
+        result = "the stack is better" if gain.mean() > 0 else "the stack is worse"
     return (
-        f"{metric}: {says}.\n    Against {best} {gain.mean():+.4f} (95 % interval "
+        f"{metric}: {result}.\n    Against {best} {gain.mean():+.4f} (95 % interval "
         f"{gain.mean() - half:+.4f} to {gain.mean() + half:+.4f}), better in "
         f"{(gain > 0).sum()} of {k} folds."
     )
@@ -153,16 +153,16 @@ def plot(scores, path):
     figure.savefig(path, dpi=150)
 
 
-def ship(model, X, folder):
-    """Save the model, load it in a new process, and compare every bit of its predictions."""
+def check_saved(model, X, folder):
+    """Whether a saved model, loaded in a new process, gives bit-equal predictions."""
     joblib.dump(model, folder / "model.joblib")
     joblib.dump(X, folder / "rows.joblib")
     code = (
         "import joblib, numpy; model = joblib.load('model.joblib'); "
-        "numpy.save('answer.npy', model.predict_proba(joblib.load('rows.joblib')))"
+        "numpy.save('predictions.npy', model.predict_proba(joblib.load('rows.joblib')))"
     )
     subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
-    return np.array_equal(model.predict_proba(X), np.load(folder / "answer.npy"))
+    return np.array_equal(model.predict_proba(X), np.load(folder / "predictions.npy"))
 
 
 def main():
@@ -196,11 +196,11 @@ def main():
     for metric in METRICS:
         print(" ", verdict(scores, metric))
     plot(scores, options.output / "bank_marketing.png")
-    print(f"\npicture: {options.output / 'bank_marketing.png'}")
+    print(f"\nplot: {options.output / 'bank_marketing.png'}")
 
     search = search_for(*models[STACK]).fit(X, y)
     print(f"the stack's best settings on all rows: {search.best_params_}")
-    equal = ship(search.best_estimator_, X.head(500), options.output)
+    equal = check_saved(search.best_estimator_, X.head(500), options.output)
     print(f"saved, loaded in a new process: predictions bit-equal: {equal}")
     return 0 if equal else 1
 

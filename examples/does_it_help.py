@@ -28,8 +28,8 @@ def read_calls(rows):
     """Strings as pandas categories; y is 1 if the client subscribed."""
     table = pd.read_csv(DATA, keep_default_na=False).sample(rows, random_state=0)
     y = (table.pop("y") == "yes").to_numpy(int)
-    words = table.select_dtypes(exclude="number").columns
-    return table.astype(dict.fromkeys(words, "category")).reset_index(drop=True), y
+    strings = table.select_dtypes(exclude="number").columns
+    return table.astype(dict.fromkeys(strings, "category")).reset_index(drop=True), y
 
 
 def main():
@@ -42,11 +42,11 @@ def main():
     X, y = read_calls(rows)
     call = [column for column in X.columns if column not in CLIENT]
     training = {"epochs": epochs, "batch_size": 128}
-    odd = KerasFeatureTransformer(
+    anomaly = KerasFeatureTransformer(
         KerasAutoencoder(**training), features=["outputs", "reconstruction_error"]
     )
     stack = StackedKerasClassifier(
-        upstream=[("client", KerasClassifier(**training), CLIENT), ("odd", odd, call)],
+        upstream=[("client", KerasClassifier(**training), CLIENT), ("anomaly", anomaly, call)],
         downstream=KerasClassifier(**training),
         passthrough=call,
         cv=3,
@@ -59,7 +59,7 @@ def main():
     print(gain)
     if options.plot:
         gain.plot().figure.savefig(options.plot, dpi=150)
-        print(f"picture: {options.plot}")
+        print(f"plot: {options.plot}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What joint fine-tuning adds to a stack, and where it adds nothing.
+"""Joint fine-tuning of a stack: where it helps, and where it does not.
 
 One network learns from the columns of the client, another from those of the call and the economy;
-a third one learns from both. `--quick` uses few rows, epochs and folds, as a check that everything
-works.
+a third one learns from both. `--quick` uses few rows, epochs and folds, to check that everything
+runs.
 """
 
 import argparse
@@ -22,22 +22,22 @@ parser.add_argument("--quick", action="store_true", help="few rows, few epochs, 
 quick = parser.parse_args().quick
 
 calls = pd.read_csv(DATA, keep_default_na=False, nrows=1500 if quick else None)
-words = calls.columns[[not pd.api.types.is_numeric_dtype(dtype) for dtype in calls.dtypes]]
-calls = calls.astype(dict.fromkeys(words.drop("y"), "category"))
+strings = calls.columns[[not pd.api.types.is_numeric_dtype(dtype) for dtype in calls.dtypes]]
+calls = calls.astype(dict.fromkeys(strings.drop("y"), "category"))
 y = (calls.pop("y") == "yes").to_numpy(int)
-of_client = ["age", "job", "marital", "education", "default", "housing", "loan"]
-of_call = [column for column in calls if column not in of_client]
+client_columns = ["age", "job", "marital", "education", "default", "housing", "loan"]
+call_columns = [column for column in calls if column not in client_columns]
 
 training = {"batch_size": 64, "early_stopping": False}
 network = KerasClassifier(MLP((32, 16)), epochs=1 if quick else 5, **training)
-# The calls are in time order; the economy changed meanwhile.
+# The calls are in time order, and the economy changed over time: shuffle.
 shuffled = StratifiedKFold(3, shuffle=True, random_state=0)
 inner = KerasFeatureTransformer(network, layers="hidden_2", cv=shuffled)
 
 
 def stack(upstream, fine_tune):
     return StackedKerasClassifier(
-        [("client", upstream, of_client), ("call", upstream, of_call)],
+        [("client", upstream, client_columns), ("call", upstream, call_columns)],
         downstream=KerasClassifier(MLP((16,)), epochs=2 if quick else 10, **training),
         passthrough=False,
         cv=shuffled,
@@ -58,13 +58,13 @@ contestants = {
 }
 
 folds = StratifiedKFold(2 if quick else 3, shuffle=True, random_state=0)
-print(f"{len(y)} calls, {y.mean():.1%} of them with success; {folds.n_splits} folds\n")
+print(f"{len(y)} calls, {y.mean():.1%} of them successful; {folds.n_splits} folds\n")
 print(f"{'upstream features':28} log loss   ROC AUC   kept")
 for name, model in contestants.items():
-    found = cross_validate(
+    results = cross_validate(
         model, calls, y, cv=folds, scoring=["neg_log_loss", "roc_auc"], return_estimator=True
     )
-    loss, auc = -found["test_neg_log_loss"].mean(), found["test_roc_auc"].mean()
-    kept = [fitted.fine_tuned_ for fitted in found["estimator"] if hasattr(fitted, "fine_tuned_")]
-    told = f"{np.sum(kept)} of {len(kept)}" if name.endswith("tuned") else "-"
-    print(f"{name:28} {loss:.4f}     {auc:.4f}    {told}")
+    loss, auc = -results["test_neg_log_loss"].mean(), results["test_roc_auc"].mean()
+    kept = [model.fine_tuned_ for model in results["estimator"] if hasattr(model, "fine_tuned_")]
+    n_kept = f"{np.sum(kept)} of {len(kept)}" if name.endswith("tuned") else "-"
+    print(f"{name:28} {loss:.4f}     {auc:.4f}    {n_kept}")

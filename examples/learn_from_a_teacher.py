@@ -1,4 +1,4 @@
-"""What each mode of a teacher adds, for few labelled digits.
+"""What each teacher mode adds with few labelled digits.
 
 A teacher is trained on 900 handwritten digits. A small network is trained on 60 others, alone or
 with `TeacherLoss`. All are scored on digits that neither has seen. `--quick` uses three seeds
@@ -9,7 +9,7 @@ import argparse
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
+from scipy.stats import t as t_distribution
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -22,11 +22,15 @@ FEW, MANY = 60, 900
 
 def scores_of(seed, X, y):
     """Accuracy of each contestant on new digits, for one draw of the rows."""
-    drawn = {"stratify": y, "random_state": seed}
-    X, new, y, new_y = train_test_split(X, y, train_size=FEW + MANY, **drawn)
-    X, more, y, more_y = train_test_split(X, y, train_size=FEW, stratify=y, random_state=seed)
+    X, X_test, y, y_test = train_test_split(
+        X, y, train_size=FEW + MANY, stratify=y, random_state=seed
+    )
+    X, X_teacher, y, y_teacher = train_test_split(
+        X, y, train_size=FEW, stratify=y, random_state=seed
+    )
 
-    teacher = KerasClassifier(MLP((128, 64)), epochs=40, random_state=seed).fit(more, more_y)
+    teacher = KerasClassifier(MLP((128, 64)), epochs=40, random_state=seed)
+    teacher.fit(X_teacher, y_teacher)
     student = KerasClassifier(MLP((32,)), epochs=150, batch_size=16, random_state=seed)
     contestants = {
         "alone": "auto",
@@ -35,16 +39,16 @@ def scores_of(seed, X, y):
         "blend": TeacherLoss(teacher, mode="blend", weight=0.5),
         "head": TeacherLoss(teacher, mode="head"),
     }
-    found = {"the teacher itself": teacher.score(new, new_y)}
+    scores = {"the teacher itself": teacher.score(X_test, y_test)}
     for name, loss in contestants.items():
-        found[name] = student.set_params(loss=loss).fit(X, y).score(new, new_y)
-    return found
+        scores[name] = student.set_params(loss=loss).fit(X, y).score(X_test, y_test)
+    return scores
 
 
 def summary(scores):
     """Mean and spread over seeds; the gain over the network alone, with a 95 % interval."""
     gain = scores.sub(scores["alone"], axis=0)
-    half = student.ppf(0.975, len(scores) - 1) * gain.std() / np.sqrt(len(scores))
+    half = t_distribution.ppf(0.975, len(scores) - 1) * gain.std() / np.sqrt(len(scores))
     return pd.DataFrame(
         {
             "accuracy": scores.mean(),

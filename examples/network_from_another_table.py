@@ -1,8 +1,8 @@
 """A network that was trained on one table, used on another: frozen, continued, or not at all.
 
 Calls of a bank: table A holds calls to the working population; table B, the one of interest, holds
-the few calls to students and pensioners. `--quick` uses few epochs, as a check that everything
-works.
+the few calls to students and pensioners. `--quick` uses few epochs, to check that everything
+runs.
 """
 
 import argparse
@@ -26,8 +26,8 @@ epochs = 2 if quick else 20
 training = {"batch_size": 64, "early_stopping": False, "random_state": 0}
 
 calls = pd.read_csv(DATA, keep_default_na=False)
-words = calls.columns[[not pd.api.types.is_numeric_dtype(dtype) for dtype in calls.dtypes]]
-calls = calls.astype(dict.fromkeys(words.drop(["y", "job"]), "category"))
+strings = calls.columns[[not pd.api.types.is_numeric_dtype(dtype) for dtype in calls.dtypes]]
+calls = calls.astype(dict.fromkeys(strings.drop(["y", "job"]), "category"))
 in_b = calls.pop("job").isin(["student", "retired"])
 A, B = calls[~in_b], calls[in_b]
 X_a, y_a = A.drop(columns="y"), (A["y"] == "yes").to_numpy(int)
@@ -38,20 +38,20 @@ overlap = check_overlap(X_a, X_b)
 print(overlap)
 seen = X_b.index[overlap.rounded_b]
 X_b, y_b = X_b.drop(index=seen), pd.Series(y_b, B.index).drop(seen).to_numpy()
-print(f"{len(X_b)} rows of B are left, which the network has not seen\n")
+print(f"{len(X_b)} rows of B are left, none of them seen by the network\n")
 
 # Trained on A and then fixed: `FrozenEstimator` stays fitted when it is cloned.
-a = FrozenEstimator(KerasClassifier(MLP((32, 16)), epochs=epochs, **training).fit(X_a, y_a))
+frozen = FrozenEstimator(KerasClassifier(MLP((32, 16)), epochs=epochs, **training).fit(X_a, y_a))
 
 scratch = KerasClassifier(MLP((32, 16)), epochs=epochs, **training)
-continued = KerasClassifier(a, epochs=max(epochs // 4, 1), **training)  # A's weights, in each fold
+continued = KerasClassifier(frozen, epochs=max(epochs // 4, 1), **training)  # from A's weights
 downstream = KerasClassifier(MLP((16,)), epochs=epochs, **training)
 
 contestants = {
     "B alone, from scratch": scratch,
     "A's network, continued on B": continued,
     "stack on A's frozen network": StackedKerasClassifier(
-        [("a", a)], downstream=downstream, random_state=0
+        [("a", frozen)], downstream=downstream, random_state=0
     ),
     "stack on A's network, continued": StackedKerasClassifier(
         [("a", continued)], downstream=downstream, cv=3, random_state=0
@@ -60,7 +60,7 @@ contestants = {
 
 folds = StratifiedKFold(2 if quick else 5, shuffle=True, random_state=0)
 print("ROC AUC on B")
-print(f"{'A alone, as it is':34} {roc_auc_score(y_b, a.predict_proba(X_b)[:, 1]):.3f}")
+print(f"{'A alone, unchanged':34} {roc_auc_score(y_b, frozen.predict_proba(X_b)[:, 1]):.3f}")
 for name, model in contestants.items():
     scores = cross_val_score(model, X_b, y_b, cv=folds, scoring="roc_auc")
     print(f"{name:34} {scores.mean():.3f} (folds {scores.min():.3f} to {scores.max():.3f})")

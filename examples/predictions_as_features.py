@@ -1,4 +1,4 @@
-"""Predictions as features: the output of a network for one table, beside the columns of another.
+"""Predictions as features: the output of a network for one table, next to the columns of another.
 
 Two tables describe the same calls of a bank: one the client, the other the call. A network learns
 from the client's table who will subscribe. Its probabilities, log-odds, entropy and margin are
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
+from scipy.stats import t as t_distribution
 from sklearn.model_selection import RepeatedStratifiedKFold, cross_val_score
 
 from skstack import KerasClassifier, KerasFeatureTransformer, StackedKerasClassifier
@@ -21,23 +21,23 @@ CLIENT = ["age", "job", "marital", "education", "default", "housing", "loan"]
 
 
 def read_tables(rows):
-    """Two tables with one index, each in an order of its own, and the answers; 1 = subscribed."""
+    """Two tables with a common index, in different orders, and the target; 1 = subscribed."""
     table = pd.read_csv(DATA, keep_default_na=False).sample(rows, random_state=0)
     table.index.name = "call"
-    answers = (table.pop("y") == "yes").astype(int)
-    words = table.select_dtypes(exclude="number").columns
-    table = table.astype(dict.fromkeys(words, "category"))
+    target = (table.pop("y") == "yes").astype(int)
+    strings = table.select_dtypes(exclude="number").columns
+    table = table.astype(dict.fromkeys(strings, "category"))
     calls = table.drop(columns=CLIENT).sample(frac=1, random_state=1)
-    return table[CLIENT], calls, answers
+    return table[CLIENT], calls, target
 
 
 def verdict(gain, n_test_of_train):
     """Mean gain with its 95 % interval, widened as folds share rows (Nadeau and Bengio, 2003)."""
     k = len(gain)
-    half = student.ppf(0.975, k - 1) * gain.std(ddof=1) * np.sqrt(1 / k + n_test_of_train)
-    says = "within noise" if abs(gain.mean()) <= half else "more than noise"
+    half = t_distribution.ppf(0.975, k - 1) * gain.std(ddof=1) * np.sqrt(1 / k + n_test_of_train)
+    result = "within noise" if abs(gain.mean()) <= half else "more than noise"
     low, high = gain.mean() - half, gain.mean() + half
-    return f"{gain.mean():+.3f} (95 % interval {low:+.3f} to {high:+.3f}): {says}"
+    return f"{gain.mean():+.3f} (95 % interval {low:+.3f} to {high:+.3f}): {result}"
 
 
 def plot(table, y, path):
@@ -48,9 +48,7 @@ def plot(table, y, path):
     for label, name, colour in ((0, "did not", "#0072B2"), (1, "subscribed", "#D55E00")):
         values = table.loc[y == label, "client__log_odds_1"]
         ax.hist(values, bins, density=True, alpha=0.6, color=colour, label=name)
-    ax.set(
-        xlabel="log-odds that the client's table gives, out-of-fold and scaled", ylabel="density"
-    )
+    ax.set(xlabel="log-odds from the client's table, out-of-fold and scaled", ylabel="density")
     ax.legend(frameon=False)
     figure.savefig(path, dpi=150)
 
@@ -62,10 +60,10 @@ def main():
     options = parser.parse_args()
     rows, epochs = (600, 2) if options.quick else (5000, 10)
 
-    # The two tables meet by row: joined by their index, in the order of the answers.
-    clients, calls, answers = read_tables(rows)
-    X = calls.join(clients, validate="one_to_one").loc[answers.index]
-    y = answers.to_numpy()
+    # Join the two tables by their index, in the row order of the target.
+    clients, calls, target = read_tables(rows)
+    X = calls.join(clients, validate="one_to_one").loc[target.index]
+    y = target.to_numpy()
     print(f"{len(X)} calls, {len(CLIENT)} columns of the client, {calls.shape[1]} of the call")
 
     network = KerasClassifier(epochs=epochs, batch_size=128)
@@ -75,7 +73,7 @@ def main():
     stack = StackedKerasClassifier(
         upstream=[("client", client, CLIENT)],
         downstream=network,
-        passthrough=list(calls.columns),  # the client's columns reach the end as predictions only
+        passthrough=list(calls.columns),  # the client's columns are seen as predictions only
         random_state=0,
     )
     network = KerasClassifier(epochs=epochs, batch_size=128, random_state=0)
@@ -97,12 +95,12 @@ def main():
     for name, values in scores.items():
         print(f"  {name}: {verdict(predictions - values, 1 / (n_folds - 1))}")
 
-    # What the last network learns from: out-of-fold predictions, scaled, and the call's columns.
+    # The input of the downstream network: scaled out-of-fold predictions and the call's columns.
     table = stack.set_output(transform="pandas").fit_transform(X, y)
     print(f"\n{table.iloc[:3, :6].to_string()}")
     if options.plot:
         plot(table, y, options.plot)
-        print(f"picture: {options.plot}")
+        print(f"plot: {options.plot}")
 
 
 if __name__ == "__main__":

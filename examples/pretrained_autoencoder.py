@@ -1,4 +1,4 @@
-"""A pretrained autoencoder as a source of features: its inner layer, and its error alone.
+"""A pretrained autoencoder as a source of features: its inner layer, or its error alone.
 
 An autoencoder is trained in plain Keras on images of digits without fours, and saved. The task is
 to detect fours, one image in ten, among images that the autoencoder has never seen, with only a
@@ -16,7 +16,7 @@ import numpy as np
 from imblearn.over_sampling import SMOTE
 from imblearn.pipeline import make_pipeline
 from scipy.stats import sem
-from scipy.stats import t as student
+from scipy.stats import t as t_distribution
 from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -27,7 +27,7 @@ from skstack import KerasClassifier, KerasFeatureTransformer
 
 
 def pretrain(images, path, epochs):
-    """Train an autoencoder as anybody would, save it, and return the scaler that belongs to it."""
+    """Train an autoencoder in plain Keras, save it, and return its scaler."""
     scaler = StandardScaler().fit(images)
     inputs = keras.Input((images.shape[1],))
     x = keras.layers.Dense(48, activation="relu")(inputs)
@@ -43,10 +43,10 @@ def pretrain(images, path, epochs):
 
 def verdict(gain):
     """Mean gain with its 95 % interval over training sets that share no rows."""
-    half = student.ppf(0.975, len(gain) - 1) * sem(gain)
-    says = "within noise" if abs(gain.mean()) <= half else "more than noise"
+    half = t_distribution.ppf(0.975, len(gain) - 1) * sem(gain)
+    result = "within noise" if abs(gain.mean()) <= half else "more than noise"
     low, high = gain.mean() - half, gain.mean() + half
-    return f"{gain.mean():+.3f} (95 % interval {low:+.3f} to {high:+.3f}): {says}"
+    return f"{gain.mean():+.3f} (95 % interval {low:+.3f} to {high:+.3f}): {result}"
 
 
 def plot(errors, y, path):
@@ -81,21 +81,21 @@ def main():
         path = Path(folder) / "autoencoder.keras"
         scaler = pretrain(images[old][digits[old] != 4], path, 5 if options.quick else 60)
 
-        # A network that was trained on scaled columns is placed after its scaler. Both stay as they
-        # are; all that follows them is learned anew in each fold, SMOTE on training rows alone.
-        own_scaler = FrozenEstimator(scaler)
+        # A network that was trained on scaled columns is placed after its scaler. Both are frozen;
+        # all later steps are fitted in each fold, SMOTE on training rows only.
+        frozen_scaler = FrozenEstimator(scaler)
         latent = KerasFeatureTransformer(path, layers="encoder_output", passthrough=True)
         error = KerasFeatureTransformer(path, features="reconstruction_error")
         network = KerasClassifier(epochs=3 if options.quick else 30, random_state=0)
         rest = (StandardScaler(), SMOTE(random_state=0), network)
         models = {
-            "pixels": make_pipeline(own_scaler, *rest),
-            "pixels + encoder_output": make_pipeline(own_scaler, latent, *rest),
+            "pixels": make_pipeline(frozen_scaler, *rest),
+            "pixels + encoder_output": make_pipeline(frozen_scaler, latent, *rest),
             "reconstruction error": make_pipeline(
-                own_scaler, error, StandardScaler(), SMOTE(random_state=0), LogisticRegression()
+                frozen_scaler, error, StandardScaler(), SMOTE(random_state=0), LogisticRegression()
             ),
         }
-        # Folds turned round: few rows to learn from, all others to be judged on.
+        # Inverted folds: train on few rows, test on all others.
         folds = StratifiedKFold(9, shuffle=True, random_state=0).split(X, y)
         folds = [(few, others) for others, few in folds][: 2 if options.quick else 9]
         scores = {
@@ -112,7 +112,7 @@ def main():
     print(f"\nWhat encoder_output adds: {verdict(gain)}")
     if options.plot:
         plot(errors, y, options.plot)
-        print(f"picture: {options.plot}")
+        print(f"plot: {options.plot}")
 
 
 if __name__ == "__main__":

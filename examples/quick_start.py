@@ -15,7 +15,7 @@ from skstack.networks import MLP
 
 X, y = load_breast_cancer(return_X_y=True, as_frame=True)
 
-# 1. An autoencoder's latent layer and error, beside the table's own columns, in any Pipeline.
+# 1. An autoencoder's latent layer and error, added to the columns of X, in any Pipeline.
 features = KerasFeatureTransformer(
     KerasAutoencoder(epochs=20),
     features=["outputs", "reconstruction_error"],
@@ -25,7 +25,7 @@ features = KerasFeatureTransformer(
 model = make_pipeline(features, LogisticRegression(max_iter=5000))
 print(f"with an autoencoder: {cross_val_score(model, X, y, scoring='roc_auc').mean():.3f}")
 
-# 2. A whole stack as one estimator: every feature that saw y is out-of-fold while fitting.
+# 2. A whole stack as one estimator: in `fit`, features learned from y are out-of-fold.
 stack = StackedKerasClassifier(
     upstream=[
         ("anomaly", features.set_params(passthrough=False)),
@@ -35,12 +35,12 @@ stack = StackedKerasClassifier(
     random_state=0,
 )
 
-# 3. Parameters of every depth in one search, by name.
+# 3. One search over parameters of all parts, by name.
 search = GridSearchCV(
     stack,
     {"risk__model__dropout": [0.0, 0.2], "downstream__learning_rate": [1e-3, 3e-3]},
     scoring="roc_auc",
     cv=3,
 ).fit(X, y)
-print(f"best of the stacks: {search.best_score_:.3f} with {search.best_params_}")
+print(f"best stack: {search.best_score_:.3f} with {search.best_params_}")
 print(search.predict_proba(X.head(3)).round(3))

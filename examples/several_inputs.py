@@ -3,7 +3,7 @@
 1. Cheques. A digit is written twice, as a picture (scikit-learn's digits, half of each covered by a
    stamp) and as a word (simulated: about half of the letters are replaced). 128 features of the
    picture and 64 of the word, from two saved networks, are joined with a plain column. The network
-   downstream has one input for each of the three, and reduces the picture's first.
+   downstream has one input for each of the three, and first reduces the picture's features.
 2. Calls of a bank. A saved network has two inputs, for columns of the call and of the economy: they
    are assigned by name, by order, or by the prefix of the column names.
 
@@ -17,7 +17,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
+from scipy.stats import t as t_distribution
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.model_selection import RepeatedStratifiedKFold, cross_val_score
@@ -42,14 +42,14 @@ def cheques():
         half = np.s_[4:] if rng.random() < 0.5 else np.s_[:4]
         image[half if rng.random() < 0.5 else (slice(None), half)] = 0
     letters = np.array([[ord(c) - 96 if c != " " else 0 for c in w.ljust(5)] for w in WORDS])
-    letters = letters[digits]  # 1 for a to 26 for z; 0 where a word has ended
+    letters = letters[digits]  # 1 for a to 26 for z; 0 is padding
     wrong = (rng.random(letters.shape) < 0.5) & (letters > 0)
     letters[wrong] = rng.integers(1, 27, size=wrong.sum())
     return pd.DataFrame({"image": list(images), "text": list(letters), "ink": ink}), digits
 
 
 def pretrain(layers, X, y, path, epochs):
-    """Train a network in plain Keras, as anybody would, and save it."""
+    """Train a network in plain Keras and save it."""
     model = keras.Sequential([*layers, keras.layers.Dense(10, activation="softmax")])
     model.compile(keras.optimizers.Adam(2e-3), "sparse_categorical_crossentropy")
     model.fit(X, y, epochs=epochs, batch_size=32, verbose=0)
@@ -61,7 +61,7 @@ def reader(spec, *, width=32, dropout=0.2):
     """One input for the picture's features, one for the word's, one for plain columns."""
     inputs = spec.inputs()  # {"image": (128,), "text": (64,), "numeric": (1,)}
     image = keras.layers.Dropout(dropout)(inputs["image"])
-    image = keras.layers.Dense(width, activation="relu", name="image_in_short")(image)
+    image = keras.layers.Dense(width, activation="relu", name="image_reduced")(image)
     x = keras.layers.Concatenate()([image, inputs["text"], inputs["numeric"]])
     x = keras.layers.Dense(width, activation="relu", name="latent")(x)
     return keras.Model(inputs, spec.outputs(x))
@@ -69,7 +69,7 @@ def reader(spec, *, width=32, dropout=0.2):
 
 @recipe
 def two_branches(spec, *, width=16):
-    """Columns of the call and of the economy meet late."""
+    """One branch for each input, concatenated before the output."""
     inputs = spec.inputs()
     branches = [
         keras.layers.Dense(width, activation="relu", name=f"of_{name}")(
@@ -89,14 +89,14 @@ def table_of(scores, title):
 def verdict(gain, n_test_of_train):
     """Mean gain with its 95 % interval, widened as folds share rows (Nadeau and Bengio, 2003)."""
     k = len(gain)
-    half = student.ppf(0.975, k - 1) * gain.std(ddof=1) * np.sqrt(1 / k + n_test_of_train)
-    says = "within noise" if abs(gain.mean()) <= half else "more than noise"
+    half = t_distribution.ppf(0.975, k - 1) * gain.std(ddof=1) * np.sqrt(1 / k + n_test_of_train)
+    result = "within noise" if abs(gain.mean()) <= half else "more than noise"
     low, high = gain.mean() - half, gain.mean() + half
-    return f"{gain.mean():+.3f} (95 % interval {low:+.3f} to {high:+.3f}): {says}"
+    return f"{gain.mean():+.3f} (95 % interval {low:+.3f} to {high:+.3f}): {result}"
 
 
 def read_cheques(folder, epochs, folds):
-    """Join the features of two saved networks; both have seen the first 900 cheques alone."""
+    """Join the features of two saved networks; both were trained on the first 900 cheques only."""
     X, y = cheques()
     old, new = slice(0, 900), slice(900, None)
     rows = X[old]
@@ -125,30 +125,28 @@ def read_cheques(folder, epochs, folds):
     upstream = [("image", image, ["image"]), ("text", text, ["text"])]
     settings = {"passthrough": ["ink"], "random_state": 0}
     plain = KerasClassifier(MLP(32), epochs=epochs)
-    # "prefix" sorts columns by what their names begin with: image__features_0, text__features_0.
-    own_ways = KerasClassifier(reader(), inputs="prefix", epochs=epochs)
+    # "prefix" groups columns by the prefix of their names: image__features_0, text__features_0.
+    separate = KerasClassifier(reader(), inputs="prefix", epochs=epochs)
     models = {
         "picture": StackedKerasClassifier(upstream[:1], downstream=plain, **settings),
         "word": StackedKerasClassifier(upstream[1:], downstream=plain, **settings),
         "both, one input": StackedKerasClassifier(upstream, downstream=plain, **settings),
-        "both, an input for each": StackedKerasClassifier(
-            upstream, downstream=own_ways, **settings
-        ),
+        "both, separate inputs": StackedKerasClassifier(upstream, downstream=separate, **settings),
     }
     scores = {name: cross_val_score(model, X, y, cv=folds) for name, model in models.items()}
     table_of(scores, f"accuracy on {len(X)} cheques")
-    fitted = models["both, an input for each"].fit(X, y)
+    fitted = models["both, separate inputs"].fit(X, y)
     shapes = {name: tensor.shape for name, tensor in fitted.downstream_.model_.input.items()}
     print(f"inputs of the last network: {shapes}")
     return X, y, scores
 
 
 def rank_calls(folder, rows, epochs, folds):
-    """A network with two inputs, saved, and fed in three ways; and one that is trained here."""
+    """A saved network with two inputs, assigned in three ways, and one that is trained here."""
     table = pd.read_csv(DATA)[[*CALL, *ECONOMY, "y"]].sample(2 * rows, random_state=0)
     y = (table.pop("y") == "yes").to_numpy().astype(int)
     scaler = StandardScaler().set_output(transform="pandas").fit(table[:rows])
-    X = scaler.transform(table)  # a network trained on scaled columns goes behind its scaler
+    X = scaler.transform(table)  # a network trained on scaled columns comes after its scaler
 
     call, economy = keras.Input((4,), name="call"), keras.Input((5,), name="economy")
     of_call = keras.layers.Dense(8, activation="relu", name="of_call")(call)
@@ -161,21 +159,21 @@ def rank_calls(folder, rows, epochs, folds):
     model.save(folder / "calls.keras")
     X, raw, y = X[rows:], table[rows:], y[rows:]
 
-    # By name, by the order of the model's inputs, by what the columns' names begin with.
+    # By name, by the order of the model's inputs, by the prefix of the column names.
     renamed = {name: f"call__{name}" for name in CALL}
     renamed |= {name: f"economy__{name}" for name in ECONOMY}
     network = KerasFeatureTransformer(folder / "calls.keras", layers=["of_call", "of_economy"])
-    found = {
-        how: clone(network).set_params(inputs=inputs).fit_transform(rows_of)
-        for how, inputs, rows_of in (
+    features = {
+        how: clone(network).set_params(inputs=inputs).fit_transform(table)
+        for how, inputs, table in (
             ("a dict", {"economy": ECONOMY, "call": CALL}, X),
             ("a list", [CALL, ECONOMY], X),
             ('"prefix"', "prefix", X[[*ECONOMY, *CALL]].rename(columns=renamed)),
         )
     }
-    first = found["a dict"]
-    same = all(np.array_equal(first, other) for other in found.values())
-    print(f"\ncolumns by {', '.join(found)}: equal features {first.shape}: {same}")
+    first = features["a dict"]
+    same = all(np.array_equal(first, other) for other in features.values())
+    print(f"\ncolumns by {', '.join(features)}: equal features {first.shape}: {same}")
 
     settings = {"epochs": epochs, "batch_size": 64, "random_state": 0}
     inputs = {"call": CALL, "economy": ECONOMY}
@@ -226,17 +224,17 @@ def main():
         X, y, scores = read_cheques(Path(folder), epochs, folds)
         calls = rank_calls(Path(folder), rows, epochs, folds)
 
-    own, one = scores["both, an input for each"], scores["both, one input"]
+    own, one = scores["both, separate inputs"], scores["both, one input"]
     print("\nWhat is gained")
     for what, gain in {
-        "by the word beside the picture": one - scores["picture"],
-        "by an input for each, cheques": own - one,
-        "by an input for each, calls": calls["calls, two inputs"] - calls["calls, one input"],
+        "by adding the word": one - scores["picture"],
+        "by separate inputs, cheques": own - one,
+        "by separate inputs, calls": calls["calls, two inputs"] - calls["calls, one input"],
     }.items():
         print(f"  {what}: {verdict(gain, 1 / (n_folds - 1))}")
     if options.plot:
         plot(X, y, scores, options.plot)
-        print(f"picture: {options.plot}")
+        print(f"plot: {options.plot}")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def main():
     y = calls.pop("y").to_numpy()
     train, new = slice(0, rows * 3 // 4), slice(rows * 3 // 4, None)
 
-    # Upstream an anomaly score and a first prediction; the downstream learns from both and X.
+    # Upstream: an anomaly score and a first prediction; downstream learns from both and X.
     autoencoder = skstack.KerasAutoencoder(epochs=epochs)
     stack = skstack.StackedKerasClassifier(
         upstream=[
@@ -47,17 +47,17 @@ def main():
     ).fit(calls[train], y[train])
     expected = stack.predict_proba(calls[new])
 
-    # One model: category look-up, both upstream networks, scaler and downstream are its layers.
+    # One model whose layers are category lookup, both upstream networks, scaler and downstream.
     model = stack.to_keras()
     model.summary(line_length=110)
     model.save(options.output / "stack.keras")
     inputs = stack.keras_inputs(calls[new])
     loaded = keras.models.load_model(options.output / "stack.keras")
-    answers = {"keras": loaded.predict(inputs, verbose=0)}
+    predictions = {"keras": loaded.predict(inputs, verbose=0)}
 
     # The same for runtimes without Keras and skstack.
     stack.export(options.output / "saved_model")
-    answers["saved_model"] = by_tensorflow(options.output / "saved_model", inputs)
+    predictions["saved_model"] = by_tensorflow(options.output / "saved_model", inputs)
     try:
         import onnxruntime
     except ImportError:
@@ -65,11 +65,11 @@ def main():
     else:
         stack.export(options.output / "stack.onnx", format="onnx")
         session = onnxruntime.InferenceSession(options.output / "stack.onnx")
-        answers["onnxruntime"] = session.run(None, inputs)[0]
+        predictions["onnxruntime"] = session.run(None, inputs)[0]
 
     worst = 0.0
-    for runtime, answer in answers.items():
-        difference = float(np.abs(answer - expected).max())
+    for runtime, values in predictions.items():
+        difference = float(np.abs(values - expected).max())
         worst = max(worst, difference)
         print(f"{runtime:<12} largest difference from predict_proba: {difference:.1e}")
     return 0 if worst < 1e-5 else 1

@@ -1,4 +1,4 @@
-"""Outputs of higher rank as features: the hidden states of an LSTM, the maps of a CNN.
+"""Outputs of higher rank as features: the hidden states of an LSTM, the feature maps of a CNN.
 
 Two networks are trained in plain Keras and saved: an LSTM that recognises nine speakers by their
 vowels, and a CNN that recognises the digits 0 to 6. A linear classifier then learns from few
@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import pandas as pd
 from scipy.stats import sem
-from scipy.stats import t as student
+from scipy.stats import t as t_distribution
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
@@ -75,7 +75,7 @@ def train(model, X, y, path, epochs):
 
 
 def few_labelled(y, n_folds, used):
-    """Folds turned round: one part to learn from, all others to be judged on."""
+    """Inverted folds: train on one part, test on all others."""
     folds = StratifiedKFold(n_folds, shuffle=True, random_state=0).split(y, y)
     return [(few, others) for others, few in folds][:used]
 
@@ -99,10 +99,10 @@ def compare(title, raw, transformers, X, y, folds):
 
 def verdict(gain):
     """Mean gain with its 95 % interval over training sets that share no rows."""
-    half = student.ppf(0.975, len(gain) - 1) * sem(gain)
-    says = "within noise" if abs(gain.mean()) <= half else "more than noise"
+    half = t_distribution.ppf(0.975, len(gain) - 1) * sem(gain)
+    result = "within noise" if abs(gain.mean()) <= half else "more than noise"
     low, high = gain.mean() - half, gain.mean() + half
-    return f"{gain.mean():+.3f} (95 % interval {low:+.3f} to {high:+.3f}): {says}"
+    return f"{gain.mean():+.3f} (95 % interval {low:+.3f} to {high:+.3f}): {result}"
 
 
 def plot(states, compared, path):
@@ -135,7 +135,7 @@ def main():
     epochs, used = (2, 2) if options.quick else (30, 9)
 
     with tempfile.TemporaryDirectory() as folder:
-        # States. The padded voices already are arrays of the shape that the LSTM takes.
+        # States. The padded voices already have the shape that the LSTM takes.
         lstm = Path(folder) / "lstm.keras"
         X, speaker, occasion = read_voices()
         old = occasion == "train"
@@ -147,8 +147,8 @@ def main():
         }
         states = by_pooling["flatten"].fit_transform(X).reshape(len(X), X.shape[1], -1)
         real = X.any(axis=2)
-        print(f"states {states.shape}; {(~real).mean():.0%} of the steps only pad a voice")
-        print(f"zero in all of these: {not states[~real].any()}", end="; ")
+        print(f"states {states.shape}; {(~real).mean():.0%} of the steps are padding")
+        print(f"states of padding are zero: {not states[~real].any()}", end="; ")
         means = np.array([rows[on].mean(axis=0) for rows, on in zip(states, real, strict=True)])
         same = np.allclose(means, by_pooling["mean"].fit_transform(X), atol=1e-6)
         print(f"'mean' is the mean over real steps alone: {same}")
@@ -160,7 +160,7 @@ def main():
             f"The LSTM's own predictions, without new labels: {(own == y).mean():.3f} ± {error:.3f}"
         )
 
-        # Maps. The table has 64 columns; `input_shape` says how the CNN takes a row of them.
+        # Maps. The table has 64 columns; `input_shape` reshapes a row for the CNN.
         cnn = Path(folder) / "cnn.keras"
         X, digit = load_digits(return_X_y=True)
         old = digit <= 6
@@ -177,7 +177,7 @@ def main():
 
     if options.plot:
         plot(states, compared, options.plot)
-        print(f"picture: {options.plot}")
+        print(f"plot: {options.plot}")
 
 
 if __name__ == "__main__":

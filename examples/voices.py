@@ -1,11 +1,11 @@
-"""Sequences of unequal length: who says "ae", from 7 to 29 steps of 12 numbers.
+"""Sequences of unequal length: recognise a speaker from 7 to 29 steps of 12 numbers.
 
-Nine men pronounced two vowels repeatedly; the official split tests on utterances of another time.
+Nine men pronounced two vowels repeatedly; the official test set was recorded on other occasions.
 Utterances are lists of arrays, or cells of a DataFrame. `PadSequences` pads them to one length, and
 `SequenceEncoder` ignores the padding. A GRU, an LSTM and convolutions are compared with a model
 that ignores time, on the official split and by cross-validation. Then the convolutions are used in
 stacks: upstream, where their layer `latent` is joined to other columns, and downstream, where they
-read the voice beside the predictions of another network. `--plot FILE` draws how many steps each
+read the voice and the predictions of another network. `--plot FILE` draws how many steps each
 model needs.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
+from scipy.stats import t as t_distribution
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -43,7 +43,7 @@ def averages(voices):
 
 
 def as_table(voices):
-    """The same as columns: the voice in cells, how long it is, and its averages."""
+    """A table of averages and lengths, with the voices as cells of one column."""
     table = pd.DataFrame(averages(voices)).add_prefix("average_")
     table["length"] = [float(len(voice)) for voice in voices]
     return table.assign(voice=voices)
@@ -52,21 +52,21 @@ def as_table(voices):
 def verdict(gain, n_test_of_train):
     """Mean gain with its 95 % interval, widened as folds share rows (Nadeau and Bengio, 2003)."""
     k = len(gain)
-    half = student.ppf(0.975, k - 1) * gain.std(ddof=1) * np.sqrt(1 / k + n_test_of_train)
-    says = "within noise" if abs(gain.mean()) <= half else "more than noise"
+    half = t_distribution.ppf(0.975, k - 1) * gain.std(ddof=1) * np.sqrt(1 / k + n_test_of_train)
+    result = "within noise" if abs(gain.mean()) <= half else "more than noise"
     low, high = gain.mean() - half, gain.mean() + half
-    return f"{gain.mean():+.3f} (95 % interval {low:+.3f} to {high:+.3f}): {says}"
+    return f"{gain.mean():+.3f} (95 % interval {low:+.3f} to {high:+.3f}): {result}"
 
 
-def plot(heard, path):
+def plot(accuracies, path):
     import matplotlib.pyplot as plt
 
     figure, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
-    for (name, scores), colour in zip(heard.items(), COLOURS, strict=True):
+    for (name, scores), colour in zip(accuracies.items(), COLOURS, strict=True):
         ax.plot(list(scores), list(scores.values()), color=colour, label=name)
     ax.axhline(1 / 9, color="#bbbbbb", linewidth=1, zorder=0)
     ax.text(STEPS, 1 / 9 + 0.01, "chance", ha="right", va="bottom", color="#777777")
-    ax.set(xlabel="steps heard, from the first on", ylabel="accuracy, official split", ylim=(0, 1))
+    ax.set(xlabel="number of steps, from the first", ylabel="accuracy, official split", ylim=(0, 1))
     ax.legend(frameon=False, loc="best")
     figure.savefig(path, dpi=150)
 
@@ -74,16 +74,16 @@ def plot(heard, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="two epochs, two folds")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw accuracy by steps heard")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw accuracy by steps")
     options = parser.parse_args()
     epochs, n_folds = (2, 2) if options.quick else (40, 5)
     voices, y = read_voices("train")
     others, y_others = read_voices("test")
     lengths = [len(voice) for voice in voices + others]
-    print(f"{len(y)} utterances to learn from, {len(y_others)} of another time", end="; ")
-    print(f"{min(lengths)} to {max(lengths)} steps, half of them up to {np.median(lengths):.0f}")
+    print(f"{len(y)} training utterances, {len(y_others)} of other occasions", end="; ")
+    print(f"{min(lengths)} to {max(lengths)} steps, median {np.median(lengths):.0f}")
 
-    # The length is fixed, so that it is the same in folds without the longest utterance.
+    # A fixed length, because folds may lack the longest utterance.
     def encoder(layer):
         return KerasClassifier(SequenceEncoder(32, layer=layer), epochs=epochs, random_state=0)
 
@@ -96,21 +96,21 @@ def main():
     )
     folds = list(StratifiedKFold(n_folds, shuffle=True, random_state=0).split(y, y))
     print("\naccuracy       folds, ± standard deviation    official split, ± standard error")
-    scores, heard = {}, {}
+    scores, accuracies = {}, {}
     for name, model in models.items():
         values = scores[name] = cross_val_score(model, voices, y, cv=folds)
         share = model.fit(voices, y).score(others, y_others)
         error = np.sqrt(share * (1 - share) / len(y_others))
         spread = values.std(ddof=1)
         print(f"{name:<14} {values.mean():.3f} ± {spread:.3f} {share:>24.3f} ± {error:.3f}")
-        if options.plot:  # short utterances are no errors
-            heard[name] = {
+        if options.plot:
+            accuracies[name] = {
                 steps: model.score([voice[:steps] for voice in others], y_others)
                 for steps in range(1, STEPS + 1, 4 if options.quick else 1)
             }
 
-    # Upstream: the encoder's layer, out-of-fold, beside the length and the averages. Downstream:
-    # what a network says of the averages, beside the voice itself, which passes through.
+    # Upstream: the encoder's layer, out-of-fold, with the length and the averages. Downstream: the
+    # predictions of a network for the averages, with the voice itself, which passes through.
     columns = [f"average_{number}" for number in range(24)]
     network = KerasClassifier(epochs=epochs, random_state=0)
     latent = KerasFeatureTransformer(encoder("conv1d"), layers="latent", cv=3)
@@ -139,8 +139,8 @@ def main():
         print(f"  {name}: {verdict(values - alone, 1 / (n_folds - 1))}")
 
     if options.plot:
-        plot(heard, options.plot)
-        print(f"picture: {options.plot}")
+        plot(accuracies, options.plot)
+        print(f"plot: {options.plot}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Leakage-safe stacks of Keras networks for scikit-learn.
 
-The data's way: raw X -> named blocks of columns -> features of each upstream network (out-of-fold
+Data flow: raw X -> named blocks of columns -> features of each upstream network (out-of-fold
 while fitting) -> scaled -> resampled (training rows only) -> downstream network -> predictions.
 """
 

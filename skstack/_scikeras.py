@@ -62,7 +62,7 @@ def from_scikeras(estimator):
         If ``estimator`` is not a scikeras estimator.
 
     ValueError
-        If parameters have no equivalent. The message names all of them, with remedies.
+        If parameters have no equivalent. The message names all of them, and what to do instead.
 
     Notes
     -----
@@ -205,7 +205,7 @@ def _network(converter):
         return {"model": model, **settings}
     signature = inspect.signature(model).parameters
     if "params" in signature:
-        converter.refuse("model", "it takes `params`, all parameters: name those that it needs")
+        converter.refuse("model", "it takes all parameters as `params`: name those that it needs")
     if any(each.kind is each.VAR_KEYWORD for each in signature.values()):
         converter.refuse("model", "it takes **kwargs: name the arguments that it needs")
     known = BuilderRecipe.arguments_of(model)
@@ -265,9 +265,9 @@ def _stopping(converter):
     """``callbacks``, and the parameters of early stopping."""
     import keras
 
-    holder = copy.copy(converter.estimator)
-    holder._initialize_callbacks()
-    callbacks = keras.tree.flatten(holder._fit_callbacks)
+    copied = copy.copy(converter.estimator)
+    copied._initialize_callbacks()
+    callbacks = keras.tree.flatten(copied._fit_callbacks)
     split = converter.fit("validation_split")
     settings = {"early_stopping": False}
     if split:

@@ -76,12 +76,12 @@ def ids(path):
     return str(path.relative_to(PACKAGE))
 
 
-def test_every_room_has_its_place():
+def test_every_folder_is_in_the_import_order():
     present = {p.stem if p.is_file() else p.name for p in PACKAGE.iterdir()}
     assert present - {"__init__", "__pycache__", "py"} == set(ROOMS)
 
 
-def test_imports_run_one_way():
+def test_imports_point_upwards_only():
     upward = [
         f"{module} imports {name}"
         for module, names in GRAPH.items()
@@ -91,7 +91,7 @@ def test_imports_run_one_way():
     assert upward == []
 
 
-def test_no_file_imports_itself_through_others():
+def test_there_are_no_import_cycles():
     inside = {module: names for module, names in GRAPH.items() if room(module)}
     graphlib.TopologicalSorter(inside).prepare()  # raises CycleError
 
@@ -129,7 +129,7 @@ def type_checking(node):
     return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
 
 
-def test_private_names_of_neighbours_stay_behind_one_door():
+def test_private_names_of_dependencies_are_used_in_one_file():
     found = []
     for path in MODULES:
         if path == PACKAGE / "_base" / "sklearn.py":
@@ -149,11 +149,11 @@ def test_private_names_of_neighbours_stay_behind_one_door():
     assert found == []
 
 
-def test_there_is_no_drawer():
+def test_there_is_no_utils_module():
     assert [ids(p) for p in PACKAGE.rglob("*") if p.stem.strip("_") in ("util", "utils")] == []
 
 
-def test_inheritance_is_at_most_two_of_our_own_classes_deep():
+def test_inheritance_is_at_most_two_classes_deep():
     bases = {}
     for path in MODULES:
         for node in ast.walk(tree(path)):

@@ -1,4 +1,4 @@
-"""Latent features, rebuilt rows and reconstruction errors of ``KerasAutoencoder``."""
+"""Latent features, reconstructions and reconstruction errors of ``KerasAutoencoder``."""
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ def standard(values):
     return (values - X.mean(axis=0)) / X.std(axis=0)
 
 
-def test_rows_are_rebuilt_in_their_units():
+def test_rows_are_reconstructed_in_their_units():
     autoencoder = quick(model=Autoencoder(latent_size=4), learning_rate=0.01).fit(X)
     rebuilt = autoencoder.inverse_transform(autoencoder.transform(X))
     assert rebuilt.dtype == np.float32
@@ -34,7 +34,7 @@ def test_rows_are_rebuilt_in_their_units():
     )
 
 
-def test_scores_are_minus_the_error():
+def test_scores_are_negative_errors():
     autoencoder = quick(epochs=2).fit(X)
     error = autoencoder.reconstruction_error(X)
     np.testing.assert_array_equal(autoencoder.score_samples(X), -error)
@@ -42,7 +42,7 @@ def test_scores_are_minus_the_error():
     assert autoencoder.reconstruction_error(X[:1]).shape == (1,)
 
 
-def test_a_linear_network_with_two_latent_units_comes_near_to_pca():
+def test_a_linear_network_with_two_latent_units_approximates_pca():
     Z = standard(X).astype(np.float32)
     linear = keras.Sequential([keras.layers.Dense(2, name="latent"), keras.layers.Dense(8)])
     autoencoder = quick(model=linear, learning_rate=0.02, epochs=150).fit(Z)
@@ -59,7 +59,7 @@ def test_denoising_is_in_training_only():
     assert (quiet.transform(X) != autoencoder.transform(X)).any()
 
 
-def test_mixed_columns_come_back_with_their_types():
+def test_mixed_columns_are_reconstructed_with_their_types():
     frame = pd.DataFrame(X[:, :2], columns=["radius", "texture"], index=np.arange(200) + 5)
     frame.insert(1, "size", np.where(X[:, 0] > np.median(X[:, 0]), "large", "small"))
     frame["flag"] = X[:, 1] > np.median(X[:, 1])
@@ -82,7 +82,7 @@ def test_names_of_latent_features():
         autoencoder.inverse_transform(np.zeros((2, 5)))
 
 
-def test_early_stopping_on_rows_passed():
+def test_early_stopping_on_X_val():
     autoencoder = quick(epochs=300, n_iter_no_change=2, learning_rate=0.05, tol=1e-2)
     autoencoder.fit(X[:150], X_val=X[150:])
     assert autoencoder.n_iter_ < 300
@@ -91,7 +91,7 @@ def test_early_stopping_on_rows_passed():
     )
 
 
-def test_sequences_are_rebuilt():
+def test_sequences_are_reconstructed():
     sequences = standard(X).reshape(200, 4, 2).astype(np.float32)
     inputs = keras.Input((4, 2))
     latent = keras.layers.LSTM(3, name="latent")(inputs)
@@ -108,7 +108,7 @@ def test_sequences_are_rebuilt():
     )
 
 
-def test_warm_start_and_partial_fit_go_on():
+def test_warm_start_and_partial_fit_continue():
     warm = quick(epochs=10, warm_start=True).fit(X)
     before = warm.reconstruction_error(X).mean()
     assert warm.fit(X).reconstruction_error(X).mean() < before

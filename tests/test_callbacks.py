@@ -25,8 +25,8 @@ class Looks(keras.callbacks.Callback):
         return Looks(self.seen)
 
     def on_epoch_end(self, epoch, logs=None):
-        told = self.model.evaluate(X, y, verbose=0, return_dict=True)
-        self.seen.append((self.model.predict(X, verbose=0).ravel(), told, dict(logs)))
+        evaluated = self.model.evaluate(X, y, verbose=0, return_dict=True)
+        self.seen.append((self.model.predict(X, verbose=0).ravel(), evaluated, dict(logs)))
 
 
 def quick(make=KerasRegressor, **parameters):
@@ -72,7 +72,7 @@ def test_callbacks_see_and_save_a_network_in_the_units_of_y(engine, early_stoppi
     np.testing.assert_array_equal(quick(**settings).fit(X, y).predict(X), predicted)
 
 
-def test_what_callbacks_do_to_the_network_counts():
+def test_changes_by_callbacks_to_the_network_are_kept():
     class Stops(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             self.model.stop_training = epoch == 1
@@ -96,7 +96,7 @@ def test_what_callbacks_do_to_the_network_counts():
     np.testing.assert_allclose(rates, [0.05, 0.025, 0.0125, 0.00625])
 
 
-def test_training_that_was_cut_off_goes_on(tmp_path):
+def test_interrupted_training_can_be_resumed(tmp_path):
     backup = keras.callbacks.BackupAndRestore
     quick(callbacks=[backup(tmp_path / "a", delete_checkpoint=False)], epochs=3).fit(X, y)
     regressor = quick(callbacks=[backup(tmp_path / "a")], epochs=40).fit(X, y)
@@ -105,7 +105,7 @@ def test_training_that_was_cut_off_goes_on(tmp_path):
 
 
 @pytest.mark.parametrize("make", [KerasClassifier, KerasAutoencoder])
-def test_other_networks_are_saved_as_they_are_handed_out(make, tmp_path):
+def test_other_networks_are_saved_as_in_model_(make, tmp_path):
     frame = pd.DataFrame({"bmi": X[:, 2], "sex": np.where(X[:, 1] > 0, "f", "m")})
     saved = tmp_path / "a.keras"
     settings = {"epochs": 1, "callbacks": [keras.callbacks.ModelCheckpoint(saved)]}
@@ -121,7 +121,7 @@ def test_other_networks_are_saved_as_they_are_handed_out(make, tmp_path):
             make(saved, epochs=1).fit(frame.assign(sex="x"), y > y.mean())
 
 
-def test_a_network_that_is_not_finished_while_it_is_taught_is_told_of(tmp_path):
+def test_callbacks_on_a_network_with_a_teacher_warn(tmp_path):
     labels = y > y.mean()
     teacher = quick(KerasClassifier, epochs=1).fit(X, labels)
     taught = quick(

@@ -179,7 +179,7 @@ def test_the_error_of_a_pretrained_autoencoder_as_the_only_feature(autoencoder, 
     )
 
 
-def test_a_chain_names_what_its_autoencoder_lacks(autoencoder):
+def test_a_chain_names_the_output_that_its_autoencoder_lacks(autoencoder):
     path, model, _ = autoencoder
     rows = X[NOW].to_numpy()
     wrong = KerasFeatureTransformer(path, layers="encoder_outputs", passthrough=True)
@@ -189,8 +189,10 @@ def test_a_chain_names_what_its_autoencoder_lacks(autoencoder):
         model.inputs, model.get_layer("encoder_output").output, name="encoder_alone"
     )
     error = KerasFeatureTransformer(encoder, features="reconstruction_error")
-    told = r"'reconstruction_error'.*'encoder_alone' takes \[\(None, 30\)\] and returns \(None, 4\)"
-    with pytest.raises(ValueError, match=told):
+    message = (
+        r"'reconstruction_error'.*'encoder_alone' takes \[\(None, 30\)\] and returns \(None, 4\)"
+    )
+    with pytest.raises(ValueError, match=message):
         make_pipeline(error, small()).fit(rows, y[NOW])
     with pytest.raises(
         ValueError, match=r"'log_odds'.*'autoencoder' has an output of shape \(None, 30\)"

@@ -70,7 +70,7 @@ def test_one_row_of_multilabel_and_sequences():
     assert quick(model=lstm).fit(sequences, Y[:, 0]).predict_proba(sequences[:1]).shape == (1, 2)
 
 
-def test_a_weight_is_a_number_of_copies():
+def test_weighting_equals_repeating_rows():
     X, y = CANCER
     X, y = X[:80], y[:80]
     times = np.random.default_rng(0).integers(1, 4, size=80)
@@ -90,7 +90,7 @@ def test_class_weights_are_weights_of_rows_in_the_loss(labels):
     np.testing.assert_allclose(balanced.predict_proba(X), by_row.predict_proba(X), atol=1e-5)
 
 
-def test_early_stopping_brings_back_the_best_weights():
+def test_early_stopping_restores_the_best_weights():
     X, y = CANCER
     # Some labels are wrong, so that the loss rises again, while probabilities stay inside (0, 1).
     noise = np.where(np.random.default_rng(0).random(169) < 0.3, 1 - y[400:], y[400:])
@@ -120,7 +120,7 @@ def test_metrics_schedules_and_objects_of_keras():
     assert float(optimizer.learning_rate) == 0.5
 
 
-def test_warm_start_goes_on_where_the_last_fit_ended():
+def test_warm_start_continues_from_the_last_fit():
     X, y = CANCER
     twice = full_batch(warm_start=True).fit(X, y).fit(X, y)
     once = full_batch().set_params(epochs=40).fit(X, y)
@@ -145,7 +145,7 @@ def test_samplers_change_training_rows_only_and_are_cloned():
     np.testing.assert_array_equal(under.fit(X, y).predict_proba(X), first)
 
 
-def test_prior_correction_refuses_samplers_that_clean():
+def test_prior_correction_refuses_cleaning_samplers():
     with pytest.raises(ValueError, match=r"prior_correction.*TomekLinks"):
         quick(sampler=TomekLinks(), prior_correction=True).fit(*CANCER)
 

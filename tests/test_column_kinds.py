@@ -1,4 +1,4 @@
-"""Columns of objects are what they hold, for everyone who asks what kind a column is."""
+"""The kind of an object column follows from its values, in every part."""
 
 import re
 import warnings
@@ -64,7 +64,7 @@ CONTENTS = {
 
 @pytest.mark.parametrize("name", CONTENTS)
 @pytest.mark.parametrize("frame", ["pandas", "polars"])
-def test_objects_are_what_they_hold(name, frame):
+def test_the_kind_of_object_columns_follows_their_values(name, frame):
     values, kind = CONTENTS[name]
     if frame == "polars":
         if {"NaN", "NA", "NaT"} & {name}:
@@ -86,7 +86,7 @@ def test_objects_are_what_they_hold(name, frame):
         assert blocks.split(X)["x"].max() <= len(values) + 1
 
 
-def test_what_the_user_says_of_a_column_goes_before_what_it_holds():
+def test_categorical_features_take_precedence_over_values():
     X = pd.DataFrame({"x": pd.Series([3, 1, 3], dtype=object), "k": pd.Categorical([7, 8, 7])})
     assert ColumnBlocks(["x"]).fit(X[["x"]]).categories_ == {"x": [1, 3]}
     assert ColumnBlocks().fit(X).categories_ == {"k": [7, 8]}
@@ -95,7 +95,7 @@ def test_what_the_user_says_of_a_column_goes_before_what_it_holds():
 
 
 @pytest.mark.parametrize(
-    ("column", "told"),
+    ("column", "message"),
     [
         (
             pd.Series([1, "n/a", 2.5], dtype=object),
@@ -107,10 +107,10 @@ def test_what_the_user_says_of_a_column_goes_before_what_it_holds():
         (pl.Series(["1", "2", "z"]), r"'a' is read as numbers, but holds 'z' in row 2"),
     ],
 )
-def test_words_where_numbers_were_are_named(column, told):
+def test_strings_in_a_numeric_column_are_refused_by_name(column, message):
     blocks = ColumnBlocks().fit(NUMBERS[["a"]])
     frame = pl.DataFrame if isinstance(column, pl.Series) else pd.DataFrame
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         blocks.split(frame({"a": column}))
 
 
@@ -122,7 +122,7 @@ def regressor(**settings):
     return KerasRegressor(recipe, **{"epochs": 20, "random_state": 0, **settings})
 
 
-def test_networks_learn_the_same_of_numbers_in_objects():
+def test_networks_learn_the_same_from_numbers_in_object_columns():
     reference = regressor().fit(NUMBERS, TARGET)
     found = regressor().fit(NUMBERS.astype(object), TARGET)
     expected = reference.predict(NEW)
@@ -144,7 +144,7 @@ def mixed(X):
     return X.assign(b=gaps, job=np.resize(["vet", "cook", "king"], len(X)))
 
 
-def test_stacks_and_files_read_numbers_in_objects(tmp_path):
+def test_stacks_and_files_read_numbers_in_object_columns(tmp_path):
     stack = StackedKerasRegressor(
         [
             ("net", regressor(imputer=SimpleImputer()), ["a", "b", "job"]),
@@ -174,7 +174,7 @@ def clone_fitted(stack, X):
     return clone(stack).fit(X, TARGET)
 
 
-def test_overlap_compares_numbers_in_objects():
+def test_overlap_compares_numbers_in_object_columns():
     one = NUMBERS.astype(object)
     assert len(check_overlap(one, NUMBERS).exact_a) == N
     assert not check_overlap(one, NEW)
@@ -194,7 +194,7 @@ class Kinds(KerasRegressor):
         return blocks
 
 
-def test_a_fold_does_not_change_the_kind_that_all_rows_tell():
+def test_a_fold_does_not_change_the_kind_of_a_column():
     """Words in a few rows of one fold; the other folds hold numbers alone."""
     rare = pd.Series(RNG.integers(0, 5, N)).astype(object)
     rare.iloc[:3] = "many"
@@ -216,7 +216,7 @@ def test_a_fold_does_not_change_the_kind_that_all_rows_tell():
     assert Kinds.seen == [["rare"]]
 
 
-def test_kinds_are_forgotten_with_the_fit():
+def test_kinds_of_columns_are_reset_in_each_fit():
     words = pd.DataFrame({"x": pd.Series([1, "a"], dtype=object)})
     numbers = pd.DataFrame({"x": pd.Series([1, 2], dtype=object)})
     with fit_scope():
@@ -238,28 +238,28 @@ WARNED = {
     "doubled text": ([*TEXT[:150], *TEXT[:150]], "'x' has 150 categories in 300 rows"),
     "with gaps": ([None, *TEXT[1:]], "'x' has 299 categories in 299 rows"),
     "days": (pd.Series(pd.date_range("2020", periods=N)).astype(object), "'x' has 300 categories"),
-    "one n/a": (["n/a", *map(str, ROUNDED[1:])], "beside 'n/a' as words.*to_numeric.*coerce"),
-    "some n/a": (np.where(np.arange(N) % 25, ROUNDED.astype(str), "?"), "beside '[?]' as words"),
-    "objects and n/a": (["unknown", *ROUNDED[1:]], "beside 'unknown' as objects"),
-    "ages and n/a": (["n/a", *RNG.integers(18, 70, N - 1)], "beside 'n/a' as objects"),
-    "whole numbers and n/a": (["-", *map(str, RNG.integers(0, 90, N - 1))], "beside '-' as words"),
-    "digits": (ROUNDED.astype(str), "different numbers as words.*to_numeric"),
+    "one n/a": (["n/a", *map(str, ROUNDED[1:])], "and 'n/a' as strings.*to_numeric.*coerce"),
+    "some n/a": (np.where(np.arange(N) % 25, ROUNDED.astype(str), "?"), "and '[?]' as strings"),
+    "objects and n/a": (["unknown", *ROUNDED[1:]], "and 'unknown' as objects"),
+    "ages and n/a": (["n/a", *RNG.integers(18, 70, N - 1)], "and 'n/a' as objects"),
+    "whole numbers and n/a": (["-", *map(str, RNG.integers(0, 90, N - 1))], "and '-' as strings"),
+    "digits": (ROUNDED.astype(str), "different numbers as strings.*to_numeric"),
 }
 
 
 @pytest.mark.parametrize("name", WARNED)
-def test_categories_that_do_not_come_again_are_warned_of(name):
-    values, told = WARNED[name]
+def test_categories_that_do_not_recur_warn(name):
+    values, message = WARNED[name]
     X = pd.DataFrame({"x": values})
     with fit_scope(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for rows in (X, X.rename(columns={"x": "y"}), X):
             ColumnBlocks().fit(rows)
     assert len(caught) == 2  # of each name one
-    assert re.search(told, str(caught[0].message))
+    assert re.search(message, str(caught[0].message))
     if name not in ("identifiers", "days"):
         objects = pl.DataFrame({"x": pl.Series(list(values), dtype=pl.Object)})
-        with fit_scope(), pytest.warns(UserWarning, match=told):
+        with fit_scope(), pytest.warns(UserWarning, match=message):
             ColumnBlocks().fit(objects)
 
 
@@ -275,13 +275,13 @@ SILENT = {
 
 
 @pytest.mark.parametrize("name", SILENT)
-def test_ordinary_categories_are_not_warned_of(name):
+def test_ordinary_categories_do_not_warn(name):
     with fit_scope(), warnings.catch_warnings():
         warnings.simplefilter("error")
         ColumnBlocks().fit(SILENT[name])
 
 
-def test_who_says_that_numbers_are_codes_or_hashes_is_believed():
+def test_explicit_categories_and_hashes_do_not_warn():
     ages = pd.DataFrame({"x": ["n/a", *(i % 100 for i in range(N - 1))]})
     with fit_scope(), warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -308,8 +308,8 @@ def test_one_fit_warns_once():
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             fitted = estimator.fit(X, LABELS)
-        told = [str(each.message) for each in caught]
-        assert [("'text'" in text, "'spoilt'" in text) for text in told] == [
+        messages = [str(each.message) for each in caught]
+        assert [("'text'" in text, "'spoilt'" in text) for text in messages] == [
             (True, False),
             (False, True),
         ]
@@ -323,7 +323,7 @@ def test_one_fit_warns_once():
     ("fitted", "asked"),
     [([True, False], ["True", "False"]), ([0, 1], ["0", "1"]), (["0", "1"], [0, 1])],
 )
-def test_categories_of_another_type_are_warned_of(fitted, asked):
+def test_categories_of_another_type_warn(fitted, asked):
     frame = pd.DataFrame({"a": pd.Series(fitted * 30).astype("category")})
     other = pd.DataFrame({"a": pd.Series(asked * 3).astype("category")})
     network = KerasClassifier(MLP((2,)), epochs=1, random_state=0).fit(frame, [0, 1] * 30)

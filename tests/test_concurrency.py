@@ -1,4 +1,4 @@
-"""Threads, processes and interrupted fits: the bits are those of one fit alone, and none hangs."""
+"""Threads, processes and interrupted fits: results equal those of a single fit, none hangs."""
 
 import os
 import random
@@ -71,7 +71,7 @@ def target_of(estimator):
 
 
 def all_outputs(estimator):
-    """What every method gives, in one list of arrays."""
+    """Results of every method, in one list of arrays."""
     given = [estimator.transform(X)] if hasattr(estimator, "transform") else []
     if hasattr(estimator, "predict"):
         given.append(estimator.predict(X))
@@ -96,7 +96,7 @@ def assert_same_bits(found, expected):
 
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-def test_sixteen_threads_predict_what_one_predicts_alone(make):
+def test_sixteen_threads_predict_the_same_as_one(make):
     estimator = make().fit(X, target_of(make()))
     expected = fitted_outputs(make()) if make is not frozen else all_outputs(estimator)
     fresh = clone(estimator).fit(X, target_of(estimator))  # has predicted nothing yet
@@ -111,7 +111,7 @@ def test_sixteen_threads_predict_what_one_predicts_alone(make):
             assert_same_bits(found, expected)
 
 
-def test_threads_that_ask_for_the_public_model_get_one():
+def test_concurrent_access_to_model_builds_one_model():
     classifier = MAKERS["classifier"]().fit(X, Y)
     start = threading.Barrier(8)
 
@@ -123,7 +123,7 @@ def test_threads_that_ask_for_the_public_model_get_one():
         assert len({id(model) for model in pool.map(work, range(8))}) == 1
     network = MAKERS["classifier"]().fit(X, Y).network_
     first = keras.Sequential()
-    # Somebody else is done while the second is being finished.
+    # Another thread finishes while the second is running.
     assert network.public(lambda model: network.public(lambda _: first) and model) is first
     old = classifier.model_
     assert classifier.fit(X, Y).model_ is not old
@@ -140,7 +140,7 @@ class Pause(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("name", ["classifier", "regressor", "autoencoder", "stack"])
-def test_predictions_during_a_refit_are_those_of_the_fit_before(name):
+def test_predictions_during_a_refit_use_the_previous_fit(name):
     estimator = MAKERS[name]().fit(X, target_of(MAKERS[name]()))
     before = all_outputs(estimator)
     where = "downstream__callbacks" if name == "stack" else "callbacks"
@@ -162,7 +162,7 @@ def test_predictions_during_a_refit_are_those_of_the_fit_before(name):
 
 
 @pytest.mark.parametrize("name", ["classifier", "regressor"])
-def test_a_prediction_that_has_begun_knows_one_fit_only(name, monkeypatch):
+def test_a_running_prediction_uses_one_fit(name, monkeypatch):
     estimator = MAKERS[name]().fit(X, target_of(MAKERS[name]()))
     before, outputs = estimator.predict(X), estimator.network_.outputs
     y = target_of(estimator)
@@ -188,7 +188,7 @@ def candidates():
     ] + [MAKERS["regressor"](), MAKERS["autoencoder"]()]
 
 
-def test_fits_in_threads_and_in_workers_at_once_learn_what_one_alone_learns():
+def test_concurrent_fits_in_threads_and_workers_equal_a_single_fit():
     expected = [fitted_outputs(estimator) for estimator in candidates()]
     in_threads = []
 
@@ -233,7 +233,7 @@ def test_scores_do_not_depend_on_the_backend():
 
 
 class Process(ClassifierMixin, BaseEstimator):
-    """Tells in which process it was fitted."""
+    """Records the process in which it was fitted."""
 
     def fit(self, X, y):
         self.classes_, self.process_ = np.unique(y), os.getpid()
@@ -247,7 +247,7 @@ class Process(ClassifierMixin, BaseEstimator):
 
 
 @pytest.mark.parametrize("n_jobs", [None, 2])
-def test_folds_stay_in_their_process_whatever_the_backend(n_jobs):
+def test_folds_are_fitted_in_threads_with_any_backend(n_jobs):
     """A fold in another worker would compile again, or meet other versions."""
     X, y = np.arange(40.0).reshape(20, 2), np.arange(20) % 2
     with parallel_config("loky", n_jobs=2):
@@ -255,7 +255,7 @@ def test_folds_stay_in_their_process_whatever_the_backend(n_jobs):
     np.testing.assert_array_equal(found, os.getpid())
 
 
-def test_a_stack_with_threads_gives_the_bits_of_one_without():
+def test_a_stack_is_bit_identical_with_and_without_threads():
     expected = fitted_outputs(stack())
     assert_same_bits(fitted_outputs(stack(n_jobs=4)), expected)
 
@@ -318,7 +318,7 @@ class Building:
         return keras.Model({"numeric": i}, keras.layers.Dense(1)(x))
 
 
-def test_layers_made_in_other_threads_take_no_seeds_away():
+def test_layers_built_in_other_threads_do_not_change_seeds():
     expected = initial_variables(Building(), 0)
     regressor = MAKERS["regressor"]().fit(X, TARGET)
     others, waiting = [], []
@@ -338,7 +338,7 @@ def test_layers_made_in_other_threads_take_no_seeds_away():
         np.testing.assert_array_equal(found[path], array)
 
 
-def test_public_models_draw_nothing_from_the_global_generator():
+def test_model_does_not_use_the_global_generator():
     regressor = MAKERS["regressor"]().fit(X, TARGET)
     state = random.getstate()
     assert regressor.model_.name == "mlp"
@@ -346,7 +346,7 @@ def test_public_models_draw_nothing_from_the_global_generator():
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to threads here")
-def test_an_interrupted_building_leaves_the_global_generator_alone():
+def test_an_interrupted_build_restores_the_global_generator():
     escaped, ended = threading.Event(), threading.Event()
     main = threading.main_thread().ident
 
@@ -383,7 +383,7 @@ class Fails(keras.callbacks.Callback):
     [("auto", OSError("disk full")), ("auto", KeyboardInterrupt()), ("keras", KeyboardInterrupt())],
     ids=["error", "^C", "^C in Keras"],
 )
-def test_a_fit_that_is_cut_short_changes_nothing_and_blocks_nothing(engine, error):
+def test_an_interrupted_fit_changes_and_blocks_nothing(engine, error):
     sound = MAKERS["classifier"]().set_params(engine=engine)
     expected = fitted_outputs(sound)
     unfitted = clone(sound).set_params(callbacks=[Fails(error)])
@@ -404,7 +404,7 @@ class Dies(keras.callbacks.Callback):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_worker_killed_in_mid_fit_is_an_error_and_the_next_fit_works():
+def test_a_worker_killed_during_fit_raises_and_the_next_fit_works():
     classifier = MAKERS["classifier"]()
     doomed = clone(classifier).set_params(callbacks=[Dies()])
     with pytest.raises(TerminatedWorkerError):
@@ -415,7 +415,7 @@ def test_a_worker_killed_in_mid_fit_is_an_error_and_the_next_fit_works():
 
 
 FORKS = """
-    def said(error):
+    def text_of(error):
         return f"{type(error).__name__}: {error}"
 
     def by_os(work):
@@ -424,7 +424,7 @@ FORKS = """
             try:
                 message = f"no error: {work()}"
             except BaseException as error:
-                message = said(error)
+                message = text_of(error)
             os.write(write, message.encode())
             os._exit(0)
         os.close(write)
@@ -435,19 +435,19 @@ FORKS = """
             try:
                 return f"no error: {pool.apply(work)}"
             except Exception as error:
-                return said(error)
+                return text_of(error)
 
     def by_joblib(work):
         try:
             done = Parallel(2, backend="multiprocessing")(delayed(work)() for _ in range(2))
             return f"no error: {done}"
         except Exception as error:
-            return said(error)
+            return text_of(error)
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_fork_after_tensorflow_started_is_an_error_and_no_hang(tmp_path):
+def test_a_fork_after_tensorflow_started_raises_instead_of_hanging(tmp_path):
     program = """
         import multiprocessing, os, warnings
         import numpy as np

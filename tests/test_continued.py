@@ -1,4 +1,4 @@
-"""Networks that were fitted on one table go on with another: their weights, codes and moments."""
+"""Networks that were fitted on one table continue on another: weights, codes and moments."""
 
 import hashlib
 import pickle
@@ -29,7 +29,7 @@ from skstack._training import train as training
 from skstack.networks import MLP
 
 SMALL = {"epochs": 2, "random_state": 0, "early_stopping": False}
-# Nothing is learned, so that the network is still the one that it was.
+# Nothing is learned, so that the network is unchanged.
 IN_PLACE = {"epochs": 1, "learning_rate": 1e-30, "early_stopping": False}
 
 
@@ -104,7 +104,7 @@ def test_every_fold_starts_from_the_first_tables_weights_bit_for_bit(banks, star
 
 
 @pytest.mark.parametrize("frozen", [False, True], ids=["continued", "frozen"])
-def test_a_saved_network_goes_on_in_every_fold_and_its_file_stays(frozen, banks, starts, tmp_path):
+def test_every_fold_continues_a_saved_network(frozen, banks, starts, tmp_path):
     (X_a, y_a), (X_b, y_b) = [(X.select_dtypes("number"), y) for X, y in banks]
     path = str(tmp_path / "a.keras")
     KerasClassifier(MLP((8,)), **SMALL).fit(X_a, y_a).model_.save(path)
@@ -131,7 +131,7 @@ print("same bits", (found == expected).all())
 """
 
 
-def test_a_process_that_never_saw_the_first_table_goes_on_alike(banks, tmp_path):
+def test_a_fresh_process_continues_equally(banks, tmp_path):
     from sklearn.model_selection import cross_val_predict
 
     (X_a, y_a), (X_b, y_b) = banks
@@ -144,20 +144,20 @@ def test_a_process_that_never_saw_the_first_table_goes_on_alike(banks, tmp_path)
     assert "same bits True" in done.stdout, done.stderr
 
 
-def test_categories_codes_and_moments_are_the_first_tables(fitted):
+def test_categories_codes_and_moments_are_those_of_the_first_table(fitted):
     continued = KerasClassifier(FrozenEstimator(fitted), **IN_PLACE).fit(XB, YB)
     assert continued.blocks_.categories_ == {"job": ["cook", "king", "smith", "vet"]}
     np.testing.assert_array_equal(continued.predict_proba(XB), fitted.predict_proba(XB))
     assert continued.input_profile_.n_rows == len(XB)
 
 
-def test_the_network_learns_on(fitted):
+def test_the_network_continues_to_learn(fitted):
     continued = KerasClassifier(FrozenEstimator(fitted), epochs=5, learning_rate=0.01)
     assert continued.fit(XB, YB).score(XB, YB) > fitted.score(XB, YB)
     assert fitted.random_state is None
 
 
-def test_a_regressor_goes_on_in_the_units_that_it_learned():
+def test_a_regressor_continues_in_the_units_of_its_first_fit():
     X, y = XA.to_numpy()[:, [0, 2]].astype(float), 1e4 + 1e3 * XA["age"].to_numpy()
     a = KerasRegressor(MLP((8,)), **SMALL).fit(X, y)
     continued = KerasRegressor(FrozenEstimator(a), **IN_PLACE).fit(X[:50], y[:50] / 2)
@@ -166,14 +166,14 @@ def test_a_regressor_goes_on_in_the_units_that_it_learned():
         continued.set_params(loss="poisson").fit(X, y)
 
 
-def test_an_autoencoder_goes_on_in_the_units_that_it_learned():
+def test_an_autoencoder_continues_in_the_units_of_its_first_fit():
     a = KerasAutoencoder(**SMALL).fit(XA)
     continued = KerasAutoencoder(FrozenEstimator(a), **IN_PLACE).fit(XB)
     np.testing.assert_array_equal(continued.reconstruction_error(XB), a.reconstruction_error(XB))
     np.testing.assert_array_equal(continued.transform(XB), a.transform(XB))
 
 
-def test_it_goes_through_clones_grids_and_pipelines(fitted):
+def test_it_works_in_clones_grids_and_pipelines(fitted):
     frozen = FrozenEstimator(fitted)
     once = KerasClassifier(**SMALL).set_params(model=frozen)
     assert clone(clone(make_pipeline(once)))[-1].model.estimator is fitted
@@ -188,7 +188,7 @@ def test_it_goes_through_clones_grids_and_pipelines(fitted):
     assert stack.named_upstream_["a"].estimator_.blocks_ is fitted.blocks_
 
 
-def test_partial_fit_and_warm_start_go_on_from_there_once(fitted):
+def test_partial_fit_and_warm_start_continue_from_the_first_fit_once(fitted):
     continued = KerasClassifier(FrozenEstimator(fitted), **IN_PLACE, warm_start=True)
     continued.partial_fit(XB, YB)
     np.testing.assert_array_equal(continued.predict_proba(XB), fitted.predict_proba(XB))
@@ -199,7 +199,7 @@ def test_partial_fit_and_warm_start_go_on_from_there_once(fitted):
     np.testing.assert_allclose(continued.predict_proba(XB), moved, atol=1e-6)
 
 
-def test_its_layers_are_features_where_the_classes_are_others(fitted):
+def test_its_layers_are_features_if_classes_differ(fitted):
     three = np.array(["low", "middle", "high"])[np.digitize(XB["age"], [35, 45])]
     layer = [each.name for each in fitted.model_.layers if "dense" in type(each).__name__.lower()]
     extract = KerasFeatureTransformer(FrozenEstimator(fitted), layers=layer[0])
@@ -210,7 +210,7 @@ def test_its_layers_are_features_where_the_classes_are_others(fitted):
 
 
 @pytest.mark.parametrize(
-    ("X", "y", "said"),
+    ("X", "y", "message"),
     [
         (XB[["job", "age", "amount"]], YB, r"columns \['job', 'age'\] where .* \['age', 'job'\]"),
         (XB[["age", "job"]], YB, "X has 2 features, but .* fitted on 3"),
@@ -218,15 +218,15 @@ def test_its_layers_are_features_where_the_classes_are_others(fitted):
     ],
     ids=["order", "width", "labels"],
 )
-def test_rows_that_it_cannot_go_on_with_are_refused(X, y, said, fitted):
-    with pytest.raises(ValueError, match=said):
+def test_incompatible_rows_are_refused(X, y, message, fitted):
+    with pytest.raises(ValueError, match=message):
         KerasClassifier(FrozenEstimator(fitted), **SMALL).fit(X, y)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         stack_on(KerasClassifier(FrozenEstimator(fitted), **SMALL)).fit(X, y)
 
 
 @pytest.mark.parametrize(
-    ("make", "error", "said"),
+    ("make", "error", "message"),
     [
         (lambda a: a, TypeError, r"is an estimator\. .* FrozenEstimator\(KerasClassifier"),
         (lambda a: FrozenEstimator(clone(a)), NotFittedError, "is not fitted"),
@@ -239,8 +239,8 @@ def test_rows_that_it_cannot_go_on_with_are_refused(X, y, said, fitted):
     ],
     ids=["bare", "unfitted", "foreign", "Pipeline"],
 )
-def test_what_holds_no_fitted_network_of_ours_is_refused(make, error, said, fitted):
-    with pytest.raises(error, match=said):
+def test_other_frozen_estimators_are_refused(make, error, message, fitted):
+    with pytest.raises(error, match=message):
         KerasClassifier(make(fitted), **SMALL).fit(XB, YB)
 
 
@@ -253,7 +253,7 @@ def test_other_tasks_and_other_categorical_features_are_refused(fitted):
 
 
 @pytest.mark.parametrize("saved", [False, True])
-def test_codes_of_other_categories_never_reach_a_network_by_its_model(saved, fitted, tmp_path):
+def test_a_model_with_other_category_codes_is_refused(saved, fitted, tmp_path):
     model = fitted.model_
     if saved:
         model.save(tmp_path / "a.keras")
@@ -268,7 +268,7 @@ def test_codes_of_other_categories_never_reach_a_network_by_its_model(saved, fit
     np.testing.assert_allclose(features[:, 0], fitted.predict_proba(XA)[:, 1], atol=1e-6)
 
 
-def test_memory_tells_networks_apart_that_learned_from_other_rows(tmp_path):
+def test_memory_distinguishes_networks_fitted_on_other_rows(tmp_path):
     found = []
     for rows in (slice(0, 200), slice(200, 400)):
         a = KerasClassifier(MLP((4,)), **SMALL).fit(XA[rows], YA[rows])
@@ -278,14 +278,14 @@ def test_memory_tells_networks_apart_that_learned_from_other_rows(tmp_path):
     assert not np.array_equal(*found)
 
 
-def test_columns_of_which_no_category_is_known_are_told_once(fitted):
+def test_columns_without_any_known_category_warn_once(fitted):
     stack = stack_on(KerasClassifier(FrozenEstimator(fitted), **SMALL))
     with pytest.warns(UserWarning, match=r"\['job'\] of X hold no category .*'cook'") as caught:
         stack.fit(XB.assign(job="COOK"), YB)
     assert len(caught) == 1
 
 
-def test_rows_on_another_scale_are_told_once(fitted):
+def test_rows_on_another_scale_warn_once(fitted):
     scaled = XB.assign(age=(XB["age"] - 40) / 10, amount=(XB["amount"] - 5e3) / 6e3)
     with pytest.warns(UserWarning, match=r"another scale .*'age'.*'amount'") as caught:
         stack_on(KerasClassifier(FrozenEstimator(fitted), **SMALL)).fit(scaled, YB)

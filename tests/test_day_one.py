@@ -227,7 +227,7 @@ def test_transformers_in_unions_and_column_transformers(estimator):
 
 @pytest.mark.parametrize("container", ["pandas", "polars"])
 @pytest.mark.parametrize("estimator", [*TRANSFORMERS, pytest.param(stack(), id="Stacked")])
-def test_the_global_container_of_transforms(estimator, container):
+def test_global_transform_output(estimator, container):
     frame = X.set_axis([f"row {number}" for number in range(len(X))], axis=0)
     expected = clone(estimator).fit_transform(frame, y)
     with config_context(transform_output=container):
@@ -287,7 +287,7 @@ def test_grids_over_names_of_every_depth(estimator, grid):
     ],
     ids=["KerasClassifier", "Stacked", "KerasRegressor", "KerasAutoencoder"],
 )
-def test_halving_gives_epochs_to_the_better_half(estimator, resource, name):
+def test_halving_over_epochs(estimator, resource, name):
     search = HalvingGridSearchCV(
         estimator, {name: [1e-6, 0.02]}, resource=resource, min_resources=2, max_resources=8,
         factor=2, cv=2, random_state=0, error_score="raise",
@@ -322,7 +322,7 @@ def test_optunas_search():
 
 
 @pytest.mark.parametrize("estimator", [*CLASSIFIERS[:2], *REGRESSORS])
-def test_importance_and_dependence_see_the_column_that_matters(estimator):
+def test_importance_and_dependence_detect_the_informative_column(estimator):
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"signal": rng.normal(size=200), "noise": rng.normal(size=200)})
     regressor = (
@@ -340,7 +340,7 @@ def test_importance_and_dependence_see_the_column_that_matters(estimator):
     assert display.axes_.size == 1
 
 
-def test_sequential_selection_finds_the_column_that_matters():
+def test_sequential_selection_finds_the_informative_column():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(rng.normal(size=(200, 3)), columns=["a", "signal", "b"])
     target = (frame["signal"] > 0).astype(int)
@@ -361,7 +361,7 @@ MIXED = X[["mean_radius", "mean_texture"]].assign(
 )
 
 
-def test_encoders_of_scikit_learn_before_ours():
+def test_encoders_of_scikit_learn_before_network_estimators():
     encoded = make_column_transformer((TargetEncoder(), ["size", "town"]), remainder="passthrough")
     for estimator in (network(), stack()):
         assert (
@@ -372,7 +372,7 @@ def test_encoders_of_scikit_learn_before_ours():
         )
 
 
-def test_column_transformers_inside_ours():
+def test_column_transformers_as_upstream():
     columns = make_column_transformer(
         (OneHotEncoder(sparse_output=False), ["size"]), (StandardScaler(), ["mean_radius"])
     )

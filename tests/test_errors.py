@@ -36,11 +36,11 @@ def named(estimator):
 
 
 @pytest.mark.parametrize("estimator", EVERY, ids=named)
-@pytest.mark.parametrize(("value", "said"), [(np.nan, "NaN"), (np.inf, "infinity")])
-def test_missing_and_infinite_values(estimator, value, said):
+@pytest.mark.parametrize(("value", "message"), [(np.nan, "NaN"), (np.inf, "infinity")])
+def test_missing_and_infinite_values(estimator, value, message):
     broken = X.copy()
     broken[3, 1] = value
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         estimator.fit(broken, y)
 
 
@@ -59,7 +59,7 @@ def test_use_before_fit(estimator):
         getattr(estimator, method)(X)
 
 
-def test_columns_of_another_number_or_order():
+def test_another_number_or_order_of_columns():
     frame = pd.DataFrame(X, columns=list("abcd"))
     for estimator in (
         KerasClassifier(epochs=1),
@@ -76,7 +76,7 @@ def test_columns_of_another_number_or_order():
 
 
 @pytest.mark.parametrize("estimator", CLASSIFIERS, ids=named)
-def test_targets_that_are_no_classes(estimator):
+def test_targets_that_are_not_classes(estimator):
     with pytest.raises(ValueError, match="only one class"):
         estimator.fit(X, np.zeros(60))
     with pytest.raises(ValueError, match="continuous"):
@@ -85,12 +85,12 @@ def test_targets_that_are_no_classes(estimator):
         estimator.fit(X, None)
 
 
-def test_one_class_once_zero_weights_are_taken_out():
+def test_one_class_after_dropping_zero_weights():
     with pytest.raises(ValueError, match="zero weight"):
         KerasClassifier().fit(X, y, sample_weight=(y == 0).astype(float))
 
 
-def test_words_as_numbers():
+def test_strings_as_numbers():
     with pytest.raises(ValueError, match=r"could not convert|y has"):
         KerasRegressor().fit(X, np.where(y, "a", "b"))
 
@@ -101,7 +101,7 @@ def test_a_layer_that_does_not_exist():
         transformer.fit(X, y)
 
 
-def test_models_that_do_not_fit():
+def test_models_that_do_not_match_the_data():
     wide = keras.Sequential([keras.Input((7,)), keras.layers.Dense(1)])
     with pytest.raises(ValueError, match=r"\(None, 7\).*\(None, 4\)"):
         KerasFeatureTransformer(wide).fit(X)
@@ -116,7 +116,7 @@ def test_models_that_do_not_fit():
 
 @pytest.mark.parametrize("make", [KerasClassifier, KerasFeatureTransformer])
 def test_paths(make, tmp_path):
-    with pytest.raises(ValueError, match="there is no such file"):
+    with pytest.raises(ValueError, match="the file does not exist"):
         make(str(tmp_path / "none.keras")).fit(X, y)
     empty = tmp_path / "empty.keras"
     empty.write_text("no model")
@@ -126,7 +126,7 @@ def test_paths(make, tmp_path):
         make(str(tmp_path / "model.txt")).fit(X, y)
 
 
-def test_a_loss_that_explodes():
+def test_a_loss_that_diverges():
     with pytest.raises(ValueError, match="learning_rate"):
         KerasRegressor(optimizer="sgd", learning_rate=1e18, epochs=20).fit(X, X[:, 0])
 
@@ -157,7 +157,7 @@ def test_misspelt_parameters():
 
 
 @pytest.mark.parametrize(
-    ("estimator", "said"),
+    ("estimator", "message"),
     [
         (KerasClassifier(epochs=0), "epochs"),
         (KerasClassifier(learning_rate=-1.0), "learning_rate"),
@@ -189,12 +189,12 @@ def test_misspelt_parameters():
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_bad_values(estimator, said):
-    with pytest.raises((ValueError, TypeError), match=said):
+def test_invalid_values(estimator, message):
+    with pytest.raises((ValueError, TypeError), match=message):
         estimator.fit(X, y)
 
 
-def test_validation_rows_come_in_pairs():
+def test_x_val_and_y_val_are_passed_together():
     for estimator in CLASSIFIERS:
         with pytest.raises(ValueError, match="y_val is None"):
             estimator.fit(X, y, X_val=X)

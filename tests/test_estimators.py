@@ -39,7 +39,7 @@ ESTIMATORS.append(KerasMultiTask(SMALL, tasks=["regression"], **QUICK))
 def expected_failures(estimator):
     return {
         "check_sample_weight_equivalence_on_dense_data": (
-            "batches in float32 cannot meet it; see test_weighting_a_row_is_repeating_it"
+            "batches in float32 cannot meet it; see test_weighting_a_row_equals_repeating_it"
         ),
         "check_sample_weight_equivalence_on_sparse_data": "as on dense data",
     }
@@ -52,7 +52,7 @@ def test_scikit_learns_checks(estimator, check):
 
 
 @pytest.mark.parametrize("estimator", DEFAULTS, ids=lambda e: type(e).__name__)
-def test_estimators_pass_checks_as_they_come(estimator):
+def test_default_estimators_pass_checks(estimator):
     name = type(estimator).__name__
     assert estimator_checks.check_parameters_default_constructible(name, estimator) is None
     if hasattr(estimator, "predict"):
@@ -102,7 +102,7 @@ def test_transformer_checks(estimator, name):
     ],
     ids=["KerasClassifier", "KerasRegressor", "KerasAutoencoder"],
 )
-def test_weighting_a_row_is_repeating_it(estimator, load, method):
+def test_weighting_a_row_equals_repeating_it(estimator, load, method):
     """In one full batch a step, to 1e-5; rows of weight 0 are as if they were not there."""
     X, y = load(return_X_y=True)
     weights = np.random.default_rng(0).integers(0, 3, len(X))
@@ -116,5 +116,5 @@ def test_weighting_a_row_is_repeating_it(estimator, load, method):
     )
 
 
-def test_nobody_claims_to_be_non_deterministic():
+def test_no_estimator_has_the_non_deterministic_tag():
     assert not any(get_tags(estimator).non_deterministic for estimator in ESTIMATORS)

@@ -1,4 +1,4 @@
-"""One Keras model out of a fitted estimator, and files of it for other runtimes."""
+"""One Keras model of a fitted estimator, and its files for other runtimes."""
 
 import subprocess
 import sys
@@ -63,7 +63,7 @@ def stack(upstream, **settings):
 
 
 def predicted(estimator, X):
-    """What the fused model makes of rows, as a user asks it."""
+    """Output of the exported model, as a user computes it."""
     return estimator.to_keras().predict(estimator.keras_inputs(X), verbose=0)
 
 
@@ -82,7 +82,7 @@ def cancer():
 
 @pytest.fixture(scope="module")
 def mixed():
-    """Words, whole numbers, truth values and numbers; some are missing in new rows or new."""
+    """Strings, integers, booleans and floats; new rows have missing and unseen values."""
     rng = np.random.default_rng(0)
     n = 300
     X = pd.DataFrame(
@@ -140,7 +140,7 @@ def test_features_of_probabilities_are_layers(data):
     assert_same(fitted, X, expected)
 
 
-def test_log_odds_hold_where_probabilities_are_all_but_one():
+def test_log_odds_are_precise_for_probabilities_near_one():
     X = np.linspace(-60, 60, 97, dtype=np.float32)[:, None]
     inputs = keras.Input((1,))
     sure = keras.Model(inputs, keras.layers.Activation("sigmoid")(inputs))
@@ -150,7 +150,7 @@ def test_log_odds_hold_where_probabilities_are_all_but_one():
     assert_same(fitted, X, found)
 
 
-def test_log_odds_of_several_sure_classes_hold_too():
+def test_log_odds_of_several_classes_are_precise():
     X = np.zeros((30, 3), dtype=np.float32)
     X[:, 1] = np.linspace(-14, 14, 30)
     inputs = keras.Input((3,))
@@ -170,7 +170,7 @@ def test_each_of_two_labels_has_its_log_odds():
     assert_same(fitted, X, found)
 
 
-def test_a_stack_on_log_odds_of_a_network_that_is_very_sure(cancer):
+def test_a_stack_on_log_odds_of_a_confident_network(cancer):
     X, y = cancer
     sure = KerasFeatureTransformer(classifier(epochs=60), features="log_odds", cv=2)
     fitted = stack([("sure", sure)], passthrough=False, downstream=classifier(epochs=30)).fit(X, y)
@@ -179,7 +179,7 @@ def test_a_stack_on_log_odds_of_a_network_that_is_very_sure(cancer):
     assert_same(fitted, X, fitted.predict_proba(X))
 
 
-def test_latent_error_inner_layer_and_columns_stand_side_by_side(cancer):
+def test_latent_error_inner_layer_and_columns_are_concatenated(cancer):
     X, y = cancer
     fitted = KerasFeatureTransformer(
         autoencoder(),
@@ -190,7 +190,7 @@ def test_latent_error_inner_layer_and_columns_stand_side_by_side(cancer):
     assert_same(fitted.fit(X, y), X, fitted.transform(X))
 
 
-def test_an_autoencoder_alone_gives_its_latent(cancer):
+def test_an_exported_autoencoder_outputs_its_latent(cancer):
     X, _ = cancer
     fitted = autoencoder().fit(X)
     assert_same(fitted, X, fitted.transform(X))
@@ -217,7 +217,7 @@ def test_multiclass_and_multilabel():
     assert_same(fitted, X, fitted.predict_proba(X))
 
 
-def test_regressors_speak_the_units_of_y():
+def test_regressors_predict_in_units_of_y():
     X, y = load_diabetes(return_X_y=True)
     fitted = regressor().fit(X, y)
     assert predicted(fitted, X).shape == (len(X), 1)
@@ -227,7 +227,7 @@ def test_regressors_speak_the_units_of_y():
     assert_same(pair.fit(X, two), X, pair.predict(X))
 
 
-def test_words_whole_numbers_and_truth_values_come_in_raw(mixed, mixed_stack):
+def test_strings_integers_and_booleans_are_raw_inputs(mixed, mixed_stack):
     X, _, new = mixed
     assert_same(mixed_stack, X, mixed_stack.predict_proba(X))
     assert_same(mixed_stack, new, mixed_stack.predict_proba(new))
@@ -274,7 +274,7 @@ def test_numbers_of_an_array_may_be_categories(cancer):
     assert_same(fitted, new, fitted.predict_proba(new))
 
 
-def test_a_column_may_be_a_category_here_and_a_number_there():
+def test_a_column_may_be_categorical_and_numeric():
     rng = np.random.default_rng(0)
     X = pd.DataFrame({"floor": rng.integers(-1, 6, 200), "size": rng.standard_normal(200)})
     y = (X["floor"] > 2).to_numpy().astype(int)
@@ -287,7 +287,7 @@ def test_a_column_may_be_a_category_here_and_a_number_there():
     assert_same(fitted, X, fitted.predict_proba(X))
 
 
-def test_the_mean_of_fold_networks_is_one_model_too(mixed):
+def test_the_mean_of_fold_networks_is_exported_as_one_model(mixed):
     X, y, new = mixed
     X = X.astype({"job": object})
     X.loc[0, "job"] = "rare"  # which one of the folds lacks
@@ -301,7 +301,7 @@ def test_the_mean_of_fold_networks_is_one_model_too(mixed):
     assert {"risk_fold_0", "risk_fold_4", "risk_mean"} <= names
 
 
-def test_priors_are_corrected_inside():
+def test_prior_correction_is_exported():
     X, y = make_classification(
         400, 8, n_classes=3, n_informative=5, weights=[0.7, 0.2], random_state=0
     )
@@ -314,7 +314,7 @@ def test_priors_are_corrected_inside():
     assert np.abs(uncorrected.predict_proba(X) - predicted(uncorrected, X)).max() < TOLERANCE
 
 
-def test_branches_take_columns_in_any_way():
+def test_branches_select_columns_in_any_way():
     X, y = load_breast_cancer(return_X_y=True, as_frame=True)
     mask = np.arange(30) % 3 == 0
     upstream = [
@@ -328,7 +328,7 @@ def test_branches_take_columns_in_any_way():
     assert_same(fitted, X, fitted.predict_proba(X))
 
 
-def test_columns_that_nobody_reads_may_hold_anything():
+def test_unused_columns_may_hold_anything():
     X, y = load_breast_cancer(return_X_y=True, as_frame=True)
     X.insert(0, "note", "words")
     columns = ["mean area", "mean texture"]
@@ -355,7 +355,7 @@ def test_frozen_networks_by_object_and_by_path(cancer, tmp_path):
     assert model.get_layer("frozen").trainable_variables
 
 
-def test_a_frozen_network_may_know_other_categories(mixed):
+def test_a_frozen_network_may_have_other_categories(mixed):
     X, y, new = mixed
     elsewhere = X.astype({"job": object})
     elsewhere.loc[:20, "job"] = "king"
@@ -364,7 +364,7 @@ def test_a_frozen_network_may_know_other_categories(mixed):
     assert_same(fitted, new, fitted.predict_proba(new))
 
 
-def test_a_layer_inside_a_model_inside_a_model():
+def test_a_layer_of_a_doubly_nested_model():
     X, _ = load_iris(return_X_y=True)
     inner = keras.Sequential(
         [keras.Input((4,)), keras.layers.Dense(3, "tanh", name="core"), keras.layers.Dense(2)],
@@ -385,7 +385,7 @@ def test_sequences_are_pooled_in_the_graph(pooling):
     assert_same(fitted, X, fitted.transform(X))
 
 
-def test_a_stack_may_stand_in_a_stack(cancer):
+def test_a_stack_may_be_nested_in_a_stack(cancer):
     X, y = cancer
     inner = stack([("risk", classifier())])
     fitted = stack([("risk", classifier()), ("inner", inner)], downstream=None)
@@ -464,7 +464,7 @@ def test_steps_before_a_network_become_layers(cancer, step):
 
 
 @pytest.mark.parametrize("imputer", [IMPUTERS[1], IMPUTERS[3]], ids=str)
-def test_missing_numbers_are_filled_in_the_graph(cancer, imputer):
+def test_missing_numbers_are_imputed_in_the_graph(cancer, imputer):
     X, y = cancer
     X = X.copy()
     X[np.random.default_rng(0).random(X.shape) < 0.1] = imputer.missing_values
@@ -475,7 +475,7 @@ def test_missing_numbers_are_filled_in_the_graph(cancer, imputer):
 
 
 @pytest.mark.filterwarnings("ignore:Skipping features without any observed values")
-def test_a_column_without_any_number_is_left_out(cancer):
+def test_a_column_without_any_number_is_dropped(cancer):
     X, y = cancer
     X = X.copy()
     X[:, 4] = np.nan
@@ -486,7 +486,7 @@ def test_a_column_without_any_number_is_left_out(cancer):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_large_columns_that_vary_little_keep_their_digits(dtype):
+def test_large_columns_that_vary_little_keep_their_precision(dtype):
     rng = np.random.default_rng(0)
     X = (1e6 + rng.standard_normal((300, 4))).astype(np.float32).astype(dtype)
     y = (X[:, 0] > 1e6).astype(int)
@@ -498,7 +498,7 @@ def test_large_columns_that_vary_little_keep_their_digits(dtype):
 # Away from here -------------------------------------------------------------------------------
 
 
-def test_a_saved_model_needs_no_skstack_to_be_loaded(mixed, mixed_stack, tmp_path):
+def test_a_saved_model_loads_without_skstack(mixed, mixed_stack, tmp_path):
     _, _, new = mixed
     mixed_stack.to_keras().save(tmp_path / "stack.keras")
     np.savez(tmp_path / "rows.npz", **mixed_stack.keras_inputs(new, numpy=True))
@@ -538,7 +538,7 @@ each_format = pytest.mark.parametrize("format", RUNTIMES)
 
 
 @each_format
-def test_every_runtime_takes_raw_mixed_columns(mixed, mixed_stack, tmp_path, format, capfd):
+def test_every_runtime_accepts_raw_mixed_columns(mixed, mixed_stack, tmp_path, format, capfd):
     _, _, new = mixed
     path = tmp_path / "stack"
     mixed_stack.export(path, format=format)
@@ -552,7 +552,7 @@ def test_every_runtime_takes_raw_mixed_columns(mixed, mixed_stack, tmp_path, for
         assert_allclose(RUNTIMES[format](path, some), expected[:n], atol=TOLERANCE)
 
 
-def test_words_come_as_python_has_them(mixed, mixed_stack):
+def test_strings_may_be_python_objects(mixed, mixed_stack):
     """As NumPy arrays, which the model, `predict` and `fit` of Keras and other runtimes take."""
     _, _, new = mixed
     given, expected = mixed_stack.keras_inputs(new), mixed_stack.predict_proba(new)
@@ -592,7 +592,7 @@ def stack_with_gaps(cancer):
 
 
 @each_format
-def test_every_runtime_takes_numbers(stack_with_gaps, tmp_path, format):
+def test_every_runtime_accepts_numbers(stack_with_gaps, tmp_path, format):
     fitted, X = stack_with_gaps
     fitted.export(tmp_path / "stack", format=format)
     rows = {"features": fitted.keras_inputs(X)}
@@ -619,7 +619,7 @@ def test_values_and_features_are_exported_too(tmp_path, format, make, method):
     assert_allclose(found.reshape(expected.shape), expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
-def test_the_whole_model_can_be_tuned_by_hand(cancer):
+def test_the_exported_model_can_be_trained(cancer):
     X, y = cancer
     fitted = stack([("risk", classifier()), ("anomaly", autoencoder())]).fit(X, y)
     model = fitted.to_keras()
@@ -645,7 +645,7 @@ def test_the_whole_model_can_be_tuned_by_hand(cancer):
 
 
 @pytest.mark.parametrize("method", ["to_keras", "keras_inputs", "export"])
-def test_what_is_not_fitted_cannot_be_shipped(method, tmp_path):
+def test_unfitted_estimators_cannot_be_exported(method, tmp_path):
     arguments = {"keras_inputs": [[[0.0]]], "export": [tmp_path / "it"]}.get(method, [])
     for estimator in (classifier(), stack(None), KerasFeatureTransformer()):
         with pytest.raises(NotFittedError):
@@ -666,7 +666,7 @@ def test_what_is_not_fitted_cannot_be_shipped(method, tmp_path):
     ],
     ids=["upstream", "downstream", "scaler", "step", "function"],
 )
-def test_parts_that_are_no_layers_are_refused_by_name(cancer, tmp_path, settings, says):
+def test_parts_that_cannot_become_layers_are_refused_by_name(cancer, tmp_path, settings, says):
     X, y = cancer
     fitted = stack(**{"upstream": classifier(), **settings}).fit(X, y)
     with pytest.raises(ValueError, match=says):
@@ -676,7 +676,7 @@ def test_parts_that_are_no_layers_are_refused_by_name(cancer, tmp_path, settings
     assert list(tmp_path.iterdir()) == []
 
 
-def test_trees_that_read_words_are_refused_by_name(mixed, tmp_path):
+def test_trees_on_strings_are_refused_by_name(mixed, tmp_path):
     X, y, _ = mixed
     trees = HistGradientBoostingClassifier(max_iter=2, categorical_features="from_dtype")
     words = X[["age", "job"]]
@@ -686,7 +686,7 @@ def test_trees_that_read_words_are_refused_by_name(mixed, tmp_path):
             ship()
 
 
-def test_fractions_and_mixtures_are_no_categories_of_an_input(mixed):
+def test_fractional_and_mixed_categories_are_refused_as_inputs(mixed):
     X, y, _ = mixed
     for values in (["0.5", 1.5], ["a", 1]):
         odd = X.assign(odd=pd.Series(values * 150, dtype=object))
@@ -695,7 +695,7 @@ def test_fractions_and_mixtures_are_no_categories_of_an_input(mixed):
             fitted.to_keras()
 
 
-def test_words_that_pass_through_are_no_output(mixed):
+def test_strings_that_pass_through_are_refused_as_output(mixed):
     X, y, _ = mixed
     fitted = KerasFeatureTransformer(classifier(), passthrough=True, cv=2).fit(X, y)
     with pytest.raises(ValueError, match="passthrough"):
@@ -717,7 +717,7 @@ def test_a_missing_converter_is_named_with_its_extra(cancer, tmp_path, monkeypat
 
 
 @each_format
-def test_what_fails_leaves_what_stood_there(cancer, tmp_path, monkeypatch, format):
+def test_a_failed_export_keeps_the_existing_file(cancer, tmp_path, monkeypatch, format):
     fitted = classifier(epochs=1).fit(*cancer)
     path = tmp_path / "it"
     if format == "saved_model":

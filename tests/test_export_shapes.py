@@ -58,7 +58,7 @@ def assert_same(model, estimator, rows, method="predict_proba"):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_hashed_words_and_missing_numbers_are_layers(tmp_path):
+def test_hashed_strings_and_missing_numbers_become_layers(tmp_path):
     fitted = TABULAR.fit(X[TABLE], Y)
     model = fitted.to_keras()
     for rows in (X[TABLE], NEW[TABLE]):
@@ -88,7 +88,7 @@ def test_hashed_words_and_missing_numbers_are_layers(tmp_path):
 
 @pytest.mark.parametrize("pooling", ["flatten", "mean", "max", "last"])
 @pytest.mark.parametrize("layer", [keras.layers.LSTM, keras.layers.GRU])
-def test_masks_are_known_to_the_one_model(layer, pooling):
+def test_masks_are_part_of_the_exported_model(layer, pooling):
     model = keras.Sequential(
         [keras.Input((6, 2)), keras.layers.Masking(0.0), layer(3, return_sequences=True, name="h")]
     )
@@ -121,7 +121,7 @@ def test_sequences_tokens_and_tables_in_one_stack(encoder):
     assert {"voice", "words", "table", "scaler", "downstream", "probabilities"} <= names
 
 
-def test_what_pads_stays_outside_and_is_done_for_the_rows():
+def test_padding_is_outside_the_model_and_applied_to_rows():
     padded = make_pipeline(PadSequences(length=6), KerasFeatureTransformer(ENCODER, cv=2))
     frame = pd.DataFrame({"voice": RAGGED, "age": RNG.normal(size=N)})
     for rows, columns in ((frame, ["voice"]), (RAGGED, None)):
@@ -132,7 +132,7 @@ def test_what_pads_stays_outside_and_is_done_for_the_rows():
         assert_same(stack.to_keras(), stack, rows[:1])
 
 
-def test_codes_are_embedded_in_the_one_model():
+def test_codes_are_embedded_in_the_exported_model():
     codes = KerasFeatureTransformer(
         KerasClassifier(MLP(4), epochs=2), features=["codes", "outputs"], cv=2
     )
@@ -143,7 +143,7 @@ def test_codes_are_embedded_in_the_one_model():
     assert_same(stack.to_keras(), stack, images)
 
 
-def test_inputs_made_of_columns_and_reshaped_rows(tmp_path):
+def test_inputs_from_columns_and_reshaped_rows(tmp_path):
     images, digits = load_digits(n_class=3, return_X_y=True)
     network = keras.Sequential(
         [keras.layers.Conv2D(2, 3), keras.layers.Flatten(), keras.layers.Dense(3)]
@@ -165,7 +165,7 @@ def test_inputs_made_of_columns_and_reshaped_rows(tmp_path):
 
 
 @pytest.mark.parametrize("standardize", [True, False])
-def test_errors_of_an_autoencoder_with_several_inputs_and_gaps(standardize):
+def test_errors_of_an_autoencoder_with_several_inputs_and_missing_values(standardize):
     rows = X[TABLE]
     autoencoder = KerasAutoencoder(
         Autoencoder(4, latent_size=2, standardize=standardize),
@@ -197,7 +197,7 @@ def small(**settings):
     return KerasClassifier(MLP(4), epochs=2, random_state=0, **settings)
 
 
-def test_hashed_words_that_look_like_tokens_are_words_like_others(tmp_path):
+def test_hashed_strings_that_look_like_tokens_are_ordinary(tmp_path):
     words = [f"w{i % 17}" if i % 5 else "" for i in range(118)]
     rows = pd.DataFrame({"a": RNG.normal(size=120), "w": [*words, None, "[UNK]"]})
     fitted = small(n_hash_buckets=5).fit(rows, RANDOM)
@@ -211,7 +211,7 @@ def test_hashed_words_that_look_like_tokens_are_words_like_others(tmp_path):
             fitted.keras_inputs(rows.assign(w=[odd, *rows["w"][1:]]))
 
 
-def test_hashed_numbers_that_look_like_tokens_are_numbers_like_others():
+def test_hashed_integers_that_look_like_tokens_are_ordinary():
     rows = pd.DataFrame({"k": np.arange(120), "a": RNG.normal(size=120)})
     fitted = small(n_hash_buckets=7, categorical_features=["k"]).fit(rows, RANDOM)
     model = fitted.to_keras()
@@ -226,7 +226,7 @@ def test_hashed_numbers_that_look_like_tokens_are_numbers_like_others():
             fitted.keras_inputs(rows.assign(k=pd.Series([odd, *range(119)], dtype=object)))
 
 
-def test_a_column_read_in_two_ways_comes_in_twice(tmp_path):
+def test_a_column_read_in_two_ways_has_two_inputs(tmp_path):
     rows = np.c_[RNG.normal(size=120), RNG.integers(0, 5, 120)]
     stack = StackedKerasClassifier(
         [("n", small()), ("c", small(categorical_features=[1]))],
@@ -243,7 +243,7 @@ def test_a_column_read_in_two_ways_comes_in_twice(tmp_path):
     np.testing.assert_allclose(found, stack.predict_proba(rows), atol=1e-5)
 
 
-def test_a_missing_category_is_no_number_for_the_part_that_reads_numbers():
+def test_a_missing_category_is_refused_as_a_number():
     rows = pd.DataFrame({"a": RNG.normal(size=120), "k": RNG.integers(0, 5, 120) * 1.0})
     rows.loc[::7, "k"] = np.nan
     stack = StackedKerasClassifier(
@@ -256,7 +256,7 @@ def test_a_missing_category_is_no_number_for_the_part_that_reads_numbers():
 
 
 @pytest.mark.parametrize("name", ["numeric", "features", "w"])
-def test_a_branch_may_be_called_as_an_input_is(name):
+def test_a_branch_may_be_named_like_an_input(name):
     rows = pd.DataFrame({"a": RNG.normal(size=60), "w": ["x", "y", "z"] * 20})
     for some in (rows, rows[["a"]]):
         stack = StackedKerasClassifier([(name, small())], downstream=small(), cv=2).fit(some, Y)
@@ -264,7 +264,7 @@ def test_a_branch_may_be_called_as_an_input_is(name):
 
 
 @pytest.mark.parametrize("layer", ["gru", "lstm"])
-def test_what_litert_cannot_run_is_refused_by_class(layer, tmp_path):
+def test_layers_that_litert_cannot_run_are_refused_by_class(layer, tmp_path):
     network = SequenceEncoder(3, layer=layer)
     fitted = KerasClassifier(network, epochs=1, random_state=0).fit(PADDED, Y)
     with pytest.raises(ValueError, match=rf"litert.*\['{layer.upper()}'\].*saved_model.*onnx"):
@@ -275,7 +275,7 @@ def test_what_litert_cannot_run_is_refused_by_class(layer, tmp_path):
     np.testing.assert_allclose(found, fitted.predict_proba(PADDED), atol=1e-5)
 
 
-def test_a_column_may_be_called_as_the_output_is(tmp_path):
+def test_a_column_may_be_named_like_the_output(tmp_path):
     rows = pd.DataFrame({"a": RNG.normal(size=60), "output_0": ["x", "y", "z"] * 20})
     fitted = small().fit(rows, Y)
     fitted.export(tmp_path / "it", format="onnx")
@@ -316,7 +316,7 @@ def test_hashed_codes_of_many_classes():
     assert_same(stack.to_keras(), stack, images)
 
 
-def test_codes_are_numbers_for_who_reads_them_so():
+def test_codes_are_numbers_for_parts_that_read_numbers():
     images, digits = load_digits(n_class=4, return_X_y=True)
     codes = KerasFeatureTransformer(small(), features=["codes", "outputs"], cv=2)
     stack = StackedKerasClassifier(
@@ -328,7 +328,7 @@ def test_codes_are_numbers_for_who_reads_them_so():
     np.testing.assert_allclose(found, alone.transform(images).astype("float32"), atol=1e-5)
 
 
-def test_codes_of_what_is_no_classifier_are_refused():
+def test_codes_of_other_estimators_are_refused():
     rows = RNG.normal(size=(N, 3))
     codes = KerasFeatureTransformer(KerasAutoencoder(epochs=1), features="codes", cv=2)
     stack = StackedKerasClassifier([("latent", codes)], downstream=small()).fit(rows, Y)
@@ -346,7 +346,7 @@ def test_codes_of_one_output_of_any_size_are_refused():
         stack.to_keras()
 
 
-def test_the_one_model_is_no_upstream_of_coded_categories():
+def test_an_exported_model_is_refused_as_upstream_of_coded_categories():
     """It looks categories up: our codes would be taken for values, without a word."""
     rows = X[["shop", "age"]]
     fitted = KerasClassifier(MLP(2), epochs=1).fit(rows, Y)

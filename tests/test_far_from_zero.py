@@ -1,4 +1,4 @@
-"""Columns, features and targets so far from 0 that float32 tells them apart no longer."""
+"""Columns, features and targets so far from 0 that float32 loses their differences."""
 
 import re
 import warnings
@@ -32,7 +32,7 @@ FRAME = pd.DataFrame(SECONDS, columns=["a", "b", "time"])
 
 
 class Shifted(BaseEstimator):
-    """Someone's transformer of float64."""
+    """A custom transformer that returns float64."""
 
     def fit(self, X, y=None):
         self.fitted_ = True
@@ -62,7 +62,7 @@ BRANCHES = {
 
 
 @pytest.mark.parametrize("name", BRANCHES)
-def test_features_keep_their_digits_until_they_are_scaled(name):
+def test_features_keep_their_precision_until_they_are_scaled(name):
     """Far targets are learned like near ones: the table of the downstream is the same."""
 
     def fitted(far):
@@ -83,7 +83,7 @@ def test_features_keep_their_digits_until_they_are_scaled(name):
 
 @pytest.mark.parametrize("words", [False, True])
 @pytest.mark.parametrize("scaler", ["standard", RobustScaler()])
-def test_columns_that_pass_through_keep_theirs(words, scaler):
+def test_passthrough_columns_keep_their_precision(words, scaler):
     table = FRAME.assign(job=np.resize(["vet", "cook"], N)) if words else SECONDS
     stack = StackedKerasRegressor(
         [("one", LinearRegression(), [0])],
@@ -100,8 +100,8 @@ def test_columns_that_pass_through_keep_theirs(words, scaler):
     assert stack.score(table, Y) > 0.6  # the second column is left out
 
 
-def test_ordinary_tables_stay_in_float32_to_the_bit():
-    """Years, prices and clicks are no reason to compute otherwise."""
+def test_ordinary_tables_stay_in_float32():
+    """Years, prices and clicks do not need float64."""
     table = np.c_[RNG.integers(1990, 2025, N), RNG.lognormal(3, 2, N), RNG.integers(0, 2, N)]
     assert not lost_in_float32(table).any()
     stack = StackedKerasRegressor(
@@ -118,7 +118,7 @@ def test_ordinary_tables_stay_in_float32_to_the_bit():
 
 
 @pytest.mark.parametrize(
-    ("fit", "told"),
+    ("fit", "message"),
     [
         (lambda: network().fit(SECONDS, Y), "Column 'x2' has the mean 1700000000"),
         (lambda: network().fit(FRAME, Y), "Column 'time'.*StandardScaler before the network"),
@@ -153,15 +153,15 @@ def test_ordinary_tables_stay_in_float32_to_the_bit():
         ),
     ],
 )
-def test_what_float32_loses_is_named_once(fit, told):
+def test_precision_lost_in_float32_warns_once(fit, message):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fit()
     assert len(caught) == 1
-    assert re.search(told, str(caught[0].message))
+    assert re.search(message, str(caught[0].message))
 
 
-def test_columns_behind_a_scaler_and_constants_are_not_named():
+def test_scaled_and_constant_columns_do_not_warn():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         make_pipeline(StandardScaler(), network()).fit(SECONDS, Y)
@@ -169,7 +169,7 @@ def test_columns_behind_a_scaler_and_constants_are_not_named():
         network().fit(X * 1e-12, Y)
 
 
-def test_a_network_says_that_its_inputs_are_float32():
+def test_a_network_warns_that_its_inputs_are_float32():
     stack = StackedKerasRegressor(
         [("one", network(), [0])], downstream=network(), passthrough=[2], cv=2, random_state=0
     ).fit(SECONDS, Y)

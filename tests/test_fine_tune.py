@@ -1,4 +1,4 @@
-"""Joint fine-tuning: after the stages a stack is trained on as one network, or stays as it was."""
+"""Joint fine-tuning: a stack is trained further as one network, or left unchanged."""
 
 import pickle
 import random
@@ -30,7 +30,7 @@ from skstack import (
     StackedKerasClassifier,
     StackedKerasRegressor,
 )
-from skstack._stack.fine_tune import _layers_to_thaw, named_layers
+from skstack._stack.fine_tune import _layers_to_unfreeze, named_layers
 from skstack._stack.joint_network import JointNetwork
 from skstack._training import train as training
 from skstack.networks import MLP, recipe
@@ -160,7 +160,7 @@ def test_a_half_trained_upstream_recovers_what_joint_training_reaches():
     assert (before - after) / (before - joint) > 0.9
 
 
-def test_it_is_off_unless_asked_for():
+def test_it_is_off_by_default():
     stack = classifier(None).fit(X, Y)
     assert not stack.fine_tuned_
     assert stack.fine_tune_losses_ is None
@@ -178,7 +178,7 @@ def test_it_is_off_unless_asked_for():
         ("keras", keras.optimizers.Adam),
     ],
 )
-def test_steps_are_those_of_a_loop_written_by_hand_with_two_rates(engine, optimizer):
+def test_steps_equal_a_manual_loop_with_two_learning_rates(engine, optimizer):
     rate, share, epochs = 0.01, 0.25, 3
     down = clone(DOWN).set_params(
         optimizer=optimizer(), batch_size=200, engine=engine, early_stopping=False
@@ -210,7 +210,7 @@ def test_steps_are_those_of_a_loop_written_by_hand_with_two_rates(engine, optimi
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5, atol=1e-5)
 
 
-def test_the_share_of_a_step_reaches_moving_averages_of_weights():
+def test_the_lr_multiplier_applies_to_moving_averages_of_weights():
     """A share of (nearly) nothing leaves the upstream where it was, averaged or not."""
     down = clone(DOWN).set_params(optimizer=keras.optimizers.Adam(use_ema=True, ema_momentum=0.5))
     tuning = FineTune(2, learning_rate=1e-2, upstream_lr_multiplier=1e-9)
@@ -221,7 +221,7 @@ def test_the_share_of_a_step_reaches_moving_averages_of_weights():
         np.testing.assert_allclose(upstream_network(tuned).variables[path], array, atol=1e-7)
 
 
-def test_both_engines_tune_alike():
+def test_both_engines_tune_equally():
     stacks = [
         classifier(downstream=clone(DOWN).set_params(engine=engine)).fit(X, Y)
         for engine in ("auto", "keras")
@@ -234,7 +234,7 @@ def test_both_engines_tune_alike():
 # The better of before and after -------------------------------------------------------------------
 
 
-def test_what_makes_it_worse_is_taken_back():
+def test_a_worse_result_is_discarded():
     down = clone(DOWN).set_params(epochs=20, optimizer="sgd")
     start = classifier(None, downstream=down).fit(**DATA)
     absurd = FineTune(2, learning_rate=30.0, upstream_lr_multiplier=1.0, early_stopping=False)
@@ -280,7 +280,7 @@ def test_early_stopping_takes_the_best_epoch():
     assert last.fine_tune_losses_[1] == pytest.approx(curve[-1], abs=1e-6)
 
 
-def test_a_stage_that_makes_it_worse_does_not_undo_the_one_before(monkeypatch):
+def test_a_worse_stage_does_not_discard_the_previous_one(monkeypatch):
     train, stages = training.train, []
 
     def spoilt(blueprint, start, rows, plan, **others):
@@ -301,7 +301,7 @@ def test_a_stage_that_makes_it_worse_does_not_undo_the_one_before(monkeypatch):
 # All speak of the tuned network -------------------------------------------------------------------
 
 
-def test_transform_and_to_keras_speak_of_the_tuned_network(tmp_path):
+def test_transform_and_to_keras_use_the_tuned_network(tmp_path):
     start, stack = classifier(FineTune(1, learning_rate=1e-12)).fit(X, Y), classifier().fit(X, Y)
     assert stack.fine_tuned_
     assert np.abs(stack.transform(X)[:, 0] - start.transform(X)[:, 0]).max() > 1e-3
@@ -339,7 +339,7 @@ def test_a_tuned_copy_of_a_pretrained_network_is_saved_with_its_weights(tmp_path
     assert np.array_equal(stack.predict_proba(X), p)
 
 
-def test_features_of_rows_set_aside_come_from_the_tuned_network():
+def test_features_of_hold_out_rows_come_from_the_tuned_network():
     table = (stack := classifier()).fit_transform(X, Y)
     new = stack.transform(X)
     held_out = np.isclose(table, new, atol=1e-6).all(axis=1)
@@ -347,14 +347,14 @@ def test_features_of_rows_set_aside_come_from_the_tuned_network():
     assert held_out.sum() == 24
 
 
-def test_another_fit_without_it_leaves_nothing_behind():
+def test_another_fit_without_it_resets_its_attributes():
     stack = classifier().fit(X, Y)
     stack.set_params(fine_tune=None).fit(X, Y)
     assert not stack.fine_tuned_
     assert stack.fine_tune_history_ is None
 
 
-def test_the_same_seed_tunes_to_the_same_bits(tuned_on_all):
+def test_the_same_seed_gives_bit_identical_results(tuned_on_all):
     a, b = tuned_on_all, classifier().fit(X, Y)
     assert np.array_equal(a.predict_proba(X), b.predict_proba(X))
     other = classifier(clone(QUICK).set_params(random_state=7)).fit(X, Y)
@@ -364,7 +364,7 @@ def test_the_same_seed_tunes_to_the_same_bits(tuned_on_all):
 # In a search --------------------------------------------------------------------------------------
 
 
-def test_a_grid_reaches_it_and_may_leave_it_out():
+def test_its_parameters_are_searched_and_it_may_be_none():
     grid = [
         {"fine_tune": [None, QUICK]},
         {"fine_tune__epochs": [1, 2], "risk__epochs": [1]},
@@ -381,7 +381,7 @@ def test_a_grid_reaches_it_and_may_leave_it_out():
     assert QUICK.epochs == 3
 
 
-def test_parameters_of_what_is_left_out_are_refused_with_advice():
+def test_parameters_of_none_are_refused_with_advice():
     with pytest.raises(ValueError, match=r"Pass fine_tune=FineTune\(\)"):
         classifier(None).set_params(fine_tune__epochs=2)
 
@@ -410,7 +410,7 @@ def test_its_parameters_are_checked_before_anything_is_trained(params, monkeypat
 
 
 @pytest.mark.parametrize("loss", ["auto", keras.losses.Huber()])
-def test_regressors_are_tuned_on_the_scale_that_they_learn(loss):
+def test_regressors_are_tuned_on_standardised_targets(loss):
     upstream = KerasRegressor(MLP(hidden_layer_sizes=(8,)), epochs=1)
     down = KerasRegressor(MLP(hidden_layer_sizes=(8,)), epochs=1, loss=loss)
     stack = StackedKerasRegressor(
@@ -492,7 +492,7 @@ def test_categories_and_sparse_rows_reach_the_joint_network(tuned_on_all):
     np.testing.assert_allclose(thin.predict_proba(X), tuned_on_all.predict_proba(X), atol=1e-6)
 
 
-def test_branches_of_which_no_layer_is_named_may_be_anything_and_stay():
+def test_branches_without_named_layers_may_be_anything_and_are_unchanged():
     upstream = [
         ("risk", RISK),
         ("linear", LogisticRegression()),
@@ -510,7 +510,7 @@ def test_branches_of_which_no_layer_is_named_may_be_anything_and_stay():
         assert np.array_equal(before.transform(X), after.transform(X))
 
 
-# What thaws, and when -----------------------------------------------------------------------------
+# Unfreezing ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -526,9 +526,9 @@ def test_branches_of_which_no_layer_is_named_may_be_anything_and_stay():
 )
 def test_the_requested_layers_are_selected(layers, moved, stages):
     network, tuning = joint(stages), FineTune(layers=layers)
-    selected = _layers_to_thaw(tuning, network, named_layers(tuning, ["risk"]))
+    selected = _layers_to_unfreeze(tuning, network, named_layers(tuning, ["risk"]))
     assert selected == {"risk": sorted(moved)}
-    trainable = network.with_thawed(X[:2], selected).build().get_layer("risk").trainable_variables
+    trainable = network.with_unfrozen(X[:2], selected).build().get_layer("risk").trainable_variables
     assert {v.path.partition("/")[0] for v in trainable} == moved
 
 
@@ -544,7 +544,7 @@ def test_the_selected_layers_are_trained_and_no_others(stages, tuned):
         assert below == {"hidden_1", "output"}
 
 
-def test_layers_thaw_one_by_one_from_the_top(monkeypatch, stages):
+def test_layers_are_unfrozen_one_by_one_from_the_top(monkeypatch, stages):
     calls = spied(monkeypatch)
     stack = classifier(FineTune(7, learning_rate=1e-2, unfreeze_every=2)).fit(X, Y)
     assert stack.fine_tune_history_["n_thawed"] == [1, 1, 2, 2, 3, 3, 3]
@@ -570,7 +570,7 @@ def test_layers_thaw_one_by_one_from_the_top(monkeypatch, stages):
         ({"layers": ["risk/high"], "batch_normalization": True}, False),
     ],
 )
-def test_batch_normalization_learns_only_where_it_is_asked_to(params, moves):
+def test_batch_normalization_is_trained_only_on_request(params, moves):
     model = pretrained()
     before = {v.path: v.numpy() for v in model.variables}
     stack = classifier(clone(QUICK).set_params(**params), model).fit(X, Y)
@@ -587,7 +587,7 @@ def test_batch_normalization_learns_only_where_it_is_asked_to(params, moves):
 
 
 @pytest.mark.parametrize("engine", ["auto", "keras"])
-def test_layers_that_are_not_trainable_keep_their_bits_through_every_fit(engine):
+def test_non_trainable_layers_are_never_modified_in_any_fit(engine):
     model = pretrained(low=False, norm=False)
     before = {v.path: v.numpy() for v in model.variables}
     fixed = {path for path in before if path.startswith(("low", "norm"))}
@@ -610,7 +610,7 @@ def test_layers_that_are_not_trainable_keep_their_bits_through_every_fit(engine)
     check(upstream_network(stack.fit(X, Y)))
 
 
-def test_layers_of_a_network_that_is_trained_in_the_stack_keep_their_bits():
+def test_non_trainable_layers_of_a_trained_network_are_never_modified():
     model = pretrained(low=False, norm=False)
     tuning = clone(QUICK).set_params(layers=9, batch_normalization=True)
     network = upstream_network(classifier(tuning, KerasClassifier(model, epochs=1)).fit(X, Y))
@@ -630,7 +630,7 @@ def pretrained_for_table():
     return model
 
 
-def test_what_standardises_stays_as_it_was(stages, tuned):
+def test_standardising_layers_are_unchanged(stages, tuned):
     model, other = stages.to_keras(), tuned.to_keras()
     names = {v.path for v in model.non_trainable_variables}
     assert any("scaler" in v.path or "centre" in v.path for v in model.variables)
@@ -638,7 +638,7 @@ def test_what_standardises_stays_as_it_was(stages, tuned):
         assert same(ours.numpy(), theirs.numpy()) == (theirs.path in names)
 
 
-def test_networks_that_are_frozen_as_a_whole_are_refused_before_training(monkeypatch):
+def test_networks_without_trainable_weights_are_refused_before_training(monkeypatch):
     model = pretrained()
     model.trainable = False
     monkeypatch.setattr(training, "train", None)
@@ -650,7 +650,7 @@ def test_networks_that_are_frozen_as_a_whole_are_refused_before_training(monkeyp
         classifier(tuning, part).fit(X, Y)
 
 
-def test_a_model_and_a_file_that_were_handed_in_never_change(tmp_path):
+def test_a_model_and_a_file_that_were_passed_never_change(tmp_path):
     model = pretrained()
     path = tmp_path / "teacher.keras"
     model.save(path)
@@ -709,7 +709,7 @@ def test_rows_are_held_out_before_anything_is_learned(monkeypatch):
     assert {row.tobytes() for row in together} == {row.tobytes() for row in X}
 
 
-def test_rows_that_the_downstream_watches_are_those_that_tuning_watches(monkeypatch):
+def test_tuning_monitors_the_rows_that_the_downstream_monitors(monkeypatch):
     calls = spied(monkeypatch)
     down = clone(DOWN).set_params(early_stopping=True, validation_fraction=0.5)
     stack = classifier(downstream=down).fit(X, Y)
@@ -723,7 +723,7 @@ def test_rows_that_the_downstream_watches_are_those_that_tuning_watches(monkeypa
     assert classifier().fit(X, Y).downstream_.validation_scores_ is None
 
 
-def test_groups_are_held_out_whole_and_the_last_rows_of_a_series(monkeypatch):
+def test_whole_groups_and_the_last_rows_of_a_series_are_held_out(monkeypatch):
     calls = spied(monkeypatch)
     groups = np.repeat(np.arange(24), 10)
     classifier().fit(X, Y, groups=groups)
@@ -747,7 +747,7 @@ def test_sample_weights_reach_the_loss(monkeypatch):
         np.testing.assert_allclose(part.weights, expected)
 
 
-def test_rows_of_no_weight_teach_nothing():
+def test_rows_of_weight_zero_do_not_affect_training():
     w = np.r_[np.ones(150), np.zeros(50)]
     odd = Y[:200].copy()
     odd[150:] = 1 - odd[150:]
@@ -765,7 +765,7 @@ RARE = np.r_[np.flatnonzero(Y == 0), np.flatnonzero(Y == 1)[:24]]
 
 @pytest.mark.parametrize("where", ["stack", "downstream"])
 @pytest.mark.parametrize("sampler", [RandomOverSampler(random_state=0), SMOTE(random_state=0)])
-def test_weights_of_classes_stand_in_place_of_a_sampler(monkeypatch, where, sampler):
+def test_class_weights_replace_a_sampler(monkeypatch, where, sampler):
     calls = spied(monkeypatch)
     rows, y = X[RARE], Y[RARE]
     if where == "stack":
@@ -785,7 +785,7 @@ def test_weights_of_classes_stand_in_place_of_a_sampler(monkeypatch, where, samp
     np.testing.assert_allclose(counts * by_class[0] / len(given), [0.5, 0.5], rtol=1e-6)
 
 
-def test_weights_of_classes_count_once_beside_a_sampler(monkeypatch):
+def test_class_weights_are_applied_once_with_a_sampler(monkeypatch):
     calls = spied(monkeypatch)
     rows, y = X[RARE], Y[RARE]
     for class_weight in ("balanced", {0: 1.0, 1: 3.0}):
@@ -838,7 +838,7 @@ def test_layers_inside_models_are_named_by_path_or_alone():
     network = joint(start)
     for name, expected in names.items():
         tuning = FineTune(layers=[name])
-        selected = _layers_to_thaw(tuning, network, named_layers(tuning, ["risk"]))
+        selected = _layers_to_unfreeze(tuning, network, named_layers(tuning, ["risk"]))
         assert set(selected["risk"]) == expected
     tuned = classifier(clone(QUICK).set_params(layers=["risk/deep"]), upstream).fit(**DATA)
     moved = changed(weights(upstream_network(start)), weights(upstream_network(tuned)))
@@ -846,7 +846,7 @@ def test_layers_inside_models_are_named_by_path_or_alone():
 
 
 class InItsOwnWay(keras.Model):
-    """A network with a train_step of its own."""
+    """A network with a custom train_step."""
 
     def __init__(self, **settings):
         super().__init__(**settings)
@@ -911,21 +911,19 @@ def built(model, width):
         ),
     ],
 )
-def test_what_cannot_be_tuned_is_refused_by_name_before_training(
-    params, tuning, message, monkeypatch
-):
+def test_invalid_parts_are_refused_by_name_before_training(params, tuning, message, monkeypatch):
     monkeypatch.setattr(training, "train", None)
     with pytest.raises(ValueError, match=message):
         classifier(clone(QUICK).set_params(**tuning), **params).fit(X, Y)
 
 
-def test_a_sampler_of_rows_with_several_labels_is_refused(monkeypatch):
+def test_a_sampler_with_multilabel_targets_is_refused(monkeypatch):
     monkeypatch.setattr(training, "train", None)
     with pytest.raises(ValueError, match="class weights"):
         classifier(sampler=RandomOverSampler()).fit(X, np.c_[Y, Y])
 
 
-def test_layers_that_may_not_learn_are_refused_by_name():
+def test_non_trainable_layers_are_refused_by_name():
     tuning = clone(QUICK).set_params(layers=["risk/numeric_center"])
     with pytest.raises(ValueError, match=r"'numeric_center' of .* has no trainable weights"):
         classifier(tuning).fit(X, Y)
@@ -961,7 +959,7 @@ def test_other_multipliers_are_other_programs(stages, tuned):
     assert far > 4 * near > 0
 
 
-def test_tuning_leaves_pythons_generator_as_it_was_and_warns_of_nothing():
+def test_tuning_does_not_change_global_random_states_or_warn():
     random.seed(0)
     state = random.getstate()
     with warnings.catch_warnings():

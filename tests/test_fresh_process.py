@@ -1,4 +1,4 @@
-"""What was trained and saved here predicts the same elsewhere, for rows of every shape."""
+"""Saved estimators predict the same in another process, for rows of every shape."""
 
 import pickle
 import subprocess
@@ -102,12 +102,12 @@ def test_rows_of_every_shape_predict_the_same_in_a_fresh_process(tmp_path, voice
         "voices": (make_pipeline(PadSequences(), encoder).fit(sequences, y), sequences),
         "stack": (stack.fit(cells, y), cells),
     }
-    told = []
+    cases = []
     for name, (estimator, rows) in fitted.items():
         skstack.save(estimator, tmp_path / f"{name}.skstack")
-        told.append((name, "predict_proba", rows))
+        cases.append((name, "predict_proba", rows))
     with open(tmp_path / "rows.pkl", "wb") as file:
-        pickle.dump(told, file)
+        pickle.dump(cases, file)
     with open(tmp_path / "frozen.pkl", "wb") as file:
         pickle.dump((images, padded), file)
     subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], check=True)

@@ -57,7 +57,7 @@ class Recall(ClassifierMixin, BaseEstimator):
 
 
 class Clock(Recall):
-    """Gives the time of the latest row that it knows, as a probability."""
+    """Predicts the time of its latest training row, as a probability."""
 
     def predict_proba(self, X):
         latest = np.full(len(X), (self.last_ + 1) / 1000)
@@ -65,7 +65,7 @@ class Clock(Recall):
 
 
 class Keeper(ClassifierMixin, BaseEstimator):
-    """Keeps what it was trained on, and what it was given to watch."""
+    """Keeps its training rows and its X_val."""
 
     def __init__(self, early_stopping=False, validation_fraction=0.2):
         self.early_stopping = early_stopping
@@ -103,7 +103,7 @@ def stack_of(upstream, **options):
 
 
 @pytest.mark.parametrize("cv", [5, GroupKFold(4), LeaveOneGroupOut(), StratifiedGroupKFold(3)])
-def test_no_row_is_asked_about_by_a_network_that_knows_its_group(rows, cv):
+def test_no_row_is_predicted_by_a_network_trained_on_its_group(rows, cv):
     X, y, groups = rows
     stack = stack_of(Recall(), cv=cv).fit(X, y, groups=groups)
     np.testing.assert_array_equal(stack.downstream_.X_[:, 0], 0)
@@ -111,7 +111,7 @@ def test_no_row_is_asked_about_by_a_network_that_knows_its_group(rows, cv):
     np.testing.assert_array_equal(transformer.fit_transform(X, y, groups=groups), 0)
 
 
-def test_without_groups_the_same_rows_are_asked_about_by_such_networks(rows):
+def test_without_groups_rows_are_predicted_by_networks_trained_on_their_group(rows):
     X, y, _ = rows
     assert stack_of(Recall()).fit(X, y).downstream_.X_[:, 0].any()
 
@@ -129,14 +129,14 @@ def test_an_int_with_groups_is_stratified_for_classes_only(rows):
 
 
 @pytest.mark.parametrize("cv", [KFold(3), list(KFold(3).split(np.zeros(N))), TimeSeriesSplit(3)])
-def test_folds_that_tear_groups_apart_are_refused(rows, cv):
+def test_folds_that_split_groups_are_refused(rows, cv):
     X, y, groups = rows
     with pytest.raises(ValueError, match="rows of one group"):
         stack_of(Recall(), cv=cv).fit(X, y, groups=groups)
     assert not Recall.seen
 
 
-def test_folds_that_happen_to_keep_groups_whole_are_accepted(rows):
+def test_folds_that_happen_to_keep_groups_together_are_accepted(rows):
     X, y, _ = rows
     stack_of(Recall(), cv=KFold(4)).fit(X, y, groups=np.arange(N) // 30)
     with pytest.raises(ValueError, match=r"cv=5 requires .* training rows have 4 groups"):
@@ -144,15 +144,15 @@ def test_folds_that_happen_to_keep_groups_whole_are_accepted(rows):
 
 
 class TearsApart(GroupKFold):
-    """Takes groups, and pays no heed to them."""
+    """Accepts groups and ignores them."""
 
     def split(self, X, y=None, groups=None):
         return KFold(self.n_splits).split(X)
 
 
-def test_a_splitter_that_was_given_groups_and_tears_them_apart_is_told(rows):
+def test_a_splitter_that_splits_groups_warns(rows):
     X, y, groups = rows
-    with pytest.warns(UserWarning, match="although it was given the groups"):
+    with pytest.warns(UserWarning, match="although it received the groups"):
         stack_of(Recall(), cv=TearsApart(3)).fit(X, y, groups=groups)
 
 
@@ -210,7 +210,7 @@ def test_downstreams_that_hold_out_rows_by_themselves_are_refused(rows, downstre
 
 
 @pytest.mark.parametrize(
-    ("groups", "said"),
+    ("groups", "message"),
     [
         (np.arange(N - 1), "inconsistent numbers of samples"),
         (np.array(["a", None] * (N // 2), dtype=object), "groups holds missing values"),
@@ -218,10 +218,10 @@ def test_downstreams_that_hold_out_rows_by_themselves_are_refused(rows, downstre
         (np.zeros((N, 2)), "1d array"),
     ],
 )
-def test_groups_that_are_none(rows, groups, said):
+def test_invalid_groups_are_refused(rows, groups, message):
     X, y, _ = rows
     for estimator in (stack_of(Recall()), KerasFeatureTransformer(Recall()), KerasClassifier()):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             estimator.fit(X, y, groups=groups)
 
 
@@ -248,7 +248,7 @@ def test_groups_reach_a_stack_inside_a_search_through_routing(rows):
 # Time ----------------------------------------------------------------------------------------
 
 
-def test_each_feature_comes_from_a_network_that_knows_earlier_rows_only(rows):
+def test_each_feature_comes_from_a_network_trained_on_earlier_rows(rows):
     X, y, _ = rows
     with pytest.warns(UserWarning, match="never predicts 24 of 120 rows"):
         stack = stack_of(Clock(), cv=TimeSeriesSplit(4)).fit(X, y)
@@ -260,7 +260,7 @@ def test_each_feature_comes_from_a_network_that_knows_earlier_rows_only(rows):
     np.testing.assert_allclose(stack.transform(X)[:, 0] * 1000, N, rtol=1e-4)
 
 
-def test_early_stopping_watches_the_last_rows(rows):
+def test_early_stopping_monitors_the_last_rows(rows):
     X, y, _ = rows
     with pytest.warns(UserWarning, match="never predicts 24 of 96 rows"):
         stack = stack_of(Clock(), cv=TimeSeriesSplit(3), downstream=Keeper(True)).fit(X, y)
@@ -269,7 +269,7 @@ def test_early_stopping_watches_the_last_rows(rows):
     assert max(set().union(*Recall.seen)) == 95
 
 
-def test_upstream_networks_of_ours_watch_their_last_rows(rows, monkeypatch):
+def test_upstream_networks_monitor_their_last_rows(rows, monkeypatch):
     from skstack._estimators import base
 
     X, y, _ = rows
@@ -288,7 +288,7 @@ def test_upstream_networks_of_ours_watch_their_last_rows(rows, monkeypatch):
     assert all(train.max() < held_out.min() for train, held_out in splits)
 
 
-def test_weights_and_groups_follow_their_rows(rows):
+def test_weights_and_groups_stay_aligned_with_rows(rows):
     X, y, _ = rows
     stack = stack_of(
         KerasClassifier(MLP((2,)), epochs=1), cv=TimeSeriesSplit(4), downstream=Keeper(True, 1 / 6)
@@ -298,7 +298,7 @@ def test_weights_and_groups_follow_their_rows(rows):
     np.testing.assert_array_equal(stack.downstream_.weights_, stack.downstream_.X_[:, 1] + 1)
 
 
-def test_fit_transform_gives_every_row_and_nan_where_no_network_may_speak(rows):
+def test_fit_transform_returns_nan_for_rows_that_are_never_predicted(rows):
     X, y, _ = rows
     with pytest.warns(UserWarning, match="never predicts"):
         table = stack_of(Clock(), cv=TimeSeriesSplit(4), scaler="standard").fit_transform(X, y)
@@ -311,7 +311,7 @@ def test_fit_transform_gives_every_row_and_nan_where_no_network_may_speak(rows):
     np.testing.assert_array_equal(table[:, 1:], X)
 
 
-def test_only_branches_that_are_not_trained_leave_no_row_out(rows):
+def test_only_untrained_branches_drop_no_rows(rows):
     X, y, _ = rows
     fitted = Clock().fit(X, y)
     with warnings.catch_warnings():
@@ -327,7 +327,7 @@ def test_only_branches_that_are_not_trained_leave_no_row_out(rows):
     assert len(stack.downstream_.X_) == N - 24
 
 
-def test_a_branch_s_number_of_folds_gives_way_to_the_order_of_time(rows):
+def test_time_order_replaces_an_int_cv_of_a_branch(rows):
     X, y, _ = rows
     branch = KerasFeatureTransformer(Clock(), cv=7)
     with pytest.warns(UserWarning, match="never predicts 24 of 120"):
@@ -341,21 +341,21 @@ def test_a_branch_s_number_of_folds_gives_way_to_the_order_of_time(rows):
 @pytest.mark.parametrize(
     ("own", "of_stack"), [(KFold(3), TimeSeriesSplit(3)), (TimeSeriesSplit(3), 5)]
 )
-def test_order_in_one_part_and_none_in_the_other_is_refused(rows, own, of_stack):
+def test_time_order_in_one_part_only_is_refused(rows, own, of_stack):
     X, y, _ = rows
     with pytest.raises(ValueError, match="one is time-ordered"):
         stack_of(KerasFeatureTransformer(Clock(), cv=own), cv=of_stack).fit(X, y)
     assert not Recall.seen
 
 
-def test_refit_false_does_not_go_with_time(rows):
+def test_refit_false_is_refused_with_time_order(rows):
     X, y, _ = rows
     with pytest.raises(ValueError, match="refit=False is not supported with the time-ordered cv"):
         stack_of(Clock(), cv=TimeSeriesSplit(3), refit=False).fit(X, y)
     assert not Recall.seen
 
 
-def test_a_transformer_cannot_leave_rows_out_and_names_the_stack(rows):
+def test_a_transformer_that_would_drop_rows_is_refused(rows):
     X, y, _ = rows
     with pytest.raises(ValueError, match=r"24 of 120 rows are in no test fold.*StackedKeras"):
         KerasFeatureTransformer(Clock(), cv=TimeSeriesSplit(4)).fit_transform(X, y)
@@ -373,7 +373,7 @@ def test_regression_stacks_keep_time_and_groups_too(rows):
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["thing", "transformer"])
-def test_folds_given_as_row_numbers_follow_the_rows_that_are_left(rows, wrapped):
+def test_folds_given_as_indices_are_restricted_to_remaining_rows(rows, wrapped):
     """Early-stopping rows are taken out; the folds still mean the rows that they named."""
     X, y, _ = rows
     folds = [(train, test) for train, test in KFold(4, shuffle=True, random_state=1).split(X)]

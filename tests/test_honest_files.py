@@ -166,7 +166,7 @@ def loads(model, folder, rows=None, suffixes=(".keras",)):
     return loaded
 
 
-def test_all_layers_that_are_admitted_are_looked_at_here():
+def test_all_allowed_layers_are_tested():
     assert allowed._CLASSES["keras.layers"] == LAYERS.keys()
 
 
@@ -179,7 +179,7 @@ def test_layers_are_loaded_with_equal_outputs(tmp_path, shape, dtype):
     loads(family(shape, dtype, older), tmp_path, rows, suffixes=(".h5",))
 
 
-def test_names_on_the_list_are_classes_and_functions_of_keras():
+def test_allowed_names_are_classes_and_functions_of_keras():
     for module, names in {**allowed._CLASSES, **allowed._INNER_CLASSES}.items():
         for name in names:
             assert allowed.allowed_class(module, name) is not None, (module, name)
@@ -256,7 +256,7 @@ class OwnModel(keras.Model):
         return {**super().get_config(), "units": self.units}
 
 
-def test_networks_with_parts_of_a_user_are_loaded(tmp_path):
+def test_networks_with_custom_objects_are_loaded(tmp_path):
     rows = rows_of(VECTOR, "float32")
     inputs = keras.Input(VECTOR)
     x = Own(3, keras.initializers.Constant(2.0))(inputs, times=3)
@@ -346,7 +346,7 @@ def test_layers_that_learned_a_vocabulary_or_bins_are_loaded(tmp_path):
     loads(model, tmp_path, rows_of(VECTOR, "float32"), suffixes=(".keras", ".h5"))
 
 
-def test_an_archive_that_was_packed_again_is_loaded(tmp_path):
+def test_a_repacked_archive_is_loaded(tmp_path):
     model = keras.Sequential([keras.Input(VECTOR), layers.Dense(3)])
     model.save(tmp_path / "a.keras")
     with (

@@ -292,9 +292,9 @@ class Honest:
             if before_keras:
                 patch.setattr(keras.models, "load_model", not_reached)
                 patch.setattr(skops.io, "loads", not_reached)
-            with pytest.raises(ValueError, match=match) as told:
+            with pytest.raises(ValueError, match=match) as caught:
                 self.read(content, suffix)
-        assert "not_reached" not in str(told.value), note
+        assert "not_reached" not in str(caught.value), note
 
     def refused_or_harmless(self, content, suffix):
         with contextlib.suppress(ValueError):
@@ -469,7 +469,7 @@ def first(part, kind):
 
 
 @pytest.mark.parametrize("kind", NODES)
-def test_nodes_that_could_do_harm_are_refused_wherever_they_stand(honest, kind):
+def test_harmful_nodes_are_refused_at_any_position(honest, kind):
     for number, node in enumerate(NODES[kind]):
         for turn, suffix in enumerate(SUFFIXES):
             place = (number + turn) % 4
@@ -507,7 +507,7 @@ def in_operation(honest, name, arguments, **config):
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".skstack"])
-def test_a_graph_that_calls_a_function_while_it_is_rebuilt_is_refused(honest, suffix):
+def test_a_graph_that_calls_a_function_when_it_is_built_is_refused(honest, suffix):
     pixels = {"class_name": "__numpy__", "config": {"value": [[[[0, 0, 0]]]], "dtype": "uint8"}}
     gallery = of_class("keras.visualization", "plot_image_gallery", registered_name=None)
     floats = of_class("keras.config", "set_floatx", registered_name=None)
@@ -517,7 +517,9 @@ def test_a_graph_that_calls_a_function_while_it_is_rebuilt_is_refused(honest, su
         ),
         in_operation(honest, "Switch", [..., [floats], "float16"]),
     ):
-        honest.refused(honest.with_config(config, suffix), suffix, "among the layers, operations")
+        honest.refused(
+            honest.with_config(config, suffix), suffix, "among the allowed layers, operations"
+        )
 
 
 @pytest.mark.parametrize(
@@ -526,9 +528,9 @@ def test_a_graph_that_calls_a_function_while_it_is_rebuilt_is_refused(honest, su
         ("Add", [[1.0], [1.0]], "without a tensor"),
         ("Add", [], "without a tensor"),
         ("Add", [{"class_name": "__numpy__", "config": {"value": [1.0]}}, 1.0], "without a tensor"),
-        ("Add", [..., of_class("keras.layers", "Dense", {"units": 1})], "calls a layer with a"),
-        ("Add", [..., function("builtins", "relu")], "calls a layer with the function"),
-        ("Add", [..., {"a": of_class("keras.initializers", "Zeros")}], "calls a layer with a"),
+        ("Add", [..., of_class("keras.layers", "Dense", {"units": 1})], "passes a .* to a layer"),
+        ("Add", [..., function("builtins", "relu")], "passes the function .* to a layer"),
+        ("Add", [..., {"a": of_class("keras.initializers", "Zeros")}], "passes a .* to a layer"),
     ],
 )
 def test_layers_are_called_with_tensors_of_the_graph_and_values(honest, name, arguments, message):
@@ -536,7 +538,7 @@ def test_layers_are_called_with_tensors_of_the_graph_and_values(honest, name, ar
     honest.refused(honest.with_config(config, ".keras"), ".keras", message)
 
 
-def test_a_graph_that_takes_for_ever_to_build_is_refused(honest):
+def test_a_graph_that_takes_too_long_to_build_is_refused(honest):
     inputs = keras.Input((2,))
     inner = keras.Model(inputs, layers.Dense(2)(inputs), name="inner")
     template = json.loads(keras.Model(inputs, inner(inner(inputs))).to_json())
@@ -561,7 +563,7 @@ def test_a_network_with_too_many_layers_is_refused(honest):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_what_is_no_model_is_refused(honest, suffix):
+def test_files_that_are_not_models_are_refused(honest, suffix):
     for node in (
         of_class("keras.losses", "Huber"),
         of_class("keras.layers", "Dense", {"units": 1}),
@@ -611,7 +613,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_texts_that_are_no_config_are_refused(honest, text):
+def test_invalid_configs_are_refused(honest, text):
     for suffix in SUFFIXES:
         if not (suffix == ".h5" and isinstance(text, bytes)):
             honest.refused(honest.with_config(text, suffix), suffix)
@@ -630,7 +632,7 @@ def with_flags(content, **flags):
 
 @functools.cache
 def archives(files):
-    """Zip files that hurt, by name: content, and what is said of it."""
+    """Harmful zip files by name: content and message."""
     text = files.keras["config.json"]
     much = {"config.json": text + b" " * 10**8}
     asset = {"assets/a.txt": b" " * 10**8}
@@ -654,11 +656,14 @@ def archives(files):
         "encryption": (with_flags(zipped(files.keras), flag=1), "encrypted"),
         "one place": (with_flags(zipped(files.keras), offset=0), "."),
         "links": (with_flags(zipped(files.keras), attributes=0o120777 << 16), "link"),
-        "a folder above": (files.with_members({"../a": b"a"}, ".keras"), "leads out"),
-        "a folder inside above": (files.with_members({"assets/../../a": b""}, ".keras"), "leads"),
-        "a root": (files.with_members({"/tmp/a": b"a"}, ".keras"), "leads out"),
-        "a drive": (files.with_members({"C:/a": b"a"}, ".keras"), "leads out"),
-        "backslashes": (files.with_members({"assets\\..\\a": b"a"}, ".keras"), "leads out"),
+        "a folder above": (files.with_members({"../a": b"a"}, ".keras"), "points outside"),
+        "a folder inside above": (
+            files.with_members({"assets/../../a": b""}, ".keras"),
+            "points outside",
+        ),
+        "a root": (files.with_members({"/tmp/a": b"a"}, ".keras"), "points outside"),
+        "a drive": (files.with_members({"C:/a": b"a"}, ".keras"), "points outside"),
+        "backslashes": (files.with_members({"assets\\..\\a": b"a"}, ".keras"), "points outside"),
         "npz": (zipped({**members, "model.weights.npz": b"PK"}), "no model.weights.h5"),
         "no config": (zipped({"model.weights.h5": files.keras["model.weights.h5"]}), "config.json"),
         "a long word": (
@@ -671,7 +676,7 @@ def archives(files):
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_archives_that_hurt_are_refused(honest):
+def test_harmful_archives_are_refused(honest):
     hostile = archives(honest)
     with within(80):
         for content, match in hostile.values():
@@ -680,7 +685,7 @@ def test_archives_that_hurt_are_refused(honest):
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, member in [*honest.keras.items(), ("config.json", b"{}")]:
             archive.writestr(name, member)
-    honest.refused(buffer.getvalue(), ".keras", "two members of one name")
+    honest.refused(buffer.getvalue(), ".keras", "two members with one name")
 
 
 def some_data_set(file):
@@ -766,7 +771,7 @@ HDF5 = {
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_hdf5_files_that_hurt_are_refused(honest, suffix):
+def test_harmful_hdf5_files_are_refused(honest, suffix):
     with within(80):
         for name, change in HDF5.items():
             honest.refused(honest.with_hdf5(change, suffix), suffix, "HDF5", note=name)
@@ -1010,7 +1015,7 @@ PARTS = {
     ),
     "a large value": (
         with_array(npy("{'descr': '|S2000000000', 'fortran_order': False, 'shape': (0,)}")),
-        "larger than it",
+        "larger than the array",
     ),
     "nothing, often": (
         with_array(npy("{'descr': '|V0', 'fortran_order': False, 'shape': (1073741824,)}")),
@@ -1023,12 +1028,12 @@ PARTS = {
     "a private method": (shadow("_validate_params"), "would shadow"),
     "a property": (shadow("_repr_html_"), "would shadow"),
     "the class": (shadow("__class__"), "would shadow"),
-    "a matrix from a constructor": (as_loader("ConstructorFromReduceNode"), "makes a scipy"),
-    "a matrix from its state": (as_loader("ObjectNode"), "makes a scipy"),
-    "a matrix from a partial": (as_loader("PartialNode"), "makes a scipy"),
+    "a matrix from a constructor": (as_loader("ConstructorFromReduceNode"), " for scipy"),
+    "a matrix from its state": (as_loader("ObjectNode"), " for scipy"),
+    "a matrix from a partial": (as_loader("PartialNode"), " for scipy"),
     "lists of lists of lists": (doubled, "too long"),
-    "an operator": (operator_node, "methodcaller.*code of others"),
-    "a bound method": (method_node, "fit_transform.*code of others"),
+    "an operator": (operator_node, "methodcaller.*untrusted code"),
+    "a bound method": (method_node, "fit_transform.*untrusted code"),
     "no loader": (as_loader("EvilNode"), ""),
     "an older protocol": (lambda schema, members: schema.update(protocol=0) or
                           as_loader("FunctionNode")(schema, members), ""),
@@ -1036,7 +1041,7 @@ PARTS = {
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_parts_of_scikit_learn_that_hurt_are_refused(honest, name):
+def test_harmful_parts_of_scikit_learn_are_refused(honest, name):
     change, match = PARTS[name]
     content = honest.with_part(change)
     early = name not in ("an operator", "a bound method", "no loader", "an older protocol")
@@ -1080,14 +1085,14 @@ def test_a_part_that_is_a_pickle_is_refused(honest):
 
 
 @pytest.mark.parametrize("name", ["predict", "_sklearn_tags", "get_params", "__class__"])
-def test_attributes_that_would_stand_before_methods_are_refused(honest, name):
+def test_attributes_that_would_shadow_methods_are_refused(honest, name):
     state = json.loads(honest.skstack["state.json"])
     state["state"].append([name if name != "_sklearn_tags" else "__sklearn_tags__", 1])
     content = sealed({**honest.skstack, "state.json": json.dumps(state)})
     honest.refused(content, ".skstack", "would shadow")
 
 
-def test_folders_of_pickles_are_not_stored_and_do_not_come_back(tmp_path):
+def test_memory_folders_are_neither_stored_nor_restored(tmp_path):
     folder = str(tmp_path / "pickles")
     memory = joblib.Memory(folder, verbose=0)
     inner = make_pipeline(StandardScaler(), LogisticRegression(), memory=folder)
@@ -1121,7 +1126,7 @@ def test_folders_of_pickles_are_not_stored_and_do_not_come_back(tmp_path):
         assert set(given.values()) & {folder, memory}, name
 
 
-def test_folders_of_pickles_in_earlier_files_become_none(honest, tmp_path):
+def test_memory_folders_in_earlier_files_become_none(honest, tmp_path):
     def change(schema, members):
         state = an_object(schema, "Pipeline")["content"]["content"]
         state["memory"] = json_node(str(tmp_path))
@@ -1154,7 +1159,7 @@ def any_slot(config, rng):
 
 
 def mutated(node, rng):
-    """A node that hurts, in another dress."""
+    """A harmful node in another form."""
     node = copy.deepcopy(node)
     dress = rng.randrange(9)
     if dress == 0:

@@ -49,7 +49,7 @@ def stack_of(upstream, **options):
 # What scikit-learn's estimators split --------------------------------------------------------
 
 
-def test_folds_of_a_search_keep_groups_whole_and_the_user_s_search_is_unchanged():
+def test_folds_of_a_search_keep_groups_together_and_the_search_is_unchanged():
     own = search()
     fitted = KerasFeatureTransformer(own, cv=3).fit(X, Y, groups=GROUPS)
     expected = list(StratifiedGroupKFold(3).split(X, Y, GROUPS))
@@ -62,7 +62,7 @@ def test_folds_of_a_search_keep_groups_whole_and_the_user_s_search_is_unchanged(
     assert KerasFeatureTransformer(own, cv=3).fit(X, Y).estimator_.cv == 3
 
 
-def test_a_splitter_that_tears_groups_apart_is_refused_and_another_kept():
+def test_a_splitter_that_splits_groups_is_refused_and_another_kept():
     with pytest.raises(ValueError, match=r"cv of the inner GridSearchCV.*rows of one group"):
         KerasFeatureTransformer(search(ShuffleSplit(3)), cv=3).fit(X, Y, groups=GROUPS)
     kept = KerasFeatureTransformer(search(GroupKFold(2)), cv=3).fit(X, Y, groups=GROUPS)
@@ -70,12 +70,12 @@ def test_a_splitter_that_tears_groups_apart_is_refused_and_another_kept():
         assert not np.intersect1d(GROUPS[train], GROUPS[test]).size
 
 
-def test_where_none_is_no_number_of_folds_it_stays():
+def test_cv_none_stays_where_it_is_not_a_number_of_folds():
     fitted = KerasFeatureTransformer(RidgeClassifierCV(), cv=3).fit(X, Y, groups=GROUPS)
     assert fitted.estimator_.cv is None
 
 
-def test_order_reaches_a_search_and_what_cannot_keep_it_is_refused():
+def test_time_order_reaches_a_search_or_is_refused():
     with pytest.warns(UserWarning, match="never predicts"):
         stack = stack_of(search(), cv=TimeSeriesSplit(4)).fit(X, Y)
     assert stack.named_upstream_.up.estimator_.cv.get_n_splits() == 4
@@ -91,7 +91,7 @@ def test_order_reaches_a_search_and_what_cannot_keep_it_is_refused():
 
 
 @pytest.mark.parametrize("context", ["groups", "time"])
-def test_what_splits_inside_what_chooses_rows_is_refused_and_a_vote_is_reached(context):
+def test_a_vote_respects_the_context_and_row_selectors_are_refused(context):
     options = {"groups": GROUPS} if context == "groups" else {}
     cv = 3 if context == "groups" else TimeSeriesSplit(3)
     vote = VotingClassifier([("a", search()), ("b", LogisticRegression())], voting="soft")
@@ -108,11 +108,11 @@ def test_what_splits_inside_what_chooses_rows_is_refused_and_a_vote_is_reached(c
         GridSearchCV(make_pipeline(StandardScaler(), search()), {}, cv=3),
         GridSearchCV(make_pipeline(TargetEncoder(), LogisticRegression()), {}, cv=3),
     ):
-        with pytest.raises(ValueError, match=r"cannot reach the inner (GridSearchCV|TargetEnc)"):
+        with pytest.raises(ValueError, match=r"inner (GridSearchCV|TargetEncoder) cannot respect"):
             stack_of(upstream, cv=cv).fit(X, Y, **options)
 
 
-def test_row_numbers_of_other_rows_are_refused():
+def test_indices_of_other_rows_are_refused():
     folds = list(KFold(3).split(X))
     for inner in (search(folds), stack_of(LogisticRegression(), cv=folds)):
         with pytest.raises(ValueError, match="list of row numbers"):
@@ -120,7 +120,7 @@ def test_row_numbers_of_other_rows_are_refused():
         KerasFeatureTransformer(inner, cv=3).fit(X, Y)  # on all rows they mean what they say
 
 
-def test_a_target_encoder_among_steps_is_reproducible_and_draws_nothing_global():
+def test_a_target_encoder_among_steps_is_reproducible_without_global_state():
     before = GLOBAL_STATE()
     steps = make_pipeline(TargetEncoder(), LogisticRegression())
     crossed = KerasFeatureTransformer(steps, cv=3, random_state=0)
@@ -165,7 +165,7 @@ AROUND = {
 
 
 @pytest.mark.parametrize("around", AROUND)
-def test_networks_at_any_depth_set_whole_groups_aside(around, held_out):
+def test_networks_at_any_depth_hold_out_whole_groups(around, held_out):
     part = AROUND[around](network())
     KerasFeatureTransformer(part, cv=2, random_state=0).fit_transform(X, Y, groups=GROUPS)
     assert len(held_out) >= 3
@@ -174,14 +174,14 @@ def test_networks_at_any_depth_set_whole_groups_aside(around, held_out):
 
 
 @pytest.mark.parametrize("around", ["itself", "Pipeline", "transformer"])
-def test_networks_at_any_depth_set_the_last_rows_aside(around, held_out):
+def test_networks_at_any_depth_hold_out_the_last_rows(around, held_out):
     with pytest.warns(UserWarning, match="never predicts"):
         stack_of(AROUND[around](network()), cv=TimeSeriesSplit(2)).fit(X, Y)
     assert len(held_out) == 3
     assert all(ordered and train.max() < rest.min() for _, ordered, train, rest in held_out)
 
 
-def test_a_sampler_before_what_sets_rows_aside_is_refused():
+def test_a_sampler_before_a_model_that_holds_out_rows_is_refused():
     sampled = make_imblearn_pipeline(RandomUnderSampler(random_state=0), network())
     for upstream in (sampled, make_pipeline(StandardScaler(), sampled)):
         with pytest.raises(ValueError, match="a sampler before it changes the rows"):
@@ -194,7 +194,7 @@ def test_a_sampler_before_what_sets_rows_aside_is_refused():
         ).fit(X, Y, groups=GROUPS)
 
 
-def test_what_is_handed_on_is_used_once():
+def test_a_row_context_is_used_once():
     inner = stack_of(LogisticRegression())
     pass_context(inner, RowContext(GROUPS), X, Y)
     inner.fit(X, Y)
@@ -202,7 +202,7 @@ def test_what_is_handed_on_is_used_once():
     inner.fit(X[:50], Y[:50])  # other rows, without groups
 
 
-def test_weights_follow_the_rows_that_a_branch_resamples():
+def test_weights_are_resampled_with_the_rows_of_a_branch():
     weights = rng.uniform(0.5, 2, N)
     sampler, folds = RandomUnderSampler(random_state=0), list(KFold(3).split(X))
     branch = make_imblearn_pipeline(sampler, LogisticRegression())
@@ -218,7 +218,7 @@ def test_weights_follow_the_rows_that_a_branch_resamples():
         )
 
 
-def test_a_network_never_stops_by_rows_that_a_sampler_has_made(held_out):
+def test_early_stopping_never_monitors_synthetic_rows(held_out):
     for part in (network(), MLPClassifier(early_stopping=True)):
         branch = make_imblearn_pipeline(RandomUnderSampler(random_state=0), part)
         with pytest.raises(ValueError, match="after a sampler would monitor"):
@@ -231,7 +231,7 @@ def test_two_samplers_and_an_uncorrected_one_are_refused():
     stack = stack_of(LogisticRegression(), downstream=downstream)
     with pytest.raises(ValueError, match="rows would be resampled twice"):
         stack.set_params(sampler=RandomUnderSampler()).fit(X, Y)
-    with pytest.raises(ValueError, match="it would go uncorrected"):
+    with pytest.raises(ValueError, match=r"only sampler=.* of the stack would be corrected"):
         stack.set_params(sampler=None, prior_correction=True).fit(X, Y)
     stack.set_params(prior_correction=False).fit(X, Y)
 
@@ -244,7 +244,7 @@ def test_a_branch_resamples_polars_frames():
     np.testing.assert_array_equal(*tables)
 
 
-def test_categories_of_later_rows_change_no_feature_of_earlier_ones():
+def test_categories_of_later_rows_do_not_affect_earlier_features():
     words = np.array(["m", "n", "o"])[rng.integers(0, 3, N)]
     later = words.copy()
     later[60:] = np.array(["a", "b", "m"])[rng.integers(0, 3, 30)]

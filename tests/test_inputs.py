@@ -110,7 +110,7 @@ CONTAINERS = {
 
 @each
 @pytest.mark.parametrize("container", [*CONTAINERS, "memmap"])
-def test_containers_give_the_same_predictions_and_stay_as_they_are(
+def test_containers_give_the_same_predictions_and_are_unchanged(
     name, container, expected, tmp_path
 ):
     if container == "memmap":
@@ -163,7 +163,7 @@ LABELS = {
 
 @pytest.mark.parametrize("labels", LABELS)
 @pytest.mark.parametrize("name", ["KerasClassifier", "StackedKerasClassifier"])
-def test_labels_of_every_kind(name, labels, expected):
+def test_labels_of_every_type(name, labels, expected):
     fitted = clone(ESTIMATORS[name]).fit(X, LABELS[labels])
     assert len(fitted.classes_) == 2
     np.testing.assert_allclose(outcome(fitted, X), expected[name], rtol=2e-5, atol=2e-5)
@@ -238,7 +238,7 @@ def test_categories_at_prediction_are_matched_by_value(name):
 @pytest.mark.parametrize(
     "name", ["KerasAutoencoder", "KerasFeatureTransformer", "StackedKerasClassifier"]
 )
-def test_the_index_survives(name, early_stopping):
+def test_the_index_is_kept(name, early_stopping):
     frame = MIXED.set_axis([f"row {number}" for number in range(120)], axis=0)
     if name == "KerasAutoencoder":
         frame = frame[["age"]].assign(more=X[:, 1])
@@ -255,7 +255,7 @@ def test_the_index_survives(name, early_stopping):
 
 @each
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda frame: frame[["b", "a", "c", "d"]], "order"),
         (lambda frame: frame.drop(columns="c"), "c"),
@@ -264,10 +264,10 @@ def test_the_index_survives(name, early_stopping):
     ],
     ids=["another order", "missing", "extra", "renamed"],
 )
-def test_other_columns_are_refused_by_name(name, change, said):
+def test_other_columns_are_refused_by_name(name, change, message):
     frame = pd.DataFrame(X, columns=list("abcd"))
     fitted = clone(ESTIMATORS[name]).fit(frame, y)
-    with pytest.raises(ValueError, match=rf"(?s)feature names.*{said}"):
+    with pytest.raises(ValueError, match=rf"(?s)feature names.*{message}"):
         outcome(fitted, change(frame))
 
 
@@ -293,13 +293,13 @@ REFUSED = {
 
 @each
 @pytest.mark.parametrize("what", REFUSED)
-def test_rows_that_no_network_can_read(name, what):
-    rows, said = REFUSED[what]
-    with pytest.raises((ValueError, TypeError), match=said):
+def test_invalid_rows_are_refused(name, what):
+    rows, message = REFUSED[what]
+    with pytest.raises((ValueError, TypeError), match=message):
         clone(ESTIMATORS[name]).fit(rows, y[: len(rows)])
 
 
-def test_columns_that_are_called_by_numbers():
+def test_columns_with_integer_names():
     frame = pd.DataFrame(X)
     fitted = clone(ESTIMATORS["StackedKerasClassifier"]).fit(frame, y)
     assert not hasattr(fitted, "feature_names_in_")
@@ -311,7 +311,7 @@ def test_columns_that_are_called_by_numbers():
 
 
 @pytest.mark.parametrize("fine_tune", [None, FineTune(epochs=1)], ids=["", "fine-tuned"])
-def test_rows_to_monitor_are_read_as_training_rows_are(fine_tune):
+def test_X_val_is_read_like_X(fine_tune):
     """A list has no shape, and its columns no names: a stack reads X_val once, as it reads X."""
     X, y = binary()
     network = KerasClassifier(SMALL, **FIT)

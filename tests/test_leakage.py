@@ -1,4 +1,4 @@
-"""The leakage contract: each clause has a test that goes red when the clause is broken."""
+"""The leakage contract: each clause has a test that fails when the clause is broken."""
 
 import random
 
@@ -46,7 +46,7 @@ def remember(who, ids):
 
 
 class Memory(ClassifierMixin, BaseEstimator):
-    """Says for each row, known by the number in its first column, whether it was trained on it."""
+    """Predicts for each row, identified by its first column, whether it was trained on it."""
 
     def fit(self, X, y):
         remember("upstream", X[:, 0])
@@ -63,7 +63,7 @@ class Memory(ClassifierMixin, BaseEstimator):
 
 
 class Witness(TransformerMixin, BaseEstimator):
-    """Passes rows through and remembers on which it was fitted; ids stand in one column."""
+    """Passes rows through and records which it was fitted on; one column holds ids."""
 
     def __init__(self, who="scaler", column=0):
         self.who = who
@@ -79,7 +79,7 @@ class Witness(TransformerMixin, BaseEstimator):
 
 
 class Sampler(BaseEstimator):
-    """Repeats the rows of one class and remembers what it was given."""
+    """Repeats the rows of one class and records its input."""
 
     def fit_resample(self, X, y):
         remember("sampler", np.asarray(X)[:, 1])
@@ -128,7 +128,7 @@ def test_downstream_trains_on_out_of_fold_features_to_the_last_row(rows):
         ([(np.arange(60), np.arange(60, 121)), (np.arange(60, 120), np.arange(60))], "to 120"),
     ],
 )
-def test_folds_that_ask_a_model_about_its_own_rows_are_refused(rows, folds, message):
+def test_folds_that_predict_their_training_rows_are_refused(rows, folds, message):
     X, y = rows
     for estimator in (memory_stack(cv=folds), KerasFeatureTransformer(Memory(), cv=folds)):
         with pytest.raises(ValueError, match=message):
@@ -158,7 +158,7 @@ def test_cross_fitting_agrees_with_cross_val_predict():
     np.testing.assert_allclose(found[:, 0], expected[:, 1], atol=1e-6)
 
 
-def test_steps_before_an_upstream_learn_in_each_fold_anew(rows):
+def test_steps_before_an_upstream_are_fitted_in_each_fold(rows):
     X, y = rows
     branch = make_pipeline(Witness("step"), KerasFeatureTransformer(Memory()))
     StackedKerasClassifier([("b", branch)], downstream=Keeper(), random_state=0).fit(X, y)
@@ -173,8 +173,8 @@ def test_steps_before_an_upstream_learn_in_each_fold_anew(rows):
     ],
     ids=["ours", "HistGradientBoosting"],
 )
-def test_early_stopping_rows_teach_nothing(rows, downstream):
-    """No upstream, scaler or sampler sees them; their features are those of new rows."""
+def test_early_stopping_rows_do_not_affect_any_part(rows, downstream):
+    """No upstream, scaler or sampler is fitted on them; their features are those of new rows."""
     X, y = rows
     watched = {}
 
@@ -204,7 +204,7 @@ def test_early_stopping_rows_teach_nothing(rows, downstream):
     np.testing.assert_array_equal(table[:, 1:], X)
 
 
-def test_sampler_sees_scaled_training_rows_and_the_users_labels(rows):
+def test_the_sampler_receives_scaled_training_rows_and_original_labels(rows):
     X, y = rows
     stack = memory_stack(scaler="standard", sampler=Sampler()).fit(X, y)
     assert SEEN["labels"] == {"yes", "no"}
@@ -214,7 +214,7 @@ def test_sampler_sees_scaled_training_rows_and_the_users_labels(rows):
 
 
 @pytest.mark.parametrize(
-    ("downstream", "said"),
+    ("downstream", "message"),
     [
         (KerasClassifier(sampler=SMOTE()), "downstream"),
         (MLPClassifier(early_stopping=True), "early stopping"),
@@ -222,15 +222,15 @@ def test_sampler_sees_scaled_training_rows_and_the_users_labels(rows):
     ],
     ids=["two samplers", "MLPClassifier", "Pipeline"],
 )
-def test_downstreams_that_would_watch_synthetic_rows_are_refused(rows, downstream, said):
+def test_downstreams_that_would_monitor_synthetic_rows_are_refused(rows, downstream, message):
     X, y = rows
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         memory_stack(downstream=downstream, sampler=SMOTE()).fit(X, y)
     assert not SEEN
 
 
 @pytest.mark.parametrize("options", [{}, {"layers": "hidden_1", "features": ["outputs"]}])
-def test_a_row_s_own_label_does_not_move_a_bit_of_its_features(options):
+def test_features_of_a_row_do_not_depend_on_its_label(options):
     X, y = load_breast_cancer(return_X_y=True)
     X, y = X[:200], y[:200]
     folds = list(StratifiedKFold(3).split(X, y))
@@ -271,7 +271,7 @@ def test_inner_layers_of_folds_have_common_axes():
     assert crossed > in_sample - 0.03
 
 
-def test_inner_layers_of_foreign_networks_are_turned_onto_common_axes():
+def test_inner_layers_of_other_networks_are_rotated_onto_common_axes():
     from scikeras.wrappers import KerasClassifier as Scikeras
 
     def build():
@@ -301,7 +301,7 @@ def test_inner_layers_of_foreign_networks_are_turned_onto_common_axes():
 
 
 class Turned(TransformerMixin, BaseEstimator):
-    """Learns from y, and gives X on axes that are others in every fit."""
+    """Learns from y, and returns X on axes that differ in every fit."""
 
     draws = np.random.default_rng(0)
 
@@ -314,7 +314,7 @@ class Turned(TransformerMixin, BaseEstimator):
 
 
 class TurnedNetwork(Turned):
-    """Holds the same as a layer of a network."""
+    """The same as a layer of a network."""
 
     def fit(self, X, y):
         super().fit(X, y)
@@ -324,8 +324,8 @@ class TurnedNetwork(Turned):
         return self
 
 
-def test_folds_are_turned_onto_the_axes_of_the_refitted_network(rows):
-    """Where fits differ by a rotation alone, the answer is known: that of the refitted one."""
+def test_folds_are_rotated_onto_the_axes_of_the_refitted_network(rows):
+    """If fits differ by a rotation only, the expected result is that of the refitted one."""
     X, y = rows
     X = X[:, 1:]
     transformer = KerasFeatureTransformer(TurnedNetwork(), layers="turned", cv=3)
@@ -340,7 +340,7 @@ def test_folds_are_turned_onto_the_axes_of_the_refitted_network(rows):
         ).fit(X, y)
 
 
-def test_outputs_of_transformers_are_not_turned_and_unlike_axes_are_warned_of(rows):
+def test_outputs_of_transformers_are_not_rotated_and_different_axes_warn(rows):
     X, y = rows
     X = X[:, 1:]
     folds = list(KFold(3).split(X))
@@ -367,7 +367,7 @@ def test_a_latent_is_in_sample_and_the_reconstruction_error_out_of_fold():
     assert crossed[:, -1].mean() > in_sample[:, -1].mean()
 
 
-def test_a_class_that_a_fold_lacks():
+def test_a_class_missing_in_a_fold():
     X, y = load_breast_cancer(return_X_y=True)
     X, y = X[:150], y[:150].copy()
     y[:50] = 2
@@ -410,7 +410,7 @@ def test_nothing_that_the_user_passed_is_changed(rows):
     assert repr(stack.get_params()) == parameters
 
 
-def test_weights_are_refused_where_new_rows_would_have_none(rows):
+def test_weights_are_refused_for_synthetic_rows(rows):
     X, y = rows
     options = {"upstream": KerasAutoencoder(epochs=1), "downstream": KerasClassifier(epochs=1)}
     with pytest.raises(ValueError, match="sample_weight is not supported with sampler"):
@@ -425,7 +425,7 @@ def test_moments_are_weighted(rows):
     np.testing.assert_allclose(autoencoder.moments_["numeric"][0], X[:60].mean(axis=0), rtol=1e-4)
 
 
-def test_a_cv_that_is_no_partition_is_refused(rows):
+def test_a_cv_that_is_not_a_partition_is_refused(rows):
     X, y = rows
     with pytest.raises(ValueError, match="exactly one test fold"):
         memory_stack(cv=list(KFold(3).split(X))[:2]).fit(X, y)
@@ -442,7 +442,7 @@ class RegressionMemory(RegressorMixin, BaseEstimator):
         return np.isin(np.asarray(X)[:, 0], self.known_).astype(float)
 
 
-def test_regression_stacks_are_out_of_fold_too(rows):
+def test_regression_stacks_use_out_of_fold_features(rows):
     X, _ = rows
     stack = StackedKerasRegressor(
         [("memory", RegressionMemory())],
@@ -454,7 +454,7 @@ def test_regression_stacks_are_out_of_fold_too(rows):
     assert stack.transform(X)[:, 0].all()
 
 
-def test_whole_numbers_are_no_classes_for_a_regressor(rows):
+def test_integer_targets_are_not_classes_for_a_regressor(rows):
     """Its folds are not stratified by them, and its feature is its prediction."""
     X, _ = rows
     counts = (X[:, 0] // 40).astype(int)

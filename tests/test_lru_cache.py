@@ -1,4 +1,4 @@
-"""The cache in memory is bounded, keeps what was used last, and waits for nobody."""
+"""The LRU cache is bounded, keeps recent values, and does not block other threads."""
 
 import threading
 
@@ -23,7 +23,7 @@ def test_the_least_recently_used_value_is_dropped_first():
     assert (cache.values(), cache.size) == ([], 0)
 
 
-def test_sizes_bound_the_cache_and_large_values_are_not_kept():
+def test_the_cache_is_bounded_by_size_and_large_values_are_not_kept():
     cache = LRUCache(10, size_of=len, largest=6)
     assert cache.get("large", lambda: "x" * 7) == "x" * 7
     assert cache.find("large") is None
@@ -33,13 +33,13 @@ def test_sizes_bound_the_cache_and_large_values_are_not_kept():
     assert cache.find("a") is None
 
 
-def test_a_value_may_be_made_with_others_from_the_cache():
+def test_a_value_may_be_computed_from_other_cached_values():
     cache = LRUCache(4)
     assert cache.get("outer", lambda: cache.get("inner", lambda: 1) + 1) == 2
     assert cache.get("inner", never) == 1
 
 
-def test_of_two_threads_that_make_a_value_the_first_wins():
+def test_the_first_of_two_threads_sets_the_value():
     cache, made, go_on, found = LRUCache(4), threading.Event(), threading.Event(), []
 
     def slow():
@@ -56,7 +56,7 @@ def test_of_two_threads_that_make_a_value_the_first_wins():
     assert found == ["first"]
 
 
-def test_a_value_that_cannot_be_made_is_made_at_the_next_call():
+def test_a_failed_value_is_computed_at_the_next_call():
     cache = LRUCache(4)
     with pytest.raises(ZeroDivisionError):
         cache.get("key", lambda: 1 / 0)

@@ -105,7 +105,7 @@ def test_candidates_of_a_search_share_features(passes):
     ],
     ids=["weights", "layers", "batch_size", "values", "fewer rows", "order of rows"],
 )
-def test_other_content_is_computed(passes, other):
+def test_changed_content_is_recomputed(passes, other):
     transformer = KerasFeatureTransformer(network())
     transformer.fit_transform(X)
     transformer, rows = other(clone(transformer), X)
@@ -115,7 +115,7 @@ def test_other_content_is_computed(passes, other):
     np.testing.assert_array_equal(transformer.fit_transform(rows), found)
 
 
-def test_files_are_known_by_content_and_not_by_path(passes, tmp_path):
+def test_files_are_identified_by_content(passes, tmp_path):
     one, same = tmp_path / "one.keras", tmp_path / "same.keras"
     network().save(one)
     same.write_bytes(one.read_bytes())
@@ -127,7 +127,7 @@ def test_files_are_known_by_content_and_not_by_path(passes, tmp_path):
     assert len(passes) == 2
 
 
-def test_names_and_categories_are_content_and_y_is_not(passes):
+def test_keys_depend_on_names_and_categories_but_not_on_y(passes):
     model = keras.Sequential([keras.Input((1,), name="a"), keras.layers.Dense(2)])
     frame = pd.DataFrame({"a": X[:, 0]})
     KerasFeatureTransformer(model).fit_transform(frame, y)
@@ -135,7 +135,7 @@ def test_names_and_categories_are_content_and_y_is_not(passes):
     assert len(passes) == 1
 
 
-def test_frozen_estimators_are_remembered_too(passes):
+def test_frozen_estimators_are_cached(passes):
     fitted = KerasClassifier(MLP((4,)), epochs=1, random_state=0).fit(X, y)
     expected = fitted.predict_proba(X)[:, 1:]
     passes.clear()
@@ -147,7 +147,7 @@ def test_frozen_estimators_are_remembered_too(passes):
     assert len(passes) == 2  # the estimator itself is as it was
 
 
-def test_features_that_are_handed_out_can_be_written_to_without_harm():
+def test_writing_to_features_does_not_change_the_cache():
     transformer = KerasFeatureTransformer(network(1)).fit(X)
     first = transformer.transform(X)
     kept = first.copy()
@@ -155,7 +155,7 @@ def test_features_that_are_handed_out_can_be_written_to_without_harm():
     np.testing.assert_array_equal(transformer.transform(X), kept)
 
 
-def test_the_memory_is_bounded_and_drops_what_was_used_longest_ago():
+def test_the_cache_is_bounded_and_drops_least_recently_used_entries():
     recent = cache._ArrayCache(bytes_limit=4000)
     values = {
         name: [np.full(100, number, dtype=np.float64)] for number, name in enumerate("abcdef")
@@ -200,7 +200,7 @@ def trained(memory, **options):
     return KerasFeatureTransformer(model, memory=memory, **options)
 
 
-def test_a_fit_is_stored_and_recalled_bit_by_bit(fits, tmp_path):
+def test_a_cached_fit_is_bit_identical(fits, tmp_path):
     for options in ({}, {"layers": "hidden"}, {"refit": False}):
         plain = trained(None, **options)
         expected = plain.fit_transform(X, y), plain.transform(X)
@@ -216,7 +216,7 @@ def test_a_fit_is_stored_and_recalled_bit_by_bit(fits, tmp_path):
         assert (again.estimator_ is None) == (plain.estimator_ is None)
 
 
-def test_paths_and_joblibs_memory_are_taken(fits, tmp_path):
+def test_paths_and_joblib_memory_are_accepted(fits, tmp_path):
     trained(tmp_path).fit_transform(X, y)
     n = len(fits)
     trained(joblib.Memory(str(tmp_path), verbose=0)).fit_transform(X, y)
@@ -243,7 +243,7 @@ def test_paths_and_joblibs_memory_are_taken(fits, tmp_path):
     ids=["y", "values", "dtype", "weights", "groups", "folds", "parameter", "deep parameter",
          "layers", "seed", "names", "other names", "fit alone"],
 )  # fmt: skip
-def test_other_content_is_trained(fits, tmp_path, other):
+def test_changed_content_is_refitted(fits, tmp_path, other):
     trained(tmp_path).fit_transform(X, y)
     trained(tmp_path).fit_transform(pd.DataFrame(X, columns=list("abcde"))[["b", "a"]], y)
     fits.clear()
@@ -251,7 +251,7 @@ def test_other_content_is_trained(fits, tmp_path, other):
     assert fits
 
 
-def test_the_code_of_a_recipe_is_content():
+def test_keys_depend_on_the_code_of_a_recipe():
     def made(activation):
         def network(spec, *, units=2):
             inputs = spec.inputs()
@@ -267,7 +267,7 @@ def test_the_code_of_a_recipe_is_content():
     assert keys[0] == keys[2] != keys[1]
 
 
-def test_other_versions_are_another_key(fits, tmp_path, monkeypatch):
+def test_keys_depend_on_versions(fits, tmp_path, monkeypatch):
     trained(tmp_path).fit_transform(X, y)
     fits.clear()
     monkeypatch.setattr(cache, "versions", lambda: ("another",))
@@ -280,16 +280,16 @@ class Silent(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"random_state": None}, "random_state=None"),
         ({"model": KerasClassifier(MLP((2,)), epochs=1, callbacks=[Silent()])}, "callbacks"),
     ],
     ids=["open seed", "callbacks"],
 )
-def test_what_may_be_otherwise_next_time_is_not_stored(fits, tmp_path, capsys, options, said):
+def test_random_results_are_not_stored(fits, tmp_path, capsys, options, message):
     trained(tmp_path, verbose=1, **options).fit_transform(X, y)
-    assert said in capsys.readouterr().out
+    assert message in capsys.readouterr().out
     n = len(fits)
     trained(tmp_path, **options).fit_transform(X, y)
     assert len(fits) == 2 * n
@@ -312,7 +312,7 @@ def entries(folder):
     ],
     ids=["truncated", "empty", "a bit near the end", "three bytes", "zeros", "another object"],
 )
-def test_a_damaged_entry_is_computed_anew_and_mended(fits, tmp_path, damage):
+def test_a_damaged_entry_is_recomputed_and_replaced(fits, tmp_path, damage):
     expected = trained(tmp_path).fit_transform(X, y)
     (entry,) = entries(tmp_path)
     entry.write_bytes(damage(entry.read_bytes()))
@@ -323,7 +323,7 @@ def test_a_damaged_entry_is_computed_anew_and_mended(fits, tmp_path, damage):
     assert len(fits) == 3
 
 
-def test_a_recalled_fit_is_nobody_elses(tmp_path):
+def test_a_cached_fit_is_an_independent_copy(tmp_path):
     trained(tmp_path).fit_transform(X, y)
     one, other = trained(tmp_path), trained(tmp_path)
     one.fit_transform(X, y)
@@ -333,7 +333,7 @@ def test_a_recalled_fit_is_nobody_elses(tmp_path):
     assert any(values.any() for values in other.estimator_.network_.variables.values())
 
 
-def test_a_folder_is_bounded(tmp_path, monkeypatch):
+def test_the_size_of_a_folder_is_bounded(tmp_path, monkeypatch):
     trained(tmp_path).fit_transform(X, y)
     size = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
     monkeypatch.setattr(cache, "FOLDER_BYTES", int(2.5 * size))
@@ -350,7 +350,7 @@ def test_features_of_frozen_networks_are_stored_too(passes, tmp_path):
     assert len(passes) == 1
 
 
-def test_a_stack_s_branches_are_recalled(fits, tmp_path):
+def test_branches_of_a_stack_are_cached(fits, tmp_path):
     stack = StackedKerasClassifier(
         [("a", trained(tmp_path, random_state=None))],
         downstream=LogisticRegression(),
@@ -413,6 +413,6 @@ def test_processes_may_share_a_folder_and_may_be_killed(fits, tmp_path):
 
 
 @pytest.mark.parametrize("memory", [3, KerasAutoencoder, object()])
-def test_memories_that_are_none(memory):
+def test_invalid_memory_is_refused(memory):
     with pytest.raises((ValueError, TypeError), match="memory"):
         KerasFeatureTransformer(memory=memory).fit(X)

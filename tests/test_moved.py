@@ -1,4 +1,4 @@
-"""Rows on another scale than a network was fitted on are told, naming columns; others never."""
+"""Rows on another scale than the training rows warn, naming columns; others do not."""
 
 import pickle
 import subprocess
@@ -39,7 +39,7 @@ X, Y = load_breast_cancer(return_X_y=True, as_frame=True)
 A, B = X.iloc[:350], X.iloc[350:]
 SCALER = StandardScaler().set_output(transform="pandas").fit(A)
 SMALL = {"epochs": 2, "random_state": 0, "early_stopping": False}
-MOVED = "come to the network on another scale"
+MOVED = "numeric columns are on another scale"
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ for rows in (X, X[:5], X[:1]):
 """
 
 
-def test_a_forgotten_scaler_is_told_in_a_process_that_only_predicts(path, tmp_path):
+def test_a_forgotten_scaler_warns_in_a_process_that_only_predicts(path, tmp_path):
     chain = make_pipeline(SCALER, frozen_on_scaled(path)).fit(A)
     bare = chain[-1]
     joblib.dump((chain, bare, B), tmp_path / "chain.joblib")
@@ -89,12 +89,12 @@ def test_a_forgotten_scaler_is_told_in_a_process_that_only_predicts(path, tmp_pa
     assert len(told) == 3, done.stderr
     for line in told:
         assert line.startswith("1 ")
-        assert f"{MOVED} than it was fitted on: 'mean " in line
+        assert f"{MOVED} than in the rows that the network was fitted on: 'mean " in line
         assert "(fitted on mean" in line
-        assert "more. Was a scaler forgotten" in line
+        assert "more. Possible causes are a scaler" in line
 
 
-def test_fit_tells_already_where_it_knows_what_the_network_was_trained_on(path, raw):
+def test_fit_warns_if_the_training_profile_is_known(path, raw):
     with pytest.warns(UserWarning, match=f"{MOVED}.*'mean radius'"):
         frozen_on_scaled(path).fit(A)
     with pytest.warns(UserWarning, match=f"{MOVED}.*'mean radius'"):
@@ -104,7 +104,7 @@ def test_fit_tells_already_where_it_knows_what_the_network_was_trained_on(path, 
 
 
 @pytest.mark.parametrize("n", [1, 4, 5, 50, 200])
-def test_scaled_rows_for_a_network_of_raw_columns_are_told(n, raw):
+def test_scaled_rows_for_a_network_of_raw_columns_warn(n, raw):
     transformer = KerasFeatureTransformer(FrozenEstimator(raw)).fit(B)
     transformer.transform(B[:n])
     with pytest.warns(UserWarning, match=MOVED) as caught:
@@ -112,7 +112,7 @@ def test_scaled_rows_for_a_network_of_raw_columns_are_told(n, raw):
     assert len(caught) == 1
 
 
-def test_a_trained_network_remembers_its_training_rows_behind_the_steps(raw):
+def test_the_profile_describes_training_rows_after_the_steps(raw):
     pipeline = make_pipeline(StandardScaler(), KerasClassifier(MLP((4,)), **SMALL))
     trained = KerasFeatureTransformer(pipeline, cv=2).fit(A, Y[:350])
     np.testing.assert_allclose(trained.input_profile_.mean, 0, atol=1e-5)
@@ -126,7 +126,7 @@ def test_a_trained_network_remembers_its_training_rows_behind_the_steps(raw):
     assert (profile.names, profile.n_rows) == (tuple(A.columns), 350)
 
 
-def test_the_folds_networks_together_remember_all_rows():
+def test_the_profile_of_fold_networks_covers_all_rows():
     ours = KerasClassifier(MLP((4,)), **SMALL)
     mean = KerasFeatureTransformer(ours, cv=3, refit=False).fit(A, Y[:350])
     whole = ColumnProfile.of(A)
@@ -138,7 +138,7 @@ def test_the_folds_networks_together_remember_all_rows():
     assert len(caught) == 1
 
 
-def test_a_stack_warns_once_for_each_branch_that_is_hit(raw):
+def test_a_stack_warns_once_per_affected_branch(raw):
     stack = StackedKerasClassifier(
         [
             ("frozen", FrozenEstimator(raw), slice(0, 30)),
@@ -157,7 +157,7 @@ def test_a_stack_warns_once_for_each_branch_that_is_hit(raw):
     assert [str(each.message).count("'mean area'") for each in caught] == [1, 1]
 
 
-def test_tables_on_disk_are_told_once(raw, tmp_path, monkeypatch):
+def test_tables_on_disk_warn_once(raw, tmp_path, monkeypatch):
     transformer = KerasFeatureTransformer(LogisticRegression(max_iter=9000), cv=2)
     transformer.fit(A.to_numpy(), Y[:350])
     rows = np.vstack([B.to_numpy()[:100], A.to_numpy()[:100] * 1000, A.to_numpy()[:100] * 1000])
@@ -170,7 +170,7 @@ def test_tables_on_disk_are_told_once(raw, tmp_path, monkeypatch):
         assert len(caught) == 1
 
 
-def test_looking_changes_nothing(raw):
+def test_checking_the_profile_changes_nothing(raw):
     transformer = KerasFeatureTransformer(FrozenEstimator(raw)).fit(B)
     expected = transformer.transform(B)
     before = pickle.dumps(transformer.input_profile_)
@@ -192,7 +192,7 @@ NUMBERS = [
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-def test_honest_rows_of_real_tables_raise_no_alarm(name, shared_data):
+def test_rows_of_real_tables_do_not_warn(name, shared_data):
     """Rows drawn at random, and rows that lie side by side, of one class or one day."""
     table = shared_data(name).select_dtypes("number")
     values = table.drop(columns=[c for c in ("pool", "Time", "split") if c in table]).to_numpy()
@@ -227,7 +227,7 @@ HONEST = {
 
 
 @pytest.mark.parametrize("kind", HONEST)
-def test_honest_rows_of_odd_columns_raise_no_alarm(kind):
+def test_rows_of_unusual_columns_do_not_warn(kind):
     profile, rows = column(HONEST[kind])
     for n in (1, 5, 50, 1000):
         for start in range(0, max(len(rows) - n, 1), max(n // 2, 7)):
@@ -236,20 +236,20 @@ def test_honest_rows_of_odd_columns_raise_no_alarm(kind):
 
 @pytest.mark.parametrize("factor", [1000, 100, 0.01, 0.001])
 @pytest.mark.parametrize("n", [5, 50, 1000])
-def test_another_unit_in_one_column_is_told(factor, n):
+def test_another_unit_in_one_column_warns(factor, n):
     values = np.random.default_rng(0).normal([40, 3e4, 0.2], [9, 5e3, 0.03], size=(3000, 3))
     rows = values[1000 : 1000 + n].copy()
     rows[:, 1] *= factor
     assert ColumnProfile.of(values[:1000]).moved(rows).tolist() == [1]
 
 
-def test_columns_around_zero_that_are_squeezed_are_told_by_many_rows():
+def test_shrunken_columns_around_zero_warn_with_many_rows():
     values = np.random.default_rng(0).normal(size=(3000, 2))
     profile = ColumnProfile.of(values[:1000])
     assert profile.moved(values[1000:1200] * [0.001, 1]).tolist() == [0]
 
 
-def test_small_scales_are_told_together():
+def test_small_scales_are_reported_together():
     """Half of the columns, and many rows: letters have means of 4 to 8, deviations of 2 to 3."""
     raw = np.random.default_rng(0).normal([5, 8, 6], [2.5, 2, 3], size=(2000, 3))
     scaler = StandardScaler().fit(raw[:1000])
@@ -281,7 +281,7 @@ def test_every_container_is_read(container):
 
 
 @pytest.mark.parametrize("categories", [[0], [0, 1, 2]])
-def test_categories_of_sparse_tables_stay_out(categories):
+def test_categories_of_sparse_tables_are_not_profiled(categories):
     table = scipy.sparse.coo_matrix(np.arange(60).reshape(20, 3) % 7)
     fitted = KerasClassifier(MLP(2), categorical_features=categories, epochs=1)
     fitted.fit(table, np.arange(20) % 2)
@@ -298,13 +298,13 @@ def test_categories_of_sparse_tables_stay_out(categories):
         lambda: np.array([["a"], ["b"]], dtype=object),
     ],
 )
-def test_tables_without_numbers_have_profiles_of_nothing(make):
+def test_tables_without_numbers_have_empty_profiles(make):
     profile = ColumnProfile.of(make())
     assert (profile.names, profile.n_rows) == ((), 2)
     assert not profile.moved(make()).size
 
 
-def test_categories_texts_and_missing_numbers_stay_out():
+def test_categories_strings_and_missing_numbers_are_not_profiled():
     frame = pd.DataFrame(
         {
             "job": ["vet", "cook"] * 200,
@@ -323,7 +323,7 @@ def test_categories_texts_and_missing_numbers_stay_out():
 
 
 @pytest.mark.parametrize(
-    ("make", "error", "said"),
+    ("make", "error", "message"),
     [
         (lambda path, p: KerasFeatureTransformer(path, trained_on=A), ValueError, "trained_on"),
         (
@@ -348,8 +348,8 @@ def test_categories_texts_and_missing_numbers_stay_out():
     ],
     ids=["no profile", "a trained network", "width", "order"],
 )
-def test_profiles_that_cannot_be_meant_are_refused(make, error, said, path):
-    with pytest.raises(error, match=said):
+def test_invalid_profiles_are_refused(make, error, message, path):
+    with pytest.raises(error, match=message):
         make(path, ColumnProfile.of(A)).fit(A)
 
 
@@ -416,7 +416,7 @@ WATCHED = {
 
 
 @pytest.mark.parametrize("case", WATCHED)
-def test_rows_to_watch_on_another_scale_are_told_once(case):
+def test_X_val_on_another_scale_warns_once(case):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         WATCHED[case]()
@@ -426,14 +426,14 @@ def test_rows_to_watch_on_another_scale_are_told_once(case):
     assert ("mean area" in told[0]) == (case == "other units")
 
 
-def test_an_array_beside_a_frame_may_stand_in_another_order():
+def test_an_array_with_a_dataframe_may_have_another_column_order():
     names = pytest.warns(UserWarning, match="does not have valid feature names")
     with names, pytest.warns(UserWarning, match=f"{APART}.*'mean radius'"):
         network().fit(T, TY, X_val=V.to_numpy()[:, ::-1], y_val=VY)
 
 
 @pytest.mark.parametrize("place", ["pipeline", "branch", "downstream"])
-def test_steps_that_do_not_reach_rows_to_watch(place):
+def test_X_val_and_the_steps_of_a_pipeline(place):
     """With metadata routing X_val goes past the steps of a Pipeline, or through them."""
     with config_context(enable_metadata_routing=True):
         last = network().set_fit_request(X_val=True, y_val=True)
@@ -456,7 +456,7 @@ def test_steps_that_do_not_reach_rows_to_watch(place):
                 whole.fit(T.to_numpy(), TY, X_val=V.to_numpy(), y_val=VY)
 
 
-def test_targets_to_watch_on_another_scale_are_told():
+def test_y_val_on_another_scale_warns():
     y, y_val = PRICES
     mean, scale = y.mean(), y.std()
     standard, standard_val = (y - mean) / scale, (y_val - mean) / scale
@@ -478,7 +478,7 @@ def test_targets_to_watch_on_another_scale_are_told():
             clone(estimator).fit(T, y, X_val=V, y_val=y_val)
 
 
-def test_rows_that_a_stack_sets_aside_raise_no_alarm():
+def test_hold_out_rows_of_a_stack_do_not_warn():
     """Features of such rows come from other networks than those of training rows."""
     early = network().set_params(early_stopping=True)
     with warnings.catch_warnings():
@@ -488,7 +488,7 @@ def test_rows_that_a_stack_sets_aside_raise_no_alarm():
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-def test_honest_rows_to_watch_raise_no_alarm(name, shared_data):
+def test_ordinary_X_val_does_not_warn(name, shared_data):
     table = shared_data(name).select_dtypes("number")
     values = table.drop(columns=[c for c in ("pool", "Time", "split") if c in table]).to_numpy()
     for seed in range(10):

@@ -503,7 +503,7 @@ HUBER_SUM = keras.losses.Huber(reduction="sum")
         (Y.assign(churn=[1, "a"] * 30), {}, TypeError, r"y\['churn'\] holds labels of types"),
         (Y, {"tasks": {"churn": "regression"}}, ValueError, r"y\['churn'\] .*dtype str"),
         (Y, {"tasks": {"chum": "regression"}}, ValueError, r"tasks names \['chum'\].*'churn'"),
-        (Y, {"tasks": {"churn": "ranking"}}, ValueError, "holds 'ranking'; accepted"),
+        (Y, {"tasks": {"churn": "ranking"}}, ValueError, "holds 'ranking'; expected"),
         (Y, {"tasks": ["regression"]}, ValueError, "has 1 entries, but y has 3 columns"),
         (ARRAY, {}, ValueError, r"tasks=None gives no kind for the columns \[0, 1\]"),
         (ARRAY, {"tasks": {1: "regression"}}, ValueError, r"no kind for the columns \[0\]"),

@@ -136,7 +136,7 @@ def test_each_fold_starts_from_the_same_untrained_weights(make):
 
 
 @each_neighbour
-def test_what_the_user_passed_is_left_untouched(make):
+def test_arguments_are_not_modified(make):
     neighbour = make()
     before = {
         name: dict(value) if isinstance(value, dict) else value
@@ -158,14 +158,14 @@ def test_what_the_user_passed_is_left_untouched(make):
             np.testing.assert_array_equal(value, first)
 
 
-def test_a_function_that_gives_one_network_again_and_again_is_refused():
+def test_a_function_that_always_returns_the_same_network_is_refused():
     model = compiled(3, "softmax")
     transformer = KerasFeatureTransformer(wrapper(lambda X, y: model), cv=2)
     with pytest.raises(ValueError, match="the same network or layers in every call"):
         transformer.fit_transform(X, Y)
 
 
-def test_a_regressor_of_scikeras_is_cross_fitted_though_it_does_not_say_that_it_is_one():
+def test_a_regressor_of_scikeras_without_tags_is_cross_fitted():
     assert not is_regressor(ScikerasRegressor(lambda: seeded(1)))
     network = ScikerasRegressor(
         lambda: seeded(1),
@@ -228,7 +228,7 @@ class Listening(ScikerasClassifier):
         return super().fit(X, y, sample_weight, **kwargs)
 
 
-def test_weights_that_scikeras_multiplies_in_place_stay_as_they_were():
+def test_weights_are_not_modified_by_scikeras():
     Listening.heard.clear()
     network = Listening(for_scikeras, loss="bce", verbose=0, class_weight={"no": 5.0, "yes": 1.0})
     weights = np.linspace(1, 2, 90)
@@ -251,7 +251,7 @@ def test_keras_wrappers_take_weights():
     assert found[:, 0].mean() < 0.6 * transformer.fit_transform(X, Y)[:, 0].mean()
 
 
-def test_the_process_is_left_as_it_was():
+def test_process_settings_are_restored():
     """scikeras with a seed switches the process to deterministic kernels; threads tangle that."""
     os.environ.pop("TF_DETERMINISTIC_OPS", None)
     python, numpy = random.getstate(), global_numbers()
@@ -262,7 +262,7 @@ def test_the_process_is_left_as_it_was():
     np.testing.assert_array_equal(global_numbers(), numpy)
 
 
-def test_kernels_are_not_left_deterministic():
+def test_determinism_of_kernels_is_reset():
     """In a new process: what scikeras finds when it is the first to ask is what it leaves."""
     code = """
 import os, sys
@@ -292,7 +292,7 @@ print(model.jit_compile)
     assert answers == ["True", "False"]
 
 
-def test_seeds_of_scikeras_are_set_where_a_seed_was_asked_for_and_nowhere_else():
+def test_seeds_of_scikeras_are_set_only_with_random_state():
     def seeds(random_state):
         stack = StackedKerasClassifier(
             [("theirs", scikeras(epochs=1))],
@@ -351,7 +351,7 @@ def test_one_row_has_features_of_the_usual_shape(make):
 
 
 @pytest.mark.parametrize("make", [scikeras, wrapper], ids=["scikeras", "keras.wrappers"])
-def test_inner_layers_of_neighbours_are_out_of_fold_and_turned_onto_common_axes(make):
+def test_inner_layers_of_wrappers_are_out_of_fold_and_rotated(make):
     data, labels = load_iris(return_X_y=True)
     data = StandardScaler().fit_transform(data).astype(np.float32)
     network = make().set_params(**({"epochs": 30} if make is scikeras else {}))
@@ -367,7 +367,7 @@ def test_inner_layers_of_neighbours_are_out_of_fold_and_turned_onto_common_axes(
 
 
 @each_neighbour
-def test_frozen_neighbours_are_not_trained(make):
+def test_frozen_wrappers_are_not_trained(make):
     fitted = make().fit(X, Y)
     before = [value.copy() for value in fitted.model_.get_weights()]
     transformer = KerasFeatureTransformer(FrozenEstimator(fitted), layers="hidden")
@@ -401,7 +401,7 @@ def test_the_documented_frozen_transformer_of_keras_works():
     ],
     ids=["function", "unbuilt", "scikeras", "classifier"],
 )
-def test_frozen_neighbours_that_were_never_fitted_are_refused(network):
+def test_unfitted_frozen_wrappers_are_refused(network):
     with pytest.raises(NotFittedError, match=type(network).__name__):
         KerasFeatureTransformer(FrozenEstimator(network)).fit_transform(X)
 
@@ -411,7 +411,7 @@ def test_frozen_neighbours_that_were_never_fitted_are_refused(network):
 
 @pytest.mark.parametrize("labels", [Y, CODES, BINARY], ids=["strings", "numbers", "binary"])
 @pytest.mark.parametrize("make", [scikeras, wrapper], ids=["scikeras", "keras.wrappers"])
-def test_neighbours_as_downstream_of_a_stack(make, labels):
+def test_wrappers_as_downstream_of_a_stack(make, labels):
     downstream = make()
     if make is scikeras and len(np.unique(labels)) == 2:
         downstream.set_params(loss="binary_crossentropy")
@@ -437,7 +437,7 @@ def test_neighbours_as_downstream_of_a_stack(make, labels):
     ],
     ids=["scikeras", "keras.wrappers"],
 )
-def test_neighbours_as_both_ends_of_a_stack_of_regressors(network):
+def test_wrappers_as_upstream_and_downstream_of_a_regression_stack(network):
     stack = StackedKerasRegressor([("theirs", network)], downstream=network, cv=2)
     assert stack.fit(X, TARGET).predict(X).shape == (90,)
     assert stack.get_feature_names_out()[0] == "theirs__prediction"
@@ -455,7 +455,7 @@ def test_neighbours_as_both_ends_of_a_stack_of_regressors(network):
     ],
     ids=["validation_split", "fit__validation_split", "fit_kwargs", "Pipeline"],
 )
-def test_validation_split_beside_a_sampler_is_refused(downstream):
+def test_validation_split_with_a_sampler_is_refused(downstream):
     stack = StackedKerasClassifier(
         KerasAutoencoder(epochs=1), downstream=downstream, sampler=RandomOverSampler(random_state=0)
     )
@@ -463,7 +463,7 @@ def test_validation_split_beside_a_sampler_is_refused(downstream):
         stack.fit(X, Y)
 
 
-def test_a_search_over_a_stack_of_neighbours():
+def test_a_search_over_a_stack_of_wrappers():
     stack = StackedKerasClassifier(
         [
             ("first", scikeras(model__hidden=3, epochs=1)),
@@ -484,7 +484,7 @@ def test_a_search_over_a_stack_of_neighbours():
 
 
 @pytest.mark.parametrize("make", [scikeras, wrapper], ids=["scikeras", "keras.wrappers"])
-def test_neighbours_in_hand_built_pipelines(make):
+def test_wrappers_in_pipelines(make):
     pipeline = make_pipeline(
         StandardScaler(),
         KerasFeatureTransformer(make_pipeline(StandardScaler(), make()), passthrough=True, cv=2),
@@ -505,7 +505,7 @@ def ours(**params):
     return skstack.KerasClassifier(**{"epochs": 2, "random_state": 0, **params})
 
 
-def test_pain_1_ours_say_what_they_are_to_the_scikit_learn_of_today():
+def test_pain_1_estimator_types_are_recognised_by_scikit_learn():
     """scikeras: is_classifier False, no stratified folds, AUC not a number."""
     assert is_classifier(ours())
     assert is_classifier(StackedKerasClassifier())
@@ -524,7 +524,7 @@ def test_pain_1_ours_say_what_they_are_to_the_scikit_learn_of_today():
     assert np.isfinite(scores["test_average_precision"]).all()
 
 
-def test_pain_2_a_clone_of_ours_trains_as_many_epochs_as_were_asked_for():
+def test_pain_2_a_clone_trains_the_requested_epochs():
     """keras.wrappers: clone loses fit_kwargs, and AUC fails for lack of predict_proba."""
     assert clone(wrapper()).fit_kwargs is None
     scores = cross_validate(
@@ -534,7 +534,7 @@ def test_pain_2_a_clone_of_ours_trains_as_many_epochs_as_were_asked_for():
     assert np.isfinite(scores["test_score"]).all()
 
 
-def test_pain_2_our_transformers_fit_without_y():
+def test_pain_2_transformers_fit_without_y():
     """keras.wrappers: SKLearnTransformer.fit_transform(X) is a TypeError."""
     with pytest.raises(TypeError):
         SKLearnTransformer(compiled(2)).fit_transform(X)
@@ -542,7 +542,7 @@ def test_pain_2_our_transformers_fit_without_y():
     assert KerasFeatureTransformer(KerasAutoencoder(epochs=1)).fit_transform(X).shape[0] == 90
 
 
-def test_pain_16_no_weights_are_carried_from_fold_to_fold():
+def test_pain_16_weights_are_not_shared_between_folds():
     """scikeras goes on training the network of the last fit where it was given a model."""
     given = seeded(3, "softmax")
     for estimator in (ours(), ours(model=given)):
@@ -569,7 +569,7 @@ def test_pain_18_a_pretrained_network_in_a_stack_keeps_its_weights():
         np.testing.assert_array_equal(value, first)
 
 
-def test_pain_20_callbacks_survive_a_clone_and_the_rows_to_watch_have_their_usual_names():
+def test_pain_20_callbacks_are_cloned_and_logs_have_their_usual_names():
     class Counting(keras.callbacks.Callback):
         def __init__(self):
             super().__init__()
@@ -588,7 +588,7 @@ def test_pain_20_callbacks_survive_a_clone_and_the_rows_to_watch_have_their_usua
     assert callback.epochs == 0
 
 
-def test_a_misspelt_parameter_of_ours_is_an_error():
+def test_a_misspelt_parameter_is_an_error():
     """scikeras accepts KerasClassifier(f, epohcs=3)."""
     assert scikeras(epohcs=3).epohcs == 3
     for estimator in (skstack.KerasClassifier, KerasRegressor, StackedKerasClassifier):
@@ -596,19 +596,19 @@ def test_a_misspelt_parameter_of_ours_is_an_error():
             estimator(epohcs=3)
 
 
-def test_one_row_of_ours_has_probabilities_of_shape_one_by_classes():
+def test_one_row_has_probabilities_of_shape_one_by_classes():
     """scikeras gives shape (2,)."""
     assert ours().fit(X, BINARY).predict_proba(X[:1]).shape == (1, 2)
 
 
-def test_weights_that_ours_got_are_not_multiplied():
+def test_sample_weight_is_not_modified():
     """scikeras multiplies sample_weight by class_weight in place."""
     weights = np.ones(90)
     ours(class_weight={"no": 5.0, "yes": 1.0}).fit(X, BINARY, sample_weight=weights)
     np.testing.assert_array_equal(weights, 1)
 
 
-def test_a_seed_of_ours_leaves_the_process_alone():
+def test_a_seed_does_not_change_process_settings():
     """scikeras switches deterministic kernels and global seeds."""
     python, numpy = random.getstate(), global_numbers()
     environment = dict(os.environ)
@@ -618,7 +618,7 @@ def test_a_seed_of_ours_leaves_the_process_alone():
     np.testing.assert_array_equal(global_numbers(), numpy)
 
 
-def test_parameters_of_ours_are_the_same_after_a_fit():
+def test_parameters_are_unchanged_after_fit():
     """keras.wrappers writes into the constructor's dict; its epoch_ raises after a fit."""
     network = wrapper()
     network.fit(X, Y, batch_size=7)
@@ -629,7 +629,7 @@ def test_parameters_of_ours_are_the_same_after_a_fit():
     assert estimator.n_iter_ == 2
 
 
-def test_a_splitter_is_not_written_into():
+def test_a_splitter_is_not_modified():
     """scikit-learn's StackingClassifier leaves a random state in the user's splitter."""
     splitter = KFold(2, shuffle=True)
     StackedKerasClassifier([("a", ours())], downstream=ours(), cv=splitter, random_state=0).fit(

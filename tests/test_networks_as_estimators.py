@@ -76,7 +76,7 @@ def test_class_weights_move_probabilities():
     assert heavy[:, 1].mean() > plain[:, 1].mean() + 0.02
 
 
-def test_early_stopping_on_rows_set_aside_and_on_rows_passed():
+def test_early_stopping_on_hold_out_rows_and_on_X_val():
     X, y = CANCER
     classifier = KerasClassifier(
         epochs=300, early_stopping=True, n_iter_no_change=3, learning_rate=0.01, random_state=0
@@ -109,7 +109,7 @@ def test_epoch_callbacks_are_copied():
     assert KerasClassifier(epochs=50, callbacks=[stopped]).fit(X, y).n_iter_ == 2
 
 
-def test_warm_start_and_partial_fit_go_on():
+def test_warm_start_and_partial_fit_continue():
     X, y = CANCER
     warm = KerasClassifier(epochs=3, warm_start=True, random_state=0).fit(X, y)
     first = warm.loss_curve_[-1]
@@ -169,7 +169,7 @@ def test_regression_in_the_targets_units():
     assert both.score(X, np.column_stack([y, 1000 - y])) > 0.45
 
 
-def test_autoencoder_rebuilds_mixed_columns_in_their_units(mixed):
+def test_autoencoder_reconstructs_mixed_columns_in_their_units(mixed):
     X, _ = mixed
     autoencoder = KerasAutoencoder(
         Autoencoder(latent_size=3, noise=0.1), epochs=60, random_state=0
@@ -233,7 +233,7 @@ def test_recipes_are_searched():
     ],
     ids=["name", "object", "function"],
 )
-def test_one_hot_losses_learn_what_their_sparse_twins_learn(loss):
+def test_one_hot_and_sparse_losses_learn_the_same(loss):
     X, y = load_iris(return_X_y=True)
     labels = np.array(["setosa", "versicolor", "virginica"])[y]
     layers = [keras.Input((4,)), keras.layers.Dense(3, activation="softmax")]

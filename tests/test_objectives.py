@@ -128,7 +128,7 @@ def in_form(y, form):
 each_task = pytest.mark.parametrize("task", list(REFUSED), ids=lambda task: f"{task[0]}-{task[1]}")
 
 
-def test_all_losses_of_keras_are_here():
+def test_all_losses_of_keras_are_tested():
     functions = {
         name
         for name, thing in vars(keras.losses).items()
@@ -139,7 +139,7 @@ def test_all_losses_of_keras_are_here():
 
 @each_task
 @pytest.mark.parametrize("name", [*FORMULAS, "circle", "ctc"])
-def test_each_loss_in_each_spelling_is_right_or_refused(task, name):
+def test_each_loss_in_each_form_is_correct_or_refused(task, name):
     y, p = data(*task)
     if name in REFUSED[task] or name in ("circle", "ctc"):
         for loss in spellings(name):
@@ -259,7 +259,7 @@ def formed(name, task, y, p):
     ],
     ids=lambda part: part if isinstance(part, str) else f"{part[0]}-{part[1]}",
 )
-def test_each_metric_is_right_or_refused(task, loss):
+def test_each_metric_is_correct_or_refused(task, loss):
     """On targets as the loss takes them, of whatever form."""
     kind, n = task
     y, p = (part.astype(np.float32) for part in data(*task))
@@ -380,18 +380,18 @@ def test_metrics_of_two_classes_and_of_labels():
     assert found["accuracy"] == pytest.approx(np.mean(classifier.predict(X) == Y))
 
 
-def test_log_odds_are_asked_of_no_head_that_gives_probabilities():
+def test_from_logits_is_treated_as_false():
     X, y = TWO
     plain = quick(epochs=3).fit(X, y)
-    told = [
+    losses = [
         keras.losses.BinaryCrossentropy(from_logits=True),
         functools.partial(keras.losses.binary_crossentropy, from_logits=True),
     ]
-    for loss in told:
+    for loss in losses:
         found = quick(epochs=3, loss=loss).fit(X, y)
         np.testing.assert_allclose(found.predict_proba(X), plain.predict_proba(X), atol=1e-6)
     with pytest.raises(ValueError, match="from_logits=True"):
-        KerasRegressor(loss=told[0]).fit(X, y.astype(float))
+        KerasRegressor(loss=losses[0]).fit(X, y.astype(float))
 
 
 def test_metrics_that_a_model_was_compiled_with_are_kept():
@@ -428,7 +428,7 @@ class SparseF1(keras.metrics.F1Score):
         return super().update_state(y_true, y_pred, sample_weight)
 
 
-def test_what_a_user_has_written_gets_the_labels_that_it_takes():
+def test_custom_losses_and_metrics_get_the_labels_that_they_accept():
     X, y = IRIS
     settings = {"epochs": 2, "metrics": [SparseF1(average="macro", name="f1"), of_one_hot]}
     own = quick(loss=of_one_hot, **settings)
@@ -456,7 +456,7 @@ SPREADING = {
 
 @pytest.mark.parametrize("loss", SPREADING.values(), ids=SPREADING)
 @pytest.mark.parametrize("make", [KerasRegressor, KerasClassifier])
-def test_a_loss_that_spreads_rows_over_each_other_is_refused(loss, make):
+def test_a_loss_that_broadcasts_rows_is_refused(loss, make):
     X, y = TWO
     with pytest.raises(ValueError, match="each row with all others"):
         make(loss=loss, epochs=1).fit(X, y.astype(int))
@@ -464,7 +464,7 @@ def test_a_loss_that_spreads_rows_over_each_other_is_refused(loss, make):
         make(metrics=[loss], epochs=1).fit(X, y.astype(int))
 
 
-def test_a_loss_that_mixes_rows_on_purpose_is_not_refused():
+def test_a_loss_that_mixes_rows_explicitly_is_accepted():
     def ranked(y, p):
         apart = y[:, 0][:, None] - y[:, 0][None]
         return keras.ops.mean(keras.ops.softplus(-apart * (p - keras.ops.transpose(p))), axis=-1)
@@ -473,7 +473,7 @@ def test_a_loss_that_mixes_rows_on_purpose_is_not_refused():
         assert resolve_objective(ranked, task=task, n_outputs=1).by_row
 
 
-def test_weights_count_in_no_loss_of_a_whole_batch():
+def test_weights_are_refused_for_losses_of_a_whole_batch():
     X, y = TWO
     weights = np.arange(100) + 1.0
     own = lambda y, p: keras.ops.mean(keras.ops.square(y - p))  # noqa: E731

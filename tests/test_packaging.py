@@ -84,7 +84,7 @@ def test_the_library_imports_what_it_declares():
     assert {path: names for path, names in others.items() if names} == {}
 
 
-def test_what_surrounds_the_library_imports_what_dev_installs():
+def test_other_folders_import_only_what_dev_installs():
     # packaging comes with pytest; a benchmark takes its cases from the tests.
     known = names(EVERY) | {"packaging", "tests"}
     others = {}
@@ -133,7 +133,7 @@ def test_every_requirement_has_a_lower_bound_that_the_floor_installs():
 
 
 @pytest.mark.parametrize("requirement", EVERY, ids=lambda requirement: requirement.name)
-def test_what_is_installed_is_what_is_asked_for(requirement):
+def test_installed_versions_are_the_requested_ones(requirement):
     assert requirement.specifier.contains(version(requirement.name), prereleases=True)
 
 

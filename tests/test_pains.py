@@ -47,7 +47,7 @@ def imbalanced(n=600):
 
 
 class Keeper(ClassifierMixin, BaseEstimator):
-    """Keeps what it was trained on and what it was given to watch."""
+    """Keeps its training rows and its X_val."""
 
     early_stopping = True
     validation_fraction = 0.2
@@ -77,7 +77,7 @@ def test_pain_3_many_fits_build_and_compile_once(monkeypatch):
     assert len(made) >= 1  # the spy sees a new architecture
 
 
-def test_pain_4_forked_workers_are_told_and_threads_and_loky_work():
+def test_pain_4_forked_workers_raise_and_threads_and_loky_work():
     """Forked workers hang after TensorFlow has started."""
     code = (
         "import os, numpy as np; from skstack import KerasClassifier\n"
@@ -94,7 +94,7 @@ def test_pain_4_forked_workers_are_told_and_threads_and_loky_work():
     np.testing.assert_array_equal(scores, cross_val_score(network(), X, y, cv=2))
 
 
-def test_pain_5_a_grid_search_warns_of_no_retracing(caplog):
+def test_pain_5_a_grid_search_has_no_retracing_warnings(caplog):
     """Retracing warnings fill grid searches."""
     grid = {"learning_rate": [0.01, 0.02, 0.03], "epochs": [1, 2], "random_state": [0, 1]}
     with caplog.at_level(logging.WARNING):
@@ -102,7 +102,7 @@ def test_pain_5_a_grid_search_warns_of_no_retracing(caplog):
     assert "retracing" not in caplog.text
 
 
-def test_pain_6_early_stopping_watches_real_rows_beside_a_sampler():
+def test_pain_6_early_stopping_monitors_real_rows_with_a_sampler():
     """validation_split after SMOTE: a validation set that is synthetic, and of one class."""
     rows, labels = imbalanced()
     stack = StackedKerasClassifier(FOREST, downstream=Keeper(), sampler=SMOTE(random_state=0), cv=2)
@@ -113,28 +113,28 @@ def test_pain_6_early_stopping_watches_real_rows_beside_a_sampler():
     assert stack.downstream_.y_.mean() == 0.5
 
 
-def test_pain_7_rows_to_watch_are_drawn_and_stratified():
+def test_pain_7_hold_out_rows_are_random_and_stratified():
     """A positional validation_split takes the last rows, sorted or not."""
     order = np.argsort(y, kind="stable")
     stack = StackedKerasClassifier(FOREST, downstream=Keeper(), cv=2).fit(X[order], y[order])
     assert abs(stack.downstream_.y_val_.mean() - y.mean()) < 0.03
 
 
-def test_pain_8_stacking_takes_time_series():
+def test_pain_8_stacking_accepts_time_series_splits():
     """StackingClassifier: cross_val_predict only works for partitions."""
     stack = StackedKerasClassifier(FOREST, downstream=network(), cv=TimeSeriesSplit(3))
     with pytest.warns(UserWarning, match="never predicts 60 of 240 rows"):
         assert stack.fit(X, y).predict(X).shape == (240,)
 
 
-def test_pain_9_forward_chaining_features_with_the_uncovered_rows_made_explicit():
+def test_pain_9_forward_chaining_features_with_explicit_uncovered_rows():
     stack = StackedKerasClassifier(FOREST, downstream=network(), cv=TimeSeriesSplit(3))
     with pytest.warns(UserWarning, match="never predicts"):
         table = stack.fit_transform(X, y)
     np.testing.assert_array_equal(np.flatnonzero(np.isnan(table[:, 0])), np.arange(60))
 
 
-def test_pain_10_the_table_of_the_downstream_does_not_tell_permuted_labels():
+def test_pain_10_downstream_features_do_not_predict_permuted_labels():
     """Stack leakage: scores far above what new rows give."""
     permuted = np.random.default_rng(0).permutation(y)
     stack = StackedKerasClassifier(FOREST, downstream=LogisticRegression(), passthrough=False, cv=3)
@@ -171,7 +171,7 @@ def test_pain_12_weights_reach_upstream_and_downstream():
     np.testing.assert_allclose(with_them, without, atol=1e-4)
 
 
-def test_pain_13_weights_follow_their_rows_through_a_sampler_or_are_refused():
+def test_pain_13_weights_are_resampled_with_their_rows_or_refused():
     """1,500 weights reached a fit of 2,686 rows."""
     weights = np.arange(240) + 1.0
     stack = StackedKerasClassifier(
@@ -193,15 +193,15 @@ def test_pain_14_probabilities_after_resampling_have_the_base_rate():
         cv=2,
         random_state=0,
     )
-    told = cross_val_predict(stack, rows, labels, cv=3, method="predict_proba")[:, 1]
-    assert told.mean() > 0.2
+    predicted = cross_val_predict(stack, rows, labels, cv=3, method="predict_proba")[:, 1]
+    assert predicted.mean() > 0.2
     stack.set_params(prior_correction=True)
     corrected = cross_val_predict(stack, rows, labels, cv=3, method="predict_proba")[:, 1]
     assert abs(corrected.mean() - labels.mean()) < 0.03
-    assert abs(roc_auc_score(labels, corrected) - roc_auc_score(labels, told)) < 0.02
+    assert abs(roc_auc_score(labels, corrected) - roc_auc_score(labels, predicted)) < 0.02
 
 
-def test_pain_15_pickles_hold_networks_and_say_early_what_cannot_be_loaded():
+def test_pain_15_pickles_hold_networks_and_fail_early():
     """A local custom loss fails on load only."""
     fitted = StackedKerasClassifier(network(), downstream=network(), cv=2).fit(X, y)
     again = pickle.loads(pickle.dumps(fitted))
@@ -214,17 +214,17 @@ def test_pain_15_pickles_hold_networks_and_say_early_what_cannot_be_loaded():
         pickle.dumps(network(loss=local).fit(X, y))
 
 
-def test_pain_17_several_inputs_are_cut_into_folds_together():
+def test_pain_17_several_inputs_are_split_into_folds_together():
     """Lists of arrays are no X that cross-validation can index."""
     import pandas as pd
 
-    frame = pd.DataFrame({"size": X[:, 0], "told": pd.Series(y).map({0: "no", 1: "yes"})})
+    frame = pd.DataFrame({"size": X[:, 0], "predicted": pd.Series(y).map({0: "no", 1: "yes"})})
     two_inputs = network(epochs=30, learning_rate=0.05)
     assert np.mean(cross_val_predict(two_inputs, frame, y, cv=2) == y) > 0.9
     assert len(two_inputs.fit(frame, y).network_.build().inputs) == 2
 
 
-def test_pain_19_a_seed_gives_the_same_bits_and_touches_no_global_one():
+def test_pain_19_a_seed_is_reproducible_without_global_state():
     """Keras' shuffle=True is not reproducible without a global seed."""
     state = np.random.get_state()[1].copy()  # noqa: NPY002
     first = network().fit(X, y).predict_proba(X)
@@ -238,7 +238,7 @@ def test_pain_19_a_seed_gives_the_same_bits_and_touches_no_global_one():
 # What people get wrong -----------------------------------------------------------------------
 
 
-def test_wrong_a_layer_made_inside_a_loss_is_an_error_and_no_untrained_head():
+def test_wrong_a_layer_created_inside_a_loss_is_an_error():
     """It is new at every trace, and no optimizer knows it."""
 
     def loss_with_a_layer(y_true, y_pred):
@@ -249,7 +249,7 @@ def test_wrong_a_layer_made_inside_a_loss_is_an_error_and_no_untrained_head():
             network(loss=loss_with_a_layer, engine=engine).fit(X, y)
 
 
-def test_wrong_a_frozen_part_of_a_model_keeps_its_bits():
+def test_wrong_a_frozen_part_of_a_model_is_never_modified():
     """A teacher as an attribute joins the trainable weights; freezing after compile is ignored."""
     inputs = keras.Input((6,))
     teacher = keras.layers.Dense(3, name="known")
@@ -275,7 +275,7 @@ def test_wrong_a_clone_keeps_the_weights_of_a_given_model():
     )
 
 
-def test_wrong_nobody_guesses_which_rows_are_training_rows():
+def test_wrong_training_rows_are_never_guessed():
     """vecstack tells them by a fingerprint: without one row they are in-sample, 0.84 reads 1.00."""
     transformer = KerasFeatureTransformer(FOREST, cv=3)
     labels = np.random.default_rng(0).integers(0, 2, 240)

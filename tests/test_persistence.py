@@ -66,7 +66,7 @@ def estimators(folder):
     }
 
 
-def test_everything_survives_pickle_joblib_deepcopy_and_a_fresh_process(tmp_path):
+def test_everything_works_after_pickle_joblib_deepcopy_and_in_a_fresh_process(tmp_path):
     np.save(tmp_path / "X.npy", X)
     paths = []
     for name, (estimator, method) in estimators(tmp_path).items():
@@ -94,7 +94,7 @@ def test_an_int_seed_gives_the_same_bits_whatever_ran_before(dropout):
     np.testing.assert_array_equal(clone(classifier).fit(X, y).predict_proba(X), first)
 
 
-def test_no_seed_differs_from_fit_to_fit():
+def test_without_a_seed_fits_differ():
     classifier = KerasClassifier(epochs=1)
     assert (classifier.fit(X, y).predict_proba(X) != classifier.fit(X, y).predict_proba(X)).any()
 

@@ -26,7 +26,7 @@ def test_the_first_snippet_is_the_quick_start():
     assert source in (ROOT / "examples" / "quick_start.py").read_text(encoding="utf-8")
 
 
-def test_relative_links_lead_somewhere():
+def test_relative_links_exist():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!https?://|#)([^)#\s]+)", text)
     assert links

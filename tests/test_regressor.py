@@ -1,4 +1,4 @@
-"""Targets in their own units, several targets, weights and given models of ``KerasRegressor``."""
+"""Units of targets, several targets, weights and models of ``KerasRegressor``."""
 
 import copy
 
@@ -24,7 +24,7 @@ def quick(**parameters):
     return KerasRegressor(**{"epochs": 20, "random_state": 0, **parameters})
 
 
-def test_it_explains_rows_that_it_has_not_seen():
+def test_it_generalises_to_new_rows():
     assert cross_val_score(quick(epochs=30), X, y, cv=3).min() > 0.3
 
 
@@ -56,14 +56,14 @@ def test_shapes_follow_those_of_the_target():
         )
 
 
-def test_several_targets_of_unlike_units_are_all_learned():
+def test_several_targets_of_different_units_are_all_learned():
     both = np.column_stack([y, 1e5 * X[:, 2]])
     predicted = quick(epochs=40).fit(X, both).predict(X)
     residual = ((both - predicted) ** 2).mean(axis=0) / both.var(axis=0)
     assert (residual < 0.6).all()
 
 
-def test_a_weight_is_a_number_of_copies():
+def test_weighting_equals_repeating_rows():
     times = np.random.default_rng(0).integers(1, 4, size=len(y))
     exact = {"batch_size": 10_000, "learning_rate": 0.01}
     weighted = quick(**exact).fit(X, y, sample_weight=times).predict(X)
@@ -77,7 +77,7 @@ def test_losses_and_optimizers_in_a_grid():
     assert search.best_score_ > 0.3
 
 
-def test_early_stopping_on_rows_passed_speaks_of_the_rows_passed():
+def test_early_stopping_on_X_val_scores_X_val():
     regressor = quick(epochs=300, n_iter_no_change=3, learning_rate=0.01)
     regressor.fit(X[:300], y[:300], X_val=X[300:], y_val=y[300:])
     assert regressor.n_iter_ < 300
@@ -86,7 +86,7 @@ def test_early_stopping_on_rows_passed_speaks_of_the_rows_passed():
     assert -max(regressor.validation_scores_) == pytest.approx(np.mean(residual**2), rel=1e-2)
 
 
-def test_given_models_are_continued_in_the_targets_units(tmp_path):
+def test_keras_models_are_continued_in_the_units_of_y(tmp_path):
     first = quick().fit(X, y)
     path = tmp_path / "model.keras"
     first.model_.save(path)
@@ -167,13 +167,13 @@ NUMERIC = (Block("numeric", "numeric", (3,), None, "float32"),)
 
 
 @pytest.mark.parametrize("head", BOUNDS)
-def test_between_which_bounds_a_network_ends(head):
+def test_output_bounds_of_recipes(head):
     spec = Spec(NUMERIC, "regression", 1)
     found = output_bounds(RecipeBlueprint(ending(head=head), spec))
     assert np.ravel(found).tolist() == BOUNDS[head]
 
 
-def test_bounds_of_each_output_and_of_given_networks():
+def test_bounds_of_each_output_and_of_keras_models():
     spec = Spec(NUMERIC, "regression", 2)
     low, high = output_bounds(RecipeBlueprint(ending(head="one of each"), spec))
     assert (low.tolist(), high.tolist()) == ([-np.inf, 0], [np.inf, np.inf])
@@ -184,8 +184,8 @@ def test_bounds_of_each_output_and_of_given_networks():
 
 
 @pytest.mark.parametrize("head", ["relu", "softplus", "exponential", "elu", "operation"])
-def test_a_head_with_one_bound_learns_in_any_units(head):
-    """0 stays 0: no centre is taken away, and any scale will do."""
+def test_a_head_with_one_bound_works_in_any_units(head):
+    """0 stays 0: no mean is subtracted, and any scale is possible."""
     X, y = FRIEDMAN
     y = np.maximum(y, 0.1)
     scores = []
@@ -200,7 +200,7 @@ def test_a_head_with_one_bound_learns_in_any_units(head):
 
 
 @pytest.mark.parametrize("head", ["sigmoid", "tanh", "nested"])
-def test_a_head_with_two_bounds_learns_y_as_it_is(head):
+def test_a_head_with_two_bounds_learns_unscaled_y(head):
     X, y = FRIEDMAN
     share = (y - y.min()) / np.ptp(y)
     regressor = KerasRegressor(ending(head=head), random_state=0).fit(X[:400], share[:400])
@@ -226,7 +226,7 @@ def test_each_output_has_the_scale_of_its_own_head():
     assert regressor.score(X, both) > 0.75
 
 
-def test_the_user_has_the_last_word_on_the_scale():
+def test_standardize_target_overrides_auto():
     X, y = FRIEDMAN
     y = np.maximum(y, 0.1)
     forced = {"epochs": 1, "random_state": 0}
@@ -257,7 +257,7 @@ class Relative(keras.losses.Loss):
         return relative(y_true, y_pred)
 
 
-def test_every_spelling_of_a_relative_error_gives_the_same_bits():
+def test_every_form_of_a_relative_error_is_bit_identical():
     X, y = FRIEDMAN
     y = np.maximum(y, 1)
     losses = keras.losses
@@ -276,7 +276,7 @@ def test_every_spelling_of_a_relative_error_gives_the_same_bits():
 
 
 @pytest.mark.parametrize("loss", ["poisson", keras.losses.MeanSquaredLogarithmicError()])
-def test_losses_of_counts_learn_in_any_units_and_for_all_seeds(loss):
+def test_losses_for_counts_work_in_any_units_and_for_all_seeds(loss):
     X, y = FRIEDMAN
     y = np.maximum(y - 4, 0)
     assert np.sum(y == 0) > 5
@@ -289,7 +289,7 @@ def test_losses_of_counts_learn_in_any_units_and_for_all_seeds(loss):
     )
 
 
-def test_a_head_of_counts_begins_at_the_mean():
+def test_a_head_for_counts_starts_at_the_mean():
     X, y = FRIEDMAN
     both = np.column_stack([np.maximum(y, 0), 5e4 + y])
     regressor = KerasRegressor(MLP((8,)), loss="poisson", epochs=1, learning_rate=1e-9)
@@ -298,7 +298,7 @@ def test_a_head_of_counts_begins_at_the_mean():
     np.testing.assert_allclose(regressor.predict(X), means, rtol=1e-4)
 
 
-def test_shares_get_the_head_that_their_loss_asks_for():
+def test_fractions_get_the_head_of_their_loss():
     X, y = FRIEDMAN
     share = (y - y.min()) / np.ptp(y)
     regressor = KerasRegressor(loss="bce", random_state=0).fit(X[:400], share[:400])
@@ -333,7 +333,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_does_not_fit_together_is_refused(case):
+def test_incompatible_settings_are_refused(case):
     settings, factor, match = REFUSED[case]
     X, y = FRIEDMAN
     settings = dict(settings, epochs=1)
@@ -358,7 +358,7 @@ def test_metrics_are_in_the_units_that_they_are_defined_in():
     assert found["val_r2"] == pytest.approx(regressor.score(X, y), rel=1e-4)
 
 
-def test_a_fit_that_goes_on_keeps_units_or_says_that_it_cannot(tmp_path):
+def test_a_continued_fit_keeps_units_or_is_refused(tmp_path):
     X, y = FRIEDMAN
     y = np.maximum(y, 0.1)
     first = quick(model=ending(), epochs=5, warm_start=True).fit(X, y)
@@ -390,7 +390,7 @@ def clone_of(fitted, **parameters):
 
 
 class OwnSteps(keras.Model):
-    """Its loss is its own affair, and so are the units that it wants."""
+    """It defines its own loss, in its own units."""
 
     def __init__(self, units=1, **settings):
         super().__init__(**settings)
@@ -407,7 +407,7 @@ class OwnSteps(keras.Model):
         return super().train_step(data)
 
 
-def test_a_network_that_trains_in_its_own_way_learns_y_as_it_is():
+def test_a_network_with_a_custom_train_step_learns_unscaled_y():
     X, y = FRIEDMAN
     regressor = quick(model=OwnSteps(), epochs=2).fit(X, y)
     assert (regressor.target_mean_, regressor.target_scale_) == (0, 1)

@@ -1,4 +1,4 @@
-"""What was compiled for one fold serves all folds, candidates, clones and threads."""
+"""Programs are shared by all folds, candidates, clones and threads."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from skstack._training import predict
 from skstack._training.program import POOL, Program
 from skstack.networks import MLP
 
-pytestmark = pytest.mark.xla  # what is reused are programs that XLA compiled
+pytestmark = pytest.mark.xla  # reused programs are compiled with XLA
 
 X, Y = make_classification(203, 5, n_informative=4, n_redundant=0, weights=[0.7], random_state=0)
 WIDTHS = iter(range(50, 90))  # each test has networks that no other has compiled
@@ -121,7 +121,7 @@ def test_a_stack_trains_its_folds_in_one_program_each(counts):
     np.testing.assert_array_equal(side_by_side, alone)
 
 
-def test_lanes_are_used_again():
+def test_variable_sets_are_reused():
     estimator = network()
     with parallel_backend("threading"):
         cross_validate(estimator, X, Y, cv=8, n_jobs=2)

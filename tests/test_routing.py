@@ -116,7 +116,7 @@ IDS = ["Stack, downstream", "Stack, upstream", "Regressor, upstream", "Transform
 
 
 # Their splitter takes groups and pays no heed to them.
-@pytest.mark.filterwarnings("ignore:cv=.* although it was given the groups")
+@pytest.mark.filterwarnings("ignore:cv=.* although it received the groups")
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 @pytest.mark.parametrize(
     "name",
@@ -145,7 +145,7 @@ def test_unset_requests_are_errors_that_name_the_part(case):
 # Routing on ----------------------------------------------------------------------------------
 
 
-def test_each_part_gets_what_it_asked_for(routing):
+def test_each_part_gets_requested_metadata(routing):
     asked = Recorder("asked").set_fit_request(sample_weight=True, extra="more")
     declined = Recorder("declined").set_fit_request(sample_weight=False)
     stack = StackedKerasClassifier(
@@ -175,7 +175,7 @@ def test_each_part_gets_what_it_asked_for(routing):
     np.testing.assert_allclose(stack.scaler_.mean_[-4:], X.mean(axis=0), rtol=1e-4, atol=1e-5)
 
 
-def test_rows_to_watch_reach_the_downstream_as_features(routing):
+def test_X_val_reaches_the_downstream_as_features(routing):
     downstream = Recorder("down", early_stopping=True).set_fit_request(X_val=True, y_val=True)
     stack = StackedKerasClassifier(Recorder("up"), downstream=downstream, scaler=None)
     stack.fit(X[:80], y[:80], X_val=X[80:], y_val=y[80:])
@@ -186,7 +186,7 @@ def test_rows_to_watch_reach_the_downstream_as_features(routing):
     np.testing.assert_array_equal(got["y_val"], y[80:])
 
 
-def test_an_upstream_that_asks_for_rows_to_watch_gets_them_whole(routing):
+def test_an_upstream_that_requests_X_val_gets_all_columns(routing):
     """Also where they are as many as the training rows, and could be mistaken for weights."""
     up = Recorder("up").set_fit_request(X_val=True, y_val=True)
     KerasFeatureTransformer(up, cv=3).fit_transform(X[:60], y[:60], X_val=X[60:], y_val=y[60:])
@@ -197,7 +197,7 @@ def test_an_upstream_that_asks_for_rows_to_watch_gets_them_whole(routing):
 
 
 @pytest.mark.parametrize("last", ["ours", "HistGradientBoosting", "stack"])
-def test_a_pipeline_transforms_rows_to_watch(routing, last):
+def test_a_pipeline_transforms_X_val(routing, last):
     """Nothing is learned from them: the last step sees them as the first would transform them."""
     asks = {"X_val": True, "y_val": True}
     seen = {}
@@ -228,7 +228,7 @@ def test_a_pipeline_transforms_rows_to_watch(routing, last):
     assert seen["n"] == 80
 
 
-def test_default_parts_take_what_comes(routing, monkeypatch):
+def test_default_parts_accept_all_metadata(routing, monkeypatch):
     stack = StackedKerasClassifier(downstream=Recorder().set_fit_request(sample_weight=True))
     default = KerasFeatureTransformer()
     assert isinstance(default.get_metadata_routing(), MetadataRouter)
@@ -259,7 +259,7 @@ def test_weights_and_groups_in_a_search(routing):
     assert all(len(got["sample_weight"]) == n for _, n, got in Recorder.records)
 
 
-def test_networks_take_groups_without_being_asked(routing):
+def test_networks_request_groups_by_default(routing):
     network = KerasClassifier(MLP((2,)), epochs=1, early_stopping=True)
     result = cross_validate(
         network, X, y, cv=GroupKFold(2), params={"groups": GROUPS}, error_score="raise"
@@ -269,7 +269,7 @@ def test_networks_take_groups_without_being_asked(routing):
         cross_validate(network, X, y, cv=2, params={"sample_weight": WEIGHTS})
 
 
-def test_metadata_of_rows_cannot_pass_a_sampler(routing):
+def test_metadata_of_rows_is_refused_with_a_sampler(routing):
     downstream = Recorder("down").set_fit_request(extra=True)
     stack = StackedKerasClassifier(
         LogisticRegression(), downstream=downstream, sampler=RandomOverSampler()
@@ -278,7 +278,7 @@ def test_metadata_of_rows_cannot_pass_a_sampler(routing):
         stack.fit(X, y, extra=GROUPS)
 
 
-def test_what_nobody_asked_for_is_an_error(routing):
+def test_unrequested_metadata_is_an_error(routing):
     with pytest.raises(TypeError, match="unexpected argument"):
         StackedKerasClassifier(LogisticRegression(), downstream=Recorder()).fit(X, y, colour="red")
 
@@ -300,14 +300,14 @@ class Weightless(Recorder):
 
 
 @pytest.mark.parametrize("part", ["upstream", "downstream"])
-def test_a_part_that_takes_no_weights_is_an_error_before_anything_is_trained(part):
+def test_a_part_without_sample_weight_is_an_error_before_training(part):
     parts = {"upstream": Recorder(), "downstream": Recorder(), part: Weightless()}
     with pytest.raises(ValueError, match=r"sample_weight was passed.* Weightless does not accept"):
         StackedKerasClassifier(**parts).fit(X, y, sample_weight=WEIGHTS)
     assert not Recorder.records
 
 
-def test_weights_beside_a_sampler_that_cannot_carry_them():
+def test_weights_with_a_sampler_that_creates_rows():
     parts = {"upstream": Recorder(), "downstream": Recorder("down")}
     with pytest.raises(ValueError, match="sample_weight is not supported with sampler=SMOTE"):
         StackedKerasClassifier(**parts, sampler=SMOTE()).fit(X, y, sample_weight=WEIGHTS)
@@ -318,14 +318,14 @@ def test_weights_beside_a_sampler_that_cannot_carry_them():
     np.testing.assert_array_equal(carried, np.where(y, 2.0, 3.0)[picked])
 
 
-def test_other_metadata_need_routing():
+def test_other_metadata_requires_routing():
     for estimator in (StackedKerasClassifier(Recorder()), KerasFeatureTransformer(Recorder())):
         with pytest.raises(ValueError, match=r"enable_metadata_routing=True.*extra"):
             estimator.fit(X, y, extra=GROUPS)
 
 
 @pytest.mark.parametrize("missing", ["X_val", "y_val"])
-def test_rows_to_watch_come_with_their_targets(missing):
+def test_X_val_requires_y_val(missing):
     watched = {"X_val": X, "y_val": y, missing: None}
     for estimator in (StackedKerasClassifier(Recorder()), KerasClassifier()):
         with pytest.raises(ValueError, match=f"{missing} is None"):

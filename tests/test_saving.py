@@ -313,12 +313,12 @@ def parts(tmp_path, monkeypatch):
 # There and back ----------------------------------------------------------------------------------
 
 
-def test_unfitted_estimators_come_back_with_the_same_parameters(tmp_path):
+def test_unfitted_estimators_are_restored_with_the_same_parameters(tmp_path):
     for name, (estimator, *_) in estimators(tmp_path).items():
         assert same(estimator, again(estimator, tmp_path)), name
 
 
-def test_fitted_estimators_come_back_with_the_same_attributes_and_outputs(fitted, tmp_path):
+def test_fitted_estimators_are_restored_with_the_same_attributes_and_outputs(fitted, tmp_path):
     for name, (estimator, rows, method) in fitted.items():
         loaded = again(estimator, tmp_path)
         expected = getattr(estimator, method)(rows)
@@ -383,7 +383,7 @@ def test_a_stack_trained_on_bank_marketing_predicts_the_same_in_a_fresh_process(
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_training_goes_on_where_it_stopped(tmp_path, dropout):
+def test_training_continues_after_loading(tmp_path, dropout):
     classifier = KerasClassifier(MLP((4,), dropout=dropout), warm_start=True, **QUICK).fit(X, y)
     loaded = again(classifier, tmp_path)
     expected = classifier.fit(X, y).predict_proba(X)
@@ -401,7 +401,7 @@ def test_a_loaded_estimator_is_cloned_and_fitted_like_the_one_that_was_saved(fit
         np.testing.assert_array_equal(getattr(loaded, method)(rows), expected, err_msg=name)
 
 
-def test_what_is_shared_is_shared_afterwards(fitted, tmp_path):
+def test_shared_objects_are_shared_after_loading(fitted, tmp_path):
     stack = again(fitted["stack"][0], tmp_path)
     assert stack.scaler_ is stack._scaling.scaler_
     assert stack.named_upstream_.risk is stack.upstream_[0][1]
@@ -420,7 +420,7 @@ def test_fitted_samplers_are_stored_without_training_rows(fitted, tmp_path):
     assert hasattr(classifier.sampler_, "nn_k_")
 
 
-def test_output_settings_and_metadata_requests_come_back(tmp_path):
+def test_output_settings_and_metadata_requests_are_restored(tmp_path):
     with sklearn.config_context(enable_metadata_routing=True):
         transformer = KerasFeatureTransformer(KerasAutoencoder(**QUICK)).set_output(
             transform="pandas"
@@ -451,7 +451,7 @@ def test_a_folder_of_pickles_is_not_stored(tmp_path):
     assert transformer.memory is memory
 
 
-def test_all_that_fitted_estimators_are_made_of_is_on_the_list(fitted):
+def test_all_classes_of_fitted_estimators_are_known(fitted):
     for name, (estimator, *_) in fitted.items():
         writer = Writer()
         writer.node(estimator, name)
@@ -470,7 +470,7 @@ def test_networks_can_be_opened_by_hand(fitted, tmp_path):
 # Code of others ----------------------------------------------------------------------------------
 
 
-def test_a_users_recipe_comes_back_once_it_is_trusted(parts, tmp_path):
+def test_a_custom_recipe_is_restored_if_trusted(parts, tmp_path):
     classifier = KerasClassifier(parts.wide(hidden=3), **QUICK).fit(X, y)
     path = tmp_path / "a.skstack"
     skstack.save(classifier, path)
@@ -510,7 +510,7 @@ def users_own(parts):
     }  # fmt: skip
 
 
-def test_users_own_parts_come_back_once_they_are_trusted(parts, tmp_path):
+def test_custom_parts_are_restored_if_trusted(parts, tmp_path):
     path = tmp_path / "a.skstack"
     for name, (estimator, needed) in users_own(parts).items():
         skstack.save(estimator, path)
@@ -522,7 +522,7 @@ def test_users_own_parts_come_back_once_they_are_trusted(parts, tmp_path):
         assert same(estimator, loaded), name
 
 
-def test_a_function_that_came_from_scikeras_comes_back_once_it_is_trusted(parts, tmp_path):
+def test_a_function_from_scikeras_is_restored_if_trusted(parts, tmp_path):
     from scikeras.wrappers import KerasClassifier as Theirs
 
     classifier = skstack.from_scikeras(Theirs(parts.builder, epochs=1, random_state=0)).fit(X, y)
@@ -532,7 +532,7 @@ def test_a_function_that_came_from_scikeras_comes_back_once_it_is_trusted(parts,
     np.testing.assert_array_equal(loaded.predict_proba(X), classifier.predict_proba(X))
 
 
-def test_trees_are_loaded_once_they_are_trusted(tmp_path):
+def test_trees_are_restored_if_trusted(tmp_path):
     stack = StackedKerasClassifier(
         KerasClassifier(**QUICK), downstream=HistGradientBoostingClassifier(max_iter=3), cv=2
     ).fit(X, y)
@@ -560,19 +560,21 @@ def unsavable():
     return {
         r"model.activation = <function": KerasClassifier(MLP(activation=lambda x: x)),
         r"KerasClassifier.model = .*holds a lambda": KerasClassifier(with_lambda),
-        r"upstream\[0\]\[2\] = <function.*a name of their own": StackedKerasClassifier(
+        r"upstream\[0\]\[2\] = <function.*only named functions": StackedKerasClassifier(
             [("a", quick, lambda table: [0])]
         ),
         r"cv = <generator object": KerasFeatureTransformer(quick, cv=(each for each in ())),
         r"callbacks\[0\].*EarlyStopping, ReduceLROnPlateau": KerasClassifier(
             callbacks=[keras.callbacks.CSVLogger("log.csv")]
         ),
-        r"holds a skstack.*looked through; save what it holds": SelectFromModel(quick),
+        r"holds a skstack.*meta-estimators that save supports; save what it holds": SelectFromModel(
+            quick
+        ),
         r"KerasClassifier.verbose = .*without pickle": KerasClassifier(verbose=io.BytesIO()),
     }
 
 
-def test_what_could_not_be_loaded_is_refused_when_it_is_saved(tmp_path):
+def test_objects_that_cannot_be_loaded_are_refused_by_save(tmp_path):
     for message, estimator in unsavable().items():
         with pytest.raises(ValueError, match=message):
             skstack.save(estimator, tmp_path / "a.skstack")
@@ -586,7 +588,7 @@ def test_only_estimators_are_saved(tmp_path, thing):
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch, step):
+def test_a_file_is_written_atomically(tmp_path, monkeypatch, step):
     path = tmp_path / "a.skstack"
     skstack.save(KerasClassifier(epochs=3), path)
     before = path.read_bytes()
@@ -604,7 +606,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch, step):
     assert skstack.load(str(path)).epochs == 4
 
 
-def test_a_missing_file_is_a_missing_file(tmp_path):
+def test_a_missing_file_is_a_file_not_found_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         skstack.load(tmp_path / "a.skstack")
     with pytest.raises(FileNotFoundError):
@@ -637,7 +639,7 @@ def refused(content, folder, match, **kwargs):
     assert repr(str(path)) in str(told.value)
 
 
-def test_every_altered_byte_is_noticed(written, tmp_path):
+def test_every_altered_byte_is_detected(written, tmp_path):
     rng = np.random.default_rng(0)
     places = list(rng.integers(len(written), size=100))
     with zipfile.ZipFile(io.BytesIO(written)) as archive:
@@ -649,11 +651,11 @@ def test_every_altered_byte_is_noticed(written, tmp_path):
         refused(bytes(altered), tmp_path, "altered")
 
 
-def test_a_file_that_was_cut_is_refused(written, tmp_path):
+def test_a_truncated_file_is_refused(written, tmp_path):
     for length in (64, 1000, len(written) // 2, len(written) - 80, len(written) - 1):
-        refused(written[:length], tmp_path, "cut off")
+        refused(written[:length], tmp_path, "truncated")
     refused(b"", tmp_path, "empty")
-    refused(written + b"\n", tmp_path, "cut off, or changed")
+    refused(written + b"\n", tmp_path, "truncated, or its end was altered")
 
 
 def test_other_files_are_refused(tmp_path):
@@ -720,7 +722,7 @@ def test_another_protocol_is_refused_with_both_numbers(written, tmp_path, protoc
     refused(crafted(written, {"manifest.json": other}), tmp_path, match)
 
 
-def test_other_versions_are_told(written, tmp_path):
+def test_other_versions_warn(written, tmp_path):
     def older(member):
         manifest = json.loads(member)
         manifest["versions"].update({"scikit-learn": "1.0.2", "keras": "3.1.0"})
@@ -749,14 +751,14 @@ DANGEROUS = ["os.system", "builtins.eval", "builtins.exec", "subprocess.Popen", 
 
 @pytest.mark.parametrize("name", DANGEROUS)
 @pytest.mark.parametrize("kind", ["object", "type", "function"])
-def test_names_that_are_not_on_the_list_are_refused(written, tmp_path, mark, name, kind):
+def test_unknown_names_are_refused(written, tmp_path, mark, name, kind):
     def call(state):
         node = {"is": kind, "class": name, "name": name, "number": 10**6}
         node["state"] = [["args", {"is": "tuple", "items": [f"touch {mark}"]}]]
         state["state"][0][1] = node
 
-    refused(with_state(written, call), tmp_path, f"{name}.*code of others")
-    refused(with_state(written, call), tmp_path, f"{name}.*code of others", trusted=["os.x"])
+    refused(with_state(written, call), tmp_path, f"{name}.*untrusted code")
+    refused(with_state(written, call), tmp_path, f"{name}.*untrusted code", trusted=["os.x"])
 
 
 def test_names_that_networks_do_not_need_are_not_looked_up(written, tmp_path):
@@ -794,7 +796,9 @@ def test_pickled_arrays_are_refused(written, tmp_path, mark):
     refused(crafted(written, {name: lambda _: buffer.getvalue()}), tmp_path, "pickled objects")
     pickled = pickle.dumps(Touch(mark))
     refused(crafted(written, {name: lambda _: pickled}), tmp_path, "magic string")
-    refused(crafted(written, {name: lambda member: member[:-1]}), tmp_path, "another size")
+    refused(
+        crafted(written, {name: lambda member: member[:-1]}), tmp_path, "does not match its header"
+    )
 
 
 def test_parts_that_skops_does_not_trust_are_refused(written, tmp_path, mark):
@@ -802,7 +806,7 @@ def test_parts_that_skops_does_not_trust_are_refused(written, tmp_path, mark):
 
     name = first(written, ".skops")
     content = skops.io.dumps(FunctionTransformer(os.path.abspath))
-    refused(crafted(written, {name: lambda _: content}), tmp_path, "path.abspath.*code of others")
+    refused(crafted(written, {name: lambda _: content}), tmp_path, "path.abspath.*untrusted code")
 
     def call(member):
         buffer = io.BytesIO()
@@ -815,7 +819,7 @@ def test_parts_that_skops_does_not_trust_are_refused(written, tmp_path, mark):
                 new.writestr(part, content)
         return buffer.getvalue()
 
-    refused(crafted(written, {name: call}), tmp_path, r"os\.system.*code of others")
+    refused(crafted(written, {name: call}), tmp_path, r"os\.system.*untrusted code")
 
 
 def lambda_model(mark):
@@ -872,7 +876,7 @@ def test_networks_that_hold_code_are_refused(written, tmp_path, mark, unsafe):
             ):
                 layer = {"config": {"units": 4, "name": "enc", "activation": activation}}
                 content = crafted(written, {name: config_with(layer)})
-                refused(content, tmp_path, f"{activation['config']}.*code of others")
+                refused(content, tmp_path, f"{activation['config']}.*could run")
     finally:
         keras.src.backend.common.global_state.set_global_attribute("safe_mode_saving", None)
 
@@ -890,7 +894,7 @@ def test_members_that_are_larger_when_read_are_refused(written, tmp_path):
         refused(crafted(written, {first(written, ending): bomb}), tmp_path, "compressed")
 
 
-def test_nonsense_is_refused_whatever_it_raises(written, tmp_path):
+def test_malformed_files_are_refused(written, tmp_path):
     nested = "[" * 100_000 + "]" * 100_000
     texts = ["", "{}", "[]", "7", "NaN", nested, '{"is": "float"}', '{"is": "init__"}']
     texts += ['{"is": "list", "number": 0, "items": []}', '{"is": "again", "number": 3}']

@@ -1,4 +1,4 @@
-"""From scikeras to ours: the same training, the same parameters, or a reason why not."""
+"""Conversion from scikeras: the same training and parameters, or an error."""
 
 import functools
 import pickle
@@ -54,7 +54,7 @@ def compiled_network(meta, compile_kwargs, hidden=6):
 
 
 def closed_network(meta):
-    """Compiled without a word from outside."""
+    """Compiled with its own settings."""
     model = network(meta)
     model.compile(keras.optimizers.SGD(0.3, momentum=0.5), keras.losses.BinaryCrossentropy())
     return model
@@ -160,7 +160,7 @@ def distance(one, other):
 @pytest.mark.filterwarnings("ignore:``build_fn`` will be renamed")
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
 @pytest.mark.parametrize(("make", "params", "y"), SAME.values(), ids=SAME.keys())
-def test_ours_trains_to_the_same_weights(make, params, y):
+def test_converted_estimators_train_to_the_same_weights(make, params, y):
     if make().model is None:
         params = {"loss": "binary_crossentropy", "batch_size": 60, "verbose": 0, **params}
     theirs = make(**params).fit(X, y)
@@ -192,7 +192,7 @@ def test_a_function_may_leave_the_network_unbuilt():
     assert ours.fit(X, BINARY).score(X, BINARY) > 0.8
 
 
-def test_on_real_data_ours_is_as_good():
+def test_converted_estimators_score_the_same_on_real_data():
     data, labels = load_breast_cancer(return_X_y=True)
     theirs = classifier(batch_size=32, epochs=10, optimizer="adam", optimizer__learning_rate=0.01)
     ours = from_scikeras(theirs).set_params(random_state=0)
@@ -225,7 +225,7 @@ def test_classes_and_parameters():
     assert from_scikeras(ScikerasClassifier(network, loss="bce")).batch_size == 32
 
 
-def test_clones_and_pickles_are_the_same():
+def test_clones_and_pickles_are_equal():
     ours = from_scikeras(classifier(hidden=3, optimizer="adam"))
     fitted = clone(ours).fit(X, BINARY)
     copied = pickle.loads(pickle.dumps(fitted))
@@ -253,14 +253,14 @@ def test_the_arguments_of_the_function_are_searched():
         from_scikeras(classifier()).set_params(model__hiden=3)
 
 
-def test_it_is_a_part_of_a_stack_whose_folds_have_one_start():
+def test_in_a_stack_all_folds_start_from_the_same_weights():
     data, labels = load_iris(return_X_y=True)
     ours = from_scikeras(classifier(compiled_network, loss=None, optimizer="adam"))
     stack = StackedKerasClassifier([("theirs", ours)], downstream=ours, cv=2, random_state=0)
     assert stack.fit(data, labels).predict_proba(data[:1]).shape == (1, 3)
 
 
-def test_the_estimator_that_came_and_its_model_are_left_as_they_were():
+def test_the_estimator_and_its_model_are_not_modified():
     model = built_model()
     theirs = classifier(model, optimizer="adam", callbacks=keras.callbacks.TerminateOnNaN)
     before, weights = dict(vars(theirs)), [value.copy() for value in model.get_weights()]
@@ -283,7 +283,7 @@ def test_fits_share_one_program():
     assert keys[0] == keys[1] != keys[2]
 
 
-def test_meta_holds_what_scikeras_tells():
+def test_meta_equals_that_of_scikeras():
     heard = {}
 
     def listening(meta):
@@ -307,7 +307,7 @@ def test_meta_holds_what_scikeras_tells():
         assert mine == {name: theirs[name] for name in mine}
 
 
-def test_what_meta_cannot_know_is_told():
+def test_missing_entries_of_meta_are_named():
     def nosy(meta):
         return network({**meta, "n_classes_": len(meta["classes_"])})
 
@@ -338,7 +338,7 @@ class Noting(keras.callbacks.Callback):
     ],
     ids=["class", "list", "dict", "instance", "fit__callbacks"],
 )
-def test_callbacks_and_what_is_routed_to_them(callbacks):
+def test_callbacks_and_their_routed_parameters(callbacks):
     ours = from_scikeras(classifier(**callbacks)).fit(X, BINARY)
     assert ours.history_["number"] == [7.0] * 4
 
@@ -403,20 +403,20 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("name", "params"), REFUSED.items(), ids=[*REFUSED])
-def test_what_has_no_equivalent_is_named(name, params):
-    told = name.strip().removeprefix("fit__shuf") if "shuffle" in name else name.strip()
-    with pytest.raises(ValueError, match=rf"(?m)^- .*{told}.*: .+"):
+def test_parameters_without_equivalent_are_named(name, params):
+    shown = name.strip().removeprefix("fit__shuf") if "shuffle" in name else name.strip()
+    with pytest.raises(ValueError, match=rf"(?m)^- .*{shown}.*: .+"):
         from_scikeras(classifier(**params))
 
 
-def test_all_that_has_no_equivalent_is_named_at_once():
+def test_all_parameters_without_equivalent_are_named_at_once():
     params = {"shuffle": False, "epohcs": 3, "fit__steps_per_epoch": 2, "batch_size": -1}
     with pytest.raises(ValueError, match="epohcs") as caught:
         from_scikeras(classifier(**params))
     assert len(str(caught.value).splitlines()) == 5
 
 
-def test_functions_that_take_everything_are_refused():
+def test_functions_with_arbitrary_arguments_are_refused():
     with pytest.raises(ValueError, match="kwargs"):
         from_scikeras(classifier(lambda **kwargs: unbuilt_network()))
     with pytest.raises(ValueError, match="params"):
@@ -437,13 +437,13 @@ def test_other_classes_are_refused():
         from_scikeras(KerasClassifier())
 
 
-def test_what_changes_no_result_is_dropped():
+def test_parameters_without_effect_are_dropped():
     from_scikeras(
         classifier(predict__batch_size=7, predict__verbose=0, validation_batch_size=3)
     ).fit(X, BINARY)
 
 
-def test_importing_skstack_imports_no_scikeras():
+def test_importing_skstack_does_not_import_scikeras():
     code = (
         "import sys, skstack; print(sorted({'keras', 'scikeras', 'tensorflow'} & set(sys.modules)))"
     )

@@ -27,7 +27,7 @@ def network(make=KerasClassifier, **parameters):
     return make(MLP((4,)), epochs=1, random_state=0, **parameters)
 
 
-# First y, then y, and what is said.
+# y of the first call, y of the second, and the message.
 REFUSED = {
     "indicator": (KerasClassifier, CODES, SEVERAL, "a multilabel indicator, but"),
     "one-hot": (KerasClassifier, CODES, ONE_HOT, r"y\.argmax\(axis=1\)"),
@@ -61,7 +61,7 @@ def test_targets_of_another_kind_are_refused(case):
     np.testing.assert_array_equal(fitted.predict(X), before)
 
 
-def test_targets_that_the_loss_is_not_defined_for_are_refused_later_too():
+def test_targets_outside_the_domain_of_the_loss_are_refused_in_later_calls():
     y = X[:, 0]
     counts = network(KerasRegressor, loss="poisson", warm_start=True).fit(X, y)
     for again in (lambda: counts.partial_fit(X, -y), lambda: counts.fit(X, -y)):
@@ -71,7 +71,7 @@ def test_targets_that_the_loss_is_not_defined_for_are_refused_later_too():
         network(KerasRegressor, loss="poisson", early_stopping=True).fit(X, y, X_val=X, y_val=-y)
 
 
-def test_small_last_batches_are_learned_from():
+def test_small_last_batches_are_trained_on():
     labels, counts = network().fit(X, CODES), network(KerasRegressor).fit(X, X[:, 0])
     several, rebuilt = network().fit(X, SEVERAL), KerasAutoencoder(epochs=1).fit(X)
     for fitted, y in ((labels, CODES), (counts, X[:, 0]), (several, SEVERAL), (rebuilt, None)):
@@ -87,7 +87,7 @@ def test_small_last_batches_are_learned_from():
     assert first.fit(X[:100], CODES[:100]).classes_.tolist() == [0, 1]
     with pytest.raises(ValueError, match="at least 2 samples"):
         network().partial_fit(X[:1], CODES[:1], classes=[0, 1, 2])
-    with pytest.raises(ValueError, match="only one class is left"):
+    with pytest.raises(ValueError, match="only one class remains"):
         network().fit(X[[0, 60]], [0, 1], sample_weight=[1, 0])
 
 
@@ -108,7 +108,7 @@ FITS = {
 
 
 @pytest.mark.parametrize("case", FITS)
-def test_labels_that_look_one_hot_are_told_of_once(case):
+def test_labels_that_look_one_hot_warn_once(case):
     with pytest.warns(UserWarning, match=TOLD) as caught:
         FITS[case](ONE_HOT)
     assert sum("one-hot" in str(each.message) for each in caught) == 1
@@ -120,7 +120,7 @@ def test_labels_that_look_one_hot_are_told_of_once(case):
     [lambda y: y.astype(int).tolist(), pd.DataFrame, scipy.sparse.csr_matrix, lambda y: y > 0],
     ids=["list", "frame", "sparse", "bool"],
 )
-def test_they_are_told_of_in_any_container(container):
+def test_one_hot_labels_warn_in_any_container(container):
     with pytest.warns(UserWarning, match=TOLD):
         network().fit(X, container(ONE_HOT.astype(int)))
     network(KerasRegressor).fit(X, ONE_HOT)

@@ -1,4 +1,4 @@
-"""Outputs and inputs of every rank, at every joint."""
+"""Outputs and inputs of every rank, in every part."""
 
 import subprocess
 import sys
@@ -55,7 +55,7 @@ def unpadded(model):
 
 @pytest.mark.parametrize("layer", [keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN])
 @pytest.mark.parametrize("pooling", ["flatten", "mean", "max", "last"])
-def test_padding_takes_no_part_in_pooling_and_is_zero_when_flattened(layer, pooling):
+def test_padding_is_ignored_in_pooling_and_zero_when_flattened(layer, pooling):
     model = recurrent(layer)
     states = unpadded(model)
     if pooling == "flatten":
@@ -71,7 +71,7 @@ def test_padding_takes_no_part_in_pooling_and_is_zero_when_flattened(layer, pool
 
 
 @pytest.mark.parametrize("pooling", ["flatten", "mean", "max", "last"])
-def test_rows_of_nothing_but_padding_give_zeros(pooling):
+def test_rows_of_padding_only_give_zeros(pooling):
     X = PADDED.copy()
     X[3] = 0
     transformer = KerasFeatureTransformer(
@@ -80,7 +80,7 @@ def test_rows_of_nothing_but_padding_give_zeros(pooling):
     assert not transformer.fit_transform(X)[3].any()
 
 
-def test_masks_of_embeddings_count_too():
+def test_masks_of_embeddings_are_used():
     model = keras.Sequential(
         [keras.Input((5,), dtype="int32"), keras.layers.Embedding(9, 4, mask_zero=True, name="e")]
     )
@@ -124,7 +124,7 @@ def test_a_trained_network_keeps_its_masks_through_cross_fitting():
         assert not row[n:].any()
 
 
-def test_a_layer_with_several_outputs_says_so():
+def test_a_layer_with_several_outputs_is_refused():
     steps = keras.Input((6, 2))
     whole, state = keras.layers.GRU(3, return_sequences=True, return_state=True, name="gru")(steps)
     model = keras.Model(steps, [whole, state])
@@ -187,7 +187,7 @@ def test_columns_reach_inputs_by_name_by_order_and_by_prefix(two_inputs, X, inpu
         (None, r"'left'.*\(None, 5\).*set `inputs`"),
     ],
 )
-def test_inputs_that_do_not_fit_are_refused_with_both_sides(two_inputs, inputs, message):
+def test_inputs_that_do_not_match_are_refused(two_inputs, inputs, message):
     with pytest.raises(ValueError, match=message):
         KerasFeatureTransformer(two_inputs, inputs=inputs).fit(NUMBERS)
 
@@ -263,7 +263,7 @@ def test_two_networks_join_their_features_in_a_stack(tmp_path):
 # Cells that hold arrays
 
 
-def test_cells_are_rows_like_any_others():
+def test_columns_of_arrays_are_split_like_other_columns():
     X, y = load_digits(n_class=2, return_X_y=True)
     frame = pd.DataFrame({"picture": list(X.reshape(-1, 8, 8, 1).astype("uint8"))}, index=y * 1000)
     network = keras.Sequential(
@@ -278,7 +278,7 @@ def test_cells_are_rows_like_any_others():
 
 
 @pytest.mark.parametrize("make", [pd.DataFrame, pl.DataFrame])
-def test_cells_of_lists_are_arrays_too(make):
+def test_cells_of_lists_are_arrays(make):
     X = make({"steps": PADDED.tolist(), "ids": [[1, 2, 0]] * 12, "age": [1.0] * 12})
     fitted = KerasClassifier(SequenceEncoder((2,)), epochs=1, random_state=0).fit(X, Y)
     kinds = {block.name: (block.kind, block.shape) for block in fitted.blocks_.blocks_}
@@ -289,7 +289,7 @@ def test_cells_of_lists_are_arrays_too(make):
     }
 
 
-def test_unknown_token_ids_become_one_in_recipes_and_stay_in_given_models():
+def test_unknown_token_ids_share_a_code_in_recipes_and_are_kept_in_keras_models():
     ids = pd.DataFrame({"text": [np.array([1, 2]), np.array([3, 1])] * 6})
     new = pd.DataFrame({"text": [np.array([1, 99]), np.array([1, 4])]})
     fitted = KerasClassifier(SequenceEncoder((2,)), epochs=1, random_state=0).fit(ids, Y)
@@ -313,7 +313,7 @@ def test_unknown_token_ids_become_one_in_recipes_and_stay_in_given_models():
         ([[1, [2]]] * 12, ValueError, "holds ragged lists"),
     ],
 )
-def test_cells_that_make_no_array_are_refused_by_column(cells, error, message):
+def test_cells_that_do_not_form_an_array_are_refused_by_column(cells, error, message):
     column = np.empty(12, dtype=object)
     column[:] = cells
     frame = pd.DataFrame({"steps": column})
@@ -328,7 +328,7 @@ def test_another_shape_at_prediction_time_is_refused():
         fitted.predict(pd.DataFrame({"steps": list(PADDED[:, :5])}))
 
 
-def test_arrays_stand_beside_features_only_where_they_are_named():
+def test_array_columns_pass_through_only_if_named():
     frame = pd.DataFrame({"steps": list(PADDED), "age": np.arange(12.0)})
     encoder = KerasClassifier(SequenceEncoder((2,)), epochs=1)
     stack = StackedKerasClassifier(
@@ -380,7 +380,7 @@ def test_hashed_categories_have_a_fixed_number_of_codes(shared_data):
     np.testing.assert_array_equal(fitted.blocks_.split(X)["occupation"] - 2, expected)
 
 
-def test_whole_numbers_hash_by_value():
+def test_integers_are_hashed_by_value():
     ints = pd.DataFrame({"shop": pd.Series([10, 20, 30, 40]).astype("category")})
     fitted = KerasClassifier(MLP(2), n_hash_buckets=3, epochs=1).fit(ints, [0, 1, 0, 1])
     codes = fitted.blocks_.split(ints)["shop"]
@@ -390,7 +390,7 @@ def test_whole_numbers_hash_by_value():
     np.testing.assert_array_equal(codes - 2, np.asarray(keras.layers.Hashing(3)(words)))
 
 
-def test_samplers_take_hashed_categories_and_indicators():
+def test_samplers_accept_hashed_categories_and_indicators():
     X = pd.DataFrame(
         {
             "job": RNG.choice([f"job {i}" for i in range(30)], 120),
@@ -424,7 +424,7 @@ def test_samplers_take_hashed_categories_and_indicators():
     assert fitted.predict_proba(X).shape == (120, 2)
 
 
-def test_missing_numbers_are_filled_with_what_training_rows_tell():
+def test_missing_numbers_are_imputed_from_training_rows():
     X = np.array([[1.0, 5.0], [3.0, np.nan], [np.nan, 7.0], [2.0, 6.0]] * 5)
     y = np.arange(20) % 2
     fitted = KerasClassifier(MLP(2), imputer=SimpleImputer(add_indicator=True), epochs=1).fit(X, y)
@@ -436,7 +436,7 @@ def test_missing_numbers_are_filled_with_what_training_rows_tell():
         KerasClassifier(imputer=VarianceThreshold()).fit(X, y)
 
 
-def test_folds_have_the_indicators_of_all_rows_and_their_own_means():
+def test_folds_share_indicators_and_have_their_own_means():
     X = np.zeros((12, 2))
     X[:, 0] = np.arange(12)
     X[0, 1] = np.nan  # one row, so that some fold has none
@@ -451,7 +451,7 @@ def test_folds_have_the_indicators_of_all_rows_and_their_own_means():
     assert {blocks.blocks_[0].shape for blocks in inner} == {(3,)}
 
 
-def test_a_stack_lets_missing_numbers_pass_to_a_downstream_that_takes_them():
+def test_missing_numbers_pass_to_a_downstream_that_supports_them():
     X = NUMBERS.copy()
     X[2, 1] = np.nan
     filled = KerasClassifier(MLP(2), imputer=SimpleImputer(), epochs=1)
@@ -510,7 +510,7 @@ def test_codes_need_categories():
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64", "int8", "uint8", "int64", "bool"])
-def test_numbers_of_every_dtype_become_what_the_network_takes(dtype):
+def test_numbers_of_every_dtype_are_converted_for_the_network(dtype):
     whole = (RNG.random((12, 5)) > 0.5).astype(dtype)
     model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
     found = KerasFeatureTransformer(model).fit_transform(whole)
@@ -522,7 +522,7 @@ def test_numbers_of_every_dtype_become_what_the_network_takes(dtype):
     assert KerasClassifier(network, epochs=1).fit(images, Y).predict(images).shape == (12,)
 
 
-def test_a_network_in_float16_takes_and_gives_float32():
+def test_a_float16_network_has_float32_inputs_and_outputs():
     model = keras.Sequential(
         [keras.Input((5,), dtype="float16"), keras.layers.Dense(3, dtype="float16")]
     )
@@ -531,7 +531,7 @@ def test_a_network_in_float16_takes_and_gives_float32():
     np.testing.assert_allclose(found, np.asarray(model(NUMBERS.astype("float16"))), atol=1e-2)
 
 
-def test_a_plain_reshape_is_said_aloud():
+def test_an_implicit_reshape_is_refused():
     model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(2, 3, name="maps")])
     X, _ = load_digits(n_class=2, return_X_y=True)
     with pytest.raises(
@@ -559,7 +559,7 @@ def test_shapes_that_do_not_fit_are_refused_before_training(shape, message):
         KerasClassifier(input_shape=shape).fit(NUMBERS, Y)
 
 
-def test_an_autoencoder_rebuilds_pictures_and_gives_columns_back():
+def test_an_autoencoder_reconstructs_images_as_columns():
     @recipe
     def pictures(spec):
         inputs = spec.inputs()
@@ -584,7 +584,7 @@ def test_errors_of_reconstruction_are_in_units_of_variances_whichever_input_hold
     assert one.reconstruction_error(X).shape == (64,)
 
 
-# What a stack's parameters say, they say of X
+# Parameters of a stack refer to X
 
 
 def zipped():
@@ -603,12 +603,16 @@ HALVES = np.arange(60) % 2
 QUICK = KerasClassifier(MLP(2), epochs=1, random_state=0)
 
 
-@pytest.mark.parametrize("said", [[2], ["zip"], [False, False, True, False]])
-def test_categorical_features_of_a_stack_are_columns_of_x_whatever_passes(said):
+@pytest.mark.parametrize("categorical", [[2], ["zip"], [False, False, True, False]])
+def test_categorical_features_of_a_stack_refer_to_all_columns_of_X(categorical):
     X = zipped()
-    encoder = KerasClassifier(SequenceEncoder(2), categorical_features=said, epochs=1)
+    encoder = KerasClassifier(SequenceEncoder(2), categorical_features=categorical, epochs=1)
     stack = StackedKerasClassifier(
-        [("voice", encoder)], downstream=QUICK, categorical_features=said, cv=2, random_state=0
+        [("voice", encoder)],
+        downstream=QUICK,
+        categorical_features=categorical,
+        cv=2,
+        random_state=0,
     )
     for passthrough in (True, ["amount", "zip"], [3, 2, 1], ["amount"]):
         table = stack.set_params(passthrough=passthrough).fit(X, HALVES).transform(X)
@@ -625,7 +629,7 @@ def test_categorical_features_of_a_stack_are_columns_of_x_whatever_passes(said):
     assert plain.transform(array)["x1"].dtype == "category"
 
 
-def test_columns_that_a_callable_chose_are_those_of_the_fit():
+def test_a_callable_selects_columns_once_in_fit():
     X = zipped().drop(columns="picture")
     X["amount"] *= 10
 
@@ -651,14 +655,14 @@ def test_folds_pad_to_the_longest_sequence_of_all_training_rows():
     assert stack.fit(X, HALVES).predict(X).shape == (60,)
 
 
-def test_steps_that_make_other_columns_in_a_fold_are_told():
+def test_steps_with_other_columns_in_a_fold_are_refused():
     X = pd.DataFrame({"job": ["a", "b"] * 29 + ["c", "d"]})
     one_hot = make_pipeline(OneHotEncoder(handle_unknown="ignore", sparse_output=False), QUICK)
     with pytest.raises(ValueError, match=r"return 2 columns for .* but 4 for all.*equal shapes"):
         KerasFeatureTransformer(one_hot, cv=KFold(3)).fit_transform(X, HALVES)
 
 
-def test_categories_beside_features_are_inputs_by_themselves_with_prefix():
+def test_categories_are_separate_inputs_with_prefix():
     both = KerasFeatureTransformer(QUICK, features=["outputs", "codes"], cv=2)
     stack = StackedKerasClassifier(
         [("größe 1", both)], downstream=KerasClassifier(MLP(2), inputs="prefix", epochs=1)
@@ -672,7 +676,7 @@ def test_categories_beside_features_are_inputs_by_themselves_with_prefix():
         KerasClassifier(inputs={"größe": [0]}).fit(NUMBERS, Y)
 
 
-def test_columns_of_one_name_are_refused():
+def test_duplicate_column_names_are_refused():
     X = pd.DataFrame({"a__proba_1": np.arange(12.0), "job": list("ab") * 6})
     stack = StackedKerasClassifier([("a", QUICK)], downstream=QUICK, cv=2)
     with pytest.raises(ValueError, match=r"duplicate column names: \['a__proba_1'\]"):
@@ -692,7 +696,7 @@ def test_indicators_of_a_column_in_two_inputs_pass_through_a_sampler():
     assert np.isfinite(fitted.predict_proba(X)).all()
 
 
-def test_what_a_network_would_read_otherwise_is_refused():
+def test_inputs_that_would_be_misread_are_refused():
     with pytest.raises(ValueError, match=r"missing_values=-999.*only NaN"):
         KerasClassifier(imputer=SimpleImputer(missing_values=-999)).fit(NUMBERS, Y)
     ids = pd.DataFrame({"words": [np.array([5, 2**32 + 5])] * 12})
@@ -715,7 +719,7 @@ def test_tuples_and_infinity_are_categories():
     assert KerasClassifier(MLP(2), n_hash_buckets=2, epochs=1).fit(X, Y).predict(X).shape == (12,)
 
 
-def test_codes_stay_categories_beside_rows_of_early_stopping():
+def test_codes_are_categories_in_hold_out_rows():
     X, y = load_digits(n_class=3, return_X_y=True)
     codes = KerasFeatureTransformer(KerasClassifier(MLP(4), epochs=2), features="codes", cv=2)
     downstream = KerasClassifier(MLP(4), epochs=2, early_stopping=True)

@@ -1,4 +1,4 @@
-"""Tables on disk are predicted a stretch of rows at a time."""
+"""Tables on disk are predicted in chunks of rows."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def on_disk(tmp_path):
 @pytest.mark.parametrize(
     ("estimator", "method"), CASES, ids=[f"{type(e).__name__}.{m}" for e, m in CASES]
 )
-def test_a_memmap_is_read_in_stretches(estimator, method, on_disk, monkeypatch):
+def test_a_memmap_is_read_in_chunks(estimator, method, on_disk, monkeypatch):
     predict = getattr(estimator.fit(X, Y), method)
     expected = predict(X)
     monkeypatch.setattr(in_chunks, "ROWS_IN_MEMORY", 40)
@@ -66,7 +66,7 @@ def test_a_memmap_is_read_in_stretches(estimator, method, on_disk, monkeypatch):
     assert sum(stretches) >= len(X)
 
 
-def test_a_bad_row_far_behind_is_refused(tmp_path, monkeypatch):
+def test_an_invalid_row_in_a_later_chunk_is_refused(tmp_path, monkeypatch):
     spoilt = X.copy()
     spoilt[120, 2] = np.nan
     np.save(tmp_path / "X.npy", spoilt)
@@ -76,7 +76,7 @@ def test_a_bad_row_far_behind_is_refused(tmp_path, monkeypatch):
         fitted.predict(np.load(tmp_path / "X.npy", mmap_mode="r"))
 
 
-def test_arguments_of_rows_are_not_torn_apart(on_disk, monkeypatch):
+def test_row_arguments_are_chunked_with_the_rows(on_disk, monkeypatch):
     class Shifted:
         @in_chunks.in_chunks
         def predict(self, X, **params):

@@ -1,4 +1,4 @@
-"""A network that learns from a teacher: what it learns, and that the teacher stays as it was."""
+"""Networks with a teacher: training, and that the teacher is never modified."""
 
 import pickle
 
@@ -106,14 +106,14 @@ def cross_entropy(logits, codes):
 
 
 @pytest.mark.parametrize("engine", ["auto", "keras"])
-def test_distilling_takes_the_steps_of_a_loop_by_hand(engine):
+def test_distill_equals_a_manual_training_loop(engine):
     import tensorflow as tf
 
     X, y = iris(60)
     student, teacher = network(), network((7,), seed=1, name="teaching")
     weight, temperature = 0.4, 3.0
-    said = np.log(teacher(X).numpy()) / temperature
-    soft = tf.nn.softmax(said)
+    outputs = np.log(teacher(X).numpy()) / temperature
+    soft = tf.nn.softmax(outputs)
 
     def loss(*weights):
         logits = hidden_and_end(X, *weights)[1]
@@ -126,38 +126,38 @@ def test_distilling_takes_the_steps_of_a_loop_by_hand(engine):
     assert_learned(found, by_hand(loss, weights_of(student)))
 
 
-def test_blending_takes_the_steps_of_a_loop_by_hand():
+def test_blend_equals_a_manual_training_loop():
     import tensorflow as tf
 
     X, y = iris(60)
     student, teacher = network(), network((7,), seed=1, name="teaching")
-    said = teacher(X).numpy()
+    outputs = teacher(X).numpy()
 
     def loss(*weights):
         own = tf.nn.softmax(hidden_and_end(X, *weights)[1])
-        p = tf.gather(0.7 * own + 0.3 * said, y, batch_dims=1)
+        p = tf.gather(0.7 * own + 0.3 * outputs, y, batch_dims=1)
         return -tf.reduce_mean(tf.math.log(p))
 
     taught = TeacherLoss(teacher, mode="blend", weight=0.3)
     found = fitted(KerasClassifier(student, loss=taught), X, y)
     assert_learned(found, by_hand(loss, weights_of(student)))
     own = tf.nn.softmax(hidden_and_end(X, *by_hand(loss, weights_of(student)))[1])
-    np.testing.assert_allclose(found.predict_proba(X), 0.7 * own + 0.3 * said, atol=1e-5)
+    np.testing.assert_allclose(found.predict_proba(X), 0.7 * own + 0.3 * outputs, atol=1e-5)
 
 
 @pytest.mark.parametrize("engine", ["auto", "keras"])
-def test_a_head_takes_the_steps_of_a_loop_by_hand(engine):
+def test_head_equals_a_manual_training_loop(engine):
     import tensorflow as tf
 
     X, y = iris(60)
     student, teacher = network(), network((7,), seed=1, name="teaching")
-    said = np.log(teacher(X).numpy())
+    outputs = np.log(teacher(X).numpy())
     half = 0.5 * np.eye(3, dtype=np.float32)
     head = [np.vstack([half, half]), np.zeros(3, np.float32)]
 
     def loss(k1, b1, k2, b2, k3, b3):
         own = hidden_and_end(X, k1, b1, k2, b2)[1]
-        return cross_entropy(tf.concat([own, said], axis=1) @ k3 + b3, y)
+        return cross_entropy(tf.concat([own, outputs], axis=1) @ k3 + b3, y)
 
     taught = TeacherLoss(teacher, mode="head")
     found = fitted(KerasClassifier(student, loss=taught), X, y, engine)
@@ -171,12 +171,12 @@ def test_a_head_takes_the_steps_of_a_loop_by_hand(engine):
     [("auto", 5), ("auto", 7), ("keras", 7)],
     ids=["of one width", "projected", "projected by Keras"],
 )
-def test_drawing_features_takes_the_steps_of_a_loop_by_hand(engine, width):
+def test_features_equals_a_manual_training_loop(engine, width):
     import tensorflow as tf
 
     X, y = iris(60)
     student, teacher = network(), network((6, width), seed=1, name="teaching")
-    said = np.tanh(np.tanh(X @ teacher.get_weights()[0]) @ teacher.get_weights()[2])
+    outputs = np.tanh(np.tanh(X @ teacher.get_weights()[0]) @ teacher.get_weights()[2])
     taught = TeacherLoss(teacher, mode="features", weight=0.4, layer="inner_0")
     classifier = KerasClassifier(student, loss=taught)
     before = fitted(clone(classifier), X, y, learning_rate=1e-30)._beside_network
@@ -186,7 +186,7 @@ def test_drawing_features_takes_the_steps_of_a_loop_by_hand(engine, width):
         hidden, logits = hidden_and_end(X, k1, b1, k2, b2)
         if projection:
             hidden = hidden @ projection[0] + projection[1]
-        distance = tf.reduce_mean(tf.square(hidden - said))
+        distance = tf.reduce_mean(tf.square(hidden - outputs))
         return 0.6 * cross_entropy(logits, y) + 0.4 * distance
 
     found = fitted(classifier, X, y, engine)
@@ -202,7 +202,7 @@ def test_drawing_features_takes_the_steps_of_a_loop_by_hand(engine, width):
 
 
 @pytest.mark.parametrize("mode", ["distill", "blend", "head"])
-def test_a_regressor_takes_the_steps_of_a_loop_by_hand(mode):
+def test_a_regressor_equals_a_manual_training_loop(mode):
     import tensorflow as tf
 
     X, _ = iris(60)
@@ -217,17 +217,17 @@ def test_a_regressor_takes_the_steps_of_a_loop_by_hand(mode):
     found = fitted(regressor, X, y)
     mean, scale = found.target_mean_, found.target_scale_
     t = ((y - mean) / scale).astype(np.float32)
-    said = ((teacher.predict(X) - mean) / scale).astype(np.float32)
+    outputs = ((teacher.predict(X) - mean) / scale).astype(np.float32)
 
     def loss(k1, b1, k2, b2, k3=None, b3=None):
         own = hidden_and_end(X, k1, b1, k2, b2)[1]
         if mode == "blend":
-            return tf.reduce_mean(tf.square(0.7 * own + 0.3 * said - t))
+            return tf.reduce_mean(tf.square(0.7 * own + 0.3 * outputs - t))
         if mode == "head":
-            own = tf.concat([own, said], axis=1) @ k3 + b3
+            own = tf.concat([own, outputs], axis=1) @ k3 + b3
         loss = tf.reduce_mean(tf.square(own - t))
         if mode == "distill":
-            loss = 0.7 * loss + 0.3 * tf.reduce_mean(tf.square(own - said))
+            loss = 0.7 * loss + 0.3 * tf.reduce_mean(tf.square(own - outputs))
         return loss
 
     expected = by_hand(loss, [start[name] for name in names])
@@ -261,7 +261,7 @@ def test_two_classes_are_distilled_as_one_unit():
 
 @pytest.mark.parametrize("trains", [False, True], ids=["frozen", "trainable"])
 @pytest.mark.parametrize("mode", MODES)
-def test_the_teacher_is_the_same_bit_by_bit(mode, trains):
+def test_the_teacher_is_never_modified(mode, trains):
     if trains and mode not in ("blend", "head"):
         with pytest.raises(ValueError, match="learn to agree"):
             KerasClassifier(
@@ -284,7 +284,7 @@ def test_the_teacher_is_the_same_bit_by_bit(mode, trains):
 
 
 @pytest.mark.parametrize("mode", ["blend", "head"])
-def test_a_teacher_that_is_trained_along_starts_from_its_own_weights(mode):
+def test_a_trainable_teacher_starts_from_its_weights(mode):
     X, y = load_diabetes(return_X_y=True)
     teacher = KerasRegressor(epochs=20, random_state=1).fit(X, y)
     taught = TeacherLoss(teacher.model_, mode=mode, weight=0.5, teacher_trainable=True)
@@ -296,7 +296,7 @@ def test_a_teacher_that_is_trained_along_starts_from_its_own_weights(mode):
     assert fitted(regressor, X, y).score(X, y) > still.score(X, y)
 
 
-def test_an_estimator_that_teaches_is_the_same_bit_by_bit():
+def test_a_teacher_estimator_is_never_modified():
     X, y = iris()
     teacher = RandomForestClassifier(5, random_state=0).fit(X, y)
     before = pickle.dumps(teacher)
@@ -316,7 +316,7 @@ ENGINES = {"xla": ("auto", 120), "graph": ("auto", 2), "keras": ("keras", 2)}
         ("keras", "auto"), ("keras", "head"),
     ],
 )  # fmt: skip
-def test_layers_that_are_not_trainable_keep_their_bits(name, loss, monkeypatch):
+def test_non_trainable_layers_are_never_modified(name, loss, monkeypatch):
     from skstack._training import engines
 
     X, y = iris()
@@ -345,7 +345,7 @@ def test_layers_that_are_not_trainable_keep_their_bits(name, loss, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_compiled_roads_learn_what_keras_learns(mode):
+def test_compiled_engines_learn_the_same_as_keras(mode):
     X, y = iris(100)
     teacher = network((7,), seed=1, name="teaching")
     taught = TeacherLoss(teacher, mode=mode)
@@ -374,7 +374,7 @@ def test_metrics_are_those_of_the_task():
 
 
 @pytest.mark.parametrize("engine", ["auto", "keras"])
-def test_a_teacher_without_weight_changes_nothing(engine):
+def test_a_teacher_of_weight_zero_has_no_effect(engine):
     X, y = iris()
     teacher = network((64, 32), seed=1, name="teaching")
     for mode in ("distill", "features", "blend"):
@@ -389,7 +389,7 @@ def test_a_teacher_without_weight_changes_nothing(engine):
 
 
 class Watched(ClassifierMixin, BaseEstimator):
-    """Gives probabilities that tell which row it was, and counts the rows."""
+    """Returns probabilities that identify the row, and counts the rows."""
 
     def fit(self, X, y):
         self.classes_ = np.unique(y)
@@ -409,7 +409,7 @@ class Watched(ClassifierMixin, BaseEstimator):
 
 @pytest.fixture
 def seen(monkeypatch):
-    """What training was given."""
+    """The arguments of training."""
     from skstack._training import train as training
 
     given, train = [], training.train
@@ -424,7 +424,7 @@ def seen(monkeypatch):
 
 @pytest.mark.parametrize("sampler", [None, SMOTE(random_state=0)], ids=["as given", "sampled"])
 @pytest.mark.parametrize("mode", ["distill", "blend"])
-def test_what_the_teacher_says_follows_its_row(mode, sampler, seen):
+def test_teacher_outputs_stay_aligned_with_rows(mode, sampler, seen):
     X, y = iris()
     keep = np.flatnonzero((y < 2) | (np.arange(len(y)) % 3 == 0))
     X, y = X[keep], y[keep]
@@ -437,12 +437,12 @@ def test_what_the_teacher_says_follows_its_row(mode, sampler, seen):
     assert len(rows) + len(held_out) > len(X) if sampler else len(rows) + len(held_out) == len(X)
     assert (teacher.n_calls_, teacher.n_rows_) == (2, len(rows) + len(held_out))
     for part in (rows, held_out):
-        said = part.targets[:, -3:] if mode == "distill" else part.inputs["teacher_prediction"]
+        outputs = part.targets[:, -3:] if mode == "distill" else part.inputs["teacher_prediction"]
         expected = teacher.predict_proba(part.inputs["numeric"])
-        np.testing.assert_allclose(said, expected, atol=1e-6)
+        np.testing.assert_allclose(outputs, expected, atol=1e-6)
 
 
-def test_the_teacher_sees_synthetic_rows_as_columns_of_x(seen):
+def test_the_teacher_receives_synthetic_rows_as_columns_of_X(seen):
     pd = pytest.importorskip("pandas")
     X, y = iris()
     keep = np.flatnonzero((y < 2) | (np.arange(len(y)) % 3 == 0))
@@ -478,7 +478,7 @@ def test_synthetic_rows_of_hashed_columns_are_refused():
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_weights_of_rows_count_for_both_parts_of_the_loss(mode):
+def test_sample_weight_applies_to_both_terms_of_the_loss(mode):
     X, y = iris(40)
     teacher = network((7,), seed=1, name="teaching")
     twice = np.r_[0:40, 0:10]
@@ -504,7 +504,7 @@ def test_classes_are_matched_by_their_labels():
     np.testing.assert_allclose(found.predict_proba(X), predict(X), atol=1e-6)
 
 
-def test_a_teacher_may_see_columns_of_its_own():
+def test_a_teacher_may_use_other_columns():
     pd = pytest.importorskip("pandas")
     X, y = iris()
     frame = pd.DataFrame(X, columns=list("abcd"))
@@ -535,7 +535,7 @@ def two_classes():
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_taught_network_survives_pickle_file_and_clone(mode, tmp_path):
+def test_a_student_can_be_pickled_saved_and_cloned(mode, tmp_path):
     X, y = iris()
     teacher = LogisticRegression().fit(X, y)
     if mode == "features":
@@ -551,7 +551,7 @@ def test_a_taught_network_survives_pickle_file_and_clone(mode, tmp_path):
     assert np.array_equal(loaded.fit(X, y).predict_proba(X), expected)
 
 
-def test_weight_and_temperature_are_searched_without_compiling_again(monkeypatch):
+def test_weight_and_temperature_are_searched_without_recompiling(monkeypatch):
     from skstack._training import train
 
     made, program = [], train.Program
@@ -599,7 +599,7 @@ TEACHERS = {
         ("features", two_classes, "estimator"),
     ],
 )
-def test_one_model_holds_network_and_teacher(mode, data, kind):
+def test_the_exported_model_contains_network_and_teacher(mode, data, kind):
     X, y = data()
     classes = len(np.unique(y))
     teacher = TEACHERS[kind](X, y, classes if classes > 2 else 1)
@@ -609,7 +609,7 @@ def test_one_model_holds_network_and_teacher(mode, data, kind):
 
 
 @pytest.mark.parametrize("kind", ["estimator", "model"])
-def test_one_model_of_a_regressor_predicts_in_units_of_y(kind):
+def test_the_exported_model_of_a_regressor_predicts_in_units_of_y(kind):
     X, y = load_diabetes(return_X_y=True)
     teacher = KerasRegressor(epochs=5, random_state=1).fit(X, y)
     mode = "blend"
@@ -620,7 +620,7 @@ def test_one_model_of_a_regressor_predicts_in_units_of_y(kind):
     np.testing.assert_allclose(predicted.ravel(), student.predict(X), rtol=1e-4)
 
 
-def test_one_model_is_refused_where_the_teacher_is_no_network():
+def test_export_is_refused_if_the_teacher_is_not_a_network():
     X, y = iris()
     forest = RandomForestClassifier(5, random_state=0).fit(X, y)
     found = KerasClassifier(loss=TeacherLoss(forest, mode="blend"), epochs=1).fit(X, y)
@@ -629,7 +629,7 @@ def test_one_model_is_refused_where_the_teacher_is_no_network():
     KerasClassifier(loss=TeacherLoss(forest), epochs=1).fit(X, y).to_keras()
 
 
-def test_parts_of_a_stack_are_taught():
+def test_parts_of_a_stack_may_have_a_teacher():
     X, y = iris()
     teacher = LogisticRegression().fit(X, y)
     taught = KerasClassifier(MLP((8,)), loss=TeacherLoss(teacher, mode="blend"), epochs=2)
@@ -654,7 +654,7 @@ def test_parts_of_a_stack_are_taught():
     np.testing.assert_allclose(given, below.predict_proba(X), atol=1e-5)
 
 
-def test_what_a_teacher_has_learned_is_part_of_the_cache_key():
+def test_the_fitted_teacher_is_part_of_the_cache_key():
     from skstack._features.cache import estimator_key
 
     X, y = iris()
@@ -670,7 +670,7 @@ def test_what_a_teacher_has_learned_is_part_of_the_cache_key():
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_training_goes_on_with_the_teacher(mode):
+def test_training_continues_with_the_teacher(mode):
     X, y = iris()
     teacher = network((7,), seed=1, name="teaching")
     settings = {"loss": TeacherLoss(teacher, mode=mode), "optimizer": "sgd", "random_state": 0}
@@ -680,7 +680,7 @@ def test_training_goes_on_with_the_teacher(mode):
     np.testing.assert_allclose(halves.predict_proba(X), whole.predict_proba(X), atol=1e-5)
 
 
-def test_the_loss_may_change_while_training_goes_on():
+def test_the_loss_may_change_in_continued_training():
     X, y = iris()
     teacher = network((7,), seed=1, name="teaching")
     found = KerasClassifier(epochs=2, warm_start=True, random_state=0).fit(X, y)
@@ -690,7 +690,7 @@ def test_the_loss_may_change_while_training_goes_on():
     assert found.score(X, y) > 0.6
 
 
-def test_metrics_need_no_compilation_of_their_own_in_each_fit(monkeypatch):
+def test_metrics_are_not_recompiled_in_each_fit(monkeypatch):
     from skstack._training import train
 
     made, program = [], train.Program
@@ -703,7 +703,7 @@ def test_metrics_need_no_compilation_of_their_own_in_each_fit(monkeypatch):
     assert len(made) == 1
 
 
-def test_another_loss_may_follow_and_the_network_goes_on_alone():
+def test_training_may_continue_without_the_teacher():
     X, y = iris()
     teacher = network((7,), seed=1, name="teaching")
     # Seeded, for the bias of a unit that has never learned is 0, and even such a rate moves it.
@@ -718,7 +718,7 @@ def test_another_loss_may_follow_and_the_network_goes_on_alone():
 
 
 @pytest.mark.parametrize("mode", ["blend", "head"])
-def test_the_teacher_may_stay_away_from_prediction(mode):
+def test_the_teacher_may_be_unused_in_prediction(mode):
     X, y = iris()
     teacher = Watched().fit(X, y)
     taught = TeacherLoss(teacher, mode=mode, teacher_at_predict=False)
@@ -732,7 +732,7 @@ def test_the_teacher_may_stay_away_from_prediction(mode):
     )
 
 
-def test_several_labels_are_taught():
+def test_multilabel_targets_with_a_teacher():
     X, y = iris()
     labels = np.stack([y == 0, X[:, 0] > 0], axis=1).astype(int)
     teacher = RandomForestClassifier(5, random_state=0).fit(X, labels)
@@ -745,7 +745,7 @@ def test_several_labels_are_taught():
     np.testing.assert_allclose(given, expected, atol=1e-6)
 
 
-def test_losses_that_learn_one_hot_targets_are_taught():
+def test_losses_with_one_hot_targets_have_a_teacher():
     X, y = iris()
     teacher = LogisticRegression().fit(X, y)
     for mode in ("distill", "blend"):
@@ -758,7 +758,7 @@ def test_losses_that_learn_one_hot_targets_are_taught():
 
 
 @pytest.mark.parametrize("mode", ["distill", "features"])
-def test_an_autoencoder_is_drawn_to_another(mode):
+def test_an_autoencoder_approximates_its_teacher(mode):
     X, _ = iris()
     teacher = KerasAutoencoder(epochs=60, random_state=1).fit(X)
     settings = {"epochs": 60, "random_state": 0}
@@ -777,7 +777,7 @@ def test_an_autoencoder_is_drawn_to_another(mode):
         KerasAutoencoder(loss=TeacherLoss(teacher, mode="blend"), epochs=1).fit(X)
 
 
-def test_a_saved_network_teaches(tmp_path):
+def test_a_saved_network_may_be_the_teacher(tmp_path):
     X, y = iris()
     teacher = network((7,), seed=1, name="teaching")
     teacher.save(tmp_path / "teacher.keras")
@@ -811,7 +811,7 @@ REFUSED = {
     "units": (lambda: TeacherLoss(network(units=4)), r"teacher=.*\(None, 4\).*3 classes"),
     "unfitted": (lambda: TeacherLoss(LogisticRegression()), "is not fitted"),
     "path": (lambda: TeacherLoss("nowhere.keras"), "teacher='nowhere.keras'"),
-    "a class": (lambda: TeacherLoss(LogisticRegression), "teacher=.*accepted are"),
+    "a class": (lambda: TeacherLoss(LogisticRegression), "teacher=.*expected"),
     "no probabilities": (lambda: TeacherLoss(LinearSVC().fit(*iris())), "no predict_proba"),
     "no network": (lambda: TeacherLoss(with_classes(3), mode="features"), "no layers"),
     "layer": (
@@ -840,7 +840,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_is_refused_before_training(what, seen):
+def test_invalid_teachers_are_refused_before_training(what, seen):
     X, y = iris()
     make, message = REFUSED[what]
     with pytest.raises((ValueError, TypeError, NotFittedError), match=message):
@@ -857,7 +857,7 @@ def test_numbers_of_targets_must_agree():
         KerasRegressor(loss=TeacherLoss(LogisticRegression().fit(*iris())), epochs=1).fit(*iris())
 
 
-def test_a_network_that_trains_in_its_own_way_is_refused():
+def test_a_network_with_a_custom_train_step_is_refused():
     import keras
 
     class Own(keras.Model):
@@ -877,11 +877,11 @@ def test_a_network_that_trains_in_its_own_way_is_refused():
     X, y = iris()
     model = Own()
     model.build((None, 4))
-    with pytest.raises(ValueError, match="train_step of its own"):
+    with pytest.raises(ValueError, match="custom train_step"):
         KerasClassifier(model, loss=TeacherLoss(with_classes(3)), epochs=1).fit(X, y)
 
 
-def test_parameters_of_the_teacher_are_nobody_elses():
+def test_parameters_of_the_teacher_are_not_exposed():
     teacher = with_classes(3)
     classifier = KerasClassifier(loss=TeacherLoss(teacher))
     assert not [name for name in classifier.get_params() if name.startswith("loss__teacher__")]
@@ -894,7 +894,7 @@ def test_parameters_of_the_teacher_are_nobody_elses():
 
 
 def planted(seed, useless=False):
-    """Few rows with wrong labels among them, and somebody who has seen many right ones."""
+    """Few rows, some with wrong labels, and a teacher trained on many correct ones."""
     X, y = make_classification(
         3000, 12, n_informative=6, n_redundant=0, n_classes=3, class_sep=1.3, random_state=seed
     )
@@ -932,7 +932,7 @@ def test_a_good_teacher_helps_where_labels_are_few(mode, gains):
 
 
 @pytest.mark.parametrize("mode", ["distill", "features"])
-def test_a_useless_teacher_costs_no_more_than_noise_where_its_weight_is_searched(mode):
+def test_a_useless_teacher_does_no_harm_if_its_weight_is_searched(mode):
     lost = []
     for seed in range(5):
         teacher, few, new = planted(seed, useless=True)

@@ -50,7 +50,7 @@ def sequential():
     )
 
 
-def told():
+def with_names():
     model = Told()
     model(X[:2])
     return model
@@ -58,9 +58,9 @@ def told():
 
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 @pytest.mark.parametrize("suffix", ["object", ".keras", ".h5"])
-@pytest.mark.parametrize("make", [functional, sequential, told])
-def test_frozen_models_of_every_make(make, suffix, tmp_path):
-    if make is told and suffix == ".h5":
+@pytest.mark.parametrize("make", [functional, sequential, with_names])
+def test_frozen_models_of_every_kind(make, suffix, tmp_path):
+    if make is with_names and suffix == ".h5":
         pytest.skip("Keras itself saves no subclassed model as .h5")
     model = given = make()
     before = [weight.copy() for weight in model.get_weights()]
@@ -193,7 +193,7 @@ def test_names_and_containers():
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_a_classifier_without_probabilities_gives_its_decisions(n_classes):
+def test_features_of_a_classifier_without_probabilities_are_decisions(n_classes):
     X, y = load_breast_cancer(return_X_y=True)
     y = np.array(["a", "b", "c"])[(y + (np.arange(len(y)) % 3 == 0)) % n_classes]
     model = make_pipeline(StandardScaler(), RidgeClassifier())
@@ -205,7 +205,7 @@ def test_a_classifier_without_probabilities_gives_its_decisions(n_classes):
     assert transformer.get_feature_names_out().tolist() == names
 
 
-def test_a_classifier_with_labels_alone_gives_a_column_for_each():
+def test_features_of_a_classifier_with_labels_only_are_indicators():
     class Labels(ClassifierMixin, BaseEstimator):
         def fit(self, X, y):
             self.model_ = LinearSVC().fit(X, y)

@@ -122,7 +122,7 @@ def test_parts(part, weights, rows):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
 
 
-def test_weights_that_are_no_whole_numbers():
+def test_fractional_weights():
     """Halves of weights change nothing; a median lies where half of the weight is reached."""
     numbers = np.array([[1.0], [2.0], [3.0], [np.nan]])
     for weights, median in [
@@ -138,7 +138,7 @@ def test_weights_that_are_no_whole_numbers():
         blocks.fit(numbers, sample_weight=np.array([0.5, 1, 1, 1]))
 
 
-def test_a_column_that_is_known_in_rows_of_weight_zero_alone_is_empty():
+def test_a_column_with_values_only_in_rows_of_weight_zero_is_empty():
     X = np.array([[1.0, 5.0], [2.0, np.nan], [3.0, np.nan], [4.0, np.nan]])
     fitted = KerasRegressor(
         MLP(hidden_layer_sizes=()), imputer=SimpleImputer(), epochs=1, random_state=0
@@ -200,7 +200,7 @@ def test_networks(name, weights, rows):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_class_weights_are_weights_to_the_moments_too():
+def test_class_weights_apply_to_moments():
     twice = np.concatenate([np.arange(N), np.flatnonzero(Y == "yes")])
     one = network(KerasClassifier, class_weight={"yes": 2}).fit(TABLE, Y)
     other = network(KerasClassifier).fit(TABLE.iloc[twice], Y[twice])
@@ -209,7 +209,7 @@ def test_class_weights_are_weights_to_the_moments_too():
     )
 
 
-def test_balanced_weights_of_watched_rows_are_those_of_the_training_rows():
+def test_balanced_weights_of_hold_out_rows_are_those_of_training_rows():
     """A class that is rare among the watched rows alone weighs no more than it did."""
     settings = {"class_weight": "balanced", "early_stopping": True}
     X, y = NUMBERS.fillna(0.0).iloc[1:], Y[1:]
@@ -229,7 +229,7 @@ def test_balanced_weights_of_watched_rows_are_those_of_the_training_rows():
 
 @pytest.mark.parametrize("sampler", [None, RandomOverSampler(random_state=0)])
 def test_a_stack(sampler):
-    """Rows of weight zero stand in the folds, but teach nothing."""
+    """Rows of weight zero are in the folds, but do not affect training."""
     X, y = NUMBERS.fillna(0.0).to_numpy(), Y
     spoilt = X.copy()
     spoilt[0] = 1e6

@@ -15,7 +15,7 @@ if source.shape != (41_188, 21):
     raise SystemExit(f"expected 41,188 rows and 21 columns, got {source.shape}")
 
 table = (
-    source.drop(columns="duration")  # known only once the call, and so its outcome, is over
+    source.drop(columns="duration")  # known only after the call, as is its outcome
     .sample(10_000, random_state=0)
     .sort_index()  # back into date order
 )

@@ -2,8 +2,8 @@
 
     python examples/data/make_japanese_vowels.py ae.train ae.test
 
-Each line of the source is one time step; an empty line, or one of nothing but 1.0, as copies have
-it, ends an utterance. Who speaks is told by their order alone.
+Each line of the source is one time step; an empty line (in some copies a line of 1.0 only) ends an
+utterance. The speakers follow from the order of the utterances.
 """
 
 import sys
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-UTTERANCES = {  # of the speakers 1 to 9, in this order
+UTTERANCES = {  # number of utterances of the speakers 1 to 9
     "train": [30] * 9,
     "test": [31, 35, 88, 44, 29, 24, 40, 50, 29],
 }

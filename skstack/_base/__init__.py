@@ -1,1 +1,1 @@
-"""What every other room uses: scikit-learn's private names, parameters, tables, atomic fits."""
+"""Shared by all modules: private names of scikit-learn, parameters, tables, atomic fits."""

@@ -9,7 +9,7 @@ import warnings
 
 
 class _FitScope:
-    """What the outermost fit shares with all fits inside it."""
+    """State that the outermost fit shares with all fits inside it."""
 
     def __init__(self):
         self.warned = {}
@@ -65,7 +65,7 @@ def suppress_warning(key):
 def object_column_kinds(compute=None):
     """Kinds of object columns by name, from all rows of the outermost fit; {} outside a fit.
 
-    The first call with `compute`, a function without arguments, settles them.
+    The first call with `compute`, a function without arguments, determines them.
     """
     scope = _scope.get()
     if scope is None:

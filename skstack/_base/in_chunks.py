@@ -13,7 +13,7 @@ _warned = contextvars.ContextVar("skstack_warned_in_call", default=None)
 
 
 def once_per_call(owner, warn):
-    """Call `warn`, which returns whether it has warned, until it has: once per chunked call."""
+    """Call `warn`, which returns whether it warned, until it has warned in this chunked call."""
     warned = _warned.get()
     if warned is None:
         warn()
@@ -22,14 +22,14 @@ def once_per_call(owner, warn):
 
 
 def in_chunks(method):
-    """Compute a method for a ``numpy.memmap`` in chunks of rows, so that it is never in memory.
+    """Compute a method for a ``numpy.memmap`` in chunks of rows, never all in memory.
 
     The result for a row must not depend on the other rows.
     """
 
     @functools.wraps(method)
     def wrapped(self, X, **kwargs):
-        # Other arguments may belong to rows, too.
+        # Keyword arguments may hold a value for each row.
         whole = not isinstance(X, np.memmap) or X.ndim < 2 or bool(kwargs)
         if whole or len(X) <= ROWS_IN_MEMORY:
             return method(self, X, **kwargs)

@@ -1,4 +1,4 @@
-"""The one cache in memory: bounded, the least recently used value dropped first."""
+"""A bounded in-memory cache that drops the least recently used values first."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ class LRUCache(Generic[Value]):
     def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """Return the value of `key`, made if there is none.
 
-        `make` runs without the lock, because it may be slow or use the cache itself. Of several
-        threads that make a value for one key, all return the value of the first.
+        `make` runs without the lock, because it may be slow or use the cache itself. If
+        several threads make a value for one key, all return the first one.
         """
         value = self.find(key)
         if value is not None:

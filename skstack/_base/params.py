@@ -53,9 +53,9 @@ def clone_sharing_models(estimator):
 
 
 def explain_missing_parameters(estimator, params, remedy):
-    """Raise for ``name__parameter`` in `params` where ``name`` has no parameters at all.
+    """Raise for ``name__parameter`` in `params` if ``name`` has no parameters.
 
-    That is a path, a ``keras.Model`` or None; ``remedy(name, value)`` is what to pass instead.
+    It is then a path, a ``keras.Model`` or None; ``remedy(name, value)`` says what to pass instead.
     """
     known = None
     for key in params:
@@ -87,8 +87,8 @@ def draw_seed(random_state):
 def _read_determinism():
     """Make TensorFlow read now whether kernels are deterministic.
 
-    It reads its environment on the first query. That of scikeras comes after it has written to the
-    environment, so that it would leave the process deterministic.
+    TensorFlow reads the environment at the first query only. scikeras writes to the environment
+    before its own query, which would make the whole process deterministic.
     """
     import keras
 
@@ -97,39 +97,39 @@ def _read_determinism():
         keras.Sequential().jit_compile = True  # the setter of Keras queries it
 
 
-def set_missing_seeds(thing, seed, *, scikeras=True):
-    """Seed every ``random_state`` that is None in ``thing``, at any depth.
+def set_missing_seeds(estimator, seed, *, scikeras=True):
+    """Seed every ``random_state`` that is None in ``estimator``, at any depth.
 
     With ``scikeras=False``, scikeras estimators are left out: with a seed, they switch the process
     to deterministic kernels while they are fitted.
     """
-    if not isinstance(thing, BaseEstimator) and not hasattr(thing, "get_params"):
-        return thing
+    if not isinstance(estimator, BaseEstimator) and not hasattr(estimator, "get_params"):
+        return estimator
     generator = np.random.default_rng(seed)
-    parts = {"": thing, **thing.get_params(deep=True)}
+    parts = {"": estimator, **estimator.get_params(deep=True)}
     for name, value in sorted(parts.items()):
-        own = name == "random_state" or name.endswith("__random_state")
-        if own and value is None:
+        is_seed = name == "random_state" or name.endswith("__random_state")
+        if is_seed and value is None:
             owner = parts[name.removesuffix("random_state").removesuffix("__")]
             if wrapper_of(owner) == "scikeras":
                 if not scikeras:
                     continue
                 _read_determinism()
-            thing.set_params(**{name: int(generator.integers(2**31 - 1))})
-    return thing
+            estimator.set_params(**{name: int(generator.integers(2**31 - 1))})
+    return estimator
 
 
-def is_keras_model(thing):
-    """Whether ``thing`` is a ``keras.Model``, without importing Keras."""
+def is_keras_model(value):
+    """Whether ``value`` is a ``keras.Model``, without importing Keras."""
     keras = sys.modules.get("keras")
-    return isinstance(thing, getattr(keras, "Model", ()))
+    return isinstance(value, getattr(keras, "Model", ()))
 
 
-def is_path(thing):
-    """Whether ``thing`` may be the path to a saved model."""
-    return isinstance(thing, (str, os.PathLike))
+def is_path(value):
+    """Whether ``value`` may be the path to a saved model."""
+    return isinstance(value, (str, os.PathLike))
 
 
-def is_network_estimator(thing):
-    """Whether ``thing`` is an estimator of skstack that trains one network, fitted or not."""
-    return hasattr(thing, "_fit_in_context")
+def is_network_estimator(value):
+    """Whether ``value`` is an estimator of skstack that trains one network, fitted or not."""
+    return hasattr(value, "_fit_in_context")

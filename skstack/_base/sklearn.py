@@ -1,4 +1,4 @@
-"""The one door to scikit-learn's private names and to what differs between estimators."""
+"""The only access to scikit-learn's private names; differences between kinds of estimators."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ __all__ = [
 
 
 class Interval(_Interval):
-    """Scikit-learn's, which raises for numbers that NumPy does not know, such as fractions."""
+    """scikit-learn's Interval, without its TypeError for numbers such as fractions."""
 
     def is_satisfied_by(self, val):
         """Whether a value lies in the interval."""
@@ -123,13 +123,13 @@ def ignores_groups(splitter):
 
 
 def take_metadata(X, metadata, indices):
-    """Metadata of some rows of X; values that do not belong to rows stay whole."""
+    """Metadata of some rows of X; values that do not belong to rows are kept whole."""
     whole = {name: metadata[name] for name in ("X_val", "y_val") if name in metadata}
     return {**_check_method_params(X, metadata, indices), **whole}
 
 
 def is_classifier_for(estimator, y):
-    """Whether an estimator is a classifier, also where its tags lack it (scikeras)."""
+    """Whether an estimator is a classifier, even if its tags do not say so (scikeras)."""
     if is_classifier(estimator):
         return True
     if is_regressor(estimator):

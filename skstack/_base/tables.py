@@ -61,7 +61,7 @@ def _is_list_of_sequences(X):
 
 
 def _sequences_as_frame(estimator, X, *, reset):
-    """A list of sequences of unequal length as a table of one column; all else as it is.
+    """A list of sequences of unequal length as a table of one column; other X unchanged.
 
     An estimator fitted on such a list also takes lists of equal lengths.
     """
@@ -92,7 +92,7 @@ def column_indices(X, columns, parameter):
     try:
         chosen = columns(X) if callable(columns) else columns
         return np.asarray(get_column_indices(X, chosen), dtype=int)
-    except Exception as error:  # callables, and scikit-learn with odd keys, raise anything
+    except Exception as error:  # callables, and scikit-learn for invalid keys, raise anything
         raise ValueError(
             f"{parameter}={columns!r} selects no columns of X: {type(error).__name__}: {error}"
         ) from error
@@ -125,7 +125,7 @@ def read_table(estimator, X, *, reset):
 def read_rows(estimator, X, *, reset):
     """Check X as scikit-learn does, and store or compare the number and names of its columns.
 
-    DataFrames are returned as they are, with the dtypes of their columns; all else becomes a
+    DataFrames are returned unchanged, with the dtypes of their columns; other X becomes a
     float32 array of rank 2 or more, or stays sparse.
     """
     X = _sequences_as_frame(estimator, X, reset=reset)

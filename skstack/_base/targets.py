@@ -55,7 +55,7 @@ _fitting = contextvars.ContextVar("skstack_fitting", default=False)
 def warn_if_one_hot(fit):
     """Warn in the outermost `fit` if y looks one-hot encoded but is read as a multilabel indicator.
 
-    The estimator's method ``_reads_indicator`` is whether it reads y of several columns so.
+    The estimator's ``_reads_indicator`` returns whether it reads y of several columns that way.
     """
 
     @functools.wraps(fit)

@@ -188,7 +188,8 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
                 f"{int(np.prod(self._latent_shape))} outputs."
             )
         latent = latent.reshape(len(latent), *self._latent_shape)
-        return self.blocks_.table(self._apart(self._decoder().outputs({"latent": latent})[0]))
+        (joined,) = self._decoder().outputs({"latent": latent})
+        return self.blocks_.table(self._split_blocks(joined))
 
     @on_snapshot
     @in_chunks
@@ -206,8 +207,8 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
             Mean of squared differences over columns, in units of the columns' variances.
         """
         inputs = self._inputs(X)
-        rebuilt = self.network_.outputs(inputs)[0]
-        return self._error(inputs, rebuilt)
+        reconstruction = self.network_.outputs(inputs)[0]
+        return self._error(inputs, reconstruction)
 
     def score_samples(self, X):
         """Negative reconstruction error: higher values are more similar to the training rows.
@@ -265,7 +266,7 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
     def _default_recipe(self):
         return Autoencoder()
 
-    def _read_target(self, y, *, frame, reset):
+    def _read_target(self, y, *, shared, reset):
         return None
 
     def _task(self):
@@ -292,7 +293,7 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
         if self._standardized and self.moments_:
             raise ValueError(
                 f"loss={objective.user_loss!r} is defined in the units of X, but the network "
-                "reconstructs standardised columns. Accepted are, for example, "
+                "reconstructs standardised columns. Use, for example, "
                 "'mean_squared_error', 'mean_absolute_error', or a recipe with standardize=False."
             )
         objective.check_head(*output_bounds(blueprint))
@@ -303,7 +304,7 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
         return rows
 
     def _targets(self, inputs, y):
-        """The table to reconstruct, with columns in the order in which recipes join them."""
+        """The table to reconstruct, with columns in the order in which recipes concatenate them."""
         blocks = self.blocks_.blocks_
         if blocks[0].kind in ("sequence", "tensor"):
             return inputs[blocks[0].name]
@@ -321,10 +322,10 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
 
     def _reconstructed_parts(self, X):
         """Reconstruction of rows as arrays by block, in X's units."""
-        return self._apart(self.network_.outputs(self._inputs(X))[0])
+        return self._split_blocks(self.network_.outputs(self._inputs(X))[0])
 
-    def _apart(self, joined):
-        """Arrays by block, in the units of X, from a joined table."""
+    def _split_blocks(self, joined):
+        """Split a concatenated table into arrays by block, in the units of X."""
         blocks = self.blocks_.blocks_
         if blocks[0].kind in ("sequence", "tensor"):
             return {blocks[0].name: joined}
@@ -341,8 +342,8 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
             arrays[block.name] = part
         return arrays
 
-    def _error(self, inputs, rebuilt):
-        difference = self._targets(inputs, None) - rebuilt
+    def _error(self, inputs, reconstruction):
+        difference = self._targets(inputs, None) - reconstruction
         first = 0
         for block in self.blocks_.blocks_:
             if block.kind == "numeric" and not self._standardized:
@@ -377,7 +378,7 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
     def _graph_outputs(self, table):
         return self._graph(table, "encoder", "")
 
-    def _graph_error(self, tensors, rebuilt, name):
+    def _graph_error(self, tensors, reconstruction, name):
         """Result of `reconstruction_error`, of shape (batch, 1)."""
         import keras
         from keras import ops
@@ -385,29 +386,30 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
         from skstack._graph.formulas import squared_difference
         from skstack._graph.tables import affine, concatenate, function_layer
 
-        words = {b.name: b.cardinality for b in self.blocks_.blocks_ if b.kind == "categorical"}
+        blocks = self.blocks_.blocks_
+        cardinalities = {b.name: b.cardinality for b in blocks if b.kind == "categorical"}
         parts = dict(tensors)
-        if words:
+        if cardinalities:
             encoded = function_layer(
                 f"{name}_one_hot",
-                [tensors[block] for block in words],
+                [tensors[block] for block in cardinalities],
                 lambda *codes: [
                     ops.one_hot(x, n, dtype="float32")
-                    for x, n in zip(codes, words.values(), strict=True)
+                    for x, n in zip(codes, cardinalities.values(), strict=True)
                 ],
             )
-            parts.update(zip(words, keras.tree.flatten(encoded), strict=True))
+            parts.update(zip(cardinalities, keras.tree.flatten(encoded), strict=True))
         factors = []
-        for block in self.blocks_.blocks_:
+        for block in blocks:
             width = block.cardinality or block.shape[0]
             mean, scale = self.moments_.get(block.name, (0.0, np.ones(width)))
             if block.kind == "numeric" and self._standardized:
                 label = f"{name}_{block.name}_standardised"
                 parts[block.name] = affine(parts[block.name], mean, 1.0 / scale, 0.0, label)
             factors.append(1.0 / scale if block.kind == "numeric" else np.ones(width))
-        given = concatenate(list(parts.values()), f"{name}_targets")
+        targets = concatenate(list(parts.values()), f"{name}_targets")
         if self.moments_ and not self._standardized:
             factor = np.concatenate(factors)
-            given = affine(given, 0.0, factor, 0.0, f"{name}_given")
-            rebuilt = affine(rebuilt, 0.0, factor, 0.0, f"{name}_rebuilt")
-        return squared_difference(given, rebuilt, f"{name}_reconstruction_error")
+            targets = affine(targets, 0.0, factor, 0.0, f"{name}_given")
+            reconstruction = affine(reconstruction, 0.0, factor, 0.0, f"{name}_rebuilt")
+        return squared_difference(targets, reconstruction, f"{name}_reconstruction_error")

@@ -84,11 +84,11 @@ inputs : None, "prefix", dict or list, default=None
     name to columns (as in :class:`~sklearn.compose.ColumnTransformer`), a list of columns in the
     order of the model's inputs, or ``"prefix"``: columns whose names share a prefix, up to ``__``,
     as the branches of a stack do. The other numeric columns form the input ``numeric``; each
-    categorical column, and each column that holds arrays, is an input by itself.
+    categorical column, and each column that holds arrays, is a separate input.
 
 input_shape : tuple of int or dict of str to tuple, default=None
-    Shape in which the network takes one row, such as ``(28, 28, 1)`` for 784 columns; a dict gives
-    it by input.
+    Shape of one row as input of the network, such as ``(28, 28, 1)`` for 784 columns; a dict maps
+    inputs to shapes.
 
 n_hash_buckets : int, default=None
     Number of buckets into which categorical columns with more categories than this are hashed. In
@@ -135,7 +135,7 @@ validation_scores_ : list of float or None
     Negative loss on the hold-out rows, for each epoch.
 
 history_ : dict of str to list of float
-    Everything that was recorded, one value per epoch.
+    All recorded losses and metrics, one value per epoch.
 """,
 }
 
@@ -144,9 +144,8 @@ history_ : dict of str to list of float
 class CrossFitContext:
     """What all networks of one cross-fit share, so that their shapes and initial weights agree.
 
-    ``blocks`` holds the codes of categories, ``classes`` the units of the output: the classes, or
-    for several targets a description of each. Which of them occur in a fold is learned from its
-    training rows.
+    ``blocks`` defines the category codes, ``classes`` the output units: the classes, or for several
+    targets a description of each. Which of them occur in a fold is learned from its training rows.
     """
 
     blocks: ColumnBlocks
@@ -162,7 +161,7 @@ def _rows(X, y, weights, numbers):
 
 
 class NetworkEstimator(BaseEstimator):
-    """Base of the estimators that train one network; not for use by itself."""
+    """Base of the estimators that train one network; not for direct use."""
 
     # As in scikit-learn's group splitters: with routing enabled, groups are requested by default.
     __metadata_request__fit = {"groups": True}
@@ -257,7 +256,7 @@ class NetworkEstimator(BaseEstimator):
         if self.imputer is not None and self.imputer.missing_values == self.imputer.missing_values:
             raise ValueError(
                 f"imputer={self.imputer!r} has missing_values="
-                f"{self.imputer.missing_values!r}; inside a network only NaN is missing. Put "
+                f"{self.imputer.missing_values!r}; a network treats only NaN as missing. Put "
                 "such an imputer before the network, in a Pipeline."
             )
         losses, metrics = self._losses_and_metrics()
@@ -292,8 +291,7 @@ class NetworkEstimator(BaseEstimator):
         Raises
         ------
         ValueError
-            For a name that does not exist, or one that belongs to a path, a ``keras.Model`` or
-            None.
+            If a name does not exist, or belongs to a path, a ``keras.Model`` or None.
         """
         explain_missing_parameters(self, params, self._remedy)
         return super().set_params(**params)
@@ -332,14 +330,14 @@ class NetworkEstimator(BaseEstimator):
         return self.early_stopping is True
 
     def _check_ordered(self, context, X, y, only_fit):
-        """Nothing to refuse: early stopping monitors the last rows."""
+        """Refuse nothing: early stopping monitors the last rows."""
 
     # Hooks of the subclasses ---------------------------------------------------------------
 
     def _default_recipe(self):
         raise NotImplementedError
 
-    def _read_target(self, y, *, frame, reset):
+    def _read_target(self, y, *, shared, reset):
         """Validate y; learn classes or the number of targets."""
         raise NotImplementedError
 
@@ -377,7 +375,7 @@ class NetworkEstimator(BaseEstimator):
 
     # From rows to a trained network --------------------------------------------------------
 
-    def _blocks_of(self, X, like=None, weights=None):
+    def _blocks_of(self, X, reference=None, weights=None):
         """Fit the blocks of X, or take those of the network that is continued."""
         origin = continued_estimator(self.model)
         if origin is not None:
@@ -390,36 +388,34 @@ class NetworkEstimator(BaseEstimator):
             imputer=self.imputer,
             unseen_tokens=self.model is None or isinstance(self.model, Recipe),
         )
-        return blocks.fit(X, like=like, sample_weight=weights)
+        return blocks.fit(X, like=reference, sample_weight=weights)
 
     def _cross_fit_context(self, X, y, layers=(), weights=None):
         """The ``CrossFitContext`` of all rows of a cross-fit.
 
-        Also checks, before training, that layers whose outputs are requested exist.
+        Also checks, before training, that requested layers exist.
         """
-        twin = clone_sharing_models(self)
-        X = read_rows(twin, X, reset=True)
-        twin._read_target(y, frame=None, reset=True)
-        counted = (
-            X if weights is None or not np.any(weights) else take_rows(X, np.flatnonzero(weights))
-        )
-        blocks = twin._blocks_of(counted)
-        twin.blocks_, twin.moments_ = blocks, {}
-        twin._check_origin(X)
+        probe = clone_sharing_models(self)
+        X = read_rows(probe, X, reset=True)
+        probe._read_target(y, shared=None, reset=True)
+        weighted = weights is not None and np.any(weights)
+        blocks = probe._blocks_of(take_rows(X, np.flatnonzero(weights)) if weighted else X)
+        probe.blocks_, probe.moments_ = blocks, {}
+        probe._check_origin(X)
         if layers:
             from skstack._training.layers import check_layers
 
-            check_layers(twin._network_to_train(0, resume=False)[0], layers)
-        return CrossFitContext(blocks, twin._shared_targets())
+            check_layers(probe._network_to_train(0, resume=False)[0], layers)
+        return CrossFitContext(blocks, probe._shared_targets())
 
     def _shared_targets(self):
         """What all networks of a cross-fit know of y: the classes, if there are any."""
         return getattr(self, "classes_", None)
 
-    def _fit_in_context(self, X, y, frame, *, ordered=False, **metadata):
+    def _fit_in_context(self, X, y, shared, *, ordered=False, **metadata):
         """Fit as one of the networks of a cross-fit; ``ordered`` rows are in time order."""
         self._validate_params()
-        return self._train(X, y, **metadata, frame=frame, ordered=ordered)
+        return self._train(X, y, **metadata, shared=shared, ordered=ordered)
 
     @atomic_fit
     def _train(
@@ -432,7 +428,7 @@ class NetworkEstimator(BaseEstimator):
         *,
         groups=None,
         ordered=False,
-        frame=None,
+        shared=None,
         resume=False,
         epochs=None,
         watch=True,
@@ -446,20 +442,20 @@ class NetworkEstimator(BaseEstimator):
             ordered = ordered or context.ordered
         resume = resume and hasattr(self, "network_")
         seed = draw_seed(self.random_state)
-        given, X = X, read_rows(self, X, reset=not resume)
+        X_raw, X = X, read_rows(self, X, reset=not resume)
         resolve_object_columns(X)
-        y = self._read_target(y, frame=frame, reset=not resume)
+        y = self._read_target(y, shared=shared, reset=not resume)
         if y is not None:
             check_consistent_length(X, y)
         weights = check_weights(sample_weight, X)
         groups = check_groups(groups, X)
         if not resume:
             self._refuse_too_few_rows(X, y, weights)
-        X, y, weights, groups = self._rows_that_count(X, y, weights, groups)
+        X, y, weights, groups = self._drop_zero_weights(X, y, weights, groups)
 
         held_out, stops = None, False
         if X_val is not None or y_val is not None:
-            held_out = self._read_validation(X_val, y_val, frame)
+            held_out = self._read_validation(X_val, y_val, shared)
             stops = self.early_stopping is not False
         elif watch and self._stops_early(n_rows(X)):
             stops = True
@@ -476,11 +472,11 @@ class NetworkEstimator(BaseEstimator):
 
         counts = self._column_weights(y, weights)
         if not resume:
-            like = None if frame is None else frame.blocks
-            self.blocks_ = self._blocks_of(X, like, counts)
-            if frame is None:  # else checked on all rows of the cross-fit
+            reference = None if shared is None else shared.blocks
+            self.blocks_ = self._blocks_of(X, reference, counts)
+            if shared is None:  # else checked on all rows of the cross-fit
                 self._check_origin(X)
-            self._warn_of_rounding(given)
+            self._warn_of_rounding(X_raw)
         inputs = self.blocks_.split(X)
         if not resume:
             self.moments_ = self._moments_of(inputs, counts)
@@ -495,16 +491,16 @@ class NetworkEstimator(BaseEstimator):
             warn_if_validation_moved(self.input_profile_, held_out[0])
             self._warn_of_moved_targets(y, held_out[1])
 
-        drawn, y, weights = self._resample(inputs, y, weights, seed)
+        resampled, y, weights = self._resample(inputs, y, weights, seed)
         objective = self._objective(blueprint)
-        table = self._table(drawn, y, weights, objective)
+        table = self._table(resampled, y, weights, objective)
         validation = None
         if held_out is not None:
             validation = self._table(self.blocks_.split(held_out[0]), *held_out[1:], objective)
         prepared = prepared_fit(
             self, blueprint, start, seed=seed, before=self._beside_network if resume else {},
             tables=(table, validation), rows=(X, None if held_out is None else held_out[0]),
-            resampled=drawn is not inputs,
+            resampled=resampled is not inputs,
         )  # fmt: skip
         self._fit_network(
             prepared,
@@ -537,13 +533,13 @@ class NetworkEstimator(BaseEstimator):
             if block.kind == "numeric"
         }
 
-    def _read_validation(self, X_val, y_val, frame):
+    def _read_validation(self, X_val, y_val, shared):
         if X_val is None or (y_val is None and self._target_required):
             missing = "X_val" if X_val is None else "y_val"
             raise ValueError(f"X_val and y_val must be passed together, but {missing} is None.")
         X_val = read_rows(self, X_val, reset=False)
         try:
-            y_val = self._read_target(y_val, frame=frame, reset=False)
+            y_val = self._read_target(y_val, shared=shared, reset=False)
         except ValueError as error:
             raise ValueError(f"y_val: {error}") from error
         if y_val is not None:
@@ -561,8 +557,8 @@ class NetworkEstimator(BaseEstimator):
                 f"{type(self).__name__} needs at least 2 samples to learn from; got n_samples=1."
             )
 
-    def _rows_that_count(self, X, y, weights, groups):
-        """Drop rows of weight zero: no part of a fit may see them."""
+    def _drop_zero_weights(self, X, y, weights, groups):
+        """Drop rows of weight zero, which no part of a fit may use."""
         if weights is None or weights.all():
             return X, y, weights, groups
         rows = np.flatnonzero(weights)
@@ -590,7 +586,7 @@ class NetworkEstimator(BaseEstimator):
             blueprint, start = without_teacher(origin.network_)
             return blueprint, dict(start)
 
-        # A clone: parameters that are set in the recipe later belong to the next fit.
+        # A clone: parameters that are set in the recipe later apply to the next fit only.
         model = clone_part(self.model)
         spec, head = self._spec()
         blueprint = blueprint_for(model, spec, default=self._default_recipe(), head=head)
@@ -628,7 +624,7 @@ class NetworkEstimator(BaseEstimator):
 
     @property
     def _task_loss(self):
-        """The loss of predictions and y, without the part of a teacher."""
+        """The loss of predictions and y, without a teacher's term."""
         from skstack.losses._teacher_loss import task_loss
 
         return task_loss(self.loss)
@@ -652,7 +648,7 @@ class NetworkEstimator(BaseEstimator):
             engine=self.engine,
             seed=seed + before,
             verbose=self.verbose,
-            public=self._shown(prepared, objective, public_metrics),
+            public=self._callback_network(prepared, objective, public_metrics),
         )
         fit = train(
             prepared.blueprint,
@@ -666,8 +662,8 @@ class NetworkEstimator(BaseEstimator):
         self.n_iter_ = fit.n_epochs
         self.history_ = fit.history
         self.loss_curve_ = list(fit.history.get("loss", ()))
-        watched = fit.history.get("val_loss")
-        self.validation_scores_ = None if watched is None else [-loss for loss in watched]
+        losses = fit.history.get("val_loss")
+        self.validation_scores_ = None if losses is None else [-loss for loss in losses]
         self._epochs_trained = before + fit.n_epochs
         self._optimizer_variables = fit.optimizer_variables
 
@@ -686,24 +682,24 @@ class NetworkEstimator(BaseEstimator):
 
     def _metrics(self, blueprint, objective):
         """Metrics for the network in training, and for outputs in the units of y."""
-        given = (blueprint.metrics if self.metrics is None else self.metrics) or ()
+        requested = (blueprint.metrics if self.metrics is None else self.metrics) or ()
         mean, scale, bounds = self._target_units(blueprint)
-        metrics = objective.metrics(given, mean, scale, bounds)
-        return metrics, objective.metrics(given, None, None, bounds)
+        metrics = objective.metrics(requested, mean, scale, bounds)
+        return metrics, objective.metrics(requested, None, None, bounds)
 
     def _target_units(self, blueprint):
         """Mean and scale of standardised targets, and bounds of the predictions."""
         return None, None, None
 
-    def _shown(self, prepared, objective, metrics):
-        """The network that callbacks see: that of ``model_``."""
+    def _callback_network(self, prepared, objective, metrics):
+        """The network that is passed to callbacks: that of ``model_``."""
         from skstack._training.config import Public
 
         if not self._listed_callbacks():
             return None
         if not prepared.keeps_outputs:
             warnings.warn(
-                f"callbacks of {type(self).__name__} see the network that is trained with its "
+                f"callbacks of {type(self).__name__} receive the network that is trained with its "
                 f"teacher (mode={self.loss.mode!r}); its predictions differ from those of "
                 "predict. The final network is model_.",
                 UserWarning,
@@ -719,10 +715,10 @@ class NetworkEstimator(BaseEstimator):
         return self.optimizer
 
     def _listed_callbacks(self):
-        given = self.callbacks
-        if given is None:
+        callbacks = self.callbacks
+        if callbacks is None:
             return []
-        return list(given) if isinstance(given, list | tuple) else [given]
+        return list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
 
     # Predictions -----------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""A Keras network that for classification."""
+"""A Keras network for classification."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from skstack.networks._mlp import MLP
 
 @substitute(**DOCS)
 class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
-    """A Keras network that for classification.
+    """A Keras network for classification.
 
     Parameters
     ----------
     model : recipe, keras.Model, FrozenEstimator, str or path, default=None
         The network. A recipe (``MLP(...)``, or a function under ``@recipe``) is built for the
-        columns and classes at hand. An unbuilt ``keras.Model`` is a template with new weights in
+        columns and classes of X and y. An unbuilt ``keras.Model`` is a template with new weights in
         each fit; training of a built one, or of the path to a saved one (``.keras``, ``.h5``),
         continues from its weights. The object itself is never modified. None means ``MLP()``.
         ``FrozenEstimator(fitted)``, from :mod:`sklearn.frozen`, continues from the network of a
@@ -69,7 +69,7 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
     {column_parameters}
 
     class_weight : dict, "balanced" or None, default=None
-        Weights by class label, multiplied with the sample weights. With ``"balanced"`` all classes
+        Weights by class label, multiplied by the sample weights. With ``"balanced"`` all classes
         have the same total weight, ``sample_weight`` included.
 
     sampler : object with ``fit_resample``, default=None
@@ -211,7 +211,7 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
         ValueError
             If data or parameters are invalid; the message names them.
         """
-        vars(self).pop("_declared_classes", None)  # those of an earlier partial_fit
+        vars(self).pop("_declared_classes", None)  # of an earlier partial_fit
         return self._train(X, y, sample_weight, X_val, y_val, groups=groups, resume=self.warm_start)
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -312,7 +312,7 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
     # -----------------------------------------------------------------------------------------
 
     def _logits(self, X):
-        """Log-odds of the second class, or of each label; None if no sigmoid is the last layer."""
+        """Log-odds of the second class, or of each label; None without a final sigmoid."""
         network = self._logits_network()
         if network is None:
             return None
@@ -339,12 +339,12 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
     def _reads_indicator(self):
         return not hasattr(self, "network_")
 
-    def _read_target(self, y, *, frame, reset):
+    def _read_target(self, y, *, shared, reset):
         y, kind = read_labels(self, y)
         if reset:
             self._target_type = kind
-            if frame is not None:
-                self.classes_ = frame.classes
+            if shared is not None:
+                self.classes_ = shared.classes
             elif kind == "multilabel-indicator":
                 self.classes_ = np.arange(y.shape[1])
             elif getattr(self, "_declared_classes", None) is not None:
@@ -362,7 +362,7 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
             if y.ndim != 2 or y.shape[1] != len(self.classes_):
                 raise ValueError(
                     f"y has shape {y.shape}, but the estimator was fitted with "
-                    f"{len(self.classes_)} labels: accepted is a multilabel indicator of shape "
+                    f"{len(self.classes_)} labels: expected a multilabel indicator of shape "
                     f"(n_samples, {len(self.classes_)})."
                 )
         elif y.ndim == 2:
@@ -383,12 +383,12 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
         super()._refuse_too_few_rows(X, y, weights)
         if weights is None or y.ndim == 2:
             return
-        left = np.unique(y[weights > 0])
-        to_come = getattr(self, "_declared_classes", None) is not None
-        if len(left) < 2 and len(np.unique(y)) > 1 and not to_come:
+        remaining = np.unique(y[weights > 0])
+        declared = getattr(self, "_declared_classes", None) is not None
+        if len(remaining) < 2 and len(np.unique(y)) > 1 and not declared:
             raise ValueError(
                 f"{type(self).__name__} needs samples of at least 2 classes, but without samples "
-                f"of zero weight only one class is left: {left.tolist()!r}."
+                f"of zero weight only one class remains: {remaining.tolist()!r}."
             )
 
     def _task(self):
@@ -398,33 +398,33 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
 
     def _resample(self, inputs, y, weights, seed):
         if self.sampler is not None:
-            inputs, y, weights = self._drawn(inputs, y, weights, seed)
+            inputs, y, weights = self._apply_sampler(inputs, y, weights, seed)
         self._weight_of_class = self._class_weights(y, weights)
         return inputs, y, weights
 
-    def _drawn(self, inputs, y, weights, seed):
+    def _apply_sampler(self, inputs, y, weights, seed):
         """Training rows after the sampler."""
         if self.prior_correction:
             refuse_cleaning(self.sampler)
             refuse_labels(y)
-        standard = dict(inputs)
+        standardized = dict(inputs)
         for name, (mean, scale) in self.moments_.items():
-            standard[name] = ((inputs[name] - mean) / scale).astype(np.float32)
-        drawn = resample(
+            standardized[name] = ((inputs[name] - mean) / scale).astype(np.float32)
+        resampled = resample(
             self.sampler,
-            self.blocks_.table(standard, for_sampler=True),
+            self.blocks_.table(standardized, for_sampler=True),
             y,
             sample_weight=weights,
             random_state=seed,
         )
-        self.sampler_ = drawn.sampler
+        self.sampler_ = resampled.sampler
         if y.ndim == 1:
-            ratio = prior_ratio(y, drawn.y, self.classes_, weights, drawn.sample_weight)
+            ratio = prior_ratio(y, resampled.y, self.classes_, weights, resampled.sample_weight)
             self.prior_ratio_ = ratio
-        standard = self.blocks_.split_again(drawn.X)
+        standardized = self.blocks_.split_again(resampled.X)
         for name, (mean, scale) in self.moments_.items():
-            standard[name] = (standard[name] * scale + mean).astype(np.float32)
-        return standard, drawn.y, drawn.sample_weight
+            standardized[name] = (standardized[name] * scale + mean).astype(np.float32)
+        return standardized, resampled.y, resampled.sample_weight
 
     def _class_weights(self, y, weights):
         """Weights in the order of ``classes_``, or None; "balanced" counts weighted rows."""
@@ -435,11 +435,11 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
         if isinstance(self.class_weight, dict):
             return compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_)
         present = np.unique(y)
-        of_classes = np.ones(len(self.classes_))
-        of_classes[np.searchsorted(self.classes_, present)] = compute_class_weight(
+        class_weights = np.ones(len(self.classes_))
+        class_weights[np.searchsorted(self.classes_, present)] = compute_class_weight(
             "balanced", classes=present, y=y, sample_weight=weights
         )
-        return of_classes
+        return class_weights
 
     def _column_weights(self, y, weights):
         return self._weighted_by(self._class_weights(y, weights), y, weights)
@@ -447,10 +447,10 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
     def _row_weights(self, y, weights):
         return self._weighted_by(self._weight_of_class, y, weights)
 
-    def _weighted_by(self, of_classes, y, weights):
-        if of_classes is None:
+    def _weighted_by(self, class_weights, y, weights):
+        if class_weights is None:
             return weights
-        by_class = of_classes[np.searchsorted(self.classes_, y)]
+        by_class = class_weights[np.searchsorted(self.classes_, y)]
         return by_class if weights is None else by_class * weights
 
     def _network_to_train(self, seed, resume, inputs=None, weights=None):

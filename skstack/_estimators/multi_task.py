@@ -132,8 +132,8 @@ def _numbers(column, name):
     numeric = types.is_numeric_dtype(column.dtype) or types.is_bool_dtype(column.dtype)
     if not numeric or types.is_complex_dtype(column.dtype):
         raise ValueError(
-            f"y[{name!r}] is a target of regression, but has dtype {column.dtype}; accepted are "
-            "numbers."
+            f"y[{name!r}] is a target of regression, but has dtype {column.dtype}; "
+            "expected numbers."
         )
     values = column.to_numpy(dtype=np.float64)
     if not (np.abs(values) <= np.finfo(np.float32).max).all():
@@ -189,7 +189,7 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
     ----------
     model : recipe or FrozenEstimator, default=None
         The network. A recipe (``MLP(...)``, or a function under ``@recipe``) is built for the
-        columns and targets at hand: ``spec.outputs(x)`` adds one output layer per target. None
+        columns of X and y: ``spec.outputs(x)`` adds one output layer per target. None
         means ``MLP()``. ``FrozenEstimator(fitted)``, from :mod:`sklearn.frozen`, continues from
         the network of a KerasMultiTask that was fitted on another table with the same targets,
         with its categories, codes and moments (new categories count as unseen). Each fold of a
@@ -349,7 +349,7 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
         for kind in tasks:
             if not isinstance(kind, str) or kind not in _KINDS:
                 raise ValueError(
-                    f"tasks={self.tasks!r} holds {kind!r}; accepted are {list(_KINDS)}."
+                    f"tasks={self.tasks!r} holds {kind!r}; expected one of {list(_KINDS)}."
                 )
         for name, weight in (self.loss_weights or {}).items():
             if not isinstance(weight, Real) or isinstance(weight, bool) or not 0 < weight < np.inf:
@@ -357,8 +357,8 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
         if is_keras_model(self.model) or is_path(self.model):
             raise TypeError(
                 f"model={self.model!r} is a keras.Model or the path to one, and the heads of "
-                "KerasMultiTask follow from y; accepted are recipes, which make them with "
-                "spec.outputs(x), and a FrozenEstimator of a fitted KerasMultiTask."
+                "KerasMultiTask follow from y; expected a recipe, which makes them with "
+                "spec.outputs(x), or a FrozenEstimator of a fitted KerasMultiTask."
             )
 
     def _losses_and_metrics(self):
@@ -535,7 +535,7 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
             )
         if isinstance(y, Mapping):
             raise TypeError(
-                "y is a dict; accepted is a DataFrame with one column for each target: "
+                "y is a dict; expected a DataFrame with one column for each target: "
                 "pd.DataFrame(y)."
             )
         y = y.to_pandas() if hasattr(y, "to_pandas") else y
@@ -545,12 +545,12 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
             if y.ndim != 2:
                 raise ValueError(
                     f"y has shape {y.shape}, but {type(self).__name__} learns several targets; "
-                    "accepted are DataFrames and arrays of shape (n_samples, n_targets). For a "
+                    "expected a DataFrame or an array of shape (n_samples, n_targets). For a "
                     "single target use KerasClassifier or KerasRegressor."
                 )
             y = pd.DataFrame(y)
         if y.shape[1] < 1:
-            raise ValueError("y has no columns; accepted is one column for each target.")
+            raise ValueError("y has no columns; expected one column for each target.")
         names = list(map(str, y.columns))
         if len(set(names)) < len(names):
             duplicates = sorted({name for name in names if names.count(name) > 1})
@@ -572,20 +572,20 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
                 f"{self.target_names_!r}."
             )
 
-    def _read_target(self, y, *, frame, reset):
+    def _read_target(self, y, *, shared, reset):
         table, framed = self._target_table(y)
         if reset:
-            self._learn_targets(table, framed, frame)
+            self._learn_targets(table, framed, shared)
         self._check_columns(table)
         columns = [
             target.read(_column(table, index)) for index, target in enumerate(self._y_targets)
         ]
         return np.column_stack(columns)
 
-    def _learn_targets(self, table, framed, frame):
+    def _learn_targets(self, table, framed, shared):
         self.target_names_ = table.columns.tolist()
-        if frame is not None:
-            self._y_targets = frame.classes
+        if shared is not None:
+            self._y_targets = shared.classes
         else:
             self._y_targets = tuple(self._described_targets(table, framed))
         self.tasks_ = {t.name: _KINDS[t.classes is None] for t in self._y_targets}
@@ -636,7 +636,7 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
     def _tasks_of(self, y):
         """The ``tasks_`` of a fit on y, after all checks of y."""
         twin = clone_sharing_models(self)
-        twin._read_target(y, frame=None, reset=True)
+        twin._read_target(y, shared=None, reset=True)
         return twin.tasks_
 
     def _shared_targets(self):
@@ -775,8 +775,8 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
     def _finish_model(self, model):
         return with_target_units(model, *self._unit_scaling())
 
-    def _shown(self, prepared, objective, metrics):
-        shown = super()._shown(prepared, objective, metrics)
+    def _callback_network(self, prepared, objective, metrics):
+        shown = super()._callback_network(prepared, objective, metrics)
         # Keras alone could not load what callbacks save, if it were compiled with our classes.
         return None if shown is None else replace(shown, loss=None, metrics=())
 

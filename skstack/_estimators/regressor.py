@@ -1,4 +1,4 @@
-"""A Keras network that learns numbers."""
+"""A Keras network for regression."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def refuse_outside(what, targets, low, high, *, raw, model, advice=""):
         learned = "" if raw else " (standardised)"
         raise ValueError(
             f"{what} holds values{learned} from {targets.min():g} to {targets.max():g}, and the "
-            f"network of model={model!r} ends with an activation whose outputs lie in "
-            f"[{np.min(low):g}, {np.max(high):g}]{advice}. Accepted are targets inside these "
-            "bounds, or a network that ends without an activation."
+            f"final activation of model={model!r} has outputs in [{np.min(low):g}, "
+            f"{np.max(high):g}]{advice}. Use targets inside these bounds, or a network without a "
+            "final activation."
         )
 
 
@@ -70,7 +70,7 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
     ----------
     model : recipe, keras.Model, FrozenEstimator, str or path, default=None
         The network. A recipe (``MLP(...)``, or a function under ``@recipe``) is built for the
-        columns and targets at hand. An unbuilt ``keras.Model`` is a template with new weights in
+        columns and targets of X and y. An unbuilt ``keras.Model`` is a template with new weights in
         each fit; training of a built one, or of the path to a saved one (``.keras``, ``.h5``),
         continues from its weights. The object itself is never modified. None means ``MLP()``.
         ``FrozenEstimator(fitted)``, from :mod:`sklearn.frozen`, continues from the network of a
@@ -106,7 +106,7 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         Whether the network is trained on targets of mean 0 and standard deviation 1. ``"auto"``
         standardises, except in these cases:
 
-        - y is not scaled for a built ``keras.Model``, which was trained on its own units; for a
+        - y is not scaled for a built ``keras.Model``, which was trained in its own units; for a
           network with its own ``train_step``; for a last activation bounded on both sides, such as
           sigmoid and tanh; and for losses defined in the units of y, such as ``"mape"``,
           ``"msle"``, ``"poisson"`` and custom losses.
@@ -280,7 +280,7 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
     def _default_recipe(self):
         return MLP()
 
-    def _read_target(self, y, *, frame, reset):
+    def _read_target(self, y, *, shared, reset):
         if y is None:
             raise ValueError(
                 f"This {type(self).__name__} estimator requires y to be passed, but the target y "
@@ -289,7 +289,7 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         y = check_target(y, multi_output=True, y_numeric=True, estimator=self)
         if y.ndim > 2 or y.dtype.kind not in "fiub":
             raise ValueError(
-                f"y has shape {y.shape} and dtype {y.dtype}; accepted are numbers of shape "
+                f"y has shape {y.shape} and dtype {y.dtype}; expected numbers of shape "
                 "(n_samples,) or (n_samples, n_targets)."
             )
         if y.size and np.abs(y.astype(np.float64)).max() > np.finfo(np.float32).max:
@@ -309,14 +309,14 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
 
     def _learn_target_scale(self, blueprint, start, inputs, y, weights):
         origin = continued_estimator(self.model)
-        if origin is not None:  # the units on which the weights were trained
+        if origin is not None:  # the units in which the weights were trained
             self.target_mean_, self.target_scale_ = origin.target_mean_, origin.target_scale_
             return
         own_units = self._objective(blueprint).raw_units
-        learns_own = own_units or blueprint.learns_raw_targets
+        unscaled = own_units or blueprint.learns_raw_targets
         if self.standardize_target is True:
             scaling = weighted_moments(y, weights)
-        elif self.standardize_target is False or learns_own:
+        elif self.standardize_target is False or unscaled:
             scaling = np.zeros(y.shape[1]), np.ones(y.shape[1])
         else:
             scaling = scale_between(y, weights, *output_bounds(blueprint))
@@ -327,16 +327,16 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
 
     def _check_numbers(self, blueprint, y, what):
         objective = self._objective(blueprint)
-        as_it_is = np.all(self.target_mean_ == 0) and np.all(self.target_scale_ == 1)
-        self._check_units(objective, as_it_is)
+        unscaled = np.all(self.target_mean_ == 0) and np.all(self.target_scale_ == 1)
+        self._check_units(objective, unscaled)
         low, high = output_bounds(blueprint)
         objective.check_head(low, high)
         objective.check_numbers(y, what)
         targets = (y - self.target_mean_) / self.target_scale_
         advice = f" (standardize_target={self.standardize_target!r})"
-        refuse_outside(what, targets, low, high, raw=as_it_is, model=self.model, advice=advice)
+        refuse_outside(what, targets, low, high, raw=unscaled, model=self.model, advice=advice)
 
-    def _check_units(self, objective, as_it_is):
+    def _check_units(self, objective, unscaled):
         """Refuse a loss or `standardize_target` that does not fit the units of the network."""
         forced = self.standardize_target is True
         own_units = objective.raw_units and (objective.comparison.builtin or not forced)
@@ -347,18 +347,18 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         if own_units and forced:
             raise ValueError(
                 f"standardize_target=True with loss={objective.user_loss!r}: this loss is defined "
-                "in the units of y. Accepted are 'auto' and False."
+                "in the units of y. Use 'auto' or False."
             )
-        if own_units and not as_it_is:
+        if own_units and not unscaled:
             raise ValueError(
                 f"loss={objective.user_loss!r} needs unscaled targets, but the network {learned} "
                 "on standardised targets."
             )
-        kept = forced and as_it_is and origin is not None
-        if kept or (self.standardize_target is False and not as_it_is):
+        continued = forced and unscaled and origin is not None
+        if continued or (self.standardize_target is False and not unscaled):
             raise ValueError(
                 f"standardize_target={self.standardize_target!r}, but the network {learned} "
-                f"on {'unscaled' if as_it_is else 'standardised'} targets. Use 'auto'."
+                f"on {'unscaled' if unscaled else 'standardised'} targets. Use 'auto'."
             )
 
     def _target_units(self, blueprint):

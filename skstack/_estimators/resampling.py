@@ -63,7 +63,7 @@ def resample(sampler, X, y, sample_weight=None, *, random_state=None):
     """
     check_sampler(sampler)
     if sampler is None:
-        raise TypeError("sampler is None: there is nothing to resample with.")
+        raise TypeError("sampler is None; expected an instance.")
     y = np.asarray(y)
     rows = None
     if sample_weight is not None:
@@ -77,23 +77,23 @@ def resample(sampler, X, y, sample_weight=None, *, random_state=None):
         _seed(fitted, random_state)
     _refuse_interpolated_categories(fitted, X)
     shape = np.shape(X)
-    given = X if len(shape) == 2 else np.reshape(X, (shape[0], -1))
+    flat = X if len(shape) == 2 else np.reshape(X, (shape[0], -1))
     try:
-        made = fitted.fit_resample(given.copy(), y.copy())
+        result = fitted.fit_resample(flat.copy(), y.copy())
     except ValueError as error:
         raise ValueError(
             f"sampler={sampler!r} failed on {len(y)} training rows "
             f"({_counts(y)}; a fold has fewer rows than the whole data): {error}"
         ) from error
-    if not (isinstance(made, tuple) and len(made) == 2):
+    if not (isinstance(result, tuple) and len(result) == 2):
         raise ValueError(
-            f"sampler={sampler!r} must return a pair (X, y), but returned {type(made).__name__}."
+            f"sampler={sampler!r} must return a pair (X, y), but returned {type(result).__name__}."
         )
-    X_new, y_new = _checked(sampler, given, y, *made)
+    X_new, y_new = _checked(sampler, flat, y, *result)
     weights = None
     if sample_weight is not None:
-        weights = _carried_weights(sampler, fitted, given, y, X_new, y_new, sample_weight)
-    if rows is not None and hasattr(fitted, "sample_indices_"):  # of the rows that came
+        weights = _carried_weights(sampler, fitted, flat, y, X_new, y_new, sample_weight)
+    if rows is not None and hasattr(fitted, "sample_indices_"):  # indices of the input rows
         fitted.sample_indices_ = rows[fitted.sample_indices_]
     if len(shape) > 2:
         X_new = X_new.reshape(-1, *shape[1:])
@@ -109,13 +109,13 @@ def _seed(sampler, random_state):
 
 
 def _refuse_interpolated_categories(sampler, X):
-    """Refuse samplers that compute with category codes as numbers."""
+    """Refuse samplers that would treat category codes as numbers."""
     kind = getattr(sampler, "_sampling_type", "bypass")
     if kind == "bypass" or not _category_columns(X) or get_tags(sampler).input_tags.string:
         return
     name = type(sampler).__name__
     instead = (
-        'SMOTENC("auto"), which keeps categories whole, or RandomOverSampler()'
+        'SMOTENC("auto"), which does not interpolate categories, or RandomOverSampler()'
         if kind == "over-sampling"
         else "RandomUnderSampler()"
     )
@@ -135,24 +135,24 @@ def _category_columns(X):
 
 def _checked(sampler, X, y, X_new, y_new):
     """Convert the sampled rows to the input's type; refuse rows that cannot be trained on."""
-    said = f"sampler={sampler!r} gave"
+    returned = f"sampler={sampler!r} returned"
     if hasattr(X, "iloc"):
         if not hasattr(X_new, "iloc") or list(X_new.columns) != list(X.columns):
-            raise ValueError(f"{said} other columns than it was given: {list(X.columns)}.")
+            raise ValueError(f"{returned} other columns than those of X: {list(X.columns)}.")
         X_new = X_new.reset_index(drop=True)
         for name in _category_columns(X):
             levels = X[name].cat.categories
-            strange = X_new[name].notna() & ~X_new[name].isin(levels)
-            if strange.any():
+            unknown = X_new[name].notna() & ~X_new[name].isin(levels)
+            if unknown.any():
                 raise ValueError(
-                    f"{said} categories that column {name!r} lacks: "
-                    f"{sorted(set(X_new[name][strange].map(str)))[:5]}. A sampler that keeps "
-                    'categories whole is SMOTENC("auto").'
+                    f"{returned} categories that are not in column {name!r}: "
+                    f"{sorted(set(X_new[name][unknown].map(str)))[:5]}. Use "
+                    'SMOTENC("auto"), which does not interpolate categories.'
                 )
         X_new = X_new.astype(X.dtypes.to_dict())
-        lost = X_new.isna().any().to_numpy() & ~X.isna().any().to_numpy()
-        if lost.any():
-            raise ValueError(f"{said} NaN in the columns {list(X.columns[lost])}.")
+        with_nan = X_new.isna().any().to_numpy() & ~X.isna().any().to_numpy()
+        if with_nan.any():
+            raise ValueError(f"{returned} NaN in columns {list(X.columns[with_nan])}.")
         numbers, before = (part.select_dtypes("number").to_numpy() for part in (X_new, X))
     else:
         X_new = X_new.toarray() if hasattr(X_new, "toarray") else X_new
@@ -160,17 +160,17 @@ def _checked(sampler, X, y, X_new, y_new):
         before = X.toarray() if hasattr(X, "toarray") else X
         if X_new.ndim != 2 or X_new.shape[1] != X.shape[1]:
             raise ValueError(
-                f"{said} a table of shape {X_new.shape}; expected {X.shape[1]} columns."
+                f"{returned} a table of shape {X_new.shape}; expected {X.shape[1]} columns."
             )
     numeric = numbers.dtype.kind != "O"
     if numeric and np.isfinite(before).all() and not np.isfinite(numbers).all():
-        raise ValueError(f"{said} NaN or infinity.")
+        raise ValueError(f"{returned} NaN or infinity.")
     y_new = np.asarray(y_new)
     if not len(y_new) or len(X_new) != len(y_new) or y_new.shape[1:] != y.shape[1:]:
-        raise ValueError(f"{said} {len(X_new)} rows of X and targets of shape {y_new.shape}.")
+        raise ValueError(f"{returned} {len(X_new)} rows of X and targets of shape {y_new.shape}.")
     new = sorted(set(map(str, y_new[~np.isin(y_new, y)])))
     if new:
-        raise ValueError(f"{said} labels that it was not given: {', '.join(new[:5])}.")
+        raise ValueError(f"{returned} labels that are not in y: {', '.join(new[:5])}.")
     return X_new, y_new.astype(y.dtype)
 
 
@@ -225,7 +225,7 @@ def refuse_cleaning(sampler):
     for part in parts:
         modules = [cls.__module__ for cls in type(part).__mro__]
         cleans = getattr(part, "_sampling_type", None) == "clean-sampling"
-        # Some cleaning samplers are called over- or under-samplers.
+        # Some cleaning samplers declare themselves over- or under-samplers.
         if cleans or any(module.startswith(_CLEANING) for module in modules):
             raise ValueError(
                 f"prior_correction=True is not supported with sampler={sampler!r}: "
@@ -237,7 +237,7 @@ def refuse_cleaning(sampler):
 
 
 def prior_ratio(y_before, y_after, classes, weights_before=None, weights_after=None):
-    """Frequency of each class before resampling over that after; a class without rows before has 0.
+    """Class frequencies before resampling over those after; 0 for classes without rows before.
 
     References
     ----------

@@ -1,1 +1,1 @@
-"""What an upstream model gives a downstream network, out-of-fold while fitting."""
+"""Features from upstream models, out-of-fold while fitting."""

@@ -98,7 +98,7 @@ class ModelAdapter:
         return logits_network(self.network) if one else None
 
     def log_odds(self, X):
-        """Log-odds of shape (n_rows, n_classes), for two classes of the second, and names."""
+        """Log-odds of shape (n_rows, n_classes), or of the second of two classes, and names."""
         exact = self.logits_network()
         if exact is not None:
             return clipped(exact.outputs(self.blocks.split(X))[0]), ["1"]
@@ -109,15 +109,15 @@ class ModelAdapter:
     def reconstruction_error(self, X):
         """Mean squared difference of input and output, in squared units of the input."""
         inputs = self.blocks.split(X)
-        ((_, rebuilt),) = self._single_output(X, "reconstruction_error")
-        given = next(iter(inputs.values()))
-        if len(inputs) > 1 or given.shape != rebuilt.shape:
+        ((_, reconstruction),) = self._single_output(X, "reconstruction_error")
+        target = next(iter(inputs.values()))
+        if len(inputs) > 1 or target.shape != reconstruction.shape:
             raise ValueError(
                 "features='reconstruction_error' needs an output of the input's shape, but model "
                 f"{self._name()!r} takes {[(None, *value.shape[1:]) for value in inputs.values()]} "
-                f"and returns {(None, *rebuilt.shape[1:])}."
+                f"and returns {(None, *reconstruction.shape[1:])}."
             )
-        return np.square(given - rebuilt).reshape(len(given), -1).mean(axis=1)
+        return np.square(target - reconstruction).reshape(len(target), -1).mean(axis=1)
 
     def _single_output(self, X, request):
         outputs = self.outputs(X)
@@ -154,18 +154,18 @@ class ModelAdapter:
             ends=bool(request.features),
             pooling=None if "reconstruction_error" in request.features else request.pooling,
         )
-        found, logits = [], None
+        features, logits = [], None
         if exact is not None:
             logits, outputs = outputs[0], [_sigmoid_graph(outputs[0], request, name)]
         for feature in request.features:
             if feature == "outputs":
-                found += [
+                features += [
                     as_columns(tensor, request.pooling, f"{name}_{output}")
                     for output, tensor in zip(self.names, outputs, strict=True)
                 ]
             elif feature == "reconstruction_error":
-                (given,) = tensors.values()
-                found.append(squared_difference(given, outputs[0], f"{name}_{feature}"))
+                (target,) = tensors.values()
+                features.append(squared_difference(target, outputs[0], f"{name}_{feature}"))
             elif feature == "codes":
                 single = outputs[0].shape[1:] == (1,)
                 if single and self.logits_network() is None:
@@ -173,13 +173,13 @@ class ModelAdapter:
                         f"The part {name!r}",
                         "features='codes' of one output that is not a sigmoid.",
                     )
-                found.append(codes_of(outputs[0], name))
+                features.append(codes_of(outputs[0], name))
             elif feature == "log_odds" and logits is not None:
-                found.append(log_odds_of(logits, 0.0, f"{name}_log_odds"))
+                features.append(log_odds_of(logits, 0.0, f"{name}_log_odds"))
             else:
                 classes = Classes(outputs[0], outputs[0].shape[1] == 1)
-                found.append(of_classes(feature, classes, name, binary=classes.n == 2))
-        return found + _pooled_graph(inner, request, name)
+                features.append(of_classes(feature, classes, name, binary=classes.n == 2))
+        return features + _pooled_graph(inner, request, name)
 
     def _column_readers(self, indices, name, pad):
         from skstack._graph.dispatch import block_readers
@@ -222,7 +222,7 @@ class EstimatorAdapter:
                 p, names = p[:, 1:], names[1:]
             return [(f"proba_{name}", p[:, [index]]) for index, name in enumerate(names)]
         if not self.transforms:
-            return self._decided(X)
+            return self._decisions(X)
         values = self.estimator.transform(X)
         values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
         names = self._transformed_names(values)
@@ -230,7 +230,7 @@ class EstimatorAdapter:
             return [("output", values)]
         return [(name, values[:, [index]]) for index, name in enumerate(names)]
 
-    def _decided(self, X):
+    def _decisions(self, X):
         """Decisions of a classifier without probabilities, else predictions."""
         labels = getattr(self.estimator, "classes_", None)
         if labels is None or isinstance(labels, list):
@@ -307,7 +307,7 @@ class EstimatorAdapter:
         )
 
     def log_odds(self, X):
-        """Log-odds of shape (n_rows, n_classes), for two classes of the second, and names."""
+        """Log-odds of shape (n_rows, n_classes), or of the second of two classes, and names."""
         if hasattr(self.estimator, "_logits"):
             values = self.estimator._logits(X)
             if values is not None:
@@ -377,32 +377,32 @@ class EstimatorAdapter:
                 result = as_columns(ends[0], "flatten", name)
         elif request.features:
             result = predicted(estimator, table, name, f"{name}_")
-        found = []
+        features = []
         for feature in request.features:
             if feature == "reconstruction_error":
-                found.append(estimator._graph_error(tensors, ends[0], name))
+                features.append(estimator._graph_error(tensors, ends[0], name))
             elif feature == "outputs" and latent:
-                found.append(as_columns(latent[0], "flatten", f"{name}_latent"))
+                features.append(as_columns(latent[0], "flatten", f"{name}_latent"))
             elif feature == "log_odds" and logits is not None:
-                found.append(log_odds_of(logits, estimator._prior_shift(), f"{name}_log_odds"))
+                features.append(log_odds_of(logits, estimator._prior_shift(), f"{name}_log_odds"))
             elif isinstance(result, GraphTable):
                 every = range(len(result.columns))
-                found.append(numbers_of(result, every, name, f"The part {name!r}"))
+                features.append(numbers_of(result, every, name, f"The part {name!r}"))
             elif not isinstance(result, Classes):
-                found.append(result)
+                features.append(result)
             else:
                 if self.classes is not None and len(self.classes) != result.n:
                     refuse(
                         f"The part {name!r}", "the training rows of one of its folds lack classes."
                     )
                 if feature == "codes":
-                    found.append(codes_of(result.tensor, name))
+                    features.append(codes_of(result.tensor, name))
                     continue
                 exclusive = self.classes is not None
                 binary = exclusive and result.n == 2
                 settings = {"binary": binary, "exclusive": exclusive}
-                found.append(of_classes(feature, result, name, **settings))
-        return found + _pooled_graph(inner, request, name)
+                features.append(of_classes(feature, result, name, **settings))
+        return features + _pooled_graph(inner, request, name)
 
 
 class MultiTaskAdapter(EstimatorAdapter):
@@ -454,46 +454,47 @@ def adapted(estimator, *settings):
 
 def columns_of(view, X, features, layers, pooling):
     """Extract features of rows: ``Columns`` in the order of ``features``, then of ``layers``."""
-    found, parts = [], view.by_target(X) if features else []
+    columns, parts = [], view.by_target(X) if features else []
     for feature in features:
         for suffix, part in parts:
             numbers = suffix and part.classes is None  # have no probabilities
             if not numbers or feature == "outputs":
-                found += _columns_of_feature(part, X, feature, pooling, suffix)
+                columns += _columns_of_feature(part, X, feature, pooling, suffix)
     if layers:
         outputs = view.layers(X, layers, pooling)
         if len(outputs) != len(layers):
             raise ValueError(
                 f"layers={list(layers)!r} have {len(outputs)} outputs together. A layer with "
-                "several (return_state=True) cannot be named; name one that takes what you want."
+                "several outputs (return_state=True) cannot be named; name a layer that uses the "
+                "one you need."
             )
         for name, values in zip(layers, outputs, strict=True):
             name = name.replace("/", "_")
             values = as_columns(values, pooling)
             names = tuple(f"{name}_{index}" for index in range(values.shape[1]))
-            found.append(Columns(names, values, view.out_of_fold, inner=True))
-    return found
+            columns.append(Columns(names, values, view.out_of_fold, inner=True))
+    return columns
 
 
 def _columns_of_feature(view, X, feature, pooling, suffix):
-    unfold = view.out_of_fold
+    oof = view.out_of_fold
     if feature == "outputs":
         transformed = getattr(view, "transforms", False)
         return [
-            _columns(f"{name}{suffix}", as_columns(values, pooling), unfold, transformed)
+            _columns(f"{name}{suffix}", as_columns(values, pooling), oof, transformed)
             for name, values in view.outputs(X, pooling)
         ]
     if feature == "log_odds":
         values, labels = view.log_odds(X)
-        return [Columns(tuple(f"log_odds_{name}{suffix}" for name in labels), values, unfold)]
+        return [Columns(tuple(f"log_odds_{name}{suffix}" for name in labels), values, oof)]
     names = (f"{feature}{suffix}",)
     if feature == "codes":
-        return [Columns(names, view.codes(X), unfold, categorical=True)]
+        return [Columns(names, view.codes(X), oof, categorical=True)]
     if feature == "reconstruction_error":
         values = np.asarray(view.reconstruction_error(X), dtype=np.float32)[:, None]
         return [Columns(names, values, out_of_fold=not isinstance(view, ModelAdapter))]
     values = (entropy if feature == "entropy" else margin)(view.probabilities(X)[0])
-    return [Columns(names, values, unfold)]
+    return [Columns(names, values, oof)]
 
 
 def _columns(name, values, out_of_fold, transformed):

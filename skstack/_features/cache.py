@@ -1,4 +1,4 @@
-"""Caches of features and fits, keyed by content: never by paths, names or addresses."""
+"""Caches of features and fits, keyed by content, never by paths, names or ids."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ FOLDER_BYTES = 2 * 2**30
 
 
 class _ArrayCache(LRUCache):
-    """Least recently used lists of arrays, up to a number of bytes."""
+    """An LRU cache of lists of arrays, up to a number of bytes."""
 
     def __init__(self, bytes_limit=RECENT_BYTES):
         super().__init__(bytes_limit, size_of=_n_bytes, largest=bytes_limit // 4)
@@ -223,7 +223,7 @@ def cached(memory, describe, compute, *, verbose=0):
                 known, result = _opened(sealed)
                 if known:
                     return result
-                # Accepted by joblib, but not what was written.
+                # joblib could load the entry, but its content is damaged.
                 call.call(key, computed)
     except _Unpicklable as reason:
         if verbose:
@@ -251,7 +251,7 @@ def _sealed(result):
 
 
 def _opened(sealed):
-    """(whether the seal is whole, the result)."""
+    """(whether the seal is intact, the result)."""
     try:
         content = np.asarray(sealed, dtype=np.uint8).tobytes()
         if hashlib.sha256(content[32:]).digest() != content[:32]:

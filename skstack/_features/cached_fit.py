@@ -10,13 +10,13 @@ from skstack.preprocessing._column_profile import ColumnProfile, some_rows
 def cached_fit(source, X, y, metadata, folds, request, *, whole, seeded, memory, **settings):
     """Result of ``fit_upstreams``, from the cache if the same was fitted before.
 
-    ``whole`` is whether features of all rows are requested, ``seeded`` whether another fit would
-    draw the same seeds.
+    ``whole`` is whether features of all rows are requested, ``seeded`` whether each fit draws the
+    same seeds.
     """
 
     def describe():
         if not seeded:
-            raise Unkeyable("random_state=None draws other seeds in every fit")
+            raise Unkeyable("random_state=None draws new seeds in every fit")
         parts = (
             request,
             settings["refit"],

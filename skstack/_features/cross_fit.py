@@ -45,17 +45,17 @@ class FeatureRequest:
     @classmethod
     def of(cls, features, layers, pooling, steps_output):
         """Read the parameters of a KerasFeatureTransformer."""
-        given, layers = _listed(features), _listed(layers)
+        requested, layers = _listed(features), _listed(layers)
         if features is None and not layers:
-            given = ("outputs",)
-        unknown = [feature for feature in given if feature not in FEATURES]
+            requested = ("outputs",)
+        unknown = [feature for feature in requested if feature not in FEATURES]
         if unknown:
             raise ValueError(
-                f"features={features!r} holds {unknown}; accepted are {list(FEATURES)}."
+                f"features={features!r} holds {unknown}; expected some of {list(FEATURES)}."
             )
-        if not given and not layers:
+        if not requested and not layers:
             raise ValueError("features and layers are both empty; name at least one.")
-        return cls(given, layers, pooling, steps_output)
+        return cls(requested, layers, pooling, steps_output)
 
     def __post_init__(self):
         if not all(isinstance(layer, str) for layer in self.layers):
@@ -90,11 +90,11 @@ class FittedUpstream:
     view: Any
     profile: ColumnProfile
 
-    def columns(self, X, request, look=None):
-        """Features of rows, a list of ``Columns``; ``look`` is called with the network's input."""
+    def columns(self, X, request, check=None):
+        """Features of rows, a list of ``Columns``; ``check`` is called with the network's input."""
         X = X if self.steps is None else self.steps.transform(X)
-        if look is not None:
-            look(X)
+        if check is not None:
+            check(X)
         columns = columns_of(self.view, X, request.features, request.layers, request.pooling)
         if request.steps_output:
             columns.append(self._steps_output(X))
@@ -232,10 +232,10 @@ class UpstreamSpec:
             )
         if self.frozen:
             return
-        if not any(hasattr(self.model, method) for method in _GIVES):
+        if not any(hasattr(self.model, method) for method in _OUTPUT_METHODS):
             raise ValueError(
-                f"{self.label} is {self.model!r}, which has no output: it has none of the "
-                f"methods {', '.join(_GIVES)}."
+                f"{self.label} is {self.model!r}, which has none of the methods "
+                f"{', '.join(_OUTPUT_METHODS)}."
             )
         _refuse_samplers_inside(self.steps, self.label)
         if self.resamples and getattr(self.model, "early_stopping", False) is True:
@@ -267,12 +267,12 @@ class UpstreamSpec:
                 f"{name} has neither reconstruction_error nor inverse_transform."
             )
 
-    def frame(self, X, y, request, weights=None):
+    def shared_context(self, X, y, request, weights=None):
         """The ``CrossFitContext`` of the networks of a cross-fit; None for other estimators.
 
         If steps learn from y, or rows are time-ordered, columns and categories of all rows would
-        reveal rows that a fold must not know: then only classes are shared. Latent features of a
-        time-ordered fit also share categories, because their units must correspond.
+        leak into the folds; then only classes are shared. Latent features of a time-ordered fit
+        also share categories, because their units must correspond.
         """
         self._check(request)
         if self.frozen or not self.ours:
@@ -283,11 +283,11 @@ class UpstreamSpec:
                 X = self._steps_of_all.transform(X)
             self._width = X.shape[1] if hasattr(X, "shape") else None
         targets = y if self.model_learns else None
-        frame = self.model._cross_fit_context(X, targets, request.layers, weights)
+        shared = self.model._cross_fit_context(X, targets, request.layers, weights)
         # Inner layers and latent features need equal initial weights, hence shapes, in all folds.
         axes = request.layers or ("outputs" in request.features and not self.model_learns)
         own = self.steps_learn or (self.ordered and not axes)
-        return replace(frame, blocks=None) if own else frame
+        return replace(shared, blocks=None) if own else shared
 
     def splits_inside(self):
         """Whether a part may split its training rows by itself."""
@@ -312,13 +312,13 @@ class UpstreamSpec:
         elif not (self.frozen or self.ours):
             pass_context(clone_part(self.model), context, X, y, only_fit=True)
 
-    def fit(self, X, y, metadata, frame, *, all_rows=True):
+    def fit(self, X, y, metadata, shared, *, all_rows=True):
         """Fit steps and estimator; ``all_rows`` is False for the training rows of a fold."""
         steps, context = None, RowContext(metadata.split.get("groups"), self.ordered_cv, all_rows)
         if self.steps is not None:
-            steps, X, y, metadata = self._fitted_steps(X, y, metadata, context, frame)
-            shared = frame is not None and frame.blocks is not None
-            if shared and self._width != getattr(X, "shape", (0, None))[1]:
+            steps, X, y, metadata = self._fitted_steps(X, y, metadata, context, shared)
+            same_blocks = shared is not None and shared.blocks is not None
+            if same_blocks and self._width != getattr(X, "shape", (0, None))[1]:
                 raise ValueError(
                     f"The steps before {type(self.model).__name__} return {X.shape[1]} columns for "
                     f"the training rows of a fold, but {self._width} for all training rows; the "
@@ -345,7 +345,7 @@ class UpstreamSpec:
             model.network_ = CachedNetwork(model.network_, self.memory)
         if not self.frozen:
             targets = y if self.model_learns else None
-            model = self._fitted(X, targets, metadata.fit, frame, context)
+            model = self._fitted(X, targets, metadata.fit, shared, context)
         # Networks of skstack record the profile of their training rows.
         profile = model.input_profile_ if self.ours else None
         return FittedUpstream(
@@ -354,11 +354,11 @@ class UpstreamSpec:
             ColumnProfile.of(X) if profile is None else profile,
         )
 
-    def _fitted_steps(self, X, y, metadata, context=None, frame=None):
+    def _fitted_steps(self, X, y, metadata, context=None, shared=None):
         """Fitted steps, and rows, targets and metadata for the last step."""
         steps = clone_part(self.steps)
-        if frame is not None:
-            self._shape_alike(steps)
+        if shared is not None:
+            self._set_shapes(steps)
         pass_context(steps, RowContext() if context is None else context, X, y)
         if not self.resamples:
             X = steps.fit_transform(X, y if self.steps_learn else None, **metadata.steps)
@@ -387,22 +387,22 @@ class UpstreamSpec:
                 run.append((name, step))
         return Pipeline(fitted) if fitted else None, X, y, replace(metadata, fit=fit)
 
-    def _shape_alike(self, steps):
-        """Steps whose output shape is learned use that of all training rows."""
+    def _set_shapes(self, steps):
+        """Set the output shape of all training rows in steps that learn it."""
         of_all = {} if self._steps_of_all is None else dict(self._steps_of_all.steps)
         for name, step in steps.steps:
             if hasattr(step, "_take_shape"):
                 step._take_shape(of_all[name])
 
-    def _fitted(self, X, y, metadata, frame, context):
+    def _fitted(self, X, y, metadata, shared, context):
         estimator = clone_part(self.model)
         if self.resamples:
             if getattr(estimator, "early_stopping", None) == "auto":
                 estimator.set_params(early_stopping=False)
             refuse_unreached(estimator, context, "a sampler before it changes the rows")
             context = RowContext(all_rows=context.all_rows)
-        if frame is not None:
-            return estimator._fit_in_context(X, y, frame, ordered=context.ordered, **metadata)
+        if shared is not None:
+            return estimator._fit_in_context(X, y, shared, ordered=context.ordered, **metadata)
         pass_context(estimator, context, X, y, only_fit=True)
         if self.codes is not None:
             y = np.searchsorted(self.codes, y)
@@ -416,7 +416,7 @@ class UpstreamSpec:
 
 
 # Methods that provide features.
-_GIVES = ("predict_proba", "decision_function", "predict", "transform")
+_OUTPUT_METHODS = ("predict_proba", "decision_function", "predict", "transform")
 
 
 def _refuse_samplers_inside(steps, label):
@@ -429,7 +429,7 @@ def _refuse_samplers_inside(steps, label):
         part = left.pop()
         if hasattr(part, "fit_resample") and parts_of(part) is None:
             raise ValueError(
-                f"{label} has the sampler {part!r} where it would resample X without y, "
+                f"{label}: the sampler {part!r} would resample X without y, "
                 "or only some columns. Make it a step of one Pipeline of "
                 "imbalanced-learn: imblearn.pipeline.make_pipeline(scaler, sampler, estimator)."
             )
@@ -461,8 +461,8 @@ def _codes(model, y):
 
     The transformer of ``keras.wrappers`` is not a classifier and passes y to its network unchanged.
     """
-    hands_on = wrapper_of(model) == "keras" and hasattr(model, "transform")
-    if not hands_on or y is None or np.asarray(y).dtype.kind not in "OUS":
+    passes_y = wrapper_of(model) == "keras" and hasattr(model, "transform")
+    if not passes_y or y is None or np.asarray(y).dtype.kind not in "OUS":
         return None
     return np.unique(np.asarray(y))
 
@@ -484,20 +484,20 @@ def fit_upstreams(source, X, y, metadata, folds, request, *, refit, n_jobs, verb
             "refit=False averages inner layers over folds, which requires equal initial weights; "
             f"those of {type(source.model).__name__} cannot be set. Use refit=True."
         )
-    frame = source.frame(X, y, request, metadata.fit.get("sample_weight"))
+    shared = source.shared_context(X, y, request, metadata.fit.get("sample_weight"))
     reference = None
     if refit or source.frozen:
-        reference = source.fit(X, y, metadata, frame)
+        reference = source.fit(X, y, metadata, shared)
     if folds is None:
         return None, [reference]
     columns, upstreams = cross_fit(
         source, X, y, metadata, folds, request,
-        reference=reference, frame=frame, n_jobs=n_jobs, verbose=verbose,
+        reference=reference, shared=shared, n_jobs=n_jobs, verbose=verbose,
     )  # fmt: skip
     return columns, upstreams if reference is None else [reference]
 
 
-def cross_fit(source, X, y, metadata, folds, request, *, reference, frame, n_jobs, verbose=0):
+def cross_fit(source, X, y, metadata, folds, request, *, reference, shared, n_jobs, verbose=0):
     """Features of training rows, and the fitted models of the folds.
 
     ``reference`` is fitted on all rows: it provides the features that need not be out-of-fold, and
@@ -505,32 +505,32 @@ def cross_fit(source, X, y, metadata, folds, request, *, reference, frame, n_job
     are never predicted are NaN.
     """
     pairs = folds.pairs
-    foreign = source.out_of_fold and not source.ours and not source.frozen
+    rotates = source.out_of_fold and not source.ours and not source.frozen
 
     def fit_fold(number, train, test):
         if verbose:
-            print(f"fold {number + 1} of {len(pairs)}: {len(train)} rows train the upstream")
+            print(f"fold {number + 1} of {len(pairs)}: fitting the upstream on {len(train)} rows")
         rows = take_rows(X, train)
         upstream = source.fit(
             rows,
             None if y is None else take_rows(y, train),
             metadata.of(X, train),
-            frame,
+            shared,
             all_rows=False,
         )
         columns = upstream.columns(take_rows(X, test), request)
-        if foreign and any(column.inner for column in columns):
+        if rotates and any(column.inner for column in columns):
             columns = _aligned(columns, upstream.columns(rows, request), reference, rows, request)
         return upstream, columns
 
     if wrapper_of(source.model) == "scikeras" and source.model.random_state is not None:
-        n_jobs = 1  # it makes kernels of the whole process deterministic and resets them
+        n_jobs = 1  # it sets, and resets, determinism of the whole process
     if "keras" in sys.modules:  # the dtype policy is thread-local
         from skstack._training.seeds import under_callers_policy
 
         fit_fold = under_callers_policy(fit_fold)
     fit_fold = in_fit_scope(fit_fold)
-    # "prefer" is only a hint, which backends of other machines pass over.
+    # "prefer" is only a hint, which distributed backends ignore.
     results = Parallel(n_jobs=n_jobs, require="sharedmem")(
         delayed(fit_fold)(number, train, test) for number, (train, test) in enumerate(pairs)
     )
@@ -538,25 +538,25 @@ def cross_fit(source, X, y, metadata, folds, request, *, reference, frame, n_job
     if not source.ours and not source.frozen:
         _refuse_one_network(source.model, [reference, *upstreams])
     whole = None if reference is None else reference.columns(X, request)
-    found = [columns for _, columns in results]
-    _check_alike(source, found if whole is None else [whole, *found])
-    _warn_of_unlike_axes(source, X, folds, request, reference, upstreams, found)
+    fold_columns = [columns for _, columns in results]
+    _check_same_columns(source, fold_columns if whole is None else [whole, *fold_columns])
+    _warn_if_axes_differ(source, X, folds, request, reference, upstreams, fold_columns)
     merged = []
-    for index, first in enumerate(found[0] if whole is None else whole):
+    for index, first in enumerate(fold_columns[0] if whole is None else whole):
         if whole is not None and not first.out_of_fold:
             merged.append(first)
             continue
-        dtype = np.result_type(*(columns[index].values for columns in found))
+        dtype = np.result_type(*(columns[index].values for columns in fold_columns))
         values = np.full((n_rows(X), first.values.shape[1]), np.nan, dtype=dtype)
-        for (_, test), columns in zip(pairs, found, strict=True):
+        for (_, test), columns in zip(pairs, fold_columns, strict=True):
             values[test] = columns[index].values
         merged.append(replace(first, values=values))
     return merged, upstreams
 
 
-def _check_alike(source, found):
+def _check_same_columns(source, fits):
     """Refuse features whose number differs between fits."""
-    names = [[name for columns in each for name in columns.names] for each in found]
+    names = [[name for columns in each for name in columns.names] for each in fits]
     counts = sorted({len(each) for each in names})
     if len(counts) > 1:
         raise ValueError(
@@ -571,43 +571,43 @@ SMALLEST_CORRELATION = 0.5
 ROWS_COMPARED = 2_000
 
 
-def _warn_of_unlike_axes(source, X, folds, request, reference, upstreams, found):
+def _warn_if_axes_differ(source, X, folds, request, reference, upstreams, fold_columns):
     """Warn if a column of a transformer has different meanings in different folds.
 
     Each fold's model is compared with the refitted one (or that of the first fold) on rows that
     both were trained on.
     """
-    transforms = any(columns.transformed and columns.out_of_fold for columns in found[0])
+    transforms = any(columns.transformed and columns.out_of_fold for columns in fold_columns[0])
     if not transforms or type(source.model).__name__ == "TargetEncoder":
         return
-    aim, known = reference, np.arange(n_rows(X))
-    if aim is None:
-        aim, known = upstreams[0], folds.pairs[0][0]
-    unlike = {}
+    target, target_rows = reference, np.arange(n_rows(X))
+    if target is None:
+        target, target_rows = upstreams[0], folds.pairs[0][0]
+    lowest = {}
     for upstream, (train, _) in zip(upstreams, folds.pairs, strict=True):
-        both = np.intersect1d(train, known)[:ROWS_COMPARED]
-        if upstream is aim or len(both) < 3:
+        both = np.intersect1d(train, target_rows)[:ROWS_COMPARED]
+        if upstream is target or len(both) < 3:
             continue
         rows = take_rows(X, both)
-        pairs = zip(upstream.columns(rows, request), aim.columns(rows, request), strict=True)
+        pairs = zip(upstream.columns(rows, request), target.columns(rows, request), strict=True)
         for own, other in pairs:
             if own.transformed:
                 for name, r in zip(other.names, _correlations(own, other), strict=True):
-                    unlike[name] = min(r, unlike.get(name, 1))
-    unlike = {name: r for name, r in unlike.items() if r < SMALLEST_CORRELATION}
-    if unlike:
-        name = min(unlike, key=unlike.get)
-        way_out = (
+                    lowest[name] = min(r, lowest.get(name, 1))
+    lowest = {name: r for name, r in lowest.items() if r < SMALLEST_CORRELATION}
+    if lowest:
+        name = min(lowest, key=lowest.get)
+        remedy = (
             "Use features with a fixed meaning, such as reconstruction_error or predictions."
             if source.ordered and not source.supervised
             else "If it does not need y, KerasFeatureTransformer(..., passes_y=False) fits it "
             "once, without y."
         )
         warnings.warn(
-            f"{source.label}: the meaning of {len(unlike)} column(s) of "
+            f"{source.label}: the meaning of {len(lowest)} column(s) of "
             f"{type(source.model).__name__} differs between folds. Fitted on a fold and on all "
-            f"rows, its columns {name!r} have a correlation of {unlike[name]:.2f} on the same "
-            f"rows. {way_out}",
+            f"rows, the two columns {name!r} have a correlation of {lowest[name]:.2f} on the same "
+            f"rows. {remedy}",
             UserWarning,
             stacklevel=2,
         )
@@ -646,20 +646,20 @@ def _aligned(columns, own, reference, rows, request):
     The rotation (orthogonal Procrustes: Schoenemann, Psychometrika 31, 1966) is estimated on rows
     that both networks were trained on.
     """
-    turned = []
-    for test, train, aim in zip(columns, own, reference.columns(rows, request), strict=True):
+    aligned = []
+    for test, train, target in zip(columns, own, reference.columns(rows, request), strict=True):
         if test.inner:
-            centre, target = train.values.mean(axis=0), aim.values.mean(axis=0)
-            rotation, _ = orthogonal_procrustes(train.values - centre, aim.values - target)
-            test = replace(test, values=((test.values - centre) @ rotation + target))
-        turned.append(test)
-    return turned
+            centre, shift = train.values.mean(axis=0), target.values.mean(axis=0)
+            rotation, _ = orthogonal_procrustes(train.values - centre, target.values - shift)
+            test = replace(test, values=((test.values - centre) @ rotation + shift))
+        aligned.append(test)
+    return aligned
 
 
-def mean_of(upstreams, X, request, look=None):
-    """Mean features of several upstream models; ``look`` is called with the first one's input."""
+def mean_of(upstreams, X, request, check=None):
+    """Mean features of several upstream models; ``check`` is called with the first one's input."""
     first, *others = upstreams
-    each = [first.columns(X, request, look)]
+    each = [first.columns(X, request, check)]
     each += [upstream.columns(X, request) for upstream in others]
     return [
         replace(group[0], values=np.mean([columns.values for columns in group], axis=0))

@@ -23,12 +23,12 @@ _FITS = ("fit", "fit_transform")
 
 def given_metadata(X, sample_weight, groups, params):
     """The keyword arguments that are not None; weights and groups validated."""
-    given = {
+    metadata = {
         "sample_weight": check_weights(sample_weight, X),
         "groups": check_groups(groups, X),
         **params,
     }
-    return {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in metadata.items() if value is not None}
 
 
 def _mapping(callee):
@@ -83,9 +83,9 @@ def routing_of_features(transformer):
 
 def routed_features(transformer, caller, X, sample_weight, groups, params):
     """Distribute the metadata of a fit over the parts of a KerasFeatureTransformer."""
-    given = given_metadata(X, sample_weight, groups, params)
+    metadata = given_metadata(X, sample_weight, groups, params)
     if routing_enabled():
-        routed = process_routing(transformer, caller, **given)
+        routed = process_routing(transformer, caller, **metadata)
         return Metadata(
             split=routed["splitter"]["split"],
             steps=routed.get("steps", {}).get("fit_transform", {}),
@@ -95,25 +95,25 @@ def routed_features(transformer, caller, X, sample_weight, groups, params):
     steps, model = _parts(transformer.model)
     if (
         _is_trained(model)
-        and "sample_weight" in given
+        and "sample_weight" in metadata
         and not accepts_fit_parameter(model, "sample_weight")
     ):
         raise ValueError(
             f"sample_weight was passed, but {type(model).__name__} does not accept it."
         )
     ours = model is None or is_network_estimator(model)
-    fit = {name: value for name, value in given.items() if name != "groups" or ours}
-    split = {"groups": groups} if "groups" in given else {}
-    return Metadata(split=split, steps=_weights_of_steps(steps, given), fit=fit)
+    fit = {name: value for name, value in metadata.items() if name != "groups" or ours}
+    split = {"groups": groups} if "groups" in metadata else {}
+    return Metadata(split=split, steps=_weights_of_steps(steps, metadata), fit=fit)
 
 
-def _weights_of_steps(steps, given):
+def _weights_of_steps(steps, metadata):
     """Weights for the steps that accept them; none if a sampler changes the rows."""
-    steps = [] if steps is None or "sample_weight" not in given else steps.steps
+    steps = [] if steps is None or "sample_weight" not in metadata else steps.steps
     if any(hasattr(step, "fit_resample") for _, step in steps):
         return {}
     return {
-        f"{name}__sample_weight": given["sample_weight"]
+        f"{name}__sample_weight": metadata["sample_weight"]
         for name, step in steps
         if hasattr(step, "fit") and accepts_fit_parameter(step, "sample_weight")
     }

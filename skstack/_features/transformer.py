@@ -100,12 +100,12 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
         of input name to columns (as in :class:`~sklearn.compose.ColumnTransformer`), a list of
         columns in the order of the model's inputs, or ``"prefix"``: columns whose names share a
         prefix, up to ``__``, as the branches of a stack do. The other numeric columns form the
-        input ``numeric``; each categorical column, and each column that holds arrays, is an input
-        by itself. A trained estimator has its own ``inputs`` and ``input_shape``.
+        input ``numeric``; each categorical column, and each column that holds arrays, is a
+        separate input. A trained estimator has its own ``inputs`` and ``input_shape``.
 
     input_shape : tuple of int or dict of str to tuple, default=None
-        Shape in which the network takes one row, such as ``(28, 28, 1)`` for 784 columns; a dict
-        gives it by input.
+        Shape of one row as input of the network, such as ``(28, 28, 1)`` for 784 columns; a dict
+        maps inputs to shapes.
 
     cv : int, splitter or iterable, default=5
         Folds of the cross-fit. An int gives stratified folds for classifiers, and with ``groups``
@@ -132,7 +132,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
         Profile of the training rows of a frozen network, ``ColumnProfile.of(X_train)`` from
         :mod:`skstack.inspection`, if the network does not record this itself; ``fit`` then also
         warns of columns on another scale. If None, the profile of a fitted estimator of skstack is
-        used; for other networks the rows of ``fit`` are taken as the reference.
+        used; for other networks the rows of ``fit`` are the reference.
 
     passes_y : bool, default=True
         Whether y is passed to the estimator and the steps before it. Every step that receives y and
@@ -167,15 +167,15 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    Out-of-fold are all features of an upstream that learns from y, and the reconstruction error. An
-    upstream learns from y if it, or a step before it, receives y and is not known to ignore it.
-    Known to ignore y are estimators whose ``fit`` has no such parameter, :class:`KerasAutoencoder`,
-    estimators of scikit-learn that accept y by convention only (``StandardScaler``, ``PCA``,
-    ``OneHotEncoder``, ...), and a Pipeline, FeatureUnion or ColumnTransformer of these; they never
-    receive it. A selector, a target encoder, a custom transformer with ``fit(X, y=None)`` and a
-    nested KerasFeatureTransformer count as learning from y; use ``passes_y=False`` if they do not
-    need it. The latent features of an autoencoder are learned without y and come from one network,
-    in-sample.
+    All features of an upstream that learns from y are out-of-fold, and so is the reconstruction
+    error. An upstream learns from y if it, or a step before it, receives y and is not known to
+    ignore it. Known to ignore y are estimators whose ``fit`` has no such parameter,
+    :class:`KerasAutoencoder`, estimators of scikit-learn that accept y by convention only
+    (``StandardScaler``, ``PCA``, ``OneHotEncoder``, ...), and a Pipeline, FeatureUnion or
+    ColumnTransformer of these; they never receive it. A selector, a target encoder, a custom
+    transformer with ``fit(X, y=None)`` and a nested KerasFeatureTransformer count as learning from
+    y; use ``passes_y=False`` if they do not need it. The latent features of an autoencoder are
+    learned without y and come from one network, in-sample.
 
     In a stack with time-ordered ``cv`` everything that is fitted is cross-fitted, with or without
     y, on earlier rows only.
@@ -448,9 +448,9 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         names = list(self._names)
-        given = check_input_names(self, input_features)
+        input_names = check_input_names(self, input_features)
         if self.passthrough:
-            names += [str(name) for name in given]
+            names += [str(name) for name in input_names]
         return np.asarray(names, dtype=object)
 
     # Fitting and extraction -----------------------------------------------------------------
@@ -494,7 +494,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
         check_parts(self)
         X = read_table(self, X, reset=True)
         resolve_object_columns(X)
-        given_y = y
+        user_y = y
         if y is not None:
             check_consistent_length(X, y)
             y = y if hasattr(y, "iloc") else np.asarray(y)
@@ -510,7 +510,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
             ordered_cv=ordered_cv, crossed=in_stack and ordered_cv is not None, label=label,
         )  # fmt: skip
         if source.needs_y and y is None:
-            reason = "" if given_y is None else ", for passes_y=False"
+            reason = "" if user_y is None else ", for passes_y=False"
             raise ValueError(
                 f"This {type(self).__name__} estimator requires y to be passed, but the target y "
                 f"is None{reason}: {type(source.model).__name__} learns from y."
@@ -587,8 +587,8 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
         if not (self.refit or folds.covered.all()):
             raise ValueError(
                 f"refit=False is not supported with the time-ordered cv={self.cv!r}: the "
-                "networks of the folds were trained on different numbers of rows, and none on the "
-                "last ones. Use refit=True."
+                "networks of the folds were trained on different numbers of rows, none on the last "
+                "rows. Use refit=True."
             )
         return folds
 
@@ -596,10 +596,10 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
         passes_steps = getattr(self, "_passes_steps", False)
         return FeatureRequest.of(self.features, self.layers, self.pooling, passes_steps)
 
-    def _columns(self, X, look=None):
+    def _columns(self, X, check_input=None):
         if len(self._upstreams) == 1:
-            return self._upstreams[0].columns(X, self._feature_request, look)
-        return mean_of(self._upstreams, X, self._feature_request, look)
+            return self._upstreams[0].columns(X, self._feature_request, check_input)
+        return mean_of(self._upstreams, X, self._feature_request, check_input)
 
     def _table(self, columns, X):
         coded = any(part.categorical for part in columns)
@@ -610,14 +610,14 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
         parts = [part.values for part in columns]
         if passed is not None:
             parts.append(passed)
-        alone = len(parts) == 1 and parts[0].flags.writeable  # cached arrays are not
-        return parts[0] if alone else np.hstack(parts)
+        writeable = len(parts) == 1 and parts[0].flags.writeable  # cached arrays are not
+        return parts[0] if writeable else np.hstack(parts)
 
     def _extract(self, X):
         """Features of validated rows, before `set_output` wraps them."""
-        return self._table(self._columns(X, self._look), X)
+        return self._table(self._columns(X, self._check_input), X)
 
-    def _look(self, rows):
+    def _check_input(self, rows):
         profile = self.input_profile_
         once_per_call(profile, lambda: profile.warn_if_moved(rows))
 
@@ -644,7 +644,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
             own = f"{name}_fold_{index}" if several else name
             each.append(upstream.graph(table, request, own))
         if several:
-            each = [concatenate(found, f"{name}_fold_{i}_features") for i, found in enumerate(each)]
+            each = [concatenate(part, f"{name}_fold_{i}_features") for i, part in enumerate(each)]
             mean = keras.layers.Average(name=layer_name(f"{name}_mean"), dtype="float32")(each)
             parts = [GraphTable.of(mean)]
         elif any(isinstance(part, CodedColumn) for part in each[0]):
@@ -666,9 +666,9 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
     def _graph_outputs(self, table):
         from skstack._graph.tables import numbers_of
 
-        made = self._graph_transform(table, "network", whole="features_out")
+        features = self._graph_transform(table, "network", whole="features_out")
         reader = f"{type(self).__name__}(passthrough=True)"
-        return numbers_of(made, range(len(made.columns)), "features", reader)
+        return numbers_of(features, range(len(features.columns)), "features", reader)
 
     def _column_readers(self, indices, name, pad):
         from skstack._graph.dispatch import first_readers, passthrough_readers

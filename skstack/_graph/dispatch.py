@@ -27,7 +27,7 @@ from skstack.preprocessing._pad_sequences import PadSequences
 
 _ACCEPTED = (
     "KerasClassifier, KerasRegressor, KerasMultiTask, KerasAutoencoder, KerasFeatureTransformer, "
-    "the stacks"
+    "a stack"
 )
 
 
@@ -133,5 +133,5 @@ def passthrough_readers(passthrough, indices):
 def _refuse_estimator(estimator, name):
     refuse(
         f"{type(estimator).__name__} (the part {name!r})",
-        f"it is not a network of skstack. Accepted are {_ACCEPTED}, and Pipelines that end in one.",
+        f"it is not a network of skstack; expected {_ACCEPTED}, or a Pipeline that ends in one.",
     )

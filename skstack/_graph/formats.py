@@ -20,7 +20,7 @@ _LOGGERS = ("tensorflow", "absl", "tf2onnx")
 def write(estimator, path, format):
     """Write a fitted estimator for another runtime; see ``ExportMixin.export``."""
     if format not in FORMATS:
-        raise ValueError(f"format={format!r} is unknown; accepted are {list(FORMATS)}.")
+        raise ValueError(f"format={format!r} is unknown; expected one of {list(FORMATS)}.")
     if format == "onnx":
         _onnx_package()
     path = Path(os.path.abspath(path))
@@ -35,7 +35,7 @@ def write(estimator, path, format):
 
 
 def _check_path(path, format):
-    """Refuse paths that cannot be written, and to replace anything but an earlier export."""
+    """Refuse paths that cannot be written, or that hold anything but an earlier export."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path={str(path)!r}: there is no folder {str(path.parent)!r}.")
     if format != "saved_model":

@@ -18,7 +18,7 @@ from skstack.preprocessing._block_kinds import ArrayColumnBlock, NumericBlock, T
 from skstack.preprocessing._blocks import ColumnBlocks
 from skstack.preprocessing._columns import as_numbers
 
-# Tokens for unseen and missing values of hashed columns, all of whose other values are valid:
+# Tokens for unseen and missing values of hashed columns, where all other values are valid:
 # strings in the private use area, and the smallest integers.
 _HASHED_STRINGS = ("\ue000[UNK]", "\ue000[MISSING]")
 _HASHED_INTEGERS = (-(2**63) + 1, -(2**63))
@@ -29,7 +29,7 @@ _RESERVED = ("numeric", "features", "output_0")
 class _Categories:
     """A column of categories; ``tokens`` are the input values of the codes 0, 1, 2, ...
 
-    Code 0 is an unseen value, 1 a missing one, then follow the known ones.
+    Code 0 is an unseen value, 1 a missing one; known values start at 2.
     """
 
     index: int
@@ -43,7 +43,7 @@ class _Categories:
         return "int64" if self.tokens.dtype.kind == "i" else "string"
 
     def token_of(self, value):
-        """The input value of a category; an invalid one is unseen, but an error if hashed."""
+        """The input value of a category; invalid ones are unseen, or raise an error if hashed."""
         if self.hashed:
             return self._hashed_token_of(value)
         unseen, missing = self.tokens[:2].tolist()
@@ -142,9 +142,9 @@ class RawColumns:
     def table(self, look_up):
         """The inputs of the model, and a table of them.
 
-        ``look_up`` is how categories become codes: by Keras' lookup ``"layers"``; integers by
-        ``"equality"`` with each known one, for runtimes without lookups; ``"codes"``: the inputs of
-        strings are codes.
+        ``look_up`` is how categories become codes: ``"layers"``: by lookup layers of Keras;
+        ``"equality"``: integers by comparison with each known one, for runtimes without lookups;
+        ``"codes"``: the inputs of strings are codes.
         """
         if self.shape is not None:
             inputs = keras.Input(self.shape, name="features")
@@ -315,7 +315,7 @@ def _unused(token, alternative, known):
 
 
 def _input_name(column, taken):
-    """A valid name for an input, which is added to those that are taken."""
+    """A valid, unique name for an input; it is added to ``taken``."""
     name = re.sub(r"[^A-Za-z0-9_]", "_", str(column)).lstrip("_") or "column"
     number, unique = 1, name
     while unique in taken:

@@ -30,8 +30,8 @@ from skstack._graph.tables import (
 )
 
 _ACCEPTED = (
-    "StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, SimpleImputer, PCA, selectors of "
-    "columns, FunctionTransformer() and Pipelines of these"
+    "StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, SimpleImputer, PCA, feature "
+    "selectors, FunctionTransformer() and Pipelines of these"
 )
 
 
@@ -69,7 +69,7 @@ def layer_maker(step):
     if maker is None and isinstance(step, SelectorMixin):
         maker = _selector
     if maker is None:
-        refuse(f"{step!r}", f"{type(step).__name__} is not supported; accepted are {_ACCEPTED}.")
+        refuse(f"{step!r}", f"{type(step).__name__} is not supported; expected one of {_ACCEPTED}.")
     return maker
 
 

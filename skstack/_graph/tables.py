@@ -22,10 +22,10 @@ _LAYER_NAMES = contextvars.ContextVar("layer names of the model that is built")
 class CodedColumn:
     """A column of categories."""
 
-    codes: Any  # int32 tensor of shape (batch,): 0 is unseen, 1 missing, then follow the known ones
-    known: list  # values of the codes from 2 on
+    codes: Any  # int32 tensor of shape (batch,): 0 is unseen, 1 missing, known values start at 2
+    known: list  # values of the codes 2, 3, ...
     number: Callable | None = None  # creates a tensor of the values, if they are numeric inputs too
-    kept: frozenset | None = None  # values that are not set to missing on the way; None for all
+    kept: frozenset | None = None  # values that no earlier step has set to missing; None for all
     hashed: Callable | None = None  # creates codes for a number of hash buckets
 
 

@@ -1,1 +1,1 @@
-"""Checks of saved Keras models, given by path or inside our files, before Keras reads them."""
+"""Checks of saved Keras models, in files of their own or of skstack, before Keras reads them."""

@@ -8,8 +8,8 @@ import math
 from skstack._model_files.allowed import allowed_class, allowed_function, is_allowed_name
 
 CODE = (
-    "it holds a lambda (of a Lambda layer, say), whose code would have to be run; replace it by a "
-    "layer class, or by keras.ops"
+    "it holds a lambda, such as that of a Lambda layer, whose code would have to be run; replace "
+    "it by a layer class, or by keras.ops"
 )
 # Class names that Keras stores for values, and the keys of their configs.
 _VALUES = {
@@ -24,7 +24,7 @@ _OLD_VALUES = ("TensorShape", "__tuple__", "__ellipsis__")  # Keras 2
 _DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
            "float16", "float32", "float64", "bfloat16", "float8_e4m3fn", "float8_e5m2",
            "complex64", "complex128", "string")  # fmt: skip
-# Numbers from which lists or variables of that length are made before weights are compared.
+# Limits of arguments from which Keras makes lists or variables before it compares weights.
 _LARGEST = {
     "chain_depth": 1_000,
     "indices_or_sections": 4_096,
@@ -46,8 +46,8 @@ _MOST_REPEATED = 2**20
 _MOST_PARTS = 200_000
 _MOST_LAYERS = 5_000  # each takes much more memory than its lines in the file
 _MOST_CALLS = 50_000
-_MOST_IN_SEQUENTIALS = 100_000  # squares of their lengths: adding a layer builds all anew
-# Keras 2 named functions by a string; these of Keras 3 would be called with data of the file.
+_MOST_IN_SEQUENTIALS = 100_000  # squares of their lengths: adding a layer rebuilds all
+# Keras 2 stored functions by name; Keras 3 would call these with data from the file.
 _REFUSED_FUNCTIONS = ("deserialize", "get", "serialize")
 
 
@@ -81,8 +81,8 @@ def check_words(words):
     letters = sum(map(len, words))
     if 4 * len(words) * max(map(len, words), default=0) > 64 * letters + 2**22:
         raise ValueError(
-            "a vocabulary holds one word that is much longer than the others, whose length NumPy "
-            "would give to all"
+            "a vocabulary holds a word that is much longer than the others, and NumPy would pad "
+            "all words to its length"
         )
 
 
@@ -147,7 +147,7 @@ class _ConfigChecker:
         own = part.get("registered_name") in (None, "function", name)
         if own and module is not None and allowed_function(module, name) is not None:
             if in_call:
-                raise ValueError(f"it calls a layer with the function {module}.{name}")
+                raise ValueError(f"it passes the function {module}.{name} to a layer")
             return
         if _is_keras_module(module):
             raise ValueError(_not_allowed(module, name))
@@ -177,7 +177,7 @@ class _ConfigChecker:
         if not own:
             self._add_name(registered or kind, "class")
         elif in_call:
-            raise ValueError(f"it calls a layer with a {kind}")
+            raise ValueError(f"it passes a {kind} to a layer")
         else:
             _check_arguments(kind, inner, is_old="module" not in part)
             if kind == "Normalization":
@@ -198,7 +198,7 @@ class _ConfigChecker:
             inside = inner.get("layers") if isinstance(inner, dict) else inner
             self._n_in_sequentials += len(inside or ()) ** 2
         if self._n_in_sequentials > _MOST_IN_SEQUENTIALS:
-            raise ValueError("a Sequential has too many layers, each of which builds all anew")
+            raise ValueError("a Sequential has too many layers: adding one rebuilds all others")
 
     def _check_parts(self, part, *, in_call):
         calls = 1
@@ -213,7 +213,7 @@ class _ConfigChecker:
         return calls
 
     def _check_calls(self, nodes):
-        """Check the calls of a layer by which the graph is rebuilt."""
+        """Check the calls of a layer from which the graph is rebuilt."""
         if not isinstance(nodes, list):
             raise ValueError("the calls of a layer are not a list")
         for node in nodes:
@@ -238,13 +238,13 @@ def _is_keras_module(module):
 def _not_allowed(module, name):
     return (
         f"its architecture names {_short(f'{module}.{name}')}, which is not among the "
-        "layers, operations, losses and the like that are allowed: it could run code of others, or "
-        "read and write files"
+        "allowed layers, operations, losses and other objects: it could run foreign code, or read "
+        "and write files"
     )
 
 
 def _check_lambda(inner):
-    """Raise unless a Lambda layer calls a function by its name, which is checked like any other."""
+    """Raise unless a Lambda layer names its function, which is then checked like any other."""
     function = inner.get("function") if isinstance(inner, dict) else None
     if not isinstance(function, dict) or function.get("class_name") != "function":
         raise ValueError(CODE)
@@ -255,7 +255,7 @@ def _module_and_name(function):
 
 
 def _check_lambda_arguments(arguments):
-    """Raise for large numbers passed to an operation, which may be numbers of repetitions."""
+    """Raise for large numbers passed to an operation: they may be numbers of repetitions."""
     values = list(arguments.values()) if isinstance(arguments, dict) else [arguments]
     if any(type(value) is int and abs(value) > _LARGEST_ARGUMENT for value in _flat(values)):
         raise ValueError(f"a Lambda layer has arguments beyond {_LARGEST_ARGUMENT}")
@@ -292,7 +292,7 @@ def _check_arguments(kind, inner, *, is_old):
 
 
 def _check_normalization(inner, build_config):
-    """Raise for one mean that is repeated, on loading, for a very large number of columns."""
+    """Raise for a single mean or variance that loading repeats over too many columns."""
     if inner.get("mean") is None or inner.get("axis", -1) in (None, []):
         return
     if min(len(_flat(inner["mean"])), len(_flat(inner.get("variance")))) > 1:

@@ -11,7 +11,7 @@ import numpy as np
 
 from skstack._model_files.config import check_words
 
-# How much larger a file may be when it is read: admits compressed files, but not zip bombs.
+# Largest growth of a file when it is read: compressed files are allowed, zip bombs are not.
 _GROWTH = 8
 _MARGIN = 2**20
 _WEIGHTS = "model.weights.h5"
@@ -27,7 +27,7 @@ def check_members(archive, size):
         name = member.filename
         parts = name.replace("\\", "/").split("/")
         if name.startswith(("/", "\\")) or ".." in parts or ":" in name or "\\" in name:
-            raise ValueError(f"its member {name!r} leads out of it")
+            raise ValueError(f"its member {name!r} points outside of it")
         if stat.S_ISLNK(member.external_attr >> 16):
             raise ValueError(f"its member {name!r} is a link")
         if member.flag_bits & 1:
@@ -36,7 +36,7 @@ def check_members(archive, size):
             raise ValueError(f"its member {name!r} has a compression that is not allowed")
     names = [member.filename for member in members]
     if len(set(names)) < len(names):
-        raise ValueError("it holds two members of one name")
+        raise ValueError("it holds two members with one name")
     total = sum(member.file_size for member in members)
     if total > _GROWTH * size + _MARGIN:
         raise ValueError(f"its {size} bytes expand to {total} bytes, which is too much")
@@ -73,7 +73,9 @@ def check_hdf5(file, size):
             raise ValueError("its HDF5 part has more names than fit into it")
         for name in group:
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise ValueError(f"its HDF5 part has the link {name!r}, which may lead elsewhere")
+                raise ValueError(
+                    f"its HDF5 part has the link {name!r}, which may point to another file"
+                )
             node = group[name]
             if not isinstance(node, (h5py.Group, h5py.Dataset)):
                 raise ValueError(f"its HDF5 part holds {name!r}, neither a group nor a data set")
@@ -88,7 +90,7 @@ def check_hdf5(file, size):
             sizes = _bytes_of(node, name)
             stored, declared = stored + sizes[0], declared + sizes[1]
             if stored > size or declared > _GROWTH * stored + _MARGIN:
-                raise ValueError(f"its HDF5 data set {name!r} is larger than what is stored")
+                raise ValueError(f"its HDF5 data set {name!r} is larger than its stored bytes")
     return declared
 
 

@@ -17,8 +17,8 @@ from skstack._model_files.container import (
     read_weights,
 )
 
-# Weights, moments of an optimizer, averages and sums of gradients take at most this many times the
-# bytes of the file; metrics, which it does not hold, the margin.
+# Weights and the state of an optimizer take at most this many times the bytes of the file; the
+# margin is for metrics, which are not stored.
 _TIMES = 8
 _MARGIN = 2**22
 
@@ -26,7 +26,8 @@ _MARGIN = 2**22
 def inspect_model(file, *, hdf5=False):
     """Check a saved model, given as path or open binary file; .keras, or .h5 with `hdf5`.
 
-    Returns {name: "class" or "function"} of what is not Keras' own, and the bytes of the weights.
+    Returns {name: "class" or "function"} of all that is not part of Keras, and the bytes of the
+    weights.
     Raises ValueError if something in it could run code, read or write other files, or take much
     more memory than it has bytes.
     """
@@ -90,7 +91,7 @@ def _is_registered(name, kind):
 
 @contextlib.contextmanager
 def build_within(n_bytes):
-    """Raise before variables are made that exceed the bytes of the weights of a file by far."""
+    """Raise before variables are made that are much larger than the weights in a file."""
     import tensorflow as tf
 
     most = _TIMES * n_bytes + _MARGIN

@@ -60,11 +60,11 @@ def save(estimator, path):
     -----
     The file is a zip archive: ``networks/`` and ``models/`` hold networks as ``.keras``, ``parts/``
     objects of scikit-learn and imbalanced-learn, written by skops, ``arrays/`` NumPy arrays,
-    ``state.json`` all else, and ``manifest.json`` the protocol and the versions. Its comment holds
-    the SHA-256 of all bytes before it.
+    ``state.json`` everything else, and ``manifest.json`` the protocol and the versions. Its comment
+    holds the SHA-256 of all bytes before it.
 
-    Caches are left out, as is ``memory``, which is None afterwards: it is a folder of pickles on
-    one machine, and unpickling runs code. Fitted samplers lose their fitted estimators (the
+    Caches are left out, and ``memory`` is None after loading: it names a folder of pickles on one
+    machine, and unpickling runs code. Fitted samplers lose their fitted estimators (the
     neighbours of SMOTE), which hold training rows and are not needed by ``fit_resample``.
 
     Examples
@@ -77,8 +77,8 @@ def save(estimator, path):
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = os.path.join(folder, "iris.skstack")
     ...     skstack.save(classifier, path)
-    ...     again = skstack.load(path)
-    >>> bool((again.predict_proba(X) == classifier.predict_proba(X)).all())
+    ...     loaded = skstack.load(path)
+    >>> bool((loaded.predict_proba(X) == classifier.predict_proba(X)).all())
     True
     """
     if isinstance(estimator, type) or not hasattr(estimator, "get_params"):
@@ -95,7 +95,7 @@ def save(estimator, path):
     content = _sealed(_zipped(root, writer.members))
     try:
         # Fail here rather than on the machine that loads the file.
-        _estimator_in(content, Trust([thing or name for name, thing in writer.named.items()]))
+        _estimator_in(content, Trust([obj or name for name, obj in writer.named.items()]))
     except Exception as error:  # Keras, skops and users' classes may raise anything
         raise_full_disk(error)
         reason = str(error).strip().rstrip(".")
@@ -131,7 +131,7 @@ def load(path, *, trusted=()):
 
     ValueError
         If the file is truncated or altered, was not written by ``save``, was written with another
-        protocol, or holds what is not trusted, which the message names. Trees of scikit-learn are
+        protocol, or holds untrusted objects, which the message names. Trees of scikit-learn are
         not trusted by skops, because crafted ones could crash the process: name them if you know
         where the file comes from.
 
@@ -153,8 +153,8 @@ def load(path, *, trusted=()):
     attacks, classes come from a fixed list and get their attributes without constructors; networks
     are loaded in Keras' safe mode, after a check that they hold no code and name only allowed
     classes and functions of Keras; parts of scikit-learn must pass skops, and their sparse matrices
-    have no index out of range; arrays hold no objects; nothing takes much more memory than the file
-    has bytes. A loaded estimator is still only as trustworthy as its source: its predictions may
+    have no index out of range; arrays hold no objects; nothing takes much more memory than the size
+    of the file. A loaded estimator is still only as trustworthy as its source: its predictions may
     be manipulated, and a parameter may name a file that the next ``fit`` would read.
 
     Examples
@@ -173,10 +173,10 @@ def load(path, *, trusted=()):
     name = os.fspath(path)
     try:
         estimator, versions = _estimator_in(content, trust)
-    except Exception as error:  # a crafted file may make anything raise
+    except Exception as error:  # a crafted file may raise anything
         reason = str(error).strip().rstrip(".") or type(error).__name__
         if not isinstance(error, ValueError):
-            reason = f"it is damaged or was made by hand ({type(error).__name__}: {reason})"
+            reason = f"it is corrupted ({type(error).__name__}: {reason})"
         raise ValueError(f"{name!r} was not loaded: {reason}.") from error
     _warn_of_versions(name, versions)
     return estimator
@@ -234,7 +234,7 @@ def _check_seal(content):
     elif not content:
         raise ValueError("it is empty")
     elif b"manifest.json" in content[:64] and content[:2] == b"PK":
-        raise ValueError("its end is missing or altered: it was cut off, or changed")
+        raise ValueError("it is truncated, or its end was altered")
     else:
         raise ValueError("it was not written by skstack.save, or its beginning was altered")
 

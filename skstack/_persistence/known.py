@@ -11,8 +11,8 @@ import types
 from skstack._base.sklearn import fitted_parts
 from skstack._model_files.allowed import allowed_function
 
-# Classes of ours that are stored: those of these packages. Their constructors are not called.
-_ROOMS = {
+# Packages of skstack whose classes are stored. Their constructors are not called.
+_PACKAGES = {
     "_estimators",
     "_features",
     "_splits",
@@ -22,7 +22,7 @@ _ROOMS = {
     "preprocessing",
 }
 _OWN = re.compile(r"skstack\.([a-z_]+)(?:\.[a-z_]+)*\.[A-Za-z_][A-Za-z_0-9]*")
-# Estimators that may hold ours: their attributes are written as nodes; all others go to skops.
+# Meta-estimators whose attributes are written as nodes; skops writes all other estimators.
 _HOLDERS = (
     "imblearn.pipeline.Pipeline",
     "sklearn.calibration.CalibratedClassifierCV",
@@ -56,9 +56,9 @@ _DEPENDENCIES = ("imblearn", "numpy", "scipy", "sklearn")  # imported by skstack
 _PLAIN_TYPES = ("bool", "bytes", "dict", "float", "int", "list", "object", "str", "tuple")
 
 
-def full_name(thing):
+def full_name(obj):
     """Module and name of a class or function."""
-    return f"{thing.__module__}.{thing.__qualname__}"
+    return f"{obj.__module__}.{obj.__qualname__}"
 
 
 def _attribute(name):
@@ -68,7 +68,7 @@ def _attribute(name):
 
 @functools.cache
 def _foreign_classes():
-    """Classes of others that are written as nodes, by their name in a file."""
+    """Third-party classes that are written as nodes, by their name in a file."""
     classes = {name: _attribute(name) for name in (*_HOLDERS, _REQUEST)}
     classes.update({full_name(part): part for part in fitted_parts()})
     classes[_METHOD_REQUEST] = type(classes[_REQUEST](owner="").fit)
@@ -80,7 +80,7 @@ def known_class(name):
     if name in _foreign_classes():
         return _foreign_classes()[name]
     match = _OWN.fullmatch(name)
-    if match is None or match[1] not in _ROOMS:
+    if match is None or match[1] not in _PACKAGES:
         return None
     module, _, attribute = name.rpartition(".")
     try:
@@ -114,8 +114,8 @@ def known_function(name):
 def function_name(function):
     """The name in a file of a function of Keras or scikit-learn, or None."""
     root = (getattr(function, "__module__", None) or "").partition(".")[0]
-    rooms = [room for room in _FUNCTIONS if room.partition(".")[0] == root]
-    names = [f"{room}.{function.__name__}" for room in rooms]
+    modules = [module for module in _FUNCTIONS if module.partition(".")[0] == root]
+    names = [f"{module}.{function.__name__}" for module in modules]
     return next((name for name in names if known_function(name) is function), None)
 
 
@@ -143,15 +143,15 @@ def trusted_by_skops():
     from sklearn import model_selection
 
     samplers = [
-        getattr(room, name) for room in (combine, over_sampling, under_sampling)
-        for name in room.__all__
+        getattr(module, name) for module in (combine, over_sampling, under_sampling)
+        for name in module.__all__
     ]  # fmt: skip
     splitters = (model_selection.BaseCrossValidator, model_selection.BaseShuffleSplit)
     matrices = (sparse.spmatrix, sparse.sparray)
     classes = [
         each
-        for room, bases in ((model_selection, splitters), (sparse, matrices))
-        for each in vars(room).values()
+        for module, bases in ((model_selection, splitters), (sparse, matrices))
+        for each in vars(module).values()
         if isinstance(each, type) and issubclass(each, bases)
     ]
     selector = _attribute("sklearn.compose.make_column_selector")
@@ -174,28 +174,28 @@ class Trust:
                 "such as ['my_module.MyLayer']."
             )
         self._names = {each for each in trusted if isinstance(each, str)}
-        self._things = {full_name(each): each for each in trusted if not isinstance(each, str)}
+        self._objects = {full_name(each): each for each in trusted if not isinstance(each, str)}
 
     def __contains__(self, name):
-        return name in self._things or name in self._names
+        return name in self._objects or name in self._names
 
     def find(self, name):
         """The class or function of a trusted name, in a module that is already imported."""
-        if name in self._things:
-            return self._things[name]
+        if name in self._objects:
+            return self._objects[name]
         if name not in self._names:
             raise ValueError(f"{name!r} is not trusted")
         parts = name.split(".")
         if parts[0] in _DEPENDENCIES:
             importlib.import_module(name.rpartition(".")[0])
         for end in range(len(parts) - 1, 0, -1):
-            thing = sys.modules.get(".".join(parts[:end]))
-            if thing is None:
+            obj = sys.modules.get(".".join(parts[:end]))
+            if obj is None:
                 continue
             for part in parts[end:]:
-                thing = getattr(thing, part, None)
-            if callable(thing):
-                return thing
+                obj = getattr(obj, part, None)
+            if callable(obj):
+                return obj
             raise ValueError(f"{name!r} is trusted, but is not a class or function of its module")
         raise ValueError(
             f"{name!r} is trusted, but its module is not imported, and loading imports nothing: "

@@ -84,15 +84,15 @@ def set_seeds(model, seeds):
         variables[index].assign(value)
 
 
-def config_of(thing):
+def config_of(obj):
     """Config of an optimizer, a loss or the like, as Keras stores it."""
     import keras
 
     with _quietly():
-        return json.loads(json.dumps(keras.saving.serialize_keras_object(thing)))
+        return json.loads(json.dumps(keras.saving.serialize_keras_object(obj)))
 
 
-def customs_of(thing):
+def customs_of(obj):
     """Classes and functions that are not Keras' own, by the name that Keras stores."""
     import keras
 
@@ -118,7 +118,7 @@ def customs_of(thing):
             for each in list(getattr(part, "__dict__", {}).values()):
                 collect(each)
 
-    collect(thing)
+    collect(obj)
     return customs
 
 
@@ -126,14 +126,14 @@ def customs_of(thing):
 
 
 def names_in_archive(content):
-    """Names of what is not Keras' own in the bytes of a model, which are checked."""
+    """Names of custom objects in the bytes of a model, after a check of the model."""
     check_archive(content, "a network")
     names, _ = inspect_model(io.BytesIO(content))
     return set(names)
 
 
 def names_in_config(config):
-    """Names of what is not Keras' own in the config of a loss or the like, which is checked."""
+    """Names of custom objects in the config of a loss or the like, after a check of it."""
     return set(check_config(config))
 
 
@@ -149,7 +149,7 @@ def read_model(content, customs):
             file.write(content)
         model = keras.models.load_model(path, custom_objects=customs, safe_mode=True)
     if not isinstance(model, keras.Model):
-        raise ValueError(f"a network is a {type(model).__name__}")
+        raise ValueError(f"a network is a {type(model).__name__}, not a keras.Model")
     return model
 
 

@@ -26,7 +26,7 @@ EMPTIED = ("memory",)
 _SVMS = (SVC, NuSVC, SVR, NuSVR, OneClassSVM)
 _LARGEST_ITEM = 2**16  # bytes of one value of an array
 _MOST_NODES = 10**7
-# Nodes of skops that may make the types that we trust in addition to skops.
+# Node classes of skops that may create the types that we trust in addition to skops.
 _LOADERS = {
     "sparse": ("SparseMatrixNode",),
     "numpy": ("DTypeNode", "TypeNode"),
@@ -191,7 +191,7 @@ class _PartChecker:
             kind = module.partition(".")[0] if module.startswith("numpy") else "other"
             kind = "sparse" if module.startswith("scipy.sparse") else kind
             if loader not in _LOADERS[kind]:
-                raise ValueError(f"a part of scikit-learn makes a {module}.{name} by a {loader}")
+                raise ValueError(f"a part of scikit-learn has a {loader} for {module}.{name}")
         if loader == "SparseMatrixNode":
             _check_sparse(self._archive.read(node["file"]))
         elif loader == "NdArrayNode" and node.get("type") == "numpy":
@@ -204,7 +204,7 @@ class _PartChecker:
 
 
 def _check_fitted(estimator):
-    """Raise for arrays beyond whose end compiled code of scikit-learn would read."""
+    """Raise if compiled code of scikit-learn would read beyond the end of an array."""
     state = vars(estimator)
     if isinstance(estimator, _SVMS) and "_dual_coef_" in state:
         _check_support_vectors(estimator, state)
@@ -264,13 +264,13 @@ def _check_sparse(content):
         matrix.check_format(full_check=True)
     elif matrix.format == "dia":
         if np.abs(matrix.offsets.astype(float)).max(initial=0) > max(matrix.shape):
-            raise ValueError("a sparse matrix has diagonals outside of it")
+            raise ValueError("a sparse matrix has diagonals out of range")
     elif matrix.format != "coo":  # the constructor checks its indices
         raise ValueError(f"a sparse matrix has the format {matrix.format!r}")
 
 
 def read_array_header(file, size=None):
-    """Shape, order and dtype of a .npy file, whose bytes must be as many as its header states.
+    """Shape, order and dtype of a .npy file, whose number of bytes must match its header.
 
     `size` is the number of bytes; None for a file in memory.
     """
@@ -287,9 +287,9 @@ def read_array_header(file, size=None):
     if dtype.hasobject:
         raise ValueError("an array holds pickled objects")
     if dtype.itemsize > max(_LARGEST_ITEM, size):
-        raise ValueError("an array has values that are larger than it")
+        raise ValueError("an array has values that are larger than the array")
     if math.prod(shape) * dtype.itemsize != size - file.tell():
-        raise ValueError("an array has another size than its header states")
+        raise ValueError("the size of an array does not match its header")
     if dtype.itemsize == 0 and math.prod(shape) > size:
         raise ValueError("an array has more values than bytes")
     return shape, fortran, dtype

@@ -32,7 +32,7 @@ class Reader:
         self._trust = trust
         self._done = {}
 
-    # Checks: nothing is made, nothing is imported but skstack and its dependencies --------------
+    # Checks: nothing is created; only skstack and its dependencies are imported -----------------
 
     def refuse_untrusted(self, root):
         """Raise if the tree names what is neither known nor trusted, or holds code."""
@@ -47,7 +47,7 @@ class Reader:
         if unknown:
             reasons = "".join(_reason(name) for name in unknown)
             raise ValueError(
-                f"it holds {unknown}, which could run code of others. If you know them and trust "
+                f"it holds {unknown}, which could run untrusted code. If you know them and trust "
                 f"the file, import their modules and pass trusted={unknown!r}{reasons}"
             )
         for name in sorted(names):
@@ -87,7 +87,7 @@ class Reader:
         full = {node["names"].get(name, name) for name in names}
         return {name for name in full if known_class(name) is None}
 
-    # Making --------------------------------------------------------------------------------------
+    # Construction --------------------------------------------------------------------------------
 
     def value(self, node):
         """The value of a node that was checked."""
@@ -134,22 +134,22 @@ class Reader:
         return known_function(node["name"]) or self._trust.find(node["name"])
 
     def _share_list(self, node):
-        made = self._keep(node, [])
-        made.extend(self.value(each) for each in node["items"])
-        return made
+        result = self._keep(node, [])
+        result.extend(self.value(each) for each in node["items"])
+        return result
 
     def _share_set(self, node):
-        made = self._keep(node, set())
-        made.update(self.value(each) for each in node["items"])
-        return made
+        result = self._keep(node, set())
+        result.update(self.value(each) for each in node["items"])
+        return result
 
     def _share_defaultdict(self, node):
         return self._fill(node, defaultdict(self.value(node["factory"])))
 
-    def _fill(self, node, made):
-        self._keep(node, made)
-        made.update((self.value(key), self.value(value)) for key, value in node["items"])
-        return made
+    def _fill(self, node, result):
+        self._keep(node, result)
+        result.update((self.value(key), self.value(value)) for key, value in node["items"])
+        return result
 
     def _share_array(self, node):
         return self._keep(node, _array(self._members[node["member"]]))
@@ -157,11 +157,11 @@ class Reader:
     def _share_objects(self, node):
         shape = tuple(node["shape"])
         if math.prod(shape) != len(node["items"]):
-            raise ValueError("an array has another number of items than its shape says")
-        made = self._keep(node, np.empty(len(node["items"]), dtype=object))
+            raise ValueError("the number of items of an array does not match its shape")
+        result = self._keep(node, np.empty(len(node["items"]), dtype=object))
         for index, item in enumerate(node["items"]):
-            made[index] = self.value(item)
-        return self._keep(node, made.reshape(shape))
+            result[index] = self.value(item)
+        return self._keep(node, result.reshape(shape))
 
     def _share_masked(self, node):
         data, mask, fill_value = map(self.value, node["items"])
@@ -173,18 +173,18 @@ class Reader:
     def _share_network(self, node):
         from skstack._training.network import Network
 
-        made = self._keep(node, object.__new__(Network))
+        result = self._keep(node, object.__new__(Network))
         model = self._read_model(node)
         values = [np.array(variable.value) for variable in model.variables]
         if networks.digest(values) != node["digest"]:
             raise ValueError(
-                "Keras returns the weights of a network in another order, or other weights, than "
+                "the weights of a network, or their order, differ after loading from those that "
                 "were saved"
             )
         state = self._state(node["state"])
         state["variables"] = dict(zip(node["variables"], values, strict=True))
-        vars(made).update(state)
-        return made
+        vars(result).update(state)
+        return result
 
     def _read_model(self, node):
         model = networks.read_model(self._members[node["member"]], self._customs(node))
@@ -216,7 +216,7 @@ class Reader:
     def _share_object(self, node):
         known = known_class(node["class"])
         cls = self._class(node)
-        made = self._keep(node, object.__new__(cls))
+        result = self._keep(node, object.__new__(cls))
         state = self._state(node["state"])
         if known is not None and state.get("memory") is not None:
             raise ValueError("it names a folder of pickles as memory")
@@ -224,10 +224,10 @@ class Reader:
             state.update({name: None for name in parts.EMPTIED if name in state})
         setter = next((each for each in cls.__mro__ if "__setstate__" in vars(each)), object)
         if setter.__module__.partition(".")[0] == "skstack":
-            made.__setstate__(state)
+            result.__setstate__(state)
         else:
-            vars(made).update(state)
-        return made
+            vars(result).update(state)
+        return result
 
     def _state(self, pairs):
         state = {}

@@ -33,7 +33,7 @@ _BY_SKOPS = ("imblearn", "numpy", "scipy", "sklearn")
 _NO_DATA = ("joblib", "pandas", "polars", "tensorflow", "threading", "io", "_io", "_thread")
 # Kinds of dicts, by the name in a file.
 MAPPINGS = {"dict": dict, "OrderedDict": OrderedDict, "Bunch": Bunch}
-# Callbacks with the arguments that they keep; others write files or hold functions.
+# Supported callbacks with their arguments; others write files or hold functions.
 CALLBACKS = {
     "EarlyStopping": (
         "monitor", "min_delta", "patience", "verbose", "mode", "baseline", "restore_best_weights",
@@ -44,7 +44,7 @@ CALLBACKS = {
     ),
     "TerminateOnNaN": (),
 }  # fmt: skip
-# Immutable values by the name in a file: their class, their parts, and the way back.
+# Immutable values by the name in a file: class, function to parts, function from parts.
 INLINE = {
     "tuple": (tuple, list, tuple),
     "frozenset": (frozenset, list, frozenset),
@@ -104,7 +104,7 @@ class Writer:
         self._kept = []  # so that no id is reused
 
     def node(self, value, where):
-        """The JSON node of a value; messages call it `where`, the path from the estimator."""
+        """The JSON node of a value; `where`, its path from the estimator, is for messages."""
         if value is None or type(value) in (bool, int, str):
             return value
         if type(value) is float:
@@ -113,7 +113,7 @@ class Writer:
             kind = _INLINE_KINDS[type(value)]
             return {"is": kind, "items": self._items(INLINE[kind][1](value), where)}
         if _package(type(value)) == "pandas":
-            _refuse(where, value, "of pandas only timestamps, timedeltas and intervals are stored")
+            _refuse(where, value, "only timestamps, timedeltas and intervals of pandas are stored")
         if type(value) is bytes:
             return {"is": "bytes", "value": _text(value)}
         if isinstance(value, pathlib.PurePath):
@@ -147,7 +147,7 @@ class Writer:
         if name is not None:
             return {"is": "function", "name": name}
         if not isinstance(function, types.FunctionType) or function.__name__ == "<lambda>":
-            _refuse(where, function, "only functions with a name of their own can be stored")
+            _refuse(where, function, "only named functions can be stored")
         name = full_name(function)
         self.named[name] = function
         return {"is": "function", "name": name}
@@ -228,26 +228,26 @@ class Writer:
             "state": self._state(state, where),
         }
 
-    def _config(self, thing, where):
-        with _located(where, thing):
-            config = networks.config_of(thing)
+    def _config(self, obj, where):
+        with _located(where, obj):
+            config = networks.config_of(obj)
             names = networks.names_in_config(config)
-        return {"is": "keras", "config": config, "names": self._customs(thing, names, where)}
+        return {"is": "keras", "config": config, "names": self._customs(obj, names, where)}
 
     def _callback(self, callback, where):
         kind = type(callback).__name__
         if kind not in CALLBACKS:
-            _refuse(where, callback, f"of Keras' callbacks only {', '.join(CALLBACKS)} are stored")
+            _refuse(where, callback, f"only {', '.join(CALLBACKS)} of Keras' callbacks are stored")
         arguments = {name: getattr(callback, name) for name in CALLBACKS[kind]}
         return {"is": "callback", "name": kind, "items": self._pairs(arguments.items(), where)}
 
-    def _customs(self, thing, names, where):
+    def _customs(self, obj, names, where):
         """Full names of custom classes and functions, by the names that Keras stores."""
-        customs = networks.customs_of(thing) if names else {}
+        customs = networks.customs_of(obj) if names else {}
         missing = sorted(names - customs.keys())
         if missing:
             _refuse(
-                where, thing,
+                where, obj,
                 f"Keras stores {missing} by a name that is not registered; decorate them with "
                 "@keras.saving.register_keras_serializable()",
             )  # fmt: skip
@@ -272,8 +272,8 @@ class Writer:
             if name.partition(".")[0] in ("skstack", "keras"):
                 _refuse(
                     where, value,
-                    f"it holds a {name}, but is not one of the scikit-learn estimators that are "
-                    "looked through; save what it holds",
+                    f"it holds a {name}, but is not one of the meta-estimators that save "
+                    "supports; save what it holds",
                 )  # fmt: skip
         self.named.update(dict.fromkeys(untrusted))
         return {"is": "skops", "member": self._member("parts", "skops", content)}
@@ -352,7 +352,7 @@ def raise_full_disk(error):
 
 @contextlib.contextmanager
 def _located(where, value):
-    """Name the place in all that Keras, skops and NumPy raise."""
+    """Context that adds `where` to the errors of Keras, skops and NumPy."""
     try:
         yield
     except Exception as error:

@@ -1,1 +1,1 @@
-"""Which rows may be learned from: folds, held-out rows, groups and time, and who learns from y."""
+"""Folds, hold-out rows, groups and time order, and which estimators learn from y."""

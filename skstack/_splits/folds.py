@@ -1,9 +1,9 @@
 """Folds of a cross-fit, and checks of any `cv`.
 
 In all functions `cv` is None, an int, a splitter or an iterable of (train, test), as in
-scikit-learn, and is never changed. An int stands for consecutive folds: stratified ones for a
-classifier, with groups folds of whole groups. `metadata` holds keywords of the splitter's
-``split``, ``groups`` among them.
+scikit-learn, and is never changed. An int means consecutive folds, stratified for a classifier;
+with groups, folds of whole groups. `metadata` holds keyword arguments of the splitter's ``split``,
+such as ``groups``.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def listed_folds(cv):
 
 
 def restricted_folds(pairs, rows):
-    """Folds of a table as folds of some of its rows, ascending; empty folds are dropped."""
+    """Restrict folds of a table to some of its rows, ascending; empty folds are dropped."""
     kept = [
         tuple(np.searchsorted(rows, side[np.isin(side, rows)]) for side in pair) for pair in pairs
     ]
@@ -133,7 +133,7 @@ def _splitter(cv, y, classifier, groups):
 
 
 def _split(cv, X, y, classifier, metadata):
-    """The splitter that cv stands for, and its checked folds."""
+    """The splitter that cv means, and its checked folds."""
     metadata = dict(metadata or {})
     splitter = _splitter(cv, y, classifier, metadata.get("groups"))
     if ignores_groups(splitter):
@@ -172,7 +172,7 @@ def _indices(rows):
 
 
 def _refuse_crossing_groups(splitter, pairs, metadata):
-    """Raise if a group is on both sides of a fold; warn if the splitter was given the groups."""
+    """Raise if a group is on both sides of a fold; warn if the splitter received the groups."""
     groups = (metadata or {}).get("groups")
     if groups is None:
         return
@@ -190,4 +190,4 @@ def _refuse_crossing_groups(splitter, pairs, metadata):
             f"{message}: networks would predict groups that they were trained on. Use GroupKFold, "
             "StratifiedGroupKFold or an int, or do not pass groups."
         )
-    warnings.warn(f"{message}, although it was given the groups.", UserWarning, stacklevel=2)
+    warnings.warn(f"{message}, although it received the groups.", UserWarning, stacklevel=2)

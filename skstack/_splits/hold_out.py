@@ -29,7 +29,7 @@ def hold_out(y, *, fraction, stratify, seed=None, groups=None, ordered=False):
     stratify : bool
         Whether to keep the share of each class.
     seed : int, RandomState or None
-        Of the shuffle.
+        Seed of the shuffle.
     groups : array-like of shape (n_rows,) or None
         Rows of one group stay on one side.
     ordered : bool
@@ -75,7 +75,7 @@ def hold_out(y, *, fraction, stratify, seed=None, groups=None, ordered=False):
         _refuse_missing(classes, codes, np.bincount(codes) < 2, fraction)
         if min(n_held_out, n_rows - n_held_out) < len(classes):
             raise ValueError(
-                f"validation_fraction={fraction} of {n_rows} rows puts {n_held_out} rows aside and "
+                f"validation_fraction={fraction} of {n_rows} rows sets {n_held_out} rows aside and "
                 f"leaves {n_rows - n_held_out}, but each of the {len(classes)} classes must be on "
                 f"both sides. {_WAYS_OUT}"
             )
@@ -94,7 +94,7 @@ def hold_out(y, *, fraction, stratify, seed=None, groups=None, ordered=False):
 
 
 def _number_of_rows(fraction, n_rows):
-    """The number of rows that `fraction` stands for."""
+    """The number of rows that `fraction` means."""
     is_count = isinstance(fraction, Integral) and not isinstance(fraction, bool) and fraction >= 1
     is_share = isinstance(fraction, Real) and not is_count and 0 < fraction < 1
     if not (is_count or is_share):
@@ -112,11 +112,11 @@ def _number_of_rows(fraction, n_rows):
 
 
 def _between_groups(groups, cut):
-    """The cut between rows that is nearest to the given one and splits no group."""
+    """The cut between rows that is nearest to `cut` and splits no group."""
     _, first, group = np.unique(groups, return_index=True, return_inverse=True)
     last = np.zeros_like(first)
     np.maximum.at(last, group, np.arange(len(groups)))
-    running = np.maximum.accumulate(last[group])  # where the groups so far end
+    running = np.maximum.accumulate(last[group])  # last row of all groups so far
     cuts = np.flatnonzero(running[:-1] == np.arange(len(groups) - 1)) + 1
     if not len(cuts):
         raise ValueError(
@@ -126,10 +126,10 @@ def _between_groups(groups, cut):
 
 
 def _whole_groups(groups, codes, n_held_out, seed):
-    """Hold out whole groups: of several draws the one nearest to the target rows of each class.
+    """Hold out whole groups: the best of several draws by the number of rows of each class.
 
     scikit-learn's GroupShuffleSplit takes a share of the groups, not of the rows, and its
-    StratifiedGroupKFold warns of every class with fewer rows than folds.
+    StratifiedGroupKFold warns about every class with fewer rows than folds.
     """
     names, group = np.unique(groups, return_inverse=True)
     if len(names) < 2:

@@ -1,4 +1,4 @@
-"""Groups and time order of training rows, passed to all that splits rows inside an upstream."""
+"""Groups and time order of training rows, for everything in an upstream that splits rows."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _DELEGATES = {
     "SelectFromModel": "estimator",
     "TransformedTargetRegressor": "regressor",
 }
-# These pass them to several, as (name, estimator).
+# Meta-estimators that pass them to several (name, estimator).
 _VOTING = ("VotingClassifier", "VotingRegressor")
-# These predict each of their training rows once, and cannot leave the first ones out.
+# Estimators that predict each training row once, and cannot leave the first ones out.
 _PARTITIONS = ("StackingClassifier", "StackingRegressor", "TargetEncoder")
-# Here cv=None means that rows are not split.
+# Estimators for which cv=None means that rows are not split.
 _NONE_IS_NO_SPLIT = ("ClassifierChain", "RegressorChain", "RidgeCV", "RidgeClassifierCV")
 
 
@@ -67,7 +67,7 @@ class RowContext(NamedTuple):
     def ordered_cv(self, cv, n):
         """A time-ordered splitter for ``n`` rows, in place of a number of folds.
 
-        It is like the outer one, without the sizes that refer to the outer rows.
+        Like the outer one, without the sizes that refer to the outer rows.
         """
         if not isinstance(self.cv, TimeSeriesSplit):
             if hasattr(self.cv, "split"):
@@ -105,10 +105,10 @@ def may_split(part):
 
 
 def pass_context(part, context, X, y, *, only_fit=False):
-    """Make everything inside an unshared clone that splits its training rows respect a context.
+    """Change a clone so that all parts that split their training rows respect a context.
 
     Estimators of skstack get the context; the ``cv`` of all others is set to folds that respect it.
-    Raises if this is not possible. `only_fit` is whether ``fit`` will be called, and not
+    Raises if this is not possible. `only_fit`: whether ``fit`` will be called, not
     ``fit_transform``.
     """
     if hasattr(part, "_splits_rows"):
@@ -137,11 +137,11 @@ def pass_context(part, context, X, y, *, only_fit=False):
         if not (only_fit and name == "TargetEncoder"):
             _set_folds(part, context, X, y)
         if parts is None:
-            refuse_unreached(part, context, f"{name} chooses the rows of its parts", inside=True)
+            refuse_unreached(part, context, f"{name} selects the rows of its parts", inside=True)
 
 
 def _refuse_row_numbers(name, cv, context):
-    """Raise for a list of folds where it does not refer to the rows at hand; else return it."""
+    """The folds of a listed cv, or None; raise if they refer to other rows."""
     folds = listed_folds(cv)
     if folds is not None and not context.all_rows:
         raise ValueError(
@@ -174,7 +174,7 @@ def _set_folds(part, context, X, y):
         classes = type_of_target(y) in ("binary", "multiclass")
         unseeded = params.get("random_state") in (None, "deprecated")
         if is_number and not context.matters and unseeded:
-            # It would shuffle by NumPy's global state.
+            # It would shuffle with NumPy's global state.
             part.set_params(cv=check_cv(cv, y, classifier=classes, shuffle=True, random_state=0))
     folds = _refuse_row_numbers(name, cv, context)
     if context.ordered:
@@ -207,9 +207,9 @@ def _gets_groups(part):
 
 
 def refuse_unreached(part, context, reason, *, inside=False):
-    """Raise if a part that a context cannot reach, for a reason, splits its training rows.
+    """Raise if a part to which the context cannot be passed splits its training rows.
 
-    With `inside`, the part itself is reached, and only what it holds is not.
+    With `inside`, the context can be passed to the part itself, but not to the parts inside it.
     """
     if not context.matters or not hasattr(part, "get_params"):
         return
@@ -219,8 +219,8 @@ def refuse_unreached(part, context, reason, *, inside=False):
         if _splits(each):
             name = type(each).__name__
             raise ValueError(
-                f"{context}, but cannot reach the inner {name}, because {reason}. Use {name} "
-                f"without it, or {'an unordered cv' if context.ordered else 'no groups'}."
+                f"{context}, but the inner {name} cannot respect this, because {reason}. Use "
+                f"{name} without it, or {'an unordered cv' if context.ordered else 'no groups'}."
             )
 
 

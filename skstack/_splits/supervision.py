@@ -44,10 +44,10 @@ _IGNORES_Y = {
 
 
 def learns_from_y(estimator):
-    """Whether what an estimator, or a part of a composite, learns may depend on y.
+    """Whether an estimator, or a part of a composite, may learn from y.
 
-    That is so for all that receive y and are not known to ignore it. It is not so for what is not
-    trained: networks, paths, frozen estimators, "passthrough", "drop" and None.
+    True for all that receive y and are not known to ignore it. False for what is not trained:
+    networks, paths, frozen estimators, "passthrough", "drop" and None.
     """
     if _is_fixed(estimator):
         return False
@@ -78,7 +78,7 @@ def requires_y(estimator):
 
 
 def trains(estimator):
-    """Whether ``fit`` learns anything at all."""
+    """Whether ``fit`` learns anything."""
     if _is_fixed(estimator):
         return False
     parts = parts_of(estimator)
@@ -118,12 +118,12 @@ def _receives_y(estimator):
     if not (methods["fit"] or methods["fit_resample"]):  # delegated
         return True
     for method in methods.values():
-        # That of the mixin only passes y to `fit`.
+        # The mixin's method only passes y to `fit`.
         if method is None or method is TransformerMixin.fit_transform:
             continue
         try:
             parameters = list(inspect.signature(method).parameters.values())[2:]
-        except (TypeError, ValueError):  # written in C, or hidden
+        except (TypeError, ValueError):  # no signature, as in C code
             return True
         for parameter in parameters:
             if parameter.name in ("y", "Y") or parameter.kind in _VARIADIC:

@@ -90,8 +90,8 @@ class Stack(TransformerMixin, BaseComposition):
     @_upstream.setter
     def _upstream(self, pairs):
         self.upstream = [
-            (name, thing, *entry[2:])
-            for (name, thing), entry in zip(pairs, self.upstream, strict=True)
+            (name, upstream, *entry[2:])
+            for (name, upstream), entry in zip(pairs, self.upstream, strict=True)
         ]
 
     def get_params(self, deep=True):
@@ -228,7 +228,7 @@ class Stack(TransformerMixin, BaseComposition):
         """Fit, and return the table on which the downstream was trained, before sampling.
 
         Its features are out-of-fold; those of hold-out rows for early stopping come from the
-        refitted upstream (with ``fine_tune``: the tuned one). Differs from
+        refitted upstream (with ``fine_tune``, the tuned one). Differs from
         ``fit(X, y).transform(X)``.
 
         Parameters
@@ -258,23 +258,23 @@ class Stack(TransformerMixin, BaseComposition):
             In the order of X, scaled. With a time-ordered ``cv`` it is not scaled, because the
             scaler is fitted on later rows, too; features of rows that are never predicted are NaN.
         """
-        way = self._fit("fit_transform", X, y, sample_weight, groups, X_val, y_val, params)
-        # The scaler was fitted on later rows, too: only the downstream may use it.
-        scaled = not way.ordered
+        fitted = self._fit("fit_transform", X, y, sample_weight, groups, X_val, y_val, params)
+        # In time order the scaler was fitted on later rows, too: only the downstream may use it.
+        scaled = not fitted.ordered
         table = in_float32(
-            self._scaling.transform(way.table, allow_nan=True) if scaled else way.table
+            self._scaling.transform(fitted.table, allow_nan=True) if scaled else fitted.table
         )
-        if way.rest is None:
+        if fitted.rest is None:
             return indexed_like(table, X)
-        both = in_float32(self._transform(take_rows(X, way.rest), scaled=scaled))
-        order = np.argsort(np.concatenate([way.train, way.rest]), kind="stable")
+        held_out = in_float32(self._transform(take_rows(X, fitted.rest), scaled=scaled))
+        order = np.argsort(np.concatenate([fitted.train, fitted.rest]), kind="stable")
         if hasattr(table, "iloc"):
             import pandas as pd
 
             coded = table.select_dtypes("category").columns
-            joined = pd.concat([table, both]).astype(dict.fromkeys(coded, "category"))
+            joined = pd.concat([table, held_out]).astype(dict.fromkeys(coded, "category"))
             return indexed_like(joined.iloc[order], X)
-        return np.vstack([table, both])[order]
+        return np.vstack([table, held_out])[order]
 
     def _reads_indicator(self):
         return is_classifier(self)
@@ -307,7 +307,7 @@ class Stack(TransformerMixin, BaseComposition):
 
         # Hold out rows for early stopping before anything is fitted.
         train = rest = None
-        given = Bunch(**{**parts.downstream, "X": X, "y": y})
+        data = Bunch(**{**parts.downstream, "X": X, "y": y})
         split, watches = held_out_rows(self, X, y, downstream, seed, parts, ordered)
         if "X_val" in parts.downstream:
             profile = ColumnProfile.of(X, self.categorical_features)
@@ -318,8 +318,8 @@ class Stack(TransformerMixin, BaseComposition):
                 )
         if split is not None:
             train, rest = split
-            watched = {"X_val": take_rows(X, rest), "y_val": take_rows(y, rest)}
-            parts = parts.of(X, train, **(watched if watches else {}))
+            validation = {"X_val": take_rows(X, rest), "y_val": take_rows(y, rest)}
+            parts = parts.of(X, train, **(validation if watches else {}))
             X, y = take_rows(X, train), take_rows(y, train)
             for _, transformer, _ in branches:
                 folds = listed_folds(transformer.cv)
@@ -338,7 +338,7 @@ class Stack(TransformerMixin, BaseComposition):
         self._branch_columns = indices
         tables = [columns_at(X, indices[name]) for name, _, _ in branches]
         for (name, transformer, columns), part in zip(branches, tables, strict=True):
-            made, known = transformer._learn(
+            part_features, predicted = transformer._learn(
                 part,
                 y,
                 parts.branches[name],
@@ -346,23 +346,22 @@ class Stack(TransformerMixin, BaseComposition):
                 ordered_cv=cv if ordered else None,
                 label=f"The branch {name!r}",
             )
-            features.append(made)
-            covered &= True if known is None else known
+            features.append(part_features)
+            covered &= True if predicted is None else predicted
             self.upstream_.append((name, transformer, columns))
         self.named_upstream_ = Bunch(**{name: fitted for name, fitted, _ in self.upstream_})
         self._names = self._table_names(X)
         self._float64 = self._needs_float64(features, y)
-        table = self._table(features, X)
-        known = table
+        table = covered_rows = self._table(features, X)
         if not covered.all():
             rows = np.flatnonzero(covered)
             if not context.ordered:  # else the outer stack warns
                 self._warn_of_dropped_rows(len(covered) - len(rows), len(covered))
             parts = parts.of(X, rows)
-            known, y = take_rows(table, rows), take_rows(y, rows)
+            covered_rows, y = take_rows(table, rows), take_rows(y, rows)
 
         # Fit the scaler on training rows; resample only these.
-        self._scaling = Scaling(self.scaler).fit(known, **parts.scaler)
+        self._scaling = Scaling(self.scaler).fit(covered_rows, **parts.scaler)
         self.scaler_ = self._scaling.scaler_
         settings = dict(parts.downstream)
         weights = settings.pop("sample_weight", None)
@@ -370,7 +369,7 @@ class Stack(TransformerMixin, BaseComposition):
             settings.pop("groups", None)
         if "X_val" in settings:
             settings["X_val"] = self._transform(settings["X_val"])
-        scaled = self._scaled(known)
+        scaled = self._scaled(covered_rows)
         unsampled = y, weights
         scaled, y, weights = self._resample(scaled, y, weights, seed)
         if weights is not None:
@@ -380,11 +379,11 @@ class Stack(TransformerMixin, BaseComposition):
             suppress_warning("X_val")
             suppress_warning("y_val")
         self.downstream_ = downstream.fit(scaled, y, **settings)
-        way = Bunch(table=table, train=train, rest=rest, ordered=ordered)
+        result = Bunch(table=table, train=train, rest=rest, ordered=ordered)
         self.fine_tuned_, self.fine_tune_losses_, self.fine_tune_history_ = False, None, None
         if self.fine_tune is not None:
-            fine_tune(self, given, way, unsampled, (y, weights), seed)
-        return way
+            fine_tune(self, data, result, unsampled, (y, weights), seed)
+        return result
 
     def _check_parts(self):
         """Validate the sub-estimators before anything is trained."""
@@ -403,8 +402,8 @@ class Stack(TransformerMixin, BaseComposition):
     def _branches(self, seed, cv):
         """(name, transformer, columns) of each branch, cloned, seeded and checked."""
         seeds, branches = branch_seeds(self, seed), []
-        for name, thing, columns in branch_list(self):
-            transformer = branch_of(self, name, thing, cv)
+        for name, upstream, columns in branch_list(self):
+            transformer = branch_of(self, name, upstream, cv)
             transformer._validate_params()
             if self.random_state is not None:
                 set_missing_seeds(transformer, seeds[name])
@@ -417,7 +416,7 @@ class Stack(TransformerMixin, BaseComposition):
 
     def _check_ordered(self, context, X, y, only_fit):
         """Refuse a nested stack inside a time-ordered fit whose folds are not time-ordered."""
-        counted = self.cv is None or isinstance(self.cv, Integral)
+        is_int = self.cv is None or isinstance(self.cv, Integral)
         if not only_fit:
             raise ValueError(
                 f"{context}, but the nested {type(self).__name__} is followed by other steps, "
@@ -427,19 +426,19 @@ class Stack(TransformerMixin, BaseComposition):
             raise ValueError(
                 f"{context}, but the nested {type(self).__name__} has refit=False. Use refit=True."
             )
-        if not counted and not orders_time(self.cv, X, y):
+        if not is_int and not orders_time(self.cv, X, y):
             raise ValueError(
                 f"{context}, but the nested {type(self).__name__} has cv={self.cv!r}, which is not "
                 "time-ordered. Pass TimeSeriesSplit, or an int."
             )
-        cv = context.ordered_cv(self.cv, n_rows(X)) if counted else self.cv
-        for name, thing, _ in branch_list(self):
-            branch = branch_of(self, name, thing, cv)
+        cv = context.ordered_cv(self.cv, n_rows(X)) if is_int else self.cv
+        for name, upstream, _ in branch_list(self):
+            branch = branch_of(self, name, upstream, cv)
             settle_folds(cv, [(name, branch, None)], X, y)
             branch._check_context(X, y, Metadata(), cv)
 
     def _pass_context_to(self, downstream, table, y, groups, cv):
-        """Pass groups and time order to a downstream that splits rows; samplers destroy both."""
+        """Pass groups and time order to a downstream that splits rows; samplers invalidate both."""
         if cv is None and groups is None:
             return
         context = RowContext(groups, cv)
@@ -456,14 +455,14 @@ class Stack(TransformerMixin, BaseComposition):
     def _learn_passthrough(self, X):
         """Fit the columns of X that pass through."""
         self._passed = None
-        chosen = self.passthrough
-        if isinstance(chosen, bool | np.bool_):
-            if not chosen or (not hasattr(X, "columns") and X.ndim > 2):
+        columns = self.passthrough
+        if isinstance(columns, bool | np.bool_):
+            if not columns or (not hasattr(X, "columns") and X.ndim > 2):
                 return
             # Columns of arrays pass through only if they are named.
             self._passthrough_columns = np.setdiff1d(np.arange(X.shape[1]), array_column_indices(X))
         else:
-            self._passthrough_columns = column_indices(X, chosen, "passthrough")
+            self._passthrough_columns = column_indices(X, columns, "passthrough")
         if len(self._passthrough_columns):
             mask = categorical_mask_of(self.categorical_features, X, self._passthrough_columns)
             passed = Passthrough(mask, allow_nan=self._takes_nan)
@@ -478,11 +477,11 @@ class Stack(TransformerMixin, BaseComposition):
         if self._passed is not None:
             columns = getattr(X, "columns", [f"x{index}" for index in range(X.shape[1])])
             names += [str(columns[index]) for index in self._passthrough_columns]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
+        duplicates = sorted({name for name in names if names.count(name) > 1})
+        if duplicates:
             raise ValueError(
-                f"The table of the downstream would have duplicate column names: {twice}. Rename "
-                "these branches or columns."
+                f"The table of the downstream would have duplicate column names: {duplicates}. "
+                "Rename these branches or columns."
             )
         return names
 

@@ -33,7 +33,7 @@ def branch_list(stack):
         pair = isinstance(entry, tuple) and len(entry) in (2, 3)
         if not pair or not isinstance(entry[0], str):
             raise TypeError(
-                f"upstream holds {entry!r}; accepted are tuples (name, model) and (name, model, "
+                f"upstream holds {entry!r}; expected tuples (name, model) or (name, model, "
                 "columns)."
             )
     stack._validate_names([entry[0] for entry in upstream])
@@ -46,8 +46,8 @@ def named_branches(upstream):
     if not isinstance(upstream, list):
         return []
     pairs = [entry[:2] for entry in upstream if isinstance(entry, tuple) and len(entry) > 1]
-    sound = len(pairs) == len(upstream) and not any(isinstance(thing, type) for _, thing in pairs)
-    return pairs if sound else []
+    valid = len(pairs) == len(upstream) and not any(isinstance(model, type) for _, model in pairs)
+    return pairs if valid else []
 
 
 def branch_column_indices(X, name, columns):
@@ -62,36 +62,36 @@ def branch_seeds(stack, seed):
     return {name: int(generator.integers(2**31 - 1)) for name in names}
 
 
-def branch_of(stack, name, thing, cv=None):
+def branch_of(stack, name, model, cv=None):
     """Make the unfitted KerasFeatureTransformer of a branch.
 
     ``refit`` and ``n_jobs`` of the stack, and ``cv``, apply to models that have no such parameters.
     """
-    if isinstance(thing, KerasFeatureTransformer):
-        return clone(thing)
-    if isinstance(thing, Pipeline) and isinstance(thing.steps[-1][1], KerasFeatureTransformer):
+    if isinstance(model, KerasFeatureTransformer):
+        return clone(model)
+    if isinstance(model, Pipeline) and isinstance(model.steps[-1][1], KerasFeatureTransformer):
         # The steps before are part of the cross-fit: each fold fits its own.
-        last = thing.steps[-1][1]
-        model = KerasAutoencoder() if last.model is None else last.model
-        whole = copy.copy(thing)  # keeps an imbalanced-learn Pipeline
-        whole.steps = [*thing.steps[:-1], (thing.steps[-1][0], model)]
-        inner = clone(clone(last).set_params(model=whole, passthrough=False))
+        last = model.steps[-1][1]
+        last_model = KerasAutoencoder() if last.model is None else last.model
+        pipeline = copy.copy(model)  # keeps an imbalanced-learn Pipeline
+        pipeline.steps = [*model.steps[:-1], (model.steps[-1][0], last_model)]
+        inner = clone(clone(last).set_params(model=pipeline, passthrough=False))
         inner._passes_steps = last.passthrough
         return inner
-    fits = hasattr(thing, "fit") and hasattr(thing, "get_params") and not isinstance(thing, type)
-    if not (fits or is_keras_model(thing) or is_path(thing)):
+    fits = hasattr(model, "fit") and hasattr(model, "get_params") and not isinstance(model, type)
+    if not (fits or is_keras_model(model) or is_path(model)):
         raise TypeError(
-            f"The branch {name!r} of upstream is {thing!r}; accepted are estimators, a "
+            f"The branch {name!r} of upstream is {model!r}; expected an estimator, a "
             "KerasFeatureTransformer, a Pipeline that ends in one, a built keras.Model, the path "
-            "to a saved one and 'drop'."
+            "to a saved one or 'drop'."
         )
-    if is_path(thing):
+    if is_path(model):
         try:
-            check_model(thing)
+            check_model(model)
         except ValueError as error:
             raise ValueError(f"The branch {name!r} of upstream: {error}") from error
     # A clone, because seeds are set in it.
-    return clone(KerasFeatureTransformer(thing, cv=cv, refit=stack.refit, n_jobs=stack.n_jobs))
+    return clone(KerasFeatureTransformer(model, cv=cv, refit=stack.refit, n_jobs=stack.n_jobs))
 
 
 def checked_downstream(stack, seed, n, parts, ordered):
@@ -120,28 +120,27 @@ def checked_downstream(stack, seed, n, parts, ordered):
     inner = [step for _, step in getattr(downstream, "steps", ()) if hasattr(step, "fit_resample")]
     if inner and (sampler is not None or getattr(stack, "prior_correction", False)):
         raise ValueError(
-            f"downstream={downstream!r} has the sampler {inner[0]!r} among its steps; with "
+            f"downstream={downstream!r} contains the sampler {inner[0]!r}; with "
             + (
-                f"sampler={sampler!r} of the stack rows would be resampled twice."
+                f"sampler={sampler!r} of the stack, rows would be resampled twice."
                 if sampler is not None
-                else "prior_correction=True it would go uncorrected: only sampler=... of the stack "
-                "is known to it."
+                else "prior_correction=True, only sampler=... of the stack would be corrected."
             )
         )
-    lost = sorted(set(parts.downstream) - {"sample_weight", "groups", "X_val", "y_val"})
-    if sampler is not None and lost:
+    requested = sorted(set(parts.downstream) - {"sample_weight", "groups", "X_val", "y_val"})
+    if sampler is not None and requested:
         raise ValueError(
             f"sampler={sampler!r} changes the rows, but the downstream requests metadata of "
-            f"the original rows: {lost}. Remove the sampler, or set these requests to False."
+            f"the original rows: {requested}. Remove the sampler, or set these requests to False."
         )
-    beside = {
-        "a sampler these would be synthetic": sampler is not None,
-        "groups these would share groups with its training rows": parts.groups is not None,
-        "a time-ordered cv these would not be the last ones": (
+    conflicts = {
+        "a sampler, these would be synthetic": sampler is not None,
+        "groups, these would share groups with its training rows": parts.groups is not None,
+        "a time-ordered cv, these would not be the last ones": (
             ordered and not _validation_split(own)
         ),
     }
-    reasons = [reason for reason, given in beside.items() if given]
+    reasons = [reason for reason, applies in conflicts.items() if applies]
     if reasons and "X_val" not in parts.downstream and _holds_out_by_itself(downstream, n):
         raise ValueError(
             f"downstream={downstream!r} holds out rows for early stopping by itself; with "
@@ -182,8 +181,8 @@ def held_out_rows(stack, X, y, downstream, seed, parts, ordered):
 
 def stops_early(estimator, n):
     """Whether an estimator holds out rows for early stopping when it is fitted on ``n`` rows."""
-    said = getattr(estimator, "early_stopping", False)
-    return n > EARLY_STOPPING_ROWS if isinstance(said, str) else bool(said)
+    value = getattr(estimator, "early_stopping", False)
+    return n > EARLY_STOPPING_ROWS if isinstance(value, str) else bool(value)
 
 
 def takes_nan(downstream, stack):
@@ -195,8 +194,8 @@ def takes_nan(downstream, stack):
 
 def wants_names(downstream):
     """Whether a downstream uses the names of the columns, so that it needs a DataFrame."""
-    said = getattr(downstream, "categorical_features", None)
-    by_name = isinstance(said, (list, tuple)) and any(isinstance(name, str) for name in said)
+    value = getattr(downstream, "categorical_features", None)
+    by_name = isinstance(value, (list, tuple)) and any(isinstance(name, str) for name in value)
     return by_name or getattr(downstream, "inputs", None) is not None
 
 
@@ -221,7 +220,7 @@ def _holds_out_by_itself(estimator, n):
         return False
     if stops_early(estimator, n):
         return True
-    # Gradient boosting has no `early_stopping`: it watches rows where `n_iter_no_change` is set.
+    # Gradient boosting has no `early_stopping`: it monitors rows if `n_iter_no_change` is set.
     return (
         not hasattr(estimator, "early_stopping")
         and hasattr(estimator, "validation_fraction")
@@ -230,7 +229,7 @@ def _holds_out_by_itself(estimator, n):
 
 
 def settle_folds(cv, branches, X, y, parts=None):
-    """Give all branches time-ordered folds if those of the stack are; return whether they are.
+    """Set time-ordered folds in all branches if those of the stack are; return whether they are.
 
     Raises a ValueError if the folds of one branch are time-ordered and those of the stack are not,
     or vice versa.

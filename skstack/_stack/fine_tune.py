@@ -59,15 +59,15 @@ class FineTune(BaseEstimator):
 
     layers : "all", int or list of str, default="all"
         Layers of the upstream networks that are trained, besides the whole downstream: all; this
-        number of top layers of each network; or those named, where ``"risk/hidden_1"`` is the layer
-        ``hidden_1`` of the branch ``risk`` (a single upstream is named ``upstream``). Branches
-        without a named layer are not changed, and may be any estimator. Layers without weights do
-        not count.
+        number of top layers of each network; or the named ones, where ``"risk/hidden_1"`` is the
+        layer ``hidden_1`` of the branch ``risk`` (a single upstream is named ``upstream``).
+        Branches without a named layer are not changed, and may be any estimator. Layers without
+        weights do not count.
 
     unfreeze_every : int, default=None
         Unfreeze these layers one by one: in the first ``unfreeze_every`` epochs the topmost of
         each network, then one more every ``unfreeze_every`` epochs; layers that are not reached
-        within ``epochs`` stay frozen. The optimizer starts anew with each stage. None unfreezes
+        within ``epochs`` stay frozen. Each stage starts with a new optimizer. None unfreezes
         all of them at once.
 
     batch_normalization : bool, default=False
@@ -104,10 +104,11 @@ class FineTune(BaseEstimator):
     Synthetic rows of a sampler have features, but no raw row. Instead of the sampler, class weights
     give the classes the frequencies after sampling; hold-out rows are weighted in the same way.
 
-    Layers with ``trainable=False``, in a network that was passed and those that standardise, are
-    never modified. To train them, set ``trainable`` in that network first. Steps of a Pipeline
-    before a network are not changed either. Dropout is active in networks that are trained, also
-    below their frozen layers. Ensembles of fold networks (``refit=False``) are refused.
+    Layers with ``trainable=False`` in a network that was passed, and layers that standardise, are
+    never modified. To train the former, set ``trainable=True`` in that network first. Steps of a
+    Pipeline before a network are not changed either. Dropout is active in networks that are
+    trained, also below their frozen layers. Ensembles of fold networks (``refit=False``) are
+    refused.
 
     Gradual unfreezing and smaller learning rates for lower layers: J. Howard & S. Ruder, "Universal
     Language Model Fine-tuning for Text Classification", ACL 2018, sections 3.2 and 3.3.
@@ -174,7 +175,7 @@ class FineTune(BaseEstimator):
         self.verbose = verbose
 
     def __new__(cls, *args, **params):
-        """Refuse old names of parameters: Python's own error would not give the new ones."""
+        """Refuse old names of parameters, with the new ones in the message."""
         _refuse_old_names(params, TypeError)
         return super().__new__(cls)
 
@@ -201,7 +202,7 @@ class FineTune(BaseEstimator):
 
 
 def check_fine_tune(stack, branches, downstream, X, y):
-    """Refuse, before training, a stack with a part that is no network or has no gradient."""
+    """Refuse, before training, a stack with a part that is not a network or has no gradient."""
     from skstack._graph.sklearn_steps import layer_maker, listed_steps
 
     tuning = stack.fine_tune
@@ -210,7 +211,7 @@ def check_fine_tune(stack, branches, downstream, X, y):
     if not isinstance(downstream, NetworkEstimator):
         _refuse(
             f"the downstream {kind} is not a network of skstack",
-            "accepted are KerasClassifier and KerasRegressor",
+            "expected KerasClassifier or KerasRegressor",
         )
     for parameter in ("imputer", "input_shape"):
         if getattr(downstream, parameter) is not None:
@@ -265,8 +266,8 @@ def named_layers(tuning, names):
 def _check_branch(stack, name, transformer, columns, layers, X, y):
     from skstack._training.layers import check_layers, find_layers
 
-    given = KerasAutoencoder() if transformer.model is None else transformer.model
-    source = UpstreamSpec(upstream_of(given, transformer.random_state), y, ColumnBlocks(None))
+    model = KerasAutoencoder() if transformer.model is None else transformer.model
+    source = UpstreamSpec(upstream_of(model, transformer.random_state), y, ColumnBlocks(None))
     request = FeatureRequest.of(
         transformer.features, transformer.layers, transformer.pooling, False
     )
@@ -282,15 +283,15 @@ def _check_branch(stack, name, transformer, columns, layers, X, y):
             "fine-tuning needs one network: use refit=True",
         )
     if is_keras_model(model):
-        learning = find_layers(model, layers or []).values()
-        for layer in learning if layers else [model]:
+        trained = find_layers(model, layers or []).values()
+        for layer in trained if layers else [model]:
             if not layer.trainable_variables:
                 refuse_frozen(layer.name, what)
     elif source.frozen:
         check_layers(model.network_.blueprint, layers or [])
     elif layers:
         request = replace(request, layers=(*request.layers, *layers))
-        source.frame(columns_at(X, branch_column_indices(X, name, columns)), y, request)
+        source.shared_context(columns_at(X, branch_column_indices(X, name, columns)), y, request)
 
 
 def refuse_frozen(layer, what):
@@ -301,38 +302,36 @@ def refuse_frozen(layer, what):
     )
 
 
-def fine_tune(stack, given, way, before, after, seed):
+def fine_tune(stack, data, result, before, after, seed):
     """Train a fitted stack further as one network, and keep the better of before and after.
 
-    ``given`` holds the rows and metadata of ``fit``, ``way`` the indices of training and hold-out
+    ``data`` holds the rows and metadata of ``fit``, ``result`` the indices of training and hold-out
     rows; ``before`` and ``after`` are (y, weights) of the downstream before and after sampling.
     """
     from skstack._stack.joint_network import JointNetwork
 
     tuning, downstream = stack.fine_tune, stack.downstream_
-    weights = given.get("sample_weight")
+    weights = data.get("sample_weight")
     ratio = _sampled(stack, before, after)
-    if way.rest is None:
-        rows = given.X, given.y, weights
-        watched = given.X_val, given.y_val, None
+    if result.rest is None:
+        rows = data.X, data.y, weights
+        validation = data.X_val, data.y_val, None
     else:
-        rows, watched = (
-            tuple(
-                None if part is None else take_rows(part, some) for part in (*_xy(given), weights)
-            )
-            for some in (way.train, way.rest)
+        rows, validation = (
+            tuple(None if part is None else take_rows(part, some) for part in (*_xy(data), weights))
+            for some in (result.train, result.rest)
         )
-    watched = watched[0], *_targets(downstream, *watched[1:], ratio)
+    validation = validation[0], *_targets(downstream, *validation[1:], ratio)
     names = [name for name, _, _ in stack.upstream_]
     named = named_layers(tuning, names)
-    few = take_rows(rows[0], slice(0, 2))
+    sample = take_rows(rows[0], slice(0, 2))
     normalizes = tuning.batch_normalization
     if isinstance(tuning.layers, (list, tuple)) and not normalizes:
         normalizes = tuple(tuning.layers)
-    joint = JointNetwork(stack, list(named), few, batch_normalization=normalizes)
-    loss_before = _loss(stack, *watched)
+    joint = JointNetwork(stack, list(named), sample, batch_normalization=normalizes)
+    loss_before = _loss(stack, *validation)
     try:
-        history, tuned = _trained(stack, joint, named, few, rows, watched, ratio, seed)
+        history, tuned = _train_jointly(stack, joint, named, sample, rows, validation, ratio, seed)
     except FineTuningDiverged as reason:
         warnings.warn(
             f"Fine-tuning diverged; the stack was left unchanged: {reason}",
@@ -343,17 +342,17 @@ def fine_tune(stack, given, way, before, after, seed):
         stack.fine_tune_losses_, stack.fine_tuned_ = (loss_before, np.inf), False
         return
     stages = stack.upstream_, stack.downstream_
-    _put(stack, joint, list(named), tuned)
-    loss_after = _loss(stack, *watched)
+    _set_weights(stack, joint, list(named), tuned)
+    loss_after = _loss(stack, *validation)
     stack.fine_tune_history_ = history
     stack.fine_tune_losses_ = loss_before, loss_after
     stack.fine_tuned_ = loss_after < loss_before
     if not stack.fine_tuned_:
-        _take_up(stack, *stages)
+        _assign(stack, *stages)
 
 
-def _xy(given):
-    return given.X, given.y
+def _xy(data):
+    return data.X, data.y
 
 
 def _sampled(stack, before, after):
@@ -367,7 +366,7 @@ def _sampled(stack, before, after):
 
 def _targets(downstream, y, weights, ratio):
     """Targets in the form that the loss expects, and the weight of each row in the loss."""
-    y = downstream._read_target(y, frame=None, reset=False)
+    y = downstream._read_target(y, shared=None, reset=False)
     # The downstream's class weights are those of the resampled rows.
     if ratio is not None:
         shares = np.divide(1.0, ratio, out=np.zeros_like(ratio), where=ratio > 0)
@@ -393,7 +392,7 @@ class FineTuningDiverged(Exception):
         self.history = history
 
 
-def _trained(stack, joint, named, few, rows, watched, ratio, seed):
+def _train_jointly(stack, joint, named, sample, rows, validation, ratio, seed):
     """History of the fine-tuning, and the final weights."""
     from skstack._training.config import TrainConfig, TrainingData
     from skstack._training.monitor import Diverged
@@ -402,7 +401,7 @@ def _trained(stack, joint, named, few, rows, watched, ratio, seed):
     tuning, downstream = stack.fine_tune, stack.downstream_
     seed = seed if tuning.random_state is None else draw_seed(tuning.random_state)
     table = TrainingData(joint.arrays(rows[0]), *_targets(downstream, *rows[1:], ratio))
-    held_out = TrainingData(joint.arrays(watched[0]), *watched[1:])
+    held_out = TrainingData(joint.arrays(validation[0]), *validation[1:])
     blueprint = downstream.network_.blueprint
     lr_multipliers = {
         path: float(tuning.upstream_lr_multiplier)
@@ -422,24 +421,26 @@ def _trained(stack, joint, named, few, rows, watched, ratio, seed):
     )
     history = {"loss": [], "val_loss": [], "n_thawed": []}
     state, best, least = joint.start, joint.start, np.inf
-    for thawed, epochs in _stages(tuning, _layers_to_thaw(tuning, joint, named)):
+    for unfrozen, epochs in _stages(tuning, _layers_to_unfreeze(tuning, joint, named)):
         config = replace(config, epochs=epochs, seed=seed + len(history["loss"]))
         try:
-            fit = train(joint.with_thawed(few, thawed), state, table, config, validation=held_out)
+            fit = train(
+                joint.with_unfrozen(sample, unfrozen), state, table, config, validation=held_out
+            )
         except Diverged as reason:
             raise FineTuningDiverged(reason, history) from reason
         for key in ("loss", "val_loss"):
             history[key] += fit.history[key]
-        history["n_thawed"] += [sum(map(len, thawed.values()))] * fit.n_epochs
+        history["n_thawed"] += [sum(map(len, unfrozen.values()))] * fit.n_epochs
         state = fit.network.variables
         if min(fit.history["val_loss"]) < least:
             best, least = state, min(fit.history["val_loss"])
     return history, best if tuning.early_stopping else state
 
 
-def _layers_to_thaw(tuning, joint, named):
-    """Names of the layers that are trained in the end, by branch, from bottom to top."""
-    found = {}
+def _layers_to_unfreeze(tuning, joint, named):
+    """Names of the layers to unfreeze, by branch, from bottom to top."""
+    by_branch = {}
     for branch, layers in joint.layers.items():
         what = f"the upstream {branch!r}"
         if not layers:
@@ -451,8 +452,8 @@ def _layers_to_thaw(tuning, joint, named):
                 if not any(map(_is_named(name), layers)):
                     refuse_frozen(name, what)
             layers = [each for each in layers if any(_is_named(n)(each) for n in named[branch])]
-        found[branch] = layers
-    return found
+        by_branch[branch] = layers
+    return by_branch
 
 
 def _is_named(name):
@@ -472,7 +473,7 @@ def _stages(tuning, layers):
         left, number = left - epochs, number + 1
 
 
-def _put(stack, joint, branches, variables):
+def _set_weights(stack, joint, branches, variables):
     """Set other weights in copies of the parts of a stack."""
     from skstack._stack.joint_network import DOWNSTREAM
 
@@ -488,7 +489,7 @@ def _put(stack, joint, branches, variables):
                 view.estimator = fitted.estimator_ = _changed(view.estimator, weights)
             fitted._upstreams = [replace(before, view=view)]
         upstream.append((name, fitted, columns))
-    _take_up(stack, upstream, _changed(stack.downstream_, joint.weights_of(DOWNSTREAM, variables)))
+    _assign(stack, upstream, _changed(stack.downstream_, joint.weights_of(DOWNSTREAM, variables)))
 
 
 def _changed(estimator, weights):
@@ -497,6 +498,6 @@ def _changed(estimator, weights):
     return estimator
 
 
-def _take_up(stack, upstream, downstream):
+def _assign(stack, upstream, downstream):
     stack.upstream_, stack.downstream_ = upstream, downstream
     stack.named_upstream_ = Bunch(**{name: fitted for name, fitted, _ in upstream})

@@ -23,22 +23,22 @@ DOWNSTREAM = ""  # no branch has this name
 
 
 class JointNetwork:
-    """Blueprint of everything between the rows of a stack and the loss of its downstream.
+    """Blueprint of the network between the rows of a stack and the loss of its downstream.
 
     Its inputs are those of the upstream networks, and the columns of the downstream's table from
     other sources: columns that pass through, and branches that stay fixed. Steps before a network
-    are not part of it. ``thawed`` are the names of the layers to train, by branch (None: all that
-    may be trained). ``start`` holds the fitted weights, ``layers`` the names of the trainable
+    are not part of it. ``unfrozen`` holds the names of the layers to train, by branch (None: all
+    trainable ones). ``start`` holds the fitted weights, ``layers`` the names of the trainable
     layers by branch, from bottom to top. A part of the stack that cannot become a layer raises a
     ValueError.
     """
 
     key = None
 
-    def __init__(self, stack, branches, X, thawed=None, batch_normalization=False):
+    def __init__(self, stack, branches, X, unfrozen=None, batch_normalization=False):
         self._stack = stack
         self._branches = tuple(branches)
-        self._thawed = thawed
+        self._unfrozen = unfrozen
         self._normalizations = batch_normalization
         features = self._features(X)
         self._live = self._computed(X)
@@ -55,9 +55,9 @@ class JointNetwork:
     def __repr__(self):
         return f"{type(self).__name__}({type(self._stack).__name__})"
 
-    def with_thawed(self, X, thawed):
+    def with_unfrozen(self, X, unfrozen):
         """The same network with other layers to train."""
-        return JointNetwork(self._stack, self._branches, X, thawed, self._normalizations)
+        return JointNetwork(self._stack, self._branches, X, unfrozen, self._normalizations)
 
     # Rows ------------------------------------------------------------------------------------
 
@@ -66,22 +66,22 @@ class JointNetwork:
         return dict(zip(_names(self._kinds), self._arrays(X).values(), strict=True))
 
     def _arrays(self, X):
-        stack, found = self._stack, {}
+        stack, by_input = self._stack, {}
         for name, fitted, _ in stack.upstream_:
             if name in self._branches:
                 arrays = _split(
                     fitted._upstreams[0], columns_at(X, self._stack._branch_columns[name])
                 )
-                found.update({(name, block): array for block, array in arrays.items()})
+                by_input.update({(name, block): array for block, array in arrays.items()})
         table = stack._table(self._features(X), X)
         for run in self._runs:
             if not isinstance(run, str):
                 part = table.iloc[:, list(run)] if hasattr(table, "iloc") else table[:, list(run)]
-                found[run] = np.ascontiguousarray(part, dtype=np.float32)
+                by_input[run] = np.ascontiguousarray(part, dtype=np.float32)
         scaled = stack._scaling.transform(table, allow_nan=stack._takes_nan)
         blocks = stack.downstream_.blocks_.split(scaled)
-        found.update({(DOWNSTREAM, block): blocks[block] for block in self._fixed})
-        return found
+        by_input.update({(DOWNSTREAM, block): blocks[block] for block in self._fixed})
+        return by_input
 
     def _features(self, X):
         return [
@@ -94,9 +94,9 @@ class JointNetwork:
         computed, first = {}, 0
         for name, fitted, _ in self._stack.upstream_:
             if name in self._branches:
-                made = fitted._columns(columns_at(X, self._stack._branch_columns[name]))
-                made = made[:-1] if fitted._feature_request.steps_output else made
-                computed[name] = range(first, first + sum(len(part.names) for part in made))
+                columns = fitted._columns(columns_at(X, self._stack._branch_columns[name]))
+                columns = columns[:-1] if fitted._feature_request.steps_output else columns
+                computed[name] = range(first, first + sum(len(part.names) for part in columns))
             first += len(fitted.get_feature_names_out())
         return computed
 
@@ -151,46 +151,46 @@ class JointNetwork:
 
     def _output(self, tensors, models):
         stack = self._stack
-        made = {}
+        features = {}
         for name, fitted, _ in stack.upstream_:
             if name in self._branches:
                 own = {key[1]: tensor for key, tensor in tensors.items() if key[0] == name}
-                upstream = _noted(fitted._upstreams[0], models, name)
+                upstream = _recorded(fitted._upstreams[0], models, name)
                 request = replace(fitted._feature_request, steps_output=False)
                 parts = upstream.graph(GraphTable(split=own), request, name)
-                made[name] = concatenate(parts, f"{name}_features")
+                features[name] = concatenate(parts, f"{name}_features")
         columns, width = [None] * self._n_columns, 0
         for run in self._runs:
             for index in self._live[run] if isinstance(run, str) else run:
                 columns[index] = width
                 width += 1
-        numeric = [made[run] if isinstance(run, str) else tensors[run] for run in self._runs]
+        numeric = [features[run] if isinstance(run, str) else tensors[run] for run in self._runs]
         table = apply_scaler(stack.scaler_, GraphTable(columns, concatenate(numeric, "table")), "")
         downstream = stack.downstream_
-        takes = {}
+        inputs = {}
         for block in downstream.blocks_.blocks_:
             if (DOWNSTREAM, block.name) in tensors:
-                takes[block.name] = tensors[DOWNSTREAM, block.name]
+                inputs[block.name] = tensors[DOWNSTREAM, block.name]
             elif block.kind != "numeric":
                 refuse("The downstream", f"its input {block.name!r} has the kind {block.kind!r}.")
             else:
                 indices = downstream.blocks_.column_indices()[block.name]
-                takes[block.name] = numbers_of(table, indices, "downstream", "The downstream")
-        network = _Noted(downstream.network_, models, DOWNSTREAM)
-        (output,), _ = apply_network(network, takes, "downstream")
+                inputs[block.name] = numbers_of(table, indices, "downstream", "The downstream")
+        network = _RecordedNetwork(downstream.network_, models, DOWNSTREAM)
+        (output,), _ = apply_network(network, inputs, "downstream")
         return output
 
     def _set_flags(self, name, network, model):
-        """Freeze layers that are not trained; return the names of those that may be."""
+        """Freeze layers that are not trained; yield the names of the trainable ones."""
         used = {id(variable) for variable in model.variables}
         for path, layer in _leaves(network):
             normalizes = isinstance(layer, keras.layers.BatchNormalization)
-            asked = self._normalizations is True or f"{name}/{path}" in (self._normalizations or ())
-            if normalizes and not asked:
+            tuned = self._normalizations is True or f"{name}/{path}" in (self._normalizations or ())
+            if normalizes and not tuned:
                 layer.trainable = False
             if any(id(variable) in used for variable in layer.trainable_variables):
                 yield path
-            if self._thawed is not None and path not in self._thawed[name]:
+            if self._unfrozen is not None and path not in self._unfrozen[name]:
                 layer.trainable = False
 
     # Weights ---------------------------------------------------------------------------------
@@ -216,8 +216,8 @@ def _split(upstream, X):
     return view.blocks.split(X) if isinstance(view, ModelAdapter) else view.estimator._inputs(X)
 
 
-class _Maker:
-    """A blueprint of a network that may learn, of one that is frozen, too."""
+class _TrainableBlueprint:
+    """A blueprint that builds a trainable network, even for a frozen one."""
 
     key = None
 
@@ -225,8 +225,8 @@ class _Maker:
         self.build = getattr(blueprint, "unfrozen", blueprint.build)
 
 
-class _Noted:
-    """A network that notes which model it was built as."""
+class _RecordedNetwork:
+    """A network that records the model it is built as in ``models``."""
 
     blueprint = None
 
@@ -235,24 +235,24 @@ class _Noted:
 
     def build(self):
         if self._part not in self._models:
-            maker = _Maker(self._network.blueprint)
-            self._models[self._part] = Network(maker, self._network.variables).build()
+            blueprint = _TrainableBlueprint(self._network.blueprint)
+            self._models[self._part] = Network(blueprint, self._network.variables).build()
         return self._models[self._part]
 
 
-def _noted(upstream, models, name):
-    """The same upstream without its steps, whose network is noted when it is built."""
+def _recorded(upstream, models, name):
+    """The same upstream without its steps; its network is recorded when it is built."""
     view = copy.copy(upstream.view)
     if isinstance(view, ModelAdapter):
-        view.network = _Noted(view.network, models, name)
+        view.network = _RecordedNetwork(view.network, models, name)
     else:
         view.estimator = copy.copy(view.estimator)
-        view.estimator.network_ = _Noted(view.estimator.network_, models, name)
+        view.estimator.network_ = _RecordedNetwork(view.estimator.network_, models, name)
     return replace(upstream, steps=None, view=view)
 
 
 def _leaves(model, prefix=""):
-    """Layers by full name, those of models that are graphs laid open, from the bottom up."""
+    """Layers by full name, from bottom to top; nested functional models are flattened."""
     for layer in model.layers:
         if isinstance(layer, keras.Model) and getattr(layer, "inputs", None):
             yield from _leaves(layer, f"{prefix}{layer.name}/")

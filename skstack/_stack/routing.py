@@ -1,4 +1,4 @@
-"""Metadata routing in a stack: which branch, scaler or downstream gets which keyword."""
+"""Metadata routing in a stack: which sub-estimator receives which keyword arguments."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class StackMetadata:
     downstream: dict
     groups: Any = None
 
-    def of(self, X, rows, **watched):
-        """The metadata of some rows of X, with other rows to monitor."""
+    def of(self, X, rows, **validation):
+        """The metadata of some rows of X, with rows to monitor."""
 
         def take(metadata):
             return take_metadata(X, metadata, rows)
@@ -41,7 +41,7 @@ class StackMetadata:
             take(self.splitter),
             {name: metadata.of(X, rows) for name, metadata in self.branches.items()},
             take(self.scaler),
-            {**take(self.downstream), **watched},
+            {**take(self.downstream), **validation},
             **take({"groups": self.groups}),
         )
 
@@ -53,16 +53,16 @@ def routing_of_stack(stack):
     metadata.
     """
     router = MetadataRouter(owner=stack)
-    for name, thing, _ in [] if stack.upstream is None else branch_list(stack):
-        if _routes_itself(thing):
-            add_estimator(router, name, branch_of(stack, name, thing), callee="fit_transform")
-        elif not _is_frozen(thing):
-            add_estimator(router, name, thing, unset={"X_val": False, "y_val": False})
+    for name, upstream, _ in [] if stack.upstream is None else branch_list(stack):
+        if _routes_itself(upstream):
+            add_estimator(router, name, branch_of(stack, name, upstream), callee="fit_transform")
+        elif not _is_frozen(upstream):
+            add_estimator(router, name, upstream, unset={"X_val": False, "y_val": False})
     if hasattr(stack.scaler, "fit"):
         add_estimator(router, "scaler", stack.scaler)
     if stack.downstream is None:
-        taken = dict.fromkeys(("sample_weight", "X_val", "y_val"), True)
-        add_estimator(router, "downstream", stack._default_downstream(), unset=taken)
+        requests = dict.fromkeys(("sample_weight", "X_val", "y_val"), True)
+        add_estimator(router, "downstream", stack._default_downstream(), unset=requests)
     else:
         add_estimator(router, "downstream", stack.downstream, predicts=True)
     add_splitter(router, stack.cv)
@@ -74,40 +74,42 @@ def routed_stack(stack, caller, X, sample_weight, groups, X_val, y_val, params):
     if (X_val is None) != (y_val is None):
         missing = "X_val" if X_val is None else "y_val"
         raise ValueError(f"X_val and y_val must be passed together, but {missing} is None.")
-    given = given_metadata(X, sample_weight, groups, params)
-    everybodys = {name: given[name] for name in ("sample_weight", "groups") if name in given}
-    watched = {} if X_val is None else {"X_val": X_val, "y_val": y_val}
+    metadata = given_metadata(X, sample_weight, groups, params)
+    common = {name: metadata[name] for name in ("sample_weight", "groups") if name in metadata}
+    validation = {} if X_val is None else {"X_val": X_val, "y_val": y_val}
     if not routing_enabled():
         refuse_metadata(params, stack, caller)
         branches = {
             name: routed_features(
-                branch_of(stack, name, thing), "fit", X, sample_weight, groups, {}
+                branch_of(stack, name, upstream), "fit", X, sample_weight, groups, {}
             )
-            for name, thing, _ in branch_list(stack)
+            for name, upstream, _ in branch_list(stack)
         }
-        weights = {name: given[name] for name in ("sample_weight",) if name in given}
-        downstream = {**weights, **watched}
-        _refuse_untaken(stack.downstream, downstream)
-        split = {"groups": given["groups"]} if "groups" in given else {}
-        return StackMetadata(split, branches, weights, downstream, given.get("groups"))
+        weights = {name: metadata[name] for name in ("sample_weight",) if name in metadata}
+        downstream = {**weights, **validation}
+        _refuse_unsupported(stack.downstream, downstream)
+        split = {"groups": metadata["groups"]} if "groups" in metadata else {}
+        return StackMetadata(split, branches, weights, downstream, metadata.get("groups"))
 
-    routed = process_routing(stack, caller, **given, **watched)
+    routed = process_routing(stack, caller, **metadata, **validation)
     split = routed["splitter"]["split"]
     branches = {}
-    for name, thing, _ in branch_list(stack):
+    for name, upstream, _ in branch_list(stack):
         if stack.upstream is None:
-            branches[name] = Metadata(split=split, fit=everybodys)
-        elif _routes_itself(thing):
+            branches[name] = Metadata(split=split, fit=common)
+        elif _routes_itself(upstream):
             own = routed[name]["fit_transform"]
             branches[name] = routed_features(
-                branch_of(stack, name, thing), "fit_transform", X, **_named(own)
+                branch_of(stack, name, upstream), "fit_transform", X, **_named(own)
             )
         else:
-            fit = {} if _is_frozen(thing) else routed[name]["fit"]
+            fit = {} if _is_frozen(upstream) else routed[name]["fit"]
             branches[name] = Metadata(split=split, fit=fit)
-    scaler = everybodys if stack.scaler == "standard" else routed.get("scaler", {}).get("fit", {})
+    scaler = common if stack.scaler == "standard" else routed.get("scaler", {}).get("fit", {})
     scaler = {name: value for name, value in scaler.items() if name != "groups"}
-    return StackMetadata(split, branches, scaler, routed["downstream"]["fit"], given.get("groups"))
+    return StackMetadata(
+        split, branches, scaler, routed["downstream"]["fit"], metadata.get("groups")
+    )
 
 
 def _named(metadata):
@@ -117,15 +119,15 @@ def _named(metadata):
     return {**common, "params": metadata}
 
 
-def _routes_itself(thing):
-    return isinstance(thing, (KerasFeatureTransformer, Pipeline))
+def _routes_itself(upstream):
+    return isinstance(upstream, (KerasFeatureTransformer, Pipeline))
 
 
-def _is_frozen(thing):
-    return is_path(thing) or is_keras_model(thing) or thing == "drop"
+def _is_frozen(upstream):
+    return is_path(upstream) or is_keras_model(upstream) or upstream == "drop"
 
 
-def _refuse_untaken(downstream, metadata):
+def _refuse_unsupported(downstream, metadata):
     if downstream is None:
         return
     for name in ("X_val", "sample_weight"):

@@ -52,8 +52,9 @@ class Scaling:
                 metadata.pop("sample_weight", None)
             if weights is not None and "sample_weight" not in metadata:
                 numbers = take_rows(numbers, np.flatnonzero(weights))
-                left = weights[weights > 0]
-                if len(left) and not isinstance(scaler, _OF_RANGE) and np.any(left != left[0]):
+                positive = weights[weights > 0]
+                uneven = np.any(positive != positive[:1])
+                if uneven and not isinstance(scaler, _OF_RANGE):
                     warn_once(
                         ("scaler", type(scaler).__name__),
                         f"scaler={self.scaler!r} does not support sample_weight: each row with a "

@@ -1,4 +1,4 @@
-"""Networks upstream, an estimator downstream, as one estimator."""
+"""Stacks of upstream networks and a downstream estimator."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ upstream : network, Pipeline or list of (name, model) or (name, model, columns),
 """,
     "scaler": """
 scaler : "standard", transformer or None, default="standard"
-    Scales the numeric features and columns before the downstream.
+    Scales numeric features and columns for the downstream.
 """,
     "columns": """
 passthrough : bool or columns, default=True
     Which columns of X are appended to the features.
 
 categorical_features : "from_dtype", None or array-like, default="from_dtype"
-    Which columns that pass through are categorical.
+    Which of the columns that pass through are categorical.
 
 cv : int, splitter or iterable, default=5
     Folds of the cross-fit, for branches that are not a ``KerasFeatureTransformer`` with a ``cv`` of
@@ -126,9 +126,9 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
 
     ``fit`` holds out rows for early stopping, cross-fits the upstream networks on the other rows,
     scales the features, resamples them and trains the downstream; ``predict`` uses upstream
-    networks that were trained on all training rows. The same by hand is
+    networks that were trained on all training rows. It is similar to
     ``imblearn.pipeline.make_pipeline(KerasFeatureTransformer(...), StandardScaler(), SMOTE(),
-    KerasClassifier(...))``; in addition, the stack keeps early-stopping rows away from upstream,
+    KerasClassifier(...))``, but the stack also keeps early-stopping rows away from upstream,
     scaler and sampler, supports several branches with columns of their own, and refuses
     combinations that leak.
 
@@ -284,8 +284,8 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_classes)
-            That of the downstream. With ``prior_correction`` the corrected log-odds of two classes,
-            or corrected log probabilities up to a constant for each row, consistent with
+            As the downstream returns it. With ``prior_correction`` the corrected log-odds of two
+            classes, or corrected log probabilities up to a constant for each row, consistent with
             :meth:`predict`.
         """
         table = self._downstream_table(X)
@@ -351,11 +351,13 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
         self.sampler_ = None
         if self.sampler is None:
             return table, y, weights
-        drawn = resample(self.sampler, table, y, sample_weight=weights, random_state=seed)
-        self.sampler_ = drawn.sampler
+        resampled = resample(self.sampler, table, y, sample_weight=weights, random_state=seed)
+        self.sampler_ = resampled.sampler
         if self.prior_correction:
-            self._prior_ratio = prior_ratio(y, drawn.y, self.classes_, weights, drawn.sample_weight)
-        return drawn.X, drawn.y, drawn.sample_weight
+            self._prior_ratio = prior_ratio(
+                y, resampled.y, self.classes_, weights, resampled.sample_weight
+            )
+        return resampled.X, resampled.y, resampled.sample_weight
 
     def _graph(self, table, name, prefix):
         from skstack._graph.dispatch import predicted

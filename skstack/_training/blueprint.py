@@ -9,7 +9,7 @@ from typing import Any, Protocol
 class Blueprint(Protocol):
     """A network that can be built any number of times.
 
-    Implemented by the recipes, the adopted and frozen models of ``networks``, the networks beside a
+    Implemented by the recipes, the adopted and frozen models of ``networks``, the networks with a
     teacher of ``losses``, and the joint network of a stack.
     """
 
@@ -17,7 +17,7 @@ class Blueprint(Protocol):
     def key(self) -> Hashable | None:
         """Equal for blueprints that build equal networks; None if that is unknown.
 
-        A network without a key is compiled for one fit alone.
+        A network without a key is compiled for one fit only.
         """
 
     def build(self) -> Any:

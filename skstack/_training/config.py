@@ -38,12 +38,12 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Public:
-    """The model that callbacks see, where it is not the one that is trained.
+    """The model that callbacks see, if it is not the trained one.
 
     Parameters
     ----------
     finish : callable
-        Makes a model with the layers of the trained one, or returns that itself.
+        Makes a model with the layers of the trained one, or returns the trained one.
     loss, metrics
         What the model is compiled with, as in `TrainConfig`.
     """
@@ -72,7 +72,7 @@ class TrainConfig:
     batch_size : int, default=32
         Samples per gradient update.
     callbacks : sequence of keras.callbacks.Callback, default=()
-        Used as they are: pass copies.
+        Not copied: pass copies.
     patience : int, default=None
         Number of epochs without a better validation loss after which training stops; the weights of
         the best epoch are kept. None: no early stopping.

@@ -1,7 +1,7 @@
 """Which engine trains a network: XLA, the plain graph, or Keras' own `fit`.
 
-All criteria are here, as tables that can be measured again on another device. The choice depends on
-the network and the configuration alone, never on what ran before, so that the same seed gives the
+All criteria are here, so that they can be measured again on another device. The choice depends on
+the network and the configuration only, never on what ran before, so that the same seed gives the
 same bits.
 """
 
@@ -64,7 +64,7 @@ def own_training(model) -> str | None:
     """Return why only Keras' own `fit` can train this model, or None."""
     for method in ("fit", "test_step", "evaluate", "make_train_function"):
         if getattr(type(model), method) is not getattr(keras.Model, method):
-            return f"the model has a `{method}` of its own"
+            return f"the model overrides `{method}`"
     return None
 
 
@@ -105,7 +105,7 @@ def why_not_xla(program) -> str | None:
     """Return why a program is not compiled with XLA, even on request, or None."""
     model = program.model
     if program.own_step:
-        return "the model has a `train_step` of its own"
+        return "the model overrides `train_step`"
     layers = all_layers(model)
     for layer in [model, *layers]:
         if layer.dtype_policy.name != "float32":
@@ -114,18 +114,20 @@ def why_not_xla(program) -> str | None:
         return "a recurrent layer has a mask"  # XLA cannot compile the gradient of its loop
     for layer in layers:
         if isinstance(layer, (keras.layers.LSTM, keras.layers.GRU)) and not _reads(layer, model):
-            return f"layer {layer.name!r} reads what is computed"  # nor that of its inputs
+            return (
+                f"layer {layer.name!r} reads computed values"  # XLA cannot compile their gradient
+            )
     # XLA silently replaces indices that do not exist: only known inputs can be checked.
     if embedded_inputs(model) is None:
-        return "an embedding takes indices that are computed"
+        return "an embedding takes computed indices"
     for layer in [model, *layers]:
         if not is_builtin_keras(layer):
-            return f"layer {layer.name!r} is not of Keras itself, and may take indices"
+            return f"layer {layer.name!r} is not built into Keras and may take indices"
         if isinstance(layer, keras.layers.Lambda):
             return f"layer {layer.name!r} may take indices"
     for operation in _bare_operations(model):
         return f"operation {operation.name!r} may take indices"
-    unused: set[int] = set()  # seeds that draw no random number in Keras' way
+    unused: set[int] = set()  # seeds from which Keras draws no random numbers
     for layer in layers:
         if type(layer) in DROPOUTS or _draws_nothing(layer):
             unused.update(id(variable) for variable in layer.variables)
@@ -143,7 +145,7 @@ _QUICK = {
 
 
 def quick_with_xla(model) -> bool:
-    """Whether predictions are compiled with XLA; convolutions are faster without on a CPU."""
+    """Whether predictions are compiled with XLA; convolutions are faster without it on a CPU."""
     known = {*_QUICK, *DROPOUTS, keras.layers.BatchNormalization}
     return (
         _plain(model)
@@ -230,9 +232,9 @@ def _bare_operations(model) -> list:
 
 
 def _averages(loss):
-    """Whether a loss is the mean over rows of what each row alone gives.
+    """Whether a loss is the mean of the losses of single rows.
 
-    A loss with an attribute `row_averages_of` is such a mean where the losses in it are.
+    A loss with an attribute `row_averages_of` is such a mean if the losses in that attribute are.
     """
     try:
         known = keras.losses.get(loss) if isinstance(loss, str) else loss
@@ -252,7 +254,7 @@ def choose(program, config, n_steps: int) -> tuple[Engine, str | None]:
     ========  =========================================================================
     engine    chosen if
     ========  =========================================================================
-    "keras"   requested; own `test_step` or `fit`; callbacks that are called for batches
+    "keras"   requested; overridden `test_step` or `fit`; callbacks called for batches
     "xla"     requested, or enough steps to pay for the compilation, unless
               `why_not_xla` gives a reason; the last batch of an epoch is "masked", or
               "exact" if `why_not_masked` gives a reason

@@ -18,7 +18,7 @@ from skstack._training.steps import (
 
 
 def update_early_stopping(xp, loss, best, without_better, tol):
-    """Compare a validation loss with the best one; NaN is no improvement.
+    """Compare a validation loss with the best one; NaN is not an improvement.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def update_early_stopping(xp, loss, best, without_better, tol):
     Returns
     -------
     is_best, best, without_better : scalar
-        Whether this epoch has the lowest loss, and the two values after it.
+        Whether this epoch has the lowest loss, and the updated values of the other two.
     """
     is_best = loss < best
     without_better = xp.where(loss < best - tol, 0, without_better + 1)
@@ -58,10 +58,10 @@ class TraceKey:
     Parameters
     ----------
     specs : tuple of tf.TensorSpec
-        Of the training rows; any number of them.
+        Specs of the training rows, for any number of rows.
     layout : TensorLayout
     validation_specs : tuple of tf.TensorSpec, default=()
-        Of the validation rows.
+        Specs of the validation rows.
     validation_layout : TensorLayout, default=None
     tail : {"masked", "exact"} or None
         With XLA, how the last batch of an epoch is handled: padded inside the program, or by a
@@ -104,12 +104,13 @@ def steps_in_block(trace: TraceKey, batch_size: int) -> int:
 
 
 def epochs_function(program: TracedProgram, trace: TraceKey) -> tuple[Any, list[str]]:
-    """Trace the function that trains some epochs; return it and the names of an own step's logs.
+    """Trace the function that trains some epochs; return it and the names of a custom step's logs.
 
-    It takes `TraceKey.argument_specs` and the handles of a set. It returns, flat: the number of
-    epochs trained; the loss of each step; the state; with validation rows, the validation loss of
-    each epoch, the two values of `update_early_stopping` and the state after the best epoch; and if
-    epochs run one by one, the logs of an own step, the training metrics and the validation metrics.
+    It takes `TraceKey.argument_specs` and the handles of a variable set. It returns, as one list,
+    the number of epochs trained; the loss of each step; the state; with validation rows, the
+    validation loss of each epoch, the two values of `update_early_stopping` and the state after the
+    best epoch; and if epochs run one by one, the logs of a custom step, the training metrics and
+    the validation metrics.
     """
     layout, batch, one_by_one = program.layout, program.batch_size, program.one_by_one
     size = steps_in_block(trace, batch)
@@ -163,7 +164,7 @@ def epochs_function(program: TracedProgram, trace: TraceKey) -> tuple[Any, list[
             best_state = tf.cond(is_best, lambda: layout.read(handles), lambda: list(best_state))
             return (k + 1, losses, curve.write(k, loss), best, without_better, *best_state)
 
-        def going_on(k, losses, *progress):
+        def continues(k, losses, *progress):
             more = k < n_epochs
             return tf.logical_and(more, progress[2] < patience) if trace.has_validation else more
 
@@ -178,7 +179,7 @@ def epochs_function(program: TracedProgram, trace: TraceKey) -> tuple[Any, list[
         if one_by_one:
             loop = epoch(*loop)
         elif trace.has_validation or trace.tail == "exact":
-            loop = tf.while_loop(going_on, epoch, loop, parallel_iterations=1)
+            loop = tf.while_loop(continues, epoch, loop, parallel_iterations=1)
         else:  # nothing happens between epochs
             end = tf.reshape(epoch_starts[-1], [1])
             epoch_starts = tf.concat([tf.zeros([1], tf.int32), end], axis=0)
@@ -221,7 +222,7 @@ class _Learning:
             self._block = layout.lift_captures(block, [*blocks, counts, _INT], xla=True)
 
     def __call__(self, data, steps, counts, start, stop, losses, handles):
-        """Return the losses with those of the steps appended, and the last logs of an own step."""
+        """Return the losses with those of the steps appended; the last logs of a custom step."""
         if self._program.own_step:
             return losses, self._own_steps(data, steps, counts, start, stop, handles)
 

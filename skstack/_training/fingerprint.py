@@ -1,7 +1,7 @@
-"""Fingerprints of functions and parameters: equal ones do the same.
+"""Fingerprints of functions and parameters: equal fingerprints mean equal behaviour.
 
-Different fingerprints of equal things cost a compilation, equal ones of different things give wrong
-results: whatever cannot be compared raises `Unknown`.
+Different fingerprints for equal values only cost a compilation, but equal ones for different values
+give wrong results. Values that cannot be compared therefore raise `Unknown`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _KERAS_OBJECTS = (
 
 
 class Unknown(Exception):
-    """Raised for something that has no fingerprint."""
+    """Raised for a value that has no fingerprint."""
 
 
 def fingerprint(function) -> Hashable:
@@ -52,7 +52,7 @@ def fingerprint(function) -> Hashable:
     Raises
     ------
     Unknown
-        If the function refers to something that cannot be compared.
+        If the function refers to a value that cannot be compared.
 
     Examples
     --------
@@ -82,8 +82,8 @@ def fingerprint_config(cls, config) -> Hashable:
     return _Reader().config(cls, config)
 
 
-def _from_library(thing):
-    module = getattr(thing, "__module__", None) or ""
+def _from_library(value):
+    module = getattr(value, "__module__", None) or ""
     top = module.partition(".")[0]
     return top in _LIBRARIES or (top in sys.stdlib_module_names and top != "__main__")
 
@@ -97,7 +97,7 @@ def _held_by_library(value):
 
 
 class _Reader:
-    """One traversal, which keeps track of open objects so that recursion ends."""
+    """One traversal, which tracks the objects being read so that cycles end."""
 
     def __init__(self):
         self._open = {}
@@ -184,9 +184,9 @@ class _Reader:
 
     def _function(self, function):
         # Its globals show where it was defined; `functools.wraps` changes `__module__`.
-        home = function.__globals__.get("__name__", "")
+        defined_in = function.__globals__.get("__name__", "")
         if (
-            home == function.__module__
+            defined_in == function.__module__
             and _from_library(function)
             and "<" not in function.__qualname__
         ):

@@ -7,14 +7,14 @@ import os
 _forked = False
 
 
-def _remember() -> None:
+def _mark_forked() -> None:
     global _forked
     _forked = True
 
 
-# This module is only imported where TensorFlow is.
+# This module is only imported together with TensorFlow.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_remember)
+    os.register_at_fork(after_in_child=_mark_forked)
 
 
 def refuse_after_fork() -> None:

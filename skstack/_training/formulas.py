@@ -25,7 +25,7 @@ def entropy(p, xp):
 
 
 def with_priors(p, ratio, xp):
-    """Probabilities times the ratio of priors, normalised; as they are where the product is 0."""
+    """Probabilities times the ratio of priors, normalised; unchanged where all products are 0."""
     weighted = p * ratio
     total = xp.sum(weighted, axis=1, keepdims=True)
     positive = xp.greater(total, 0.0)
@@ -36,7 +36,7 @@ def with_priors(p, ratio, xp):
 def pooled(x, pooling, xp, mask=None):
     """Reduce (n_rows, steps, ..., channels) to (n_rows, n_columns); masked steps are ignored.
 
-    With "flatten" they are 0, as are the columns of a row all of whose steps are masked. ``mask``,
+    With "flatten" they are 0, as are the columns of a row whose steps are all masked. ``mask``,
     of shape (n_rows, steps), is for tensors only.
     """
     between = tuple(range(1, len(x.shape) - 1))

@@ -27,7 +27,7 @@ class InitialWeights:
 
     Keras draws the seed of each initializer and of each layer such as Dropout from Python's
     generator. A network is built for each of the first two seeds. If the order of those draws
-    explains all values of both, no further network is built; otherwise each is.
+    explains all values of both, no further network is built; otherwise one for each seed.
     """
 
     def __init__(self, blueprint: Blueprint):
@@ -88,7 +88,7 @@ def _seeds(seed, n):
 
 
 class _Draws:
-    """A hypothesis on how the values of a model, built with `seed` and `n` draws, came about."""
+    """A hypothesis on how a model, built with `seed` and `n` draws, drew its values."""
 
     def __init__(self, model, seed, n):
         self.n = n
@@ -128,8 +128,8 @@ class _Draws:
             for i, (path, (_, initializer)) in enumerate(self._random.items()):
                 like = self._values[path]
                 config = {**initializer.get_config(), "seed": _FixedSeed(seeds[i])}
-                again = type(initializer).from_config(config)
-                arrays.append(again(like.shape, dtype=str(like.dtype)))
+                copied = type(initializer).from_config(config)
+                arrays.append(copied(like.shape, dtype=str(like.dtype)))
             return arrays
 
         spec = tf.TensorSpec([len(self._random)], tf.int64)
@@ -149,7 +149,7 @@ class _FixedSeed(keras.random.SeedGenerator):
 def _initializers(model):
     """Initializers by id of variable, found by name: `kernel` and `kernel_initializer`.
 
-    Layers with several kernels leave the word out: `recurrent_initializer`.
+    Layers with several kernels omit the word "kernel": `recurrent_initializer`.
     """
     initializers: dict = {}
     seen, queue = set(), [model]
@@ -182,8 +182,8 @@ def initial_variables(
     seed : int
         The same seed gives the same bits. No global seed is read or set.
     shared : bool, default=True
-        Whether blueprints of the same key have the same initial weights; not if they hold different
-        models of a user.
+        Whether blueprints of the same key have the same initial weights. False if they hold
+        different models of the user.
 
     Returns
     -------

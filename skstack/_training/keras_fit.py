@@ -1,4 +1,4 @@
-"""The engine of last resort: Keras' own `fit`, with our order of rows."""
+"""The fallback engine: `Model.fit`, with the order of rows of the other engines."""
 
 from __future__ import annotations
 
@@ -55,18 +55,18 @@ class _FirstCallback(keras.callbacks.Callback):
 
 
 class _LastCallback(LastLogs):
-    """The last callback: records the history; copies attributes that others set on their model."""
+    """The last callback: records the history; copies attributes that others set on `public`."""
 
-    def __init__(self, monitor: TrainingMonitor, shown: Any):
+    def __init__(self, monitor: TrainingMonitor, public: Any):
         super().__init__()
         self._monitor = monitor
-        self._shown = shown
+        self._public = public
 
     def on_train_begin(self, logs=None):
         # BackupAndRestore sets the epoch to resume from.
-        begin = getattr(self._shown, "_initial_epoch", None)
-        if begin is not None:
-            self.model._initial_epoch = begin
+        initial_epoch = getattr(self._public, "_initial_epoch", None)
+        if initial_epoch is not None:
+            self.model._initial_epoch = initial_epoch
 
     def on_train_batch_end(self, batch, logs=None):
         self._copy_stop_training()
@@ -77,7 +77,7 @@ class _LastCallback(LastLogs):
         self._copy_stop_training()
 
     def _copy_stop_training(self):
-        self.model.stop_training = self.model.stop_training or self._shown.stop_training
+        self.model.stop_training = self.model.stop_training or self._public.stop_training
 
 
 def fit_with_keras(
@@ -89,12 +89,12 @@ def fit_with_keras(
     *,
     eagerly: bool,
 ) -> None:
-    """Train with `Model.fit`: own `fit` or `test_step`, batch callbacks, untraceable networks."""
+    """Train with `Model.fit`: overridden `fit`, batch callbacks, networks that cannot be traced."""
     model = program.model
     model.run_eagerly = eagerly
     first = _FirstCallback(program, config, Orders(config.seed, table.n_rows), monitor)
-    shown = public_model(model, config)
-    all_callbacks = [first, *config.callbacks, _LastCallback(monitor, shown)]
+    public = public_model(model, config)
+    all_callbacks = [first, *config.callbacks, _LastCallback(monitor, public)]
     if config.epochs == 0:
         return
     callbacks = keras.callbacks.CallbackList(
@@ -106,8 +106,8 @@ def fit_with_keras(
         verbose=0,
     )
     for callback in config.callbacks:
-        if shown is not model:
-            callback.set_model(shown)
+        if public is not model:
+            callback.set_model(public)
     try:
         model.fit(
             _batches(model, table, first, config.batch_size),

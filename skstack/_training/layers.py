@@ -15,9 +15,9 @@ class LayerNotFound(ValueError):
     """A requested layer does not exist, or is never called."""
 
 
-def is_builtin_keras(thing) -> bool:
+def is_builtin_keras(value) -> bool:
     """Whether the class of an object is Keras' own."""
-    return type(thing).__module__.partition(".")[0] == "keras"
+    return type(value).__module__.partition(".")[0] == "keras"
 
 
 def all_layers(model) -> list:
@@ -65,17 +65,17 @@ def check_layers(blueprint: Blueprint, names: Iterable[str]) -> None:
 
 
 class Recorder:
-    """Context that records what layers return; of a shared layer, in its last call."""
+    """Context that records the outputs of layers; for a shared layer, of its last call."""
 
     def __init__(self, layers: dict):
         self._layers = layers
         self._returned: dict = {}
-        self._hidden: dict = {}
+        self._originals: dict = {}
 
     def __enter__(self):
         for layer in {id(layer): layer for layer in self._layers.values()}.values():
             # Through the instance's __dict__: Keras tracks attributes that are set the usual way.
-            self._hidden[id(layer)] = (layer, vars(layer).get("call"))
+            self._originals[id(layer)] = (layer, vars(layer).get("call"))
             vars(layer)["call"] = self._recording(layer, layer.call)
         return self
 
@@ -88,7 +88,7 @@ class Recorder:
         return call
 
     def __exit__(self, *exception):
-        for layer, before in self._hidden.values():
+        for layer, before in self._originals.values():
             if before is None:
                 del vars(layer)["call"]
             else:
@@ -105,7 +105,7 @@ class Recorder:
 
 
 def embedded_inputs(model) -> dict[int, tuple[str, int]] | None:
-    """By index of an input: the embedding that reads it and the smallest `input_dim` of those.
+    """Map the index of an input to the embedding of smallest `input_dim` that reads it, and that.
 
     None if an embedding reads computed values. XLA silently replaces indices out of range.
     """

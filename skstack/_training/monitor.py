@@ -1,4 +1,4 @@
-"""What happens after each epoch: history, checks, callbacks, the printed line."""
+"""After each epoch: history, checks, callbacks, and the printed line."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class TrainingMonitor:
             raise Diverged(f"The loss became {loss} in epoch {self.n_epochs + 1}. {_WAYS_OUT}")
 
     def check_weights(self, variables: dict, trained: dict[str, np.ndarray]) -> None:
-        """Raise Diverged if weights are not finite: the losses do not show the last step."""
+        """Raise Diverged if weights are not finite: losses do not cover the last step."""
         for path, array in trained.items():
             bound = _LARGEST_WEIGHT if variables[path].trainable else np.inf
             if array.dtype.kind == "f" and not (np.abs(array) < bound).all():
@@ -66,28 +66,28 @@ def public_model(model: Any, config: TrainConfig) -> Any:
     if public is None or not config.callbacks:
         return model
     with preserve_rng():
-        shown = public.finish(model)
-        if shown is not model:
-            shown.compile(
+        finished = public.finish(model)
+        if finished is not model:
+            finished.compile(
                 optimizer=model.optimizer,
                 loss=public.loss,
                 metrics=fresh_metrics(public.metrics) or None,
                 jit_compile=False,
             )
-    return shown
+    return finished
 
 
 @contextlib.contextmanager
-def shown_to(callbacks: Sequence, config: TrainConfig, model: Any, n_steps: int) -> Iterator[Any]:
-    """Context in which callbacks have the model; afterwards they have none."""
-    shown = None
-    all_callbacks = [*callbacks, LastLogs()] if callbacks else []
-    if callbacks:
-        shown = keras.callbacks.CallbackList(
-            all_callbacks, model=model, epochs=config.epochs, steps=n_steps, verbose=config.verbose
-        )
+def callback_list(
+    callbacks: Sequence, config: TrainConfig, model: Any, n_steps: int
+) -> Iterator[Any]:
+    """Context in which callbacks can access the model."""
+    all_callbacks = [*callbacks, LastLogs()]
+    listed = keras.callbacks.CallbackList(
+        all_callbacks, model=model, epochs=config.epochs, steps=n_steps, verbose=config.verbose
+    )
     try:
-        yield shown
+        yield listed
     finally:
         forget_model(all_callbacks)
 

@@ -51,7 +51,7 @@ class Network:
             Rows per chunk, for networks with large activations.
         pooling : {"flatten", "mean", "max", "last"}, default=None
             How outputs of rank 3 and more are reduced to columns; masked steps are ignored, or 0
-            when flattened. None: not at all.
+            when flattened. None: not reduced.
 
         Returns
         -------

@@ -43,7 +43,7 @@ class Comparison:
     min_columns : int
         Smallest number of columns of a row of numbers.
     reason : str
-        Why it cannot compare anything here.
+        Why it is not supported.
     batchwise : bool
         Whether it may return one number for a whole batch.
     builtin : bool
@@ -80,7 +80,7 @@ _CODES = Comparison("codes", False, numbers=False)
 _UNITS = Comparison(numbers=False)
 _LABELS = Comparison("labels", numbers=False)
 _DIRECTION = Comparison(raw_units=True, min_columns=2)
-_NOT_HERE = Comparison(None, numbers=False)
+_UNSUPPORTED = Comparison(None, numbers=False)
 _UNKNOWN = Comparison(raw_units=True, builtin=False)
 
 _LOSSES = {
@@ -98,8 +98,10 @@ _LOSSES = {
     "cosine_similarity CosineSimilarity": _DIRECTION,
     "sparse_categorical_crossentropy SparseCategoricalCrossentropy "
     "categorical_generalized_cross_entropy CategoricalGeneralizedCrossEntropy": _CODES,
-    "circle Circle": replace(_NOT_HERE, reason="it compares embeddings of rows, no predictions"),
-    "ctc CTC": replace(_NOT_HERE, reason="it compares sequences of labels"),
+    "circle Circle": replace(
+        _UNSUPPORTED, reason="it compares embeddings of rows, not predictions"
+    ),
+    "ctc CTC": replace(_UNSUPPORTED, reason="it compares sequences of labels"),
 }
 _METRICS = {
     "MeanSquaredError RootMeanSquaredError MeanAbsoluteError LogCoshError R2Score huber "
@@ -120,7 +122,7 @@ _METRICS = {
     "SparseTopKCategoricalAccuracy sparse_top_k_categorical_accuracy": _CODES,
     "Accuracy": _LABELS,
     "IoU MeanIoU": replace(_LABELS, multilabel=False),
-    "Mean Sum": replace(_NOT_HERE, reason="it takes values, no predictions"),
+    "Mean Sum": replace(_UNSUPPORTED, reason="it takes values, not predictions"),
 }
 
 
@@ -140,29 +142,29 @@ _BY_TASK["ce"] = "crossentropy"
 _KIND_OF_TASK = {"binary": "binary", "multilabel": "binary", "multiclass": "sparse_categorical"}
 
 
-def _comparison_of(thing, table):
+def _comparison_of(value, table):
     """Return the table's entry of an object or function; None for one of the user's own."""
-    if isinstance(thing, functools.partial):
-        return _comparison_of(thing.func, table)
-    if inspect.isroutine(thing):
-        return table.get(thing)
-    for cls in type(thing).__mro__:
+    if isinstance(value, functools.partial):
+        return _comparison_of(value.func, table)
+    if inspect.isroutine(value):
+        return table.get(value)
+    for cls in type(value).__mro__:
         if cls in table:
-            return None if _overrides(thing, cls) else table[cls]
-    inner = getattr(thing, "fn", None)
+            return None if _overrides(value, cls) else table[cls]
+    inner = getattr(value, "fn", None)
     return None if inner is None else _comparison_of(inner, table)
 
 
-def _overrides(thing, base):
+def _overrides(value, base):
     """Whether a class overrides the comparison of its base class from Keras."""
     if base in (keras.metrics.Mean, keras.metrics.Sum):
-        return type(thing) is not base
-    method = "call" if isinstance(thing, keras.losses.Loss) else "update_state"
-    return getattr(type(thing), method) is not getattr(base, method)
+        return type(value) is not base
+    method = "call" if isinstance(value, keras.losses.Loss) else "update_state"
+    return getattr(type(value), method) is not getattr(base, method)
 
 
 def known_loss(loss):
-    """Return the object or function of a loss; "crossentropy" as it is: it depends on the task."""
+    """Return the object or function of a loss; "crossentropy", which depends on the task, as is."""
     named = isinstance(loss, str) and _BY_TASK.get(loss.lower()) == "crossentropy"
     return loss if named else keras.losses.get(loss)
 
@@ -189,11 +191,11 @@ def _refuse(what, why, accepted):
     raise ValueError(f"{what} {why}; accepted {accepted}.")
 
 
-_FOR_NUMBERS = "are for instance 'mean_squared_error' and 'mean_absolute_error'"
+_FOR_NUMBERS = "are, for example, 'mean_squared_error' and 'mean_absolute_error'"
 _ACCEPTED = {
-    "binary": "is for instance 'binary_crossentropy'",
-    "multilabel": "is for instance 'binary_crossentropy'",
-    "multiclass": "are for instance 'sparse_categorical_crossentropy' and "
+    "binary": "is, for example, 'binary_crossentropy'",
+    "multilabel": "is, for example, 'binary_crossentropy'",
+    "multiclass": "are, for example, 'sparse_categorical_crossentropy' and "
     "'categorical_crossentropy'",
     "regression": _FOR_NUMBERS,
     "reconstruction": _FOR_NUMBERS,
@@ -233,25 +235,25 @@ def _check_fit(what, comparison, task, n_outputs):
         )
 
 
-def _without_logits(what, thing, task):
+def _without_logits(what, value, task):
     """Replace from_logits=True: the outputs of classifiers are probabilities."""
-    inner = thing.keywords if isinstance(thing, functools.partial) else None
+    inner = value.keywords if isinstance(value, functools.partial) else None
     config = inner
-    if config is None and isinstance(thing, (keras.losses.Loss, keras.metrics.Metric)):
-        if _comparison_of(thing, _METRIC_TABLE) is None:
-            return thing
-        config = thing.get_config()
+    if config is None and isinstance(value, (keras.losses.Loss, keras.metrics.Metric)):
+        if _comparison_of(value, _METRIC_TABLE) is None:
+            return value
+        config = value.get_config()
     if config is None or not config.get("from_logits"):
-        return thing
+        return value
     if task not in _CLASSIFYING:
         raise ValueError(
             f"{what} has from_logits=True, so predict would return log-odds of y; accepted is "
-            "from_logits=False, with a network that ends in a sigmoid or softmax."
+            "from_logits=False, with a network that ends with a sigmoid or softmax."
         )
     config = {**config, "from_logits": False}
     if inner is not None:
-        return functools.partial(thing.func, *thing.args, **config)
-    return type(thing).from_config(config)
+        return functools.partial(value.func, *value.args, **config)
+    return type(value).from_config(config)
 
 
 # Example rows ------------------------------------------------------------------------------------
@@ -264,7 +266,7 @@ def unused_size(sizes):
 
 
 def _example_rows(form, n_outputs):
-    """Targets and predictions, their number of rows unlike all other sizes."""
+    """Targets and predictions, with a number of rows that differs from all other sizes."""
     rng = np.random.default_rng(0)
     n_rows = unused_size([n_outputs])
     p = rng.uniform(0.1, 0.9, (n_rows, n_outputs)).astype(np.float32)
@@ -326,8 +328,8 @@ def _check_custom(what, loss, form, n_outputs):
     if shape.count(n_rows) > 1:
         raise ValueError(
             f"{what} returns a value of shape {shape} for {n_rows} rows of y with shape {y.shape} "
-            f"and predictions with shape {p.shape}: it compares each row with all others. Accepted "
-            f"is one value for each row, of shape ({n_rows},), or one for all of them."
+            f"and predictions with shape {p.shape}: it compares each row with all others. Return "
+            f"one value for each row, of shape ({n_rows},), or one for all of them."
         )
     if y.shape == (n_rows, 1):
         try:
@@ -337,7 +339,7 @@ def _check_custom(what, loss, form, n_outputs):
         if mixed:
             raise ValueError(
                 f"{what} compares each row with all others: y and the predictions have shape "
-                "(n_rows, 1), and one of them is compared with an array of shape (n_rows,). Take "
+                "(n_rows, 1), and one of them is compared with an array of shape (n_rows,). Use "
                 "columns of both, such as y[:, 0] and p[:, 0]."
             )
     return shape[:1] == (n_rows,)
@@ -401,23 +403,23 @@ class Objective:
             )
 
     def check_head(self, low, high):
-        """Refuse a network whose outputs, in [low, high], the loss is not defined for."""
+        """Refuse a network with outputs, in [low, high], for which the loss is not defined."""
         if np.min(low) < self.comparison.low or np.max(high) > self.comparison.high:
             head = self.comparison.activation or "exponential"
             _refuse(
                 self._what,
                 f"needs predictions in {self.comparison.interval}, and the network "
-                f"ends with an output in [{np.min(low):g}, {np.max(high):g}]",
+                f"has outputs in [{np.min(low):g}, {np.max(high):g}]",
                 f"is a network that ends with the activation {head!r}, as spec.outputs(x) makes it",
             )
 
     def check_numbers(self, y, what="y"):
-        """Refuse targets, in their original units, that the loss is not defined for."""
+        """Refuse targets, in their original units, for which the loss is not defined."""
         comparison = self.comparison
         if y.size and (y.min() < comparison.low or y.max() > comparison.high):
             raise ValueError(
                 f"{what} holds values from {y.min():g} to {y.max():g}, but {self._what} is defined "
-                f"for values in {comparison.interval} alone."
+                f"only for values in {comparison.interval}."
             )
         if comparison is _SHARES and not np.allclose(y.sum(axis=1), 1.0, atol=1e-3):
             raise ValueError(
@@ -496,9 +498,9 @@ def _runs(what, metric, form, n_outputs):
     y, p = _example_rows(form, n_outputs)
     try:
         with preserve_rng():
-            tried = type(metric).from_config(metric.get_config())
-            tried.update_state(ops.convert_to_tensor(y), ops.convert_to_tensor(p))
-            tried.result()
+            copied = type(metric).from_config(metric.get_config())
+            copied.update_state(ops.convert_to_tensor(y), ops.convert_to_tensor(p))
+            copied.result()
     except Exception:  # a user's metric may raise anything on example rows
         return False
     return True
@@ -515,14 +517,14 @@ def _named(metric, user_metric, task):
         return _made(metric, name), name
     if not isinstance(metric, str):
         return metric, user_metric if isinstance(user_metric, str) else name_of(metric)
-    meant = _BY_TASK[metric.lower()]
+    kind = _BY_TASK[metric.lower()]
     if task not in _CLASSIFYING:
-        if meant == "crossentropy":
+        if kind == "crossentropy":
             raise ValueError(
                 f"metrics: {user_metric!r} compares classes, and the targets are {_KINDS[task]}."
             )
         return keras.metrics.Accuracy(name=user_metric), user_metric
-    return keras.metrics.get(f"{_KIND_OF_TASK[task]}_{meant}"), user_metric
+    return keras.metrics.get(f"{_KIND_OF_TASK[task]}_{kind}"), user_metric
 
 
 def _comparison_of_wrapper(metric):
@@ -543,7 +545,7 @@ def _check_copy(what, metric):
     except Exception as error:  # a user's class may raise anything
         raise ValueError(
             f"{what} cannot be copied from its config ({type(error).__name__}). Give its class a "
-            "get_config that holds all arguments of the constructor; of a MeanMetricWrapper pass "
+            "get_config that holds all arguments of the constructor; for a MeanMetricWrapper, pass "
             "the function itself."
         ) from error
 
@@ -624,23 +626,23 @@ class MetricInForm(ConvertedMetric):
     metric : keras.metrics.Metric or callable
         Copied.
     name : str
-    have : str
+    form : str
         Form of the targets, as in `Objective`.
     y_form : str
-        Form that the metric takes.
+        Form of the targets that the metric takes.
     p_form : {"as it is", "both", "class", "rounded"}
-        Of predictions: "both" adds a column for the other class, "class" is the index of the
-        likeliest class, "rounded" is 0 or 1 for each label.
+        Form of the predictions: "both" adds a column for the other class, "class" is the index
+        of the most probable class, "rounded" is 0 or 1 for each label.
     units : tuple, default=None
         Mean and scale of standardised numbers, tuples of float.
     n_outputs : int, default=None
         Number of classes.
     """
 
-    def __init__(self, metric, name, have, y_form, p_form, units=None, n_outputs=None):
+    def __init__(self, metric, name, form, y_form, p_form, units=None, n_outputs=None):
         super().__init__(metric, name)
         self._settings = {
-            "metric": metric, "name": name, "have": have, "y_form": y_form, "p_form": p_form,
+            "metric": metric, "name": name, "form": form, "y_form": y_form, "p_form": p_form,
             "units": units, "n_outputs": n_outputs,
         }  # fmt: skip
 
@@ -648,18 +650,18 @@ class MetricInForm(ConvertedMetric):
         return dict(self._settings)
 
     def convert(self, y, p):
-        have, units = self._settings["have"], self._settings["units"]
+        form, units = self._settings["form"], self._settings["units"]
         if units is not None:
             mean, scale = (ops.convert_to_tensor(part, dtype=p.dtype) for part in units)
             return ops.cast(y, p.dtype) * scale + mean, p * scale + mean
-        if have == "column":
+        if form == "column":
             codes = ops.cast(y[:, 0], "int32")
         else:
-            codes = ops.argmax(y, axis=-1) if have == "one-hot" else y
+            codes = ops.argmax(y, axis=-1) if form == "one-hot" else y
         required = self._settings["y_form"]
         if required == "codes":
             y = ops.cast(codes, "int32")
-        elif required != have:
+        elif required != form:
             y = ops.one_hot(ops.cast(codes, "int32"), self._settings["n_outputs"], dtype=p.dtype)
         return y, self._predicted(p)
 
@@ -667,7 +669,7 @@ class MetricInForm(ConvertedMetric):
         required = self._settings["p_form"]
         if required == "rounded":
             return ops.cast(p > 0.5, p.dtype)
-        if required != "as it is" and self._settings["have"] == "column":
+        if required != "as it is" and self._settings["form"] == "column":
             p = ops.concatenate([1.0 - p, p], axis=-1)
         return ops.argmax(p, axis=-1) if required == "class" else p
 
@@ -708,7 +710,7 @@ def resolve_objective(loss, *, task, n_outputs) -> Objective:
     if task == "binary" and (comparison.labels in ("classes", "codes") or comparison is _DIRECTION):
         _refuse(
             what,
-            "compares a unit for each class, and the network has one unit for two classes",
+            "compares one unit per class, and the network has one unit for two classes",
             "are 'binary_crossentropy', or a network with two units",
         )
     if form == "codes" and comparison.labels != "codes":

@@ -31,7 +31,7 @@ _NO_LOSSES = (keras.layers.Layer, keras.metrics.Metric, keras.optimizers.Optimiz
 
 
 def check_settings(*, optimizer, learning_rate, losses, metrics, callbacks) -> None:
-    """Refuse what Keras cannot train with; callables can only be checked when they are called.
+    """Refuse settings that Keras cannot train with; callables are checked when they are called.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def check_settings(*, optimizer, learning_rate, losses, metrics, callbacks) -> N
     """
     refuse_after_fork()
     with _name_parameter(
-        "optimizer", optimizer, "the name of a Keras optimizer or a keras.optimizers one"
+        "optimizer", optimizer, "the name of a Keras optimizer or a keras.optimizers.Optimizer"
     ):
         if optimizer is None or isinstance(optimizer, type):
             raise TypeError("not an optimizer")
@@ -59,9 +59,9 @@ def check_settings(*, optimizer, learning_rate, losses, metrics, callbacks) -> N
         "learning_rate", learning_rate, "a number above 0 or a LearningRateSchedule"
     ):
         if learning_rate is not None and not isinstance(learning_rate, (Real, schedule)):
-            raise TypeError("neither")
+            raise TypeError("not a learning rate")
     for loss in losses:
-        accepted = "the name of a Keras loss, a keras.losses one or f(y_true, y_pred)"
+        accepted = "the name of a Keras loss, a keras.losses.Loss or f(y_true, y_pred)"
         with _name_parameter("loss", loss, accepted):
             if isinstance(loss, type) and not issubclass(loss, keras.losses.Loss):
                 raise TypeError("not a loss")
@@ -70,16 +70,16 @@ def check_settings(*, optimizer, learning_rate, losses, metrics, callbacks) -> N
                 raise TypeError("not a loss")
             known_loss(loss)
     for metric in metrics:
-        accepted = "names of Keras metrics, keras.metrics ones and functions f(y_true, y_pred)"
+        accepted = "names of Keras metrics, instances of keras.metrics.Metric and f(y_true, y_pred)"
         with _name_parameter("metrics", list(metrics), accepted):
             of_class = isinstance(metric, type) and not issubclass(metric, keras.metrics.Metric)
             if metric is None or of_class or isinstance(metric, dict):
-                raise TypeError(f"{metric!r} is no metric")
+                raise TypeError(f"{metric!r} is not a metric")
             known_metric(metric)
     for callback in callbacks:
         with _name_parameter("callbacks", callbacks, "instances of keras.callbacks.Callback"):
             if not isinstance(callback, keras.callbacks.Callback):
-                raise TypeError(f"{callback!r} is none")
+                raise TypeError(f"{callback!r} is not a callback")
 
 
 @contextlib.contextmanager
@@ -123,7 +123,7 @@ class CompileSettings:
 
     @classmethod
     def of(cls, config: TrainConfig) -> CompileSettings:
-        """Read a configuration; raise ValueError if the optimizer is none."""
+        """Read a configuration; raise ValueError if the optimizer is invalid."""
         optimizer_class, optimizer_config = _optimizer(config.optimizer)
         optimizer_config = dict(optimizer_config)
         if config.learning_rate is not None:
@@ -175,14 +175,14 @@ class CompileSettings:
 def scale_steps(optimizer, multipliers) -> None:
     """Have an optimizer multiply its steps for some variables: learning rates by layer.
 
-    Scaling the gradient would have no effect on Adam and the like, which divide by its size.
+    Scaling the gradient would have no effect on Adam and similar rules, which normalise it.
     Scaling the step scales the learning rate and the weight decay, for every rule that is linear in
     them.
 
     Parameters
     ----------
     optimizer : keras.optimizers.Optimizer
-        Of one program alone. Modified.
+        Used by one program only. Modified.
     multipliers : list of (keras.Variable, float)
     """
     if not multipliers:
@@ -210,7 +210,7 @@ def scale_steps(optimizer, multipliers) -> None:
 def apply_without_reducing(optimizer) -> None:
     """Have an optimizer skip the sum of gradients over replicas where there is only one.
 
-    TensorFlow registers a gradient for each such sum, for ever, and that keeps the traced graph.
+    TensorFlow registers a gradient for each such sum permanently, which keeps the traced graph.
     """
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # mixed_float16: wrapped
     apply = optimizer.apply

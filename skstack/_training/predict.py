@@ -47,7 +47,7 @@ _AT_ONCE = 8  # chunks that may run in parallel
 
 @dataclass(frozen=True)
 class OutputRequest:
-    """Which outputs: of layers, or None for those of the network; pooled to columns or not."""
+    """The requested outputs: of layers, or None for those of the network; pooling or None."""
 
     layers: tuple[str, ...] | None = None
     pooling: str | None = None
@@ -100,7 +100,7 @@ class _Predictor:
         key = (signature, request, rows)
         function = self._functions.find(key)
         if function is None:
-            with self._tracing:  # a second thread waits for what the first one traces
+            with self._tracing:  # a second thread waits until the first one has traced
                 function = self._functions.get(key, lambda: self._trace(signature, request, rows))
         return function
 
@@ -169,7 +169,7 @@ class _Chunks:
         if xla:
             if OwnSession.suits(self._chunk):
                 self._run = OwnSession(self._chunk, self._argument_specs())
-            # Compiles at the first call, or fails.
+            # XLA compiles, or fails, at the first call.
             self._run([tf.zeros(spec.shape, spec.dtype) for spec in self._argument_specs()])
 
     def _argument_specs(self):
@@ -195,7 +195,7 @@ class _Chunks:
 
         compiled = tf.function(block, jit_compile=True, autograph=False)
         compiled = compiled.get_concrete_function(*self._argument_specs())
-        # TensorFlow marks calls of a function for XLA, not the function: hence another around it.
+        # TensorFlow marks calls of a function for XLA, not the function: hence the wrapper.
         around = tf.function(lambda *tensors: compiled(*tensors), autograph=False)
         return around.get_concrete_function(*self._argument_specs())
 
@@ -249,7 +249,7 @@ class _Chunks:
 
         many = tf.function(run, autograph=False).get_concrete_function(*weights, *specs)
         if isinstance(self._run, OwnSession):
-            return OwnSession(many, [*weights, *specs], beside=self._run)
+            return OwnSession(many, [*weights, *specs], session_of=self._run)
         return functools.partial(call_concrete, many)
 
 

@@ -40,8 +40,8 @@ from skstack._training.variables import OwnSession, VariableLayout
 class Program:
     """One private compiled model and the functions that are traced from it.
 
-    The model is only seen by callbacks, during their fit. Fits that only run traced functions run
-    side by side, each on variables of its own (see `VariableLayout`).
+    Only callbacks see the model, during their fit. Fits that only run traced functions run in
+    parallel, each on variables of its own (see `VariableLayout`).
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Program:
             raise ValueError("The network has no trainable weights: there is nothing to fit.")
         self._copies = self._build_optimizer()
         arrays = table.arrays()
-        # A number of rows unlike all other sizes: code that confuses rows and columns fails here.
+        # The number of rows differs from all other sizes: code that confuses axes fails here.
         n_rows = unused_size(size for array in arrays for size in array.shape[1:])
         rows = np.arange(n_rows) % table.n_rows
         few = [tf.convert_to_tensor(array[rows]) for array in arrays]
@@ -109,7 +109,7 @@ class Program:
             self.model.compute_metrics(x, y, y_pred, sample_weight=weights)
 
     def _build_optimizer(self) -> dict[int, str]:
-        """Build it; return which of its variables start as copies of which weights."""
+        """Build the optimizer; return its variables that start as copies, and of which weights."""
         trainable = {id(variable) for variable in self.model.trainable_variables}
         learned = {path: v for path, v in self.variables.items() if id(v) in trainable}
         before = values(learned.values())
@@ -203,7 +203,7 @@ class Program:
         first = len(trace.specs)
         n = steps_in_block(trace, self.batch_size) + 1
         arguments[first] = tf.zeros([n, self.batch_size], tf.int32)
-        # If exact, a full batch, or the block would not be compiled.
+        # Full batches: with an exact tail the block would not be compiled otherwise.
         arguments[first + 1] = tf.fill([n], self.batch_size)
         arguments[first + 2] = tf.constant([0, 1])
         if trace.has_validation:
@@ -262,7 +262,7 @@ class Program:
         return tf.function(run, autograph=False).get_concrete_function(*specs, *layout.specs)
 
     def is_unmodified(self) -> bool:
-        """Whether callbacks left the model as it was when it was traced."""
+        """Whether callbacks left the model unchanged since it was traced."""
         return (
             self.model.optimizer is self.optimizer
             and self.model.loss is self.loss
@@ -298,7 +298,7 @@ def _index_of_rate(optimizer):
 
 @contextlib.contextmanager
 def _explain_failure(what):
-    """Name what could not be computed."""
+    """Name what failed in the error."""
     try:
         yield
     except tf.errors.ResourceExhaustedError:
@@ -317,9 +317,9 @@ def _config_of(model):
 
 
 # Python handles no signal during a call. The number of epochs per call does not change results.
-_ROWS_AT_FIRST = 2**18
-_POSITIONS_A_CALL = 2**22  # of int32: 16 MB
-_SECONDS_A_CALL = 2.0
+_ROWS_IN_FIRST_CALL = 2**18
+_INDICES_PER_CALL = 2**22  # of int32: 16 MB
+_SECONDS_PER_CALL = 2.0
 
 
 class CompiledFit:
@@ -362,8 +362,8 @@ class CompiledFit:
             n_padded = bucket(validation.n_rows) if program.masks else validation.n_rows
             self._validation = [*validation.tensors(n_padded), tf.constant(validation.n_rows)]
         self._orders = Orders(config.seed, table.n_rows)
-        self._most = max(_POSITIONS_A_CALL // table.n_rows, 1)
-        self._chunk = max(_ROWS_AT_FIRST // table.n_rows, 1)
+        self._most = max(_INDICES_PER_CALL // table.n_rows, 1)
+        self._chunk = max(_ROWS_IN_FIRST_CALL // table.n_rows, 1)
         self._padding = steps_in_block(self._trace, program.batch_size)
         patience = np.iinfo(np.int32).max if config.patience is None else max(config.patience, 1)
         self._patience = [tf.constant(config.tol, tf.float32), tf.constant(patience, tf.int32)]
@@ -400,7 +400,7 @@ class CompiledFit:
         n_run, losses = int(count), np.asarray(losses)
         self.state = take(len(self.state))
         seconds = (time.perf_counter() - started) / max(n_run, 1)
-        self._chunk = int(np.clip(_SECONDS_A_CALL / max(seconds, 1e-6), 1, self._most))
+        self._chunk = int(np.clip(_SECONDS_PER_CALL / max(seconds, 1e-6), 1, self._most))
         trained: list[dict] = [{}]
         if not self._program.own_step:
             trained = [{"loss": loss} for loss in steps.means(losses, n_run).tolist()]
@@ -411,11 +411,11 @@ class CompiledFit:
             self._update_best(best_loss, without_better, take(len(self.state)))
         if self._program.one_by_one:
             own = _like(dict.fromkeys(self._own_names), take)
-            counted = _like(self._program.metrics_structure, take)
+            metrics = _like(self._program.metrics_structure, take)
             if own:  # as in `Model.fit`: the metrics, or the logs of the last step
-                trained = [counted if own.keys() == counted.keys() else own]
+                trained = [metrics if own.keys() == metrics.keys() else own]
             else:
-                trained = [{**counted, **trained[0]}]
+                trained = [{**metrics, **trained[0]}]
             if self.has_validation:
                 validated = [{**_like(self._program.metrics_structure, take), **validated[0]}]
         for epoch, logs in zip(trained, validated, strict=False):
@@ -451,29 +451,29 @@ _MAX_PROGRAMS = 48
 class Pool:
     """Programs by key, the least recently used dropped first.
 
-    Fits of one key share a program and run side by side. A fit with callbacks, which see the model,
-    has a program to itself.
+    Fits of one key share a program and run in parallel. A fit with callbacks, which see the model,
+    has a private program.
     """
 
     def __init__(self, max_programs: int = _MAX_PROGRAMS):
         self._max = max_programs
         self._shared: LRUCache[_SharedProgram] = LRUCache(max_programs)
-        # With their keys: programs for fits with callbacks, the last one returned at the end.
+        # Keys and programs for fits with callbacks, the most recently returned last.
         self._idle: list[tuple[Hashable, Program]] = []
         self._lock = threading.Lock()
         self.made = 0
 
     @contextlib.contextmanager
     def program(
-        self, key: Hashable | None, make: Callable[[], Program], *, shown: bool = False
+        self, key: Hashable | None, make: Callable[[], Program], *, callbacks: bool = False
     ) -> Iterator[Program]:
-        """Lend a program of this key, or a private one if it is None, without holding a lock.
+        """Context with a program of this key, or a new one if it is None; holds no lock.
 
         A program that callbacks have seen is only kept if it is unmodified.
         """
         if key is None or inside_build():  # a thread that builds a network must not wait
             yield self._made(make)
-        elif not shown:
+        elif not callbacks:
             yield self._shared.get(key, _SharedProgram).get(lambda: self._made(make))
         else:
             program = self._take(key) or self._made(make)

@@ -19,7 +19,7 @@ _inside = threading.local()
 
 
 def under_callers_policy(function):
-    """Wrap a function so that it has the dtype policy of this thread in any other."""
+    """Wrap a function so that it runs with this thread's dtype policy in any thread."""
     policy = keras.config.dtype_policy()
 
     @functools.wraps(function)
@@ -37,7 +37,7 @@ def under_callers_policy(function):
 def in_fresh_thread(function):
     """Call `function` in a short-lived thread and return its result.
 
-    Keras numbers automatic layer names per thread: in a new one they start anew, and Keras'
+    Keras numbers automatic layer names per thread: in a new thread they restart, and Keras'
     thread-local state is freed with it.
     """
     function = under_callers_policy(function)

@@ -15,7 +15,7 @@ from skstack._training.xla_layers import replaced_calls
 
 
 class TracedProgram(Protocol):
-    """What is traced of a `Program`, whose module imports this one."""
+    """The part of a `Program` that is traced; its module imports this one."""
 
     model: Any
     optimizer: Any
@@ -50,8 +50,8 @@ def learn(program: TracedProgram, x, y, weights):
     gradients = tape.gradient(scaled, [variable.value for variable in trainable])
     if all(gradient is None for gradient in gradients):
         raise NothingToLearn(
-            f"loss={program.loss!r} does not depend on any weight of the network, so there is "
-            "nothing that training could change."
+            f"loss={program.loss!r} does not depend on any weight of the network, so "
+            "training would change nothing."
         )
     optimizer.apply_gradients(zip(gradients, trainable, strict=True))
     if program.has_metrics:
@@ -75,8 +75,8 @@ def block_function(program: TracedProgram, layout: TensorLayout, *, masked: bool
     It takes flat tensors of shape (steps, batch, ...), the number of real rows of each batch and
     the number of steps to take, and returns the loss of each step.
 
-    If `masked`, batches may be padded: padding has weight 0, and the weights of real rows make up
-    for the loss being divided by the batch size.
+    If `masked`, batches may be padded: padding has weight 0, and the weights of real rows
+    compensate for the division of the loss by the batch size.
     """
     layers = all_layers(program.model)
 
@@ -104,7 +104,7 @@ def block_function(program: TracedProgram, layout: TensorLayout, *, masked: bool
 def evaluation_function(program: TracedProgram, layout: TensorLayout) -> Callable:
     """Return a function that computes the mean loss over the first rows, in inference mode.
 
-    It takes flat tensors and the number of real rows; the rest is padding, which needs `masks`.
+    It takes flat tensors and the number of real rows; the rest is padding, which requires `masks`.
     """
     model, rows_in_chunk = program.model, program.rows_at_once
 

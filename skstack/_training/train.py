@@ -18,7 +18,7 @@ from skstack._training.epochs import TraceKey
 from skstack._training.fork_guard import refuse_after_fork
 from skstack._training.keras_fit import fit_with_keras
 from skstack._training.layers import check_indices
-from skstack._training.monitor import TrainingMonitor, public_model, shown_to
+from skstack._training.monitor import TrainingMonitor, callback_list, public_model
 from skstack._training.network import Network
 from skstack._training.optimizers import CompileSettings
 from skstack._training.program import POOL, CompiledFit, Program
@@ -76,10 +76,10 @@ def train(
     def make():
         return Program(blueprint, settings, table, key)
 
-    with POOL.program(key, make, shown=bool(config.callbacks)) as program:
-        for rows_of in (table, validation_table):
-            if rows_of is not None:
-                check_indices(program.model, rows_of.inputs, program.embedding_bounds)
+    with POOL.program(key, make, callbacks=bool(config.callbacks)) as program:
+        for part in (table, validation_table):
+            if part is not None:
+                check_indices(program.model, part.inputs, program.embedding_bounds)
         initial = program.initial_state(start, optimizer_start, settings.learning_rate)
         monitor = TrainingMonitor(config)
         state = program.layout.unpack(
@@ -148,11 +148,11 @@ def _run(
 
 
 def _refuse_new_variables(error: Exception) -> None:
-    """Refuse layers that are new in every step and so never trained: no engine could help."""
+    """Refuse layers that are new in every step, which no engine can train."""
     if "only supports singleton tf.Variables" in str(error):
         raise ValueError(
-            "The loss, a metric or a layer of this network makes a layer (or a variable) in every "
-            "call. It is new each time and never trained; make it once, as part of the model."
+            "The loss, a metric or a layer of this network creates a layer (or a variable) in "
+            "every call, which is never trained. Create it once, as part of the model."
         ) from error
 
 
@@ -173,7 +173,7 @@ def _train_compiled(
     n_steps: int,
 ) -> list:
     if config.callbacks:
-        return _train_shown(program, compiled, initial, config, monitor, n_steps)
+        return _train_with_callbacks(program, compiled, initial, config, monitor, n_steps)
     one_by_one = program.one_by_one or config.verbose > 0
     with compiled.bind():
         while not compiled.stopped and monitor.n_epochs < config.epochs:
@@ -183,7 +183,7 @@ def _train_compiled(
     return program.finalized(compiled.result()) if monitor.n_epochs else initial
 
 
-def _train_shown(
+def _train_with_callbacks(
     program: Program,
     compiled: CompiledFit,
     initial: list,
@@ -195,21 +195,22 @@ def _train_shown(
     program.reset_model(initial)
     logs: dict = {}
     model = public_model(program.model, config)
-    with shown_to(config.callbacks, config, model, n_steps) as shown, compiled.bind(own=True):
-        shown.on_train_begin()
+    context = callback_list(config.callbacks, config, model, n_steps)
+    with context as callbacks, compiled.bind(own=True):
+        callbacks.on_train_begin()
         while not (compiled.stopped or model.stop_training or monitor.n_epochs >= config.epochs):
-            shown.on_epoch_begin(monitor.n_epochs)
+            callbacks.on_epoch_begin(monitor.n_epochs)
             compiled.state = program.get_state()
             (logs,) = compiled.epochs(1)
             monitor.check(logs)
             if compiled.has_validation:
-                shown.on_test_begin()
-                shown.on_test_end({n[4:]: v for n, v in logs.items() if n.startswith("val_")})
-            shown.on_epoch_end(monitor.n_epochs, logs)
-            logs = shown.callbacks[-1].logs
+                callbacks.on_test_begin()
+                callbacks.on_test_end({n[4:]: v for n, v in logs.items() if n.startswith("val_")})
+            callbacks.on_epoch_end(monitor.n_epochs, logs)
+            logs = callbacks.callbacks[-1].logs
             monitor.epoch_end(logs)
         if monitor.n_epochs:
             kept = program.get_state() if config.patience is None else compiled.result()
             program.set_state(program.finalized(kept))
-        shown.on_train_end(logs)
+        callbacks.on_train_end(logs)
         return program.get_state()

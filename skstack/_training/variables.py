@@ -1,8 +1,8 @@
 """One traced function for many fits at the same time, each with a set of variables of its own.
 
 A function that is traced from a model reads and writes the model's variables, because Keras'
-optimizers have no `stateless_apply` on TensorFlow. Lifting the captured handles to arguments makes
-any number of fits run one compiled function side by side.
+optimizers have no `stateless_apply` on TensorFlow. Lifting the captured handles to arguments lets
+any number of fits run one compiled function in parallel.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HANDLE = tf.TensorSpec([], tf.resource)
 
 
 def call_concrete(function: Any, tensors: Iterable) -> list:
-    """Call a concrete function without the time that the inspection of its arguments takes."""
+    """Call a concrete function without the overhead of inspecting its arguments."""
     tensors = [*map(_tensor, tensors), *function.captured_inputs]
     if not tf.executing_eagerly():
         return _partitioned(function, tensors)
@@ -38,8 +38,8 @@ def _partitioned(function: Any, arguments: list) -> list:
     return outputs if returned else []
 
 
-class _Lender:
-    """Lends objects to one fit at a time; makes a new one when all are lent."""
+class _ObjectPool:
+    """Objects that are used by one fit at a time; a new one is made when all are in use."""
 
     def __init__(self, make: Callable):
         self._make = make
@@ -47,14 +47,14 @@ class _Lender:
         self.idle: list = []
 
     @contextlib.contextmanager
-    def lend(self):
+    def acquire(self):
         with self._lock:
-            one = self.idle.pop() if self.idle else self._make()
+            value = self.idle.pop() if self.idle else self._make()
         try:
-            yield one
+            yield value
         finally:
             with self._lock:
-                self.idle.append(one)
+                self.idle.append(value)
 
 
 class VariableLayout:
@@ -76,9 +76,9 @@ class VariableLayout:
             id(variable.value.handle): i for i, variable in enumerate(self.all_variables)
         }
         self.specs = [HANDLE] * len(self.all_variables)
-        self.captures_others = False  # whether a function uses a variable that is in no set
+        self.captures_others = False  # whether a function uses a variable outside of the sets
         self._dtypes = list(dict.fromkeys(variable.value.dtype for variable in self.state))
-        self.variable_sets = _Lender(lambda: VariableSet(self.all_variables))
+        self.variable_sets = _ObjectPool(lambda: VariableSet(self.all_variables))
 
     @contextlib.contextmanager
     def bind(self, function: Any, *, own: bool = False) -> Iterator[Callable[[list], list]]:
@@ -95,11 +95,11 @@ class VariableLayout:
             handles = [variable.value.handle for variable in self.all_variables]
             yield lambda tensors: call_concrete(function, [*tensors, *handles])
             return
-        with self.variable_sets.lend() as variables:
+        with self.variable_sets.acquire() as variables:
             yield lambda tensors: call_concrete(function, [*tensors, *variables.handles])
 
     def lift_captures(self, function: Callable, specs: list, *, xla: bool = False) -> Any:
-        """Trace a function of flat tensors; the result takes the handles of a set behind them.
+        """Trace a function of flat tensors; the result takes them and the handles of a set.
 
         With `xla`, XLA compiles it at its first call.
         """
@@ -108,8 +108,8 @@ class VariableLayout:
 
         def with_handles(*arguments):
             tensors, handles = arguments[: len(specs)], arguments[len(specs) :]
-            held = [handles[c] if isinstance(c, int) else c for c in captured]
-            return _partitioned(traced, [*tensors, *held])
+            resolved = [handles[c] if isinstance(c, int) else c for c in captured]
+            return _partitioned(traced, [*tensors, *resolved])
 
         lifted = tf.function(with_handles, jit_compile=xla, autograph=False)
         return lifted.get_concrete_function(*specs, *self.specs)
@@ -144,7 +144,7 @@ class VariableLayout:
         ]
 
     def unpack(self, packed: Iterable) -> list[np.ndarray]:
-        """Return the arrays of a packed state, new ones."""
+        """Return new arrays of a packed state."""
         remaining = {d: np.array(vector) for d, vector in zip(self._dtypes, packed, strict=True)}
         arrays = []
         for variable in self.state:
@@ -196,33 +196,33 @@ class OwnSession:
         Takes tensors of `specs` and the handles of a set.
     specs : list of tf.TensorSpec
     like : list of keras.Variable, default=()
-        The variables that a set has one of each of.
-    beside : OwnSession, default=None
-        Shares its session and its compiled code.
+        A set has one variable like each of these.
+    session_of : OwnSession, default=None
+        Its session and compiled code are shared.
     """
 
-    def __init__(self, function, specs, like=(), *, beside=None):
+    def __init__(self, function, specs, like=(), *, session_of=None):
         self._function = function
         self._specs = specs
         self._like = like
-        self._session = _new_session() if beside is None else beside._session
-        self.variable_sets = _Lender(self._new_set)
+        self._session = _new_session() if session_of is None else session_of._session
+        self.variable_sets = _ObjectPool(self._new_set)
         self._n_sets = 0
 
     def __call__(self, tensors) -> list:
-        """Run it on any set."""
-        with self.variable_sets.lend() as run:
+        """Run the function on any set."""
+        with self.variable_sets.acquire() as run:
             return run(tensors)
 
     @staticmethod
     def suits(function) -> bool:
-        """Whether a function uses only variables of a set, and there is no GPU: not tried there."""
+        """Whether a function uses only variables of a set; GPUs are untested and refused."""
         kinds = [tensor.dtype for tensor in function.captured_inputs]
         return tf.resource not in kinds and not tf.config.list_physical_devices("GPU")
 
     def bind(self):
         """See `VariableLayout.bind`."""
-        return self.variable_sets.lend()
+        return self.variable_sets.acquire()
 
     def _new_set(self):
         self._n_sets += 1

@@ -22,7 +22,7 @@ DROPOUTS = (keras.layers.Dropout, *_SPATIAL)
 
 
 def can_ignore_padding(layer) -> bool:
-    """Whether a layer is a batch normalization that `replaced_calls` can make ignore padding."""
+    """Whether `replaced_calls` can make a layer, a batch normalization, ignore padding."""
     return (
         type(layer) is keras.layers.BatchNormalization
         and not layer.synchronized
@@ -40,10 +40,10 @@ def replaced_calls(layers, real):
     ----------
     layers : list of keras.layers.Layer
     real : tensor of shape (batch,), dtype bool, or None
-        Whether each row is no padding; None if there is no padding.
+        True for real rows, False for padding; None if there is no padding.
     """
     # Through the instance's __dict__: Keras tracks attributes that are set the usual way.
-    open_layers = []
+    replaced = []
     try:
         for layer in layers:
             if type(layer) in DROPOUTS:
@@ -52,10 +52,10 @@ def replaced_calls(layers, real):
                 vars(layer)["call"] = _normalization(layer, layer.call, real)
             else:
                 continue
-            open_layers.append(layer)
+            replaced.append(layer)
         yield
     finally:
-        for layer in open_layers:
+        for layer in replaced:
             del vars(layer)["call"]
 
 

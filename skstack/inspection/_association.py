@@ -33,7 +33,7 @@ def _auc(score, positive):
 
 
 def beyond_chance(predictions, y, classification):
-    """An association (of numbers the correlation), its z-score under shuffled targets, and p.
+    """The association (for numbers, the correlation), its z-score under shuffled targets, and p.
 
     For two classes the AUC under chance has the variance of Mann & Whitney (Annals of Mathematical
     Statistics 18, 1947); for the mean over more classes the smallest variance of one class is used,

@@ -13,14 +13,14 @@ from skstack.inspection._overlap import row_keys
 from skstack.inspection._report import Finding
 from skstack.preprocessing._columns import holds_numbers
 
-_CHECKED_ROWS = 400  # rows of a class that are searched for interpolated ones
+_CHECKED_ROWS = 400  # rows of a class that are checked for interpolation
 _NEIGHBOURS = 16
 _BINS = 64
 _CANDIDATES = 3  # columns that are evaluated out-of-fold
 
 
 def crossing_groups(folds, groups):
-    """Whether rows of one group are in training and test rows."""
+    """Whether a group has both training and test rows."""
     check = "groups across the outer folds"
     if groups is None:
         return Finding(check, "not checked", "no groups were passed")
@@ -41,16 +41,16 @@ def crossing_groups(folds, groups):
 
 def later_training_rows(folds, time):
     """Whether training rows are later than test rows."""
-    check = "future in the past (outer folds)"
+    check = "later rows in training (outer folds)"
     if time is None:
         return Finding(check, "not checked", "no times were passed")
     share = np.mean([np.mean(time[train] > time[test].min()) for train, test in folds])
     if share == 0:
-        return Finding(check, "ok", "all training rows are as old as, or older than, the test rows")
+        return Finding(check, "ok", "no training row is later than a test row")
     return Finding(
         check,
         "leak",
-        f"{share:.0%} of the training rows are later than a row that they help to predict",
+        f"{share:.0%} of the training rows are later than a row that they are used to predict",
         "sort the rows by time and use cv=TimeSeriesSplit(...)",
         float(share),
     )
@@ -79,7 +79,7 @@ def scaled_with_test_rows(X):
     spread = values.std(axis=0)
     varied = np.array([len(np.unique(column[:1000])) > 5 for column in values.T]) & (spread > 0)
     if not varied.any():
-        return Finding(check, "ok", "no column that a scaler could have produced")
+        return Finding(check, "ok", "no column looks scaled")
     values, spread = values[:, varied], spread[varied]
     unit = np.abs(spread - 1) < 1e-5
     unit |= np.abs(values.std(axis=0, ddof=1) - 1) < 1e-5
@@ -150,7 +150,7 @@ def _share_between(rows):
 
 def leaking_columns(X, y, classification):
     """Whether a column alone predicts the target."""
-    check = "a column that is the answer"
+    check = "a column that reveals the target"
     frame = _frame(X)
     if frame is None or np.ndim(y) != 1:
         return Finding(check, "not checked", "requires columns and one target")
@@ -176,7 +176,7 @@ def leaking_columns(X, y, classification):
 
 
 def _in_sample_r2(codes, y, classification):
-    """R2 of the target given the bin of the value: a cheap estimate of what a tree finds."""
+    """R2 of the target given the bin of the value: a cheap estimate of the score of a tree."""
     _, bins = np.unique(np.nan_to_num(codes[:, 0]), return_inverse=True)
     if bins.max() >= _BINS:
         bins = np.argsort(np.argsort(codes[:, 0])) * _BINS // len(codes)

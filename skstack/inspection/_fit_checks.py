@@ -50,7 +50,7 @@ def learned_before(fits):
     """Whether samplers, scalers or selectors learn from both sides of a split inside a step."""
     resampled, scaled, selected = {}, {}, {}
     for owner, fit, predicted in _inner_splits(fits):
-        # Those between the owner and the fit are inside the split, and learn from one side only.
+        # Steps between the owner and the fit are inside the split, and learn from one side only.
         outside = [maker for maker in fit.table.makers if not _descends(maker, owner)]
         outside += list(owner.table.makers)
         step = fit
@@ -94,12 +94,12 @@ def _splitter_of(fit, maker):
 
 def _before_split(check, pairs, verdict, what):
     if not pairs:
-        return Finding(check, "ok", f"no {what} has learned from both sides of an inner split")
+        return Finding(check, "ok", f"no {what} learned from both sides of an inner split")
     steps = ", ".join(f"{maker} before {owner.step}" for maker, owner in pairs.items())
     return Finding(
         check,
         verdict,
-        f"{steps}: it has learned from rows that the inner split predicts",
+        f"{steps}: learned from rows that the inner split predicts",
         f"put the {what} inside: the Pipeline goes into the search or stack, not the search or "
         "stack into the Pipeline",
         1.0 if verdict == "leak" else 0.3,
@@ -123,7 +123,7 @@ def _searches(fit):
 
 def early_stopping(fits):
     """Whether validation rows of a step are synthetic, or among its training rows."""
-    check = "early stopping on made or seen rows"
+    check = "early stopping on synthetic or training rows"
     affected = {}
     for fit in fits:
         if fit.validation is not None:
@@ -144,8 +144,8 @@ def early_stopping(fits):
         check,
         "leak",
         evidence,
-        "let the estimator resample after it has held rows out (sampler= of KerasClassifier or of "
-        "a stack), or pass X_val and y_val",
+        "resample after rows are held out (sampler= of KerasClassifier or of a stack), or pass "
+        "X_val and y_val",
         float(max(share for share, _ in affected.values())),
     )
 
@@ -175,13 +175,13 @@ def inner_groups(fits, groups):
         fits,
         lambda learned, predicted: np.isin(groups[predicted], groups[learned]),
         "are in a group that the inner networks were trained on",
-        "use a cv that keeps groups whole, and enable metadata routing to pass groups to it",
+        "use a cv that keeps groups together, and enable metadata routing to pass groups to it",
     )
 
 
 def inner_time(fits, time):
     """Whether a step inside predicts rows that are earlier than those that it learned from."""
-    check = "future in the past (inner folds)"
+    check = "later rows in training (inner folds)"
     if time is None:
         return Finding(check, "not checked", "no times were passed")
     return _crossing(
@@ -194,7 +194,7 @@ def inner_time(fits, time):
 
 
 def _crossing(check, fits, is_crossing, evidence, remedy):
-    """The finding on predicted rows of inner splits that must not follow from the learned rows."""
+    """The finding on predicted rows of inner splits that conflict with the training rows."""
     shares = {}
     for owner, fit, predicted in _inner_splits(fits):
         share = np.mean(is_crossing(_known_rows(fit.rows), predicted))
@@ -202,17 +202,17 @@ def _crossing(check, fits, is_crossing, evidence, remedy):
             step = f"{owner.step} (in {fit.step})"
             shares[step] = max(share, shares.get(step, 0))
     if not shares:
-        return Finding(check, "ok", "no inner fold crosses")
+        return Finding(check, "ok", "no inner fold has such rows")
     rows = ", ".join(f"{step}: {share:.0%} of the predicted rows" for step, share in shares.items())
     return Finding(check, "leak", f"{rows} {evidence}", remedy, float(max(shares.values())))
 
 
 def features_in_sample(runs, classification):
-    """Whether the table of a step predicts shuffled targets, and so was learned from its own rows.
+    """Whether the table of a step predicts shuffled targets, because it was learned in-sample.
 
     `runs` are lists of fits on shuffled targets.
     """
-    check = "features made in-sample"
+    check = "in-sample features"
     scores = {}
     for fits in runs:
         for step, (features, y) in _tables_with_targets(fits).items():
@@ -243,11 +243,11 @@ def features_in_sample(runs, classification):
 
 
 def _tables_with_targets(fits):
-    """The last table of each step with known rows, each row once, other than X itself."""
+    """The last table of each step with known rows, other than X itself; each row once."""
     tables = {}
     for fit in fits:
-        made = fit.parent is not None and (fit.table.makers or fit.parent.parent is not None)
-        if fit.resampled or not made or fit.y is None or np.ndim(fit.y) != 1:
+        derived = fit.parent is not None and (fit.table.makers or fit.parent.parent is not None)
+        if fit.resampled or not derived or fit.y is None or np.ndim(fit.y) != 1:
             continue
         features = _numeric(fit.X)
         if features is None or len(features) != len(fit.rows):

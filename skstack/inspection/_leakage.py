@@ -58,10 +58,10 @@ def leakage_report(
         The outer folds, as in ``cross_validate``.
 
     groups : array-like of shape (n_samples,), default=None
-        Rows of one group belong together.
+        Group labels: a group must not be on both sides of a split.
 
     time : array-like of shape (n_samples,), default=None
-        When each row became known; any sortable values.
+        Time at which each row became known; any sortable values.
 
     seen : array-like or DataFrame of shape (n_seen, n_features), default=None
         Rows that frozen parts of the estimator were trained on, if available.
@@ -88,9 +88,9 @@ def leakage_report(
     there may be a harmless reason, "not checked" if an input is missing. No report can prove that
     nothing leaks.
 
-    In-sample features and scores that are too good are detected with shuffled targets (Ojala &
-    Garriga, JMLR 11, 2010): whatever then predicts the target of a row has learned from that row. A
-    frozen part, whose training rows are unknown without ``seen``, is compared with out-of-fold
+    In-sample features and optimistic scores are detected with shuffled targets (Ojala & Garriga,
+    JMLR 11, 2010): whatever then predicts the target of a row has learned from that row. A frozen
+    part, whose training rows are unknown without ``seen``, is compared with out-of-fold
     predictions of a fresh clone.
 
     Examples
@@ -112,7 +112,7 @@ def leakage_report(
     y_original, y = y, np.asarray(y)
     if y.ndim == 2 and y.dtype == object:
         raise ValueError(
-            f"y has shape {y.shape} and columns of different dtypes; accepted is one target, or "
+            f"y has shape {y.shape} and columns of different dtypes; expected one target, or "
             "several of one kind."
         )
     classification = is_classifier(estimator) or is_classifier_for(estimator, y)
@@ -135,7 +135,7 @@ def leakage_report(
     ]
     train = folds[0][0]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the user's own fits issue them
+        warnings.simplefilter("ignore")  # the user's own fits also issue them
         trace = _traced(estimator, X, y_original, train, metadata)
         findings += [
             *_fit_checks.learned_before(trace.fits),
@@ -173,7 +173,7 @@ def _traced(estimator, X, y, rows, metadata):
 
 
 def _shuffled(y, groups, generator):
-    """Shuffled targets; if all rows of each group share a target, groups exchange theirs."""
+    """Shuffled targets; if all rows of each group share a target, it is shuffled by group."""
     values = np.asarray(y)
     if groups is not None and values.ndim == 1:
         _, first, group = np.unique(groups, return_index=True, return_inverse=True)
@@ -284,11 +284,11 @@ def _frozen_parts(estimator):
     for name, value in {"": estimator, **estimator.get_params(deep=True)}.items():
         values = value if type(value) in (list, tuple) else [value]
         for item in values:
-            thing = item[1] if type(item) is tuple and len(item) > 1 else item
-            if isinstance(thing, FrozenEstimator):
-                frozen.append((name or "the estimator", thing.estimator))
-            elif is_keras_model(thing) or str(thing).endswith((".keras", ".h5")):
-                frozen.append((name or "the estimator", thing))
+            candidate = item[1] if type(item) is tuple and len(item) > 1 else item
+            if isinstance(candidate, FrozenEstimator):
+                frozen.append((name or "the estimator", candidate.estimator))
+            elif is_keras_model(candidate) or str(candidate).endswith((".keras", ".h5")):
+                frozen.append((name or "the estimator", candidate))
     unique = {id(part): (name, part) for name, part in frozen}
     return list(unique.values())
 

@@ -1,4 +1,4 @@
-"""Find rows that are in both of two tables."""
+"""Find rows that two tables have in common."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MANY_DECIMALS = 400  # more than a float has
 
 @dataclass(frozen=True, repr=False)
 class Overlap:
-    """Rows that are in both of two tables A and B.
+    """Rows that two tables A and B have in common.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class Overlap:
 
 
 def check_overlap(A, B, *, digits=4):
-    """Find the rows that are in both of two tables.
+    """Find the rows that two tables have in common.
 
     A frozen network that was trained on A has seen the rows of B that are in A, which biases any
     evaluation on them. The same holds for test rows that are among the training rows.
@@ -90,7 +90,7 @@ def check_overlap(A, B, *, digits=4):
     -----
     Numbers of an integer dtype are compared exactly in both comparisons, so that identifiers are
     not rounded. The digits of other numbers are counted from the number itself; in a column that
-    lies far from 0, such as times in seconds, from its distance to the median, or from the spread
+    is far from 0, such as times in seconds, from its distance to the median, or from the spread
     of the column (its interquartile range) if that is larger. If all values of a column have few
     decimals in one of the tables, those of the other are rounded to as many, which detects a table
     that was written with ``float_format="%.3f"``.
@@ -163,7 +163,7 @@ class _Values:
         The nearest float; NaN for text and missing values.
 
     rest : ndarray of uint64 of shape (n_rows,)
-        Integers less that float, modulo 2**64.
+        Integer minus that float, modulo 2**64.
 
     words : ndarray of object or None
         Text for values that are not numbers, None for numbers; None if all are numbers.

@@ -1,4 +1,4 @@
-"""Common to the plots of this package."""
+"""Axes for the plots of this package."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import t as student
 
-LEVEL = 0.05  # of the tests; the intervals cover one minus it
+LEVEL = 0.05  # significance level; intervals have the confidence 1 - LEVEL
 
 
 class Difference(NamedTuple):
@@ -22,8 +22,8 @@ class Difference(NamedTuple):
 def corrected_resampled_t_test(differences, n_train, n_test):
     """Test a mean difference of scores over folds whose training rows overlap.
 
-    `n_train` and `n_test` are the rows of each fold; the mean of their ratios counts. Differences
-    that are all zero have p = 1; those that are all the same have no variance, and NaN.
+    `n_train` and `n_test` are the rows of each fold; the mean of their ratios is used. If all
+    differences are zero, p is 1; if they are equal otherwise, there is no variance, and p is NaN.
 
     The variance of the mean is (1/k + n_test/n_train) times the sample variance, instead of 1/k
     times, because the scores of folds are correlated (Nadeau & Bengio, Machine Learning 52, 2003,

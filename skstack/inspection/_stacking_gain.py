@@ -36,7 +36,7 @@ class StackingGain:
     estimator_name : str
 
     metric : str
-        What was scored; greater is better.
+        Name of the metric; greater is better.
 
     scores : DataFrame of shape (n_folds, n_variants)
         Score of each variant on each fold; the first variant is the downstream alone.
@@ -57,7 +57,7 @@ class StackingGain:
         Remarks on the comparison.
 
     seed : int or None, default=None
-        The ``random_state`` given to all variants if that of the stack is None.
+        The ``random_state`` of all variants if that of the stack is None.
 
     Attributes
     ----------
@@ -116,7 +116,7 @@ class StackingGain:
         tested = len(self.changes)
         notes = list(self.notes)
         if self.seed is not None:
-            notes.append(f"the stack has no random_state; all variants were given {self.seed}.")
+            notes.append(f"random_state of the stack is None; all variants use {self.seed}.")
         if (self.comparisons["verdict"] == "within noise").any():
             notes.append(
                 "no larger than its noise means that these folds do not distinguish it from "
@@ -298,7 +298,7 @@ class StackingGainDisplay:
                 label=verdict,
             )
         ax.set_yticks(range(len(self.labels)), self.labels)
-        ax.set_ylim(len(self.labels) + 0.3, -0.5)  # the legend has a row of its own
+        ax.set_ylim(len(self.labels) + 0.3, -0.5)  # room for the legend
         ax.locator_params(axis="x", nbins=6)
         ax.set_xlabel(f"difference in {self.metric}\n(95 % interval of each comparison by itself)")
         ax.set_title(f"Gain of the parts of the stack on {self.n_folds} folds", loc="left")
@@ -310,9 +310,10 @@ class StackingGainDisplay:
 def stacking_gain(estimator, X, y, cv=None, scoring=None, *, params=None, n_jobs=None):
     """Measure the gain of each part of a stack, and test whether it exceeds noise.
 
-    Scored on the same folds, with the same seed, are the downstream alone, with each branch, with
-    all branches, without each branch (of three or more), and with fine-tuning and a teacher's loss
-    if the stack has them. Each is compared with the downstream alone, or with all branches.
+    The downstream is scored alone, with each branch, with all branches, without each branch (of
+    three or more), and with fine-tuning and a teacher's loss if the stack has them, on the same
+    folds and with the same seed. Each variant is compared with the downstream alone, or with all
+    branches.
 
     Parameters
     ----------
@@ -327,7 +328,7 @@ def stacking_gain(estimator, X, y, cv=None, scoring=None, *, params=None, n_jobs
 
     cv : int, splitter or iterable, default=None
         The outer folds, at least two, as in ``cross_validate``; with ``groups`` an int keeps groups
-        whole. Repeated folds (``RepeatedStratifiedKFold``) detect smaller differences.
+        together. Repeated folds (``RepeatedStratifiedKFold``) detect smaller differences.
 
     scoring : str or callable, default=None
         One metric, as in ``cross_validate``; greater is better. None stands for the estimator's
@@ -356,15 +357,15 @@ def stacking_gain(estimator, X, y, cv=None, scoring=None, *, params=None, n_jobs
 
     Notes
     -----
-    Scores of folds that share training rows are not independent: a plain t-test on them finds
-    differences where there are none. The corrected resampled t-test (Nadeau & Bengio, "Inference
-    for the generalization error", Machine Learning 52, 2003) takes (1/k + n_test/n_train) times the
+    Scores of folds that share training rows are not independent: a plain t-test on them rejects the
+    null hypothesis too often. The corrected resampled t-test (Nadeau & Bengio, "Inference for the
+    generalization error", Machine Learning 52, 2003) takes (1/k + n_test/n_train) times the
     variance of the differences d in place of 1/k times:
     ``t = mean(d) / sqrt((1/k + n_test/n_train) * var(d))`` with k - 1 degrees of freedom. It was
     made for random splits; for (repeated) cross-validation, see Bouckaert & Frank, "Evaluating the
-    replicability of significance tests for comparing learning algorithms", PAKDD 2004; for folds
-    in order of time, it is a rule of thumb. It applies to learning from as many rows as a fold has,
-    with this one seed.
+    replicability of significance tests for comparing learning algorithms", PAKDD 2004; for
+    time-ordered folds it is a rule of thumb. The result applies to training sets of the size of a
+    fold, and to this seed.
 
     The p-values of the table are corrected by Holm's step-down procedure
     (Scandinavian Journal of Statistics 6, 1979); intervals are not corrected.
@@ -476,7 +477,7 @@ def _finite(scores, metric, name):
 
 
 def _differences(scores, others):
-    """Differences of scores, 0 up to rounding."""
+    """Differences of scores; rounding errors are set to 0."""
     differences = (scores - others).to_numpy()
     size = max(scores.abs().max(), others.abs().max())
     return np.where(np.abs(differences) <= 1e-12 * size, 0.0, differences)

@@ -1,4 +1,4 @@
-"""Record on which rows each step of an estimator is fitted, and which rows it then predicts."""
+"""Record which rows each step of an estimator is fitted on, and which rows it then predicts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class RowRecord:
 
 
 class _TrackedRows(np.ndarray):
-    """An array that keeps the indices of its rows when some of them are selected."""
+    """An array that keeps the indices of its rows when rows are selected."""
 
     def __array_finalize__(self, other):
         whole = isinstance(other, _TrackedRows) and self.shape[:1] == other.shape[:1]
@@ -72,7 +72,7 @@ class FitRecord:
 
 
 class Trace:
-    """A clone of an estimator that records on which rows its steps learn.
+    """A clone of an estimator that records which rows its steps are fitted on.
 
     Every estimator among the parameters, at any depth, is replaced by one of a subclass that
     records its calls. The objects of the user are not changed.
@@ -89,7 +89,7 @@ class Trace:
     def fit(self, X, y, rows, **metadata):
         """Fit the clone on rows with these indices; `metadata` is for the fit."""
         self._tables = [RowRecord(np.asarray(rows), row_keys(X, dtype=np.float32))]
-        # Other processes could not record.
+        # Fits in other processes could not be recorded.
         with parallel_config(backend="threading", n_jobs=1):
             self.estimator.fit(_tracked(X, self._tables[0]), y, **metadata)
 
@@ -126,14 +126,14 @@ class Trace:
             cls.__name__, (cls,), {"__module__": cls.__module__, "__doc__": cls.__doc__}
         )
         ours = is_network_estimator(cls) or hasattr(cls, "_extract")
-        for kinds, note in ((_FITS, self._record_fit), (_QUERIES, self._record_query)):
+        for kinds, log in ((_FITS, self._record_fit), (_QUERIES, self._record_query)):
             names = kinds
             if ours:
-                names = kinds + (_OUR_FITS if note == self._record_fit else _OUR_QUERIES)
+                names = kinds + (_OUR_FITS if log == self._record_fit else _OUR_QUERIES)
             for name in names:
                 if hasattr(cls, name):
                     # Set after the class is made, because scikit-learn wraps methods in its body.
-                    setattr(recorded, name, _RecordedMethod(recorded, cls, name, note, step))
+                    setattr(recorded, name, _RecordedMethod(recorded, cls, name, log, step))
         return recorded
 
     # Recording ------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ class Trace:
         return self._keep(fit, table, bound(*args, **kwargs))
 
     def _forget(self, step, parent):
-        """Drop tables that the last fit of a step has created: the next fit has none of them."""
+        """Drop tables that the previous fit of a step has created."""
 
         def stale(maker):
             while maker is not None and not (maker.step == step and maker.parent is parent):
@@ -244,12 +244,12 @@ def _tracked(X, table):
 
 
 def _match_rows(keys, known):
-    """Positions of rows in a table; None if some are missing, or if most rows are alike."""
-    unlike, first, counts = np.unique(known, return_index=True, return_counts=True)
-    if len(unlike) < 0.5 * len(known) or not np.isin(keys, unlike).all():
+    """Positions of rows in a table; None if some are missing, or if most rows are duplicates."""
+    unique, first, counts = np.unique(known, return_index=True, return_counts=True)
+    if len(unique) < 0.5 * len(known) or not np.isin(keys, unique).all():
         return None
     if counts.max() == 1:
-        return first[np.searchsorted(unlike, keys)]
+        return first[np.searchsorted(unique, keys)]
     positions = {}
     for row, key in enumerate(known.tolist()):
         positions.setdefault(key, []).append(row)
@@ -264,8 +264,8 @@ def _match_rows(keys, known):
 class _RecordedMethod:
     """A method that records its calls, available if that of the class is."""
 
-    def __init__(self, recorded, cls, name, note, step):
-        self.recorded, self.cls, self.name, self.note, self.step = recorded, cls, name, note, step
+    def __init__(self, recorded, cls, name, log, step):
+        self.recorded, self.cls, self.name, self.log, self.step = recorded, cls, name, log, step
 
     def __get__(self, estimator, owner=None):
         if estimator is None:
@@ -274,6 +274,6 @@ class _RecordedMethod:
 
         @functools.wraps(bound)
         def call(*args, **kwargs):
-            return self.note(self.step, self.name, bound, estimator, args, kwargs)
+            return self.log(self.step, self.name, bound, estimator, args, kwargs)
 
         return call

@@ -60,7 +60,7 @@ def variants_of(estimator):
     """The variants that show the gain of each part, the downstream alone first, and notes on them.
 
     Branches are compared without fine-tuning and without a teacher's loss, which may refer to a
-    branch that is dropped; both are then switched on with all branches.
+    dropped branch; both are then evaluated with all branches.
     """
     stack = stack_of(estimator)
     names = [name for name, _, _ in branch_list(stack)]
@@ -90,8 +90,8 @@ def variants_of(estimator):
     if _is_off(stack.passthrough):
         settings = {"passthrough": True}
         notes.append(
-            "passthrough is off in the stack; the downstream alone was trained on all columns of "
-            "X, which the other variants do not pass through."
+            "passthrough is off in the stack; only in the variant 'downstream alone' does the "
+            "downstream receive the columns of X."
         )
     variants = [Variant(ALONE, variant(kept=(), **settings))]
     for name in names:

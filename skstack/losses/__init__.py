@@ -1,4 +1,4 @@
-"""Losses in which a frozen network, or any fitted estimator, takes part."""
+"""Losses with a teacher: a frozen network or any fitted estimator."""
 
 from skstack.losses._teacher_loss import TeacherLoss
 

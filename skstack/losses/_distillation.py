@@ -66,13 +66,13 @@ class DistillationLoss(keras.losses.Loss):
         """Losses that decide whether this one is an average over rows; read by the engines."""
         return (self.task_loss,)
 
-    def targets(self, y, taught, weights, temperature) -> np.ndarray:
+    def targets(self, y, teacher, weights, temperature) -> np.ndarray:
         """Table of weights, temperature, targets and the teacher's outputs."""
         n_rows = len(y)
-        table = np.empty((n_rows, _FACTORS + self._n_targets + taught.shape[1]), np.float32)
+        table = np.empty((n_rows, _FACTORS + self._n_targets + teacher.shape[1]), np.float32)
         table[:, :_FACTORS] = *weights, temperature
         table[:, _FACTORS : _FACTORS + self._n_targets] = y.reshape(n_rows, -1)
-        table[:, _FACTORS + self._n_targets :] = taught
+        table[:, _FACTORS + self._n_targets :] = teacher
         return table
 
     def of_task(self, y_true, y_pred):
@@ -86,33 +86,33 @@ class DistillationLoss(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         y, prediction = self.of_task(y_true, y_pred)
-        taught = y_true[:, _FACTORS + self._n_targets :]
+        teacher = y_true[:, _FACTORS + self._n_targets :]
         own, second = y_pred[:, : self._width], y_pred[:, self._width :]
         if self.kind == "soft":
-            term = self._divergence(taught, own, y_true[:, 2:3])
+            term = self._divergence(teacher, own, y_true[:, 2:3])
         elif self.kind == "squared":
-            term = ops.mean(ops.square(own - taught), axis=-1)
+            term = ops.mean(ops.square(own - teacher), axis=-1)
         elif self.kind == "second":
-            term = ops.mean(ops.square(second - taught), axis=-1)
+            term = ops.mean(ops.square(second - teacher), axis=-1)
         else:
             term = losses_of_rows(self._loss, y, self._prediction(second))
         own_loss = losses_of_rows(self._loss, y, prediction)
         return y_true[:, 0] * own_loss + y_true[:, 1] * term
 
-    def _divergence(self, taught, own, temperature):
+    def _divergence(self, teacher, own, temperature):
         """Kullback-Leibler divergence of the softened output from the teacher's."""
         kind = self.activation or self.applied
         if self.activation is None:
             own = ops.clip(own, SMALLEST_PROBABILITY, 1.0 - SMALLEST_PROBABILITY)
             own = ops.log(own) - (ops.log(1.0 - own) if kind == "sigmoid" else 0.0)
         softened = own / temperature
-        log_taught = log(taught, ops)
+        log_teacher = log(teacher, ops)
         if kind == "softmax":
-            return ops.sum(taught * (log_taught - ops.log_softmax(softened)), axis=-1)
-        other = 1.0 - taught
+            return ops.sum(teacher * (log_teacher - ops.log_softmax(softened)), axis=-1)
+        other = 1.0 - teacher
         log_other = log(other, ops)
         first, second = ops.log_sigmoid(softened), ops.log_sigmoid(-softened)
-        return ops.mean(taught * (log_taught - first) + other * (log_other - second), axis=-1)
+        return ops.mean(teacher * (log_teacher - first) + other * (log_other - second), axis=-1)
 
 
 class MetricOfTask(ConvertedMetric):

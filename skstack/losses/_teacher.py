@@ -54,7 +54,7 @@ def _named_teacher():
 
 
 def loaded(teacher):
-    """The ``keras.Model`` or the fitted estimator that ``teacher`` means."""
+    """The ``keras.Model`` or fitted estimator of the parameter ``teacher``."""
     if is_path(teacher):
         with _named_teacher():
             return load_model(teacher)
@@ -70,9 +70,9 @@ def logits(p, task):
 class Teacher:
     """A teacher of ``student``; X are some of its rows.
 
-    ``estimator`` predicts, or a ``network`` if the teacher is a ``keras.Model``, whose inputs are
-    those of the student, or ``blocks`` of the teacher's own columns. ``indices`` are the positions
-    of the columns that it uses, if not all; ``order`` are its classes in the order of those of y.
+    ``estimator`` predicts, or ``network`` if the teacher is a ``keras.Model``; the inputs of
+    ``network`` are those of the student, or ``blocks`` of the teacher's own columns. ``indices``
+    are the columns that it uses, if not all; ``order`` sorts its classes as those of y.
     """
 
     def __init__(self, loss, student: Student, X):
@@ -98,7 +98,7 @@ class Teacher:
                 task, n_outputs = student._task()
                 if task == "reconstruction":
                     self._refuse(
-                        "the units of its output are unknown. Accepted is a fitted "
+                        "the units of its output are unknown. Use a fitted "
                         "KerasAutoencoder, or mode='features'."
                     )
                 blueprint = ModelBlueprint(teacher, Spec(blocks.blocks_, task, n_outputs))
@@ -129,19 +129,19 @@ class Teacher:
         return None if list(names) == list(X.columns) else list(names)
 
     def _check_outputs(self, student):
-        """Refuse other classes or another number of targets before anything is computed."""
+        """Refuse different classes or numbers of targets before anything is computed."""
         if self.task == "reconstruction":
             if not hasattr(self.estimator, "_reconstructed_parts"):
-                self._refuse("it reconstructs nothing; accepted is a fitted KerasAutoencoder.")
+                self._refuse("it does not reconstruct X; expected a fitted KerasAutoencoder.")
             return
         if self.task == "regression":
             if not hasattr(self.estimator, "predict") or hasattr(self.estimator, "classes_"):
-                self._refuse("it is not a regressor; accepted are fitted regressors.")
+                self._refuse("it is not a regressor; expected a fitted regressor.")
             return
         if not hasattr(self.estimator, "classes_"):
-            self._refuse("it has no attribute classes_; accepted are fitted classifiers.")
+            self._refuse("it has no attribute classes_; expected a fitted classifier.")
         if isinstance(self.estimator.classes_, dict):
-            self._refuse("it predicts several targets; accepted are fitted classifiers.")
+            self._refuse("it predicts several targets; expected a fitted classifier.")
         if probabilities_of(self.estimator) is None and self.mode != "head":
             self._refuse(
                 "it has no predict_proba. Calibrate it with "
@@ -173,8 +173,8 @@ class Teacher:
             model = inner if is_keras_model(inner) else getattr(inner, "model_", None)
             if not is_keras_model(model):
                 self._refuse(
-                    "it has no layers; accepted are a keras.Model, the path to one, and fitted "
-                    "network estimators."
+                    "it has no layers; expected a keras.Model, the path to one, or a fitted "
+                    "network estimator."
                 )
             if self._steps is not None:
                 self._refuse("pass the network of the Pipeline: its steps change the columns.")
@@ -189,7 +189,7 @@ class Teacher:
         layer = facts.hidden if layer is None else layer
         if layer is None:
             self._refuse("select one of its layers with `teacher_layer`.")
-        if layer not in facts.layers:  # perhaps a layer of a nested model
+        if layer not in facts.layers:  # a layer of a nested model, or unknown
             try:
                 check_layers(network.blueprint, [layer])
             except ValueError as error:
@@ -257,7 +257,7 @@ class Teacher:
         return self._inner._layer_outputs(X, [self._layer], pooling="flatten")[0]
 
     def add_input(self, student, X, inputs):
-        """Inputs of a network that takes its teacher's prediction."""
+        """Inputs of a network that uses its teacher's prediction."""
         prediction = self.prediction(student, X, inputs)
         if self.mode == "head" and self.task in PROBABILITY_ACTIVATIONS:
             prediction = logits(prediction, self.task)

@@ -26,9 +26,9 @@ from skstack.networks._spec import PROBABILITY_ACTIVATIONS, Spec
 def prepared_fit(student: Student, blueprint, start, *, seed, before, tables, rows, resampled):
     """What one fit of ``student`` trains: a `PlainFit` or a `TeacherFit`.
 
-    ``start`` are initial weights; ``before`` weights outside of the network that the last fit left,
-    if this one continues it; ``tables`` the training data and validation data (or None); ``rows``
-    the same rows of X before any sampler, whose use is ``resampled``.
+    ``start`` holds initial weights; ``before`` the other weights of the previous fit (projection or
+    head), if this one continues it; ``tables`` the training and validation data (or None); ``rows``
+    the same rows of X before sampling. ``resampled`` is whether a sampler was used.
     """
     if not isinstance(student.loss, TeacherLoss):
         return PlainFit(student, blueprint, start, *tables, before)
@@ -41,13 +41,13 @@ def prepared_fit(student: Student, blueprint, start, *, seed, before, tables, ro
 
 
 def _rows_of_inputs(student, inputs):
-    """X of the rows that a sampler made."""
+    """X of resampled rows."""
     blocks = student.blocks_
     hashed = [name for name in blocks.categories_ if getattr(blocks.part(name), "hashed", False)]
     if hashed:
         raise ValueError(
-            f"The columns {hashed} are hashed (n_hash_buckets), so rows that the sampler makes "
-            "cannot be passed to the teacher. Leave out the sampler, the hashing or the teacher."
+            f"The columns {hashed} are hashed (n_hash_buckets), so resampled rows cannot "
+            "be passed to the teacher. Leave out the sampler, the hashing or the teacher."
         )
     table = blocks.table(inputs)
     names = getattr(student, "feature_names_in_", None)
@@ -84,7 +84,7 @@ class TeacherFit:
 
     ``blueprint`` and ``start`` are those of the network that is trained, ``student_blueprint`` is
     that of the network without its teacher; ``resumes`` is whether the variables are those of the
-    last fit, so that its optimizer can continue.
+    previous fit, so that its optimizer can continue.
     """
 
     def __init__(self, loss, student, blueprint, start, X, *, seed, before):
@@ -119,13 +119,13 @@ class TeacherFit:
     def _check(self, loss):
         if self._facts.inputs is None:
             raise ValueError(
-                f"loss=TeacherLoss(mode={loss.mode!r}): a network whose class has a train_step of "
-                "its own cannot have a teacher. Make it a functional keras.Model or a recipe."
+                f"loss=TeacherLoss(mode={loss.mode!r}): a network with a custom train_step "
+                "cannot have a teacher. Make it a functional keras.Model or a recipe."
             )
         if self._task == "reconstruction" and self._mode in ("blend", "head"):
             raise ValueError(
-                f"mode={self._mode!r} combines predictions, which an autoencoder does not make; "
-                "accepted are 'distill' and 'features'."
+                f"mode={self._mode!r} combines predictions, which an autoencoder does not return; "
+                "use 'distill' or 'features'."
             )
 
     # The networks --------------------------------------------------------------------------------
@@ -198,17 +198,17 @@ class TeacherFit:
         """Training or validation data with the teacher's outputs for them."""
         inputs, y = table.inputs, table.targets
         if self._mode == "features":
-            taught = self._teacher.features(X, inputs)
-            self._project(taught.shape[1])
+            teacher_outputs = self._teacher.features(X, inputs)
+            self._project(teacher_outputs.shape[1])
         elif self._teacher is None:
             return table
         elif self._mode == "distill":
-            taught = self._softened(self._teacher.prediction(self._student, X, inputs))
+            teacher_outputs = self._softened(self._teacher.prediction(self._student, X, inputs))
         else:
             inputs = self._teacher.add_input(self._student, X, inputs)
-            taught = np.empty((len(y), 0), np.float32)
+            teacher_outputs = np.empty((len(y), 0), np.float32)
         if self._distillation is not None:
-            y = self._distillation.targets(y, taught, self._weights, self._temperature)
+            y = self._distillation.targets(y, teacher_outputs, self._weights, self._temperature)
         return dataclasses.replace(table, inputs=inputs, targets=y)
 
     def _softened(self, p):
@@ -238,7 +238,7 @@ class TeacherFit:
     # The result ----------------------------------------------------------------------------------
 
     def finish(self, network):
-        """(final network, teacher that it needs to predict or None, weights for the next fit)."""
+        """(final network, teacher for predictions or None, weights for the next fit)."""
         others = self._others(network.variables)
         if self._joins:
             return network, self._teacher, others
@@ -252,7 +252,7 @@ class TeacherFit:
 
 
 def _fitting(before, start):
-    """Weights of the last fit that this network has, too; its mode may be another."""
+    """Weights of the previous fit that this network also has; its mode may differ."""
     return {
         name: array
         for name, array in before.items()

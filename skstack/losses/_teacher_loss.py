@@ -101,12 +101,12 @@ class TeacherLoss(BaseEstimator):
     >>> from skstack.losses import TeacherLoss
     >>> X, y = load_iris(return_X_y=True)
     >>> forest = RandomForestClassifier(random_state=0).fit(X, y)
-    >>> taught = KerasClassifier(loss=TeacherLoss(forest, weight=0.7), epochs=20, random_state=0)
-    >>> taught.fit(X[::5], y[::5]).score(X, y) > 0.7
+    >>> student = KerasClassifier(loss=TeacherLoss(forest, weight=0.7), epochs=20, random_state=0)
+    >>> student.fit(X[::5], y[::5]).score(X, y) > 0.7
     True
     """
 
-    # Fitted before: clones share it, and cache keys contain its fitted attributes.
+    # Clones share the fitted teacher, and cache keys contain its fitted attributes.
     _fitted_parameters = ("teacher",)
 
     _parameter_constraints = {
@@ -176,12 +176,12 @@ class TeacherLoss(BaseEstimator):
         Raises
         ------
         ValueError
-            For a name that does not exist, or a parameter of the teacher.
+            If a name does not exist, or is a parameter of the teacher.
         """
         nested = [name for name in params if name.startswith("teacher__")]
         if nested:
             raise ValueError(
-                f"Cannot set {nested}: the teacher is fitted and never changed. Set teacher itself."
+                f"Cannot set {nested}: the teacher is never changed. Set `teacher` itself."
             )
         return super().set_params(**params)
 
@@ -223,7 +223,7 @@ def unfrozen(teacher):
 
 def check_teacher(teacher):
     """Check that a teacher is fitted and makes predictions."""
-    accepted = (
+    expected = (
         "a built keras.Model, the path to a saved one (.keras, .h5), or a fitted estimator with "
         "predict_proba or predict"
     )
@@ -232,19 +232,18 @@ def check_teacher(teacher):
     if is_keras_model(teacher):
         if not teacher.built:
             raise ValueError(
-                f"teacher={teacher.name!r} is unbuilt: it has no weights yet. Accepted are "
-                f"{accepted}."
+                f"teacher={teacher.name!r} is unbuilt: it has no weights yet. Expected {expected}."
             )
         return
     inner = unfrozen(teacher)
     predicts = any(hasattr(inner, name) for name in ("predict_proba", "predict", "transform"))
     if isinstance(inner, type) or not (predicts and hasattr(inner, "fit")):
-        raise TypeError(f"teacher={inner!r} is not a teacher; accepted are {accepted}.")
+        raise TypeError(f"teacher={inner!r} is not a teacher; expected {expected}.")
     try:
         check_is_fitted(inner)
     except NotFittedError as error:
         raise NotFittedError(
-            f"teacher={type(inner).__name__}(...) is not fitted; accepted are {accepted}."
+            f"teacher={type(inner).__name__}(...) is not fitted; expected {expected}."
         ) from error
 
 

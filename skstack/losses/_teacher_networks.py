@@ -19,17 +19,18 @@ from skstack.networks._heads import (
     without_activation,
 )
 
-TEACHER = "teacher_prediction"  # name of the input for it
+TEACHER = "teacher_prediction"  # name of an input
 HEAD = "teacher_head"
 PROJECTION = "teacher_projection"
 
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """Shape of one row of the output, final activation that can be removed, shapes by layer, ...
+    """Properties of a network that a teacher's term in the loss depends on.
 
-    ``hidden`` is the layer before the last one, of an autoencoder the latent layer; ``inputs`` are
-    names, or None for a network that takes a plain array.
+    ``shape`` is that of one row of the output, ``activation`` the final one if it can be removed,
+    ``layers`` maps layers to output shapes. ``hidden`` is the layer before the last one, or the
+    latent layer of an autoencoder; ``inputs`` are names, or None if the input is a plain array.
     """
 
     shape: tuple
@@ -137,13 +138,13 @@ class WithTeacher(WrappingBlueprint):
         if self.inside is None:
             if TEACHER in inputs:
                 raise ValueError(f"X has a column or an input named {TEACHER!r}: rename it.")
-            taught = inputs[TEACHER] = keras.Input(own.shape[1:], name=TEACHER)
+            teacher_output = inputs[TEACHER] = keras.Input(own.shape[1:], name=TEACHER)
         else:
-            taught = self._teacher_output(inputs, activation is not None)
+            teacher_output = self._teacher_output(inputs, activation is not None)
         if self.mode == "blend":
-            outputs = self._blend(own, taught)
+            outputs = self._blend(own, teacher_output)
         else:
-            joined = _joined([own, taught], "with_teacher")
+            joined = _joined([own, teacher_output], "with_teacher")
             final = None if self.both and activation else self.activation
             head = keras.layers.Dense(own.shape[-1], final, name=HEAD, dtype="float32")
             outputs = head(joined)
@@ -151,8 +152,8 @@ class WithTeacher(WrappingBlueprint):
                 outputs = _joined([own, outputs], "taught")
         return _in_order(keras.Model(inputs, outputs, name=model.name), model)
 
-    def _blend(self, own, taught):
-        weighted = ((own, 1.0 - self.weight, "own"), (taught, self.weight, "teacher"))
+    def _blend(self, own, teacher_output):
+        weighted = ((own, 1.0 - self.weight, "own"), (teacher_output, self.weight, "teacher"))
         parts = [
             keras.layers.Rescaling(weight, name=f"{name}_share", dtype="float32")(tensor)
             for tensor, weight, name in weighted

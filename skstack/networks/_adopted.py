@@ -1,4 +1,4 @@
-"""A user's ``keras.Model`` as a blueprint: copied, never trained or changed itself."""
+"""A user's ``keras.Model`` as a blueprint: a copy is trained, the model is never changed."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _fits(shape, block):
 
 
 def _advice(shape, block):
-    """The setting for a reshape, if the sizes allow one."""
+    """Advice on `input_shape`, if the sizes allow a reshape."""
     fixed = None not in shape and math.prod(shape) == math.prod(block.shape)
     return f" To reshape the columns, set input_shape={tuple(shape)}." if fixed else ""
 
@@ -97,7 +97,7 @@ def _refuse_looking_up(model, blocks):
 
 
 def match_inputs(model, blocks):
-    """Shape and dtype of a model's inputs by block name: one with one, else by name or order."""
+    """Match inputs to blocks, by name or order; return shape and dtype by block name."""
     known = _known_inputs(model)
     shapes, blocks = block_shapes(blocks), {block.name: block for block in blocks}
     if known is None:
@@ -248,7 +248,7 @@ class CopiedModel:
     def _check_copy(self):
         """Refuse a model of custom classes whose copy computes other outputs.
 
-        Models that do not repeat their own outputs are not checked.
+        Nondeterministic models are not checked.
         """
         model = self.model
         if not model.built or any("seed" in variable.path for variable in model.variables):
@@ -287,9 +287,8 @@ class ModelBlueprint(CopiedModel):
     """A user's ``keras.Model``, adapted to a task.
 
     A built model is continued from its weights; an unbuilt one is a template that gets new weights
-    in each fit. ``spec`` is what the adapted network does: for two classes a model with two units
-    has the task ``"multiclass"``. ``learns_raw_targets`` is whether targets are not standardised
-    for it.
+    in each fit. ``spec`` describes the adapted network: with two units for two classes the task is
+    ``"multiclass"``. ``learns_raw_targets``: whether its targets are left unscaled.
     """
 
     @without_drawing
@@ -321,8 +320,8 @@ class ModelBlueprint(CopiedModel):
             self._check_probabilities()
         if self._added and has_own_steps(model):
             raise ValueError(
-                f"model={model.name!r} of class {type(model).__name__} has a train_step of its own "
-                f"and ends without an activation. End it with {self._added!r}: no layer can be "
+                f"model={model.name!r} of class {type(model).__name__} overrides train_step and "
+                f"ends without an activation. End it with {self._added!r}: no layer can be "
                 "appended to such a model."
             )
 
@@ -398,7 +397,7 @@ class ModelBlueprint(CopiedModel):
     def build(self):
         """Build a copy with inputs by block name and the added activation.
 
-        A model with a ``train_step`` of its own keeps its class and the form of its inputs.
+        A model that overrides ``train_step`` keeps its class and the form of its inputs.
         """
         import keras
 
@@ -424,7 +423,7 @@ class ModelBlueprint(CopiedModel):
         if not _can_be_probabilities(outputs, self.spec.task):
             raise ValueError(
                 f"model={self.model.name!r} has outputs from {outputs.min():.3g} to "
-                f"{outputs.max():.3g}, which are no probabilities. End it with a Dense layer, "
+                f"{outputs.max():.3g}, which are not probabilities. End it with a Dense layer, "
                 f"with the activation {PROBABILITY_ACTIVATIONS[self.spec.task]!r} or none."
             )
 
@@ -449,7 +448,7 @@ def _compiled_metrics(config):
 
 
 class FrozenBlueprint(CopiedModel):
-    """A user's built ``keras.Model`` as it is, with any outputs.
+    """A user's built ``keras.Model``, unchanged, with any outputs.
 
     ``input_shapes`` (by block name) and ``output_shapes`` have None for the rows; ``output_names``
     are in the order of ``build().outputs``.
@@ -477,7 +476,7 @@ class FrozenBlueprint(CopiedModel):
             self._check_copy()
 
     def build(self):
-        """Build a copy with inputs by block name, all of whose layers are frozen."""
+        """Build a copy with inputs by block name and frozen layers."""
         network = self.unfrozen()
         network.trainable = False
         return network
@@ -510,8 +509,8 @@ class FrozenBlueprint(CopiedModel):
 def _output_names(model, structure):
     """Keys of a dict of outputs, or names that the user gave to output layers, else numbers.
 
-    Keras numbers automatic names ("dense_17") by what the process has built before, so they would
-    give other feature names the next time.
+    Keras numbers automatic names ("dense_17") by what the process has built before, so the feature
+    names would differ from process to process.
     """
     import keras
 

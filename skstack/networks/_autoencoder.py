@@ -158,7 +158,7 @@ def latent_layer(model):
         raise ValueError(
             f"model={model.name!r} ({type(model).__name__}) does not expose the outputs of its "
             "layers, so its latent layer cannot be found. Accepted are functional and Sequential "
-            "models and recipes, best with a layer named 'latent'."
+            "models and recipes, preferably with a layer named 'latent'."
         )
     return min(shapes, key=lambda name: math.prod(size or 1 for size in shapes[name]))
 

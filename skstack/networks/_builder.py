@@ -68,7 +68,7 @@ def _serialized(value):
 
 
 def _new(value):
-    """A new optimizer, loss or metric without the state of the given one."""
+    """A new optimizer, loss or metric without the state of `value`."""
     if isinstance(value, (list, tuple)):
         return [_new(item) for item in value]
     if isinstance(value, dict) and "class_name" in value:
@@ -84,7 +84,7 @@ class BuilderRecipe(Recipe):
     """A function that builds a whole network, including the output layer, and its arguments.
 
     ``compile_kwargs`` are for networks that the function leaves uncompiled. The arguments of the
-    function, but ``meta`` and ``compile_kwargs``, are parameters of the recipe.
+    function, except ``meta`` and ``compile_kwargs``, are parameters of the recipe.
     """
 
     @classmethod
@@ -160,7 +160,7 @@ def _completed(builder, arguments):
             values[name] = parameter.default
     unknown = sorted(set(arguments) - set(known))
     if unknown:
-        raise TypeError(f"{builder!r} takes no {unknown}; it accepts {list(known)}.")
+        raise TypeError(f"{builder!r} has no parameters {unknown}; it accepts {list(known)}.")
     return values
 
 

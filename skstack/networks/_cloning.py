@@ -1,4 +1,4 @@
-"""Copies of a user's ``keras.Model``, and a text of its architecture.
+"""Copies of a user's ``keras.Model``, and a string for its architecture.
 
 Nothing here trains, compiles or builds the user's own object.
 """
@@ -39,7 +39,7 @@ def _is_custom_function(value):
 
 
 def _config(layer):
-    """Config of a layer or model, with its custom functions as they are."""
+    """Config of a layer or model, with its custom functions as objects."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The object being serialized includes a `lambda`")
         config = layer.get_config()
@@ -90,7 +90,7 @@ def _copied_layer(layer):
 
 
 def _refuse_adapted(model):
-    """Refuse a template with layers that were adapted to data, which it would lose."""
+    """Refuse a template with adapted layers, whose state would be lost."""
     import keras
 
     for layer in model.layers:
@@ -118,7 +118,7 @@ def copied_graph(model, inputs):
             for layer in model.layers:
                 outputs = _copied_layer(layer)(outputs)
             return [outputs]
-        # The compiled model itself would be compiled again: not with an unregistered loss.
+        # A compiled model would be compiled again, which fails with an unregistered loss.
         graph = keras.Model(model.inputs, model.outputs, name=model.name)
         copied = keras.models.clone_model(
             graph, input_tensors=list(inputs), clone_function=_copied_layer
@@ -229,9 +229,9 @@ def _plain(config):
 
 
 def architecture(model):
-    """A text that models share only if they compute the same function of their weights.
+    """A string that is equal only for models that compute the same function of their weights.
 
-    None where custom classes or functions make that unknown.
+    None if custom classes or functions make that unknown.
     """
     import keras
 

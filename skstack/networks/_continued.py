@@ -154,7 +154,7 @@ def _digest(categories):
 def named_after_categories(model, categories):
     """The model with a hash of its categories in its name, which saving keeps.
 
-    A model without categories, or of a custom class, is returned as it is.
+    A model without categories, or of a custom class, is returned unchanged.
     """
     import keras
 

@@ -18,7 +18,7 @@ from skstack.networks._cloning import is_builtin_keras, is_graph
 
 
 def last_operation(model):
-    """The operation that makes the output of a model; None where it cannot be determined."""
+    """The operation that makes the output of a model; None if it cannot be determined."""
     import keras
 
     if getattr(model, "outputs", None):
@@ -31,7 +31,7 @@ def last_operation(model):
 
 
 def final_activation(model):
-    """Name of the last activation of a model; None where it cannot be determined."""
+    """Name of the last activation of a model; None if it cannot be determined."""
     import keras
 
     last = last_operation(model)
@@ -101,7 +101,7 @@ class WrappingBlueprint:
 
 @dataclass(frozen=True)
 class WithoutActivation(WrappingBlueprint):
-    """A network without its last activation: its output is flat, of classes their logits."""
+    """A network without its last activation and with a flat output: logits for classes."""
 
     blueprint: Any
 
@@ -120,15 +120,14 @@ class WithoutActivation(WrappingBlueprint):
         return keras.Model(model.input, flat(model.outputs[0]), name=model.name)
 
 
-# Beside the networks, not in them: it is computed anew after they were pickled.
+# Not an attribute of the networks, so that it is not pickled with them.
 _LOGITS = weakref.WeakKeyDictionary()
 
 
 def logits_network(network):
     """The network that gives the log-odds of another one's probabilities; None without a sigmoid.
 
-    A probability near 1 leaves few digits of its log-odds in float32, and other digits in every
-    runtime.
+    Log-odds of a float32 probability near 1 have few correct digits, and differ between runtimes.
     """
     if network.blueprint is None:  # a part of a larger network that trains
         return None
@@ -141,7 +140,7 @@ def logits_network(network):
         result = None
         if is_graph(model) and without_activation(model)[1] == "sigmoid":
             result = Network(WithoutActivation(network.blueprint), network.variables)
-        _LOGITS.setdefault(network, result)  # of several threads the first one wins
+        _LOGITS.setdefault(network, result)  # the first of several threads wins
     return _LOGITS[network]
 
 
@@ -202,7 +201,7 @@ def output_bounds(blueprint):
 
 
 def _bounds_behind(model, operation):
-    """Bounds of what an operation of a model returns; None where they cannot be determined."""
+    """Bounds of the output of an operation of a model; None if they cannot be determined."""
     import keras
 
     layers = keras.layers
@@ -278,7 +277,7 @@ def _behind_tensor(model, tensor):
 
 
 def random_rows(tensors, n_rows, rng):
-    """Random values for input tensors by name, to look at the outputs of a network."""
+    """Random values for input tensors by name, to probe the outputs of a network."""
     rows = {}
     for name, tensor in tensors.items():
         shape = (n_rows, *[size or 4 for size in tensor.shape[1:]])
@@ -289,7 +288,7 @@ def random_rows(tensors, n_rows, rng):
 
 
 def _observed_bounds(model):
-    """Bounds, among -1, 0 and 1, that the outputs for many random weights keep to."""
+    """Bounds among -1, 0 and 1 that hold for the outputs of many random weights."""
     rng = np.random.default_rng(0)
     tensors = model.input if isinstance(getattr(model, "input", None), dict) else None
     if tensors is None:
@@ -315,7 +314,7 @@ def with_target_units(model, mean, scale):
     import keras
 
     name = "target_units"
-    while any(layer.name == name for layer in model.layers):  # of a network that was saved
+    while any(layer.name == name for layer in model.layers):  # taken in a saved network
         name += "_"
     layer = keras.layers.EinsumDense(
         "ab,b->ab",
@@ -342,8 +341,8 @@ def with_plain_input(model):
 def probabilities_of(estimator):
     """Function from X to an estimator's class probabilities; None if it has none.
 
-    It returns an array of shape (n_rows, n_classes), or for the trees of scikit-learn and several
-    labels their list of arrays. scikeras drops an axis for a single row; the classifier of
+    It returns an array of shape (n_rows, n_classes), or, for scikit-learn's trees with several
+    labels, their list of arrays. scikeras drops an axis for a single row; the classifier of
     ``keras.wrappers`` has no ``predict_proba``, but its ``decision_function`` returns the outputs
     of its network.
     """

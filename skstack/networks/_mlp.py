@@ -50,12 +50,12 @@ def _keeps_shape(activation):
             activation = type(activation).from_config(activation.get_config())
         try:
             return tuple(activation(keras.ops.ones((2, 3))).shape) == (2, 3)
-        except Exception:  # whatever a user's function may raise
+        except Exception:  # a user's function may raise anything
             return False
 
 
 def check_activation(owner, activation):
-    """Check that an activation is the name of one or an elementwise function."""
+    """Check that an activation is the name of a Keras activation or an elementwise function."""
     valid = not isinstance(activation, type) and callable(activation) and _keeps_shape(activation)
     if isinstance(activation, str):
         import keras

@@ -30,15 +30,15 @@ def _check_path(path):
             f"{', '.join(_SUFFIXES)}."
         )
     if not os.path.isfile(name):
-        raise ValueError(f"model={name!r}: there is no such file.")
+        raise ValueError(f"model={name!r}: the file does not exist.")
     return name
 
 
 def load_model(path):
     """Load a saved ``keras.Model``, compiled if possible.
 
-    Refused before Keras reads it are files that name what could run foreign code, that read other
-    files, or that need much more memory than they have bytes.
+    Files that could run foreign code, read other files, or take much more memory than their size
+    are refused before Keras reads them.
     """
     name = _check_path(path)
     import keras
@@ -83,7 +83,7 @@ def _inspect(name):
 
 
 def check_model(model):
-    """Check that ``model`` is something that a network can be built from."""
+    """Check that a network can be built from ``model``."""
     if isinstance(model, type):
         if issubclass(model, Recipe):
             name = model.__name__
@@ -119,7 +119,7 @@ def blueprint_for(model, spec, default, head=None):
     """The blueprint of a network estimator.
 
     ``default`` is the recipe for ``model=None``; ``head`` holds fields that replace those of the
-    spec for a recipe, which builds its output by the spec.
+    spec for a recipe, which builds its output from the spec.
     """
     check_model(model)
     if is_path(model):

@@ -17,7 +17,7 @@ _MUTABLE = (list, dict, set, bytearray, np.ndarray)
 class Recipe(BaseEstimator):
     """How to build a network: parameters, and ``build(spec)``.
 
-    It is no estimator, but has an estimator's parameters, so that a search can set
+    It is not an estimator, but has parameters like one, so that a search can set
     ``model__hidden``. ``recipe`` makes subclasses from functions.
     """
 
@@ -42,7 +42,7 @@ class Recipe(BaseEstimator):
         Raises
         ------
         ValueError
-            For a name that does not exist.
+            If there is no parameter of this name.
         """
         own = self.get_params(deep=False)
         for key in params:
@@ -107,7 +107,7 @@ def _check_is_model(network, recipe_name):
 
 
 def _plain(value):
-    """A NumPy scalar, as in grids over ``np.arange``, as a Python number: Keras requires them."""
+    """Convert NumPy scalars, as from ``np.arange``, to the Python numbers that Keras requires."""
     return value.item() if isinstance(value, np.number | np.bool_) else value
 
 
@@ -231,7 +231,7 @@ class RecipeBlueprint:
         name = type(self.recipe).__name__
         try:
             network = self.recipe.build(self.spec)
-        except Exception as error:  # whatever a user's function may raise
+        except Exception as error:  # a user's function may raise anything
             if _is_own_refusal(error):
                 raise
             kind = TypeError if isinstance(error, TypeError) else ValueError

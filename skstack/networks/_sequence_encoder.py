@@ -50,7 +50,7 @@ class SequenceEncoder(Recipe):
         Fraction of each layer's outputs that is set to 0 at each training step, in [0, 1).
 
     mask_value : float or None, default=0.0
-        A step all of whose channels have this value is padding: see ``value`` of
+        A step whose channels all have this value is padding: see ``value`` of
         :class:`~skstack.preprocessing.PadSequences`. Token id 0 is always padding. If None, no
         step is masked, which trains faster.
 
@@ -199,7 +199,7 @@ class SequenceEncoder(Recipe):
     def _convolved(self, x, mask, size, spec, name):
         import keras
 
-        if mask is not None:  # the window must not see the values of padding
+        if mask is not None:  # convolution windows must not include values of padding
             kept = keras.ops.expand_dims(keras.ops.cast(mask, "float32"), -1)
             x = keras.layers.Multiply(name=spec.layer_name(f"{name}_masked"))([x, kept])
         convolution = keras.layers.Conv1D(

@@ -219,15 +219,15 @@ class Spec:
         Parameters
         ----------
         inputs : dict of str to keras.KerasTensor
-            The result of ``inputs()``, or some of it.
+            The result of ``inputs()``, or a subset.
 
         standardize : bool, default=True
             Whether to standardise numeric blocks by layers that hold the moments of the training
             rows.
 
         categorical : {"embedding", "one-hot"}, default="embedding"
-            A learned embedding for each category (width: ``embedding_width``), or one column for
-            each of its values.
+            A learned embedding for each categorical block (width: ``embedding_width``), or one
+            column for each of its values.
 
         Returns
         -------
@@ -281,7 +281,7 @@ class Spec:
             Name of an input that is a sequence or holds token ids, which are embedded.
 
         mask_value : float or None, default=0.0
-            A step all of whose channels have this value is padding; if None, there is none. Token
+            A step whose channels all have this value is padding; None: no padding. Token
             id 0 is always padding.
 
         standardize : bool, default=True
@@ -340,7 +340,7 @@ class Spec:
         if len(x.shape) != 2:
             raise ValueError(
                 f"outputs takes a tensor of shape (batch, width); got {tuple(x.shape)}. Pool or "
-                "flatten it first, for instance with keras.layers.GlobalAveragePooling1D."
+                "flatten it first, for example with keras.layers.GlobalAveragePooling1D."
             )
         name = self.layer_name("output")
         if not self.heads:

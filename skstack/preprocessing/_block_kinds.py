@@ -1,4 +1,4 @@
-"""One input of a network each: how some columns of a table become its array, and back."""
+"""Blocks: how some columns of a table become the array of one input of a network, and back."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Block:
         "numeric", "sequence" (3-D arrays), "tensor" (4-D and more), a name from ``inputs``, or that
         of a column of categories or arrays, made valid for Keras.
     kind : {"numeric", "categorical", "sequence", "tokens", "tensor"}
-        Of sequences a row has shape (steps, channels), of tokens (steps,), of tensors more axes.
+        A row has shape (steps, channels) for sequences, (steps,) for tokens, more axes for tensors.
     shape : tuple of int
-        Of one row; ``()`` for a categorical column.
+        Shape of one row; ``()`` for a categorical column.
     cardinality : int or None
-        Number of codes of a categorical column: its known categories plus 2 (unseen, missing). Of
-        token ids: the largest plus 2, for 0 is padding and the last one stands for unseen ids.
+        Number of codes of a categorical column: its known categories plus 2 (unseen, missing). For
+        token ids the largest id plus 2: 0 is padding, and the last code is for unseen ids.
     dtype : {"float32", "int32"}
     """
 
@@ -62,7 +62,7 @@ def _numeric_block(name, shape):
 
 
 def _reshaped(shape, requested, what):
-    """The requested shape of a row, which must hold as many numbers as the row; None keeps it."""
+    """The requested shape of a row, which must have as many numbers as the row; None keeps it."""
     if requested is None:
         return shape
     if int(np.prod(requested)) != int(np.prod(shape)):
@@ -74,7 +74,7 @@ def _reshaped(shape, requested, what):
 
 
 class _TableBlock:
-    """Common to blocks of columns: `name`, `indices` of the columns, and after `fit` `block`."""
+    """Base of blocks of columns, with `name`, `indices` and, after `fit`, `block`."""
 
     indicated = np.arange(0)  # columns, among `indices`, with an indicator of missing values
 
@@ -88,7 +88,7 @@ class _TableBlock:
 
 
 class NumericBlock(_TableBlock):
-    """Numeric columns side by side; `imputer` or `allow_nan` admit missing values."""
+    """Numeric columns side by side; `imputer` or `allow_nan` allow missing values."""
 
     def __init__(self, name, indices, shape=None, imputer=None, allow_nan=False):
         self.name = name
@@ -98,7 +98,7 @@ class NumericBlock(_TableBlock):
         self.allow_nan = allow_nan
 
     def fit(self, table, names, like=None, weights=None):
-        """Learn the imputed values; `like` settles which columns have an indicator."""
+        """Learn the imputed values; `like` determines which columns have an indicator."""
         if names is not None:
             for index in self.indices:
                 refuse_non_numeric(column_at(table, index), names[index])
@@ -166,7 +166,7 @@ class _ColumnBlock:
 
 
 class CategoricalBlock(_ColumnBlock, _TableBlock):
-    """One categorical column; `from_dtype` is whether its dtype alone makes it categorical."""
+    """One categorical column; `from_dtype`: whether only its dtype makes it categorical."""
 
     def __init__(self, name, index, n_hash_buckets=None, from_dtype=False):
         super().__init__(name, index)
@@ -205,7 +205,7 @@ class CategoricalBlock(_ColumnBlock, _TableBlock):
         return self.codes_of(levels)[codes]
 
     def codes_of(self, levels):
-        """Codes of values; the last is that of a missing one, which `factorise` codes as -1."""
+        """Codes of values, and last the code of missing ones, which `factorise` codes as -1."""
         if not self.hashed:
             return self._codes_of_known(levels)
         buckets = hash_buckets(levels, self.n_hash_buckets) + FIRST_KNOWN
@@ -229,7 +229,7 @@ class CategoricalBlock(_ColumnBlock, _TableBlock):
             warnings.warn(
                 f"Column {self.column!r} holds values of type {', '.join(types)}, but was fitted "
                 f"on values of type {', '.join(fitted)}: all of them are treated as unseen. "
-                "Convert the column to one type, such as by astype(str), in both places.",
+                "Convert the column to one type in both tables, for example with astype(str).",
                 UserWarning,
                 stacklevel=2,
             )
@@ -259,7 +259,7 @@ class ArrayColumnBlock(_ColumnBlock, _TableBlock):
         self.unseen_tokens = unseen_tokens
 
     def fit(self, table, names, like=None, weights=None):
-        """Learn the shape of the cells and, of token ids, the largest."""
+        """Learn the shape of the cells, and the largest token id."""
         self.column = names[self.index]
         if like is not None:
             vars(self).update(vars(like))

@@ -36,17 +36,17 @@ class ColumnBlocks:
     Parameters
     ----------
     categorical_features : "from_dtype", None, list of str, list of int or boolean mask
-        "from_dtype": the category, string and bool columns of a DataFrame, and those of objects
-        that are not all numbers; arrays have none. None: no column is categorical. Positions and
+        "from_dtype": the category, string and bool columns of a DataFrame, and object columns with
+        values other than numbers; none for arrays. None: no column is categorical. Positions and
         masks also work for arrays.
 
     inputs : None, "prefix", dict or list, default=None
         Columns that form one input: by the input's name; by order (``input_0``, ...); or by the
-        prefix of the column name, up to ``__``. The other columns are treated as without it.
+        prefix of the column name, up to ``__``. Other columns are treated as with None.
 
     input_shape : tuple of int or dict of str to tuple, default=None
-        Shape to which one row of numeric columns, or of an array, is reshaped; a dict gives it by
-        input.
+        Shape to which one row of numeric columns, or of an array, is reshaped; a dict holds one
+        for each input.
 
     n_hash_buckets : int, default=None
         Categorical columns with more categories are hashed into this many buckets.
@@ -56,8 +56,8 @@ class ColumnBlocks:
         numbers raise an error.
 
     unseen_tokens : bool, default=False
-        Whether token ids above those of the training rows become one id, the last; else they are
-        kept, for a network that has its own vocabulary.
+        Whether token ids above those of the training rows are mapped to one id, the last; False
+        keeps them, for a network that has its own vocabulary.
 
     allow_nan : bool, default=False
         Whether numbers may stay missing without an imputer.
@@ -68,10 +68,10 @@ class ColumnBlocks:
         The inputs named by the user, then the numeric columns, then categorical columns and columns
         of arrays, in column order.
     columns_ : dict of str to list
-        The original column names (of arrays: indices) of each block.
+        The original column names (for arrays: indices) of each block.
     categories_ : dict of str to list
-        The sorted known categories of each categorical block: code 2 is the first. Of a hashed one
-        the numbers of the buckets.
+        The sorted known categories of each categorical block: code 2 is the first. For a hashed
+        block the numbers of the buckets.
     n_columns_ : int
 
     Notes
@@ -132,7 +132,7 @@ class ColumnBlocks:
         Raises
         ------
         ValueError
-            A parameter does not fit `X`, or a column holds dates or other things that are neither
+            A parameter does not fit `X`, or a column holds dates or other values that are neither
             numbers nor categories nor arrays of one shape.
         TypeError
             A categorical column holds values that cannot be hashed, such as sets.
@@ -176,7 +176,7 @@ class ColumnBlocks:
         ----------
         X : as in `fit`, with the same columns
         dtype : dtype, default=float32
-            Of numeric columns without an imputer; networks take float32.
+            Dtype of numeric columns without an imputer; networks take float32.
 
         Returns
         -------
@@ -235,12 +235,12 @@ class ColumnBlocks:
         return table
 
     def split_again(self, table):
-        """Return the arrays of a table that `table` has made for a sampler.
+        """Return the arrays of a table that `table` made for a sampler.
 
         Parameters
         ----------
         table : ndarray or DataFrame
-            Other rows, the same columns.
+            Other rows of the same columns.
 
         Returns
         -------
@@ -290,7 +290,7 @@ class ColumnBlocks:
         parts = []
         for name, indices in groups.items():
             free[indices] = False
-            if self.inputs == "prefix":  # the others are inputs by themselves
+            if self.inputs == "prefix":  # the others are separate inputs
                 free[indices[~numeric[indices]]] = True
                 indices = indices[numeric[indices]]
                 if not len(indices):
@@ -303,7 +303,7 @@ class ColumnBlocks:
                 raise ValueError(
                     f"inputs: {name!r} combines the columns {self._names_of(indices)}, but "
                     f"{self._names_of(indices[~numeric[indices]])} hold categories or arrays, each "
-                    "of which must be an input by itself."
+                    "of which must be a separate input."
                 )
         rest = np.flatnonzero(numeric & free)
         if rest.size:
@@ -340,7 +340,7 @@ class ColumnBlocks:
         return [int(index) if self._names is None else self._names[index] for index in indices]
 
     def _shape_of(self, name):
-        """The `input_shape` of an input; None stands for the only one."""
+        """The `input_shape` of an input; None is the only one."""
         shape = self.input_shape
         if isinstance(shape, dict):
             return None if shape.get(name) is None else tuple(shape[name])
@@ -387,7 +387,7 @@ class ColumnBlocks:
         return named
 
     def _open(self, X):
-        """Rows as something with columns, after a check of the shape."""
+        """Rows as a table, after a check of the shape."""
         table = open_table(X)
         if isinstance(self._parts[0], TensorBlock):
             return table

@@ -24,26 +24,26 @@ from skstack.preprocessing._moments import weighted_moments
 COMPARED_ROWS = 1_000
 # Training rows from which magnitudes are computed.
 MAGNITUDE_ROWS = 10_000
-# Limits the rows of wide tables: the comparison must be cheap beside the prediction.
+# Limits the rows of wide tables: the comparison must be much cheaper than the prediction.
 MOST_NUMBERS = 2**22
 # Fewer training rows do not show the range of new rows; for few new rows more are needed.
 LEAST_ROWS, LEAST_ROWS_FOR_FEW = 100, 300
-# From this many rows on, most of them must agree, so that outliers raise no alarm.
+# From this many rows on, most of them must agree, so that outliers cause no warning.
 SEVERAL_ROWS = 5
 # From this many rows on, moments are compared.
 MANY_ROWS = 50
 # Trends move columns by a few standard deviations, or by one length of the observed range.
 FAR_DEVIATIONS, FAR_REACHES = 10.0, 3.0
-# A single row must lie this much further out than any training row, and more with heavy tails.
+# A single row must be this much further out than any training row, and more with heavy tails.
 LEAST_FACTOR = 5.0
 # Small values are closer to 0 than nearly all of the training rows, and than a tenth of the median.
 SMALL_SHARE, SMALL_PART = 0.02, 0.1
 # Standardised columns have these moments.
 STANDARD_MEAN, STANDARD_DEVIATION = 0.3, (0.7, 1.4)
-# Trends and clusters shift rows without spreading them further; raw columns in index of
+# Trends and clusters shift rows without spreading them further; raw columns in place of
 # standardised ones do both, in most columns at once.
 WIDER, OUTSIDE_SHARE, LEAST_WIDER = 1.7, 0.25, 3
-# Below this share of the mean a spread is the rounding of float32.
+# Below this fraction of the mean a standard deviation is rounding error of float32.
 ROUNDING = 1e-6
 NAMED_COLUMNS = 3
 
@@ -64,7 +64,7 @@ class ColumnProfile:
         In the columns' units; NaN is ignored.
 
     magnitudes : ndarray of float64 of shape (3, n_columns)
-        Of the absolute values above 0: the smallest, the 2 % quantile, and the median.
+        Minimum, 2 % quantile and median of the absolute values above 0.
 
     n_rows : int
         Number of rows.
@@ -80,15 +80,15 @@ class ColumnProfile:
 
     From 50 rows on, several columns are on another scale if
 
-    - half of those (two at least) that had neither a mean near 0 nor about the mean 0 and the
-      standard deviation 1 have these now, or
-    - half of those (three at least) that were standardised no longer are, spread 1.7 times as far
-      as they did, and have a quarter of their values out of the range.
+    - at least two, and half of those with a mean more than one standard deviation from 0 that were
+      not standardised, have about mean 0 and standard deviation 1 now, or
+    - at least three, and half of those that were standardised, no longer are, have more than 1.7
+      times the standard deviation, and a quarter of their values out of the range.
 
     Fewer than 5 rows may be outliers. One column is enough if all its values lie ``max(5, r)``
     times as far from the mean as any training row, where ``r`` is the distance of that row in
-    standard deviations, which allows for heavy tails. Otherwise half of the columns, and two at
-    least, must be far in the sense above, or below a third of the smallest absolute value and a
+    standard deviations, which allows for heavy tails. Otherwise half of the columns, and at least
+    two, must be far in the sense above, or below a third of the smallest absolute value and a
     tenth of the median.
 
     Trends of a few standard deviations, outliers, heavy tails and rows of one kind are not
@@ -290,10 +290,10 @@ class ColumnProfile:
         if not indices.size:
             return False
         warnings.warn(
-            f"{indices.size} of {len(self.names)} numeric columns come to the network on another "
-            f"scale than it was fitted on: {self._describe(indices, values)}. Was a scaler "
-            "forgotten, applied twice, or another unit used? Put the scaler of the network's "
-            "training rows before the network, in one Pipeline. Or has the data changed?",
+            f"{indices.size} of {len(self.names)} numeric columns are on another scale than in "
+            f"the rows that the network was fitted on: {self._describe(indices, values)}. Possible "
+            "causes are a scaler that is missing or applied twice, other units, and drift. Put the "
+            "scaler of the network's training rows before the network, in one Pipeline.",
             UserWarning,
             stacklevel=2,
         )
@@ -302,7 +302,7 @@ class ColumnProfile:
     def warn_if_validation_moved(self, rows, name, train_name, remedy):
         """Warn, once per fit, if validation rows are on another scale than the training rows.
 
-        They should be like the training rows, so that a single column is enough.
+        Validation rows should resemble the training rows, so a single column is enough.
         """
         n_rows, values = self._values(rows)
         indices = self._moved(n_rows, values, least=1)
@@ -362,7 +362,7 @@ class ColumnProfile:
         if values is None:
             part = part if self._indices is None else take_columns(part, self._indices)
             values = _numbers(part.toarray() if sparse.issparse(part) else part)
-        if values is None:  # words where numbers are expected: the network raises
+        if values is None:  # strings instead of numbers: the network raises
             values = np.full((part.shape[0], len(self.names)), np.nan)
         return table.shape[0], values.reshape(-1, len(self.names))
 
@@ -400,7 +400,7 @@ class ColumnProfile:
         return np.flatnonzero((distance > self._far_alone).all(axis=0))
 
     def _moved_together(self, values, least):
-        """Mask of columns that are standardised now, or no longer, in `least` columns at least."""
+        """Mask of columns that became, or ceased to be, standardised, if at least `least` did."""
         mean, deviation, *_ = _moments(values)
         standard = self._unlike_standard & ~_unlike_standard(mean, deviation)
         outside = ((values < self.minimum) | (values > self.maximum)).mean(axis=0)
@@ -534,8 +534,8 @@ def warn_if_validation_moved(profile, X_val):
         "X",
         "Early stopping is unreliable with such rows. The steps of a Pipeline do not transform "
         "X_val by default: enable metadata routing and use Pipeline(..., transform_input="
-        "['X_val']) and set_fit_request(X_val=True, y_val=True) of the network, or scale X_val as "
-        "X before the fit.",
+        "['X_val']) and set_fit_request(X_val=True, y_val=True) of the network, or scale X_val "
+        "like X before the fit.",
     )
 
 

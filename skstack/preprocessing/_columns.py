@@ -1,4 +1,4 @@
-"""Columns of tables of any kind, read alike: pandas, polars, arrays, lists, sparse matrices."""
+"""Columns of any table: pandas, polars, arrays, lists, sparse matrices."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _ACCEPTED = '"from_dtype", None, a list of column names or positions, or a boole
 # What `pandas.api.types.infer_dtype` calls numbers, and values of several types.
 _NUMBERS = {"integer", "floating", "mixed-integer-float", "decimal"}
 _MIXED = {"mixed", "mixed-integer"}
-# A column with a category for every other row is not categorical from LEAST_ROWS rows on; one with
-# LEAST_NUMBERS different numbers, and words in few rows, is numeric.
+# A column of at least LEAST_ROWS rows, half of them distinct, is not categorical; one with
+# LEAST_NUMBERS different numbers, and other strings in few rows, is numeric.
 LEAST_ROWS, LEAST_NUMBERS = 50, 20
 FEW_WORDS = 0.05
 
@@ -73,7 +73,7 @@ def categorical_mask(categorical_features, table, names):
     unknown = [name for name in value if name not in names]
     if unknown:
         raise ValueError(
-            f"categorical_features names {unknown}, which X lacks; its columns are {names}."
+            f"categorical_features names {unknown}, which are not columns of X: {names}."
         )
     chosen = set(value)
     mask[:] = [isinstance(name, str) and name in chosen for name in names]
@@ -91,7 +91,7 @@ def is_default_categorical(categorical_features):
 
 
 def resolve_object_columns(X):
-    """Settle the kinds of object columns for the outermost fit, from all of its rows."""
+    """Determine the kinds of object columns for the outermost fit, from all of its rows."""
     if not hasattr(X, "columns"):
         return
 
@@ -147,7 +147,7 @@ def _is_number(value):
 
 
 def open_table(X):
-    """A pandas DataFrame as it is, others through narwhals, all else as (sparse) array."""
+    """A pandas DataFrame unchanged, others through narwhals, the rest as a (sparse) array."""
     if type(X) is np.ndarray and X.ndim > 1 and X.dtype == np.float32:
         return X  # checked by `read_rows`
     if nw.dependencies.is_pandas_dataframe(X):
@@ -161,7 +161,7 @@ def open_table(X):
 
 
 def dense(array):
-    """A sparse matrix as ndarray; all else as it is."""
+    """A sparse matrix as ndarray; other values unchanged."""
     return array.toarray(order="C") if sparse.issparse(array) else array
 
 
@@ -205,8 +205,8 @@ def as_numbers(table, *, allow_nan=False, dtype=np.float32):
         if not columns:
             raise
         raise ValueError(
-            f"{error} Found in columns {columns}; impute it first (SimpleImputer, or `imputer` of "
-            "a network), or drop these rows or columns."
+            f"{error} Found in columns {columns}; impute them first (SimpleImputer, or `imputer` "
+            "of a network), or drop these rows or columns."
         ) from error
 
 
@@ -225,7 +225,7 @@ def _checked_numbers(table, allow_nan, dtype):
 
 
 def _without_objects(table, error):
-    """The table with object and string columns as float64; `error` is what had been raised."""
+    """The table with object and string columns as float64; `error` is the original error."""
     import pandas as pd
 
     table = open_table(table)
@@ -265,7 +265,7 @@ def _non_finite_columns(table):
     for name in frame.columns:
         column = frame[name]
         if not (column.dtype.is_numeric() or column.dtype == nw.Boolean):
-            return []  # not numeric at all: `error` is about that
+            return []  # not numeric, which `error` reports
         finite = column.drop_nulls().cast(nw.Float32).is_finite()
         if column.is_null().any() or not finite.all():
             columns.append(name)
@@ -335,9 +335,9 @@ def stack_cells(column, name, shape=None):
 
 
 def hash_buckets(levels, n_buckets):
-    """Buckets of categories, in [0, n_buckets): those of ``keras.layers.Hashing`` less one.
+    """Buckets of categories, in [0, n_buckets): those of ``keras.layers.Hashing`` minus one.
 
-    Numbers are hashed by value: 1, 1.0 and True alike.
+    Numbers are hashed by value: 1, 1.0 and True share a bucket.
     """
     import tensorflow as tf
 
@@ -365,7 +365,7 @@ def refuse_non_numeric(column, name):
 
 
 def warn_of_categories(column, name, codes, levels, *, from_dtype, hashed):
-    """Warn of a categorical column with a category for nearly every row, or of numbers as words.
+    """Warn about a categorical column with nearly as many categories as rows, or with numbers.
 
     `codes` and `levels` are from `factorise`. `from_dtype` is whether only the dtype makes the
     column categorical: a column that the user has named, or of dtype ``category``, holds codes.
@@ -382,11 +382,11 @@ def warn_of_categories(column, name, codes, levels, *, from_dtype, hashed):
         numeric = len(numbers) >= LEAST_NUMBERS and n_words <= FEW_WORDS * n_rows
         if numeric and (n_words or nearly_unique or (numbers != np.round(numbers)).any()):
             words = [repr(level) for level, word in zip(levels, is_word, strict=True) if word]
-            beside = f" beside {', '.join(words[:3])}" if words else ""
-            kind = "objects" if any(map(_is_number, levels)) else "words"
+            others = f" and {', '.join(words[:3])}" if words else ""
+            kind = "objects" if any(map(_is_number, levels)) else "strings"
             warn_once(
                 ("categories", _name_in_fit(name)),
-                f"Column {name!r} holds {len(numbers)} different numbers{beside} as {kind}, which "
+                f"Column {name!r} holds {len(numbers)} different numbers{others} as {kind}, which "
                 "are read as categories. If they are numbers, convert them before the fit: "
                 f"pd.to_numeric(X[{name!r}], errors='coerce') makes other values missing, which "
                 "`imputer=SimpleImputer()` imputes. If they are codes, give the column the dtype "
@@ -413,7 +413,7 @@ def _name_in_fit(name):
 
 
 def factorise(column, name):
-    """Codes and the values they stand for; -1 where a value is missing."""
+    """Codes, -1 where a value is missing, and the values by code."""
     import pandas as pd
 
     if isinstance(column, nw.Series):

@@ -10,8 +10,8 @@ _ROWS_AT_ONCE = 65_536
 def weighted_moments(array, weights=None):
     """Mean and population standard deviation of every column, in float64.
 
-    Two passes over the rows, in chunks, keep digits and memory with large offsets and many rows. A
-    row of weight w counts as w rows.
+    Two passes keep precision with large offsets; chunks of rows limit memory. A row of weight w
+    counts as w rows.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def weighted_moments(array, weights=None):
     used = np.flatnonzero(weights)
     total = weights.sum() * repeats
     if not total > 0:
-        raise ValueError("No row has a positive weight; there are no moments.")
+        raise ValueError("No row has a positive weight; moments are undefined.")
 
     def weighted_sums(function):
         sums = 0.0
@@ -81,8 +81,8 @@ def weighted_moments(array, weights=None):
 def moments_of_steps(array, mask_value, weights=None):
     """Mean and standard deviation of the channels of sequences, without padding.
 
-    `array` has the shape (n_rows, n_steps, n_channels). A step all of whose channels equal
-    `mask_value` is padding; None: there is none. The result is as in `weighted_moments`; 0 and 1 if
+    `array` has the shape (n_rows, n_steps, n_channels). A step whose channels all equal
+    `mask_value` is padding; None: no padding. The result is as in `weighted_moments`; 0 and 1 if
     all steps are padding.
     """
     if mask_value is None:

@@ -29,7 +29,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True)
 class _Learned:
-    """What is learned from a list, or from one column."""
+    """The shape learned from a list, or from one column."""
 
     where: str
     length: int
@@ -41,10 +41,10 @@ def _has_column_names(estimator):
 
 
 class PadSequences(TransformerMixin, BaseEstimator):
-    """Pad or cut sequences of unequal length to arrays of one length.
+    """Pad or truncate sequences of unequal length to arrays of one length.
 
-    Shorter sequences are padded with a value that masking layers recognise; longer ones are cut,
-    with a warning.
+    Shorter sequences are padded with a value that masking layers recognise; longer ones are
+    truncated, with a warning.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ class PadSequences(TransformerMixin, BaseEstimator):
     -----
     As in ``keras.layers.Masking``, a step is padding if all of its channels equal ``value``. Hence
     no training sequence may hold such a step, and ``value`` must be the ``mask_value`` of the
-    masking layer. ``transform`` warns of such steps.
+    masking layer. ``transform`` warns about such steps.
 
     ``pre`` and ``post`` are as in ``keras.utils.pad_sequences``, whose defaults are ``"pre"``.
 
@@ -182,7 +182,7 @@ class PadSequences(TransformerMixin, BaseEstimator):
 
     @on_snapshot
     def transform(self, X):
-        """Pad or cut sequences to the learned length.
+        """Pad or truncate sequences to the learned length.
 
         Parameters
         ----------
@@ -204,7 +204,7 @@ class PadSequences(TransformerMixin, BaseEstimator):
             sequences[index] = self._cut(ragged, learned)
             if (rows := self._masked(sequences[index])).size:
                 warnings.warn(
-                    f"{learned.where}: {format_rows(rows)} hold steps all of whose channels equal "
+                    f"{learned.where}: {format_rows(rows)} hold steps whose channels all equal "
                     f"value={self.value!r}; networks will treat them as padding.",
                     stacklevel=2,
                 )
@@ -232,12 +232,12 @@ class PadSequences(TransformerMixin, BaseEstimator):
     _shared = types.MappingProxyType({})
 
     def _take_shape(self, fitted):
-        """Pad to the lengths of another one: the networks of a cross-fit have one shape."""
+        """Pad to the lengths of a fitted one: the networks of a cross-fit have one shape."""
         self._shared = {index: learned.length for index, learned in fitted._learned.items()}
 
     @atomic_fit
     def _learn(self, X):
-        """Fit; return the cut sequences of the training rows, by the index of their column."""
+        """Fit; return the truncated sequences of the training rows, by index of column."""
         if abs(self.value) > _LARGEST:
             raise ValueError(f"value={self.value!r}; expected a number that float32 can hold.")
         self._learned, sequences = {}, {}
@@ -249,7 +249,7 @@ class PadSequences(TransformerMixin, BaseEstimator):
             sequences[index] = self._cut(ragged, learned)
             if (rows := self._masked(sequences[index])).size:
                 raise ValueError(
-                    f"{where}: {format_rows(rows)} hold steps all of whose channels equal "
+                    f"{where}: {format_rows(rows)} hold steps whose channels all equal "
                     f"value={self.value!r}, which networks would treat as padding. Choose a value "
                     "that no step has, and use it as mask_value of the network's masking layer."
                 )
@@ -275,8 +275,8 @@ class PadSequences(TransformerMixin, BaseEstimator):
                 raise ValueError("X has 0 sample(s) while a minimum of 1 is required.")
             if reset:
                 self._of_frame = False
-                for of_frames in ("n_features_in_", "feature_names_in_"):
-                    vars(self).pop(of_frames, None)
+                for attribute in ("n_features_in_", "feature_names_in_"):
+                    vars(self).pop(attribute, None)
             return {0: cells}
         read_rows(self, X, reset=reset)
         if not reset:
@@ -291,7 +291,7 @@ class PadSequences(TransformerMixin, BaseEstimator):
             excess = int(ragged.lengths.max()) - learned.length
             warnings.warn(
                 f"{learned.where}: {int(longer.sum())} of {len(longer)} rows have more than "
-                f"length={learned.length} steps; up to {excess} steps were cut at their {side}.",
+                f"length={learned.length} steps; up to {excess} steps were dropped at the {side}.",
                 stacklevel=3,
             )
         return ragged.cut(learned.length, self.truncating)
@@ -315,7 +315,7 @@ def _cells(X):
         raise ValueError(
             f"X is an array of shape {X.shape}; expected sequences: a list of arrays of shape "
             "(n_steps,) or (n_steps, n_channels), an array of shape (n_samples, n_steps, "
-            "n_channels), or a DataFrame that has such arrays in its cells."
+            "n_channels), or a DataFrame with such arrays in its cells."
         )
     if isinstance(X, str | bytes | dict) or not hasattr(X, "__len__"):
         raise TypeError(

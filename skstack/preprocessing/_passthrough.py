@@ -1,4 +1,4 @@
-"""Columns of X that pass through beside features."""
+"""Columns of X that pass through, next to features."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from skstack.preprocessing._precision import lost_in_float32
 
 
 class Passthrough:
-    """Columns as a network downstream takes them: numbers float32, categories with known levels.
+    """Columns for a downstream network: float32 numbers, categories with known levels.
 
-    Columns whose cells hold arrays pass as they are, also arrays of unequal length.
+    Columns whose cells hold arrays, also of unequal length, pass unchanged.
 
     Parameters
     ----------
@@ -34,11 +34,11 @@ class Passthrough:
         Indices of the columns whose cells hold arrays.
 
     blocks_ : ColumnBlocks or None
-        Of all other columns.
+        Blocks of all other columns.
 
     dtype_ : str
-        Of numbers: float64 where a column lies so far from 0 that float32 would lose its digits,
-        which a scaler keeps.
+        Dtype of numbers: float64 if a column is so far from 0 that float32 would lose digits that
+        a later scaler keeps.
     """
 
     def __init__(self, categorical_features="from_dtype", *, allow_nan=False):

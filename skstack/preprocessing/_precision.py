@@ -1,4 +1,4 @@
-"""Columns that lie so far from 0 that float32 cannot distinguish their values."""
+"""Columns so far from 0 that float32 cannot distinguish their values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skstack.preprocessing._columns import (
 )
 
 # Steps of float32 in one standard deviation: below the first, columns are kept in float64 until
-# they are scaled; below the second, a column is hardly more than a constant.
+# they are scaled; below the second, a column is nearly constant.
 KEPT_STEPS, WARNED_STEPS = 1000.0, 20.0
 
 
@@ -50,7 +50,7 @@ def in_float32(table):
 
 
 def warn_of_lost_precision(values, names, remedy):
-    """Warn of columns of a 2-D array that are hardly more than constants in float32."""
+    """Warn about columns of a 2-D array that are nearly constant in float32."""
     for index in np.flatnonzero(lost_in_float32(values, WARNED_STEPS)):
         column = values[:, index].astype(np.float64)
         column = column[np.isfinite(column)]
@@ -64,7 +64,7 @@ def warn_of_lost_precision(values, names, remedy):
 
 
 def warn_if_too_fine_for_float32(X, indices):
-    """Warn of numeric columns of X, as the user passed it, that float32 cannot represent."""
+    """Warn about numeric columns of X, as passed by the user, that float32 cannot represent."""
     if not hasattr(X, "columns"):
         if not isinstance(X, np.ndarray) or X.ndim != 2 or X.dtype.kind not in "iuf":
             return

@@ -8,7 +8,7 @@ import numpy as np
 
 _LARGEST_ID = 2**31 - 1
 
-# What is wrong with a cell that is not a sequence of numbers.
+# Errors for cells that are not sequences of numbers.
 _REFUSALS = {
     "missing": (ValueError, "are missing; give each row a sequence, or leave the row out"),
     "none": (TypeError, "hold no sequence; each needs an array, a list or a tuple of numbers"),
@@ -58,7 +58,7 @@ class Ragged:
         return result
 
     def rows_with(self, value):
-        """Rows with a step all of whose channels have this value."""
+        """Rows with a step whose channels all have this value."""
         steps = np.flatnonzero(self.steps[:, 0] == np.float32(value))
         return self.rows_of(steps[(self.steps[steps] == np.float32(value)).all(axis=1)])
 
@@ -72,8 +72,8 @@ def format_rows(rows):
 def read_sequences(cells, where, *, known=False, n_channels=None):
     """Check sequences and concatenate their steps to a `Ragged`.
 
-    Messages name the rows and call the cells `where`. One-dimensional integers are token ids, if
-    all rows hold such. With `known`, `n_channels` is settled: a number, or None for token ids.
+    Messages name the rows and `where` the cells are. One-dimensional integers are token ids, if
+    all rows hold them. With `known`, `n_channels` is known: a number, or None for token ids.
     """
     arrays = _arrays(cells, where)
     lengths = np.fromiter(map(len, arrays), np.int64, len(arrays))
@@ -85,8 +85,8 @@ def read_sequences(cells, where, *, known=False, n_channels=None):
         _refuse(
             np.array(other),
             where,
-            "hold other values than token ids (integers of shape (n_steps,)), which the training "
-            "rows held",
+            "hold values other than token ids (integers of shape (n_steps,)), unlike the training "
+            "rows",
         )
     if is_ids and (n_channels is None or not known):
         return _ids(arrays, lengths, where)
@@ -118,7 +118,7 @@ def _array(cell):
 
     try:
         array = np.asarray(cell)
-        if array.dtype.kind == "O" and array.ndim:  # as nested lists come from Parquet files
+        if array.dtype.kind == "O" and array.ndim:  # nested lists, as read from Parquet files
             array = np.asarray([np.asarray(step) for step in array])
     except ValueError:
         return "ragged"
@@ -144,14 +144,14 @@ def _ids(arrays, lengths, where):
 
 def _numbers(arrays, lengths, where, n_channels):
     widths = np.array([array.shape[1] if array.ndim == 2 else 1 for array in arrays])
-    expected, whose = n_channels, "the training rows"
+    expected, source = n_channels, "the training rows"
     if n_channels is None:
-        expected, whose = int(widths[0]), "row 0"
+        expected, source = int(widths[0]), "row 0"
     if (bad := np.flatnonzero(widths != expected)).size:
         others = sorted({int(width) for width in widths[bad]})
         raise ValueError(
-            f"{where}: {format_rows(bad)} have {', '.join(map(str, others))} channels, but {whose} "
-            f"had {expected}."
+            f"{where}: {format_rows(bad)} have {', '.join(map(str, others))} channels, but "
+            f"{source} had {expected}."
         )
     if expected == 0:
         raise ValueError(f"{where} has sequences of 0 channels; at least 1 is required.")

@@ -70,7 +70,7 @@ def together(*rows):
 
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("kind", STRICT)
-def test_rows_set_aside_teach_nobody(kind, how):
+def test_hold_out_rows_do_not_affect_any_part(kind, how):
     options, metadata = HOW[how]
     stack = stops_early(STRICT[kind], **options).fit(X, y, **metadata)
     watched = numbers(stack.downstream_.X_val_)
@@ -86,7 +86,7 @@ def test_rows_set_aside_teach_nobody(kind, how):
 
 
 @pytest.mark.parametrize("kind", BETWEEN)
-def test_rows_set_aside_teach_nobody_inside_foreign_parts(kind):
+def test_hold_out_rows_do_not_affect_parts_inside_other_estimators(kind):
     stack = stops_early(BETWEEN[kind]).fit(X, y)
     watched = numbers(stack.downstream_.X_val_)
     assert len(watched)
@@ -96,7 +96,7 @@ def test_rows_set_aside_teach_nobody_inside_foreign_parts(kind):
 
 @pytest.mark.parametrize("around", [lambda part: part, ours, inner], ids=["", "ours", "stack"])
 @pytest.mark.parametrize("how", ["at random", "groups", "time"])
-def test_rows_that_an_inner_stack_sets_aside_teach_none_of_its_parts(around, how):
+def test_hold_out_rows_of_an_inner_stack_do_not_affect_its_parts(around, how):
     options, metadata = HOW[how]
     watcher = RecordingDownstream("watcher", early_stopping=True)
     part = around(inner(make_pipeline(RecordingTransformer("step"), student()), downstream=watcher))
@@ -114,7 +114,7 @@ def test_rows_that_an_inner_stack_sets_aside_teach_none_of_its_parts(around, how
     assert seen >= 3
 
 
-def test_rows_that_the_user_gives_to_watch_teach_nobody():
+def test_X_val_does_not_affect_any_part():
     X_val = np.column_stack([X[:9, :2], np.arange(1000, 1009)])
     for kind, part in STRICT.items():
         stack = stops_early(part).fit(X, y, X_val=X_val, y_val=y[:9])
@@ -135,7 +135,7 @@ KINDS = {
 
 @pytest.mark.parametrize("time", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_rows_set_aside_get_features_of_the_refitted_part(kind, time):
+def test_hold_out_rows_get_features_of_the_refitted_part(kind, time):
     X, y = noise(n=80)
     cv = TimeSeriesSplit(2) if time else 3
     stack = bare_stack(KINDS[kind], cv, downstream=RecordingDownstream(early_stopping=True))
@@ -156,7 +156,7 @@ def test_rows_set_aside_get_features_of_the_refitted_part(kind, time):
 
 
 @pytest.mark.parametrize("kind", ["tree", "selector", "selector before PCA", "encoder", "labels"])
-def test_folds_given_as_pairs_follow_the_rows_that_are_left(kind):
+def test_folds_given_as_pairs_are_restricted_to_remaining_rows(kind):
     X, y = noise(n=80)
     folds = list(StratifiedKFold(3, shuffle=True, random_state=0).split(X, y))
     stack = bare_stack(KINDS[kind], folds, downstream=RecordingDownstream(early_stopping=True))
@@ -175,7 +175,7 @@ def test_folds_given_as_pairs_follow_the_rows_that_are_left(kind):
         np.testing.assert_array_equal(table[test, :-1], expected.astype(np.float32))
 
 
-def test_a_row_set_aside_moves_no_feature():
+def test_a_hold_out_row_does_not_affect_features():
     """Metamorphic: other labels and values of watched rows, the same table of all others."""
     X, y = noise(n=80)
     for part in KINDS.values():
@@ -194,7 +194,7 @@ def test_a_row_set_aside_moves_no_feature():
 @pytest.mark.parametrize("early_stopping", [False, True])
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("kind", ["estimator", "stack", "transformer of a stack", "steps"])
-def test_a_sampler_sees_the_rows_of_the_downstream_alone(kind, how, early_stopping):
+def test_a_sampler_receives_only_rows_of_the_downstream(kind, how, early_stopping):
     options, metadata = HOW[how]
     downstream = RecordingDownstream("outer downstream", early_stopping=early_stopping)
     stack = inner(STRICT[kind], downstream=downstream, sampler=RecordingSampler(), **options)
@@ -212,7 +212,7 @@ def test_a_sampler_sees_the_rows_of_the_downstream_alone(kind, how, early_stoppi
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_a_sampler_of_an_inner_stack_sees_the_rows_of_its_downstream_alone(how):
+def test_a_sampler_of_an_inner_stack_receives_only_rows_of_its_downstream(how):
     options, metadata = HOW[how]
     part = inner(sampler=RecordingSampler("inner sampler"))
     inner(part, downstream=RecordingDownstream("outer downstream"), **options).fit(X, y, **metadata)
@@ -232,7 +232,7 @@ def test_a_sampler_of_an_inner_stack_sees_the_rows_of_its_downstream_alone(how):
 
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("deep", [lambda part: part, ours, inner], ids=["", "ours", "stack"])
-def test_a_sampler_of_a_branch_sees_the_training_rows_of_the_fold(deep, how):
+def test_a_sampler_of_a_branch_receives_only_training_rows_of_the_fold(deep, how):
     options, metadata = HOW[how]
     part = deep(make_imblearn_pipeline(RecordingSampler("branch sampler"), student()))
     stops_early(part, **options).fit(X, y, **metadata)
@@ -263,7 +263,7 @@ def check_weights():
 @pytest.mark.parametrize("early_stopping", [False, True])
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("kind", WEIGHTED)
-def test_weights_follow_their_rows_to_every_depth(kind, how, early_stopping):
+def test_weights_stay_aligned_with_rows_at_every_depth(kind, how, early_stopping):
     options, metadata = HOW[how]
     downstream = RecordingDownstream("outer downstream", early_stopping=early_stopping)
     stack = inner(STRICT[kind], downstream=downstream, **options)
@@ -272,7 +272,7 @@ def test_weights_follow_their_rows_to_every_depth(kind, how, early_stopping):
 
 
 @pytest.mark.parametrize("depth", [1, 2])
-def test_weights_follow_their_rows_with_routing(depth):
+def test_weights_stay_aligned_with_rows_with_routing(depth):
     with config_context(enable_metadata_routing=True):
         part = student().set_fit_request(sample_weight=True)
         for level in range(depth):
@@ -295,13 +295,13 @@ def test_weights_that_a_part_cannot_take_are_refused_or_go_to_the_last(kind):
     try:
         inner(STRICT[kind]).fit(X, y, sample_weight=np.arange(N) + 1.0)
     except ValueError as error:
-        said = str(error)
+        message = str(error)
     else:
-        said = None
+        message = None
         for fit in LOG.fits:
             if fit.who != "step":
                 np.testing.assert_array_equal(fit.weights, fit.rows + 1.0)
-    assert said is None or "sample_weight" in said
+    assert message is None or "sample_weight" in message
 
 
 PARTS_WITH_WEIGHTS = {"logistic": LogisticRegression(), "Bayes": GaussianNB()}
@@ -318,7 +318,7 @@ def weighted_table(part, folds, X, y, weights):
 
 
 @pytest.mark.parametrize("kind", PARTS_WITH_WEIGHTS)
-def test_a_row_of_weight_zero_teaches_nobody(kind):
+def test_a_row_of_weight_zero_does_not_affect_any_part(kind):
     X, y = noise(n=80)
     weights = np.where(np.arange(80) % 4 == 0, 0.0, 1.0)
     folds, gone = list(KFold(4, shuffle=True, random_state=0).split(X)), weights == 0
@@ -331,7 +331,7 @@ def test_a_row_of_weight_zero_teaches_nobody(kind):
 
 
 @pytest.mark.parametrize("kind", PARTS_WITH_WEIGHTS)
-def test_weights_mean_repetition(kind):
+def test_weighting_equals_repeating(kind):
     X, y = noise(n=60)
     weights = np.random.default_rng(0).integers(1, 4, 60)
     rows = np.repeat(np.arange(60), weights)
@@ -343,7 +343,7 @@ def test_weights_mean_repetition(kind):
     np.testing.assert_allclose(weighted[rows], repeated, rtol=1e-3, atol=1e-4)
 
 
-def test_the_oracles_can_fail():
+def test_the_reference_checks_can_fail():
     student().fit(X, y)
     with pytest.raises(AssertionError):
         check_weights()

@@ -60,16 +60,16 @@ def ours(part, **options):
     ],
     ids=["selector", "user's own", "ours"],
 )
-def test_steps_that_know_labels_before_an_autoencoder(steps):
+def test_supervised_steps_before_an_autoencoder(steps):
     check_own_labels(ours(make_pipeline(*steps, CODER)))
 
 
-def test_steps_that_know_labels_before_the_error_and_the_layer_of_an_autoencoder():
+def test_supervised_steps_before_error_and_layer_of_an_autoencoder():
     check_own_labels(ours(make_pipeline(SELECTOR, CODER), features=["reconstruction_error"]))
     check_own_labels(ours(make_pipeline(SELECTOR, CODER), layers="latent"))
 
 
-def test_steps_that_know_labels_before_a_frozen_network(frozen):
+def test_supervised_steps_before_a_frozen_network(frozen):
     part = make_pipeline(SELECTOR, frozen)
     before = check_own_labels(ours(part))
     for train, test in FOLDS:  # closed form
@@ -80,16 +80,16 @@ def test_steps_that_know_labels_before_a_frozen_network(frozen):
 
 
 @pytest.mark.parametrize("options", [{}, {"layers": "hidden_1"}])
-def test_steps_that_know_labels_before_a_classifier(options):
+def test_supervised_steps_before_a_classifier(options):
     check_own_labels(ours(make_pipeline(SELECTOR, NETWORK), **options))
 
 
-def test_a_network_of_ours_as_a_step_before_what_knows_no_labels():
+def test_a_network_estimator_as_a_step_before_an_unsupervised_model():
     inside = KerasFeatureTransformer(NETWORK, cv=3, random_state=0)
     check_own_labels(ours(make_pipeline(inside, StandardScaler())))
 
 
-def test_a_latent_behind_steps_that_know_no_labels_is_one_of_all_rows():
+def test_a_latent_after_unsupervised_steps_is_fitted_once():
     transformer = ours(make_pipeline(StandardScaler(), CODER))
     features = transformer.fit_transform(X, y)
     np.testing.assert_array_equal(features, transformer.transform(X))
@@ -108,7 +108,7 @@ def test_a_latent_behind_steps_that_know_no_labels_is_one_of_all_rows():
     ],
     ids=["latent", "scaled latent", "latent and error", "layer", "layer of a classifier", "stack"],
 )
-def test_another_future_leaves_features_of_the_past(part):
+def test_later_rows_do_not_affect_features_of_earlier_rows(part):
     """Moments of a network's own standardising layer are learned from earlier rows too."""
     order = TimeSeriesSplit(2)
     stack = bare_stack(part, order)
@@ -122,7 +122,7 @@ def test_another_future_leaves_features_of_the_past(part):
     assert np.isnan(before[:20]).all()
 
 
-def test_a_latent_in_no_order_of_time_is_in_sample_and_moves_with_the_future():
+def test_a_latent_without_time_order_is_in_sample_and_depends_on_later_rows():
     """The oracle can fail."""
     stack = bare_stack(CODER, 3)
     before = clone(stack).fit_transform(X, y)
@@ -131,7 +131,7 @@ def test_a_latent_in_no_order_of_time_is_in_sample_and_moves_with_the_future():
     assert (clone(stack).fit_transform(other, y)[:40] != before[:40]).any()
 
 
-def test_axes_that_learn_nothing_of_labels_stay_in_a_stack_beside_networks():
+def test_unsupervised_axes_do_not_change_beside_networks_in_a_stack():
     stack = bare_stack(PCA(2), FOLDS)
     expected = PCA(2).fit(X).transform(X).astype(np.float32)
     np.testing.assert_array_equal(stack.fit_transform(X, y), expected)

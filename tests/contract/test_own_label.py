@@ -130,20 +130,20 @@ def test_before_a_frozen_part(kind):
         check_own_labels(lambda *given, put=container: put(part, *given), RANDOM)
 
 
-def test_steps_before_ours_in_a_branch_learn_in_each_fold():
+def test_steps_before_a_network_in_a_branch_are_fitted_in_each_fold():
     axis = KerasFeatureTransformer(PCA(1), cv=RANDOM, passthrough=True)
     branch = make_pipeline(SELECTOR, axis)
     check_own_labels(lambda *given: in_stack(branch, *given), RANDOM)
 
 
-def test_columns_that_pass_beside_features():
+def test_passthrough_columns_beside_features():
     part = make_pipeline(SELECTOR, StandardScaler())
     transformer = KerasFeatureTransformer(part, cv=RANDOM, passthrough=True)
     check_own_labels(lambda _, *given: transformer.fit_transform(*given), RANDOM)
 
 
 @pytest.mark.parametrize("part", cases(UNSUPERVISED, ALONE))
-def test_what_knows_no_labels_is_one_part_of_all_rows(part):
+def test_unsupervised_parts_are_fitted_once(part):
     transformer = KerasFeatureTransformer(part, cv=RANDOM)
     features = transformer.fit_transform(X, y)
     np.testing.assert_array_equal(features, transformer.transform(X))
@@ -223,9 +223,9 @@ def test_frames_with_words(container, last):
     columns = ColumnTransformer([("code", encoder, ["job"])], remainder=SelectKBest(k=1))
     part = make_pipeline(columns, *last)
     rows = RANDOM[0][1]
-    said = pd.Series(y).map({0: "no", 1: "yes"})
+    words = pd.Series(y).map({0: "no", 1: "yes"})
     moved = pd.Series(flipped(rows[::2])).map({0: "no", 1: "yes"})
-    before = np.asarray(container(part, RANDOM, frame, said))
+    before = np.asarray(container(part, RANDOM, frame, words))
     after = np.asarray(container(part, RANDOM, frame, moved))
     np.testing.assert_array_equal(after[rows], before[rows])
     assert (after != before).any()
@@ -257,7 +257,7 @@ def luck(features, y, folds):
     variance 1 / (n - 1) in a fold of n rows, whatever the features are, if they know no label of
     the fold.
     """
-    told = []
+    scores = []
     for _, rows in folds:
         labels = y[rows] - y[rows].mean()
         for column in np.asarray(features, dtype=float)[rows].T:
@@ -265,8 +265,8 @@ def luck(features, y, folds):
             ranks = ranks - ranks.mean()
             size = np.sqrt(np.square(ranks).sum() * np.square(labels).sum())
             if size:
-                told.append(ranks @ labels / size * np.sqrt(len(rows) - 1))
-    return np.asarray(told)
+                scores.append(ranks @ labels / size * np.sqrt(len(rows) - 1))
+    return np.asarray(scores)
 
 
 def spread(drawn):
@@ -282,7 +282,7 @@ def spread(drawn):
         (in_nested_stack, "neighbour"),
     ],
 )
-def test_labels_by_lot_are_told_by_chance(kind, container):
+def test_random_labels_are_predicted_at_chance(kind, container):
     means, squares = [], []
     folds = list(KFold(2).split(X))
     for seed in range(10):
@@ -316,13 +316,13 @@ MOVED = {kind: part for kind, part in SUPERVISED.items() if kind != "fit_transfo
         *cases({"fit_transform": InFitTransform()}, BEFORE_PCA),
     ],
 )
-def test_features_made_in_sample_move_with_their_labels(part):
+def test_in_sample_features_depend_on_their_labels(part):
     with pytest.raises(AssertionError, match="not equal"):
         check_own_labels(lambda *given: in_sample(part, *given), RANDOM)
 
 
 @pytest.mark.parametrize("kind", MEMORIES)
-def test_features_made_in_sample_tell_labels_by_lot(kind):
+def test_in_sample_features_predict_random_labels(kind):
     folds = list(KFold(2).split(X))
     drawn = []
     for seed in range(8):

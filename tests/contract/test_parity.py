@@ -76,13 +76,13 @@ CROSS_FITTED = [*cases(PREDICTORS), *cases(SUPERVISED, places=PLACES)]
 
 
 @pytest.mark.parametrize("part", CROSS_FITTED)
-def test_a_transformer_is_the_loop_over_folds(part):
+def test_a_transformer_equals_a_loop_over_folds(part):
     found = in_transformer(part, FOLDS, X, y)
     np.testing.assert_array_equal(found, by_hand(part, FOLDS, X, y))
 
 
 @pytest.mark.parametrize("part", cases(PREDICTORS, SUPERVISED))
-def test_a_stack_is_the_loop_over_folds(part):
+def test_a_stack_equals_a_loop_over_folds(part):
     found = in_stack(part, FOLDS, X, y)
     np.testing.assert_array_equal(found, by_hand(part, FOLDS, X, y))
 
@@ -90,13 +90,13 @@ def test_a_stack_is_the_loop_over_folds(part):
 @pytest.mark.parametrize("part", cases({kind: SUPERVISED[kind] for kind in ("SelectKBest", "ours")},
                                        {"tree": TREE}, places=("alone",)))  # fmt: skip
 @pytest.mark.parametrize("container", [in_branch_of_its_own, in_foreign_pipeline, in_foreign_union])
-def test_other_containers_are_the_loop_over_folds(container, part):
+def test_other_containers_equal_a_loop_over_folds(container, part):
     found = container(part, FOLDS, X, y)
     np.testing.assert_array_equal(found, by_hand(part, FOLDS, X, y).astype(found.dtype))
 
 
 @pytest.mark.parametrize("part", cases(SUPERVISED))
-def test_new_rows_get_what_the_part_of_all_rows_gives(part):
+def test_new_rows_get_features_of_the_part_fitted_on_all_rows(part):
     """Nothing is turned: the refitted part's own values."""
     new, _ = noise(1)
     transformer = KerasFeatureTransformer(part, cv=FOLDS)
@@ -156,13 +156,13 @@ def test_groups_reach_the_folds_of_a_supervised_transformer():
 
 
 @pytest.mark.parametrize("part", cases(UNSUPERVISED))
-def test_before_a_predictor_steps_that_know_no_labels_are_fitted_in_the_fold(part):
+def test_unsupervised_steps_before_a_predictor_are_fitted_in_the_fold(part):
     part = make_pipeline(part, REGRESSION_TREE)
     np.testing.assert_array_equal(in_transformer(part, FOLDS, X, y), by_hand(part, FOLDS, X, y))
 
 
 @pytest.mark.parametrize("kind", ["StandardScaler", "PCA", "FeatureUnion", "ColumnTransformer"])
-def test_what_knows_no_labels_is_not_turned(kind):
+def test_unsupervised_features_are_not_rotated(kind):
     part = UNSUPERVISED[kind]
     expected = clone(part).fit(X).transform(X).astype(np.float32)
     for container in (in_transformer, in_stack):
@@ -222,7 +222,7 @@ RESAMPLED = {
 
 @pytest.mark.parametrize("kind", RESAMPLED)
 @pytest.mark.parametrize("container", [in_transformer, in_stack, in_branch_of_its_own])
-def test_a_pipeline_of_imbalanced_learn_is_the_loop_over_folds(container, kind):
+def test_a_pipeline_of_imbalanced_learn_equals_a_loop_over_folds(container, kind):
     X, y = UNEVEN
     found = container(RESAMPLED[kind], UNEVEN_FOLDS, X, y)
     np.testing.assert_array_equal(found, by_hand(RESAMPLED[kind], UNEVEN_FOLDS, X, y))
@@ -236,7 +236,7 @@ def test_new_rows_of_a_pipeline_of_imbalanced_learn_are_never_resampled(kind):
     np.testing.assert_array_equal(transformer.transform(X[:7]), expected)
 
 
-def test_a_branch_that_resamples_is_as_good_in_a_stack_as_alone():
+def test_a_resampling_branch_scores_the_same_in_a_stack_as_alone():
     X, y = UNEVEN
     branch = make_imblearn_pipeline(
         StandardScaler(), SMOTE(random_state=0), FunctionSampler(func=backwards), GaussianNB()
@@ -266,7 +266,7 @@ def test_a_sampler_among_steps_of_scikit_learn_is_refused(around, sampler, conta
         container(around(steps), UNEVEN_FOLDS, *UNEVEN)
 
 
-def test_a_branch_that_resamples_beside_others():
+def test_a_resampling_branch_beside_others():
     X, y = UNEVEN
     stack = StackedKerasClassifier(
         [("even", RESAMPLED["SMOTE"], [0, 1, 2]), ("plain", TREE, [3, 4, 5])],
@@ -278,6 +278,6 @@ def test_a_branch_that_resamples_beside_others():
     np.testing.assert_array_equal(table, np.hstack(columns))
 
 
-def test_the_oracle_can_fail():
+def test_the_reference_check_can_fail():
     found = clone(TREE).fit(X, y).predict_proba(X)[:, 1:]
     assert np.abs(found - by_hand(TREE, list(KFold(3).split(X)), X, y)).max() > 0.5

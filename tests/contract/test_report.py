@@ -31,7 +31,7 @@ from .parts import (
     plain_stack,
 )
 
-# What was told by a fit of the user's own is of no interest here.
+# Warnings of the fits themselves are ignored here.
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*(correlat|passes_y=False):UserWarning")
 
 X, y = make_classification(120, 4, n_informative=3, n_redundant=0, flip_y=0.1, random_state=0)
@@ -65,7 +65,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_stack_of_any_part_raises_no_alarm(kind):
+def test_a_stack_of_any_part_has_no_finding(kind):
     check_clean(report_of(plain_stack(KINDS[kind], downstream=GaussianNB())))
 
 
@@ -73,12 +73,12 @@ def test_a_stack_of_any_part_raises_no_alarm(kind):
                                   "ours", "PCA, unsupervised"])  # fmt: skip
 @pytest.mark.parametrize("place", [lambda part: part, lambda part: make_pipeline(part, PCA(1))],
                          ids=["alone", "before PCA"])  # fmt: skip
-def test_a_transformer_of_any_part_in_a_foreign_pipeline_raises_no_alarm(kind, place):
+def test_a_transformer_of_any_part_in_another_pipeline_has_no_finding(kind, place):
     features = KerasFeatureTransformer(place(KINDS[kind]), cv=3)
     check_clean(report_of(make_pipeline(features, StandardScaler(), GaussianNB())))
 
 
-def test_memories_raise_no_alarm_where_they_are_cross_fitted():
+def test_cross_fitted_memorising_models_have_no_finding():
     part = make_pipeline(KerasFeatureTransformer(NEIGHBOUR, cv=3), PCA(1))
     for memory in (part, NeedsLabels()):
         stack = plain_stack(memory, downstream=LogisticRegression(), passthrough=False)
@@ -100,18 +100,18 @@ HONEST = {
 
 
 @pytest.mark.parametrize("kind", HONEST)
-def test_honest_pipelines_of_scikit_learn_raise_no_alarm(kind):
+def test_leakage_free_pipelines_of_scikit_learn_have_no_finding(kind):
     check_clean(report_of(HONEST[kind]))
 
 
-def test_a_selector_among_many_columns_is_no_leak():
+def test_a_selector_among_many_columns_is_not_a_leak():
     """It fits its own rows too well, as any selector in a Pipeline; test rows it has not seen."""
     wide = np.random.default_rng(0).normal(size=(120, 60))
     report = report_of(make_pipeline(SelectKBest(k=5), LogisticRegression()), wide)
     assert report.leaks == []
 
 
-def test_groups_and_time_at_every_depth_raise_no_alarm():
+def test_groups_and_time_at_every_depth_have_no_finding():
     stack = plain_stack(plain_stack(TREE))
     with config_context(enable_metadata_routing=True):
         check_clean(report_of(stack, groups=GROUPS, cv=list(GROUPED)))
@@ -124,7 +124,7 @@ GROUPED = [
 
 @pytest.mark.filterwarnings("ignore:(?s).*time-ordered and never predicts:UserWarning")
 @pytest.mark.parametrize("part", [TREE, make_pipeline(StandardScaler(), PCA(1)), plain_stack()])
-def test_time_at_every_depth_raises_no_alarm(part):
+def test_time_at_every_depth_has_no_finding(part):
     stack = plain_stack(part, cv=TimeSeriesSplit(3))
     check_clean(report_of(stack, time=np.arange(120), cv=TimeSeriesSplit(3)))
 
@@ -149,21 +149,21 @@ class InSample(TransformerMixin, BaseEstimator):
 
 
 @pytest.mark.parametrize("part", [TREE, NeedsLabels(), make_pipeline(InSample(NEIGHBOUR), PCA(1))])
-def test_features_made_in_sample_are_seen(part):
+def test_in_sample_features_are_detected(part):
     report = report_of(make_pipeline(InSample(part), GaussianNB()))
-    assert "features made in-sample" in report.leaks
+    assert "in-sample features" in report.leaks
     # The same part, cross-fitted.
     features = KerasFeatureTransformer(part, cv=3)
     check_clean(report_of(make_pipeline(features, GaussianNB())))
 
 
-def test_groups_that_do_not_arrive_are_seen():
+def test_groups_that_are_not_passed_on_are_detected():
     """A search that asks its folds for no groups tears them apart, around a stack too."""
     search = GridSearchCV(plain_stack(), {"passthrough": [True]}, cv=KFold(3, shuffle=True))
     report = report_of(search, groups=GROUPS, cv=GROUPED)
     assert "groups across inner folds" in report.leaks
 
 
-def test_later_rows_that_are_learned_from_are_seen():
+def test_training_on_later_rows_is_detected():
     report = report_of(plain_stack(plain_stack()), time=np.arange(120), cv=TimeSeriesSplit(3))
-    assert "future in the past (inner folds)" in report.leaks
+    assert "later rows in training (inner folds)" in report.leaks

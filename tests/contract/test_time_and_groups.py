@@ -121,7 +121,7 @@ SOME_PREDICTORS = ("tree", "imblearn, over", "stack", "stack in a stack")
         for kind, part in kinds.items()
     ],
 )
-def test_another_future_leaves_features_of_the_past(part):
+def test_later_rows_do_not_affect_features_of_earlier_rows(part):
     X, y = series()
     before = check_past(bare_stack(part, ORDER), X, y)
     assert np.isfinite(before[BLOCKS[0].min() :]).all()
@@ -136,7 +136,7 @@ CROSS_FITTING = {
 
 
 @pytest.mark.parametrize("kind", CROSS_FITTING)
-def test_parts_that_cross_fit_within_keep_the_past_or_are_refused(kind):
+def test_parts_that_cross_fit_inside_respect_time_or_are_refused(kind):
     X, y = series()
     stack = bare_stack(CROSS_FITTING[kind], ORDER)
     if not refused(lambda: stack.fit(X, y), "time"):
@@ -145,14 +145,14 @@ def test_parts_that_cross_fit_within_keep_the_past_or_are_refused(kind):
 
 @pytest.mark.parametrize("scaler", ["standard", StandardScaler()])
 @pytest.mark.parametrize("passthrough", [False, True])
-def test_the_table_of_an_ordered_stack_is_that_before_its_scaler(scaler, passthrough):
+def test_the_table_of_an_ordered_stack_is_not_scaled(scaler, passthrough):
     X, y = series()
     stack = bare_stack(PCA(1), ORDER, passthrough=passthrough, scaler=scaler)
     table = check_past(stack, X, y)
     np.testing.assert_array_equal(table, clone(stack).set_params(scaler=None).fit_transform(X, y))
 
 
-def test_another_future_leaves_imputed_values_of_the_past():
+def test_later_rows_do_not_affect_imputed_values_of_earlier_rows():
     X, y = series()
     X[::7, 0] = np.nan
     for last in ([], [PCA(1)], [TREE]):
@@ -169,7 +169,7 @@ def test_several_branches_with_columns_of_their_own():
 
 
 @pytest.mark.parametrize("as_pairs", [False, True])
-def test_a_latent_of_an_ordered_fit_is_that_of_earlier_rows(as_pairs):
+def test_a_latent_of_an_ordered_fit_is_learned_from_earlier_rows(as_pairs):
     """Closed form: fit on the training rows of each block, transform the block."""
     X, y = series()
     cv = list(ORDER.split(X)) if as_pairs else ORDER
@@ -195,12 +195,12 @@ def test_rows_without_features_do_not_reach_the_downstream():
 
 
 @pytest.mark.parametrize("part", [FunctionTransformer(np.tanh), UNSUPERVISED["frozen"]])
-def test_what_learns_nothing_knows_no_future(part):
+def test_parts_that_learn_nothing_do_not_depend_on_later_rows(part):
     X, y = series()
     check_past(bare_stack(part, ORDER), X, y)
 
 
-def test_the_oracle_can_fail():
+def test_the_reference_check_can_fail():
     X, y = series()
     with pytest.raises(AssertionError, match="not equal"):
         check_past(make_pipeline(StandardScaler(), PCA(1)), X, y)
@@ -246,10 +246,10 @@ def refused(fit, word):
     try:
         fit()
     except (ValueError, TypeError) as error:
-        said = str(error)
+        message = str(error)
     else:
         return False
-    assert word in said
+    assert word in message
     assert not LOG.fits
     return True
 
@@ -266,7 +266,7 @@ def test_time_reaches_every_depth(kind):
 
 
 @pytest.mark.parametrize("kind", BETWEEN_IN_TIME)
-def test_time_reaches_parts_inside_foreign_ones_or_is_refused(kind):
+def test_time_reaches_parts_inside_other_estimators_or_is_refused(kind):
     X, y = numbered()
     if not refused(lambda: outer(BETWEEN_IN_TIME[kind], ORDER).fit(X, y), "time"):
         check_time()
@@ -275,7 +275,7 @@ def test_time_reaches_parts_inside_foreign_ones_or_is_refused(kind):
 @pytest.mark.parametrize("own", [KFold(3), KFold(3, shuffle=True, random_state=0)])
 @pytest.mark.parametrize("deep", [ours, inner, lambda cv: inner(ours(cv=cv)), lambda cv: ours(
     inner(cv=cv)), lambda cv: make_pipeline(StandardScaler(), inner(cv=cv))])  # fmt: skip
-def test_folds_of_its_own_that_know_no_time_are_refused(deep, own):
+def test_own_folds_without_time_order_are_refused(deep, own):
     X, y = numbered()
     with pytest.raises(ValueError, match="time"):
         outer(deep(cv=own), ORDER).fit(X, y)
@@ -296,7 +296,7 @@ GROUPS = np.random.default_rng(0).permutation(np.repeat(np.arange(20), 4))
     ids=["pairs", "test_size", "gap", "max_train_size"],
 )
 @pytest.mark.parametrize("kind", ["stack", "transformer of a stack", "stack in a stack"])
-def test_order_that_cannot_be_copied_is_handed_on_or_refused(kind, cv):
+def test_time_order_that_cannot_be_copied_is_passed_on_or_refused(kind, cv):
     X, y = numbered()
     if not refused(lambda: outer(STRICT[kind], cv).fit(X, y), "time"):
         check_time()
@@ -322,7 +322,7 @@ def test_groups_reach_every_depth(kind, routing):
 
 @pytest.mark.parametrize("routing", [False, True], ids=["routing off", "routing on"])
 @pytest.mark.parametrize("kind", BETWEEN_IN_GROUPS)
-def test_groups_reach_parts_inside_foreign_ones_or_are_refused(kind, routing):
+def test_groups_reach_parts_inside_other_estimators_or_are_refused(kind, routing):
     X, y = numbered()
     with config_context(enable_metadata_routing=routing):
         if not refused(lambda: outer(BETWEEN_IN_GROUPS[kind]).fit(X, y, groups=GROUPS), "groups"):
@@ -353,7 +353,7 @@ def test_splitters_of_groups_at_two_depths(cv):
 
 @pytest.mark.parametrize("deep", [inner, ours, lambda cv: inner(ours(cv=cv)), lambda cv: inner(
     inner(cv=cv))])  # fmt: skip
-def test_inner_folds_that_tear_groups_apart_are_refused(deep):
+def test_inner_folds_that_split_groups_are_refused(deep):
     X, y = numbered()
     with pytest.raises(ValueError, match="group"):
         outer(deep(cv=KFold(3))).fit(X, y, groups=GROUPS)
@@ -368,7 +368,7 @@ def test_time_and_groups_together():
     check_groups(groups)
 
 
-def test_without_groups_and_time_both_are_crossed():
+def test_without_groups_and_time_both_are_violated():
     """The oracles can fail."""
     X, y = numbered()
     outer(inner()).fit(X, y)

@@ -143,13 +143,13 @@ def moved_by_labels(estimator, X):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", TRANSFORMERS)
-def test_transformers_of_scikit_learn_are_judged_as_fits_say(name):
+def test_transformers_of_scikit_learn_are_classified_as_their_fits_behave(name):
     estimator = instance(name, TRANSFORMERS[name])
     assert learns_from_y(estimator) == moved_by_labels(estimator, table_for(name))
 
 
 @pytest.mark.parametrize("kind", NO_TABLE)
-def test_readers_of_texts_and_pictures_learn_from_no_y(kind):
+def test_text_and_image_transformers_ignore_y(kind):
     assert not learns_from_y(kind())
 
 
@@ -244,7 +244,7 @@ def test_not_known_to_ignore_y(kind):
     assert learns_from_y(LEARN[kind]) is True
 
 
-def test_transformers_get_y_whether_they_need_it_or_not():
+def test_transformers_receive_y_even_if_they_do_not_need_it():
     X, y = numbered()
     for part in (RecordingTransformer(), make_pipeline(RecordingTransformer(), PCA(1)),
                  FeatureUnion([("a", RecordingTransformer())])):  # fmt: skip
@@ -262,7 +262,7 @@ def test_transformers_get_y_whether_they_need_it_or_not():
 @pytest.mark.parametrize(
     "part", [NeedsLabels(), SelectKBest(k=2), make_pipeline(SelectKBest(k=2), PCA(1)), TREE]
 )
-def test_what_cannot_do_without_y_says_so(part):
+def test_parts_that_require_y_raise_without_it(part):
     X, _ = noise()
     for fit in (KerasFeatureTransformer(part).fit, KerasFeatureTransformer(part).fit_transform):
         with pytest.raises((ValueError, TypeError), match=r"\by\b"):
@@ -270,7 +270,7 @@ def test_what_cannot_do_without_y_says_so(part):
 
 
 @pytest.mark.parametrize("part", [LooksAtRows(), make_pipeline(LooksAtRows(), PCA(1)), OwnPCA(1)])
-def test_what_can_do_without_y_is_one_part_of_all_rows_where_none_is_given(part):
+def test_parts_that_do_not_require_y_are_fitted_once_without_it(part):
     X, _ = noise()
     transformer = KerasFeatureTransformer(part)
     np.testing.assert_array_equal(transformer.fit_transform(X), transformer.transform(X))
@@ -292,7 +292,7 @@ def without_labels(part, **options):
 
 
 @pytest.mark.parametrize("kind", NO_LABELS)
-def test_without_passes_y_the_part_is_one_of_all_rows(kind):
+def test_without_passes_y_the_part_is_fitted_once(kind):
     X, y = numbered()
     transformer = without_labels(NO_LABELS[kind], cv=3)
     features = transformer.fit_transform(X, y)
@@ -313,7 +313,7 @@ def test_passes_y_in_a_stack():
 
 
 @pytest.mark.filterwarnings("ignore:(?s).*time-ordered and never predicts:UserWarning")
-def test_passes_y_changes_nothing_of_the_order_of_time():
+def test_passes_y_does_not_affect_time_order():
     from sklearn.model_selection import TimeSeriesSplit
 
     X, y = numbered()
@@ -338,7 +338,7 @@ def test_passes_y_is_a_parameter_like_any_other():
 @pytest.mark.parametrize(
     "part", [RecordingClassifier(), make_pipeline(StandardScaler(), RecordingClassifier())]
 )
-def test_a_part_that_cannot_do_without_y_is_refused_beside_passes_y(part):
+def test_a_part_that_requires_y_is_refused_with_passes_y_false(part):
     X, y = numbered()
     for fit in (without_labels(part).fit, without_labels(part).fit_transform,
                 bare_stack(without_labels(part)).fit):  # fmt: skip
@@ -386,7 +386,7 @@ class Constant(LooksAtRows):
 
 
 @pytest.mark.parametrize("part", [Turned(), Mirrored(), make_pipeline(LooksAtRows(), Mirrored())])
-def test_unlike_axes_are_warned_of(part):
+def test_different_axes_of_folds_warn(part):
     X, y = noise()
     with pytest.warns(UserWarning, match=r"(?s)passes_y=False"):
         KerasFeatureTransformer(part, cv=3).fit_transform(X, y)
@@ -412,7 +412,7 @@ def test_unlike_axes_are_warned_of(part):
         make_pipeline(StandardScaler(), PCA(2)),
     ],
 )
-def test_like_axes_and_what_predicts_are_not_warned_of(part):
+def test_equal_axes_and_predictors_do_not_warn(part):
     """Warnings are errors here. A memory of noise is unlike in each fold, and means the same."""
     X, y = noise()
     transformer = part if isinstance(part, KerasFeatureTransformer) else KerasFeatureTransformer(
@@ -421,19 +421,19 @@ def test_like_axes_and_what_predicts_are_not_warned_of(part):
     bare_stack(part).fit(X, y)
 
 
-def test_a_fit_that_makes_no_features_of_training_rows_warns_of_nothing():
+def test_a_fit_without_features_of_training_rows_does_not_warn():
     X, y = noise()
     KerasFeatureTransformer(Turned(), cv=3).fit(X, y)
 
 
-def test_the_warning_is_told_once_a_fit():
+def test_the_warning_is_issued_once_per_fit():
     X, y = noise()
-    with pytest.warns(UserWarning, match="passes_y=False") as told:
+    with pytest.warns(UserWarning, match="passes_y=False") as caught:
         KerasFeatureTransformer(Turned(), cv=5).fit_transform(X, y)
-    assert len([each for each in told if "passes_y" in str(each.message)]) == 1
+    assert len([each for each in caught if "passes_y" in str(each.message)]) == 1
 
 
-def test_columns_that_stay_are_not_blamed_on_rows_of_the_fold():
+def test_transformers_that_memorise_rows_do_not_warn():
     """Compared are rows that both were trained on: a memory agrees there, whatever it asks of."""
     X, y = noise()
     KerasFeatureTransformer(OnlyItsRows(), cv=3).fit_transform(X, y)

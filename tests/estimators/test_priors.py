@@ -27,7 +27,7 @@ from skstack.networks import MLP
 
 
 class AnySampler:
-    """Tells nothing about itself."""
+    """Has no tags."""
 
     def fit_resample(self, X, y):
         return X, y
@@ -58,12 +58,12 @@ def test_samplers_that_keep_classes_pass(sampler):
     refuse_cleaning(sampler)
 
 
-def test_ratio_of_shares():
+def test_ratio_of_class_frequencies():
     ratio = prior_ratio(["b"] * 3 + ["a"] * 6, ["a", "b", "b", "b"], ["a", "b", "gone"])
     np.testing.assert_allclose(ratio, [(6 / 9) / (1 / 4), (3 / 9) / (3 / 4), 0])
 
 
-def test_ratio_of_weighted_shares():
+def test_ratio_of_weighted_class_frequencies():
     y, weights = np.array([0, 0, 1]), np.array([1.0, 3.0, 4.0])
     np.testing.assert_allclose(prior_ratio(y, [0, 1, 1], [0, 1], weights), [1.5, 0.75])
     np.testing.assert_allclose(prior_ratio(y, y, [0, 1], weights, weights), [1, 1])
@@ -73,7 +73,7 @@ def test_ratio_of_weighted_shares():
     )
 
 
-def test_a_class_that_the_sampler_lost_is_an_error():
+def test_a_class_removed_by_the_sampler_is_an_error():
     with pytest.raises(ValueError, match="class rare"):
         prior_ratio(["a", "rare"], ["a", "a"], ["a", "rare"])
     with pytest.raises(ValueError, match="positive weight"):
@@ -95,7 +95,7 @@ def test_corrected_probabilities_are_those_of_bayes_rule():
     np.testing.assert_allclose(single.sum(axis=1), 1, rtol=1e-6)
 
 
-def test_mass_on_classes_without_rows_stays():
+def test_probability_of_classes_without_rows_is_kept():
     given = np.array([[0.0, 1.0], [0.5, 0.5]])
     np.testing.assert_array_equal(correct_priors(given, np.array([1.0, 0.0])), [[0, 1], [1, 0]])
     assert given.tolist() == [[0, 1], [0.5, 0.5]]
@@ -116,7 +116,7 @@ def test_mass_on_classes_without_rows_stays():
     ids=["logits", "scores", "pairs", "raw"],
 )
 @pytest.mark.filterwarnings("ignore:The `probability` parameter was deprecated:FutureWarning")
-def test_decisions_belong_to_corrected_probabilities(downstream, n_classes):
+def test_decisions_match_corrected_probabilities(downstream, n_classes):
     X, y = make_classification(
         400, 6, n_informative=4, n_redundant=0, n_classes=n_classes, flip_y=0.2, random_state=0,
         weights=[0.85, 0.15] if n_classes == 2 else [0.7, 0.2, 0.1],
@@ -141,7 +141,7 @@ def test_decisions_belong_to_corrected_probabilities(downstream, n_classes):
     assert np.mean(stack.predict(X) == stack.downstream_.predict(stack.transform(X))) < 0.97
 
 
-def test_log_odds_that_probabilities_have_no_digits_for_stay():
+def test_extreme_log_odds_keep_their_precision():
     decisions = np.array([-60.0, 0.0, 60.0])
     p = np.c_[[1.0, 0.5, 0.0], [0.0, 0.5, 1.0]]
     found = correct_decisions(decisions, p, np.array([1.8, 0.2]))
@@ -150,7 +150,7 @@ def test_log_odds_that_probabilities_have_no_digits_for_stay():
     assert lost[0] == np.inf
 
 
-def test_what_has_no_probabilities_or_several_labels_is_refused_before_training():
+def test_missing_probabilities_and_multilabel_targets_are_refused_before_training():
     X, y = np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 3
     settings = {"sampler": RandomUnderSampler(random_state=0), "prior_correction": True}
     with pytest.raises(ValueError, match=r"LinearSVC\(\) has no predict_proba"):

@@ -38,7 +38,7 @@ def table(rows):
 
 
 class Duplicate:
-    """Any object with fit_resample will do."""
+    """Any object with fit_resample."""
 
     def fit_resample(self, X, y):
         return np.concatenate([X, X]), np.concatenate([y, y])
@@ -75,7 +75,7 @@ def test_the_users_labels_reach_sampling_strategy(rows):
     assert (new.y == "no").sum() == 12
 
 
-def test_any_object_with_fit_resample_will_do(rows):
+def test_any_object_with_fit_resample_is_accepted(rows):
     X, y = rows
     assert len(resample(Duplicate(), X, y).X) == 120
     function = FunctionSampler(func=lambda X, y: (X[:30], y[:30]))
@@ -113,7 +113,7 @@ def test_nothing_is_changed(rows):
     assert not hasattr(sampler, "sampling_strategy_")
 
 
-def test_open_seeds_are_set_and_given_ones_kept(rows):
+def test_missing_seeds_are_set_and_others_kept(rows):
     X, y = rows
 
     def draw(sampler, seed):
@@ -130,7 +130,7 @@ def test_open_seeds_are_set_and_given_ones_kept(rows):
 # Tables with categories
 
 
-def test_smotenc_keeps_categories_whole(table):
+def test_smotenc_does_not_interpolate_categories(table):
     frame, y = table
     new = resample(SMOTENC("auto", random_state=0), frame, y)
     assert new.X.dtypes.equals(frame.dtypes)
@@ -143,27 +143,27 @@ def test_smotenc_keeps_categories_whole(table):
 @pytest.mark.parametrize(
     "sampler", [RandomOverSampler(), RandomUnderSampler(), FunctionSampler(validate=False)]
 )
-def test_samplers_that_pick_rows_take_categories(table, sampler):
+def test_samplers_that_select_rows_accept_categories(table, sampler):
     frame, y = table
     new = resample(sampler, frame, y)
     assert new.X.dtypes.equals(frame.dtypes)
 
 
-def test_smoten_takes_categories_alone(table):
+def test_smoten_accepts_categories_only(table):
     frame, y = table
     new = resample(SMOTEN(random_state=0), frame[["job"]], y)
     assert new.X.dtypes.equals(frame[["job"]].dtypes)
 
 
 @pytest.mark.parametrize("sampler", [SMOTE(), BorderlineSMOTE(), ADASYN(), SMOTETomek()])
-def test_samplers_that_interpolate_are_refused_beside_categories(table, sampler):
+def test_samplers_that_interpolate_are_refused_with_categories(table, sampler):
     frame, y = table
     with pytest.raises(ValueError, match=r'sampler.*job.*SMOTENC\("auto"\)'):
         resample(sampler, frame, y)
     resample(sampler, frame.drop(columns="job"), y)
 
 
-def test_samplers_of_distances_are_refused_beside_categories(table):
+def test_distance_based_samplers_are_refused_with_categories(table):
     frame, y = table
     with pytest.raises(ValueError, match=r"job.*RandomUnderSampler\(\)"):
         resample(NearMiss(), frame, y)
@@ -205,7 +205,7 @@ def test_weights_follow_copied_rows(rows, table, sampler, kind):
         Duplicate(),
     ],
 )
-def test_weights_are_refused_beside_new_rows(rows, sampler):
+def test_weights_are_refused_with_synthetic_rows(rows, sampler):
     X, y = rows
     with pytest.raises(ValueError, match=r"sample_weight.*sampler=.*RandomOverSampler"):
         resample(sampler, X, y, np.ones(60), random_state=0)
@@ -221,19 +221,19 @@ def test_weights_of_another_length_are_refused(rows):
 
 
 @pytest.mark.parametrize("sampler", ["smote", 3, SMOTE, object(), NearMiss])
-def test_what_cannot_resample_is_named(sampler):
+def test_objects_without_fit_resample_are_refused(sampler):
     with pytest.raises(TypeError, match="sampler"):
         check_sampler(sampler)
 
 
-def test_none_and_samplers_pass():
+def test_none_and_samplers_are_accepted():
     for sampler in (None, SMOTE(), Duplicate(), make_pipeline(SMOTE())):
         check_sampler(sampler)
     with pytest.raises(TypeError, match="None"):
         resample(None, np.eye(2), [0, 1])
 
 
-def test_too_few_rows_keep_the_samplers_own_words(rows):
+def test_the_error_for_too_few_rows_contains_the_sampler_message(rows):
     X, y = rows
     with pytest.raises(ValueError, match=r"SMOTE.*10 training rows.*class yes: 2 row") as error:
         resample(SMOTE(), X[:10], y[:10])

@@ -3,7 +3,7 @@
 import json
 
 
-def test_the_demo_compares_draws_and_ships(run, tmp_path):
+def test_the_demo_compares_plots_and_exports(run, tmp_path):
     printed = run("examples/bank_marketing.py", "--output", "out", cwd=tmp_path, fresh=True)
     assert "predictions bit-equal: True" in printed
     for model in ("stack of networks", "one network", "gradient boosting", "logistic regression"):

@@ -1,7 +1,7 @@
 """Sequences, images and several inputs, in short."""
 
 
-def test_voices_of_unequal_length_are_told_apart(run, tmp_path):
+def test_voices_of_different_length_are_classified(run, tmp_path):
     printed = run("examples/voices.py", "--plot", "voices.png", cwd=tmp_path)
     for model in ("gru", "lstm", "conv1d", "averages", "conv1d upstream", "conv1d downstream"):
         assert f"\n{model} " in printed
@@ -11,7 +11,7 @@ def test_voices_of_unequal_length_are_told_apart(run, tmp_path):
 
 def test_states_and_maps_are_pooled_and_flattened(run, tmp_path):
     printed = run("examples/states_and_maps.py", "--plot", "scores.png", cwd=tmp_path)
-    assert "zero in all of these: True" in printed
+    assert "states of padding are zero: True" in printed
     assert "the mean over real steps alone: True" in printed
     for columns in (348, 32, 928, 64, 24, 384):  # raw steps, pooled, flattened; the same of maps
         assert f" {columns} columns " in printed

@@ -3,7 +3,7 @@
 import re
 
 
-def test_a_shipped_stack_says_the_same_in_every_runtime(run, tmp_path):
+def test_an_exported_stack_predicts_the_same_in_every_runtime(run, tmp_path):
     printed = run("examples/ship_a_stack.py", "--output", "out", cwd=tmp_path, fresh=True)
     for runtime in ("keras", "saved_model", "onnxruntime"):
         assert f"\n{runtime} " in printed
@@ -11,7 +11,7 @@ def test_a_shipped_stack_says_the_same_in_every_runtime(run, tmp_path):
     assert written == {"stack.keras", "saved_model", "stack.onnx"}
 
 
-def test_a_network_from_another_table_beats_starting_anew(run, tmp_path):
+def test_a_pretrained_network_beats_a_new_one(run, tmp_path):
     printed = run("examples/network_from_another_table.py", cwd=tmp_path)
     assert "2 of 632 (0.3%) exactly" in printed
     assert "stack on A's frozen network" in printed

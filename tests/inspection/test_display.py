@@ -11,7 +11,7 @@ from skstack.inspection._report import Finding
 REPORT = LeakageReport(
     "Pipeline",
     [
-        Finding("a column that is the answer", "leak", "column <b> & co", "ask", 0.9),
+        Finding("a column that reveals the target", "leak", "column <b> & co", "ask", 0.9),
         Finding("duplicates across folds", "suspect", "3%", "drop them", 0.03),
         Finding("scaling", "ok", "none"),
         Finding("groups", "not checked", "no groups were given"),
@@ -20,7 +20,7 @@ REPORT = LeakageReport(
 
 
 def test_leaks_suspects_and_table():
-    assert REPORT.leaks == ["a column that is the answer"]
+    assert REPORT.leaks == ["a column that reveals the target"]
     assert REPORT.suspects == ["duplicates across folds"]
     assert REPORT.table["verdict"].tolist() == ["leak", "suspect", "ok", "not checked"]
     assert REPORT.table.columns.tolist() == ["check", "verdict", "evidence", "remedy"]

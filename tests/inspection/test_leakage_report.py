@@ -80,12 +80,12 @@ ANSWER = np.column_stack([X, 3.0 * y + np.random.default_rng(0).normal(0, 0.2, 3
 # name of the check, then (estimator, X, y, options) with the leak and without it
 CASES = {
     "in-sample upstream": (
-        "features made in-sample",
+        "in-sample features",
         (make_pipeline(InSample(FOREST), LOGISTIC), X, y, {}),
         (STACK, X, y, {}),
     ),
     "in-sample upstream, by FeatureTransformer": (
-        "features made in-sample",
+        "in-sample features",
         (make_pipeline(StandardScaler(), InSample(FOREST), NETWORK), X, y, {}),
         (make_pipeline(StandardScaler(), KerasFeatureTransformer(FOREST, cv=3), NETWORK), X, y, {}),
     ),
@@ -137,12 +137,12 @@ CASES = {
         ),
     ),
     "SMOTE before early stopping": (
-        "early stopping on made or seen rows",
+        "early stopping on synthetic or training rows",
         (make_pipeline(SMOTE(random_state=0), early()), X, y, {}),
         (make_pipeline(StandardScaler(), early()), X, y, {}),
     ),
     "SMOTE before early stopping of a network": (
-        "early stopping on made or seen rows",
+        "early stopping on synthetic or training rows",
         (
             make_pipeline(SMOTE(random_state=0), clone(NETWORK).set_params(early_stopping=True)),
             X,
@@ -167,12 +167,12 @@ CASES = {
         (LOGISTIC, X, y, {"groups": np.arange(360) % 60, "cv": GroupKFold(3)}),
     ),
     "future in the past": (
-        "future in the past (outer folds)",
+        "later rows in training (outer folds)",
         (LOGISTIC, X, y, {"time": TIME, "cv": KFold(3)}),
         (LOGISTIC, X, y, {"time": TIME, "cv": TimeSeriesSplit(3)}),
     ),
     "future in the past of inner folds": (
-        "future in the past (inner folds)",
+        "later rows in training (inner folds)",
         (
             StackingClassifier([("forest", FOREST)], cv=3),
             X,
@@ -197,7 +197,7 @@ CASES = {
         (make_pipeline(KerasFeatureTransformer(FROZEN), LOGISTIC), *UNSEEN, {"seen": SEEN[0]}),
     ),
     "answer in disguise": (
-        "a column that is the answer",
+        "a column that reveals the target",
         (LOGISTIC, ANSWER, y, {}),
         (LOGISTIC, X, y, {}),
     ),
@@ -205,21 +205,21 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_planted_leaks_are_caught_by_name(name):
+def test_planted_leaks_are_detected(name):
     check, (estimator, X, y, options), _ = CASES[name]
     report = leakage_report(estimator, X, y, **{"cv": 3, **options})
     assert check in report.leaks, report
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_clean_twins_raise_no_alarm(name):
+def test_leakage_free_variants_have_no_finding(name):
     _, _, (estimator, X, y, options) = CASES[name]
     report = leakage_report(estimator, X, y, **{"cv": 3, **options})
     assert not report.leaks, report
     assert not report.suspects, report
 
 
-def test_the_user_s_estimator_data_and_splitter_are_left_alone():
+def test_the_user_s_estimator_data_and_splitter_are_not_modified():
     splitter = KFold(3, shuffle=True, random_state=np.random.RandomState(0))
     pipeline = make_pipeline(SMOTE(random_state=0), search(LogisticRegression()))
     before = repr(pipeline.get_params()), X.copy(), y.copy(), splitter.random_state.get_state()[1]
@@ -233,7 +233,7 @@ def test_the_user_s_estimator_data_and_splitter_are_left_alone():
     assert type(pipeline[-1]) is GridSearchCV
 
 
-def test_it_says_which_step_learned_from_how_many_rows():
+def test_fits_list_steps_and_numbers_of_rows():
     pipeline = make_pipeline(SMOTE(random_state=0), LogisticRegression())
     report = leakage_report(pipeline, X, y, cv=3)
     fits = {step: (known, made) for step, known, made in report.fits}
@@ -252,12 +252,12 @@ def test_frames_strings_and_regression():
     report = leakage_report(stack, frame, target, cv=2)
     assert not report.leaks, report
     told = leakage_report(stack, frame.assign(c=target * 2), target, cv=2)
-    assert told.leaks == ["a column that is the answer"]
+    assert told.leaks == ["a column that reveals the target"]
     assert "column c alone" in repr(told)
 
 
 @pytest.mark.parametrize("container", [np.array, list, pd.Series])
-def test_texts_are_rows_too(container):
+def test_rows_may_be_texts(container):
     words = [f"{'win money' if i % 2 else 'hello friend'} {i % 7} w{i} {i * 7}" for i in range(120)]
     labels = np.random.default_rng(0).integers(0, 2, 120)
     pipeline = make_pipeline(TfidfVectorizer(), LogisticRegression())
@@ -312,12 +312,12 @@ def test_a_step_that_keeps_targets_outside_of_fit():
         ({"time": np.arange(5)}, "inconsistent numbers of samples"),
     ],
 )
-def test_arguments_that_do_not_fit(options, said):
+def test_invalid_arguments_are_refused(options, said):
     with pytest.raises(ValueError, match=said):
         leakage_report(LogisticRegression(), X, y, **options)
 
 
-def test_a_selector_before_a_stack_has_seen_the_labels_that_the_stack_asks_about():
+def test_a_selector_before_a_stack_is_suspect():
     X, y = make_classification(120, 10, random_state=0)
     stack = StackedKerasClassifier(
         [("a", LogisticRegression())], downstream=LogisticRegression(), random_state=0

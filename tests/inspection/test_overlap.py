@@ -26,7 +26,7 @@ def test_exact_and_rounded_rows():
     assert not check_overlap(A[:1], B)
 
 
-def test_digits_are_those_of_each_number():
+def test_digits_are_counted_for_each_number():
     large = np.array([[1_000_000.0, 0.001], [2_000_000.0, 0.002]])
     near = large * [1 + 1e-6, 1 + 1e-6]
     assert len(check_overlap(large, near, digits=4).rounded_a) == 2
@@ -42,7 +42,7 @@ def test_negative_zero_is_zero_and_float32_is_rounded():
     assert len(found.rounded_a) >= 48
 
 
-def test_columns_meet_by_name_and_containers_do_not_matter():
+def test_columns_are_matched_by_name_in_any_container():
     one = pd.DataFrame({"job": ["vet", "cook", None], "age": [30, 40, 50]}, index=[7, 8, 9])
     other = pd.DataFrame({"age": [40.0, 50.0], "job": ["cook", None]})
     for frame in (other, polars.DataFrame({"age": [40.0, 50.0], "job": ["cook", None]})):
@@ -53,26 +53,26 @@ def test_columns_meet_by_name_and_containers_do_not_matter():
 
 
 @pytest.mark.parametrize(
-    ("other", "said"),
+    ("other", "message"),
     [
         (pd.DataFrame({"age": [1], "town": ["x"]}), r"not in both are \['job', 'town'\]"),
         (np.zeros((2, 3)), "A has 2 columns and B has 3"),
         (np.zeros(3), r"shape \(3,\)"),
     ],
 )
-def test_tables_that_do_not_match(other, said):
+def test_tables_that_do_not_match(other, message):
     one = pd.DataFrame({"age": [1], "job": ["y"]})
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         check_overlap(one, other)
 
 
 @pytest.mark.parametrize("digits", [0, 16, 2.5, True, None])
-def test_digits_that_are_none(digits):
+def test_invalid_digits_are_refused(digits):
     with pytest.raises(ValueError, match="digits="):
         check_overlap(A, B, digits=digits)
 
 
-def test_mammography_holds_thousands_of_duplicates(shared_data):
+def test_duplicates_of_mammography_are_found(shared_data):
     frame = shared_data("mammography")
     features = frame.iloc[:, :6]
     first, rest = features.iloc[::2], features.iloc[1::2]
@@ -95,7 +95,7 @@ def test_mammography_holds_thousands_of_duplicates(shared_data):
     ],
     ids=["numbers", "words", "objects", "nullable", "booleans", "missing", "mixed"],
 )
-def test_values_count_and_not_dtypes(one, other, expected):
+def test_values_are_compared_regardless_of_dtype(one, other, expected):
     A, B = pd.DataFrame({"a": one}), pd.DataFrame({"a": other})
     for digits in (4, 12):
         found = check_overlap(A, B, digits=digits)
@@ -104,7 +104,7 @@ def test_values_count_and_not_dtypes(one, other, expected):
     assert check_overlap(B, A).exact_b.tolist() == expected
 
 
-def test_an_array_meets_a_frame_by_place():
+def test_an_array_is_matched_with_a_dataframe_by_position():
     frame = pd.DataFrame({"age": [1, 2], "income": [3, 4]})
     assert check_overlap(frame, [[2.0, 4.0]]).exact_a.tolist() == [1]
     assert check_overlap([[2.0, 4.0]], frame).exact_b.tolist() == [1]
@@ -116,7 +116,7 @@ def test_a_column_that_is_numeric_in_one_table_only_is_still_compared_rounded():
     assert not check_overlap(A, B)
 
 
-def test_rows_of_two_campaigns_of_a_bank(shared_data):
+def test_overlap_of_two_bank_campaigns(shared_data):
     """Mixed columns in another order; what a merge finds, and none of what it does not."""
     calls = shared_data("bank_full").drop(columns="y")
     a, b = calls.iloc[:30_000], calls.iloc[25_000:][calls.columns[::-1]]
@@ -144,7 +144,7 @@ FORMS = {
 
 @pytest.mark.parametrize("one", FORMS)
 @pytest.mark.parametrize("other", FORMS)
-def test_large_whole_numbers_are_compared_exactly(one, other):
+def test_large_integers_are_compared_exactly(one, other):
     A, B = pd.DataFrame({"a": FORMS[one](LARGE)}), pd.DataFrame({"a": FORMS[other](LARGE)})
     alike = set(range(5))
     if {"gaps", "mixed"} & {one, other}:  # the last is another there
@@ -157,7 +157,7 @@ def test_large_whole_numbers_are_compared_exactly(one, other):
     assert check_overlap(A, near).exact_a.tolist() == [1, *expected]
 
 
-def test_large_whole_numbers_beside_floats():
+def test_large_integers_beside_floats():
     whole, floats = pd.DataFrame({"a": LARGE}), pd.DataFrame({"a": np.array(LARGE, float)})
     assert check_overlap(whole, floats).exact_a.tolist() == [0]
     assert check_overlap(floats, whole).exact_b.tolist() == [0]
@@ -194,7 +194,7 @@ KINDS = ["lognormal", "normal", "tiny", "seconds", "far from 0", "tails", "const
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_tables_that_were_drawn_apart_do_not_overlap(kind):
+def test_independent_tables_do_not_overlap(kind):
     assert len(check_overlap(draw(kind, "a"), draw(kind, "b")).rounded_a) <= 1
 
 
@@ -218,7 +218,7 @@ def test_copies_that_were_rounded_for_a_file_are_found(kind, form):
     assert len(check_overlap(draw(kind, "b"), copy).rounded_a) <= 2
 
 
-def test_whole_numbers_are_not_rounded():
+def test_integers_are_not_rounded():
     ids = np.arange(1_000_000, 1_000_400)
     for make in (np.asarray, lambda x: x.astype(float), lambda x: x.astype(object)):
         A, B = pd.DataFrame({"id": make(ids)}), pd.DataFrame({"id": make(ids + 400)})
@@ -226,7 +226,7 @@ def test_whole_numbers_are_not_rounded():
     assert len(check_overlap(pd.DataFrame({"id": ids}), pd.DataFrame({"id": ids})).exact_a) == 400
 
 
-def test_columns_of_few_values_decide_nothing_alone():
+def test_columns_of_few_values_do_not_affect_the_comparison():
     rng = np.random.default_rng(0)
     sex, one = rng.integers(0, 2, (400, 1)), np.ones((400, 1))
     A, B = (np.hstack([np.exp(3 * rng.normal(size=(400, 2))), sex, one]) for _ in range(2))
@@ -234,7 +234,7 @@ def test_columns_of_few_values_decide_nothing_alone():
     assert len(check_overlap(A, np.round(A, 6)).rounded_a) >= 380
 
 
-def test_one_instant_is_one_value_in_all_time_zones():
+def test_equal_instants_in_different_time_zones_are_equal():
     utc = pd.Series(pd.date_range("2020-01-01", periods=4, freq="31h", tz="UTC"))
     naive = pd.Series(pd.to_datetime(["2020-01-01", "2020-02-03"]))
     for A, B, same in [

@@ -58,7 +58,7 @@ OTHER = ("other", TREE, [2])
 # The test --------------------------------------------------------------------------------------
 
 
-def test_the_corrected_test_gives_what_a_pencil_gives():
+def test_the_corrected_test_equals_a_calculation_by_hand():
     # mean 0.02, variance 0.001 / 4, (1/5 + 20/80) of it: a standard error of 0.0106066
     found = corrected_resampled_t_test([0.01, 0.03, 0.02, 0.04, 0.0], [80] * 5, [20] * 5)
     t = 0.02 / np.sqrt(0.45 * 0.00025)
@@ -77,7 +77,7 @@ def test_without_test_rows_it_is_students_test():
     np.testing.assert_allclose(found[1:3], plain.confidence_interval(0.95))
 
 
-def test_where_nothing_differs_it_errs_in_one_of_twenty_and_students_test_in_one_of_three():
+def test_under_the_null_it_rejects_at_its_level_and_students_test_too_often():
     """Two lines through two columns that are as good as each other, on splits that overlap."""
     n, k, n_test, n_tables = 100, 15, 20, 1000
     draws = np.random.default_rng(0)
@@ -104,7 +104,7 @@ def test_differences_without_variance_are_not_tested():
     assert corrected_resampled_t_test(np.zeros(3), [2] * 3, [1] * 3) == (0, 0, 0, 1)
 
 
-def test_holm_multiplies_by_what_is_left_and_keeps_the_order():
+def test_holm_correction_is_stepwise_and_monotone():
     found = holm([0.01, 0.04, 0.03, 0.005])
     np.testing.assert_allclose(found, [0.03, 0.06, 0.06, 0.02])
     # What cannot be tested counts as a comparison.
@@ -140,7 +140,7 @@ def test_three_branches_are_left_out_one_at_a_time_too():
 
 
 @pytest.mark.parametrize("upstream", [TREE, None])
-def test_a_single_branch_is_all_there_is(upstream):
+def test_a_single_branch_has_one_comparison(upstream):
     variants, _ = variants_of(StackedKerasRegressor(upstream))
     assert [v.name for v in variants] == ["downstream alone", "with upstream"]
     assert [v.estimator.upstream == [] for v in variants] == [True, False]
@@ -158,7 +158,7 @@ def test_branches_that_were_dropped_before_stay_dropped():
 
 
 @pytest.mark.parametrize("off", [False, []])
-def test_a_downstream_alone_is_given_all_columns_where_none_pass_through(off):
+def test_a_downstream_alone_gets_all_columns_without_passthrough(off):
     variants, notes = variants_of(stack(HELPS, NOISE, passthrough=off))
     assert [v.estimator.passthrough for v in variants] == [True, off, off, off]
     assert "passthrough is off" in notes[0]
@@ -263,7 +263,7 @@ def test_tuning_and_teacher_are_switched_on_one_by_one_and_together():
     ]
 
 
-def test_what_a_teacher_brings_is_scored_against_all_branches():
+def test_the_gain_of_a_teacher_is_compared_with_all_branches():
     taught = stack(HELPS, downstream=Taught(TeacherLoss("helps")))
     gain = stacking_gain(taught, X, y, cv=RepeatedKFold(random_state=0))
     row = gain.table.set_index("variant").loc["with helps, TeacherLoss"]
@@ -281,7 +281,7 @@ LUCKY = 0.17 + CHANCE
 # What is found -----------------------------------------------------------------------------------
 
 
-def test_a_branch_that_knows_more_is_found():
+def test_an_informative_branch_is_beyond_noise():
     gain = stacking_gain(stack(HELPS, NOISE), X, y, RepeatedKFold(n_repeats=2, random_state=0))
     verdicts = dict(zip(gain.table["variant"], gain.table["verdict"], strict=True))
     assert verdicts["with helps"] == verdicts["all"] == "beyond noise"
@@ -297,7 +297,7 @@ def test_a_branch_that_knows_more_is_found():
     assert "do not distinguish it from zero, not that it is zero" in repr(gain)
 
 
-def test_branches_of_noise_are_called_noise():
+def test_uninformative_branches_are_within_noise():
     gain = stacking_gain(stack(NOISE, OTHER), X, y, cv=5, scoring="neg_mean_squared_error")
     assert set(gain.comparisons["verdict"]) == {"within noise"}
     assert (gain.comparisons["low"] < 0).all()
@@ -305,7 +305,7 @@ def test_branches_of_noise_are_called_noise():
     assert gain.summary.count("larger than its noise") == 3
 
 
-def test_a_difference_among_many_is_not_called_a_finding():
+def test_a_difference_among_many_is_not_significant():
     """By itself p would be 0.033, and three comparisons were made."""
     planted = iter([*[0.0] * 5, *LUCKY, *CHANCE, *LUCKY])
     gain = stacking_gain(
@@ -316,15 +316,15 @@ def test_a_difference_among_many_is_not_called_a_finding():
     assert gain.comparisons["verdict"].tolist() == [
         "beyond noise only by itself", "within noise", "beyond noise only by itself"
     ]  # fmt: skip
-    said = gain.summary.split("\n")[0]
-    assert "by +0.17 against the downstream alone (95 % interval +0.02 to +0.32)" in said
-    assert said.endswith(
+    sentence = gain.summary.split("\n")[0]
+    assert "by +0.17 against the downstream alone (95 % interval +0.02 to +0.32)" in sentence
+    assert sentence.endswith(
         "larger than its noise if it were the only comparison (p = 0.033), but not among several "
         "(p = 0.10 after Holm's correction for 3 comparisons)."
     )
 
 
-def test_a_metric_that_says_the_same_on_every_fold_is_not_tested():
+def test_equal_differences_on_every_fold_are_not_tested():
     def counts(estimator, X, y):
         return float(len(estimator[-1].upstream_))
 
@@ -359,7 +359,7 @@ def test_scores_are_those_of_cross_validation_on_the_same_folds():
     assert (gain.table["seconds"] > 0).all()
 
 
-def test_a_loss_as_a_scorer_gains_where_it_falls():
+def test_a_negated_loss_as_a_scorer():
     scorer = make_scorer(mean_absolute_error, greater_is_better=False)
     gain = stacking_gain(stack(HELPS), X, y, cv=3, scoring=scorer)
     named = stacking_gain(stack(HELPS), X, y, cv=3, scoring="neg_mean_absolute_error")
@@ -427,7 +427,7 @@ def test_all_variants_learn_from_the_same_rows_with_the_same_seeds(random_state)
     np.testing.assert_array_equal(cv.random_state.get_state()[1], before[1])
     assert (gain.seed is None) == (random_state is not None)
     if gain.seed is not None:
-        assert f"all variants were given {gain.seed}" in repr(gain)
+        assert f"all variants use {gain.seed}" in repr(gain)
 
 
 def test_steps_before_the_stack_have_the_same_seeds_too():
@@ -477,7 +477,7 @@ def test_groups_reach_the_outer_folds_and_the_stack():
             assert all(len(known) in (24, 25, 26) for known in inner)
 
 
-def test_folds_that_tear_groups_apart_are_refused():
+def test_folds_that_split_groups_are_refused():
     with pytest.raises(ValueError, match="puts rows of one group into training and test rows"):
         stacking_gain(stack(HELPS), X, y, KFold(3), params={"groups": np.arange(200) % 7})
 
@@ -518,7 +518,7 @@ def test_networks_are_compared_too():
         ({"params": {"groups": np.arange(199)}}, ValueError, "inconsistent numbers of samples"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_before_anything_learns(change, error, says):
+def test_invalid_comparisons_are_refused_before_training(change, error, says):
     arguments = {"estimator": stack(("a", Spy("a"))), "X": X, "y": y, "cv": 2, "scoring": "r2"}
     LOG.clear()
     with pytest.raises(error, match=says) as raised:
@@ -527,7 +527,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_learns(change, error
     assert not hasattr(raised.value, "__notes__")  # no variant is to blame
 
 
-def test_scores_that_are_no_numbers_name_variant_and_fold():
+def test_scores_that_are_not_finite_name_variant_and_fold():
     def sometimes(estimator, X, y):
         return np.nan if len(y) == 50 else 1.0
 
@@ -546,7 +546,7 @@ class Broken(ClassifierMixin, BaseEstimator):
         return X
 
 
-def test_an_error_while_fitting_says_which_variant_it_came_from():
+def test_an_error_in_fit_names_the_variant():
     labels = (y > 1).astype(int)
     model = stack(("broken", Broken()), kind=StackedKerasClassifier,
                   downstream=LogisticRegression())  # fmt: skip
@@ -563,7 +563,7 @@ def found():
     return stacking_gain(stack(("<b>", TREE, [0]), NOISE, OTHER), X, y, cv=5)
 
 
-def test_text_holds_table_and_sentences(found):
+def test_repr_has_table_and_sentences(found):
     text = repr(found)
     assert text.startswith("Stacking gain of StackedKerasRegressor: R2 (greater is better) on 5")
     assert found.summary in text
@@ -593,7 +593,7 @@ def test_html_is_well_formed_and_escaped(found):
     assert "<p>&lt;b&gt; by itself changes R2" in found._repr_html_()
 
 
-def test_the_picture_shows_each_difference_and_its_interval(found):
+def test_the_plot_shows_each_difference_and_its_interval(found):
     given = plt.subplots()[1]
     ax = found.plot(ax=given)
     assert ax is given
@@ -628,7 +628,7 @@ def test_the_display_is_drawn_from_an_estimator_too():
     plt.close("all")
 
 
-def test_what_is_not_tested_is_drawn_without_an_interval():
+def test_untested_differences_are_drawn_without_an_interval():
     display = StackingGainDisplay(
         labels=["a", "b"], differences=[0.1, 0.2], low=[np.nan, 0.1], high=[np.nan, 0.3],
         verdicts=["not tested", "beyond noise"], metric="r2", n_folds=3,
@@ -643,7 +643,7 @@ def test_what_is_not_tested_is_drawn_without_an_interval():
     plt.close("all")
 
 
-def test_without_matplotlib_the_extra_is_named():
+def test_a_missing_matplotlib_names_the_extra():
     code = (
         "import sys; sys.modules['matplotlib.pyplot'] = None\n"
         "from skstack.inspection import StackingGainDisplay\n"

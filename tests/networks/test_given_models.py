@@ -58,7 +58,7 @@ class Untold(Told):
     get_config = keras.Model.get_config
 
 
-def told(**arguments):
+def with_names(**arguments):
     model = Told(**arguments)
     model(X)
     return model
@@ -81,10 +81,10 @@ def run(network, rows=X):
         lambda: keras.Sequential(
             [keras.Input((4,)), sequential(3), layers.Lambda(lambda x: 2 * x), layers.Dense(1)]
         ),
-        lambda: told(width=7, last="linear"),
+        lambda: with_names(width=7, last="linear"),
     ],
 )
-def test_the_copy_computes_the_same_and_the_model_stays_as_it_is(make):
+def test_the_copy_is_equal_and_the_model_unchanged(make):
     model = make()
     model(X)
     before, config = values(model), str(model.get_config())
@@ -119,7 +119,7 @@ def test_an_unbuilt_model_is_a_template():
 
 
 def test_no_global_random_number_is_drawn():
-    models = [functional(), unbuilt(), told(), Told()]
+    models = [functional(), unbuilt(), with_names(), Told()]
     before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
     for model in models:
         ModelBlueprint(model, BINARY).start_variables()
@@ -174,21 +174,21 @@ def test_two_units_for_two_classes_are_a_softmax(activation):
          "is a Sequential and takes one input"),
     ],
 )  # fmt: skip
-def test_models_that_do_not_fit_are_refused(model, spec, message):
+def test_models_that_do_not_match_the_data_are_refused(model, spec, message):
     with pytest.raises(ValueError, match=message):
         ModelBlueprint(model, spec)
 
 
-def test_outputs_that_cannot_be_read_off_are_looked_at():
+def test_unknown_output_layers_are_evaluated():
     inputs = keras.Input((4,))
     odd = layers.Dense(3)(inputs)
     total = keras.Model(inputs, keras.ops.sum(keras.ops.softplus(odd), axis=1, keepdims=True))
-    with pytest.raises(ValueError, match="are no probabilities"):
+    with pytest.raises(ValueError, match="are not probabilities"):
         ModelBlueprint(total, BINARY)
     assert ModelBlueprint(total, TARGET).activation is None
     ends = keras.Model(inputs, keras.ops.sigmoid(layers.Dense(1)(inputs)))
     assert ModelBlueprint(ends, BINARY).activation == "sigmoid"
-    assert ModelBlueprint(told(last="sigmoid"), BINARY).activation is None
+    assert ModelBlueprint(with_names(last="sigmoid"), BINARY).activation is None
 
 
 def test_several_inputs_are_matched_by_name():
@@ -265,11 +265,11 @@ def shared_head():
         (lambda: named_outputs(None), ["output"]),
         (lambda: named_outputs("score", None, "rank"), ["score", "output_1", "rank"]),
         (shared_head, ["output_0", "output_1"]),
-        (told, ["output"]),
+        (with_names, ["output"]),
         (paired, ["slim", "wide"]),
     ],
 )
-def test_outputs_are_called_as_the_user_called_them_whatever_was_built_before(make, names):
+def test_output_names_do_not_depend_on_earlier_models(make, names):
     for _ in range(2):  # the second model has other automatic names than the first
         frozen = FrozenBlueprint(make(), (NUMERIC,))
         assert frozen.output_names == names
@@ -288,7 +288,7 @@ def test_outputs_are_called_as_the_user_called_them_whatever_was_built_before(ma
         (lambda: keras.ops.tanh, (4,)),
     ],
 )
-def test_names_that_keras_makes_up_are_known_as_such(layer, shape):
+def test_automatic_names_of_keras_are_recognised(layer, shape):
     inputs = keras.Input(shape)
     blocks = (NUMERIC if len(shape) == 1 else SHORT,)
     for _ in range(2):
@@ -318,7 +318,7 @@ def test_models_that_cannot_be_copied_are_refused():
     untold(X)
     with pytest.raises(ValueError, match=r"cannot be copied.*get_config that holds width, last"):
         ModelBlueprint(untold, BINARY)
-    changed = told()
+    changed = with_names()
     changed.out.activation = keras.activations.tanh
     with pytest.raises(ValueError, match="a copy made from its config computes other outputs"):
         ModelBlueprint(changed, TARGET)
@@ -329,7 +329,7 @@ class OwnStep(keras.Model):
         return super().train_step(data)
 
 
-def test_a_model_that_trains_in_its_own_way_keeps_its_class():
+def test_a_model_with_a_custom_train_step_keeps_its_class():
     inputs = keras.Input((4,))
     hidden = layers.Dense(1)(inputs)
     model = OwnStep(inputs, layers.Activation("sigmoid")(hidden))
@@ -337,7 +337,7 @@ def test_a_model_that_trains_in_its_own_way_keeps_its_class():
     assert type(network) is OwnStep
     assert network is not model
     np.testing.assert_allclose(np.asarray(network(X)), np.asarray(model(X)), atol=1e-6)
-    with pytest.raises(ValueError, match="has a train_step of its own"):
+    with pytest.raises(ValueError, match="overrides train_step"):
         ModelBlueprint(OwnStep(inputs, hidden), BINARY)
 
 
@@ -393,22 +393,27 @@ def test_keys():
     assert FrozenBlueprint(different[0], (NUMERIC,)).key != key(different[0])
 
 
-def test_models_of_other_layer_names_share_no_key():
+def test_models_with_other_layer_names_have_other_keys():
     """Weights and inner layers are found by name, so a shared program would mix them up."""
     one, other = sequential(), sequential()
     assert ModelBlueprint(one, TARGET).key != ModelBlueprint(other, TARGET).key
 
 
-def test_what_cannot_be_compared_has_no_key():
+def test_models_that_cannot_be_compared_have_no_key():
     lambdas = keras.Sequential([keras.Input((4,)), layers.Lambda(lambda x: x), layers.Dense(1)])
     called = functional(activation=lambda x: 2 * x)
     copied = ModelBlueprint(called, TARGET).build()
     np.testing.assert_allclose(run(copied), np.asarray(called(X)), atol=1e-6)
-    for model in (told(), lambdas, called, OwnStep(*(lambda i: (i, i[:, :1]))(keras.Input((4,))))):
+    for model in (
+        with_names(),
+        lambdas,
+        called,
+        OwnStep(*(lambda i: (i, i[:, :1]))(keras.Input((4,)))),
+    ):
         assert ModelBlueprint(model, TARGET).key is None
 
 
-@pytest.mark.parametrize("make", [functional, sequential, unbuilt, told])
+@pytest.mark.parametrize("make", [functional, sequential, unbuilt, with_names])
 def test_blueprints_pickle_and_share_the_model_in_deep_copies(make):
     blueprint = ModelBlueprint(make(), BINARY)
     assert copy.deepcopy(blueprint).model is blueprint.model
@@ -436,7 +441,7 @@ def test_saved_models_are_loaded_compiled(tmp_path, suffix):
 
 
 def test_paths_without_a_model_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"model='.*no.keras': there is no such file"):
+    with pytest.raises(ValueError, match=r"model='.*no.keras': the file does not exist"):
         load_model(tmp_path / "no.keras")
     with pytest.raises(ValueError, match=r"must end with one of .keras, .h5, .hdf5"):
         load_model("model.pkl")
@@ -447,7 +452,7 @@ def test_paths_without_a_model_are_refused(tmp_path):
         assert raised.value.__cause__ is not None
 
 
-def test_only_models_are_models():
+def test_other_objects_are_not_models():
     assert is_keras_model(functional())
     assert not is_keras_model(keras.Model)
     assert not is_keras_model(layers.Dense(1))

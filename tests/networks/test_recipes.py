@@ -69,7 +69,7 @@ def test_wrong_arguments_are_refused(arguments, keywords, message):
         wide(*arguments, **keywords)
 
 
-def test_functions_that_are_no_recipes_are_refused():
+def test_invalid_recipe_functions_are_refused():
     def no_spec(*, hidden=3): ...
     def positional(spec, hidden=3): ...
     def variadic(spec, *args): ...
@@ -98,7 +98,7 @@ def test_a_recipe_must_return_a_model():
         forgetful().build(SPEC)
 
 
-def test_local_recipes_fail_to_pickle_as_python_says():
+def test_local_recipes_fail_to_pickle_with_pythons_error():
     @recipe
     def local(spec): ...
 
@@ -243,7 +243,7 @@ def _compiled(spec):
         (_compiled, "Leave compile out"),
     ],
 )
-def test_a_network_that_does_not_fit_is_refused(build, message):
+def test_a_network_that_does_not_match_the_task_is_refused(build, message):
     @recipe
     def wrong(spec):
         return build(spec)
@@ -252,7 +252,7 @@ def test_a_network_that_does_not_fit_is_refused(build, message):
         RecipeBlueprint(wrong(), SPEC).build()
 
 
-def test_keys_tell_recipes_apart():
+def test_different_recipes_have_different_keys():
     def key(made, spec=SPEC):
         return RecipeBlueprint(made, spec).key
 

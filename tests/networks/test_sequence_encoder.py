@@ -1,4 +1,4 @@
-"""The recipe for sequences: real steps teach, padding does not."""
+"""The recipe for sequences: padding does not affect training."""
 
 import keras
 import numpy as np
@@ -33,7 +33,7 @@ def padded(sequences, length, value=0.0):
 
 
 @pytest.mark.parametrize("ways", WAYS, ids=str)
-def test_more_padding_changes_no_prediction(ways):
+def test_predictions_do_not_depend_on_padding(ways):
     encoder = SequenceEncoder(**{"units": 3, **ways})
     fitted = KerasClassifier(encoder, epochs=2, random_state=0).fit(padded(RAGGED, 7), Y)
     same = KerasClassifier(encoder, epochs=2, random_state=0).fit(padded(RAGGED, 12), Y)
@@ -72,7 +72,7 @@ def test_weighted_moments_of_steps_are_those_of_repeated_rows():
     assert scale.tolist() == [1, 1]
 
 
-def test_sequences_stand_beside_numbers_categories_and_token_ids():
+def test_sequences_with_numbers_categories_and_token_ids():
     X = pd.DataFrame(
         {
             "voice": RAGGED,
@@ -88,7 +88,7 @@ def test_sequences_stand_beside_numbers_categories_and_token_ids():
     assert {"voice_1", "words_1", "latent", "hidden_1", "sex_embedding", "output"} <= set(layers)
 
 
-def test_speakers_are_told_apart_by_their_vowels(shared_data):
+def test_speakers_are_classified_by_their_vowels(shared_data):
     """The official split; the paper's own classifiers are right for 94 % and more."""
     table = shared_data("japanese_vowels")
     channels = [f"lpc{number}" for number in range(1, 13)]
@@ -104,7 +104,7 @@ def test_speakers_are_told_apart_by_their_vowels(shared_data):
     assert pipeline.fit(*read("train")).score(*read("test")) > 0.93
 
 
-def test_a_saved_encoder_needs_no_class_of_ours(tmp_path):
+def test_a_saved_encoder_loads_without_skstack(tmp_path):
     X = padded(RAGGED, 7)
     for number, ways in enumerate(WAYS):
         fitted = KerasClassifier(SequenceEncoder(**{"units": 3, **ways}), epochs=1).fit(X, Y)
@@ -114,7 +114,7 @@ def test_a_saved_encoder_needs_no_class_of_ours(tmp_path):
         np.testing.assert_allclose(loaded.predict(X, verbose=0), fitted.predict_proba(X), atol=1e-6)
 
 
-def test_it_learns_numbers_too():
+def test_it_fits_regression_targets():
     X = padded(RAGGED, 7)
     y = np.array([steps[:, 0].mean() for steps in RAGGED])
     encoder = SequenceEncoder(8, pooling="mean", layer="lstm")
@@ -138,7 +138,7 @@ def test_it_learns_numbers_too():
         ({"hidden_layer_sizes": (3, 0)}, r"hidden_layer_sizes=\(3, 0\)"),
     ],
 )
-def test_values_that_it_cannot_have_are_refused_by_name(ways, message):
+def test_invalid_parameters_are_refused_by_name(ways, message):
     with pytest.raises(ValueError, match=message):
         KerasClassifier(SequenceEncoder(**ways), epochs=1).fit(padded(RAGGED, 7), Y)
 
@@ -150,7 +150,7 @@ def test_a_table_without_steps_is_refused():
     assert columns.fit(RNG.normal(size=(24, 4)), Y).predict(np.zeros((1, 4))).shape == (1,)
 
 
-def test_parameters_are_clones_and_grids():
+def test_parameters_work_in_clones_and_grids():
     encoder = SequenceEncoder((4,), layer="lstm")
     assert clone(encoder).get_params() == encoder.get_params()
     estimator = KerasClassifier(encoder).set_params(model__units=(2,))

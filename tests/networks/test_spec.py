@@ -49,7 +49,7 @@ def test_task_decides_units_and_activation(task, n_outputs, units, activation):
     assert model.get_layer("output").activation.__name__ == activation
 
 
-def test_join_puts_blocks_side_by_side_in_order():
+def test_join_concatenates_blocks_in_order():
     import keras
 
     spec = Spec(MIXED, "binary", 2)
@@ -79,7 +79,7 @@ def test_one_block_needs_no_concatenation():
     assert spec.join(inputs, standardize=False) is inputs["numeric"]
 
 
-def test_standardising_keeps_the_digits_of_large_numbers():
+def test_standardising_keeps_the_precision_of_large_numbers():
     import keras
 
     spec = Spec((numeric(2),), "binary", 2)
@@ -111,7 +111,7 @@ def test_standardising_stays_in_float32_under_mixed_precision():
 
 
 @pytest.mark.parametrize("shape", [(5, 2), (4, 4, 3)])
-def test_join_refuses_what_is_no_table(shape):
+def test_join_refuses_blocks_that_are_not_tabular(shape):
     spec = Spec((sequence(*shape),), "binary", 2)
     with pytest.raises(ValueError, match=rf"rank {len(shape) + 1}.*Write a recipe"):
         spec.join(spec.inputs())
@@ -119,11 +119,11 @@ def test_join_refuses_what_is_no_table(shape):
         _ = spec.width
 
 
-def test_a_lone_sequence_is_rebuilt_in_its_own_shape():
+def test_a_single_sequence_is_reconstructed_in_its_shape():
     assert Spec((sequence(5, 2),), "reconstruction", 10).output_shape == (None, 5, 2)
 
 
-def test_refusals_name_what_came():
+def test_errors_name_the_value_received():
     spec = Spec((numeric(2),), "binary", 2)
     inputs = spec.inputs()
     with pytest.raises(ValueError, match="categorical='onehot'"):
@@ -142,7 +142,7 @@ def test_refusals_name_what_came():
         Spec((numeric(2), category("numeric_center", 3)), "binary", 2)
 
 
-def test_columns_may_be_called_like_layers():
+def test_columns_may_be_named_like_layers():
     from skstack.networks import MLP
 
     spec = Spec((numeric(2), category("hidden_1", 3), category("joined", 3)), "binary", 2)

@@ -65,7 +65,7 @@ def test_split_gives_float32_numbers_and_int32_codes(people):
         lambda s: s.astype(pd.CategoricalDtype(["vet", "cook"], ordered=True)),
     ],
 )
-def test_kinds_of_strings_in_pandas_are_one_and_the_same(people, convert):
+def test_string_dtypes_of_pandas_are_equivalent(people, convert):
     reference = ColumnBlocks().fit(people)
     converted = people.assign(job=convert(people["job"]))
     blocks = ColumnBlocks().fit(converted)
@@ -76,7 +76,7 @@ def test_kinds_of_strings_in_pandas_are_one_and_the_same(people, convert):
 
 
 @pytest.mark.parametrize("dtype", [pl.String, pl.Categorical, pl.Enum(["vet", "none", "cook"])])
-def test_polars_is_read_as_pandas_is(people, dtype):
+def test_polars_is_read_like_pandas(people, dtype):
     frame = pl.from_pandas(people).with_columns(pl.col("job").cast(dtype))
     blocks, reference = ColumnBlocks().fit(frame), ColumnBlocks().fit(people)
     assert blocks.blocks_ == reference.blocks_
@@ -95,7 +95,7 @@ def test_polars_is_read_as_pandas_is(people, dtype):
     ],
     ids=["nullable", "object", "pyarrow", "polars"],
 )
-def test_booleans_with_gaps(column):
+def test_booleans_with_missing_values(column):
     frame = pl.DataFrame if isinstance(column, pl.Series) else pd.DataFrame
     blocks = ColumnBlocks().fit(frame({"b": column}))
     assert blocks.split(frame({"b": column}))["b"].tolist() == [3, 1, 2]
@@ -132,7 +132,7 @@ def test_number_categories_compare_by_value():
 
 
 @pytest.mark.parametrize("values", [[2, "a", 1, "b", None], [("b",), 1, "a", (2,), None]])
-def test_types_that_cannot_be_compared_are_sorted_all_the_same(values):
+def test_categories_of_mixed_types_are_sorted(values):
     X = pd.DataFrame({"a": pd.Series(values, dtype=object)})
     codes = ColumnBlocks().fit(X).split(X)["a"]
     assert sorted(codes) == [1, 2, 3, 4, 5]
@@ -157,7 +157,7 @@ def test_values_without_a_hash_are_refused():
         pl.DataFrame({"when": [{"day": 1.0}, {"day": 2.0}]}),
     ],
 )
-def test_dates_and_the_like_are_refused_by_name(frame):
+def test_dates_and_similar_types_are_refused_by_name(frame):
     with pytest.raises(ValueError, match=r"'when'.*numbers first.*categorical_features"):
         ColumnBlocks().fit(frame)
     if isinstance(frame, pd.DataFrame):  # unless they are meant as categories
@@ -182,7 +182,7 @@ def test_dates_and_the_like_are_refused_by_name(frame):
         pl.DataFrame({"a": [0, 2, 4], "b": [1.0, 3.0, 5.0]}),
     ],
 )
-def test_numbers_of_every_kind_become_one_float32_block(X):
+def test_numbers_of_every_dtype_become_one_float32_block(X):
     blocks = ColumnBlocks().fit(X)
     assert blocks.blocks_ == (Block("numeric", "numeric", (2,), None, "float32"),)
     array = blocks.split(X)["numeric"]
@@ -235,12 +235,12 @@ def test_arrays_of_more_dimensions(shape, kind):
     ],
 )
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")
-def test_what_check_array_refuses(X, message):
+def test_values_that_check_array_refuses(X, message):
     with pytest.raises(ValueError, match=message):
         ColumnBlocks().fit(X).split(X)
 
 
-def test_another_width_is_refused(people):
+def test_another_number_of_columns_is_refused(people):
     blocks = ColumnBlocks().fit(people)
     with pytest.raises(ValueError, match="X has 3 features, but was fitted on 4 features"):
         blocks.split(people.iloc[:, :3])
@@ -250,7 +250,7 @@ def test_another_width_is_refused(people):
         ColumnBlocks().fit(np.zeros((2, 2))).split(np.zeros((2, 2, 2)))
 
 
-def test_other_bad_rows_are_refused_at_prediction_too(people):
+def test_invalid_rows_are_refused_at_prediction(people):
     blocks = ColumnBlocks().fit(people)
     with pytest.raises(ValueError, match="NaN"):
         blocks.split(people.assign(pay=np.nan))
@@ -259,10 +259,10 @@ def test_other_bad_rows_are_refused_at_prediction_too(people):
 # categorical_features
 
 
-@pytest.mark.parametrize("said", [[0, 2], [True, False, True], np.array([2, 0]), (0, 2)])
-def test_categories_of_arrays_by_position_or_mask(said):
+@pytest.mark.parametrize("categorical", [[0, 2], [True, False, True], np.array([2, 0]), (0, 2)])
+def test_categories_of_arrays_by_position_or_mask(categorical):
     X = np.array([[5.0, 0.5, np.nan], [7.0, 1.5, 1.0], [5.0, 2.5, 0.0]])
-    blocks = ColumnBlocks(said).fit(X)
+    blocks = ColumnBlocks(categorical).fit(X)
     assert [block.name for block in blocks.blocks_] == ["numeric", "x0", "x2"]
     arrays = blocks.split(X)
     assert arrays["x0"].tolist() == [2, 3, 2]
@@ -285,15 +285,15 @@ def test_categories_of_sparse_matrices():
     assert ColumnBlocks([0]).fit(X).split(X)["x0"].tolist() == [2, 3]
 
 
-@pytest.mark.parametrize("said", [["job", "age"], [0, 1], [True, True, False, False]])
-def test_said_columns_are_categorical_and_no_others(people, said):
+@pytest.mark.parametrize("categorical", [["job", "age"], [0, 1], [True, True, False, False]])
+def test_only_listed_columns_are_categorical(people, categorical):
     numbers = people.drop(columns="smokes").assign(flag=[True, False, True, False])
-    blocks = ColumnBlocks(said).fit(numbers)
+    blocks = ColumnBlocks(categorical).fit(numbers)
     assert [block.name for block in blocks.blocks_] == ["numeric", "age", "job"]
     np.testing.assert_array_equal(blocks.split(numbers)["numeric"][:, 1], [1, 0, 1, 0])
 
 
-def test_none_takes_every_column_for_numbers(people):
+def test_none_treats_every_column_as_numeric(people):
     numbers = people[["age", "smokes"]]
     assert ColumnBlocks(None).fit(numbers).blocks_[0].shape == (2,)
     with pytest.raises(ValueError, match="'job' is read as numbers, but holds 'vet' in row 0"):
@@ -301,7 +301,7 @@ def test_none_takes_every_column_for_numbers(people):
 
 
 @pytest.mark.parametrize(
-    ("said", "X"),
+    ("categorical", "X"),
     [
         ("auto", "frame"),
         ("job", "frame"),
@@ -317,10 +317,10 @@ def test_none_takes_every_column_for_numbers(people):
         ([[0, 1]], "array"),
     ],
 )
-def test_what_fits_no_column_is_refused(people, said, X):
+def test_categorical_features_without_a_column_are_refused(people, categorical, X):
     X = people if X == "frame" else np.zeros((3, 4))
     with pytest.raises(ValueError, match="categorical_features"):
-        ColumnBlocks(said).fit(X)
+        ColumnBlocks(categorical).fit(X)
 
 
 def test_an_empty_list_means_no_categories():
@@ -352,7 +352,7 @@ def test_names_are_accepted_by_keras():
 # like
 
 
-def test_like_keeps_codes_and_forgets_categories_that_do_not_occur(people):
+def test_like_keeps_codes_and_drops_missing_categories(people):
     whole = ColumnBlocks().fit(people)
     fold = ColumnBlocks().fit(people.iloc[[0, 1, 3]], like=whole)
     assert fold.blocks_ == whole.blocks_
@@ -363,12 +363,12 @@ def test_like_keeps_codes_and_forgets_categories_that_do_not_occur(people):
     assert table.dtypes.equals(whole.table(whole.split(people)).dtypes)
 
 
-def test_missing_values_stay_missing_in_a_fold_that_had_none(people):
+def test_missing_values_are_encoded_in_a_fold_without_any(people):
     fold = ColumnBlocks().fit(people.iloc[[0, 2]], like=ColumnBlocks().fit(people))
     assert fold.split(people)["job"].tolist() == [3, 1, 2, 3]
 
 
-def test_like_of_like_only_ever_forgets(people):
+def test_like_of_like_only_drops_categories(people):
     whole = ColumnBlocks().fit(people)
     fold = ColumnBlocks().fit(people.iloc[[0, 1]], like=whole)
     inner = ColumnBlocks().fit(people, like=fold)
@@ -404,7 +404,7 @@ def test_table_is_the_inverse_of_split(people):
 
 @pytest.mark.parametrize("levels", [["a", "b", "c"], [1, 2, 3], [True, False], [0.5, 1.5]])
 @pytest.mark.parametrize("gaps", [False, True])
-def test_smotenc_and_gradient_boosting_take_the_table(levels, gaps):
+def test_smotenc_and_gradient_boosting_accept_the_table(levels, gaps):
     rng = np.random.default_rng(0)
     column = rng.choice(np.array(levels, dtype=object), 120)
     if gaps:
@@ -426,25 +426,25 @@ def test_smotenc_and_gradient_boosting_take_the_table(levels, gaps):
 
 
 def test_nothing_is_changed(people):
-    said = ["job", "smokes"]
+    categorical = ["job", "smokes"]
     before = people.copy(deep=True)
-    blocks = ColumnBlocks(said).fit(people)
+    blocks = ColumnBlocks(categorical).fit(people)
     blocks.table(blocks.split(people))
     pd.testing.assert_frame_equal(people, before)
-    assert said == ["job", "smokes"]
+    assert categorical == ["job", "smokes"]
     mask = np.array([True, False])
     ColumnBlocks(mask).fit(np.zeros((2, 2)))
     assert mask.tolist() == [True, False]
 
 
 @pytest.mark.parametrize("copied", [lambda x: pickle.loads(pickle.dumps(x)), copy.deepcopy])
-def test_copies_split_alike(people, copied):
+def test_copies_split_equally(people, copied):
     blocks = ColumnBlocks().fit(people.head(3), like=ColumnBlocks().fit(people))
     for name, array in copied(blocks).split(people).items():
         np.testing.assert_array_equal(array, blocks.split(people)[name])
 
 
-def test_row_labels_play_no_part(people):
+def test_the_index_has_no_influence(people):
     blocks = ColumnBlocks().fit(people)
     labelled = people.set_axis([9, 9, 3, 1])
     for name, array in blocks.split(labelled).items():

@@ -45,7 +45,7 @@ def test_rows_of_weight_zero_have_no_influence(rng):
     np.testing.assert_array_equal(one, other)
 
 
-def test_large_offsets_cost_no_digits(rng):
+def test_large_offsets_do_not_reduce_precision(rng):
     X = rng.integers(-50, 50, size=(200_000, 2)).astype(np.float64)
     mean, scale = weighted_moments(X + 1e9)
     np.testing.assert_allclose(scale, X.std(0), rtol=1e-12)
@@ -79,7 +79,7 @@ def test_columns_constant_up_to_rounding_have_scale_one():
     assert weighted_moments(X)[1].tolist() == [1.0, 5.0]
 
 
-def test_a_small_spread_is_no_constant(rng):
+def test_a_small_spread_is_not_constant(rng):
     X = rng.normal(size=(100, 1)) * 1e-12
     np.testing.assert_allclose(weighted_moments(X)[1], X.std(0))
 

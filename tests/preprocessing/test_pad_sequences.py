@@ -1,4 +1,4 @@
-"""Sequences of unequal length: padded, masked, and every loss told."""
+"""Sequences of different lengths: padding, masks, and warnings of truncation."""
 
 import pickle
 import warnings
@@ -55,7 +55,7 @@ def quietly(action):
     truncating=SIDES,
     value=st.sampled_from([0.0, -1.0, 7.5]),
 )
-def test_it_pads_and_cuts_as_keras_does(lengths, n_channels, length, padding, truncating, value):
+def test_it_pads_and_truncates_like_keras(lengths, n_channels, length, padding, truncating, value):
     X = sequences(lengths, n_channels)
     pad = PadSequences(length=length, padding=padding, truncating=truncating, value=value)
     expected = keras.utils.pad_sequences(
@@ -109,7 +109,7 @@ def test_a_search_over_a_masked_network_learns_the_speakers(vowels):
     assert min(search.fit(X, y).cv_results_["mean_test_score"]) > 0.9
 
 
-def test_the_length_of_each_training_fold_is_learned_anew():
+def test_the_length_is_learned_in_each_training_fold():
     X = sequences([2, 2, 2, 5, 5, 5], 1)
     flat = FunctionTransformer(lambda padded: padded.reshape(len(padded), -1))
     model = make_pipeline(PadSequences(), flat, LogisticRegression())
@@ -130,7 +130,7 @@ def test_lists_tuples_series_and_object_arrays_are_the_same(kind):
     )
 
 
-def test_cells_as_parquet_files_give_them_hold_numbers(tmp_path):
+def test_cells_from_parquet_files_hold_numbers(tmp_path):
     X = pd.DataFrame({"steps": [x.tolist() for x in RAGGED]})
     X.to_parquet(tmp_path / "steps.parquet")
     read = pd.read_parquet(tmp_path / "steps.parquet")
@@ -139,7 +139,7 @@ def test_cells_as_parquet_files_give_them_hold_numbers(tmp_path):
     np.testing.assert_array_equal(padded, PadSequences().fit_transform(RAGGED))
 
 
-def test_an_array_of_equal_lengths_is_cut_or_padded_like_a_list():
+def test_an_array_of_equal_lengths_is_truncated_or_padded_like_a_list():
     X = np.random.default_rng(0).normal(size=(4, 3, 2))
     result = PadSequences(length=5).fit_transform(X)
     assert result.shape == (4, 5, 2)
@@ -245,13 +245,13 @@ def test_a_frame_with_other_columns_is_refused():
         PadSequences(["amount"]).fit(frame())
 
 
-# ---- what is told ----------------------------------------------------------------------------
+# ---- warnings --------------------------------------------------------------------------------
 
 
-def test_cut_training_rows_are_told_once():
+def test_truncated_training_rows_warn_once():
     pad = PadSequences(length=2, truncating="pre")
-    told = r"X: 2 of 3 rows have more than length=2 steps; up to 3 .* cut at their beginning"
-    with pytest.warns(UserWarning, match=told) as record:
+    message = r"X: 2 of 3 rows have more than length=2 steps; up to 3 .* dropped at the beginning"
+    with pytest.warns(UserWarning, match=message) as record:
         pad.fit_transform(sequences([5, 3, 2], 1))
     assert len(record) == 1
 
@@ -265,13 +265,13 @@ def test_a_real_step_that_looks_like_padding_is_refused_while_fitting():
         PadSequences(value=0.1).fit([[np.float32(0.1)]])
 
 
-def test_a_step_that_is_cut_away_may_look_like_padding():
+def test_a_truncated_step_may_look_like_padding():
     X = [[1.0, 0.0], [2.0]]
     pad = PadSequences(length=1)
     assert quietly(lambda: pad.fit_transform(X)).tolist() == [[[1.0]], [[2.0]]]
 
 
-def test_a_real_step_that_looks_like_padding_is_told_later():
+def test_a_real_step_that_looks_like_padding_warns_in_transform():
     pad = PadSequences().fit(RAGGED)
     with pytest.warns(UserWarning, match=r"X: rows \[1\] hold steps .* value=0\.0"):
         pad.transform([RAGGED[0], [[0.0, 0.0], [1.0, 1.0]]])
@@ -301,7 +301,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("cell", "error", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_is_no_sequence_is_refused_by_row(cell, error, message):
+def test_invalid_sequences_are_refused_by_row(cell, error, message):
     with pytest.raises(error, match=rf"^X: rows \[1, 3\] {message}"):
         PadSequences().fit([OK, cell, OK, cell])
     with pytest.raises(error, match=r"^X: rows \[1\] "):
@@ -309,7 +309,7 @@ def test_what_is_no_sequence_is_refused_by_row(cell, error, message):
 
 
 @pytest.mark.parametrize("word", [0, -3, 2**31, 2**63])
-def test_ids_that_no_embedding_takes_are_refused_by_row(word):
+def test_invalid_token_ids_are_refused_by_row(word):
     ids = [np.array([1, 2]), np.array([3, word], dtype=np.uint64 if word > 0 else np.int64)]
     with pytest.raises(ValueError, match=r"X: rows \[1\] hold token ids outside of 1 to 2147"):
         PadSequences().fit(ids)
@@ -317,21 +317,21 @@ def test_ids_that_no_embedding_takes_are_refused_by_row(word):
         PadSequences().fit([[5]]).transform(ids)
 
 
-def test_what_was_learned_of_ids_and_channels_holds_later():
-    with pytest.raises(ValueError, match=r"rows \[1\] hold other values than token ids"):
+def test_ids_and_channels_of_fit_hold_in_transform():
+    with pytest.raises(ValueError, match=r"rows \[1\] hold values other than token ids"):
         PadSequences().fit([[1, 2]]).transform([[3], [0.5]])
     with pytest.raises(ValueError, match=r"rows \[0, 1\] have 3 channels, but the training rows"):
         PadSequences().fit(RAGGED).transform(sequences([1, 2], 3))
 
 
 @pytest.mark.parametrize("n_rows", [7, 8])
-def test_a_message_names_five_rows_and_counts_the_others(n_rows):
+def test_an_error_names_five_rows_and_counts_the_others(n_rows):
     with pytest.raises(ValueError, match=rf"rows \[0, 1, 2, 3, 4\] and {n_rows - 5} more are"):
         PadSequences().fit([None] * n_rows)
 
 
 @pytest.mark.parametrize("X", [np.ones((3, 4)), np.ones((3, 4)).tolist()])
-def test_a_table_is_no_array_of_sequences(X):
+def test_a_table_is_not_an_array_of_sequences(X):
     if isinstance(X, list):  # in a list, each row says for itself that it is a sequence
         assert PadSequences().fit_transform(X).shape == (3, 4, 1)
         return
@@ -340,7 +340,7 @@ def test_a_table_is_no_array_of_sequences(X):
 
 
 @pytest.mark.parametrize("X", ["abc", 3, {"a": [1]}, None])
-def test_what_has_no_rows_is_refused(X):
+def test_inputs_without_rows_are_refused(X):
     with pytest.raises(TypeError, match=f"X is a {type(X).__name__}; expected a list"):
         PadSequences().fit(X)
 
@@ -393,7 +393,7 @@ def test_nothing_that_was_passed_is_changed():
     assert pickle.dumps(X) == frame_before
 
 
-def test_a_fit_that_fails_leaves_what_was_learned():
+def test_a_failed_fit_keeps_the_earlier_state():
     pad = PadSequences().fit(RAGGED)
     with pytest.raises(ValueError, match="are missing"):
         pad.fit([[1.0, 2.0, 3.0], None])
@@ -401,7 +401,7 @@ def test_a_fit_that_fails_leaves_what_was_learned():
     assert pad.transform(RAGGED).shape == (2, 2, 2)
 
 
-def test_a_copy_by_pickle_pads_alike_and_a_clone_has_learned_nothing():
+def test_a_pickled_copy_is_fitted_and_a_clone_is_not():
     X = frame()
     pad = PadSequences(["steps", "words"], padding="pre", value=-1.0).fit(X)
     again = pickle.loads(pickle.dumps(pad)).transform(X)
@@ -428,6 +428,6 @@ def test_a_copy_by_pickle_pads_alike_and_a_clone_has_learned_nothing():
         "check_set_output_transform",
     ],
 )
-def test_those_of_scikit_learns_checks_that_need_no_table(check):
+def test_scikit_learn_checks_that_need_no_table(check):
     """The others fit tables of numbers, which the tags say it does not take."""
     getattr(estimator_checks, check)("PadSequences", PadSequences())

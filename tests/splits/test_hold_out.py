@@ -19,7 +19,7 @@ def check_partition(n_rows, train, held_out):
 @pytest.mark.parametrize(
     "kind", [{"stratify": False}, {"stratify": True}, {"stratify": True, "ordered": True}]
 )
-def test_rows_of_the_wished_number(fraction, size, kind):
+def test_the_requested_number_of_rows(fraction, size, kind):
     y = np.arange(101) % 2
     train, held_out = hold_out(y, fraction=fraction, seed=0, **kind)
     check_partition(101, train, held_out)
@@ -27,14 +27,14 @@ def test_rows_of_the_wished_number(fraction, size, kind):
 
 
 @pytest.mark.parametrize("labels", [[0, 1], ["no", "yes"], [False, True]])
-def test_classes_keep_their_shares(labels):
+def test_classes_keep_their_frequencies(labels):
     y = np.array(labels)[(np.arange(200) % 20 == 0).astype(int)]
     for seed in range(5):
         _, held_out = hold_out(y, fraction=0.1, stratify=True, seed=seed)
         assert (y[held_out] == labels[1]).sum() == 1
 
 
-def test_seeds_decide():
+def test_the_split_depends_on_the_seed():
     y = np.arange(100) % 2
     for stratify in (True, False):
         first, again, other = (
@@ -78,7 +78,7 @@ def test_a_class_too_small_for_both_sides_is_an_error(counts, fraction, named):
 
 
 @pytest.mark.parametrize("fraction", [0, 0.0, 1.0, -0.1, 1.5, -3, True, "a", None])
-def test_fractions_that_mean_nothing_are_refused(fraction):
+def test_invalid_fractions_are_refused(fraction):
     with pytest.raises(ValueError, match="validation_fraction"):
         hold_out(np.zeros(10), fraction=fraction, stratify=False, seed=0)
 
@@ -96,13 +96,13 @@ def test_no_row_left_to_train_on(kind):
 # Order
 
 
-def test_ordered_rows_give_their_last():
+def test_ordered_rows_hold_out_the_last():
     train, held_out = hold_out(np.arange(20.0), fraction=0.2, stratify=False, ordered=True)
     assert train.tolist() == list(range(16))
     assert held_out.tolist() == [16, 17, 18, 19]
 
 
-def test_ordered_rows_may_lack_a_class_at_the_end_but_not_before():
+def test_ordered_hold_out_rows_may_lack_a_class_but_training_rows_may_not():
     y = np.array([0, 1] * 8 + [0] * 4)
     _, held_out = hold_out(y, fraction=0.2, stratify=True, ordered=True)
     assert held_out.tolist() == [16, 17, 18, 19]
@@ -115,7 +115,7 @@ def test_ordered_rows_may_lack_a_class_at_the_end_but_not_before():
 
 @pytest.mark.parametrize("stratify", [True, False])
 @pytest.mark.parametrize("seed", range(4))
-def test_groups_stay_whole(stratify, seed):
+def test_groups_are_not_split(stratify, seed):
     rng = np.random.default_rng(seed)
     groups = rng.choice(list("abcdefghijklmnopqrst"), 300)
     y = rng.integers(0, 3, 300)
@@ -127,7 +127,7 @@ def test_groups_stay_whole(stratify, seed):
         assert set(y[held_out]) == set(y[train]) == {0, 1, 2}
 
 
-def test_stratified_groups_take_a_draw_that_holds_every_class():
+def test_stratified_groups_contain_every_class():
     groups = np.repeat(np.arange(10), 10)
     y = np.zeros(100, int)
     y[[0, 1, 95, 96]] = 1  # in the first and the last group only
@@ -137,7 +137,7 @@ def test_stratified_groups_take_a_draw_that_holds_every_class():
         assert y[held_out].any()
 
 
-def test_groups_that_leave_a_class_out_are_an_error():
+def test_groups_that_exclude_a_class_are_an_error():
     groups, y = np.repeat([0, 1, 2, 3], 5), np.repeat([0, 0, 0, 1], 5)
     with pytest.raises(ValueError, match=WAYS_OUT):
         hold_out(y, fraction=0.25, stratify=True, seed=0, groups=groups)
@@ -154,14 +154,14 @@ def test_groups_that_leave_a_class_out_are_an_error():
     ],
     ids=["blocks", "interleaved", "single rows"],
 )
-def test_ordered_groups_are_cut_where_none_goes_on(groups, first):
+def test_ordered_groups_are_split_between_groups(groups, first):
     y = np.zeros(len(groups))
     train, held_out = hold_out(y, fraction=0.2, stratify=False, groups=groups, ordered=True)
     assert held_out.tolist() == list(range(first, len(groups)))
     assert not set(groups[train]) & set(groups[held_out])
 
 
-def test_ordered_groups_that_run_from_end_to_end_are_refused():
+def test_ordered_groups_that_span_all_rows_are_refused():
     groups = np.arange(10) % 2
     with pytest.raises(ValueError, match=r"groups.*X_val"):
         hold_out(np.zeros(10), fraction=0.2, stratify=False, groups=groups, ordered=True)

@@ -30,7 +30,7 @@ def table():
     )
 
 
-def test_numbers_are_scaled_and_categories_pass_in_place(table):
+def test_numbers_are_scaled_and_categories_keep_their_positions(table):
     scaled = Scaling("standard").fit(table).transform(table)
     assert list(scaled.columns) == ["a", "job", "b"]
     pd.testing.assert_index_equal(scaled.index, table.index)
@@ -51,7 +51,7 @@ def test_arrays_stay_arrays(scaler):
     np.testing.assert_allclose(scaled, reference.fit(X[:20]).transform(X), rtol=1e-4, atol=1e-5)
 
 
-def test_none_leaves_numbers_alone(table):
+def test_none_does_not_scale(table):
     scaling = Scaling(None).fit(table)
     assert scaling.scaler_ is None
     pd.testing.assert_frame_equal(scaling.transform(table), table)
@@ -69,14 +69,14 @@ def test_a_table_of_categories_has_nothing_to_scale(table):
     assert scaled is not categories
 
 
-def test_integer_categories_are_no_numbers():
+def test_integer_categories_are_not_scaled():
     table = pd.DataFrame({"n": [0.0, 2.0], "c": pd.Categorical([1, 5])})
     scaled = Scaling().fit(table).transform(table)
     assert scaled["c"].tolist() == [1, 5]
     assert scaled["n"].tolist() == [-1.0, 1.0]
 
 
-def test_weights_reach_a_scaler_that_takes_them(table):
+def test_weights_reach_a_scaler_that_supports_them(table):
     X = table[["a", "b"]].to_numpy()
     weights = np.arange(40.0)
     reference = StandardScaler().fit(X, sample_weight=weights)
@@ -86,7 +86,7 @@ def test_weights_reach_a_scaler_that_takes_them(table):
         )
 
 
-def test_rows_of_weight_zero_reach_no_scaler(table):
+def test_rows_of_weight_zero_are_not_scaled_on(table):
     X = table[["a", "b"]].to_numpy()
     zero = np.r_[0.0, np.ones(39)]
     for scaler in (RobustScaler(), MinMaxScaler()):
@@ -95,7 +95,7 @@ def test_rows_of_weight_zero_reach_no_scaler(table):
         np.testing.assert_allclose(found.transform(X), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_scaler_that_cannot_weigh_says_so_in_a_fit(table):
+def test_a_scaler_without_weights_warns_in_fit(table):
     X = table[["a", "b"]].to_numpy()
     with (
         fit_scope(),
@@ -106,7 +106,7 @@ def test_a_scaler_that_cannot_weigh_says_so_in_a_fit(table):
         Scaling(MinMaxScaler()).fit(X, sample_weight=np.arange(40.0))
 
 
-def test_moments_come_from_the_rows_of_fit_alone(table):
+def test_moments_are_those_of_the_rows_of_fit(table):
     one = Scaling().fit(table.head(10)).transform(table.head(10))
     spoilt = table.assign(a=np.r_[table["a"][:10], np.full(30, 1e6)])
     scaling = Scaling().fit(spoilt.head(10))
@@ -125,7 +125,7 @@ def test_another_shape_is_refused(scaler):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e200])
-def test_what_is_no_float32_is_refused(value):
+def test_values_out_of_float32_range_are_refused(value):
     scaler = FunctionTransformer(lambda X: X.astype(float) * value)
     with pytest.raises(ValueError, match=r"scaler=.*NaN"):
         Scaling(scaler).fit(np.ones((2, 2))).transform(np.ones((2, 2)))
@@ -137,7 +137,7 @@ def test_sparse_results_become_dense():
 
 
 @pytest.mark.parametrize("output", ["pandas", "polars"])
-def test_frames_out_of_the_scaler_are_read_by_position(table, output):
+def test_dataframes_from_the_scaler_are_read_by_position(table, output):
     scaler = StandardScaler().set_output(transform=output)
     scaled = Scaling(scaler).fit(table).transform(table)
     pd.testing.assert_frame_equal(scaled, Scaling().fit(table).transform(table))
@@ -158,7 +158,7 @@ def test_the_scaler_sees_column_names(table):
         (object(), TypeError),
     ],
 )
-def test_bad_scalers_are_named(scaler, error):
+def test_invalid_scalers_are_refused_by_name(scaler, error):
     with pytest.raises(error, match=r"scaler.*expected None"):
         Scaling(scaler)
 

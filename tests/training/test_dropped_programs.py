@@ -55,7 +55,7 @@ def fit_once(blueprint, binary_rows, monkeypatch):
         ("graph", {"optimizer": keras.optimizers.AdamW(clipnorm=1.0, weight_decay=0.1)}),
     ],
 )
-def test_graphs_and_sessions_of_dropped_programs_go(fit_once, engine, settings):
+def test_graphs_and_sessions_of_dropped_programs_are_released(fit_once, engine, settings):
     fit_once(5, engine, **settings)
     before = alive(tf.Graph), alive(tf.compat.v1.Session)
     for units in (6, 7):

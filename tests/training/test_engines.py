@@ -77,7 +77,7 @@ def test_not_row_by_row(make):
 @pytest.mark.parametrize(
     "loss", [keras.losses.MeanSquaredError("sum"), lambda y, p: keras.ops.mean(y - p), None]
 )
-def test_losses_that_are_no_averages(loss):
+def test_losses_that_are_not_averages(loss):
     assert why_not_masked(ROW_BY_ROW["dense"](), loss, has_metrics=False) is not None
     huber = keras.losses.Huber()
     assert why_not_masked(ROW_BY_ROW["dense"](), huber, has_metrics=False) is None
@@ -88,7 +88,7 @@ def test_metrics_are_counted_without_padding():
 
 
 @pytest.mark.parametrize("make", SLOW_WITH_XLA.values(), ids=SLOW_WITH_XLA)
-def test_asking_for_xla_in_vain_is_told(make, blueprint):
+def test_requesting_xla_without_success_warns(make, blueprint):
     recipe = blueprint(make, key=None)
     x = np.random.default_rng(0).normal(size=(40, 4, 3)).astype("float32")
     y = make()(x).numpy().astype("float32")
@@ -146,7 +146,7 @@ def recurrent_twice():
         (own_test_step, {}, 10**6, KERAS),
     ],
 )
-def test_the_road_follows_from_network_and_plan(make, settings, steps, expected, blueprint):
+def test_the_engine_depends_on_network_and_config(make, settings, steps, expected, blueprint):
     recipe = blueprint(make)
     plan = TrainConfig("mse", **settings)
     x = np.ones((40, 4, 3), np.float32)
@@ -158,7 +158,7 @@ def test_the_road_follows_from_network_and_plan(make, settings, steps, expected,
         assert choose(private, plan, steps)[0] == GRAPH
 
 
-def test_recurrent_layers_learn_the_same_on_all_roads(blueprint):
+def test_recurrent_layers_learn_the_same_with_all_engines(blueprint):
     recipe = blueprint(lambda: network(layers.Bidirectional(layers.LSTM(3)), layers.Dense(1)))
     generator = np.random.default_rng(0)
     x = generator.normal(size=(70, 4, 3)).astype("float32")
@@ -178,7 +178,7 @@ def test_an_unknown_engine_is_refused(blueprint, binary_rows):
         train(recipe, start, binary_rows(), TrainConfig("mse", engine="jit"))
 
 
-def test_who_watches_batches(tmp_path):
+def test_callbacks_that_need_batches(tmp_path):
     path = str(tmp_path / "x.keras")
     checkpoint = keras.callbacks.ModelCheckpoint
     quiet = (
@@ -223,7 +223,7 @@ def computed():
 
 @pytest.mark.parametrize("engine", ["graph", "xla"])
 @pytest.mark.parametrize("index", [-1, 5])
-def test_indices_that_an_embedding_does_not_know_are_refused(index, engine, blueprint):
+def test_indices_out_of_range_of_an_embedding_are_refused(index, engine, blueprint):
     recipe = blueprint(embedded())
     start = initial_variables(recipe, 0)
     x = np.random.default_rng(0).integers(0, 5, (40, 4)).astype("int32")
@@ -232,10 +232,10 @@ def test_indices_that_an_embedding_does_not_know_are_refused(index, engine, blue
     fit = train(recipe, start, TrainingData({"codes": x}, y), plan)
     bad = x.copy()
     bad[7, 2] = index
-    told = r"input 'codes' of the embedding 'words' holds indices from .* accepted are 0 to 4"
-    with pytest.raises(ValueError, match=told):
+    message = r"input 'codes' of the embedding 'words' holds indices from .* accepted are 0 to 4"
+    with pytest.raises(ValueError, match=message):
         train(recipe, start, TrainingData({"codes": bad}, y), plan)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         train(
             recipe,
             start,
@@ -243,7 +243,7 @@ def test_indices_that_an_embedding_does_not_know_are_refused(index, engine, blue
             plan,
             validation=TrainingData({"codes": bad}, y),
         )
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         fit.network.outputs({"codes": bad})
 
 
@@ -283,7 +283,7 @@ def own_tokens():
 
 
 @pytest.mark.parametrize("make", [siamese, own_tokens])
-def test_hidden_embeddings_are_never_left_to_xla(make, blueprint):
+def test_nested_embeddings_are_never_compiled_with_xla(make, blueprint):
     recipe = blueprint(make)
     x = np.random.default_rng(0).integers(0, 5, (64, 4)).astype("int32")
     inputs = {"i": x, "j": x} if make is siamese else {"i": x}
@@ -296,11 +296,11 @@ def test_hidden_embeddings_are_never_left_to_xla(make, blueprint):
         train(recipe, start, TrainingData(bad, y), TrainConfig("mse", epochs=60))
 
 
-def test_computed_indices_are_left_to_what_checks_them(blueprint):
+def test_computed_indices_use_an_engine_that_checks_them(blueprint):
     recipe = blueprint(computed)
     x = np.random.default_rng(0).integers(0, 10, (40, 4)).astype("int32")
     plan = TrainConfig("mse", epochs=1, engine="xla")
-    with pytest.warns(UserWarning, match="without XLA: an embedding takes indices that are comp"):
+    with pytest.warns(UserWarning, match="without XLA: an embedding takes computed indices"):
         fit = train(
             recipe, initial_variables(recipe, 0), TrainingData({"x": x}, np.ones((40, 1))), plan
         )

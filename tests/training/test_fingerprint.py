@@ -102,7 +102,7 @@ def test_recursion_ends():
     assert fingerprint(source(source_text)) == fingerprint(source(source_text))
 
 
-def test_a_wrapper_is_not_what_it_wraps():
+def test_a_wrapper_differs_from_the_wrapped_function():
     def wrapped(by):
         @functools.wraps(np.mean)
         def mean(x):
@@ -132,7 +132,7 @@ def test_unknown(thing):
 
 
 @pytest.mark.parametrize("function", [np.mean, np.exp, keras.ops.relu, len, math.sqrt, keras.Input])
-def test_functions_of_libraries_go_by_their_names(function):
+def test_functions_of_libraries_are_identified_by_name(function):
     assert fingerprint(function) == fingerprint(function)
     assert len(repr(fingerprint(function))) < 200
 
@@ -165,7 +165,7 @@ def test_keras_objects():
 VALUES = (1, 1.0, True, "1", b"1", (1,), [1], {1}, {"a": 1}, {1: "a"}, None, math.inf, 1j)
 
 
-def test_values_are_told_apart_by_kind():
+def test_values_of_different_types_differ():
     assert len({fingerprint_value(value) for value in VALUES}) == len(VALUES)
     assert fingerprint_value(math.nan) == fingerprint_value(float("nan"))
     assert fingerprint_value({"a": [1, (2, None)]}) == fingerprint_value({"a": [1, (2, None)]})

@@ -36,7 +36,7 @@ def test_pooling_ignores_masked_steps(pooling, shape):
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_arrays_and_tensors_are_pooled_alike(pooling):
+def test_arrays_and_tensors_are_pooled_equally(pooling):
     x = RNG.normal(size=(5, 4, 2, 3)).astype(np.float32)
     expected = [plain(row, np.ones(4, bool), pooling) for row in x]
     np.testing.assert_allclose(pooled(x, pooling, np), expected, rtol=1e-6)

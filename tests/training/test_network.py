@@ -1,4 +1,4 @@
-"""Predictions: the same bits for a row whatever is beside it, and inner layers by name."""
+"""Predictions do not depend on the other rows; inner layers by name."""
 
 import copy
 import multiprocessing
@@ -80,7 +80,7 @@ def eager_only():
 
 
 class Shifted(keras.layers.Layer):
-    """Holds a constant that no variable knows of."""
+    """Holds a constant that is not a variable."""
 
     def __init__(self, **settings):
         super().__init__(**settings)
@@ -134,7 +134,7 @@ def test_a_row_does_not_depend_on_its_neighbours(make, layers, network, x):
 
 
 @pytest.mark.parametrize("make", [functional, convolution, with_constant])
-def test_streams_of_many_chunks_give_the_same_bits(make, network, monkeypatch):
+def test_predictions_in_many_chunks_are_bit_identical(make, network, monkeypatch):
     many = np.random.default_rng(0).normal(size=(9000, 7)).astype("float32")
     net = network(make)
     (whole,) = net.outputs({"numeric": many})
@@ -173,7 +173,7 @@ def test_outputs_are_those_of_the_public_model(make, network, x):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_several_layers_in_one_pass_in_the_order_asked(network, x):
+def test_several_layers_in_one_pass_in_the_requested_order(network, x):
     net = network(functional)
     output, latent = net.outputs({"numeric": x}, layers=("output", "latent"))
     np.testing.assert_array_equal(output, net.outputs({"numeric": x})[0])
@@ -199,7 +199,7 @@ def two_outputs():
     return keras.Model(i, outputs)
 
 
-def test_several_outputs_come_in_the_order_of_the_model(network, x):
+def test_several_outputs_have_the_order_of_the_model(network, x):
     net = network(two_outputs)
     shapes = [array.shape[1:] for array in net.outputs({"numeric": x[:3]})]
     assert shapes == [output.shape[1:] for output in net.build().outputs] == [(2,), (1,)]
@@ -264,7 +264,7 @@ def test_pickle_in_a_new_process_predicts_the_same_bits(tmp_path):
         print(net.outputs({"x": x})[0].tobytes().hex())
     """)
     path = os.pathsep.join([str(tmp_path), *sys.path])
-    said = [
+    outputs = [
         subprocess.run(
             [sys.executable, "-c", program, what],
             cwd=tmp_path,
@@ -275,7 +275,7 @@ def test_pickle_in_a_new_process_predicts_the_same_bits(tmp_path):
         ).stdout
         for what in ("write", "read")
     ]
-    assert said[0] == said[1]
+    assert outputs[0] == outputs[1]
 
 
 def test_weights_of_another_network_are_refused(network, blueprint, x):
@@ -286,7 +286,7 @@ def test_weights_of_another_network_are_refused(network, blueprint, x):
         Network(blueprint(functional), start).build()
 
 
-def test_pickle_leaves_tensors_behind(network, x, monkeypatch):
+def test_pickles_contain_no_tensors(network, x, monkeypatch):
     net = network(functional)
     net.outputs({"numeric": x})
     assert net.__getstate__()["prepared"] is None
@@ -303,13 +303,13 @@ def _in_child(net, x, queue):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_forked_process_refuses_instead_of_hanging(network, x):
+def test_a_forked_process_raises_instead_of_hanging(network, x):
     net = network(functional)
     net.outputs({"numeric": x})
     context = multiprocessing.get_context("fork")
     queue = context.SimpleQueue()
     child = context.Process(target=_in_child, args=(net, x, queue))
     child.start()
-    said = queue.get()
+    outputs = queue.get()
     child.join()
-    assert said.startswith("RuntimeError: This process was forked")
+    assert outputs.startswith("RuntimeError: This process was forked")

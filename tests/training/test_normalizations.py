@@ -58,7 +58,7 @@ each = pytest.mark.parametrize("make", [sequential, nested, subclassed])
 
 
 @each
-def test_a_frozen_one_gives_what_keras_gives(make):
+def test_a_frozen_layer_equals_keras(make):
     model = make()
     expected = np.asarray(model(X))
     found = KerasFeatureTransformer(model).fit_transform(X)
@@ -94,7 +94,7 @@ def test_two_of_one_architecture_learn_with_their_own_moments():
         np.testing.assert_allclose(ours.predict_proba(X)[:, 1], expected, atol=1e-4)
 
 
-def test_what_happens_to_the_model_afterwards_changes_no_fitted_estimator():
+def test_later_changes_to_the_model_do_not_affect_fitted_estimators():
     model = sequential()
     ours = KerasClassifier(model, epochs=1, random_state=0).fit(X, y)
     model.get_layer("scaled").adapt(X * 3)
@@ -103,7 +103,7 @@ def test_what_happens_to_the_model_afterwards_changes_no_fitted_estimator():
 
 
 @each
-def test_training_goes_on_as_keras_would(make):
+def test_continued_training_equals_keras(make):
     """One full batch a step, so that the order of rows says nothing."""
     keras.utils.set_random_seed(0)
     model = make()
@@ -120,7 +120,7 @@ def test_training_goes_on_as_keras_would(make):
     np.testing.assert_allclose(np.asarray(ours.model_(X)).ravel(), expected, atol=1e-4)
 
 
-def test_keras_own_fit_is_no_exception():
+def test_the_keras_engine_behaves_equally():
     model = keras.Sequential([keras.Input((3,)), adapted(), layers.Dense(1)])
     settings = {"epochs": 5, "batch_size": 90, "learning_rate": 0.1, "optimizer": "sgd"}
     plain, by_keras = (
@@ -131,7 +131,7 @@ def test_keras_own_fit_is_no_exception():
     assert np.abs(plain.predict(X)).max() < 10  # on raw columns it would be thousands
 
 
-def test_a_public_model_says_its_moments_and_is_saved_with_them(tmp_path):
+def test_a_public_model_has_its_moments_and_is_saved_with_them(tmp_path):
     ours = KerasClassifier(sequential(), epochs=1, random_state=0).fit(X, y)
     public = ours.model_
     scaled = public.get_layer("scaled")
@@ -143,7 +143,7 @@ def test_a_public_model_says_its_moments_and_is_saved_with_them(tmp_path):
     )
 
 
-def test_look_ups_that_were_adapted_keep_what_they_know():
+def test_adapted_lookups_keep_their_vocabulary():
     def model_of(known):
         lookup = keras.layers.IntegerLookup()
         lookup.adapt(np.array(known))
@@ -157,7 +157,7 @@ def test_look_ups_that_were_adapted_keep_what_they_know():
         np.testing.assert_array_equal(found, np.asarray(model(X.astype("int64"))))
 
 
-def test_a_template_that_would_lose_what_it_was_adapted_to_is_refused():
+def test_a_template_with_adapted_layers_is_refused():
     layer = keras.layers.Normalization()
     layer.adapt(np.ones((4, 2)))
     template = keras.Sequential([layer, keras.layers.Dense(1)])

@@ -14,8 +14,8 @@ from skstack._training.seeds import build
 from skstack._training.train import train
 
 N_FEATURES = 6
-ROADS = ("graph", "xla")
-each_road = pytest.mark.parametrize("engine", ROADS)
+ENGINES = ("graph", "xla")
+each_engine = pytest.mark.parametrize("engine", ENGINES)
 schedules = keras.optimizers.schedules
 
 
@@ -121,7 +121,7 @@ def subclassed():
 
 
 class Halved(keras.Model):
-    """Clips its gradients, halves its loss, and tells."""
+    """Clips its gradients, halves its loss, and records a metric."""
 
     def train_step(self, data):
         import tensorflow as tf
@@ -257,7 +257,7 @@ IN_ONE_FIT = {
     ),
 }
 # What becomes of the last batch of an epoch.
-ROAD_OF = {
+ENGINE_OF = {
     mlp: MASKED,
     dense_kinds: MASKED,
     normalised: MASKED,
@@ -272,8 +272,8 @@ ROAD_OF = {
     own_step: GRAPH,
 }
 # Both engines where there are two; what only the graph can train is asked to take XLA, in vain.
-ENGINES_OF = [("xla", make) for make in ROAD_OF if make not in (activity, sequential)]
-ENGINES_OF += [("graph", make) for make, engine in ROAD_OF.items() if engine is not GRAPH]
+ENGINES_OF = [("xla", make) for make in ENGINE_OF if make not in (activity, sequential)]
+ENGINES_OF += [("graph", make) for make, engine in ENGINE_OF.items() if engine is not GRAPH]
 UNWEIGHTED = [
     ("graph", two_and_two), ("xla", mlp), ("xla", masked_lstm), ("xla", masked_outputs),
     ("xla", own_step),
@@ -292,7 +292,7 @@ def _in_keras(make, weights, *arguments):
     return _REFERENCES[make, weights]
 
 
-def road_taken(recipe, plan):
+def engine_used(recipe, plan):
     (program,) = [p for p in POOL.programs() if p.key is not None and recipe.key in p.key]
     return choose(program, plan, 1)[0]
 
@@ -308,19 +308,19 @@ CASES = [
     CASES,
     ids=lambda part: "weighted" if part is True else getattr(part, "__name__", part or ""),
 )
-def test_networks_learn_what_they_learn_in_keras(engine, make, weights, blueprint, binary_rows):
+def test_networks_learn_the_same_as_in_keras(engine, make, weights, blueprint, binary_rows):
     rows = rows_for(make, binary_rows, weights)
     recipe = blueprint(make, key=f"{make.__name__} {engine} {weights}")
     plan = plan_for(make, engine=engine)
     start = initial_variables(recipe, 0)
-    asked_in_vain = engine == "xla" and ROAD_OF[make] is GRAPH
+    asked_in_vain = engine == "xla" and ENGINE_OF[make] is GRAPH
     if asked_in_vain:
         with pytest.warns(UserWarning, match="without XLA"):
             fit = train(recipe, start, rows, plan)
     else:  # a warning, an error here, would mean another engine
         fit = train(recipe, start, rows, plan)
-        expected_road = ROAD_OF[make] if engine == "xla" else GRAPH
-        assert road_taken(recipe, plan) == expected_road
+        expected_engine = ENGINE_OF[make] if engine == "xla" else GRAPH
+        assert engine_used(recipe, plan) == expected_engine
     expected, losses = _in_keras(make, weights, recipe, start, rows, plan)
     assert_close(fit.network.variables, expected, ignored=DRIFTING.get(make, ()))
     if make not in (own_step, masked_outputs):  # those logs are no means over rows
@@ -331,8 +331,8 @@ def test_networks_learn_what_they_learn_in_keras(engine, make, weights, blueprin
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-@each_road
-def test_optimizers_do_what_they_do_in_keras(engine, name, blueprint, binary_rows):
+@each_engine
+def test_optimizers_learn_the_same_as_in_keras(engine, name, blueprint, binary_rows):
     rows, recipe = binary_rows(), blueprint(mlp)
     given = OPTIMIZERS[name]()
     plan = plan_for(mlp, given, engine=engine)
@@ -356,14 +356,14 @@ def test_every_optimizer_of_keras_is_compared():
 
 
 @pytest.mark.parametrize("name", IN_ONE_FIT)
-@each_road
-def test_moving_averages_end_as_in_keras(engine, name, blueprint, binary_rows):
+@each_engine
+def test_moving_averages_are_finalized_as_in_keras(engine, name, blueprint, binary_rows):
     """Keras averages at the end of each fit, so that the reference is one fit of three epochs."""
     rows, recipe = binary_rows(), blueprint(mlp)
     start = initial_variables(recipe, 0)
     fit, expected = (
-        train(recipe, start, rows, plan_for(mlp, IN_ONE_FIT[name](), engine=road))
-        for road in (engine, "keras")
+        train(recipe, start, rows, plan_for(mlp, IN_ONE_FIT[name](), engine=each))
+        for each in (engine, "keras")
     )
     assert_close(fit.network.variables, expected.network.variables)
 
@@ -385,7 +385,7 @@ def test_mixed_precision(policy, tolerance, blueprint, binary_rows):
     assert_close(fit.network.variables, expected, tolerance)
 
 
-def test_classes_weigh_what_they_weigh_in_keras(blueprint, binary_rows):
+def test_class_weights_have_the_same_effect_as_in_keras(blueprint, binary_rows):
     rows, recipe = binary_rows(), blueprint(mlp)
     weights = np.where(rows.targets[:, 0] == 1, 3.0, 0.5)
     of_class = {1: 3.0 / weights.mean(), 0: 0.5 / weights.mean()}
@@ -423,7 +423,7 @@ _CASES_OF_LOSSES = [
 
 
 @pytest.mark.parametrize(("engine", "weights", "index"), _CASES_OF_LOSSES)
-def test_losses_mean_what_they_mean_in_keras(engine, weights, index, blueprint, binary_rows):
+def test_losses_have_the_same_values_as_in_keras(engine, weights, index, blueprint, binary_rows):
     rows, recipe = binary_rows(weights=weights), blueprint(mlp)
     start = initial_variables(recipe, 0)
     plan = TrainConfig(LOSSES_OF_KERAS[index], "sgd", epochs=3, engine=engine, learning_rate=0.02)
@@ -433,7 +433,7 @@ def test_losses_mean_what_they_mean_in_keras(engine, weights, index, blueprint, 
 
 
 @pytest.mark.parametrize("make", [normalised, sequential, subclassed])
-def test_keras_road_learns_what_the_graph_learns(make, blueprint, binary_rows):
+def test_the_keras_engine_learns_the_same_as_the_graph_engine(make, blueprint, binary_rows):
     rows, recipe = rows_for(make, binary_rows, True), blueprint(make)
     held_out = rows_for(make, binary_rows, True)
     start = initial_variables(recipe, 0)
@@ -455,7 +455,7 @@ def test_keras_road_learns_what_the_graph_learns(make, blueprint, binary_rows):
             np.testing.assert_allclose(expected.history[name], curve, rtol=1e-5, err_msg=name)
 
 
-def test_weights_are_repetitions(blueprint, binary_rows):
+def test_weighting_equals_repeating(blueprint, binary_rows):
     rows, recipe = binary_rows(40), blueprint(mlp)
     times = np.random.default_rng(0).integers(0, 4, 40)
     repeated = TrainingData(
@@ -475,7 +475,7 @@ def test_weights_are_repetitions(blueprint, binary_rows):
 @pytest.mark.parametrize(
     ("engine", "make"), [("graph", normalised), ("xla", normalised), ("xla", activity)]
 )
-def test_epochs_watched_one_by_one_are_the_same(engine, make, blueprint, binary_rows):
+def test_monitored_epochs_give_the_same_result(engine, make, blueprint, binary_rows):
     rows, recipe = binary_rows(), blueprint(make)
     start = initial_variables(recipe, 0)
     plan = TrainConfig("binary_crossentropy", epochs=13, engine=engine)
@@ -495,7 +495,7 @@ def test_epochs_watched_one_by_one_are_the_same(engine, make, blueprint, binary_
         assert fit.history["loss"] == at_once.history["loss"]
 
 
-def test_continuing_is_training_on(blueprint, binary_rows):
+def test_two_fits_equal_one_longer_fit(blueprint, binary_rows):
     rows, recipe = binary_rows(), blueprint(mlp)
     start = initial_variables(recipe, 0)
     plan = TrainConfig("binary_crossentropy", epochs=2, batch_size=len(rows), engine="graph")
@@ -510,7 +510,7 @@ def test_continuing_is_training_on(blueprint, binary_rows):
 
 
 @pytest.mark.parametrize("n_rows", [1, 31, 32, 33, 2100])
-@each_road
+@each_engine
 def test_any_number_of_rows(engine, n_rows, blueprint, binary_rows):
     """Less than a batch, whole batches, one more, and more than one block of steps."""
     rows, recipe = binary_rows(n_rows), blueprint(mlp, key="any number")
@@ -567,7 +567,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_what_looks_like_rows_and_is_not(name, blueprint, binary_rows):
+def test_layers_that_are_not_row_independent(name, blueprint, binary_rows):
     make, shapes = ODD[name]
     rows, generator = binary_rows(75), np.random.default_rng(0)
     if shapes:
@@ -587,7 +587,7 @@ def test_what_looks_like_rows_and_is_not(name, blueprint, binary_rows):
     assert_close(fits[0].network.variables, fits[1].network.variables)
 
 
-def test_dropping_everything_is_no_division_by_zero(blueprint, binary_rows):
+def test_dropping_all_units_does_not_divide_by_zero(blueprint, binary_rows):
     recipe = blueprint(mixing(lambda: L.Dropout(1.0), lambda: L.Dense(1)))
     start = initial_variables(recipe, 0)
     fit = train(recipe, start, binary_rows(), TrainConfig("mse", "sgd", epochs=3, engine="xla"))
@@ -606,7 +606,7 @@ def test_moving_averages_inside_a_wrapper(engine, blueprint, binary_rows):
     rows, recipe = binary_rows(), blueprint(mlp)
     start = initial_variables(recipe, 0)
     fit, expected = (
-        train(recipe, start, rows, plan_for(mlp, given(), engine=road))
-        for road in (engine, "keras")
+        train(recipe, start, rows, plan_for(mlp, given(), engine=each))
+        for each in (engine, "keras")
     )
     assert_close(fit.network.variables, expected.network.variables)

@@ -1,4 +1,4 @@
-"""Programs are used again where they may be, and only there."""
+"""When programs are reused, and when not."""
 
 import threading
 
@@ -54,27 +54,27 @@ def test_second_fit_compiles_nothing(engine, keyed, binary_rows):
 
 
 @pytest.mark.parametrize("engine", ["graph", "xla"])
-def test_one_program_learns_at_the_rate_of_each_fit(engine, keyed, binary_rows):
+def test_one_program_uses_the_learning_rate_of_each_fit(engine, keyed, binary_rows):
     recipe, rows = keyed(units=14), binary_rows()
     start = initial_variables(recipe, 0)
     made = POOL.made
     curves = {
-        (road, rate): train(
+        (name, rate): train(
             recipe,
             start,
             rows,
-            TrainConfig("binary_crossentropy", "sgd", learning_rate=rate, epochs=3, engine=road),
+            TrainConfig("binary_crossentropy", "sgd", learning_rate=rate, epochs=3, engine=name),
         ).history["loss"]
         for rate in (0.01, 0.3, 0.05)
-        for road in (engine, "keras")
+        for name in (engine, "keras")
     }
     assert POOL.made - made <= 1
     for rate in (0.01, 0.3, 0.05):
         np.testing.assert_allclose(curves[engine, rate], curves["keras", rate], rtol=1e-5)
-    assert len({curve[-1] for (road, _), curve in curves.items() if road == engine}) == 3
+    assert len({curve[-1] for (name, _), curve in curves.items() if name == engine}) == 3
 
 
-def test_what_freezes_in_a_trace_is_not_shared(keyed, binary_rows):
+def test_constants_of_a_trace_are_not_shared(keyed, binary_rows):
     recipe, rows = keyed(units=12), binary_rows()
     start = initial_variables(recipe, 0)
 
@@ -126,7 +126,7 @@ def test_unknown_networks_have_private_programs(blueprint, binary_rows):
 
 @pytest.mark.parametrize("metrics", [(), ("accuracy", "auc")], ids=["", "metrics"])
 @pytest.mark.parametrize("engine", ["graph", "xla"])
-def test_threads_learn_what_one_alone_learns_in_one_program(engine, metrics, keyed, binary_rows):
+def test_threads_sharing_a_program_learn_the_same_as_one(engine, metrics, keyed, binary_rows):
     recipe, rows = keyed(dropout=0.3), binary_rows()
     plan = TrainConfig("binary_crossentropy", epochs=30, engine=engine, metrics=metrics)
     start = initial_variables(recipe, 0)
@@ -151,7 +151,7 @@ def test_threads_learn_what_one_alone_learns_in_one_program(engine, metrics, key
 
 @pytest.mark.parametrize("engine", ["graph", "xla"])
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
-def test_same_seed_same_bits_whatever_ran_before(dropout, engine, keyed, blueprint, binary_rows):
+def test_a_seed_is_reproducible_after_other_fits(dropout, engine, keyed, blueprint, binary_rows):
     rows = binary_rows()
     plan = TrainConfig("binary_crossentropy", epochs=5, engine=engine)
     recipe = keyed(dropout=dropout)
@@ -175,23 +175,26 @@ class Idle:
         return self.sound
 
 
-def test_fits_share_a_program_and_callbacks_have_one_for_themselves():
+def test_fits_share_a_program_unless_there_are_callbacks():
     pool = Pool(max_programs=2)
     with pool.program("a", Idle) as first, pool.program("a", Idle) as second:
         assert first is second
-        with pool.program("a", Idle, shown=True) as third, pool.program("a", Idle, shown=True) as _:
+        with (
+            pool.program("a", Idle, callbacks=True) as third,
+            pool.program("a", Idle, callbacks=True) as _,
+        ):
             assert third is not first
     assert pool.made == 3
-    with pool.program("a", Idle, shown=True) as again:
+    with pool.program("a", Idle, callbacks=True) as again:
         assert again is not first
     assert pool.made == 3
 
 
-def test_the_pool_forgets_the_oldest():
+def test_the_pool_drops_the_oldest_program():
     pool = Pool(max_programs=2)
     for key in "abc":
-        for shown in (False, True):
-            with pool.program(key, Idle, shown=shown):
+        for callbacks in (False, True):
+            with pool.program(key, Idle, callbacks=callbacks):
                 pass
     assert len(pool.programs()) == 4
     made = pool.made
@@ -201,14 +204,14 @@ def test_the_pool_forgets_the_oldest():
     assert pool.made == made + 1
 
 
-def test_what_callbacks_touched_is_not_lent_again():
+def test_programs_changed_by_callbacks_are_not_reused():
     pool = Pool()
-    with pool.program("a", lambda: Idle(sound=False), shown=True):
+    with pool.program("a", lambda: Idle(sound=False), callbacks=True):
         pass
     assert pool.programs() == []
 
 
-def test_threads_wait_for_the_one_that_makes_the_program():
+def test_threads_wait_for_the_thread_that_builds_the_program():
     pool, begun, go_on, found = Pool(), threading.Event(), threading.Event(), []
 
     def make():
@@ -225,7 +228,7 @@ def test_threads_wait_for_the_one_that_makes_the_program():
     assert begun.wait(30)
     for thread in threads[1:]:
         thread.start()
-    with pool.program("b", Idle):  # another key waits for nobody
+    with pool.program("b", Idle):  # another key does not wait
         pass
     go_on.set()
     for thread in threads:
@@ -234,7 +237,7 @@ def test_threads_wait_for_the_one_that_makes_the_program():
     assert len(set(map(id, found))) == 1
 
 
-def test_a_program_is_made_anew_after_an_error(keyed, binary_rows):
+def test_a_program_is_rebuilt_after_an_error(keyed, binary_rows):
     pool = Pool()
 
     def fails():

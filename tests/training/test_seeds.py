@@ -1,4 +1,4 @@
-"""Initial weights follow from the seed alone, and nothing global is touched."""
+"""Initial weights depend on the seed only, and no global state is changed."""
 
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +28,7 @@ def assert_same(first, second):
 
 
 @pytest.mark.parametrize("key", ["test_seeds", None])
-def test_same_seed_same_start(key, blueprint):
+def test_the_same_seed_gives_the_same_initial_weights(key, blueprint):
     recipe = blueprint(network, key=key)
     first = initial_variables(recipe, 0)
     keras.layers.Dense(3)(keras.Input((2,)))  # moves Keras' counters in this thread
@@ -89,7 +89,7 @@ def stacked(layers):
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, *UNDERSTOOD_IN_PART])
-def test_weights_drawn_without_building_are_those_of_a_built_network(name, blueprint):
+def test_weights_drawn_without_building_equal_those_of_a_built_network(name, blueprint):
     layers = {**NETWORKS, **UNDERSTOOD_IN_PART}[name]
     recipe = blueprint(stacked(layers), key=f"test_seeds {name}")
     starter = InitialWeights(recipe)
@@ -100,7 +100,7 @@ def test_weights_drawn_without_building_are_those_of_a_built_network(name, bluep
     assert starter.builds == (name in UNDERSTOOD_IN_PART)
 
 
-def test_global_generators_are_not_touched(blueprint, binary_rows):
+def test_global_generators_are_not_changed(blueprint, binary_rows):
     recipe = blueprint(network, key=None)
     before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
     tf.random.set_seed(0)
@@ -113,7 +113,7 @@ def test_global_generators_are_not_touched(blueprint, binary_rows):
     np.testing.assert_array_equal(tf.random.uniform((2,)).numpy(), expected)
 
 
-def test_numbers_drawn_by_other_threads_change_neither_weights_nor_those_numbers(blueprint):
+def test_random_numbers_of_other_threads_and_weights_are_independent(blueprint):
     """An event loop, of a server or of dask, draws from the global generator at any time."""
     expected = initial_variables(blueprint(network, key=None), 0)
     others = []
@@ -133,7 +133,7 @@ def test_numbers_drawn_by_other_threads_change_neither_weights_nor_those_numbers
     assert random.random() == generator.random()
 
 
-def test_threads_build_the_same(blueprint):
+def test_threads_build_equal_networks(blueprint):
     recipe = blueprint(network, key=None)
     expected = initial_variables(recipe, 5)
     with ThreadPoolExecutor(8) as pool:
@@ -147,7 +147,7 @@ def test_a_blueprint_may_build_another(blueprint):
     assert_same(initial_variables(outer, 3), initial_variables(inner, 0))
 
 
-def test_errors_of_a_blueprint_come_through(blueprint):
+def test_errors_of_a_blueprint_are_raised(blueprint):
     def fails():
         raise KeyError("mine")
 
@@ -157,7 +157,7 @@ def test_errors_of_a_blueprint_come_through(blueprint):
     assert random.getstate() == state
 
 
-def test_the_callers_dtype_policy_holds(blueprint):
+def test_the_callers_dtype_policy_is_used(blueprint):
     before = keras.config.dtype_policy()
     recipe = blueprint(network, key="test_seeds")
     keras.config.set_dtype_policy("float64")
@@ -187,6 +187,6 @@ def repeated_paths():
     return keras.Model(i, Both()(x))
 
 
-def test_repeated_paths_are_told_apart(blueprint):
+def test_repeated_variable_paths_are_distinguished(blueprint):
     start = initial_variables(blueprint(repeated_paths, key=None), 0)
     assert len(start) == 4

@@ -82,7 +82,7 @@ class BestLast(keras.callbacks.Callback):
         self.model.set_weights(self.weights)
 
 
-def test_callbacks_change_learning_rate_and_weights_alike(recipe, start, binary_rows):
+def test_callbacks_may_change_learning_rate_and_weights(recipe, start, binary_rows):
     rows = binary_rows()
     curves, weights = [], []
     for engine in ENGINES:
@@ -120,7 +120,7 @@ def kerases_own(folder):
     )
 
 
-def test_kerases_own_callbacks_do_the_same_on_all_roads(recipe, start, binary_rows, tmp_path):
+def test_built_in_callbacks_do_the_same_with_all_engines(recipe, start, binary_rows, tmp_path):
     fits, logs, saved = [], [], []
     for engine in ENGINES:
         folder = tmp_path / engine
@@ -165,7 +165,7 @@ class Batches(keras.callbacks.Callback):
         self.count += 1
 
 
-def test_callbacks_that_watch_batches_see_them(recipe, start, binary_rows):
+def test_batch_callbacks_are_called(recipe, start, binary_rows):
     callback = Batches()
     plan = TrainConfig("binary_crossentropy", epochs=2, batch_size=32, callbacks=(callback,))
     watched = train(recipe, start, binary_rows(75), plan)
@@ -234,7 +234,7 @@ def test_validation_loss_is_a_weighted_mean(recipe, start, binary_rows):
 
 
 @each_engine
-def test_a_loss_that_is_not_finite_names_its_epoch(engine, recipe, start, binary_rows):
+def test_a_loss_that_is_not_finite_is_reported_with_its_epoch(engine, recipe, start, binary_rows):
     rows = binary_rows()
     rows.targets[7] = np.nan
     plan = TrainConfig("binary_crossentropy", epochs=3, engine=engine)
@@ -267,7 +267,7 @@ class OwnStep(keras.Model):
         return {**logs, "seen": keras.ops.cast(1.0, "float32")}
 
 
-def test_a_train_step_of_its_own_is_called(blueprint, binary_rows):
+def test_a_custom_train_step_is_called(blueprint, binary_rows):
     def build():
         i = {"numeric": keras.Input((6,), name="numeric")}
         return OwnStep(i, keras.layers.Dense(1, activation="sigmoid")(i["numeric"]))
@@ -308,7 +308,7 @@ class Counted(keras.Model):
         return {"error": self.error.result()}
 
 
-def test_metrics_of_a_train_step_count_an_epoch(blueprint, binary_rows):
+def test_metrics_of_a_custom_train_step_are_averaged_over_an_epoch(blueprint, binary_rows):
     def build():
         i = {"numeric": keras.Input((6,), name="numeric")}
         return Counted(i, keras.layers.Dense(1, activation="sigmoid")(i["numeric"]))
@@ -334,7 +334,7 @@ class Untraceable(keras.layers.Layer):
         return x + 0.0 * x.numpy().sum()
 
 
-def test_what_cannot_be_traced_is_told_and_trained(blueprint, binary_rows):
+def test_networks_that_cannot_be_traced_warn_and_are_trained(blueprint, binary_rows):
     def build():
         i = {"numeric": keras.Input((6,), name="numeric")}
         x = Untraceable()(i["numeric"])
@@ -391,13 +391,13 @@ class Swaps(keras.callbacks.Callback):
         self.model.set_weights(self.kept)
 
 
-def test_callbacks_come_between_training_and_validation(recipe, start, binary_rows):
+def test_callbacks_are_called_between_training_and_validation(recipe, start, binary_rows):
     plan = TrainConfig("binary_crossentropy", epochs=2, callbacks=(Swaps(),))
     fit = train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1))
     np.testing.assert_allclose(fit.history["val_loss"], np.log(2), rtol=1e-5)
 
 
-def test_a_bad_fit_leaves_no_trace_in_the_program(recipe, start, binary_rows):
+def test_a_failed_fit_does_not_affect_the_program(recipe, start, binary_rows):
     plan = TrainConfig("binary_crossentropy", epochs=3)
     expected = train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1))
     with (
@@ -429,12 +429,12 @@ def test_metrics_may_give_several_values(recipe, start, binary_rows):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(keras.Model, "fit", None)
         fit = train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1))
-    told = str(sorted(fit.history))
-    assert "loss" in told
-    assert "both" in told or "low" in told
+    names = str(sorted(fit.history))
+    assert "loss" in names
+    assert "both" in names or "low" in names
 
 
-def test_patience_of_no_epoch_stops_at_the_first_without_progress(recipe, start, binary_rows):
+def test_patience_zero_stops_at_the_first_epoch_without_improvement(recipe, start, binary_rows):
     plan = TrainConfig("binary_crossentropy", epochs=5, patience=0, tol=10.0)
     fit = train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1))
     assert fit.n_epochs == 2

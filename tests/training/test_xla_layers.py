@@ -72,7 +72,7 @@ def hashed(bits):
     return bits ^ (bits >> 16)
 
 
-def test_the_inverse_is_one():
+def test_the_inverse_is_correct():
     for value in (0, 1, 12345, 2**31, 2**32 - 1):
         assert hashed(undone(value)) == value
 
@@ -113,7 +113,7 @@ def test_two_layers_drop_different_units():
     assert abs(np.corrcoef(first, second)[0, 1]) * 64 < STRANGE
 
 
-def test_the_noise_has_the_shape_that_was_asked_for():
+def test_the_noise_has_the_requested_shape():
     across = masks(keras.layers.Dropout(0.5, noise_shape=(None, 1), seed=0), (64, 8), 1)[0]
     assert (across == across[:, :1]).all()
     assert 0.2 < (across[:, 0] > 0).mean() < 0.8
@@ -122,7 +122,7 @@ def test_the_noise_has_the_shape_that_was_asked_for():
     assert 0.3 < (spatial[:, 0, 0] > 0).mean() < 0.7
 
 
-def test_nothing_is_dropped_at_inference_and_the_layer_is_left_as_it_was():
+def test_nothing_is_dropped_at_inference_and_the_layer_is_unchanged():
     layer = keras.layers.Dropout(0.5, seed=0)
     with replaced_calls([layer], None):
         np.testing.assert_array_equal(layer(np.ones((3, 4)), training=False), np.ones((3, 4)))
@@ -133,7 +133,7 @@ def test_nothing_is_dropped_at_inference_and_the_layer_is_left_as_it_was():
 
 
 @pytest.mark.parametrize("shape", [(12, 3), (12, 5, 3), (12, 4, 5, 3)], ids=str)
-def test_batch_normalisation_counts_real_rows_alone(shape):
+def test_batch_normalisation_ignores_padding(shape):
     generator = np.random.default_rng(0)
     x = generator.normal(3.0, 2.0, shape).astype("float32")
     ours, theirs = keras.layers.BatchNormalization(), keras.layers.BatchNormalization()
@@ -163,7 +163,7 @@ def dropped():
     return keras.Model(i, keras.layers.Dense(1, activation="sigmoid")(x))
 
 
-def test_dropout_trains_alike_on_all_roads(blueprint, binary_rows):
+def test_dropout_learns_the_same_with_all_engines(blueprint, binary_rows):
     """In distribution: over 20 seeds, the losses of the engines differ by no more than noise."""
     rows, recipe = binary_rows(128), blueprint(dropped)
     losses = {
