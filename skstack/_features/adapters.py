@@ -10,11 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.base import is_regressor
 from sklearn.pipeline import Pipeline
+from sklearn.utils import Bunch
 
 from skstack._base.params import clone_part, draw_seed, is_keras_model, is_path, set_missing_seeds
 from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._estimators.base import NetworkEstimator
 from skstack._estimators.classifier import KerasClassifier
+from skstack._estimators.multi_task import KerasMultiTask, both_classes
 from skstack._features.cache import CachedNetwork
 from skstack._training import formulas
 from skstack.networks._adopted import FrozenBlueprint
@@ -47,6 +49,10 @@ class ModelAdapter:
         check_categories(model, blocks.categories_)
         network = CachedNetwork(Network(blueprint, blueprint.start_variables()), memory)
         return cls(network, blocks, blueprint.output_names, **settings)
+
+    def by_target(self, X):
+        """See ``MultiTaskAdapter.by_target``: a network has no targets."""
+        return [("", self)]
 
     def outputs(self, X, pooling=None):
         """Outputs by name; ``pooling`` as in ``Network.outputs``."""
@@ -195,6 +201,10 @@ class EstimatorAdapter:
             and probabilities_of(self.estimator) is None
             and not is_regressor(self.estimator)
         )
+
+    def by_target(self, X):
+        """See ``MultiTaskAdapter.by_target``: all features are those of y."""
+        return [("", self)]
 
     def outputs(self, X, pooling=None):
         """Result of the estimator's own method: probabilities, predictions or a transform."""
@@ -387,30 +397,61 @@ class EstimatorAdapter:
         return features + _pooled_graph(inner, request, name)
 
 
+class MultiTaskAdapter(EstimatorAdapter):
+    """A fitted KerasMultiTask."""
+
+    def by_target(self, X):
+        """(suffix of names, adapter) for each target, from one forward pass."""
+        parts = []
+        for target, values in self.estimator._by_target(X):
+            if target.classes is None:
+                single = Bunch(predict=lambda X, values=values: values)
+            else:
+                p = both_classes(values)
+                single = Bunch(classes_=target.classes, predict_proba=lambda X, p=p: p)
+            part = EstimatorAdapter(single, self.out_of_fold, target.classes)
+            parts.append((f"__{target.name}", part))
+        return parts
+
+    def graph(self, table, request, name):
+        """Features as tensors, in the order of `columns_of`."""
+        from skstack._graph.formulas import Classes, codes_of, of_classes
+
+        _, ends, inner = self.estimator._network_graph(
+            table,
+            name,
+            layers=request.layers,
+            ends=bool(request.features),
+            pooling=request.pooling,
+        )
+        parts = self.estimator._graph_targets(ends[0], name) if request.features else ()
+        found = []
+        for feature in request.features:
+            for target, result in parts:
+                label = f"{name}_{target.key}"
+                if not isinstance(result, Classes):
+                    found += [result] if feature == "outputs" else []
+                elif feature == "codes":
+                    found.append(codes_of(result.tensor, label))
+                else:
+                    found.append(of_classes(feature, result, label, binary=result.n == 2))
+        return found + _pooled_graph(inner, request, name)
+
+
+def adapted(estimator, *settings):
+    """The adapter of a fitted estimator; ``settings`` as in ``EstimatorAdapter``."""
+    several = isinstance(estimator, KerasMultiTask)
+    return (MultiTaskAdapter if several else EstimatorAdapter)(estimator, *settings)
+
+
 def columns_of(view, X, features, layers, pooling):
     """Extract features of rows: ``Columns`` in the order of ``features``, then of ``layers``."""
-    columns = []
+    columns, parts = [], view.by_target(X) if features else []
     for feature in features:
-        oof = view.out_of_fold
-        if feature == "outputs":
-            for name, values in view.outputs(X, pooling):
-                transformed = getattr(view, "transforms", False)
-                columns.append(_columns(name, as_columns(values, pooling), oof, transformed))
-            continue
-        if feature == "codes":
-            columns.append(Columns((feature,), view.codes(X), oof, categorical=True))
-            continue
-        if feature == "reconstruction_error":
-            values = np.asarray(view.reconstruction_error(X), dtype=np.float32)[:, None]
-            trained = not isinstance(view, ModelAdapter)
-            columns.append(Columns((feature,), values, out_of_fold=trained))
-            continue
-        if feature == "log_odds":
-            values, labels = view.log_odds(X)
-            columns.append(Columns(tuple(f"log_odds_{name}" for name in labels), values, oof))
-        else:
-            values = (entropy if feature == "entropy" else margin)(view.probabilities(X)[0])
-            columns.append(Columns((feature,), values, oof))
+        for suffix, part in parts:
+            numbers = suffix and part.classes is None  # have no probabilities
+            if not numbers or feature == "outputs":
+                columns += _columns_of_feature(part, X, feature, pooling, suffix)
     if layers:
         outputs = view.layers(X, layers, pooling)
         if len(outputs) != len(layers):
@@ -425,6 +466,27 @@ def columns_of(view, X, features, layers, pooling):
             names = tuple(f"{name}_{index}" for index in range(values.shape[1]))
             columns.append(Columns(names, values, view.out_of_fold, inner=True))
     return columns
+
+
+def _columns_of_feature(view, X, feature, pooling, suffix):
+    oof = view.out_of_fold
+    if feature == "outputs":
+        transformed = getattr(view, "transforms", False)
+        return [
+            _columns(f"{name}{suffix}", as_columns(values, pooling), oof, transformed)
+            for name, values in view.outputs(X, pooling)
+        ]
+    if feature == "log_odds":
+        values, labels = view.log_odds(X)
+        return [Columns(tuple(f"log_odds_{name}{suffix}" for name in labels), values, oof)]
+    names = (f"{feature}{suffix}",)
+    if feature == "codes":
+        return [Columns(names, view.codes(X), oof, categorical=True)]
+    if feature == "reconstruction_error":
+        values = np.asarray(view.reconstruction_error(X), dtype=np.float32)[:, None]
+        return [Columns(names, values, out_of_fold=not isinstance(view, ModelAdapter))]
+    values = (entropy if feature == "entropy" else margin)(view.probabilities(X)[0])
+    return [Columns(names, values, oof)]
 
 
 def _columns(name, values, out_of_fold, transformed):
@@ -481,6 +543,7 @@ def _pooled_graph(tensors, request, name):
 
 FEATURES = ("outputs", "log_odds", "entropy", "margin", "reconstruction_error", "codes")
 OF_PROBABILITIES = ("log_odds", "entropy", "margin")
+OF_CLASSES = (*OF_PROBABILITIES, "codes")
 POOLINGS = ("flatten", "mean", "max", "last")
 
 

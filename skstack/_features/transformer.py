@@ -367,8 +367,8 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
         X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
             Training rows.
 
-        y : array-like of shape (n_samples,), default=None
-            Targets. Required if the model learns from them.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets), default=None
+            Targets, as the model takes them. Required if the model learns from them.
 
         sample_weight : array-like of shape (n_samples,), default=None
             Passed to the estimator, and to steps before it that accept weights.
@@ -406,8 +406,8 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
         X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
             Training rows.
 
-        y : array-like of shape (n_samples,), default=None
-            Targets. Required if the model learns from them.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets), default=None
+            Targets, as the model takes them. Required if the model learns from them.
 
         sample_weight : array-like of shape (n_samples,), default=None
             Passed to the estimator, and to steps before it that accept weights.

@@ -25,7 +25,10 @@ from skstack._graph.tables import GraphTable, layer_name, refuse, unique_names
 from skstack._training.isolation import preserve_rng
 from skstack.preprocessing._pad_sequences import PadSequences
 
-_ACCEPTED = "KerasClassifier, KerasRegressor, KerasAutoencoder, KerasFeatureTransformer, a stack"
+_ACCEPTED = (
+    "KerasClassifier, KerasRegressor, KerasMultiTask, KerasAutoencoder, KerasFeatureTransformer, "
+    "a stack"
+)
 
 
 class GraphPart(Protocol):

@@ -92,7 +92,8 @@ def _onnx(estimator, path):
     fused.export(path, format="onnx", verbose=False, input_signature=[_signature(fused)])
     model = onnx.load(path)
     graph = model.graph
-    _rename_output(graph, "output_0")
+    if not isinstance(fused.output, dict):  # else they have the names of targets
+        _rename_output(graph, "output_0")
     for name, column in raw_columns(estimator).categories.items():
         if column.dtype == "string":
             _add_lookup(onnx, graph, name, column.tokens.tolist())

@@ -234,14 +234,14 @@ def _bare_operations(model) -> list:
 def _averages(loss):
     """Whether a loss is the mean of the losses of single rows.
 
-    A loss with an attribute `row_average_of` is such a mean if the loss in that attribute is.
+    A loss with an attribute `row_averages_of` is such a mean if the losses in that attribute are.
     """
     try:
         known = keras.losses.get(loss) if isinstance(loss, str) else loss
     except ValueError:
         return False
-    if hasattr(known, "row_average_of"):
-        return _averages(known.row_average_of)
+    if hasattr(known, "row_averages_of"):
+        return all(map(_averages, known.row_averages_of))
     if isinstance(known, keras.losses.Loss):
         whole = getattr(known, "ignore_class", None) is None and getattr(known, "axis", -1) == -1
         return type(known) in _MEAN_LOSSES and known.reduction == _AVERAGED and whole

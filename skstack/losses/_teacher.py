@@ -139,6 +139,8 @@ class Teacher:
             return
         if not hasattr(self.estimator, "classes_"):
             self._refuse("it has no attribute classes_; expected a fitted classifier.")
+        if isinstance(self.estimator.classes_, dict):
+            self._refuse("it predicts several targets; expected a fitted classifier.")
         if probabilities_of(self.estimator) is None and self.mode != "head":
             self._refuse(
                 "it has no predict_proba. Calibrate it with "

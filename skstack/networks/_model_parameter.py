@@ -168,7 +168,7 @@ def check_continued(model):
             )
         raise TypeError(
             f"model=FrozenEstimator({name}(...)) must hold a fitted KerasClassifier, "
-            f"KerasRegressor or KerasAutoencoder.{advice}"
+            f"KerasRegressor, KerasMultiTask or KerasAutoencoder.{advice}"
         )
     if not hasattr(inner, "network_"):
         raise NotFittedError(
@@ -178,6 +178,9 @@ def check_continued(model):
 
 
 def _described(task, n_outputs):
+    if task == "multitask":
+        heads = [f"{head.name!r}: {_described(head.task, head.n_outputs)}" for head in n_outputs]
+        return f"the targets {{{', '.join(heads)}}}"
     classes = {"binary": "2 classes", "multiclass": f"{n_outputs} classes"}
     return classes.get(task, f"{n_outputs} outputs ({task})")
 
@@ -228,9 +231,16 @@ def _check_columns(estimator, origin, label):
 
 def _check_classes(estimator, origin, label):
     """Check that common labels belong to the same units; new labels follow in sorted order."""
-    if not hasattr(estimator, "classes_"):
+    classes, fitted = (getattr(each, "classes_", {}) for each in (estimator, origin))
+    if not isinstance(classes, dict):
+        _check_labels(classes, fitted, label)
         return
-    classes, fitted = estimator.classes_.tolist(), origin.classes_.tolist()
+    for target, of_origin in zip(classes, fitted.values(), strict=True):
+        _check_labels(classes[target], of_origin, f"{label}, target {target!r},")
+
+
+def _check_labels(classes, fitted, label):
+    classes, fitted = classes.tolist(), fitted.tolist()
     common = [each for each in classes if each in fitted]
     swapped = [each for each in common if classes.index(each) != fitted.index(each)]
     if swapped:

@@ -318,7 +318,7 @@ class ColumnBlocks:
         taken = {*_RESERVED_NAMES, *groups}
         for index in np.flatnonzero(~numeric & free):
             column = f"x{index}" if self._names is None else self._names[index]
-            name = _block_name(column, taken)
+            name = keras_name(column, taken)
             taken.add(name)
             parts.append(self._column_part(name, index, arrays))
         names = [part.name for part in parts]
@@ -388,7 +388,7 @@ class ColumnBlocks:
                 groups.setdefault(prefix, []).append(index)
         named = {}
         for prefix, indices in groups.items():
-            named[_block_name(prefix, named)] = np.asarray(indices)
+            named[keras_name(prefix, named)] = np.asarray(indices)
         return named
 
     def _open(self, X):
@@ -422,8 +422,8 @@ def array_column_indices(X):
     return np.flatnonzero(array_columns(table, np.ones(table.shape[1], dtype=bool), "from_dtype"))
 
 
-def _block_name(column, taken):
-    """A name for the input of a column: valid for Keras, and not taken."""
+def keras_name(column, taken):
+    """A name for the input or output of a column: valid for Keras, and not taken."""
     name = re.sub(r"[^A-Za-z0-9_]", "_", str(column)).lstrip("_") or "column"
     number, unique = 1, name
     while unique in taken:

@@ -539,10 +539,13 @@ def warn_if_validation_moved(profile, X_val):
     )
 
 
-def warn_if_validation_targets_moved(y, y_val):
-    """Warn if numeric targets ``y_val`` are on another scale than ``y``."""
+def warn_if_validation_targets_moved(y, y_val, columns=None):
+    """Warn if numeric targets ``y_val`` are on another scale than ``y``; ``columns`` are names."""
     y, y_val = (np.reshape(values, (len(values), -1)) for values in (y, y_val))
-    names = ["y"] if y.shape[1] == 1 else [f"y[:, {column}]" for column in range(y.shape[1])]
+    if columns is not None:
+        names = [f"y[{column!r}]" for column in columns]
+    else:
+        names = ["y"] if y.shape[1] == 1 else [f"y[:, {column}]" for column in range(y.shape[1])]
     ColumnProfile.of(y).renamed(names).warn_if_validation_moved(
         y_val,
         "y_val",
