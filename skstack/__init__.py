@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from skstack._estimators.autoencoder import KerasAutoencoder
     from skstack._estimators.classifier import KerasClassifier
+    from skstack._estimators.multi_task import KerasMultiTask
     from skstack._estimators.regressor import KerasRegressor
     from skstack._features.transformer import KerasFeatureTransformer
     from skstack._persistence.file import load, save
@@ -24,6 +25,7 @@ __all__ = [
     "KerasAutoencoder",
     "KerasClassifier",
     "KerasFeatureTransformer",
+    "KerasMultiTask",
     "KerasRegressor",
     "StackedKerasClassifier",
     "StackedKerasRegressor",
@@ -38,6 +40,7 @@ _MODULES = {
     "KerasAutoencoder": "_estimators.autoencoder",
     "KerasClassifier": "_estimators.classifier",
     "KerasFeatureTransformer": "_features.transformer",
+    "KerasMultiTask": "_estimators.multi_task",
     "KerasRegressor": "_estimators.regressor",
     "StackedKerasClassifier": "_stack.stacked",
     "StackedKerasRegressor": "_stack.stacked",

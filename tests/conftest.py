@@ -74,6 +74,19 @@ def compile_rarely(request):
         yield
 
 
+@pytest.fixture(scope="module")
+def eager_keras():
+    """Keras' own `fit` and `predict` without tracing, which takes half a second for each network.
+
+    For tests of what is done with wrappers of others. Networks that skstack trains are traced.
+    """
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 def pytest_collection_finish():
     """Exempt imported modules from garbage collection, which otherwise takes a second each time."""
     gc.collect()

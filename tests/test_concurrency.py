@@ -26,8 +26,8 @@ from skstack import (
     StackedKerasClassifier,
 )
 from skstack._training.initial_weights import initial_variables
+from skstack._training.isolation import preserve_rng
 from skstack._training.program import POOL
-from skstack._training.seeds import preserve_rng
 from skstack.networks import MLP, Autoencoder
 from skstack.networks._adopted import without_drawing
 

@@ -12,6 +12,7 @@ from skstack import (
     KerasAutoencoder,
     KerasClassifier,
     KerasFeatureTransformer,
+    KerasMultiTask,
     KerasRegressor,
     StackedKerasClassifier,
     StackedKerasRegressor,
@@ -31,6 +32,8 @@ ESTIMATORS = [
     StackedKerasRegressor(ENCODER, downstream=REGRESSOR),
 ]
 DEFAULTS = [type(estimator)() for estimator in ESTIMATORS]
+# The checks pass y as an array of one column, whose kind must be given.
+ESTIMATORS.append(KerasMultiTask(SMALL, tasks=["regression"], **QUICK))
 
 
 def expected_failures(estimator):

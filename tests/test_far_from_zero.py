@@ -20,7 +20,7 @@ from skstack import (
     StackedKerasRegressor,
 )
 from skstack.networks import MLP
-from skstack.preprocessing._precision import lost_in_float32
+from skstack.preprocessing._column_profile import lost_in_float32
 
 N = 200
 RNG = np.random.default_rng(0)

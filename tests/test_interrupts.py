@@ -6,7 +6,9 @@ import threading
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
+from _models import SMALL, binary, regression
 from imblearn.pipeline import Pipeline as SamplingPipeline
 from sklearn.base import clone
 from sklearn.ensemble import BaggingClassifier, VotingClassifier
@@ -20,13 +22,13 @@ from skstack import (
     KerasAutoencoder,
     KerasClassifier,
     KerasFeatureTransformer,
+    KerasMultiTask,
     KerasRegressor,
     StackedKerasClassifier,
 )
 from skstack._training import interrupts, program
 from skstack._training.monitor import TrainingMonitor
 from skstack._training.program import POOL, CompiledFit
-from tests._models import SMALL, binary, regression
 
 EPOCHS = 6
 FIT = {"epochs": EPOCHS, "batch_size": 32, "random_state": 0}
@@ -202,8 +204,12 @@ def test_epochs_whose_end_was_not_handled_are_kept(monkeypatch):
 
 @pytest.mark.parametrize(
     ("make", "y"),
-    [(KerasRegressor, regression()[1]), (KerasAutoencoder, None)],
-    ids=["regressor", "autoencoder"],
+    [
+        (KerasRegressor, regression()[1]),
+        (KerasAutoencoder, None),
+        (KerasMultiTask, pd.DataFrame({"kind": Y, "amount": X[:, 0]})),
+    ],
+    ids=["regressor", "autoencoder", "several targets"],
 )
 def test_every_network_estimator_keeps_its_training(make, y):
     interrupted = make(**FIT, callbacks=[Interrupts()])

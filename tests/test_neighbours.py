@@ -31,7 +31,10 @@ from skstack import (
     StackedKerasRegressor,
 )
 
-pytestmark = pytest.mark.usefixtures("patches_of_scikeras")
+pytestmark = [
+    pytest.mark.usefixtures("patches_of_scikeras", "eager_keras"),
+    pytest.mark.filterwarnings("ignore:Even though the .* option is set, this option does not"),
+]
 
 generator = np.random.default_rng(0)
 X = generator.normal(size=(90, 4)).astype(np.float32)

@@ -22,6 +22,7 @@ from skstack import (
     KerasAutoencoder,
     KerasClassifier,
     KerasFeatureTransformer,
+    KerasMultiTask,
     KerasRegressor,
     StackedKerasClassifier,
 )
@@ -1005,6 +1006,17 @@ def test_several_outputs_of_a_teacher_are_refused(trains, seen):
     with pytest.raises(ValueError, match="teacher='two' has 2 outputs"):
         KerasRegressor(loss=taught, epochs=1).fit(X, y)
     assert seen == []
+
+
+def test_a_teacher_of_several_targets_is_refused(seen):
+    pd = pytest.importorskip("pandas")
+    X, y = iris(60)
+    teacher = KerasMultiTask(MLP((4,)), epochs=1).fit(X, pd.DataFrame({"a": y, "b": X[:, 0]}))
+    n_fits = len(seen)
+    for estimator in (KerasRegressor, KerasClassifier):
+        with pytest.raises(ValueError, match=r"teacher=KerasMultiTask.*several targets"):
+            estimator(loss=TeacherLoss(teacher, mode="head"), epochs=1).fit(X, y)
+    assert len(seen) == n_fits
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from skstack._stack.scaling import Scaling
 from skstack.inspection import ColumnProfile
 from skstack.networks import MLP, Autoencoder
 from skstack.preprocessing._blocks import ColumnBlocks
-from skstack.preprocessing._moments import moments_of_steps, weighted_moments
+from skstack.preprocessing._column_profile import moments_of_steps, weighted_moments
 
 rng = np.random.default_rng(0)
 N = 60

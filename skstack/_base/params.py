@@ -131,5 +131,5 @@ def is_path(value):
 
 
 def is_network_estimator(value):
-    """Whether ``value`` is a KerasClassifier, KerasRegressor or KerasAutoencoder, fitted or not."""
+    """Whether ``value`` is an estimator of skstack that trains one network, fitted or not."""
     return hasattr(value, "_fit_in_context")

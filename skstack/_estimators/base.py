@@ -10,7 +10,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, is_classifier, is_regressor
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.impute import SimpleImputer
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
@@ -25,26 +25,26 @@ from skstack._base.sklearn import INPUT_CONSTRAINTS, HasMethods, Interval, StrOp
 from skstack._base.tables import check_groups, check_weights, n_rows, read_rows, take_rows
 from skstack._splits.hold_out import hold_out
 from skstack._splits.row_context import take_context
-from skstack.networks._continued import (
+from skstack.networks._heads import with_plain_input
+from skstack.networks._model_parameter import (
+    blueprint_for,
     check_categories,
     check_continues,
+    check_model,
     continued_estimator,
     named_after_categories,
 )
-from skstack.networks._heads import with_plain_input
-from skstack.networks._model_parameter import blueprint_for, check_model
 from skstack.networks._recipe import Recipe
 from skstack.networks._spec import Spec, standardizing_variables
-from skstack.preprocessing._block_kinds import NumericBlock
-from skstack.preprocessing._blocks import ColumnBlocks
+from skstack.preprocessing._blocks import ColumnBlocks, NumericBlock
 from skstack.preprocessing._column_profile import (
     ColumnProfile,
+    moments_of_steps,
+    warn_if_too_fine_for_float32,
     warn_if_validation_moved,
-    warn_if_validation_targets_moved,
+    weighted_moments,
 )
 from skstack.preprocessing._columns import resolve_object_columns
-from skstack.preprocessing._moments import moments_of_steps, weighted_moments
-from skstack.preprocessing._precision import warn_if_too_fine_for_float32
 
 EARLY_STOPPING_ROWS = 10_000
 
@@ -148,12 +148,12 @@ history_ : dict of str to list of float
 class CrossFitContext:
     """What all networks of one cross-fit share, so that their shapes and initial weights agree.
 
-    ``blocks`` defines the category codes, ``classes`` the output units. Which of them occur in a
-    fold is learned from its training rows.
+    ``blocks`` defines the category codes, ``classes`` the output units: the classes, or for several
+    targets a description of each. Which of them occur in a fold is learned from its training rows.
     """
 
     blocks: ColumnBlocks
-    classes: np.ndarray | None = None
+    classes: np.ndarray | tuple | None = None
 
 
 def _is_auto(value):
@@ -263,13 +263,18 @@ class NetworkEstimator(BaseEstimator):
                 f"{self.imputer.missing_values!r}; a network treats only NaN as missing. Put "
                 "such an imputer before the network, in a Pipeline."
             )
+        losses, metrics = self._losses_and_metrics()
         check_settings(
             optimizer="adam" if _is_auto(self.optimizer) else self.optimizer,
             learning_rate=None if _is_auto(self.learning_rate) else self.learning_rate,
-            loss=None if _is_auto(self._task_loss) else self._task_loss,
-            metrics=self.metrics or (),
+            losses=[loss for loss in losses if not _is_auto(loss)],
+            metrics=metrics,
             callbacks=self._listed_callbacks(),
         )
+
+    def _losses_and_metrics(self):
+        """All losses and all metrics among the parameters."""
+        return [self._task_loss], self.metrics or ()
 
     def __sklearn_clone__(self):
         return clone_sharing_models(self)
@@ -350,6 +355,9 @@ class NetworkEstimator(BaseEstimator):
     def _check_numbers(self, blueprint, y, what):
         """Refuse targets that loss or head do not support; accepts all by default."""
 
+    def _warn_of_moved_targets(self, y, y_val):
+        """Warn of validation targets on another scale; targets that are numbers have one."""
+
     def _targets(self, inputs, y):
         """Targets in the form that the loss expects."""
         raise NotImplementedError
@@ -399,10 +407,14 @@ class NetworkEstimator(BaseEstimator):
         probe.blocks_, probe.moments_ = blocks, {}
         probe._check_origin(X)
         if layers:
-            from skstack._training.layers import check_layers
+            from skstack._training.keras_model import check_layers
 
             check_layers(probe._network_to_train(0, resume=False)[0], layers)
-        return CrossFitContext(blocks, getattr(probe, "classes_", None))
+        return CrossFitContext(blocks, probe._shared_targets())
+
+    def _shared_targets(self):
+        """What all networks of a cross-fit know of y: the classes, if there are any."""
+        return getattr(self, "classes_", None)
 
     def _fit_in_context(self, X, y, shared, *, ordered=False, **metadata):
         """Fit as one of the networks of a cross-fit; ``ordered`` rows are in time order."""
@@ -481,8 +493,7 @@ class NetworkEstimator(BaseEstimator):
             self._check_numbers(blueprint, held_out[1], "y" if y_val is None else "y_val")
         if X_val is not None:
             warn_if_validation_moved(self.input_profile_, held_out[0])
-            if is_regressor(self):
-                warn_if_validation_targets_moved(y, held_out[1])
+            self._warn_of_moved_targets(y, held_out[1])
 
         resampled, y, weights = self._resample(inputs, y, weights, seed)
         objective = self._objective(blueprint)
@@ -569,7 +580,6 @@ class NetworkEstimator(BaseEstimator):
     def _network_to_train(self, seed, resume, inputs=None, weights=None):
         """Blueprint of the network, and its initial variables."""
         from skstack._training.initial_weights import initial_variables
-        from skstack._training.objective import head_for
         from skstack.losses._teacher import without_teacher
 
         if resume:
@@ -580,12 +590,9 @@ class NetworkEstimator(BaseEstimator):
             blueprint, start = without_teacher(origin.network_)
             return blueprint, dict(start)
 
-        task, n_outputs = self._task()
-        spec = Spec(self.blocks_.blocks_, task, n_outputs)
         # A clone: parameters that are set in the recipe later apply to the next fit only.
         model = clone_part(self.model)
-        loss = self._task_loss
-        head = {} if _is_auto(loss) else head_for(loss, task, n_outputs)
+        spec, head = self._spec()
         blueprint = blueprint_for(model, spec, default=self._default_recipe(), head=head)
         self._network_task = blueprint.spec.task
         if blueprint.continued:
@@ -596,6 +603,15 @@ class NetworkEstimator(BaseEstimator):
             for block in self.blocks_.blocks_:
                 self._standardize(block, start, model, inputs, weights)
         return blueprint, start
+
+    def _spec(self):
+        """The spec of the network, and the fields of a recipe's that the loss requires."""
+        from skstack._training.objective import head_for
+
+        task, n_outputs = self._task()
+        loss = self._task_loss
+        head = {} if _is_auto(loss) else head_for(loss, task, n_outputs)
+        return Spec(self.blocks_.blocks_, task, n_outputs), head
 
     def _standardize(self, block, start, model, inputs, weights):
         """Write the moments of training rows into the layers that standardise."""

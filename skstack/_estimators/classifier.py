@@ -14,7 +14,7 @@ from skstack._base.atomic_fit import on_snapshot
 from skstack._base.docstrings import substitute
 from skstack._base.in_chunks import in_chunks
 from skstack._base.sklearn import HasMethods, StrOptions, fit_context
-from skstack._base.targets import read_labels, warn_if_one_hot
+from skstack._base.tables import read_labels, warn_if_one_hot
 from skstack._estimators.base import DOCS, NetworkEstimator
 from skstack._estimators.resampling import (
     correct_priors,

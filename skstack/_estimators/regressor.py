@@ -13,15 +13,51 @@ from skstack._base.atomic_fit import on_snapshot
 from skstack._base.docstrings import substitute
 from skstack._base.in_chunks import in_chunks
 from skstack._base.sklearn import StrOptions, fit_context
-from skstack._base.targets import check_target
+from skstack._base.tables import check_target
 from skstack._estimators.base import DOCS, NetworkEstimator
 from skstack._graph.mixin import ExportMixin
-from skstack.networks._continued import continued_estimator
 from skstack.networks._heads import output_bounds, with_target_units
 from skstack.networks._mlp import MLP
-from skstack.preprocessing._moments import weighted_moments
+from skstack.networks._model_parameter import continued_estimator
+from skstack.preprocessing._column_profile import (
+    warn_if_validation_targets_moved,
+    weighted_moments,
+)
 
 _LEAST_MEAN = 1e-6
+
+
+def scale_between(y, weights, low, high):
+    """Offset and scale of targets for a network whose outputs lie in [low, high]: two arrays.
+
+    Those of outputs that are bounded on one side keep 0 where it is, on both sides are 0 and 1.
+    """
+    mean, scale = weighted_moments(y, weights)
+    low, high = np.isinf(low), np.isinf(high)
+    around_0 = np.sqrt(np.average(np.square(y), axis=0, weights=weights))
+    around_0 = np.where(around_0 > 0, around_0, 1.0)
+    scale = np.where(low & high, scale, np.where(low | high, around_0, 1.0))
+    return np.where(low & high, mean, 0.0), scale
+
+
+def start_at_mean(start, layer, y, weights):
+    """Start an exponential output layer at the mean: random weights are orders of magnitude off."""
+    means = np.maximum(np.average(y, axis=0, weights=weights), _LEAST_MEAN)
+    start[f"{layer}/bias"] = np.log(means).astype(np.float32)
+    start[f"{layer}/kernel"] = np.zeros_like(start[f"{layer}/kernel"])
+
+
+def refuse_outside(what, targets, low, high, *, raw, model, advice=""):
+    """Refuse targets, as the network learns them, that its outputs in [low, high] cannot reach."""
+    slack = 1e-6 * np.maximum(1.0, np.abs(targets))
+    if np.any(targets < low - slack) or np.any(targets > high + slack):
+        learned = "" if raw else " (standardised)"
+        raise ValueError(
+            f"{what} holds values{learned} from {targets.min():g} to {targets.max():g}, and the "
+            f"final activation of model={model!r} has outputs in [{np.min(low):g}, "
+            f"{np.max(high):g}]{advice}. Use targets inside these bounds, or a network without a "
+            "final activation."
+        )
 
 
 @substitute(**DOCS)
@@ -288,25 +324,16 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
             return
         own_units = self._objective(blueprint).raw_units
         unscaled = own_units or blueprint.learns_raw_targets
-        mean, scale = weighted_moments(y, weights)
-        zeros, ones = np.zeros(y.shape[1]), np.ones(y.shape[1])
         if self.standardize_target is True:
-            self.target_mean_, self.target_scale_ = mean, scale
+            scaling = weighted_moments(y, weights)
         elif self.standardize_target is False or unscaled:
-            self.target_mean_, self.target_scale_ = zeros, ones
+            scaling = np.zeros(y.shape[1]), np.ones(y.shape[1])
         else:
-            low, high = map(np.isinf, output_bounds(blueprint))
-            # Bounded on one side: 0 must stay 0; any scale is possible.
-            around_0 = np.sqrt(np.average(np.square(y), axis=0, weights=weights))
-            around_0 = np.where(around_0 > 0, around_0, 1.0)
-            self.target_mean_ = np.where(low & high, mean, zeros)
-            self.target_scale_ = np.where(low & high, scale, np.where(low | high, around_0, ones))
+            scaling = scale_between(y, weights, *output_bounds(blueprint))
+        self.target_mean_, self.target_scale_ = scaling
         output = blueprint.spec.layer_name("output")
         if blueprint.spec.activation == "exponential" and f"{output}/bias" in start:
-            # Start at the mean: random weights would be off by orders of magnitude.
-            means = np.maximum(np.average(y, axis=0, weights=weights), _LEAST_MEAN)
-            start[f"{output}/bias"] = np.log(means).astype(np.float32)
-            start[f"{output}/kernel"] = np.zeros_like(start[f"{output}/kernel"])
+            start_at_mean(start, output, y, weights)
 
     def _check_numbers(self, blueprint, y, what):
         objective = self._objective(blueprint)
@@ -316,16 +343,8 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         objective.check_head(low, high)
         objective.check_numbers(y, what)
         targets = (y - self.target_mean_) / self.target_scale_
-        slack = 1e-6 * np.maximum(1.0, np.abs(targets))
-        if np.any(targets < low - slack) or np.any(targets > high + slack):
-            learned = "" if unscaled else " (standardised)"
-            raise ValueError(
-                f"{what} holds values{learned} from {targets.min():g} to {targets.max():g}, and "
-                f"the final activation of model={self.model!r} has outputs in "
-                f"[{low.min():g}, {high.max():g}] (standardize_target="
-                f"{self.standardize_target!r}). Use targets inside these bounds, or a "
-                "network without a final activation."
-            )
+        advice = f" (standardize_target={self.standardize_target!r})"
+        refuse_outside(what, targets, low, high, raw=unscaled, model=self.model, advice=advice)
 
     def _check_units(self, objective, unscaled):
         """Refuse a loss or `standardize_target` that does not fit the units of the network."""
@@ -360,6 +379,9 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
     def _targets(self, inputs, y):
         with np.errstate(over="ignore"):  # an infinite loss raises an error later
             return ((y - self.target_mean_) / self.target_scale_).astype(np.float32)
+
+    def _warn_of_moved_targets(self, y, y_val):
+        warn_if_validation_targets_moved(y, y_val)
 
     def _default_loss(self):
         return "mean_squared_error"

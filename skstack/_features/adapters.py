@@ -5,29 +5,23 @@ from __future__ import annotations
 import copy
 import os
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 from sklearn.base import is_regressor
 from sklearn.pipeline import Pipeline
+from sklearn.utils import Bunch
 
 from skstack._base.params import clone_part, draw_seed, is_keras_model, is_path, set_missing_seeds
 from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._estimators.base import NetworkEstimator
 from skstack._estimators.classifier import KerasClassifier
+from skstack._estimators.multi_task import KerasMultiTask, both_classes
 from skstack._features.cache import CachedNetwork
-from skstack._features.columns import (
-    Columns,
-    as_columns,
-    clipped,
-    codes,
-    entropy,
-    log_odds,
-    margin,
-)
+from skstack._training import formulas
 from skstack.networks._adopted import FrozenBlueprint
-from skstack.networks._continued import check_categories
 from skstack.networks._heads import logits_network, probabilities_of
-from skstack.networks._model_parameter import load_model
+from skstack.networks._model_parameter import check_categories, load_model
 from skstack.preprocessing._blocks import ColumnBlocks
 
 
@@ -55,6 +49,10 @@ class ModelAdapter:
         check_categories(model, blocks.categories_)
         network = CachedNetwork(Network(blueprint, blueprint.start_variables()), memory)
         return cls(network, blocks, blueprint.output_names, **settings)
+
+    def by_target(self, X):
+        """See ``MultiTaskAdapter.by_target``: a network has no targets."""
+        return [("", self)]
 
     def outputs(self, X, pooling=None):
         """Outputs by name; ``pooling`` as in ``Network.outputs``."""
@@ -203,6 +201,10 @@ class EstimatorAdapter:
             and probabilities_of(self.estimator) is None
             and not is_regressor(self.estimator)
         )
+
+    def by_target(self, X):
+        """See ``MultiTaskAdapter.by_target``: all features are those of y."""
+        return [("", self)]
 
     def outputs(self, X, pooling=None):
         """Result of the estimator's own method: probabilities, predictions or a transform."""
@@ -395,30 +397,61 @@ class EstimatorAdapter:
         return features + _pooled_graph(inner, request, name)
 
 
+class MultiTaskAdapter(EstimatorAdapter):
+    """A fitted KerasMultiTask."""
+
+    def by_target(self, X):
+        """(suffix of names, adapter) for each target, from one forward pass."""
+        parts = []
+        for target, values in self.estimator._by_target(X):
+            if target.classes is None:
+                single = Bunch(predict=lambda X, values=values: values)
+            else:
+                p = both_classes(values)
+                single = Bunch(classes_=target.classes, predict_proba=lambda X, p=p: p)
+            part = EstimatorAdapter(single, self.out_of_fold, target.classes)
+            parts.append((f"__{target.name}", part))
+        return parts
+
+    def graph(self, table, request, name):
+        """Features as tensors, in the order of `columns_of`."""
+        from skstack._graph.formulas import Classes, codes_of, of_classes
+
+        _, ends, inner = self.estimator._network_graph(
+            table,
+            name,
+            layers=request.layers,
+            ends=bool(request.features),
+            pooling=request.pooling,
+        )
+        parts = self.estimator._graph_targets(ends[0], name) if request.features else ()
+        found = []
+        for feature in request.features:
+            for target, result in parts:
+                label = f"{name}_{target.key}"
+                if not isinstance(result, Classes):
+                    found += [result] if feature == "outputs" else []
+                elif feature == "codes":
+                    found.append(codes_of(result.tensor, label))
+                else:
+                    found.append(of_classes(feature, result, label, binary=result.n == 2))
+        return found + _pooled_graph(inner, request, name)
+
+
+def adapted(estimator, *settings):
+    """The adapter of a fitted estimator; ``settings`` as in ``EstimatorAdapter``."""
+    several = isinstance(estimator, KerasMultiTask)
+    return (MultiTaskAdapter if several else EstimatorAdapter)(estimator, *settings)
+
+
 def columns_of(view, X, features, layers, pooling):
     """Extract features of rows: ``Columns`` in the order of ``features``, then of ``layers``."""
-    columns = []
+    columns, parts = [], view.by_target(X) if features else []
     for feature in features:
-        oof = view.out_of_fold
-        if feature == "outputs":
-            for name, values in view.outputs(X, pooling):
-                transformed = getattr(view, "transforms", False)
-                columns.append(_columns(name, as_columns(values, pooling), oof, transformed))
-            continue
-        if feature == "codes":
-            columns.append(Columns((feature,), view.codes(X), oof, categorical=True))
-            continue
-        if feature == "reconstruction_error":
-            values = np.asarray(view.reconstruction_error(X), dtype=np.float32)[:, None]
-            trained = not isinstance(view, ModelAdapter)
-            columns.append(Columns((feature,), values, out_of_fold=trained))
-            continue
-        if feature == "log_odds":
-            values, labels = view.log_odds(X)
-            columns.append(Columns(tuple(f"log_odds_{name}" for name in labels), values, oof))
-        else:
-            values = (entropy if feature == "entropy" else margin)(view.probabilities(X)[0])
-            columns.append(Columns((feature,), values, oof))
+        for suffix, part in parts:
+            numbers = suffix and part.classes is None  # have no probabilities
+            if not numbers or feature == "outputs":
+                columns += _columns_of_feature(part, X, feature, pooling, suffix)
     if layers:
         outputs = view.layers(X, layers, pooling)
         if len(outputs) != len(layers):
@@ -433,6 +466,27 @@ def columns_of(view, X, features, layers, pooling):
             names = tuple(f"{name}_{index}" for index in range(values.shape[1]))
             columns.append(Columns(names, values, view.out_of_fold, inner=True))
     return columns
+
+
+def _columns_of_feature(view, X, feature, pooling, suffix):
+    oof = view.out_of_fold
+    if feature == "outputs":
+        transformed = getattr(view, "transforms", False)
+        return [
+            _columns(f"{name}{suffix}", as_columns(values, pooling), oof, transformed)
+            for name, values in view.outputs(X, pooling)
+        ]
+    if feature == "log_odds":
+        values, labels = view.log_odds(X)
+        return [Columns(tuple(f"log_odds_{name}{suffix}" for name in labels), values, oof)]
+    names = (f"{feature}{suffix}",)
+    if feature == "codes":
+        return [Columns(names, view.codes(X), oof, categorical=True)]
+    if feature == "reconstruction_error":
+        values = np.asarray(view.reconstruction_error(X), dtype=np.float32)[:, None]
+        return [Columns(names, values, out_of_fold=not isinstance(view, ModelAdapter))]
+    values = (entropy if feature == "entropy" else margin)(view.probabilities(X)[0])
+    return [Columns(names, values, oof)]
 
 
 def _columns(name, values, out_of_fold, transformed):
@@ -485,3 +539,104 @@ def _pooled_graph(tensors, request, name):
         as_columns(tensor, request.pooling, f"{name}_{layer}")
         for layer, tensor in zip(names, tensors, strict=True)
     ]
+
+
+FEATURES = ("outputs", "log_odds", "entropy", "margin", "reconstruction_error", "codes")
+OF_PROBABILITIES = ("log_odds", "entropy", "margin")
+OF_CLASSES = (*OF_PROBABILITIES, "codes")
+POOLINGS = ("flatten", "mean", "max", "last")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Some columns of the extracted table.
+
+    ``out_of_fold``: rows that trained the network need the values of another one. ``inner``: an
+    inner layer, whose axes have no meaning outside its network. ``categorical``: category codes.
+    ``transformed``: the result of an estimator's ``transform``, whose columns may change their
+    meaning with each fit. Values are float32, or float64 if they were, so that a scaler can
+    subtract an offset.
+    """
+
+    names: tuple[str, ...]
+    values: np.ndarray
+    out_of_fold: bool
+    inner: bool = False
+    categorical: bool = False
+    transformed: bool = False
+
+
+def as_columns(values, pooling):
+    """Outputs of any rank as an array or view of shape (n_rows, n_columns); see `pooled`."""
+    values = floats(values)
+    return formulas.pooled(values, pooling if values.ndim > 2 else "flatten", np)
+
+
+def floats(values):
+    """Convert to float32 if no precision is lost, else to float64."""
+    values = np.asarray(values)
+    return values.astype(
+        np.float32 if np.can_cast(values.dtype, np.float32) else np.float64, copy=False
+    )
+
+
+def log_odds(probabilities, *, exclusive=True):
+    """Logarithm of p / (1 - p), with p clipped to [1e-7, 1 - 1e-7]; in [-16.12, 16.12].
+
+    For exclusive classes, 1 - p is computed as the sum of the others: near 1 it is more precise.
+    """
+    p = probabilities.astype(np.float64)
+    rest = p.sum(axis=1, keepdims=True) - p if exclusive else 1 - p
+    return formulas.log_odds(p, rest, np).astype(np.float32)
+
+
+def clipped(logits):
+    """Log-odds clipped to the interval of those of probabilities."""
+    largest = formulas.LARGEST_LOG_ODDS
+    return np.clip(logits, -largest, largest).astype(np.float32)
+
+
+def entropy(probabilities):
+    """Shannon entropy of each row, of shape (n_rows, 1), in nats: in [0, log(n_classes)]."""
+    return formulas.entropy(probabilities.astype(np.float64), np).astype(np.float32)
+
+
+def margin(probabilities):
+    """Largest probability minus the second largest, of shape (n_rows, 1); in [0, 1]."""
+    two = np.partition(probabilities, -2, axis=1)[:, -2:]
+    return (two[:, 1:] - two[:, :1]).astype(np.float32)
+
+
+def codes(values, what):
+    """Index of the largest output of each row, or integer outputs, of shape (n_rows, 1)."""
+    if values.ndim == 2 and values.shape[1] > 1:
+        return values.argmax(axis=1).astype(np.float32)[:, None]
+    if values.shape[1:] not in ((), (1,)):
+        raise ValueError(
+            f"features='codes' needs one output per category, or integers; {what} has an "
+            f"output of shape {(None, *values.shape[1:])}."
+        )
+    values = values.reshape(-1, 1)
+    if not np.array_equal(values, np.round(values)):
+        if values.min() < 0 or values.max() > 1:
+            raise ValueError(
+                f"features='codes' needs one output per category, or integers; {what} "
+                f"returns numbers from {values.min():.3g} to {values.max():.3g}."
+            )
+        values = values > 0.5
+    return values.astype(np.float32)
+
+
+def to_dataframe(columns, passed=None):
+    """Columns, and those that pass through, as a DataFrame with categorical dtypes."""
+    import pandas as pd
+
+    parts = []
+    for part in columns:
+        frame = pd.DataFrame(part.values, columns=list(part.names))
+        if part.categorical:
+            frame = frame.round().astype("Int64").astype("category")
+        parts.append(frame)
+    if passed is not None:
+        parts.append(pd.DataFrame(passed))
+    return pd.concat(parts, axis=1)

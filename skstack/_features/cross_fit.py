@@ -20,12 +20,20 @@ from sklearn.utils.validation import check_is_fitted
 from skstack._base.atomic_fit import in_fit_scope
 from skstack._base.params import clone_part, is_keras_model, is_network_estimator
 from skstack._base.sklearn import is_classifier_for, take_metadata, wrapper_of
-from skstack._base.tables import n_rows, take_rows
-from skstack._base.targets import kind_of_target
+from skstack._base.tables import kind_of_target, n_rows, take_rows
+from skstack._estimators.multi_task import KerasMultiTask
 from skstack._estimators.resampling import resample
-from skstack._features.adapters import EstimatorAdapter, ModelAdapter, columns_of
+from skstack._features.adapters import (
+    FEATURES,
+    OF_CLASSES,
+    OF_PROBABILITIES,
+    Columns,
+    ModelAdapter,
+    adapted,
+    columns_of,
+    floats,
+)
 from skstack._features.cache import CachedNetwork
-from skstack._features.columns import FEATURES, OF_PROBABILITIES, Columns, floats
 from skstack._splits.folds import smallest_training_rows
 from skstack._splits.row_context import RowContext, may_split, pass_context, refuse_unreached
 from skstack._splits.supervision import learns_from_y, parts_of, requires_y, trains
@@ -194,17 +202,26 @@ class UpstreamSpec:
         self.out_of_fold = self.supervised or (crossed and self.trained)
         self.ours = is_network_estimator(model)
         self.codes = _codes(model, y)
-        self.classes = None
-        kind = kind_of_target(y, model) if self.model_learns else None
+        self.classes, self.tasks = None, {}
+        if not isinstance(model, KerasMultiTask):
+            self.classes = self._classes_of(y)
+        elif self.frozen or self.model_learns:
+            self.tasks = model.tasks_ if self.frozen else model._tasks_of(y)
+
+    def _classes_of(self, y):
+        """All classes of a single target; None for numbers, several labels and unlabelled rows."""
+        model = self.model
         if self.frozen:
-            self.classes = _one_dimensional(getattr(model, "classes_", None))
-        elif self.model_learns and is_classifier_for(model, y) and kind in ("binary", "multiclass"):
-            self.classes = np.unique(y)
-        elif is_classifier(model) and kind in ("continuous", "continuous-multioutput"):
+            return _one_dimensional(getattr(model, "classes_", None))
+        kind = kind_of_target(y, model) if self.model_learns else None
+        if kind in ("binary", "multiclass") and is_classifier_for(model, y):
+            return np.unique(y)
+        if is_classifier(model) and kind in ("continuous", "continuous-multioutput"):
             raise ValueError(
                 f"y holds a continuous target, but the upstream {type(model).__name__} learns "
                 "classes."
             )
+        return None
 
     def needs_folds(self, request):
         """Whether some features of training rows must be out-of-fold."""
@@ -213,9 +230,15 @@ class UpstreamSpec:
 
     def _check(self, request):
         """Refuse features that the estimator cannot provide, before training."""
+        name = type(self.model).__name__
+        of_classes = [feature for feature in request.features if feature in OF_CLASSES]
+        if of_classes and self.tasks and "classification" not in self.tasks.values():
+            raise ValueError(
+                f"features={of_classes} need targets of classification, but those of {name} are "
+                f"{self.tasks}."
+            )
         if self.frozen:
             return
-        name = type(self.model).__name__
         if not any(hasattr(self.model, method) for method in _OUTPUT_METHODS):
             raise ValueError(
                 f"{self.label} is {self.model!r}, which has none of the methods "
@@ -334,7 +357,7 @@ class UpstreamSpec:
         profile = model.input_profile_ if self.ours else None
         return FittedUpstream(
             steps,
-            EstimatorAdapter(model, self.out_of_fold, self.classes, self.rows_at_once),
+            adapted(model, self.out_of_fold, self.classes, self.rows_at_once),
             ColumnProfile.of(X) if profile is None else profile,
         )
 
@@ -510,7 +533,7 @@ def cross_fit(source, X, y, metadata, folds, request, *, reference, shared, n_jo
     if wrapper_of(source.model) == "scikeras" and source.model.random_state is not None:
         n_jobs = 1  # it sets, and resets, determinism of the whole process
     if "keras" in sys.modules:  # the dtype policy is thread-local
-        from skstack._training.seeds import under_callers_policy
+        from skstack._training.isolation import under_callers_policy
 
         fit_fold = under_callers_policy(fit_fold)
     fit_fold = in_fit_scope(fit_fold)

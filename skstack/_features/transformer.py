@@ -9,7 +9,16 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, is_classifier
-from sklearn.utils.metadata_routing import UNUSED
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from sklearn.utils.metadata_routing import (
+    UNUSED,
+    MetadataRequest,
+    MetadataRouter,
+    MethodMapping,
+    get_routing_for_object,
+    process_routing,
+)
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from skstack._base.atomic_fit import atomic_fit, on_snapshot
@@ -19,6 +28,7 @@ from skstack._base.params import (
     clone_sharing_models,
     explain_missing_parameters,
     is_keras_model,
+    is_network_estimator,
     is_path,
 )
 from skstack._base.sklearn import (
@@ -27,27 +37,45 @@ from skstack._base.sklearn import (
     HasMethods,
     Interval,
     StrOptions,
+    accepts_fit_parameter,
     check_input_names,
     check_parts,
     fit_context,
+    refuse_metadata,
+    routing_enabled,
 )
-from skstack._base.tables import indexed_like, is_float32, read_table, take_rows
-from skstack._base.targets import warn_if_one_hot
+from skstack._base.tables import (
+    check_groups,
+    check_weights,
+    indexed_like,
+    is_float32,
+    read_table,
+    take_rows,
+    warn_if_one_hot,
+)
 from skstack._estimators.autoencoder import KerasAutoencoder
-from skstack._features.adapters import upstream_of
-from skstack._features.cached_fit import cached_fit, input_profile
-from skstack._features.columns import POOLINGS, to_dataframe
-from skstack._features.cross_fit import FeatureRequest, UpstreamSpec, mean_of
-from skstack._features.routing import routed_features, routing_of_features
+from skstack._features.adapters import POOLINGS, to_dataframe, upstream_of
+from skstack._features.cache import Unkeyable, cached, data_key, estimator_key
+from skstack._features.cross_fit import (
+    FeatureRequest,
+    Metadata,
+    UpstreamSpec,
+    fit_upstreams,
+    mean_of,
+)
 from skstack._graph.mixin import ExportMixin
 from skstack._splits.folds import folds_of, make_folds, refuse_ordered
 from skstack._splits.row_context import RowContext, take_context
 from skstack._splits.supervision import learns_from_y, requires_y
 from skstack.preprocessing._blocks import ColumnBlocks
-from skstack.preprocessing._column_profile import ColumnProfile
+from skstack.preprocessing._column_profile import (
+    ColumnProfile,
+    in_float32,
+    some_rows,
+    warn_of_lost_precision,
+)
 from skstack.preprocessing._columns import resolve_object_columns
 from skstack.preprocessing._passthrough import Passthrough
-from skstack.preprocessing._precision import in_float32, warn_of_lost_precision
 
 FEW_ROWS = 8
 
@@ -339,8 +367,8 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
         X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
             Training rows.
 
-        y : array-like of shape (n_samples,), default=None
-            Targets. Required if the model learns from them.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets), default=None
+            Targets, as the model takes them. Required if the model learns from them.
 
         sample_weight : array-like of shape (n_samples,), default=None
             Passed to the estimator, and to steps before it that accept weights.
@@ -378,8 +406,8 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
         X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
             Training rows.
 
-        y : array-like of shape (n_samples,), default=None
-            Targets. Required if the model learns from them.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets), default=None
+            Targets, as the model takes them. Required if the model learns from them.
 
         sample_weight : array-like of shape (n_samples,), default=None
             Passed to the estimator, and to steps before it that accept weights.
@@ -680,3 +708,160 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
             yield from first_readers([*steps, last], indices, name)
         if self.passthrough:
             yield from passthrough_readers(self._passed, indices)
+
+
+def cached_fit(source, X, y, metadata, folds, request, *, whole, seeded, memory, **settings):
+    """Result of ``fit_upstreams``, from the cache if the same was fitted before.
+
+    ``whole`` is whether features of all rows are requested, ``seeded`` whether each fit draws the
+    same seeds.
+    """
+
+    def describe():
+        if not seeded:
+            raise Unkeyable("random_state=None draws new seeds in every fit")
+        parts = (
+            request,
+            settings["refit"],
+            whole,
+            repr(source.ordered_cv),
+            estimator_key(source.model),
+        )
+        steps = None if source.steps is None else estimator_key(source.steps)
+        data = data_key(X, y, vars(metadata), None if folds is None else folds.pairs)
+        return (*parts, steps, data)
+
+    def compute():
+        return fit_upstreams(source, X, y, metadata, folds, request, **settings)
+
+    memory = None if source.frozen else memory
+    return cached(memory, describe, compute, verbose=settings["verbose"])
+
+
+def input_profile(source, upstreams, X, trained_on=None):
+    """Profile of the training rows of a network; a frozen network is compared with the rows of X.
+
+    Raises a ValueError if ``trained_on`` has other columns than the input of the network.
+    """
+    if not source.frozen:
+        return ColumnProfile.pooled([upstream.profile for upstream in upstreams])
+    first = upstreams[0]
+    X = some_rows(X)
+    X = X if first.steps is None else first.steps.transform(X)
+    profile = first.profile if trained_on is None else trained_on
+    if trained_on is not None:
+        profile.check_columns(X, "trained_on")
+    profile.warn_if_moved(X)
+    return profile
+
+
+_FITS = ("fit", "fit_transform")
+
+
+def given_metadata(X, sample_weight, groups, params):
+    """The keyword arguments that are not None; weights and groups validated."""
+    metadata = {
+        "sample_weight": check_weights(sample_weight, X),
+        "groups": check_groups(groups, X),
+        **params,
+    }
+    return {name: value for name, value in metadata.items() if value is not None}
+
+
+def _mapping(callee):
+    mapping = MethodMapping()
+    for caller in _FITS:
+        mapping.add(caller=caller, callee=callee)
+    return mapping
+
+
+def add_estimator(router, name, estimator, *, callee="fit", unset=None, predicts=False):
+    """Add a sub-estimator whose ``fit`` or ``fit_transform`` is called in both of the router's own.
+
+    ``unset`` gives the meaning of requests that are not set; by default, passing such metadata
+    raises an error. ``predicts`` is whether the router's ``predict`` calls that of the
+    sub-estimator.
+    """
+    routing = get_routing_for_object(estimator)
+    if isinstance(routing, MetadataRequest):
+        method = getattr(routing, callee)
+        for parameter, alias in (unset or {}).items():
+            if method.requests.get(parameter, False) is None:
+                method.add_request(param=parameter, alias=alias)
+    mapping = _mapping(callee)
+    if predicts:
+        mapping.add(caller="predict", callee="predict")
+    router.add(**{name: routing}, method_mapping=mapping)
+
+
+def add_splitter(router, cv):
+    """Add the splitter; groups always reach it, or the check that folds keep them together."""
+    routing = get_routing_for_object(cv)
+    if routing.split.requests.get("groups") is None:
+        routing.split.add_request(param="groups", alias=True)
+    router.add(splitter=routing, method_mapping=_mapping("split"))
+
+
+def routing_of_features(transformer):
+    """The MetadataRouter of a KerasFeatureTransformer: ``model``, ``steps``, ``splitter``."""
+    router = MetadataRouter(owner=transformer)
+    steps, model = _parts(transformer.model)
+    if steps is not None:
+        add_estimator(router, "steps", steps, callee="fit_transform")
+    unset = {"X_val": False, "y_val": False}
+    if model is None:
+        # No other object could request it.
+        model, unset = KerasAutoencoder(), {**unset, "sample_weight": True}
+    if _is_trained(model):
+        add_estimator(router, "model", model, unset=unset)
+    add_splitter(router, transformer.cv)
+    return router
+
+
+def routed_features(transformer, caller, X, sample_weight, groups, params):
+    """Distribute the metadata of a fit over the parts of a KerasFeatureTransformer."""
+    metadata = given_metadata(X, sample_weight, groups, params)
+    if routing_enabled():
+        routed = process_routing(transformer, caller, **metadata)
+        return Metadata(
+            split=routed["splitter"]["split"],
+            steps=routed.get("steps", {}).get("fit_transform", {}),
+            fit=routed.get("model", {}).get("fit", {}),
+        )
+    refuse_metadata(params, transformer, caller)
+    steps, model = _parts(transformer.model)
+    if (
+        _is_trained(model)
+        and "sample_weight" in metadata
+        and not accepts_fit_parameter(model, "sample_weight")
+    ):
+        raise ValueError(
+            f"sample_weight was passed, but {type(model).__name__} does not accept it."
+        )
+    ours = model is None or is_network_estimator(model)
+    fit = {name: value for name, value in metadata.items() if name != "groups" or ours}
+    split = {"groups": groups} if "groups" in metadata else {}
+    return Metadata(split=split, steps=_weights_of_steps(steps, metadata), fit=fit)
+
+
+def _weights_of_steps(steps, metadata):
+    """Weights for the steps that accept them; none if a sampler changes the rows."""
+    steps = [] if steps is None or "sample_weight" not in metadata else steps.steps
+    if any(hasattr(step, "fit_resample") for _, step in steps):
+        return {}
+    return {
+        f"{name}__sample_weight": metadata["sample_weight"]
+        for name, step in steps
+        if hasattr(step, "fit") and accepts_fit_parameter(step, "sample_weight")
+    }
+
+
+def _parts(model):
+    """The steps before the last of a Pipeline, or None, and the last step."""
+    if not isinstance(model, Pipeline):
+        return None, model
+    return (model[:-1] if len(model) > 1 else None), model.steps[-1][1]
+
+
+def _is_trained(model):
+    return hasattr(model, "get_params") and not isinstance(model, FrozenEstimator)

@@ -22,10 +22,13 @@ from skstack._graph.sklearn_steps import (
     takes_nan,
 )
 from skstack._graph.tables import GraphTable, layer_name, refuse, unique_names
-from skstack._training.seeds import preserve_rng
+from skstack._training.isolation import preserve_rng
 from skstack.preprocessing._pad_sequences import PadSequences
 
-_ACCEPTED = "KerasClassifier, KerasRegressor, KerasAutoencoder, KerasFeatureTransformer, a stack"
+_ACCEPTED = (
+    "KerasClassifier, KerasRegressor, KerasMultiTask, KerasAutoencoder, KerasFeatureTransformer, "
+    "a stack"
+)
 
 
 class GraphPart(Protocol):

@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 
 from skstack._graph.dispatch import fused_model, raw_columns
-from skstack._training.layers import all_layers
+from skstack._training.keras_model import all_layers
 
 FORMATS = ("saved_model", "onnx", "litert")
 _LOGGERS = ("tensorflow", "absl", "tf2onnx")
@@ -92,7 +92,8 @@ def _onnx(estimator, path):
     fused.export(path, format="onnx", verbose=False, input_signature=[_signature(fused)])
     model = onnx.load(path)
     graph = model.graph
-    _rename_output(graph, "output_0")
+    if not isinstance(fused.output, dict):  # else they have the names of targets
+        _rename_output(graph, "output_0")
     for name, column in raw_columns(estimator).categories.items():
         if column.dtype == "string":
             _add_lookup(onnx, graph, name, column.tokens.tolist())

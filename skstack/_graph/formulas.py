@@ -1,4 +1,4 @@
-"""Probabilities and features as layers; ``_features.columns`` computes the same in NumPy."""
+"""Probabilities and features as layers; ``_features.adapters`` computes the same in NumPy."""
 
 from __future__ import annotations
 

@@ -14,8 +14,7 @@ from sklearn.utils import check_array
 
 from skstack._base.tables import take_columns
 from skstack._graph.tables import ArrayColumn, CodedColumn, GraphTable, function_layer, selection
-from skstack.preprocessing._block_kinds import ArrayColumnBlock, NumericBlock, TensorBlock
-from skstack.preprocessing._blocks import ColumnBlocks
+from skstack.preprocessing._blocks import ArrayColumnBlock, ColumnBlocks, NumericBlock, TensorBlock
 from skstack.preprocessing._columns import as_numbers
 
 # Tokens for unseen and missing values of hashed columns, where all other values are valid:

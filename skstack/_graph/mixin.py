@@ -23,8 +23,9 @@ class ExportMixin:
         -------
         keras.Model
             Its float32 output is that of ``predict_proba``, of shape (batch, n_classes), else of
-            ``predict``, of shape (batch, n_targets), or of ``transform``. Its input is the result
-            of :meth:`keras_inputs`: the rows themselves if all columns are numbers.
+            ``predict``, of shape (batch, n_targets), or of ``transform``; for a KerasMultiTask a
+            dict of them by target. Its input is the result of :meth:`keras_inputs`: the rows
+            themselves if all columns are numbers.
 
         Raises
         ------
@@ -123,7 +124,7 @@ class ExportMixin:
         Notes
         -----
         The names of inputs are those of :meth:`keras_inputs` (``"features"`` for a single array);
-        the name of the output is ``"output_0"``.
+        the name of the output is ``"output_0"``, those of a KerasMultiTask are its targets.
         """
         check_is_fitted(self)
         from skstack._graph.formats import write

@@ -7,7 +7,7 @@ from keras import ops
 
 from skstack._graph.formulas import without_padding
 from skstack._graph.tables import layer_name, refuse
-from skstack._training.layers import all_layers, find_layers
+from skstack._training.keras_model import all_layers, find_layers
 
 
 def apply_network(network, tensors, name, *, finish=None, layers=(), ends=True, pooling=None):

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from skstack.preprocessing._block_kinds import ArrayColumnBlock, NumericBlock
+from skstack.preprocessing._blocks import ArrayColumnBlock, NumericBlock
 
 _LAYER_NAMES = contextvars.ContextVar("layer names of the model that is built")
 

@@ -21,7 +21,7 @@ from skstack._model_files.open import build_within, inspect_model
 
 @contextlib.contextmanager
 def _quietly():
-    from skstack._training.seeds import preserve_rng
+    from skstack._training.isolation import preserve_rng
 
     with preserve_rng(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from sklearn.base import TransformerMixin, is_classifier, is_regressor
+from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch
-from sklearn.utils.metadata_routing import UNUSED, process_routing
+from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, process_routing
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from skstack._base.atomic_fit import atomic_fit, on_snapshot, suppress_warning
@@ -18,6 +21,8 @@ from skstack._base.params import (
     clone_sharing_models,
     draw_seed,
     explain_missing_parameters,
+    is_keras_model,
+    is_path,
     set_missing_seeds,
 )
 from skstack._base.sklearn import (
@@ -25,10 +30,13 @@ from skstack._base.sklearn import (
     BaseComposition,
     HasMethods,
     StrOptions,
+    accepts_fit_parameter,
     check_input_names,
     check_parts,
     fit_context,
+    refuse_metadata,
     routing_enabled,
+    take_metadata,
 )
 from skstack._base.tables import (
     column_indices,
@@ -37,10 +45,17 @@ from skstack._base.tables import (
     n_rows,
     read_table,
     take_rows,
+    warn_if_one_hot,
 )
-from skstack._base.targets import warn_if_one_hot
 from skstack._estimators.base import NetworkEstimator
 from skstack._features.cross_fit import Metadata
+from skstack._features.transformer import (
+    KerasFeatureTransformer,
+    add_estimator,
+    add_splitter,
+    given_metadata,
+    routed_features,
+)
 from skstack._splits.folds import listed_folds, orders_time, restricted_folds
 from skstack._splits.row_context import RowContext, pass_context, refuse_unreached, take_context
 from skstack._stack.branches import (
@@ -56,17 +71,17 @@ from skstack._stack.branches import (
     wants_names,
 )
 from skstack._stack.fine_tune import FineTune, check_fine_tune, fine_tune
-from skstack._stack.routing import routed_stack, routing_of_stack
 from skstack._stack.scaling import Scaling
 from skstack.preprocessing._blocks import array_column_indices, categorical_mask_of
 from skstack.preprocessing._column_profile import (
     ColumnProfile,
+    in_float32,
+    lost_in_float32,
     warn_if_validation_moved,
     warn_if_validation_targets_moved,
 )
 from skstack.preprocessing._columns import resolve_object_columns
 from skstack.preprocessing._passthrough import Passthrough
-from skstack.preprocessing._precision import in_float32, lost_in_float32
 
 
 class Stack(TransformerMixin, BaseComposition):
@@ -631,3 +646,121 @@ class Stack(TransformerMixin, BaseComposition):
             yield from column_readers(fitted, indices[self._branch_columns[branch]], branch)
         if self._passed is not None:
             yield from passthrough_readers(self._passed, indices[self._passthrough_columns])
+
+
+@dataclass(frozen=True)
+class StackMetadata:
+    """Metadata of the rows for each sub-estimator of a stack."""
+
+    splitter: dict
+    branches: dict[str, Metadata]
+    scaler: dict
+    downstream: dict
+    groups: Any = None
+
+    def of(self, X, rows, **validation):
+        """The metadata of some rows of X, with rows to monitor."""
+
+        def take(metadata):
+            return take_metadata(X, metadata, rows)
+
+        return StackMetadata(
+            take(self.splitter),
+            {name: metadata.of(X, rows) for name, metadata in self.branches.items()},
+            take(self.scaler),
+            {**take(self.downstream), **validation},
+            **take({"groups": self.groups}),
+        )
+
+
+def routing_of_stack(stack):
+    """The MetadataRouter of a stack: branches by name, ``scaler``, ``downstream``, ``splitter``.
+
+    A sub-estimator that the stack creates itself, because the parameter is None, accepts all
+    metadata.
+    """
+    router = MetadataRouter(owner=stack)
+    for name, upstream, _ in [] if stack.upstream is None else branch_list(stack):
+        if _routes_itself(upstream):
+            add_estimator(router, name, branch_of(stack, name, upstream), callee="fit_transform")
+        elif not _is_frozen(upstream):
+            add_estimator(router, name, upstream, unset={"X_val": False, "y_val": False})
+    if hasattr(stack.scaler, "fit"):
+        add_estimator(router, "scaler", stack.scaler)
+    if stack.downstream is None:
+        requests = dict.fromkeys(("sample_weight", "X_val", "y_val"), True)
+        add_estimator(router, "downstream", stack._default_downstream(), unset=requests)
+    else:
+        add_estimator(router, "downstream", stack.downstream, predicts=True)
+    add_splitter(router, stack.cv)
+    return router
+
+
+def routed_stack(stack, caller, X, sample_weight, groups, X_val, y_val, params):
+    """Distribute the metadata of ``fit`` over the sub-estimators of a stack."""
+    if (X_val is None) != (y_val is None):
+        missing = "X_val" if X_val is None else "y_val"
+        raise ValueError(f"X_val and y_val must be passed together, but {missing} is None.")
+    metadata = given_metadata(X, sample_weight, groups, params)
+    common = {name: metadata[name] for name in ("sample_weight", "groups") if name in metadata}
+    validation = {} if X_val is None else {"X_val": X_val, "y_val": y_val}
+    if not routing_enabled():
+        refuse_metadata(params, stack, caller)
+        branches = {
+            name: routed_features(
+                branch_of(stack, name, upstream), "fit", X, sample_weight, groups, {}
+            )
+            for name, upstream, _ in branch_list(stack)
+        }
+        weights = {name: metadata[name] for name in ("sample_weight",) if name in metadata}
+        downstream = {**weights, **validation}
+        _refuse_unsupported(stack.downstream, downstream)
+        split = {"groups": metadata["groups"]} if "groups" in metadata else {}
+        return StackMetadata(split, branches, weights, downstream, metadata.get("groups"))
+
+    routed = process_routing(stack, caller, **metadata, **validation)
+    split = routed["splitter"]["split"]
+    branches = {}
+    for name, upstream, _ in branch_list(stack):
+        if stack.upstream is None:
+            branches[name] = Metadata(split=split, fit=common)
+        elif _routes_itself(upstream):
+            own = routed[name]["fit_transform"]
+            branches[name] = routed_features(
+                branch_of(stack, name, upstream), "fit_transform", X, **_named(own)
+            )
+        else:
+            fit = {} if _is_frozen(upstream) else routed[name]["fit"]
+            branches[name] = Metadata(split=split, fit=fit)
+    scaler = common if stack.scaler == "standard" else routed.get("scaler", {}).get("fit", {})
+    scaler = {name: value for name, value in scaler.items() if name != "groups"}
+    return StackMetadata(
+        split, branches, scaler, routed["downstream"]["fit"], metadata.get("groups")
+    )
+
+
+def _named(metadata):
+    """Keyword arguments of ``routed_features``."""
+    metadata = dict(metadata)
+    common = {name: metadata.pop(name, None) for name in ("sample_weight", "groups")}
+    return {**common, "params": metadata}
+
+
+def _routes_itself(upstream):
+    return isinstance(upstream, (KerasFeatureTransformer, Pipeline))
+
+
+def _is_frozen(upstream):
+    return is_path(upstream) or is_keras_model(upstream) or upstream == "drop"
+
+
+def _refuse_unsupported(downstream, metadata):
+    if downstream is None:
+        return
+    for name in ("X_val", "sample_weight"):
+        if name in metadata and not accepts_fit_parameter(downstream, name):
+            raise ValueError(
+                f"{name} was passed, but the fit of the downstream {type(downstream).__name__} "
+                "does not accept it. With metadata routing enabled, steps of a Pipeline can "
+                "request it."
+            )

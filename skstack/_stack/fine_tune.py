@@ -264,7 +264,7 @@ def named_layers(tuning, names):
 
 
 def _check_branch(stack, name, transformer, columns, layers, X, y):
-    from skstack._training.layers import check_layers, find_layers
+    from skstack._training.keras_model import check_layers, find_layers
 
     model = KerasAutoencoder() if transformer.model is None else transformer.model
     source = UpstreamSpec(upstream_of(model, transformer.random_state), y, ColumnBlocks(None))

@@ -15,7 +15,7 @@ from skstack._graph.sklearn_steps import apply_scaler
 from skstack._graph.tables import GraphTable, concatenate, numbers_of, refuse, unique_names
 from skstack._stack.scaling import numeric_columns
 from skstack._training.initial_weights import initial_variables
-from skstack._training.model_io import named_variables
+from skstack._training.keras_model import named_variables
 from skstack._training.network import Network
 from skstack.networks._cloning import architecture
 

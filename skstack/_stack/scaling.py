@@ -8,7 +8,7 @@ from sklearn.utils.validation import has_fit_parameter
 
 from skstack._base.atomic_fit import warn_once
 from skstack._base.tables import take_rows
-from skstack.preprocessing._precision import has_float64
+from skstack.preprocessing._column_profile import has_float64
 
 # These scalers do not depend on how often a row occurs.
 _OF_RANGE = (MaxAbsScaler, MinMaxScaler)

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from skstack._base.atomic_fit import on_snapshot
 from skstack._base.docstrings import substitute
 from skstack._base.in_chunks import in_chunks
-from skstack._base.targets import check_target, read_labels
+from skstack._base.tables import check_target, read_labels
 from skstack._estimators.classifier import KerasClassifier
 from skstack._estimators.regressor import KerasRegressor
 from skstack._estimators.resampling import (

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import keras
 
-from skstack._training.layers import all_layers, embedded_inputs, is_builtin_keras
+from skstack._training.keras_model import all_layers, embedded_inputs, is_builtin_keras
 from skstack._training.xla_layers import DROPOUTS, can_ignore_padding
 
 # By tail. With XLA a small step takes about 0.15 ms less, and compilation 0.4 s more; most programs
@@ -234,14 +234,14 @@ def _bare_operations(model) -> list:
 def _averages(loss):
     """Whether a loss is the mean of the losses of single rows.
 
-    A loss with an attribute `row_average_of` is such a mean if the loss in that attribute is.
+    A loss with an attribute `row_averages_of` is such a mean if the losses in that attribute are.
     """
     try:
         known = keras.losses.get(loss) if isinstance(loss, str) else loss
     except ValueError:
         return False
-    if hasattr(known, "row_average_of"):
-        return _averages(known.row_average_of)
+    if hasattr(known, "row_averages_of"):
+        return all(map(_averages, known.row_averages_of))
     if isinstance(known, keras.losses.Loss):
         whole = getattr(known, "ignore_class", None) is None and getattr(known, "axis", -1) == -1
         return type(known) in _MEAN_LOSSES and known.reduction == _AVERAGED and whole

@@ -12,10 +12,8 @@ import tensorflow as tf
 
 from skstack._base.lru_cache import LRUCache
 from skstack._training.blueprint import Blueprint
-from skstack._training.fork_guard import refuse_after_fork
-from skstack._training.layers import is_builtin_keras
-from skstack._training.model_io import named_variables, values
-from skstack._training.seeds import build, environment
+from skstack._training.isolation import build, environment, refuse_after_fork
+from skstack._training.keras_model import is_builtin_keras, named_variables, values
 from skstack._training.variables import call_concrete
 
 _MAX_DRAWS = 4096

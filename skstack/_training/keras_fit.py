@@ -15,7 +15,7 @@ from skstack._training.config import TrainConfig
 from skstack._training.data import Orders, TensorTable
 from skstack._training.epochs import update_early_stopping
 from skstack._training.interrupts import ends_training
-from skstack._training.model_io import call_input
+from skstack._training.keras_model import call_input
 from skstack._training.monitor import (
     LastLogs,
     Progress,

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 
 from skstack._training.config import TrainConfig
+from skstack._training.isolation import preserve_rng
 from skstack._training.optimizers import fresh_metrics
-from skstack._training.seeds import preserve_rng
 
 _INFINITE, _ZERO = np.float32(np.inf), np.int32(0)
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from skstack._training import predict
 from skstack._training.blueprint import Blueprint
-from skstack._training.model_io import assign, named_variables
+from skstack._training.isolation import build, preserve_rng
+from skstack._training.keras_model import assign, named_variables
 from skstack._training.normalization import settle_normalizations
-from skstack._training.seeds import build, preserve_rng
 
 
 class Network:

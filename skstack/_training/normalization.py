@@ -10,7 +10,7 @@ import functools
 
 import keras
 
-from skstack._training.layers import all_layers
+from skstack._training.keras_model import all_layers
 
 
 def _adapted(model):

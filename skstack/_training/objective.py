@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from skstack._training.seeds import preserve_rng
+from skstack._training.isolation import preserve_rng
 
 
 @dataclass(frozen=True)
@@ -291,6 +291,23 @@ def _values(loss, y, p):
     return np.asarray(ops.convert_to_numpy(values), dtype=np.float64)
 
 
+def losses_of_rows(loss, y, p):
+    """Loss of each row, a tensor of shape (n_rows,); of a loss of whole batches one number."""
+    values = loss.call(y, p) if isinstance(loss, keras.losses.Loss) else loss(y, p)
+    rank = len(values.shape)
+    return ops.mean(values, axis=tuple(range(1, rank))) if rank > 1 else values
+
+
+def check_averages(loss, where):
+    """Refuse a loss that is combined with others and does not average over rows."""
+    reduction = getattr(loss, "reduction", "mean")
+    if reduction not in ("mean", "sum_over_batch_size"):
+        raise ValueError(
+            f"loss={loss!r} has reduction={reduction!r}; {where} it must average over rows: "
+            "reduction='sum_over_batch_size'."
+        )
+
+
 def _averages_rows(loss, y, p):
     """Whether the loss of all rows is the mean of the losses of each row."""
     apart = [_values(loss, y[i : i + 1], p[i : i + 1]).mean() for i in range(len(y))]
@@ -361,7 +378,8 @@ class Objective:
     by_row: bool = True
 
     @property
-    def _n_units(self):
+    def n_units(self):
+        """Width of the predictions."""
         return 1 if self.task == "binary" else self.n_outputs
 
     @property
@@ -457,7 +475,7 @@ class Objective:
     def _custom_metric(self, what, metric, units):
         if self.form == "numbers":
             if not isinstance(metric, keras.metrics.Metric):
-                _check_custom(what, metric, self.form, self._n_units)
+                _check_custom(what, metric, self.form, self.n_units)
             name = name_of(metric)
             if units is None:
                 return metric
@@ -465,7 +483,7 @@ class Objective:
         forms = [self.form]
         if self.task == "multiclass":
             forms += [form for form in ("codes", "one-hot") if form != self.form]
-        runs = (form for form in forms if _runs(what, metric, form, self._n_units))
+        runs = (form for form in forms if _runs(what, metric, form, self.n_units))
         form = next(runs, self.form)
         if form == self.form:
             return metric

@@ -15,9 +15,8 @@ import tensorflow as tf
 from skstack._training.blueprint import Blueprint
 from skstack._training.config import TrainConfig
 from skstack._training.fingerprint import Unknown, fingerprint_config, fingerprint_value
-from skstack._training.fork_guard import refuse_after_fork
+from skstack._training.isolation import environment, refuse_after_fork
 from skstack._training.objective import known_loss, known_metric
-from skstack._training.seeds import environment
 
 
 @functools.lru_cache(maxsize=64)
@@ -30,13 +29,15 @@ def _named_optimizer(name):
 _NO_LOSSES = (keras.layers.Layer, keras.metrics.Metric, keras.optimizers.Optimizer)
 
 
-def check_settings(*, optimizer, learning_rate, loss, metrics, callbacks) -> None:
+def check_settings(*, optimizer, learning_rate, losses, metrics, callbacks) -> None:
     """Refuse settings that Keras cannot train with; callables are checked when they are called.
 
     Parameters
     ----------
-    optimizer, learning_rate, loss, metrics, callbacks : as in `TrainConfig`
-        None if not known yet.
+    optimizer, learning_rate, metrics, callbacks : as in `TrainConfig`
+        The learning rate is None if it is not known yet.
+    losses : sequence
+        Each as in `TrainConfig`.
 
     Raises
     ------
@@ -58,15 +59,15 @@ def check_settings(*, optimizer, learning_rate, loss, metrics, callbacks) -> Non
     ):
         if learning_rate is not None and not isinstance(learning_rate, (Real, schedule)):
             raise TypeError("not a learning rate")
-    with _name_parameter(
-        "loss", loss, "the name of a Keras loss, a keras.losses.Loss or f(y_true, y_pred)"
-    ):
-        if isinstance(loss, type) and not issubclass(loss, keras.losses.Loss):
-            raise TypeError("not a loss")
-        known = loss is None or isinstance(loss, str)
-        if not known and (isinstance(loss, _NO_LOSSES) or not callable(loss)):
-            raise TypeError("not a loss")
-        known_loss(loss)
+    for loss in losses:
+        accepted = "the name of a Keras loss, a keras.losses.Loss or f(y_true, y_pred)"
+        with _name_parameter("loss", loss, accepted):
+            if isinstance(loss, type) and not issubclass(loss, keras.losses.Loss):
+                raise TypeError("not a loss")
+            foreign = isinstance(loss, _NO_LOSSES) or not callable(loss)
+            if foreign and not isinstance(loss, str):
+                raise TypeError("not a loss")
+            known_loss(loss)
     for metric in metrics:
         accepted = "names of Keras metrics, instances of keras.metrics.Metric and f(y_true, y_pred)"
         with _name_parameter("metrics", list(metrics), accepted):

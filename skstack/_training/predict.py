@@ -15,18 +15,16 @@ from keras import ops
 from skstack._base.lru_cache import LRUCache
 from skstack._training.blueprint import Blueprint
 from skstack._training.engines import quick_with_xla
-from skstack._training.fork_guard import refuse_after_fork
 from skstack._training.formulas import pooled
-from skstack._training.layers import (
+from skstack._training.isolation import build, environment, refuse_after_fork
+from skstack._training.keras_model import (
     LayerNotFound,
     Recorder,
+    call,
+    call_input,
     check_indices,
     embedded_inputs,
     find_layers,
-)
-from skstack._training.model_io import (
-    call,
-    call_input,
     flat_outputs,
     in_order,
     named_variables,
@@ -34,7 +32,6 @@ from skstack._training.model_io import (
     takes_training,
 )
 from skstack._training.normalization import reading_their_variables
-from skstack._training.seeds import build, environment
 from skstack._training.variables import OwnSession, call_concrete
 
 _MAX_MODELS = 64

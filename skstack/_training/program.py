@@ -20,11 +20,12 @@ from skstack._training.config import TrainConfig
 from skstack._training.data import Orders, Steps, TensorTable, bucket
 from skstack._training.engines import has_own_train_step, why_not_masked
 from skstack._training.epochs import TraceKey, epochs_function, steps_in_block
-from skstack._training.layers import embedded_inputs
-from skstack._training.model_io import (
+from skstack._training.isolation import build, inside_build
+from skstack._training.keras_model import (
     call,
     call_input,
     compute_loss,
+    embedded_inputs,
     in_order,
     named_variables,
     rows_at_once,
@@ -34,7 +35,6 @@ from skstack._training.monitor import Progress, plain
 from skstack._training.normalization import reading_their_variables
 from skstack._training.objective import unused_size
 from skstack._training.optimizers import CompileSettings, apply_without_reducing, scale_steps
-from skstack._training.seeds import build, inside_build
 from skstack._training.variables import OwnSession, VariableLayout
 
 

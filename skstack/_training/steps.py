@@ -8,8 +8,7 @@ from typing import Any, Protocol
 import tensorflow as tf
 
 from skstack._training.data import TensorLayout
-from skstack._training.layers import all_layers
-from skstack._training.model_io import call, call_input, compute_loss
+from skstack._training.keras_model import all_layers, call, call_input, compute_loss
 from skstack._training.variables import VariableLayout
 from skstack._training.xla_layers import replaced_calls
 

@@ -15,10 +15,10 @@ from skstack._training.blueprint import Blueprint
 from skstack._training.config import ENGINES, TrainConfig, TrainingData, TrainResult
 from skstack._training.data import TensorTable, bucket
 from skstack._training.epochs import TraceKey
-from skstack._training.fork_guard import refuse_after_fork
 from skstack._training.interrupts import ends_training
+from skstack._training.isolation import refuse_after_fork
 from skstack._training.keras_fit import fit_with_keras
-from skstack._training.layers import check_indices
+from skstack._training.keras_model import check_indices
 from skstack._training.monitor import TrainingMonitor, callback_list, public_model
 from skstack._training.network import Network
 from skstack._training.optimizers import CompileSettings

@@ -110,6 +110,11 @@ def leakage_report(
         raise ValueError(f"n_permutations={n_permutations!r}; expected an int of at least 1.")
     check_consistent_length(X, y)
     y_original, y = y, np.asarray(y)
+    if y.ndim == 2 and y.dtype == object:
+        raise ValueError(
+            f"y has shape {y.shape} and columns of different dtypes; expected one target, or "
+            "several of one kind."
+        )
     classification = is_classifier(estimator) or is_classifier_for(estimator, y)
     groups = check_groups(groups, X)
     time = None if time is None else np.unique(np.asarray(time), return_inverse=True)[1]

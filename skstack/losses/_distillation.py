@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from skstack._training.formulas import SMALLEST_PROBABILITY, log
-from skstack._training.objective import ConvertedMetric, name_of
+from skstack._training.objective import ConvertedMetric, losses_of_rows, name_of
 
 _FACTORS = 3  # columns before the targets: two weights and the temperature
 
@@ -62,9 +62,9 @@ class DistillationLoss(keras.losses.Loss):
         }
 
     @property
-    def row_average_of(self):
-        """Loss that decides whether this one is an average over rows; read by the engines."""
-        return self.task_loss
+    def row_averages_of(self):
+        """Losses that decide whether this one is an average over rows; read by the engines."""
+        return (self.task_loss,)
 
     def targets(self, y, teacher, weights, temperature) -> np.ndarray:
         """Table of weights, temperature, targets and the teacher's outputs."""
@@ -95,14 +95,9 @@ class DistillationLoss(keras.losses.Loss):
         elif self.kind == "second":
             term = ops.mean(ops.square(second - teacher), axis=-1)
         else:
-            term = self._of_rows(y, self._prediction(second))
-        return y_true[:, 0] * self._of_rows(y, prediction) + y_true[:, 1] * term
-
-    def _of_rows(self, y, prediction):
-        is_loss = isinstance(self._loss, keras.losses.Loss)
-        values = self._loss.call(y, prediction) if is_loss else self._loss(y, prediction)
-        rank = len(values.shape)
-        return ops.mean(values, axis=tuple(range(1, rank))) if rank > 1 else values
+            term = losses_of_rows(self._loss, y, self._prediction(second))
+        own_loss = losses_of_rows(self._loss, y, prediction)
+        return y_true[:, 0] * own_loss + y_true[:, 1] * term
 
     def _divergence(self, teacher, own, temperature):
         """Kullback-Leibler divergence of the softened output from the teacher's."""

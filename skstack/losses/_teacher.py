@@ -16,14 +16,13 @@ from skstack._base.params import is_keras_model, is_path
 from skstack._base.tables import column_indices, is_dataframe, n_rows, take_columns, take_rows
 from skstack._training.formulas import log, log_odds
 from skstack._training.initial_weights import initial_variables
-from skstack._training.layers import check_layers
+from skstack._training.keras_model import check_layers
 from skstack._training.network import Network
 from skstack.losses._teacher_loss import unfrozen
 from skstack.losses._teacher_networks import TEACHER, WithTeacher, facts_of
 from skstack.networks._adopted import FrozenBlueprint, ModelBlueprint, UnfitHead
-from skstack.networks._continued import check_categories
 from skstack.networks._heads import probabilities_of
-from skstack.networks._model_parameter import load_model
+from skstack.networks._model_parameter import check_categories, load_model
 from skstack.networks._spec import PROBABILITY_ACTIVATIONS, Spec
 from skstack.preprocessing._blocks import ColumnBlocks
 
@@ -163,6 +162,8 @@ class Teacher:
         """Set ``method`` and ``width`` if the output of the estimator does not predict y."""
         estimator, n_outputs = self.estimator, student._task()[1]
         row = take_rows(X, [0])
+        if isinstance(getattr(estimator, "classes_", None), dict):
+            self._refuse("it predicts several targets of different kinds; expected one output.")
         if hasattr(estimator, "classes_"):
             several = isinstance(estimator.classes_, list) and self.task != "multilabel"
             if self.task == "regression" or several or len(estimator.classes_) != n_outputs:
@@ -197,6 +198,8 @@ class Teacher:
             return
         if not hasattr(self.estimator, "classes_"):
             self._refuse("it has no attribute classes_; expected a fitted classifier.")
+        if isinstance(self.estimator.classes_, dict):
+            self._refuse("it predicts several targets; expected a fitted classifier.")
         if probabilities_of(self.estimator) is None and self.mode != "head":
             self._refuse(
                 "it has no predict_proba. Calibrate it with "

@@ -8,6 +8,7 @@ import numpy as np
 
 from skstack._training.initial_weights import initial_variables
 from skstack._training.network import Network
+from skstack._training.objective import check_averages
 from skstack.losses._distillation import DistillationLoss, MetricOfTask
 from skstack.losses._teacher import Student, Teacher, loaded, logits, teacher_blueprint
 from skstack.losses._teacher_loss import TeacherLoss
@@ -131,12 +132,7 @@ class TeacherFit:
     # The networks --------------------------------------------------------------------------------
 
     def _distillation_loss(self, task_loss, kind, activation):
-        reduction = getattr(task_loss, "reduction", "mean")
-        if reduction not in ("mean", "sum_over_batch_size"):
-            raise ValueError(
-                f"loss={task_loss!r} has reduction={reduction!r}; with a teacher it must average "
-                "over rows: reduction='sum_over_batch_size'."
-            )
+        check_averages(task_loss, "with a teacher")
         shape = self._facts.shape
         integer = self._task == "multiclass" and not self._student._one_hot
         applied = None if activation else PROBABILITY_ACTIVATIONS.get(self._task)

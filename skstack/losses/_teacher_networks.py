@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from skstack._training.seeds import build
+from skstack._training.isolation import build
 from skstack.networks._autoencoder import latent_layer, layer_shapes
 from skstack.networks._heads import (
     WrappingBlueprint,

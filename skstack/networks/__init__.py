@@ -5,6 +5,6 @@ from skstack.networks._mlp import MLP
 from skstack.networks._recipe import Recipe, recipe
 from skstack.networks._sequence_encoder import SequenceEncoder
 from skstack.networks._spec import Spec
-from skstack.preprocessing._block_kinds import Block
+from skstack.preprocessing._blocks import Block
 
 __all__ = ["MLP", "Autoencoder", "Block", "Recipe", "SequenceEncoder", "Spec", "recipe"]

@@ -28,7 +28,7 @@ def without_drawing(function):
 
     @functools.wraps(function)
     def wrapped(*args, **kwargs):
-        from skstack._training.seeds import preserve_rng
+        from skstack._training.isolation import preserve_rng
 
         with preserve_rng():
             return function(*args, **kwargs)

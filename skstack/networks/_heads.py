@@ -132,8 +132,8 @@ def logits_network(network):
     if network.blueprint is None:  # a part of a larger network that trains
         return None
     if network not in _LOGITS:
+        from skstack._training.isolation import preserve_rng
         from skstack._training.network import Network
-        from skstack._training.seeds import preserve_rng
 
         with preserve_rng():
             model = network.blueprint.build()
@@ -189,7 +189,7 @@ _UNBOUNDED = (-np.inf, np.inf)
 @cached_by_key
 def output_bounds(blueprint):
     """Lower and upper bound of each output for any weights, two arrays of shape (n_outputs,)."""
-    from skstack._training.seeds import build
+    from skstack._training.isolation import build
 
     model = build(blueprint)
     bounds = _bounds_behind(model, last_operation(model))

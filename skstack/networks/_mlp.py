@@ -43,7 +43,7 @@ def _keeps_shape(activation):
     """Whether a callable is elementwise, by its output's shape."""
     import keras
 
-    from skstack._training.seeds import preserve_rng
+    from skstack._training.isolation import preserve_rng
 
     with preserve_rng():
         if isinstance(activation, keras.layers.Layer):  # a call would build the user's object

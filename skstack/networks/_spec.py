@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skstack.preprocessing._block_kinds import Block
+from skstack.preprocessing._blocks import Block
 
-TASKS = ("binary", "multiclass", "multilabel", "regression", "reconstruction")
+TASKS = ("binary", "multiclass", "multilabel", "regression", "reconstruction", "multitask")
 
 PROBABILITY_ACTIVATIONS = {"binary": "sigmoid", "multiclass": "softmax", "multilabel": "sigmoid"}
 
@@ -73,6 +73,53 @@ def _standardized_steps(x, name):
 
 
 @dataclass(frozen=True)
+class Head:
+    """The outputs of one target of a network that has several.
+
+    Parameters
+    ----------
+    name : str
+        Name of the target, valid as part of a layer's name.
+
+    task : {"binary", "multiclass", "regression"}
+        What the target is.
+
+    n_outputs : int
+        Number of classes, or 1.
+
+    activation : str, default=None
+        As in ``Spec``.
+    """
+
+    name: str
+    task: str
+    n_outputs: int
+    activation: str | None = None
+
+    @property
+    def units(self):
+        """Width of the output layer."""
+        return _units(self)
+
+    @property
+    def layer(self):
+        """Name of the output layer, where no block has it."""
+        return f"output_{self.name}"
+
+
+def _units(part):
+    return 1 if part.task == "binary" else part.n_outputs
+
+
+def _dense(part, name):
+    """The output layer of a spec or of one of its heads."""
+    from keras.layers import Dense
+
+    activation = part.activation or PROBABILITY_ACTIVATIONS.get(part.task, "linear")
+    return Dense(part.units, activation=activation, dtype="float32", name=name)
+
+
+@dataclass(frozen=True)
 class Spec:
     """The inputs and outputs that a network must have.
 
@@ -83,7 +130,7 @@ class Spec:
     blocks : tuple of Block
         The inputs, in the order in which ``join`` concatenates them.
 
-    task : {"binary", "multiclass", "multilabel", "regression", "reconstruction"}
+    task : {"binary", "multiclass", "multilabel", "regression", "reconstruction", "multitask"}
         What the network is for.
 
     n_outputs : int
@@ -92,12 +139,16 @@ class Spec:
     activation : str, default=None
         Activation of the output if the loss requires one: ``"exponential"`` for counts. If None,
         that of the task.
+
+    heads : tuple of Head, default=()
+        The targets of the task ``"multitask"``, in the order of their outputs.
     """
 
     blocks: tuple[Block, ...]
     task: str
     n_outputs: int
     activation: str | None = None
+    heads: tuple[Head, ...] = ()
 
     def __post_init__(self):
         if not self.blocks:
@@ -121,8 +172,8 @@ class Spec:
 
     @property
     def units(self):
-        """Width of the output layer: 1 for two classes, else ``n_outputs``."""
-        return 1 if self.task == "binary" else self.n_outputs
+        """Width of the output: 1 for two classes, else ``n_outputs``; of all heads together."""
+        return sum(head.units for head in self.heads) if self.heads else _units(self)
 
     @property
     def output_shape(self):
@@ -281,21 +332,23 @@ class Spec:
         keras.KerasTensor of shape (batch, units), float32
             Probabilities (sigmoid for two classes and for labels, softmax for several classes), or
             linear outputs of a regression or a reconstruction (positive ones for losses such as
-            ``"poisson"``). The layer's name is ``"output"``.
+            ``"poisson"``). The layer's name is ``"output"``. For several targets it concatenates
+            the outputs of one layer per target, named ``"output_"`` and the target.
         """
-        from keras.layers import Dense
+        from keras.layers import Concatenate
 
         if len(x.shape) != 2:
             raise ValueError(
                 f"outputs takes a tensor of shape (batch, width); got {tuple(x.shape)}. Pool or "
                 "flatten it first, for example with keras.layers.GlobalAveragePooling1D."
             )
-        return Dense(
-            self.units,
-            activation=self.activation or PROBABILITY_ACTIVATIONS.get(self.task, "linear"),
-            dtype="float32",
-            name=self.layer_name("output"),
-        )(x)
+        name = self.layer_name("output")
+        if not self.heads:
+            return _dense(self, name)(x)
+        outputs = [_dense(head, self.layer_name(head.layer))(x) for head in self.heads]
+        if len(outputs) == 1:
+            return outputs[0]
+        return Concatenate(dtype="float32", name=name)(outputs)
 
     def _tabular(self, block):
         if block.kind not in ("numeric", "categorical"):

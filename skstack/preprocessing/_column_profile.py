@@ -1,4 +1,4 @@
-"""Profiles of numeric training columns, to detect rows on another scale."""
+"""Numeric training columns: moments, precision in float32, and profiles to detect another scale."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from sklearn.utils.sparsefuncs import mean_variance_axis, min_max_axis
 
 from skstack._base.atomic_fit import warn_once
 from skstack.preprocessing._columns import (
+    as_numbers,
     categorical_mask,
     column_at,
     holds_numbers,
     open_table,
     take_columns,
 )
-from skstack.preprocessing._moments import weighted_moments
 
 # Rows of one call that are compared with the profile.
 COMPARED_ROWS = 1_000
@@ -539,13 +539,178 @@ def warn_if_validation_moved(profile, X_val):
     )
 
 
-def warn_if_validation_targets_moved(y, y_val):
-    """Warn if numeric targets ``y_val`` are on another scale than ``y``."""
+def warn_if_validation_targets_moved(y, y_val, columns=None):
+    """Warn if numeric targets ``y_val`` are on another scale than ``y``; ``columns`` are names."""
     y, y_val = (np.reshape(values, (len(values), -1)) for values in (y, y_val))
-    names = ["y"] if y.shape[1] == 1 else [f"y[:, {column}]" for column in range(y.shape[1])]
+    if columns is not None:
+        names = [f"y[{column!r}]" for column in columns]
+    else:
+        names = ["y"] if y.shape[1] == 1 else [f"y[:, {column}]" for column in range(y.shape[1])]
     ColumnProfile.of(y).renamed(names).warn_if_validation_moved(
         y_val,
         "y_val",
         "y",
         "Pass both in the same units. TransformedTargetRegressor transforms y, but not y_val.",
+    )
+
+
+_ROWS_AT_ONCE = 65_536
+
+
+def weighted_moments(array, weights=None):
+    """Mean and population standard deviation of every column, in float64.
+
+    Two passes keep precision with large offsets; chunks of rows limit memory. A row of weight w
+    counts as w rows.
+
+    Parameters
+    ----------
+    array : array-like of shape (n_rows, ..., d), finite numbers
+        Axes between the first and the last (time steps) count as further rows.
+    weights : array-like of shape (n_rows,) or None, non-negative
+        None counts every row once.
+
+    Returns
+    -------
+    mean : ndarray of shape (d,), float64
+        In units of the columns.
+    scale : ndarray of shape (d,), float64, positive
+        Standard deviation in units of the columns; 1 where a column is constant up to the rounding
+        error of its mean.
+
+    Raises
+    ------
+    ValueError
+        No row has a positive weight, or `weights` has another length than `array`.
+
+    Notes
+    -----
+    T. F. Chan, G. H. Golub, R. J. LeVeque, "Algorithms for computing the sample variance: analysis
+    and recommendations", The American Statistician 37(3), 1983: the two-pass algorithm, and the
+    bound under which a column counts as constant, as in scikit-learn's ``StandardScaler``.
+
+    Examples
+    --------
+    >>> from skstack.preprocessing._column_profile import weighted_moments
+    >>> mean, scale = weighted_moments([[0.0, 5.0], [4.0, 5.0]], weights=[3, 1])
+    >>> mean.tolist(), scale.round(4).tolist()
+    ([1.0, 5.0], [1.7321, 1.0])
+    """
+    array = np.asarray(array)
+    n_rows, width = array.shape[0], array.shape[-1]
+    weights = np.ones(n_rows) if weights is None else np.asarray(weights, dtype=np.float64)
+    if weights.shape != (n_rows,):
+        raise ValueError(f"weights has shape {weights.shape}; expected ({n_rows},), one per row.")
+    if n_rows and weights.min() < 0:
+        raise ValueError("weights holds a negative number; expected weights of zero or more.")
+    repeats = int(np.prod(array.shape[1:-1]))
+    used = np.flatnonzero(weights)
+    total = weights.sum() * repeats
+    if not total > 0:
+        raise ValueError("No row has a positive weight; moments are undefined.")
+
+    def weighted_sums(function):
+        sums = 0.0
+        for start in range(0, used.size, _ROWS_AT_ONCE):
+            chunk = used[start : start + _ROWS_AT_ONCE]
+            if used.size == n_rows:  # a slice makes no copy
+                chunk = slice(start, start + _ROWS_AT_ONCE)
+            rows = array[chunk].reshape(-1, width).astype(np.float64)
+            sums = sums + np.repeat(weights[chunk], repeats) @ function(rows)
+        return sums / total
+
+    mean = weighted_sums(lambda rows: rows)
+    variance = weighted_sums(lambda rows: np.square(np.subtract(rows, mean, out=rows), out=rows))
+    eps, count = np.finfo(np.float64).eps, used.size * repeats
+    constant = variance <= count * eps * variance + (count * mean * eps) ** 2
+    if (np.square(mean) > 1e12 * variance).any():  # far from 0 the first sum has lost digits
+        mean = mean + weighted_sums(lambda rows: np.subtract(rows, mean, out=rows))
+    return mean, np.where(constant, 1.0, np.sqrt(variance))
+
+
+def moments_of_steps(array, mask_value, weights=None):
+    """Mean and standard deviation of the channels of sequences, without padding.
+
+    `array` has the shape (n_rows, n_steps, n_channels). A step whose channels all equal
+    `mask_value` is padding; None: no padding. The result is as in `weighted_moments`; 0 and 1 if
+    all steps are padding.
+    """
+    if mask_value is None:
+        return weighted_moments(array, weights)
+    real = (array != np.float32(mask_value)).any(axis=-1)
+    if not real.any():
+        return np.zeros(array.shape[-1]), np.ones(array.shape[-1])
+    weights = np.ones(len(array)) if weights is None else np.asarray(weights, dtype=np.float64)
+    step_weights = (real * weights[:, None]).ravel()
+    return weighted_moments(array.reshape(-1, array.shape[-1]), step_weights)
+
+
+# Steps of float32 in one standard deviation: below the first, columns are kept in float64 until
+# they are scaled; below the second, a column is nearly constant.
+KEPT_STEPS, WARNED_STEPS = 1000.0, 20.0
+
+
+def lost_in_float32(values, steps=KEPT_STEPS):
+    """Boolean mask of the columns of a 2-D array whose standard deviation is few float32 steps."""
+    lost = np.zeros(values.shape[1], dtype=bool)
+    if np.can_cast(values.dtype, np.float32) or not len(values):
+        return lost
+    for index, column in enumerate(values.T):
+        known = column[np.isfinite(column)].astype(np.float64)
+        if known.size:
+            largest = np.float32(min(np.abs(known).max(), np.finfo(np.float32).max))
+            spread = known.std() if known.min() < known.max() else 0.0
+            lost[index] = 0 < spread < steps * np.spacing(largest)
+    return lost
+
+
+def has_float64(table):
+    """Whether numbers of a table are float64."""
+    dtypes = table.dtypes if hasattr(table, "iloc") else [np.asarray(table).dtype]
+    return "float64" in map(str, dtypes)
+
+
+def in_float32(table):
+    """A table with float64 columns cast to float32."""
+    if not hasattr(table, "iloc"):
+        return np.asarray(table, dtype=np.float32)
+    wide = [index for index, dtype in enumerate(table.dtypes) if dtype == np.float64]
+    table = table.copy() if wide else table
+    for index in wide:
+        table.isetitem(index, table.iloc[:, index].to_numpy(np.float32))
+    return table
+
+
+def warn_of_lost_precision(values, names, remedy):
+    """Warn about columns of a 2-D array that are nearly constant in float32."""
+    for index in np.flatnonzero(lost_in_float32(values, WARNED_STEPS)):
+        column = values[:, index].astype(np.float64)
+        column = column[np.isfinite(column)]
+        step = abs(np.spacing(np.float32(column.mean())))
+        warn_once(
+            ("float32", names[index]),
+            f"Column {names[index]!r} has the mean {column.mean():.10g} and the standard deviation "
+            f"{column.std():.3g}: float32 has steps of {step:.3g} there, too coarse to distinguish "
+            f"its values. {remedy}",
+        )
+
+
+def warn_if_too_fine_for_float32(X, indices):
+    """Warn about numeric columns of X, as passed by the user, that float32 cannot represent."""
+    if not hasattr(X, "columns"):
+        if not isinstance(X, np.ndarray) or X.ndim != 2 or X.dtype.kind not in "iuf":
+            return
+        values, names = X[:, indices], [f"x{index}" for index in indices]
+    else:
+        table = open_table(X)
+        indices = [index for index in indices if holds_numbers(column_at(table, index))]
+        if not len(indices):
+            return
+        values = as_numbers(take_columns(table, indices), allow_nan=True, dtype=np.float64)
+        names = [table.columns[index] for index in indices]
+    warn_of_lost_precision(
+        values,
+        names,
+        "Networks compute in float32: subtract an offset first, such as by a StandardScaler before "
+        "the network, in a Pipeline.",
     )

@@ -11,7 +11,7 @@ from skstack.preprocessing._blocks import (
     array_column_indices,
     categorical_mask_of,
 )
-from skstack.preprocessing._precision import lost_in_float32
+from skstack.preprocessing._column_profile import lost_in_float32
 
 
 class Passthrough:

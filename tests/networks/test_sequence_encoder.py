@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from skstack import KerasClassifier, KerasRegressor
 from skstack.networks import SequenceEncoder
 from skstack.preprocessing import PadSequences
-from skstack.preprocessing._moments import moments_of_steps
+from skstack.preprocessing._column_profile import moments_of_steps
 
 RNG = np.random.default_rng(0)
 RAGGED = [RNG.normal(loc=[5, -3], scale=[1, 20], size=(n, 2)) for n in [5, 2, 7, 3, 1, 4, 6, 2] * 3]

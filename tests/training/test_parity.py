@@ -8,9 +8,9 @@ from skstack._training.config import TrainConfig, TrainingData
 from skstack._training.data import Orders
 from skstack._training.engines import EXACT, GRAPH, MASKED, choose
 from skstack._training.initial_weights import initial_variables
-from skstack._training.model_io import named_variables
+from skstack._training.isolation import build
+from skstack._training.keras_model import named_variables
 from skstack._training.program import POOL
-from skstack._training.seeds import build
 from skstack._training.train import train
 
 N_FEATURES = 6

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from skstack._training.config import TrainConfig
 from skstack._training.initial_weights import InitialWeights, initial_variables
-from skstack._training.model_io import named_variables
-from skstack._training.seeds import build
+from skstack._training.isolation import build
+from skstack._training.keras_model import named_variables
 from skstack._training.train import train
 
 

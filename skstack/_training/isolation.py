@@ -1,10 +1,11 @@
-"""Build networks so that the same seed gives the same weights, whatever ran before."""
+"""Build networks so that the same seed gives the same weights, whatever the process did before."""
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
 import functools
+import os
 import random
 import threading
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 import keras
 
 from skstack._training.blueprint import Blueprint
-from skstack._training.fork_guard import refuse_after_fork
 
 _building = threading.Lock()
 _inside = threading.local()
@@ -139,3 +139,26 @@ def environment() -> tuple:
         keras.config.dtype_policy().name,
         keras.config.image_data_format(),
     )
+
+
+_forked = False
+
+
+def _mark_forked() -> None:
+    global _forked
+    _forked = True
+
+
+# This module is only imported together with TensorFlow.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_mark_forked)
+
+
+def refuse_after_fork() -> None:
+    """Raise RuntimeError in a process that was forked after TensorFlow had been loaded."""
+    if _forked:
+        raise RuntimeError(
+            "This process was forked after TensorFlow had started, and TensorFlow does not work in "
+            "such a process. Use threads, joblib's 'loky' backend, or multiprocessing's 'spawn' "
+            "start method."
+        )
