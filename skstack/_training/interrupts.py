@@ -27,8 +27,8 @@ _CALLERS = {
     "skopt",
     "skstack",
 }
-# What stands between a user and the `fit` of an estimator.
-_WRAPPERS = ("sklearn.base", "sklearn.utils._set_output", "skstack._base.targets")
+# Decorators and mixins, which stand between a user and the `fit` of an estimator.
+_WRAPPERS = ("sklearn.base", "sklearn.utils._set_output", "skstack._base.")
 
 
 def ends_training(n_epochs: int) -> bool:
@@ -53,7 +53,7 @@ def _user_called_fit():
         module = frame.f_globals.get("__name__") or ""
         if not fits:
             fits = module.startswith("skstack._estimators.") and frame.f_code.co_name == "fit"
-        elif module not in _WRAPPERS and module.partition(".")[0] in _CALLERS:
+        elif not module.startswith(_WRAPPERS) and module.partition(".")[0] in _CALLERS:
             return False
         frame = frame.f_back
     return fits

@@ -21,7 +21,7 @@ from skstack.losses._teacher_networks import (
 )
 from skstack.networks._heads import WithoutActivation
 from skstack.networks._spec import PROBABILITY_ACTIVATIONS, standardizing_variables
-from skstack.preprocessing._moments import weighted_moments
+from skstack.preprocessing._column_profile import weighted_moments
 
 
 def prepared_fit(student: Student, blueprint, start, *, seed, before, tables, rows, resampled):

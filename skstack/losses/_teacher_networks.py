@@ -19,7 +19,7 @@ from skstack.networks._heads import (
     without_activation,
 )
 from skstack.networks._spec import Spec
-from skstack.preprocessing._block_kinds import Block
+from skstack.preprocessing._blocks import Block
 
 TEACHER = "teacher_prediction"  # name of an input
 HEAD = "teacher_head"
