@@ -53,7 +53,26 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "xla: a module that compiles with XLA as early as users do")
+    config.addinivalue_line("markers", "xla: a test that compiles with XLA as early as users do")
+
+
+def _patch_engines(patched):
+    from skstack._training import engines, predict
+
+    patched.setattr(engines, "_STEPS_WORTH_XLA", {"masked": 3_000, "exact": 10_000})
+    patched.setattr(predict, "quick_with_xla", lambda model: False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def keep_few_programs():
+    """Smaller caches than those of users, who have fewer architectures and more memory."""
+    from skstack._training import predict, program
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(program.POOL._shared, "_limit", 12)
+        patched.setattr(program.POOL, "_max", 6)
+        patched.setattr(predict._PREDICTORS, "_limit", 12)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -61,17 +80,34 @@ def compile_rarely(request):
     """XLA only for long fits: most tests train a network once, for a second or less.
 
     Compiling with XLA takes as long as some 3,000 steps in a plain graph, and as the prediction of
-    a million rows. tests/training, which compares all engines with `Model.fit`, and modules marked
-    `xla` keep the thresholds of users.
+    a million rows. tests/training, which compares all engines with `Model.fit`, and what is marked
+    `xla` compile as users do.
     """
-    from skstack._training import engines, predict
-
-    marked = request.node.get_closest_marker("xla") or request.path.parent.name == "training"
     with pytest.MonkeyPatch.context() as patched:
-        if not (marked or request.config.getoption("--xla")):
-            patched.setattr(engines, "_STEPS_WORTH_XLA", {"masked": 3_000, "exact": 10_000})
-            patched.setattr(predict, "quick_with_xla", lambda model: False)
+        if not (_as_users_do(request.node) or request.path.parent.name == "training"):
+            _patch_engines(patched)
+        yield patched
+
+
+@pytest.fixture(autouse=True)
+def compile_as_users_do(request, compile_rarely):
+    """For tests that are marked `xla`, such as those that compare with another process."""
+    from skstack._training import predict
+
+    if not _as_users_do(request.node):
         yield
+        return
+    patched = not _as_users_do(request.node.getparent(pytest.Module))
+    compile_rarely.undo()
+    predict._PREDICTORS.clear()
+    yield
+    predict._PREDICTORS.clear()
+    if patched:
+        _patch_engines(compile_rarely)
+
+
+def _as_users_do(node):
+    return node.config.getoption("--xla") or node.get_closest_marker("xla") is not None
 
 
 @pytest.fixture(scope="module")

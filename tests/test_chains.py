@@ -16,6 +16,8 @@ from sklearn.preprocessing import StandardScaler
 
 from skstack import KerasClassifier, KerasFeatureTransformer, StackedKerasClassifier
 
+pytestmark = pytest.mark.xla  # predictions are compared with those of another process
+
 KINDS = ["outputs", "log_odds", "entropy", "margin"]
 layers = keras.layers
 

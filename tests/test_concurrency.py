@@ -188,6 +188,7 @@ def candidates():
     ] + [MAKERS["regressor"](), MAKERS["autoencoder"]()]
 
 
+@pytest.mark.xla
 def test_concurrent_fits_in_threads_and_workers_equal_a_single_fit():
     expected = [fitted_outputs(estimator) for estimator in candidates()]
     in_threads = []
@@ -400,6 +401,7 @@ class Dies(keras.callbacks.Callback):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.xla
 def test_a_worker_killed_during_fit_raises_and_the_next_fit_works():
     classifier = MAKERS["classifier"]()
     doomed = clone(classifier).set_params(callbacks=[Dies()])
