@@ -1,6 +1,5 @@
 """`save` and `load`: one file without pickle; what was cut, altered or made to run code."""
 
-import copy
 import hashlib
 import importlib
 import io
@@ -356,7 +355,7 @@ def test_a_fresh_process_predicts_the_same_bits(fitted, tmp_path):
     for name, (estimator, rows, method) in fitted.items():
         paths.append(tmp_path / f"{name}.skstack")
         skstack.save(estimator, paths[-1])
-        estimator = copy.deepcopy(estimator)  # without its compiled predictions
+        estimator = skstack.load(paths[-1])  # without compiled predictions of another engine
         joblib.dump((rows, method, getattr(estimator, method)(rows)), f"{paths[-1]}.joblib")
     done = in_fresh_process(FRESH, *paths)
     assert f"same bits {len(paths)}" in done.stdout, done.stderr[-3000:]
