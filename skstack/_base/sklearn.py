@@ -8,6 +8,7 @@ from numbers import Integral
 from sklearn.base import BaseEstimator, is_classifier, is_regressor
 from sklearn.base import _fit_context as fit_context
 from sklearn.utils import _safe_indexing as safe_indexing
+from sklearn.utils import get_tags
 from sklearn.utils._indexing import _get_column_indices as get_column_indices
 from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils._param_validation import Interval as _Interval
@@ -160,3 +161,33 @@ def wrapper_of(estimator):
         return None
     packages = {cls.__module__.partition(".")[0] for cls in type(estimator).__mro__}
     return next(iter(packages & {"scikeras", "keras"}), None)
+
+
+def _tags_of(models):
+    """Tags of the estimators among the parts of a composite."""
+    for model in models:
+        if hasattr(model, "fit") and not isinstance(model, type):
+            try:
+                yield get_tags(model)
+            except Exception:  # estimators of others, with tags of their own kind or none
+                continue
+
+
+def set_input_tags(tags, models):
+    """Set the input tags of a composite that passes X to all models: what each of them takes."""
+    inputs = [each.input_tags for each in _tags_of(models)]
+    for name in ("sparse", "categorical", "three_d_array", "allow_nan"):
+        setattr(tags.input_tags, name, all(getattr(each, name) for each in inputs))
+    tags.input_tags.positive_only = any(each.positive_only for each in inputs)
+
+
+def with_target_tags(tags, models):
+    """Tags of a composite of models: it supports several targets if each that learns y does."""
+    each = list(_tags_of(models))
+    if tags.classifier_tags is not None:
+        kinds = [one.classifier_tags for one in each if one.classifier_tags is not None]
+        tags.classifier_tags.multi_label = all(kind.multi_label for kind in kinds)
+    else:
+        targets = [one.target_tags for one in each if one.regressor_tags is not None]
+        tags.target_tags.multi_output = all(target.multi_output for target in targets)
+    return tags

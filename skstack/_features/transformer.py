@@ -43,6 +43,7 @@ from skstack._base.sklearn import (
     fit_context,
     refuse_metadata,
     routing_enabled,
+    set_input_tags,
 )
 from skstack._base.tables import (
     check_groups,
@@ -336,9 +337,9 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        tags.input_tags.categorical = True
-        tags.input_tags.three_d_array = True
+        model = KerasAutoencoder() if self.model is None else self.model
+        set_input_tags(tags, [model])
+        tags.input_tags.allow_nan &= not self.passthrough
         tags.transformer_tags.preserves_dtype = ["float32"]
         tags.target_tags.required = self.passes_y and requires_y(self.model)
         return tags

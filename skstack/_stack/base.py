@@ -36,6 +36,7 @@ from skstack._base.sklearn import (
     fit_context,
     refuse_metadata,
     routing_enabled,
+    set_input_tags,
     take_metadata,
 )
 from skstack._base.tables import (
@@ -72,6 +73,7 @@ from skstack._stack.branches import (
 )
 from skstack._stack.fine_tune import FineTune, check_fine_tune, fine_tune
 from skstack._stack.scaling import Scaling
+from skstack._stack.trial import check_accepts, errors_named, has_missing, trains_network
 from skstack.preprocessing._blocks import array_column_indices, categorical_mask_of
 from skstack.preprocessing._column_profile import (
     ColumnProfile,
@@ -82,6 +84,10 @@ from skstack.preprocessing._column_profile import (
 )
 from skstack.preprocessing._columns import resolve_object_columns
 from skstack.preprocessing._passthrough import Passthrough
+
+
+def _label(downstream):
+    return f"The downstream {type(downstream).__name__}"
 
 
 class Stack(TransformerMixin, BaseComposition):
@@ -173,11 +179,21 @@ class Stack(TransformerMixin, BaseComposition):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        tags.input_tags.categorical = True
-        tags.input_tags.three_d_array = True
+        *upstream, downstream = self._models()
+        set_input_tags(tags, upstream if self.passthrough is False else [*upstream, downstream])
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+    def _models(self):
+        """The models of the branches, and the downstream."""
+        try:
+            upstream = [model for _, model, _ in branch_list(self)]
+        except (TypeError, ValueError):  # invalid branches: `fit` says why
+            upstream = []
+        return [
+            *upstream,
+            self._default_downstream() if self.downstream is None else self.downstream,
+        ]
 
     # Fitting -----------------------------------------------------------------------------------
 
@@ -343,7 +359,8 @@ class Stack(TransformerMixin, BaseComposition):
 
         # Features of training rows come from networks that were not trained on them.
         self._named, self._takes_nan = wants_names(downstream), takes_nan(downstream, self)
-        self._learn_passthrough(X)
+        with errors_named(f"Columns that pass through to {_label(downstream)[4:]}"):
+            self._learn_passthrough(X, missing=not trains_network(downstream))
         if self.fine_tune is not None:
             check_fine_tune(self, branches, downstream, X, y)
         features = []
@@ -352,15 +369,17 @@ class Stack(TransformerMixin, BaseComposition):
         indices = {name: branch_column_indices(X, name, columns) for name, _, columns in branches}
         self._branch_columns = indices
         tables = [columns_at(X, indices[name]) for name, _, _ in branches]
+        self._check_trials(downstream, branches, tables, X, y)
         for (name, transformer, columns), part in zip(branches, tables, strict=True):
-            part_features, predicted = transformer._learn(
-                part,
-                y,
-                parts.branches[name],
-                in_stack=True,
-                ordered_cv=cv if ordered else None,
-                label=f"The branch {name!r}",
-            )
+            with errors_named(f"The branch {name!r}"):
+                part_features, predicted = transformer._learn(
+                    part,
+                    y,
+                    parts.branches[name],
+                    in_stack=True,
+                    ordered_cv=cv if ordered else None,
+                    label=f"The branch {name!r}",
+                )
             features.append(part_features)
             covered &= True if predicted is None else predicted
             self.upstream_.append((name, transformer, columns))
@@ -393,7 +412,8 @@ class Stack(TransformerMixin, BaseComposition):
         if isinstance(downstream, NetworkEstimator):  # X_val is scaled in the same way
             suppress_warning("X_val")
             suppress_warning("y_val")
-        self.downstream_ = downstream.fit(scaled, y, **settings)
+        with errors_named(_label(downstream)):
+            self.downstream_ = downstream.fit(scaled, y, **settings)
         result = Bunch(table=table, train=train, rest=rest, ordered=ordered)
         self.fine_tuned_, self.fine_tune_losses_, self.fine_tune_history_ = False, None, None
         if self.fine_tune is not None:
@@ -404,6 +424,20 @@ class Stack(TransformerMixin, BaseComposition):
         """Validate the sub-estimators before anything is trained."""
         Scaling(self.scaler)
         check_parts(self)
+
+    def _check_trials(self, downstream, branches, tables, X, y):
+        """Refuse strings and missing values that a part does not accept, before any training."""
+        if self._passed is not None:
+            indices = self._passthrough_columns
+            table = self._passed.table(columns_at(X, indices))
+            columns = getattr(X, "columns", [f"x{index}" for index in range(X.shape[1])])
+            names = [columns[index] for index in indices]
+            how = "`passthrough` takes a list of columns"
+            check_accepts(downstream, table, y, _label(downstream), how, names)
+        for (name, transformer, _), table in zip(branches, tables, strict=True):
+            label = f"The branch {name!r} ({type(transformer.model).__name__})"
+            how = f"({name!r}, model, columns) takes a list of columns"
+            check_accepts(transformer.model, table, y, label, how)
 
     def _warn_of_dropped_rows(self, n, total):
         warnings.warn(
@@ -467,8 +501,11 @@ class Stack(TransformerMixin, BaseComposition):
 
     # The table of the downstream -----------------------------------------------------------------
 
-    def _learn_passthrough(self, X):
-        """Fit the columns of X that pass through."""
+    def _learn_passthrough(self, X, *, missing):
+        """Fit the columns of X that pass through.
+
+        With `missing`, values may be missing here: a trial fit of the downstream decides.
+        """
         self._passed = None
         columns = self.passthrough
         if isinstance(columns, bool | np.bool_):
@@ -480,8 +517,10 @@ class Stack(TransformerMixin, BaseComposition):
             self._passthrough_columns = column_indices(X, columns, "passthrough")
         if len(self._passthrough_columns):
             mask = categorical_mask_of(self.categorical_features, X, self._passthrough_columns)
-            passed = Passthrough(mask, allow_nan=self._takes_nan)
-            self._passed = passed.fit(columns_at(X, self._passthrough_columns))
+            columns = columns_at(X, self._passthrough_columns)
+            missing &= getattr(self, "sampler", None) is None and has_missing(columns)
+            self._takes_nan |= missing
+            self._passed = Passthrough(mask, allow_nan=self._takes_nan).fit(columns)
 
     def _table_names(self, X):
         names = [
@@ -585,25 +624,7 @@ class Stack(TransformerMixin, BaseComposition):
         check_input_names(self, input_features)
         return np.asarray(self._names, dtype=object)
 
-    @on_snapshot
-    @in_chunks
-    def predict(self, X, **predict_params):
-        """Predict with the downstream.
-
-        Parameters
-        ----------
-        X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
-            Rows.
-
-        **predict_params : dict
-            Passed to ``predict`` of the downstream, such as ``return_std``; with metadata routing
-            enabled, as requested.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,) or (n_samples, n_outputs)
-            Labels or values, or a tuple if the downstream returns one.
-        """
+    def _predict(self, X, predict_params):
         table = self._downstream_table(X)
         if routing_enabled():
             routed = process_routing(self, "predict", **predict_params)

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from skstack._base.atomic_fit import on_snapshot
 from skstack._base.docstrings import substitute
 from skstack._base.in_chunks import in_chunks
+from skstack._base.sklearn import with_target_tags
 from skstack._base.tables import check_target, read_labels
 from skstack._estimators.classifier import KerasClassifier
 from skstack._estimators.regressor import KerasRegressor
@@ -31,12 +32,18 @@ from skstack.networks._heads import probabilities_of
 
 
 def _gives_probabilities(stack):
-    downstream = getattr(stack, "downstream_", stack.downstream)
-    return downstream is None or probabilities_of(downstream) is not None
+    downstream = _downstream_of(stack)
+    # An AttributeError of the downstream says why.
+    return probabilities_of(downstream) is not None or bool(downstream.predict_proba)
 
 
 def _gives_decisions(stack):
-    return hasattr(getattr(stack, "downstream_", stack.downstream), "decision_function")
+    return bool(_downstream_of(stack).decision_function)
+
+
+def _downstream_of(stack):
+    downstream = getattr(stack, "downstream_", stack.downstream)
+    return stack._default_downstream() if downstream is None else downstream
 
 
 # Paragraphs of the docstrings of both stacks.
@@ -227,9 +234,7 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
         self.verbose = verbose
 
     def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = True
-        return tags
+        return with_target_tags(super().__sklearn_tags__(), self._models())
 
     @available_if(_gives_probabilities)
     @on_snapshot
@@ -316,7 +321,7 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
         check_is_fitted(self)
         if self.prior_correction and self.sampler_ is not None:
             return self.classes_[self.predict_proba(X).argmax(axis=1)]
-        return super().predict(X, **predict_params)
+        return self._predict(X, predict_params)
 
     # -----------------------------------------------------------------------------------------
 
@@ -440,9 +445,31 @@ class StackedKerasRegressor(ExportMixin, RegressorMixin, Stack):
         self.verbose = verbose
 
     def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
+        return with_target_tags(super().__sklearn_tags__(), self._models())
+
+    @on_snapshot
+    @in_chunks
+    def predict(self, X, **predict_params):
+        """Predict with the downstream.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
+            Rows.
+
+        **predict_params : dict
+            Passed to ``predict`` of the downstream, such as ``return_std``; with metadata routing
+            enabled, as requested.
+
+        Returns
+        -------
+        ndarray of float64 of shape (n_samples,) or (n_samples, n_outputs)
+            Values, or a tuple if the downstream returns one.
+        """
+        result = self._predict(X, predict_params)
+        if isinstance(result, tuple):
+            return tuple(map(_in_float64, result))
+        return _in_float64(result)
 
     def _default_downstream(self):
         return KerasRegressor()
@@ -463,3 +490,9 @@ class StackedKerasRegressor(ExportMixin, RegressorMixin, Stack):
 
     def _graph_outputs(self, table):
         return self._graph(table, "downstream", "")
+
+
+def _in_float64(values):
+    """Values of a regressor of others may have the dtype of its table."""
+    single = getattr(values, "dtype", None) == "float32"
+    return values.astype("float64") if single else values
