@@ -66,12 +66,24 @@ def _is_list_of_sequences(X):
     return len(rows) > 0 and all(isinstance(row, np.ndarray) and row.ndim > 0 for row in rows)
 
 
-def _sequences_as_frame(estimator, X, *, reset):
-    """A list of sequences of unequal length as a table of one column; other X unchanged.
+def _as_frame(estimator, X, *, reset):
+    """A list of sequences of unequal length as a table of one column; most X unchanged.
 
-    An estimator fitted on such a list also takes lists of equal lengths.
+    An estimator fitted on such a list also takes lists of equal lengths. One fitted on a DataFrame
+    also takes its rows as an array of objects, by position, as SHAP passes them.
     """
-    if is_dataframe(X) or not _is_list_of_sequences(X):
+    if is_dataframe(X):
+        return X
+    names = None if reset else getattr(estimator, "feature_names_in_", None)
+    if (
+        names is not None
+        and getattr(X, "dtype", None) == np.dtype(object)
+        and X.shape[1:] == names.shape
+    ):
+        import pandas as pd
+
+        return pd.DataFrame(X, columns=names)
+    if not _is_list_of_sequences(X):
         return X
     if reset:
         unequal = len({row.shape for row in X}) > 1
@@ -113,7 +125,7 @@ def columns_at(X, indices):
 
 def read_table(estimator, X, *, reset):
     """Check the number and the names of the columns of X, but not its values."""
-    X = _sequences_as_frame(estimator, X, reset=reset)
+    X = _as_frame(estimator, X, reset=reset)
     if not is_dataframe(X):
         X = check_array(
             X,
@@ -134,7 +146,7 @@ def read_rows(estimator, X, *, reset):
     DataFrames are returned unchanged, with the dtypes of their columns; other X becomes a
     float32 array of rank 2 or more, or stays sparse.
     """
-    X = _sequences_as_frame(estimator, X, reset=reset)
+    X = _as_frame(estimator, X, reset=reset)
     if is_dataframe(X):
         names = list(X.columns)
         if len(set(names)) != len(names):

@@ -8,7 +8,7 @@ from numbers import Integral
 
 import numpy as np
 from scipy.stats import norm
-from sklearn.base import is_classifier
+from sklearn.base import clone, is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state
@@ -109,6 +109,7 @@ def leakage_report(
     if not isinstance(n_permutations, Integral) or n_permutations < 1:
         raise ValueError(f"n_permutations={n_permutations!r}; expected an int of at least 1.")
     check_consistent_length(X, y)
+    estimator = _with_frozen_prefit(estimator)
     y_original, y = y, np.asarray(y)
     if y.ndim == 2 and y.dtype == object:
         raise ValueError(
@@ -156,6 +157,19 @@ def leakage_report(
     fits = [(fit.step, int(np.sum(fit.rows >= 0)), int(np.sum(fit.rows == SYNTHETIC)))
             for fit in trace.fits]  # fmt: skip
     return LeakageReport(type(estimator).__name__, findings, fits)
+
+
+def _with_frozen_prefit(estimator):
+    """A clone in which parts that were fitted before (``cv="prefit"``) stay fitted."""
+    parts = {"": estimator}
+    if hasattr(estimator, "get_params"):
+        parts |= {f"{name}__": part for name, part in estimator.get_params(deep=True).items()}
+    fitted = {
+        f"{prefix}estimators": [(name, FrozenEstimator(part)) for name, part in stack.estimators]
+        for prefix, stack in parts.items()
+        if isinstance(getattr(stack, "cv", None), str) and hasattr(stack, "estimators")
+    }
+    return clone(estimator).set_params(**fitted) if fitted else estimator
 
 
 def _metadata(estimator, groups):

@@ -85,6 +85,18 @@ def _looks_up(model):
     )
 
 
+def refuse_strings(model):
+    """Refuse a model with inputs of strings."""
+    known = _known_inputs(model) or {}
+    names = [name for name, (_, dtype) in known.items() if dtype == "string"]
+    if names and not _looks_up(model):
+        raise ValueError(
+            f"model={model.name!r} has the inputs {names} of strings, but networks are trained on "
+            "numbers and codes of categories. Apply its TextVectorization before, in a step of a "
+            "Pipeline, and build the model on token ids, with keras.Input(shape, dtype='int32')."
+        )
+
+
 def _refuse_looking_up(model, blocks):
     """Refuse codes of categories for a model that takes the categories themselves."""
     coded = [name for name, block in blocks.items() if block.kind == "categorical"]

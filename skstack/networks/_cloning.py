@@ -103,6 +103,29 @@ def _refuse_adapted(model):
             )
 
 
+def _applied_layers(model, outputs):
+    """Outputs of copies of the layers of an unbuilt Sequential."""
+    rows = tuple(outputs.shape)
+    for layer in model.layers:
+        copied = _copied_layer(layer)
+        try:
+            outputs = copied(outputs)
+        except ValueError as error:
+            if "ndim=" not in str(error):
+                raise
+            steps = (*rows[1:], 1) if len(rows) == 2 else rows[1:]
+            raise LayerError(
+                f"The layer {layer.name!r} of model={model.name!r} does not accept what X gives it,"
+                f" from rows of shape {rows}: {error} To reshape the columns of X, set input_shape,"
+                f" such as input_shape={steps}."
+            ) from error
+    return outputs
+
+
+class LayerError(ValueError):
+    """A layer does not accept rows of this shape."""
+
+
 def copied_graph(model, inputs):
     """Copy a functional or Sequential model onto new inputs; return the list of its outputs.
 
@@ -114,15 +137,14 @@ def copied_graph(model, inputs):
         _refuse_adapted(model)
     try:
         if not is_graph(model):
-            outputs = inputs[0]
-            for layer in model.layers:
-                outputs = _copied_layer(layer)(outputs)
-            return [outputs]
+            return [_applied_layers(model, inputs[0])]
         # A compiled model would be compiled again, which fails with an unregistered loss.
         graph = keras.Model(model.inputs, model.outputs, name=model.name)
         copied = keras.models.clone_model(
             graph, input_tensors=list(inputs), clone_function=_copied_layer
         )
+    except LayerError:
+        raise
     except (TypeError, ValueError, NotImplementedError, AttributeError) as cause:
         _refuse(model, cause)
     copy_weights(graph, copied, model)

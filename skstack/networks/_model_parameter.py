@@ -16,7 +16,7 @@ from sklearn.frozen import FrozenEstimator
 
 from skstack._base.params import is_keras_model, is_network_estimator, is_path
 from skstack._model_files.open import build_within, check_registered, inspect_model
-from skstack.networks._adopted import ModelBlueprint
+from skstack.networks._adopted import ModelBlueprint, refuse_strings
 from skstack.networks._builder import BuilderBlueprint, BuilderRecipe
 from skstack.networks._cloning import is_graph
 from skstack.networks._recipe import Recipe, RecipeBlueprint
@@ -101,7 +101,10 @@ def check_model(model):
     elif continued_estimator(model) is not None:
         check_continued(model)
         return
-    elif model is None or is_keras_model(model) or _is_recipe(model):
+    elif is_keras_model(model):
+        refuse_strings(model)
+        return
+    elif model is None or _is_recipe(model):
         return
     elif is_network_estimator(model):
         name = type(model).__name__
