@@ -1,5 +1,8 @@
 """What a part of a stack cannot take is refused before any network is trained."""
 
+import inspect
+
+import keras
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -16,6 +19,7 @@ from sklearn.svm import SVC
 from sklearn.utils import get_tags
 
 from skstack import (
+    KerasAutoencoder,
     KerasClassifier,
     KerasFeatureTransformer,
     KerasRegressor,
@@ -193,3 +197,77 @@ def test_a_stack_predicts_float64_as_a_network_does(downstream):
     downstream = NETWORK if downstream is None else downstream
     stack = StackedKerasRegressor([("a", Ridge())], downstream=downstream, cv=2).fit(X, y)
     assert stack.predict(X).dtype == np.float64
+
+
+# Rows and models of a form that networks do not take ----------------------------------------------
+
+
+def test_rows_of_a_frame_as_objects_are_those_of_the_frame():
+    X, y = mixed()
+    for estimator in (
+        KerasClassifier(SMALL, **FIT),
+        StackedKerasClassifier(
+            [("a", KerasClassifier(SMALL, **FIT))], downstream=KerasClassifier(SMALL, **FIT), cv=2
+        ),
+    ):
+        expected = estimator.fit(X, y).predict_proba(X)
+        np.testing.assert_array_equal(estimator.predict_proba(X.to_numpy()), expected)
+
+
+@pytest.mark.parametrize("layer", [keras.layers.LSTM(3), keras.layers.Conv1D(3, 2)])
+def test_tables_for_an_unbuilt_network_of_sequences_are_explained(layer):
+    X, y = binary()
+    model = keras.Sequential([layer, keras.layers.Flatten(), keras.layers.Dense(1, "sigmoid")])
+    with pytest.raises(ValueError, match=r"rows of shape \(None, 4\).*input_shape=\(4, 1\)"):
+        KerasClassifier(model, **FIT).fit(X, y)
+    assert KerasClassifier(model, input_shape=(4, 1), **FIT).fit(X, y).score(X, y) <= 1
+
+
+def test_a_model_of_strings_is_refused_with_what_to_do():
+    inputs = keras.Input((1,), dtype="string", name="review")
+    tokens = keras.layers.TextVectorization(max_tokens=9, vocabulary=["a", "b"])(inputs)
+    x = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(9, 2)(tokens))
+    model = keras.Model(inputs, keras.layers.Dense(1, "sigmoid")(x))
+    with pytest.raises(ValueError, match=r"\['review'\] of strings.*TextVectorization"):
+        KerasClassifier(model, **FIT).fit(np.array([["a b"], ["b"]] * 9), [0, 1] * 9)
+
+
+# Words of other libraries -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cls", "params", "hint"),
+    [
+        (KerasClassifier, {"hidden_layer_sizes": (3,)}, r"Use model=MLP\(\(3,\)\)"),
+        (KerasRegressor, {"max_iter": 5}, "Use epochs=5"),
+        (KerasRegressor, {"alpha": 0.1}, r"Use model=MLP\(l2=0.1\)"),
+        (KerasAutoencoder, {"nb_epoch": 5}, "Use epochs=5"),
+        (KerasClassifier, {"epoch": 5}, "Did you mean 'epochs'"),
+        (StackedKerasClassifier, {"final_estimator": 1}, "Use downstream=1"),
+        (StackedKerasRegressor, {"estimators": []}, r"Use upstream=\[\]"),
+        (KerasFeatureTransformer, {"estimator": 1}, "Use model=1"),
+    ],
+)
+def test_parameters_of_other_libraries_are_translated(cls, params, hint):
+    with pytest.raises(TypeError, match=f"unexpected keyword argument .*{hint}"):
+        cls(**params)
+    with pytest.raises(ValueError, match=f"Invalid parameter .*{hint}"):
+        cls().set_params(**params)
+
+
+def test_a_subclass_with_parameters_of_its_own_is_not_affected():
+    class Wide(KerasClassifier):
+        def __init__(self, hidden=3):
+            super().__init__(model=SMALL, epochs=2)
+            self.hidden = hidden
+
+    assert Wide(hidden=4).epochs == 2
+    assert "hidden_layer_sizes" not in inspect.signature(KerasClassifier).parameters
+    assert "epochs" in inspect.signature(KerasClassifier).parameters
+
+
+def test_parameters_of_a_branch_are_named_after_it():
+    stack = StackedKerasClassifier([("a", KerasClassifier())])
+    with pytest.raises(ValueError, match="Set 'a__epochs'"):
+        stack.set_params(upstream__a__epochs=3)
+    assert stack.set_params(a__epochs=3).get_params()["a__epochs"] == 3

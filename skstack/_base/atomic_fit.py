@@ -90,7 +90,8 @@ def object_column_kinds(compute=None):
     return scope.object_column_kinds or {}
 
 
-def _copy_of(estimator):
+def copy_of(estimator):
+    """A shallow copy, without the constructor."""
     copied = object.__new__(type(estimator))
     copied.__dict__ = vars(estimator).copy()
     return copied
@@ -105,7 +106,7 @@ def atomic_fit(fit):
 
     @functools.wraps(fit)
     def wrapped(self, *args, **kwargs):
-        copied = _copy_of(self)
+        copied = copy_of(self)
         with fit_scope():
             result = fit(copied, *args, **kwargs)
         parameters = self.get_params(deep=False)
@@ -124,6 +125,6 @@ def on_snapshot(method):
 
     @functools.wraps(method)
     def wrapped(self, *args, **kwargs):
-        return method(_copy_of(self), *args, **kwargs)
+        return method(copy_of(self), *args, **kwargs)
 
     return wrapped

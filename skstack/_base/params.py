@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import difflib
+import functools
+import inspect
 import os
 import sys
 import warnings
@@ -11,6 +14,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 
+from skstack._base.keras_objects import copied, has_settings, portable, with_settings
 from skstack._base.sklearn import wrapper_of
 
 
@@ -25,6 +29,10 @@ def clone_part(value):
         return value
     if type(value) in (list, tuple):
         return type(value)(clone_part(item) for item in value)
+    if type(value) is dict:
+        return {key: clone_part(item) for key, item in value.items()}
+    if not hasattr(value, "get_params") or isinstance(value, type):
+        return copied(value)
     wrapper = wrapper_of(value)
     if isinstance(value, Pipeline) or wrapper == "keras":
         return clone_sharing_models(value)
@@ -41,15 +49,100 @@ def clone_sharing_models(estimator):
 
     A deep copy takes 0.2 s, warns, and makes equal models unequal for every cache.
     """
-    copied = type(estimator)(
+    cloned = type(estimator)(
         **{name: clone_part(value) for name, value in estimator.get_params(deep=False).items()}
     )
     for attribute in ("_metadata_request", "_sklearn_output_config"):
         if hasattr(estimator, attribute):
-            setattr(copied, attribute, copy.deepcopy(getattr(estimator, attribute)))
+            setattr(cloned, attribute, copy.deepcopy(getattr(estimator, attribute)))
     if hasattr(estimator, "_row_context"):  # must survive the clone that a Pipeline makes
-        copied._row_context = estimator._row_context
-    return copied
+        cloned._row_context = estimator._row_context
+    return cloned
+
+
+def reduced(estimator, reduction):
+    """What ``__reduce_ex__`` returns, with parameters of Keras' classes that can be pickled."""
+    make, arguments, state, *rest = reduction
+    names = estimator.get_params(deep=False)
+    state = {key: portable(each) if key in names else each for key, each in state.items()}
+    return make, arguments, state, *rest
+
+
+def with_keras_settings(estimator, params):
+    """Replace ``optimizer__momentum`` in ``params`` by a new ``optimizer`` with that setting.
+
+    So for every parameter that is an object of Keras with a config, which is never modified.
+    """
+    own = estimator.get_params(deep=False)
+    settings = {}
+    for key, setting in params.items():
+        name, nested, rest = key.partition("__")
+        if nested and has_settings(params.get(name, own.get(name))):
+            settings.setdefault(name, {})[rest] = setting
+    others = {key: each for key, each in params.items() if key.partition("__")[0] not in settings}
+    for name, inner in settings.items():
+        others[name] = with_settings(params.get(name, own[name]), inner, name)
+    return others
+
+
+# What users of other libraries write, and what they find here; {0} is the value.
+_HINTS = {
+    "activation": "model=MLP(activation={0})",
+    "alpha": "model=MLP(l2={0})",
+    "base_estimator": "model={0}",
+    "build_fn": "model=... (a recipe or a keras.Model)",
+    "dropout": "model=MLP(dropout={0})",
+    "estimator": "model={0}",
+    "estimators": "upstream={0}",
+    "final_estimator": "downstream={0}",
+    "hidden": "model=MLP({0})",
+    "hidden_layer_sizes": "model=MLP({0})",
+    "hidden_layers": "model=MLP({0})",
+    "hidden_units": "model=MLP({0})",
+    "layer": "layers={0}",
+    "learning_rate_init": "learning_rate={0}",
+    "lr": "learning_rate={0}",
+    "max_iter": "epochs={0}",
+    "meta_classifier": "downstream={0}",
+    "n_epochs": "epochs={0}",
+    "nb_epoch": "epochs={0}",
+    "num_epochs": "epochs={0}",
+    "optimizer__learning_rate": "learning_rate={0}",
+    "optimizer__lr": "learning_rate={0}",
+    "patience": "n_iter_no_change={0}",
+    "seed": "random_state={0}",
+    "solver": "optimizer={0}",
+    "stack_method": "upstream=KerasFeatureTransformer(model, features=...)",
+    "validation_split": "validation_fraction={0}",
+}
+
+
+def _hint(cls, name, value):
+    """What to write instead of a parameter that does not exist, or an empty string."""
+    names = cls._get_param_names()
+    hint = _HINTS.get(name, "").format(repr(value))
+    if hint and hint.partition("=")[0] in names:
+        return f" Use {hint}."
+    close = difflib.get_close_matches(name, names, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def hint_at_parameters(init):
+    """Wrap a constructor so that its error for an unknown parameter says what to write instead."""
+    names = inspect.signature(init).parameters
+
+    @functools.wraps(init)
+    def wrapped(self, *args, **kwargs):
+        unknown = [name for name in kwargs if name not in names]
+        if unknown:
+            cls, name = type(self), unknown[0]
+            raise TypeError(
+                f"{cls.__name__}.__init__() got an unexpected keyword argument {name!r}."
+                f"{_hint(cls, name, kwargs[name])}"
+            )
+        init(self, *args, **kwargs)
+
+    return wrapped
 
 
 def explain_missing_parameters(estimator, params, remedy):
@@ -60,14 +153,26 @@ def explain_missing_parameters(estimator, params, remedy):
     known = None
     for key in params:
         name, nested, parameter = key.partition("__")
+        known = estimator.get_params(deep=True) if known is None else known
+        if not nested and key not in known:
+            cls, names = type(estimator), estimator._get_param_names()
+            raise ValueError(
+                f"Invalid parameter {key!r} for estimator {cls.__name__}."
+                f"{_hint(cls, key, params[key])} Valid parameters are: {names}."
+            )
         if not nested:
             continue
-        known = estimator.get_params(deep=True) if known is None else known
         if name not in known:
             continue
         value = params.get(name, known[name])
-        if not hasattr(value, "set_params"):
+        if not (hasattr(value, "set_params") or has_settings(value)):
             kind = f"a {type(value).__name__}"
+            branches = [each[0] for each in value if each] if isinstance(value, list) else []
+            if parameter.partition("__")[0] in branches:
+                raise ValueError(
+                    f"Cannot set {key!r}: parameters of a branch begin with its name. Set "
+                    f"{parameter!r}."
+                )
             if value is None or isinstance(value, str):
                 kind = "None" if value is None else f"the string {value!r}"
             raise ValueError(

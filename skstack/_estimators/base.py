@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +13,16 @@ from sklearn.base import BaseEstimator, is_classifier
 from sklearn.impute import SimpleImputer
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from skstack._base.atomic_fit import atomic_fit, on_snapshot
+from skstack._base.atomic_fit import atomic_fit, copy_of, on_snapshot
+from skstack._base.keras_objects import copied
 from skstack._base.params import (
     clone_part,
     clone_sharing_models,
     draw_seed,
     explain_missing_parameters,
+    hint_at_parameters,
+    reduced,
+    with_keras_settings,
 )
 from skstack._base.sklearn import INPUT_CONSTRAINTS, HasMethods, Interval, StrOptions, check_shape
 from skstack._base.tables import check_groups, check_weights, n_rows, read_rows, take_rows
@@ -47,6 +50,13 @@ from skstack.preprocessing._column_profile import (
 from skstack.preprocessing._columns import resolve_object_columns
 
 EARLY_STOPPING_ROWS = 10_000
+
+# Objects of Keras whose settings can be set.
+_EXAMPLES = {
+    "optimizer": "keras.optimizers.Adam()",
+    "loss": "keras.losses.Huber()",
+    "learning_rate": "keras.optimizers.schedules.CosineDecay(1e-3, 1000)",
+}
 
 # Paragraphs of the docstrings of the three estimators.
 DOCS = {
@@ -200,6 +210,7 @@ class NetworkEstimator(BaseEstimator):
         "verbose": ["verbose"],
     }
 
+    @hint_at_parameters
     def __init__(
         self,
         model: Any = None,
@@ -279,8 +290,17 @@ class NetworkEstimator(BaseEstimator):
     def __sklearn_clone__(self):
         return clone_sharing_models(self)
 
+    def __copy__(self):
+        return copy_of(self)
+
+    def __reduce_ex__(self, protocol):
+        return reduced(self, super().__reduce_ex__(protocol))
+
     def set_params(self, **params):
         """Set parameters, of the recipe too (``model__dropout``).
+
+        Settings of Keras objects can be set in the same way (``optimizer__momentum``): the
+        parameter becomes a new object with that setting.
 
         Parameters
         ----------
@@ -298,12 +318,15 @@ class NetworkEstimator(BaseEstimator):
             If a name does not exist, or belongs to a path, a ``keras.Model`` or None.
         """
         explain_missing_parameters(self, params, self._remedy)
-        return super().set_params(**params)
+        return super().set_params(**with_keras_settings(self, params))
 
     def _remedy(self, name, value):
         if name == "model":
             recipe = type(self._default_recipe()).__name__
             return f"Pass a recipe, such as model={recipe}(), and set its parameters."
+        if name in ("optimizer", "loss", "learning_rate"):
+            example = _EXAMPLES[name]
+            return f"Pass an object of Keras, such as {name}={example}, and set its settings."
         return "Pass an object that has parameters."
 
     def __sklearn_tags__(self):
@@ -646,7 +669,7 @@ class NetworkEstimator(BaseEstimator):
             metrics=prepared.metrics(metrics),
             epochs=epochs,
             batch_size=self.batch_size,
-            callbacks=tuple(copy.deepcopy(self._listed_callbacks())),
+            callbacks=tuple(copied(self._listed_callbacks())),
             patience=self.n_iter_no_change if stops else None,
             tol=self.tol,
             engine=self.engine,

@@ -13,6 +13,7 @@ from sklearn.utils import compute_class_weight
 from skstack._base.atomic_fit import on_snapshot
 from skstack._base.docstrings import substitute
 from skstack._base.in_chunks import in_chunks
+from skstack._base.params import hint_at_parameters
 from skstack._base.sklearn import HasMethods, StrOptions, fit_context
 from skstack._base.tables import read_labels, warn_if_one_hot
 from skstack._estimators.base import DOCS, NetworkEstimator
@@ -120,6 +121,7 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
         "prior_correction": ["boolean"],
     }
 
+    @hint_at_parameters
     def __init__(
         self,
         model: Any = None,

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from skstack._base.atomic_fit import on_snapshot, warn_once
 from skstack._base.docstrings import substitute
 from skstack._base.in_chunks import in_chunks
-from skstack._base.params import clone_sharing_models, is_keras_model, is_path
+from skstack._base.params import clone_sharing_models, hint_at_parameters, is_keras_model, is_path
 from skstack._base.sklearn import StrOptions, fit_context
 from skstack._base.tables import check_weights, indexed_like
 from skstack._estimators.base import DOCS, NetworkEstimator
@@ -283,6 +283,7 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
         "metrics": [None, dict],
     }
 
+    @hint_at_parameters
     def __init__(
         self,
         model: Any = None,

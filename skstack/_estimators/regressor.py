@@ -12,6 +12,7 @@ from sklearn.impute import SimpleImputer
 from skstack._base.atomic_fit import on_snapshot
 from skstack._base.docstrings import substitute
 from skstack._base.in_chunks import in_chunks
+from skstack._base.params import hint_at_parameters
 from skstack._base.sklearn import StrOptions, fit_context
 from skstack._base.tables import check_target
 from skstack._estimators.base import DOCS, NetworkEstimator
@@ -148,6 +149,7 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         "standardize_target": ["boolean", StrOptions({"auto"})],
     }
 
+    @hint_at_parameters
     def __init__(
         self,
         model: Any = None,

@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_memory
 
 from skstack._base.lru_cache import LRUCache
 from skstack._base.params import is_keras_model, is_path
+from skstack._base.progress import report
 from skstack.networks._cloning import architecture
 from skstack.networks._recipe import Recipe
 
@@ -204,7 +205,7 @@ def cached(memory, describe, compute, *, verbose=0):
         key = stored_key(describe())
     except Unkeyable as reason:
         if verbose:
-            print(f"memory={memory!r} is not used: {reason}")
+            report(f"memory={memory!r} is not used: {reason}")
         return compute()
     folder = check_memory(os.fspath(memory) if hasattr(memory, "__fspath__") else memory)
     fresh = []
@@ -227,7 +228,7 @@ def cached(memory, describe, compute, *, verbose=0):
                 call.call(key, computed)
     except _Unpicklable as reason:
         if verbose:
-            print(f"memory={memory!r} is not used: {reason}")
+            report(f"memory={memory!r} is not used: {reason}")
         return fresh[0]
     if isinstance(memory, str) or hasattr(memory, "__fspath__"):
         folder.reduce_size(bytes_limit=FOLDER_BYTES)

@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skstack._base.atomic_fit import in_fit_scope
 from skstack._base.params import clone_part, is_keras_model, is_network_estimator
+from skstack._base.progress import fitting, parts
 from skstack._base.sklearn import is_classifier_for, take_metadata, wrapper_of
 from skstack._base.tables import kind_of_target, n_rows, take_rows
 from skstack._estimators.multi_task import KerasMultiTask
@@ -494,7 +495,9 @@ def fit_upstreams(source, X, y, metadata, folds, request, *, refit, n_jobs, verb
     shared = source.shared_context(X, y, request, metadata.fit.get("sample_weight"))
     reference = None
     if refit or source.frozen:
-        reference = source.fit(X, y, metadata, shared)
+        trained = verbose and not source.frozen
+        with fitting("all rows", n_rows(X), verbose=trained):
+            reference = source.fit(X, y, metadata, shared)
     if folds is None:
         return None, [reference]
     columns, upstreams = cross_fit(
@@ -511,20 +514,20 @@ def cross_fit(source, X, y, metadata, folds, request, *, reference, shared, n_jo
     the axes for inner layers of networks whose initial weights cannot be set. Features of rows that
     are never predicted are NaN.
     """
-    pairs = folds.pairs
+    pairs, labels = folds.pairs, parts()
     rotates = source.out_of_fold and not source.ours and not source.frozen
 
     def fit_fold(number, train, test):
-        if verbose:
-            print(f"fold {number + 1} of {len(pairs)}: fitting the upstream on {len(train)} rows")
         rows = take_rows(X, train)
-        upstream = source.fit(
-            rows,
-            None if y is None else take_rows(y, train),
-            metadata.of(X, train),
-            shared,
-            all_rows=False,
-        )
+        label = f"fold {number + 1} of {len(pairs)}"
+        with fitting(label, len(train), within=labels, verbose=verbose):
+            upstream = source.fit(
+                rows,
+                None if y is None else take_rows(y, train),
+                metadata.of(X, train),
+                shared,
+                all_rows=False,
+            )
         columns = upstream.columns(take_rows(X, test), request)
         if rotates and any(column.inner for column in columns):
             columns = _aligned(columns, upstream.columns(rows, request), reference, rows, request)

@@ -27,6 +27,7 @@ from skstack._base.in_chunks import in_chunks, once_per_call
 from skstack._base.params import (
     clone_sharing_models,
     explain_missing_parameters,
+    hint_at_parameters,
     is_keras_model,
     is_network_estimator,
     is_path,
@@ -175,7 +176,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
         Seeds every sub-estimator whose ``random_state`` is None.
 
     verbose : int, default=0
-        If > 0, print one line per fold.
+        If > 0, print a line for the fit of each fold, and of all rows.
 
     Attributes
     ----------
@@ -258,6 +259,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
         **CROSS_FIT_CONSTRAINTS,
     }
 
+    @hint_at_parameters
     def __init__(
         self,
         model: Any = None,

@@ -8,7 +8,6 @@ import io
 import json
 import os
 import tempfile
-import types
 import warnings
 import zipfile
 
@@ -90,36 +89,6 @@ def config_of(obj):
 
     with _quietly():
         return json.loads(json.dumps(keras.saving.serialize_keras_object(obj)))
-
-
-def customs_of(obj):
-    """Classes and functions that are not Keras' own, by the name that Keras stores."""
-    import keras
-
-    customs, seen, kept = {}, set(), []
-
-    def collect(part):
-        if id(part) in seen or isinstance(part, (str, bytes, int, float, np.ndarray, type(None))):
-            return
-        seen.add(id(part))
-        kept.append(part)  # so that no id is reused
-        if isinstance(part, types.FunctionType):
-            if part.__module__.partition(".")[0] != "keras":
-                customs[keras.saving.get_registered_name(part)] = part
-        elif isinstance(part, (list, tuple, set, frozenset)):
-            for each in part:
-                collect(each)
-        elif isinstance(part, dict):
-            for each in part.values():
-                collect(each)
-        elif hasattr(part, "get_config") or type(part).__module__.partition(".")[0] == "keras":
-            if type(part).__module__.partition(".")[0] != "keras":
-                customs[keras.saving.get_registered_name(type(part))] = type(part)
-            for each in list(getattr(part, "__dict__", {}).values()):
-                collect(each)
-
-    collect(obj)
-    return customs
 
 
 # Reading -----------------------------------------------------------------------------------------

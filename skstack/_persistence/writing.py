@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import Bunch
 
+from skstack._base.keras_objects import customs_of
 from skstack._persistence import networks
 from skstack._persistence.known import (
     full_name,
@@ -243,7 +244,7 @@ class Writer:
 
     def _customs(self, obj, names, where):
         """Full names of custom classes and functions, by the names that Keras stores."""
-        customs = networks.customs_of(obj) if names else {}
+        customs = customs_of(obj) if names else {}
         missing = sorted(names - customs.keys())
         if missing:
             _refuse(

@@ -25,6 +25,7 @@ from skstack._base.params import (
     is_path,
     set_missing_seeds,
 )
+from skstack._base.progress import fitting
 from skstack._base.sklearn import (
     CROSS_FIT_CONSTRAINTS,
     BaseComposition,
@@ -371,14 +372,15 @@ class Stack(TransformerMixin, BaseComposition):
         tables = [columns_at(X, indices[name]) for name, _, _ in branches]
         self._check_trials(downstream, branches, tables, X, y)
         for (name, transformer, columns), part in zip(branches, tables, strict=True):
-            with errors_named(f"The branch {name!r}"):
+            label = f"The branch {name!r}"
+            with errors_named(label), fitting(f"branch {name!r}"):
                 part_features, predicted = transformer._learn(
                     part,
                     y,
                     parts.branches[name],
                     in_stack=True,
                     ordered_cv=cv if ordered else None,
-                    label=f"The branch {name!r}",
+                    label=label,
                 )
             features.append(part_features)
             covered &= True if predicted is None else predicted
@@ -412,12 +414,14 @@ class Stack(TransformerMixin, BaseComposition):
         if isinstance(downstream, NetworkEstimator):  # X_val is scaled in the same way
             suppress_warning("X_val")
             suppress_warning("y_val")
-        with errors_named(_label(downstream)):
+        progress = fitting("downstream", n_rows(scaled), verbose=self.verbose)
+        with errors_named(_label(downstream)), progress:
             self.downstream_ = downstream.fit(scaled, y, **settings)
         result = Bunch(table=table, train=train, rest=rest, ordered=ordered)
         self.fine_tuned_, self.fine_tune_losses_, self.fine_tune_history_ = False, None, None
         if self.fine_tune is not None:
-            fine_tune(self, data, result, unsampled, (y, weights), seed)
+            with fitting("fine-tuning", verbose=self.verbose):
+                fine_tune(self, data, result, unsampled, (y, weights), seed)
         return result
 
     def _check_parts(self):
@@ -454,6 +458,7 @@ class Stack(TransformerMixin, BaseComposition):
         for name, upstream, columns in branch_list(self):
             transformer = branch_of(self, name, upstream, cv)
             transformer._validate_params()
+            transformer.verbose = max(transformer.verbose, self.verbose)
             if self.random_state is not None:
                 set_missing_seeds(transformer, seeds[name])
             branches.append((name, transformer, columns))

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from skstack._base.atomic_fit import on_snapshot
 from skstack._base.docstrings import substitute
 from skstack._base.in_chunks import in_chunks
+from skstack._base.params import hint_at_parameters
 from skstack._base.sklearn import with_target_tags
 from skstack._base.tables import check_target, read_labels
 from skstack._estimators.classifier import KerasClassifier
@@ -91,7 +92,8 @@ random_state : int, RandomState instance or None, default=None
     Seeds every sub-estimator whose ``random_state`` is None.
 
 verbose : int, default=0
-    If > 0, print the progress of the cross-fit.
+    If > 0, print a line for each fit: of every branch by fold and on all rows, of the downstream,
+    and of fine-tuning. Lines that sub-estimators print have the same labels.
 """,
     "inputs_": """
 n_features_in_ : int
@@ -202,6 +204,7 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
         "prior_correction": ["boolean"],
     }
 
+    @hint_at_parameters
     def __init__(
         self,
         upstream: Any = None,
@@ -417,6 +420,7 @@ class StackedKerasRegressor(ExportMixin, RegressorMixin, Stack):
     (2,)
     """
 
+    @hint_at_parameters
     def __init__(
         self,
         upstream: Any = None,

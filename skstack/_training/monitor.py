@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from skstack._base.progress import report
 from skstack._training.config import TrainConfig
 from skstack._training.isolation import preserve_rng
 from skstack._training.optimizers import fresh_metrics
@@ -98,7 +99,7 @@ class TrainingMonitor:
         if self._config.verbose > 0:
             numbers = [(name, value) for name, value in logs.items() if isinstance(value, float)]
             line = " - ".join(f"{name}: {value:.4g}" for name, value in numbers)
-            print(f"Epoch {self.n_epochs}/{self._config.epochs} - {line}", flush=True)
+            report(f"Epoch {self.n_epochs}/{self._config.epochs} - {line}")
 
     def interrupt(self, progress: Progress) -> None:
         """End training after an interrupt; record the epochs of the last call that are missing."""

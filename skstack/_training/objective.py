@@ -17,6 +17,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from skstack._base.keras_objects import remade, with_settings
 from skstack._training.isolation import preserve_rng
 
 
@@ -250,10 +251,9 @@ def _without_logits(what, value, task):
             f"{what} has from_logits=True, so predict would return log-odds of y; accepted is "
             "from_logits=False, with a network that ends with a sigmoid or softmax."
         )
-    config = {**config, "from_logits": False}
     if inner is not None:
-        return functools.partial(value.func, *value.args, **config)
-    return type(value).from_config(config)
+        return functools.partial(value.func, *value.args, **{**inner, "from_logits": False})
+    return with_settings(value, {"from_logits": False}, what)
 
 
 # Example rows ------------------------------------------------------------------------------------
@@ -498,7 +498,7 @@ def _runs(what, metric, form, n_outputs):
     y, p = _example_rows(form, n_outputs)
     try:
         with preserve_rng():
-            copied = type(metric).from_config(metric.get_config())
+            copied = remade(metric)
             copied.update_state(ops.convert_to_tensor(y), ops.convert_to_tensor(p))
             copied.result()
     except Exception:  # a user's metric may raise anything on example rows
@@ -541,7 +541,7 @@ def _check_copy(what, metric):
     if not isinstance(metric, keras.metrics.Metric):
         return
     try:
-        type(metric).from_config(metric.get_config())
+        remade(metric)
     except Exception as error:  # a user's class may raise anything
         raise ValueError(
             f"{what} cannot be copied from its config ({type(error).__name__}). Give its class a "
@@ -592,7 +592,7 @@ def _unchanged(user_metric, metric, cleaned, name):
 def _made(metric, name):
     """Return a new metric with this name."""
     if isinstance(metric, keras.metrics.Metric):
-        return type(metric).from_config({**metric.get_config(), "name": name})
+        return with_settings(metric, {"name": name}, "metrics")
     return keras.metrics.MeanMetricWrapper(metric, name=name)
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from skstack._base.keras_objects import complete_config, customs_of, from_config, remade
 from skstack._training.blueprint import Blueprint
 from skstack._training.config import TrainConfig
 from skstack._training.fingerprint import Unknown, fingerprint_config, fingerprint_value
@@ -95,17 +96,16 @@ def _name_parameter(name, value, accepted):
 def fresh_metrics(metrics) -> list:
     """Copies of metrics, without their state."""
     return [
-        type(m).from_config(m.get_config()) if isinstance(m, keras.metrics.Metric) else m
-        for m in metrics
+        remade(metric) if isinstance(metric, keras.metrics.Metric) else metric for metric in metrics
     ]
 
 
 def _optimizer(identifier):
-    """Return the class and the config of an optimizer."""
+    """Return the class and the config of an optimizer; a ValueError if the config is not whole."""
     if isinstance(identifier, str):
         return _named_optimizer(identifier)
     optimizer = keras.optimizers.get(identifier)
-    return type(optimizer), optimizer.get_config()
+    return type(optimizer), complete_config(optimizer)
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,7 @@ class CompileSettings:
     learning_rate: float | None  # a variable of the program; None for a schedule
     batch_size: int
     lr_multipliers: tuple = ()
+    customs: Mapping[str, Any] = field(default_factory=dict)  # classes in the optimizer's config
 
     @classmethod
     def of(cls, config: TrainConfig) -> CompileSettings:
@@ -139,11 +140,12 @@ class CompileSettings:
             learning_rate=rate if fixed else None,
             batch_size=int(config.batch_size),
             lr_multipliers=tuple(sorted(config.lr_multipliers.items())),
+            customs=customs_of(config.optimizer),
         )
 
     def make_optimizer(self):
         """Make a new optimizer; the user's is never modified."""
-        return self.optimizer_class.from_config(dict(self.optimizer_config))
+        return from_config(self.optimizer_class, self.optimizer_config, self.customs)
 
     def make_metrics(self) -> list:
         """Make new metrics, because they hold state."""

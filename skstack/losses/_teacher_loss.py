@@ -9,7 +9,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from skstack._base.params import is_keras_model, is_path
+from skstack._base.params import is_keras_model, is_path, with_keras_settings
 from skstack._base.sklearn import HasMethods, Interval, StrOptions
 
 MODES = ("distill", "blend", "head", "features")
@@ -195,7 +195,7 @@ class TeacherLoss(BaseEstimator):
             raise ValueError(
                 f"Cannot set {nested}: the teacher is never changed. Set `teacher` itself."
             )
-        return super().set_params(**params)
+        return super().set_params(**with_keras_settings(self, params))
 
     def __sklearn_clone__(self):
         return type(self)(**self.get_params())

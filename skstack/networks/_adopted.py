@@ -10,6 +10,7 @@ import warnings
 
 import numpy as np
 
+from skstack._base.keras_objects import customs_known, customs_of, remade
 from skstack.networks._cloning import (
     architecture,
     copied_graph,
@@ -375,7 +376,7 @@ class ModelBlueprint(CopiedModel):
     def optimizer(self):
         """A new optimizer with the settings of the model's; None if it has none."""
         optimizer = getattr(self.model, "optimizer", None) if self.model.compiled else None
-        return None if optimizer is None else type(optimizer).from_config(optimizer.get_config())
+        return None if optimizer is None else remade(optimizer)
 
     @property
     def metrics(self):
@@ -384,7 +385,7 @@ class ModelBlueprint(CopiedModel):
 
         if not self.model.compiled:
             return None
-        metrics, left_out = [], []
+        metrics, left_out, customs = [], [], customs_of(self.model.metrics)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The object being serialized includes a")
             config = self.model.get_compile_config() or {}
@@ -398,7 +399,10 @@ class ModelBlueprint(CopiedModel):
                 elif kind == "__lambda__":
                     left_out.append("lambda")
                 else:
-                    metrics.append(metric if kind is None else keras.metrics.deserialize(metric))
+                    with customs_known(customs):
+                        metrics.append(
+                            metric if kind is None else keras.metrics.deserialize(metric)
+                        )
             except Exception:  # a custom function or class that is not registered
                 left_out.append(name if kind == "function" else kind)
         if left_out:

@@ -6,6 +6,7 @@ import inspect
 
 import numpy as np
 
+from skstack._base.keras_objects import copied, customs_of
 from skstack.networks._adopted import ModelBlueprint, without_drawing
 from skstack.networks._cloning import is_builtin_keras
 from skstack.networks._recipe import Recipe
@@ -60,7 +61,7 @@ def _serialized(value):
     """
     if isinstance(value, (list, tuple)):
         return [_serialized(item) for item in value]
-    if hasattr(value, "get_config") and is_builtin_keras(value):
+    if hasattr(value, "get_config") and is_builtin_keras(value) and not customs_of(value):
         import keras
 
         return keras.saving.serialize_keras_object(value)
@@ -75,9 +76,7 @@ def _new(value):
         import keras
 
         return keras.saving.deserialize_keras_object(value)
-    if hasattr(value, "get_config") and hasattr(value, "variables"):
-        return type(value).from_config(value.get_config())
-    return value
+    return copied(value)
 
 
 class BuilderRecipe(Recipe):

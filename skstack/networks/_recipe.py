@@ -9,6 +9,9 @@ import traceback
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from skstack._base.atomic_fit import copy_of
+from skstack._base.keras_objects import has_settings
+from skstack._base.params import clone_sharing_models, reduced, with_keras_settings
 from skstack.networks._cloning import is_builtin_keras
 
 _MUTABLE = (list, dict, set, bytearray, np.ndarray)
@@ -22,6 +25,15 @@ class Recipe(BaseEstimator):
     """
 
     _parameter_constraints = {}
+
+    def __sklearn_clone__(self):
+        return clone_sharing_models(self)
+
+    def __copy__(self):
+        return copy_of(self)
+
+    def __reduce_ex__(self, protocol):
+        return reduced(self, super().__reduce_ex__(protocol))
 
     def _validate_params(self):
         """Validate the parameters; functions validate their own."""
@@ -48,12 +60,13 @@ class Recipe(BaseEstimator):
         for key in params:
             name, nested, _ = key.partition("__")
             value = params.get(name, own.get(name))
-            if nested and name in own and not hasattr(value, "set_params"):
+            settable = hasattr(value, "set_params") or has_settings(value)
+            if nested and name in own and not settable:
                 raise ValueError(
                     f"Cannot set {key!r}: {name}={value!r} of {type(self).__name__} has no "
                     "parameters."
                 )
-        return super().set_params(**params)
+        return super().set_params(**with_keras_settings(self, params))
 
     def build(self, spec):
         """Build the network.

@@ -18,6 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, TimeSeriesSplit
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import KBinsDiscretizer, StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 
 from skstack import (
     KerasClassifier,
@@ -335,3 +336,12 @@ def test_a_selector_before_a_stack_is_suspect():
     ]:
         report = leakage_report(estimator, X, y, cv=3, n_permutations=1)
         assert {finding.check: finding.verdict for finding in report.findings}[check] == verdict
+
+
+def test_parts_that_were_fitted_before_are_judged_as_frozen_ones():
+    models = [("a", LogisticRegression().fit(X, y)), ("b", DecisionTreeClassifier().fit(X, y))]
+    stack = StackingClassifier(models, cv="prefit")
+    report = leakage_report(stack, X, y, cv=3, random_state=0)
+    assert "frozen parts that have seen test rows" in report.leaks
+    assert report.leaks == leakage_report(make_pipeline(stack), X, y, cv=3, random_state=0).leaks
+    assert stack.estimators[0][1] is models[0][1]

@@ -60,7 +60,9 @@ def test_graphs_and_sessions_of_dropped_programs_are_released(fit_once, engine, 
     before = alive(tf.Graph), alive(tf.compat.v1.Session)
     for units in (6, 7):
         fit_once(units, engine, **settings)
-    assert (alive(tf.Graph), alive(tf.compat.v1.Session)) == before
+    graphs, sessions = alive(tf.Graph), alive(tf.compat.v1.Session)
+    assert graphs <= before[0]  # others may end meanwhile
+    assert sessions <= before[1]
 
 
 @pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="no session on a GPU")

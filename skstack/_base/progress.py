@@ -1,0 +1,39 @@
+"""Lines of progress: whole and labelled, whichever thread prints them."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from contextvars import ContextVar
+
+_PARTS: ContextVar[tuple] = ContextVar("parts", default=())
+
+
+def parts() -> tuple:
+    """Labels of what is being fitted, the outermost first, to pass on to another thread."""
+    return _PARTS.get()
+
+
+def report(line: str) -> None:
+    """Print a line with the labels; one write, so that lines of threads do not mix."""
+    label = f"[{', '.join(_PARTS.get())}] " if _PARTS.get() else ""
+    sys.stdout.write(f"{label}{line}\n")
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def fitting(label: str, n: int | None = None, *, within: tuple | None = None, verbose=0):
+    """Context in which `report` adds a label; at its end, with `verbose`, its time is reported.
+
+    `n` is the number of rows; `within` holds the labels of the thread that started this one.
+    """
+    token = _PARTS.set((*(_PARTS.get() if within is None else within), label))
+    start = time.perf_counter()
+    try:
+        yield
+        if verbose:
+            rows = "" if n is None else f" on {n} rows"
+            report(f"fitted{rows} in {time.perf_counter() - start:.1f} s")
+    finally:
+        _PARTS.reset(token)
