@@ -48,7 +48,7 @@ from skstack import (
 )
 from skstack._persistence.file import PROTOCOL
 from skstack._persistence.writing import Writer
-from skstack.networks import MLP, Autoencoder
+from skstack.networks import MLP, Autoencoder, recipe
 
 X, y = load_breast_cancer(return_X_y=True)
 X, y = X[:120, :6].astype(np.float32), y[:120]
@@ -904,3 +904,28 @@ def test_malformed_files_are_refused(written, tmp_path):
     for text in texts:
         content = crafted(written, {"state.json": lambda _, text=text: text})
         refused(content, tmp_path, "was not loaded")
+
+
+def test_what_no_other_process_can_import_is_warned_of(tmp_path):
+    @recipe
+    def local(spec, *, width=3):
+        inputs = spec.inputs()
+        return keras.Model(inputs, spec.outputs(keras.layers.Dense(width)(spec.join(inputs))))
+
+    with pytest.warns(UserWarning, match=r"<locals>\.local cannot be imported by another process"):
+        skstack.save(KerasClassifier(local(), epochs=1), tmp_path / "a.skstack")
+
+
+def test_a_recipe_of_a_namespace_without_a_name_is_trained():
+    namespace = {"keras": keras, "recipe": recipe}
+    exec(
+        "@recipe\n"
+        "def nameless(spec, *, width=3):\n"
+        "    inputs = spec.inputs()\n"
+        "    x = keras.layers.Dense(width)(spec.join(inputs))\n"
+        "    return keras.Model(inputs, spec.outputs(x))\n",
+        namespace,
+    )
+    classifier = KerasClassifier(namespace["nameless"](), epochs=1, random_state=0)
+    X, y = load_breast_cancer(return_X_y=True)
+    assert classifier.fit(X[:60], y[:60]).predict(X[:3]).shape == (3,)

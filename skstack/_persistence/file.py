@@ -92,6 +92,14 @@ def save(estimator, path):
         raise ValueError(f"This {name} cannot be saved: it is nested too deeply.") from error
     except ValueError as error:
         raise ValueError(f"This {name} cannot be saved: {error}.") from error
+    local = sorted(each for each in writer.named if each.startswith("__main__.") or "<" in each)
+    if local:
+        warnings.warn(
+            f"{', '.join(local)} cannot be imported by another process, so it cannot load this "
+            "file. Move the definition to the top level of a module.",
+            UserWarning,
+            stacklevel=2,
+        )
     content = _sealed(_zipped(root, writer.members))
     try:
         # Fail here rather than on the machine that loads the file.

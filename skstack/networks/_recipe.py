@@ -167,6 +167,7 @@ def recipe(function):
     parameters = _parameters(function)
     names = [parameter.name for parameter in parameters]
     label = function.__name__
+    module = function.__module__ or "__main__"  # None in a namespace without a name
 
     def __init__(self, *args, **values):
         if args:
@@ -191,7 +192,7 @@ def recipe(function):
     own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
     __init__.__signature__ = inspect.Signature([own, *parameters])
     __init__.__qualname__ = f"{function.__qualname__}.__init__"
-    __init__.__module__ = function.__module__
+    __init__.__module__ = module
 
     def build(self, spec):
         network = function(spec, **{name: _plain(getattr(self, name)) for name in names})
@@ -199,7 +200,7 @@ def recipe(function):
 
     build.__doc__ = Recipe.build.__doc__
     build.__qualname__ = f"{function.__qualname__}.build"
-    build.__module__ = function.__module__
+    build.__module__ = module
     return type(
         label,
         (Recipe,),
@@ -208,7 +209,7 @@ def recipe(function):
             "build": build,
             "function": staticmethod(function),
             "__doc__": function.__doc__,
-            "__module__": function.__module__,
+            "__module__": module,
             "__qualname__": function.__qualname__,
         },
     )
