@@ -52,6 +52,7 @@ def test_settings_of_keras_objects_are_searched(params, name, values):
     search.fit(X, Y)
     assert search.best_params_ in [{name: each} for each in values]
     assert len(set(search.cv_results_["mean_test_score"])) == 2
+    network(**params).set_params(**{name: values[1]})  # without a clone
     assert value.get_config() == before
     setting = name.partition("__")[2]
     for each in values:
