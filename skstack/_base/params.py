@@ -31,7 +31,9 @@ def clone_part(value):
         return type(value)(clone_part(item) for item in value)
     if type(value) is dict:
         return {key: clone_part(item) for key, item in value.items()}
-    if not hasattr(value, "get_params") or isinstance(value, type):
+    if isinstance(value, type) or not (
+        hasattr(value, "get_params") or hasattr(value, "__sklearn_clone__")
+    ):
         return copied(value)
     wrapper = wrapper_of(value)
     if isinstance(value, Pipeline) or wrapper == "keras":
