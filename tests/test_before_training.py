@@ -8,6 +8,8 @@ import pandas as pd
 import polars as pl
 import pytest
 from _models import FIT, SMALL, binary, mixed, regression
+from imblearn.over_sampling import SMOTE
+from imblearn.pipeline import make_pipeline as imblearn_pipeline
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.impute import SimpleImputer
@@ -27,6 +29,7 @@ from skstack import (
     StackedKerasRegressor,
 )
 from skstack._training import train
+from skstack.networks import MLP
 
 NETWORK = KerasRegressor(SMALL, **FIT)
 BOOSTING = HistGradientBoostingRegressor(max_iter=2)
@@ -238,14 +241,23 @@ def test_a_model_of_strings_is_refused_with_what_to_do():
 @pytest.mark.parametrize(
     ("cls", "params", "hint"),
     [
-        (KerasClassifier, {"hidden_layer_sizes": (3,)}, r"Use model=MLP\(\(3,\)\)"),
+        (
+            KerasClassifier,
+            {"hidden_layer_sizes": (3,)},
+            r"Use model=MLP\(hidden_layer_sizes=\(3,\)\)",
+        ),
         (KerasRegressor, {"max_iter": 5}, "Use epochs=5"),
-        (KerasRegressor, {"alpha": 0.1}, r"Use model=MLP\(l2=0.1\)"),
+        (KerasRegressor, {"alpha": 0.1}, r"Use model=MLP\(l2=0\.1\)"),
         (KerasAutoencoder, {"nb_epoch": 5}, "Use epochs=5"),
         (KerasClassifier, {"epoch": 5}, "Did you mean 'epochs'"),
         (StackedKerasClassifier, {"final_estimator": 1}, "Use downstream=1"),
         (StackedKerasRegressor, {"estimators": []}, r"Use upstream=\[\]"),
+        (StackedKerasClassifier, {"final_estimator__C": 1}, "Use downstream__C"),
         (KerasFeatureTransformer, {"estimator": 1}, "Use model=1"),
+        (KerasAutoencoder, {"alpha": 0.1}, r"Use model=Autoencoder\(l2=0\.1\)"),
+        (KerasClassifier, {"fit__epochs": 5}, "Use epochs=5"),
+        (KerasClassifier, {"validation_data": 1}, r"Use fit\(X, y, X_val=\.\.\., y_val="),
+        (MLP, {"hidden": (3,)}, r"Use hidden_layer_sizes=\(3,\)"),
     ],
 )
 def test_parameters_of_other_libraries_are_translated(cls, params, hint):
@@ -266,8 +278,52 @@ def test_a_subclass_with_parameters_of_its_own_is_not_affected():
     assert "epochs" in inspect.signature(KerasClassifier).parameters
 
 
+def test_parameters_of_a_passed_object_are_named_after_it():
+    transformer = KerasFeatureTransformer(KerasClassifier())
+    for call, passed in (
+        (KerasFeatureTransformer, {"model": KerasClassifier(), "epochs": 3}),
+        (transformer.set_params, {"epochs": 3}),
+    ):
+        with pytest.raises(
+            (TypeError, ValueError), match=r"'epochs'.*Did you mean 'model__epochs'"
+        ):
+            call(**passed)
+    with pytest.raises(TypeError, match=r"'model__dropout'.*set in the object that is passed"):
+        KerasClassifier(model__dropout=0.1)
+    with pytest.raises(ValueError, match=r"Use learning_rate=0\.1"):
+        KerasClassifier().set_params(optimizer__lr=0.1)
+
+
+@pytest.mark.parametrize("where", ["sampler", "downstream", "branch"])
+def test_no_message_shows_a_seed_that_the_user_did_not_set(where):
+    X, y = binary()
+    y = (np.arange(len(y)) < 3).astype(int)
+    network = KerasClassifier(SMALL, **FIT)
+    sampled = imblearn_pipeline(SMOTE(), network)
+    branch = sampled if where == "branch" else network
+    downstream = KerasClassifier(SMALL, sampler=SMOTE(), **FIT)
+    stack = StackedKerasClassifier(
+        [("a", branch)],
+        downstream=downstream if where == "downstream" else network,
+        sampler=SMOTE() if where == "sampler" else None,
+        cv=2,
+        random_state=0,
+    )
+    with pytest.raises(ValueError, match=r"sampler=SMOTE\(\) failed"):
+        stack.fit(X, y)
+
+
 def test_parameters_of_a_branch_are_named_after_it():
     stack = StackedKerasClassifier([("a", KerasClassifier())])
-    with pytest.raises(ValueError, match="Set 'a__epochs'"):
-        stack.set_params(upstream__a__epochs=3)
+    for transformer in (stack, KerasFeatureTransformer([("a", KerasClassifier())])):
+        name = "upstream" if transformer is stack else "model"
+        with pytest.raises(ValueError, match="set 'a__epochs'"):
+            transformer.set_params(**{f"{name}__a__epochs": 3})
+    for wrong in ("aa__epochs", "upstream__b__epochs"):
+        with pytest.raises(ValueError, match=r"(Did you mean 'a__epochs'|it has \['a'\])"):
+            stack.set_params(**{wrong: 3})
+    with pytest.raises(ValueError, match=r"Valid parameters are: \['a', 'categorical_features'"):
+        stack.set_params(zzz="drop")
+    with pytest.raises(ValueError, match="Use a__epochs"):
+        stack.set_params(estimators__a__epochs=3)
     assert stack.set_params(a__epochs=3).get_params()["a__epochs"] == 3

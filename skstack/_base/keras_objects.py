@@ -62,7 +62,10 @@ def _parts(value):
         elif (
             hasattr(part, "get_config") or isinstance(part, callback) or _is_from_keras(type(part))
         ) and not isinstance(part, type):
-            open_values += getattr(part, "__dict__", {}).values()
+            attributes = dict(getattr(part, "__dict__", {}))
+            if isinstance(part, callback):
+                attributes.pop("_model", None)  # that of an earlier Model.fit
+            open_values += attributes.values()
 
 
 def customs_of(value):
@@ -132,8 +135,8 @@ def complete_config(value):
     lost = lost_arguments(value)
     if lost:
         raise ValueError(
-            f"{type(value).__name__} has no get_config that holds {', '.join(lost)}, so it cannot "
-            "be copied. Add get_config to the class, with all arguments of the constructor."
+            f"{type(value).__name__} cannot be copied, because its get_config lacks "
+            f"{', '.join(lost)} (it must return all arguments of the constructor)"
         )
     config, cls = value.get_config(), type(value)
     if _is_from_keras(cls) or not _is_from_keras(cls.from_config):
@@ -186,6 +189,8 @@ def _copied_object(value):
     for part in _parts(vars(value)):
         if isinstance(part, keras.Model):
             memo[id(part)] = part  # shared, as in parameters
+        elif isinstance(part, _kinds()) and part is not value:
+            memo[id(part)] = _copied_object(part)
     with customs_known(customs_of(value)):
         vars(new).update(copy.deepcopy(vars(value), memo))
     return new
@@ -204,10 +209,18 @@ class Portable:
         import keras
 
         cls = type(self.value)
-        if isinstance(self.value, keras.losses.Loss) and lost_arguments(self.value):
+        if isinstance(self.value, keras.losses.Loss) and not _can_be_remade(self.value):
             return _from_attributes, (cls, portable(vars(self.value)))
         customs = {name: each for name, each in customs_of(self.value).items() if each is not cls}
         return from_config, (cls, portable(complete_config(self.value)), customs)
+
+
+def _can_be_remade(value):
+    try:
+        remade(value)
+    except Exception:  # custom classes may raise anything
+        return False
+    return True
 
 
 def _from_attributes(cls, attributes):
@@ -241,7 +254,7 @@ def with_settings(value, settings, where):
     try:
         config = complete_config(value)
     except ValueError as error:
-        raise ValueError(f"Cannot set {where}__{next(iter(settings))}: {error}") from error
+        raise ValueError(f"Cannot set '{where}__{next(iter(settings))}': {error}.") from error
     nested = {}
     for key, setting in settings.items():
         name, inner, rest = key.partition("__")

@@ -87,46 +87,69 @@ def with_keras_settings(estimator, params):
     return others
 
 
-# What users of other libraries write, and what they find here; {0} is the value.
+# What users of other libraries write, and what to write here; {0} is the value, {recipe} the recipe
+# that an estimator uses by default.
 _HINTS = {
-    "activation": "model=MLP(activation={0})",
-    "alpha": "model=MLP(l2={0})",
-    "base_estimator": "model={0}",
+    **dict.fromkeys(
+        ("hidden", "hidden_layer_sizes", "hidden_layers", "hidden_units", "layer_sizes", "units"),
+        "model={recipe}(hidden_layer_sizes={0})",
+    ),
+    "activation": "model={recipe}(activation={0})",
+    "batch_normalization": "model={recipe}(batch_normalization={0})",
+    "dropout": "model={recipe}(dropout={0})",
+    **dict.fromkeys(("alpha", "l2"), "model={recipe}(l2={0})"),
+    **dict.fromkeys(("base_estimator", "estimator"), "model={0}"),
     "build_fn": "model=... (a recipe or a keras.Model)",
-    "dropout": "model=MLP(dropout={0})",
-    "estimator": "model={0}",
-    "estimators": "upstream={0}",
-    "final_estimator": "downstream={0}",
-    "hidden": "model=MLP({0})",
-    "hidden_layer_sizes": "model=MLP({0})",
-    "hidden_layers": "model=MLP({0})",
-    "hidden_units": "model=MLP({0})",
     "layer": "layers={0}",
-    "learning_rate_init": "learning_rate={0}",
-    "lr": "learning_rate={0}",
-    "max_iter": "epochs={0}",
-    "meta_classifier": "downstream={0}",
-    "n_epochs": "epochs={0}",
-    "nb_epoch": "epochs={0}",
-    "num_epochs": "epochs={0}",
-    "optimizer__learning_rate": "learning_rate={0}",
-    "optimizer__lr": "learning_rate={0}",
-    "patience": "n_iter_no_change={0}",
-    "seed": "random_state={0}",
-    "solver": "optimizer={0}",
+    **dict.fromkeys(("base_estimators", "estimators"), "upstream={0}"),
+    **dict.fromkeys(
+        ("final_estimator", "meta_classifier", "meta_estimator", "meta_learner", "meta_regressor"),
+        "downstream={0}",
+    ),
     "stack_method": "upstream=KerasFeatureTransformer(model, features=...)",
+    "solver": "optimizer={0}",
+    "momentum": "optimizer=keras.optimizers.SGD(momentum={0})",
+    "weight_decay": "optimizer=keras.optimizers.AdamW(weight_decay={0})",
+    **dict.fromkeys(
+        ("learning_rate_init", "lr", "optimizer__learning_rate", "optimizer__lr"),
+        "learning_rate={0}",
+    ),
+    **dict.fromkeys(("max_epochs", "max_iter", "n_epochs", "nb_epoch", "num_epochs"), "epochs={0}"),
+    "patience": "n_iter_no_change={0}",
     "validation_split": "validation_fraction={0}",
+    **dict.fromkeys(("validation_data", "X_val", "y_val"), "fit(X, y, X_val=..., y_val=...)"),
+    **dict.fromkeys(("random_seed", "seed"), "random_state={0}"),
 }
 
 
-def _hint(cls, name, value):
+def _hint(estimator, key, value, known):
     """What to write instead of a parameter that does not exist, or an empty string."""
-    names = cls._get_param_names()
-    hint = _HINTS.get(name, "").format(repr(value))
-    if hint and hint.partition("=")[0] in names:
-        return f" Use {hint}."
+    names = estimator._get_param_names()
+    name, nested, rest = key.partition("__")
+    template = _HINTS.get(key) or _HINTS.get(name, "")
+    target = template.partition("=")[0]
+    if key not in _HINTS and template == f"{target}={{0}}" and target in names:
+        branches = isinstance(getattr(estimator, target, None), list)
+        return f" Use {rest if branches else f'{target}__{rest}'}."
+    if key in _HINTS and "{recipe}" in template:
+        recipe = estimator._default_recipe() if hasattr(estimator, "_default_recipe") else None
+        setting = template.partition("(")[2].partition("=")[0]
+        if setting in names:
+            return f" Use {setting}={value!r}."
+        if recipe is not None and setting in recipe.get_params():
+            return f" Use {template.format(repr(value), recipe=type(recipe).__name__)}."
+    elif key in _HINTS and (target in names or template.startswith("fit(")):
+        return f" Use {template.format(repr(value))}."
+    if name in ("fit", "compile") and rest in names:  # as in scikeras
+        return f" Use {rest}={value!r}."
+    if nested and name in names:
+        return f" Parameters of {name!r} are set in the object that is passed, or by set_params."
+    inner = sorted(each for each in known if each.endswith(f"__{key}"))
+    if inner:
+        return f" Did you mean {' or '.join(map(repr, inner[:3]))}?"
+    names = sorted({each.partition("__")[0] for each in known} | set(names))
     close = difflib.get_close_matches(name, names, n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    return f" Did you mean {'__'.join([close[0], rest] if nested else close)!r}?" if close else ""
 
 
 def hint_at_parameters(init):
@@ -137,10 +160,17 @@ def hint_at_parameters(init):
     def wrapped(self, *args, **kwargs):
         unknown = [name for name in kwargs if name not in names]
         if unknown:
-            cls, name = type(self), unknown[0]
+            passed = {**dict(zip(list(names)[1:], args, strict=False)), **kwargs}
+            known = [
+                f"{outer}__{name}"
+                for outer, value in passed.items()
+                if hasattr(value, "get_params") and not isinstance(value, type)
+                for name in value.get_params()
+            ]
+            name = unknown[0]
             raise TypeError(
-                f"{cls.__name__}.__init__() got an unexpected keyword argument {name!r}."
-                f"{_hint(cls, name, kwargs[name])}"
+                f"{type(self).__name__}.__init__() got an unexpected keyword argument {name!r}."
+                f"{_hint(self, name, kwargs[name], known)}"
             )
         init(self, *args, **kwargs)
 
@@ -148,39 +178,42 @@ def hint_at_parameters(init):
 
 
 def explain_missing_parameters(estimator, params, remedy):
-    """Raise for ``name__parameter`` in `params` if ``name`` has no parameters.
+    """Raise for a parameter that does not exist, and say what to set instead.
 
-    It is then a path, a ``keras.Model`` or None; ``remedy(name, value)`` says what to pass instead.
+    Besides unknown names it is ``name__parameter`` where ``name`` is a path, a ``keras.Model`` or
+    None; ``remedy(name, value)`` says what to pass.
     """
-    known = None
+    if not params:
+        return
+    kind, known = type(estimator).__name__, estimator.get_params(deep=True)
     for key in params:
         name, nested, parameter = key.partition("__")
-        known = estimator.get_params(deep=True) if known is None else known
-        if not nested and key not in known:
-            cls, names = type(estimator), estimator._get_param_names()
-            raise ValueError(
-                f"Invalid parameter {key!r} for estimator {cls.__name__}."
-                f"{_hint(cls, key, params[key])} Valid parameters are: {names}."
-            )
-        if not nested:
-            continue
         if name not in known:
-            continue
-        value = params.get(name, known[name])
-        if not (hasattr(value, "set_params") or has_settings(value)):
-            kind = f"a {type(value).__name__}"
-            branches = [each[0] for each in value if each] if isinstance(value, list) else []
-            if parameter.partition("__")[0] in branches:
-                raise ValueError(
-                    f"Cannot set {key!r}: parameters of a branch begin with its name. Set "
-                    f"{parameter!r}."
-                )
-            if value is None or isinstance(value, str):
-                kind = "None" if value is None else f"the string {value!r}"
+            names = sorted(each for each in known if "__" not in each)
             raise ValueError(
-                f"Cannot set {key!r}: {name!r} of {type(estimator).__name__} is {kind}, which has "
-                f"no parameter {parameter!r}. {remedy(name, value)}"
+                f"Invalid parameter {key!r} for estimator {kind}."
+                f"{_hint(estimator, key, params[key], known)} Valid parameters are: {names}."
             )
+        value = params.get(name, known[name])
+        if not nested or hasattr(value, "set_params") or has_settings(value):
+            continue
+        branches = [each[0] for each in value if each] if isinstance(value, list) else []
+        branch = parameter.partition("__")[0]
+        if branch in branches:
+            remedy_text = f"Parameters of a branch begin with its name: set {parameter!r}."
+        elif branches:
+            remedy_text = f"Parameters of a branch begin with its name; it has {branches}."
+        elif key in _HINTS:
+            remedy_text = _hint(estimator, key, params[key], known).strip()
+        else:
+            remedy_text = remedy(name, value)
+        text = f"a {type(value).__name__}"
+        if value is None or isinstance(value, str):
+            text = "None" if value is None else f"the string {value!r}"
+        raise ValueError(
+            f"Cannot set {key!r}: {name!r} of {kind} is {text}, which has no parameter "
+            f"{parameter!r}. {remedy_text}"
+        )
 
 
 def draw_seed(random_state):

@@ -12,6 +12,7 @@ from sklearn.utils import get_tags
 from sklearn.utils._indexing import _get_column_indices as get_column_indices
 from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils._param_validation import Interval as _Interval
+from sklearn.utils._pprint import _EstimatorPrettyPrinter
 from sklearn.utils._repr_html.estimator import _VisualBlock as VisualBlock
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.metadata_routing import _raise_for_params as refuse_metadata
@@ -53,6 +54,18 @@ class Interval(_Interval):
             return super().is_satisfied_by(val)
         except TypeError:
             return False
+
+
+def print_estimators_with(representation, shown):
+    """Have scikit-learn lay out estimators of a class with this ``__repr__`` as its own.
+
+    Inside other estimators ``shown(estimator)`` is printed instead.
+    """
+
+    def laid_out(printer, estimator, *settings):
+        printer._pprint_estimator(shown(estimator), *settings)
+
+    _EstimatorPrettyPrinter._dispatch[representation] = laid_out
 
 
 def check_parts(estimator):

@@ -10,6 +10,7 @@ from skstack._base.atomic_fit import on_snapshot
 from skstack._base.docstrings import substitute
 from skstack._base.in_chunks import in_chunks
 from skstack._base.sklearn import check_input_names, fit_context
+from skstack._base.text import described
 from skstack._estimators.base import DOCS, NetworkEstimator
 from skstack._graph.mixin import ExportMixin
 from skstack.networks._autoencoder import Autoencoder, DecoderBlueprint, latent_layer
@@ -300,8 +301,8 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
             return
         if self._standardized and self.moments_:
             raise ValueError(
-                f"loss={objective.user_loss!r} is defined in the units of X, but the network "
-                "reconstructs standardised columns. Use, for example, "
+                f"loss={described(objective.user_loss)} is defined in the units of X, but the "
+                "network reconstructs standardised columns. Use, for example, "
                 "'mean_squared_error', 'mean_absolute_error', or a recipe with standardize=False."
             )
         objective.check_head(*output_bounds(blueprint))

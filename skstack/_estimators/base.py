@@ -26,6 +26,7 @@ from skstack._base.params import (
 )
 from skstack._base.sklearn import INPUT_CONSTRAINTS, HasMethods, Interval, StrOptions, check_shape
 from skstack._base.tables import check_groups, check_weights, n_rows, read_rows, take_rows
+from skstack._base.text import described, readable
 from skstack._splits.hold_out import hold_out
 from skstack._splits.row_context import take_context
 from skstack.networks._heads import with_plain_input
@@ -62,7 +63,9 @@ _EXAMPLES = {
 DOCS = {
     "optimizer_parameters": """
 optimizer : str, keras.optimizers.Optimizer or "auto", default="adam"
-    ``"auto"`` uses the optimizer that a ``keras.Model`` was compiled with.
+    ``"auto"`` uses the optimizer that a ``keras.Model`` was compiled with. Settings of an object
+    are parameters, as those of a ``loss`` object are: ``set_params(optimizer__momentum=0.9)`` makes
+    a new optimizer. In a search they are more readable in ``best_params_`` than objects are.
 
 learning_rate : float, LearningRateSchedule or "auto", default="auto"
     In (0, inf). ``"auto"`` keeps the learning rate of the optimizer.
@@ -174,6 +177,7 @@ def _rows(X, y, weights, numbers):
     return tuple(None if part is None else take_rows(part, numbers) for part in (X, y, weights))
 
 
+@readable
 class NetworkEstimator(BaseEstimator):
     """Base of the estimators that train one network; not for direct use."""
 
@@ -270,7 +274,7 @@ class NetworkEstimator(BaseEstimator):
         check_shape(self.input_shape)
         if self.imputer is not None and self.imputer.missing_values == self.imputer.missing_values:
             raise ValueError(
-                f"imputer={self.imputer!r} has missing_values="
+                f"imputer={described(self.imputer)} has missing_values="
                 f"{self.imputer.missing_values!r}; a network treats only NaN as missing. Put "
                 "such an imputer before the network, in a Pipeline."
             )

@@ -19,6 +19,7 @@ from skstack._base.in_chunks import in_chunks
 from skstack._base.params import clone_sharing_models, hint_at_parameters, is_keras_model, is_path
 from skstack._base.sklearn import StrOptions, fit_context
 from skstack._base.tables import check_weights, indexed_like
+from skstack._base.text import described
 from skstack._estimators.base import DOCS, NetworkEstimator
 from skstack._estimators.regressor import refuse_outside, scale_between, start_at_mean
 from skstack._graph.mixin import ExportMixin
@@ -357,8 +358,8 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
                 raise ValueError(f"loss_weights[{name!r}]={weight!r} must be a number in (0, inf).")
         if is_keras_model(self.model) or is_path(self.model):
             raise TypeError(
-                f"model={self.model!r} is a keras.Model or the path to one, and the heads of "
-                "KerasMultiTask follow from y; expected a recipe, which makes them with "
+                f"model={described(self.model)} is a keras.Model or the path to one, and the "
+                "heads of KerasMultiTask follow from y; expected a recipe, which makes them with "
                 "spec.outputs(x), or a FrozenEstimator of a fitted KerasMultiTask."
             )
 
@@ -748,9 +749,9 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
             raw = mean == 0 and scale == 1
             if objective.raw_units and not raw:
                 raise ValueError(
-                    f"The target {target.name!r}: loss={objective.user_loss!r} needs unscaled "
-                    "targets, but the network of model=FrozenEstimator(...) was trained on "
-                    "standardised targets."
+                    f"The target {target.name!r}: loss={described(objective.user_loss)} needs "
+                    "unscaled targets, but the network of model=FrozenEstimator(...) was trained "
+                    "on standardised targets."
                 )
             objective.check_head(low, high)
             objective.check_numbers(y[:, [index]], label)

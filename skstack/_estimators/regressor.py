@@ -15,6 +15,7 @@ from skstack._base.in_chunks import in_chunks
 from skstack._base.params import hint_at_parameters
 from skstack._base.sklearn import StrOptions, fit_context
 from skstack._base.tables import check_target
+from skstack._base.text import described
 from skstack._estimators.base import DOCS, NetworkEstimator
 from skstack._graph.mixin import ExportMixin
 from skstack.networks._heads import output_bounds, with_target_units
@@ -55,7 +56,7 @@ def refuse_outside(what, targets, low, high, *, raw, model, advice=""):
         learned = "" if raw else " (standardised)"
         raise ValueError(
             f"{what} holds values{learned} from {targets.min():g} to {targets.max():g}, and the "
-            f"final activation of model={model!r} has outputs in [{np.min(low):g}, "
+            f"final activation of model={described(model)} has outputs in [{np.min(low):g}, "
             f"{np.max(high):g}]{advice}. Use targets inside these bounds, or a network without a "
             "final activation."
         )
@@ -358,13 +359,13 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
             learned = "of model=FrozenEstimator(...) was trained"
         if own_units and forced:
             raise ValueError(
-                f"standardize_target=True with loss={objective.user_loss!r}: this loss is defined "
-                "in the units of y. Use 'auto' or False."
+                f"standardize_target=True with loss={described(objective.user_loss)}: this loss "
+                "is defined in the units of y. Use 'auto' or False."
             )
         if own_units and not unscaled:
             raise ValueError(
-                f"loss={objective.user_loss!r} needs unscaled targets, but the network {learned} "
-                "on standardised targets."
+                f"loss={described(objective.user_loss)} needs unscaled targets, but the network "
+                f"{learned} on standardised targets."
             )
         continued = forced and unscaled and origin is not None
         if continued or (self.standardize_target is False and not unscaled):

@@ -8,6 +8,7 @@ from sklearn.base import clone
 from sklearn.utils import get_tags
 
 from skstack._base.tables import take_rows
+from skstack._base.text import described
 from skstack._training.formulas import with_priors
 
 
@@ -38,8 +39,8 @@ def check_sampler(sampler):
         )
     if sampler is not None and not hasattr(sampler, "fit_resample"):
         raise TypeError(
-            f"sampler={sampler!r} has no `fit_resample`; expected None or a sampler such as "
-            "SMOTE()."
+            f"sampler={described(sampler)} has no `fit_resample`; expected None or a sampler such "
+            "as SMOTE()."
         )
 
 
@@ -82,12 +83,13 @@ def resample(sampler, X, y, sample_weight=None, *, random_state=None):
         result = fitted.fit_resample(flat.copy(), y.copy())
     except ValueError as error:
         raise ValueError(
-            f"sampler={sampler!r} failed on {len(y)} training rows "
+            f"sampler={described(sampler)} failed on {len(y)} training rows "
             f"({_counts(y)}; a fold has fewer rows than the whole data): {error}"
         ) from error
     if not (isinstance(result, tuple) and len(result) == 2):
         raise ValueError(
-            f"sampler={sampler!r} must return a pair (X, y), but returned {type(result).__name__}."
+            f"sampler={described(sampler)} must return a pair (X, y), but returned "
+            f"{type(result).__name__}."
         )
     X_new, y_new = _checked(sampler, flat, y, *result)
     weights = None
@@ -121,8 +123,8 @@ def _refuse_interpolated_categories(sampler, X):
     )
     columns = [str(column) for column in _category_columns(X)]
     raise ValueError(
-        f"sampler={sampler!r}: {name} computes with numbers, and the table has categorical columns "
-        f"({', '.join(columns[:5])}). Use {instead}."
+        f"sampler={described(sampler)}: {name} computes with numbers, and the table has "
+        f"categorical columns ({', '.join(columns[:5])}). Use {instead}."
     )
 
 
@@ -135,7 +137,7 @@ def _category_columns(X):
 
 def _checked(sampler, X, y, X_new, y_new):
     """Convert the sampled rows to the input's type; refuse rows that cannot be trained on."""
-    returned = f"sampler={sampler!r} returned"
+    returned = f"sampler={described(sampler)} returned"
     if hasattr(X, "iloc"):
         if not hasattr(X_new, "iloc") or list(X_new.columns) != list(X.columns):
             raise ValueError(f"{returned} other columns than those of X: {list(X.columns)}.")
@@ -189,10 +191,10 @@ def _carried_weights(sampler, fitted, X, y, X_new, y_new, sample_weight):
         copied = copied and np.array_equal(y[indices], y_new)
     if not copied:
         raise ValueError(
-            f"sample_weight is not supported with sampler={sampler!r}: it creates new rows (or has "
-            "no `sample_indices_` of copied rows), and new rows have no weight. Use a sampler that "
-            "selects rows (RandomOverSampler, RandomUnderSampler), use class_weight instead of "
-            "the sampler, or fit without sample_weight."
+            f"sample_weight is not supported with sampler={described(sampler)}: it creates new "
+            "rows (or has no `sample_indices_` of copied rows), and new rows have no weight. Use "
+            "a sampler that selects rows (RandomOverSampler, RandomUnderSampler), use "
+            "class_weight instead of the sampler, or fit without sample_weight."
         )
     return weights[indices]
 
@@ -228,7 +230,7 @@ def refuse_cleaning(sampler):
         # Some cleaning samplers declare themselves over- or under-samplers.
         if cleans or any(module.startswith(_CLEANING) for module in modules):
             raise ValueError(
-                f"prior_correction=True is not supported with sampler={sampler!r}: "
+                f"prior_correction=True is not supported with sampler={described(sampler)}: "
                 f"{type(part).__name__} removes rows by their position, so that class counts do "
                 "not describe the change of probabilities. Use a sampler that does not "
                 "change the distribution within a class "

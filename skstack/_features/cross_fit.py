@@ -22,6 +22,7 @@ from skstack._base.params import clone_part, is_keras_model, is_network_estimato
 from skstack._base.progress import fitting, parts
 from skstack._base.sklearn import is_classifier_for, take_metadata, wrapper_of
 from skstack._base.tables import kind_of_target, n_rows, take_rows
+from skstack._base.text import described
 from skstack._estimators.multi_task import KerasMultiTask
 from skstack._estimators.resampling import resample
 from skstack._features.adapters import (
@@ -242,7 +243,7 @@ class UpstreamSpec:
             return
         if not any(hasattr(self.model, method) for method in _OUTPUT_METHODS):
             raise ValueError(
-                f"{self.label} is {self.model!r}, which has none of the methods "
+                f"{self.label} is {described(self.model)}, which has none of the methods "
                 f"{', '.join(_OUTPUT_METHODS)}."
             )
         _refuse_samplers_inside(self.steps, self.label)
@@ -437,7 +438,7 @@ def _refuse_samplers_inside(steps, label):
         part = left.pop()
         if hasattr(part, "fit_resample") and parts_of(part) is None:
             raise ValueError(
-                f"{label}: the sampler {part!r} would resample X without y, "
+                f"{label}: the sampler {described(part)} would resample X without y, "
                 "or only some columns. Make it a step of one Pipeline of "
                 "imbalanced-learn: imblearn.pipeline.make_pipeline(scaler, sampler, estimator)."
             )

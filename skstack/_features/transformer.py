@@ -55,6 +55,7 @@ from skstack._base.tables import (
     take_rows,
     warn_if_one_hot,
 )
+from skstack._base.text import described, readable
 from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._features.adapters import POOLINGS, to_dataframe, upstream_of
 from skstack._features.cache import Unkeyable, cached, data_key, estimator_key
@@ -82,6 +83,7 @@ from skstack.preprocessing._passthrough import Passthrough
 FEW_ROWS = 8
 
 
+@readable
 class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
     """Outputs of a network, or of its inner layers, as features.
 
@@ -498,7 +500,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
 
     def _check_ordered(self, context, X, y, only_fit):
         raise ValueError(
-            f"{context}, but the nested {type(self).__name__}(model={self.model!r}) needs "
+            f"{context}, but the nested {type(self).__name__}(model={described(self.model)}) needs "
             "out-of-fold features of all its rows, the first ones included, so that some models "
             "would learn from later rows. Make it a branch of the stack, or the last step of one."
         )

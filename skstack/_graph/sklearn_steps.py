@@ -18,6 +18,7 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 
+from skstack._base.text import described
 from skstack._graph.tables import (
     GraphTable,
     affine,
@@ -69,14 +70,16 @@ def layer_maker(step):
     if maker is None and isinstance(step, SelectorMixin):
         maker = _selector
     if maker is None:
-        refuse(f"{step!r}", f"{type(step).__name__} is not supported; expected one of {_ACCEPTED}.")
+        refuse(
+            described(step), f"{type(step).__name__} is not supported; expected one of {_ACCEPTED}."
+        )
     return maker
 
 
 def apply_step(step, table, name):
     """The output of a fitted step for a table of numbers."""
     maker = layer_maker(step)
-    x = numbers_of(table, range(len(table.columns)), name, f"{step!r}")
+    x = numbers_of(table, range(len(table.columns)), name, described(step))
     if maker is _standard and table.single:
         return GraphTable.of(_standard(step, x, name, np.float32))
     return GraphTable.of(maker(step, x, name), table.single)

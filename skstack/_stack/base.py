@@ -49,6 +49,7 @@ from skstack._base.tables import (
     take_rows,
     warn_if_one_hot,
 )
+from skstack._base.text import readable
 from skstack._estimators.base import NetworkEstimator
 from skstack._features.cross_fit import Metadata
 from skstack._features.transformer import (
@@ -91,6 +92,7 @@ def _label(downstream):
     return f"The downstream {type(downstream).__name__}"
 
 
+@readable
 class Stack(TransformerMixin, BaseComposition):
     """Base class of both stacks: X, upstream features, scaler, sampler, downstream."""
 

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_consistent_length
 from skstack._base.params import clone_part, is_keras_model, is_path, set_missing_seeds
 from skstack._base.sklearn import accepts_fit_parameter, wrapper_of
 from skstack._base.tables import column_indices, n_rows, read_table
+from skstack._base.text import described
 from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._estimators.base import EARLY_STOPPING_ROWS
 from skstack._features.transformer import KerasFeatureTransformer
@@ -81,7 +82,7 @@ def branch_of(stack, name, model, cv=None):
     fits = hasattr(model, "fit") and hasattr(model, "get_params") and not isinstance(model, type)
     if not (fits or is_keras_model(model) or is_path(model)):
         raise TypeError(
-            f"The branch {name!r} of upstream is {model!r}; expected an estimator, a "
+            f"The branch {name!r} of upstream is {described(model)}; expected an estimator, a "
             "KerasFeatureTransformer, a Pipeline that ends in one, a built keras.Model, the path "
             "to a saved one or 'drop'."
         )
@@ -105,8 +106,8 @@ def checked_downstream(stack, seed, n, parts, ordered):
     classifier = is_classifier(own) or isinstance(own, ClassifierMixin)
     if regressor if is_classifier(stack) else classifier:
         raise ValueError(
-            f"downstream={downstream!r} is not supported by {type(stack).__name__}: it is a "
-            f"{'regressor' if regressor else 'classifier'}."
+            f"downstream={described(downstream)} is not supported by {type(stack).__name__}: it "
+            f"is a {'regressor' if regressor else 'classifier'}."
         )
     downstream = set_missing_seeds(
         clone_part(downstream), seed, scikeras=stack.random_state is not None
@@ -114,15 +115,15 @@ def checked_downstream(stack, seed, n, parts, ordered):
     sampler = getattr(stack, "sampler", None)
     if sampler is not None and getattr(own, "sampler", None) is not None:
         raise ValueError(
-            f"sampler={sampler!r} of the stack and sampler={own.sampler!r} of its downstream: "
-            "rows can be resampled only once. Set one of them to None."
+            f"sampler={described(sampler)} of the stack and sampler={described(own.sampler)} of "
+            "its downstream: rows can be resampled only once. Set one of them to None."
         )
     inner = [step for _, step in getattr(downstream, "steps", ()) if hasattr(step, "fit_resample")]
     if inner and (sampler is not None or getattr(stack, "prior_correction", False)):
         raise ValueError(
-            f"downstream={downstream!r} contains the sampler {inner[0]!r}; with "
+            f"downstream={described(downstream)} contains the sampler {described(inner[0])}; with "
             + (
-                f"sampler={sampler!r} of the stack, rows would be resampled twice."
+                f"sampler={described(sampler)} of the stack, rows would be resampled twice."
                 if sampler is not None
                 else "prior_correction=True, only sampler=... of the stack would be corrected."
             )
@@ -130,8 +131,9 @@ def checked_downstream(stack, seed, n, parts, ordered):
     requested = sorted(set(parts.downstream) - {"sample_weight", "groups", "X_val", "y_val"})
     if sampler is not None and requested:
         raise ValueError(
-            f"sampler={sampler!r} changes the rows, but the downstream requests metadata of "
-            f"the original rows: {requested}. Remove the sampler, or set these requests to False."
+            f"sampler={described(sampler)} changes the rows, but the downstream requests metadata "
+            f"of the original rows: {requested}. Remove the sampler, or set these requests to "
+            "False."
         )
     conflicts = {
         "a sampler, these would be synthetic": sampler is not None,
@@ -143,7 +145,7 @@ def checked_downstream(stack, seed, n, parts, ordered):
     reasons = [reason for reason, applies in conflicts.items() if applies]
     if reasons and "X_val" not in parts.downstream and _holds_out_by_itself(downstream, n):
         raise ValueError(
-            f"downstream={downstream!r} holds out rows for early stopping by itself; with "
+            f"downstream={described(downstream)} holds out rows for early stopping by itself; with "
             f"{reasons[0]}. Turn its early stopping off, or use a downstream whose "
             "fit takes X_val and y_val (KerasClassifier, HistGradientBoostingClassifier)."
         )

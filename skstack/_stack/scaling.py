@@ -8,6 +8,7 @@ from sklearn.utils.validation import has_fit_parameter
 
 from skstack._base.atomic_fit import warn_once
 from skstack._base.tables import take_rows
+from skstack._base.text import described
 from skstack.preprocessing._column_profile import has_float64
 
 # These scalers do not depend on how often a row occurs.
@@ -57,8 +58,9 @@ class Scaling:
                 if uneven and not isinstance(scaler, _OF_RANGE):
                     warn_once(
                         ("scaler", type(scaler).__name__),
-                        f"scaler={self.scaler!r} does not support sample_weight: each row with a "
-                        "positive weight counts once. StandardScaler() supports weights.",
+                        f"scaler={described(self.scaler)} does not support sample_weight: each "
+                        "row with a positive weight counts once. StandardScaler() supports "
+                        "weights.",
                     )
             with np.errstate(invalid="ignore"):  # a column that is missing in all training rows
                 self.scaler_ = scaler.fit(numbers, **metadata)
@@ -77,16 +79,16 @@ class Scaling:
             numbers = numbers.toarray() if sparse.issparse(numbers) else np.asarray(numbers)
             if numbers.shape != before:
                 raise ValueError(
-                    f"scaler={self.scaler!r} returned shape {numbers.shape} for an input of "
-                    f"shape {before}; expected a transformer that returns one column for each "
+                    f"scaler={described(self.scaler)} returned shape {numbers.shape} for an input "
+                    f"of shape {before}; expected a transformer that returns one column for each "
                     "input column."
                 )
             with np.errstate(over="ignore"):  # raised below, with a clear message
                 single = numbers.astype(np.float32)
             if not (np.isfinite(single) | (allow_nan & np.isnan(single))).all():
                 raise ValueError(
-                    f"scaler={self.scaler!r} returned NaN, infinity or a value too large for "
-                    "float32; check X for very large values."
+                    f"scaler={described(self.scaler)} returned NaN, infinity or a value too large "
+                    "for float32; check X for very large values."
                 )
         if not hasattr(table, "iloc"):
             return np.asarray(numbers, dtype=dtype)

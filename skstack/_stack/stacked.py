@@ -15,6 +15,7 @@ from skstack._base.in_chunks import in_chunks
 from skstack._base.params import hint_at_parameters
 from skstack._base.sklearn import with_target_tags
 from skstack._base.tables import check_target, read_labels
+from skstack._base.text import described
 from skstack._estimators.classifier import KerasClassifier
 from skstack._estimators.regressor import KerasRegressor
 from skstack._estimators.resampling import (
@@ -351,8 +352,8 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
             if self.downstream is not None and probabilities_of(self.downstream) is None:
                 raise ValueError(
                     f"prior_correction=True corrects probabilities, and downstream="
-                    f"{self.downstream!r} has no predict_proba. Use another downstream, or "
-                    "prior_correction=False."
+                    f"{described(self.downstream)} has no predict_proba. Use another downstream, "
+                    "or prior_correction=False."
                 )
 
     def _resample(self, table, y, weights, seed):

@@ -18,6 +18,7 @@ import numpy as np
 from keras import ops
 
 from skstack._base.keras_objects import remade, with_settings
+from skstack._base.text import described
 from skstack._training.isolation import preserve_rng
 
 
@@ -303,8 +304,8 @@ def check_averages(loss, where):
     reduction = getattr(loss, "reduction", "mean")
     if reduction not in ("mean", "sum_over_batch_size"):
         raise ValueError(
-            f"loss={loss!r} has reduction={reduction!r}; {where} it must average over rows: "
-            "reduction='sum_over_batch_size'."
+            f"loss={described(loss)} has reduction={reduction!r}; {where} it must average over "
+            "rows: reduction='sum_over_batch_size'."
         )
 
 
@@ -384,7 +385,7 @@ class Objective:
 
     @property
     def _what(self):
-        return f"loss={self.user_loss!r}"
+        return f"loss={described(self.user_loss)}"
 
     @property
     def raw_units(self):
@@ -446,7 +447,7 @@ class Objective:
         return tuple(self._metric(metric, units, bounds) for metric in user_metrics)
 
     def _metric(self, user_metric, units, bounds):
-        what = f"metrics: {user_metric!r}"
+        what = f"metrics: {described(user_metric)}"
         known = known_metric(user_metric)
         _check_copy(what, known)
         metric, name = _named(known, user_metric, self.task)
@@ -521,7 +522,8 @@ def _named(metric, user_metric, task):
     if task not in _CLASSIFYING:
         if kind == "crossentropy":
             raise ValueError(
-                f"metrics: {user_metric!r} compares classes, and the targets are {_KINDS[task]}."
+                f"metrics: {described(user_metric)} compares classes, and the targets are "
+                f"{_KINDS[task]}."
             )
         return keras.metrics.Accuracy(name=user_metric), user_metric
     return keras.metrics.get(f"{_KIND_OF_TASK[task]}_{kind}"), user_metric
@@ -685,7 +687,7 @@ def resolve_objective(loss, *, task, n_outputs) -> Objective:
     n_outputs : int
         Number of classes, labels, targets or columns.
     """
-    what, known, by_task = f"loss={loss!r}", known_loss(loss), None
+    what, known, by_task = f"loss={described(loss)}", known_loss(loss), None
     if isinstance(known, str):
         by_task = loss
         if task not in _CLASSIFYING:

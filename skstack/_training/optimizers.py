@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from skstack._base.keras_objects import complete_config, customs_of, from_config, remade
+from skstack._base.text import described
 from skstack._training.blueprint import Blueprint
 from skstack._training.config import TrainConfig
 from skstack._training.fingerprint import Unknown, fingerprint_config, fingerprint_value
@@ -90,7 +91,7 @@ def _name_parameter(name, value, accepted):
     except Exception as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         reason = str(error).strip().partition("\n")[0]
-        raise kind(f"{name}={value!r}: {reason}; accepted are {accepted}.") from error
+        raise kind(f"{name}={described(value)}: {reason}; accepted are {accepted}.") from error
 
 
 def fresh_metrics(metrics) -> list:

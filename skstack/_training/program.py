@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from skstack._base.atomic_fit import refuse_if_ended
 from skstack._base.lru_cache import LRUCache
+from skstack._base.text import described
 from skstack._training.blueprint import Blueprint
 from skstack._training.config import TrainConfig
 from skstack._training.data import Orders, Steps, TensorTable, bucket
@@ -105,7 +106,7 @@ class Program:
         x = call_input(self.model, x)
         with _explain_failure(f"{blueprint!r} makes a network that"):
             y_pred = call(self.model, x, training=False)
-        with _explain_failure(f"loss={self.loss!r}"):
+        with _explain_failure(f"loss={described(self.loss)}"):
             compute_loss(self.model, x, y, y_pred, weights, training=False)
         with _explain_failure("one of the metrics"):
             self.model.compute_metrics(x, y, y_pred, sample_weight=weights)

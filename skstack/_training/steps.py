@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
+from skstack._base.text import described
 from skstack._training.data import TensorLayout
 from skstack._training.keras_model import all_layers, call, call_input, compute_loss
 from skstack._training.variables import VariableLayout
@@ -49,7 +50,7 @@ def learn(program: TracedProgram, x, y, weights):
     gradients = tape.gradient(scaled, [variable.value for variable in trainable])
     if all(gradient is None for gradient in gradients):
         raise NothingToLearn(
-            f"loss={program.loss!r} does not depend on any weight of the network, so "
+            f"loss={described(program.loss)} does not depend on any weight of the network, so "
             "training would change nothing."
         )
     optimizer.apply_gradients(zip(gradients, trainable, strict=True))

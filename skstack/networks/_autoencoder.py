@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
+from skstack._base.params import hint_at_parameters
 from skstack.networks._mlp import check_dense, check_number, dense_layers, sizes_of
 from skstack.networks._recipe import Recipe
 
@@ -70,6 +71,7 @@ class Autoencoder(Recipe):
     Autoencoder(hidden_layer_sizes=(32, 16), latent_size=4, noise=0.1)
     """
 
+    @hint_at_parameters
     def __init__(
         self,
         hidden_layer_sizes=(64,),

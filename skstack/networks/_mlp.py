@@ -6,6 +6,7 @@ from numbers import Integral, Real
 
 import numpy as np
 
+from skstack._base.params import hint_at_parameters
 from skstack.networks._recipe import Recipe
 
 
@@ -138,6 +139,7 @@ class MLP(Recipe):
     MLP(dropout=0.1, hidden_layer_sizes=(32,))
     """
 
+    @hint_at_parameters
     def __init__(
         self,
         hidden_layer_sizes=(64, 32),

@@ -10,8 +10,12 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from skstack._base.atomic_fit import copy_of
-from skstack._base.keras_objects import has_settings
-from skstack._base.params import clone_sharing_models, reduced, with_keras_settings
+from skstack._base.params import (
+    clone_sharing_models,
+    explain_missing_parameters,
+    reduced,
+    with_keras_settings,
+)
 from skstack.networks._cloning import is_builtin_keras
 
 _MUTABLE = (list, dict, set, bytearray, np.ndarray)
@@ -56,16 +60,7 @@ class Recipe(BaseEstimator):
         ValueError
             If there is no parameter of this name.
         """
-        own = self.get_params(deep=False)
-        for key in params:
-            name, nested, _ = key.partition("__")
-            value = params.get(name, own.get(name))
-            settable = hasattr(value, "set_params") or has_settings(value)
-            if nested and name in own and not settable:
-                raise ValueError(
-                    f"Cannot set {key!r}: {name}={value!r} of {type(self).__name__} has no "
-                    "parameters."
-                )
+        explain_missing_parameters(self, params, lambda *_: "Pass an object that has parameters.")
         return super().set_params(**with_keras_settings(self, params))
 
     def build(self, spec):

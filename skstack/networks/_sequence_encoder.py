@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from numbers import Integral, Real
 
+from skstack._base.params import hint_at_parameters
 from skstack.networks._mlp import check_activation, check_flag, check_number, sizes_of
 from skstack.networks._recipe import Recipe
 from skstack.networks._spec import block_shapes
@@ -76,6 +77,7 @@ class SequenceEncoder(Recipe):
     SequenceEncoder(bidirectional=True, layer='lstm', units=(32,))
     """
 
+    @hint_at_parameters
     def __init__(
         self,
         units=(64,),
