@@ -8,13 +8,23 @@ import pandas as pd
 import polars as pl
 import pytest
 from _models import FIT, SMALL, binary, mixed, regression
+from imblearn.over_sampling import SMOTE
+from scipy import sparse
 from sklearn.compose import make_column_selector, make_column_transformer
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.decomposition import PCA
+from sklearn.ensemble import (
+    BaggingRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    VotingRegressor,
+)
+from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge, SGDRegressor
 from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder
+from sklearn.naive_bayes import MultinomialNB
+from sklearn.pipeline import make_pipeline, make_union
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 from sklearn.utils import get_tags
 
@@ -134,18 +144,212 @@ def test_a_trial_leaves_the_global_generator_alone():
     assert np.random.random() == expected  # noqa: NPY002
 
 
+def with_column(values):
+    X, y = regression(frame=True)
+    X["extra"] = np.resize(values, len(X)) if isinstance(values, np.ndarray) else values
+    return X, y
+
+
+@pytest.mark.parametrize(
+    ("values", "holds"),
+    [
+        (np.array([1.0, np.inf]), "infinite or huge values"),
+        (pd.array([1, None] * 30, dtype="Int64"), "missing values"),
+        (pd.array([True, None] * 30, dtype="boolean"), "missing values"),
+        (pd.date_range("2020", periods=60), "dates"),
+        (pd.to_timedelta(np.arange(60), unit="s"), "dates"),
+        (pd.Categorical(["x", None] * 30), "categories"),
+        (np.array(["x", None], dtype=object), "strings"),
+        (np.array([3, None], dtype=object), "missing values"),
+        ([np.ones(2)] * 60, "arrays"),
+    ],
+)
+def test_what_a_foreign_branch_refuses_is_found_before_training(values, holds, trainings):
+    X, y = with_column(values)
+    branches = [("first", NETWORK, ["a"]), ("linear", Ridge())]
+    stack = StackedKerasRegressor(branches, downstream=NETWORK, passthrough=False, cv=2)
+    with pytest.raises(ValueError, match=rf"^The branch 'linear' .*{holds} in columns \['extra'\]"):
+        stack.fit(X, y)
+    assert not trainings
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        NETWORK,
+        KerasFeatureTransformer(KerasAutoencoder(epochs=1)),
+        make_pipeline(StandardScaler(), NETWORK),
+        make_pipeline(StandardScaler(), KerasFeatureTransformer(NETWORK)),
+        StackedKerasRegressor([("inner", Ridge())], downstream=NETWORK, passthrough=False),
+        StackedKerasRegressor([("inner", BOOSTING)], downstream=NETWORK),
+        VotingRegressor([("linear", Ridge()), ("network", NETWORK)]),
+        BaggingRegressor(NETWORK, n_estimators=2),
+        make_union(PCA(2), KerasAutoencoder(epochs=1)),
+        FrozenEstimator(Ridge().fit(*regression(frame=True))),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_missing_values_that_any_branch_refuses_are_found_before_training(model, trainings):
+    X, y = table("missing")
+    branches = [("first", NETWORK, ["a"]), ("second", model)]
+    stack = StackedKerasRegressor(branches, downstream=NETWORK, passthrough=False, cv=2)
+    with pytest.raises(ValueError, match=r"^(The b|B)ranch 'second' .*(\['b'\]|NaN)"):
+        stack.fit(X, y)
+    assert not trainings
+
+
+def test_a_nested_stack_names_its_own_part(trainings):
+    X, y = table("strings")
+    inner = StackedKerasRegressor([("a", NETWORK)], downstream=Ridge(), cv=2)
+    stack = StackedKerasRegressor([("a", NETWORK)], downstream=inner, cv=2)
+    message = r"^The downstream StackedKerasRegressor: The downstream Ridge does not accept"
+    with pytest.raises(ValueError, match=message):
+        stack.fit(X, y)
+    assert not trainings
+
+
+def test_a_sampler_that_refuses_categories_is_found_before_training(trainings):
+    X, y = mixed()
+    network, sampler = KerasClassifier(SMALL, **FIT), SMOTE()
+    own = KerasClassifier(SMALL, sampler=sampler, **FIT)
+    for stack in (
+        StackedKerasClassifier([("a", network)], downstream=network, sampler=sampler),
+        StackedKerasClassifier([("a", network), ("b", own)], downstream=network),
+        StackedKerasClassifier([("a", network)], downstream=own),
+    ):
+        with pytest.raises(ValueError, match="SMOTE computes with numbers"):
+            stack.fit(X, y)
+    assert not trainings
+
+
+def test_a_sparse_matrix_that_a_branch_refuses_is_found_before_training(trainings):
+    X, y = regression()
+    X = sparse.csr_array(X)
+    dense = make_pipeline(FunctionTransformer(to_dense, accept_sparse=True), BOOSTING)
+    for branch, works in ((BOOSTING, False), (dense, True)):
+        stack = StackedKerasRegressor(
+            [("a", NETWORK), ("b", branch)], downstream=NETWORK, passthrough=False, cv=2
+        )
+        if works:
+            assert stack.fit(X, y).predict(X).shape == y.shape
+            continue
+        with pytest.raises(ValueError, match=r"^The branch 'b' .* is a sparse matrix"):
+            stack.fit(X, y)
+        assert not trainings
+
+
+def to_dense(X):
+    return X.toarray()
+
+
+def test_negative_numbers_that_a_branch_refuses_are_found_before_training(trainings):
+    X, y = binary(frame=True)
+    branches = [("a", KerasClassifier(SMALL, **FIT)), ("b", MultinomialNB())]
+    with pytest.raises(ValueError, match=r"negative values in columns .*MinMaxScaler"):
+        StackedKerasClassifier(branches, passthrough=False, cv=2).fit(X, y)
+    assert not trainings
+
+
+def test_the_error_names_only_what_is_refused():
+    X, y = table("strings")
+    X.loc[3, "b"] = np.nan
+    encoder = make_column_transformer((OneHotEncoder(), ["w"]), remainder="passthrough")
+    stack = StackedKerasRegressor(
+        [("a", BOOSTING, ["a", "b"])], downstream=make_pipeline(encoder, Ridge()), cv=2
+    )
+    with pytest.raises(ValueError, match=r"holds missing values in columns \['b'\] \("):
+        stack.fit(X, y)
+
+
+def codes_of(X):
+    return X.assign(w=X["w"].astype(object).map({"x": 1.0, "y": 2.0, "z": 3.0}.__getitem__))
+
+
+def test_steps_that_know_the_categories_are_not_refused():
+    X, y = table("strings")
+    downstream = make_pipeline(FunctionTransformer(codes_of), Ridge())
+    stack = StackedKerasRegressor([("a", NETWORK)], downstream=downstream, cv=2).fit(X, y)
+    assert np.isfinite(stack.predict(X)).all()
+    X, y = table("codes")  # numbers to a branch, as to Ridge alone
+    branches = [("a", NETWORK), ("linear", Ridge())]
+    stack = StackedKerasRegressor(branches, downstream=NETWORK, passthrough=False, cv=2)
+    assert np.isfinite(stack.fit(X, y).predict(X)).all()
+
+
+def test_a_trial_gives_no_warning_and_loses_none():
+    X, y = regression(frame=True)
+    X["note"] = [f"note {row}" for row in range(len(X))]
+    stack = StackedKerasRegressor([("a", NETWORK), ("b", NETWORK)], downstream=NETWORK, cv=2)
+    with pytest.warns(UserWarning, match="has 60 categories") as record:
+        stack.fit(X, y)
+    assert len(record) == 1
+
+
+# Errors name the part -----------------------------------------------------------------------------
+
+
 def no_kernel(first, second):
     raise ValueError("no kernel")
+
+
+class FailsLater(LogisticRegression):
+    """Fails in a fold, with an error of a given kind."""
+
+    def __init__(self, error=None):
+        super().__init__()
+        self.error = error
+
+    def fit(self, X, y, sample_weight=None):
+        if len(X) < 60:
+            raise self.error
+        return super().fit(X, y)
 
 
 def test_errors_of_parts_name_the_part():
     X, y = binary()
     broken = SVC(kernel=no_kernel)
-    with pytest.raises(ValueError, match=r"^The branch 'broken': "):
+    with pytest.raises(ValueError, match=r"^The branch 'broken', all rows: no kernel"):
         StackedKerasClassifier([("broken", broken)], cv=2).fit(X, y)
     good = [("good", LogisticRegression())]
     with pytest.raises(ValueError, match=r"^The downstream SVC: no kernel"):
         StackedKerasClassifier(good, downstream=broken, cv=2).fit(X, y)
+    with pytest.raises(ValueError, match=r"^model, all rows: no kernel"):
+        KerasFeatureTransformer(broken, cv=2).fit_transform(X, y)
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+@pytest.mark.parametrize("cls", [ValueError, RuntimeError, np.linalg.LinAlgError])
+def test_errors_of_a_fold_name_the_fold(cls, n_jobs):
+    X, y = binary()
+    stack = StackedKerasClassifier([("a", FailsLater(cls("no luck")))], cv=2, n_jobs=n_jobs)
+    with pytest.raises(cls, match=r"^The branch 'a', fold [12] of 2: no luck$"):
+        stack.fit(X, y)
+    nested = StackedKerasClassifier([("outer", stack)], cv=2)
+    with pytest.raises(cls, match=r"^The branch 'outer', all rows: The branch 'a', fold [12] of 2"):
+        nested.fit(X, y)
+
+
+def test_errors_made_of_several_values_are_noted():
+    X, y = binary()
+    error = KeyError("no luck")
+    with pytest.raises(KeyError) as raised:
+        StackedKerasClassifier([("a", FailsLater(error))], cv=2).fit(X, y)
+    assert raised.value.args == ("no luck",)
+    assert "The branch 'a', fold 1 of 2" in raised.value.__notes__[0]
+
+
+def test_errors_of_predictions_name_the_part():
+    X, y = binary(frame=True)
+    trees = HistGradientBoostingClassifier(max_iter=2)
+    branches = [("trees", trees), ("linear", LogisticRegression())]
+    stack = StackedKerasClassifier(branches, downstream=trees, passthrough=False, cv=2).fit(X, y)
+    passing = StackedKerasClassifier(branches[:1], downstream=LogisticRegression(), cv=2)
+    X_new = X.assign(b=np.nan)
+    for method in ("predict", "predict_proba", "transform"):
+        with pytest.raises(ValueError, match=r"^The branch 'linear': Input X contains NaN"):
+            getattr(stack, method)(X_new)
+        with pytest.raises(ValueError, match=r"^Columns that pass through: Input X contains NaN"):
+            getattr(passing.fit(X, y), method)(X_new)
 
 
 # Tags and methods follow the parts ----------------------------------------------------------------
