@@ -415,25 +415,134 @@ def test_rows_of_a_frame_as_objects_are_those_of_the_frame():
         ),
     ):
         expected = estimator.fit(X, y).predict_proba(X)
-        np.testing.assert_array_equal(estimator.predict_proba(X.to_numpy()), expected)
+        for rows in (X.to_numpy(), X.to_numpy().tolist()):
+            np.testing.assert_array_equal(estimator.predict_proba(rows), expected)
+
+
+def test_rows_of_a_frame_as_strings_are_those_of_the_frame():
+    X, y = mixed()
+    X = X.drop(columns="member")
+    network = KerasClassifier(SMALL, **FIT).fit(X, y)
+    np.testing.assert_array_equal(network.predict(X.to_numpy().astype(str)), network.predict(X))
+
+
+def test_parts_of_others_get_the_columns_of_an_array_of_objects():
+    X, y = mixed()
+    X = X.astype({"job": "category"})
+    trees = HistGradientBoostingClassifier(max_iter=2)
+    network = KerasClassifier(SMALL, **FIT)
+    encoder = make_column_transformer((OneHotEncoder(), ["job"]), remainder="passthrough")
+    linear = make_pipeline(encoder, LogisticRegression())
+    branches = [("trees", trees), ("linear", linear), ("network", network)]
+    stack = StackedKerasClassifier(branches, downstream=trees, cv=2).fit(X, y)
+    expected = stack.predict_proba(X)
+    np.testing.assert_array_equal(stack.predict_proba(X.to_numpy()), expected)
+
+
+def test_strings_in_an_array_are_explained():
+    X, y = mixed()
+    with pytest.raises(ValueError, match=r"'(cook|driver|vet)'.* pass a DataFrame, or set categ"):
+        KerasClassifier(SMALL, **FIT).fit(X.to_numpy(), y)
+
+
+class OnlyArray:
+    """Rows that are known through ``__array__`` alone."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.values, dtype)
+
+
+@pytest.mark.parametrize("convert", [OnlyArray, np.ndarray.tolist, pl.DataFrame])
+def test_any_array_like_can_be_stopped_early(convert):
+    X, y = binary()
+    network = KerasClassifier(SMALL, early_stopping=True, **FIT)
+    for estimator in (
+        KerasFeatureTransformer(network, cv=2, random_state=0),
+        StackedKerasClassifier([("a", network)], downstream=network, cv=2, random_state=0),
+    ):
+        expected = estimator.fit_transform(X, y)
+        np.testing.assert_array_equal(np.asarray(estimator.fit_transform(convert(X), y)), expected)
 
 
 @pytest.mark.parametrize("layer", [keras.layers.LSTM(3), keras.layers.Conv1D(3, 2)])
 def test_tables_for_an_unbuilt_network_of_sequences_are_explained(layer):
     X, y = binary()
     model = keras.Sequential([layer, keras.layers.Flatten(), keras.layers.Dense(1, "sigmoid")])
-    with pytest.raises(ValueError, match=r"rows of shape \(None, 4\).*input_shape=\(4, 1\)"):
+    message = r"layer '(lstm|conv1d).*' of .* rows of shape \(None, 4\).*input_shape=\(4, 1\)"
+    with pytest.raises(ValueError, match=message):
         KerasClassifier(model, **FIT).fit(X, y)
     assert KerasClassifier(model, input_shape=(4, 1), **FIT).fit(X, y).score(X, y) <= 1
 
 
-def test_a_model_of_strings_is_refused_with_what_to_do():
+class Reader(keras.Model):
+    """Reads sequences; it is built by its first rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps, self.output_layer = keras.layers.GRU(3), keras.layers.Dense(1, "sigmoid")
+
+    def call(self, inputs):
+        return self.output_layer(self.steps(inputs))
+
+    def get_config(self):
+        return {}
+
+
+@pytest.mark.filterwarnings("ignore:.*looks like it has unbuilt state", "ignore:`build")
+def test_tables_for_a_subclassed_network_of_sequences_are_explained():
+    X, y = binary()
+    with pytest.raises(ValueError, match=r"rows of shape \(None, 4\).*input_shape=\(4, 1\)"):
+        KerasClassifier(Reader(), **FIT).fit(X, y)
+    model = keras.Sequential([keras.layers.Conv2D(3, 1), keras.layers.Dense(1, "sigmoid")])
+    with pytest.raises(ValueError, match=r"3 numbers .* 4, such as input_shape=\(4, 1, 1\)"):
+        KerasClassifier(model, **FIT).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (keras.Sequential([keras.layers.LSTM(3), keras.layers.Dense(1)]), "set input_shape"),
+        (keras.Sequential([keras.layers.Dense(5)]), r"has an output of shape \(None, 5\)"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_found_before_other_branches_train(model, message, trainings):
+    X, y = regression()
+    branches = [("a", NETWORK), ("b", KerasRegressor(model, **FIT))]
+    with pytest.raises(ValueError, match=f"^The branch 'b' .*{message}"):
+        StackedKerasRegressor(branches, downstream=NETWORK, cv=2).fit(X, y)
+    assert not trainings
+
+
+def test_a_model_of_strings_is_refused_with_what_to_do(trainings):
     inputs = keras.Input((1,), dtype="string", name="review")
     tokens = keras.layers.TextVectorization(max_tokens=9, vocabulary=["a", "b"])(inputs)
     x = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(9, 2)(tokens))
     model = keras.Model(inputs, keras.layers.Dense(1, "sigmoid")(x))
     with pytest.raises(ValueError, match=r"\['review'\] of strings.*TextVectorization"):
         KerasClassifier(model, **FIT).fit(np.array([["a b"], ["b"]] * 9), [0, 1] * 9)
+    X, y = binary(frame=True)
+    X["review"] = np.resize(["a b", "b"], len(X))
+    branches = [("a", KerasClassifier(SMALL, **FIT), ["a"]), ("text", model, ["review"])]
+    with pytest.raises(ValueError, match=r"^The branch 'text': .*\['review'\] of strings"):
+        StackedKerasClassifier(branches, cv=2).fit(X, y)
+    assert not trainings
+
+
+@pytest.mark.parametrize(
+    ("layer", "remedy"),
+    [
+        (keras.layers.TextVectorization(vocabulary=["a", "b"]), "in a step of a Pipeline"),
+        (keras.layers.StringLookup(vocabulary=["a", "b"]), "columns of strings become codes"),
+    ],
+)
+def test_an_unbuilt_model_of_strings_is_refused_with_what_to_do(layer, remedy):
+    model = keras.Sequential([layer, keras.layers.Embedding(9, 2), keras.layers.Dense(1)])
+    for X in (np.array([["a b"], ["b"]] * 9), pd.DataFrame({"review": ["a b", "b"] * 9})):
+        with pytest.raises(ValueError, match=f"of strings, .*{remedy}"):
+            KerasClassifier(model, **FIT).fit(X, [0, 1] * 9)
 
 
 # Words of other libraries -------------------------------------------------------------------------

@@ -300,7 +300,8 @@ class Stack(TransformerMixin, BaseComposition):
         )
         if fitted.rest is None:
             return indexed_like(table, X)
-        held_out = in_float32(self._transform(take_rows(X, fitted.rest), scaled=scaled))
+        rows = take_rows(read_table(self, X, reset=False), fitted.rest)
+        held_out = in_float32(self._transform(rows, scaled=scaled))
         order = np.argsort(np.concatenate([fitted.train, fitted.rest]), kind="stable")
         if hasattr(table, "iloc"):
             import pandas as pd
@@ -476,7 +477,8 @@ class Stack(TransformerMixin, BaseComposition):
         seeds, branches = branch_seeds(self, seed), []
         for name, upstream, columns in branch_list(self):
             transformer = branch_of(self, name, upstream, cv)
-            transformer._validate_params()
+            with errors_named(f"The branch {name!r}"):
+                transformer._validate_params()
             transformer.verbose = max(transformer.verbose, self.verbose)
             if self.random_state is not None:
                 set_missing_seeds(transformer, seeds[name])

@@ -49,6 +49,9 @@ def check_accepts(estimator, X, y, label, how, names=None, *, passed=False):
         with errors_named(label), trial_scope():
             clone_part(estimator)._check_columns(X, y)
         return
+    if is_network_estimator(estimator) and is_keras_model(estimator.model) and not passed:
+        with errors_named(label), trial_scope():
+            estimator._cross_fit_context(X, y if learns_from_y(estimator) else None)
     suspects = _suspects(X, positive_only=_positive_only(estimator))
     if set(suspects) == {"truth values"} and not trains_network(estimator):
         return  # numbers; only the sampler of a network refuses them
