@@ -363,6 +363,8 @@ def test_tags_follow_the_parts():
 
     assert tags(trees, trees).input_tags.allow_nan
     assert not tags(trees, linear).input_tags.allow_nan
+    assert not tags("network.keras", trees).input_tags.allow_nan
+    assert tags("drop", trees).input_tags.allow_nan
     assert tags(trees, linear, passthrough=False).input_tags.allow_nan
     assert not tags(linear, trees).input_tags.allow_nan
     assert not tags(trees, linear).input_tags.sparse
