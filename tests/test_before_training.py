@@ -10,6 +10,7 @@ import pytest
 from _models import FIT, SMALL, binary, mixed, regression
 from imblearn.over_sampling import SMOTE
 from scipy import sparse
+from sklearn.base import clone
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.decomposition import PCA
 from sklearn.ensemble import (
@@ -195,6 +196,22 @@ def test_missing_values_that_any_branch_refuses_are_found_before_training(model,
     stack = StackedKerasRegressor(branches, downstream=NETWORK, passthrough=False, cv=2)
     with pytest.raises(ValueError, match=r"^(The b|B)ranch 'second' .*(\['b'\]|NaN)"):
         stack.fit(X, y)
+    assert not trainings
+
+
+@pytest.mark.parametrize("model", [NETWORK, StackedKerasRegressor([("a", Ridge())], cv=2)])
+def test_a_frozen_part_only_predicts(model, trainings):
+    X, y = regression(frame=True)
+    model = clone(model)
+    if isinstance(model, StackedKerasRegressor):
+        model.set_params(downstream=Ridge())
+    frozen = FrozenEstimator(model.fit(X, y))
+    trainings.clear()
+    branches = [("frozen", frozen), ("linear", Ridge())]
+    stack = StackedKerasRegressor(branches, downstream=Ridge(), passthrough=False, cv=2).fit(X, y)
+    assert np.isfinite(stack.predict(X)).all()
+    with pytest.raises(ValueError, match=r"^The branch 'frozen' .*(features|names)"):
+        stack.fit(X.assign(e=1.0), y)
     assert not trainings
 
 

@@ -432,7 +432,7 @@ class Stack(TransformerMixin, BaseComposition):
         Scaling(self.scaler)
         check_parts(self)
 
-    def _check_columns(self, X, y):
+    def _refuse_columns(self, X, y):
         """Refuse columns that a part does not accept, as `fit` does; changes the stack."""
         X = read_table(self, X, reset=True)
         y = self._read_target(y, reset=True)

@@ -45,18 +45,19 @@ def check_accepts(estimator, X, y, label, how, names=None, *, passed=False):
     """
     if is_path(estimator) or is_keras_model(estimator):
         return
-    if hasattr(estimator, "_check_columns"):
+    frozen = isinstance(estimator, FrozenEstimator)  # has the attributes of its estimator
+    if not frozen and hasattr(estimator, "_refuse_columns"):
         with errors_named(label), trial_scope():
-            clone_part(estimator)._check_columns(X, y)
+            clone_part(estimator)._refuse_columns(X, y)
         return
-    if is_network_estimator(estimator) and is_keras_model(estimator.model) and not passed:
+    fits = not frozen and not passed and is_network_estimator(estimator)
+    if fits and is_keras_model(estimator.model):
         with errors_named(label), trial_scope():
             estimator._cross_fit_context(X, y if learns_from_y(estimator) else None)
     suspects = _suspects(X, positive_only=_positive_only(estimator))
     if set(suspects) == {"truth values"} and not trains_network(estimator):
         return  # numbers; only the sampler of a network refuses them
-    frozen = isinstance(estimator, FrozenEstimator) and not passed
-    if not (suspects or frozen or issparse(X)):
+    if not (suspects or issparse(X) or (frozen and not passed)):
         return
     rows = _some_rows(X, y, suspects)
     X, y = _rows_of(X, rows, passed), np.asarray(y)[rows]
@@ -71,7 +72,7 @@ def check_accepts(estimator, X, y, label, how, names=None, *, passed=False):
         )
     everything = {index for each in suspects.values() for index in each}
     if not everything or _refusal(estimator, _zeroed(X, everything), y) is not None:
-        if frozen:  # no few rows that are the reason
+        if frozen and not passed:  # that the rows are few is not the reason
             with errors_named(label):
                 raise error
         return
@@ -291,8 +292,8 @@ def _fit(estimator, X, y):
         if estimator.passthrough:
             Passthrough(estimator.categorical_features).fit(X)
         _fit(KerasAutoencoder() if estimator.model is None else estimator.model, X, y)
-    elif hasattr(estimator, "_check_columns"):
-        clone_part(estimator)._check_columns(X, y)
+    elif hasattr(estimator, "_refuse_columns"):
+        clone_part(estimator)._refuse_columns(X, y)
     elif is_network_estimator(estimator):
         shared = estimator._cross_fit_context(X, y if learns_from_y(estimator) else None)
         shared.blocks.split(X)
