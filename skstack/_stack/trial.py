@@ -281,6 +281,8 @@ def _fit(estimator, X, y):
     if is_path(estimator) or is_keras_model(estimator) or wrapper_of(estimator) is not None:
         return
     if isinstance(estimator, FrozenEstimator):
+        if wrapper_of(estimator.estimator) is not None:
+            return  # its predictions may come from a model inside, and it may not be fitted
         (estimator.predict if hasattr(estimator, "predict") else estimator.transform)(X)
     elif isinstance(estimator, Pipeline):
         for _, step in estimator.steps[:-1]:
