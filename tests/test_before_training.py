@@ -10,13 +10,23 @@ import pytest
 from _models import FIT, SMALL, binary, mixed, regression
 from imblearn.over_sampling import SMOTE
 from imblearn.pipeline import make_pipeline as imblearn_pipeline
+from scipy import sparse
+from sklearn.base import clone
 from sklearn.compose import make_column_selector, make_column_transformer
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.decomposition import PCA
+from sklearn.ensemble import (
+    BaggingRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    VotingRegressor,
+)
+from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge, SGDRegressor
 from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder
+from sklearn.naive_bayes import MultinomialNB
+from sklearn.pipeline import make_pipeline, make_union
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 from sklearn.utils import get_tags
 
@@ -137,18 +147,228 @@ def test_a_trial_leaves_the_global_generator_alone():
     assert np.random.random() == expected  # noqa: NPY002
 
 
+def with_column(values):
+    X, y = regression(frame=True)
+    X["extra"] = np.resize(values, len(X)) if isinstance(values, np.ndarray) else values
+    return X, y
+
+
+@pytest.mark.parametrize(
+    ("values", "holds"),
+    [
+        (np.array([1.0, np.inf]), "infinite or huge values"),
+        (pd.array([1, None] * 30, dtype="Int64"), "missing values"),
+        (pd.array([True, None] * 30, dtype="boolean"), "missing values"),
+        (pd.date_range("2020", periods=60), "dates"),
+        (pd.to_timedelta(np.arange(60), unit="s"), "dates"),
+        (pd.Categorical(["x", None] * 30), "categories"),
+        (np.array(["x", None], dtype=object), "strings"),
+        (np.array([3, None], dtype=object), "missing values"),
+        ([np.ones(2)] * 60, "arrays"),
+    ],
+)
+def test_what_a_foreign_branch_refuses_is_found_before_training(values, holds, trainings):
+    X, y = with_column(values)
+    branches = [("first", NETWORK, ["a"]), ("linear", Ridge())]
+    stack = StackedKerasRegressor(branches, downstream=NETWORK, passthrough=False, cv=2)
+    with pytest.raises(ValueError, match=rf"^The branch 'linear' .*{holds} in columns \['extra'\]"):
+        stack.fit(X, y)
+    assert not trainings
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        NETWORK,
+        KerasFeatureTransformer(KerasAutoencoder(epochs=1)),
+        make_pipeline(StandardScaler(), NETWORK),
+        make_pipeline(StandardScaler(), KerasFeatureTransformer(NETWORK)),
+        StackedKerasRegressor([("inner", Ridge())], downstream=NETWORK, passthrough=False),
+        StackedKerasRegressor([("inner", BOOSTING)], downstream=NETWORK),
+        VotingRegressor([("linear", Ridge()), ("network", NETWORK)]),
+        BaggingRegressor(NETWORK, n_estimators=2),
+        make_union(PCA(2), KerasAutoencoder(epochs=1)),
+        FrozenEstimator(Ridge().fit(*regression(frame=True))),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_missing_values_that_any_branch_refuses_are_found_before_training(model, trainings):
+    X, y = table("missing")
+    branches = [("first", NETWORK, ["a"]), ("second", model)]
+    stack = StackedKerasRegressor(branches, downstream=NETWORK, passthrough=False, cv=2)
+    with pytest.raises(ValueError, match=r"^(The b|B)ranch 'second' .*(\['b'\]|NaN)"):
+        stack.fit(X, y)
+    assert not trainings
+
+
+@pytest.mark.parametrize("model", [NETWORK, StackedKerasRegressor([("a", Ridge())], cv=2)])
+def test_a_frozen_part_only_predicts(model, trainings):
+    X, y = regression(frame=True)
+    model = clone(model)
+    if isinstance(model, StackedKerasRegressor):
+        model.set_params(downstream=Ridge())
+    frozen = FrozenEstimator(model.fit(X, y))
+    trainings.clear()
+    branches = [("frozen", frozen), ("linear", Ridge())]
+    stack = StackedKerasRegressor(branches, downstream=Ridge(), passthrough=False, cv=2).fit(X, y)
+    assert np.isfinite(stack.predict(X)).all()
+    with pytest.raises(ValueError, match=r"^The branch 'frozen' .*(features|names)"):
+        stack.fit(X.assign(e=1.0), y)
+    assert not trainings
+
+
+def test_a_nested_stack_names_its_own_part(trainings):
+    X, y = table("strings")
+    inner = StackedKerasRegressor([("a", NETWORK)], downstream=Ridge(), cv=2)
+    stack = StackedKerasRegressor([("a", NETWORK)], downstream=inner, cv=2)
+    message = r"^The downstream StackedKerasRegressor: The downstream Ridge does not accept"
+    with pytest.raises(ValueError, match=message):
+        stack.fit(X, y)
+    assert not trainings
+
+
+def test_a_sampler_that_refuses_categories_is_found_before_training(trainings):
+    X, y = mixed()
+    network, sampler = KerasClassifier(SMALL, **FIT), SMOTE()
+    own = KerasClassifier(SMALL, sampler=sampler, **FIT)
+    for stack in (
+        StackedKerasClassifier([("a", network)], downstream=network, sampler=sampler),
+        StackedKerasClassifier([("a", network), ("b", own)], downstream=network),
+        StackedKerasClassifier([("a", network)], downstream=own),
+    ):
+        with pytest.raises(ValueError, match="SMOTE computes with numbers"):
+            stack.fit(X, y)
+    assert not trainings
+
+
+def test_a_sparse_matrix_that_a_branch_refuses_is_found_before_training(trainings):
+    X, y = regression()
+    X = sparse.csr_array(X)
+    dense = make_pipeline(FunctionTransformer(to_dense, accept_sparse=True), BOOSTING)
+    for branch, works in ((BOOSTING, False), (dense, True)):
+        stack = StackedKerasRegressor(
+            [("a", NETWORK), ("b", branch)], downstream=NETWORK, passthrough=False, cv=2
+        )
+        if works:
+            assert stack.fit(X, y).predict(X).shape == y.shape
+            continue
+        with pytest.raises(ValueError, match=r"^The branch 'b' .* is a sparse matrix"):
+            stack.fit(X, y)
+        assert not trainings
+
+
+def to_dense(X):
+    return X.toarray()
+
+
+def test_negative_numbers_that_a_branch_refuses_are_found_before_training(trainings):
+    X, y = binary(frame=True)
+    branches = [("a", KerasClassifier(SMALL, **FIT)), ("b", MultinomialNB())]
+    with pytest.raises(ValueError, match=r"negative values in columns .*MinMaxScaler"):
+        StackedKerasClassifier(branches, passthrough=False, cv=2).fit(X, y)
+    assert not trainings
+
+
+def test_the_error_names_only_what_is_refused():
+    X, y = table("strings")
+    X.loc[3, "b"] = np.nan
+    encoder = make_column_transformer((OneHotEncoder(), ["w"]), remainder="passthrough")
+    stack = StackedKerasRegressor(
+        [("a", BOOSTING, ["a", "b"])], downstream=make_pipeline(encoder, Ridge()), cv=2
+    )
+    with pytest.raises(ValueError, match=r"holds missing values in columns \['b'\] \("):
+        stack.fit(X, y)
+
+
+def codes_of(X):
+    return X.assign(w=X["w"].astype(object).map({"x": 1.0, "y": 2.0, "z": 3.0}.__getitem__))
+
+
+def test_steps_that_know_the_categories_are_not_refused():
+    X, y = table("strings")
+    downstream = make_pipeline(FunctionTransformer(codes_of), Ridge())
+    stack = StackedKerasRegressor([("a", NETWORK)], downstream=downstream, cv=2).fit(X, y)
+    assert np.isfinite(stack.predict(X)).all()
+    X, y = table("codes")  # numbers to a branch, as to Ridge alone
+    branches = [("a", NETWORK), ("linear", Ridge())]
+    stack = StackedKerasRegressor(branches, downstream=NETWORK, passthrough=False, cv=2)
+    assert np.isfinite(stack.fit(X, y).predict(X)).all()
+
+
+def test_a_trial_gives_no_warning_and_loses_none():
+    X, y = regression(frame=True)
+    X["note"] = [f"note {row}" for row in range(len(X))]
+    stack = StackedKerasRegressor([("a", NETWORK), ("b", NETWORK)], downstream=NETWORK, cv=2)
+    with pytest.warns(UserWarning, match="has 60 categories") as record:
+        stack.fit(X, y)
+    assert len(record) == 1
+
+
+# Errors name the part -----------------------------------------------------------------------------
+
+
 def no_kernel(first, second):
     raise ValueError("no kernel")
+
+
+class FailsLater(LogisticRegression):
+    """Fails in a fold, with an error of a given kind."""
+
+    def __init__(self, error=None):
+        super().__init__()
+        self.error = error
+
+    def fit(self, X, y, sample_weight=None):
+        if len(X) < 60:
+            raise self.error
+        return super().fit(X, y)
 
 
 def test_errors_of_parts_name_the_part():
     X, y = binary()
     broken = SVC(kernel=no_kernel)
-    with pytest.raises(ValueError, match=r"^The branch 'broken': "):
+    with pytest.raises(ValueError, match=r"^The branch 'broken', all rows: no kernel"):
         StackedKerasClassifier([("broken", broken)], cv=2).fit(X, y)
     good = [("good", LogisticRegression())]
     with pytest.raises(ValueError, match=r"^The downstream SVC: no kernel"):
         StackedKerasClassifier(good, downstream=broken, cv=2).fit(X, y)
+    with pytest.raises(ValueError, match=r"^model, all rows: no kernel"):
+        KerasFeatureTransformer(broken, cv=2).fit_transform(X, y)
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+@pytest.mark.parametrize("cls", [ValueError, RuntimeError, np.linalg.LinAlgError])
+def test_errors_of_a_fold_name_the_fold(cls, n_jobs):
+    X, y = binary()
+    stack = StackedKerasClassifier([("a", FailsLater(cls("no luck")))], cv=2, n_jobs=n_jobs)
+    with pytest.raises(cls, match=r"^The branch 'a', fold [12] of 2: no luck$"):
+        stack.fit(X, y)
+    nested = StackedKerasClassifier([("outer", stack)], cv=2)
+    with pytest.raises(cls, match=r"^The branch 'outer', all rows: The branch 'a', fold [12] of 2"):
+        nested.fit(X, y)
+
+
+def test_errors_made_of_several_values_are_noted():
+    X, y = binary()
+    error = KeyError("no luck")
+    with pytest.raises(KeyError) as raised:
+        StackedKerasClassifier([("a", FailsLater(error))], cv=2).fit(X, y)
+    assert raised.value.args == ("no luck",)
+    assert "The branch 'a', fold 1 of 2" in raised.value.__notes__[0]
+
+
+def test_errors_of_predictions_name_the_part():
+    X, y = binary(frame=True)
+    trees = HistGradientBoostingClassifier(max_iter=2)
+    branches = [("trees", trees), ("linear", LogisticRegression())]
+    stack = StackedKerasClassifier(branches, downstream=trees, passthrough=False, cv=2).fit(X, y)
+    passing = StackedKerasClassifier(branches[:1], downstream=LogisticRegression(), cv=2)
+    X_new = X.assign(b=np.nan)
+    for method in ("predict", "predict_proba", "transform"):
+        with pytest.raises(ValueError, match=r"^The branch 'linear': Input X contains NaN"):
+            getattr(stack, method)(X_new)
+        with pytest.raises(ValueError, match=r"^Columns that pass through: Input X contains NaN"):
+            getattr(passing.fit(X, y), method)(X_new)
 
 
 # Tags and methods follow the parts ----------------------------------------------------------------
@@ -162,6 +382,8 @@ def test_tags_follow_the_parts():
 
     assert tags(trees, trees).input_tags.allow_nan
     assert not tags(trees, linear).input_tags.allow_nan
+    assert not tags("network.keras", trees).input_tags.allow_nan
+    assert tags("drop", trees).input_tags.allow_nan
     assert tags(trees, linear, passthrough=False).input_tags.allow_nan
     assert not tags(linear, trees).input_tags.allow_nan
     assert not tags(trees, linear).input_tags.sparse
@@ -214,25 +436,134 @@ def test_rows_of_a_frame_as_objects_are_those_of_the_frame():
         ),
     ):
         expected = estimator.fit(X, y).predict_proba(X)
-        np.testing.assert_array_equal(estimator.predict_proba(X.to_numpy()), expected)
+        for rows in (X.to_numpy(), X.to_numpy().tolist()):
+            np.testing.assert_array_equal(estimator.predict_proba(rows), expected)
+
+
+def test_rows_of_a_frame_as_strings_are_those_of_the_frame():
+    X, y = mixed()
+    X = X.drop(columns="member")
+    network = KerasClassifier(SMALL, **FIT).fit(X, y)
+    np.testing.assert_array_equal(network.predict(X.to_numpy().astype(str)), network.predict(X))
+
+
+def test_parts_of_others_get_the_columns_of_an_array_of_objects():
+    X, y = mixed()
+    X = X.astype({"job": "category"})
+    trees = HistGradientBoostingClassifier(max_iter=2)
+    network = KerasClassifier(SMALL, **FIT)
+    encoder = make_column_transformer((OneHotEncoder(), ["job"]), remainder="passthrough")
+    linear = make_pipeline(encoder, LogisticRegression())
+    branches = [("trees", trees), ("linear", linear), ("network", network)]
+    stack = StackedKerasClassifier(branches, downstream=trees, cv=2).fit(X, y)
+    expected = stack.predict_proba(X)
+    np.testing.assert_array_equal(stack.predict_proba(X.to_numpy()), expected)
+
+
+def test_strings_in_an_array_are_explained():
+    X, y = mixed()
+    with pytest.raises(ValueError, match=r"'(cook|driver|vet)'.* pass a DataFrame, or set categ"):
+        KerasClassifier(SMALL, **FIT).fit(X.to_numpy(), y)
+
+
+class OnlyArray:
+    """Rows that are known through ``__array__`` alone."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.values, dtype)
+
+
+@pytest.mark.parametrize("convert", [OnlyArray, np.ndarray.tolist, pl.DataFrame])
+def test_any_array_like_can_be_stopped_early(convert):
+    X, y = binary()
+    network = KerasClassifier(SMALL, early_stopping=True, **FIT)
+    for estimator in (
+        KerasFeatureTransformer(network, cv=2, random_state=0),
+        StackedKerasClassifier([("a", network)], downstream=network, cv=2, random_state=0),
+    ):
+        expected = estimator.fit_transform(X, y)
+        np.testing.assert_array_equal(np.asarray(estimator.fit_transform(convert(X), y)), expected)
 
 
 @pytest.mark.parametrize("layer", [keras.layers.LSTM(3), keras.layers.Conv1D(3, 2)])
 def test_tables_for_an_unbuilt_network_of_sequences_are_explained(layer):
     X, y = binary()
     model = keras.Sequential([layer, keras.layers.Flatten(), keras.layers.Dense(1, "sigmoid")])
-    with pytest.raises(ValueError, match=r"rows of shape \(None, 4\).*input_shape=\(4, 1\)"):
+    message = r"layer '(lstm|conv1d).*' of .* rows of shape \(None, 4\).*input_shape=\(4, 1\)"
+    with pytest.raises(ValueError, match=message):
         KerasClassifier(model, **FIT).fit(X, y)
     assert KerasClassifier(model, input_shape=(4, 1), **FIT).fit(X, y).score(X, y) <= 1
 
 
-def test_a_model_of_strings_is_refused_with_what_to_do():
+class Reader(keras.Model):
+    """Reads sequences; it is built by its first rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps, self.output_layer = keras.layers.GRU(3), keras.layers.Dense(1, "sigmoid")
+
+    def call(self, inputs):
+        return self.output_layer(self.steps(inputs))
+
+    def get_config(self):
+        return {}
+
+
+@pytest.mark.filterwarnings("ignore:.*looks like it has unbuilt state", "ignore:`build")
+def test_tables_for_a_subclassed_network_of_sequences_are_explained():
+    X, y = binary()
+    with pytest.raises(ValueError, match=r"rows of shape \(None, 4\).*input_shape=\(4, 1\)"):
+        KerasClassifier(Reader(), **FIT).fit(X, y)
+    model = keras.Sequential([keras.layers.Conv2D(3, 1), keras.layers.Dense(1, "sigmoid")])
+    with pytest.raises(ValueError, match=r"3 numbers .* 4, such as input_shape=\(4, 1, 1\)"):
+        KerasClassifier(model, **FIT).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (keras.Sequential([keras.layers.LSTM(3), keras.layers.Dense(1)]), "set input_shape"),
+        (keras.Sequential([keras.layers.Dense(5)]), r"has an output of shape \(None, 5\)"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_found_before_other_branches_train(model, message, trainings):
+    X, y = regression()
+    branches = [("a", NETWORK), ("b", KerasRegressor(model, **FIT))]
+    with pytest.raises(ValueError, match=f"^The branch 'b' .*{message}"):
+        StackedKerasRegressor(branches, downstream=NETWORK, cv=2).fit(X, y)
+    assert not trainings
+
+
+def test_a_model_of_strings_is_refused_with_what_to_do(trainings):
     inputs = keras.Input((1,), dtype="string", name="review")
     tokens = keras.layers.TextVectorization(max_tokens=9, vocabulary=["a", "b"])(inputs)
     x = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(9, 2)(tokens))
     model = keras.Model(inputs, keras.layers.Dense(1, "sigmoid")(x))
     with pytest.raises(ValueError, match=r"\['review'\] of strings.*TextVectorization"):
         KerasClassifier(model, **FIT).fit(np.array([["a b"], ["b"]] * 9), [0, 1] * 9)
+    X, y = binary(frame=True)
+    X["review"] = np.resize(["a b", "b"], len(X))
+    branches = [("a", KerasClassifier(SMALL, **FIT), ["a"]), ("text", model, ["review"])]
+    with pytest.raises(ValueError, match=r"^The branch 'text': .*\['review'\] of strings"):
+        StackedKerasClassifier(branches, cv=2).fit(X, y)
+    assert not trainings
+
+
+@pytest.mark.parametrize(
+    ("layer", "remedy"),
+    [
+        (keras.layers.TextVectorization(vocabulary=["a", "b"]), "in a step of a Pipeline"),
+        (keras.layers.StringLookup(vocabulary=["a", "b"]), "columns of strings become codes"),
+    ],
+)
+def test_an_unbuilt_model_of_strings_is_refused_with_what_to_do(layer, remedy):
+    model = keras.Sequential([layer, keras.layers.Embedding(9, 2), keras.layers.Dense(1)])
+    for X in (np.array([["a b"], ["b"]] * 9), pd.DataFrame({"review": ["a b", "b"] * 9})):
+        with pytest.raises(ValueError, match=f"of strings, .*{remedy}"):
+            KerasClassifier(model, **FIT).fit(X, [0, 1] * 9)
 
 
 # Words of other libraries -------------------------------------------------------------------------

@@ -39,6 +39,20 @@ def fit_scope():
         _scope.reset(token)
 
 
+@contextlib.contextmanager
+def trial_scope():
+    """Context in which a fit is only tried: it warns of nothing, and has not warned afterwards."""
+    trial, outer = _FitScope(), _scope.get()
+    trial.object_column_kinds = None if outer is None else outer.object_column_kinds
+    token = _scope.set(trial)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        _scope.reset(token)
+
+
 def refuse_if_ended():
     """Raise FitEnded in a thread that joblib left running when another one failed, or on Ctrl-C."""
     scope = _scope.get()

@@ -1,4 +1,4 @@
-"""Lines of progress: whole and labelled, whichever thread prints them."""
+"""Which part is being fitted: in lines of progress, and in errors."""
 
 from __future__ import annotations
 
@@ -37,3 +37,18 @@ def fitting(label: str, n: int | None = None, *, within: tuple | None = None, ve
             report(f"fitted{rows} in {time.perf_counter() - start:.1f} s")
     finally:
         _PARTS.reset(token)
+
+
+@contextlib.contextmanager
+def errors_named(label: str):
+    """Context in which errors name the part that raised them."""
+    try:
+        yield
+    except Exception as error:
+        if label in str(error):
+            raise
+        if len(error.args) == 1 and error.args[0] == str(error):
+            error.args = (f"{label}: {error}",)
+        else:  # the message is made of several values
+            error.add_note(f"Raised by: {label}")
+        raise

@@ -191,6 +191,7 @@ def set_input_tags(tags, models):
     inputs = [each.input_tags for each in _tags_of(models)]
     for name in ("sparse", "categorical", "three_d_array", "allow_nan"):
         setattr(tags.input_tags, name, all(getattr(each, name) for each in inputs))
+    tags.input_tags.allow_nan &= len(inputs) == len(models)  # frozen networks take none
     tags.input_tags.positive_only = any(each.positive_only for each in inputs)
 
 

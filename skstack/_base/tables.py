@@ -70,19 +70,17 @@ def _as_frame(estimator, X, *, reset):
     """A list of sequences of unequal length as a table of one column; most X unchanged.
 
     An estimator fitted on such a list also takes lists of equal lengths. One fitted on a DataFrame
-    also takes its rows as an array of objects, by position, as SHAP passes them.
+    also takes its rows as an array or list of objects, by position, as SHAP passes them.
     """
     if is_dataframe(X):
         return X
     names = None if reset else getattr(estimator, "feature_names_in_", None)
-    if (
-        names is not None
-        and getattr(X, "dtype", None) == np.dtype(object)
-        and X.shape[1:] == names.shape
-    ):
-        import pandas as pd
+    if names is not None:
+        rows = _rows_of_objects(X)
+        if rows is not None and rows.shape[1:] == names.shape:
+            import pandas as pd
 
-        return pd.DataFrame(X, columns=names)
+            return pd.DataFrame(rows, columns=names)
     if not _is_list_of_sequences(X):
         return X
     if reset:
@@ -94,6 +92,16 @@ def _as_frame(estimator, X, *, reset):
     import pandas as pd
 
     return pd.DataFrame({SEQUENCES: object_array(X)})
+
+
+def _rows_of_objects(X):
+    """Rows of strings and numbers, an array or a list of lists, as an array; None for other X."""
+    if isinstance(X, (list, tuple)) and X and isinstance(X[0], (list, tuple)):
+        if any(isinstance(value, str) for value in X[0]) and len(set(map(len, X))) == 1:
+            return np.array(X, dtype=object)
+    elif isinstance(X, np.ndarray) and X.dtype.kind in "OUS":
+        return X.astype(object)
+    return None
 
 
 def object_array(values):
@@ -163,16 +171,28 @@ def read_rows(estimator, X, *, reset):
     categorical = getattr(estimator, "categorical_features", None)
     keep = categorical is not None and not isinstance(categorical, str)
     finite = "allow-nan" if getattr(estimator, "imputer", None) is not None else True
-    with np.errstate(over="ignore"):  # values too large for float32 raise below
-        return validate_data(
-            estimator,
-            X,
-            reset=reset,
-            accept_sparse="csr",
-            dtype=None if keep else np.float32,
-            allow_nd=True,
-            ensure_all_finite=False if keep else finite,
-        )
+    try:
+        with np.errstate(over="ignore"):  # values too large for float32 raise below
+            return validate_data(
+                estimator,
+                X,
+                reset=reset,
+                accept_sparse="csr",
+                dtype=None if keep else np.float32,
+                allow_nd=True,
+                ensure_all_finite=False if keep else finite,
+            )
+    except ValueError as error:
+        if "could not convert string to float" not in str(error):
+            raise
+        raise ValueError(
+            f"{error}. X is no DataFrame, so that its columns are read as numbers; pass a DataFrame"
+            + (
+                ", or set categorical_features to the positions of columns of strings."
+                if hasattr(estimator, "categorical_features")
+                else "."
+            )
+        ) from error
 
 
 def check_weights(sample_weight, X):

@@ -21,6 +21,7 @@ from skstack._base.params import (
     draw_seed,
     explain_missing_parameters,
     hint_at_parameters,
+    is_keras_model,
     reduced,
     with_keras_settings,
 )
@@ -424,7 +425,7 @@ class NetworkEstimator(BaseEstimator):
     def _cross_fit_context(self, X, y, layers=(), weights=None):
         """The ``CrossFitContext`` of all rows of a cross-fit.
 
-        Also checks, before training, that requested layers exist.
+        Also checks, before training, that requested layers exist, and that a user's model fits.
         """
         probe = clone_sharing_models(self)
         X = read_rows(probe, X, reset=True)
@@ -433,10 +434,12 @@ class NetworkEstimator(BaseEstimator):
         blocks = probe._blocks_of(take_rows(X, np.flatnonzero(weights)) if weighted else X)
         probe.blocks_, probe.moments_ = blocks, {}
         probe._check_origin(X)
+        if layers or is_keras_model(self.model):
+            blueprint, _ = probe._network_to_train(0, resume=False)
         if layers:
             from skstack._training.keras_model import check_layers
 
-            check_layers(probe._network_to_train(0, resume=False)[0], layers)
+            check_layers(blueprint, layers)
         return CrossFitContext(blocks, probe._shared_targets())
 
     def _shared_targets(self):

@@ -76,7 +76,7 @@ def resample(sampler, X, y, sample_weight=None, *, random_state=None):
     fitted = clone(sampler, safe=False)
     if random_state is not None:
         _seed(fitted, random_state)
-    _refuse_interpolated_categories(fitted, X)
+    refuse_interpolated_categories(fitted, X)
     shape = np.shape(X)
     flat = X if len(shape) == 2 else np.reshape(X, (shape[0], -1))
     try:
@@ -110,7 +110,7 @@ def _seed(sampler, random_state):
                 sampler.set_params(**{name: random_state})
 
 
-def _refuse_interpolated_categories(sampler, X):
+def refuse_interpolated_categories(sampler, X):
     """Refuse samplers that would treat category codes as numbers."""
     kind = getattr(sampler, "_sampling_type", "bypass")
     if kind == "bypass" or not _category_columns(X) or get_tags(sampler).input_tags.string:

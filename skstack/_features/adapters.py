@@ -19,7 +19,7 @@ from skstack._estimators.classifier import KerasClassifier
 from skstack._estimators.multi_task import KerasMultiTask, both_classes
 from skstack._features.cache import CachedNetwork
 from skstack._training import formulas
-from skstack.networks._adopted import FrozenBlueprint
+from skstack.networks._adopted import FrozenBlueprint, refuse_strings
 from skstack.networks._heads import logits_network, probabilities_of
 from skstack.networks._model_parameter import check_categories, load_model
 from skstack.preprocessing._blocks import ColumnBlocks
@@ -507,7 +507,8 @@ def clone_with_networks(model):
 def upstream_of(model, random_state):
     """The upstream model: loaded from its path, or a clone with seeds set; else a TypeError."""
     if is_path(model):
-        return load_model(os.fspath(model))
+        model = load_model(os.fspath(model))
+        refuse_strings(model)
     if is_keras_model(model):
         return model
     if isinstance(model, type) or not (hasattr(model, "get_params") and hasattr(model, "fit")):

@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skstack._base.atomic_fit import in_fit_scope
 from skstack._base.params import clone_part, is_keras_model, is_network_estimator
-from skstack._base.progress import fitting, parts
+from skstack._base.progress import errors_named, fitting, parts
 from skstack._base.sklearn import is_classifier_for, take_metadata, wrapper_of
 from skstack._base.tables import kind_of_target, n_rows, take_rows
 from skstack._base.text import described
@@ -497,7 +497,8 @@ def fit_upstreams(source, X, y, metadata, folds, request, *, refit, n_jobs, verb
     reference = None
     if refit or source.frozen:
         trained = verbose and not source.frozen
-        with fitting("all rows", n_rows(X), verbose=trained):
+        progress = fitting("all rows", n_rows(X), verbose=trained)
+        with errors_named(f"{source.label}, all rows"), progress:
             reference = source.fit(X, y, metadata, shared)
     if folds is None:
         return None, [reference]
@@ -521,15 +522,16 @@ def cross_fit(source, X, y, metadata, folds, request, *, reference, shared, n_jo
     def fit_fold(number, train, test):
         rows = take_rows(X, train)
         label = f"fold {number + 1} of {len(pairs)}"
-        with fitting(label, len(train), within=labels, verbose=verbose):
-            upstream = source.fit(
-                rows,
-                None if y is None else take_rows(y, train),
-                metadata.of(X, train),
-                shared,
-                all_rows=False,
-            )
-        columns = upstream.columns(take_rows(X, test), request)
+        with errors_named(f"{source.label}, {label}"):
+            with fitting(label, len(train), within=labels, verbose=verbose):
+                upstream = source.fit(
+                    rows,
+                    None if y is None else take_rows(y, train),
+                    metadata.of(X, train),
+                    shared,
+                    all_rows=False,
+                )
+            columns = upstream.columns(take_rows(X, test), request)
         if rotates and any(column.inner for column in columns):
             columns = _aligned(columns, upstream.columns(rows, request), reference, rows, request)
         return upstream, columns

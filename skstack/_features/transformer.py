@@ -70,6 +70,7 @@ from skstack._graph.mixin import ExportMixin
 from skstack._splits.folds import folds_of, make_folds, refuse_ordered
 from skstack._splits.row_context import RowContext, take_context
 from skstack._splits.supervision import learns_from_y, requires_y
+from skstack.networks._adopted import refuse_strings
 from skstack.preprocessing._blocks import ColumnBlocks
 from skstack.preprocessing._column_profile import (
     ColumnProfile,
@@ -303,6 +304,11 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
 
     def __sklearn_clone__(self):
         return clone_sharing_models(self)
+
+    def _validate_params(self):
+        super()._validate_params()
+        if is_keras_model(self.model):
+            refuse_strings(self.model)
 
     def set_params(self, **params):
         """Set parameters, of the estimator too (``model__epochs``).

@@ -25,7 +25,7 @@ from skstack._base.params import (
     is_path,
     set_missing_seeds,
 )
-from skstack._base.progress import fitting
+from skstack._base.progress import errors_named, fitting
 from skstack._base.sklearn import (
     CROSS_FIT_CONSTRAINTS,
     BaseComposition,
@@ -51,6 +51,7 @@ from skstack._base.tables import (
 )
 from skstack._base.text import readable
 from skstack._estimators.base import NetworkEstimator
+from skstack._estimators.resampling import refuse_interpolated_categories
 from skstack._features.cross_fit import Metadata
 from skstack._features.transformer import (
     KerasFeatureTransformer,
@@ -75,7 +76,7 @@ from skstack._stack.branches import (
 )
 from skstack._stack.fine_tune import FineTune, check_fine_tune, fine_tune
 from skstack._stack.scaling import Scaling
-from skstack._stack.trial import check_accepts, errors_named, has_missing, trains_network
+from skstack._stack.trial import check_accepts, has_missing, trains_network
 from skstack.preprocessing._blocks import array_column_indices, categorical_mask_of
 from skstack.preprocessing._column_profile import (
     ColumnProfile,
@@ -88,7 +89,8 @@ from skstack.preprocessing._columns import resolve_object_columns
 from skstack.preprocessing._passthrough import Passthrough
 
 
-def _label(downstream):
+def label_of(downstream):
+    """Name of a downstream in errors."""
     return f"The downstream {type(downstream).__name__}"
 
 
@@ -300,7 +302,8 @@ class Stack(TransformerMixin, BaseComposition):
         )
         if fitted.rest is None:
             return indexed_like(table, X)
-        held_out = in_float32(self._transform(take_rows(X, fitted.rest), scaled=scaled))
+        rows = take_rows(read_table(self, X, reset=False), fitted.rest)
+        held_out = in_float32(self._transform(rows, scaled=scaled))
         order = np.argsort(np.concatenate([fitted.train, fitted.rest]), kind="stable")
         if hasattr(table, "iloc"):
             import pandas as pd
@@ -362,8 +365,7 @@ class Stack(TransformerMixin, BaseComposition):
 
         # Features of training rows come from networks that were not trained on them.
         self._named, self._takes_nan = wants_names(downstream), takes_nan(downstream, self)
-        with errors_named(f"Columns that pass through to {_label(downstream)[4:]}"):
-            self._learn_passthrough(X, missing=not trains_network(downstream))
+        self._learn_passthrough(X, downstream)
         if self.fine_tune is not None:
             check_fine_tune(self, branches, downstream, X, y)
         features = []
@@ -372,7 +374,8 @@ class Stack(TransformerMixin, BaseComposition):
         indices = {name: branch_column_indices(X, name, columns) for name, _, columns in branches}
         self._branch_columns = indices
         tables = [columns_at(X, indices[name]) for name, _, _ in branches]
-        self._check_trials(downstream, branches, tables, X, y)
+        models = [transformer.model for _, transformer, _ in branches]
+        self._check_trials(downstream, indices, models, tables, X, y)
         for (name, transformer, columns), part in zip(branches, tables, strict=True):
             label = f"The branch {name!r}"
             with errors_named(label), fitting(f"branch {name!r}"):
@@ -417,7 +420,7 @@ class Stack(TransformerMixin, BaseComposition):
             suppress_warning("X_val")
             suppress_warning("y_val")
         progress = fitting("downstream", n_rows(scaled), verbose=self.verbose)
-        with errors_named(_label(downstream)), progress:
+        with errors_named(label_of(downstream)), progress:
             self.downstream_ = downstream.fit(scaled, y, **settings)
         result = Bunch(table=table, train=train, rest=rest, ordered=ordered)
         self.fine_tuned_, self.fine_tune_losses_, self.fine_tune_history_ = False, None, None
@@ -431,19 +434,36 @@ class Stack(TransformerMixin, BaseComposition):
         Scaling(self.scaler)
         check_parts(self)
 
-    def _check_trials(self, downstream, branches, tables, X, y):
-        """Refuse strings and missing values that a part does not accept, before any training."""
+    def _refuse_columns(self, X, y):
+        """Refuse columns that a part does not accept, as `fit` does; changes the stack."""
+        X = read_table(self, X, reset=True)
+        y = self._read_target(y, reset=True)
+        *_, downstream = self._models()
+        self._named, self._takes_nan = wants_names(downstream), takes_nan(downstream, self)
+        self._learn_passthrough(X, downstream)
+        indices, models = {}, []
+        for name, model, columns in branch_list(self):
+            indices[name] = branch_column_indices(X, name, columns)
+            models.append(model)
+        tables = [columns_at(X, each) for each in indices.values()]
+        self._check_trials(downstream, indices, models, tables, X, y)
+
+    def _check_trials(self, downstream, names, models, tables, X, y):
+        """Refuse columns that a part does not accept, before any training."""
+        sampler = getattr(self, "sampler", None)
         if self._passed is not None:
             indices = self._passthrough_columns
             table = self._passed.table(columns_at(X, indices))
             columns = getattr(X, "columns", [f"x{index}" for index in range(X.shape[1])])
-            names = [columns[index] for index in indices]
+            columns = [columns[index] for index in indices]
             how = "`passthrough` takes a list of columns"
-            check_accepts(downstream, table, y, _label(downstream), how, names)
-        for (name, transformer, _), table in zip(branches, tables, strict=True):
-            label = f"The branch {name!r} ({type(transformer.model).__name__})"
+            if sampler is not None:
+                refuse_interpolated_categories(sampler, table)
+            check_accepts(downstream, table, y, label_of(downstream), how, columns, passed=True)
+        for name, model, table in zip(names, models, tables, strict=True):
+            label = f"The branch {name!r} ({type(model).__name__})"
             how = f"({name!r}, model, columns) takes a list of columns"
-            check_accepts(transformer.model, table, y, label, how)
+            check_accepts(model, table, y, label, how)
 
     def _warn_of_dropped_rows(self, n, total):
         warnings.warn(
@@ -459,7 +479,8 @@ class Stack(TransformerMixin, BaseComposition):
         seeds, branches = branch_seeds(self, seed), []
         for name, upstream, columns in branch_list(self):
             transformer = branch_of(self, name, upstream, cv)
-            transformer._validate_params()
+            with errors_named(f"The branch {name!r}"):
+                transformer._validate_params()
             transformer.verbose = max(transformer.verbose, self.verbose)
             if self.random_state is not None:
                 set_missing_seeds(transformer, seeds[name])
@@ -508,10 +529,10 @@ class Stack(TransformerMixin, BaseComposition):
 
     # The table of the downstream -----------------------------------------------------------------
 
-    def _learn_passthrough(self, X, *, missing):
+    def _learn_passthrough(self, X, downstream):
         """Fit the columns of X that pass through.
 
-        With `missing`, values may be missing here: a trial fit of the downstream decides.
+        Values may be missing here, unless the downstream is a network: a trial fit decides.
         """
         self._passed = None
         columns = self.passthrough
@@ -525,9 +546,10 @@ class Stack(TransformerMixin, BaseComposition):
         if len(self._passthrough_columns):
             mask = categorical_mask_of(self.categorical_features, X, self._passthrough_columns)
             columns = columns_at(X, self._passthrough_columns)
-            missing &= getattr(self, "sampler", None) is None and has_missing(columns)
-            self._takes_nan |= missing
-            self._passed = Passthrough(mask, allow_nan=self._takes_nan).fit(columns)
+            if getattr(self, "sampler", None) is None and not trains_network(downstream):
+                self._takes_nan |= has_missing(columns)
+            with errors_named(f"Columns that pass through to {label_of(downstream)[4:]}"):
+                self._passed = Passthrough(mask, allow_nan=self._takes_nan).fit(columns)
 
     def _table_names(self, X):
         names = [
@@ -561,7 +583,8 @@ class Stack(TransformerMixin, BaseComposition):
     def _table(self, features, X):
         parts = [*features]
         if self._passed is not None:
-            parts.append(self._passed.table(columns_at(X, self._passthrough_columns)))
+            with errors_named("Columns that pass through"):
+                parts.append(self._passed.table(columns_at(X, self._passthrough_columns)))
         if not parts:
             raise ValueError(
                 "The table of the downstream would have no columns: all branches are dropped and "
@@ -580,10 +603,10 @@ class Stack(TransformerMixin, BaseComposition):
         return pd.concat(frames, axis=1).set_axis(self._names, axis=1)
 
     def _transform(self, X, *, scaled=True):
-        features = [
-            fitted._extract(columns_at(X, self._branch_columns[name]))
-            for name, fitted, _ in self.upstream_
-        ]
+        features = []
+        for name, fitted, _ in self.upstream_:
+            with errors_named(f"The branch {name!r}"):
+                features.append(fitted._extract(columns_at(X, self._branch_columns[name])))
         table = self._table(features, X)
         return self._scaled(table) if scaled else table
 
@@ -636,7 +659,8 @@ class Stack(TransformerMixin, BaseComposition):
         if routing_enabled():
             routed = process_routing(self, "predict", **predict_params)
             predict_params = routed["downstream"]["predict"]
-        return self.downstream_.predict(table, **predict_params)
+        with errors_named(label_of(self.downstream_)):
+            return self.downstream_.predict(table, **predict_params)
 
     def _graph_table(self, table, prefix):
         """The table that the downstream learns from."""

@@ -13,6 +13,7 @@ from skstack._base.atomic_fit import on_snapshot
 from skstack._base.docstrings import substitute
 from skstack._base.in_chunks import in_chunks
 from skstack._base.params import hint_at_parameters
+from skstack._base.progress import errors_named
 from skstack._base.sklearn import with_target_tags
 from skstack._base.tables import check_target, read_labels
 from skstack._base.text import described
@@ -28,7 +29,7 @@ from skstack._estimators.resampling import (
     resample,
 )
 from skstack._graph.mixin import ExportMixin
-from skstack._stack.base import Stack
+from skstack._stack.base import Stack, label_of
 from skstack._stack.fine_tune import FineTune
 from skstack.networks._heads import probabilities_of
 
@@ -257,7 +258,8 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
             In [0, 1].
         """
         table = self._downstream_table(X)
-        probabilities = probabilities_of(self.downstream_)(table)
+        with errors_named(label_of(self.downstream_)):
+            probabilities = probabilities_of(self.downstream_)(table)
         if self.prior_correction and self.sampler_ is not None:
             return correct_priors(probabilities, self._prior_ratio)
         return probabilities
@@ -298,7 +300,8 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
             :meth:`predict`.
         """
         table = self._downstream_table(X)
-        decisions = self.downstream_.decision_function(table)
+        with errors_named(label_of(self.downstream_)):
+            decisions = self.downstream_.decision_function(table)
         if self.prior_correction and self.sampler_ is not None:
             probabilities = probabilities_of(self.downstream_)(table)
             return correct_decisions(decisions, probabilities, self._prior_ratio)

@@ -1,77 +1,123 @@
-"""Trial fits: find out which columns a foreign part refuses, before any network is trained."""
+"""Trial fits: find out which columns a part refuses, before any network is trained."""
 
 from __future__ import annotations
 
-import contextlib
-import warnings
+from collections import defaultdict
 
+import narwhals.stable.v2 as nw
 import numpy as np
-from sklearn.base import clone
+from scipy.sparse import issparse
+from sklearn.base import BaseEstimator, TransformerMixin, is_classifier, is_regressor
+from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
+from sklearn.utils import get_tags
 
-from skstack._base.params import is_keras_model, is_path
+from skstack._base.atomic_fit import trial_scope
+from skstack._base.params import clone_part, is_keras_model, is_network_estimator, is_path
+from skstack._base.progress import errors_named
 from skstack._base.sklearn import wrapper_of
-from skstack._base.tables import columns_at, is_dataframe, n_rows, take_rows
+from skstack._base.tables import is_dataframe, n_rows, take_rows
+from skstack._estimators.autoencoder import KerasAutoencoder
+from skstack._estimators.resampling import refuse_interpolated_categories
+from skstack._features.transformer import KerasFeatureTransformer
+from skstack._splits.supervision import learns_from_y
+from skstack.preprocessing._columns import column_at, open_table
+from skstack.preprocessing._passthrough import Passthrough
 
 _ROWS_OF_EACH = 5  # rows of each class, and of each column with missing values
 _MOST_ROWS = 200
-_ENCODED = (
-    "make_pipeline(make_column_transformer((OneHotEncoder(handle_unknown='ignore'), {columns}), "
-    "remainder={remainder}), {name}(...))"
-)
-_IMPUTED = "make_pipeline(SimpleImputer(), {name}(...))"
+_WORDS = ("strings", "categories", "truth values")
+_REMEDIES = {
+    "arrays": "Make columns of numbers of the arrays",
+    "dates": "Convert dates to numbers, such as days since a date",
+    "infinite or huge values": "Replace infinite and huge values",
+    "negative values": "Use make_pipeline(MinMaxScaler(), {name}(...))",
+}
 
 
-@contextlib.contextmanager
-def errors_named(label):
-    """Context: errors name the part of the stack that raised them."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        if len(error.args) == 1 and isinstance(error.args[0], str) and label not in str(error):
-            error.args = (f"{label}: {error.args[0]}",)
-        raise
+def check_accepts(estimator, X, y, label, how, names=None, *, passed=False):
+    """Raise an error if an estimator refuses columns of X for what they hold.
 
-
-def check_accepts(estimator, X, y, label, how, names=None):
-    """Raise an error if an estimator refuses columns of X for their strings or missing values.
-
-    It is fitted on a few rows with these columns, and with zeros in their place. Networks, which
-    take both, are not trained.
+    It is fitted on a few rows with these columns, and with zeros in their place. Networks are not
+    trained; they read the rows. ``passed`` is whether X are columns that pass through, of which a
+    category that is unknown when the estimator predicts will be a missing value.
     """
-    if is_path(estimator) or is_keras_model(estimator) or trains_network(estimator):
+    if is_path(estimator) or is_keras_model(estimator):
         return
-    suspects = _suspects(X)
-    if not any(suspects.values()):
+    frozen = isinstance(estimator, FrozenEstimator)  # has the attributes of its estimator
+    if not frozen and hasattr(estimator, "_refuse_columns"):
+        with errors_named(label), trial_scope():
+            clone_part(estimator)._refuse_columns(X, y)
+        return
+    fits = not frozen and not passed and is_network_estimator(estimator)
+    if fits and is_keras_model(estimator.model):
+        with errors_named(label), trial_scope():
+            estimator._cross_fit_context(X, y if learns_from_y(estimator) else None)
+    suspects = _suspects(X, positive_only=_positive_only(estimator))
+    if set(suspects) == {"truth values"} and not trains_network(estimator):
+        return  # numbers; only the sampler of a network refuses them
+    if not (suspects or issparse(X) or (frozen and not passed)):
         return
     rows = _some_rows(X, y, suspects)
-    X, y = _rows_of(X, rows), np.asarray(y)[rows]
+    X, y = _rows_of(X, rows, passed), np.asarray(y)[rows]
     error = _refusal(estimator, X, y)
-    indices = sorted({index for each in suspects.values() for index in each})
-    if error is None or _refusal(estimator, _zeroed(X, indices), y) is not None:
+    if error is None:
         return
+    if issparse(X) and _refusal(estimator, X.toarray(), y) is None:
+        raise ValueError(
+            f"{label} does not accept X, which is a sparse matrix ({type(error).__name__}: "
+            f"{error}). Use make_pipeline(FunctionTransformer(lambda X: X.toarray()), "
+            f"{type(estimator).__name__}(...)), or pass a dense array."
+        )
+    everything = {index for each in suspects.values() for index in each}
+    if not everything or _refusal(estimator, _zeroed(X, everything), y) is not None:
+        if frozen and not passed:  # that the rows are few is not the reason
+            with errors_named(label):
+                raise error
+        return
+    if len(suspects) > 1:
+        for kind, own in suspects.items():
+            alone = _refusal(estimator, _zeroed(X, everything - set(own)), y)
+            if alone is not None:
+                suspects, error = {kind: own}, alone
+                break
     keys = range(X.shape[1]) if names is None and not is_dataframe(X) else names or list(X.columns)
-    columns = {kind: [keys[index] for index in each] for kind, each in suspects.items() if each}
-    holds = " and ".join(f"{kind} in columns {each}" for kind, each in columns.items())
-    missing = "missing values" in columns
-    words = [key for kind in ("strings", "categories") for key in columns.get(kind, ())]
-    remedy = (_ENCODED if words else _IMPUTED).format(
-        name=type(estimator).__name__,
-        columns=words,
-        remainder="SimpleImputer()" if missing else "'passthrough'",
-    )
+    columns = {kind: [keys[index] for index in own] for kind, own in suspects.items()}
+    holds = " and ".join(f"{kind} in columns {own}" for kind, own in columns.items())
     raise ValueError(
         f"{label} does not accept X, which holds {holds} ({type(error).__name__}: "
-        f"{str(error).partition(chr(10))[0]}). Use {remedy}, or leave these columns out: {how}."
+        f"{str(error).partition(chr(10))[0]}). {_remedy(columns, type(estimator).__name__)}, or "
+        f"leave these columns out: {how}."
     )
+
+
+def _remedy(columns, name):
+    """What to write instead, for columns by what they hold."""
+    words = [key for kind in _WORDS for key in columns.get(kind, ())]
+    remedies = [_REMEDIES[kind].format(name=name) for kind in columns if kind in _REMEDIES]
+    if words:
+        others = "SimpleImputer()" if "missing values" in columns else "'passthrough'"
+        encoder = f"(OneHotEncoder(handle_unknown='ignore'), {words})"
+        steps = f"make_column_transformer({encoder}, remainder={others})"
+        remedies.append(f"Use make_pipeline({steps}, {name}(...))")
+    elif "missing values" in columns:
+        remedies.append(f"Use make_pipeline(SimpleImputer(), {name}(...))")
+    return ". ".join(remedies)
+
+
+def _positive_only(estimator):
+    try:
+        return get_tags(estimator).input_tags.positive_only
+    except Exception:  # estimators of others, with tags of their own kind or none
+        return False
 
 
 def trains_network(estimator):
     """Whether a fit would train a network, or nothing."""
     if isinstance(estimator, FrozenEstimator) or hasattr(estimator, "_graph_outputs"):
         return True
-    if hasattr(estimator, "_fit_in_context") or wrapper_of(estimator) is not None:
+    if is_network_estimator(estimator) or wrapper_of(estimator) is not None:
         return True
     if isinstance(estimator, Pipeline) or not hasattr(estimator, "get_params"):
         return False  # the steps before a network are tried
@@ -84,63 +130,101 @@ def trains_network(estimator):
 
 def has_missing(X):
     """Whether numbers of a table are missing."""
-    return bool(_suspects(X).get("missing values"))
+    return "missing values" in _suspects(X)
 
 
-def _suspects(X):
-    """Indices of the columns that hold strings or categories, and of those with missing values."""
-    if not is_dataframe(X):
-        if not isinstance(X, np.ndarray) or X.ndim != 2:
-            return {}
-        numeric = X.dtype.kind in "biuf"
-        words = [] if numeric else [i for i in range(X.shape[1]) if _holds_words(X[:, i])]
-        return {
-            "strings": words,
-            "missing values": np.flatnonzero(np.isnan(X).any(axis=0)).tolist() if numeric else [],
-        }
-    kinds = {"strings": [], "categories": [], "missing values": []}
+# Columns that a part may refuse -------------------------------------------------------------------
+
+
+def _suspects(X, *, positive_only=False):
+    """Columns by what they hold that an estimator may refuse, each with some rows that hold it."""
+    if not (is_dataframe(X) or (isinstance(X, np.ndarray) and X.ndim == 2)):
+        return {}
+    found = defaultdict(dict)
+    if isinstance(X, np.ndarray) and X.dtype.kind in "biuf":
+        contents = {}
+        if X.size and not np.abs([X.min(), X.max()]).max() <= np.finfo(np.float32).max:
+            contents = _of_numbers(X, np.isnan(X))
+        if positive_only:
+            contents["negative values"] = X < 0
+        for kind, mask in contents.items():
+            for index in np.flatnonzero(mask.any(axis=0)):
+                found[kind][int(index)] = np.flatnonzero(mask[:, index])[:_ROWS_OF_EACH]
+        return dict(found)
+    table = open_table(X)
     for index in range(X.shape[1]):
-        column = X[X.columns[index]]
-        dtype = str(column.dtype).lower()
-        if dtype.startswith(("category", "categorical", "enum")):
-            if not _are_truth_values(column.unique()):
-                kinds["categories"].append(index)
-        elif dtype.startswith(("object", "str", "string")) and _holds_words(column.to_numpy()):
-            kinds["strings"].append(index)
-        elif dtype.startswith(("float", "int", "uint")) and _has_missing(column):
-            kinds["missing values"].append(index)
-    return kinds
+        for kind, rows in _contents(column_at(table, index), positive_only):
+            found[kind][index] = rows
+    return dict(found)
 
 
-def _holds_words(column):
-    return any(isinstance(value, str) for value in column[:1000].tolist())
+def _of_numbers(values, missing):
+    with np.errstate(over="ignore"):
+        infinite = ~np.isfinite(values.astype(np.float32)) & ~missing
+    return {"missing values": missing, "infinite or huge values": infinite}
 
 
-def _has_missing(column):
-    if hasattr(column, "isna"):
-        return bool(column.isna().any())
-    return column.null_count() > 0 or (column.dtype.is_float() and column.is_nan().any())
+def _contents(column, positive_only):
+    """What a column holds that an estimator may refuse, and some rows that hold it."""
+    if isinstance(column, np.ndarray):
+        import pandas as pd
+
+        column = pd.Series(column)
+    column = nw.from_native(column, series_only=True)
+    dtype = column.dtype
+    if isinstance(dtype, (nw.Categorical, nw.Enum)):
+        truth = _are_truth_values(column.unique().to_list())
+        yield "truth values" if truth else "categories", ()
+    elif dtype.is_temporal():
+        yield "dates", ()
+    elif dtype.is_numeric() or isinstance(dtype, nw.Boolean):
+        if isinstance(dtype, nw.Boolean) and not column.null_count():
+            yield "truth values", ()
+        missing = column.is_null().to_numpy().astype(bool)
+        values = column.cast(nw.Float64).to_numpy().astype(np.float64)
+        masks = _of_numbers(values, missing | np.isnan(values))
+        if positive_only:
+            masks["negative values"] = values < 0
+        for kind, mask in masks.items():
+            if mask.any():
+                yield kind, np.flatnonzero(mask)[:_ROWS_OF_EACH]
+    elif isinstance(dtype, (nw.List, nw.Array)):
+        yield "arrays", ()
+    elif isinstance(dtype, (nw.String, nw.Object)):
+        missing = column.is_null().to_numpy().astype(bool)
+        rows = np.flatnonzero(~missing)
+        values = column.to_list() if isinstance(dtype, nw.Object) else ()
+        words = [row for row in rows if not values or isinstance(values[row], str)]
+        if any(isinstance(values[row], (np.ndarray, list)) for row in rows[:1] if values):
+            yield "arrays", ()
+        elif words:
+            yield "strings", words[:_ROWS_OF_EACH]
+        elif missing.any():
+            yield "missing values", np.flatnonzero(missing)[:_ROWS_OF_EACH]
+
+
+def _are_truth_values(values):
+    return set(values) <= {False, True}
 
 
 def _some_rows(X, y, suspects):
-    """A few rows of each class, and of those with missing values."""
+    """A few rows of each class, and of each column that the estimator may refuse."""
     labels = np.asarray(y)
     labels = labels if labels.ndim == 1 else np.zeros(n_rows(X), dtype=int)
     _, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if len(counts) > _MOST_ROWS // _ROWS_OF_EACH:  # numbers
         codes = np.arange(len(codes)) % 10
-    chosen = {row for code in np.unique(codes) for row in np.flatnonzero(codes == code)[:5]}
-    for index in suspects.get("missing values", ()):
-        column = np.asarray(columns_at(X, np.array([index])), dtype=np.float64).ravel()
-        chosen.update(np.flatnonzero(np.isnan(column))[:_ROWS_OF_EACH].tolist())
-    return np.array(sorted(chosen))[:_MOST_ROWS]
+    chosen = [row for code in np.unique(codes) for row in np.flatnonzero(codes == code)[:5]]
+    for own in suspects.values():
+        chosen += [row for rows in own.values() for row in rows]
+    return np.sort(list(dict.fromkeys(map(int, chosen)))[:_MOST_ROWS])
 
 
-def _rows_of(X, rows):
-    """Rows of X as an array or a pandas DataFrame, whose categories are strings.
+def _rows_of(X, rows, passed):
+    """Rows of X as an array or a pandas DataFrame.
 
-    An estimator that takes numbers only would take categories that are numbers as such; one that is
-    unknown when it predicts would be a missing value.
+    Of columns that pass through, categories that are numbers become strings: an estimator that
+    takes numbers only would take them as such, and a missing value later.
     """
     if not is_dataframe(X):
         return X[rows]
@@ -153,13 +237,11 @@ def _rows_of(X, rows):
         return X.astype(dict.fromkeys(categorical, "category"))
     X = X.reset_index(drop=True)
     for index, dtype in enumerate(X.dtypes):
-        if isinstance(dtype, pd.CategoricalDtype) and not _are_truth_values(dtype.categories):
-            X.isetitem(index, X.iloc[:, index].cat.rename_categories("category {}".format))
+        if passed and isinstance(dtype, pd.CategoricalDtype):
+            numbers = not any(isinstance(value, str) for value in dtype.categories)
+            if numbers and not _are_truth_values(dtype.categories):
+                X.isetitem(index, X.iloc[:, index].cat.rename_categories("category {}".format))
     return X
-
-
-def _are_truth_values(values):
-    return set(values) <= {False, True}
 
 
 def _zeroed(X, indices):
@@ -169,15 +251,22 @@ def _zeroed(X, indices):
             X.isetitem(index, np.zeros(len(X)))
         else:
             X[:, index] = 0
-    return X if hasattr(X, "iloc") else X.astype(np.float64)
+    if hasattr(X, "iloc") or X.dtype.kind in "biuf":
+        return X
+    try:
+        return X.astype(np.float64)
+    except (TypeError, ValueError):  # some strings are left
+        return X
+
+
+# Fits that train no network -----------------------------------------------------------------------
 
 
 def _refusal(estimator, X, y):
     """The error of a fit, or None."""
     state = np.random.get_state()  # noqa: NPY002 (the estimator may draw from the global one)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with trial_scope():
             _fit(estimator, X, y)
     except Exception as error:  # any estimator, on any rows
         return error
@@ -187,21 +276,104 @@ def _refusal(estimator, X, y):
 
 
 def _fit(estimator, X, y):
-    if isinstance(estimator, Pipeline):
+    """Fit a copy of an estimator, with networks that read the rows but are not trained."""
+    inner = getattr(estimator, "estimator", None)
+    if is_path(estimator) or is_keras_model(estimator) or wrapper_of(estimator) is not None:
+        return
+    if isinstance(estimator, FrozenEstimator):
+        if wrapper_of(estimator.estimator) is not None:
+            return  # its predictions may come from a model inside, and it may not be fitted
+        (estimator.predict if hasattr(estimator, "predict") else estimator.transform)(X)
+    elif isinstance(estimator, Pipeline):
         for _, step in estimator.steps[:-1]:
             if not hasattr(step, "transform") or trains_network(step):
                 return
-            X = _fit_one(step, X, y).transform(X)
+            X = _without_networks(step).fit(X, y).transform(X)
         _fit(estimator.steps[-1][1], X, y)
-        return
-    inner = getattr(estimator, "estimator", None)
-    if hasattr(inner, "fit"):  # of a search or a calibration, which may take many fits
-        _fit(inner, X, y)
-    elif hasattr(estimator, "fit") and not trains_network(estimator):
-        _fit_one(estimator, X, y)
+    elif isinstance(estimator, KerasFeatureTransformer):
+        if estimator.passthrough:
+            Passthrough(estimator.categorical_features).fit(X)
+        _fit(KerasAutoencoder() if estimator.model is None else estimator.model, X, y)
+    elif hasattr(estimator, "_refuse_columns"):
+        clone_part(estimator)._refuse_columns(X, y)
+    elif is_network_estimator(estimator):
+        shared = estimator._cross_fit_context(X, y if learns_from_y(estimator) else None)
+        shared.blocks.split(X)
+        sampler = getattr(estimator, "sampler", None)
+        if sampler is not None:
+            table = Passthrough(estimator.categorical_features, allow_nan=True).fit(X).table(X)
+            refuse_interpolated_categories(sampler, table)
+    elif hasattr(inner, "fit") and hasattr(estimator, "cv"):
+        _fit(inner, X, y)  # of a search or a calibration, which may take many fits
+    elif hasattr(estimator, "fit"):
+        _without_networks(estimator).fit(X, y)
 
 
-def _fit_one(estimator, X, y):
-    copied = clone(estimator)
-    jobs = [name for name in copied.get_params() if name.rpartition("__")[2] == "n_jobs"]
-    return copied.set_params(**dict.fromkeys(jobs, None)).fit(X, y)
+def _without_networks(estimator):
+    """A copy of an estimator whose networks are replaced by estimators that accept any rows."""
+    copied, replaced = clone_part(estimator), ()
+    params = copied.get_params(deep=True)
+    for name in sorted(params, key=lambda name: name.count("__")):
+        part = params[name]
+        if name.startswith(replaced) or isinstance(part, (type, FrozenEstimator)):
+            continue
+        if name.rpartition("__")[2] == "n_jobs":
+            copied.set_params(**{name: None})
+        elif hasattr(part, "fit") and hasattr(part, "get_params") and _is_network(part):
+            copied.set_params(**{name: _stand_in(part)})
+            replaced += (f"{name}__",)
+    return copied
+
+
+def _is_network(part):
+    return wrapper_of(part) is not None or hasattr(part, "_graph_outputs")
+
+
+def _stand_in(network):
+    if is_classifier(network) or hasattr(network, "predict_proba"):
+        return _UntrainedClassifier(network)
+    if is_regressor(network) or not hasattr(network, "transform"):
+        return _UntrainedRegressor(network)
+    return _UntrainedTransformer(network)
+
+
+class _UntrainedClassifier(DummyClassifier):
+    """Reads the rows of a network, which is not trained."""
+
+    def __init__(self, network=None):
+        super().__init__()
+        self.network = network
+
+    def fit(self, X, y, sample_weight=None):
+        """Read the rows."""
+        _fit(self.network, X, y)
+        return super().fit(X, y)
+
+
+class _UntrainedRegressor(DummyRegressor):
+    """Reads the rows of a network, which is not trained."""
+
+    def __init__(self, network=None):
+        super().__init__()
+        self.network = network
+
+    def fit(self, X, y, sample_weight=None):
+        """Read the rows."""
+        _fit(self.network, X, y)
+        return super().fit(X, y)
+
+
+class _UntrainedTransformer(TransformerMixin, BaseEstimator):
+    """Reads the rows of a network, which is not trained."""
+
+    def __init__(self, network=None):
+        self.network = network
+
+    def fit(self, X, y=None):
+        """Read the rows."""
+        _fit(self.network, X, y)
+        return self
+
+    def transform(self, X):
+        """One column of zeros."""
+        return np.zeros((n_rows(X), 1))

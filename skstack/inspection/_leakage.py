@@ -161,14 +161,23 @@ def leakage_report(
 
 def _with_frozen_prefit(estimator):
     """A clone in which parts that were fitted before (``cv="prefit"``) stay fitted."""
+
+    def prefit(part):
+        cv = getattr(part, "cv", None)
+        return (isinstance(cv, str) and cv == "prefit") or getattr(part, "prefit", False) is True
+
     parts = {"": estimator}
     if hasattr(estimator, "get_params"):
         parts |= {f"{name}__": part for name, part in estimator.get_params(deep=True).items()}
-    fitted = {
-        f"{prefix}estimators": [(name, FrozenEstimator(part)) for name, part in stack.estimators]
-        for prefix, stack in parts.items()
-        if isinstance(getattr(stack, "cv", None), str) and hasattr(stack, "estimators")
-    }
+    fitted = {}
+    for prefix, part in parts.items():
+        if not prefit(part):
+            continue
+        if hasattr(part, "estimators"):
+            frozen = [(name, FrozenEstimator(each)) for name, each in part.estimators]
+            fitted[f"{prefix}estimators"] = frozen
+        elif hasattr(part, "estimator"):
+            fitted[f"{prefix}estimator"] = FrozenEstimator(part.estimator)
     return clone(estimator).set_params(**fitted) if fitted else estimator
 
 

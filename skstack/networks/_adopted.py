@@ -19,6 +19,7 @@ from skstack.networks._cloning import (
     has_own_steps,
     is_builtin_keras,
     is_graph,
+    rank_explained,
 )
 from skstack.networks._heads import final_activation, random_rows
 from skstack.networks._spec import PROBABILITY_ACTIVATIONS, block_shapes
@@ -88,14 +89,28 @@ def _looks_up(model):
 
 def refuse_strings(model):
     """Refuse a model with inputs of strings."""
+    import keras
+
+    readers = (keras.layers.TextVectorization, keras.layers.StringLookup, keras.layers.Hashing)
     known = _known_inputs(model) or {}
     names = [name for name, (_, dtype) in known.items() if dtype == "string"]
-    if names and not _looks_up(model):
+    if not model.built and isinstance(next(iter(model.layers), None), readers):
+        names = [model.layers[0].name]  # of a Sequential, whose inputs are unknown
+    if not names:
+        return
+    if _looks_up(model):
         raise ValueError(
-            f"model={model.name!r} has the inputs {names} of strings, but networks are trained on "
-            "numbers and codes of categories. Apply its TextVectorization before, in a step of a "
-            "Pipeline, and build the model on token ids, with keras.Input(shape, dtype='int32')."
+            f"model={model.name!r} has lookup layers for categories and the inputs {names} of "
+            "strings, but networks are trained on numbers and codes of categories. If it was "
+            "exported from an estimator of skstack, pass that estimator, which holds its "
+            "categories: FrozenEstimator(estimator), saved with skstack.save. Otherwise leave "
+            "these layers out: columns of strings become codes by themselves."
         )
+    raise ValueError(
+        f"model={model.name!r} has the inputs {names} of strings, but networks are trained on "
+        "numbers and codes of categories. Apply its TextVectorization before, in a step of a "
+        "Pipeline, and build the model on token ids, with keras.Input(shape, dtype='int32')."
+    )
 
 
 def _refuse_looking_up(model, blocks):
@@ -246,8 +261,12 @@ class CopiedModel:
         if is_graph(model) or (isinstance(model, keras.Sequential) and is_builtin_keras(model)):
             return None, copied_graph(model, list(inputs.values()))
         copied = copied_object(model)
-        single = len(inputs) == 1
-        outputs = copied(next(iter(inputs.values())) if single else inputs)
+        single = next(iter(inputs.values())) if len(inputs) == 1 else None
+        if single is None:
+            outputs = copied(inputs)
+        else:
+            with rank_explained(model, single):
+                outputs = copied(single)
         if model.built:
             copy_weights(model, copied, model)
         return copied, outputs

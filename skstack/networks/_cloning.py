@@ -5,8 +5,10 @@ Nothing here trains, compiles or builds the user's own object.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
+import re
 import types
 import warnings
 
@@ -105,21 +107,35 @@ def _refuse_adapted(model):
 
 def _applied_layers(model, outputs):
     """Outputs of copies of the layers of an unbuilt Sequential."""
-    rows = tuple(outputs.shape)
+    rows = outputs
     for layer in model.layers:
         copied = _copied_layer(layer)
-        try:
+        with rank_explained(model, rows):
             outputs = copied(outputs)
-        except ValueError as error:
-            if "ndim=" not in str(error):
-                raise
-            steps = (*rows[1:], 1) if len(rows) == 2 else rows[1:]
-            raise LayerError(
-                f"The layer {layer.name!r} of model={model.name!r} does not accept what X gives it,"
-                f" from rows of shape {rows}: {error} To reshape the columns of X, set input_shape,"
-                f" such as input_shape={steps}."
-            ) from error
     return outputs
+
+
+@contextlib.contextmanager
+def rank_explained(model, rows):
+    """Context in which errors of layers that need rows of another rank say how to reshape them."""
+    try:
+        yield
+    except ValueError as error:
+        message = r"layer '(.+?)' .*(expected (?:m.._)?ndim=(\d), found ndim=\d)"
+        found = re.search(message, str(error))
+        if found is None:
+            raise
+        rank, shape, advice = int(found[3]), tuple(rows.shape), ""
+        if len(shape) == 2 < rank:
+            example = (shape[1], *[1] * (rank - 2))
+            advice = (
+                f" To reshape the columns of X, set input_shape to {rank - 1} numbers whose "
+                f"product is {shape[1]}, such as input_shape={example}."
+            )
+        raise LayerError(
+            f"The layer {found[1]!r} of model={model.name!r} does not accept what X gives it, from "
+            f"rows of shape {shape}: {found[2]}.{advice}"
+        ) from error
 
 
 class LayerError(ValueError):

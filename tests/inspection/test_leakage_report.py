@@ -12,10 +12,16 @@ from sklearn.datasets import make_classification
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier, StackingClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.feature_selection import SelectKBest
+from sklearn.feature_selection import SelectFromModel, SelectKBest
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, TimeSeriesSplit
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    KFold,
+    TimeSeriesSplit,
+    TunedThresholdClassifierCV,
+)
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import KBinsDiscretizer, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
@@ -345,3 +351,13 @@ def test_parts_that_were_fitted_before_are_judged_as_frozen_ones():
     assert "frozen parts that have seen test rows" in report.leaks
     assert report.leaks == leakage_report(make_pipeline(stack), X, y, cv=3, random_state=0).leaks
     assert stack.estimators[0][1] is models[0][1]
+
+
+def test_other_parts_that_were_fitted_before_are_judged_as_frozen_ones():
+    tree = DecisionTreeClassifier().fit(X, y)
+    for estimator in (
+        TunedThresholdClassifierCV(tree, cv="prefit", refit=False),
+        make_pipeline(SelectFromModel(tree, prefit=True), LogisticRegression()),
+    ):
+        report = leakage_report(estimator, X, y, cv=3, random_state=0)
+        assert "frozen parts that have seen test rows" in report.leaks
