@@ -795,7 +795,9 @@ class Life:
 
     def set(self, setting):
         name, value = setting
-        told = Outcome(lambda: self.estimator.set_params(**{name: value}), set(name.split("__")))
+        told = Outcome(
+            lambda: self.estimator.set_params(**{name: value}), {name, *name.split("__")}
+        )
         if told.error is None:
             self.use(self.known)
 

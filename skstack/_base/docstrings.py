@@ -7,7 +7,7 @@ import textwrap
 
 
 def substitute(**paragraphs):
-    """Replace lines of a class docstring that hold only ``{name}`` by shared paragraphs.
+    """Replace lines of a docstring that hold only ``{name}`` by shared paragraphs.
 
     Parameters
     ----------
@@ -17,15 +17,16 @@ def substitute(**paragraphs):
     Returns
     -------
     callable
-        A class decorator.
+        A decorator of classes and functions.
     """
 
     def fill(match):
         return textwrap.indent(paragraphs[match[2]].strip("\n"), match[1])
 
-    def decorate(cls):
-        if cls.__doc__ is not None:  # stripped by `python -OO`
-            cls.__doc__ = re.sub(r"^( *)\{(\w+)\}$", fill, cls.__doc__, flags=re.MULTILINE)
-        return cls
+    def decorate(documented):
+        if documented.__doc__ is not None:  # stripped by `python -OO`
+            pattern = r"^( *)\{(\w+)\}$"
+            documented.__doc__ = re.sub(pattern, fill, documented.__doc__, flags=re.MULTILINE)
+        return documented
 
     return decorate

@@ -166,7 +166,7 @@ def copied(value):
     memo, kept = {}, []
     for part in _parts(value):
         if isinstance(part, _kinds()) and not isinstance(part, type):
-            kept.append(part)
+            kept.append(part)  # so that no id is reused
             memo[id(part)] = _copied_object(part)
         elif isinstance(part, keras.callbacks.Callback) and part.model is not None:
             memo[id(part.model)] = None  # of an earlier Model.fit; training sets another
@@ -270,7 +270,7 @@ def with_settings(value, settings, where):
     for name, inner_settings in nested.items():
         with customs_known(customs):
             inner = config[name]
-            inner = keras.saving.deserialize_keras_object(inner) if _is_serialized(inner) else inner
+            inner = keras.saving.deserialize_keras_object(inner) if is_serialized(inner) else inner
         if not has_settings(inner):
             raise ValueError(
                 f"Cannot set '{where}__{name}__{next(iter(inner_settings))}': the setting "
@@ -284,7 +284,8 @@ def with_settings(value, settings, where):
         raise ValueError(f"{given} is not valid for {kind}: {error}") from error
 
 
-def _is_serialized(value):
+def is_serialized(value):
+    """Whether a value of a config is an object in the form that Keras stores."""
     return isinstance(value, dict) and {"class_name", "config"} <= value.keys()
 
 
@@ -292,6 +293,6 @@ def _like(old, new):
     """A new value in the form of the old one: serialised if that was."""
     import keras
 
-    if _is_serialized(old) and has_settings(new):
+    if is_serialized(old) and has_settings(new):
         return keras.saving.serialize_keras_object(new)
     return new

@@ -44,6 +44,9 @@ __all__ = [
     "safe_indexing",
 ]
 
+# Modules whose wrappers and mixins call `fit` and `transform` of an estimator for its user.
+WRAPPER_MODULES = ("sklearn.base", _get_output_config.__module__)
+
 
 class Interval(_Interval):
     """scikit-learn's Interval, without its TypeError for numbers such as fractions."""

@@ -8,7 +8,7 @@ import re
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from skstack._base.keras_objects import complete_config, has_settings
+from skstack._base.keras_objects import complete_config, has_settings, is_serialized
 from skstack._base.sklearn import print_estimators_with
 
 _REPRESENTATIONS = {BaseEstimator.__repr__}
@@ -105,7 +105,7 @@ def _is_default(setting, default):
 def _text(setting):
     if isinstance(setting, float) and np.float32(setting) == setting:
         return str(np.float32(setting))
-    if isinstance(setting, dict) and {"class_name", "config"} <= setting.keys():
+    if is_serialized(setting):
         inner = setting["config"]
         return f"{setting['class_name']}(...)" if isinstance(inner, dict) else str(inner)
     return repr(setting)

@@ -92,6 +92,7 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
         return tags
 
     @fit_context(prefer_skip_nested_validation=True)
+    @substitute(**DOCS)
     def fit(self, X, y=None, sample_weight=None, *, groups=None, X_val=None):
         """Train the network to reconstruct X.
 
@@ -125,11 +126,7 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
 
         Notes
         -----
-        If you interrupt training (Ctrl-C) after its first epoch, the estimator is fitted: a warning
-        is given, and the weights of the best epoch are kept with early stopping, else those of the
-        last finished epoch. A second interrupt within two seconds raises KeyboardInterrupt; so does
-        the first one before the first epoch ends, and inside a Pipeline, a stack, a search or any
-        other estimator that calls ``fit``. The estimator is then unchanged.
+        {interrupts}
         """
         return self._train(X, None, sample_weight, X_val, groups=groups, resume=self.warm_start)
 

@@ -60,7 +60,7 @@ _EXAMPLES = {
     "learning_rate": "keras.optimizers.schedules.CosineDecay(1e-3, 1000)",
 }
 
-# Paragraphs of the docstrings of the three estimators.
+# Paragraphs of the docstrings of the estimators and of their `fit`.
 DOCS = {
     "optimizer_parameters": """
 optimizer : str, keras.optimizers.Optimizer or "auto", default="adam"
@@ -154,6 +154,24 @@ validation_scores_ : list of float or None
 
 history_ : dict of str to list of float
     All recorded losses and metrics, one value per epoch.
+""",
+    "row_parameters": """
+sample_weight : array-like of shape (n_samples,), default=None
+    Non-negative. A row of weight w counts as w rows, one of weight 0 is ignored.
+
+groups : array-like of shape (n_samples,), default=None
+    Group labels. Hold-out rows for early stopping are whole groups.
+
+X_val, y_val : array-like, default=None
+    Rows that early stopping monitors, instead of hold-out rows of X. Nothing else is
+    learned from them.
+""",
+    "interrupts": """
+If you interrupt training (Ctrl-C) after its first epoch, the estimator is fitted: a warning
+is given, and the weights of the best epoch are kept with early stopping, else those of the
+last finished epoch. A second interrupt within two seconds raises KeyboardInterrupt; so does
+the first one before the first epoch ends, and inside a Pipeline, a stack, a search or any
+other estimator that calls ``fit``. The estimator is then unchanged.
 """,
 }
 

@@ -206,6 +206,7 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         return tags
 
     @fit_context(prefer_skip_nested_validation=True)
+    @substitute(**DOCS)
     def fit(self, X, y, sample_weight=None, *, groups=None, X_val=None, y_val=None):
         """Train the network.
 
@@ -217,15 +218,7 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Targets.
 
-        sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative. A row of weight w counts as w rows, one of weight 0 is ignored.
-
-        groups : array-like of shape (n_samples,), default=None
-            Group labels. Hold-out rows for early stopping are whole groups.
-
-        X_val, y_val : array-like, default=None
-            Rows that early stopping monitors, instead of hold-out rows of X. Nothing else is
-            learned from them.
+        {row_parameters}
 
         Returns
         -------
@@ -239,11 +232,7 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
 
         Notes
         -----
-        If you interrupt training (Ctrl-C) after its first epoch, the estimator is fitted: a warning
-        is given, and the weights of the best epoch are kept with early stopping, else those of the
-        last finished epoch. A second interrupt within two seconds raises KeyboardInterrupt; so does
-        the first one before the first epoch ends, and inside a Pipeline, a stack, a search or any
-        other estimator that calls ``fit``. The estimator is then unchanged.
+        {interrupts}
         """
         return self._train(X, y, sample_weight, X_val, y_val, groups=groups, resume=self.warm_start)
 

@@ -425,17 +425,17 @@ class MultiTaskAdapter(EstimatorAdapter):
             pooling=request.pooling,
         )
         parts = self.estimator._graph_targets(ends[0], name) if request.features else ()
-        found = []
+        features = []
         for feature in request.features:
             for target, result in parts:
                 label = f"{name}_{target.key}"
                 if not isinstance(result, Classes):
-                    found += [result] if feature == "outputs" else []
+                    features += [result] if feature == "outputs" else []
                 elif feature == "codes":
-                    found.append(codes_of(result.tensor, label))
+                    features.append(codes_of(result.tensor, label))
                 else:
-                    found.append(of_classes(feature, result, label, binary=result.n == 2))
-        return found + _pooled_graph(inner, request, name)
+                    features.append(of_classes(feature, result, label, binary=result.n == 2))
+        return features + _pooled_graph(inner, request, name)
 
 
 def adapted(estimator, *settings):

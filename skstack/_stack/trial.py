@@ -140,7 +140,7 @@ def _suspects(X, *, positive_only=False):
     """Columns by what they hold that an estimator may refuse, each with some rows that hold it."""
     if not (is_dataframe(X) or (isinstance(X, np.ndarray) and X.ndim == 2)):
         return {}
-    found = defaultdict(dict)
+    columns = defaultdict(dict)
     if isinstance(X, np.ndarray) and X.dtype.kind in "biuf":
         contents = {}
         if X.size and not np.abs([X.min(), X.max()]).max() <= np.finfo(np.float32).max:
@@ -149,13 +149,13 @@ def _suspects(X, *, positive_only=False):
             contents["negative values"] = X < 0
         for kind, mask in contents.items():
             for index in np.flatnonzero(mask.any(axis=0)):
-                found[kind][int(index)] = np.flatnonzero(mask[:, index])[:_ROWS_OF_EACH]
-        return dict(found)
+                columns[kind][int(index)] = np.flatnonzero(mask[:, index])[:_ROWS_OF_EACH]
+        return dict(columns)
     table = open_table(X)
     for index in range(X.shape[1]):
         for kind, rows in _contents(column_at(table, index), positive_only):
-            found[kind][index] = rows
-    return dict(found)
+            columns[kind][index] = rows
+    return dict(columns)
 
 
 def _of_numbers(values, missing):
@@ -214,7 +214,9 @@ def _some_rows(X, y, suspects):
     _, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if len(counts) > _MOST_ROWS // _ROWS_OF_EACH:  # numbers
         codes = np.arange(len(codes)) % 10
-    chosen = [row for code in np.unique(codes) for row in np.flatnonzero(codes == code)[:5]]
+    chosen = [
+        row for code in np.unique(codes) for row in np.flatnonzero(codes == code)[:_ROWS_OF_EACH]
+    ]
     for own in suspects.values():
         chosen += [row for rows in own.values() for row in rows]
     return np.sort(list(dict.fromkeys(map(int, chosen)))[:_MOST_ROWS])
@@ -337,43 +339,30 @@ def _stand_in(network):
     return _UntrainedTransformer(network)
 
 
-class _UntrainedClassifier(DummyClassifier):
+class _Untrained(BaseEstimator):
     """Reads the rows of a network, which is not trained."""
 
     def __init__(self, network=None):
         super().__init__()
         self.network = network
 
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y=None, sample_weight=None):
         """Read the rows."""
         _fit(self.network, X, y)
-        return super().fit(X, y)
+        return super().fit(X, y) if hasattr(super(), "fit") else self
 
 
-class _UntrainedRegressor(DummyRegressor):
-    """Reads the rows of a network, which is not trained."""
-
-    def __init__(self, network=None):
-        super().__init__()
-        self.network = network
-
-    def fit(self, X, y, sample_weight=None):
-        """Read the rows."""
-        _fit(self.network, X, y)
-        return super().fit(X, y)
+class _UntrainedClassifier(_Untrained, DummyClassifier):
+    """Predicts the most frequent class."""
 
 
-class _UntrainedTransformer(TransformerMixin, BaseEstimator):
-    """Reads the rows of a network, which is not trained."""
+class _UntrainedRegressor(_Untrained, DummyRegressor):
+    """Predicts the mean."""
 
-    def __init__(self, network=None):
-        self.network = network
 
-    def fit(self, X, y=None):
-        """Read the rows."""
-        _fit(self.network, X, y)
-        return self
+class _UntrainedTransformer(TransformerMixin, _Untrained):
+    """Transforms to one column of zeros."""
 
     def transform(self, X):
-        """One column of zeros."""
+        """Zeros, one for each row."""
         return np.zeros((n_rows(X), 1))

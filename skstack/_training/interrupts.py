@@ -8,6 +8,8 @@ import threading
 import time
 from types import FrameType
 
+from skstack._base.sklearn import WRAPPER_MODULES
+
 _SECONDS_OF_INSISTING = 2.0
 _last_time = -math.inf  # of the last interrupt
 
@@ -28,7 +30,7 @@ _CALLERS = {
     "skstack",
 }
 # Decorators and mixins, which stand between a user and the `fit` of an estimator.
-_WRAPPERS = ("sklearn.base", "sklearn.utils._set_output", "skstack._base.")
+_WRAPPERS = (*WRAPPER_MODULES, "skstack._base.")
 
 
 def ends_training(n_epochs: int) -> bool:

@@ -248,5 +248,5 @@ def check_indices(model, inputs, bounds) -> None:
         if array.size and not (array.min() >= 0 and array.max() < size):
             raise ValueError(
                 f"The input {name!r} of the embedding {layer!r} holds indices from {array.min()} "
-                f"to {array.max()}; accepted are 0 to {size - 1} (input_dim={size})."
+                f"to {array.max()}; expected 0 to {size - 1} (input_dim={size})."
             )

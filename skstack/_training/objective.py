@@ -249,7 +249,7 @@ def _without_logits(what, value, task):
         return value
     if task not in _CLASSIFYING:
         raise ValueError(
-            f"{what} has from_logits=True, so predict would return log-odds of y; accepted is "
+            f"{what} has from_logits=True, so predict would return log-odds of y; expected "
             "from_logits=False, with a network that ends with a sigmoid or softmax."
         )
     if inner is not None:

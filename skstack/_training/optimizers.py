@@ -91,7 +91,7 @@ def _name_parameter(name, value, accepted):
     except Exception as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         reason = str(error).strip().partition("\n")[0]
-        raise kind(f"{name}={described(value)}: {reason}; accepted are {accepted}.") from error
+        raise kind(f"{name}={described(value)}: {reason}; expected {accepted}.") from error
 
 
 def fresh_metrics(metrics) -> list:

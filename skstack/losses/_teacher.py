@@ -335,7 +335,7 @@ class Teacher:
         n = n_rows(X)
         if array.ndim == 0 or len(array) != n or not array.size:
             self._refuse(
-                f"its {method} returns an array of shape {array.shape} for {n} rows; accepted is "
+                f"its {method} returns an array of shape {array.shape} for {n} rows; expected "
                 "one output of shape (n_rows, ...)."
             )
         return array.reshape(n, -1)

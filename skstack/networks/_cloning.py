@@ -122,10 +122,10 @@ def rank_explained(model, rows):
         yield
     except ValueError as error:
         message = r"layer '(.+?)' .*(expected (?:m.._)?ndim=(\d), found ndim=\d)"
-        found = re.search(message, str(error))
-        if found is None:
+        match = re.search(message, str(error))
+        if match is None:
             raise
-        rank, shape, advice = int(found[3]), tuple(rows.shape), ""
+        rank, shape, advice = int(match[3]), tuple(rows.shape), ""
         if len(shape) == 2 < rank:
             example = (shape[1], *[1] * (rank - 2))
             advice = (
@@ -133,8 +133,8 @@ def rank_explained(model, rows):
                 f"product is {shape[1]}, such as input_shape={example}."
             )
         raise LayerError(
-            f"The layer {found[1]!r} of model={model.name!r} does not accept what X gives it, from "
-            f"rows of shape {shape}: {found[2]}.{advice}"
+            f"The layer {match[1]!r} of model={model.name!r} does not accept what X gives it, from "
+            f"rows of shape {shape}: {match[2]}.{advice}"
         ) from error
 
 

@@ -232,7 +232,7 @@ def test_indices_out_of_range_of_an_embedding_are_refused(index, engine, bluepri
     fit = train(recipe, start, TrainingData({"codes": x}, y), plan)
     bad = x.copy()
     bad[7, 2] = index
-    message = r"input 'codes' of the embedding 'words' holds indices from .* accepted are 0 to 4"
+    message = r"input 'codes' of the embedding 'words' holds indices from .* expected 0 to 4"
     with pytest.raises(ValueError, match=message):
         train(recipe, start, TrainingData({"codes": bad}, y), plan)
     with pytest.raises(ValueError, match=message):
