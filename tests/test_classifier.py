@@ -82,7 +82,7 @@ def test_weighting_equals_repeating_rows():
 @pytest.mark.parametrize("labels", [CANCER[1], np.where(CANCER[1], "a", "b")], ids=["int", "str"])
 def test_class_weights_are_weights_of_rows_in_the_loss(labels):
     X = (CANCER[0] - CANCER[0].mean(axis=0)) / CANCER[0].std(axis=0)
-    plain = MLP((8,), standardize=False)
+    plain = MLP((8,), scaling=None)
     balanced = full_batch(model=plain, class_weight="balanced").fit(X, labels)
     by_row = full_batch(model=plain).fit(
         X, labels, sample_weight=compute_sample_weight("balanced", labels)

@@ -203,7 +203,7 @@ def test_errors_of_an_autoencoder_that_learned_raw_columns(mixed):
     from skstack.networks import Autoencoder
 
     X, _, new = mixed
-    raw = KerasAutoencoder(Autoencoder(standardize=False), epochs=1, random_state=0)
+    raw = KerasAutoencoder(Autoencoder(scaling=None), epochs=1, random_state=0)
     fitted = KerasFeatureTransformer(raw, features="reconstruction_error").fit(X)
     assert_same(fitted, new, fitted.transform(new))
 

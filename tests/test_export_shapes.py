@@ -164,11 +164,11 @@ def test_inputs_from_columns_and_reshaped_rows(tmp_path):
     assert_same(whole.to_keras(), whole, cubes)
 
 
-@pytest.mark.parametrize("standardize", [True, False])
-def test_errors_of_an_autoencoder_with_several_inputs_and_missing_values(standardize):
+@pytest.mark.parametrize("scaling", ["standard", None])
+def test_errors_of_an_autoencoder_with_several_inputs_and_missing_values(scaling):
     rows = X[TABLE]
     autoencoder = KerasAutoencoder(
-        Autoencoder(4, latent_size=2, standardize=standardize),
+        Autoencoder(4, latent_size=2, scaling=scaling),
         inputs={"money": ["pay"]},
         imputer=SimpleImputer(add_indicator=True),
         epochs=1,

@@ -324,7 +324,7 @@ GOOD = {
     "noise": [0, 0.5],
     "l2": [0, 1e-3],
     "batch_normalization": [False, True],
-    "standardize": [True, False],
+    "scaling": ["standard", None],
     "latent_size": ["auto", 2],
     "units": [4, 3, (4, 2)],
     "layer": ["gru", "lstm", "conv1d"],

@@ -575,7 +575,7 @@ def test_an_autoencoder_reconstructs_images_as_columns():
 def test_errors_of_reconstruction_are_in_units_of_variances_whichever_input_holds_a_column():
     X = RNG.normal(size=(64, 3)) * [1.0, 100.0, 10.0]
     settings = {"epochs": 1, "random_state": 0, "batch_size": 64}
-    recipe = Autoencoder(2, latent_size=1, standardize=False)
+    recipe = Autoencoder(2, latent_size=1, scaling=None)
     one = KerasAutoencoder(recipe, **settings).fit(X)
     two = KerasAutoencoder(recipe, inputs={"left": [0, 1], "right": [2]}, **settings).fit(X)
     rebuilt = two.inverse_transform(two.transform(X))

@@ -211,7 +211,7 @@ def test_a_regressor_equals_a_manual_training_loop(mode):
     y = np.stack([X[:, 0] * 3 + 7, X[:, 1] - 40], axis=1)
     teacher = LinearRegression().fit(X, y + np.sin(X[:, :2]))
     taught = TeacherLoss(teacher, mode=mode, weight=0.3)
-    model = MLP((5,), activation="tanh", standardize=False)
+    model = MLP((5,), activation="tanh", scaling=None)
     regressor = KerasRegressor(model, loss=taught)
     start = fitted(clone(regressor), X, y, learning_rate=1e-30).network_.variables
     names = [f"{layer}/{kind}" for layer in ("hidden_1", "output") for kind in ("kernel", "bias")]

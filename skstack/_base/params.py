@@ -99,6 +99,7 @@ _HINTS = {
     "dropout": "model={recipe}(dropout={0})",
     **dict.fromkeys(("alpha", "l2"), "model={recipe}(l2={0})"),
     **dict.fromkeys(("base_estimator", "estimator"), "model={0}"),
+    "standardize": "scaling='standard' or None",
     "build_fn": "model=... (a recipe or a keras.Model)",
     "layer": "layers={0}",
     **dict.fromkeys(("base_estimators", "estimators"), "upstream={0}"),

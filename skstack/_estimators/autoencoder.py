@@ -15,7 +15,8 @@ from skstack._estimators.base import DOCS, NetworkEstimator
 from skstack._graph.mixin import ExportMixin
 from skstack.networks._autoencoder import Autoencoder, DecoderBlueprint, latent_layer
 from skstack.networks._heads import output_bounds
-from skstack.networks._spec import Spec, standardizing_variables
+from skstack.networks._numeric import standardizing_variables
+from skstack.networks._spec import Spec
 
 
 @substitute(**DOCS)
@@ -300,7 +301,7 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
             raise ValueError(
                 f"loss={described(objective.user_loss)} is defined in the units of X, but the "
                 "network reconstructs standardised columns. Use, for example, "
-                "'mean_squared_error', 'mean_absolute_error', or a recipe with standardize=False."
+                "'mean_squared_error', 'mean_absolute_error', or a recipe with scaling=None."
             )
         objective.check_head(*output_bounds(blueprint))
 

@@ -39,8 +39,9 @@ from skstack.networks._model_parameter import (
     continued_estimator,
     named_after_categories,
 )
-from skstack.networks._recipe import Recipe
-from skstack.networks._spec import Spec, standardizing_variables
+from skstack.networks._numeric import learned_variables, standardizing_variables
+from skstack.networks._recipe import Recipe, RecipeBlueprint
+from skstack.networks._spec import Spec
 from skstack.preprocessing._blocks import ColumnBlocks, NumericBlock
 from skstack.preprocessing._column_profile import (
     ColumnProfile,
@@ -535,6 +536,7 @@ class NetworkEstimator(BaseEstimator):
             self.input_profile_ = ColumnProfile.of(X, self.blocks_.categorical_features, weights)
         blueprint, start = self._network_to_train(seed, resume, inputs, counts)
         if not resume:
+            self._learn_numeric(blueprint, start, inputs, y, counts)
             self._learn_target_scale(blueprint, start, inputs, y, weights)
         self._check_numbers(blueprint, y, "y")
         if held_out is not None:
@@ -648,6 +650,8 @@ class NetworkEstimator(BaseEstimator):
             start = blueprint.start_variables()
         else:
             start = initial_variables(blueprint, seed)
+            if isinstance(blueprint, RecipeBlueprint):
+                blueprint.initialize(start)
             for block in self.blocks_.blocks_:
                 self._standardize(block, start, model, inputs, weights)
         return blueprint, start
@@ -674,6 +678,24 @@ class NetworkEstimator(BaseEstimator):
                 standardizing_variables(block.name, *self.moments_[block.name], steps=steps)
             )
 
+    def _learn_numeric(self, blueprint, start, inputs, y, weights):
+        """Learn quantiles, bins and other scales of numeric columns from training rows."""
+        if blueprint.continued or continued_estimator(self.model) is not None:
+            return
+        target = None if y is None else self._bin_targets(y, weights)
+        for block in self.blocks_.blocks_:
+            if block.kind == "numeric":
+                columns, moments = inputs[block.name], self.moments_[block.name]
+                start.update(
+                    learned_variables(
+                        block.name, start, columns, moments, target=target, weights=weights
+                    )
+                )
+
+    def _bin_targets(self, y, weights):
+        """Targets for a decision tree, and whether they are classes."""
+        return y, False
+
     @property
     def _task_loss(self):
         """The loss of predictions and y, without a teacher's term."""
@@ -689,7 +711,7 @@ class NetworkEstimator(BaseEstimator):
         metrics, public_metrics = self._metrics(prepared.student_blueprint, objective)
         config = TrainConfig(
             loss=prepared.loss,
-            optimizer=self._optimizer(prepared.blueprint),
+            optimizer=self._optimizer(prepared.student_blueprint),
             learning_rate=None if _is_auto(self.learning_rate) else self.learning_rate,
             metrics=prepared.metrics(metrics),
             epochs=epochs,
@@ -766,7 +788,9 @@ class NetworkEstimator(BaseEstimator):
                 stacklevel=2,
             )
             return None
-        return Public(self._public_model, objective.loss, metrics)
+        return Public(
+            lambda model: self._public_model(prepared.public(model)), objective.loss, metrics
+        )
 
     def _optimizer(self, blueprint):
         if _is_auto(self.optimizer):

@@ -443,6 +443,11 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
     def _column_weights(self, y, weights):
         return self._weighted_by(self._class_weights(y, weights), y, weights)
 
+    def _bin_targets(self, y, weights):
+        if y.ndim == 2:  # several labels
+            return y.astype(np.float64), False
+        return np.searchsorted(self.classes_, y), True
+
     def _row_weights(self, y, weights):
         return self._weighted_by(self._weight_of_class, y, weights)
 

@@ -45,7 +45,8 @@ def scale_between(y, weights, low, high):
 def start_at_mean(start, layer, y, weights):
     """Start an exponential output layer at the mean: random weights are orders of magnitude off."""
     means = np.maximum(np.average(y, axis=0, weights=weights), _LEAST_MEAN)
-    start[f"{layer}/bias"] = np.log(means).astype(np.float32)
+    bias = start[f"{layer}/bias"]
+    start[f"{layer}/bias"] = np.broadcast_to(np.log(means), bias.shape).astype(np.float32)
     start[f"{layer}/kernel"] = np.zeros_like(start[f"{layer}/kernel"])
 
 
@@ -323,9 +324,10 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         else:
             scaling = scale_between(y, weights, *output_bounds(blueprint))
         self.target_mean_, self.target_scale_ = scaling
-        output = blueprint.spec.layer_name("output")
-        if blueprint.spec.activation == "exponential" and f"{output}/bias" in start:
-            start_at_mean(start, output, y, weights)
+        for name in ("output", "output_members"):
+            output = blueprint.spec.layer_name(name)
+            if blueprint.spec.activation == "exponential" and f"{output}/bias" in start:
+                start_at_mean(start, output, y, weights)
 
     def _check_numbers(self, blueprint, y, what):
         objective = self._objective(blueprint)
@@ -362,6 +364,10 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
                 f"standardize_target={self.standardize_target!r}, but the network {learned} "
                 f"on {'unscaled' if unscaled else 'standardised'} targets. Use 'auto'."
             )
+
+    def _bin_targets(self, y, weights):
+        mean, scale = weighted_moments(y, weights)
+        return (y - mean) / scale, False
 
     def _target_units(self, blueprint):
         low, high = output_bounds(blueprint)

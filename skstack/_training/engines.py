@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import keras
 
 from skstack._training.keras_model import all_layers, embedded_inputs, is_builtin_keras
+from skstack._training.members import MemberOutputs
 from skstack._training.xla_layers import DROPOUTS, can_ignore_padding
 
 # By tail. With XLA a small step takes about 0.15 ms less, and compilation 0.4 s more; most programs
@@ -24,7 +25,8 @@ _ROW_BY_ROW = (
     "EinsumDense Embedding Flatten GRU GlobalAveragePooling1D GlobalAveragePooling2D "
     "GlobalMaxPooling1D GlobalMaxPooling2D Identity InputLayer LSTM LayerNormalization LeakyReLU "
     "MaxPooling1D MaxPooling2D Maximum Minimum Multiply PReLU Permute ReLU RepeatVector Rescaling "
-    "Reshape SimpleRNN Softmax Subtract UpSampling1D UpSampling2D ZeroPadding1D ZeroPadding2D"
+    "Reshape SimpleRNN Softmax Subtract UnitNormalization UpSampling1D UpSampling2D ZeroPadding1D "
+    "ZeroPadding2D"
 )
 # Not in the list, because they depend on all rows of a batch: Dice, Tversky, Circle.
 _MEANS = (
@@ -43,7 +45,7 @@ def _named(module, names):
     return frozenset(getattr(module, name) for name in names.split())
 
 
-_ROW_BY_ROW_LAYERS = _named(keras.layers, _ROW_BY_ROW)
+_ROW_BY_ROW_LAYERS = _named(keras.layers, _ROW_BY_ROW) | {MemberOutputs}
 _MEAN_LOSSES = _named(keras.losses, _MEANS)
 _AVERAGED = "sum_over_batch_size"
 
@@ -121,7 +123,7 @@ def why_not_xla(program) -> str | None:
     if embedded_inputs(model) is None:
         return "an embedding takes computed indices"
     for layer in [model, *layers]:
-        if not is_builtin_keras(layer):
+        if not is_builtin_keras(layer) and type(layer) is not MemberOutputs:
             return f"layer {layer.name!r} is not built into Keras and may take indices"
         if isinstance(layer, keras.layers.Lambda):
             return f"layer {layer.name!r} may take indices"
@@ -227,8 +229,13 @@ def _bare_operations(model) -> list:
         operation
         for each in models
         for operation in getattr(each, "operations", ())
-        if not isinstance(operation, keras.layers.Layer)
+        if not isinstance(operation, keras.layers.Layer) and not _is_elementwise(operation)
     ]
+
+
+def _is_elementwise(operation):
+    """Whether an operation takes no indices and keeps elements apart."""
+    return is_builtin_keras(operation) and type(operation).__name__ == "Cos"
 
 
 def _averages(loss):

@@ -20,6 +20,7 @@ from skstack._training.isolation import build, environment, refuse_after_fork
 from skstack._training.keras_model import (
     LayerNotFound,
     Recorder,
+    all_layers,
     call,
     call_input,
     check_indices,
@@ -33,6 +34,7 @@ from skstack._training.keras_model import (
 )
 from skstack._training.normalization import reading_their_variables
 from skstack._training.variables import OwnSession, call_concrete
+from skstack._training.xla_layers import replaced_calls
 
 _MAX_MODELS = 64
 _MAX_FUNCTIONS = 64  # of one model
@@ -69,6 +71,7 @@ class _Predictor:
         self._trainable = [i for i, v in enumerate(variables) if id(v) in trainable]
         position = {id(v): i for i, v in enumerate(variables)}
         self._fixed = [position[id(v)] for v in self.model.non_trainable_variables]
+        self._layers = all_layers(self.model)
         self._xla = quick_with_xla(self.model)
         self.embedding_bounds = embedded_inputs(self.model)
         self._rows_at_once: int | None = None
@@ -119,10 +122,11 @@ class _Predictor:
         def run(*tensors):
             weights, data = tensors[:n_variables], tensors[n_variables:]
             x = call_input(self.model, dict(zip(names, data, strict=True)))
-            if layers is None:
-                return finish(flat_outputs(self._call(weights, x)))
-            with Recorder(layers) as recorder:
-                self._call(weights, x)
+            with replaced_calls(self._layers):
+                if layers is None:
+                    return finish(flat_outputs(self._call(weights, x)))
+                with Recorder(layers) as recorder:
+                    self._call(weights, x)
             return finish(recorder.outputs())
 
         return run

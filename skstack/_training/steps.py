@@ -107,6 +107,7 @@ def evaluation_function(program: TracedProgram, layout: TensorLayout) -> Callabl
     It takes flat tensors and the number of real rows; the rest is padding, which requires `masks`.
     """
     model, rows_in_chunk = program.model, program.rows_at_once
+    layers = all_layers(model)
 
     def chunk(data, start, total, n_rows):
         stop = tf.minimum(start + rows_in_chunk, tf.shape(data[0])[0])
@@ -117,7 +118,8 @@ def evaluation_function(program: TracedProgram, layout: TensorLayout) -> Callabl
             scale = tf.where(tf.range(stop - start) < n_real, scale, 0.0)
             weights = scale if weights is None else weights * scale
         x = call_input(model, x)
-        y_pred = call(model, x, training=False)
+        with replaced_calls(layers):
+            y_pred = call(model, x, training=False)
         loss = compute_loss(model, x, y, y_pred, weights, training=False)
         if program.has_metrics:
             model.compute_metrics(x, y, y_pred, sample_weight=weights)

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from skstack._training.initial_weights import initial_variables
+from skstack._training.members import MemberBlueprint, MemberLoss, metric_of_mean
 from skstack._training.network import Network
 from skstack._training.objective import check_averages
 from skstack.losses._distillation import DistillationLoss, MetricOfTask
@@ -20,7 +21,9 @@ from skstack.losses._teacher_networks import (
     initial_head,
 )
 from skstack.networks._heads import WithoutActivation
-from skstack.networks._spec import PROBABILITY_ACTIVATIONS, standardizing_variables
+from skstack.networks._numeric import standardizing_variables
+from skstack.networks._recipe import RecipeBlueprint
+from skstack.networks._spec import PROBABILITY_ACTIVATIONS
 from skstack.preprocessing._column_profile import weighted_moments
 
 
@@ -32,7 +35,8 @@ def prepared_fit(student: Student, blueprint, start, *, seed, before, tables, ro
     the same rows of X before sampling. ``resampled`` is whether a sampler was used.
     """
     if not isinstance(student.loss, TeacherLoss):
-        return PlainFit(student, blueprint, start, *tables, before)
+        members = isinstance(blueprint, RecipeBlueprint) and blueprint.has_members(start)
+        return (MemberFit if members else PlainFit)(student, blueprint, start, *tables, before)
     fit = TeacherFit(student.loss, student, blueprint, start, rows[0], seed=seed, before=before)
     X = _rows_of_inputs(student, tables[0].inputs) if resampled else rows[0]
     fit.table = fit.rows(X, tables[0])
@@ -75,9 +79,34 @@ class PlainFit:
         """The metrics unchanged."""
         return tuple(metrics)
 
+    def public(self, model):
+        """The network of ``finish``, from one that is trained."""
+        return model
+
     def finish(self, network):
         """See ``TeacherFit.finish``."""
         return network, None, {}
+
+
+class MemberFit(PlainFit):
+    """One fit without a teacher of a network with members."""
+
+    def __init__(self, student, blueprint, start, table, validation, before):
+        super().__init__(student, blueprint, start, table, validation, before)
+        self.blueprint = MemberBlueprint(blueprint)
+        self.loss = MemberLoss(self.loss)
+
+    def metrics(self, metrics):
+        """The metrics of the mean of the members."""
+        return tuple(map(metric_of_mean, metrics))
+
+    def public(self, model):
+        """See ``PlainFit.public``."""
+        return self.student_blueprint.with_mean(model)
+
+    def finish(self, network):
+        """See ``TeacherFit.finish``."""
+        return Network(self.student_blueprint, network.variables), None, {}
 
 
 class TeacherFit:
@@ -111,6 +140,10 @@ class TeacherFit:
         else:
             self._set_joined(loss, task_loss, before)
         self.loss = task_loss if self._distillation is None else self._distillation
+
+    def public(self, model):
+        """See ``PlainFit.public``."""
+        return model
 
     @property
     def keeps_outputs(self):

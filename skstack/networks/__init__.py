@@ -2,9 +2,22 @@
 
 from skstack.networks._autoencoder import Autoencoder
 from skstack.networks._mlp import MLP
+from skstack.networks._numeric import Periodic, PiecewiseLinear
 from skstack.networks._recipe import Recipe, recipe
 from skstack.networks._sequence_encoder import SequenceEncoder
 from skstack.networks._spec import Spec
+from skstack.networks._tabm import TabM
 from skstack.preprocessing._blocks import Block
 
-__all__ = ["MLP", "Autoencoder", "Block", "Recipe", "SequenceEncoder", "Spec", "recipe"]
+__all__ = [
+    "MLP",
+    "Autoencoder",
+    "Block",
+    "Periodic",
+    "PiecewiseLinear",
+    "Recipe",
+    "SequenceEncoder",
+    "Spec",
+    "TabM",
+    "recipe",
+]

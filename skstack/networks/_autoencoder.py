@@ -10,6 +10,7 @@ from typing import Any
 
 from skstack._base.params import hint_at_parameters
 from skstack.networks._mlp import check_dense, check_number, dense_layers, sizes_of
+from skstack.networks._numeric import check_scaling
 from skstack.networks._recipe import Recipe
 
 
@@ -50,8 +51,8 @@ class Autoencoder(Recipe):
     l2 : float, default=0.0
         Strength of the L2 penalty on the kernels of these layers, >= 0.
 
-    standardize : bool, default=True
-        Whether to standardise numeric columns by layers of the network that hold the moments of
+    scaling : "standard" or None, default="standard"
+        Whether to standardise numeric columns, by layers of the network that hold the moments of
         the training rows.
 
     Notes
@@ -82,7 +83,7 @@ class Autoencoder(Recipe):
         dropout=0.0,
         batch_normalization=False,
         l2=0.0,
-        standardize=True,
+        scaling="standard",
     ):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.latent_size = latent_size
@@ -91,10 +92,11 @@ class Autoencoder(Recipe):
         self.dropout = dropout
         self.batch_normalization = batch_normalization
         self.l2 = l2
-        self.standardize = standardize
+        self.scaling = scaling
 
     def _validate_params(self):
         check_dense(self)
+        check_scaling("Autoencoder", self.scaling, ("standard", None))
         check_number("Autoencoder", "noise", self.noise)
         size = self.latent_size
         if isinstance(size, str) and size == "auto":
@@ -125,7 +127,7 @@ class Autoencoder(Recipe):
         sizes = sizes_of(self, "hidden_layer_sizes")
         latent_size = self._latent_size(spec)
         inputs = spec.inputs()
-        x = spec.join(inputs, standardize=bool(self.standardize), categorical="one-hot")
+        x = spec.join(inputs, scaling=self.scaling, categorical="one-hot")
         if self.noise:
             x = keras.layers.GaussianNoise(float(self.noise), name=spec.layer_name("noise"))(x)
         x = dense_layers(x, sizes, self, spec, "encoder")

@@ -207,7 +207,13 @@ def _bounds_behind(model, operation):
     layers = keras.layers
     if isinstance(operation, keras.Model):
         return _bounds_behind(operation, last_operation(operation))
-    passing = (layers.Reshape, layers.Flatten, layers.Identity, layers.Dropout)
+    passing = (
+        layers.Reshape,
+        layers.Flatten,
+        layers.Identity,
+        layers.Dropout,
+        layers.GlobalAveragePooling1D,
+    )
     if not is_builtin_keras(operation) or not isinstance(operation, layers.Layer):
         return None
     if isinstance(operation, layers.InputLayer):

@@ -7,6 +7,7 @@ from numbers import Integral, Real
 import numpy as np
 
 from skstack._base.params import hint_at_parameters
+from skstack.networks._numeric import check_embedding, check_scaling
 from skstack.networks._recipe import Recipe
 
 
@@ -78,7 +79,6 @@ def check_dense(recipe):
     check_number(owner, "dropout", recipe.dropout, below=1)
     check_number(owner, "l2", recipe.l2)
     check_flag(owner, "batch_normalization", recipe.batch_normalization)
-    check_flag(owner, "standardize", recipe.standardize)
     check_activation(owner, recipe.activation)
     sizes_of(recipe, "hidden_layer_sizes")
 
@@ -128,9 +128,14 @@ class MLP(Recipe):
     l2 : float, default=0.0
         Strength of the L2 penalty on the kernels of the hidden layers, >= 0.
 
-    standardize : bool, default=True
-        Whether to standardise numeric columns by layers of the network that hold the moments of
-        the training rows.
+    scaling : {"standard", "quantile", "robust"} or None, default="standard"
+        How numeric columns are scaled, by layers of the network that hold what was learned from
+        the training rows. ``"standard"``: mean 0 and standard deviation 1. ``"quantile"``: to a
+        normal distribution, by a map that is linear between 65 quantiles. ``"robust"``: median 0
+        and distance between the quartiles 1, then clipped smoothly to (-3, 3).
+
+    numeric_embedding : PiecewiseLinear, Periodic or None, default=None
+        How each scaled number becomes several, with weights of its own for each column.
 
     Examples
     --------
@@ -148,17 +153,21 @@ class MLP(Recipe):
         dropout=0.0,
         batch_normalization=False,
         l2=0.0,
-        standardize=True,
+        scaling="standard",
+        numeric_embedding=None,
     ):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.dropout = dropout
         self.batch_normalization = batch_normalization
         self.l2 = l2
-        self.standardize = standardize
+        self.scaling = scaling
+        self.numeric_embedding = numeric_embedding
 
     def _validate_params(self):
         check_dense(self)
+        check_scaling("MLP", self.scaling)
+        check_embedding("MLP", self.numeric_embedding)
 
     def build(self, spec):
         """Build the network.
@@ -179,9 +188,9 @@ class MLP(Recipe):
         """
         import keras
 
-        check_dense(self)
+        self._validate_params()
         sizes = sizes_of(self, "hidden_layer_sizes")
         inputs = spec.inputs()
-        x = spec.join(inputs, standardize=bool(self.standardize))
+        x = spec.join(inputs, scaling=self.scaling, numeric_embedding=self.numeric_embedding)
         x = dense_layers(x, sizes, self, spec, "hidden")
         return keras.Model(inputs, spec.outputs(x), name="mlp")

@@ -17,6 +17,8 @@ from skstack._base.params import (
     with_keras_settings,
 )
 from skstack.networks._cloning import is_builtin_keras
+from skstack.networks._numeric import Periodic, PiecewiseLinear
+from skstack.networks._spec import output_activation
 
 _MUTABLE = (list, dict, set, bytearray, np.ndarray)
 
@@ -42,6 +44,13 @@ class Recipe(BaseEstimator):
     def _validate_params(self):
         """Validate the parameters; functions validate their own."""
 
+    def default_optimizer(self):
+        """What ``optimizer="auto"`` uses for this network; None for the default, Adam."""
+        return None
+
+    def initialize(self, spec, start):
+        """Change the initial weights ``start``, a dict of arrays by variable path, in place."""
+
     def set_params(self, **params):
         """Set parameters.
 
@@ -60,7 +69,7 @@ class Recipe(BaseEstimator):
         ValueError
             If there is no parameter of this name.
         """
-        explain_missing_parameters(self, params, lambda *_: "Pass an object that has parameters.")
+        explain_missing_parameters(self, params, _remedy)
         return super().set_params(**with_keras_settings(self, params))
 
     def build(self, spec):
@@ -76,6 +85,12 @@ class Recipe(BaseEstimator):
         keras.Model
         """
         raise NotImplementedError
+
+
+def _remedy(name, value):
+    if name == "numeric_embedding":
+        return "Pass an embedding, such as numeric_embedding=PiecewiseLinear()."
+    return "Pass an object that has parameters."
 
 
 def _listed(names):
@@ -217,18 +232,55 @@ def _is_own_refusal(error):
     return own and isinstance(error, (ValueError, TypeError))
 
 
+def _fingerprints(part, fingerprint_value):
+    """Fingerprints of the parameters of a recipe, and of its numeric embedding."""
+    return tuple(
+        (name, (type(value).__name__, _fingerprints(value, fingerprint_value)))
+        if type(value) in (PiecewiseLinear, Periodic)
+        else (name, fingerprint_value(value))
+        for name, value in sorted(part.get_params(deep=False).items())
+    )
+
+
 class RecipeBlueprint:
     """A recipe and the spec to build for; the estimator sets loss, optimizer and metrics."""
 
     continued = False
     learns_raw_targets = False
     loss = None
-    optimizer = None
     metrics = None
 
     def __init__(self, recipe, spec):
         self.recipe = recipe
         self.spec = spec
+
+    @property
+    def optimizer(self):
+        """What ``optimizer="auto"`` uses; None for the default of the estimators."""
+        return self.recipe.default_optimizer()
+
+    def initialize(self, start):
+        """See ``Recipe.initialize``."""
+        self.recipe.initialize(self.spec, start)
+
+    def member_layers(self):
+        """Activation and layer of each part of the output of a network with members."""
+        return [
+            (output_activation(part), self.spec.layer_name(name))
+            for part, name in self.spec.member_layers()
+        ]
+
+    def has_members(self, start):
+        """Whether the network with these initial variables has members."""
+        paths = [f"{name}/kernel" for _, name in self.member_layers()]
+        return all(path in start and start[path].ndim == 3 for path in paths)
+
+    def with_mean(self, model):
+        """The network that returns the mean of members, from one that is trained."""
+        import keras
+
+        tensors = [model.get_layer(name).output for _, name in self.member_layers()]
+        return keras.Model(model.input, self.spec.mean_of_members(tensors), name=model.name)
 
     def __repr__(self):
         return f"{type(self).__name__}({self.recipe!r})"
@@ -291,10 +343,7 @@ class RecipeBlueprint:
         builtin = cls.__module__.partition(".")[0] == "skstack"
         try:
             code = cls.__name__ if builtin else fingerprint(cls.function)
-            parameters = tuple(
-                (name, fingerprint_value(value))
-                for name, value in sorted(self.recipe.get_params(deep=False).items())
-            )
+            parameters = _fingerprints(self.recipe, fingerprint_value)
         except (Unknown, AttributeError):
             return None
         return ("recipe", code, parameters, self.spec)

@@ -6,6 +6,7 @@ from numbers import Integral, Real
 
 from skstack._base.params import hint_at_parameters
 from skstack.networks._mlp import check_activation, check_flag, check_number, sizes_of
+from skstack.networks._numeric import check_scaling
 from skstack.networks._recipe import Recipe
 from skstack.networks._spec import block_shapes
 
@@ -55,8 +56,8 @@ class SequenceEncoder(Recipe):
         :class:`~skstack.preprocessing.PadSequences`. Token id 0 is always padding. If None, no
         step is masked, which trains faster.
 
-    standardize : bool, default=True
-        Whether to standardise channels and numeric columns by layers of the network that hold the
+    scaling : "standard" or None, default="standard"
+        Whether to standardise channels and numeric columns, by layers of the network that hold the
         moments of the training rows, without padding.
 
     Notes
@@ -90,7 +91,7 @@ class SequenceEncoder(Recipe):
         activation="relu",
         dropout=0.0,
         mask_value=0.0,
-        standardize=True,
+        scaling="standard",
     ):
         self.units = units
         self.layer = layer
@@ -101,7 +102,7 @@ class SequenceEncoder(Recipe):
         self.activation = activation
         self.dropout = dropout
         self.mask_value = mask_value
-        self.standardize = standardize
+        self.scaling = scaling
 
     def _validate_params(self):
         owner = type(self).__name__
@@ -122,7 +123,7 @@ class SequenceEncoder(Recipe):
             raise ValueError(f"mask_value={value!r} of {owner} must be a number or None.")
         check_number(owner, "dropout", self.dropout, below=1)
         check_flag(owner, "bidirectional", self.bidirectional)
-        check_flag(owner, "standardize", self.standardize)
+        check_scaling(owner, self.scaling, ("standard", None))
         check_activation(owner, self.activation)
 
     def build(self, spec):
@@ -162,7 +163,7 @@ class SequenceEncoder(Recipe):
         names = {block.name for block in over_steps}
         rest = {name: tensor for name, tensor in inputs.items() if name not in names}
         if rest:
-            table = spec.join(rest, standardize=bool(self.standardize))
+            table = spec.join(rest, scaling=self.scaling)
             x = keras.layers.Concatenate(name=spec.layer_name("beside"))([x, table])
         for number, size in enumerate(sizes_of(self, "hidden_layer_sizes"), start=1):
             name = spec.layer_name(f"hidden_{number}")
@@ -172,9 +173,7 @@ class SequenceEncoder(Recipe):
 
     def _encoded(self, spec, block, inputs):
         """Encoding of one sequence input, of shape (batch, units)."""
-        x, mask = spec.steps(
-            inputs, block, mask_value=self.mask_value, standardize=bool(self.standardize)
-        )
+        x, mask = spec.steps(inputs, block, mask_value=self.mask_value, scaling=self.scaling)
         pooling = self.pooling
         convolves = self.layer == "conv1d"
         if pooling == "auto":

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-import numpy as np
-
+from skstack.networks._numeric import check_embedding, check_scaling, scaled
 from skstack.preprocessing._blocks import Block
 
 TASKS = ("binary", "multiclass", "multilabel", "regression", "reconstruction", "multitask")
+
+ONE_HOT_LIMIT = 64  # codes of a column with a unit each
 
 PROBABILITY_ACTIVATIONS = {"binary": "sigmoid", "multiclass": "softmax", "multilabel": "sigmoid"}
 
@@ -23,21 +25,9 @@ def embedding_width(cardinality):
     return max(1, min(50, round(1.6 * cardinality**0.56)))
 
 
-def standardizing_variables(block_name, mean, scale, *, steps=False):
-    """Variables, by path, of the two layers that standardise a numeric block.
-
-    ``mean`` and ``scale``, of shape (n_columns,), are moments of the training rows; a scale of 0
-    counts as 1. The layers of a sequence (``steps``) hold diagonal matrices.
-    """
-    mean = np.asarray(mean, dtype=np.float64)
-    scale = np.asarray(scale, dtype=np.float64)
-    scale = np.where(scale == 0.0, 1.0, scale)
-    shaped = np.diag if steps else np.asarray
-    return {
-        f"{block_name}_center/kernel": shaped(np.ones(mean.shape, dtype=np.float32)),
-        f"{block_name}_center/bias": (-mean).astype(np.float32),
-        f"{block_name}_scale/kernel": shaped((1.0 / scale).astype(np.float32)),
-    }
+def auto_width(cardinality):
+    """Width of a categorical block with ``categorical="auto"`` of ``Spec.join``."""
+    return cardinality if cardinality <= ONE_HOT_LIMIT else embedding_width(cardinality)
 
 
 def _standardized(x, block):
@@ -111,12 +101,34 @@ def _units(part):
     return 1 if part.task == "binary" else part.n_outputs
 
 
+def output_activation(part):
+    """Name of the activation of a spec's output, or of that of one of its heads."""
+    return part.activation or PROBABILITY_ACTIVATIONS.get(part.task, "linear")
+
+
 def _dense(part, name):
     """The output layer of a spec or of one of its heads."""
     from keras.layers import Dense
 
-    activation = part.activation or PROBABILITY_ACTIVATIONS.get(part.task, "linear")
-    return Dense(part.units, activation=activation, dtype="float32", name=name)
+    return Dense(part.units, activation=output_activation(part), dtype="float32", name=name)
+
+
+def _member_dense(part, name, x):
+    """The output layer of a part for several members, without activation."""
+    from keras.initializers import RandomUniform
+    from keras.layers import EinsumDense
+
+    _, n_members, width = x.shape
+    bound = 1.0 / math.sqrt(width)
+    return EinsumDense(
+        "bkd,kdc->bkc",
+        output_shape=(n_members, part.units),
+        bias_axes="kc",
+        kernel_initializer=RandomUniform(-bound, bound),
+        bias_initializer=RandomUniform(-bound, bound),
+        dtype="float32",
+        name=name,
+    )
 
 
 @dataclass(frozen=True)
@@ -213,7 +225,7 @@ class Spec:
             for block in self.blocks
         }
 
-    def join(self, inputs, *, standardize=True, categorical="embedding"):
+    def join(self, inputs, *, scaling="standard", numeric_embedding=None, categorical="embedding"):
         """Concatenate the blocks to one table.
 
         Parameters
@@ -221,13 +233,17 @@ class Spec:
         inputs : dict of str to keras.KerasTensor
             The result of ``inputs()``, or a subset.
 
-        standardize : bool, default=True
-            Whether to standardise numeric blocks by layers that hold the moments of the training
-            rows.
+        scaling : {"standard", "quantile", "robust"} or None, default="standard"
+            How numeric blocks are scaled, by layers that hold what was learned from the training
+            rows: see :class:`~skstack.networks.MLP`.
 
-        categorical : {"embedding", "one-hot"}, default="embedding"
+        numeric_embedding : PiecewiseLinear, Periodic or None, default=None
+            How each scaled number becomes several.
+
+        categorical : {"embedding", "one-hot", "auto"}, default="embedding"
             A learned embedding for each categorical block (width: ``embedding_width``), or one
-            column for each of its values.
+            column for each of its values. ``"auto"``: one column for each value of blocks with at
+            most 64 of them, else an embedding.
 
         Returns
         -------
@@ -238,12 +254,15 @@ class Spec:
         ValueError
             If a block is a sequence or a tensor, or a name is not one of the spec's.
         """
-        from keras.layers import CategoryEncoding, Concatenate, Embedding
+        from keras.layers import CategoryEncoding, Concatenate, Embedding, Flatten
 
-        if categorical not in ("embedding", "one-hot"):
+        if categorical not in ("embedding", "one-hot", "auto"):
             raise ValueError(
-                f"categorical={categorical!r} is unknown; it must be 'embedding' or 'one-hot'."
+                f"categorical={categorical!r} is unknown; it must be 'embedding', 'one-hot' or "
+                "'auto'."
             )
+        check_scaling("join", scaling)
+        check_embedding("join", numeric_embedding)
         unknown = sorted(set(inputs) - set(block_shapes(self.blocks)))
         if unknown or not inputs:
             raise ValueError(
@@ -256,8 +275,17 @@ class Spec:
                 continue
             x = inputs[self._tabular(block).name]
             if block.kind == "numeric":
-                parts.append(_standardized(x, block) if standardize else x)
-            elif categorical == "embedding":
+                x = x if scaling is None else scaled(_standardized(x, block), block, scaling)
+                if numeric_embedding is not None:
+                    x = numeric_embedding.apply(x, self, block.name)
+                    x = Flatten(name=self.layer_name(f"{block.name}_embedded"))(x)
+                parts.append(x)
+            elif categorical == "auto" and block.cardinality <= ONE_HOT_LIMIT:
+                # Fixed rows of the identity: unlike CategoryEncoding, XLA compiles it.
+                name = self.layer_name(f"{block.name}_one_hot")
+                fixed = {"embeddings_initializer": "identity", "trainable": False}
+                parts.append(Embedding(block.cardinality, block.cardinality, name=name, **fixed)(x))
+            elif categorical != "one-hot":
                 width = embedding_width(block.cardinality)
                 name = self.layer_name(f"{block.name}_embedding")
                 parts.append(Embedding(block.cardinality, width, name=name)(x))
@@ -269,7 +297,7 @@ class Spec:
             return parts[0]
         return Concatenate(name=self.layer_name("joined"))(parts)
 
-    def steps(self, inputs, name, *, mask_value=0.0, standardize=True):
+    def steps(self, inputs, name, *, mask_value=0.0, scaling="standard"):
         """Mask the padding of a sequence and standardise its channels.
 
         Parameters
@@ -284,8 +312,8 @@ class Spec:
             A step whose channels all have this value is padding; None: no padding. Token
             id 0 is always padding.
 
-        standardize : bool, default=True
-            Whether to standardise channels by layers that hold the moments of the training rows.
+        scaling : "standard" or None, default="standard"
+            Whether to standardise channels, by layers that hold the moments of the training rows.
 
         Returns
         -------
@@ -308,6 +336,7 @@ class Spec:
                 f"steps: {name!r} is not a sequence input; the inputs are "
                 f"{block_shapes(self.blocks)}."
             )
+        check_scaling("steps", scaling, ("standard", None))
         x = inputs[name]
         if block.kind == "tokens":
             width = embedding_width(block.cardinality)
@@ -318,14 +347,17 @@ class Spec:
         if mask_value is not None:
             layer = Masking(float(mask_value), name=self.layer_name(f"{name}_masking"))
             x, mask = layer(x), layer.compute_mask(x)
-        return (_standardized_steps(x, name) if standardize else x), mask
+        return (x if scaling is None else _standardized_steps(x, name)), mask
 
     def outputs(self, x):
         """Append the output layer of the task.
 
         Parameters
         ----------
-        x : keras.KerasTensor of shape (batch, width)
+        x : keras.KerasTensor of shape (batch, width) or (batch, members, width)
+            With members, each has output weights of its own, and the network returns the mean of
+            their outputs. In training the loss is computed for each member; metrics, early stopping
+            and predictions use the mean.
 
         Returns
         -------
@@ -337,18 +369,43 @@ class Spec:
         """
         from keras.layers import Concatenate
 
-        if len(x.shape) != 2:
+        if len(x.shape) not in (2, 3) or None in x.shape[1:]:
             raise ValueError(
-                f"outputs takes a tensor of shape (batch, width); got {tuple(x.shape)}. Pool or "
-                "flatten it first, for example with keras.layers.GlobalAveragePooling1D."
+                "outputs takes a tensor of shape (batch, width), or (batch, members, width) with a "
+                f"known number of members; got {tuple(x.shape)}. Pool or flatten it first, for "
+                "example with keras.layers.GlobalAveragePooling1D."
             )
         name = self.layer_name("output")
+        if len(x.shape) == 3:
+            layers = self.member_layers()
+            return self.mean_of_members(
+                [_member_dense(part, self.layer_name(label), x)(x) for part, label in layers]
+            )
         if not self.heads:
             return _dense(self, name)(x)
         outputs = [_dense(head, self.layer_name(head.layer))(x) for head in self.heads]
         if len(outputs) == 1:
             return outputs[0]
         return Concatenate(dtype="float32", name=name)(outputs)
+
+    def member_layers(self):
+        """Each part of the output, and the name of the layer of its members without activation."""
+        if not self.heads:
+            return [(self, "output_members")]
+        return [(head, f"{head.layer}_members") for head in self.heads]
+
+    def mean_of_members(self, tensors):
+        """The output layer of a network with members, from the tensors of `member_layers`."""
+        from keras.layers import Activation, Concatenate, GlobalAveragePooling1D
+
+        outputs = []
+        for (part, label), tensor in zip(self.member_layers(), tensors, strict=True):
+            name = self.layer_name(f"{label}_activation")
+            outputs.append(Activation(output_activation(part), dtype="float32", name=name)(tensor))
+        joined = outputs[0]
+        if len(outputs) > 1:
+            joined = Concatenate(dtype="float32", name=self.layer_name("members"))(outputs)
+        return GlobalAveragePooling1D(dtype="float32", name=self.layer_name("output"))(joined)
 
     def _tabular(self, block):
         if block.kind not in ("numeric", "categorical"):

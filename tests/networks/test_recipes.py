@@ -142,7 +142,7 @@ def test_importing_networks_does_not_import_keras():
         MLP(),
         MLP(()),
         MLP(5, activation="gelu", dropout=0.2, batch_normalization=True, l2=0.1),
-        MLP([4, 3], standardize=False),
+        MLP([4, 3], scaling=None),
     ],
 )
 @pytest.mark.parametrize("blocks", [(NUMERIC,), (JOB,), (NUMERIC, JOB)])
@@ -198,7 +198,7 @@ def test_autoencoder_mirrors_its_encoder():
         ("dropout", [-0.1, 1.0, "no", float("nan"), True]),
         ("batch_normalization", ["yes", 1]),
         ("l2", [-1e-3, None, float("inf")]),
-        ("standardize", [0, None]),
+        ("scaling", [0, "std", ["standard"], True]),
         ("noise", [-1, None]),
         ("latent_size", [0, 1.5, "half", None]),
     ],
@@ -262,7 +262,7 @@ def test_different_recipes_have_different_keys():
         MLP(),
         MLP((64,)),
         MLP(l2=1),
-        MLP(standardize=False),
+        MLP(scaling=None),
         MLP(activation="tanh"),
         wide(depth=1),
         wide(depth=2),

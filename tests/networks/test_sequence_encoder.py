@@ -19,7 +19,7 @@ Y = np.arange(24) % 3
 # Each kind of layer with each kind of pooling that treats padding in its own way.
 WAYS = [
     {"layer": "lstm", "bidirectional": True, "units": (3, 2)},
-    {"pooling": "mean", "standardize": False},
+    {"pooling": "mean", "scaling": None},
     {"pooling": "max", "bidirectional": True},
     {"dropout": 0.1, "hidden_layer_sizes": 4},
     {"layer": "conv1d", "units": (3, 2)},

@@ -54,7 +54,7 @@ def test_join_concatenates_blocks_in_order():
 
     spec = Spec(MIXED, "binary", 2)
     inputs = spec.inputs()
-    table = keras.Model(inputs, spec.join(inputs, standardize=False, categorical="one-hot"))
+    table = keras.Model(inputs, spec.join(inputs, scaling=None, categorical="one-hot"))
     rows = {
         "numeric": np.arange(6, dtype=np.float32).reshape(2, 3),
         "job": np.array([6, 0], dtype=np.int32),
@@ -76,7 +76,7 @@ def test_embedded_width_follows_the_rule():
 def test_one_block_needs_no_concatenation():
     spec = Spec((numeric(2),), "binary", 2)
     inputs = spec.inputs()
-    assert spec.join(inputs, standardize=False) is inputs["numeric"]
+    assert spec.join(inputs, scaling=None) is inputs["numeric"]
 
 
 def test_standardising_keeps_the_precision_of_large_numbers():

@@ -1,0 +1,272 @@
+"""Networks with members: trained one by one, used as their mean."""
+
+import io
+import pickle
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.metrics import log_loss, mean_squared_error, roc_auc_score
+from tests._models import FIT, binary, mixed, regression
+
+import skstack
+from skstack import KerasClassifier, KerasMultiTask, KerasRegressor
+from skstack.networks import MLP, PiecewiseLinear, TabM, recipe
+
+X, y = binary()
+SMALL = TabM((6, 5), n_members=3, numeric_embedding=PiecewiseLinear(4, 2))
+STILL = {"learning_rate": 1e-12, "optimizer": "sgd"}  # a fit that changes no weight
+
+
+def classifier(network=SMALL, **settings):
+    return KerasClassifier(network, **{"optimizer": "auto", **FIT, **settings})
+
+
+def members(estimator, rows=X):
+    """Outputs of each member, of shape (rows, members, units)."""
+    model = estimator.model_
+    part = keras.Model(model.input, model.get_layer("output_members_activation").output)
+    return np.asarray(part(rows))
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return classifier().fit(X, y)
+
+
+def test_the_output_is_the_mean_of_the_members(fitted):
+    apart = members(fitted)
+    assert apart.shape == (60, 3, 1)
+    assert np.abs(apart - apart.mean(axis=1, keepdims=True)).max() > 1e-3
+    np.testing.assert_allclose(apart.mean(axis=1)[:, 0], fitted.predict_proba(X)[:, 1], atol=1e-6)
+
+
+def test_members_are_trained_on_their_own_losses_and_judged_by_their_mean():
+    plain = TabM((6,), n_members=3, dropout=0, numeric_embedding=None)
+    weights = np.linspace(0.5, 2, 60)
+    fit = classifier(plain, metrics=["auc"], epochs=1, batch_size=60, **STILL).fit(
+        X, y, sample_weight=weights, X_val=X[:40], y_val=y[:40]
+    )
+    apart = members(fit).astype(np.float64)[:, :, 0]
+    of_members = [log_loss(y, p, sample_weight=weights) for p in apart.T]
+    mean = fit.predict_proba(X)[:, 1]
+    assert np.mean(of_members) - log_loss(y, mean, sample_weight=weights) > 1e-3
+    np.testing.assert_allclose(fit.history_["loss"], np.mean(of_members), rtol=1e-5)
+    np.testing.assert_allclose(fit.history_["val_loss"], log_loss(y[:40], mean[:40]), rtol=1e-5)
+    np.testing.assert_allclose(fit.validation_scores_, -log_loss(y[:40], mean[:40]), rtol=1e-5)
+    # Keras' AUC interpolates between 200 thresholds.
+    np.testing.assert_allclose(fit.history_["auc"], roc_auc_score(y, mean), atol=0.02)
+    np.testing.assert_allclose(fit.history_["val_auc"], roc_auc_score(y[:40], mean[:40]), atol=0.02)
+
+
+@pytest.mark.parametrize("engine", ["xla", "graph", "keras"])
+@pytest.mark.parametrize("network", ["whole", "mini"])
+def test_one_step_is_that_of_a_hand_written_loop(engine, network):
+    recipe = TabM((5,), n_members=2, mini=network == "mini", dropout=0, numeric_embedding=None)
+    settings = {"epochs": 1, "batch_size": 60, "optimizer": keras.optimizers.SGD(0.5)}
+    estimator = classifier(recipe, **settings)
+    estimator._parameter_constraints = {**estimator._parameter_constraints, "engine": [str]}
+    before = classifier(recipe, **{**settings, **STILL}).fit(X, y)
+    after = estimator.set_params(engine=engine).fit(X, y)
+
+    import tensorflow as tf
+
+    model = before.model_
+    logits = keras.Model(model.input, model.get_layer("output_members").output)
+    target = tf.constant(y[:, None], tf.float32)
+    with tf.GradientTape() as tape:
+        z = logits(X)
+        loss = sum(
+            tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(target, z[:, i]))
+            for i in range(2)
+        )
+        loss = loss / 2
+    gradients = tape.gradient(loss, [v.value for v in logits.trainable_variables])
+    trained = {v.path: v.numpy() for v in after.model_.trainable_variables}
+    assert len(gradients) == len(trained)
+    for variable, gradient in zip(logits.trainable_variables, gradients, strict=True):
+        expected = variable.numpy() - 0.5 * gradient.numpy()
+        np.testing.assert_allclose(trained[variable.path], expected, atol=1e-5)
+
+
+def test_members_start_as_in_the_paper():
+    start = classifier(epochs=1, **STILL).fit(X, y).model_
+    factors = start.get_layer("member_inputs").get_weights()[0]
+    assert factors.shape == (3, 8)
+    np.testing.assert_array_equal(factors[:, ::2], factors[:, 1::2])  # one factor for a column
+    assert len(np.unique(factors)) == 12
+    assert (start.get_layer("hidden_2_inputs").get_weights()[0] == 1).all()
+    factors, bias = start.get_layer("hidden_1_outputs").get_weights()
+    assert (factors == 1).all()
+    np.testing.assert_array_equal(bias, np.tile(bias[:1], (3, 1)))
+    assert len(np.unique(bias)) == 6
+    heads = start.get_layer("output_members").get_weights()[0]
+    assert len(np.unique(heads)) == heads.size
+
+
+def test_without_embedding_factors_are_signs():
+    table, words = mixed()
+    network = TabM((4,), n_members=5, numeric_embedding=None)
+    start = classifier(network, epochs=1, **STILL).fit(table, words).model_
+    factors = start.get_layer("member_inputs").get_weights()[0]
+    assert set(np.unique(factors)) == {-1.0, 1.0}
+    n_numbers = 4
+    job = factors[:, n_numbers : n_numbers + 5]  # 3 words, missing and unseen
+    assert (job == job[:, :1]).all()
+
+
+def test_weights_of_two_count_as_two_rows():
+    rows, target = np.vstack([X, X[:20]]), np.append(y, y[:20])
+    weights = np.repeat([2.0, 1.0], [20, 40])
+    network = TabM((6,), n_members=3, dropout=0, numeric_embedding=PiecewiseLinear(4, 2))
+    settings = {"epochs": 5, "batch_size": 128, "learning_rate": 0.01}
+    weighted = classifier(network, **settings).fit(X, y, sample_weight=weights)
+    repeated = classifier(network, **settings).fit(rows, target)
+    p, q = weighted.predict_proba(X), repeated.predict_proba(X)
+    np.testing.assert_allclose(p, q, atol=1e-5)
+    assert np.abs(p - classifier(network, **settings).fit(X, y).predict_proba(X)).max() > 1e-4
+
+
+def _losses(name):
+    if name == "one-hot":
+        return "categorical_crossentropy"
+    if name == "custom":
+        return lambda y_true, y_pred: keras.ops.mean(keras.ops.square(y_true - y_pred), axis=-1)
+    return "auto"
+
+
+@pytest.mark.parametrize("kind", ["three classes", "one-hot", "several labels", "custom"])
+def test_every_kind_of_classes(kind):
+    if kind == "several labels":
+        rows, target = X, np.column_stack([y, 1 - y, X[:, 3] > 3]).astype(int)
+    elif kind == "custom":
+        rows, target = X, y
+    else:
+        rows, target = mixed()
+    fit = classifier(loss=_losses(kind), learning_rate=0.01, epochs=30).fit(rows, target)
+    assert fit.history_["loss"][-1] < 0.9 * fit.history_["loss"][0]
+    p = fit.predict_proba(rows)
+    if kind != "several labels":
+        np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
+    assert fit.score(rows, target) > 0.6
+
+
+@pytest.mark.parametrize("loss", ["auto", "mae", "poisson"])
+def test_numbers(loss):
+    rows, target = regression(2)
+    if loss == "poisson":
+        target = np.exp(target / 4)
+    fit = KerasRegressor(SMALL, loss=loss, optimizer="auto", **{**FIT, "epochs": 60})
+    fit.fit(rows, target)
+    before = mean_squared_error(target, np.tile(target.mean(axis=0), (60, 1)))
+    assert mean_squared_error(target, fit.predict(rows)) < 0.9 * before
+    model = fit.model_
+    np.testing.assert_allclose(np.asarray(model(rows)), fit.predict(rows), rtol=1e-4, atol=1e-5)
+
+
+def test_several_kinds_of_target():
+    rows, words = mixed()
+    targets = pd.DataFrame({"word": words, "number": rows["a"] + rows["b"]})
+    fit = KerasMultiTask(SMALL, optimizer="auto", **{**FIT, "epochs": 60}).fit(rows, targets)
+    assert fit.score(rows, targets) > 0.3
+    assert list(fit.predict(rows)) == ["word", "number"]
+
+
+def test_a_network_of_the_user_may_have_members():
+    @recipe
+    def two_members(spec):
+        inputs = spec.inputs()
+        x = keras.layers.Dense(6, "relu")(spec.join(inputs))
+        return keras.Model(inputs, spec.outputs(keras.layers.Reshape((2, 3))(x)))
+
+    fit = classifier(two_members(), epochs=1, batch_size=60, **STILL).fit(X, y)
+    apart = members(fit).astype(np.float64)[:, :, 0]
+    np.testing.assert_allclose(
+        fit.history_["loss"], np.mean([log_loss(y, p) for p in apart.T]), rtol=1e-5
+    )
+
+
+def test_saved_files_need_nothing_of_skstack(fitted, tmp_path):
+    path = tmp_path / "network.keras"
+    fitted.model_.save(path)
+    assert b"skstack" not in path.read_bytes()
+    np.testing.assert_array_equal(
+        np.asarray(keras.models.load_model(path, safe_mode=True)(X)), np.asarray(fitted.model_(X))
+    )
+
+
+def test_copies_predict_the_same_bits(fitted, tmp_path):
+    p = fitted.predict_proba(X)
+    skstack.save(fitted, tmp_path / "fit.skstack")
+    for copied in (
+        pickle.loads(pickle.dumps(fitted)),
+        skstack.load(tmp_path / "fit.skstack"),
+        clone(fitted).fit(X, y),
+    ):
+        np.testing.assert_array_equal(copied.predict_proba(X), p)
+
+
+def test_training_continues_with_the_optimizer():
+    network = classifier(epochs=10, learning_rate=0.01, warm_start=True).fit(X, y)
+    first = network.history_["loss"]
+    assert network.fit(X, y).history_["loss"][-1] < first[-1] < first[0]
+    before = network.predict_proba(X)
+    assert not np.array_equal(network.partial_fit(X, y).predict_proba(X), before)
+
+
+class Saves(keras.callbacks.Callback):
+    """Callback that predicts with the network and saves it after each epoch."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        p = self.model.predict(X, verbose=0)
+        assert p.shape == (60, 1)
+        FILES.append(io.BytesIO())
+        self.model.save(PATHS[0])
+        SEEN.append(p)
+
+
+FILES, PATHS, SEEN = [], [], []
+
+
+def test_callbacks_see_the_network_that_predicts(tmp_path):
+    PATHS[:], SEEN[:] = [tmp_path / "seen.keras"], []
+    fit = classifier(callbacks=[Saves()]).fit(X, y)
+    np.testing.assert_allclose(SEEN[-1][:, 0], fit.predict_proba(X)[:, 1], atol=1e-6)
+    assert not np.array_equal(SEEN[0], SEEN[-1])
+    loaded = keras.models.load_model(PATHS[0], safe_mode=True)
+    np.testing.assert_allclose(np.asarray(loaded(X))[:, 0], fit.predict_proba(X)[:, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_members": 0}, "n_members=0 of TabM must be an int >= 1"),
+        ({"n_members": True}, "n_members=True of TabM must be an int >= 1"),
+        ({"hidden_layer_sizes": ()}, r"hidden_layer_sizes=\(\) of TabM must name at least one"),
+        ({"mini": 1}, "mini=1 of TabM must be True or False"),
+        ({"dropout": 1}, r"dropout=1 of TabM must be a number in \[0, 1\)"),
+        ({"scaling": "minmax"}, "scaling='minmax' of TabM must be one of"),
+        ({"numeric_embedding": "tree"}, "numeric_embedding='tree' of TabM must be PiecewiseLinear"),
+    ],
+)
+def test_wrong_values_are_named(settings, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        classifier(TabM(**settings)).fit(X, y)
+
+
+def test_members_are_better_than_one():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(400, 6))
+    target = (np.sin(2 * rows[:, 0]) + rows[:, 1] * rows[:, 2] + rng.normal(0, 0.5, 400) > 0) * 1
+    half = slice(0, 200), slice(200, 400)
+    settings = {"epochs": 40, "batch_size": 32, "random_state": 0, "optimizer": "auto"}
+    together = KerasClassifier(TabM((16,), n_members=8), **settings).fit(
+        rows[half[0]], target[:200]
+    )
+    loss = log_loss(target[200:], together.predict_proba(rows[half[1]]))
+    apart = members(together, rows[half[1]])[:, :, 0].astype(np.float64)
+    assert loss < np.mean([log_loss(target[200:], p) for p in apart.T])
+    alone = KerasClassifier(MLP((16,)), **settings).fit(rows[half[0]], target[:200])
+    assert loss < log_loss(target[200:], alone.predict_proba(rows[half[1]]))
