@@ -64,10 +64,11 @@ _EXAMPLES = {
 # Paragraphs of the docstrings of the estimators and of their `fit`.
 DOCS = {
     "optimizer_parameters": """
-optimizer : str, keras.optimizers.Optimizer or "auto", default="adam"
-    ``"auto"`` uses the optimizer that a ``keras.Model`` was compiled with. Settings of an object
-    are parameters, as those of a ``loss`` object are: ``set_params(optimizer__momentum=0.9)`` makes
-    a new optimizer. In a search they are more readable in ``best_params_`` than objects are.
+optimizer : str, keras.optimizers.Optimizer or "auto", default="auto"
+    ``"auto"`` uses the optimizer that a ``keras.Model`` was compiled with, or that of the recipe:
+    AdamW for ``TabM``, else Adam. Settings of an object are parameters, as those of a ``loss``
+    object are: ``set_params(optimizer__momentum=0.9)`` makes a new optimizer. In a search they are
+    more readable in ``best_params_`` than objects are.
 
 learning_rate : float, LearningRateSchedule or "auto", default="auto"
     In (0, inf). ``"auto"`` keeps the learning rate of the optimizer.
@@ -239,7 +240,7 @@ class NetworkEstimator(BaseEstimator):
         self,
         model: Any = None,
         *,
-        optimizer: Any = "adam",
+        optimizer: Any = "auto",
         learning_rate: Any = "auto",
         loss: Any = "auto",
         metrics: Sequence[Any] | None = None,

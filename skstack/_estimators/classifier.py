@@ -126,7 +126,7 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
         self,
         model: Any = None,
         *,
-        optimizer: Any = "adam",
+        optimizer: Any = "auto",
         learning_rate: Any = "auto",
         loss: Any = "auto",
         metrics: Sequence[Any] | None = None,

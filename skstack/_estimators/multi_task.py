@@ -290,7 +290,7 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
         model: Any = None,
         *,
         tasks: Mapping[Hashable, str] | Sequence[str] | None = None,
-        optimizer: Any = "adam",
+        optimizer: Any = "auto",
         learning_rate: Any = "auto",
         loss: Mapping[Hashable, Any] | str = "auto",
         loss_weights: Mapping[Hashable, float] | None = None,

@@ -156,7 +156,7 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         self,
         model: Any = None,
         *,
-        optimizer: Any = "adam",
+        optimizer: Any = "auto",
         learning_rate: Any = "auto",
         loss: Any = "auto",
         metrics: Sequence[Any] | None = None,

@@ -24,6 +24,7 @@ from skstack._features.cross_fit import FeatureRequest, UpstreamSpec
 from skstack._stack.branches import branch_column_indices
 from skstack.networks._cloning import has_own_steps
 from skstack.networks._model_parameter import load_model
+from skstack.networks._recipe import has_members
 from skstack.preprocessing._blocks import ColumnBlocks
 
 # Former names of parameters.
@@ -395,6 +396,7 @@ class FineTuningDiverged(Exception):
 def _train_jointly(stack, joint, named, sample, rows, validation, ratio, seed):
     """History of the fine-tuning, and the final weights."""
     from skstack._training.config import TrainConfig, TrainingData
+    from skstack._training.members import MemberLoss
     from skstack._training.monitor import Diverged
     from skstack._training.train import train
 
@@ -408,8 +410,11 @@ def _train_jointly(stack, joint, named, sample, rows, validation, ratio, seed):
         for name in named
         for path in joint.paths_of(name)
     }
+    loss = downstream._loss(blueprint)
+    if has_members(blueprint, downstream.network_.variables):
+        loss = MemberLoss(loss)
     config = TrainConfig(
-        loss=downstream._loss(blueprint),
+        loss=loss,
         optimizer=downstream._optimizer(blueprint),
         learning_rate=float(tuning.learning_rate),
         batch_size=downstream.batch_size,

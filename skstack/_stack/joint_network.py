@@ -16,8 +16,10 @@ from skstack._graph.tables import GraphTable, concatenate, numbers_of, refuse, u
 from skstack._stack.scaling import numeric_columns
 from skstack._training.initial_weights import initial_variables
 from skstack._training.keras_model import named_variables
+from skstack._training.members import MemberBlueprint
 from skstack._training.network import Network
 from skstack.networks._cloning import architecture
+from skstack.networks._recipe import has_members
 
 DOWNSTREAM = ""  # no branch has this name
 
@@ -176,7 +178,7 @@ class JointNetwork:
             else:
                 indices = downstream.blocks_.column_indices()[block.name]
                 inputs[block.name] = numbers_of(table, indices, "downstream", "The downstream")
-        network = _RecordedNetwork(downstream.network_, models, DOWNSTREAM)
+        network = _RecordedNetwork(trained_network(downstream), models, DOWNSTREAM)
         (output,), _ = apply_network(network, inputs, "downstream")
         return output
 
@@ -202,6 +204,14 @@ class JointNetwork:
     def paths_of(self, part):
         """Paths in this network of the weights of a branch."""
         return list(self._paths[part].values())
+
+
+def trained_network(downstream):
+    """The fitted network of a downstream in the form in which it is trained."""
+    network = downstream.network_
+    if not has_members(network.blueprint, network.variables):
+        return network
+    return Network(MemberBlueprint(network.blueprint), network.variables)
 
 
 def _names(kinds):

@@ -103,20 +103,38 @@ class MemberBlueprint:
     ----------
     blueprint : Blueprint
         The network, whose output is the mean of its members.
+    projected : tuple of str, int and str, default=None
+        An inner layer that becomes a second output, for each member; its width; and the name of the
+        layer that projects it to that width.
     """
 
     blueprint: Any
+    projected: tuple[str, int, str] | None = None
 
     @property
     def key(self):
         """See ``RecipeBlueprint.key``."""
         inner = self.blueprint.key
-        return None if inner is None else ("members", inner)
+        return None if inner is None else ("members", inner, self.projected)
 
     def build(self):
         """Build the network."""
         model = self.blueprint.build()
         layers = self.blueprint.member_layers()
+        activations = [activation for activation, _ in layers]
         tensors = [model.get_layer(name).output for _, name in layers]
-        outputs = MemberOutputs([activation for activation, _ in layers], name="members")(tensors)
+        if self.projected is not None:
+            activations.append("linear")
+            tensors.append(self._projection(model, tensors[0].shape[1]))
+        outputs = MemberOutputs(activations, name="members")(tensors)
         return keras.Model(model.input, outputs, name=model.name)
+
+    def _projection(self, model, n_members):
+        layer, width, name = self.projected
+        inner = model.get_layer(layer).output
+        if inner.shape[1:-1] != (n_members,):  # before the members part
+            inner = inner if len(inner.shape) == 2 else keras.layers.Flatten()(inner)
+            inner = keras.layers.RepeatVector(n_members)(inner)
+        if inner.shape[-1] == width:
+            return inner
+        return keras.layers.Dense(width, name=name, dtype="float32")(inner)

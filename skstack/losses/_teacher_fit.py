@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from skstack._base.text import described
 from skstack._training.initial_weights import initial_variables
 from skstack._training.members import MemberBlueprint, MemberLoss, metric_of_mean
 from skstack._training.network import Network
@@ -14,6 +15,7 @@ from skstack.losses._distillation import DistillationLoss, MetricOfTask
 from skstack.losses._teacher import Student, Teacher, loaded, logits, teacher_blueprint
 from skstack.losses._teacher_loss import TeacherLoss
 from skstack.losses._teacher_networks import (
+    PROJECTION,
     TEACHER,
     WithProjection,
     WithTeacher,
@@ -22,7 +24,7 @@ from skstack.losses._teacher_networks import (
 )
 from skstack.networks._heads import WithoutActivation
 from skstack.networks._numeric import standardizing_variables
-from skstack.networks._recipe import RecipeBlueprint
+from skstack.networks._recipe import has_members
 from skstack.networks._spec import PROBABILITY_ACTIVATIONS
 from skstack.preprocessing._column_profile import weighted_moments
 
@@ -35,8 +37,8 @@ def prepared_fit(student: Student, blueprint, start, *, seed, before, tables, ro
     the same rows of X before sampling. ``resampled`` is whether a sampler was used.
     """
     if not isinstance(student.loss, TeacherLoss):
-        members = isinstance(blueprint, RecipeBlueprint) and blueprint.has_members(start)
-        return (MemberFit if members else PlainFit)(student, blueprint, start, *tables, before)
+        kind = MemberFit if has_members(blueprint, start) else PlainFit
+        return kind(student, blueprint, start, *tables, before)
     fit = TeacherFit(student.loss, student, blueprint, start, rows[0], seed=seed, before=before)
     X = _rows_of_inputs(student, tables[0].inputs) if resampled else rows[0]
     fit.table = fit.rows(X, tables[0])
@@ -127,6 +129,7 @@ class TeacherFit:
         self._temperature = float(loss.temperature)
         self._task = student._network_task
         self._facts = facts_of(blueprint, hasattr(student, "latent_layer_"))
+        self._members = has_members(blueprint, start)
         self._check(loss)
         # A teacher that is trained is a part of the network.
         self._teacher = None if loss.teacher_trainable else Teacher(loss, student, X)
@@ -140,15 +143,18 @@ class TeacherFit:
         else:
             self._set_joined(loss, task_loss, before)
         self.loss = task_loss if self._distillation is None else self._distillation
+        if self._members:
+            self.loss = MemberLoss(self.loss)
 
     def public(self, model):
         """See ``PlainFit.public``."""
-        return model
+        return self.student_blueprint.with_mean(model) if self._members else model
 
     @property
     def keeps_outputs(self):
         """Whether the trained network has the outputs of the final one."""
-        return self._joins or self.blueprint is self.student_blueprint
+        distills = self._members and self._mode == "distill"
+        return self._joins or distills or self.blueprint is self.student_blueprint
 
     def _check(self, loss):
         if self._facts.inputs is None:
@@ -160,6 +166,12 @@ class TeacherFit:
             raise ValueError(
                 f"mode={self._mode!r} combines predictions, which an autoencoder does not return; "
                 "use 'distill' or 'features'."
+            )
+        if self._members and self._mode in ("blend", "head"):
+            raise ValueError(
+                f"loss=TeacherLoss(mode={loss.mode!r}) combines the teacher with one network, and "
+                f"model={described(self._student.model)} has several members. Use model=MLP(), or "
+                "the mode 'distill' or 'features'."
             )
 
     # The networks --------------------------------------------------------------------------------
@@ -178,7 +190,9 @@ class TeacherFit:
         activation = self._facts.activation if soft else None
         kind = "soft" if soft else "squared"
         self._distillation = self._distillation_loss(task_loss, kind, activation)
-        if activation or len(self._facts.shape) > 1:
+        if self._members:
+            self.blueprint = MemberBlueprint(self.student_blueprint)
+        elif activation or len(self._facts.shape) > 1:
             self.blueprint = WithoutActivation(self.student_blueprint)
         if soft:
             self._weights = (1.0 - loss.weight, loss.weight * loss.temperature**2)
@@ -272,12 +286,17 @@ class TeacherFit:
         if self.blueprint is not self.student_blueprint:
             return
         self.blueprint = WithProjection(self.student_blueprint, self._layer, width)
+        if self._members:
+            projected = (self._layer, width, PROJECTION)
+            self.blueprint = MemberBlueprint(self.student_blueprint, projected)
         if len(self.start) == len(self._names):
             weights = initial_variables(self.blueprint, self._seed)
             self.start = {**weights, **self.start, **_fitting(self._before, weights)}
 
     def metrics(self, metrics):
         """Metrics for the output of the task alone."""
+        if self._members:
+            metrics = map(metric_of_mean, metrics)
         if self._distillation is None:
             return tuple(metrics)
         return tuple(MetricOfTask(metric, self._distillation) for metric in metrics)

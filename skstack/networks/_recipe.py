@@ -270,7 +270,7 @@ class RecipeBlueprint:
             for part, name in self.spec.member_layers()
         ]
 
-    def has_members(self, start):
+    def has_members(self, start) -> bool:
         """Whether the network with these initial variables has members."""
         paths = [f"{name}/kernel" for _, name in self.member_layers()]
         return all(path in start and start[path].ndim == 3 for path in paths)
@@ -347,3 +347,8 @@ class RecipeBlueprint:
         except (Unknown, AttributeError):
             return None
         return ("recipe", code, parameters, self.spec)
+
+
+def has_members(blueprint, start) -> bool:
+    """Whether the network of a blueprint, with initial variables ``start``, has members."""
+    return isinstance(blueprint, RecipeBlueprint) and blueprint.has_members(start)

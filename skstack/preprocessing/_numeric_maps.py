@@ -96,7 +96,7 @@ def tree_edges(column, target, n_bins, *, classify, weights=None) -> np.ndarray:
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
     tree = (DecisionTreeClassifier if classify else DecisionTreeRegressor)(
-        max_leaf_nodes=n_bins, min_weight_fraction_leaf=0.25 / n_bins, random_state=0
+        max_leaf_nodes=n_bins, min_weight_fraction_leaf=0.05 / n_bins, random_state=0
     )
     column = np.asarray(column, dtype=np.float64)
     tree.fit(column[:, None], target, sample_weight=weights)

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.metrics import log_loss, mean_squared_error, roc_auc_score
-from tests._models import FIT, binary, mixed, regression
 
 import skstack
 from skstack import KerasClassifier, KerasMultiTask, KerasRegressor
 from skstack.networks import MLP, PiecewiseLinear, TabM, recipe
+from tests._models import FIT, binary, mixed, regression
 
 X, y = binary()
 SMALL = TabM((6, 5), n_members=3, numeric_embedding=PiecewiseLinear(4, 2))
