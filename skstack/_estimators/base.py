@@ -681,7 +681,10 @@ class NetworkEstimator(BaseEstimator):
 
     def _learn_numeric(self, blueprint, start, inputs, y, weights):
         """Learn quantiles, bins and other scales of numeric columns from training rows."""
-        if blueprint.continued or continued_estimator(self.model) is not None:
+        if (
+            not isinstance(blueprint, RecipeBlueprint)
+            or continued_estimator(self.model) is not None
+        ):
             return
         target = None if y is None else self._bin_targets(y, weights)
         for block in self.blocks_.blocks_:
@@ -689,7 +692,13 @@ class NetworkEstimator(BaseEstimator):
                 columns, moments = inputs[block.name], self.moments_[block.name]
                 start.update(
                     learned_variables(
-                        block.name, start, columns, moments, target=target, weights=weights
+                        blueprint.spec,
+                        block.name,
+                        start,
+                        columns,
+                        moments,
+                        target=target,
+                        weights=weights,
                     )
                 )
 

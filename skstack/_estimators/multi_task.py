@@ -28,7 +28,10 @@ from skstack.networks._mlp import MLP
 from skstack.networks._model_parameter import continued_estimator
 from skstack.networks._spec import Head, Spec
 from skstack.preprocessing._blocks import keras_name
-from skstack.preprocessing._column_profile import warn_if_validation_targets_moved
+from skstack.preprocessing._column_profile import (
+    warn_if_validation_targets_moved,
+    weighted_moments,
+)
 
 _KINDS = ("classification", "regression")
 _DEFAULT_LOSSES = {
@@ -706,6 +709,18 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
         for target, head in zip(self._y_targets, self._y_heads, strict=True):
             yield target, head, slice(first, first + head.units)
             first += head.units
+
+    def _bin_targets(self, y, weights):
+        # One tree for all targets: classes have no order, and no target has more weight.
+        columns = [
+            column[:, None]
+            if target.classes is None
+            else np.eye(len(target.classes))[column.astype(int)]
+            for target, column in zip(self._y_targets, y.T, strict=True)
+        ]
+        table = np.hstack(columns)
+        mean, scale = weighted_moments(table, weights)
+        return (table - mean) / scale, False
 
     def _learn_target_scale(self, blueprint, start, inputs, y, weights):
         self._y_heads = blueprint.spec.heads

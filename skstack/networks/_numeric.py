@@ -52,23 +52,25 @@ def _einsum(equation, shape, name, **settings):
 _FIXED = {"trainable": False, "dtype": "float32"}
 
 
-def scaled(x, block, scaling):
+def scaled(x, spec, block, scaling):
     """A standardised numeric block, of shape (batch, columns), scaled in another way."""
     from keras.layers import UnitNormalization
 
-    (width,), name = block.shape, block.name
+    (width,), name, label = block.shape, block.name, spec.layer_name
     if scaling == "quantile":
-        bins = _bins(x, N_KNOTS - 1, f"{name}_quantiles")
-        return _einsum("bfT,fT->bf", (width,), f"{name}_scores", bias_axes="f", **_FIXED)(bins)
+        bins = _bins(x, N_KNOTS - 1, spec, f"{name}_quantiles")
+        scores = label(f"{name}_scores")
+        return _einsum("bfT,fT->bf", (width,), scores, bias_axes="f", **_FIXED)(bins)
     if scaling == "robust":
         # z / sqrt(1 + (z/3)^2) is 3 times the first entry of (z/3, 1) divided by its length.
-        x = _einsum("bf,fi->bfi", (width, 2), f"{name}_pair", bias_axes="i", **_FIXED)(x)
-        x = UnitNormalization(axis=-1, dtype="float32", name=f"{name}_clip")(x)
-        return _einsum("bfi,fi->bf", (width,), f"{name}_clipped", **_FIXED)(x)
+        pair = label(f"{name}_pair")
+        x = _einsum("bf,fi->bfi", (width, 2), pair, bias_axes="i", **_FIXED)(x)
+        x = UnitNormalization(axis=-1, dtype="float32", name=label(f"{name}_clip"))(x)
+        return _einsum("bfi,fi->bf", (width,), label(f"{name}_clipped"), **_FIXED)(x)
     return x
 
 
-def _bins(x, n_bins, name):
+def _bins(x, n_bins, spec, name):
     """Position of each value in each bin: 0 below, 1 above; (batch, columns) to one more axis.
 
     A bin that is not used has the slope 0.
@@ -76,8 +78,9 @@ def _bins(x, n_bins, name):
     from keras.layers import ReLU
 
     shape = (x.shape[-1], n_bins)
-    positions = _einsum("bf,fT->bfT", shape, name, bias_axes="fT", **_FIXED)(x)
-    return ReLU(max_value=1.0, dtype="float32", name=f"{name}_position")(positions)
+    label = spec.layer_name
+    positions = _einsum("bf,fT->bfT", shape, label(name), bias_axes="fT", **_FIXED)(x)
+    return ReLU(max_value=1.0, dtype="float32", name=label(f"{name}_position"))(positions)
 
 
 class NumericEmbedding(BaseEstimator):
@@ -167,7 +170,7 @@ class PiecewiseLinear(NumericEmbedding):
             kernel_initializer=RandomUniform(-bound, bound),
             bias_initializer=RandomUniform(-bound, bound),
         )(x)
-        positions = _bins(x, self.n_bins, f"{name}_{self.bins}_bins")
+        positions = _bins(x, self.n_bins, spec, f"{name}_{self.bins}_bins")
         bends = _einsum("bfT,fTe->bfe", shape, label(f"{name}_bends"), kernel_initializer="zeros")(
             positions
         )
@@ -266,11 +269,12 @@ def standardizing_variables(block_name, mean, scale, *, steps=False):
     }
 
 
-def learned_variables(block_name, start, columns, moments, *, target=None, weights=None):
+def learned_variables(spec, block_name, start, columns, moments, *, target=None, weights=None):
     """Variables, by path, of the layers of a numeric block that are learned before training.
 
     Parameters
     ----------
+    spec : Spec
     block_name : str
     start : dict of str to ndarray
         Initial variables of the network; they tell which layers it has.
@@ -283,31 +287,33 @@ def learned_variables(block_name, start, columns, moments, *, target=None, weigh
     weights : ndarray of shape (n_rows,), default=None
     """
     names = {path.partition("/")[0] for path in start}
+    roles = ("quantiles", "scores", "pair", "clipped", *(f"{kind}_bins" for kind in BINS))
+    layers = {role: spec.layer_name(f"{block_name}_{role}") for role in roles}
+    robust, by_quantiles = layers["pair"] in names, layers["quantiles"] in names
+    kind = next((kind for kind in BINS if layers[f"{kind}_bins"] in names), None)
     learned = {}
     if f"{block_name}_center" not in names:
         moments = np.zeros(columns.shape[1]), np.ones(columns.shape[1])
-    if f"{block_name}_pair" in names:
+    if robust:
         moments = _robust_moments(columns, weights)
-        learned.update(_robust_variables(block_name, moments))
-    quantiles = f"{block_name}_quantiles"
-    bins = next(
-        (name for name in (f"{block_name}_{kind}_bins" for kind in BINS) if name in names), None
-    )
-    if quantiles not in names and bins is None:
+        learned.update(standardizing_variables(block_name, *moments))
+        learned.update(_clip_variables(layers, columns.shape[1]))
+    if not by_quantiles and kind is None:
         return learned
+    bins = layers.get(f"{kind}_bins")
     edges, knots = [], []
     for index, (mean, scale) in enumerate(zip(*moments, strict=True)):
         column = (np.asarray(columns[:, index], dtype=np.float64) - mean) / scale
-        if f"{block_name}_pair" in names:
+        if robust:
             column = column / np.sqrt(1.0 + np.square(column / 3.0))
-        if quantiles in names:
+        if by_quantiles:
             knots.append(_quantile_knots(column, weights))
             column = np.interp(column, *knots[-1])
-        if bins is not None:
+        if kind is not None:
             n_bins = start[f"{bins}/kernel"].shape[1]
-            edges.append(_edges(column, n_bins, bins.endswith("tree_bins"), target, weights))
+            edges.append(_edges(column, n_bins, kind == "tree", target, weights))
     if knots:
-        learned.update(_knot_variables(block_name, knots, start))
+        learned.update(_knot_variables(layers, knots, start))
     if edges:
         learned.update(_bin_variables(bins, edges, start))
     return learned
@@ -318,13 +324,13 @@ def _robust_moments(columns, weights):
     return tuple(np.array(part) for part in zip(*pairs, strict=True))
 
 
-def _robust_variables(name, moments):
-    width = len(moments[0])
+def _clip_variables(layers, width):
+    """Variables of the layers that clip smoothly."""
+    pair, clipped = layers["pair"], layers["clipped"]
     return {
-        **standardizing_variables(name, *moments),
-        f"{name}_pair/kernel": np.tile(np.float32([1 / 3, 0]), (width, 1)),
-        f"{name}_pair/bias": np.float32([0, 1]),
-        f"{name}_clipped/kernel": np.tile(np.float32([3, 0]), (width, 1)),
+        f"{pair}/kernel": np.tile(np.float32([1 / 3, 0]), (width, 1)),
+        f"{pair}/bias": np.float32([0, 1]),
+        f"{clipped}/kernel": np.tile(np.float32([3, 0]), (width, 1)),
     }
 
 
@@ -348,14 +354,15 @@ def _edges(column, n_bins, by_tree, target, weights):
     return tree_edges(column, y, n_bins, classify=classify, weights=weights)
 
 
-def _knot_variables(name, knots, start):
-    kernel = np.zeros_like(start[f"{name}_scores/kernel"])
+def _knot_variables(layers, knots, start):
+    name = layers["scores"]
+    kernel = np.zeros_like(start[f"{name}/kernel"])
     for row, (_, scores) in zip(kernel, knots, strict=True):
         row[: len(scores) - 1] = np.diff(scores)
     return {
-        **_bin_variables(f"{name}_quantiles", [values for values, _ in knots], start),
-        f"{name}_scores/kernel": kernel,
-        f"{name}_scores/bias": np.float32([scores[0] for _, scores in knots]),
+        **_bin_variables(layers["quantiles"], [values for values, _ in knots], start),
+        f"{name}/kernel": kernel,
+        f"{name}/bias": np.float32([scores[0] for _, scores in knots]),
     }
 
 

@@ -275,7 +275,8 @@ class Spec:
                 continue
             x = inputs[self._tabular(block).name]
             if block.kind == "numeric":
-                x = x if scaling is None else scaled(_standardized(x, block), block, scaling)
+                if scaling is not None:
+                    x = scaled(_standardized(x, block), self, block, scaling)
                 if numeric_embedding is not None:
                     x = numeric_embedding.apply(x, self, block.name)
                     x = Flatten(name=self.layer_name(f"{block.name}_embedded"))(x)

@@ -70,7 +70,9 @@ def _distinguishable(values):
     kept = np.ones(len(values), dtype=bool)
     following = values[-1]
     for i in range(len(values) - 2, -1, -1):
-        kept[i] = following - values[i] > _MIN_STEPS * np.spacing(np.float32(abs(following)))
+        # Below the smallest normal number the slope of a bin would be infinite.
+        step = max(np.spacing(np.float32(abs(following))), np.finfo(np.float32).tiny)
+        kept[i] = following - values[i] > _MIN_STEPS * step
         following = values[i] if kept[i] else following
     return kept
 

@@ -2,11 +2,12 @@
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
-from skstack import KerasAutoencoder, KerasClassifier, KerasRegressor
+from skstack import KerasAutoencoder, KerasClassifier, KerasMultiTask, KerasRegressor
 from skstack._training.program import POOL
 from skstack.networks import MLP, Autoencoder, Periodic, PiecewiseLinear, recipe
 from skstack.preprocessing._numeric_maps import Distribution, robust_center_and_scale
@@ -181,6 +182,34 @@ def test_trees_for_every_kind_of_target(target):
         fit = KerasClassifier(network, **FIT).fit(rows, words)
     slopes = fit.model_.get_layer("numeric_tree_bins").get_weights()[0]
     assert (slopes > 0).any(axis=1).all()
+
+
+def test_a_tree_of_several_targets_gives_all_of_them_the_same_weight():
+    network = MLP((4,), numeric_embedding=PiecewiseLinear(4, 2, bins="tree"))
+    words = np.array(["low", "middle", "high"])[np.argsort(np.argsort(X[:, 1])) // 20]
+
+    def slopes(unit):
+        targets = pd.DataFrame({"word": words, "number": unit * X[:, 0]})
+        fit = KerasMultiTask(network, **FIT).fit(X, targets)
+        return fit.model_.get_layer("numeric_tree_bins").get_weights()[0]
+
+    np.testing.assert_array_equal(slopes(1.0), slopes(2.0**20))
+
+
+@pytest.mark.parametrize(
+    ("name", "scaling"),
+    [("quantiles", "quantile"), ("scores", "quantile"), ("pair", "robust"), ("tree_bins", None)],
+)
+def test_a_column_may_be_called_as_a_layer_is(name, scaling):
+    """A column of strings is an input of its own, with the column's name."""
+    network = MLP((4,), scaling=scaling, numeric_embedding=PiecewiseLinear(4, 2, bins="tree"))
+    table = pd.DataFrame(X[:, :2], columns=["a", "b"])
+    table["numeric_" + name] = np.repeat(["x", "y", "z"], 20)
+    renamed = table.rename(columns={"numeric_" + name: "job"})
+    np.testing.assert_array_equal(
+        fitted(network, table).predict_proba(table),
+        fitted(network, renamed).predict_proba(renamed),
+    )
 
 
 def test_columns_far_from_zero_and_heavy_tails_are_learned():

@@ -104,3 +104,10 @@ def test_robust_scales_are_those_of_scikit_learn():
 )
 def test_equal_quartiles_give_half_the_range(column, expected):
     assert robust_center_and_scale(np.array(column, float)) == expected
+
+
+def test_slopes_between_the_smallest_numbers_are_finite():
+    distribution = Distribution.of(np.repeat([-1.0, 0.0, 1e-43, 1e-40, 1.0], 3))
+    edges = distribution.values[distribution.spread(6)]
+    assert np.isfinite((1 / np.diff(edges)).astype(np.float32)).all()
+    assert len(edges) == 3
