@@ -63,7 +63,8 @@ def _litert(estimator, path):
     # By default Keras allows operations of TensorFlow, which the interpreter cannot run.
     builtin = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
     try:
-        fused.export(path, format="litert", verbose=False, target_spec=builtin)
+        with _biases_by_addition(all_layers(fused)):
+            fused.export(path, format="litert", verbose=False, target_spec=builtin)
     except Exception as error:
         if not any(part in str(error) for part in ("Select TF", "SELECT_TF_OPS", "Flex")):
             raise
@@ -72,6 +73,39 @@ def _litert(estimator, path):
             f"{_unsupported(fused)}. Use the format 'saved_model' or 'onnx'."
         ) from error
     return path
+
+
+@contextlib.contextmanager
+def _biases_by_addition(layers):
+    """Context in which a bias such as that of members, of shape (members, 1), is added as it is.
+
+    Keras adds it with TensorFlow's BiasAdd along axis 1, which the converter knows for images only.
+    """
+    import keras
+
+    changed = []
+    try:
+        for layer in layers:
+            plain = type(layer) is keras.layers.EinsumDense and layer.quantization_mode is None
+            if plain and layer.bias is not None and len(layer.bias.shape) > 1:
+                vars(layer)["call"] = _with_addition(layer)
+                changed.append(layer)
+        yield
+    finally:
+        for layer in changed:
+            del vars(layer)["call"]
+
+
+def _with_addition(layer):
+    import tensorflow as tf
+    from keras import ops
+
+    def call(x, training=None):
+        x = ops.einsum(layer.equation, x, layer.kernel)
+        x = x + tf.cast(layer.bias, x.dtype)
+        return x if layer.activation is None else layer.activation(x)
+
+    return call
 
 
 def _unsupported(model):
