@@ -8,7 +8,7 @@ from keras import ops
 from skstack._graph.formulas import without_padding
 from skstack._graph.tables import layer_name, refuse
 from skstack._training.formulas import pooling_of
-from skstack._training.keras_model import all_layers, find_layers, n_members
+from skstack._training.keras_model import all_layers, find_layers, member_layers
 
 
 def apply_network(network, tensors, name, *, finish=None, layers=(), ends=True, pooling=None):
@@ -32,7 +32,7 @@ def apply_network(network, tensors, name, *, finish=None, layers=(), ends=True, 
     model = model if finish is None else finish(model)
     inner = []
     if layers:
-        members = n_members(model)
+        members = member_layers(model)
         model, inner = _with_layers(model, layers)
         if len(inner) == len(layers):
             pairs = zip(layers, inner, strict=True)
@@ -48,7 +48,7 @@ def apply_network(network, tensors, name, *, finish=None, layers=(), ends=True, 
 
 def _of_members(layer, tensor, members):
     """The mean over members of an inner layer's output, or all side by side."""
-    how = pooling_of(layer, tensor.shape, "", members)
+    how = pooling_of(layer, "", members)
     if not how:
         return tensor
     pool = keras.layers.GlobalAveragePooling1D if how == "mean" else keras.layers.Flatten

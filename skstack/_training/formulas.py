@@ -36,13 +36,13 @@ def with_priors(p, ratio, xp):
 MEMBERS = ":members"  # end of the name of a layer whose members are wanted side by side
 
 
-def pooling_of(name, shape, pooling, n_members):
-    """How the output of a layer, of this shape, is reduced to columns.
+def pooling_of(name, pooling, members):
+    """How the output of a layer is reduced to columns; `members` is that of `member_layers`.
 
     Of a layer with an output for each member it is the mean; with a name that ends in `MEMBERS` the
     outputs of all members, side by side.
     """
-    if not n_members or len(shape) != 3 or shape[1] != n_members:
+    if name.removesuffix(MEMBERS) not in members:
         return pooling
     return "flatten" if name.endswith(MEMBERS) else "mean"
 

@@ -168,16 +168,32 @@ def find_layers(model, names: Iterable[str]) -> dict:
             what = "no layer" if not candidates else "more than one layer"
             known = ", ".join(name for name, _ in _named_layers(model))
             raise LayerNotFound(f"The network has {what} named {name!r}. Its layers are: {known}.")
+        if name != requested and name not in member_layers(model):
+            raise LayerNotFound(
+                f"The layer {name!r} of {requested!r} has no output for each of several members."
+            )
         layers[requested] = candidates[0]
     return layers
 
 
-def n_members(model) -> int:
-    """Number of members of a network that holds several, whose mean it returns; else 0."""
+def member_layers(model) -> frozenset[str]:
+    """Names of the layers with an output for each member of a network that returns their mean."""
+    found: set[str] = set()
     for layer in getattr(model, "layers", ()):
-        if getattr(layer, "equation", None) == "bkd,kdc->bkc":  # their output weights
-            return layer.output.shape[1]
-    return 0
+        if getattr(layer, "equation", None) != "bkd,kdc->bkc":  # their output weights
+            continue
+        members = layer.output.shape[1]
+        found.add(layer.name)
+        activations = [node.operation for node in layer._outbound_nodes]
+        found.update(each.name for each in activations if len(each.output.shape) == 3)
+        pending = [layer.input]
+        while pending:  # back to the layer that made the members
+            tensor = pending.pop()
+            operation, index, _ = tensor._keras_history
+            if tensor.shape[1:-1] == (members,) and operation.name not in found:
+                found.add(operation.name)
+                pending.extend(operation._inbound_nodes[index].input_tensors)
+    return frozenset(found)
 
 
 def check_layers(blueprint: Blueprint, names: Iterable[str]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from skstack._training.keras_model import member_layers
 from skstack._training.objective import ConvertedMetric, losses_of_rows, name_of
 
 
@@ -25,7 +26,7 @@ class MemberOutputs(keras.layers.Layer):
     """
 
     def __init__(self, activations, **settings):
-        super().__init__(**settings)
+        super().__init__(**{"dtype": "float32", **settings})  # as the outputs of networks
         self.activations = tuple(activations)
 
     def call(self, parts, training=False):
@@ -125,16 +126,20 @@ class MemberBlueprint:
         tensors = [model.get_layer(name).output for _, name in layers]
         if self.projected is not None:
             activations.append("linear")
-            tensors.append(self._projection(model, tensors[0].shape[1]))
-        outputs = MemberOutputs(activations, name="members")(tensors)
+            tensors.append(_projection(model, tensors[0].shape[1], *self.projected))
+        name, taken = "members", {operation.name for operation in model.operations}
+        while name in taken:
+            name += "_"
+        outputs = MemberOutputs(activations, name=name)(tensors)
         return keras.Model(model.input, outputs, name=model.name)
 
-    def _projection(self, model, n_members):
-        layer, width, name = self.projected
-        inner = model.get_layer(layer).output
-        if inner.shape[1:-1] != (n_members,):  # before the members part
-            inner = inner if len(inner.shape) == 2 else keras.layers.Flatten()(inner)
-            inner = keras.layers.RepeatVector(n_members)(inner)
-        if inner.shape[-1] == width:
-            return inner
-        return keras.layers.Dense(width, name=name, dtype="float32")(inner)
+
+def _projection(model, n_members, layer, width, name):
+    """See ``MemberBlueprint.projected``."""
+    inner = model.get_layer(layer).output
+    if layer not in member_layers(model):  # before the members part
+        inner = inner if len(inner.shape) == 2 else keras.layers.Flatten()(inner)
+        inner = keras.layers.RepeatVector(n_members)(inner)
+    if inner.shape[-1] == width:
+        return inner
+    return keras.layers.Dense(width, name=name, dtype="float32")(inner)

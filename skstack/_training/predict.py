@@ -28,7 +28,7 @@ from skstack._training.keras_model import (
     find_layers,
     flat_outputs,
     in_order,
-    n_members,
+    member_layers,
     named_variables,
     rows_at_once,
     takes_training,
@@ -56,14 +56,14 @@ class OutputRequest:
         return None if self.layers is None else find_layers(model, self.layers)
 
     def finish(self, tensors, members):
-        """Tensors as float32, reduced to columns; `members` is the number of members."""
+        """Tensors as float32, reduced to columns; `members` that of `member_layers`."""
         if self.pooling is None:
             return [tf.cast(tf.convert_to_tensor(tensor), "float32") for tensor in tensors]
         names = self.layers or ()
         if len(names) != len(tensors):  # a layer with several outputs
-            names = [""] * len(tensors)
+            names = ("",) * len(tensors)
         return [
-            as_columns(tensor, pooling_of(name, tensor.shape, self.pooling, members))
+            as_columns(tensor, pooling_of(name, self.pooling, members))
             for name, tensor in zip(names, tensors, strict=True)
         ]
 
@@ -125,7 +125,7 @@ class _Predictor:
     def batch_function(self, names, request):
         """Return a function of weights and one batch of inputs that returns flat outputs."""
         layers = request.layers_in(self.model)
-        finish = functools.partial(request.finish, members=n_members(self.model))
+        finish = functools.partial(request.finish, members=member_layers(self.model))
         n_variables = len(self.variables)
 
         def run(*tensors):
@@ -297,7 +297,7 @@ class _EagerChunks:
                 with Recorder(layers) as recorder:
                     call(model, x, training=False)
                 parts = recorder.outputs()
-        parts = self._request.finish(parts, n_members(self._predictor.model))
+        parts = self._request.finish(parts, member_layers(self._predictor.model))
         _check_rows([part.shape for part in parts], self.rows)
         return _numpy(parts)
 

@@ -22,6 +22,7 @@ from skstack import (
     KerasRegressor,
     StackedKerasClassifier,
 )
+from skstack._training.members import MemberOutputs
 from skstack.losses import TeacherLoss
 from skstack.networks import MLP, PiecewiseLinear, TabM, recipe
 from tests._models import FIT, binary, mixed, regression
@@ -200,6 +201,45 @@ def test_a_network_of_the_user_may_have_members():
     )
 
 
+def test_a_column_may_be_called_as_a_layer_is():
+    table = pd.DataFrame({"members": np.repeat(["a", "b", "c"], 20), "u": X[:, 0]})
+    renamed = table.rename(columns={"members": "job"})
+    np.testing.assert_array_equal(
+        classifier().fit(table, y).predict_proba(table),
+        classifier().fit(renamed, y).predict_proba(renamed),
+    )
+
+
+def test_outputs_of_members_are_float32_with_every_policy():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        layer = MemberOutputs(("exponential",))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    counts = np.asarray(layer([np.full((1, 2, 1), 20, dtype=np.float32)]))
+    np.testing.assert_allclose(counts, np.exp(20), rtol=1e-5)  # the largest float16 is 65504
+
+
+@pytest.mark.parametrize("ending", ["onnx", "tflite"])
+def test_exported_files_return_the_mean(fitted, ending, tmp_path):
+    path = tmp_path / f"network.{ending}"
+    fitted.export(path, format="onnx" if ending == "onnx" else "litert")
+    if ending == "onnx":
+        session = pytest.importorskip("onnxruntime").InferenceSession(str(path))
+        (feed,) = session.get_inputs()
+        outputs = session.run(None, {feed.name: X.astype(np.float32)})[0]
+    else:
+        module = pytest.importorskip("ai_edge_litert.interpreter")
+        interpreter = module.Interpreter(str(path))
+        (feed,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+        interpreter.resize_tensor_input(feed["index"], X.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(feed["index"], X.astype(np.float32))
+        interpreter.invoke()
+        outputs = interpreter.get_tensor(result["index"])
+    np.testing.assert_allclose(outputs, fitted.predict_proba(X), atol=1e-5)
+
+
 def test_saved_files_need_nothing_of_skstack(fitted, tmp_path):
     path = tmp_path / "network.keras"
     fitted.model_.save(path)
@@ -312,6 +352,19 @@ def test_members_of_folds_share_their_start():
     features = KerasFeatureTransformer(network, layers="hidden_1", random_state=0)
     table = features.fit_transform(rows, target)
     assert cross_val_score(LogisticRegression(max_iter=2000), table, target, cv=3).mean() > 0.85
+
+
+def test_as_many_columns_as_members_are_not_members():
+    rows = X[:, :3]
+    model = classifier(epochs=1).fit(rows, y).model_
+    embedded = keras.Model(model.input, model.get_layer("numeric_embedding").output)(rows)
+    features = KerasFeatureTransformer(model, layers="numeric_embedding").fit(rows, y)
+    np.testing.assert_allclose(features.transform(rows), np.reshape(embedded, (60, 6)), atol=1e-6)
+    np.testing.assert_allclose(
+        np.asarray(features.to_keras()(rows)), features.transform(rows), atol=1e-6
+    )
+    with pytest.raises(ValueError, match=r"'numeric_embedding' of 'numeric_embedding:members' has"):
+        features.set_params(layers="numeric_embedding:members").fit(rows, y)
 
 
 @pytest.mark.parametrize("mode", ["distill", "features"])
