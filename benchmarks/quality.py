@@ -126,21 +126,27 @@ def mlp(classify, seed, _):
 def lightgbm(classify, seed, _):
     from lightgbm import LGBMClassifier, LGBMRegressor
 
-    return (LGBMClassifier if classify else LGBMRegressor)(random_state=seed, verbose=-1)
+    return (LGBMClassifier if classify else LGBMRegressor)(random_state=seed, verbose=-1, n_jobs=1)
 
 
 def xgboost(classify, seed, _):
     from xgboost import XGBClassifier, XGBRegressor
 
     kind = XGBClassifier if classify else XGBRegressor
-    return kind(random_state=seed, enable_categorical=True)
+    return kind(random_state=seed, enable_categorical=True, n_jobs=1)
 
 
 def catboost(classify, seed, categorical):
     from catboost import CatBoostClassifier, CatBoostRegressor
 
     kind = CatBoostClassifier if classify else CatBoostRegressor
-    return kind(random_state=seed, cat_features=categorical, verbose=0, allow_writing_files=False)
+    return kind(
+        random_state=seed,
+        cat_features=categorical,
+        verbose=0,
+        allow_writing_files=False,
+        thread_count=1,
+    )
 
 
 CONTESTANTS = {
