@@ -151,7 +151,7 @@ class PiecewiseLinear(NumericEmbedding):
 
     def _validate_params(self):
         self._at_least_one("n_bins", "width")
-        if self.bins not in BINS:
+        if not isinstance(self.bins, str) or self.bins not in BINS:
             raise ValueError(f"bins={self.bins!r} of PiecewiseLinear must be 'quantile' or 'tree'.")
 
     def apply(self, x, spec, name):

@@ -144,6 +144,8 @@ def test_parameters_of_an_embedding_are_set_by_name():
         (PiecewiseLinear(0), "n_bins=0 of PiecewiseLinear must be an int >= 1"),
         (PiecewiseLinear(width=1.5), "width=1.5 of PiecewiseLinear must be an int >= 1"),
         (PiecewiseLinear(bins="trees"), "bins='trees' of PiecewiseLinear must be 'quantile' or"),
+        (PiecewiseLinear(bins=["tree"]), r"bins=\['tree'\] of PiecewiseLinear must be 'quantile'"),
+        (PiecewiseLinear(bins=np.array(["tree", "x"])), "of PiecewiseLinear must be 'quantile' or"),
         (Periodic(0), "n_frequencies=0 of Periodic must be an int >= 1"),
         (Periodic(width=1), "width=1 of Periodic must be an int >= 2"),
         (Periodic(frequency_scale=0), "frequency_scale=0 of Periodic must be a number > 0"),
