@@ -1,0 +1,61 @@
+"""The fixtures of scikit-learn's own conftest, and what every test of a peer must do."""
+
+import numpy as np
+import pytest
+
+from peers.stand_ins import USES
+
+
+CONVERGENCE = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "thread_unsafe: a mark of scikit-learn's own")
+
+
+def pytest_collection_modifyitems(config, items):
+    by_module = {}
+    for item in items:
+        if hasattr(getattr(item, "module", None), "SUITE"):
+            by_module.setdefault(item.module, []).append(item)
+    left_out = []
+    for module, tests in by_module.items():
+        module.COLLECTED = {item.name for item in tests}
+        for item in tests:
+            item.add_marker(CONVERGENCE)
+            if module.SUITE.reason(module.SUITE.left_out, item):
+                left_out.append(item)
+            elif fault := module.SUITE.reason(module.SUITE.faults, item):
+                item.add_marker(pytest.mark.xfail(strict=True, reason=fault))
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        gone = set(left_out)
+        items[:] = [item for item in items if item not in gone]
+
+
+@pytest.fixture(autouse=True)
+def uses_ours(request):
+    """A test that passes without an estimator of ours says nothing about ours."""
+    USES.clear()
+    yield
+    suite = getattr(request.module, "SUITE", None)
+    if suite is not None and suite.replaced and request.node.originalname in suite.tests:
+        assert USES, "no estimator of ours was used: leave this test out"
+
+
+@pytest.fixture
+def global_random_seed():
+    return 42
+
+
+@pytest.fixture(params=[np.float32, np.float64])
+def global_dtype(request):
+    return request.param
+
+
+@pytest.fixture
+def pyplot():
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.close("all")
+    yield pyplot
+    pyplot.close("all")

@@ -1,0 +1,15 @@
+from peers.stand_ins import in_place
+from peers.suite import Suite
+
+globals().update(
+    Suite(
+        "sklearn.inspection.tests.test_permutation_importance",
+        in_place(
+            "sklearn.linear_model.LogisticRegression",
+            "sklearn.linear_model.LinearRegression",
+            "sklearn.ensemble.RandomForestClassifier",
+            "sklearn.ensemble.RandomForestRegressor",
+        ),
+        left_out={},
+    ).names()
+)
