@@ -5,7 +5,6 @@ import pytest
 
 from peers.stand_ins import USES
 
-
 CONVERGENCE = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 

@@ -1,5 +1,6 @@
 """Estimators of ours with the constructors of scikit-learn's."""
 
+import functools
 import inspect
 
 import numpy as np
@@ -32,9 +33,7 @@ def _noting(method):
         USES.add(type(self))
         return method(self, *args, **kwargs)
 
-    noted.__signature__ = inspect.signature(method)
-    noted.__wrapped__ = method
-    return noted
+    return functools.wraps(method)(noted)
 
 
 def stand_in(peer, ours, settings, without=(), **methods):
@@ -108,7 +107,7 @@ def _coefficients(self):
     return np.concatenate([weights.ravel() for weights in self.model_.get_weights()])[None]
 
 
-def _decision_function(self, X):
+def decision_function(self, X):
     """Log-odds, or logarithms of probabilities, in the place of distances."""
     logarithms = np.log(np.clip(self.predict_proba(X), 1e-12, 1))
     return logarithms[:, 1] - logarithms[:, 0] if len(self.classes_) == 2 else logarithms
@@ -124,7 +123,7 @@ def network(peer):
     if "linear_model" in peer.__module__:
         settings["coef_"] = settings["intercept_"] = _coefficients
     if hasattr(peer, "decision_function") and ours is KerasClassifier:
-        return stand_in(peer, ours, settings, OTHER_MEANING, decision_function=_decision_function)
+        return stand_in(peer, ours, settings, OTHER_MEANING, decision_function=decision_function)
     return stand_in(peer, ours, settings, OTHER_MEANING)
 
 
@@ -138,6 +137,7 @@ RandomForestClassifier = network(sklearn.ensemble.RandomForestClassifier)
 GradientBoostingClassifier = network(sklearn.ensemble.GradientBoostingClassifier)
 
 LinearRegression = network(sklearn.linear_model.LinearRegression)
+MultiTaskLasso = network(sklearn.linear_model.MultiTaskLasso)
 Ridge = network(sklearn.linear_model.Ridge)
 LinearSVR = network(sklearn.svm.LinearSVR)
 SVR = network(sklearn.svm.SVR)
@@ -205,6 +205,12 @@ StackingRegressor = _stack(
 )
 
 
+def _learned(name):
+    """A fitted attribute of the encoder inside."""
+    return lambda self: getattr(self.estimator_, name)
+
+
+LEARNED = ("categories_", "classes_", "encodings_", "target_mean_", "target_type_")
 TargetEncoder = stand_in(
     sklearn.preprocessing.TargetEncoder,
     KerasFeatureTransformer,
@@ -212,8 +218,10 @@ TargetEncoder = stand_in(
         "model": lambda self: sklearn.preprocessing.TargetEncoder(
             categories=self.categories, target_type=self.target_type, smooth=self.smooth
         ),
+        **{name: _learned(name) for name in LEARNED},
+        "random_state": None,
     },
-    without=("shuffle", "random_state"),
+    ["shuffle"],
 )
 
 

@@ -61,7 +61,8 @@ class Suite:
         Ours, by the name that the module imports, such as ``"sklearn.svm.SVC"``.
 
     left_out : dict of str to str
-        Why a test is left out. ``test_name`` is all of a test, ``test_name[id]`` one of its cases.
+        Why a test is left out. ``test_name`` is all of a test, ``test_name[id]`` one of its cases,
+        and ``*`` is any text: ``test_name[*lbfgs*]``.
 
     faults : dict of str to str
         Tests that fail because of a fault of ours; they must fail.
@@ -96,15 +97,21 @@ class Suite:
 
     def reason(self, table, item):
         """Why the table names this test or this case of it; None if it does not."""
-        return table.get(item.name) or table.get(item.originalname)
+        return next((why for name, why in table.items() if _names(name, item.name)), None)
 
     def unknown(self, collected):
         """Names in the tables that the installed version does not have."""
         named = {*self.left_out, *self.faults}
-        tests = {name for name in named if name.partition("[")[0] not in self.tests}
-        whole = {name.partition("[")[0] for name in collected} >= set(self.tests)
-        cases = {name for name in named if "[" in name and name not in collected}
-        return tests | (cases if whole else set())
+        if {name.partition("[")[0] for name in collected} >= set(self.tests):
+            return {name for name in named if not any(_names(name, each) for each in collected)}
+        return {name for name in named if name.partition("[")[0] not in self.tests}
+
+
+def _names(name, case):
+    """Whether a name in a table stands for this case of a test."""
+    if "[" not in name:
+        return name == case.partition("[")[0]
+    return re.fullmatch(re.escape(name).replace(r"\*", ".*"), case, re.DOTALL) is not None
 
 
 def _test_tables(request):

@@ -1,9 +1,10 @@
 """scikit-learn's tests of metadata routing, on the meta-estimators of ours in place of its own."""
 
-from peers.suite import Suite
+import pytest
 from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
+from peers.suite import Suite
 from skstack import KerasFeatureTransformer, StackedKerasClassifier, StackedKerasRegressor
 
 SUITE = Suite(
@@ -13,11 +14,17 @@ SUITE = Suite(
         "test_unsupported_estimators_get_metadata_routing": "ours support routing",
         "test_unsupported_estimators_fit_with_metadata": "ours support routing",
         "test_registry_copy": "about a helper of the tests",
+        "test_metadata_routed_to_group_splitter[features-classifier]": "scores predictions",
+        "test_metadata_routed_to_group_splitter[features-regressor]": "scores predictions",
     },
 )
 
 
-def described(cls, part, kind, **other):
+# The splitter of these tests does; that there is a warning is tested elsewhere.
+pytestmark = pytest.mark.filterwarnings("ignore:(?s).*puts rows of one group:UserWarning")
+
+
+def described(cls, part, kind, splits_in="fit", **other):
     """A description of a meta-estimator in the form of scikit-learn's own list."""
     return {
         "metaestimator": cls,
@@ -28,7 +35,7 @@ def described(cls, part, kind, **other):
         "estimator_routing_methods": ["fit"],
         "preserves_metadata": "subset",
         "cv_name": "cv",
-        "cv_routing_methods": ["fit"],
+        "cv_routing_methods": [splits_in],
         "init_args": other,
     }
 
@@ -47,8 +54,10 @@ OURS = {
     "regressor-upstream": described(
         StackedKerasRegressor, "upstream", "regressor", downstream=KNeighborsRegressor()
     ),
-    "features-classifier": described(KerasFeatureTransformer, "model", "classifier"),
-    "features-regressor": described(KerasFeatureTransformer, "model", "regressor"),
+    "features-classifier": described(
+        KerasFeatureTransformer, "model", "classifier", "fit_transform"
+    ),
+    "features-regressor": described(KerasFeatureTransformer, "model", "regressor", "fit_transform"),
 }
 # The marks of the tests hold these two lists.
 SUITE.loaded.METAESTIMATORS[:] = OURS.values()

@@ -7,9 +7,7 @@ globals().update(
         in_place(
             "sklearn.linear_model.LogisticRegression",
             "sklearn.linear_model.LinearRegression",
-            "sklearn.ensemble.GradientBoostingClassifier",
-            "sklearn.ensemble.GradientBoostingRegressor",
-            "sklearn.ensemble.RandomForestRegressor",
+            "sklearn.linear_model.MultiTaskLasso",
         ),
         left_out={},
     ).names()
