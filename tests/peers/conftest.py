@@ -1,11 +1,13 @@
 """The fixtures of scikit-learn's own conftest, and what every test of a peer must do."""
 
+import joblib
 import numpy as np
 import pytest
 
 from peers.stand_ins import USES
 
-CONVERGENCE = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+# Peers do not make errors of their own warnings. Those that are ours still are.
+PEERS_WARNINGS = pytest.mark.filterwarnings("default", "error:::skstack")
 
 
 def pytest_configure(config):
@@ -21,7 +23,7 @@ def pytest_collection_modifyitems(config, items):
     for module, tests in by_module.items():
         module.COLLECTED = {item.name for item in tests}
         for item in tests:
-            item.add_marker(CONVERGENCE)
+            item.add_marker(PEERS_WARNINGS, append=False)
             if module.SUITE.reason(module.SUITE.left_out, item):
                 left_out.append(item)
             elif fault := module.SUITE.reason(module.SUITE.faults, item):
@@ -40,6 +42,13 @@ def uses_ours(request):
     suite = getattr(request.module, "SUITE", None)
     if suite is not None and suite.replaced and request.node.originalname in suite.tests:
         assert USES, "no estimator of ours was used: leave this test out"
+
+
+@pytest.fixture(autouse=True)
+def in_threads():
+    """``n_jobs=2`` is two threads: a process would import TensorFlow and compile all it fits."""
+    with joblib.parallel_config(backend="threading"):
+        yield
 
 
 @pytest.fixture

