@@ -75,12 +75,12 @@ def in_fit_scope(function):
     return wrapped
 
 
-def warn_once(key, message):
+def warn_once(key, message, category=UserWarning):
     """Warn at most once per key in the outermost fit, and not at all outside a fit."""
     scope, mark = _scope.get(), object()
     # `setdefault` is atomic; a lock could not be sent to other processes.
     if scope is not None and scope.warned.setdefault(key, mark) is mark:
-        warnings.warn(message, UserWarning, stacklevel=2)
+        warnings.warn(message, category, stacklevel=2)
 
 
 def suppress_warning(key):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +11,11 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, is_classifier
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.impute import SimpleImputer
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from skstack._base.atomic_fit import atomic_fit, copy_of, on_snapshot
+from skstack._base.atomic_fit import atomic_fit, copy_of, on_snapshot, warn_once
 from skstack._base.keras_objects import copied
 from skstack._base.params import (
     clone_part,
@@ -31,6 +33,7 @@ from skstack._base.text import described, readable
 from skstack._splits.hold_out import hold_out
 from skstack._splits.row_context import take_context
 from skstack.networks._heads import with_plain_input
+from skstack.networks._mlp import MLP
 from skstack.networks._model_parameter import (
     blueprint_for,
     check_categories,
@@ -52,8 +55,6 @@ from skstack.preprocessing._column_profile import (
 )
 from skstack.preprocessing._columns import resolve_object_columns
 
-EARLY_STOPPING_ROWS = 10_000
-
 # Objects of Keras whose settings can be set.
 _EXAMPLES = {
     "optimizer": "keras.optimizers.Adam()",
@@ -74,15 +75,18 @@ learning_rate : float, LearningRateSchedule or "auto", default="auto"
     In (0, inf). ``"auto"`` keeps the learning rate of the optimizer.
 """,
     "epoch_parameters": """
-epochs : int, default=100
-    Maximum number of passes over the training rows.
+epochs : int or "auto", default="auto"
+    Number of passes over the training rows; with early stopping, the largest. ``"auto"`` is 100.
 
 batch_size : int, default=32
     Samples per gradient update.
 
 early_stopping : bool or "auto", default="auto"
     Whether to monitor the loss on hold-out rows, to stop when it no longer improves, and to
-    restore the best weights. ``"auto"`` turns it on above 10,000 rows, and if ``X_val`` is passed.
+    restore the best weights. ``"auto"`` is on if ``X_val`` is passed, and if ``epochs="auto"``
+    above 1,000 rows. It then holds out no row of a class with fewer than 5 rows, and no rows at all
+    if there are fewer than 2 groups; True raises an error where it cannot hold out rows of each
+    class.
 
 validation_fraction : float, default=0.1
     Fraction of the rows, stratified by class in a classifier, that is held out before anything is
@@ -156,6 +160,9 @@ validation_scores_ : list of float or None
 
 history_ : dict of str to list of float
     All recorded losses and metrics, one value per epoch.
+
+early_stopped_ : bool
+    Whether hold-out rows were monitored, so that the weights of the best epoch were kept.
 """,
     "row_parameters": """
 sample_weight : array-like of shape (n_samples,), default=None
@@ -190,6 +197,11 @@ class CrossFitContext:
     classes: np.ndarray | tuple | None = None
 
 
+_EPOCHS = 100  # of "auto"
+FEWEST_ROWS_TO_STOP = 1_000
+_FEWEST_ROWS_OF_CLASS = 5
+
+
 def _is_auto(value):
     return isinstance(value, str) and value == "auto"
 
@@ -218,7 +230,7 @@ class NetworkEstimator(BaseEstimator):
         ],
         "loss": [str, callable, HasMethods(["get_config"]), HasMethods(["get_params"])],
         "metrics": [None, list, tuple],
-        "epochs": [Interval(Integral, 1, None, closed="left")],
+        "epochs": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "early_stopping": [StrOptions({"auto"}), "boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
@@ -244,7 +256,7 @@ class NetworkEstimator(BaseEstimator):
         learning_rate: Any = "auto",
         loss: Any = "auto",
         metrics: Sequence[Any] | None = None,
-        epochs: int = 100,
+        epochs: int | str = "auto",
         batch_size: int = 32,
         early_stopping: bool | str = "auto",
         validation_fraction: float = 0.1,
@@ -387,7 +399,8 @@ class NetworkEstimator(BaseEstimator):
     # Hooks of the subclasses ---------------------------------------------------------------
 
     def _default_recipe(self):
-        raise NotImplementedError
+        """Recipe of ``model=None``."""
+        return MLP()
 
     def _read_target(self, y, *, shared, reset):
         """Validate y; learn classes or the number of targets."""
@@ -512,17 +525,13 @@ class NetworkEstimator(BaseEstimator):
             held_out = self._read_validation(X_val, y_val, shared)
             stops = self.early_stopping is not False
         elif watch and self._stops_early(n_rows(X)):
-            stops = True
-            train, rest = hold_out(
-                np.empty(n_rows(X)) if y is None else y,
-                fraction=self.validation_fraction,
-                stratify=is_classifier(self) and y.ndim == 1,
-                seed=seed,
-                groups=groups,
-                ordered=ordered,
-            )
-            held_out = _rows(X, y, weights, rest)
-            X, y, weights = _rows(X, y, weights, train)
+            if not resume:
+                self._split_seed = seed  # a fit that continues holds out the same rows
+            split = self._held_out_rows(X, y, self._split_seed, groups=groups, ordered=ordered)
+            if split is not None:
+                stops = True
+                held_out = _rows(X, y, weights, split[1])
+                X, y, weights = _rows(X, y, weights, split[0])
 
         counts = self._column_weights(y, weights)
         if not resume:
@@ -561,7 +570,7 @@ class NetworkEstimator(BaseEstimator):
             prepared,
             objective=objective,
             seed=seed,
-            epochs=self.epochs if epochs is None else epochs,
+            epochs=self._max_epochs() if epochs is None else epochs,
             stops=stops,
             resume=resume,
         )
@@ -602,9 +611,36 @@ class NetworkEstimator(BaseEstimator):
         return X_val, y_val, None
 
     def _stops_early(self, n):
-        if self.early_stopping == "auto":
-            return n > EARLY_STOPPING_ROWS
+        if _is_auto(self.early_stopping):
+            return _is_auto(self.epochs) and n > FEWEST_ROWS_TO_STOP
         return self.early_stopping
+
+    def _held_out_rows(self, X, y, seed, *, groups, ordered):
+        """Training and hold-out rows; None if early stopping is "auto" and there are too few."""
+        n = n_rows(X)
+        y = np.empty(n) if y is None else y
+        split = functools.partial(
+            hold_out,
+            fraction=self.validation_fraction,
+            stratify=is_classifier(self) and y.ndim == 1,
+            seed=seed,
+            ordered=ordered,
+        )
+        if not _is_auto(self.early_stopping):
+            return split(y, groups=groups)
+        eligible = np.arange(n)
+        if is_classifier(self) and y.ndim == 1 and groups is None and not ordered:
+            _, classes, counts = np.unique(y, return_inverse=True, return_counts=True)
+            eligible = np.flatnonzero(counts[classes] >= _FEWEST_ROWS_OF_CLASS)
+        try:
+            _, rest = split(y[eligible], groups=groups)
+        except ValueError:  # too few rows of a class, or groups
+            return None
+        held_out = eligible[rest]
+        return np.setdiff1d(np.arange(n), held_out), held_out
+
+    def _max_epochs(self):
+        return _EPOCHS if _is_auto(self.epochs) else self.epochs
 
     def _refuse_too_few_rows(self, X, y, weights):
         if n_rows(X) < 2:
@@ -739,8 +775,19 @@ class NetworkEstimator(BaseEstimator):
         self.loss_curve_ = list(fit.history.get("loss", ()))
         losses = fit.history.get("val_loss")
         self.validation_scores_ = None if losses is None else [-loss for loss in losses]
+        self.early_stopped_ = stops
         self._epochs_trained = before + fit.n_epochs
         self._optimizer_variables = fit.optimizer_variables
+        if stops and _is_auto(self.epochs) and fit.n_epochs == epochs and not fit.interrupted:
+            best = int(np.argmax(self.validation_scores_)) + 1
+            if best > epochs - self.n_iter_no_change:
+                warn_once(
+                    "epochs",
+                    f"The loss on hold-out rows was lowest in epoch {best} of {epochs}, so more "
+                    f"epochs might improve it. Set epochs, such as epochs={2 * epochs}, with "
+                    "early_stopping=True, or a larger learning_rate.",
+                    ConvergenceWarning,
+                )
         if fit.interrupted:
             kept = "best" if stops else "last"
             warnings.warn(

@@ -26,7 +26,6 @@ from skstack._estimators.resampling import (
 )
 from skstack._graph.mixin import ExportMixin
 from skstack.networks._heads import logits_network
-from skstack.networks._mlp import MLP
 
 
 @substitute(**DOCS)
@@ -130,7 +129,7 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
         learning_rate: Any = "auto",
         loss: Any = "auto",
         metrics: Sequence[Any] | None = None,
-        epochs: int = 100,
+        epochs: int | str = "auto",
         batch_size: int = 32,
         early_stopping: bool | str = "auto",
         validation_fraction: float = 0.1,
@@ -333,9 +332,6 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
         with np.errstate(divide="ignore"):
             first, second = np.log(self.prior_ratio_)
         return np.float32(second - first)
-
-    def _default_recipe(self):
-        return MLP()
 
     def _reads_indicator(self):
         return not hasattr(self, "network_")

@@ -24,7 +24,6 @@ from skstack._estimators.base import DOCS, NetworkEstimator
 from skstack._estimators.regressor import refuse_outside, scale_between, start_at_mean
 from skstack._graph.mixin import ExportMixin
 from skstack.networks._heads import output_bounds, with_target_units
-from skstack.networks._mlp import MLP
 from skstack.networks._model_parameter import continued_estimator
 from skstack.networks._spec import Head, Spec
 from skstack.preprocessing._blocks import keras_name
@@ -295,7 +294,7 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
         loss: Mapping[Hashable, Any] | str = "auto",
         loss_weights: Mapping[Hashable, float] | None = None,
         metrics: Mapping[Hashable, Sequence[Any]] | None = None,
-        epochs: int = 100,
+        epochs: int | str = "auto",
         batch_size: int = 32,
         early_stopping: bool | str = "auto",
         validation_fraction: float = 0.1,
@@ -642,9 +641,6 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
         return self._y_targets
 
     # The network -----------------------------------------------------------------------------
-
-    def _default_recipe(self):
-        return MLP()
 
     def _loss_of(self, target):
         """Loss of a target that the user chose, or None."""

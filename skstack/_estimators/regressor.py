@@ -19,7 +19,6 @@ from skstack._base.text import described
 from skstack._estimators.base import DOCS, NetworkEstimator
 from skstack._graph.mixin import ExportMixin
 from skstack.networks._heads import output_bounds, with_target_units
-from skstack.networks._mlp import MLP
 from skstack.networks._model_parameter import continued_estimator
 from skstack.preprocessing._column_profile import (
     warn_if_validation_targets_moved,
@@ -160,7 +159,7 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         learning_rate: Any = "auto",
         loss: Any = "auto",
         metrics: Sequence[Any] | None = None,
-        epochs: int = 100,
+        epochs: int | str = "auto",
         batch_size: int = 32,
         early_stopping: bool | str = "auto",
         validation_fraction: float = 0.1,
@@ -279,9 +278,6 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         return values.ravel() if self._one_dimensional else values
 
     # -----------------------------------------------------------------------------------------
-
-    def _default_recipe(self):
-        return MLP()
 
     def _read_target(self, y, *, shared, reset):
         if y is None:

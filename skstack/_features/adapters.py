@@ -19,6 +19,7 @@ from skstack._estimators.classifier import KerasClassifier
 from skstack._estimators.multi_task import KerasMultiTask, both_classes
 from skstack._features.cache import CachedNetwork
 from skstack._training import formulas
+from skstack._training.formulas import MEMBERS
 from skstack.networks._adopted import FrozenBlueprint, refuse_strings
 from skstack.networks._heads import logits_network, probabilities_of
 from skstack.networks._model_parameter import check_categories, load_model
@@ -460,12 +461,16 @@ def columns_of(view, X, features, layers, pooling):
                 "several outputs (return_state=True) cannot be named; name a layer that uses the "
                 "one you need."
             )
-        for name, values in zip(layers, outputs, strict=True):
-            name = name.replace("/", "_")
+        for name, values in zip(map(_column_name, layers), outputs, strict=True):
             values = as_columns(values, pooling)
             names = tuple(f"{name}_{index}" for index in range(values.shape[1]))
             columns.append(Columns(names, values, view.out_of_fold, inner=True))
     return columns
+
+
+def _column_name(layer):
+    """Beginning of the names of a layer's columns."""
+    return layer.replace("/", "_").replace(MEMBERS, "_members")
 
 
 def _columns_of_feature(view, X, feature, pooling, suffix):
@@ -535,7 +540,7 @@ def _pooled_graph(tensors, request, name):
     """Outputs of inner layers as columns."""
     from skstack._graph.formulas import as_columns
 
-    names = [layer.replace("/", "_") for layer in request.layers]
+    names = map(_column_name, request.layers)
     return [
         as_columns(tensor, request.pooling, f"{name}_{layer}")
         for layer, tensor in zip(names, tensors, strict=True)

@@ -7,7 +7,8 @@ from keras import ops
 
 from skstack._graph.formulas import without_padding
 from skstack._graph.tables import layer_name, refuse
-from skstack._training.keras_model import all_layers, find_layers
+from skstack._training.formulas import pooling_of
+from skstack._training.keras_model import all_layers, find_layers, n_members
 
 
 def apply_network(network, tensors, name, *, finish=None, layers=(), ends=True, pooling=None):
@@ -31,7 +32,11 @@ def apply_network(network, tensors, name, *, finish=None, layers=(), ends=True, 
     model = model if finish is None else finish(model)
     inner = []
     if layers:
+        members = n_members(model)
         model, inner = _with_layers(model, layers)
+        if len(inner) == len(layers):
+            pairs = zip(layers, inner, strict=True)
+            inner = [_of_members(layer, tensor, members) for layer, tensor in pairs]
     own = list(model.outputs) if ends else []
     outputs = [*own, *inner]
     if pooling is not None:
@@ -39,6 +44,15 @@ def apply_network(network, tensors, name, *, finish=None, layers=(), ends=True, 
     model = keras.Model(model.input, outputs[0] if len(outputs) == 1 else outputs, name=name)
     outputs = _as_float32(keras.tree.flatten(model(dict(tensors))))
     return outputs[: len(own)], outputs[len(own) :]
+
+
+def _of_members(layer, tensor, members):
+    """The mean over members of an inner layer's output, or all side by side."""
+    how = pooling_of(layer, tensor.shape, "", members)
+    if not how:
+        return tensor
+    pool = keras.layers.GlobalAveragePooling1D if how == "mean" else keras.layers.Flatten
+    return pool(name=layer_name(f"{layer}_{how}"))(tensor)
 
 
 def _as_float32(tensors):

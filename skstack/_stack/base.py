@@ -74,6 +74,7 @@ from skstack._stack.branches import (
     takes_nan,
     wants_names,
 )
+from skstack._stack.epochs import epochs_of_folds, leaves_epochs_open
 from skstack._stack.fine_tune import FineTune, check_fine_tune, fine_tune
 from skstack._stack.scaling import Scaling
 from skstack._stack.trial import check_accepts, has_missing, trains_network
@@ -412,13 +413,16 @@ class Stack(TransformerMixin, BaseComposition):
             settings["X_val"] = self._transform(settings["X_val"])
         scaled = self._scaled(covered_rows)
         unsampled = y, weights
+        if isinstance(downstream, NetworkEstimator):  # X_val is scaled in the same way
+            suppress_warning("X_val")
+            suppress_warning("y_val")
+        if leaves_epochs_open(downstream) and "X_val" not in settings:
+            with errors_named(label_of(downstream)):
+                self._set_epochs(downstream, scaled, y, parts, weights, seed, ordered)
         scaled, y, weights = self._resample(scaled, y, weights, seed)
         if weights is not None:
             settings["sample_weight"] = weights
         self._pass_context_to(downstream, scaled, y, parts.groups, cv if ordered else None)
-        if isinstance(downstream, NetworkEstimator):  # X_val is scaled in the same way
-            suppress_warning("X_val")
-            suppress_warning("y_val")
         progress = fitting("downstream", n_rows(scaled), verbose=self.verbose)
         with errors_named(label_of(downstream)), progress:
             self.downstream_ = downstream.fit(scaled, y, **settings)
@@ -428,6 +432,19 @@ class Stack(TransformerMixin, BaseComposition):
             with fitting("fine-tuning", verbose=self.verbose):
                 fine_tune(self, data, result, unsampled, (y, weights), seed)
         return result
+
+    def _set_epochs(self, downstream, table, y, parts, weights, seed, ordered):
+        """Set the epochs of a downstream that leaves them open."""
+        settings = {"groups": parts.groups, "sample_weight": weights}
+        epochs = epochs_of_folds(
+            downstream,
+            table,
+            y,
+            settings,
+            resample=lambda *rows: self._resample(*rows, seed),
+            ordered=ordered,
+        )
+        downstream.set_params(epochs=downstream._max_epochs() if epochs is None else epochs)
 
     def _check_parts(self):
         """Validate the sub-estimators before anything is trained."""

@@ -16,10 +16,11 @@ from skstack._base.sklearn import accepts_fit_parameter, wrapper_of
 from skstack._base.tables import column_indices, n_rows, read_table
 from skstack._base.text import described
 from skstack._estimators.autoencoder import KerasAutoencoder
-from skstack._estimators.base import EARLY_STOPPING_ROWS
+from skstack._estimators.base import NetworkEstimator
 from skstack._features.transformer import KerasFeatureTransformer
 from skstack._splits.folds import orders_time
 from skstack._splits.hold_out import hold_out
+from skstack._stack.epochs import leaves_epochs_open
 from skstack.networks._model_parameter import check_model
 
 
@@ -152,6 +153,9 @@ def checked_downstream(stack, seed, n, parts, ordered):
     return downstream
 
 
+_ROWS_OF_BOOSTING = 10_000  # above which HistGradientBoosting stops early
+
+
 def held_out_rows(stack, X, y, downstream, seed, parts, ordered):
     """Rows to hold out before anything is fitted.
 
@@ -163,7 +167,11 @@ def held_out_rows(stack, X, y, downstream, seed, parts, ordered):
         read_table(stack, X_val, reset=False)
         check_consistent_length(X_val, y_val)
         return None, True
-    watches = accepts_fit_parameter(downstream, "X_val") and stops_early(downstream, n_rows(X))
+    watches = (
+        accepts_fit_parameter(downstream, "X_val")
+        and stops_early(downstream, n_rows(X))
+        and not leaves_epochs_open(downstream)
+    )
     if watches:
         fraction = getattr(downstream, "validation_fraction", None) or 0.1
     elif stack.fine_tune is not None:
@@ -183,8 +191,10 @@ def held_out_rows(stack, X, y, downstream, seed, parts, ordered):
 
 def stops_early(estimator, n):
     """Whether an estimator holds out rows for early stopping when it is fitted on ``n`` rows."""
+    if isinstance(estimator, NetworkEstimator):
+        return bool(estimator._stops_early(n))
     value = getattr(estimator, "early_stopping", False)
-    return n > EARLY_STOPPING_ROWS if isinstance(value, str) else bool(value)
+    return n > _ROWS_OF_BOOSTING if isinstance(value, str) else bool(value)
 
 
 def takes_nan(downstream, stack):

@@ -33,6 +33,20 @@ def with_priors(p, ratio, xp):
     return xp.where(positive, weighted / divisor, p)
 
 
+MEMBERS = ":members"  # end of the name of a layer whose members are wanted side by side
+
+
+def pooling_of(name, shape, pooling, n_members):
+    """How the output of a layer, of this shape, is reduced to columns.
+
+    Of a layer with an output for each member it is the mean; with a name that ends in `MEMBERS` the
+    outputs of all members, side by side.
+    """
+    if not n_members or len(shape) != 3 or shape[1] != n_members:
+        return pooling
+    return "flatten" if name.endswith(MEMBERS) else "mean"
+
+
 def pooled(x, pooling, xp, mask=None):
     """Reduce (n_rows, steps, ..., channels) to (n_rows, n_columns); masked steps are ignored.
 

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from skstack._training.blueprint import Blueprint
+from skstack._training.formulas import MEMBERS
 from skstack._training.isolation import build
 
 
@@ -150,21 +151,33 @@ def _named_layers(model, prefix=""):
 
 
 def find_layers(model, names: Iterable[str]) -> dict:
-    """Map each full or plain name to its layer; raise `LayerNotFound` unless there is just one."""
+    """Map each full or plain name to its layer; raise `LayerNotFound` unless there is just one.
+
+    A name may end in `MEMBERS`, see `pooling_of`.
+    """
     full: dict[str, list] = defaultdict(list)
     plain: dict[str, dict] = defaultdict(dict)
     for name, layer in _named_layers(model):
         full[name].append(layer)
         plain[layer.name][id(layer)] = layer
     layers = {}
-    for name in names:
+    for requested in names:
+        name = requested.removesuffix(MEMBERS)
         candidates = full.get(name) or list(plain.get(name, {}).values())
         if len(candidates) != 1:
             what = "no layer" if not candidates else "more than one layer"
             known = ", ".join(name for name, _ in _named_layers(model))
             raise LayerNotFound(f"The network has {what} named {name!r}. Its layers are: {known}.")
-        layers[name] = candidates[0]
+        layers[requested] = candidates[0]
     return layers
+
+
+def n_members(model) -> int:
+    """Number of members of a network that holds several, whose mean it returns; else 0."""
+    for layer in getattr(model, "layers", ()):
+        if getattr(layer, "equation", None) == "bkd,kdc->bkc":  # their output weights
+            return layer.output.shape[1]
+    return 0
 
 
 def check_layers(blueprint: Blueprint, names: Iterable[str]) -> None:

@@ -15,7 +15,7 @@ from keras import ops
 from skstack._base.lru_cache import LRUCache
 from skstack._training.blueprint import Blueprint
 from skstack._training.engines import quick_with_xla
-from skstack._training.formulas import pooled
+from skstack._training.formulas import pooled, pooling_of
 from skstack._training.isolation import build, environment, refuse_after_fork
 from skstack._training.keras_model import (
     LayerNotFound,
@@ -28,6 +28,7 @@ from skstack._training.keras_model import (
     find_layers,
     flat_outputs,
     in_order,
+    n_members,
     named_variables,
     rows_at_once,
     takes_training,
@@ -54,10 +55,17 @@ class OutputRequest:
     def layers_in(self, model):
         return None if self.layers is None else find_layers(model, self.layers)
 
-    def finish(self, tensors):
+    def finish(self, tensors, members):
+        """Tensors as float32, reduced to columns; `members` is the number of members."""
         if self.pooling is None:
             return [tf.cast(tf.convert_to_tensor(tensor), "float32") for tensor in tensors]
-        return [as_columns(tensor, self.pooling) for tensor in tensors]
+        names = self.layers or ()
+        if len(names) != len(tensors):  # a layer with several outputs
+            names = [""] * len(tensors)
+        return [
+            as_columns(tensor, pooling_of(name, tensor.shape, self.pooling, members))
+            for name, tensor in zip(names, tensors, strict=True)
+        ]
 
 
 class _Predictor:
@@ -116,7 +124,8 @@ class _Predictor:
 
     def batch_function(self, names, request):
         """Return a function of weights and one batch of inputs that returns flat outputs."""
-        layers, finish = request.layers_in(self.model), request.finish
+        layers = request.layers_in(self.model)
+        finish = functools.partial(request.finish, members=n_members(self.model))
         n_variables = len(self.variables)
 
         def run(*tensors):
@@ -288,7 +297,7 @@ class _EagerChunks:
                 with Recorder(layers) as recorder:
                     call(model, x, training=False)
                 parts = recorder.outputs()
-        parts = self._request.finish(parts)
+        parts = self._request.finish(parts, n_members(self._predictor.model))
         _check_rows([part.shape for part in parts], self.rows)
         return _numpy(parts)
 

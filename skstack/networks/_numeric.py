@@ -21,7 +21,7 @@ from skstack.preprocessing._numeric_maps import (
 )
 
 SCALINGS = ("standard", "quantile", "robust", None)
-BINS = ("tree", "quantile")
+BINS = ("quantile", "tree")
 N_KNOTS = 65  # of the quantile map of a column
 
 
@@ -123,10 +123,10 @@ class PiecewiseLinear(NumericEmbedding):
     width : int, default=8
         Numbers that each column becomes, >= 1.
 
-    bins : {"tree", "quantile"}, default="tree"
-        How the edges are chosen from the training rows. ``"tree"``: thresholds of a decision tree
-        that predicts y from the column; ``"quantile"``: half of them quantiles of the rows, half of
-        the distinct values. An autoencoder, which has no y, needs ``"quantile"``.
+    bins : {"quantile", "tree"}, default="quantile"
+        How the edges are chosen from the training rows. ``"quantile"``: half of them quantiles of
+        the rows, half of the distinct values; ``"tree"``: thresholds of a decision tree that
+        predicts y from the column, which an autoencoder does not have.
 
     References
     ----------
@@ -141,7 +141,7 @@ class PiecewiseLinear(NumericEmbedding):
     """
 
     @hint_at_parameters
-    def __init__(self, n_bins=32, width=8, *, bins="tree"):
+    def __init__(self, n_bins=32, width=8, *, bins="quantile"):
         self.n_bins = n_bins
         self.width = width
         self.bins = bins
@@ -149,7 +149,7 @@ class PiecewiseLinear(NumericEmbedding):
     def _validate_params(self):
         self._at_least_one("n_bins", "width")
         if self.bins not in BINS:
-            raise ValueError(f"bins={self.bins!r} of PiecewiseLinear must be 'tree' or 'quantile'.")
+            raise ValueError(f"bins={self.bins!r} of PiecewiseLinear must be 'quantile' or 'tree'.")
 
     def apply(self, x, spec, name):
         """See `NumericEmbedding`."""

@@ -349,15 +349,17 @@ class Spec:
             x, mask = layer(x), layer.compute_mask(x)
         return (x if scaling is None else _standardized_steps(x, name)), mask
 
-    def outputs(self, x):
+    def outputs(self, x, *, members=False):
         """Append the output layer of the task.
 
         Parameters
         ----------
-        x : keras.KerasTensor of shape (batch, width) or (batch, members, width)
-            With members, each has output weights of its own, and the network returns the mean of
-            their outputs. In training the loss is computed for each member; metrics, early stopping
-            and predictions use the mean.
+        x : keras.KerasTensor of shape (batch, width), or (batch, members, width)
+
+        members : bool, default=False
+            Whether x holds several networks side by side. Each has output weights of its own, and
+            the whole returns the mean of their outputs. In training the loss is computed for each
+            member; metrics, early stopping and predictions use the mean.
 
         Returns
         -------
@@ -369,14 +371,18 @@ class Spec:
         """
         from keras.layers import Concatenate
 
-        if len(x.shape) not in (2, 3) or None in x.shape[1:]:
+        if members and (len(x.shape) != 3 or None in x.shape[1:]):
             raise ValueError(
-                "outputs takes a tensor of shape (batch, width), or (batch, members, width) with a "
-                f"known number of members; got {tuple(x.shape)}. Pool or flatten it first, for "
-                "example with keras.layers.GlobalAveragePooling1D."
+                "outputs(x, members=True) takes a tensor of shape (batch, members, width), with a "
+                f"known number of members; got {tuple(x.shape)}."
+            )
+        if not members and len(x.shape) != 2:
+            raise ValueError(
+                f"outputs takes a tensor of shape (batch, width); got {tuple(x.shape)}. Pool or "
+                "flatten it first, for example with keras.layers.GlobalAveragePooling1D."
             )
         name = self.layer_name("output")
-        if len(x.shape) == 3:
+        if members:
             layers = self.member_layers()
             return self.mean_of_members(
                 [_member_dense(part, self.layer_name(label), x)(x) for part, label in layers]

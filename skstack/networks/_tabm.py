@@ -161,7 +161,7 @@ class TabM(Recipe):
             if self.dropout:
                 x = Dropout(float(self.dropout), name=label(f"{name}_dropout"))(x)
             width = size
-        return keras.Model(inputs, spec.outputs(x), name="tabm")
+        return keras.Model(inputs, spec.outputs(x, members=True), name="tabm")
 
     def initialize(self, spec, start):
         """See `Recipe.initialize`: members share initial biases, and a column its factor."""

@@ -8,10 +8,21 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, mean_squared_error, roc_auc_score
+from sklearn.model_selection import cross_val_score
 
 import skstack
-from skstack import KerasClassifier, KerasMultiTask, KerasRegressor
+from skstack import (
+    FineTune,
+    KerasClassifier,
+    KerasFeatureTransformer,
+    KerasMultiTask,
+    KerasRegressor,
+    StackedKerasClassifier,
+)
+from skstack.losses import TeacherLoss
 from skstack.networks import MLP, PiecewiseLinear, TabM, recipe
 from tests._models import FIT, binary, mixed, regression
 
@@ -179,7 +190,8 @@ def test_a_network_of_the_user_may_have_members():
     def two_members(spec):
         inputs = spec.inputs()
         x = keras.layers.Dense(6, "relu")(spec.join(inputs))
-        return keras.Model(inputs, spec.outputs(keras.layers.Reshape((2, 3))(x)))
+        x = keras.layers.Reshape((2, 3))(x)
+        return keras.Model(inputs, spec.outputs(x, members=True))
 
     fit = classifier(two_members(), epochs=1, batch_size=60, **STILL).fit(X, y)
     apart = members(fit).astype(np.float64)[:, :, 0]
@@ -270,3 +282,77 @@ def test_members_are_better_than_one():
     assert loss < np.mean([log_loss(target[200:], p) for p in apart.T])
     alone = KerasClassifier(MLP((16,)), **settings).fit(rows[half[0]], target[:200])
     assert loss < log_loss(target[200:], alone.predict_proba(rows[half[1]]))
+
+
+@pytest.mark.parametrize("cv", [None, 3])
+def test_inner_layers_are_means_or_all_members(cv):
+    layers = ["hidden_1", "hidden_2:members"]
+    inner = classifier() if cv else classifier().fit(X, y).model_
+    features = KerasFeatureTransformer(inner, layers=layers, features=["outputs"], cv=cv)
+    table = features.fit(X, y).transform(X)
+    names = list(features.get_feature_names_out())
+    assert names[1:8] == [f"hidden_1_{i}" for i in range(6)] + ["hidden_2_members_0"]
+    assert table.shape == (60, 1 + 6 + 3 * 5)
+    np.testing.assert_allclose(np.asarray(features.to_keras()(X)), table, atol=1e-5)
+    if cv:
+        return
+    model = inner
+    hidden = keras.Model(model.input, [model.get_layer(f"hidden_{i}").output for i in (1, 2)])
+    first, second = map(np.asarray, hidden(X))
+    np.testing.assert_allclose(table[:, 1:7], first.mean(axis=1), atol=1e-6)
+    np.testing.assert_allclose(table[:, 7:], second.reshape(60, -1), atol=1e-6)
+
+
+def test_members_of_folds_share_their_start():
+    """Inner layers of fold networks have common axes: a linear model reads them."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(300, 5))
+    target = (rows[:, 0] + rows[:, 1] > 0).astype(int) + (rows[:, 2] > 0)
+    network = classifier(TabM((16,), n_members=4), epochs=20, learning_rate=0.01)
+    features = KerasFeatureTransformer(network, layers="hidden_1", random_state=0)
+    table = features.fit_transform(rows, target)
+    assert cross_val_score(LogisticRegression(max_iter=2000), table, target, cv=3).mean() > 0.85
+
+
+@pytest.mark.parametrize("mode", ["distill", "features"])
+def test_a_teacher_guides_each_member(mode):
+    """The gradient of one step is that of the mean of the members' losses."""
+    teacher = classifier(MLP((5,)), epochs=3, random_state=1).fit(X, y)
+    network = TabM((6,), n_members=2, dropout=0, numeric_embedding=None)
+    loss = TeacherLoss(FrozenEstimator(teacher), mode=mode, weight=0.5, temperature=1.0)
+    settings = {"epochs": 1, "batch_size": 60, "metrics": ["accuracy"]}
+    fit = classifier(network, loss=loss, **settings, **STILL).fit(X, y)
+    apart = members(fit).astype(np.float64)[:, :, 0]
+    own = np.mean([log_loss(y, p) for p in apart.T])
+    if mode == "distill":
+        q = teacher.predict_proba(X)[:, 1].astype(np.float64)
+        bits = [q * np.log(q / p) + (1 - q) * np.log((1 - q) / (1 - p)) for p in apart.T]
+        expected = 0.5 * own + 0.5 * np.mean(bits)
+        np.testing.assert_allclose(fit.history_["loss"], expected, rtol=1e-4)
+    else:
+        assert fit.history_["loss"][0] > 0.5 * own
+    np.testing.assert_allclose(fit.history_["accuracy"], fit.score(X, y), rtol=1e-5)
+    assert fit.model_.output_shape == (None, 1)
+
+
+@pytest.mark.parametrize("mode", ["blend", "head"])
+def test_a_teacher_joined_to_members_is_refused(mode):
+    teacher = FrozenEstimator(classifier(MLP((5,)), epochs=1).fit(X, y))
+    with pytest.raises(ValueError, match=rf"(?s)mode='{mode}'.*several members. Use model=MLP"):
+        classifier(loss=TeacherLoss(teacher, mode=mode)).fit(X, y)
+
+
+def test_fine_tuning_trains_members_on_their_own_losses():
+    stack = StackedKerasClassifier(
+        [("a", classifier(MLP((5,))))],
+        downstream=classifier(TabM((6,), n_members=3, dropout=0, numeric_embedding=None)),
+        fine_tune=FineTune(epochs=1, learning_rate=1e-9),
+        cv=3,
+        random_state=0,
+    ).fit(X, y)
+    losses = stack.fine_tune_history_["loss"]
+    apart = members(stack.downstream_, stack.transform(X)).astype(np.float64)[:, :, 0]
+    of_members = np.mean([log_loss(y, p) for p in apart.T])
+    mean = log_loss(y, apart.mean(axis=1))
+    assert abs(losses[0] - of_members) < abs(losses[0] - mean)
+    np.testing.assert_allclose(np.asarray(stack.to_keras()(X)), stack.predict_proba(X), atol=1e-5)

@@ -71,7 +71,7 @@ def test_bins_cover_the_training_rows(bins):
 
 
 def test_bins_of_a_tree_learn_from_y_and_only_from_training_rows():
-    embedding = PiecewiseLinear(n_bins=6, width=2)
+    embedding = PiecewiseLinear(n_bins=6, width=2, bins="tree")
     bins = "numeric_tree_bins"
 
     def edges(rows, target, **data):
@@ -142,7 +142,7 @@ def test_parameters_of_an_embedding_are_set_by_name():
     [
         (PiecewiseLinear(0), "n_bins=0 of PiecewiseLinear must be an int >= 1"),
         (PiecewiseLinear(width=1.5), "width=1.5 of PiecewiseLinear must be an int >= 1"),
-        (PiecewiseLinear(bins="trees"), "bins='trees' of PiecewiseLinear must be 'tree' or"),
+        (PiecewiseLinear(bins="trees"), "bins='trees' of PiecewiseLinear must be 'quantile' or"),
         (Periodic(0), "n_frequencies=0 of Periodic must be an int >= 1"),
         (Periodic(width=1), "width=1 of Periodic must be an int >= 2"),
         (Periodic(frequency_scale=0), "frequency_scale=0 of Periodic must be a number > 0"),
@@ -170,7 +170,7 @@ def test_bins_of_a_tree_need_a_target():
 
 @pytest.mark.parametrize("target", ["several labels", "several numbers", "three classes"])
 def test_trees_for_every_kind_of_target(target):
-    network = MLP((4,), numeric_embedding=PiecewiseLinear(4, 2))
+    network = MLP((4,), numeric_embedding=PiecewiseLinear(4, 2, bins="tree"))
     if target == "several labels":
         fit = KerasClassifier(network, **FIT).fit(X, np.column_stack([y, 1 - y, X[:, 3] > 3]))
     elif target == "several numbers":

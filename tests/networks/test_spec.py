@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from skstack.networks import Block, Spec
-from skstack.networks._spec import embedding_width, standardizing_variables
+from skstack.networks._numeric import standardizing_variables
+from skstack.networks._spec import embedding_width
 
 
 def numeric(width):
@@ -134,6 +135,8 @@ def test_errors_name_the_value_received():
         Spec((sequence(5, 2),), "binary", 2).outputs(
             Spec((sequence(5, 2),), "binary", 2).inputs()["sequence"]
         )
+    with pytest.raises(ValueError, match=r"shape \(batch, members, width\)"):
+        spec.outputs(spec.join(inputs), members=True)
     with pytest.raises(ValueError, match="task='classify'"):
         Spec((numeric(2),), "classify", 2)
     with pytest.raises(ValueError, match="at least one block"):

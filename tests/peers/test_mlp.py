@@ -37,7 +37,7 @@ globals().update(
             "test_mlp_param_dtypes[*-float64]": "weights and predictions are float32",
             "test_mlp_param_dtypes[MLPRegressor-*]": "predict of a regressor is float64",
             "test_preserve_feature_names[MLPClassifier]": "its y has one class, which is refused",
-            "test_mlp_partial_fit_after_fit": "partial_fit ignores early_stopping, as is documented",
+            "test_mlp_partial_fit_after_fit": "partial_fit is one epoch whatever early_stopping is",
             "test_mlp_diverging_loss": 'passes learning_rate="constant"',
             "test_mlp_vs_poisson_glm_equivalent": "needs L-BFGS",
             "test_minimum_input_sample_size": "one validation row suffices for a regressor",

@@ -1,0 +1,145 @@
+"""How many epochs are trained by default, and which rows are held out for that."""
+
+import warnings
+
+import numpy as np
+import pytest
+from imblearn.over_sampling import RandomOverSampler
+from sklearn.exceptions import ConvergenceWarning
+
+from skstack import KerasClassifier, KerasRegressor, StackedKerasClassifier
+from skstack._estimators import base
+from skstack._stack import epochs as stack_epochs
+from tests._models import SMALL
+
+N = 1_200
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(N, 4))
+y = (X[:, 0] + RNG.normal(size=N) > 0).astype(int)
+FAST = {"learning_rate": 0.05, "batch_size": 128, "random_state": 0}
+
+
+def network(**settings):
+    return KerasClassifier(SMALL, **{**FAST, **settings})
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Lists of (training rows, validation rows or None) of each training."""
+    seen = []
+    original = base.NetworkEstimator._fit_network
+
+    def spy(self, prepared, **settings):
+        held_out = prepared.validation
+        seen.append((prepared.table, held_out))
+        return original(self, prepared, **settings)
+
+    monkeypatch.setattr(base.NetworkEstimator, "_fit_network", spy)
+    return seen
+
+
+def test_many_rows_stop_early_by_default(trained):
+    fit = network().fit(X, y)
+    ((rows, held_out),) = trained
+    assert (len(rows), len(held_out)) == (1_080, 120)
+    assert fit.early_stopped_
+    assert fit.n_iter_ < 100
+    assert np.argmax(fit.validation_scores_) < fit.n_iter_ - 9
+
+
+@pytest.mark.parametrize(("n", "epochs"), [(1_000, "auto"), (N, 3)])
+def test_few_rows_and_a_number_of_epochs_are_trained_whole(n, epochs, trained):
+    fit = network(epochs=epochs).fit(X[:n], y[:n])
+    assert len(trained[0][0]) == n
+    assert trained[0][1] is None
+    assert not fit.early_stopped_
+    assert fit.n_iter_ == (100 if epochs == "auto" else epochs)
+    assert fit.validation_scores_ is None
+
+
+def test_X_val_is_monitored_whatever_epochs_are():
+    fit = network(epochs=3).fit(X[:60], y[:60], X_val=X[60:90], y_val=y[60:90])
+    assert fit.early_stopped_
+    assert len(fit.validation_scores_) == 3
+
+
+def test_rare_classes_stay_in_training(trained):
+    labels = y.copy()
+    labels[:4] = 2
+    fit = network().fit(X, labels)
+    rows, held_out = trained[0]
+    assert fit.classes_.tolist() == [0, 1, 2]
+    assert (rows.targets == 2).sum() == 4
+    assert (held_out.targets == 2).sum() == 0
+    labels[1:4] = 0
+    with pytest.raises(ValueError, match="too few of them to be on both sides"):
+        network(early_stopping=True).fit(X, labels)
+
+
+def test_one_group_is_trained_whole(trained):
+    groups = np.zeros(N)
+    assert not network().fit(X, y, groups=groups).early_stopped_
+    assert trained[0][1] is None
+    with pytest.raises(ValueError, match="requires at least 2"):
+        network(early_stopping=True).fit(X, y, groups=groups)
+
+
+def test_a_warm_start_holds_out_the_same_rows(trained):
+    fit = network(warm_start=True, random_state=None).fit(X, y)
+    fit.fit(X, y)
+    (_, first), (_, second) = trained
+    np.testing.assert_array_equal(first.inputs["numeric"], second.inputs["numeric"])
+
+
+def test_a_warning_says_that_epochs_ran_out():
+    slow = {"learning_rate": 1e-5, "n_iter_no_change": 20}
+    with pytest.warns(ConvergenceWarning, match="lowest in epoch 100 of 100") as told:
+        network(**slow).fit(X, y)
+    assert len(told) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        network(**slow, epochs=3, early_stopping=True).fit(X, y)
+
+
+def test_a_stack_withholds_no_row_and_finds_the_epochs_by_folds(trained, monkeypatch):
+    fitted = []
+    original = stack_epochs.clone_part
+    monkeypatch.setattr(
+        stack_epochs, "clone_part", lambda part: fitted.append(original(part)) or fitted[-1]
+    )
+    stack = StackedKerasClassifier(
+        [("a", network(epochs=2))], downstream=network(), sampler=RandomOverSampler(random_state=0)
+    ).fit(X, y)
+    # A cross-fit of five folds and all rows; three folds of the downstream; the downstream.
+    assert len(trained[5][0]) == N or len(trained[0][0]) == N
+    folds, last = trained[-4:-1], trained[-1]
+    assert sum(len(held_out) for _, held_out in folds) == N
+    assert all(len(rows) >= N - len(held_out) for rows, held_out in folds)
+    assert last[1] is None
+    assert len(last[0]) >= N
+    best = [int(np.argmax(each.validation_scores_)) + 1 for each in fitted]
+    assert stack.downstream_.n_iter_ == stack.downstream_.epochs == round(np.median(best))
+
+
+@pytest.mark.parametrize("settings", [{"epochs": 3}, {"early_stopping": False}])
+def test_a_stack_trains_the_epochs_of_its_downstream(settings, trained):
+    stack = StackedKerasClassifier(
+        [("a", network(epochs=1))], downstream=network(**settings), cv=2
+    ).fit(X, y)
+    assert len(trained) == 4
+    assert stack.downstream_.n_iter_ == settings.get("epochs", 100)
+
+
+def test_a_stack_still_sets_rows_aside_on_request(trained):
+    stack = StackedKerasClassifier(
+        [("a", network(epochs=1))], downstream=network(early_stopping=True, epochs=3), cv=2
+    ).fit(X, y)
+    assert len(trained) == 4
+    assert len(trained[-1][1]) == 120
+    assert stack.downstream_.early_stopped_
+
+
+def test_numbers_are_held_out_without_classes(trained):
+    fit = KerasRegressor(SMALL, **FAST).fit(X, X[:, 0] ** 2)
+    assert fit.early_stopped_
+    assert len(trained[0][1]) == 120
