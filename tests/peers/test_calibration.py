@@ -13,6 +13,12 @@ globals().update(
             "sklearn.tree.DecisionTreeClassifier",
         ),
         left_out={
+            "test_calibration_frozen": UNUSED,
+            "test_float32_predict_proba": UNUSED,
+            "test_temperature_scaling[False-*]": "its temperature is that of a calibrated model",
+            "test_calibrated_classifier_cv_double_sample_weights_equivalence[False-sigmoid]": (
+                "the calibrator amplifies rounding in float32"
+            ),
             "test_calibration_default_estimator": "about the default estimator",
             "test_calibration_multiclass[1-True-sigmoid]": BOUND,
             "test_calibration_multiclass[1-False-isotonic]": BOUND,
@@ -34,9 +40,6 @@ globals().update(
             "test_calibration_without_sample_weight_estimator": UNUSED,
             "test_calibrated_classifier_cv_works_with_large_confidence_scores": UNUSED,
             "test_sigmoid_calibration_max_abs_prediction_threshold": UNUSED,
-            "test_float32_predict_proba[sigmoid-False]": UNUSED,
-            "test_float32_predict_proba[isotonic-False]": UNUSED,
-            "test_float32_predict_proba[temperature-False]": UNUSED,
             "test_error_less_class_samples_than_folds": UNUSED,
             "test_temperature_scaling_array_api_compliance": UNUSED,
             "test_temperature_scaling_array_api_with_str_y_estimator_not_prefit": UNUSED,

@@ -1,4 +1,7 @@
-"""The checks of scikit-learn and imbalanced-learn, on estimators with settings of their own."""
+"""The checks of scikit-learn and imbalanced-learn, on estimators with settings of their own.
+
+``tests/test_estimators.py`` has the autoencoder, the multi-task network and plain settings.
+"""
 
 import pytest
 from imblearn.over_sampling import RandomOverSampler
@@ -11,7 +14,6 @@ from skstack import (
     KerasAutoencoder,
     KerasClassifier,
     KerasFeatureTransformer,
-    KerasMultiTask,
     KerasRegressor,
     StackedKerasClassifier,
     StackedKerasRegressor,
@@ -31,7 +33,6 @@ ESTIMATORS = {
     "early stopping": KerasClassifier(NETWORK, early_stopping=True, **QUICK),
     "class weight": KerasClassifier(NETWORK, class_weight="balanced", **QUICK),
     "members": KerasClassifier(TabM((4,), n_members=2), **QUICK),
-    "members, regression": KerasRegressor(TabM((4,), n_members=2), **QUICK),
     "no passthrough": StackedKerasClassifier(
         CLASSIFIER, downstream=CLASSIFIER, passthrough=False, cv=2
     ),
@@ -41,8 +42,6 @@ ESTIMATORS = {
     "plain branch": StackedKerasRegressor(Ridge(), downstream=REGRESSOR, cv=2),
     "no refit": StackedKerasRegressor(REGRESSOR, downstream=Ridge(), cv=2, refit=False),
     "supervised features": KerasFeatureTransformer(REGRESSOR, cv=2),
-    "multi-task": KerasMultiTask(NETWORK, tasks=["regression"], **QUICK),
-    "autoencoder": KerasAutoencoder(Autoencoder((6,), latent_size=3), epochs=1, batch_size=32),
 }
 
 WEIGHTS = "batches in float32 cannot meet it"
