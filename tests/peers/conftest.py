@@ -24,10 +24,8 @@ def pytest_collection_modifyitems(config, items):
         module.COLLECTED = {item.name for item in tests}
         for item in tests:
             item.add_marker(PEERS_WARNINGS, append=False)
-            if module.SUITE.reason(module.SUITE.left_out, item):
+            if module.SUITE.leaves_out(item.name):
                 left_out.append(item)
-            elif fault := module.SUITE.reason(module.SUITE.faults, item):
-                item.add_marker(pytest.mark.xfail(strict=True, reason=fault))
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         gone = set(left_out)

@@ -63,16 +63,12 @@ class Suite:
     left_out : dict of str to str
         Why a test is left out. ``test_name`` is all of a test, ``test_name[id]`` one of its cases,
         and ``*`` is any text: ``test_name[*lbfgs*]``.
-
-    faults : dict of str to str
-        Tests that fail because of a fault of ours; they must fail.
     """
 
-    def __init__(self, module, replaced, left_out, faults=None):
+    def __init__(self, module, replaced, left_out):
         self.module = module
         self.replaced = replaced
         self.left_out = left_out
-        self.faults = faults or {}
         self.loaded = load(module, replaced)
         self.tests = {
             name: value
@@ -90,21 +86,22 @@ class Suite:
             for name, value in vars(self.loaded).items()
             if hasattr(value, "_fixture_function") or hasattr(value, "_pytestfixturefunction")
         }
-        names = {**fixtures, **self.tests, "SUITE": self, "test_tables": _test_tables}
+        names = {**fixtures, **self.tests, "SUITE": self, "test_table": _test_table}
         if hasattr(self.loaded, "pytestmark"):
             names["pytestmark"] = self.loaded.pytestmark
         return names
 
-    def reason(self, table, item):
-        """Why the table names this test or this case of it; None if it does not."""
-        return next((why for name, why in table.items() if _names(name, item.name)), None)
+    def leaves_out(self, case):
+        """Whether the table names this case of a test."""
+        return any(_names(name, case) for name in self.left_out)
 
     def unknown(self, collected):
-        """Names in the tables that the installed version does not have."""
-        named = {*self.left_out, *self.faults}
+        """Names in the table that the installed version does not have."""
         if {name.partition("[")[0] for name in collected} >= set(self.tests):
-            return {name for name in named if not any(_names(name, each) for each in collected)}
-        return {name for name in named if name.partition("[")[0] not in self.tests}
+            return {
+                name for name in self.left_out if not any(_names(name, each) for each in collected)
+            }
+        return {name for name in self.left_out if name.partition("[")[0] not in self.tests}
 
 
 def _names(name, case):
@@ -114,8 +111,8 @@ def _names(name, case):
     return re.fullmatch(re.escape(name).replace(r"\*", ".*"), case, re.DOTALL) is not None
 
 
-def _test_tables(request):
-    """The tables name nothing that does not exist, so that they do not rot."""
+def _test_table(request):
+    """The table names nothing that does not exist, so that it does not rot."""
     suite = request.module.SUITE
     package, floor = _WRITTEN_FOR[suite.module.partition(".")[0]]
     installed = tuple(int(part) for part in re.findall(r"\d+", version(package))[:2])
