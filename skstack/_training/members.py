@@ -125,16 +125,17 @@ class MemberBlueprint:
         tensors = [model.get_layer(name).output for _, name in layers]
         if self.projected is not None:
             activations.append("linear")
-            tensors.append(self._projection(model, tensors[0].shape[1]))
+            tensors.append(_projection(model, tensors[0].shape[1], *self.projected))
         outputs = MemberOutputs(activations, name="members")(tensors)
         return keras.Model(model.input, outputs, name=model.name)
 
-    def _projection(self, model, n_members):
-        layer, width, name = self.projected
-        inner = model.get_layer(layer).output
-        if inner.shape[1:-1] != (n_members,):  # before the members part
-            inner = inner if len(inner.shape) == 2 else keras.layers.Flatten()(inner)
-            inner = keras.layers.RepeatVector(n_members)(inner)
-        if inner.shape[-1] == width:
-            return inner
-        return keras.layers.Dense(width, name=name, dtype="float32")(inner)
+
+def _projection(model, n_members, layer, width, name):
+    """Output of an inner layer for each member, projected to a width."""
+    inner = model.get_layer(layer).output
+    if inner.shape[1:-1] != (n_members,):  # before the members part
+        inner = inner if len(inner.shape) == 2 else keras.layers.Flatten()(inner)
+        inner = keras.layers.RepeatVector(n_members)(inner)
+    if inner.shape[-1] == width:
+        return inner
+    return keras.layers.Dense(width, name=name, dtype="float32")(inner)
