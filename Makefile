@@ -1,6 +1,6 @@
 # What a person calls is what CI calls (.ci/run). Nothing here needs to be activated.
 .DEFAULT_GOAL := help
-.PHONY: help install test test-quick test-floor fuzz lint format demo bench
+.PHONY: help install test test-quick test-floor test-peers fuzz lint format demo bench
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -41,8 +41,8 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 # One BLAS and OpenMP thread for each worker: more of them wait for each other.
-test test-quick test-floor fuzz: export OMP_NUM_THREADS ?= 1
-test test-quick test-floor fuzz: export OPENBLAS_NUM_THREADS ?= 1
+test test-quick test-floor test-peers fuzz: export OMP_NUM_THREADS ?= 1
+test test-quick test-floor test-peers fuzz: export OPENBLAS_NUM_THREADS ?= 1
 
 # worksteal: neighbouring tests run in one worker, which keeps the fixtures of a module and the
 # compiled programs of a file together; idle workers take from the others' ends.
@@ -59,6 +59,9 @@ QUICK := tests/estimators tests/preprocessing tests/splits tests/stack tests/net
 
 test-quick: $(STAMP) ## what to run while writing, in about a minute; CONTRIBUTING.md says what it leaves out
 	$(BIN)/python $(PYTEST) $(QUICK) $(ARGS)
+
+test-peers: $(STAMP) ## tests of scikit-learn and imbalanced-learn, with our estimators in place of theirs
+	$(BIN)/python $(PYTEST) tests/peers $(ARGS)
 
 # The other end: whatever pyproject.toml admits lies between the two.
 test-floor: $(FLOOR_STAMP) ## the same with the oldest versions that pyproject.toml admits, on Python 3.11

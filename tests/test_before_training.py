@@ -390,6 +390,12 @@ def test_tags_follow_the_parts():
     assert tags(linear, linear).input_tags.sparse
     assert not tags(KerasClassifier(), linear).classifier_tags.multi_label
     assert tags(KerasClassifier(), None).classifier_tags.multi_label
+    single_label = {"sampler": SMOTE(), "class_weight": "balanced", "prior_correction": True}
+    for name, value in single_label.items():
+        assert not get_tags(KerasClassifier(**{name: value})).classifier_tags.multi_label
+        if name != "class_weight":
+            stack = tags(KerasClassifier(), None, **{name: value})
+            assert not stack.classifier_tags.multi_label
     regressors = StackedKerasRegressor([("a", SGDRegressor())], downstream=Ridge())
     assert not get_tags(regressors).target_tags.multi_output
     assert get_tags(regressors.set_params(a=Ridge())).target_tags.multi_output

@@ -176,7 +176,9 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = True
+        tags.classifier_tags.multi_label = (
+            self.sampler is None and self.class_weight is None and not self.prior_correction
+        )
         return tags
 
     @fit_context(prefer_skip_nested_validation=True)

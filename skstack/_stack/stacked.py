@@ -239,7 +239,10 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
         self.verbose = verbose
 
     def __sklearn_tags__(self):
-        return with_target_tags(super().__sklearn_tags__(), self._models())
+        tags = with_target_tags(super().__sklearn_tags__(), self._models())
+        if self.sampler is not None or self.prior_correction:
+            tags.classifier_tags.multi_label = False
+        return tags
 
     @available_if(_gives_probabilities)
     @on_snapshot

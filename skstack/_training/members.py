@@ -135,7 +135,7 @@ class MemberBlueprint:
 
 
 def _projection(model, n_members, layer, width, name):
-    """See ``MemberBlueprint.projected``."""
+    """Output of an inner layer for each member, projected to a width."""
     inner = model.get_layer(layer).output
     if layer not in member_layers(model):  # before the members part
         inner = inner if len(inner.shape) == 2 else keras.layers.Flatten()(inner)

@@ -59,7 +59,7 @@ class OutputRequest:
         """Tensors as float32, reduced to columns; `members` that of `member_layers`."""
         if self.pooling is None:
             return [tf.cast(tf.convert_to_tensor(tensor), "float32") for tensor in tensors]
-        names = self.layers or ()
+        names = list(self.layers or ())
         if len(names) != len(tensors):  # a layer with several outputs
             names = ("",) * len(tensors)
         return [
