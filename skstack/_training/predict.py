@@ -61,7 +61,7 @@ class OutputRequest:
             return [tf.cast(tf.convert_to_tensor(tensor), "float32") for tensor in tensors]
         names = list(self.layers or ())
         if len(names) != len(tensors):  # a layer with several outputs
-            names = ("",) * len(tensors)
+            names = [""] * len(tensors)
         return [
             as_columns(tensor, pooling_of(name, self.pooling, members))
             for name, tensor in zip(names, tensors, strict=True)
