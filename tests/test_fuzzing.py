@@ -46,7 +46,7 @@ from skstack import (
 )
 from skstack._training import train as steps
 from skstack.inspection import ColumnProfile
-from skstack.networks import MLP, Autoencoder, SequenceEncoder, recipe
+from skstack.networks import MLP, Autoencoder, PiecewiseLinear, SequenceEncoder, TabM, recipe
 
 N_ROWS = 24
 rng = np.random.default_rng(0)
@@ -269,7 +269,7 @@ GOOD = {
     "loss": ["auto", keras.losses.MeanSquaredError(), keras.losses.MeanAbsoluteError],
     "metrics": [None, ["mae"], [keras.metrics.MeanSquaredError]],
     "standardize_target": ["auto", True, False],
-    "epochs": [1, np.int64(2)],
+    "epochs": [1, np.int64(2), "auto"],
     "batch_size": [8, np.int32(32), 10**9],
     "early_stopping": ["auto", False, True, np.bool_(False)],
     "validation_fraction": [0.3, np.float64(0.5)],
@@ -325,6 +325,9 @@ GOOD = {
     "l2": [0, 1e-3],
     "batch_normalization": [False, True],
     "scaling": ["standard", None],
+    "numeric_embedding": [None, PiecewiseLinear(3, 2)],
+    "n_members": [2, 1],
+    "mini": [False, True],
     "latent_size": ["auto", 2],
     "units": [4, 3, (4, 2)],
     "layer": ["gru", "lstm", "conv1d"],
@@ -425,7 +428,7 @@ def test_constructor_parameters(kind, data):
         assert fit_and_check(estimator, X, y, set())
 
 
-@pytest.mark.parametrize("make", [MLP, Autoencoder, SequenceEncoder, narrow, broken])
+@pytest.mark.parametrize("make", [MLP, TabM, Autoencoder, SequenceEncoder, narrow, broken])
 @few_if_quick
 @given_that(data=st.data())
 def test_parameters_of_recipes(make, data):
