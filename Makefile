@@ -1,6 +1,6 @@
 # What a person calls is what CI calls (.ci/run). Nothing here needs to be activated.
 .DEFAULT_GOAL := help
-.PHONY: help install test test-quick test-floor test-peers fuzz lint format demo bench
+.PHONY: help install test test-quick test-floor test-peers fuzz lint format demo bench bench-quality
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,7 +16,7 @@ SUPPORTED := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_in
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
 	@echo "  (PYTHON=/path/to/python chooses the interpreter of a new $(VENV): 3.11, 3.12 or 3.13)"
 
 install: $(STAMP) ## build .venv with everything that tests, demo and benchmarks need
@@ -91,3 +91,6 @@ demo: $(STAMP) ## bank marketing: a stack against its baselines, in about three 
 
 bench: $(STAMP) ## timings against scikeras, Keras and scikit-learn; ARGS="--quick", "--only NAME", "--output FOLDER"
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+bench-quality: $(STAMP) ## scores of default settings on twelve tables; ARGS="--report", "--seeds 1", "--only NAME"
+	$(BIN)/python benchmarks/quality.py $(ARGS)
