@@ -198,7 +198,7 @@ class CrossFitContext:
 
 
 _EPOCHS = 100  # of "auto"
-FEWEST_ROWS_TO_STOP = 1_000
+_MOST_ROWS_WITHOUT_STOPPING = 1_000
 _FEWEST_ROWS_OF_CLASS = 5
 
 
@@ -612,7 +612,7 @@ class NetworkEstimator(BaseEstimator):
 
     def _stops_early(self, n):
         if _is_auto(self.early_stopping):
-            return _is_auto(self.epochs) and n > FEWEST_ROWS_TO_STOP
+            return _is_auto(self.epochs) and n > _MOST_ROWS_WITHOUT_STOPPING
         return self.early_stopping
 
     def _held_out_rows(self, X, y, seed, *, groups, ordered):

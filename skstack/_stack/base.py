@@ -435,12 +435,12 @@ class Stack(TransformerMixin, BaseComposition):
 
     def _set_epochs(self, downstream, table, y, parts, weights, seed, ordered):
         """Set the epochs of a downstream that leaves them open."""
-        settings = {"groups": parts.groups, "sample_weight": weights}
         epochs = epochs_of_folds(
             downstream,
             table,
             y,
-            settings,
+            groups=parts.groups,
+            sample_weight=weights,
             resample=lambda *rows: self._resample(*rows, seed),
             ordered=ordered,
         )

@@ -137,13 +137,15 @@ def checked_downstream(stack, seed, n, parts, ordered):
             "False."
         )
     conflicts = {
-        "a sampler, these would be synthetic": sampler is not None,
+        "a sampler, these would be synthetic": sampler is not None or bool(inner),
         "groups, these would share groups with its training rows": parts.groups is not None,
         "a time-ordered cv, these would not be the last ones": (
             ordered and not _validation_split(own)
         ),
     }
     reasons = [reason for reason, applies in conflicts.items() if applies]
+    if reasons and isinstance(downstream, Pipeline) and leaves_epochs_open(downstream[-1]):
+        downstream[-1].set_params(early_stopping=False)
     if reasons and "X_val" not in parts.downstream and _holds_out_by_itself(downstream, n):
         raise ValueError(
             f"downstream={described(downstream)} holds out rows for early stopping by itself; with "

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 from sklearn.base import is_classifier
-from sklearn.model_selection import TimeSeriesSplit
+from sklearn.model_selection import KFold
 
 from skstack._base.params import clone_part
 from skstack._base.tables import n_rows, take_rows
 from skstack._estimators.base import NetworkEstimator
 from skstack._splits.folds import outer_folds
+from skstack._splits.hold_out import hold_out
 
 _N_FOLDS = 3
 
@@ -23,10 +24,10 @@ def leaves_epochs_open(downstream) -> bool:
     )
 
 
-def epochs_of_folds(downstream, table, y, settings, *, resample, ordered):
+def epochs_of_folds(downstream, table, y, *, groups, sample_weight, resample, ordered):
     """Median of the best epochs of fits of the downstream on parts of its training rows.
 
-    Each is judged by the loss on the other rows. Rows of the sampler train, but do not judge.
+    Each fit is judged by the loss on the other rows. Rows of the sampler train, but do not judge.
 
     Parameters
     ----------
@@ -34,35 +35,30 @@ def epochs_of_folds(downstream, table, y, settings, *, resample, ordered):
         Not fitted.
     table, y : array-like
         Out-of-fold features of the training rows, scaled, and targets.
-    settings : dict
-        Keyword arguments of its ``fit``, one value for each row.
+    groups, sample_weight : array-like of shape (n_rows,) or None
     resample : callable
         Function of training rows, targets and weights that returns those after the sampler.
     ordered : bool
-        Whether rows are ordered in time: each part is judged by later rows.
+        Whether rows are ordered in time: then there is one fit, judged by the last rows.
 
     Returns
     -------
     int or None
-        None if there are too few rows, or too few of a class, or groups.
+        None if there are too few rows or groups.
     """
     if not downstream._stops_early(n_rows(table)):
         return None
-    groups = settings.get("groups")
-    cv = TimeSeriesSplit(_N_FOLDS) if ordered else _N_FOLDS
-    stratified = is_classifier(downstream) and np.ndim(y) == 1
-    if stratified and np.unique(y, return_counts=True)[1].min() < _N_FOLDS:
-        return None
-    if groups is not None and len(np.unique(groups)) < _N_FOLDS:
+    try:
+        folds = _folds(downstream, table, y, groups, ordered)
+    except ValueError:  # too few groups, or no cut between them
         return None
     best, shared = [], downstream._cross_fit_context(table, y)
-    for train, test in outer_folds(cv, table, y, classifier=stratified, groups=groups):
-        fold = clone_part(downstream)  # "auto" stops early with X_val
-        weights = settings.get("sample_weight")
+    for train, test in folds:
+        fold = clone_part(downstream)  # with X_val, "auto" stops early
         rows, targets, weights = resample(
             take_rows(table, train),
             take_rows(y, train),
-            None if weights is None else np.asarray(weights)[train],
+            None if sample_weight is None else np.asarray(sample_weight)[train],
         )
         fold._fit_in_context(
             rows,
@@ -73,4 +69,16 @@ def epochs_of_folds(downstream, table, y, settings, *, resample, ordered):
             y_val=take_rows(y, test),
         )
         best.append(int(np.argmax(fold.validation_scores_)) + 1)
-    return round(float(np.median(best))) if best else None
+    return round(float(np.median(best)))
+
+
+def _folds(downstream, table, y, groups, ordered):
+    classes = is_classifier(downstream) and np.ndim(y) == 1
+    if ordered:
+        fraction = downstream.validation_fraction
+        return [hold_out(y, fraction=fraction, stratify=classes, groups=groups, ordered=True)]
+    stratified = classes and np.unique(y, return_counts=True)[1].min() >= _N_FOLDS
+    cv = _N_FOLDS
+    if groups is None and not stratified:  # rows may be sorted by y
+        cv = KFold(_N_FOLDS, shuffle=True, random_state=0)
+    return outer_folds(cv, table, y, classifier=stratified, groups=groups)

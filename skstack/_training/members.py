@@ -121,7 +121,7 @@ class MemberBlueprint:
     def build(self):
         """Build the network."""
         model = self.blueprint.build()
-        layers = self.blueprint.member_layers()
+        layers = self.blueprint.member_outputs()
         activations = [activation for activation, _ in layers]
         tensors = [model.get_layer(name).output for _, name in layers]
         if self.projected is not None:

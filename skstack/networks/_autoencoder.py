@@ -105,22 +105,7 @@ class Autoencoder(Recipe):
             raise ValueError(f"latent_size={size!r} of Autoencoder must be an int >= 1 or 'auto'.")
 
     def build(self, spec):
-        """Build the network.
-
-        Parameters
-        ----------
-        spec : Spec
-            Its inputs and outputs.
-
-        Returns
-        -------
-        keras.Model
-
-        Raises
-        ------
-        ValueError
-            If a parameter is invalid, or the input is not a table.
-        """
+        """Build the network; see ``Recipe.build``."""
         import keras
 
         self._validate_params()

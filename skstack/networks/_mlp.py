@@ -170,22 +170,7 @@ class MLP(Recipe):
         check_embedding("MLP", self.numeric_embedding)
 
     def build(self, spec):
-        """Build the network.
-
-        Parameters
-        ----------
-        spec : Spec
-            Its inputs and outputs.
-
-        Returns
-        -------
-        keras.Model
-
-        Raises
-        ------
-        ValueError
-            If a parameter is invalid, or the input is not a table.
-        """
+        """Build the network; see ``Recipe.build``."""
         import keras
 
         self._validate_params()

@@ -18,7 +18,7 @@ from skstack._base.params import (
 )
 from skstack.networks._cloning import is_builtin_keras
 from skstack.networks._numeric import Periodic, PiecewiseLinear
-from skstack.networks._spec import output_activation
+from skstack.networks._spec import mean_of_members, member_parts, output_activation
 
 _MUTABLE = (list, dict, set, bytearray, np.ndarray)
 
@@ -83,6 +83,11 @@ class Recipe(BaseEstimator):
         Returns
         -------
         keras.Model
+
+        Raises
+        ------
+        ValueError
+            If a parameter is invalid, or the recipe does not support the inputs.
         """
         raise NotImplementedError
 
@@ -263,24 +268,24 @@ class RecipeBlueprint:
         """See ``Recipe.initialize``."""
         self.recipe.initialize(self.spec, start)
 
-    def member_layers(self):
+    def member_outputs(self):
         """Activation and layer of each part of the output of a network with members."""
         return [
             (output_activation(part), self.spec.layer_name(name))
-            for part, name in self.spec.member_layers()
+            for part, name in member_parts(self.spec)
         ]
 
     def has_members(self, start) -> bool:
         """Whether the network with these initial variables has members."""
-        paths = [f"{name}/kernel" for _, name in self.member_layers()]
+        paths = [f"{name}/kernel" for _, name in self.member_outputs()]
         return all(path in start and start[path].ndim == 3 for path in paths)
 
     def with_mean(self, model):
         """The network that returns the mean of members, from one that is trained."""
         import keras
 
-        tensors = [model.get_layer(name).output for _, name in self.member_layers()]
-        return keras.Model(model.input, self.spec.mean_of_members(tensors), name=model.name)
+        tensors = [model.get_layer(name).output for _, name in self.member_outputs()]
+        return keras.Model(model.input, mean_of_members(self.spec, tensors), name=model.name)
 
     def __repr__(self):
         return f"{type(self).__name__}({self.recipe!r})"

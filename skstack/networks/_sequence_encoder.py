@@ -127,22 +127,7 @@ class SequenceEncoder(Recipe):
         check_activation(owner, self.activation)
 
     def build(self, spec):
-        """Build the network.
-
-        Parameters
-        ----------
-        spec : Spec
-            Its inputs and outputs.
-
-        Returns
-        -------
-        keras.Model
-
-        Raises
-        ------
-        ValueError
-            If a parameter is invalid, or no input is a sequence.
-        """
+        """Build the network; see ``Recipe.build``."""
         import keras
 
         self._validate_params()

@@ -384,35 +384,15 @@ class Spec:
             )
         name = self.layer_name("output")
         if members:
-            layers = self.member_layers()
-            return self.mean_of_members(
-                [_member_dense(part, self.layer_name(label), x)(x) for part, label in layers]
-            )
+            layers = member_parts(self)
+            tensors = [_member_dense(part, self.layer_name(label), x)(x) for part, label in layers]
+            return mean_of_members(self, tensors)
         if not self.heads:
             return _dense(self, name)(x)
         outputs = [_dense(head, self.layer_name(head.layer))(x) for head in self.heads]
         if len(outputs) == 1:
             return outputs[0]
         return Concatenate(dtype="float32", name=name)(outputs)
-
-    def member_layers(self):
-        """Each part of the output, and the name of the layer of its members without activation."""
-        if not self.heads:
-            return [(self, "output_members")]
-        return [(head, f"{head.layer}_members") for head in self.heads]
-
-    def mean_of_members(self, tensors):
-        """The output layer of a network with members, from the tensors of `member_layers`."""
-        from keras.layers import Activation, Concatenate, GlobalAveragePooling1D
-
-        outputs = []
-        for (part, label), tensor in zip(self.member_layers(), tensors, strict=True):
-            name = self.layer_name(f"{label}_activation")
-            outputs.append(Activation(output_activation(part), dtype="float32", name=name)(tensor))
-        joined = outputs[0]
-        if len(outputs) > 1:
-            joined = Concatenate(dtype="float32", name=self.layer_name("members"))(outputs)
-        return GlobalAveragePooling1D(dtype="float32", name=self.layer_name("output"))(joined)
 
     def _tabular(self, block):
         if block.kind not in ("numeric", "categorical"):
@@ -424,3 +404,24 @@ class Spec:
                 "keras.layers.LSTM or keras.layers.Flatten, or pass a keras.Model."
             )
         return block
+
+
+def member_parts(spec):
+    """Each part of the output, and the name of the layer of its members without activation."""
+    if not spec.heads:
+        return [(spec, "output_members")]
+    return [(head, f"{head.layer}_members") for head in spec.heads]
+
+
+def mean_of_members(spec, tensors):
+    """The output of a network with members, from the tensors of the layers of `member_parts`."""
+    from keras.layers import Activation, Concatenate, GlobalAveragePooling1D
+
+    outputs = []
+    for (part, label), tensor in zip(member_parts(spec), tensors, strict=True):
+        name = spec.layer_name(f"{label}_activation")
+        outputs.append(Activation(output_activation(part), dtype="float32", name=name)(tensor))
+    joined = outputs[0]
+    if len(outputs) > 1:
+        joined = Concatenate(dtype="float32", name=spec.layer_name("members"))(outputs)
+    return GlobalAveragePooling1D(dtype="float32", name=spec.layer_name("output"))(joined)

@@ -110,22 +110,7 @@ class TabM(Recipe):
         return keras.optimizers.AdamW(2e-3, weight_decay=3e-4, global_clipnorm=1.0)
 
     def build(self, spec):
-        """Build the network.
-
-        Parameters
-        ----------
-        spec : Spec
-            Its inputs and outputs.
-
-        Returns
-        -------
-        keras.Model
-
-        Raises
-        ------
-        ValueError
-            If a parameter is invalid, or the input is not a table.
-        """
+        """Build the network; see ``Recipe.build``."""
         import keras
         from keras.layers import Activation, Dense, Dropout, EinsumDense
 

@@ -5,7 +5,9 @@ import warnings
 import numpy as np
 import pytest
 from imblearn.over_sampling import RandomOverSampler
+from imblearn.pipeline import Pipeline
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import TimeSeriesSplit
 
 from skstack import KerasClassifier, KerasRegressor, StackedKerasClassifier
 from skstack._estimators import base
@@ -143,3 +145,50 @@ def test_numbers_are_held_out_without_classes(trained):
     fit = KerasRegressor(SMALL, **FAST).fit(X, X[:, 0] ** 2)
     assert fit.early_stopped_
     assert len(trained[0][1]) == 120
+
+
+def test_epochs_of_a_rare_class_are_found_too(trained):
+    labels = np.sort(y)
+    labels[:2] = 2
+    rows = X[np.argsort(y, kind="stable")]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class")
+        stack = StackedKerasClassifier([("a", network(epochs=1))], downstream=network(), cv=2)
+        stack.fit(rows, labels)
+    folds = [(each, held_out) for each, held_out in trained if held_out is not None]
+    assert sum(len(held_out) for _, held_out in folds) == N
+    assert stack.downstream_.n_iter_ > 1
+
+
+def test_epochs_of_ordered_rows_are_judged_by_the_last_groups(trained):
+    stack = StackedKerasClassifier(
+        [("a", network(epochs=1))], downstream=network(), cv=TimeSeriesSplit(3)
+    )
+    with pytest.warns(UserWarning, match="never predicts"):
+        stack.fit(np.vstack([X, X]), np.append(y, y), groups=np.arange(2 * N) // 60)
+    ((rows, held_out),) = [pair for pair in trained if pair[1] is not None]
+    assert len(rows) + len(held_out) == len(trained[-1][0])
+    assert (2 * N - len(held_out)) % 60 == 0  # no group is split
+
+
+@pytest.mark.parametrize("where", ["stack", "pipeline", "groups"])
+def test_a_network_inside_a_pipeline_holds_out_nothing_that_it_must_not(where, trained):
+    sampler = RandomOverSampler(random_state=0)
+    steps = [("net", network())]
+    settings, metadata = {"cv": 2}, {}
+    if where == "stack":
+        settings["sampler"] = sampler
+    elif where == "pipeline":
+        steps.insert(0, ("sampler", sampler))
+    else:
+        metadata["groups"] = np.arange(N) // 7
+    stack = StackedKerasClassifier(
+        [("a", network(epochs=1))], downstream=Pipeline(steps), **settings
+    ).fit(X, y, **metadata)
+    assert all(held_out is None for _, held_out in trained)
+    assert stack.downstream_[-1].n_iter_ == 100
+    stack.set_params(downstream=Pipeline([*steps[:-1], ("net", network(early_stopping=True))]))
+    trained.clear()
+    with pytest.raises(ValueError, match="holds out rows for early stopping by itself"):
+        stack.fit(X, y, **metadata)
+    assert not trained
