@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from skstack import KerasClassifier, KerasFeatureTransformer, StackedKerasClassifier
+from skstack.networks import MLP
 
 pytestmark = pytest.mark.xla  # predictions are compared with those of another process
 
@@ -123,7 +124,7 @@ def in_a_fresh_process(tmp_path_factory):
 
 
 def small(**settings):
-    return KerasClassifier(epochs=5, random_state=0, **settings)
+    return KerasClassifier(MLP(), epochs=5, random_state=0, **settings)
 
 
 # ---- a pretrained autoencoder ----------------------------------------------------------------

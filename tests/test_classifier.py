@@ -20,7 +20,7 @@ IRIS = load_iris(return_X_y=True)
 
 
 def quick(**parameters):
-    return KerasClassifier(**{"epochs": 3, "random_state": 0, **parameters})
+    return KerasClassifier(**{"model": MLP(), "epochs": 3, "random_state": 0, **parameters})
 
 
 def full_batch(**parameters):

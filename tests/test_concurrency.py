@@ -463,7 +463,7 @@ def test_a_fork_after_tensorflow_started_raises_instead_of_hanging(tmp_path):
         y = np.arange(60) % 2
         fitted = KerasRegressor(MLP(3), epochs=1).fit(X, y)
         unfitted = [KerasClassifier(MLP(3, activation=abs), epochs=1), KerasFeatureTransformer(),
-                    KerasClassifier(optimizer="rmsprop"), StackedKerasClassifier()]
+                    KerasClassifier(MLP(), optimizer="rmsprop"), StackedKerasClassifier()]
 
         def work_predict(): return fitted.predict(X)
         def work_model(): return fitted.model_

@@ -17,7 +17,7 @@ from skstack import (
     StackedKerasClassifier,
     StackedKerasRegressor,
 )
-from skstack.networks import Autoencoder
+from skstack.networks import Autoencoder, TabM
 
 # Enough epochs for scikit-learn's checks of accuracy, too few steps for a compilation with XLA.
 QUICK = {"epochs": 8, "learning_rate": 0.05, "batch_size": 64}
@@ -96,8 +96,8 @@ def test_transformer_checks(estimator, name):
 @pytest.mark.parametrize(
     ("estimator", "load", "method"),
     [
-        (KerasClassifier(), load_iris, "predict_proba"),
-        (KerasRegressor(), load_diabetes, "predict"),
+        (KerasClassifier(TabM(dropout=0)), load_iris, "predict_proba"),
+        (KerasRegressor(TabM(dropout=0)), load_diabetes, "predict"),
         (KerasAutoencoder(), load_iris, "transform"),
     ],
     ids=["KerasClassifier", "KerasRegressor", "KerasAutoencoder"],

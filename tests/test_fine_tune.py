@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from _models import SMALL
 from imblearn.over_sampling import SMOTE, RandomOverSampler
 from scipy import sparse
 from sklearn.base import clone
@@ -425,8 +426,8 @@ def test_regressors_are_tuned_on_standardised_targets(loss):
 
 def test_several_targets_classes_and_labels_are_tuned():
     many = StackedKerasRegressor(
-        KerasRegressor(epochs=1), downstream=KerasRegressor(epochs=1), cv=3, random_state=0,
-        fine_tune=QUICK,
+        KerasRegressor(SMALL, epochs=1), downstream=KerasRegressor(SMALL, epochs=1), cv=3,
+        random_state=0, fine_tune=QUICK,
     ).fit(X, np.c_[TARGET, -TARGET])  # fmt: skip
     assert many.fine_tuned_
     assert many.predict(X).shape == (240, 2)

@@ -849,7 +849,7 @@ def test_a_network_takes_a_small_multiple_of_its_file(tmp_path, name):
 
 def test_numbers_of_an_optimizer_or_metric_take_no_memory(tmp_path):
     path = tmp_path / "a.skstack"
-    skstack.save(KerasClassifier(metrics=[keras.metrics.AUC()]), path)
+    skstack.save(KerasClassifier(MLP(), metrics=[keras.metrics.AUC()]), path)
     members = members_of(path.read_bytes())
     state = json.loads(members["state.json"])
     first(state, "AUC")["config"].update({"thresholds": None, "num_thresholds": 2**28})

@@ -5,6 +5,7 @@ import random
 import keras
 import numpy as np
 import pytest
+from _models import SMALL
 from imblearn.over_sampling import SMOTE, RandomOverSampler
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
 from sklearn.datasets import load_breast_cancer, load_digits
@@ -168,7 +169,7 @@ def test_steps_before_an_upstream_are_fitted_in_each_fold(rows):
 @pytest.mark.parametrize(
     "downstream",
     [
-        KerasClassifier(epochs=2, early_stopping=True, validation_fraction=0.2),
+        KerasClassifier(SMALL, epochs=2, early_stopping=True, validation_fraction=0.2),
         HistGradientBoostingClassifier(max_iter=5, early_stopping=True, validation_fraction=0.2),
     ],
     ids=["ours", "HistGradientBoosting"],
@@ -216,7 +217,7 @@ def test_the_sampler_receives_scaled_training_rows_and_original_labels(rows):
 @pytest.mark.parametrize(
     ("downstream", "message"),
     [
-        (KerasClassifier(sampler=SMOTE()), "downstream"),
+        (KerasClassifier(MLP(), sampler=SMOTE()), "downstream"),
         (MLPClassifier(early_stopping=True), "early stopping"),
         (make_pipeline(StandardScaler(), KerasClassifier(early_stopping=True)), "early stopping"),
     ],
@@ -239,7 +240,7 @@ def test_features_of_a_row_do_not_depend_on_its_label(options):
     swapped = y.copy()
     swapped[[one, other]] = y[[other, one]]
     transformer = KerasFeatureTransformer(
-        KerasClassifier(epochs=3), cv=folds, random_state=0, **options
+        KerasClassifier(SMALL, epochs=3), cv=folds, random_state=0, **options
     )
     before = transformer.fit_transform(X, y)[test]
     after = transformer.fit_transform(X, swapped)[test]
@@ -250,8 +251,8 @@ def test_permuted_labels_score_at_chance():
     X, y = load_breast_cancer(return_X_y=True)
     y = np.random.default_rng(0).permutation(y)
     stack = StackedKerasClassifier(
-        [("risk", KerasClassifier(epochs=10))],
-        downstream=KerasClassifier(epochs=10),
+        [("risk", KerasClassifier(MLP(), epochs=10))],
+        downstream=KerasClassifier(MLP(), epochs=10),
         cv=3,
         random_state=0,
     )
@@ -372,7 +373,9 @@ def test_a_class_missing_in_a_fold():
     X, y = X[:150], y[:150].copy()
     y[:50] = 2
     folds = list(KFold(3).split(X))
-    transformer = KerasFeatureTransformer(KerasClassifier(epochs=2), cv=folds, random_state=0)
+    transformer = KerasFeatureTransformer(
+        KerasClassifier(SMALL, epochs=2), cv=folds, random_state=0
+    )
     assert transformer.fit_transform(X, y).shape == (150, 3)
     foreign = KerasFeatureTransformer(
         make_pipeline(StandardScaler(), LogisticRegression()), cv=folds
@@ -391,7 +394,7 @@ def test_nothing_that_the_user_passed_is_changed(rows):
     splitter = KFold(3, shuffle=True, random_state=np.random.RandomState(0))
     stack = StackedKerasClassifier(
         [("frozen", model), ("continued", KerasClassifier(MLP((4,)), epochs=1))],
-        downstream=KerasClassifier(epochs=1),
+        downstream=KerasClassifier(SMALL, epochs=1),
         sampler=RandomOverSampler(),
         cv=splitter,
         random_state=0,
@@ -412,7 +415,10 @@ def test_nothing_that_the_user_passed_is_changed(rows):
 
 def test_weights_are_refused_for_synthetic_rows(rows):
     X, y = rows
-    options = {"upstream": KerasAutoencoder(epochs=1), "downstream": KerasClassifier(epochs=1)}
+    options = {
+        "upstream": KerasAutoencoder(epochs=1),
+        "downstream": KerasClassifier(SMALL, epochs=1),
+    }
     with pytest.raises(ValueError, match="sample_weight is not supported with sampler"):
         StackedKerasClassifier(**options, sampler=SMOTE()).fit(X, y, np.ones(120))
     StackedKerasClassifier(**options, sampler=RandomOverSampler()).fit(X, y, np.ones(120))
@@ -446,7 +452,7 @@ def test_regression_stacks_use_out_of_fold_features(rows):
     X, _ = rows
     stack = StackedKerasRegressor(
         [("memory", RegressionMemory())],
-        downstream=KerasRegressor(epochs=1),
+        downstream=KerasRegressor(SMALL, epochs=1),
         scaler=None,
         random_state=0,
     )

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from _models import SMALL
 from imblearn.over_sampling import SMOTENC, RandomOverSampler
 from sklearn.base import is_classifier
 from sklearn.datasets import (
@@ -33,7 +34,7 @@ CANCER = load_breast_cancer(return_X_y=True)
 def test_binary_labels_of_every_type(label):
     X, y = CANCER
     labels = label(y)
-    classifier = KerasClassifier(epochs=15, random_state=0).fit(X, labels)
+    classifier = KerasClassifier(MLP(), epochs=15, random_state=0).fit(X, labels)
     assert classifier.predict(X).dtype == labels.dtype
     assert classifier.score(X, labels) > 0.95
     p = classifier.predict_proba(X[:1])
@@ -43,11 +44,11 @@ def test_binary_labels_of_every_type(label):
 
 def test_multiclass_and_multilabel():
     X, y = load_iris(return_X_y=True)
-    classifier = KerasClassifier(epochs=60, learning_rate=0.01, random_state=0).fit(X, y)
+    classifier = KerasClassifier(MLP(), epochs=60, learning_rate=0.01, random_state=0).fit(X, y)
     assert classifier.score(X, y) > 0.93
     np.testing.assert_allclose(classifier.predict_proba(X).sum(axis=1), 1, atol=1e-5)
     X, Y = make_multilabel_classification(n_samples=200, n_classes=4, random_state=0)
-    classifier = KerasClassifier(epochs=40, random_state=0).fit(X, Y)
+    classifier = KerasClassifier(MLP(), epochs=40, random_state=0).fit(X, Y)
     assert classifier.predict_proba(X).shape == (200, 4)
     assert (classifier.predict(X) == Y).mean() > 0.85
 
@@ -60,7 +61,7 @@ def test_stratified_folds_and_grid_over_training_parameters():
         "loss": ["auto", "binary_focal_crossentropy"],
     }
     search = GridSearchCV(
-        KerasClassifier(epochs=5, random_state=0), grid, cv=2, scoring="average_precision"
+        KerasClassifier(MLP(), epochs=5, random_state=0), grid, cv=2, scoring="average_precision"
     )
     assert search.fit(X, y).best_score_ > 0.95
     folds = check_cv(3, y, classifier=is_classifier(KerasClassifier()))
@@ -70,7 +71,9 @@ def test_stratified_folds_and_grid_over_training_parameters():
 def test_class_weights_move_probabilities():
     X, y = CANCER
     plain, heavy = (
-        KerasClassifier(epochs=3, class_weight=weight, random_state=0).fit(X, y).predict_proba(X)
+        KerasClassifier(SMALL, epochs=3, class_weight=weight, random_state=0)
+        .fit(X, y)
+        .predict_proba(X)
         for weight in (None, {0: 1, 1: 20})
     )
     assert heavy[:, 1].mean() > plain[:, 1].mean() + 0.02
@@ -83,7 +86,9 @@ def test_early_stopping_on_hold_out_rows_and_on_X_val():
     ).fit(X, y)
     assert classifier.n_iter_ < 300
     assert len(classifier.validation_scores_) == len(classifier.loss_curve_) == classifier.n_iter_
-    passed = KerasClassifier(epochs=300, n_iter_no_change=3, learning_rate=0.01, random_state=0)
+    passed = KerasClassifier(
+        MLP(), epochs=300, n_iter_no_change=3, learning_rate=0.01, random_state=0
+    )
     passed.fit(X[:400], y[:400], X_val=X[400:], y_val=y[400:])
     assert passed.n_iter_ < 300
     p = np.clip(passed.predict_proba(X[400:])[:, 1].astype(float), 1e-7, 1 - 1e-7)
@@ -102,19 +107,21 @@ def test_epoch_callbacks_are_copied():
             Count.seen.append((epoch, self))
 
     mine = Count()
-    KerasClassifier(epochs=3, callbacks=[mine]).fit(X, y)
+    KerasClassifier(SMALL, epochs=3, callbacks=[mine]).fit(X, y)
     assert [epoch for epoch, _ in Count.seen] == [0, 1, 2]
     assert all(callback is not mine for _, callback in Count.seen)
     stopped = keras.callbacks.EarlyStopping(monitor="loss", min_delta=1e9, patience=1)
-    assert KerasClassifier(epochs=50, callbacks=[stopped]).fit(X, y).n_iter_ == 2
+    assert KerasClassifier(MLP(), epochs=50, callbacks=[stopped]).fit(X, y).n_iter_ == 2
 
 
 def test_warm_start_and_partial_fit_continue():
     X, y = CANCER
-    warm = KerasClassifier(epochs=3, warm_start=True, random_state=0).fit(X, y)
+    warm = KerasClassifier(SMALL, epochs=3, warm_start=True, random_state=0).fit(X, y)
     first = warm.loss_curve_[-1]
     assert warm.fit(X, y).loss_curve_[0] < first
-    partial = KerasClassifier(random_state=0).partial_fit(X[y == 1], y[y == 1], classes=[0, 1])
+    partial = KerasClassifier(MLP(), random_state=0).partial_fit(
+        X[y == 1], y[y == 1], classes=[0, 1]
+    )
     for _ in range(5):
         partial.partial_fit(X, y)
     assert partial.score(X, y) > 0.85
@@ -139,7 +146,7 @@ def test_samplers_over_mixed_columns_and_prior_correction(mixed):
     X, y = mixed
     for sampler in (SMOTENC("auto", random_state=0), RandomOverSampler(random_state=0)):
         plain, corrected = (
-            KerasClassifier(epochs=10, sampler=sampler, prior_correction=on, random_state=0)
+            KerasClassifier(MLP(), epochs=10, sampler=sampler, prior_correction=on, random_state=0)
             .fit(X, y)
             .predict_proba(X)[:, 1]
             .mean()
@@ -152,19 +159,19 @@ def test_samplers_over_mixed_columns_and_prior_correction(mixed):
 
 def test_unseen_categories_are_predicted(mixed):
     X, y = mixed
-    classifier = KerasClassifier(epochs=2, random_state=0).fit(X, y)
+    classifier = KerasClassifier(SMALL, epochs=2, random_state=0).fit(X, y)
     other = X.head(4).assign(job=["king", "cook", None, "vet"])
     assert np.isfinite(classifier.predict_proba(other)).all()
 
 
 def test_regression_in_the_targets_units():
     X, y = load_diabetes(return_X_y=True)
-    regressor = KerasRegressor(epochs=30, random_state=0).fit(X, y)
+    regressor = KerasRegressor(MLP(), epochs=30, random_state=0).fit(X, y)
     assert regressor.score(X, y) > 0.45
     np.testing.assert_allclose(
         regressor.model_.predict(X, verbose=0).ravel(), regressor.predict(X), rtol=1e-4
     )
-    both = KerasRegressor(epochs=30, random_state=0).fit(X, np.column_stack([y, 1000 - y]))
+    both = KerasRegressor(MLP(), epochs=30, random_state=0).fit(X, np.column_stack([y, 1000 - y]))
     assert both.predict(X).shape == (442, 2)
     assert both.score(X, np.column_stack([y, 1000 - y])) > 0.45
 
@@ -199,7 +206,7 @@ def test_models_as_template_continued_and_by_path(tmp_path):
 def test_engines_agree():
     X, y = CANCER
     auto, fit = (
-        KerasClassifier(epochs=3, engine=engine, random_state=0).fit(X, y).predict_proba(X)
+        KerasClassifier(SMALL, epochs=3, engine=engine, random_state=0).fit(X, y).predict_proba(X)
         for engine in ("auto", "keras")
     )
     np.testing.assert_allclose(auto, fit, atol=1e-4)

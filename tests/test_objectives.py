@@ -391,7 +391,7 @@ def test_from_logits_is_treated_as_false():
         found = quick(epochs=3, loss=loss).fit(X, y)
         np.testing.assert_allclose(found.predict_proba(X), plain.predict_proba(X), atol=1e-6)
     with pytest.raises(ValueError, match="from_logits=True"):
-        KerasRegressor(loss=losses[0]).fit(X, y.astype(float))
+        KerasRegressor(MLP(), loss=losses[0]).fit(X, y.astype(float))
 
 
 def test_metrics_that_a_model_was_compiled_with_are_kept():

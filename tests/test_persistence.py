@@ -10,6 +10,7 @@ import joblib
 import keras
 import numpy as np
 import pytest
+from _models import SMALL
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer
 
@@ -45,21 +46,21 @@ def estimators(folder):
     dropped = MLP(hidden_layer_sizes=(8,), dropout=0.2)
     return {
         "classifier": (KerasClassifier(dropped, epochs=3), "predict_proba"),
-        "regressor": (KerasRegressor(epochs=2), "predict"),
+        "regressor": (KerasRegressor(SMALL, epochs=2), "predict"),
         "autoencoder": (KerasAutoencoder(epochs=2), "reconstruction_error"),
-        "trained": (KerasFeatureTransformer(KerasClassifier(epochs=2), cv=2), "transform"),
+        "trained": (KerasFeatureTransformer(KerasClassifier(SMALL, epochs=2), cv=2), "transform"),
         "frozen": (KerasFeatureTransformer(path, layers="enc"), "transform"),
         "stack": (
             StackedKerasClassifier(
-                [("risk", KerasClassifier(epochs=2)), ("legacy", path), ("shared", model)],
-                downstream=KerasClassifier(epochs=2),
+                [("risk", KerasClassifier(SMALL, epochs=2)), ("legacy", path), ("shared", model)],
+                downstream=KerasClassifier(SMALL, epochs=2),
                 cv=2,
             ),
             "predict_proba",
         ),
         "stacked regressor": (
             StackedKerasRegressor(
-                KerasAutoencoder(epochs=2), downstream=KerasRegressor(epochs=2), cv=2
+                KerasAutoencoder(epochs=2), downstream=KerasRegressor(SMALL, epochs=2), cv=2
             ),
             "predict",
         ),
@@ -90,19 +91,21 @@ def test_an_int_seed_gives_the_same_bits_whatever_ran_before(dropout):
     random.seed(0)
     first = clone(classifier).fit(X, y).predict_proba(X)
     random.seed(1)
-    KerasRegressor(epochs=1).fit(X, y)
+    KerasRegressor(SMALL, epochs=1).fit(X, y)
     clone(classifier).set_params(random_state=8).fit(X, y)
     np.testing.assert_array_equal(clone(classifier).fit(X, y).predict_proba(X), first)
 
 
 def test_without_a_seed_fits_differ():
-    classifier = KerasClassifier(epochs=1)
+    classifier = KerasClassifier(SMALL, epochs=1)
     assert (classifier.fit(X, y).predict_proba(X) != classifier.fit(X, y).predict_proba(X)).any()
 
 
 def test_a_stack_with_a_seed_gives_the_same_bits():
     stack = StackedKerasClassifier(
-        [("risk", KerasClassifier(epochs=2))], downstream=KerasClassifier(epochs=2), cv=2
+        [("risk", KerasClassifier(SMALL, epochs=2))],
+        downstream=KerasClassifier(SMALL, epochs=2),
+        cv=2,
     ).set_params(random_state=3)
     first, second = (clone(stack).fit(X, y).predict_proba(X) for _ in range(2))
     np.testing.assert_array_equal(first, second)

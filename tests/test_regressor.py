@@ -21,7 +21,7 @@ X, y = load_diabetes(return_X_y=True)
 
 
 def quick(**parameters):
-    return KerasRegressor(**{"epochs": 20, "random_state": 0, **parameters})
+    return KerasRegressor(**{"model": MLP(), "epochs": 20, "random_state": 0, **parameters})
 
 
 def test_it_generalises_to_new_rows():
@@ -190,7 +190,8 @@ def test_a_head_with_one_bound_works_in_any_units(head):
     y = np.maximum(y, 0.1)
     scores = []
     for factor in (1.0, 1000.0):
-        regressor = KerasRegressor(ending(head=head), random_state=0).fit(X[:400], factor * y[:400])
+        regressor = KerasRegressor(ending(head=head), epochs=100, random_state=0)
+        regressor.fit(X[:400], factor * y[:400])
         assert regressor.target_mean_ == 0
         assert regressor.target_scale_ == pytest.approx(factor * np.sqrt(np.mean(y[:400] ** 2)))
         scores.append(regressor.score(X[400:], factor * y[400:]))
@@ -203,7 +204,8 @@ def test_a_head_with_one_bound_works_in_any_units(head):
 def test_a_head_with_two_bounds_learns_unscaled_y(head):
     X, y = FRIEDMAN
     share = (y - y.min()) / np.ptp(y)
-    regressor = KerasRegressor(ending(head=head), random_state=0).fit(X[:400], share[:400])
+    regressor = KerasRegressor(ending(head=head), epochs=100, random_state=0)
+    regressor.fit(X[:400], share[:400])
     assert (regressor.target_mean_, regressor.target_scale_) == (0, 1)
     assert regressor.score(X[400:], share[400:]) > 0.75
     np.testing.assert_allclose(
@@ -232,8 +234,8 @@ def test_standardize_target_overrides_auto():
     forced = {"epochs": 1, "random_state": 0}
     with pytest.raises(ValueError, match=r"from -.*\[0, inf\] \(standardize_target=True\)"):
         KerasRegressor(ending(), standardize_target=True, **forced).fit(X, y)
-    plain = KerasRegressor(**forced).fit(X, y)
-    yes = KerasRegressor(standardize_target=True, **forced).fit(X, y)
+    plain = KerasRegressor(MLP(), **forced).fit(X, y)
+    yes = KerasRegressor(MLP(), standardize_target=True, **forced).fit(X, y)
     np.testing.assert_array_equal(plain.predict(X), yes.predict(X))
     for model in (MLP(), ending()):
         no = KerasRegressor(model, standardize_target=False, **forced).fit(X, y)
@@ -245,7 +247,7 @@ def test_standardize_target_overrides_auto():
     assert standard.predict(X).mean() == pytest.approx(y.mean(), abs=2 * y.std())
     for value in ("yes", 1, None):
         with pytest.raises(ValueError, match="standardize_target"):
-            KerasRegressor(standardize_target=value).fit(X, y)
+            KerasRegressor(MLP(), standardize_target=value).fit(X, y)
 
 
 def relative(y, p):
@@ -262,7 +264,7 @@ def test_every_form_of_a_relative_error_is_bit_identical():
     y = np.maximum(y, 1)
     losses = keras.losses
     found = [
-        KerasRegressor(loss=loss, epochs=15, random_state=0).fit(X, y).predict(X)
+        KerasRegressor(MLP(), loss=loss, epochs=15, random_state=0).fit(X, y).predict(X)
         for loss in (
             "mape", "MAPE", "mean_absolute_percentage_error", "MeanAbsolutePercentageError",
             losses.MeanAbsolutePercentageError, losses.MeanAbsolutePercentageError(),
@@ -281,7 +283,9 @@ def test_losses_for_counts_work_in_any_units_and_for_all_seeds(loss):
     y = np.maximum(y - 4, 0)
     assert np.sum(y == 0) > 5
     for seed, factor in enumerate([1, 1000, 0.01, 1]):
-        regressor = KerasRegressor(loss=loss, random_state=seed).fit(X[:400], factor * y[:400])
+        regressor = KerasRegressor(MLP(), loss=loss, epochs=100, random_state=seed).fit(
+            X[:400], factor * y[:400]
+        )
         assert regressor.score(X[400:], factor * y[400:]) > 0.7
         assert regressor.predict(X).min() > 0
     assert (
@@ -301,14 +305,14 @@ def test_a_head_for_counts_starts_at_the_mean():
 def test_fractions_get_the_head_of_their_loss():
     X, y = FRIEDMAN
     share = (y - y.min()) / np.ptp(y)
-    regressor = KerasRegressor(loss="bce", random_state=0).fit(X[:400], share[:400])
+    regressor = KerasRegressor(MLP(), loss="bce", random_state=0).fit(X[:400], share[:400])
     assert regressor.score(X[400:], share[400:]) > 0.8
     both = np.column_stack([share, 1 - share])
-    predicted = KerasRegressor(loss="kld", epochs=30, random_state=0).fit(X, both).predict(X)
+    predicted = KerasRegressor(MLP(), loss="kld", epochs=30, random_state=0).fit(X, both).predict(X)
     np.testing.assert_allclose(predicted.sum(axis=1), 1, atol=1e-5)
     assert np.corrcoef(predicted[:, 0], share)[0, 1] > 0.85
     with pytest.raises(ValueError, match="rows of y must sum to 1"):
-        KerasRegressor(loss="kld").fit(X, both / 2)
+        KerasRegressor(MLP(), loss="kld").fit(X, both / 2)
 
 
 REFUSED = {

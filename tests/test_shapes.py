@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from _models import SMALL
 from imblearn.over_sampling import SMOTE
 from sklearn.datasets import load_digits
 from sklearn.feature_selection import VarianceThreshold
@@ -501,9 +502,9 @@ def test_codes_need_categories():
     with pytest.raises(ValueError, match=r"codes.*returns numbers from"):
         KerasFeatureTransformer(model, features="codes").fit(10 * NUMBERS[:, :2])
     with pytest.raises(ValueError, match=r"codes.*refit=False"):
-        KerasFeatureTransformer(KerasClassifier(epochs=1), features="codes", refit=False, cv=2).fit(
-            NUMBERS, Y
-        )
+        KerasFeatureTransformer(
+            KerasClassifier(SMALL, epochs=1), features="codes", refit=False, cv=2
+        ).fit(NUMBERS, Y)
 
 
 # Dtypes and shapes

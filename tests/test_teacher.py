@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+from _models import SMALL
 from imblearn.over_sampling import SMOTE
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
 from sklearn.datasets import load_diabetes, load_iris, make_classification
@@ -274,7 +275,9 @@ def test_the_teacher_is_never_modified(mode, trains):
     teacher = network((7,), seed=1, name="teaching")
     before, flags = bits(teacher), [layer.trainable for layer in teacher.layers]
     taught = TeacherLoss(teacher, mode=mode, teacher_trainable=trains)
-    found = KerasClassifier(loss=taught, epochs=3, learning_rate=0.1, random_state=0).fit(X, y)
+    found = KerasClassifier(SMALL, loss=taught, epochs=3, learning_rate=0.1, random_state=0).fit(
+        X, y
+    )
     assert bits(teacher) == before
     assert [layer.trainable for layer in teacher.layers] == flags
     inside = [name for name in found.network_.variables if "teaching" in name]
@@ -288,9 +291,9 @@ def test_the_teacher_is_never_modified(mode, trains):
 @pytest.mark.parametrize("mode", ["blend", "head"])
 def test_a_trainable_teacher_starts_from_its_weights(mode):
     X, y = load_diabetes(return_X_y=True)
-    teacher = KerasRegressor(epochs=20, random_state=1).fit(X, y)
+    teacher = KerasRegressor(MLP(), epochs=20, random_state=1).fit(X, y)
     taught = TeacherLoss(teacher.model_, mode=mode, weight=0.5, teacher_trainable=True)
-    regressor = KerasRegressor(loss=taught, random_state=0)
+    regressor = KerasRegressor(MLP(), loss=taught, random_state=0)
     still = fitted(clone(regressor), X, y, learning_rate=1e-30)
     frozen = clone(regressor).set_params(loss__teacher_trainable=False)
     frozen = fitted(frozen, X, y, learning_rate=1e-30)
@@ -303,7 +306,7 @@ def test_a_teacher_estimator_is_never_modified():
     teacher = RandomForestClassifier(5, random_state=0).fit(X, y)
     before = pickle.dumps(teacher)
     for mode in ("distill", "blend", "head"):
-        KerasClassifier(loss=TeacherLoss(teacher, mode=mode), epochs=1).fit(X, y).predict(X)
+        KerasClassifier(SMALL, loss=TeacherLoss(teacher, mode=mode), epochs=1).fit(X, y).predict(X)
     assert pickle.dumps(teacher) == before
 
 
@@ -361,7 +364,7 @@ def test_compiled_engines_learn_the_same_as_keras(mode):
     ours, theirs = found
     np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-4)
     assert ours.history_.keys() == theirs.history_.keys()
-    plain = KerasClassifier(metrics=["accuracy"], epochs=1, early_stopping=True).fit(X, y)
+    plain = KerasClassifier(SMALL, metrics=["accuracy"], epochs=1, early_stopping=True).fit(X, y)
     assert ours.history_.keys() == plain.history_.keys()
     for name, values in ours.history_.items():
         np.testing.assert_allclose(values, theirs.history_[name], atol=1e-4, err_msg=name)
@@ -370,7 +373,9 @@ def test_compiled_engines_learn_the_same_as_keras(mode):
 def test_metrics_are_those_of_the_task():
     X, y = iris()
     taught = TeacherLoss(LogisticRegression().fit(X, y))
-    found = KerasClassifier(loss=taught, metrics=["accuracy"], epochs=5, early_stopping=False)
+    found = KerasClassifier(
+        MLP(), loss=taught, metrics=["accuracy"], epochs=5, early_stopping=False
+    )
     found.fit(X, y, X_val=X, y_val=y)
     assert found.history_["val_accuracy"][-1] == pytest.approx(found.score(X, y))
 
@@ -383,7 +388,7 @@ def test_a_teacher_of_weight_zero_has_no_effect(engine):
         settings = {"epochs": 5, "engine": engine, "random_state": 0}
         alone = KerasClassifier(**settings).fit(X, y).predict_proba(X)
         taught = TeacherLoss(teacher, mode=mode, weight=0.0)
-        found = KerasClassifier(loss=taught, **settings).fit(X, y).predict_proba(X)
+        found = KerasClassifier(MLP(), loss=taught, **settings).fit(X, y).predict_proba(X)
         np.testing.assert_allclose(found, alone, atol=1e-5)
 
 
@@ -502,7 +507,7 @@ def test_classes_are_matched_by_their_labels():
     order, predict = [2, 0, 1], shuffled.predict_proba
     shuffled.predict_proba = lambda X: predict(X)[:, order]
     taught = TeacherLoss(shuffled, mode="blend", weight=1.0)
-    found = KerasClassifier(loss=taught, epochs=1).fit(X, names)
+    found = KerasClassifier(SMALL, loss=taught, epochs=1).fit(X, names)
     np.testing.assert_allclose(found.predict_proba(X), predict(X), atol=1e-6)
 
 
@@ -519,10 +524,10 @@ def test_a_teacher_may_use_other_columns():
         (net, ["d", "b"], net(X[:, [3, 1]]).numpy()),
     ):
         taught = TeacherLoss(teacher, mode="blend", weight=1.0, columns=columns)
-        found = KerasClassifier(loss=taught, epochs=1).fit(frame, y)
+        found = KerasClassifier(SMALL, loss=taught, epochs=1).fit(frame, y)
         np.testing.assert_allclose(found.predict_proba(frame), expected, atol=1e-6)
     taught = TeacherLoss(unnamed, mode="blend", weight=1.0, columns=[3, 1])
-    found = KerasClassifier(loss=taught, epochs=1).fit(X, y)
+    found = KerasClassifier(SMALL, loss=taught, epochs=1).fit(X, y)
     np.testing.assert_allclose(
         found.predict_proba(X), unnamed.predict_proba(X[:, [3, 1]]), atol=1e-6
     )
@@ -542,7 +547,7 @@ def test_a_student_can_be_pickled_saved_and_cloned(mode, tmp_path):
     teacher = LogisticRegression().fit(X, y)
     if mode == "features":
         teacher = network((7,), seed=1, name="teaching")
-    found = KerasClassifier(loss=TeacherLoss(teacher, mode=mode), epochs=2, random_state=0)
+    found = KerasClassifier(SMALL, loss=TeacherLoss(teacher, mode=mode), epochs=2, random_state=0)
     assert clone(found).loss.teacher is teacher
     expected = found.fit(X, y).predict_proba(X)
     assert np.array_equal(pickle.loads(pickle.dumps(found)).predict_proba(X), expected)
@@ -580,9 +585,9 @@ TEACHERS = {
     "model": lambda X, y, units: network(
         (7,), units, "softmax" if units > 1 else "sigmoid", seed=1
     ),
-    "estimator": lambda X, y, units: KerasClassifier(epochs=2, random_state=1).fit(X, y),
+    "estimator": lambda X, y, units: KerasClassifier(SMALL, epochs=2, random_state=1).fit(X, y),
     "pipeline": lambda X, y, units: make_pipeline(
-        StandardScaler(), KerasClassifier(epochs=2)
+        StandardScaler(), KerasClassifier(SMALL, epochs=2)
     ).fit(X * 3, y),
 }  # fmt: skip
 
@@ -605,7 +610,7 @@ def test_the_exported_model_contains_network_and_teacher(mode, data, kind):
     X, y = data()
     classes = len(np.unique(y))
     teacher = TEACHERS[kind](X, y, classes if classes > 2 else 1)
-    student = KerasClassifier(loss=TeacherLoss(teacher, mode=mode), epochs=2).fit(X, y)
+    student = KerasClassifier(SMALL, loss=TeacherLoss(teacher, mode=mode), epochs=2).fit(X, y)
     predicted = student.to_keras().predict(student.keras_inputs(X), verbose=0)
     np.testing.assert_allclose(predicted, student.predict_proba(X), atol=1e-5)
 
@@ -613,11 +618,11 @@ def test_the_exported_model_contains_network_and_teacher(mode, data, kind):
 @pytest.mark.parametrize("kind", ["estimator", "model"])
 def test_the_exported_model_of_a_regressor_predicts_in_units_of_y(kind):
     X, y = load_diabetes(return_X_y=True)
-    teacher = KerasRegressor(epochs=5, random_state=1).fit(X, y)
+    teacher = KerasRegressor(MLP(), epochs=5, random_state=1).fit(X, y)
     mode = "blend"
     if kind == "model":
         teacher, mode = teacher.model_, "head"
-    student = KerasRegressor(loss=TeacherLoss(teacher, mode=mode), epochs=2).fit(X, y)
+    student = KerasRegressor(SMALL, loss=TeacherLoss(teacher, mode=mode), epochs=2).fit(X, y)
     predicted = student.to_keras().predict(student.keras_inputs(X), verbose=0)
     np.testing.assert_allclose(predicted.ravel(), student.predict(X), rtol=1e-4)
 
@@ -625,10 +630,10 @@ def test_the_exported_model_of_a_regressor_predicts_in_units_of_y(kind):
 def test_export_is_refused_if_the_teacher_is_not_a_network():
     X, y = iris()
     forest = RandomForestClassifier(5, random_state=0).fit(X, y)
-    found = KerasClassifier(loss=TeacherLoss(forest, mode="blend"), epochs=1).fit(X, y)
+    found = KerasClassifier(SMALL, loss=TeacherLoss(forest, mode="blend"), epochs=1).fit(X, y)
     with pytest.raises(ValueError, match=r"RandomForestClassifier.*cannot become part"):
         found.to_keras()
-    KerasClassifier(loss=TeacherLoss(forest), epochs=1).fit(X, y).to_keras()
+    KerasClassifier(SMALL, loss=TeacherLoss(forest), epochs=1).fit(X, y).to_keras()
 
 
 def test_parts_of_a_stack_may_have_a_teacher():
@@ -637,14 +642,14 @@ def test_parts_of_a_stack_may_have_a_teacher():
     taught = KerasClassifier(MLP((8,)), loss=TeacherLoss(teacher, mode="blend"), epochs=2)
     stack = StackedKerasClassifier(
         [("a", KerasFeatureTransformer(taught, cv=2)), ("b", KerasFeatureTransformer(cv=2))],
-        downstream=KerasClassifier(epochs=2),
+        downstream=KerasClassifier(SMALL, epochs=2),
         random_state=0,
     ).fit(X, y)
     assert stack.predict_proba(X).shape == (150, 3)
     (upstream,) = stack.upstream_[0][1]._upstreams
     assert upstream.view.estimator._teacher.estimator is teacher
     below = StackedKerasClassifier(
-        [("b", KerasFeatureTransformer(KerasClassifier(epochs=2), cv=2))],
+        [("b", KerasFeatureTransformer(KerasClassifier(SMALL, epochs=2), cv=2))],
         downstream=KerasClassifier(
             loss=TeacherLoss(network((7,), n_features=3), mode="head"), epochs=2
         ),
@@ -661,7 +666,7 @@ def test_the_fitted_teacher_is_part_of_the_cache_key():
 
     X, y = iris()
     keys = [
-        estimator_key(KerasClassifier(loss=TeacherLoss(teacher), random_state=0))
+        estimator_key(KerasClassifier(MLP(), loss=TeacherLoss(teacher), random_state=0))
         for teacher in (
             LogisticRegression().fit(X, y),
             LogisticRegression().fit(X[:90], y[:90]),
@@ -677,15 +682,15 @@ def test_training_continues_with_the_teacher(mode):
     teacher = network((7,), seed=1, name="teaching")
     settings = {"loss": TeacherLoss(teacher, mode=mode), "optimizer": "sgd", "random_state": 0}
     settings |= {"batch_size": 150, "learning_rate": 0.05}
-    whole = KerasClassifier(epochs=4, **settings).fit(X, y)
-    halves = KerasClassifier(epochs=2, warm_start=True, **settings).fit(X, y).fit(X, y)
+    whole = KerasClassifier(MLP(), epochs=4, **settings).fit(X, y)
+    halves = KerasClassifier(SMALL, epochs=2, warm_start=True, **settings).fit(X, y).fit(X, y)
     np.testing.assert_allclose(halves.predict_proba(X), whole.predict_proba(X), atol=1e-5)
 
 
 def test_the_loss_may_change_in_continued_training():
     X, y = iris()
     teacher = network((7,), seed=1, name="teaching")
-    found = KerasClassifier(epochs=2, warm_start=True, random_state=0).fit(X, y)
+    found = KerasClassifier(SMALL, epochs=2, warm_start=True, random_state=0).fit(X, y)
     for mode in ("head", "distill", "features", "blend"):
         found.set_params(loss=TeacherLoss(teacher, mode=mode)).fit(X, y)
     assert "teacher_head/kernel" not in found.set_params(loss="auto").fit(X, y).network_.variables
@@ -709,7 +714,9 @@ def test_training_may_continue_without_the_teacher():
     X, y = iris()
     teacher = network((7,), seed=1, name="teaching")
     # Seeded, for the bias of a unit that has never learned is 0, and even such a rate moves it.
-    taught = KerasClassifier(loss=TeacherLoss(teacher, mode="head"), epochs=2, random_state=0)
+    taught = KerasClassifier(
+        SMALL, loss=TeacherLoss(teacher, mode="head"), epochs=2, random_state=0
+    )
     found = taught.fit(X, y)
     alone = KerasClassifier(FrozenEstimator(found), epochs=1, learning_rate=1e-30, random_state=0)
     alone.fit(X, y)
@@ -724,13 +731,13 @@ def test_the_teacher_may_be_unused_in_prediction(mode):
     X, y = iris()
     teacher = Watched().fit(X, y)
     taught = TeacherLoss(teacher, mode=mode, teacher_at_predict=False)
-    found = KerasClassifier(loss=taught, epochs=30, random_state=0).fit(X, y)
+    found = KerasClassifier(MLP(), loss=taught, epochs=30, random_state=0).fit(X, y)
     before = teacher.n_calls_
     assert found.score(X, y) > 0.8  # its own prediction has learned
     found.to_keras()
     assert teacher.n_calls_ == before == 1
     assert set(found.network_.variables) == set(
-        KerasClassifier(epochs=1).fit(X, y).network_.variables
+        KerasClassifier(SMALL, epochs=1).fit(X, y).network_.variables
     )
 
 
@@ -739,10 +746,12 @@ def test_multilabel_targets_with_a_teacher():
     labels = np.stack([y == 0, X[:, 0] > 0], axis=1).astype(int)
     teacher = RandomForestClassifier(5, random_state=0).fit(X, labels)
     for mode in ("distill", "blend", "head"):
-        found = KerasClassifier(loss=TeacherLoss(teacher, mode=mode), epochs=3).fit(X, labels)
+        found = KerasClassifier(SMALL, loss=TeacherLoss(teacher, mode=mode), epochs=3).fit(
+            X, labels
+        )
         assert found.predict(X).shape == labels.shape
     taught = TeacherLoss(teacher, mode="blend", weight=1.0)
-    given = KerasClassifier(loss=taught, epochs=1).fit(X, labels).predict_proba(X)
+    given = KerasClassifier(SMALL, loss=taught, epochs=1).fit(X, labels).predict_proba(X)
     expected = np.stack([p[:, 1] for p in teacher.predict_proba(X)], axis=1)
     np.testing.assert_allclose(given, expected, atol=1e-6)
 
@@ -752,7 +761,7 @@ def test_losses_with_one_hot_targets_have_a_teacher():
     teacher = LogisticRegression().fit(X, y)
     for mode in ("distill", "blend"):
         found = [
-            KerasClassifier(loss=TeacherLoss(teacher, mode=mode, loss=loss), epochs=3,
+            KerasClassifier(SMALL, loss=TeacherLoss(teacher, mode=mode, loss=loss), epochs=3,
                             random_state=0).fit(X, y).predict_proba(X)
             for loss in ("auto", "categorical_crossentropy")
         ]  # fmt: skip
@@ -784,7 +793,7 @@ def test_a_saved_network_may_be_the_teacher(tmp_path):
     teacher = network((7,), seed=1, name="teaching")
     teacher.save(tmp_path / "teacher.keras")
     found = [
-        KerasClassifier(loss=TeacherLoss(each), epochs=2, random_state=0).fit(X, y)
+        KerasClassifier(SMALL, loss=TeacherLoss(each), epochs=2, random_state=0).fit(X, y)
         for each in (teacher, tmp_path / "teacher.keras", str(tmp_path / "teacher.keras"))
     ]
     expected = found[0].predict_proba(X)
@@ -1004,7 +1013,7 @@ def test_several_outputs_of_a_teacher_are_refused(trains, seen):
     X, y = iris(60)
     taught = TeacherLoss(of_two_outputs(), mode="head", teacher_trainable=trains)
     with pytest.raises(ValueError, match="teacher='two' has 2 outputs"):
-        KerasRegressor(loss=taught, epochs=1).fit(X, y)
+        KerasRegressor(SMALL, loss=taught, epochs=1).fit(X, y)
     assert seen == []
 
 
@@ -1033,7 +1042,7 @@ def test_outputs_that_are_no_columns_are_refused(function, message, seen):
     X, y = iris(60)
     taught = TeacherLoss(Returns(function).fit(X), mode="head")
     with pytest.raises(ValueError, match=rf"teacher=Returns.*{message}"):
-        KerasRegressor(loss=taught, epochs=1).fit(X, y)
+        KerasRegressor(SMALL, loss=taught, epochs=1).fit(X, y)
     assert seen == []
 
 
@@ -1107,7 +1116,7 @@ def test_invalid_teachers_are_refused_before_training(what, seen):
     X, y = iris()
     make, message = REFUSED[what]
     with pytest.raises((ValueError, TypeError, NotFittedError), match=message):
-        KerasClassifier(loss=make(), epochs=1).fit(X, y)
+        KerasClassifier(SMALL, loss=make(), epochs=1).fit(X, y)
     assert seen == []
 
 
@@ -1115,9 +1124,11 @@ def test_numbers_of_targets_must_agree():
     X, y = load_diabetes(return_X_y=True)
     teacher = LinearRegression().fit(X, np.stack([y, y], axis=1))
     with pytest.raises(ValueError, match=r"2 target.*1"):
-        KerasRegressor(loss=TeacherLoss(teacher), epochs=1).fit(X, y)
+        KerasRegressor(SMALL, loss=TeacherLoss(teacher), epochs=1).fit(X, y)
     with pytest.raises(ValueError, match="not a regressor"):
-        KerasRegressor(loss=TeacherLoss(LogisticRegression().fit(*iris())), epochs=1).fit(*iris())
+        KerasRegressor(SMALL, loss=TeacherLoss(LogisticRegression().fit(*iris())), epochs=1).fit(
+            *iris()
+        )
 
 
 def test_a_network_with_a_custom_train_step_is_refused():
@@ -1146,7 +1157,7 @@ def test_a_network_with_a_custom_train_step_is_refused():
 
 def test_parameters_of_the_teacher_are_not_exposed():
     teacher = with_classes(3)
-    classifier = KerasClassifier(loss=TeacherLoss(teacher))
+    classifier = KerasClassifier(MLP(), loss=TeacherLoss(teacher))
     assert not [name for name in classifier.get_params() if name.startswith("loss__teacher__")]
     with pytest.raises(ValueError, match="never changed"):
         classifier.set_params(loss__teacher__C=3.0)
@@ -1168,7 +1179,7 @@ def planted(seed, useless=False):
     flipped = rng.random(len(y)) < 0.25
     wrong[flipped] = rng.integers(3, size=flipped.sum())
     known = rng.permutation(y[many]) if useless else y[many]
-    teacher = KerasClassifier(epochs=15, random_state=seed).fit(X[many], known)
+    teacher = KerasClassifier(MLP(), epochs=15, random_state=seed).fit(X[many], known)
     return teacher, (X[few], wrong[few]), (X[new], y[new])
 
 
@@ -1182,7 +1193,7 @@ def gains():
         alone = KerasClassifier(**settings).fit(*few).score(*new)
         for mode in MODES:
             taught = TeacherLoss(teacher, mode=mode, weight=0.8)
-            score = KerasClassifier(loss=taught, **settings).fit(*few).score(*new)
+            score = KerasClassifier(MLP(), loss=taught, **settings).fit(*few).score(*new)
             found[mode].append(score - alone)
     return found
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from _models import SMALL
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import load_breast_cancer
 from sklearn.decomposition import PCA
@@ -113,7 +114,7 @@ def test_outputs_of_rank_3_from_rows_of_rank_2(pooling):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("make", [lambda: KerasClassifier(epochs=2), LogisticRegression])
+@pytest.mark.parametrize("make", [lambda: KerasClassifier(SMALL, epochs=2), LogisticRegression])
 def test_every_kind_of_feature(make):
     kinds = ["outputs", "log_odds", "entropy", "margin"]
     transformer = KerasFeatureTransformer(make(), features=kinds, cv=3, random_state=0)
@@ -144,7 +145,7 @@ def test_unsupervised_estimators_of_scikit_learn():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: KerasClassifier(epochs=2, random_state=0),
+        lambda: KerasClassifier(SMALL, epochs=2, random_state=0),
         LogisticRegression,
         lambda: make_pipeline(StandardScaler(), LogisticRegression()),
     ],

@@ -45,6 +45,7 @@ from skstack.networks._model_parameter import (
 from skstack.networks._numeric import learned_variables, standardizing_variables
 from skstack.networks._recipe import Recipe, RecipeBlueprint
 from skstack.networks._spec import Spec
+from skstack.networks._tabm import TabM
 from skstack.preprocessing._blocks import ColumnBlocks, NumericBlock
 from skstack.preprocessing._column_profile import (
     ColumnProfile,
@@ -76,23 +77,25 @@ learning_rate : float, LearningRateSchedule or "auto", default="auto"
 """,
     "epoch_parameters": """
 epochs : int or "auto", default="auto"
-    Number of passes over the training rows; with early stopping, the largest. ``"auto"`` is 100.
+    Number of passes over the training rows; with early stopping, the largest. ``"auto"`` is that
+    of the recipe, 100 unless it says otherwise.
 
-batch_size : int, default=32
-    Samples per gradient update.
+batch_size : int or "auto", default="auto"
+    Samples per gradient update. ``"auto"`` depends on the number of rows: 32 below 2,800, then 64,
+    128 from 4,500, 256 from 6,400, 512 from 32,000, 1,024 from 108,000.
 
 early_stopping : bool or "auto", default="auto"
     Whether to monitor the loss on hold-out rows, to stop when it no longer improves, and to
-    restore the best weights. ``"auto"`` is on if ``X_val`` is passed, and if ``epochs="auto"``
-    above 1,000 rows. It then holds out no row of a class with fewer than 5 rows, and no rows at all
-    if there are fewer than 2 groups; True raises an error where it cannot hold out rows of each
-    class.
+    restore the best weights. ``"auto"`` is on if ``X_val`` is passed, and if ``epochs="auto"``.
+    It then holds out no row of a class with fewer than 5 rows, and none at all of fewer than 50
+    rows or 2 groups, for which all epochs are trained; True raises an error where it cannot hold
+    out rows of each class.
 
-validation_fraction : float, default=0.1
+validation_fraction : float, default=0.15
     Fraction of the rows, stratified by class in a classifier, that is held out before anything is
     learned. In (0, 1).
 
-n_iter_no_change : int, default=10
+n_iter_no_change : int, default=16
     Number of epochs without improvement after which training stops.
 
 tol : float, default=1e-4
@@ -191,15 +194,25 @@ class CrossFitContext:
 
     ``blocks`` defines the category codes, ``classes`` the output units: the classes, or for several
     targets a description of each. Which of them occur in a fold is learned from its training rows.
+    ``n_rows`` is the number of all rows, which decides the batch size.
     """
 
     blocks: ColumnBlocks
-    classes: np.ndarray | tuple | None = None
+    classes: np.ndarray | tuple | None
+    n_rows: int
 
 
-_EPOCHS = 100  # of "auto"
-_MOST_ROWS_WITHOUT_STOPPING = 1_000
+_FEWEST_ROWS_TO_STOP = 50
 _FEWEST_ROWS_OF_CLASS = 5
+# Batch sizes below each number of rows; those with which AutoGluon trains TabM.
+_BATCH_SIZES = (
+    (2_800, 32),
+    (4_500, 64),
+    (6_400, 128),
+    (32_000, 256),
+    (108_000, 512),
+    (np.inf, 1_024),
+)
 
 
 def _is_auto(value):
@@ -231,7 +244,7 @@ class NetworkEstimator(BaseEstimator):
         "loss": [str, callable, HasMethods(["get_config"]), HasMethods(["get_params"])],
         "metrics": [None, list, tuple],
         "epochs": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "early_stopping": [StrOptions({"auto"}), "boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
@@ -257,10 +270,10 @@ class NetworkEstimator(BaseEstimator):
         loss: Any = "auto",
         metrics: Sequence[Any] | None = None,
         epochs: int | str = "auto",
-        batch_size: int = 32,
+        batch_size: int | str = "auto",
         early_stopping: bool | str = "auto",
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 10,
+        validation_fraction: float = 0.15,
+        n_iter_no_change: int = 16,
         tol: float = 1e-4,
         callbacks: Any = None,
         categorical_features: Any = "from_dtype",
@@ -399,8 +412,11 @@ class NetworkEstimator(BaseEstimator):
     # Hooks of the subclasses ---------------------------------------------------------------
 
     def _default_recipe(self):
-        """Recipe of ``model=None``."""
-        return MLP()
+        """Recipe of ``model=None``: without members where a teacher is joined to the network."""
+        from skstack.losses._teacher_loss import TeacherLoss
+
+        joined = isinstance(self.loss, TeacherLoss) and self.loss.mode in ("blend", "head")
+        return MLP() if joined else TabM()
 
     def _read_target(self, y, *, shared, reset):
         """Validate y; learn classes or the number of targets."""
@@ -473,7 +489,7 @@ class NetworkEstimator(BaseEstimator):
             from skstack._training.keras_model import check_layers
 
             check_layers(blueprint, layers)
-        return CrossFitContext(blocks, probe._shared_targets())
+        return CrossFitContext(blocks, probe._shared_targets(), n_rows(X))
 
     def _shared_targets(self):
         """What all networks of a cross-fit know of y: the classes, if there are any."""
@@ -521,6 +537,7 @@ class NetworkEstimator(BaseEstimator):
         X, y, weights, groups = self._drop_zero_weights(X, y, weights, groups)
 
         held_out, stops = None, False
+        n_all = n_rows(X) if shared is None else shared.n_rows
         if X_val is not None or y_val is not None:
             held_out = self._read_validation(X_val, y_val, shared)
             stops = self.early_stopping is not False
@@ -571,6 +588,7 @@ class NetworkEstimator(BaseEstimator):
             objective=objective,
             seed=seed,
             epochs=self._max_epochs() if epochs is None else epochs,
+            batch_size=self._rows_in_batch(n_all),
             stops=stops,
             resume=resume,
         )
@@ -612,7 +630,7 @@ class NetworkEstimator(BaseEstimator):
 
     def _stops_early(self, n):
         if _is_auto(self.early_stopping):
-            return _is_auto(self.epochs) and n > _MOST_ROWS_WITHOUT_STOPPING
+            return _is_auto(self.epochs) and n >= _FEWEST_ROWS_TO_STOP
         return self.early_stopping
 
     def _held_out_rows(self, X, y, seed, *, groups, ordered):
@@ -640,7 +658,15 @@ class NetworkEstimator(BaseEstimator):
         return np.setdiff1d(np.arange(n), held_out), held_out
 
     def _max_epochs(self):
-        return _EPOCHS if _is_auto(self.epochs) else self.epochs
+        if not _is_auto(self.epochs):
+            return self.epochs
+        recipe = self._default_recipe() if self.model is None else self.model
+        return recipe.max_epochs if isinstance(recipe, Recipe) else Recipe.max_epochs
+
+    def _rows_in_batch(self, n):
+        if not _is_auto(self.batch_size):
+            return self.batch_size
+        return next(size for bound, size in _BATCH_SIZES if n < bound)
 
     def _refuse_too_few_rows(self, X, y, weights):
         if n_rows(X) < 2:
@@ -749,7 +775,7 @@ class NetworkEstimator(BaseEstimator):
 
         return task_loss(self.loss)
 
-    def _fit_network(self, prepared, *, objective, seed, epochs, stops, resume):
+    def _fit_network(self, prepared, *, objective, seed, epochs, batch_size, stops, resume):
         from skstack._training.config import TrainConfig
         from skstack._training.train import train
 
@@ -761,7 +787,7 @@ class NetworkEstimator(BaseEstimator):
             learning_rate=None if _is_auto(self.learning_rate) else self.learning_rate,
             metrics=prepared.metrics(metrics),
             epochs=epochs,
-            batch_size=self.batch_size,
+            batch_size=batch_size,
             callbacks=tuple(copied(self._listed_callbacks())),
             patience=self.n_iter_no_change if stops else None,
             tol=self.tol,

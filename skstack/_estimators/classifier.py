@@ -38,7 +38,7 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
         The network. A recipe (``MLP(...)``, or a function under ``@recipe``) is built for the
         columns and classes of X and y. An unbuilt ``keras.Model`` is a template with new weights in
         each fit; training of a built one, or of the path to a saved one (``.keras``, ``.h5``),
-        continues from its weights. The object itself is never modified. None means ``MLP()``.
+        continues from its weights. The object itself is never modified. None means ``TabM()``.
         ``FrozenEstimator(fitted)``, from :mod:`sklearn.frozen`, continues from the network of a
         KerasClassifier that was fitted on another table, with its categories, codes and moments
         (new categories count as unseen). Each fold of a cross-fit starts from the same weights,
@@ -130,10 +130,10 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
         loss: Any = "auto",
         metrics: Sequence[Any] | None = None,
         epochs: int | str = "auto",
-        batch_size: int = 32,
+        batch_size: int | str = "auto",
         early_stopping: bool | str = "auto",
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 10,
+        validation_fraction: float = 0.15,
+        n_iter_no_change: int = 16,
         tol: float = 1e-4,
         callbacks: Any = None,
         categorical_features: Any = "from_dtype",

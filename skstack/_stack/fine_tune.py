@@ -417,7 +417,7 @@ def _train_jointly(stack, joint, named, sample, rows, validation, ratio, seed):
         loss=loss,
         optimizer=downstream._optimizer(blueprint),
         learning_rate=float(tuning.learning_rate),
-        batch_size=downstream.batch_size,
+        batch_size=downstream._rows_in_batch(len(table)),
         patience=tuning.n_iter_no_change if tuning.early_stopping else None,
         tol=tuning.tol,
         engine=downstream.engine,

@@ -31,6 +31,7 @@ class Recipe(BaseEstimator):
     """
 
     _parameter_constraints = {}
+    max_epochs = 100  # of ``epochs="auto"``
 
     def __sklearn_clone__(self):
         return clone_sharing_models(self)
