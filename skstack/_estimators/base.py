@@ -43,7 +43,7 @@ from skstack.networks._model_parameter import (
     named_after_categories,
 )
 from skstack.networks._numeric import learned_variables, standardizing_variables
-from skstack.networks._recipe import Recipe, RecipeBlueprint
+from skstack.networks._recipe import Recipe, RecipeBlueprint, rules_of
 from skstack.networks._spec import Spec
 from skstack.preprocessing._blocks import ColumnBlocks, NumericBlock
 from skstack.preprocessing._column_profile import (
@@ -197,7 +197,6 @@ class CrossFitContext:
     classes: np.ndarray | tuple | None = None
 
 
-_EPOCHS = 100  # of "auto"
 _MOST_ROWS_WITHOUT_STOPPING = 1_000
 _FEWEST_ROWS_OF_CLASS = 5
 
@@ -546,7 +545,7 @@ class NetworkEstimator(BaseEstimator):
             self.input_profile_ = ColumnProfile.of(X, self.blocks_.categorical_features, weights)
         blueprint, start = self._network_to_train(seed, resume, inputs, counts)
         if not resume:
-            self._learn_numeric(blueprint, start, inputs, y, counts)
+            self._learn_start(blueprint, start, inputs, y, counts, seed)
             self._learn_target_scale(blueprint, start, inputs, y, weights)
         self._check_numbers(blueprint, y, "y")
         if held_out is not None:
@@ -573,6 +572,7 @@ class NetworkEstimator(BaseEstimator):
             epochs=self._max_epochs() if epochs is None else epochs,
             stops=stops,
             resume=resume,
+            watch=watch,
         )
         return self
 
@@ -640,7 +640,10 @@ class NetworkEstimator(BaseEstimator):
         return np.setdiff1d(np.arange(n), held_out), held_out
 
     def _max_epochs(self):
-        return _EPOCHS if _is_auto(self.epochs) else self.epochs
+        if not _is_auto(self.epochs):
+            return self.epochs
+        recipe = self._default_recipe() if self.model is None else self.model
+        return recipe.max_epochs if isinstance(recipe, Recipe) else Recipe.max_epochs
 
     def _refuse_too_few_rows(self, X, y, weights):
         if n_rows(X) < 2:
@@ -715,8 +718,8 @@ class NetworkEstimator(BaseEstimator):
                 standardizing_variables(block.name, *self.moments_[block.name], steps=steps)
             )
 
-    def _learn_numeric(self, blueprint, start, inputs, y, weights):
-        """Learn quantiles, bins and other scales of numeric columns from training rows."""
+    def _learn_start(self, blueprint, start, inputs, y, weights, seed):
+        """Learn initial variables, such as quantiles of numeric columns, from training rows."""
         if (
             not isinstance(blueprint, RecipeBlueprint)
             or continued_estimator(self.model) is not None
@@ -737,6 +740,7 @@ class NetworkEstimator(BaseEstimator):
                         weights=weights,
                     )
                 )
+        blueprint.initialize_from_rows(start, inputs, weights, seed)
 
     def _bin_targets(self, y, weights):
         """Targets for a decision tree, and whether they are classes."""
@@ -749,11 +753,12 @@ class NetworkEstimator(BaseEstimator):
 
         return task_loss(self.loss)
 
-    def _fit_network(self, prepared, *, objective, seed, epochs, stops, resume):
-        from skstack._training.config import TrainConfig
+    def _fit_network(self, prepared, *, objective, seed, epochs, stops, resume, watch):
+        from skstack._training.config import StepRules, TrainConfig
         from skstack._training.train import train
 
         before = self._epochs_trained if resume else 0
+        rules = rules_of(prepared.student_blueprint) or StepRules()
         metrics, public_metrics = self._metrics(prepared.student_blueprint, objective)
         config = TrainConfig(
             loss=prepared.loss,
@@ -763,12 +768,14 @@ class NetworkEstimator(BaseEstimator):
             epochs=epochs,
             batch_size=self.batch_size,
             callbacks=tuple(copied(self._listed_callbacks())),
-            patience=self.n_iter_no_change if stops else None,
+            patience=(epochs if rules.scheduled else self.n_iter_no_change) if stops else None,
             tol=self.tol,
             engine=self.engine,
             seed=seed + before,
             verbose=self.verbose,
             public=self._callback_network(prepared, objective, public_metrics),
+            rules=rules,
+            constant=not watch,
         )
         fit = train(
             prepared.blueprint,
@@ -787,7 +794,8 @@ class NetworkEstimator(BaseEstimator):
         self.early_stopped_ = stops
         self._epochs_trained = before + fit.n_epochs
         self._optimizer_variables = fit.optimizer_variables
-        if stops and _is_auto(self.epochs) and fit.n_epochs == epochs and not fit.interrupted:
+        whole = fit.n_epochs == epochs and not fit.interrupted and not rules.scheduled
+        if stops and _is_auto(self.epochs) and whole:
             best = int(np.argmax(self.validation_scores_)) + 1
             if best > epochs - self.n_iter_no_change:
                 warn_once(

@@ -81,19 +81,17 @@ def train(
         for part in (table, validation_table):
             if part is not None:
                 check_indices(program.model, part.inputs, program.embedding_bounds)
-        initial = program.initial_state(start, optimizer_start, settings.learning_rate)
+        n_steps = 0 if config.constant else config.epochs * -(-table.n_rows // config.batch_size)
+        initial = program.initial_state(start, optimizer_start, settings.learning_rate, n_steps)
         monitor = TrainingMonitor(config)
-        state = program.layout.unpack(
-            _run(program, initial, table, validation_table, config, monitor)
-        )
-        n_variables = len(program.variables)
-        trained = dict(zip(program.variables, state[:n_variables], strict=True))
+        state = _run(program, initial, table, validation_table, config, monitor)
+        trained, optimizer_variables = program.split_state(state)
         monitor.check_weights(program.variables, trained)
         return TrainResult(
             network=Network(blueprint, trained),
             history=monitor.history,
             n_epochs=monitor.n_epochs,
-            optimizer_variables=state[n_variables:],
+            optimizer_variables=optimizer_variables,
             interrupted=monitor.interrupted,
         )
 

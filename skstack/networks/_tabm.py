@@ -103,7 +103,7 @@ class TabM(Recipe):
         automatic = isinstance(self.numeric_embedding, str) and self.numeric_embedding == "auto"
         return PiecewiseLinear() if automatic else self.numeric_embedding
 
-    def default_optimizer(self):
+    def default_optimizer(self, spec):
         """AdamW as in the paper."""
         import keras
 
