@@ -24,6 +24,7 @@ from skstack._base.params import (
     explain_missing_parameters,
     hint_at_parameters,
     is_keras_model,
+    is_path,
     reduced,
     with_keras_settings,
 )
@@ -43,7 +44,7 @@ from skstack.networks._model_parameter import (
     named_after_categories,
 )
 from skstack.networks._numeric import learned_variables, standardizing_variables
-from skstack.networks._recipe import Recipe, RecipeBlueprint, rules_of
+from skstack.networks._recipe import Recipe, RecipeBlueprint, label_smoothing_of, rules_of
 from skstack.networks._spec import Spec
 from skstack.preprocessing._blocks import ColumnBlocks, NumericBlock
 from skstack.preprocessing._column_profile import (
@@ -67,16 +68,21 @@ DOCS = {
     "optimizer_parameters": """
 optimizer : str, keras.optimizers.Optimizer or "auto", default="auto"
     ``"auto"`` uses the optimizer that a ``keras.Model`` was compiled with, or that of the recipe:
-    AdamW for ``TabM``, else Adam. Settings of an object are parameters, as those of a ``loss``
-    object are: ``set_params(optimizer__momentum=0.9)`` makes a new optimizer. In a search they are
-    more readable in ``best_params_`` than objects are.
+    AdamW for ``TabM`` and ``RealMLP``, else Adam. Settings of an object are parameters, as those of
+    a ``loss`` object are: ``set_params(optimizer__momentum=0.9)`` makes a new optimizer. In a
+    search they are more readable in ``best_params_`` than objects are.
 
 learning_rate : float, LearningRateSchedule or "auto", default="auto"
     In (0, inf). ``"auto"`` keeps the learning rate of the optimizer.
+
+clipnorm : float, default=None
+    Largest norm of the gradients of all weights together, in (0, inf); larger ones are scaled down
+    to it. None keeps the setting of the optimizer, such as 1 for that of ``TabM``.
 """,
     "epoch_parameters": """
 epochs : int or "auto", default="auto"
-    Number of passes over the training rows; with early stopping, the largest. ``"auto"`` is 100.
+    Number of passes over the training rows; with early stopping, the largest. ``"auto"`` is 100, or
+    256 for ``RealMLP``.
 
 batch_size : int, default=32
     Samples per gradient update.
@@ -93,10 +99,17 @@ validation_fraction : float, default=0.1
     learned. In (0, 1).
 
 n_iter_no_change : int, default=10
-    Number of epochs without improvement after which training stops.
+    Number of epochs without improvement after which training stops. Networks whose learning rate
+    follows a schedule, such as ``RealMLP()``, are trained for all epochs.
 
 tol : float, default=1e-4
-    Smallest decrease of the loss that counts as an improvement.
+    Smallest improvement of the loss, or of ``early_stopping_metric``, that counts as one.
+
+early_stopping_metric : str, default="loss"
+    What early stopping monitors on hold-out rows: ``"loss"``, the name of one of ``metrics``, or
+    that of a metric of Keras, such as ``"accuracy"`` or ``"auc"``, which is then recorded too.
+    Among equally good epochs the last one is the best. A metric of your own needs an attribute
+    ``greater_is_better``, True or False.
 """,
     "column_parameters": """
 categorical_features : "from_dtype", None or array-like, default="from_dtype"
@@ -156,7 +169,8 @@ loss_curve_ : list of float
     Training loss of each epoch, for a regressor on targets as the network learns them.
 
 validation_scores_ : list of float or None
-    Negative loss on the hold-out rows, for each epoch.
+    For each epoch the negative loss on the hold-out rows, or the ``early_stopping_metric``,
+    negative if lower is better.
 
 history_ : dict of str to list of float
     All recorded losses and metrics, one value per epoch.
@@ -227,6 +241,7 @@ class NetworkEstimator(BaseEstimator):
             Interval(Real, 0, None, closed="neither"),
             HasMethods(["get_config"]),
         ],
+        "clipnorm": [None, Interval(Real, 0, None, closed="neither")],
         "loss": [str, callable, HasMethods(["get_config"]), HasMethods(["get_params"])],
         "metrics": [None, list, tuple],
         "epochs": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
@@ -235,6 +250,7 @@ class NetworkEstimator(BaseEstimator):
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
+        "early_stopping_metric": [str],
         "callbacks": [None, list, tuple, HasMethods(["on_epoch_end"])],
         "categorical_features": [None, StrOptions({"from_dtype"}), "array-like"],
         "n_hash_buckets": [None, Interval(Integral, 1, 2**31 - 3, closed="both")],
@@ -253,6 +269,7 @@ class NetworkEstimator(BaseEstimator):
         *,
         optimizer: Any = "auto",
         learning_rate: Any = "auto",
+        clipnorm: float | None = None,
         loss: Any = "auto",
         metrics: Sequence[Any] | None = None,
         epochs: int | str = "auto",
@@ -261,6 +278,7 @@ class NetworkEstimator(BaseEstimator):
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
         tol: float = 1e-4,
+        early_stopping_metric: str = "loss",
         callbacks: Any = None,
         categorical_features: Any = "from_dtype",
         inputs: Any = None,
@@ -275,6 +293,7 @@ class NetworkEstimator(BaseEstimator):
         self.model = model
         self.optimizer = optimizer
         self.learning_rate = learning_rate
+        self.clipnorm = clipnorm
         self.loss = loss
         self.metrics = metrics
         self.epochs = epochs
@@ -283,6 +302,7 @@ class NetworkEstimator(BaseEstimator):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
+        self.early_stopping_metric = early_stopping_metric
         self.callbacks = callbacks
         self.categorical_features = categorical_features
         self.inputs = inputs
@@ -318,6 +338,13 @@ class NetworkEstimator(BaseEstimator):
             metrics=metrics,
             callbacks=self._listed_callbacks(),
         )
+        self._check_monitored()
+
+    def _check_monitored(self):
+        """Refuse an unknown ``early_stopping_metric``; a compiled model may have more metrics."""
+        compiled = is_keras_model(self.model) or is_path(self.model)
+        if self.early_stopping_metric != "loss" and (self.metrics or not compiled):
+            self._find_monitored(self.metrics or ())
 
     def _losses_and_metrics(self):
         """All losses and all metrics among the parameters."""
@@ -557,6 +584,7 @@ class NetworkEstimator(BaseEstimator):
         resampled, y, weights = self._resample(inputs, y, weights, seed)
         objective = self._objective(blueprint)
         table = self._table(resampled, y, weights, objective)
+        table = self._smoothed(table, label_smoothing_of(blueprint), objective)
         validation = None
         if held_out is not None:
             validation = self._table(self.blocks_.split(held_out[0]), *held_out[1:], objective)
@@ -667,6 +695,15 @@ class NetworkEstimator(BaseEstimator):
         objective.check_weights(weights)
         return TrainingData(inputs, self._targets(inputs, y), weights)
 
+    def _smoothed(self, table, smoothing, objective):
+        """Training rows with smoothed labels."""
+        if smoothing:
+            raise ValueError(
+                f"label_smoothing={smoothing!r} of model={described(self.model)} is for "
+                f"KerasClassifier; with {type(self).__name__} it must be 0."
+            )
+        return table
+
     def _network_to_train(self, seed, resume, inputs=None, weights=None):
         """Blueprint of the network, and its initial variables."""
         from skstack._training.initial_weights import initial_variables
@@ -760,16 +797,19 @@ class NetworkEstimator(BaseEstimator):
         before = self._epochs_trained if resume else 0
         rules = rules_of(prepared.student_blueprint) or StepRules()
         metrics, public_metrics = self._metrics(prepared.student_blueprint, objective)
+        monitor = self._monitor(prepared.student_blueprint)
         config = TrainConfig(
             loss=prepared.loss,
             optimizer=self._optimizer(prepared.student_blueprint),
             learning_rate=None if _is_auto(self.learning_rate) else self.learning_rate,
+            clipnorm=self.clipnorm,
             metrics=prepared.metrics(metrics),
             epochs=epochs,
             batch_size=self.batch_size,
             callbacks=tuple(copied(self._listed_callbacks())),
             patience=(epochs if rules.scheduled else self.n_iter_no_change) if stops else None,
             tol=self.tol,
+            monitor=monitor,
             engine=self.engine,
             seed=seed + before,
             verbose=self.verbose,
@@ -789,8 +829,9 @@ class NetworkEstimator(BaseEstimator):
         self.n_iter_ = fit.n_epochs
         self.history_ = fit.history
         self.loss_curve_ = list(fit.history.get("loss", ()))
-        losses = fit.history.get("val_loss")
-        self.validation_scores_ = None if losses is None else [-loss for loss in losses]
+        name, greater_is_better = monitor or ("loss", False)
+        values, sign = fit.history.get(f"val_{name}"), 1 if greater_is_better else -1
+        self.validation_scores_ = None if values is None else [sign * value for value in values]
         self.early_stopped_ = stops
         self._epochs_trained = before + fit.n_epochs
         self._optimizer_variables = fit.optimizer_variables
@@ -800,7 +841,7 @@ class NetworkEstimator(BaseEstimator):
             if best > epochs - self.n_iter_no_change:
                 warn_once(
                     "epochs",
-                    f"The loss on hold-out rows was lowest in epoch {best} of {epochs}, so more "
+                    f"The {name} on hold-out rows was best in epoch {best} of {epochs}, so more "
                     f"epochs might improve it. Set epochs, such as epochs={2 * epochs}, with "
                     "early_stopping=True, or a larger learning_rate.",
                     ConvergenceWarning,
@@ -829,10 +870,27 @@ class NetworkEstimator(BaseEstimator):
 
     def _metrics(self, blueprint, objective):
         """Metrics for the network in training, and for outputs in the units of y."""
-        requested = (blueprint.metrics if self.metrics is None else self.metrics) or ()
+        requested = self._requested_metrics(blueprint)
+        if not (self.early_stopping_metric == "loss" or self._find_monitored(requested)[0]):
+            requested = (*requested, self.early_stopping_metric)
         mean, scale, bounds = self._target_units(blueprint)
         metrics = objective.metrics(requested, mean, scale, bounds)
         return metrics, objective.metrics(requested, None, None, bounds)
+
+    def _requested_metrics(self, blueprint):
+        return (blueprint.metrics if self.metrics is None else self.metrics) or ()
+
+    def _find_monitored(self, metrics):
+        from skstack._training.objective import find_monitored
+
+        return find_monitored(self.early_stopping_metric, metrics)
+
+    def _monitor(self, blueprint):
+        """See ``TrainConfig.monitor``."""
+        if self.early_stopping_metric == "loss":
+            return None
+        _, greater_is_better = self._find_monitored(self._requested_metrics(blueprint))
+        return self.early_stopping_metric, greater_is_better
 
     def _target_units(self, blueprint):
         """Mean and scale of standardised targets, and bounds of the predictions."""

@@ -91,6 +91,8 @@ class TrainConfig:
         Copied, never modified. A dict is the serialised form of an optimizer.
     learning_rate : float or LearningRateSchedule, default=None
         None keeps that of the optimizer.
+    clipnorm : float, default=None
+        Largest norm of all gradients together; None keeps that of the optimizer.
     metrics : sequence, default=()
         As in ``keras.Model.compile``; unweighted, as there.
     epochs : int, default=100
@@ -126,6 +128,7 @@ class TrainConfig:
     loss: Any
     optimizer: Any = "adam"
     learning_rate: Any = None
+    clipnorm: float | None = None
     metrics: Sequence[Any] = ()
     epochs: int = 100
     batch_size: int = 32

@@ -132,6 +132,15 @@ class CompileSettings:
         optimizer_config = dict(optimizer_config)
         if config.learning_rate is not None:
             optimizer_config["learning_rate"] = config.learning_rate
+        if config.clipnorm is not None:
+            if "global_clipnorm" not in optimizer_config:
+                raise ValueError(
+                    f"clipnorm={config.clipnorm!r}: {optimizer_class.__name__} cannot clip "
+                    "gradients; expected None, or an optimizer with the setting global_clipnorm."
+                )
+            optimizer_config.update(
+                clipnorm=None, clipvalue=None, global_clipnorm=float(config.clipnorm)
+            )
         rate = optimizer_config.get("learning_rate")
         fixed = isinstance(rate, (int, float)) or getattr(rate, "shape", None) == ()
         rules = config.rules if fixed else replace(config.rules, learning_rate=None)
@@ -243,9 +252,7 @@ class FitSteps:
         iterations = self._optimizer.iterations
         done = next(
             value
-            for variable, value in zip(
-                self._optimizer.variables, optimizer_variables, strict=False
-            )
+            for variable, value in zip(self._optimizer.variables, optimizer_variables, strict=False)
             if variable is iterations
         )
         return np.array([done, n_steps], dtype=np.float32)

@@ -21,7 +21,7 @@ from skstack._training.blueprint import Blueprint
 from skstack._training.config import StepRules, TrainConfig
 from skstack._training.data import Orders, Steps, TensorTable, bucket
 from skstack._training.engines import has_own_train_step, why_not_masked
-from skstack._training.epochs import TraceKey, epochs_function, steps_in_block
+from skstack._training.epochs import TraceKey, epochs_function, error_of, steps_in_block
 from skstack._training.isolation import build, inside_build
 from skstack._training.keras_model import (
     all_layers,
@@ -128,7 +128,18 @@ class Program:
         with _explain_failure(f"loss={described(self.loss)}"):
             compute_loss(self.model, x, y, y_pred, weights, training=False)
         with _explain_failure("one of the metrics"):
-            self.model.compute_metrics(x, y, y_pred, sample_weight=weights)
+            self._first_results = self.model.compute_metrics(x, y, y_pred, sample_weight=weights)
+
+    def check_metric(self, name: str) -> None:
+        """Raise ValueError unless a metric of this name returns one number."""
+        results = self._first_results
+        single = [each for each, value in results.items() if np.shape(value) == ()]
+        if name not in single or isinstance(results[name], dict):
+            what = "returns several values" if name in results else "is not recorded"
+            raise ValueError(
+                f"early_stopping_metric={name!r}: this metric {what}; expected one that returns a "
+                f"number, of which this network records {single}."
+            )
 
     def _build_optimizer(self) -> dict[int, str]:
         """Build the optimizer; return its variables that start as copies, and of which weights."""
@@ -461,20 +472,14 @@ class CompiledFit:
 
     def _progress(self, take, n_epochs: int, losses: np.ndarray | None) -> Progress:
         """Logs and early stopping after some epochs, from the outputs behind the state."""
-        progress = self.progress
+        progress, stopping = self.progress, []
         trained: list[dict] = [{}]
         if losses is not None:
             trained = [{"loss": loss} for loss in losses.tolist()]
         validated = []
         if self.has_validation:
             validated = [{"loss": float(loss)} for loss in np.asarray(take(1)[0])[:n_epochs]]
-            best_loss, without_better = take(2)
-            best_state = take(len(progress.state or ()))
-            if not float(best_loss) < float(progress.best_loss):
-                best_state = progress.best_state
-            progress = Progress(
-                best_state=best_state, best_loss=best_loss, without_better=without_better
-            )
+            stopping = [*take(2), take(len(progress.state or ()))]
         if self._program.one_by_one:
             own = _like(dict.fromkeys(self._own_names), take)
             metrics = _like(self._program.metrics_structure, take)
@@ -486,6 +491,14 @@ class CompiledFit:
                 validated = [{**_like(self._program.metrics_structure, take), **validated[0]}]
         for epoch, logs in zip(trained, validated, strict=False):
             epoch.update({f"val_{name}": value for name, value in logs.items()})
+        if self.has_validation:
+            best_loss, without_better, best_state = stopping
+            errors = [error_of(logs, self._config.monitor or ("loss", False)) for logs in validated]
+            if np.float32(best_loss) not in np.array(errors, np.float32):  # an earlier epoch's
+                best_state = progress.best_state
+            progress = Progress(
+                best_state=best_state, best_loss=best_loss, without_better=without_better
+            )
         return replace(progress, logs=trained)
 
     @property

@@ -81,6 +81,8 @@ def train(
         for part in (table, validation_table):
             if part is not None:
                 check_indices(program.model, part.inputs, program.embedding_bounds)
+        if config.monitor is not None:
+            program.check_metric(config.monitor[0])
         n_steps = 0 if config.constant else config.epochs * -(-table.n_rows // config.batch_size)
         initial = program.initial_state(start, optimizer_start, settings.learning_rate, n_steps)
         monitor = TrainingMonitor(config)
@@ -122,7 +124,7 @@ def _run(
     if engine.name == "graph" and config.engine == "xla":
         warnings.warn(f"Trained without XLA: {reason}.", UserWarning, stacklevel=4)
     while engine.name != "keras":
-        trace = TraceKey.of(table, validation_table, engine.tail)
+        trace = TraceKey.of(table, validation_table, engine.tail, config.monitor)
         if trace not in program.failed_traces:
             try:
                 compiled = CompiledFit(program, trace, initial, table, validation_table, config)
@@ -140,7 +142,9 @@ def _run(
                 ):
                     return _train_compiled(program, compiled, initial, config, monitor, n_steps)
         engine = engines.GRAPH if engine.tail else engines.KERAS
-    untraceable = TraceKey.of(table, validation_table, None) in program.failed_traces
+    untraceable = (
+        TraceKey.of(table, validation_table, None, config.monitor) in program.failed_traces
+    )
     with program.model_lock:
         program.reset_model(initial)
         fit_with_keras(program, table, validation_table, config, monitor, eagerly=untraceable)

@@ -47,6 +47,10 @@ class RealMLP(Recipe):
     numeric_embedding : PiecewiseLinear, Periodic, None or "auto", default="auto"
         As in :class:`MLP`. ``"auto"`` is ``Periodic()``.
 
+    label_smoothing : float, default=0.0
+        Share of each label that the training loss spreads evenly over all classes, in [0, 1). For
+        classifiers; the loss on hold-out rows uses the labels themselves.
+
     Notes
     -----
     Without other settings the optimizer is AdamW with a learning rate of 0.04, for numbers 0.2, and
@@ -84,6 +88,7 @@ class RealMLP(Recipe):
         schedule="coslog4",
         scaling="robust",
         numeric_embedding="auto",
+        label_smoothing=0.0,
     ):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -91,6 +96,7 @@ class RealMLP(Recipe):
         self.schedule = schedule
         self.scaling = scaling
         self.numeric_embedding = numeric_embedding
+        self.label_smoothing = label_smoothing
 
     def _validate_params(self):
         if not sizes_of(self, "hidden_layer_sizes"):
@@ -107,6 +113,7 @@ class RealMLP(Recipe):
             )
         check_scaling("RealMLP", self.scaling)
         check_embedding("RealMLP", self._embedding())
+        check_number("RealMLP", "label_smoothing", self.label_smoothing, below=1)
 
     def _embedding(self):
         automatic = isinstance(self.numeric_embedding, str) and self.numeric_embedding == "auto"

@@ -317,6 +317,12 @@ class RecipeBlueprint:
         """See ``Recipe.step_rules``."""
         return self.recipe.step_rules(self.spec)
 
+    @property
+    def label_smoothing(self):
+        """Share of the labels that the training loss spreads over all classes."""
+        builtin = type(self.recipe).__module__.partition(".")[0] == "skstack"
+        return getattr(self.recipe, "label_smoothing", 0.0) if builtin else 0.0
+
     def initialize(self, start):
         """See ``Recipe.initialize``."""
         self.recipe.initialize(self.spec, start)
@@ -415,6 +421,11 @@ class RecipeBlueprint:
 def rules_of(blueprint):
     """``StepRules`` of the network of a blueprint, or None."""
     return blueprint.step_rules if isinstance(blueprint, RecipeBlueprint) else None
+
+
+def label_smoothing_of(blueprint) -> float:
+    """The label smoothing of the network of a blueprint."""
+    return float(blueprint.label_smoothing) if isinstance(blueprint, RecipeBlueprint) else 0.0
 
 
 def has_members(blueprint, start) -> bool:
