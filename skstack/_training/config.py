@@ -141,7 +141,7 @@ class TrainConfig:
     verbose: int = 0
     public: Public | None = None
     lr_multipliers: Mapping[str, float] = field(default_factory=dict)
-    rules: StepRules = StepRules()
+    rules: StepRules = field(default_factory=StepRules)
     constant: bool = False
 
 

@@ -623,7 +623,7 @@ def _named(metric, user_metric, task):
 
 
 def _entry_of_wrapper(metric, table):
-    """Return the table's entry of the function inside a ``MeanMetricWrapper``, named in its config."""
+    """Return the table's entry of the function in a ``MeanMetricWrapper``, named in its config."""
     if type(metric) is not keras.metrics.MeanMetricWrapper:
         return None
     name = str(metric.get_config()["fn"].get("config"))

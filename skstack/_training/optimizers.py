@@ -122,7 +122,7 @@ class CompileSettings:
     learning_rate: float | None  # a variable of the program; None for a schedule
     batch_size: int
     lr_multipliers: tuple = ()
-    rules: StepRules = StepRules()
+    rules: StepRules = field(default_factory=StepRules)
     customs: Mapping[str, Any] = field(default_factory=dict)  # classes in the optimizer's config
 
     @classmethod

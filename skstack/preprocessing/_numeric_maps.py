@@ -122,5 +122,5 @@ def robust_center_and_scale(column, weights=None) -> tuple[float, float]:
 
 
 def smoothly_clipped(z) -> np.ndarray:
-    """z / sqrt(1 + (z / 3)**2), which lies in (-3, 3)."""
+    """Squash values to (-3, 3): z / sqrt(1 + (z / 3)**2)."""
     return z / np.sqrt(1.0 + np.square(z / 3.0))
