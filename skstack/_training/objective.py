@@ -421,9 +421,10 @@ class Objective:
         loss = keras.losses.get(self.loss)
         if type(loss) in _SOFT or loss in _SOFT:
             return self
-        sparse = keras.losses.SparseCategoricalCrossentropy
-        if type(loss) is sparse and loss.ignore_class is None and loss.axis == -1:
-            loss = keras.losses.CategoricalCrossentropy(loss.from_logits, reduction=loss.reduction)
+        config = loss.get_config() if isinstance(loss, keras.losses.Loss) else {}
+        sparse = type(loss) is keras.losses.SparseCategoricalCrossentropy
+        if sparse and (config.get("ignore_class"), config.get("axis", -1)) == (None, -1):
+            loss = keras.losses.CategoricalCrossentropy(reduction=loss.reduction)
         elif loss is keras.losses.sparse_categorical_crossentropy:
             loss = "categorical_crossentropy"
         else:
