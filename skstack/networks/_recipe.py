@@ -288,11 +288,13 @@ class StartRows:
         """Output of a layer for the rows, an ndarray: once, so nothing is compiled."""
         import keras
 
+        from skstack._training.isolation import preserve_rng
         from skstack._training.network import Network
 
-        model = Network(self._blueprint, self._start).build()
-        part = keras.Model(model.input, model.get_layer(layer).output)
-        return np.asarray(part(self.inputs, training=False))
+        with preserve_rng():
+            model = Network(self._blueprint, self._start).build()
+            part = keras.Model(model.input, model.get_layer(layer).output)
+            return np.asarray(part(self.inputs, training=False))
 
 
 class RecipeBlueprint:
