@@ -46,7 +46,15 @@ from skstack import (
 )
 from skstack._training import train as steps
 from skstack.inspection import ColumnProfile
-from skstack.networks import MLP, Autoencoder, PiecewiseLinear, SequenceEncoder, TabM, recipe
+from skstack.networks import (
+    MLP,
+    Autoencoder,
+    PiecewiseLinear,
+    RealMLP,
+    SequenceEncoder,
+    TabM,
+    recipe,
+)
 
 N_ROWS = 24
 rng = np.random.default_rng(0)
@@ -266,6 +274,7 @@ GOOD = {
     "model": [None, SMALL, narrow(units=3)],
     "optimizer": ["adam", "sgd", keras.optimizers.SGD(0.01), "auto"],
     "learning_rate": ["auto", 0.01, np.float32(0.01), 1],
+    "clipnorm": [None, 1, np.float32(0.5)],
     "loss": ["auto", keras.losses.MeanSquaredError(), keras.losses.MeanAbsoluteError],
     "metrics": [None, ["mae"], [keras.metrics.MeanSquaredError]],
     "standardize_target": ["auto", True, False],
@@ -275,6 +284,7 @@ GOOD = {
     "validation_fraction": [0.3, np.float64(0.5)],
     "n_iter_no_change": [1, 5],
     "tol": [0, 1e-4],
+    "early_stopping_metric": ["loss", "mse", "mae"],
     "callbacks": [None, [], [keras.callbacks.EarlyStopping(monitor="loss")]],
     "categorical_features": ["from_dtype", None, [], [0], [True, False, False]],
     "inputs": [None, {"left": [0]}, [[0, 1]], {"numeric": [0]}, {"a b": slice(0, 2)}, "prefix"],
@@ -326,6 +336,8 @@ GOOD = {
     "batch_normalization": [False, True],
     "scaling": ["standard", None],
     "numeric_embedding": [None, PiecewiseLinear(3, 2)],
+    "label_smoothing": [0, 0.1],
+    "schedule": ["coslog4", "flat_cos", None],
     "n_members": [2, 1],
     "mini": [False, True],
     "latent_size": ["auto", 2],
@@ -428,7 +440,7 @@ def test_constructor_parameters(kind, data):
         assert fit_and_check(estimator, X, y, set())
 
 
-@pytest.mark.parametrize("make", [MLP, TabM, Autoencoder, SequenceEncoder, narrow, broken])
+@pytest.mark.parametrize("make", [MLP, TabM, RealMLP, Autoencoder, SequenceEncoder, narrow, broken])
 @few_if_quick
 @given_that(data=st.data())
 def test_parameters_of_recipes(make, data):

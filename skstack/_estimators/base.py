@@ -24,6 +24,7 @@ from skstack._base.params import (
     explain_missing_parameters,
     hint_at_parameters,
     is_keras_model,
+    is_path,
     reduced,
     with_keras_settings,
 )
@@ -43,7 +44,7 @@ from skstack.networks._model_parameter import (
     named_after_categories,
 )
 from skstack.networks._numeric import learned_variables, standardizing_variables
-from skstack.networks._recipe import Recipe, RecipeBlueprint
+from skstack.networks._recipe import Recipe, RecipeBlueprint, label_smoothing_of, rules_of
 from skstack.networks._spec import Spec
 from skstack.networks._tabm import TabM
 from skstack.preprocessing._blocks import ColumnBlocks, NumericBlock
@@ -68,17 +69,21 @@ DOCS = {
     "optimizer_parameters": """
 optimizer : str, keras.optimizers.Optimizer or "auto", default="auto"
     ``"auto"`` uses the optimizer that a ``keras.Model`` was compiled with, or that of the recipe:
-    AdamW for ``TabM``, else Adam. Settings of an object are parameters, as those of a ``loss``
-    object are: ``set_params(optimizer__momentum=0.9)`` makes a new optimizer. In a search they are
-    more readable in ``best_params_`` than objects are.
+    AdamW for ``TabM`` and ``RealMLP``, else Adam. Settings of an object are parameters, as those of
+    a ``loss`` object are: ``set_params(optimizer__momentum=0.9)`` makes a new optimizer. In a
+    search they are more readable in ``best_params_`` than objects are.
 
 learning_rate : float, LearningRateSchedule or "auto", default="auto"
     In (0, inf). ``"auto"`` keeps the learning rate of the optimizer.
+
+clipnorm : float, default=None
+    Largest norm of the gradients of all weights together, in (0, inf); larger ones are scaled down
+    to it. None keeps the setting of the optimizer, such as 1 for that of ``TabM``.
 """,
     "epoch_parameters": """
 epochs : int or "auto", default="auto"
     Number of passes over the training rows; with early stopping, the largest. ``"auto"`` is that
-    of the recipe, 100 unless it says otherwise.
+    of the recipe: 100, or 256 for ``RealMLP``.
 
 batch_size : int or "auto", default="auto"
     Samples per gradient update. ``"auto"`` depends on the number of rows: 32 below 2,800, then 64,
@@ -96,10 +101,17 @@ validation_fraction : float, default=0.15
     learned. In (0, 1).
 
 n_iter_no_change : int, default=16
-    Number of epochs without improvement after which training stops.
+    Number of epochs without improvement after which training stops. Networks whose learning rate
+    follows a schedule, such as ``RealMLP()``, are trained for all epochs.
 
 tol : float, default=1e-4
-    Smallest decrease of the loss that counts as an improvement.
+    Smallest improvement of the loss, or of ``early_stopping_metric``, that counts as one.
+
+early_stopping_metric : str, default="loss"
+    What early stopping monitors on hold-out rows: ``"loss"``, the name of one of ``metrics``, or
+    that of a metric of Keras, such as ``"accuracy"`` or ``"auc"``, which is then recorded too.
+    Among equally good epochs the last one is the best. A metric of your own needs an attribute
+    ``greater_is_better``, True or False.
 """,
     "column_parameters": """
 categorical_features : "from_dtype", None or array-like, default="from_dtype"
@@ -159,7 +171,8 @@ loss_curve_ : list of float
     Training loss of each epoch, for a regressor on targets as the network learns them.
 
 validation_scores_ : list of float or None
-    Negative loss on the hold-out rows, for each epoch.
+    For each epoch the negative loss on the hold-out rows, or the ``early_stopping_metric``,
+    negative if lower is better.
 
 history_ : dict of str to list of float
     All recorded losses and metrics, one value per epoch.
@@ -241,6 +254,7 @@ class NetworkEstimator(BaseEstimator):
             Interval(Real, 0, None, closed="neither"),
             HasMethods(["get_config"]),
         ],
+        "clipnorm": [None, Interval(Real, 0, None, closed="neither")],
         "loss": [str, callable, HasMethods(["get_config"]), HasMethods(["get_params"])],
         "metrics": [None, list, tuple],
         "epochs": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
@@ -249,6 +263,7 @@ class NetworkEstimator(BaseEstimator):
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
+        "early_stopping_metric": [str],
         "callbacks": [None, list, tuple, HasMethods(["on_epoch_end"])],
         "categorical_features": [None, StrOptions({"from_dtype"}), "array-like"],
         "n_hash_buckets": [None, Interval(Integral, 1, 2**31 - 3, closed="both")],
@@ -267,6 +282,7 @@ class NetworkEstimator(BaseEstimator):
         *,
         optimizer: Any = "auto",
         learning_rate: Any = "auto",
+        clipnorm: float | None = None,
         loss: Any = "auto",
         metrics: Sequence[Any] | None = None,
         epochs: int | str = "auto",
@@ -275,6 +291,7 @@ class NetworkEstimator(BaseEstimator):
         validation_fraction: float = 0.15,
         n_iter_no_change: int = 16,
         tol: float = 1e-4,
+        early_stopping_metric: str = "loss",
         callbacks: Any = None,
         categorical_features: Any = "from_dtype",
         inputs: Any = None,
@@ -289,6 +306,7 @@ class NetworkEstimator(BaseEstimator):
         self.model = model
         self.optimizer = optimizer
         self.learning_rate = learning_rate
+        self.clipnorm = clipnorm
         self.loss = loss
         self.metrics = metrics
         self.epochs = epochs
@@ -297,6 +315,7 @@ class NetworkEstimator(BaseEstimator):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
+        self.early_stopping_metric = early_stopping_metric
         self.callbacks = callbacks
         self.categorical_features = categorical_features
         self.inputs = inputs
@@ -332,6 +351,13 @@ class NetworkEstimator(BaseEstimator):
             metrics=metrics,
             callbacks=self._listed_callbacks(),
         )
+        self._check_monitored()
+
+    def _check_monitored(self):
+        """Refuse an unknown ``early_stopping_metric``; a compiled model may have more metrics."""
+        compiled = is_keras_model(self.model) or is_path(self.model)
+        if self.early_stopping_metric != "loss" and (self.metrics or not compiled):
+            self._find_monitored(self.metrics or ())
 
     def _losses_and_metrics(self):
         """All losses and all metrics among the parameters."""
@@ -563,7 +589,7 @@ class NetworkEstimator(BaseEstimator):
             self.input_profile_ = ColumnProfile.of(X, self.blocks_.categorical_features, weights)
         blueprint, start = self._network_to_train(seed, resume, inputs, counts)
         if not resume:
-            self._learn_numeric(blueprint, start, inputs, y, counts)
+            self._learn_start(blueprint, start, inputs, y, counts, seed)
             self._learn_target_scale(blueprint, start, inputs, y, weights)
         self._check_numbers(blueprint, y, "y")
         if held_out is not None:
@@ -575,6 +601,7 @@ class NetworkEstimator(BaseEstimator):
         resampled, y, weights = self._resample(inputs, y, weights, seed)
         objective = self._objective(blueprint)
         table = self._table(resampled, y, weights, objective)
+        table = self._smoothed(table, label_smoothing_of(blueprint), objective)
         validation = None
         if held_out is not None:
             validation = self._table(self.blocks_.split(held_out[0]), *held_out[1:], objective)
@@ -591,6 +618,7 @@ class NetworkEstimator(BaseEstimator):
             batch_size=self._rows_in_batch(n_all),
             stops=stops,
             resume=resume,
+            watch=watch,
         )
         return self
 
@@ -690,6 +718,15 @@ class NetworkEstimator(BaseEstimator):
         objective.check_weights(weights)
         return TrainingData(inputs, self._targets(inputs, y), weights)
 
+    def _smoothed(self, table, smoothing, objective):
+        """Training rows with smoothed labels."""
+        if smoothing:
+            raise ValueError(
+                f"label_smoothing={smoothing!r} of model={described(self.model)} is for "
+                f"KerasClassifier; with {type(self).__name__} it must be 0."
+            )
+        return table
+
     def _network_to_train(self, seed, resume, inputs=None, weights=None):
         """Blueprint of the network, and its initial variables."""
         from skstack._training.initial_weights import initial_variables
@@ -741,8 +778,8 @@ class NetworkEstimator(BaseEstimator):
                 standardizing_variables(block.name, *self.moments_[block.name], steps=steps)
             )
 
-    def _learn_numeric(self, blueprint, start, inputs, y, weights):
-        """Learn quantiles, bins and other scales of numeric columns from training rows."""
+    def _learn_start(self, blueprint, start, inputs, y, weights, seed):
+        """Learn initial variables, such as quantiles of numeric columns, from training rows."""
         if (
             not isinstance(blueprint, RecipeBlueprint)
             or continued_estimator(self.model) is not None
@@ -763,6 +800,7 @@ class NetworkEstimator(BaseEstimator):
                         weights=weights,
                     )
                 )
+        blueprint.initialize_from_rows(start, inputs, weights, seed)
 
     def _bin_targets(self, y, weights):
         """Targets for a decision tree, and whether they are classes."""
@@ -775,26 +813,32 @@ class NetworkEstimator(BaseEstimator):
 
         return task_loss(self.loss)
 
-    def _fit_network(self, prepared, *, objective, seed, epochs, batch_size, stops, resume):
-        from skstack._training.config import TrainConfig
+    def _fit_network(self, prepared, *, objective, seed, epochs, batch_size, stops, resume, watch):
+        from skstack._training.config import StepRules, TrainConfig
         from skstack._training.train import train
 
         before = self._epochs_trained if resume else 0
+        rules = rules_of(prepared.student_blueprint) or StepRules()
         metrics, public_metrics = self._metrics(prepared.student_blueprint, objective)
+        monitor = self._monitor(prepared.student_blueprint)
         config = TrainConfig(
             loss=prepared.loss,
             optimizer=self._optimizer(prepared.student_blueprint),
             learning_rate=None if _is_auto(self.learning_rate) else self.learning_rate,
+            clipnorm=self.clipnorm,
             metrics=prepared.metrics(metrics),
             epochs=epochs,
             batch_size=batch_size,
             callbacks=tuple(copied(self._listed_callbacks())),
-            patience=self.n_iter_no_change if stops else None,
+            patience=(epochs if rules.scheduled else self.n_iter_no_change) if stops else None,
             tol=self.tol,
+            monitor=monitor,
             engine=self.engine,
             seed=seed + before,
             verbose=self.verbose,
             public=self._callback_network(prepared, objective, public_metrics),
+            rules=rules,
+            constant=not watch,
         )
         fit = train(
             prepared.blueprint,
@@ -808,17 +852,19 @@ class NetworkEstimator(BaseEstimator):
         self.n_iter_ = fit.n_epochs
         self.history_ = fit.history
         self.loss_curve_ = list(fit.history.get("loss", ()))
-        losses = fit.history.get("val_loss")
-        self.validation_scores_ = None if losses is None else [-loss for loss in losses]
+        name, greater_is_better = monitor or ("loss", False)
+        values, sign = fit.history.get(f"val_{name}"), 1 if greater_is_better else -1
+        self.validation_scores_ = None if values is None else [sign * value for value in values]
         self.early_stopped_ = stops
         self._epochs_trained = before + fit.n_epochs
         self._optimizer_variables = fit.optimizer_variables
-        if stops and _is_auto(self.epochs) and fit.n_epochs == epochs and not fit.interrupted:
+        whole = fit.n_epochs == epochs and not fit.interrupted and not rules.scheduled
+        if stops and _is_auto(self.epochs) and whole:
             best = int(np.argmax(self.validation_scores_)) + 1
             if best > epochs - self.n_iter_no_change:
                 warn_once(
                     "epochs",
-                    f"The loss on hold-out rows was lowest in epoch {best} of {epochs}, so more "
+                    f"The {name} on hold-out rows was best in epoch {best} of {epochs}, so more "
                     f"epochs might improve it. Set epochs, such as epochs={2 * epochs}, with "
                     "early_stopping=True, or a larger learning_rate.",
                     ConvergenceWarning,
@@ -847,10 +893,27 @@ class NetworkEstimator(BaseEstimator):
 
     def _metrics(self, blueprint, objective):
         """Metrics for the network in training, and for outputs in the units of y."""
-        requested = (blueprint.metrics if self.metrics is None else self.metrics) or ()
+        requested = self._requested_metrics(blueprint)
+        if not (self.early_stopping_metric == "loss" or self._find_monitored(requested)[0]):
+            requested = (*requested, self.early_stopping_metric)
         mean, scale, bounds = self._target_units(blueprint)
         metrics = objective.metrics(requested, mean, scale, bounds)
         return metrics, objective.metrics(requested, None, None, bounds)
+
+    def _requested_metrics(self, blueprint):
+        return (blueprint.metrics if self.metrics is None else self.metrics) or ()
+
+    def _find_monitored(self, metrics):
+        from skstack._training.objective import find_monitored
+
+        return find_monitored(self.early_stopping_metric, metrics)
+
+    def _monitor(self, blueprint):
+        """See ``TrainConfig.monitor``."""
+        if self.early_stopping_metric == "loss":
+            return None
+        _, greater_is_better = self._find_monitored(self._requested_metrics(blueprint))
+        return self.early_stopping_metric, greater_is_better
 
     def _target_units(self, blueprint):
         """Mean and scale of standardised targets, and bounds of the predictions."""

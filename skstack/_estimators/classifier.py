@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from skstack._estimators.resampling import (
 )
 from skstack._graph.mixin import ExportMixin
 from skstack.networks._heads import logits_network
+from skstack.networks._recipe import label_smoothing_of
 
 
 @substitute(**DOCS)
@@ -127,6 +129,7 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
         *,
         optimizer: Any = "auto",
         learning_rate: Any = "auto",
+        clipnorm: float | None = None,
         loss: Any = "auto",
         metrics: Sequence[Any] | None = None,
         epochs: int | str = "auto",
@@ -135,6 +138,7 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
         validation_fraction: float = 0.15,
         n_iter_no_change: int = 16,
         tol: float = 1e-4,
+        early_stopping_metric: str = "loss",
         callbacks: Any = None,
         categorical_features: Any = "from_dtype",
         inputs: Any = None,
@@ -152,6 +156,7 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
         self.model = model
         self.optimizer = optimizer
         self.learning_rate = learning_rate
+        self.clipnorm = clipnorm
         self.loss = loss
         self.metrics = metrics
         self.epochs = epochs
@@ -160,6 +165,7 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
+        self.early_stopping_metric = early_stopping_metric
         self.callbacks = callbacks
         self.categorical_features = categorical_features
         self.inputs = inputs
@@ -469,6 +475,23 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
         if self._one_hot:
             return np.eye(len(self.classes_), dtype=np.float32)[codes]
         return codes
+
+    def _objective(self, blueprint):
+        objective = super()._objective(blueprint)
+        return objective.with_soft_labels() if label_smoothing_of(blueprint) else objective
+
+    def _smoothed(self, table, smoothing, objective):
+        if not smoothing:
+            return table
+        return replace(table, targets=objective.smoothed(table.targets, smoothing))
+
+    def _metrics(self, blueprint, objective):
+        metrics, public_metrics = super()._metrics(blueprint, objective)
+        if label_smoothing_of(blueprint):
+            from skstack._training.objective import MetricOfLabels
+
+            metrics = tuple(MetricOfLabels(metric, objective.form) for metric in metrics)
+        return metrics, public_metrics
 
     def _default_loss(self):
         if self._network_task == "multiclass":

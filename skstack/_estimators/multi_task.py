@@ -294,6 +294,7 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
         tasks: Mapping[Hashable, str] | Sequence[str] | None = None,
         optimizer: Any = "auto",
         learning_rate: Any = "auto",
+        clipnorm: float | None = None,
         loss: Mapping[Hashable, Any] | str = "auto",
         loss_weights: Mapping[Hashable, float] | None = None,
         metrics: Mapping[Hashable, Sequence[Any]] | None = None,
@@ -303,6 +304,7 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
         validation_fraction: float = 0.15,
         n_iter_no_change: int = 16,
         tol: float = 1e-4,
+        early_stopping_metric: str = "loss",
         callbacks: Any = None,
         categorical_features: Any = "from_dtype",
         inputs: Any = None,
@@ -318,6 +320,7 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
             model,
             optimizer=optimizer,
             learning_rate=learning_rate,
+            clipnorm=clipnorm,
             loss=loss,
             metrics=metrics,
             epochs=epochs,
@@ -326,6 +329,7 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
             validation_fraction=validation_fraction,
             n_iter_no_change=n_iter_no_change,
             tol=tol,
+            early_stopping_metric=early_stopping_metric,
             callbacks=callbacks,
             categorical_features=categorical_features,
             inputs=inputs,
@@ -681,6 +685,27 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
             objectives[target.key] = objective
         weights = self.loss_weights or {}
         return JoinedObjective(objectives, [weights.get(t.name, 1.0) for t in self._y_targets])
+
+    def _check_monitored(self):
+        """Names of targets are known with y only."""
+
+    def _monitor(self, blueprint):
+        from skstack._training.objective import find_monitored, name_in_logs
+
+        name = self.early_stopping_metric
+        if name == "loss":
+            return None
+        listed = {
+            f"{target.key}_{name_in_logs(metric)}": metric
+            for target in self._y_targets
+            for metric in (self.metrics or {}).get(target.name, ())
+        }
+        if name not in listed:
+            raise ValueError(
+                f"early_stopping_metric={name!r} is unknown; accepted are 'loss' and the names of "
+                f"`metrics` with their targets, {list(listed)}."
+            )
+        return name, find_monitored(name_in_logs(listed[name]), [listed[name]])[1]
 
     def _metrics(self, blueprint, objective):
         by_target = self.metrics or {}

@@ -157,6 +157,7 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         *,
         optimizer: Any = "auto",
         learning_rate: Any = "auto",
+        clipnorm: float | None = None,
         loss: Any = "auto",
         metrics: Sequence[Any] | None = None,
         epochs: int | str = "auto",
@@ -165,6 +166,7 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         validation_fraction: float = 0.15,
         n_iter_no_change: int = 16,
         tol: float = 1e-4,
+        early_stopping_metric: str = "loss",
         callbacks: Any = None,
         categorical_features: Any = "from_dtype",
         inputs: Any = None,
@@ -180,6 +182,7 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         self.model = model
         self.optimizer = optimizer
         self.learning_rate = learning_rate
+        self.clipnorm = clipnorm
         self.loss = loss
         self.metrics = metrics
         self.epochs = epochs
@@ -188,6 +191,7 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
+        self.early_stopping_metric = early_stopping_metric
         self.callbacks = callbacks
         self.categorical_features = categorical_features
         self.inputs = inputs

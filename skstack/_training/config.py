@@ -54,6 +54,32 @@ class Public:
 
 
 @dataclass(frozen=True)
+class StepRules:
+    """How steps depend on the variable, and on the fraction of the steps of a fit that are done.
+
+    Schedules are names among those of `optimizers.SCHEDULES`; None is constant.
+
+    Parameters
+    ----------
+    learning_rate, weight_decay, dropout : str, default=None
+        Schedules of the factors of the learning rate, the weight decay and all rates of dropout.
+    factors : tuple of (str, float, float), default=()
+        Factors of the learning rate and of the weight decay by variable path; 1 for all others.
+        That of the weight decay includes that of the learning rate.
+    """
+
+    learning_rate: str | None = None
+    weight_decay: str | None = None
+    dropout: str | None = None
+    factors: tuple = ()
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether anything depends on how many steps are done."""
+        return any((self.learning_rate, self.weight_decay, self.dropout))
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """How to train.
 
@@ -65,6 +91,8 @@ class TrainConfig:
         Copied, never modified. A dict is the serialised form of an optimizer.
     learning_rate : float or LearningRateSchedule, default=None
         None keeps that of the optimizer.
+    clipnorm : float, default=None
+        Largest norm of all gradients together; None keeps that of the optimizer.
     metrics : sequence, default=()
         As in ``keras.Model.compile``; unweighted, as there.
     epochs : int, default=100
@@ -78,6 +106,9 @@ class TrainConfig:
         the best epoch are kept. None: no early stopping.
     tol : float, default=1e-4
         Smallest improvement of the validation loss that counts.
+    monitor : tuple of str and bool, default=None
+        The metric that early stopping monitors instead of the loss, by its name in the history, and
+        whether higher values are better.
     engine : {"auto", "xla", "graph", "keras"}, default="auto"
         How to train. An engine that cannot train this network is replaced by the next one.
     seed : int, default=0
@@ -88,22 +119,30 @@ class TrainConfig:
         The model that callbacks see; None: the one that is trained.
     lr_multipliers : dict of str to float, default={}
         Factors of the learning rate, and of weight decay, by variable path; 1 for all others.
+    rules : StepRules, default=StepRules()
+        How steps depend on the variable, and on the fraction of the steps that are done.
+    constant : bool, default=False
+        Whether the schedules of the rules are not followed: their factors are 1.
     """
 
     loss: Any
     optimizer: Any = "adam"
     learning_rate: Any = None
+    clipnorm: float | None = None
     metrics: Sequence[Any] = ()
     epochs: int = 100
     batch_size: int = 32
     callbacks: Sequence[Any] = ()
     patience: int | None = None
     tol: float = 1e-4
+    monitor: tuple[str, bool] | None = None
     engine: str = "auto"
     seed: int = 0
     verbose: int = 0
     public: Public | None = None
     lr_multipliers: Mapping[str, float] = field(default_factory=dict)
+    rules: StepRules = field(default_factory=StepRules)
+    constant: bool = False
 
 
 @dataclass

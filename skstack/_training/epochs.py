@@ -20,6 +20,8 @@ from skstack._training.steps import (
 def update_early_stopping(xp, loss, best, without_better, tol):
     """Compare a validation loss with the best one; NaN is not an improvement.
 
+    Among equal losses, as of a metric that counts errors, the last one is the best.
+
     Parameters
     ----------
     xp : module
@@ -35,9 +37,16 @@ def update_early_stopping(xp, loss, best, without_better, tol):
     is_best, best, without_better : scalar
         Whether this epoch has the lowest loss, and the updated values of the other two.
     """
-    is_best = loss < best
+    is_best = loss <= best
     without_better = xp.where(loss < best - tol, 0, without_better + 1)
     return is_best, xp.where(is_best, loss, best), without_better
+
+
+def error_of(results, monitor: tuple[str, bool], prefix: str = ""):
+    """The value of a monitored metric among results by name, negative if higher is better."""
+    name, greater_is_better = monitor
+    value = results[prefix + name]
+    return -value if greater_is_better else value
 
 
 _BLOCK_BYTES = 2**20
@@ -68,6 +77,8 @@ class TraceKey:
     tail : {"masked", "exact"} or None
         With XLA, how the last batch of an epoch is handled: padded inside the program, or by a
         step without XLA. None: no XLA.
+    monitor : tuple of str and bool, default=None
+        As in `TrainConfig`.
     """
 
     specs: tuple
@@ -75,16 +86,21 @@ class TraceKey:
     validation_specs: tuple = ()
     validation_layout: TensorLayout | None = None
     tail: str | None = None
+    monitor: tuple[str, bool] | None = None
 
     @classmethod
     def of(
-        cls, table: TensorTable, validation_table: TensorTable | None, tail: str | None
+        cls,
+        table: TensorTable,
+        validation_table: TensorTable | None,
+        tail: str | None,
+        monitor: tuple[str, bool] | None = None,
     ) -> TraceKey:
         """Return the key for these rows; `validation_table` may be None."""
         if validation_table is None:
             return cls(table.specs(), table.layout(), tail=tail)
         validation = validation_table.specs(), validation_table.layout()
-        return cls(table.specs(), table.layout(), *validation, tail)
+        return cls(table.specs(), table.layout(), *validation, tail, monitor)
 
     @property
     def has_validation(self) -> bool:
@@ -168,8 +184,17 @@ def epochs_function(program: TracedProgram, trace: TraceKey) -> tuple[Any, list[
             loss = evaluate(*validation, *handles)[0]
             if one_by_one:
                 validation_logs[:] = finish(*handles)
+            monitored = loss
+            if trace.monitor is not None:
+                results = tf.nest.pack_sequence_as(program.metrics_structure, validation_logs)
+                # Without rows a metric may be a number, but the loss is NaN.
+                monitored = tf.where(
+                    tf.math.is_nan(loss),
+                    loss,
+                    tf.cast(error_of(results, trace.monitor), tf.float32),
+                )
             is_best, best, without_better = update_early_stopping(
-                tf, loss, best, without_better, tol
+                tf, monitored, best, without_better, tol
             )
             best_state = tf.cond(is_best, lambda: layout.read(handles), lambda: list(best_state))
             return (k + 1, losses, curve.write(k, loss), best, without_better, *best_state)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from skstack._base.atomic_fit import refuse_if_ended
 from skstack._training.config import TrainConfig
 from skstack._training.data import Orders, TensorTable
-from skstack._training.epochs import update_early_stopping
+from skstack._training.epochs import error_of, update_early_stopping
 from skstack._training.interrupts import ends_training
 from skstack._training.keras_model import call_input
 from skstack._training.monitor import (
@@ -61,6 +61,8 @@ class _FirstCallback(keras.callbacks.Callback):
             self.progress = progress
             return
         loss = np.float32(logs.get("val_loss", math.nan))
+        if self._config.monitor is not None and not np.isnan(loss):
+            loss = np.float32(error_of(logs, self._config.monitor, "val_"))
         is_best, best, without_better = update_early_stopping(
             np, loss, progress.best_loss, progress.without_better, np.float32(self._config.tol)
         )

@@ -138,23 +138,36 @@ def _table(module, names):
 
 _LOSS_TABLE = _table(keras.losses, _LOSSES)
 _METRIC_TABLE = {**_LOSS_TABLE, **_table(keras.metrics, _METRICS)}
+_HIGHER_IS_BETTER = (
+    "AUC Accuracy BinaryAccuracy BinaryIoU CategoricalAccuracy ConcordanceCorrelation "
+    "CosineSimilarity F1Score FBetaScore IoU MeanIoU OneHotIoU OneHotMeanIoU PearsonCorrelation "
+    "Precision PrecisionAtRecall R2Score Recall RecallAtPrecision SensitivityAtSpecificity "
+    "SparseCategoricalAccuracy SparseTopKCategoricalAccuracy SpecificityAtSensitivity "
+    "TopKCategoricalAccuracy TrueNegatives TruePositives binary_accuracy categorical_accuracy "
+    "concordance_correlation pearson_correlation sparse_categorical_accuracy "
+    "sparse_top_k_categorical_accuracy top_k_categorical_accuracy"
+)
+_DIRECTIONS = {
+    **dict.fromkeys(_METRIC_TABLE, False),
+    **_table(keras.metrics, {_HIGHER_IS_BETTER: True}),
+}
 # Names that mean another loss, or metric, for each kind of classes.
 _BY_TASK = {"accuracy": "accuracy", "acc": "accuracy", "crossentropy": "crossentropy"}
 _BY_TASK["ce"] = "crossentropy"
 _KIND_OF_TASK = {"binary": "binary", "multilabel": "binary", "multiclass": "sparse_categorical"}
 
 
-def _comparison_of(value, table):
+def _entry_of(value, table):
     """Return the table's entry of an object or function; None for one of the user's own."""
     if isinstance(value, functools.partial):
-        return _comparison_of(value.func, table)
+        return _entry_of(value.func, table)
     if inspect.isroutine(value):
         return table.get(value)
     for cls in type(value).__mro__:
         if cls in table:
             return None if _overrides(value, cls) else table[cls]
     inner = getattr(value, "fn", None)
-    return None if inner is None else _comparison_of(inner, table)
+    return None if inner is None else _entry_of(inner, table)
 
 
 def _overrides(value, base):
@@ -163,6 +176,14 @@ def _overrides(value, base):
         return type(value) is not base
     method = "call" if isinstance(value, keras.losses.Loss) else "update_state"
     return getattr(type(value), method) is not getattr(base, method)
+
+
+_SOFT = (
+    keras.losses.BinaryCrossentropy,
+    keras.losses.CategoricalCrossentropy,
+    keras.losses.binary_crossentropy,
+    keras.losses.categorical_crossentropy,
+)
 
 
 def known_loss(loss):
@@ -179,7 +200,7 @@ def known_metric(metric):
 
 def head_for(loss, task, n_outputs) -> dict:
     """Return the fields of a spec that a loss requires: none if the default head is right."""
-    comparison = _comparison_of(known_loss(loss), _LOSS_TABLE)
+    comparison = _entry_of(known_loss(loss), _LOSS_TABLE)
     if comparison is None:
         return {}
     if task == "binary" and (comparison.labels in ("classes", "codes") or comparison is _DIRECTION):
@@ -242,7 +263,7 @@ def _without_logits(what, value, task):
     inner = value.keywords if isinstance(value, functools.partial) else None
     config = inner
     if config is None and isinstance(value, (keras.losses.Loss, keras.metrics.Metric)):
-        if _comparison_of(value, _METRIC_TABLE) is None:
+        if _entry_of(value, _METRIC_TABLE) is None:
             return value
         config = value.get_config()
     if config is None or not config.get("from_logits"):
@@ -395,6 +416,30 @@ class Objective:
             return comparison.builtin and comparison.raw_units and comparison is not _DIRECTION
         return comparison.raw_units
 
+    def with_soft_labels(self) -> Objective:
+        """The objective for targets between 0 and 1; a ValueError unless it is a cross-entropy."""
+        loss = keras.losses.get(self.loss)
+        if type(loss) in _SOFT or loss in _SOFT:
+            return self
+        config = loss.get_config() if isinstance(loss, keras.losses.Loss) else {}
+        sparse = type(loss) is keras.losses.SparseCategoricalCrossentropy
+        if sparse and (config.get("ignore_class"), config.get("axis", -1)) == (None, -1):
+            loss = keras.losses.CategoricalCrossentropy(reduction=loss.reduction)
+        elif loss is keras.losses.sparse_categorical_crossentropy:
+            loss = "categorical_crossentropy"
+        else:
+            raise ValueError(
+                f"{self._what} does not take labels between 0 and 1, which label_smoothing makes; "
+                "accepted are cross-entropies, such as loss='auto'."
+            )
+        objective = resolve_objective(loss, task=self.task, n_outputs=self.n_outputs)
+        return replace(objective, user_loss=self.user_loss)
+
+    def smoothed(self, targets, smoothing):
+        """Targets of classes, of which a share is spread over all classes."""
+        n_classes = targets.shape[1] if self.form == "one-hot" else 2
+        return (targets * (1.0 - smoothing) + smoothing / n_classes).astype(np.float32)
+
     def check_weights(self, weights):
         """Refuse sample weights that would have no effect."""
         if not self.by_row and weights is not None and np.ptp(weights) > 0:
@@ -451,8 +496,8 @@ class Objective:
         known = known_metric(user_metric)
         _check_copy(what, known)
         metric, name = _named(known, user_metric, self.task)
-        comparison = _comparison_of(metric, _METRIC_TABLE)
-        comparison = _comparison_of_wrapper(metric) if comparison is None else comparison
+        comparison = _entry_of(metric, _METRIC_TABLE)
+        comparison = _entry_of_wrapper(metric, _METRIC_TABLE) if comparison is None else comparison
         if comparison is None:
             return self._custom_metric(what, metric, units)
         comparison = _by_settings(metric, comparison, self.task)
@@ -492,6 +537,55 @@ class Objective:
         return MetricInForm(metric, name, self.form, form, "as it is", None, self.n_outputs)
 
 
+def name_in_logs(metric):
+    """The name of a metric, as passed by the user, in the history."""
+    if isinstance(metric, str):
+        return metric
+    if isinstance(metric, type):  # Keras appends a number to the names of instances
+        return re.sub(r"_\d+$", "", known_metric(metric).name)
+    return name_of(metric)
+
+
+def find_monitored(name, user_metrics):
+    """Find the metric of a name that early stopping monitors.
+
+    Returns
+    -------
+    listed, greater_is_better : bool
+        Whether it is one of `user_metrics`, or else one of Keras; and its direction.
+
+    Raises
+    ------
+    ValueError
+        If there is no such metric, or its direction is unknown.
+    """
+    listed = {name_in_logs(metric): metric for metric in user_metrics}
+    what = f"early_stopping_metric={name!r}"
+    metric = listed.get(name, name)
+    try:
+        known = known_metric(metric)
+    except ValueError:
+        known = None
+    if known is None:
+        raise ValueError(
+            f"{what} is unknown; accepted are 'loss', the names of `metrics`, {list(listed)}, and "
+            "those of metrics of Keras, such as 'accuracy' and 'auc'."
+        )
+    if isinstance(known, str):  # depends on the task
+        return name in listed, _BY_TASK[known.lower()] == "accuracy"
+    greater = getattr(metric, "greater_is_better", None)
+    if greater is None:
+        greater = _entry_of(known, _DIRECTIONS)
+    if greater is None:
+        greater = _entry_of_wrapper(known, _DIRECTIONS)
+    if greater is None:
+        raise ValueError(
+            f"{what} is a metric of your own, whose direction is unknown. Give it an attribute "
+            "`greater_is_better`, True or False, or use a metric of Keras."
+        )
+    return name in listed, bool(greater)
+
+
 def _runs(what, metric, form, n_outputs):
     """Whether a user's metric accepts targets of this form."""
     if not isinstance(metric, keras.metrics.Metric):
@@ -513,11 +607,11 @@ def name_of(metric):
 
 def _named(metric, user_metric, task):
     """Resolve a metric's name for a task; return the metric and its name in logs."""
-    if isinstance(user_metric, type):  # Keras appends a number to the names of instances
-        name = re.sub(r"_\d+$", "", metric.name)
+    name = name_in_logs(user_metric)
+    if isinstance(user_metric, type):
         return _made(metric, name), name
     if not isinstance(metric, str):
-        return metric, user_metric if isinstance(user_metric, str) else name_of(metric)
+        return metric, name
     kind = _BY_TASK[metric.lower()]
     if task not in _CLASSIFYING:
         if kind == "crossentropy":
@@ -529,13 +623,13 @@ def _named(metric, user_metric, task):
     return keras.metrics.get(f"{_KIND_OF_TASK[task]}_{kind}"), user_metric
 
 
-def _comparison_of_wrapper(metric):
-    """Return the entry of the function inside a ``MeanMetricWrapper``, named in its config."""
+def _entry_of_wrapper(metric, table):
+    """Return the table's entry of the function in a ``MeanMetricWrapper``, named in its config."""
     if type(metric) is not keras.metrics.MeanMetricWrapper:
         return None
     name = str(metric.get_config()["fn"].get("config"))
     function = getattr(keras.metrics, name, None) or getattr(keras.losses, name, None)
-    return None if function is None else _comparison_of(function, _METRIC_TABLE)
+    return None if function is None else _entry_of(function, table)
 
 
 def _check_copy(what, metric):
@@ -676,6 +770,26 @@ class MetricInForm(ConvertedMetric):
         return ops.argmax(p, axis=-1) if required == "class" else p
 
 
+class MetricOfLabels(ConvertedMetric):
+    """A copy of a metric, for targets that `Objective.smoothed` may have changed."""
+
+    def __init__(self, metric, form, name=None):
+        super().__init__(keras.metrics.get(metric), name or name_in_logs(metric))
+        self.metric = metric
+        self.form = form
+
+    def get_config(self):
+        return {"metric": self.metric, "form": self.form, "name": self.name}
+
+    def convert(self, y_true, y_pred):
+        if self.form == "one-hot":
+            n_classes = y_true.shape[-1]
+            labels = ops.one_hot(ops.argmax(y_true, axis=-1), n_classes, dtype=y_true.dtype)
+        else:
+            labels = ops.cast(y_true > 0.5, y_true.dtype)
+        return labels, y_pred
+
+
 def resolve_objective(loss, *, task, n_outputs) -> Objective:
     """Resolve a loss and the form of its targets; raise ValueError if it does not suit the task.
 
@@ -697,7 +811,7 @@ def resolve_objective(loss, *, task, n_outputs) -> Objective:
                 _ACCEPTED[task],
             )
         known = keras.losses.get(f"{_KIND_OF_TASK[task]}_crossentropy")
-    comparison = _comparison_of(known, _LOSS_TABLE)
+    comparison = _entry_of(known, _LOSS_TABLE)
     n_units = 1 if task == "binary" else n_outputs
     form = {"binary": "column", "multilabel": "indicator", "multiclass": "codes"}.get(
         task, "numbers"

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from skstack._base.keras_objects import complete_config, customs_of, from_config, remade
 from skstack._base.text import described
 from skstack._training.blueprint import Blueprint
-from skstack._training.config import TrainConfig
+from skstack._training.config import StepRules, TrainConfig
 from skstack._training.fingerprint import Unknown, fingerprint_config, fingerprint_value
 from skstack._training.isolation import environment, refuse_after_fork
 from skstack._training.objective import known_loss, known_metric
@@ -120,6 +122,7 @@ class CompileSettings:
     learning_rate: float | None  # a variable of the program; None for a schedule
     batch_size: int
     lr_multipliers: tuple = ()
+    rules: StepRules = field(default_factory=StepRules)
     customs: Mapping[str, Any] = field(default_factory=dict)  # classes in the optimizer's config
 
     @classmethod
@@ -129,8 +132,18 @@ class CompileSettings:
         optimizer_config = dict(optimizer_config)
         if config.learning_rate is not None:
             optimizer_config["learning_rate"] = config.learning_rate
+        if config.clipnorm is not None:
+            if "global_clipnorm" not in optimizer_config:
+                raise ValueError(
+                    f"clipnorm={config.clipnorm!r}: {optimizer_class.__name__} cannot clip "
+                    "gradients; expected None, or an optimizer with the setting global_clipnorm."
+                )
+            optimizer_config.update(
+                clipnorm=None, clipvalue=None, global_clipnorm=float(config.clipnorm)
+            )
         rate = optimizer_config.get("learning_rate")
         fixed = isinstance(rate, (int, float)) or getattr(rate, "shape", None) == ()
+        rules = config.rules if fixed else replace(config.rules, learning_rate=None)
         if rate is not None and fixed:
             optimizer_config["learning_rate"] = rate = float(rate)
         return cls(
@@ -141,6 +154,7 @@ class CompileSettings:
             learning_rate=rate if fixed else None,
             batch_size=int(config.batch_size),
             lr_multipliers=tuple(sorted(config.lr_multipliers.items())),
+            rules=rules,
             customs=customs_of(config.optimizer),
         )
 
@@ -165,6 +179,7 @@ class CompileSettings:
                 signature,
                 self.batch_size,
                 self.lr_multipliers,
+                self.rules,
                 environment(),
                 fingerprint_config(self.optimizer_class, frozen),
                 fingerprint_value(self.loss),
@@ -189,7 +204,7 @@ def scale_steps(optimizer, multipliers) -> None:
     """
     if not multipliers:
         return
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # mixed_float16: wrapped
+    optimizer = _inner(optimizer)
     scaled = {id(variable.value): (variable.value, factor) for variable, factor in multipliers}
     apply, update_step = optimizer.apply, optimizer.update_step
     before: dict = {}
@@ -209,12 +224,95 @@ def scale_steps(optimizer, multipliers) -> None:
     vars(optimizer).update(apply=applied, update_step=updated)
 
 
+def _coslog4(t):
+    """Four half-waves, each twice as long as the one before, from 0 to 1 and back to 0."""
+    return (1.0 - tf.cos(2.0 * math.pi * tf.math.log(1.0 + 15.0 * t) / math.log(2.0))) / 2.0
+
+
+def _flat_cos(t):
+    """1 in the first half, then half a cosine to 0."""
+    return (1.0 + tf.cos(math.pi * tf.maximum(2.0 * t - 1.0, 0.0))) / 2.0
+
+
+# Functions of the fraction of the steps that are done before a step, in [0, 1).
+SCHEDULES = {"coslog4": _coslog4, "flat_cos": _flat_cos}
+
+
+class FitSteps:
+    """First step and number of steps of a fit, as a variable of a program: 0 steps are constant."""
+
+    def __init__(self, optimizer):
+        self._optimizer = _inner(optimizer)
+        self.variable = keras.Variable(
+            [0.0, 0.0], trainable=False, dtype="float32", name="fit_steps"
+        )
+
+    def state(self, optimizer_variables, n_steps: int) -> np.ndarray:
+        """Value of the variable for a fit that starts with these variables of the optimizer."""
+        iterations = self._optimizer.iterations
+        done = next(
+            value
+            for variable, value in zip(self._optimizer.variables, optimizer_variables, strict=False)
+            if variable is iterations
+        )
+        return np.array([done, n_steps], dtype=np.float32)
+
+    def factor(self, schedule: str | None):
+        """Factor of a schedule at the present step, inside a trace."""
+        if schedule is None:
+            return tf.constant(1.0)
+        first, n_steps = tf.unstack(self.variable.value)
+        done = tf.cast(self._optimizer.iterations.value, tf.float32) - first
+        t = tf.clip_by_value(done / tf.maximum(n_steps, 1.0), 0.0, 1.0)
+        return tf.where(n_steps > 0, SCHEDULES[schedule](t), 1.0)
+
+
+def follow_rules(optimizer, rules: StepRules, variables: Mapping, steps: FitSteps) -> None:
+    """Have an optimizer follow rules for its steps.
+
+    Must be called before the optimizer is built. It then leaves weight decay, which has factors of
+    its own, to this function.
+
+    Parameters
+    ----------
+    optimizer : keras.optimizers.Optimizer
+        Used by one program only. Modified.
+    rules : StepRules
+    variables : dict of str to keras.Variable
+        Those of the network, by path.
+    steps : FitSteps
+    """
+    optimizer = _inner(optimizer)
+    factors = {
+        id(variables[path].value): (rate, decay)
+        for path, rate, decay in rules.factors
+        if path in variables
+    }
+    weight_decay, update_step = optimizer.weight_decay, optimizer.update_step
+    optimizer.exclude_from_weight_decay(var_list=list(variables.values()))
+
+    def updated(gradient, variable, learning_rate):
+        rate_factor, decay_factor = factors.get(id(variable), (1.0, 1.0))
+        rate = tf.cast(learning_rate, tf.float32) * steps.factor(rules.learning_rate)
+        if weight_decay and decay_factor:
+            decay = weight_decay * decay_factor * rate * steps.factor(rules.weight_decay)
+            variable.assign(variable * tf.cast(1.0 - decay, variable.dtype))
+        update_step(gradient, variable, rate * rate_factor)
+
+    # Through the instance's __dict__: Keras tracks attributes that are set the usual way.
+    vars(optimizer)["update_step"] = updated
+
+
+def _inner(optimizer):
+    return getattr(optimizer, "inner_optimizer", optimizer)  # mixed_float16: wrapped
+
+
 def apply_without_reducing(optimizer) -> None:
     """Have an optimizer skip the sum of gradients over replicas where there is only one.
 
     TensorFlow registers a gradient for each such sum permanently, which keeps the traced graph.
     """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # mixed_float16: wrapped
+    optimizer = _inner(optimizer)
     apply = optimizer.apply
 
     def applied(gradients, trainable_variables=None):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import threading
 import time
@@ -17,12 +18,13 @@ from skstack._base.atomic_fit import refuse_if_ended
 from skstack._base.lru_cache import LRUCache
 from skstack._base.text import described
 from skstack._training.blueprint import Blueprint
-from skstack._training.config import TrainConfig
+from skstack._training.config import StepRules, TrainConfig
 from skstack._training.data import Orders, Steps, TensorTable, bucket
 from skstack._training.engines import has_own_train_step, why_not_masked
-from skstack._training.epochs import TraceKey, epochs_function, steps_in_block
+from skstack._training.epochs import TraceKey, epochs_function, error_of, steps_in_block
 from skstack._training.isolation import build, inside_build
 from skstack._training.keras_model import (
+    all_layers,
     call,
     call_input,
     compute_loss,
@@ -35,8 +37,15 @@ from skstack._training.keras_model import (
 from skstack._training.monitor import Progress, plain
 from skstack._training.normalization import reading_their_variables
 from skstack._training.objective import unused_size
-from skstack._training.optimizers import CompileSettings, apply_without_reducing, scale_steps
+from skstack._training.optimizers import (
+    CompileSettings,
+    FitSteps,
+    apply_without_reducing,
+    follow_rules,
+    scale_steps,
+)
 from skstack._training.variables import OwnSession, VariableLayout
+from skstack._training.xla_layers import schedule_dropout
 
 
 class Program:
@@ -70,6 +79,15 @@ class Program:
         )
         self.optimizer = self.model.optimizer  # mixed_float16: wrapped by `compile`
         self.variables = named_variables(self.model)
+        self._steps = None
+        if settings.rules != StepRules():
+            self._steps = FitSteps(self.optimizer)
+            follow_rules(self.optimizer, settings.rules, self.variables, self._steps)
+            if settings.rules.dropout is not None:
+                schedule_dropout(
+                    all_layers(self.model),
+                    functools.partial(self._steps.factor, settings.rules.dropout),
+                )
         self._warm_up(table, blueprint)
         multipliers = [(self.variables[path], factor) for path, factor in settings.lr_multipliers]
         scale_steps(self.optimizer, multipliers)
@@ -83,8 +101,9 @@ class Program:
         self.masks = masks and not self.own_step  # whether rows may be padded with weight 0
         self.rows_at_once = rows_at_once(self.model, table.inputs)
         counters = [variable for metric in self.model.metrics for variable in metric.variables]
+        steps = [] if self._steps is None else [self._steps.variable]
         self.layout = VariableLayout(
-            [*self.variables.values(), *self.optimizer.variables], counters
+            [*self.variables.values(), *self.optimizer.variables, *steps], counters
         )
         self._fresh_optimizer = values(self.optimizer.variables)
         self._rate = _index_of_rate(self.optimizer)
@@ -109,7 +128,18 @@ class Program:
         with _explain_failure(f"loss={described(self.loss)}"):
             compute_loss(self.model, x, y, y_pred, weights, training=False)
         with _explain_failure("one of the metrics"):
-            self.model.compute_metrics(x, y, y_pred, sample_weight=weights)
+            self._first_results = self.model.compute_metrics(x, y, y_pred, sample_weight=weights)
+
+    def check_metric(self, name: str) -> None:
+        """Raise ValueError unless a metric of this name returns one number."""
+        results = self._first_results
+        single = [each for each, value in results.items() if np.shape(value) == ()]
+        if name not in single or isinstance(results[name], dict):
+            what = "returns several values" if name in results else "is not recorded"
+            raise ValueError(
+                f"early_stopping_metric={name!r}: this metric {what}; expected one that returns a "
+                f"number, of which this network records {single}."
+            )
 
     def _build_optimizer(self) -> dict[int, str]:
         """Build the optimizer; return its variables that start as copies, and of which weights."""
@@ -136,8 +166,12 @@ class Program:
         variables: dict[str, np.ndarray],
         optimizer_start: list[np.ndarray] | None,
         learning_rate: float | None,
+        n_steps: int,
     ) -> list[np.ndarray]:
-        """Return the packed state that a fit starts with: weights and the optimizer's variables."""
+        """Return the packed state that a fit starts with: weights and the optimizer's variables.
+
+        `n_steps` is that of the schedules, 0 if they are not followed.
+        """
         weights = in_order(self.variables, variables)
         if optimizer_start is None:
             optimizer = list(self._fresh_optimizer)
@@ -153,7 +187,14 @@ class Program:
         if learning_rate is not None and self._rate is not None:
             with np.errstate(over="ignore"):  # an infinite rate is reported as diverged weights
                 optimizer[self._rate] = np.asarray(learning_rate, optimizer[self._rate].dtype)
-        return self.layout.pack([*weights, *optimizer])
+        steps = [] if self._steps is None else [self._steps.state(optimizer, n_steps)]
+        return self.layout.pack([*weights, *optimizer, *steps])
+
+    def split_state(self, state: list) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
+        """Return the weights by path, and the optimizer's variables, of a packed state."""
+        arrays, n = self.layout.unpack(state), len(self.variables)
+        weights = dict(zip(self.variables, arrays[:n], strict=True))
+        return weights, arrays[n : n + len(self.optimizer.variables)]
 
     def set_state(self, state: list) -> None:
         """Assign a packed state to the model itself."""
@@ -431,20 +472,14 @@ class CompiledFit:
 
     def _progress(self, take, n_epochs: int, losses: np.ndarray | None) -> Progress:
         """Logs and early stopping after some epochs, from the outputs behind the state."""
-        progress = self.progress
+        progress, stopping = self.progress, []
         trained: list[dict] = [{}]
         if losses is not None:
             trained = [{"loss": loss} for loss in losses.tolist()]
         validated = []
         if self.has_validation:
             validated = [{"loss": float(loss)} for loss in np.asarray(take(1)[0])[:n_epochs]]
-            best_loss, without_better = take(2)
-            best_state = take(len(progress.state or ()))
-            if not float(best_loss) < float(progress.best_loss):
-                best_state = progress.best_state
-            progress = Progress(
-                best_state=best_state, best_loss=best_loss, without_better=without_better
-            )
+            stopping = [*take(2), take(len(progress.state or ()))]
         if self._program.one_by_one:
             own = _like(dict.fromkeys(self._own_names), take)
             metrics = _like(self._program.metrics_structure, take)
@@ -456,6 +491,14 @@ class CompiledFit:
                 validated = [{**_like(self._program.metrics_structure, take), **validated[0]}]
         for epoch, logs in zip(trained, validated, strict=False):
             epoch.update({f"val_{name}": value for name, value in logs.items()})
+        if self.has_validation:
+            best_loss, without_better, best_state = stopping
+            errors = [error_of(logs, self._config.monitor or ("loss", False)) for logs in validated]
+            if np.float32(best_loss) not in np.array(errors, np.float32):  # an earlier epoch's
+                best_state = progress.best_state
+            progress = Progress(
+                best_state=best_state, best_loss=best_loss, without_better=without_better
+            )
         return replace(progress, logs=trained)
 
     @property

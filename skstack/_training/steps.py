@@ -28,6 +28,7 @@ class TracedProgram(Protocol):
     one_by_one: bool
     masks: bool
     traces: int
+    metrics_structure: dict
 
     def reset_metrics(self, handles: list) -> None: ...
 

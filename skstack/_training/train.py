@@ -81,19 +81,19 @@ def train(
         for part in (table, validation_table):
             if part is not None:
                 check_indices(program.model, part.inputs, program.embedding_bounds)
-        initial = program.initial_state(start, optimizer_start, settings.learning_rate)
+        if config.monitor is not None:
+            program.check_metric(config.monitor[0])
+        n_steps = 0 if config.constant else config.epochs * -(-table.n_rows // config.batch_size)
+        initial = program.initial_state(start, optimizer_start, settings.learning_rate, n_steps)
         monitor = TrainingMonitor(config)
-        state = program.layout.unpack(
-            _run(program, initial, table, validation_table, config, monitor)
-        )
-        n_variables = len(program.variables)
-        trained = dict(zip(program.variables, state[:n_variables], strict=True))
+        state = _run(program, initial, table, validation_table, config, monitor)
+        trained, optimizer_variables = program.split_state(state)
         monitor.check_weights(program.variables, trained)
         return TrainResult(
             network=Network(blueprint, trained),
             history=monitor.history,
             n_epochs=monitor.n_epochs,
-            optimizer_variables=state[n_variables:],
+            optimizer_variables=optimizer_variables,
             interrupted=monitor.interrupted,
         )
 
@@ -124,7 +124,7 @@ def _run(
     if engine.name == "graph" and config.engine == "xla":
         warnings.warn(f"Trained without XLA: {reason}.", UserWarning, stacklevel=4)
     while engine.name != "keras":
-        trace = TraceKey.of(table, validation_table, engine.tail)
+        trace = TraceKey.of(table, validation_table, engine.tail, config.monitor)
         if trace not in program.failed_traces:
             try:
                 compiled = CompiledFit(program, trace, initial, table, validation_table, config)
@@ -142,7 +142,9 @@ def _run(
                 ):
                     return _train_compiled(program, compiled, initial, config, monitor, n_steps)
         engine = engines.GRAPH if engine.tail else engines.KERAS
-    untraceable = TraceKey.of(table, validation_table, None) in program.failed_traces
+    untraceable = (
+        TraceKey.of(table, validation_table, None, config.monitor) in program.failed_traces
+    )
     with program.model_lock:
         program.reset_model(initial)
         fit_with_keras(program, table, validation_table, config, monitor, eagerly=untraceable)

@@ -47,6 +47,8 @@ def replaced_calls(layers, real=None):
     replaced = []
     try:
         for layer in layers:
+            if "call" in vars(layer):  # see `schedule_dropout`
+                continue
             if type(layer) in DROPOUTS:
                 vars(layer)["call"] = _dropout(layer)
             elif is_product(layer):
@@ -111,17 +113,35 @@ def _normalization(layer, original, real):
     return call
 
 
-def _dropout(layer):
+def schedule_dropout(layers, factor) -> None:
+    """Have layers of dropout multiply their rate by `factor()`, in every engine.
+
+    Keras' own dropout takes a constant. Modified layers must belong to one program.
+    """
+    for layer in layers:
+        if type(layer) in DROPOUTS and 0 < layer.rate < 1:
+            vars(layer)["call"] = _dropout(layer, factor)
+
+
+def _dropout(layer, factor=None):
     def call(inputs, training=False):
         if not training or not layer.rate:
             return inputs
         seed = layer.seed_generator.next()
         shape = _noise_shape(layer, inputs)
-        kept = tf.reshape(random_bits(seed, math.prod(shape)), shape) >= _threshold(layer.rate)
+        if None in shape:  # outside of XLA
+            shape = tf.where([n is None for n in shape], tf.shape(inputs), [n or 0 for n in shape])
+            bits = tf.reshape(random_bits(seed, tf.reduce_prod(shape)), shape)
+        else:
+            bits = tf.reshape(random_bits(seed, math.prod(shape)), shape)
         if layer.rate >= 1:
             return inputs * tf.zeros([], inputs.dtype)
-        scaled = inputs / tf.cast(1.0 - layer.rate, inputs.dtype)
-        return tf.where(kept, scaled, tf.zeros_like(inputs))
+        if factor is None:
+            kept, share = bits >= _threshold(layer.rate), 1.0 - layer.rate
+        else:
+            rate = tf.cast(layer.rate, tf.float32) * factor()
+            kept, share = bits >= tf.cast(rate * 2.0**32, tf.uint32), 1.0 - rate
+        return tf.where(kept, inputs / tf.cast(share, inputs.dtype), tf.zeros_like(inputs))
 
     return call
 

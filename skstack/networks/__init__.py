@@ -3,6 +3,7 @@
 from skstack.networks._autoencoder import Autoencoder
 from skstack.networks._mlp import MLP
 from skstack.networks._numeric import Periodic, PiecewiseLinear
+from skstack.networks._realmlp import RealMLP
 from skstack.networks._recipe import Recipe, recipe
 from skstack.networks._sequence_encoder import SequenceEncoder
 from skstack.networks._spec import Spec
@@ -15,6 +16,7 @@ __all__ = [
     "Block",
     "Periodic",
     "PiecewiseLinear",
+    "RealMLP",
     "Recipe",
     "SequenceEncoder",
     "Spec",

@@ -137,6 +137,10 @@ class MLP(Recipe):
     numeric_embedding : PiecewiseLinear, Periodic or None, default=None
         How each scaled number becomes several, with weights of its own for each column.
 
+    label_smoothing : float, default=0.0
+        Share of each label that the training loss spreads evenly over all classes, in [0, 1). For
+        classifiers; the loss on hold-out rows uses the labels themselves.
+
     Examples
     --------
     >>> from skstack.networks import MLP
@@ -155,6 +159,7 @@ class MLP(Recipe):
         l2=0.0,
         scaling="standard",
         numeric_embedding=None,
+        label_smoothing=0.0,
     ):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -163,11 +168,13 @@ class MLP(Recipe):
         self.l2 = l2
         self.scaling = scaling
         self.numeric_embedding = numeric_embedding
+        self.label_smoothing = label_smoothing
 
     def _validate_params(self):
         check_dense(self)
         check_scaling("MLP", self.scaling)
         check_embedding("MLP", self.numeric_embedding)
+        check_number("MLP", "label_smoothing", self.label_smoothing, below=1)
 
     def build(self, spec):
         """Build the network; see ``Recipe.build``."""

@@ -17,6 +17,7 @@ from skstack._base.params import hint_at_parameters
 from skstack.preprocessing._numeric_maps import (
     Distribution,
     robust_center_and_scale,
+    smoothly_clipped,
     tree_edges,
 )
 
@@ -305,7 +306,7 @@ def learned_variables(spec, block_name, start, columns, moments, *, target=None,
     for index, (mean, scale) in enumerate(zip(*moments, strict=True)):
         column = (np.asarray(columns[:, index], dtype=np.float64) - mean) / scale
         if robust:
-            column = column / np.sqrt(1.0 + np.square(column / 3.0))
+            column = smoothly_clipped(column)
         if by_quantiles:
             knots.append(_quantile_knots(column, weights))
             column = np.interp(column, *knots[-1])

@@ -45,12 +45,22 @@ class Recipe(BaseEstimator):
     def _validate_params(self):
         """Validate the parameters; functions validate their own."""
 
-    def default_optimizer(self):
+    def default_optimizer(self, spec):
         """What ``optimizer="auto"`` uses for this network; None for the default, Adam."""
+        return None
+
+    def step_rules(self, spec):
+        """``StepRules`` of this network; None if all steps and variables are treated alike."""
         return None
 
     def initialize(self, spec, start):
         """Change the initial weights ``start``, a dict of arrays by variable path, in place."""
+
+    def initialize_from_rows(self, spec, start, rows):
+        """Change initial weights that depend on training rows, a `StartRows`, in place.
+
+        Scales, quantiles and bins of columns have been learned before.
+        """
 
     def set_params(self, **params):
         """Set parameters.
@@ -248,6 +258,45 @@ def _fingerprints(part, fingerprint_value):
     )
 
 
+_MOST_START_ROWS = 8192
+
+
+class StartRows:
+    """Some of the training rows, for initial weights that depend on them.
+
+    Parameters
+    ----------
+    blueprint : RecipeBlueprint
+    start : dict of str to ndarray
+        Initial variables of the network.
+    inputs : dict of str to ndarray of shape (n_rows, ...)
+    weights : ndarray of shape (n_rows,) or None
+    seed : int
+    """
+
+    def __init__(self, blueprint, start, inputs, weights, seed):
+        self._blueprint, self._start = blueprint, start
+        n_rows = len(next(iter(inputs.values())))
+        if n_rows > _MOST_START_ROWS:
+            rng = np.random.default_rng(seed)
+            rows = np.sort(rng.choice(n_rows, _MOST_START_ROWS, replace=False))
+            inputs = {name: array[rows] for name, array in inputs.items()}
+            weights = None if weights is None else weights[rows]
+        self.inputs, self.weights, self.seed = inputs, weights, seed
+
+    def outputs(self, layer):
+        """Output of a layer for the rows, an ndarray: once, so nothing is compiled."""
+        import keras
+
+        from skstack._training.isolation import preserve_rng
+        from skstack._training.network import Network
+
+        with preserve_rng():
+            model = Network(self._blueprint, self._start).build()
+            part = keras.Model(model.input, model.get_layer(layer).output)
+            return np.asarray(part(self.inputs, training=False))
+
+
 class RecipeBlueprint:
     """A recipe and the spec to build for; the estimator sets loss, optimizer and metrics."""
 
@@ -263,11 +312,27 @@ class RecipeBlueprint:
     @property
     def optimizer(self):
         """What ``optimizer="auto"`` uses; None for the default of the estimators."""
-        return self.recipe.default_optimizer()
+        return self.recipe.default_optimizer(self.spec)
+
+    @property
+    def step_rules(self):
+        """See ``Recipe.step_rules``."""
+        return self.recipe.step_rules(self.spec)
+
+    @property
+    def label_smoothing(self):
+        """Share of the labels that the training loss spreads over all classes."""
+        builtin = type(self.recipe).__module__.partition(".")[0] == "skstack"
+        return getattr(self.recipe, "label_smoothing", 0.0) if builtin else 0.0
 
     def initialize(self, start):
         """See ``Recipe.initialize``."""
         self.recipe.initialize(self.spec, start)
+
+    def initialize_from_rows(self, start, inputs, weights, seed):
+        """See ``Recipe.initialize_from_rows``."""
+        rows = StartRows(self, start, inputs, weights, seed)
+        self.recipe.initialize_from_rows(self.spec, start, rows)
 
     def member_outputs(self):
         """Activation and layer of each part of the output of a network with members."""
@@ -353,6 +418,16 @@ class RecipeBlueprint:
         except (Unknown, AttributeError):
             return None
         return ("recipe", code, parameters, self.spec)
+
+
+def rules_of(blueprint):
+    """``StepRules`` of the network of a blueprint, or None."""
+    return blueprint.step_rules if isinstance(blueprint, RecipeBlueprint) else None
+
+
+def label_smoothing_of(blueprint) -> float:
+    """The label smoothing of the network of a blueprint."""
+    return float(blueprint.label_smoothing) if isinstance(blueprint, RecipeBlueprint) else 0.0
 
 
 def has_members(blueprint, start) -> bool:

@@ -60,6 +60,10 @@ class SequenceEncoder(Recipe):
         Whether to standardise channels and numeric columns, by layers of the network that hold the
         moments of the training rows, without padding.
 
+    label_smoothing : float, default=0.0
+        Share of each label that the training loss spreads evenly over all classes, in [0, 1). For
+        classifiers; the loss on hold-out rows uses the labels themselves.
+
     Notes
     -----
     A row that is all padding is encoded as zeros with ``"mean"`` and ``"max"``, and as the initial
@@ -92,6 +96,7 @@ class SequenceEncoder(Recipe):
         dropout=0.0,
         mask_value=0.0,
         scaling="standard",
+        label_smoothing=0.0,
     ):
         self.units = units
         self.layer = layer
@@ -103,6 +108,7 @@ class SequenceEncoder(Recipe):
         self.dropout = dropout
         self.mask_value = mask_value
         self.scaling = scaling
+        self.label_smoothing = label_smoothing
 
     def _validate_params(self):
         owner = type(self).__name__
@@ -122,6 +128,7 @@ class SequenceEncoder(Recipe):
         if value is not None and (not isinstance(value, Real) or value != value):
             raise ValueError(f"mask_value={value!r} of {owner} must be a number or None.")
         check_number(owner, "dropout", self.dropout, below=1)
+        check_number(owner, "label_smoothing", self.label_smoothing, below=1)
         check_flag(owner, "bidirectional", self.bidirectional)
         check_scaling(owner, self.scaling, ("standard", None))
         check_activation(owner, self.activation)

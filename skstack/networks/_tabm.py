@@ -46,6 +46,10 @@ class TabM(Recipe):
     numeric_embedding : PiecewiseLinear, Periodic, None or "auto", default="auto"
         As in :class:`MLP`. ``"auto"`` is ``PiecewiseLinear()``.
 
+    label_smoothing : float, default=0.0
+        Share of each label that the training loss spreads evenly over all classes, in [0, 1). For
+        classifiers; the loss on hold-out rows uses the labels themselves.
+
     Notes
     -----
     Without other settings the optimizer is AdamW with a learning rate of 0.002, a weight decay of
@@ -75,6 +79,7 @@ class TabM(Recipe):
         dropout=0.1,
         scaling="quantile",
         numeric_embedding="auto",
+        label_smoothing=0.0,
     ):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.n_members = n_members
@@ -83,6 +88,7 @@ class TabM(Recipe):
         self.dropout = dropout
         self.scaling = scaling
         self.numeric_embedding = numeric_embedding
+        self.label_smoothing = label_smoothing
 
     def _validate_params(self):
         n_members = self.n_members
@@ -98,12 +104,13 @@ class TabM(Recipe):
         check_number("TabM", "dropout", self.dropout, below=1)
         check_scaling("TabM", self.scaling)
         check_embedding("TabM", self._embedding())
+        check_number("TabM", "label_smoothing", self.label_smoothing, below=1)
 
     def _embedding(self):
         automatic = isinstance(self.numeric_embedding, str) and self.numeric_embedding == "auto"
         return PiecewiseLinear() if automatic else self.numeric_embedding
 
-    def default_optimizer(self):
+    def default_optimizer(self, spec):
         """AdamW as in the paper."""
         import keras
 

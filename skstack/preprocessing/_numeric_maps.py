@@ -119,3 +119,8 @@ def robust_center_and_scale(column, weights=None) -> tuple[float, float]:
     if scale == 0:
         scale = (distribution.values[-1] - distribution.values[0]) / 2
     return float(center), float(scale) if scale > 0 else np.inf
+
+
+def smoothly_clipped(z) -> np.ndarray:
+    """Squash values to (-3, 3): z / sqrt(1 + (z / 3)**2)."""
+    return z / np.sqrt(1.0 + np.square(z / 3.0))

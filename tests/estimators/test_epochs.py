@@ -95,7 +95,7 @@ def test_a_warm_start_holds_out_the_same_rows(trained):
 
 def test_a_warning_says_that_epochs_ran_out():
     slow = {"learning_rate": 1e-5, "n_iter_no_change": 20, "tol": 0.0}
-    with pytest.warns(ConvergenceWarning, match="lowest in epoch 100 of 100") as told:
+    with pytest.warns(ConvergenceWarning, match="best in epoch 100 of 100") as told:
         network(**slow).fit(X, y)
     assert len(told) == 1
     with warnings.catch_warnings():
