@@ -31,6 +31,15 @@ from skstack._base.params import (
 from skstack._base.sklearn import INPUT_CONSTRAINTS, HasMethods, Interval, StrOptions, check_shape
 from skstack._base.tables import check_groups, check_weights, n_rows, read_rows, take_rows
 from skstack._base.text import described, readable
+from skstack._estimators.bags import (
+    bag_splits,
+    bagged_model,
+    context_of_bags,
+    fit_bags,
+    is_bagged,
+    refuse_bags,
+    rows_with_weight,
+)
 from skstack._splits.hold_out import hold_out
 from skstack._splits.row_context import take_context
 from skstack.networks._heads import with_plain_input
@@ -112,6 +121,19 @@ early_stopping_metric : str, default="loss"
     that of a metric of Keras, such as ``"accuracy"`` or ``"auc"``, which is then recorded too.
     Among equally good epochs the last one is the best. A metric of your own needs an attribute
     ``greater_is_better``, True or False.
+""",
+    "bag_parameters": """
+n_bags : int, default=1
+    Number of networks. Each starts from other initial weights and holds out other rows for early
+    stopping, so that all rows train some of them; predictions are their mean. They have one
+    compiled program and are trained in threads if joblib has several: ``with
+    parallel_config(n_jobs=2):``.
+    Excludes ``warm_start``, ``partial_fit``, fine-tuning and features of inner layers.
+""",
+    "bag_attributes": """
+bags_ : list of estimators
+    The networks, if ``n_bags > 1``. ``n_iter_``, ``loss_curve_``, ``validation_scores_``,
+    ``history_`` and ``early_stopped_`` are then lists, with one value for each of them.
 """,
     "column_parameters": """
 categorical_features : "from_dtype", None or array-like, default="from_dtype"
@@ -343,6 +365,8 @@ class NetworkEstimator(BaseEstimator):
                 f"{self.imputer.missing_values!r}; a network treats only NaN as missing. Put "
                 "such an imputer before the network, in a Pipeline."
             )
+        if self._n_bags > 1 and self.warm_start:
+            refuse_bags(self, "warm_start=True")
         losses, metrics = self._losses_and_metrics()
         check_settings(
             optimizer="adam" if _is_auto(self.optimizer) else self.optimizer,
@@ -415,13 +439,15 @@ class NetworkEstimator(BaseEstimator):
         return tags
 
     def __sklearn_is_fitted__(self):
-        return hasattr(self, "network_")
+        return hasattr(self, "network_") or is_bagged(self)
 
     @property
     @on_snapshot
     def model_(self):
         """keras.Model : a copy of the trained network in the units of y, built at first access."""
         check_is_fitted(self)
+        if is_bagged(self):
+            return bagged_model(self)
         return self.network_.public(self._public_model)
 
     def _public_model(self, model):
@@ -514,6 +540,7 @@ class NetworkEstimator(BaseEstimator):
         if layers:
             from skstack._training.keras_model import check_layers
 
+            refuse_bags(self, f"layers={list(layers)!r}")
             check_layers(blueprint, layers)
         return CrossFitContext(blocks, probe._shared_targets(), n_rows(X))
 
@@ -541,17 +568,20 @@ class NetworkEstimator(BaseEstimator):
         resume=False,
         epochs=None,
         watch=True,
+        split=None,
     ):
         """Fit on training rows; hold-out rows are used for early stopping only."""
         from skstack.losses._teacher_fit import prepared_fit
 
+        if resume and self._n_bags > 1:
+            refuse_bags(self, "partial_fit")
         context = take_context(self)
         if context is not None:
             groups = context.groups if groups is None else groups
             ordered = ordered or context.ordered
         resume = resume and hasattr(self, "network_")
         seed = draw_seed(self.random_state)
-        X_raw, X = X, read_rows(self, X, reset=not resume)
+        X_raw, y_raw, X = X, y, read_rows(self, X, reset=not resume)
         resolve_object_columns(X)
         y = self._read_target(y, shared=shared, reset=not resume)
         if y is not None:
@@ -560,7 +590,18 @@ class NetworkEstimator(BaseEstimator):
         groups = check_groups(groups, X)
         if not resume:
             self._refuse_too_few_rows(X, y, weights)
+        rows = rows_with_weight(X_raw, y_raw, weights)
         X, y, weights, groups = self._drop_zero_weights(X, y, weights, groups)
+        if self._n_bags > 1:
+            return self._train_bags(
+                rows,
+                (X, y, weights, (X_val, y_val)),
+                seed,
+                shared=shared,
+                groups=groups,
+                ordered=ordered,
+            )
+        vars(self).pop("bags_", None)
 
         held_out, stops = None, False
         n_all = n_rows(X) if shared is None else shared.n_rows
@@ -570,7 +611,8 @@ class NetworkEstimator(BaseEstimator):
         elif watch and self._stops_early(n_rows(X)):
             if not resume:
                 self._split_seed = seed  # a fit that continues holds out the same rows
-            split = self._held_out_rows(X, y, self._split_seed, groups=groups, ordered=ordered)
+            if split is None:
+                split = self._held_out_rows(X, y, self._split_seed, groups=groups, ordered=ordered)
             if split is not None:
                 stops = True
                 held_out = _rows(X, y, weights, split[1])
@@ -622,6 +664,29 @@ class NetworkEstimator(BaseEstimator):
         )
         return self
 
+    def _train_bags(self, passed, rows, seed, *, shared, groups, ordered):
+        """Train ``n_bags`` networks on rows as the user passed them; ``rows`` are those read."""
+        X, y, weights, validation = rows
+        counts = self._column_weights(y, weights)
+        reference = None if shared is None else shared.blocks
+        own = CrossFitContext(
+            self._blocks_of(X, reference, counts), self._shared_targets(), n_rows(X)
+        )
+        context = context_of_bags(shared, own)
+        self.blocks_ = own.blocks
+        if shared is None:
+            self._check_origin(X)
+        self.input_profile_ = ColumnProfile.of(X, self.blocks_.categorical_features, weights)
+        splits = [None] * self._n_bags
+        if validation[0] is validation[1] is None and self._stops_early(n_rows(X)):
+            splits = bag_splits(self, self._n_bags, X, y, seed, groups=groups, ordered=ordered)
+        fit_bags(self, passed, context, splits, seed, weights=weights, validation=validation)
+        return self
+
+    @property
+    def _n_bags(self):
+        return getattr(self, "n_bags", 1)  # an autoencoder has no such parameter
+
     def _check_origin(self, X):
         origin = continued_estimator(self.model)
         if origin is not None:
@@ -661,13 +726,13 @@ class NetworkEstimator(BaseEstimator):
             return _is_auto(self.epochs) and n >= _FEWEST_ROWS_TO_STOP
         return self.early_stopping
 
-    def _held_out_rows(self, X, y, seed, *, groups, ordered):
+    def _held_out_rows(self, X, y, seed, *, groups, ordered, fraction=None):
         """Training and hold-out rows; None if early stopping is "auto" and there are too few."""
         n = n_rows(X)
         y = np.empty(n) if y is None else y
         split = functools.partial(
             hold_out,
-            fraction=self.validation_fraction,
+            fraction=self.validation_fraction if fraction is None else fraction,
             stratify=is_classifier(self) and y.ndim == 1,
             seed=seed,
             ordered=ordered,
@@ -965,6 +1030,7 @@ class NetworkEstimator(BaseEstimator):
 
     def _layer_outputs(self, X, layers, rows_at_once=None, pooling=None):
         """Outputs of named layers, from one forward pass."""
+        refuse_bags(self, f"layers={list(layers)!r}")
         inputs = self._inputs(X)
         return self.network_.outputs(inputs, tuple(layers), rows_at_once, pooling)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from skstack._base.atomic_fit import on_snapshot
 from skstack._base.docstrings import substitute
 from skstack._base.in_chunks import in_chunks
 from skstack._base.params import hint_at_parameters
-from skstack._base.sklearn import HasMethods, StrOptions, fit_context
+from skstack._base.sklearn import HasMethods, Interval, StrOptions, fit_context
 from skstack._base.tables import read_labels, warn_if_one_hot
+from skstack._estimators.bags import graphs_of_bags, is_bagged, mean_of_bags, mean_of_graphs
 from skstack._estimators.base import DOCS, NetworkEstimator
 from skstack._estimators.resampling import (
     correct_priors,
@@ -68,6 +70,8 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
     callbacks : list of keras.callbacks.Callback, default=None
         Copied for each fit. Their ``model`` is the network of ``model_``.
 
+    {bag_parameters}
+
     {column_parameters}
 
     class_weight : dict, "balanced" or None, default=None
@@ -97,6 +101,8 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
 
     {history_attributes}
 
+    {bag_attributes}
+
     Notes
     -----
     Losses are weighted means: a weight of 2 is equivalent to repeating the row. The prior
@@ -117,6 +123,7 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
 
     _parameter_constraints = {
         **NetworkEstimator._parameter_constraints,
+        "n_bags": [Interval(Integral, 1, None, closed="left")],
         "class_weight": [None, dict, StrOptions({"balanced"})],
         "sampler": [None, HasMethods(["fit_resample"])],
         "prior_correction": ["boolean"],
@@ -145,6 +152,7 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
         input_shape: Any = None,
         n_hash_buckets: int | None = None,
         imputer: SimpleImputer | None = None,
+        n_bags: int = 1,
         warm_start: bool = False,
         engine: str = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -172,6 +180,7 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
         self.input_shape = input_shape
         self.n_hash_buckets = n_hash_buckets
         self.imputer = imputer
+        self.n_bags = n_bags
         self.warm_start = warm_start
         self.engine = engine
         self.random_state = random_state
@@ -271,6 +280,8 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
             In [0, 1]; rows sum to 1, except for multilabel targets, whose labels have
             independent probabilities.
         """
+        if is_bagged(self):
+            return mean_of_bags(self, "predict_proba", X)
         outputs = self._outputs(X)
         outputs = outputs.reshape(len(outputs), -1)
         if self._target_type != "multilabel-indicator" and outputs.shape[1] == 1:
@@ -327,7 +338,7 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
 
     def _logits_network(self):
         """The network without its last sigmoid, for two classes and for multilabel targets."""
-        if self._network_task == "multiclass":
+        if self._network_task == "multiclass" or is_bagged(self):
             return None
         return logits_network(self.network_)
 
@@ -499,6 +510,9 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
         return "binary_crossentropy"
 
     def _graph(self, table, name, prefix):
+        if is_bagged(self):
+            graphs = graphs_of_bags(self, name, lambda bag, label: bag._graph(table, label, prefix))
+            return mean_of_graphs(graphs, name)
         return self._graph_classes(self._network_graph(table, name)[1][0], name)
 
     def _graph_outputs(self, table):

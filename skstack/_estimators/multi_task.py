@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,10 @@ from skstack._base.atomic_fit import on_snapshot, warn_once
 from skstack._base.docstrings import substitute
 from skstack._base.in_chunks import in_chunks
 from skstack._base.params import clone_sharing_models, hint_at_parameters, is_keras_model, is_path
-from skstack._base.sklearn import StrOptions, fit_context
+from skstack._base.sklearn import Interval, StrOptions, fit_context
 from skstack._base.tables import check_weights, indexed_like
 from skstack._base.text import described
+from skstack._estimators.bags import graphs_of_bags, is_bagged, mean_of_graphs
 from skstack._estimators.base import DOCS, NetworkEstimator
 from skstack._estimators.regressor import refuse_outside, scale_between, start_at_mean
 from skstack._graph.mixin import ExportMixin
@@ -225,6 +226,8 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
     callbacks : list of keras.callbacks.Callback, default=None
         Copied for each fit. Their ``model`` is the network of ``model_``.
 
+    {bag_parameters}
+
     {column_parameters}
 
     Attributes
@@ -250,6 +253,8 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
         :meth:`to_keras` has an output for each target.
 
     {history_attributes}
+
+    {bag_attributes}
 
     Notes
     -----
@@ -280,6 +285,7 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
 
     _parameter_constraints = {
         **NetworkEstimator._parameter_constraints,
+        "n_bags": [Interval(Integral, 1, None, closed="left")],
         "tasks": [None, dict, list, tuple],
         "loss": [StrOptions({"auto"}), dict],
         "loss_weights": [None, dict],
@@ -311,11 +317,13 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
         input_shape: Any = None,
         n_hash_buckets: int | None = None,
         imputer: SimpleImputer | None = None,
+        n_bags: int = 1,
         warm_start: bool = False,
         engine: str = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: int | bool = 0,
     ) -> None:
+        self.n_bags = n_bags
         super().__init__(
             model,
             optimizer=optimizer,
@@ -823,6 +831,11 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
 
     def _by_target(self, X):
         """(target, its outputs) for each target: numbers in the units of y, in float64."""
+        if is_bagged(self):
+            by_bag = zip(*[bag._by_target(X) for bag in self.bags_], strict=True)
+            return [
+                (pairs[0][0], np.mean([values for _, values in pairs], axis=0)) for pairs in by_bag
+            ]
         joined, parts = self._joined_outputs(X), []
         for target, _, own in self._with_outputs():
             values = joined[:, own]
@@ -847,13 +860,30 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
         return parts
 
     def _graph_outputs(self, table):
-        outputs = self._network_graph(table, "network")[1][0]
         return {
             str(target.name): result
             if target.classes is None
             else result.all(f"{target.key}_probabilities")
-            for target, result in self._graph_targets(outputs, "target")
+            for target, result in self._graph_by_target(table, "network", "target")
         }
+
+    def _graph_by_target(self, table, network_name, name):
+        """(target, `Classes` or a tensor of numbers) for each target, from the columns of X."""
+        if not is_bagged(self):
+            outputs = self._network_graph(table, network_name)[1][0]
+            return self._graph_targets(outputs, name)
+        by_bag = zip(
+            *graphs_of_bags(
+                self,
+                network_name,
+                lambda bag, label: bag._graph_by_target(table, label, f"{label}_{name}"),
+            ),
+            strict=True,
+        )
+        return [
+            (pairs[0][0], mean_of_graphs([result for _, result in pairs], f"{name}_{i}"))
+            for i, pairs in enumerate(by_bag)
+        ]
 
 
 def _column(table, index):

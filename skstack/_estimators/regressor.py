@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ from skstack._base.atomic_fit import on_snapshot
 from skstack._base.docstrings import substitute
 from skstack._base.in_chunks import in_chunks
 from skstack._base.params import hint_at_parameters
-from skstack._base.sklearn import StrOptions, fit_context
+from skstack._base.sklearn import Interval, StrOptions, fit_context
 from skstack._base.tables import check_target
 from skstack._base.text import described
+from skstack._estimators.bags import graphs_of_bags, is_bagged, mean_of_bags, mean_of_graphs
 from skstack._estimators.base import DOCS, NetworkEstimator
 from skstack._graph.mixin import ExportMixin
 from skstack.networks._heads import output_bounds, with_target_units
@@ -104,6 +106,8 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         Copied for each fit. Their ``model`` is the network of ``model_``, in the units of y; their
         logs are the losses and metrics of ``history_``.
 
+    {bag_parameters}
+
     {column_parameters}
 
     standardize_target : bool or "auto", default="auto"
@@ -133,6 +137,8 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
 
     {history_attributes}
 
+    {bag_attributes}
+
     Examples
     --------
     >>> from sklearn.datasets import load_diabetes
@@ -147,6 +153,7 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
 
     _parameter_constraints = {
         **NetworkEstimator._parameter_constraints,
+        "n_bags": [Interval(Integral, 1, None, closed="left")],
         "standardize_target": ["boolean", StrOptions({"auto"})],
     }
 
@@ -173,6 +180,7 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         input_shape: Any = None,
         n_hash_buckets: int | None = None,
         imputer: SimpleImputer | None = None,
+        n_bags: int = 1,
         warm_start: bool = False,
         engine: str = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -198,6 +206,7 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         self.input_shape = input_shape
         self.n_hash_buckets = n_hash_buckets
         self.imputer = imputer
+        self.n_bags = n_bags
         self.warm_start = warm_start
         self.engine = engine
         self.random_state = random_state
@@ -277,6 +286,8 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         ndarray of float64 of shape (n_samples,) or (n_samples, n_targets)
             In the units and shape of y.
         """
+        if is_bagged(self):
+            return mean_of_bags(self, "predict", X)
         outputs = self._outputs(X)
         values = outputs.reshape(len(outputs), -1) * self.target_scale_ + self.target_mean_
         return values.ravel() if self._one_dimensional else values
@@ -390,6 +401,9 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         return with_target_units(model, self.target_mean_, self.target_scale_)
 
     def _graph(self, table, name, prefix):
+        if is_bagged(self):
+            graphs = graphs_of_bags(self, name, lambda bag, label: bag._graph(table, label, prefix))
+            return mean_of_graphs(graphs, name)
         from skstack._graph.formulas import as_columns
 
         return as_columns(self._network_graph(table, name)[1][0], "flatten", name)

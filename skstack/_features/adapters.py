@@ -14,6 +14,7 @@ from sklearn.utils import Bunch
 
 from skstack._base.params import clone_part, draw_seed, is_keras_model, is_path, set_missing_seeds
 from skstack._estimators.autoencoder import KerasAutoencoder
+from skstack._estimators.bags import is_bagged
 from skstack._estimators.base import NetworkEstimator
 from skstack._estimators.classifier import KerasClassifier
 from skstack._estimators.multi_task import KerasMultiTask, both_classes
@@ -342,7 +343,7 @@ class EstimatorAdapter:
         if "codes" in request.features and self.classes is None:
             refuse(f"The part {name!r}", "features='codes' requires a classifier.")
         latent, inner, result, logits = (), [], None, None
-        if isinstance(estimator, NetworkEstimator):
+        if isinstance(estimator, NetworkEstimator) and not is_bagged(estimator):
             encodes = isinstance(estimator, KerasAutoencoder)
             classifies = isinstance(estimator, KerasClassifier)
             exact = None
@@ -418,14 +419,19 @@ class MultiTaskAdapter(EstimatorAdapter):
         """Features as tensors, in the order of `columns_of`."""
         from skstack._graph.formulas import Classes, codes_of, of_classes
 
-        _, ends, inner = self.estimator._network_graph(
-            table,
-            name,
-            layers=request.layers,
-            ends=bool(request.features),
-            pooling=request.pooling,
-        )
-        parts = self.estimator._graph_targets(ends[0], name) if request.features else ()
+        inner, parts = [], ()
+        if is_bagged(self.estimator):
+            parts = self.estimator._graph_by_target(table, name, name)
+        else:
+            _, ends, inner = self.estimator._network_graph(
+                table,
+                name,
+                layers=request.layers,
+                ends=bool(request.features),
+                pooling=request.pooling,
+            )
+            if request.features:
+                parts = self.estimator._graph_targets(ends[0], name)
         features = []
         for feature in request.features:
             for target, result in parts:

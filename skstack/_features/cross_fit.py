@@ -23,6 +23,7 @@ from skstack._base.progress import errors_named, fitting, parts
 from skstack._base.sklearn import is_classifier_for, take_metadata, wrapper_of
 from skstack._base.tables import kind_of_target, n_rows, take_rows
 from skstack._base.text import described
+from skstack._estimators.bags import is_bagged
 from skstack._estimators.multi_task import KerasMultiTask
 from skstack._estimators.resampling import resample
 from skstack._features.adapters import (
@@ -349,7 +350,7 @@ class UpstreamSpec:
             return FittedUpstream(
                 steps, view, ColumnProfile.of(X, self.blocks.categorical_features)
             )
-        if self.frozen and self.ours:
+        if self.frozen and self.ours and not is_bagged(model):
             model = copy.copy(model)
             model.network_ = CachedNetwork(model.network_, self.memory)
         if not self.frozen:

@@ -54,7 +54,7 @@ def epochs_of_folds(downstream, table, y, *, groups, sample_weight, resample, or
         return None
     best, shared = [], downstream._cross_fit_context(table, y)
     for train, test in folds:
-        fold = clone_part(downstream)  # with X_val, "auto" stops early
+        fold = clone_part(downstream).set_params(n_bags=1)  # with X_val, "auto" stops early
         rows, targets, weights = resample(
             take_rows(table, train),
             take_rows(y, train),

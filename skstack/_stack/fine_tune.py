@@ -17,6 +17,7 @@ from skstack._base.params import draw_seed, is_keras_model, is_path
 from skstack._base.sklearn import Interval, StrOptions
 from skstack._base.tables import columns_at, take_rows
 from skstack._estimators.autoencoder import KerasAutoencoder
+from skstack._estimators.bags import refuse_bags
 from skstack._estimators.base import NetworkEstimator
 from skstack._estimators.resampling import prior_ratio
 from skstack._features.adapters import ModelAdapter, upstream_of
@@ -209,6 +210,7 @@ def check_fine_tune(stack, branches, downstream, X, y):
     tuning = stack.fine_tune
     named = named_layers(tuning, [name for name, _, _ in branches])
     kind = type(downstream).__name__
+    refuse_bags(downstream, "fine_tune")
     if not isinstance(downstream, NetworkEstimator):
         _refuse(
             f"the downstream {kind} is not a network of skstack",
@@ -276,6 +278,8 @@ def _check_branch(stack, name, transformer, columns, layers, X, y):
     others = "name layers of other branches in `layers` to leave it unchanged"
     if not (is_keras_model(model) or isinstance(model, NetworkEstimator)):
         _refuse(f"{what} is {type(model).__name__}, not a Keras network", others)
+    if not is_keras_model(model):
+        refuse_bags(model, "fine_tune")
     if "codes" in request.features:
         _refuse(f"features='codes' of {what} have no gradient", others)
     if not (source.frozen or transformer.refit):

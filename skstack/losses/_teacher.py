@@ -225,6 +225,11 @@ class Teacher:
             self._steps, inner = inner[:-1] if len(inner) > 1 else None, inner[-1]
         latent = hasattr(inner, "latent_layer_")
         if hasattr(inner, "_layer_outputs"):
+            if hasattr(inner, "bags_"):
+                self._refuse(
+                    f"it has n_bags={len(inner.bags_)}, and their layers do not correspond. Pass "
+                    "one of its bags_, or use mode='distill' or 'blend'."
+                )
             self._inner = inner
             network = inner.network_
         else:

@@ -173,6 +173,11 @@ def check_continued(model):
             f"model=FrozenEstimator({name}(...)) must hold a fitted KerasClassifier, "
             f"KerasRegressor, KerasMultiTask or KerasAutoencoder.{advice}"
         )
+    if hasattr(inner, "bags_"):
+        raise ValueError(
+            f"model=FrozenEstimator({name}(...)) has n_bags={len(inner.bags_)}: there is no single "
+            "network to continue. Pass one of its bags_."
+        )
     if not hasattr(inner, "network_"):
         raise NotFittedError(
             f"model=FrozenEstimator({name}(...)): this {name} is not fitted, so it has no network "

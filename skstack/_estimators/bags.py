@@ -1,0 +1,201 @@
+"""Bags: networks of one estimator on other hold-out rows each, whose predictions are averaged."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+from sklearn.utils.parallel import Parallel, delayed
+
+from skstack._base.atomic_fit import in_fit_scope
+from skstack._base.params import clone_part
+from skstack._base.progress import errors_named, fitting, parts
+from skstack._base.tables import n_rows, take_rows
+
+# Attributes of one network, which the estimator of several does not have.
+_OF_ONE_NETWORK = (
+    "network_",
+    "moments_",
+    "prior_ratio_",
+    "sampler_",
+    "target_mean_",
+    "target_scale_",
+    "_optimizer_variables",
+)
+_LISTED = ("n_iter_", "loss_curve_", "history_", "validation_scores_", "early_stopped_")
+
+
+def is_bagged(estimator) -> bool:
+    """Whether a fitted estimator has several networks."""
+    return hasattr(estimator, "bags_")
+
+
+def refuse_bags(estimator, what) -> None:
+    """Refuse what needs one network."""
+    n_bags = len(estimator.bags_) if is_bagged(estimator) else getattr(estimator, "n_bags", 1)
+    if n_bags > 1:
+        raise ValueError(
+            f"{what} needs one network, but {type(estimator).__name__} has n_bags={n_bags}. Use "
+            "n_bags=1."
+        )
+
+
+def fit_bags(estimator, rows, shared, splits, seed, *, weights, validation):
+    """Train the networks of an estimator, and set its attributes.
+
+    Parameters
+    ----------
+    estimator : NetworkEstimator
+    rows : tuple of array-like
+        X and y as the user passed them.
+    shared : CrossFitContext
+    splits : list of (ndarray, ndarray) or None
+        Training and hold-out rows of each bag.
+    seed : int
+    weights : ndarray of shape (n_rows,) or None
+        Weights > 0.
+    validation : tuple of array-like or None
+        ``X_val`` and ``y_val``.
+    """
+    n_bags, labels = len(splits), parts()
+    seeds = np.random.default_rng(seed).integers(2**31 - 1, size=n_bags)
+
+    def fit_bag(number):
+        label = f"bag {number + 1} of {n_bags}"
+        bag = clone_part(estimator).set_params(n_bags=1, random_state=int(seeds[number]))
+        with errors_named(label), fitting(label, within=labels):
+            return bag._fit_in_context(
+                *rows,
+                shared,
+                sample_weight=weights,
+                X_val=validation[0],
+                y_val=validation[1],
+                split=splits[number],
+            )
+
+    if "keras" in sys.modules:  # the dtype policy is thread-local
+        from skstack._training.isolation import under_callers_policy
+
+        fit_bag = under_callers_policy(fit_bag)
+    fit_bag = in_fit_scope(fit_bag)
+    bags = Parallel(require="sharedmem")(delayed(fit_bag)(number) for number in range(n_bags))
+    for name in _OF_ONE_NETWORK:
+        vars(estimator).pop(name, None)
+    estimator.bags_ = bags
+    for name in _LISTED:
+        setattr(estimator, name, [getattr(bag, name) for bag in bags])
+    for name in ("_network_task", "_one_hot"):
+        if hasattr(bags[0], name):
+            setattr(estimator, name, getattr(bags[0], name))
+
+
+def bag_splits(estimator, n_bags, X, y, seed, *, groups, ordered):
+    """Training and hold-out rows of each bag; None for bags that are trained on all rows.
+
+    The hold-out rows of bags are disjoint as long as that is possible, so that each row trains
+    some of them. If rows are ordered, all bags hold out the last ones.
+    """
+    splits, held_out = [], np.array([], dtype=np.intp)
+    for number in range(n_bags):
+        settings = {"groups": groups, "ordered": ordered}
+        split = None
+        if len(held_out) and not ordered:
+            split = _split_among_others(estimator, X, y, seed + number, held_out, groups)
+        if split is None:
+            held_out = np.array([], dtype=np.intp)
+            split = estimator._held_out_rows(X, y, seed + number, **settings)
+        splits.append(split)
+        if split is not None:
+            held_out = np.union1d(held_out, split[1])
+    return splits
+
+
+def _split_among_others(estimator, X, y, seed, held_out, groups):
+    """A split whose hold-out rows no bag has held out yet; None if too few are left."""
+    n = n_rows(X)
+    rest = np.setdiff1d(np.arange(n), held_out)
+    wanted = estimator.validation_fraction * n
+    if groups is None and abs(len(rest) - wanted) < 1:  # the last part
+        return held_out, rest
+    if wanted >= len(rest):
+        return None
+    try:
+        split = estimator._held_out_rows(
+            rest,
+            None if y is None else y[rest],
+            seed,
+            groups=None if groups is None else groups[rest],
+            ordered=False,
+            fraction=wanted / len(rest),
+        )
+    except ValueError:  # too few rows of a class, or groups
+        return None
+    if split is None:
+        return None
+    chosen = rest[split[1]]
+    return np.setdiff1d(np.arange(n), chosen), chosen
+
+
+def context_of_bags(shared, own):
+    """The context of bags inside a cross-fit, or else that of the rows themselves."""
+    if shared is None:
+        return own
+    return shared if shared.blocks is not None else replace(shared, blocks=own.blocks)
+
+
+def mean_of_bags(estimator, method, X):
+    """Mean of the predictions of the bags."""
+    return np.mean([getattr(bag, method)(X) for bag in estimator.bags_], axis=0)
+
+
+def bagged_model(estimator):
+    """One ``keras.Model`` that returns the mean of the bags' models."""
+    import keras
+
+    if estimator.imputer is not None:
+        raise ValueError(
+            "model_ of several bags does not exist with imputer=..., because each bag imputes "
+            "values of its own. Use to_keras()."
+        )
+    models = [bag.model_ for bag in estimator.bags_]
+    inputs = keras.tree.map_structure(
+        lambda tensor: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=tensor.name),
+        models[0].input,
+    )
+    outputs = []
+    for number, model in enumerate(models):
+        model.name = f"bag_{number + 1}"
+        outputs.append(model(inputs))
+    mean = keras.tree.map_structure(
+        lambda *tensors: keras.layers.Average(dtype="float32")(tensors), *outputs
+    )
+    return keras.Model(inputs, mean, name=type(estimator).__name__.lower())
+
+
+def mean_of_graphs(results, name):
+    """Mean of `Classes` or of tensors, as a layer."""
+    import keras
+
+    from skstack._graph.formulas import Classes
+    from skstack._graph.tables import layer_name
+
+    mean = keras.layers.Average(name=layer_name(f"{name}_mean"), dtype="float32")
+    if isinstance(results[0], Classes):
+        return replace(results[0], tensor=mean([classes.tensor for classes in results]))
+    return mean(results)
+
+
+def graphs_of_bags(estimator, name, build):
+    """What ``build(bag, name)`` returns for each bag, with names of layers of its own."""
+    return [
+        build(bag, f"{name}_bag_{number}") for number, bag in enumerate(estimator.bags_, start=1)
+    ]
+
+
+def rows_with_weight(X, y, weights):
+    """Rows as the user passed them, without those of weight 0."""
+    if weights is None or weights.all():
+        return X, y
+    rows = np.flatnonzero(weights)
+    return take_rows(X, rows), None if y is None else take_rows(y, rows)
