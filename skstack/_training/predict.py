@@ -40,6 +40,7 @@ from skstack._training.xla_layers import replaced_calls
 _MAX_MODELS = 64
 _MAX_FUNCTIONS = 64  # of one model
 _BATCH = 128  # rows of one batch with XLA, so that they fit into the processor's cache
+_MEMBERS_BATCH = 16  # each row, padding too, passes through all members
 _BLOCK_BYTES = 2**18  # of inputs of a chunk of batches: even one row is padded to a chunk
 _CALL_BYTES = 2**26  # of inputs and outputs of one call, which bounds memory for many rows
 _AT_ONCE = 8  # chunks that may run in parallel
@@ -89,7 +90,8 @@ class _Predictor:
     def rows_at_once(self, inputs) -> int:
         """Number of rows of a chunk without XLA."""
         if self._rows_at_once is None:
-            self._rows_at_once = rows_at_once(self.model, inputs)
+            rows = rows_at_once(self.model, inputs)
+            self._rows_at_once = min(rows, _MEMBERS_BATCH) if member_layers(self.model) else rows
         return self._rows_at_once
 
     def tensors(self, variables) -> list:
