@@ -29,6 +29,18 @@ def diagram_of_stack(stack, default_downstream):
     return VisualBlock("serial", (branches, *blocks), dash_wrapped=False)
 
 
+def diagram_of_parts(pairs, weights):
+    """The diagram of estimators side by side, with their weights where these are known."""
+    names = [weighted(name, weights) for name, _ in pairs]
+    return VisualBlock("parallel", [part for _, part in pairs], names=names)
+
+
+def weighted(label, weights, name=None):
+    """A label with the weight of a part, if it is known."""
+    weight = weights.get(label if name is None else name)
+    return label if weight is None else f"{label} (weight {weight:.2f})"
+
+
 def diagram_of_features(transformer):
     """The diagram of a KerasFeatureTransformer."""
     block = _block(transformer.model, "KerasAutoencoder")
