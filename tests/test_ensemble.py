@@ -29,6 +29,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skstack
+from skstack._training.formulas import with_temperature
 from skstack.ensemble import GreedyEnsembleClassifier, GreedyEnsembleRegressor
 from skstack.ensemble._greedy import (
     LogLoss,
@@ -36,7 +37,6 @@ from skstack.ensemble._greedy import (
     greedy_counts,
     learned_blend,
     learned_temperature,
-    with_temperature,
 )
 
 LINEAR, TREE = (
@@ -64,7 +64,8 @@ def test_parameters_have_the_names_of_scikit_learns():
 def test_tensorflow_is_not_imported():
     code = (
         "import sys; from sklearn.dummy import DummyClassifier as D;"
-        "from skstack.ensemble import GreedyEnsembleClassifier as G;"
+        "from skstack._training.formulas import with_temperature
+from skstack.ensemble import GreedyEnsembleClassifier as G;"
         "G([('a', D())], cv=2).fit([[0], [1], [2], [3]], [0, 1, 0, 1]).predict([[0]]);"
         "print(sorted({'keras', 'tensorflow'} & set(sys.modules)))"
     )
@@ -350,5 +351,5 @@ def test_temperature_is_learned(several):
         sharp = p**3 / (p**3).sum(axis=1, keepdims=True)
     temperature = learned_temperature(sharp, LogLoss(y, np.arange(3)))
     assert temperature == pytest.approx(3, rel=0.05)
-    calibrated = with_temperature(sharp, 3.0, several=several)
+    calibrated = with_temperature(sharp, 3.0, np, exclusive=not several)
     assert_allclose(calibrated, p, atol=1e-6)

@@ -88,8 +88,8 @@ feature_names_in_ : ndarray of str of shape (n_features_in_,)
     Names of the columns of X. Defined only if the fitted estimators define it.
 """,
     "references": """
-    R. Caruana, A. Niculescu-Mizil, G. Crew & A. Ksikes, "Ensemble Selection from Libraries of
-    Models", ICML 2004.
+R. Caruana, A. Niculescu-Mizil, G. Crew & A. Ksikes, "Ensemble Selection from Libraries of Models",
+ICML 2004.
 """,
 }
 

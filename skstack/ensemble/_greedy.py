@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 from scipy.optimize import minimize_scalar
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import check_scoring
+
+from skstack._training.formulas import with_temperature
 
 MAX_ITER = 100
 SMALLEST = np.finfo(np.float32).eps  # below which probabilities are clipped in the log loss
@@ -292,25 +292,11 @@ def learned_temperature(probabilities, score):
 
     Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2.
     """
-    several = score.several
 
     def loss(log_temperature):
-        p = with_temperature(probabilities, np.exp(log_temperature), several=several)
+        temperature = np.exp(log_temperature)
+        p = with_temperature(probabilities, temperature, np, exclusive=not score.several)
         return -score(score.prepared(p))
 
     found = minimize_scalar(loss, bounds=(-3, 3), method="bounded", options={"xatol": 1e-4})
     return 1.0 if found.fun >= loss(0) else float(np.exp(found.x))
-
-
-def with_temperature(probabilities, temperature, *, several=False, ops=np):
-    """Probabilities whose logits are divided by a temperature."""
-    power = partial(_power, exponent=1 / temperature, ops=ops)
-    if several:
-        p, rest = power(probabilities), power(1.0 - probabilities)
-        return p / (p + rest)
-    p = power(probabilities)
-    return p / ops.sum(p, axis=1, keepdims=True)
-
-
-def _power(p, exponent, ops):
-    return ops.exp(exponent * ops.log(ops.clip(p, 1e-30, 1.0)))
