@@ -64,8 +64,7 @@ def test_parameters_have_the_names_of_scikit_learns():
 def test_tensorflow_is_not_imported():
     code = (
         "import sys; from sklearn.dummy import DummyClassifier as D;"
-        "from skstack._training.formulas import with_temperature
-from skstack.ensemble import GreedyEnsembleClassifier as G;"
+        "from skstack.ensemble import GreedyEnsembleClassifier as G;"
         "G([('a', D())], cv=2).fit([[0], [1], [2], [3]], [0, 1, 0, 1]).predict([[0]]);"
         "print(sorted({'keras', 'tensorflow'} & set(sys.modules)))"
     )

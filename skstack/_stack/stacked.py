@@ -38,20 +38,25 @@ from skstack.networks._heads import probabilities_of
 
 
 def _gives_probabilities(stack):
+    if _is_blend(stack):
+        return True
     downstream = _downstream_of(stack)
     # An AttributeError of the downstream says why.
     return probabilities_of(downstream) is not None or bool(downstream.predict_proba)
 
 
 def _gives_decisions(stack):
-    if getattr(stack, "_blends", None) or (not hasattr(stack, "_blends") and _would_blend(stack)):
+    if _is_blend(stack):
         raise AttributeError(
             "decision_function needs blend=False: the predictions are blended probabilities."
         )
     return bool(_downstream_of(stack).decision_function)
 
 
-def _would_blend(stack):
+def _is_blend(stack):
+    """Whether predictions are blended; of a stack that is not fitted, whether they would be."""
+    if hasattr(stack, "_blends"):
+        return stack._blends
     try:
         return bool(blend_plan(stack).parts)
     except (TypeError, ValueError):  # invalid parameters: `fit` says why
