@@ -9,11 +9,12 @@ from skstack._base.sklearn import VisualBlock
 def diagram_of_stack(stack, default_downstream):
     """The diagram of a stack: branches side by side, then scaler, sampler and downstream."""
     upstream = stack.upstream
+    weights = getattr(stack, "blend_weights_", {})
     entries = upstream if isinstance(upstream, list) else [("upstream", upstream)]
     branches = VisualBlock(
         "parallel",
         [_block(entry[1], "KerasAutoencoder") for entry in entries],
-        names=[_label(*entry) for entry in entries],
+        names=[weighted(_label(*entry), weights, entry[0]) for entry in entries],
         dash_wrapped=False,
     )
     steps = {
@@ -22,7 +23,7 @@ def diagram_of_stack(stack, default_downstream):
         "downstream": _block(stack.downstream, type(default_downstream).__name__),
     }
     blocks = [
-        VisualBlock("parallel", [step], names=[name], dash_wrapped=False)
+        VisualBlock("parallel", [step], names=[weighted(name, weights)], dash_wrapped=False)
         for name, step in steps.items()
         if step is not None
     ]

@@ -402,7 +402,8 @@ class Blending:
         stack = self._stack
         scoring = stack.blend_scoring if self.parts else None
         classes = getattr(stack, "classes_", None)
-        return objective(scoring, y, classes=classes, sample_weight=weights)
+        settings = {"classes": classes, "sample_weight": weights, "name": "blend_scoring"}
+        return objective(scoring, y, **settings)
 
     def learn(self, predictions, y, weights):
         """Set weights, scores and temperature of the stack.

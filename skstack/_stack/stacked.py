@@ -518,7 +518,7 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
             return classes
         exclusive = not (self._several or classes.single)
         return classes.with_temperature(
-            self.temperature_, f"{name}_temperature", exclusive=exclusive
+            self.temperature_, f"{prefix}temperature", exclusive=exclusive
         )
 
     def _graph_corrected(self, classes, name):

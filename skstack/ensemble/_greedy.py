@@ -115,35 +115,36 @@ class SquaredError:
 
 
 class Scored:
-    """Score of a scorer of scikit-learn."""
+    """Score of a scorer of scikit-learn; ``name`` is that of the parameter."""
 
-    def __init__(self, scoring, y, classes=None, sample_weight=None):
+    by_row = None  # the score of rows does not add up to that of all
+
+    def __init__(self, scoring, y, classes=None, sample_weight=None, name="scoring"):
         self.scoring = scoring
         self.y = y
         self.classes = classes
         self.params = {} if sample_weight is None else {"sample_weight": sample_weight}
+        self.name = name
 
     def prepared(self, predictions):
         """The predictions themselves."""
         return predictions
-
-    by_row = None  # the score of rows does not add up to that of all
 
     def __call__(self, prepared):
         if self.classes is None:
             model = _FixedRegressor(prepared)
         else:
             model = _FixedClassifier(prepared, self.classes, np.ndim(self.y) == 2)
-        scorer = check_scoring(model, scoring=self.scoring)
+        what = f"{self.name}={self.scoring!r}"
         try:
+            scorer = check_scoring(model, scoring=self.scoring)
             value = float(scorer(model, prepared, self.y, **self.params))
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"{self.scoring!r} cannot score these predictions"
-                f"{' with sample_weight' if self.params else ''}: {error}"
-            ) from error
+        except Exception as error:  # a scorer may be any callable
+            weighted = " with sample_weight" if self.params else ""
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{what} cannot score predictions{weighted} ({reason}).") from error
         if not np.isfinite(value):
-            raise ValueError(f"{self.scoring!r} of the out-of-fold predictions is {value}.")
+            raise ValueError(f"{what} of the predictions is {value}.")
         return value
 
     def check(self):
@@ -193,7 +194,7 @@ class _FixedClassifier(ClassifierMixin, _Fixed):
         return classes_of(self.probabilities, self.classes_, several=self.several)
 
 
-def objective(scoring, y, *, classes=None, sample_weight=None):
+def objective(scoring, y, *, classes=None, sample_weight=None, name="scoring"):
     """The score to maximise: log loss of classes, squared error of numbers, or a scorer.
 
     A scorer that does not suit the target raises a ValueError.
@@ -202,7 +203,7 @@ def objective(scoring, y, *, classes=None, sample_weight=None):
         return SquaredError(y, sample_weight)
     if scoring is None:
         return LogLoss(y, classes, sample_weight)
-    scored = Scored(scoring, y, classes, sample_weight)
+    scored = Scored(scoring, y, classes, sample_weight, name)
     scored.check()
     return scored
 

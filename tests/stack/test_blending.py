@@ -2,6 +2,7 @@
 
 import re
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from _models import FIT, SMALL, binary, mixed, regression
@@ -12,6 +13,7 @@ from sklearn.datasets import make_multilabel_classification
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.exceptions import NotFittedError
 from sklearn.feature_selection import SelectKBest
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import (
@@ -28,6 +30,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
+import skstack
 from skstack import (
     FineTune,
     KerasClassifier,
@@ -37,7 +40,9 @@ from skstack import (
     StackedKerasRegressor,
 )
 from skstack._stack import blending
+from skstack.ensemble import GreedyEnsembleClassifier
 from skstack.ensemble._greedy import LogLoss, learned_temperature
+from skstack.inspection import BlendDisplay
 
 LINEAR = LogisticRegression()
 TREE = DecisionTreeClassifier(max_depth=2, random_state=0)
@@ -530,3 +535,89 @@ def test_metadata_of_the_downstream_is_refused_by_a_blend():
         own.predict(X, return_std=True)
     own.set_params(blend=False).fit(X, y)
     assert len(own.predict(X, return_std=True)) == 2
+
+
+# What a person sees ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_the_display_of_weights_and_scores(given):
+    ax = plt.subplots()[1] if given else None
+    X, y = binary()
+    own = stack([("tree", TREE)], cv=3).fit(X, y)
+    display = BlendDisplay.from_estimator(own, ax=ax)
+    assert ax is None or display.ax_ is ax
+    assert dict(zip(display.parts, display.weights, strict=True)) == own.blend_weights_
+    assert display.scores == own.blend_scores_
+    assert [bar.get_width() for bar in display.ax_.patches] == display.weights
+    labels = [label.get_text() for label in display.ax_.get_yticklabels()]
+    assert labels[0] == f"tree\nscore {own.blend_scores_['tree']:.4g}"
+    off = BlendDisplay.from_estimator(own.set_params(blend=False).fit(X, y))
+    assert off.parts == ["downstream"]
+    ensemble = GreedyEnsembleClassifier([("tree", TREE), ("linear", LINEAR)]).fit(X, y)
+    assert BlendDisplay.from_estimator(ensemble).scores == ensemble.scores_
+    plt.close("all")
+    with pytest.raises(NotFittedError):
+        BlendDisplay.from_estimator(stack())
+    with pytest.raises(TypeError, match="no weights"):
+        BlendDisplay.from_estimator(clone(LINEAR).fit(X, y))
+
+
+def test_the_diagram_shows_weights():
+    X, y = binary()
+    own = stack([("tree", TREE, [0, 1])], cv=3)
+    assert "(weight" not in own._repr_html_()
+    html = own.fit(X, y)._repr_html_()
+    for name, label in (("tree", "tree (columns [0, 1])"), ("downstream", "downstream")):
+        assert f"{label} (weight {own.blend_weights_[name]:.2f})" in html
+    ensemble = GreedyEnsembleClassifier([("tree", TREE), ("linear", LINEAR)]).fit(X, y)
+    assert f"tree (weight {ensemble.weights_['tree']:.2f})" in ensemble._repr_html_()
+
+
+# What is shipped -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["classifier", "log-odds, calibrated", "regressor"])
+def test_a_blend_of_networks_is_one_model(kind, tmp_path, monkeypatch):
+    settings = {"cv": 2, "blend": True, "random_state": 0}
+    if kind == "regressor":
+        X, y = regression()
+        network = KerasRegressor(SMALL, **FIT)
+        own = StackedKerasRegressor([("net", network)], downstream=network, **settings)
+    else:
+        X, y = binary()
+        branch = NETWORK
+        if kind != "classifier":
+            branch = KerasFeatureTransformer(NETWORK, features=["entropy", "log_odds"], cv=2)
+            settings["calibration"] = "temperature"
+        own = StackedKerasClassifier([("net", branch)], downstream=NETWORK, **settings)
+    own.fit(X, y)
+    own.blend_weights_ = {"net": 0.25, "downstream": 0.75}  # whatever was learned
+    method = own.predict if kind == "regressor" else own.predict_proba
+    expected = method(X).reshape(60, -1)
+    model = own.to_keras()
+    assert_allclose(model.predict(own.keras_inputs(X), verbose=0), expected, atol=1e-5)
+    own.blend_weights_ = {"net": 1.0, "downstream": 0.0}
+    alone = method(X).reshape(60, -1)
+    model = own.to_keras()
+    assert not any("downstream" in layer.name for layer in model.layers)
+    assert_allclose(model.predict(own.keras_inputs(X), verbose=0), alone, atol=1e-5)
+    skstack.save(own, tmp_path / "own.skstack")
+    loaded = skstack.load(tmp_path / "own.skstack")
+    method = loaded.predict if kind == "regressor" else loaded.predict_proba
+    assert_array_equal(method(X).reshape(60, -1), alone)
+    assert loaded.blend_scores_ == own.blend_scores_
+    assert loaded.fit_report_ == own.fit_report_
+
+
+def test_a_blend_with_a_part_that_is_no_network_is_refused_by_name(tmp_path):
+    X, y = binary()
+    own = StackedKerasClassifier([("tree", TREE)], downstream=NETWORK, cv=2).fit(X, y)
+    path = tmp_path / "model"
+    with pytest.raises(ValueError, match=r"DecisionTreeClassifier.*'tree'"):
+        own.export(path)
+    assert list(tmp_path.iterdir()) == []
+    skstack.save(own, path.with_suffix(".skstack"))
+    trusted = ["sklearn.tree._tree.Tree"]
+    loaded = skstack.load(path.with_suffix(".skstack"), trusted=trusted)
+    assert_array_equal(loaded.predict_proba(X), own.predict_proba(X))
