@@ -499,7 +499,7 @@ class CrossFit:
 
     columns: list[Columns] | None  # features of all rows, if there are folds
     upstreams: list[FittedUpstream]  # for new rows: that of all rows, or one per fold
-    without_fold: list[list[FoldFeatures]]  # by repeat and fold, if requested
+    without_fold: list[list[FoldFeatures]] | ValueError  # by repeat and fold, if requested
 
 
 def fit_upstreams(
@@ -524,20 +524,22 @@ def fit_upstreams(
         progress = fitting("all rows", n_rows(X), verbose=trained)
         with errors_named(f"{source.label}, all rows"), progress:
             reference = source.fit(X, y, metadata, shared)
-    each, upstreams, without_fold = [], [], []
+    each, upstreams, without_fold, error = [], [], [], None
     for folds in repeats:
         settings = {"reference": reference, "shared": shared, "n_jobs": n_jobs, "verbose": verbose}
         columns, fitted = cross_fit(source, X, y, metadata, folds, request, **settings)
-        if nested and source.out_of_fold:
-            without_fold.append(
-                _without_folds(source, X, y, metadata, folds, request, columns, fitted, **settings)
-            )
+        if nested and source.out_of_fold and error is None:
+            common = (source, X, y, metadata, folds, request)
+            try:
+                without_fold.append(_without_folds(*common, columns, fitted, **settings))
+            except ValueError as reason:  # too few rows for this estimator: the caller decides
+                error = reason
         each.append(columns)
         upstreams += fitted
     return CrossFit(
         mean_columns(each) if each else None,
         upstreams if reference is None else [reference],
-        without_fold,
+        without_fold if error is None else error,
     )
 
 

@@ -549,8 +549,8 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
         """Fit; return features of all rows, a mask of the rows that have them, and `FoldTable`s.
 
         In a stack with time-ordered folds some rows may have no features: these are NaN. ``nested``
-        holds the folds of the stack, by repeat, if it needs what it would see without each of them;
-        ``repeat_seeds`` those of further repeats of the cross-fit.
+        holds the folds of the stack, by repeat, if it needs what it would see without each of them
+        (or the ValueError of such a fit); ``repeat_seeds`` those of further repeats.
         """
         unfitted = copy_of(self)
         check_parts(self)
@@ -630,19 +630,21 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
         if not in_stack:  # the scaler of a stack subtracts an offset
             self._warn_of_rounding(table)
         tables = None
-        if same:
+        if same and isinstance(cross_fit.without_fold, ValueError):
+            tables = cross_fit.without_fold
+        elif same:
             tables = [
                 [FoldTable(self, self._table(fold.columns, X), fold.upstream) for fold in repeat]
                 for repeat in cross_fit.without_fold
             ]
         elif nests:
-            tables = [
-                [
-                    unfitted._refitted_without(X, y, metadata, train, test, label)
-                    for train, test in pairs
+            try:
+                tables = [
+                    [unfitted._refitted_without(X, y, metadata, *pair, label) for pair in pairs]
+                    for pairs in nested
                 ]
-                for pairs in nested
-            ]
+            except ValueError as error:
+                tables = error
         return table, None if folds is None else folds.covered, tables
 
     def _check_nested(self, X, y, metadata, nested):

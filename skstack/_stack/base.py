@@ -407,6 +407,8 @@ class Stack(TransformerMixin, BaseComposition):
                     nested=blending.nested,
                     repeat_seeds=blending.seeds,
                 )
+            if isinstance(without_folds, ValueError):
+                blending.fail(without_folds)
             features.append(part_features)
             tables.append(without_folds)
             report[name] = _report_line(X, start)
@@ -453,10 +455,15 @@ class Stack(TransformerMixin, BaseComposition):
                 copy_of(self), unfitted, features, tables, X, all_y, all_parts,
                 blending.nested, ordered, seed, order,
             )  # fmt: skip
-            predictions = nested.predictions(blending.scored, self._blend_columns)
-            known = known_rows(*predictions.values())
-            some = {name: values[known] for name, values in predictions.items()}
-            blending.learn(some, all_y[known], None if weights is None else weights[known])
+            try:
+                predictions = nested.predictions(blending.scored, self._blend_columns)
+            except ValueError as error:
+                blending.fail(error)
+                self._blends = False
+            else:
+                known = known_rows(*predictions.values())
+                some = {name: values[known] for name, values in predictions.items()}
+                blending.learn(some, all_y[known], None if weights is None else weights[known])
         for name, score in self.blend_scores_.items():
             report.setdefault(name, _report_line(covered_rows, start))["score"] = score
         self.fit_report_ = report

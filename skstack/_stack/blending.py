@@ -20,7 +20,7 @@ from skstack._base.text import described
 from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._estimators.multi_task import KerasMultiTask
 from skstack._features.cross_fit import FeatureRequest
-from skstack._splits.folds import folds_of, shuffled_folds
+from skstack._splits.folds import folds_of, make_folds, shuffled_folds
 from skstack._stack.branches import branch_list, branch_of, named_branches
 from skstack._training.formulas import of_log_odds
 from skstack.ensemble._greedy import (
@@ -60,7 +60,7 @@ def blend_plan(stack):
     Raises a ValueError if ``blend_parts`` is invalid, or if ``blend`` is True and the parts do not
     estimate the same quantity.
     """
-    if stack.blend is not True and stack.blend != "auto":
+    if not stack.blend:
         return BlendPlan(reason="blend=False")
     named = _named_parts(stack)
     kept, reasons = [], []
@@ -85,9 +85,13 @@ def blend_plan(stack):
     reason = next(filter(None, reasons), "")
     if len(kept) < 2:
         reason = "no branch predicts the target" if kept == [DOWNSTREAM] else "one part is left"
-    if reason and stack.blend is True:
+    if reason and not _is_auto(stack):
         raise ValueError(f"blend=True is not possible: {reason}. Use blend='auto' or False.")
     return BlendPlan(reason=reason) if reason else BlendPlan(tuple(kept))
+
+
+def _is_auto(stack):
+    return isinstance(stack.blend, str)
 
 
 def _named_parts(stack):
@@ -141,7 +145,8 @@ class _Predictor:
             why = "it predicts several kinds of target"
         elif not is_keras_model(final):
             classes = is_classifier(stack)
-            if not (is_classifier_for(final, None) if classes else is_regressor(final)):
+            labels = [0, 1]  # tags of scikeras do not say that it is a classifier
+            if not (is_classifier_for(final, labels) if classes else is_regressor(final)):
                 why = f"it is not a {'classifier' if classes else 'regressor'}"
         request = FeatureRequest.of(
             transformer.features, transformer.layers, transformer.pooling, False
@@ -257,7 +262,8 @@ class PredictionColumns:
     def of(cls, stack, transformer, n_outputs):
         """Find the columns; ``n_outputs`` is 1 for two classes. None if there are none."""
         part = _Predictor.of(stack, transformer)
-        if part.feature is None:
+        decides = is_classifier(stack) and not is_keras_model(_last(part.estimator))
+        if part.feature is None or (decides and probabilities_of(part.estimator) is None):
             return None
         start = 0
         request = transformer._request()
@@ -318,9 +324,7 @@ class Blending:
         self._stack = stack
         self._calibrates = getattr(stack, "calibration", None) is not None
         self._several = y.ndim == 2
-        if self.parts:  # a scorer that does not suit y is refused before training
-            self._score(y, None)
-        else:
+        if not self.parts:
             self._turn_off(plan.reason)
         if self._calibrates and not self.parts:
             downstream = stack._models()[-1]
@@ -366,11 +370,17 @@ class Blending:
             for name, transformer, _ in branches
         }
         check_frozen_parts(stack, branches, self.parts, n_outputs)
+        if self.parts:  # a scorer that does not suit y is refused
+            self._score(y, metadata.downstream.get("sample_weight"))
         if not self.nests:
             return
-        nested = [folds_of(cv, X, y, **settings)]
-        nested += [shuffled_folds(cv, X, y, each, **settings) for each in self.seeds]
-        reason = _too_few_rows(nested, y, classes, ordered)
+        nested, reason = [], ""
+        try:
+            nested = [make_folds(cv, X, y, **settings, may_leave_out=True).pairs]
+            nested += [shuffled_folds(cv, X, y, each, **settings) for each in self.seeds]
+            reason = _too_few_rows(nested, y, classes, ordered)
+        except ValueError as error:
+            reason = str(error)
         for name, transformer, _ in branches:
             if reason:
                 break
@@ -384,18 +394,25 @@ class Blending:
                     transformer._check_nested(X, y, own, nested)
                 except ValueError as error:
                     reason = f"the branch {name!r}: {error}"
-        if reason and self._calibrates:
-            raise ValueError(f"calibration={stack.calibration!r} is not possible: {reason}")
-        if reason and stack.blend is True:
-            raise ValueError(f"blend=True is not possible: {reason}")
         if reason:
-            self._turn_off(reason)
+            self.fail(reason)
         else:
             self.nested = nested
 
+    def fail(self, reason):
+        """Turn an automatic blend off; raise if predictions without each fold were asked for."""
+        stack = self._stack
+        if self._calibrates or not _is_auto(stack):
+            what = f"blend={stack.blend!r}"
+            if self._calibrates:
+                what = f"calibration={stack.calibration!r}"
+            raise ValueError(f"{what} is not possible: {reason}")
+        self.nested = None
+        self._turn_off(reason)
+
     def _turn_off(self, reason):
         self.parts = ()
-        if self._stack.verbose and self._stack.blend is not False:
+        if self._stack.verbose and self._stack.blend:
             report(f"blend={self._stack.blend!r} is off: {reason}")
 
     def _score(self, y, weights):

@@ -315,6 +315,28 @@ def test_what_is_not_blended(kind, capsys):
         own.set_params(blend=True).fit(X, y)
 
 
+class NeedsRows(DecisionTreeClassifier):
+    """Refuses fewer rows than a fold of three leaves."""
+
+    def fit(self, X, y):
+        if len(X) < 40:
+            raise ValueError("40 rows are needed")
+        return super().fit(X, y)
+
+
+@pytest.mark.parametrize("part", ["branch", "downstream"])
+def test_auto_never_refuses_what_was_accepted_without_it(part, capsys):
+    X, y = binary()
+    model = NeedsRows(max_depth=2)
+    params = {"upstream": [("part", model)]} if part == "branch" else {"downstream": model}
+    own = stack(cv=3 if part == "branch" else 2, verbose=1, **params).fit(X, y)
+    assert own.blend_weights_ == {"downstream": 1.0}
+    assert "40 rows are needed" in capsys.readouterr().out
+    assert own.predict_proba(X).shape == (60, 2)
+    with pytest.raises(ValueError, match=r"blend=True is not possible.*40 rows"):
+        own.set_params(blend=True).fit(X, y)
+
+
 @pytest.mark.parametrize(
     ("loss", "of_mean"),
     [
@@ -519,7 +541,7 @@ def test_the_report_of_a_fit():
     ids=str,
 )
 def test_invalid_parameters_are_refused_before_training(params, message, monkeypatch):
-    def fit(*args, **kwargs):
+    def fit(self, X, y, sample_weight=None):
         raise AssertionError("training has begun")
 
     own = stack([("tree", TREE), ("pca", ENCODER)]).set_params(**params)
