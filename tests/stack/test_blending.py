@@ -43,6 +43,7 @@ from skstack._stack import blending
 from skstack.ensemble import GreedyEnsembleClassifier
 from skstack.ensemble._greedy import LogLoss, learned_temperature
 from skstack.inspection import BlendDisplay
+from skstack.losses import TeacherLoss
 
 LINEAR = LogisticRegression()
 TREE = DecisionTreeClassifier(max_depth=2, random_state=0)
@@ -384,6 +385,16 @@ def test_parts_by_name():
         for name, weight in fitted.blend_weights_.items()
     )
     assert_allclose(fitted.predict_proba(X), p, atol=1e-6)
+
+
+def test_a_network_with_a_teacher_takes_part_if_it_is_named():
+    taught = KerasClassifier(SMALL, loss=TeacherLoss(clone(TREE).fit(*binary())), **FIT)
+    own = stack([("tree", TREE), ("taught", taught)], downstream=clone(taught))
+    assert blending.blend_plan(own).parts == ()
+    own.set_params(downstream=LINEAR)
+    assert blending.blend_plan(own).parts == ("tree", "downstream")
+    own.set_params(blend_parts=["taught", "downstream"])
+    assert blending.blend_plan(own).parts == ("taught", "downstream")
 
 
 def test_a_frozen_part_takes_part_if_it_is_named():
