@@ -74,6 +74,7 @@ from skstack._splits.folds import (
     make_folds,
     refuse_ordered,
     restricted_cv,
+    same_folds,
     shuffled_folds,
 )
 from skstack._splits.row_context import RowContext, take_context
@@ -862,15 +863,9 @@ def joined_rows(tables, rows, n):
 
 
 def _same_folds(nested, repeats):
-    """Whether the folds of a stack, by repeat, are those of a branch."""
+    """Whether one model for each pair of folds serves a stack with these folds, by repeat."""
     return len(nested) == len(repeats) and all(
-        len(pairs) == len(folds.pairs)
-        and (len(pairs) > 2 or not np.all(folds.covered))
-        and all(
-            np.array_equal(own, other)
-            for pair, of_branch in zip(pairs, folds.pairs, strict=True)
-            for own, other in zip(pair, of_branch, strict=True)
-        )
+        same_folds(pairs, folds.pairs) and (len(pairs) > 2 or not np.all(folds.covered))
         for pairs, folds in zip(nested, repeats, strict=True)
     )
 

@@ -133,6 +133,15 @@ def restricted_cv(cv, rows):
     return cv if pairs is None else restricted_folds(pairs, rows)
 
 
+def same_folds(pairs, others):
+    """Whether two lists of (train, test) are equal, in the same order."""
+    return len(pairs) == len(others) and all(
+        np.array_equal(own, other)
+        for pair, another in zip(pairs, others, strict=True)
+        for own, other in zip(pair, another, strict=True)
+    )
+
+
 def seeded_splitter(cv, seed):
     """A copy of a splitter that yields the same folds each time, if it has no seed of its own."""
     if getattr(cv, "shuffle", True) and getattr(cv, "random_state", 0) is None:

@@ -469,9 +469,7 @@ class Stack(TransformerMixin, BaseComposition):
         self.fit_report_ = report
         return result
 
-    def _fit_downstream(
-        self, downstream, table, y, parts, validation, seed, cv, label="downstream"
-    ):
+    def _fit_downstream(self, downstream, table, y, parts, validation, seed, cv, label=DOWNSTREAM):
         """Fit the scaler on training rows, resample only these, and fit the downstream.
 
         ``validation`` is the table of rows to monitor, or None, ``cv`` the time-ordered folds, or
@@ -491,8 +489,12 @@ class Stack(TransformerMixin, BaseComposition):
             suppress_warning("X_val")
             suppress_warning("y_val")
         if leaves_epochs_open(downstream) and "X_val" not in settings:
+            # For the weights of a blend one fit, not three, tells the number of epochs.
+            rough = {"n_fits": 1} if label != DOWNSTREAM else {}
             with errors_named(label_of(downstream)):
-                self._set_epochs(downstream, scaled, y, parts, weights, seed, cv is not None)
+                self._set_epochs(
+                    downstream, scaled, y, parts, weights, seed, cv is not None, **rough
+                )
         scaled, y, weights = self._resample(scaled, y, weights, seed)
         if weights is not None:
             settings["sample_weight"] = weights
@@ -509,7 +511,7 @@ class Stack(TransformerMixin, BaseComposition):
                 values = self._branch_predictions(self._blend_columns[name], table)
                 report[name]["score"] = blending.score_of(values, y, weights)
 
-    def _set_epochs(self, downstream, table, y, parts, weights, seed, ordered):
+    def _set_epochs(self, downstream, table, y, parts, weights, seed, ordered, **settings):
         """Set the epochs of a downstream that leaves them open."""
         epochs = epochs_of_folds(
             downstream,
@@ -519,6 +521,7 @@ class Stack(TransformerMixin, BaseComposition):
             sample_weight=weights,
             resample=lambda *rows: self._resample(*rows, seed),
             ordered=ordered,
+            **settings,
         )
         downstream.set_params(epochs=downstream._max_epochs() if epochs is None else epochs)
 

@@ -20,7 +20,7 @@ from skstack._base.text import described
 from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._estimators.multi_task import KerasMultiTask
 from skstack._features.cross_fit import FeatureRequest
-from skstack._splits.folds import folds_of, make_folds, shuffled_folds
+from skstack._splits.folds import folds_of, make_folds, same_folds, shuffled_folds
 from skstack._stack.branches import branch_list, branch_of, named_branches
 from skstack._training.formulas import of_log_odds
 from skstack.ensemble._greedy import (
@@ -65,7 +65,10 @@ def blend_plan(stack):
     named = _named_parts(stack)
     kept, reasons = [], []
     for name, model, _ in branch_list(stack):
-        part = _Predictor.of(stack, branch_of(stack, name, model))
+        transformer = branch_of(stack, name, model)
+        with errors_named(f"The branch {name!r}"):
+            transformer._validate_params()
+            part = _Predictor.of(stack, transformer)
         why = _excluded(part, named is not None)
         if named is not None and name in named and why:
             raise ValueError(f"blend_parts={stack.blend_parts!r} names {name!r}, but {why}.")
@@ -116,6 +119,11 @@ def _last(estimator):
     return estimator
 
 
+def _is_model(value):
+    """Whether a part is a ``keras.Model`` or the path to one."""
+    return is_keras_model(value) or is_path(value)
+
+
 def _has_teacher(estimator):
     return hasattr(getattr(estimator, "loss", None), "teacher")
 
@@ -133,17 +141,15 @@ class _Predictor:
     def of(cls, stack, transformer):
         model = KerasAutoencoder() if transformer.model is None else transformer.model
         steps, final = model, _last(model)
-        frozen = is_keras_model(final) or is_path(final) or isinstance(final, FrozenEstimator)
+        frozen = _is_model(final) or isinstance(final, FrozenEstimator)
         if isinstance(final, FrozenEstimator):
             steps, final = final.estimator, _last(final.estimator)
-        if frozen and is_path(final):
-            final = load_model(final)
         why = ""
         if not transformer.passes_y and not frozen:
             why = "passes_y=False keeps the target from it"
         elif isinstance(final, KerasMultiTask):
             why = "it predicts several kinds of target"
-        elif not is_keras_model(final):
+        elif not _is_model(final):
             classes = is_classifier(stack)
             labels = [0, 1]  # tags of scikeras do not say that it is a classifier
             if not (is_classifier_for(final, labels) if classes else is_regressor(final)):
@@ -171,7 +177,7 @@ def _excluded(part, is_named):
 
 def _other_scale(stack, estimator, label):
     """Why a part does not estimate probabilities, or the mean of the target; or an empty string."""
-    if is_keras_model(_last(estimator)):
+    if _is_model(_last(estimator)):
         return ""
     if is_regressor(stack):
         loss = _other_loss(estimator)
@@ -237,7 +243,7 @@ def _rotated(stack):
     for name, model, _ in branch_list(stack):
         transformer = branch_of(stack, name, model)
         final = None if transformer.model is None else _last(transformer.model)
-        fixed = final is None or is_keras_model(final) or is_path(final)
+        fixed = final is None or _is_model(final)
         fixed = fixed or is_network_estimator(final) or isinstance(final, FrozenEstimator)
         if transformer.layers and not fixed:
             return (
@@ -262,7 +268,7 @@ class PredictionColumns:
     def of(cls, stack, transformer, n_outputs):
         """Find the columns; ``n_outputs`` is 1 for two classes. None if there are none."""
         part = _Predictor.of(stack, transformer)
-        decides = is_classifier(stack) and not is_keras_model(_last(part.estimator))
+        decides = is_classifier(stack) and not _is_model(_last(part.estimator))
         if part.feature is None or (decides and probabilities_of(part.estimator) is None):
             return None
         start = 0
@@ -297,7 +303,8 @@ def check_frozen_parts(stack, branches, parts, n_outputs):
         if not part.frozen:
             continue
         what = f"blend_parts={stack.blend_parts!r} names {name!r}, a frozen part"
-        if is_keras_model(final):
+        if _is_model(final):
+            final = load_model(final) if is_path(final) else final
             shapes = [tuple(output.shape[1:]) for output in final.outputs]
             if shapes != [(n_outputs,)]:
                 raise ValueError(
@@ -387,7 +394,7 @@ class Blending:
             own = metadata.branches[name]
             if ordered and transformer._learns_from_y():
                 pairs = folds_of(transformer.cv, X, y, classifier=False, metadata=own.split)
-                if not _equal(pairs, nested[0]):
+                if not same_folds(pairs, nested[0]):
                     reason = f"the branch {name!r} has another time-ordered cv than the stack"
             elif not ordered:
                 try:
@@ -444,14 +451,6 @@ class Blending:
             return None
         score = self._score(y[known], None if weights is None else weights[known])
         return score(score.prepared(predictions[known]))
-
-
-def _equal(pairs, others):
-    return len(pairs) == len(others) and all(
-        np.array_equal(own, other)
-        for pair, another in zip(pairs, others, strict=True)
-        for own, other in zip(pair, another, strict=True)
-    )
 
 
 # Predictions of rows that no part was fitted on ---------------------------------------------------

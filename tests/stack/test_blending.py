@@ -5,7 +5,7 @@ import re
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from _models import FIT, SMALL, binary, mixed, regression
+from _models import FIT, SMALL, binary, keras_model, mixed, regression
 from imblearn.over_sampling import RandomOverSampler
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import BaseEstimator, TransformerMixin, clone
@@ -404,6 +404,10 @@ def test_a_frozen_part_takes_part_if_it_is_named():
     other = FrozenEstimator(clone(TREE).fit(X, y + 1))
     with pytest.raises(ValueError, match=r"'frozen'.*classes \[1, 2\]"):
         stack([("frozen", other)], blend_parts=["frozen", "downstream"]).fit(X, y)
+    model = keras_model(units=3, activation="softmax")
+    with pytest.raises(ValueError, match=r"'frozen'.*shape \[\(3,\)\]; expected \[\(1,\)\]"):
+        stack([("frozen", model)], blend_parts=["frozen", "downstream"]).fit(X, y)
+    assert blending.blend_plan(stack([("frozen", model)])).parts == ()
 
 
 # What is predicted --------------------------------------------------------------------------------
