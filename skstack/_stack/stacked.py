@@ -46,11 +46,12 @@ def _gives_probabilities(stack):
 
 
 def _gives_decisions(stack):
+    decides = bool(_downstream_of(stack).decision_function)
     if _is_blend(stack):
         raise AttributeError(
             "decision_function needs blend=False: the predictions are blended probabilities."
         )
-    return bool(_downstream_of(stack).decision_function)
+    return decides
 
 
 def _is_blend(stack):

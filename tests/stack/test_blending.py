@@ -245,17 +245,31 @@ def test_weights_count_as_repeated_rows(table):
     assert_allclose(fitted.blend_scores_["linear"], expected, rtol=1e-5)
 
 
-def test_tuned_parts_are_scored_on_rows_set_aside():
+@pytest.mark.parametrize("passed", [False, True])
+def test_tuned_parts_are_scored_on_rows_set_aside(passed, monkeypatch):
     X, y = binary()
+    seen = {}
+    learn = blending.Blending.learn
+
+    def spy(self, predictions, y, weights):
+        seen.update(p=predictions, y=np.asarray(y), weights=weights)
+        return learn(self, predictions, y, weights)
+
+    monkeypatch.setattr(blending.Blending, "learn", spy)
     tuning = FineTune(epochs=1, learning_rate=0.5, early_stopping=False)
     own = stack([("net", NETWORK)], downstream=NETWORK, fine_tune=tuning, cv=2)
-    X_val, y_val = X[:20] + 0.1, y[:20]
-    fitted = own.fit(X, y, X_val=X_val, y_val=y_val)
-    p = fitted._part_predictions(X_val, ["net", "downstream"])
-    for name in p:
-        score = -log_loss(y_val, p[name].astype(np.float32))
-        assert_allclose(fitted.blend_scores_[name], score, rtol=1e-5)
-    own.set_params(fine_tune__epochs=1).fit(X, y)  # the stack sets rows aside itself
+    if passed:
+        rows, labels = X[:20] + 0.1, y[:20]
+        own.fit(X, y, X_val=rows, y_val=labels)
+    else:
+        weights = 1 + np.arange(60) / 60
+        own.fit(X, y, sample_weight=weights)
+        some = np.flatnonzero(np.isin(weights, seen["weights"]))
+        assert len(some) == 6
+        rows, labels = X[some], y[some]
+    assert_array_equal(seen["y"], labels)
+    for name, p in own._part_predictions(rows, ["net", "downstream"]).items():
+        assert_array_equal(p, seen["p"][name])
     assert set(own.blend_weights_) == {"net", "downstream"}
 
 
@@ -633,12 +647,12 @@ def test_a_blend_of_networks_is_one_model(kind, tmp_path, monkeypatch):
     method = own.predict if kind == "regressor" else own.predict_proba
     expected = method(X).reshape(60, -1)
     model = own.to_keras()
-    assert_allclose(model.predict(own.keras_inputs(X), verbose=0), expected, atol=1e-5)
+    assert_allclose(np.asarray(model(own.keras_inputs(X))), expected, atol=1e-5)
     own.blend_weights_ = {"net": 1.0, "downstream": 0.0}
     alone = method(X).reshape(60, -1)
     model = own.to_keras()
     assert not any("downstream" in layer.name for layer in model.layers)
-    assert_allclose(model.predict(own.keras_inputs(X), verbose=0), alone, atol=1e-5)
+    assert_allclose(np.asarray(model(own.keras_inputs(X))), alone, atol=1e-5)
     skstack.save(own, tmp_path / "own.skstack")
     loaded = skstack.load(tmp_path / "own.skstack")
     method = loaded.predict if kind == "regressor" else loaded.predict_proba
