@@ -32,6 +32,7 @@ from skstack._base.params import (
     is_network_estimator,
     is_path,
 )
+from skstack._base.progress import errors_named, fitting
 from skstack._base.sklearn import (
     CROSS_FIT_CONSTRAINTS,
     INPUT_CONSTRAINTS,
@@ -641,7 +642,10 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
         elif nests:
             try:
                 tables = [
-                    [unfitted._refitted_without(X, y, metadata, *pair, label) for pair in pairs]
+                    [
+                        unfitted._refitted_without(X, y, metadata, pairs, number, label)
+                        for number in range(len(pairs))
+                    ]
                     for pairs in nested
                 ]
             except ValueError as error:
@@ -676,14 +680,16 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
             branch.cv = 2
         return branch
 
-    def _refitted_without(self, X, y, metadata, train, test, label):
-        """The `FoldTable` of one fold of the stack, whose folds are not those of this branch."""
+    def _refitted_without(self, X, y, metadata, pairs, number, label):
+        """The `RefittedTable` of one fold of the stack."""
+        train, test = pairs[number]
         branch = self._without(train)
-        label = f"{label}, without {len(test)} rows"
-        own, _, _ = branch._learn(
-            take_rows(X, train), take_rows(y, train), metadata.of(X, train),
-            in_stack=True, label=label,
-        )  # fmt: skip
+        what = f"without fold {number + 1} of {len(pairs)}"
+        rows, targets = take_rows(X, train), take_rows(y, train)
+        with fitting(what), errors_named(f"{label}, {what}"):
+            own, _, _ = branch._learn(
+                rows, targets, metadata.of(X, train), in_stack=True, label=f"{label}, {what}"
+            )
         return RefittedTable(branch, own, train, test, X)
 
     def _refuse_repeated_codes(self):
