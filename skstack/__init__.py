@@ -48,7 +48,7 @@ _MODULES = {
     "load": "_persistence.file",
     "save": "_persistence.file",
 }
-_SUBPACKAGES = ("inspection", "losses", "networks", "preprocessing")
+_SUBPACKAGES = ("ensemble", "inspection", "losses", "networks", "preprocessing")
 
 
 def __getattr__(name):

@@ -23,6 +23,7 @@ ROOMS = (
     "losses",
     "_estimators",
     "_features",
+    "ensemble",
     "_stack",
     "_persistence",
     "inspection",

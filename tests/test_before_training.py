@@ -420,6 +420,9 @@ def test_a_missing_method_has_the_cause_of_the_downstream():
     with pytest.raises(AttributeError) as error:
         stack.set_params(downstream=None).decision_function  # noqa: B018
     assert "KerasClassifier" in str(error.value.__cause__)
+    with pytest.raises(AttributeError) as error:
+        stack.set_params(downstream=LogisticRegression()).decision_function  # noqa: B018
+    assert "needs blend=False" in str(error.value.__cause__)
 
 
 @pytest.mark.parametrize("downstream", [Ridge(), None])
@@ -659,7 +662,7 @@ def test_parameters_of_a_branch_are_named_after_it():
     for wrong in ("aa__epochs", "upstream__b__epochs"):
         with pytest.raises(ValueError, match=r"(Did you mean 'a__epochs'|it has \['a'\])"):
             stack.set_params(**{wrong: 3})
-    with pytest.raises(ValueError, match=r"Valid parameters are: \['a', 'categorical_features'"):
+    with pytest.raises(ValueError, match=r"Valid parameters are: \['a', 'blend', 'blend_parts'"):
         stack.set_params(zzz="drop")
     with pytest.raises(ValueError, match="Use a__epochs"):
         stack.set_params(estimators__a__epochs=3)

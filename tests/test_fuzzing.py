@@ -32,6 +32,7 @@ from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.impute import SimpleImputer
+from sklearn.metrics import make_scorer, r2_score
 from sklearn.model_selection import KFold, ShuffleSplit
 from sklearn.preprocessing import RobustScaler, StandardScaler
 
@@ -312,6 +313,11 @@ GOOD = {
     "downstream": [None, DummyClassifier(), KerasClassifier(SMALL, epochs=1)],
     "fine_tune": [None, FineTune(epochs=1), FineTune(epochs=1, layers=1)],
     "scaler": [None, "standard", RobustScaler(), PCA(1), StandardScaler],
+    "blend": ["auto", True, False, np.bool_(True)],
+    "blend_scoring": [None, "roc_auc", "neg_mean_absolute_error", make_scorer(r2_score)],
+    "blend_parts": [None, ["risk", "downstream"], ("level", "downstream"), ["risk"], ["x", "y"]],
+    "calibration": [None, "temperature"],
+    "n_repeats": [1, 2, np.int64(2)],
     "upstream": [
         None,
         KerasAutoencoder(Autoencoder(4), epochs=1),
@@ -354,6 +360,7 @@ GOOD = {
 # training on it tells.
 LEFT_OUT = {
     "epochs": {"larger"},
+    "n_repeats": {"larger"},
     "memory": {"empty string", "word", "unicode", "path"},
     "passthrough": {"layer", "a metric"},
     "rate": {"decimal"},

@@ -17,11 +17,12 @@ def lines_of(capsys, estimator):
     return capsys.readouterr().out.splitlines()
 
 
-def stack(verbose, inner=0):
+def stack(verbose, inner=0, blend=False):
     network = KerasClassifier(SMALL, verbose=inner, **FIT)
     branches = [("a", network), ("b", LogisticRegression())]
+    settings = {"cv": 3 if blend else 2, "n_jobs": 2, "random_state": 0, "verbose": verbose}
     return StackedKerasClassifier(
-        branches, downstream=LogisticRegression(), cv=2, n_jobs=2, random_state=0, verbose=verbose
+        branches, downstream=LogisticRegression(), blend=blend, **settings
     )
 
 
@@ -36,6 +37,15 @@ def test_a_stack_prints_each_fit_with_branch_and_fold(capsys):
         ]
     assert sorted(fits) == sorted(expected)
     assert not lines_of(capsys, stack(0))
+
+
+def test_fits_without_folds_are_labelled(capsys):
+    own = stack(1, blend=True)
+    own.upstream.append(("c", KerasFeatureTransformer(LogisticRegression(), cv=2)))
+    labels = {line.partition(" fitted")[0] for line in lines_of(capsys, own)}
+    assert {f"[branch 'a', without folds {pair} of 3]" for pair in ("1 and 2", "2 and 3")} <= labels
+    assert {f"[downstream, without fold {k} of 3]" for k in (1, 2, 3)} <= labels
+    assert "[branch 'c', without fold 1 of 3, fold 2 of 2]" in labels
 
 
 @pytest.mark.parametrize("verbose", [0, 1])

@@ -107,6 +107,7 @@ def test_a_stack_trains_its_folds_in_one_program_each(counts):
     stack = StackedKerasClassifier(
         [("a", KerasFeatureTransformer(network())), ("b", KerasFeatureTransformer(network()))],
         downstream=network(),
+        blend=False,
         cv=3,
         random_state=0,
     )

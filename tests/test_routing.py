@@ -86,14 +86,14 @@ CASES = [
         **COMMON,
         "metaestimator": StackedKerasClassifier,
         "estimator_name": "downstream",
-        "init_args": {"upstream": theirs.NonConsumingClassifier()},
+        "init_args": {"upstream": theirs.NonConsumingClassifier(), "blend": False},
         "y": theirs.y,
     },
     {
         **COMMON,
         "metaestimator": StackedKerasClassifier,
         "estimator_name": "upstream",
-        "init_args": {"downstream": theirs.NonConsumingClassifier()},
+        "init_args": {"downstream": theirs.NonConsumingClassifier(), "blend": False},
         "y": theirs.y,
     },
     {
@@ -101,7 +101,7 @@ CASES = [
         "metaestimator": StackedKerasRegressor,
         "estimator_name": "upstream",
         "estimator": "regressor",
-        "init_args": {"downstream": theirs.NonConsumingRegressor()},
+        "init_args": {"downstream": theirs.NonConsumingRegressor(), "blend": False},
         "y": theirs.y,
     },
     {
@@ -145,7 +145,8 @@ def test_unset_requests_are_errors_that_name_the_part(case):
 # Routing on ----------------------------------------------------------------------------------
 
 
-def test_each_part_gets_requested_metadata(routing):
+@pytest.mark.parametrize("blend", [False, True])
+def test_each_part_gets_requested_metadata(routing, blend):
     asked = Recorder("asked").set_fit_request(sample_weight=True, extra="more")
     declined = Recorder("declined").set_fit_request(sample_weight=False)
     stack = StackedKerasClassifier(
@@ -157,6 +158,7 @@ def test_each_part_gets_requested_metadata(routing):
         ],
         downstream=Recorder("downstream").set_fit_request(sample_weight="other"),
         scaler=StandardScaler().set_fit_request(sample_weight=False),
+        blend=blend,
         cv=3,
     )
     stack.fit(X, y, sample_weight=WEIGHTS, more=GROUPS, other=WEIGHTS * 2)
@@ -164,10 +166,8 @@ def test_each_part_gets_requested_metadata(routing):
         expected = {"asked": {"sample_weight", "extra"}, "declined": set()}.get(who)
         assert set(got) == ({"sample_weight"} if expected is None else expected), who
         assert all(len(value) == n for value in got.values())
-    assert (
-        sorted(n for who, n, _ in Recorder.records if who == "asked")
-        == [80] * 6 + [90] * 4 + [120] * 3
-    )
+    counts = sorted(n for who, n, _ in Recorder.records if who == "asked")
+    assert blend or counts == [80] * 6 + [90] * 4 + [120] * 3
     np.testing.assert_array_equal(stack.downstream_.got_["sample_weight"], WEIGHTS * 2)
     weighted = StandardScaler().fit(X, sample_weight=WEIGHTS).mean_
     steps = stack.named_upstream_["steps"]
@@ -216,7 +216,9 @@ def test_a_pipeline_transforms_X_val(routing, last):
     Spy.__name__ = type(downstream).__name__
     final = Spy(**downstream.get_params(deep=False)).set_fit_request(**asks)
     if last == "stack":
-        final = StackedKerasClassifier(LogisticRegression(), downstream=final, scaler=None)
+        final = StackedKerasClassifier(
+            LogisticRegression(), downstream=final, blend=False, scaler=None
+        )
     latent = KerasFeatureTransformer(KerasClassifier(MLP((4,)), epochs=2), random_state=0, cv=3)
     pipeline = Pipeline(
         [("scale", StandardScaler()), ("latent", latent), ("last", final)],
@@ -251,6 +253,7 @@ def test_weights_and_groups_in_a_search(routing):
     stack = StackedKerasClassifier(
         Recorder("up").set_fit_request(sample_weight=True),
         downstream=Recorder("down").set_fit_request(sample_weight=True),
+        blend=False,
         cv=2,
     )
     search = GridSearchCV(stack, {"scaler": [None, "standard"]}, cv=GroupKFold(2))

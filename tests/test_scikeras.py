@@ -18,6 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skstack import KerasClassifier, KerasRegressor, StackedKerasClassifier, from_scikeras
+from skstack._stack.blending import blend_plan
 
 pytestmark = pytest.mark.usefixtures("patches_of_scikeras")
 
@@ -257,6 +258,8 @@ def test_in_a_stack_all_folds_start_from_the_same_weights():
     data, labels = load_iris(return_X_y=True)
     ours = from_scikeras(classifier(compiled_network, loss=None, optimizer="adam"))
     stack = StackedKerasClassifier([("theirs", ours)], downstream=ours, cv=2, random_state=0)
+    assert blend_plan(stack).parts == ("theirs", "downstream")
+    stack.set_params(blend=False)  # each of their fits compiles
     assert stack.fit(data, labels).predict_proba(data[:1]).shape == (1, 3)
 
 

@@ -233,6 +233,7 @@ def test_two_networks_join_their_features_in_a_stack(tmp_path):
     stack = StackedKerasClassifier(
         upstream,
         downstream=KerasClassifier(MLP(8), inputs="prefix", epochs=60),
+        blend=False,
         sampler=SMOTE(random_state=0),
         random_state=0,
     )
@@ -335,6 +336,7 @@ def test_array_columns_pass_through_only_if_named():
     stack = StackedKerasClassifier(
         [("voice", encoder, ["steps"])],
         downstream=KerasClassifier(MLP(2), epochs=1),
+        blend=False,
         cv=2,
         random_state=0,
     )
@@ -353,7 +355,7 @@ def test_lists_of_sequences_go_through_stacks_and_searches():
         ),
     )
     stack = StackedKerasClassifier(
-        upstream, downstream=KerasClassifier(MLP(2), epochs=1), random_state=0
+        upstream, downstream=KerasClassifier(MLP(2), epochs=1), blend=False, random_state=0
     )
     assert cross_val_score(stack, RAGGED, Y, cv=2, error_score="raise").shape == (2,)
     stack.fit(RAGGED, Y)
@@ -473,6 +475,7 @@ def test_codes_of_an_upstream_are_embedded_downstream():
     stack = StackedKerasClassifier(
         [("digit", codes)],
         downstream=KerasClassifier(MLP(8), epochs=40),
+        blend=False,
         passthrough=False,
         random_state=0,
     ).fit(X, y)
@@ -611,6 +614,7 @@ def test_categorical_features_of_a_stack_refer_to_all_columns_of_X(categorical):
     stack = StackedKerasClassifier(
         [("voice", encoder)],
         downstream=QUICK,
+        blend=False,
         categorical_features=categorical,
         cv=2,
         random_state=0,
@@ -652,7 +656,7 @@ def test_folds_pad_to_the_longest_sequence_of_all_training_rows():
     for refit in (True, False):
         transformer = KerasFeatureTransformer(padded, cv=3, refit=refit, random_state=0)
         assert transformer.fit_transform(X, HALVES).shape == (60, 1)
-    stack = StackedKerasClassifier([("voice", padded)], downstream=QUICK, cv=3, random_state=0)
+    stack = StackedKerasClassifier([("voice", padded)], downstream=QUICK, blend=False, cv=3)
     assert stack.fit(X, HALVES).predict(X).shape == (60,)
 
 
@@ -666,7 +670,9 @@ def test_steps_with_other_columns_in_a_fold_are_refused():
 def test_categories_are_separate_inputs_with_prefix():
     both = KerasFeatureTransformer(QUICK, features=["outputs", "codes"], cv=2)
     stack = StackedKerasClassifier(
-        [("größe 1", both)], downstream=KerasClassifier(MLP(2), inputs="prefix", epochs=1)
+        [("größe 1", both)],
+        downstream=KerasClassifier(MLP(2), inputs="prefix", epochs=1),
+        blend=False,
     ).fit(NUMBERS, Y)
     names = [block.name for block in stack.downstream_.blocks_.blocks_]
     assert names == ["gr__e_1", "numeric", "gr__e_1__codes"]

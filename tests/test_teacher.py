@@ -643,6 +643,7 @@ def test_parts_of_a_stack_may_have_a_teacher():
     stack = StackedKerasClassifier(
         [("a", KerasFeatureTransformer(taught, cv=2)), ("b", KerasFeatureTransformer(cv=2))],
         downstream=KerasClassifier(SMALL, epochs=2),
+        blend=False,
         random_state=0,
     ).fit(X, y)
     assert stack.predict_proba(X).shape == (150, 3)
@@ -977,6 +978,7 @@ def test_teachers_of_several_widths_are_searched_in_a_stack():
     stack = StackedKerasClassifier(
         [("a", KerasFeatureTransformer(taught, cv=2))],
         downstream=KerasClassifier(MLP((4,)), epochs=1),
+        blend=False,
         random_state=0,
     )
     search = GridSearchCV(stack, {"a__model__loss__teacher": encoders}, cv=2).fit(X, y)

@@ -9,11 +9,12 @@ from skstack._base.sklearn import VisualBlock
 def diagram_of_stack(stack, default_downstream):
     """The diagram of a stack: branches side by side, then scaler, sampler and downstream."""
     upstream = stack.upstream
+    weights = getattr(stack, "blend_weights_", {})
     entries = upstream if isinstance(upstream, list) else [("upstream", upstream)]
     branches = VisualBlock(
         "parallel",
         [_block(entry[1], "KerasAutoencoder") for entry in entries],
-        names=[_label(*entry) for entry in entries],
+        names=[weighted(_label(*entry), weights, entry[0]) for entry in entries],
         dash_wrapped=False,
     )
     steps = {
@@ -22,11 +23,23 @@ def diagram_of_stack(stack, default_downstream):
         "downstream": _block(stack.downstream, type(default_downstream).__name__),
     }
     blocks = [
-        VisualBlock("parallel", [step], names=[name], dash_wrapped=False)
+        VisualBlock("parallel", [step], names=[weighted(name, weights)], dash_wrapped=False)
         for name, step in steps.items()
         if step is not None
     ]
     return VisualBlock("serial", (branches, *blocks), dash_wrapped=False)
+
+
+def diagram_of_parts(pairs, weights):
+    """The diagram of estimators side by side, with their weights where these are known."""
+    names = [weighted(name, weights) for name, _ in pairs]
+    return VisualBlock("parallel", [part for _, part in pairs], names=names)
+
+
+def weighted(label, weights, name=None):
+    """A label with the weight of a part, if it is known."""
+    weight = weights.get(label if name is None else name)
+    return label if weight is None else f"{label} (weight {weight:.2f})"
 
 
 def diagram_of_features(transformer):

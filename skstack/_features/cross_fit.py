@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import sys
 import warnings
 from dataclasses import dataclass, field, replace
@@ -481,13 +482,36 @@ def _one_dimensional(classes):
     return None if classes is None or isinstance(classes, list) else classes
 
 
-def fit_upstreams(source, X, y, metadata, folds, request, *, refit, n_jobs, verbose=0):
+@dataclass(frozen=True)
+class FoldFeatures:
+    """Features of all rows as a stack without one fold would make them.
+
+    Those of the rows of the fold come from ``upstream``, the model of the other folds; those of the
+    other rows from models that were fitted without this fold, and without their own.
+    """
+
+    columns: list[Columns]
+    upstream: FittedUpstream
+
+
+@dataclass(frozen=True)
+class CrossFit:
+    """Result of ``fit_upstreams``."""
+
+    columns: list[Columns] | None  # features of all rows, if there are folds
+    upstreams: list[FittedUpstream]  # for new rows: that of all rows, or one per fold
+    without_fold: list[list[FoldFeatures]] | ValueError  # by repeat and fold, if requested
+
+
+def fit_upstreams(
+    source, X, y, metadata, repeats, request, *, refit, n_jobs, nested=False, verbose=0
+):
     """Fit the model of all rows, those of the folds, or both.
 
-    Returns the features of all rows if there are folds (else None), and the fitted upstream models
-    for new rows: that of all rows, or one per fold.
+    ``repeats`` holds the ``Folds`` of each repeat of the cross-fit: features of all rows, and of
+    new rows without ``refit``, are means over them. ``nested`` requests `FoldFeatures`.
     """
-    if folds is not None:
+    for folds in repeats:
         source.check_context(X, y, metadata, folds.pairs)
     if request.layers and not refit and source.out_of_fold and not (source.ours or source.frozen):
         raise ValueError(
@@ -501,13 +525,23 @@ def fit_upstreams(source, X, y, metadata, folds, request, *, refit, n_jobs, verb
         progress = fitting("all rows", n_rows(X), verbose=trained)
         with errors_named(f"{source.label}, all rows"), progress:
             reference = source.fit(X, y, metadata, shared)
-    if folds is None:
-        return None, [reference]
-    columns, upstreams = cross_fit(
-        source, X, y, metadata, folds, request,
-        reference=reference, shared=shared, n_jobs=n_jobs, verbose=verbose,
-    )  # fmt: skip
-    return columns, upstreams if reference is None else [reference]
+    each, upstreams, without_fold, error = [], [], [], None
+    for folds in repeats:
+        settings = {"reference": reference, "shared": shared, "n_jobs": n_jobs, "verbose": verbose}
+        columns, fitted = cross_fit(source, X, y, metadata, folds, request, **settings)
+        if nested and source.out_of_fold and error is None:
+            common = (source, X, y, metadata, folds, request)
+            try:
+                without_fold.append(_without_folds(*common, columns, fitted, **settings))
+            except ValueError as reason:  # too few rows for this estimator: the caller decides
+                error = reason
+        each.append(columns)
+        upstreams += fitted
+    return CrossFit(
+        mean_columns(each) if each else None,
+        upstreams if reference is None else [reference],
+        without_fold if error is None else error,
+    )
 
 
 def cross_fit(source, X, y, metadata, folds, request, *, reference, shared, n_jobs, verbose=0):
@@ -517,14 +551,42 @@ def cross_fit(source, X, y, metadata, folds, request, *, reference, shared, n_jo
     the axes for inner layers of networks whose initial weights cannot be set. Features of rows that
     are never predicted are NaN.
     """
-    pairs, labels = folds.pairs, parts()
+    labels = [f"fold {number + 1} of {len(folds.pairs)}" for number in range(len(folds.pairs))]
+    results = _fit_folds(
+        source, X, y, metadata, folds.pairs, labels, request,
+        reference=reference, shared=shared, n_jobs=n_jobs, verbose=verbose,
+    )  # fmt: skip
+    upstreams = [upstream for upstream, _ in results]
+    if not source.ours and not source.frozen:
+        _refuse_one_network(source.model, [reference, *upstreams])
+    whole = None if reference is None else reference.columns(X, request)
+    fold_columns = [columns for _, columns in results]
+    _check_same_columns(source, fold_columns if whole is None else [whole, *fold_columns])
+    _warn_if_axes_differ(source, X, folds, request, reference, upstreams, fold_columns)
+    merged = []
+    for index, first in enumerate(fold_columns[0] if whole is None else whole):
+        if whole is not None and not first.out_of_fold:
+            merged.append(first)
+            continue
+        dtype = np.result_type(*(columns[index].values for columns in fold_columns))
+        values = np.full((n_rows(X), first.values.shape[1]), np.nan, dtype=dtype)
+        for (_, test), columns in zip(folds.pairs, fold_columns, strict=True):
+            values[test] = columns[index].values
+        merged.append(replace(first, values=values))
+    return merged, upstreams
+
+
+def _fit_folds(
+    source, X, y, metadata, pairs, labels, request, *, reference, shared, n_jobs, verbose
+):
+    """For each (train, test) a fitted model and the features of the test rows."""
+    within = parts()
     rotates = source.out_of_fold and not source.ours and not source.frozen
 
-    def fit_fold(number, train, test):
+    def fit_fold(label, train, test):
         rows = take_rows(X, train)
-        label = f"fold {number + 1} of {len(pairs)}"
         with errors_named(f"{source.label}, {label}"):
-            with fitting(label, len(train), within=labels, verbose=verbose):
+            with fitting(label, len(train), within=within, verbose=verbose):
                 upstream = source.fit(
                     rows,
                     None if y is None else take_rows(y, train),
@@ -545,27 +607,46 @@ def cross_fit(source, X, y, metadata, folds, request, *, reference, shared, n_jo
         fit_fold = under_callers_policy(fit_fold)
     fit_fold = in_fit_scope(fit_fold)
     # "prefer" is only a hint, which distributed backends ignore.
-    results = Parallel(n_jobs=n_jobs, require="sharedmem")(
-        delayed(fit_fold)(number, train, test) for number, (train, test) in enumerate(pairs)
+    return Parallel(n_jobs=n_jobs, require="sharedmem")(
+        delayed(fit_fold)(label, *pair) for label, pair in zip(labels, pairs, strict=True)
     )
-    upstreams = [upstream for upstream, _ in results]
-    if not source.ours and not source.frozen:
-        _refuse_one_network(source.model, [reference, *upstreams])
-    whole = None if reference is None else reference.columns(X, request)
-    fold_columns = [columns for _, columns in results]
-    _check_same_columns(source, fold_columns if whole is None else [whole, *fold_columns])
-    _warn_if_axes_differ(source, X, folds, request, reference, upstreams, fold_columns)
-    merged = []
-    for index, first in enumerate(fold_columns[0] if whole is None else whole):
-        if whole is not None and not first.out_of_fold:
-            merged.append(first)
-            continue
-        dtype = np.result_type(*(columns[index].values for columns in fold_columns))
-        values = np.full((n_rows(X), first.values.shape[1]), np.nan, dtype=dtype)
-        for (_, test), columns in zip(pairs, fold_columns, strict=True):
-            values[test] = columns[index].values
-        merged.append(replace(first, values=values))
-    return merged, upstreams
+
+
+def _without_folds(source, X, y, metadata, folds, request, columns, upstreams, **settings):
+    """The `FoldFeatures` of each fold.
+
+    For each pair of folds one model is fitted without both. In time-ordered folds none is: those
+    that make the features of earlier rows were fitted on still earlier ones.
+    """
+    if not folds.covered.all():
+        return [FoldFeatures(columns, upstream) for upstream in upstreams]
+    tests = [test for _, test in folds.pairs]
+    two = list(itertools.combinations(range(len(tests)), 2))
+    pairs, labels = [], []
+    for first, second in two:
+        # What the folds train on may be fewer rows than those of the other folds.
+        both = np.intersect1d(folds.pairs[first][0], folds.pairs[second][0])
+        pairs.append((both, np.concatenate([tests[first], tests[second]])))
+        labels.append(f"without folds {first + 1} and {second + 1} of {len(tests)}")
+    results = _fit_folds(source, X, y, metadata, pairs, labels, request, **settings)
+    without = [[replace(each, values=each.values.copy()) for each in columns] for _ in tests]
+    for (first, second), (_, features) in zip(two, results, strict=True):
+        cut = len(tests[first])
+        for own, feature in enumerate(features):
+            without[second][own].values[tests[first]] = feature.values[:cut]
+            without[first][own].values[tests[second]] = feature.values[cut:]
+    return [FoldFeatures(own, upstream) for own, upstream in zip(without, upstreams, strict=True)]
+
+
+def mean_columns(each):
+    """The mean of several results for the same rows."""
+    first, *others = each
+    if not others:
+        return first
+    return [
+        replace(group[0], values=np.mean([columns.values for columns in group], axis=0))
+        for group in zip(first, *others, strict=True)
+    ]
 
 
 def _check_same_columns(source, fits):
@@ -674,8 +755,4 @@ def mean_of(upstreams, X, request, check=None):
     """Mean features of several upstream models; ``check`` is called with the first one's input."""
     first, *others = upstreams
     each = [first.columns(X, request, check)]
-    each += [upstream.columns(X, request) for upstream in others]
-    return [
-        replace(group[0], values=np.mean([columns.values for columns in group], axis=0))
-        for group in zip(*each, strict=True)
-    ]
+    return mean_columns(each + [upstream.columns(X, request) for upstream in others])

@@ -21,7 +21,7 @@ from sklearn.utils.metadata_routing import (
 )
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from skstack._base.atomic_fit import atomic_fit, on_snapshot
+from skstack._base.atomic_fit import atomic_fit, copy_of, on_snapshot
 from skstack._base.diagram import diagram_of_features
 from skstack._base.in_chunks import in_chunks, once_per_call
 from skstack._base.params import (
@@ -32,6 +32,7 @@ from skstack._base.params import (
     is_network_estimator,
     is_path,
 )
+from skstack._base.progress import errors_named, fitting
 from skstack._base.sklearn import (
     CROSS_FIT_CONSTRAINTS,
     INPUT_CONSTRAINTS,
@@ -51,6 +52,7 @@ from skstack._base.tables import (
     check_weights,
     indexed_like,
     is_float32,
+    n_rows,
     read_table,
     take_rows,
     warn_if_one_hot,
@@ -67,7 +69,15 @@ from skstack._features.cross_fit import (
     mean_of,
 )
 from skstack._graph.mixin import ExportMixin
-from skstack._splits.folds import folds_of, make_folds, refuse_ordered
+from skstack._splits.folds import (
+    Folds,
+    folds_of,
+    make_folds,
+    refuse_ordered,
+    restricted_cv,
+    same_folds,
+    shuffled_folds,
+)
 from skstack._splits.row_context import RowContext, take_context
 from skstack._splits.supervision import learns_from_y, requires_y
 from skstack.networks._adopted import refuse_strings
@@ -441,7 +451,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
             If data or parameters are invalid; the message names them.
         """
         metadata, context = self._routed("fit_transform", X, sample_weight, groups, params)
-        table, _ = self._learn(X, y, metadata, ordered_cv=context.cv)
+        table, _, _ = self._learn(X, y, metadata, ordered_cv=context.cv)
         return in_float32(table)
 
     def _routed(self, caller, X, sample_weight, groups, params):
@@ -525,11 +535,26 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
         source.check_context(X, y, metadata, pairs)
 
     @atomic_fit
-    def _learn(self, X, y, metadata, *, whole=True, in_stack=False, ordered_cv=None, label="model"):
-        """Fit; return the features of all rows, and a mask of the rows that have features.
+    def _learn(
+        self,
+        X,
+        y,
+        metadata,
+        *,
+        whole=True,
+        in_stack=False,
+        ordered_cv=None,
+        label="model",
+        nested=None,
+        repeat_seeds=(),
+    ):
+        """Fit; return features of all rows, a mask of the rows that have them, and `FoldTable`s.
 
-        In a stack with time-ordered folds some rows may have no features: these are NaN.
+        In a stack with time-ordered folds some rows may have no features: these are NaN. ``nested``
+        holds the folds of the stack, by repeat, if it needs what it would see without each of them
+        (or the ValueError of such a fit); ``repeat_seeds`` those of further repeats.
         """
+        unfitted = copy_of(self)
         check_parts(self)
         X = read_table(self, X, reset=True)
         resolve_object_columns(X)
@@ -577,11 +602,22 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
             refuse_ordered(self.cv, X, y, metadata.split)
         if needs_folds or not (source.frozen or self.refit):
             folds = self._folds(source, X, y, metadata, in_stack)
-        columns, self._upstreams = cached_fit(
-            source, X, y, metadata, folds, self._feature_request,
+        repeats = [] if folds is None else [folds]
+        if folds is not None and repeat_seeds:
+            self._refuse_repeated_codes()
+            classes = source.classes is not None
+            for seed in repeat_seeds:
+                settings = {"classifier": classes, "metadata": metadata.split}
+                pairs = shuffled_folds(self.cv, X, y, seed, **settings)
+                repeats.append(Folds(pairs, folds.covered))
+        nests = nested is not None and source.out_of_fold
+        same = nests and _same_folds(nested, repeats)
+        cross_fit = cached_fit(
+            source, X, y, metadata, repeats, self._feature_request,
             whole=whole, seeded=self.random_state is not None, memory=self.memory,
-            refit=self.refit, n_jobs=self.n_jobs, verbose=self.verbose,
+            refit=self.refit, n_jobs=self.n_jobs, nested=same, verbose=self.verbose,
         )  # fmt: skip
+        columns, self._upstreams = cross_fit.columns, cross_fit.upstreams
         self.input_profile_ = input_profile(source, self._upstreams, X, self.trained_on)
         one = self._upstreams[0].view if len(self._upstreams) == 1 else None
         self.estimator_ = getattr(one, "estimator", None)
@@ -595,7 +631,73 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
         table = self._table(columns, X)
         if not in_stack:  # the scaler of a stack subtracts an offset
             self._warn_of_rounding(table)
-        return table, None if folds is None else folds.covered
+        tables = None
+        if same and isinstance(cross_fit.without_fold, ValueError):
+            tables = cross_fit.without_fold
+        elif same:
+            tables = [
+                [FoldTable(self, self._table(fold.columns, X), fold.upstream) for fold in repeat]
+                for repeat in cross_fit.without_fold
+            ]
+        elif nests:
+            try:
+                tables = [
+                    [
+                        unfitted._refitted_without(X, y, metadata, pairs, number, label)
+                        for number in range(len(pairs))
+                    ]
+                    for pairs in nested
+                ]
+            except ValueError as error:
+                tables = error
+        return table, None if folds is None else folds.covered, tables
+
+    def _check_nested(self, X, y, metadata, nested):
+        """Raise a ValueError if this branch cannot be cross-fitted without each fold of a stack."""
+        if not self._learns_from_y():
+            return
+        model = KerasAutoencoder() if self.model is None else self.model
+        source = UpstreamSpec(upstream_of(model, 0), y, None)
+        settings = {"classifier": source.classes is not None, "metadata": metadata.split}
+        own = folds_of(self.cv, X, y, **settings)
+        for pairs in nested:
+            if len(nested) == 1 and _same_folds([pairs], [Folds(own, np.ones(len(y)))]):
+                continue
+            for train, _ in pairs:
+                part = self._without(train)
+                split = {**settings, "metadata": metadata.of(X, train).split}
+                inner = folds_of(part.cv, take_rows(X, train), take_rows(y, train), **split)
+                for rows, _ in inner:
+                    labels = y[train][rows] if source.classes is not None else ()
+                    if len(np.unique(labels)) < len(source.classes if len(labels) else ()):
+                        raise ValueError("its folds without a fold of the stack lack a class")
+
+    def _without(self, train):
+        """A copy of an unfitted branch with folds of some of its rows."""
+        branch = copy_of(self)
+        branch.cv = restricted_cv(self.cv, train)
+        if isinstance(branch.cv, list) and len(branch.cv) < 2:
+            branch.cv = 2
+        return branch
+
+    def _refitted_without(self, X, y, metadata, pairs, number, label):
+        """The `RefittedTable` of one fold of the stack."""
+        train, test = pairs[number]
+        branch = self._without(train)
+        what = f"without fold {number + 1} of {len(pairs)}"
+        rows, targets = take_rows(X, train), take_rows(y, train)
+        with fitting(what), errors_named(f"{label}, {what}"):
+            own, _, _ = branch._learn(
+                rows, targets, metadata.of(X, train), in_stack=True, label=f"{label}, {what}"
+            )
+        return RefittedTable(branch, own, train, test, X)
+
+    def _refuse_repeated_codes(self):
+        if "codes" in self._feature_request.features:
+            raise ValueError(
+                "features='codes' with n_repeats above 1: category codes cannot be averaged over "
+                "repeats. Use n_repeats=1."
+            )
 
     def _warn_of_rounding(self, table):
         names = list(self.get_feature_names_out())
@@ -721,6 +823,59 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
             yield from passthrough_readers(self._passed, indices)
 
 
+class FoldTable:
+    """The table of a branch in a stack that lacks one fold.
+
+    ``table`` holds the features of all rows, as in `FoldFeatures`.
+    """
+
+    def __init__(self, branch, table, upstream):
+        self.table = table
+        self._branch = branch
+        self._upstream = upstream
+
+    def extract(self, X):
+        """Features of other rows."""
+        columns = self._upstream.columns(X, self._branch._feature_request)
+        return self._branch._table(columns, X)
+
+
+class RefittedTable:
+    """As `FoldTable`, of a branch that was cross-fitted again without the fold."""
+
+    def __init__(self, branch, own, train, test, X):
+        self._branch = branch
+        other = branch._extract(take_rows(X, test))
+        self.table = joined_rows([own, other], [train, test], n_rows(X))
+
+    def extract(self, X):
+        """Features of other rows."""
+        return self._branch._extract(X)
+
+
+def joined_rows(tables, rows, n):
+    """A table of n rows, of tables of some of its rows; numbers of the others are NaN."""
+    if not any(hasattr(table, "iloc") for table in tables):
+        values = np.full((n, tables[0].shape[1]), np.nan, np.result_type(*tables))
+        for table, own in zip(tables, rows, strict=True):
+            values[own] = table
+        return values
+    import pandas as pd
+
+    coded = tables[0].select_dtypes("category").columns
+    indexed = [table.set_axis(own, axis=0) for table, own in zip(tables, rows, strict=True)]
+    joined = pd.concat(indexed).astype(dict.fromkeys(coded, "category"))
+    return joined.reindex(range(n))
+
+
+def _same_folds(nested, repeats):
+    """Whether one model for each pair of folds serves a stack with these folds, by repeat."""
+    return len(nested) == len(repeats) and all(
+        same_folds(pairs, folds.pairs) and (len(pairs) > 2 or not np.all(folds.covered))
+        for pairs, folds in zip(nested, repeats, strict=True)
+    )
+
+
 def cached_fit(source, X, y, metadata, folds, request, *, whole, seeded, memory, **settings):
     """Result of ``fit_upstreams``, from the cache if the same was fitted before.
 
@@ -734,12 +889,13 @@ def cached_fit(source, X, y, metadata, folds, request, *, whole, seeded, memory,
         parts = (
             request,
             settings["refit"],
+            settings["nested"],
             whole,
             repr(source.ordered_cv),
             estimator_key(source.model),
         )
         steps = None if source.steps is None else estimator_key(source.steps)
-        data = data_key(X, y, vars(metadata), None if folds is None else folds.pairs)
+        data = data_key(X, y, vars(metadata), [each.pairs for each in folds])
         return (*parts, steps, data)
 
     def compute():

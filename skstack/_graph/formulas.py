@@ -46,6 +46,14 @@ class Classes:
 
         return Classes(function_layer(name, [self.tensor], correct))
 
+    def with_temperature(self, temperature, name, *, exclusive):
+        """Probabilities with another temperature; see `formulas.with_temperature`."""
+
+        def temper(p):
+            return formulas.with_temperature(p, temperature, ops, exclusive=exclusive)
+
+        return Classes(function_layer(name, [self.tensor], temper), self.single)
+
 
 def _both(p):
     return ops.concatenate([1.0 - p, p], axis=1)

@@ -17,6 +17,7 @@ _PACKAGES = {
     "_features",
     "_splits",
     "_stack",
+    "ensemble",
     "losses",
     "networks",
     "preprocessing",

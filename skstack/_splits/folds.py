@@ -59,6 +59,19 @@ def make_folds(cv, X, y, *, classifier, metadata=None, may_leave_out=False):
     return Folds(pairs, times > 0)
 
 
+def shuffled_folds(cv, X, y, seed, *, classifier, metadata=None):
+    """Pairs of other folds of the same kind, shuffled with a seed."""
+    splitter = copy.deepcopy(_splitter(cv, y, classifier, (metadata or {}).get("groups")))
+    if not (hasattr(splitter, "shuffle") and hasattr(splitter, "random_state")):
+        raise ValueError(
+            f"n_repeats above 1 needs other folds in each repeat, but cv={cv!r} cannot be "
+            "shuffled. Use an int or a splitter with shuffle and random_state, such as KFold, or "
+            "n_repeats=1."
+        )
+    splitter.shuffle, splitter.random_state = True, seed
+    return folds_of(splitter, X, y, classifier=classifier, metadata=metadata)
+
+
 def outer_folds(cv, X, y, *, classifier, groups=None):
     """Folds to score on, in which no group is split: rows may be in no or several test folds."""
     metadata = {} if groups is None else {"groups": groups}
@@ -112,6 +125,29 @@ def restricted_folds(pairs, rows):
         tuple(np.searchsorted(rows, side[np.isin(side, rows)]) for side in pair) for pair in pairs
     ]
     return [(train, test) for train, test in kept if len(train) and len(test)]
+
+
+def restricted_cv(cv, rows):
+    """A cv for some rows of the table: a list of folds is restricted, all others are unchanged."""
+    pairs = listed_folds(cv)
+    return cv if pairs is None else restricted_folds(pairs, rows)
+
+
+def same_folds(pairs, others):
+    """Whether two lists of (train, test) are equal, in the same order."""
+    return len(pairs) == len(others) and all(
+        np.array_equal(own, other)
+        for pair, another in zip(pairs, others, strict=True)
+        for own, other in zip(pair, another, strict=True)
+    )
+
+
+def seeded_splitter(cv, seed):
+    """A copy of a splitter that yields the same folds each time, if it has no seed of its own."""
+    if getattr(cv, "shuffle", True) and getattr(cv, "random_state", 0) is None:
+        cv = copy.deepcopy(cv)
+        cv.random_state = seed
+    return cv
 
 
 def _is_ordered(pairs):

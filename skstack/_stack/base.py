@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from dataclasses import dataclass
 from numbers import Integral
@@ -9,15 +10,17 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import TransformerMixin, is_classifier, is_regressor
+from sklearn.metrics import get_scorer_names
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch
 from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, process_routing
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from skstack._base.atomic_fit import atomic_fit, on_snapshot, suppress_warning
+from skstack._base.atomic_fit import atomic_fit, copy_of, on_snapshot, suppress_warning
 from skstack._base.diagram import diagram_of_stack
 from skstack._base.in_chunks import in_chunks
 from skstack._base.params import (
+    clone_part,
     clone_sharing_models,
     draw_seed,
     explain_missing_parameters,
@@ -30,6 +33,7 @@ from skstack._base.sklearn import (
     CROSS_FIT_CONSTRAINTS,
     BaseComposition,
     HasMethods,
+    Interval,
     StrOptions,
     accepts_fit_parameter,
     check_input_names,
@@ -60,8 +64,9 @@ from skstack._features.transformer import (
     given_metadata,
     routed_features,
 )
-from skstack._splits.folds import listed_folds, orders_time, restricted_folds
+from skstack._splits.folds import listed_folds, orders_time, restricted_cv, seeded_splitter
 from skstack._splits.row_context import RowContext, pass_context, refuse_unreached, take_context
+from skstack._stack.blending import DOWNSTREAM, Blending, NestedFit, known_rows
 from skstack._stack.branches import (
     branch_column_indices,
     branch_list,
@@ -78,6 +83,8 @@ from skstack._stack.epochs import epochs_of_folds, leaves_epochs_open
 from skstack._stack.fine_tune import FineTune, check_fine_tune, fine_tune
 from skstack._stack.scaling import Scaling
 from skstack._stack.trial import check_accepts, has_missing, trains_network
+from skstack._training import formulas
+from skstack.ensemble._greedy import blend
 from skstack.preprocessing._blocks import array_column_indices, categorical_mask_of
 from skstack.preprocessing._column_profile import (
     ColumnProfile,
@@ -105,6 +112,10 @@ class Stack(TransformerMixin, BaseComposition):
         "scaler": [None, StrOptions({"standard"}), HasMethods(["fit", "transform"])],
         "passthrough": "no_validation",
         "fine_tune": [None, FineTune],
+        "blend": ["boolean", StrOptions({"auto"})],
+        "blend_scoring": [None, StrOptions(set(get_scorer_names())), callable],
+        "blend_parts": [None, list, tuple],
+        "n_repeats": [Interval(Integral, 1, None, closed="left")],
         **CROSS_FIT_CONSTRAINTS,
     }
 
@@ -337,6 +348,9 @@ class Stack(TransformerMixin, BaseComposition):
         cv = listed_folds(self.cv) or self.cv
         if context.ordered and (cv is None or isinstance(cv, Integral)):
             cv = context.ordered_cv(cv, n_rows(X))
+        blending = Blending(self, y)
+        if blending.nests:
+            cv = seeded_splitter(cv, seed)
         branches = self._branches(seed, cv)
         ordered = settle_folds(cv, branches, X, y, parts)
         for name, transformer, _ in branches:
@@ -360,41 +374,51 @@ class Stack(TransformerMixin, BaseComposition):
             parts = parts.of(X, train, **(validation if watches else {}))
             X, y = take_rows(X, train), take_rows(y, train)
             for _, transformer, _ in branches:
-                folds = listed_folds(transformer.cv)
-                if folds is not None:
-                    transformer.cv = restricted_folds(folds, train)
+                transformer.cv = restricted_cv(transformer.cv, train)
+
+        blending.prepare(
+            branches, cv if rest is None else restricted_cv(cv, train), X, y, parts,
+            ordered=ordered, seed=seed,
+        )  # fmt: skip
 
         # Features of training rows come from networks that were not trained on them.
         self._named, self._takes_nan = wants_names(downstream), takes_nan(downstream, self)
         self._learn_passthrough(X, downstream)
         if self.fine_tune is not None:
             check_fine_tune(self, branches, downstream, X, y)
-        features = []
+        features, tables, report = [], [], {}
         self.upstream_ = []
         covered = np.ones(n_rows(X), dtype=bool)
         indices = {name: branch_column_indices(X, name, columns) for name, _, columns in branches}
         self._branch_columns = indices
-        tables = [columns_at(X, indices[name]) for name, _, _ in branches]
+        inputs = [columns_at(X, indices[name]) for name, _, _ in branches]
         models = [transformer.model for _, transformer, _ in branches]
-        self._check_trials(downstream, indices, models, tables, X, y)
-        for (name, transformer, columns), part in zip(branches, tables, strict=True):
-            label = f"The branch {name!r}"
+        self._check_trials(downstream, indices, models, inputs, X, y)
+        for (name, transformer, columns), part in zip(branches, inputs, strict=True):
+            label, start = f"The branch {name!r}", time.perf_counter()
             with errors_named(label), fitting(f"branch {name!r}"):
-                part_features, predicted = transformer._learn(
+                part_features, predicted, without_folds = transformer._learn(
                     part,
                     y,
                     parts.branches[name],
                     in_stack=True,
                     ordered_cv=cv if ordered else None,
                     label=label,
+                    nested=blending.nested,
+                    repeat_seeds=blending.seeds,
                 )
+            if isinstance(without_folds, ValueError):
+                blending.fail(without_folds)
             features.append(part_features)
+            tables.append(without_folds)
+            report[name] = _report_line(X, start)
             covered &= True if predicted is None else predicted
             self.upstream_.append((name, transformer, columns))
         self.named_upstream_ = Bunch(**{name: fitted for name, fitted, _ in self.upstream_})
         self._names = self._table_names(X)
         self._float64 = self._needs_float64(features, y)
         table = covered_rows = self._table(features, X)
+        all_y, all_parts = y, parts
         if not covered.all():
             rows = np.flatnonzero(covered)
             if not context.ordered:  # else the outer stack warns
@@ -402,38 +426,92 @@ class Stack(TransformerMixin, BaseComposition):
             parts = parts.of(X, rows)
             covered_rows, y = take_rows(table, rows), take_rows(y, rows)
 
-        # Fit the scaler on training rows; resample only these.
-        self._scaling = Scaling(self.scaler).fit(covered_rows, **parts.scaler)
+        unfitted, start = clone_part(downstream), time.perf_counter()
+        validation = parts.downstream.get("X_val")
+        if validation is not None:
+            validation = self._transform(validation, scaled=False)
+        order = cv if ordered else None
+        before, after = self._fit_downstream(
+            downstream, covered_rows, y, parts, validation, seed, order
+        )
+        report[DOWNSTREAM] = _report_line(covered_rows, start)
+        result = Bunch(table=table, train=train, rest=rest, ordered=ordered)
+        self.fine_tuned_, self.fine_tune_losses_, self.fine_tune_history_ = False, None, None
+        if self.fine_tune is not None:
+            with fitting("fine-tuning", verbose=self.verbose):
+                fine_tune(self, data, result, before, after, seed)
+        start = time.perf_counter()
+        self._blend_columns = {name: blending.columns[name] for name, _, _ in self.upstream_}
+        self._blends = bool(blending.parts)
+        self.blend_weights_, self.blend_scores_ = {DOWNSTREAM: 1.0}, {}
+        weights = all_parts.downstream.get("sample_weight")
+        self._score_branches(report, blending, features, all_y, weights)
+        if self.fine_tune is not None and blending.scored:
+            rows = _set_aside(data, rest)
+            predictions = self._part_predictions(rows.X, blending.scored)
+            blending.learn(predictions, rows.y, rows.get("sample_weight"))
+        elif blending.scored:
+            nested = NestedFit(
+                copy_of(self), unfitted, features, tables, X, all_y, all_parts,
+                blending.nested, ordered, seed, order,
+            )  # fmt: skip
+            try:
+                predictions = nested.predictions(blending.scored, self._blend_columns)
+            except ValueError as error:
+                blending.fail(error)
+                self._blends = False
+            else:
+                known = known_rows(*predictions.values())
+                some = {name: values[known] for name, values in predictions.items()}
+                blending.learn(some, all_y[known], None if weights is None else weights[known])
+        for name, score in self.blend_scores_.items():
+            report.setdefault(name, _report_line(covered_rows, start))["score"] = score
+        self.fit_report_ = report
+        return result
+
+    def _fit_downstream(self, downstream, table, y, parts, validation, seed, cv, label=DOWNSTREAM):
+        """Fit the scaler on training rows, resample only these, and fit the downstream.
+
+        ``validation`` is the table of rows to monitor, or None, ``cv`` the time-ordered folds, or
+        None. Returns (y, weights) before and after sampling.
+        """
+        self._scaling = Scaling(self.scaler).fit(table, **parts.scaler)
         self.scaler_ = self._scaling.scaler_
         settings = dict(parts.downstream)
         weights = settings.pop("sample_weight", None)
         if getattr(self, "sampler", None) is not None:
             settings.pop("groups", None)
-        if "X_val" in settings:
-            settings["X_val"] = self._transform(settings["X_val"])
-        scaled = self._scaled(covered_rows)
-        unsampled = y, weights
+        if validation is not None:
+            settings["X_val"] = self._scaled(validation)
+        scaled = self._scaled(table)
+        before = y, weights
         if isinstance(downstream, NetworkEstimator):  # X_val is scaled in the same way
             suppress_warning("X_val")
             suppress_warning("y_val")
         if leaves_epochs_open(downstream) and "X_val" not in settings:
+            # For the weights of a blend one fit, not three, tells the number of epochs.
+            rough = {"n_fits": 1} if label != DOWNSTREAM else {}
             with errors_named(label_of(downstream)):
-                self._set_epochs(downstream, scaled, y, parts, weights, seed, ordered)
+                self._set_epochs(
+                    downstream, scaled, y, parts, weights, seed, cv is not None, **rough
+                )
         scaled, y, weights = self._resample(scaled, y, weights, seed)
         if weights is not None:
             settings["sample_weight"] = weights
-        self._pass_context_to(downstream, scaled, y, parts.groups, cv if ordered else None)
-        progress = fitting("downstream", n_rows(scaled), verbose=self.verbose)
+        self._pass_context_to(downstream, scaled, y, parts.groups, cv)
+        progress = fitting(label, n_rows(scaled), verbose=self.verbose)
         with errors_named(label_of(downstream)), progress:
             self.downstream_ = downstream.fit(scaled, y, **settings)
-        result = Bunch(table=table, train=train, rest=rest, ordered=ordered)
-        self.fine_tuned_, self.fine_tune_losses_, self.fine_tune_history_ = False, None, None
-        if self.fine_tune is not None:
-            with fitting("fine-tuning", verbose=self.verbose):
-                fine_tune(self, data, result, unsampled, (y, weights), seed)
-        return result
+        return before, (y, weights)
 
-    def _set_epochs(self, downstream, table, y, parts, weights, seed, ordered):
+    def _score_branches(self, report, blending, features, y, weights):
+        """Add the scores of out-of-fold predictions to a report."""
+        for (name, fitted, _), table in zip(self.upstream_, features, strict=True):
+            if self._blend_columns[name] is not None and fitted._learns_from_y():
+                values = self._branch_predictions(self._blend_columns[name], table)
+                report[name]["score"] = blending.score_of(values, y, weights)
+
+    def _set_epochs(self, downstream, table, y, parts, weights, seed, ordered, **settings):
         """Set the epochs of a downstream that leaves them open."""
         epochs = epochs_of_folds(
             downstream,
@@ -443,6 +521,7 @@ class Stack(TransformerMixin, BaseComposition):
             sample_weight=weights,
             resample=lambda *rows: self._resample(*rows, seed),
             ordered=ordered,
+            **settings,
         )
         downstream.set_params(epochs=downstream._max_epochs() if epochs is None else epochs)
 
@@ -619,13 +698,41 @@ class Stack(TransformerMixin, BaseComposition):
         ]
         return pd.concat(frames, axis=1).set_axis(self._names, axis=1)
 
-    def _transform(self, X, *, scaled=True):
-        features = []
+    def _features(self, X, names=None):
+        """Features of validated rows by branch, of all or of some."""
+        features = {}
         for name, fitted, _ in self.upstream_:
-            with errors_named(f"The branch {name!r}"):
-                features.append(fitted._extract(columns_at(X, self._branch_columns[name])))
-        table = self._table(features, X)
+            if names is None or name in names:
+                with errors_named(f"The branch {name!r}"):
+                    part = columns_at(X, self._branch_columns[name])
+                    features[name] = fitted._extract(part)
+        return features
+
+    def _transform(self, X, *, scaled=True):
+        table = self._table(self._features(X).values(), X)
         return self._scaled(table) if scaled else table
+
+    def _part_predictions(self, X, names):
+        """Predictions of some parts for validated rows, by name."""
+        features = self._features(X, None if DOWNSTREAM in names else names)
+        values = {
+            name: self._branch_predictions(self._blend_columns[name], features[name])
+            for name in names
+            if name != DOWNSTREAM
+        }
+        if DOWNSTREAM in names:
+            table = self._scaled(self._table(features.values(), X))
+            values[DOWNSTREAM] = self._downstream_predictions(table)
+        return values
+
+    def _used_parts(self):
+        """The parts of positive weight."""
+        return [name for name, weight in self.blend_weights_.items() if weight > 0]
+
+    def _blended(self, X):
+        """Predictions of the blend."""
+        X = read_table(self, X, reset=False)
+        return blend(self._part_predictions(X, self._used_parts()), self.blend_weights_)
 
     def _scaled(self, table):
         # scikit-learn estimators convert y to the dtype of the table.
@@ -672,6 +779,11 @@ class Stack(TransformerMixin, BaseComposition):
         return np.asarray(self._names, dtype=object)
 
     def _predict(self, X, predict_params):
+        if self._blends and predict_params:
+            raise ValueError(
+                f"predict received {sorted(predict_params)}, which only the downstream could use, "
+                "but the prediction is a blend of several parts. Use blend=False."
+            )
         table = self._downstream_table(X)
         if routing_enabled():
             routed = process_routing(self, "predict", **predict_params)
@@ -679,8 +791,8 @@ class Stack(TransformerMixin, BaseComposition):
         with errors_named(label_of(self.downstream_)):
             return self.downstream_.predict(table, **predict_params)
 
-    def _graph_table(self, table, prefix):
-        """The table that the downstream learns from."""
+    def _graph_table(self, table, prefix, features=None):
+        """The table that the downstream learns from; ``features`` are those of the branches."""
         from skstack._graph.sklearn_steps import apply_scaler
         from skstack._graph.tables import concatenate_tables, passthrough_table, select_columns
 
@@ -692,12 +804,9 @@ class Stack(TransformerMixin, BaseComposition):
                 UserWarning,
                 stacklevel=2,
             )
-        parts = [
-            fitted._graph_transform(
-                select_columns(table, self._branch_columns[name]), f"{prefix}{name}"
-            )
-            for name, fitted, _ in self.upstream_
-        ]
+        if features is None:
+            features = self._graph_features(table, prefix)
+        parts = list(features.values())
         if self._passed is not None:
             part = select_columns(table, self._passthrough_columns)
             parts.append(
@@ -705,16 +814,83 @@ class Stack(TransformerMixin, BaseComposition):
             )
         return apply_scaler(self.scaler_, concatenate_tables(parts, f"{prefix}table"), prefix)
 
+    def _graph_features(self, table, prefix, names=None):
+        """The tables of the branches by name, of all or of some."""
+        from skstack._graph.tables import select_columns
+
+        return {
+            name: fitted._graph_transform(
+                select_columns(table, self._branch_columns[name]), f"{prefix}{name}"
+            )
+            for name, fitted, _ in self.upstream_
+            if names is None or name in names
+        }
+
+    def _graph_of_parts(self, table, prefix):
+        """Predictions of the parts of the blend: tensors of branches, `predicted` of downstream."""
+        from keras import ops
+
+        from skstack._graph.dispatch import predicted
+        from skstack._graph.tables import function_layer, numbers_of
+
+        used = self._used_parts()
+        features = self._graph_features(table, prefix, None if DOWNSTREAM in used else used)
+        tensors = {}
+        for name in used:
+            if name == DOWNSTREAM:
+                joined = self._graph_table(table, prefix, features)
+                tensors[name] = predicted(self.downstream_, joined, f"{prefix}{name}", prefix)
+                continue
+            columns = self._blend_columns[name]
+            own = f"{prefix}{name}_prediction"
+            tensors[name] = numbers_of(features[name], columns.indices, own, name)
+            if columns.log_odds:
+                several = self._several
+                tensors[name] = function_layer(
+                    f"{own}_probability",
+                    [tensors[name]],
+                    lambda z, several=several: formulas.of_log_odds(z, ops, exclusive=not several),
+                )
+        return tensors
+
+    def _graph_blend(self, tensors, name):
+        """The weighted mean of tensors by name, as a layer."""
+        from skstack._graph.tables import function_layer
+
+        weights = [self.blend_weights_[part] for part in tensors]
+
+        def mean(*values):
+            return sum(w * value for w, value in zip(weights, values, strict=True))
+
+        return function_layer(name, list(tensors.values()), mean)
+
     def _graph_transform(self, table, name):
         return self._graph_table(table, f"{name}_")
 
     def _column_readers(self, indices, name, pad):
         from skstack._graph.dispatch import column_readers, passthrough_readers
 
+        used = self._used_parts()
         for branch, fitted, _ in self.upstream_:
-            yield from column_readers(fitted, indices[self._branch_columns[branch]], branch)
-        if self._passed is not None:
+            if DOWNSTREAM in used or branch in used:
+                yield from column_readers(fitted, indices[self._branch_columns[branch]], branch)
+        if self._passed is not None and DOWNSTREAM in used:
             yield from passthrough_readers(self._passed, indices[self._passthrough_columns])
+
+
+def _report_line(X, start):
+    """A line of ``fit_report_``."""
+    return {"rows": n_rows(X), "seconds": time.perf_counter() - start, "score": None}
+
+
+def _set_aside(data, rest):
+    """Rows that fine-tuning has set aside, or ``X_val``, with targets and weights."""
+    if rest is None:
+        return Bunch(X=data.X_val, y=data.y_val)
+    rows = Bunch(X=take_rows(data.X, rest), y=take_rows(data.y, rest))
+    if "sample_weight" in data:
+        rows.sample_weight = take_rows(data.sample_weight, rest)
+    return rows
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,9 @@ def leaves_epochs_open(downstream) -> bool:
     )
 
 
-def epochs_of_folds(downstream, table, y, *, groups, sample_weight, resample, ordered):
+def epochs_of_folds(
+    downstream, table, y, *, groups, sample_weight, resample, ordered, n_fits=_N_FOLDS
+):
     """Median of the best epochs of fits of the downstream on parts of its training rows.
 
     Each fit is judged by the loss on the other rows. Rows of the sampler train, but do not judge.
@@ -40,6 +42,8 @@ def epochs_of_folds(downstream, table, y, *, groups, sample_weight, resample, or
         Function of training rows, targets and weights that returns those after the sampler.
     ordered : bool
         Whether rows are ordered in time: then there is one fit, judged by the last rows.
+    n_fits : int
+        The first of the fits are made.
 
     Returns
     -------
@@ -53,7 +57,7 @@ def epochs_of_folds(downstream, table, y, *, groups, sample_weight, resample, or
     except ValueError:  # too few groups, or no cut between them
         return None
     best, shared = [], downstream._cross_fit_context(table, y)
-    for train, test in folds:
+    for train, test in folds[:n_fits]:
         fold = clone_part(downstream).set_params(n_bags=1)  # with X_val, "auto" stops early
         rows, targets, weights = resample(
             take_rows(table, train),

@@ -14,8 +14,8 @@ from skstack._base.docstrings import substitute
 from skstack._base.in_chunks import in_chunks
 from skstack._base.params import hint_at_parameters
 from skstack._base.progress import errors_named
-from skstack._base.sklearn import with_target_tags
-from skstack._base.tables import check_target, read_labels
+from skstack._base.sklearn import StrOptions, with_target_tags
+from skstack._base.tables import check_target, n_rows, read_labels
 from skstack._base.text import described
 from skstack._estimators.classifier import KerasClassifier
 from skstack._estimators.regressor import KerasRegressor
@@ -30,18 +30,38 @@ from skstack._estimators.resampling import (
 )
 from skstack._graph.mixin import ExportMixin
 from skstack._stack.base import Stack, label_of
+from skstack._stack.blending import blend_plan
 from skstack._stack.fine_tune import FineTune
+from skstack._training.formulas import with_temperature
+from skstack.ensemble._greedy import classes_of, probabilities_for
 from skstack.networks._heads import probabilities_of
 
 
 def _gives_probabilities(stack):
+    if _is_blend(stack):
+        return True
     downstream = _downstream_of(stack)
     # An AttributeError of the downstream says why.
     return probabilities_of(downstream) is not None or bool(downstream.predict_proba)
 
 
 def _gives_decisions(stack):
-    return bool(_downstream_of(stack).decision_function)
+    decides = bool(_downstream_of(stack).decision_function)
+    if _is_blend(stack):
+        raise AttributeError(
+            "decision_function needs blend=False: the predictions are blended probabilities."
+        )
+    return decides
+
+
+def _is_blend(stack):
+    """Whether predictions are blended; of a stack that is not fitted, whether they would be."""
+    if hasattr(stack, "_blends"):
+        return stack._blends
+    try:
+        return bool(blend_plan(stack).parts)
+    except (TypeError, ValueError):  # invalid parameters: `fit` says why
+        return False
 
 
 def _downstream_of(stack):
@@ -51,6 +71,53 @@ def _downstream_of(stack):
 
 # Paragraphs of the docstrings of both stacks.
 DOCS = {
+    "blend": """
+blend : "auto" or bool, default="auto"
+    Whether predictions are a convex combination of those of the downstream and of all branches that
+    predict the target; see Notes. "auto" does so if there are at least two such parts that estimate
+    the same quantity; True raises an error if there are not. False predicts by the downstream
+    alone. ``downstream_``, ``transform`` and ``fine_tune_losses_`` always refer to the downstream
+    alone.
+
+blend_scoring : str, callable or None, default=None
+    Score by which the weights are selected, as in :class:`~sklearn.model_selection.GridSearchCV`.
+    None is the log loss or the squared error.
+
+blend_parts : list of str, default=None
+    Names of the parts to blend: branches and ``"downstream"``. None means all that predict the
+    target and are trained in this fit. A frozen branch takes part only if it is named, and so do
+    networks with a :class:`~skstack.losses.TeacherLoss`: nothing shows on which rows they were
+    fitted.
+""",
+    "n_repeats": """
+n_repeats : int, default=1
+    How often the cross-fit is repeated, each time with other folds. Features of training rows are
+    means over the repeats, with ``refit=False`` those of new rows, too. In [1, inf); more than 1
+    requires folds that can be shuffled.
+""",
+    "blend_": """
+blend_weights_ : dict of str to float
+    Weight of each part of the prediction: of branches by name, and of ``"downstream"``, which is 1
+    if nothing is blended.
+
+blend_scores_ : dict of str to float
+    Score of each part, and of their combination, ``"blend"``, on rows that no part was fitted on;
+    greater is better. Empty if nothing is blended.
+
+fit_report_ : dict of str to dict
+    For each branch, ``"downstream"`` and ``"blend"``: the number of training ``rows``, ``seconds``
+    and the ``score`` of predictions of rows that it was not fitted on, or None.
+""",
+    "blend_notes": """
+The weights of a blend are learned by greedy selection with replacement (Caruana et al., "Ensemble
+Selection from Libraries of Models", ICML 2004), on predictions of rows that no part was fitted on;
+of equal scores the simpler combination is preferred. Those of branches are out-of-fold. The
+downstream is fitted again without each fold, on features of models that were fitted without it,
+too: for each pair of folds every branch that learns from y is fitted once more. With two folds, or
+if a branch has folds of its own, it is cross-fitted again without each fold. With a time-ordered
+``cv`` no further branch is fitted, and rows that no downstream has predicted take no part. With
+``fine_tune`` the weights are learned on the rows that fine-tuning sets aside.
+""",
     "upstream": """
 upstream : network, Pipeline or list of (name, model) or (name, model, columns), default=None
     Each model is an estimator (its predictions become features), a
@@ -155,7 +222,16 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
     sampler : object with ``fit_resample``, default=None
         Applied to the training rows of the downstream only, after the scaler.
 
+    {blend}
+
     {columns}
+
+    {n_repeats}
+
+    calibration : "temperature" or None, default=None
+        How probabilities are calibrated: by a temperature that divides the logits (Guo et al., "On
+        Calibration of Modern Neural Networks", ICML 2017), learned on predictions of rows that no
+        part was fitted on. It does not change the predicted classes.
 
     prior_correction : bool, default=False
         Whether to correct ``predict_proba`` from the class frequencies after sampling to those of
@@ -176,8 +252,18 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
 
     {downstream_}
 
+    {blend_}
+
+    temperature_ : float
+        The learned temperature. Defined only with ``calibration``.
+
     Notes
     -----
+    {blend_notes}
+
+    Classifiers estimate the same quantity if all have ``predict_proba`` and none has class weights
+    or a sampler, unless ``prior_correction`` corrects it. A blend has no ``decision_function``.
+
     ``groups`` and ``sample_weight`` are arguments of ``fit``. A search or ``cross_validate`` passes
     them on only with ``sklearn.set_config(enable_metadata_routing=True)``: ``groups`` always,
     ``sample_weight`` to the sub-estimators that request it
@@ -203,6 +289,7 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
     _parameter_constraints = {
         **Stack._parameter_constraints,
         "sampler": "no_validation",
+        "calibration": [None, StrOptions({"temperature"})],
         "prior_correction": ["boolean"],
     }
 
@@ -214,11 +301,16 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
         downstream: Any = None,
         scaler: Any = "standard",
         sampler: Any = None,
+        blend: str | bool = "auto",
+        blend_scoring: Any = None,
+        blend_parts: Any = None,
         passthrough: Any = True,
         categorical_features: Any = "from_dtype",
         cv: Any = 5,
         refit: bool = True,
         fine_tune: FineTune | None = None,
+        n_repeats: int = 1,
+        calibration: str | None = None,
         prior_correction: bool = False,
         n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = None,
@@ -228,11 +320,16 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
         self.downstream = downstream
         self.scaler = scaler
         self.sampler = sampler
+        self.blend = blend
+        self.blend_scoring = blend_scoring
+        self.blend_parts = blend_parts
         self.passthrough = passthrough
         self.categorical_features = categorical_features
         self.cv = cv
         self.refit = refit
         self.fine_tune = fine_tune
+        self.n_repeats = n_repeats
+        self.calibration = calibration
         self.prior_correction = prior_correction
         self.n_jobs = n_jobs
         self.random_state = random_state
@@ -260,12 +357,36 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
         ndarray of shape (n_samples, n_classes)
             In [0, 1].
         """
+        check_is_fitted(self)
+        if self._blends:
+            return self._calibrated(self._blended(X))
         table = self._downstream_table(X)
+        return self._calibrated(self._corrected_probabilities(table))
+
+    def _corrected_probabilities(self, table):
+        """Probabilities of the downstream, with corrected priors."""
         with errors_named(label_of(self.downstream_)):
             probabilities = probabilities_of(self.downstream_)(table)
         if self.prior_correction and self.sampler_ is not None:
             return correct_priors(probabilities, self._prior_ratio)
         return probabilities
+
+    def _calibrated(self, probabilities):
+        if self.calibration is None:
+            return probabilities
+        known = getattr(self.downstream_, "classes_", None)
+        if isinstance(probabilities, list):
+            probabilities = probabilities_for(self.classes_, known, probabilities)
+        exclusive = not self._several
+        return with_temperature(probabilities, self.temperature_, np, exclusive=exclusive)
+
+    def _downstream_predictions(self, table):
+        probabilities = self._corrected_probabilities(table)
+        known = getattr(self.downstream_, "classes_", None)
+        return probabilities_for(self.classes_, known, probabilities)
+
+    def _branch_predictions(self, columns, table):
+        return columns.predictions(table, classes=self.classes_, several=self._several)
 
     @available_if(_gives_probabilities)
     def predict_log_proba(self, X):
@@ -313,7 +434,7 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
     @on_snapshot
     @in_chunks
     def predict(self, X, **predict_params):
-        """Predict classes with the downstream.
+        """Predict classes.
 
         Parameters
         ----------
@@ -322,13 +443,16 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
 
         **predict_params : dict
             Passed to ``predict`` of the downstream; with metadata routing enabled, as requested.
+            Refused for a blend.
 
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_labels)
-            Labels; with ``prior_correction`` those of the largest corrected probability.
+            Labels; of a blend and with ``prior_correction`` those of the largest probability.
         """
         check_is_fitted(self)
+        if self._blends and not predict_params:
+            return classes_of(self._blended(X), self.classes_, several=self._several)
         if self.prior_correction and self.sampler_ is not None:
             return self.classes_[self.predict_proba(X).argmax(axis=1)]
         return self._predict(X, predict_params)
@@ -340,6 +464,7 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
 
     def _read_target(self, y, *, reset):
         y, _ = read_labels(self, y)
+        self._several = y.ndim == 2
         if self.prior_correction and self.sampler is not None:
             refuse_labels(y)
         self.classes_ = np.arange(y.shape[1]) if y.ndim == 2 else np.unique(y)
@@ -376,11 +501,30 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
 
     def _graph(self, table, name, prefix):
         from skstack._graph.dispatch import predicted
+        from skstack._graph.formulas import Classes
 
-        table = self._graph_table(table, prefix)
-        classes = predicted(self.downstream_, table, f"{prefix}downstream", prefix)
+        two = not self._several and len(self.classes_) == 2
+        if self._blends:
+            tensors = self._graph_of_parts(table, prefix)
+            for part, value in tensors.items():
+                if isinstance(value, Classes):
+                    value = self._graph_corrected(value, f"{name}_priors")
+                    tensors[part] = value.second(part) if two else value.all(part)
+            classes = Classes(self._graph_blend(tensors, f"{prefix}blend"), single=two)
+        else:
+            table = self._graph_table(table, prefix)
+            classes = predicted(self.downstream_, table, f"{prefix}downstream", prefix)
+            classes = self._graph_corrected(classes, f"{name}_priors")
+        if self.calibration is None:
+            return classes
+        exclusive = not (self._several or classes.single)
+        return classes.with_temperature(
+            self.temperature_, f"{prefix}temperature", exclusive=exclusive
+        )
+
+    def _graph_corrected(self, classes, name):
         if self.prior_correction and self.sampler_ is not None:
-            classes = classes.corrected(self._prior_ratio, f"{name}_priors")
+            return classes.corrected(self._prior_ratio, name)
         return classes
 
     def _graph_outputs(self, table):
@@ -402,7 +546,11 @@ class StackedKerasRegressor(ExportMixin, RegressorMixin, Stack):
 
     {scaler}
 
+    {blend}
+
     {columns}
+
+    {n_repeats}
 
     {fit}
 
@@ -411,6 +559,15 @@ class StackedKerasRegressor(ExportMixin, RegressorMixin, Stack):
     {inputs_}
 
     {downstream_}
+
+    {blend_}
+
+    Notes
+    -----
+    {blend_notes}
+
+    Regressors estimate the same quantity if the losses of all estimate the mean, such as the
+    squared error, and unlike the absolute error.
 
     Examples
     --------
@@ -434,11 +591,15 @@ class StackedKerasRegressor(ExportMixin, RegressorMixin, Stack):
         *,
         downstream: Any = None,
         scaler: Any = "standard",
+        blend: str | bool = "auto",
+        blend_scoring: Any = None,
+        blend_parts: Any = None,
         passthrough: Any = True,
         categorical_features: Any = "from_dtype",
         cv: Any = 5,
         refit: bool = True,
         fine_tune: FineTune | None = None,
+        n_repeats: int = 1,
         n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int | bool = 0,
@@ -446,11 +607,15 @@ class StackedKerasRegressor(ExportMixin, RegressorMixin, Stack):
         self.upstream = upstream
         self.downstream = downstream
         self.scaler = scaler
+        self.blend = blend
+        self.blend_scoring = blend_scoring
+        self.blend_parts = blend_parts
         self.passthrough = passthrough
         self.categorical_features = categorical_features
         self.cv = cv
         self.refit = refit
         self.fine_tune = fine_tune
+        self.n_repeats = n_repeats
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
@@ -461,7 +626,7 @@ class StackedKerasRegressor(ExportMixin, RegressorMixin, Stack):
     @on_snapshot
     @in_chunks
     def predict(self, X, **predict_params):
-        """Predict with the downstream.
+        """Predict targets.
 
         Parameters
         ----------
@@ -470,13 +635,16 @@ class StackedKerasRegressor(ExportMixin, RegressorMixin, Stack):
 
         **predict_params : dict
             Passed to ``predict`` of the downstream, such as ``return_std``; with metadata routing
-            enabled, as requested.
+            enabled, as requested. Refused for a blend.
 
         Returns
         -------
         ndarray of float64 of shape (n_samples,) or (n_samples, n_outputs)
             Values, or a tuple if the downstream returns one.
         """
+        check_is_fitted(self)
+        if self._blends and not predict_params:
+            return self._blended(X)
         result = self._predict(X, predict_params)
         if isinstance(result, tuple):
             return tuple(map(_in_float64, result))
@@ -491,11 +659,24 @@ class StackedKerasRegressor(ExportMixin, RegressorMixin, Stack):
                 f"This {type(self).__name__} estimator requires y to be passed, but the target y "
                 "is None."
             )
-        return check_target(y, multi_output=True, y_numeric=True, estimator=self)
+        y = check_target(y, multi_output=True, y_numeric=True, estimator=self)
+        self._several = y.ndim == 2
+        return y
+
+    def _downstream_predictions(self, table):
+        with errors_named(label_of(self.downstream_)):
+            values = np.asarray(self.downstream_.predict(table), dtype=np.float64)
+        return values.reshape(n_rows(table), -1) if self._several else values.ravel()
+
+    def _branch_predictions(self, columns, table):
+        values = columns.predictions(table)
+        return values if self._several else values[:, 0]
 
     def _graph(self, table, name, prefix):
         from skstack._graph.dispatch import predicted
 
+        if self._blends:
+            return self._graph_blend(self._graph_of_parts(table, prefix), f"{prefix}blend")
         table = self._graph_table(table, prefix)
         return predicted(self.downstream_, table, f"{prefix}downstream", prefix)
 

@@ -18,6 +18,26 @@ def log_odds(p, rest, xp):
     return log(p, xp) - log(rest, xp)
 
 
+def of_log_odds(z, xp, *, exclusive):
+    """Probabilities of log-odds; those of ``exclusive`` classes are normalised."""
+    p = 1.0 / (1.0 + xp.exp(-z))
+    return p / xp.sum(p, axis=1, keepdims=True) if exclusive and z.shape[1] > 1 else p
+
+
+def with_temperature(p, temperature, xp, *, exclusive):
+    """Probabilities whose logits are divided by a temperature.
+
+    Without ``exclusive`` each column is the probability of a label of its own.
+    """
+
+    def power(p):
+        return xp.exp(xp.log(xp.clip(p, 1e-30, 1.0)) / temperature)
+
+    powers = power(p)
+    total = xp.sum(powers, axis=1, keepdims=True) if exclusive else powers + power(1.0 - p)
+    return powers / total
+
+
 def entropy(p, xp):
     """Shannon entropy of each row in nats, of shape (n_rows, 1)."""
     p = xp.clip(p, SMALLEST_PROBABILITY, 1.0)

@@ -1,5 +1,6 @@
 """Reports on leaks, overlapping rows, moved columns and the gain of the parts of a stack."""
 
+from skstack.inspection._blend import BlendDisplay
 from skstack.inspection._leakage import leakage_report
 from skstack.inspection._overlap import Overlap, check_overlap
 from skstack.inspection._report import LeakageReport
@@ -7,6 +8,7 @@ from skstack.inspection._stacking_gain import StackingGain, StackingGainDisplay,
 from skstack.preprocessing._column_profile import ColumnProfile
 
 __all__ = [
+    "BlendDisplay",
     "ColumnProfile",
     "LeakageReport",
     "Overlap",

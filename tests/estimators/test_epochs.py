@@ -126,7 +126,7 @@ def test_a_stack_withholds_no_row_and_finds_the_epochs_by_folds(trained, monkeyp
 @pytest.mark.parametrize("settings", [{"epochs": 3}, {"early_stopping": False}])
 def test_a_stack_trains_the_epochs_of_its_downstream(settings, trained):
     stack = StackedKerasClassifier(
-        [("a", network(epochs=1))], downstream=network(**settings), cv=2
+        [("a", network(epochs=1))], downstream=network(**settings), blend=False, cv=2
     ).fit(X, y)
     assert len(trained) == 4
     assert stack.downstream_.n_iter_ == settings.get("epochs", 100)
@@ -134,7 +134,10 @@ def test_a_stack_trains_the_epochs_of_its_downstream(settings, trained):
 
 def test_a_stack_still_sets_rows_aside_on_request(trained):
     stack = StackedKerasClassifier(
-        [("a", network(epochs=1))], downstream=network(early_stopping=True, epochs=3), cv=2
+        [("a", network(epochs=1))],
+        downstream=network(early_stopping=True, epochs=3),
+        blend=False,
+        cv=2,
     ).fit(X, y)
     assert len(trained) == 4
     assert len(trained[-1][1]) == 180
@@ -153,7 +156,9 @@ def test_epochs_of_a_rare_class_are_found_too(trained):
     rows = X[np.argsort(y, kind="stable")]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class")
-        stack = StackedKerasClassifier([("a", network(epochs=1))], downstream=network(), cv=2)
+        stack = StackedKerasClassifier(
+            [("a", network(epochs=1))], downstream=network(), blend=False, cv=2
+        )
         stack.fit(rows, labels)
     folds = [(each, held_out) for each, held_out in trained if held_out is not None]
     assert sum(len(held_out) for _, held_out in folds) == N
@@ -162,7 +167,7 @@ def test_epochs_of_a_rare_class_are_found_too(trained):
 
 def test_epochs_of_ordered_rows_are_judged_by_the_last_groups(trained):
     stack = StackedKerasClassifier(
-        [("a", network(epochs=1))], downstream=network(), cv=TimeSeriesSplit(3)
+        [("a", network(epochs=1))], downstream=network(), blend=False, cv=TimeSeriesSplit(3)
     )
     with pytest.warns(UserWarning, match="never predicts"):
         stack.fit(np.vstack([X, X]), np.append(y, y), groups=np.arange(2 * N) // 60)
@@ -183,7 +188,7 @@ def test_a_network_inside_a_pipeline_holds_out_nothing_that_it_must_not(where, t
     else:
         metadata["groups"] = np.arange(N) // 7
     stack = StackedKerasClassifier(
-        [("a", network(epochs=1))], downstream=Pipeline(steps), **settings
+        [("a", network(epochs=1))], downstream=Pipeline(steps), blend=False, **settings
     ).fit(X, y, **metadata)
     assert all(held_out is None for _, held_out in trained)
     assert stack.downstream_[-1].n_iter_ == 100

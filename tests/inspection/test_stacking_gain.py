@@ -46,7 +46,8 @@ TREE = DecisionTreeRegressor(max_depth=3, random_state=0)
 
 
 def stack(*branches, kind=StackedKerasRegressor, **params):
-    params = {"downstream": LinearRegression(), "cv": 3, "random_state": 0, **params}
+    settings = {"downstream": LinearRegression(), "blend": False, "cv": 3, "random_state": 0}
+    params = {**settings, **params}
     return kind(list(branches), **params)
 
 
@@ -149,6 +150,15 @@ def test_a_single_branch_has_one_comparison(upstream):
         np.testing.assert_allclose(
             alone.predict(X), LinearRegression().fit(X, y).predict(X), atol=1e-4
         )
+
+
+def test_variants_of_a_blend_blend_what_is_left():
+    parts = ["helps", "noise", "downstream"]
+    variants, _ = variants_of(stack(HELPS, NOISE, blend=True, blend_parts=parts))
+    settings = [(v.estimator.blend, v.estimator.blend_parts) for v in variants]
+    assert settings == [("auto", None), ("auto", None), ("auto", None), (True, parts)]
+    for each in variants:
+        each.estimator.fit(X[:60], y[:60])
 
 
 def test_branches_that_were_dropped_before_stay_dropped():

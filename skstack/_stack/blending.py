@@ -1,0 +1,572 @@
+"""Which parts of a stack are blended, and their predictions of rows that none was fitted on."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.base import is_classifier, is_regressor
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
+
+from skstack._base.atomic_fit import copy_of
+from skstack._base.params import clone_part, is_keras_model, is_network_estimator, is_path
+from skstack._base.progress import errors_named, report
+from skstack._base.sklearn import is_classifier_for
+from skstack._base.tables import columns_at, take_rows
+from skstack._base.text import described
+from skstack._estimators.autoencoder import KerasAutoencoder
+from skstack._estimators.multi_task import KerasMultiTask
+from skstack._features.cross_fit import FeatureRequest
+from skstack._splits.folds import folds_of, make_folds, same_folds, shuffled_folds
+from skstack._stack.branches import branch_list, branch_of, named_branches
+from skstack._training.formulas import of_log_odds
+from skstack.ensemble._greedy import (
+    LogLoss,
+    blend,
+    learned_blend,
+    learned_temperature,
+    objective,
+)
+from skstack.networks._heads import probabilities_of
+from skstack.networks._model_parameter import load_model
+
+DOWNSTREAM = "downstream"  # no branch has the name of a parameter
+
+# Losses whose minimum is the mean, without underscores.
+_OF_MEAN = {"auto", "friedmanmse", "gamma", "meansquarederror", "mse", "poisson",
+            "squarederror", "squaredloss", "tweedie"}  # fmt: skip
+_OF_OTHERS = ("abs", "quantile", "huber", "mae", "mape", "l1", "insensitive", "logcosh", "msle")
+_LOSS_PARAMETERS = ("loss", "criterion", "objective", "loss_function")
+# Regressors without such a parameter that do not estimate the mean.
+_NOT_OF_MEAN = {"HuberRegressor", "LinearSVR", "NuSVR", "QuantileRegressor", "RANSACRegressor",
+                "SVR", "TheilSenRegressor"}  # fmt: skip
+_AFFINE = (type(None), MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler)
+
+
+@dataclass(frozen=True)
+class BlendPlan:
+    """The parts that are blended, branches first; none if blending is off, for a reason."""
+
+    parts: tuple[str, ...] = ()
+    reason: str = ""
+
+
+def blend_plan(stack):
+    """Decide from the parameters of a stack which parts are blended.
+
+    Raises a ValueError if ``blend_parts`` is invalid, or if ``blend`` is True and the parts do not
+    estimate the same quantity.
+    """
+    if not stack.blend:
+        return BlendPlan(reason="blend=False")
+    named = _named_parts(stack)
+    kept, reasons = [], []
+    for name, model, _ in branch_list(stack):
+        transformer = branch_of(stack, name, model)
+        with errors_named(f"The branch {name!r}"):
+            transformer._validate_params()
+            part = _Predictor.of(stack, transformer)
+        why = _excluded(part, named is not None)
+        if named is not None and name in named and why:
+            raise ValueError(f"blend_parts={stack.blend_parts!r} names {name!r}, but {why}.")
+        if not why and (named is None or name in named):
+            kept.append(name)
+            reasons.append(_other_scale(stack, part.estimator, f"the branch {name!r}"))
+    downstream = stack._default_downstream() if stack.downstream is None else stack.downstream
+    if DOWNSTREAM in named if named is not None else not _has_teacher(_last(downstream)):
+        kept.append(DOWNSTREAM)
+        reasons.append(_other_scale(stack, downstream, "the downstream"))
+        if getattr(stack, "sampler", None) is not None and not stack.prior_correction:
+            reasons.append(
+                f"sampler={described(stack.sampler)} changes the scale of the downstream's "
+                "probabilities; prior_correction=True would correct it"
+            )
+        reasons.append(_rotated(stack))
+    reason = next(filter(None, reasons), "")
+    if len(kept) < 2:
+        reason = "no branch predicts the target" if kept == [DOWNSTREAM] else "one part is left"
+    if reason and not _is_auto(stack):
+        raise ValueError(f"blend=True is not possible: {reason}. Use blend='auto' or False.")
+    return BlendPlan(reason=reason) if reason else BlendPlan(tuple(kept))
+
+
+def _is_auto(stack):
+    return isinstance(stack.blend, str)
+
+
+def _named_parts(stack):
+    """The names in ``blend_parts``, or None."""
+    parts = stack.blend_parts
+    if parts is None:
+        return None
+    known = [*([name for name, _ in named_branches(stack.upstream)] or ["upstream"]), DOWNSTREAM]
+    if len(set(map(str, parts))) < 2 or len(set(map(str, parts))) < len(parts):
+        raise ValueError(
+            f"blend_parts={parts!r}; expected None or a list of at least two of {known}."
+        )
+    unknown = [name for name in parts if name not in known]
+    if unknown:
+        raise ValueError(f"blend_parts={parts!r} holds {unknown}; expected some of {known}.")
+    return set(parts)
+
+
+def _last(estimator):
+    while isinstance(estimator, Pipeline):
+        estimator = estimator.steps[-1][1]
+    return estimator
+
+
+def _is_model(value):
+    """Whether a part is a ``keras.Model`` or the path to one."""
+    return is_keras_model(value) or is_path(value)
+
+
+def _has_teacher(estimator):
+    return hasattr(getattr(estimator, "loss", None), "teacher")
+
+
+@dataclass(frozen=True)
+class _Predictor:
+    """The model of a branch, and how its features hold predictions of the target."""
+
+    estimator: object
+    frozen: bool
+    feature: str | None  # "outputs", "log_odds", or None if there are none
+    why: str = ""  # why there are none
+
+    @classmethod
+    def of(cls, stack, transformer):
+        model = KerasAutoencoder() if transformer.model is None else transformer.model
+        steps, final = model, _last(model)
+        frozen = _is_model(final) or isinstance(final, FrozenEstimator)
+        if isinstance(final, FrozenEstimator):
+            steps, final = final.estimator, _last(final.estimator)
+        why = ""
+        if not transformer.passes_y and not frozen:
+            why = "passes_y=False keeps the target from it"
+        elif isinstance(final, KerasMultiTask):
+            why = "it predicts several kinds of target"
+        elif not _is_model(final):
+            classes = is_classifier(stack)
+            labels = [0, 1]  # tags of scikeras do not say that it is a classifier
+            if not (is_classifier_for(final, labels) if classes else is_regressor(final)):
+                why = f"it is not a {'classifier' if classes else 'regressor'}"
+        request = FeatureRequest.of(
+            transformer.features, transformer.layers, transformer.pooling, False
+        )
+        usable = ("outputs", "log_odds") if is_classifier(stack) else ("outputs",)
+        feature = next((each for each in usable if each in request.features), None)
+        if not why and feature is None:
+            why = f"its features hold none of {list(usable)}"
+        return cls(steps, frozen, None if why else feature, why)
+
+
+def _excluded(part, is_named):
+    """Why a branch takes no part in a blend, or an empty string."""
+    if part.why or is_named:
+        return part.why
+    if part.frozen:
+        return "it is frozen, and may have been fitted on these rows"
+    return "its teacher may have been fitted on these rows" if _has_teacher(
+        _last(part.estimator)
+    ) else ""  # fmt: skip
+
+
+def _other_scale(stack, estimator, label):
+    """Why a part does not estimate probabilities, or the mean of the target; or an empty string."""
+    if _is_model(_last(estimator)):
+        return ""
+    if is_regressor(stack):
+        loss = _other_loss(estimator)
+        return f"{label} does not estimate the mean: {loss}" if loss else ""
+    if probabilities_of(estimator) is None:
+        return f"{label}, {described(_last(estimator))}, has no predict_proba"
+    for part in [step for _, step in getattr(estimator, "steps", [])] or [estimator]:
+        resamples = type(part).__module__.startswith("imblearn.ensemble")
+        if resamples or hasattr(part, "fit_resample"):
+            return f"{label} resamples ({described(part)}), which changes probabilities"
+        if type(part).__name__ == "CalibratedClassifierCV":
+            continue
+        sampler = getattr(part, "sampler", None)
+        if sampler is not None and not getattr(part, "prior_correction", False):
+            return (
+                f"{label} has sampler={described(sampler)} without prior_correction, which changes "
+                "probabilities"
+            )
+        if not hasattr(part, "get_params"):
+            continue
+        for name, value in part.get_params(deep=True).items():
+            last = name.rpartition("__")[2]
+            weighted = last == "scale_pos_weight" and value not in (None, 1)
+            if (last == "class_weight" and value is not None) or weighted:
+                return f"{label} has {name}={value!r}, which changes probabilities"
+    return ""
+
+
+def _other_loss(estimator):
+    """The setting by which a regressor does not estimate the mean, or an empty string."""
+    parts = {"": estimator}
+    if hasattr(estimator, "get_params"):
+        parts.update(estimator.get_params(deep=True))
+    if isinstance(estimator, Pipeline):
+        parts[""] = _last(estimator)
+    for name, value in parts.items():
+        kind, last = type(value).__name__, name.rpartition("__")[2]
+        if kind in _NOT_OF_MEAN:
+            return kind
+        if kind == "TransformedTargetRegressor" and not (
+            value.func is None and isinstance(value.transformer, _AFFINE)
+        ):
+            return f"{kind} transforms the target"
+        if last not in _LOSS_PARAMETERS or value is None:
+            continue
+        known = _loss_name(value)
+        if last in ("objective", "loss_function"):
+            if any(each in known for each in _OF_OTHERS):
+                return f"{name}={value!r}"
+        elif known not in _OF_MEAN:
+            return f"{name}={described(value)}"
+    return ""
+
+
+def _loss_name(loss):
+    """The name of a loss in any form, in lower case and without underscores."""
+    name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+    return name.lower().replace("_", "")
+
+
+def _rotated(stack):
+    """A branch whose inner layers are rotated onto those of a network of all rows, or ""."""
+    for name, model, _ in branch_list(stack):
+        transformer = branch_of(stack, name, model)
+        final = None if transformer.model is None else _last(transformer.model)
+        fixed = final is None or _is_model(final)
+        fixed = fixed or is_network_estimator(final) or isinstance(final, FrozenEstimator)
+        if transformer.layers and not fixed:
+            return (
+                f"inner layers of the branch {name!r} are rotated onto those of a network that "
+                "was fitted on all rows"
+            )
+    return ""
+
+
+# Columns that hold predictions --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PredictionColumns:
+    """Where the features of a branch hold its predictions of the target."""
+
+    start: int
+    width: int
+    log_odds: bool
+
+    @classmethod
+    def of(cls, stack, transformer, n_outputs):
+        """Find the columns; ``n_outputs`` is 1 for two classes. None if there are none."""
+        part = _Predictor.of(stack, transformer)
+        decides = is_classifier(stack) and not _is_model(_last(part.estimator))
+        if part.feature is None or (decides and probabilities_of(part.estimator) is None):
+            return None
+        start = 0
+        request = transformer._request()
+        for feature in request.features[: request.features.index(part.feature)]:
+            start += n_outputs if feature in ("outputs", "log_odds") else 1
+        return cls(start, n_outputs, part.feature == "log_odds")
+
+    @property
+    def indices(self):
+        """Positions of the columns in the table of the branch."""
+        return range(self.start, self.start + self.width)
+
+    def predictions(self, table, *, classes=None, several=False):
+        """Predictions of shape (n_rows, n_outputs); those of two classes get both columns."""
+        values = table.iloc[:, self.indices] if hasattr(table, "iloc") else table[:, self.indices]
+        values = np.asarray(values, dtype=np.float64)
+        if classes is None:
+            return values
+        if self.log_odds:
+            values = of_log_odds(values, np, exclusive=not several)
+        return np.hstack([1 - values, values]) if self.width == 1 and not several else values
+
+
+def check_frozen_parts(stack, branches, parts, n_outputs):
+    """Refuse a frozen part of a blend that predicts another target."""
+    for name, transformer, _ in branches:
+        if name not in parts:
+            continue
+        part = _Predictor.of(stack, transformer)
+        final = _last(part.estimator)
+        if not part.frozen:
+            continue
+        what = f"blend_parts={stack.blend_parts!r} names {name!r}, a frozen part"
+        if _is_model(final):
+            final = load_model(final) if is_path(final) else final
+            shapes = [tuple(output.shape[1:]) for output in final.outputs]
+            if shapes != [(n_outputs,)]:
+                raise ValueError(
+                    f"{what} with outputs of shape {shapes}; expected [({n_outputs},)]."
+                )
+        elif is_classifier(stack):
+            known = np.asarray(getattr(final, "classes_", ()))
+            if not np.array_equal(known, stack.classes_):
+                raise ValueError(
+                    f"{what} with the classes {known.tolist()}; expected those of y, "
+                    f"{stack.classes_.tolist()}."
+                )
+
+
+# One fit ------------------------------------------------------------------------------------------
+
+
+class Blending:
+    """How one fit of a stack learns the weights of its blend and its temperature."""
+
+    def __init__(self, stack, y):
+        plan = blend_plan(stack)
+        self.parts, self.columns, self.nested, self.seeds = plan.parts, {}, None, ()
+        self._stack = stack
+        self._calibrates = getattr(stack, "calibration", None) is not None
+        self._several = y.ndim == 2
+        if not self.parts:
+            self._turn_off(plan.reason)
+        if self._calibrates and not self.parts:
+            downstream = stack._models()[-1]
+            if probabilities_of(downstream) is None:
+                raise ValueError(
+                    f"calibration={stack.calibration!r} needs probabilities, and "
+                    f"downstream={described(downstream)} has no predict_proba."
+                )
+
+    @property
+    def scored(self):
+        """The parts whose predictions of rows that they were not fitted on are needed."""
+        return self.parts or ((DOWNSTREAM,) if self._calibrates else ())
+
+    @property
+    def nests(self):
+        """Whether the downstream is fitted again without each fold."""
+        return DOWNSTREAM in self.scored and self._stack.fine_tune is None
+
+    def prepare(self, branches, cv, X, y, metadata, *, ordered, seed):
+        """Make the folds; turn an automatic blend off if they leave too few rows."""
+        stack = self._stack
+        classes = None if self._several else getattr(stack, "classes_", None)
+        settings = {"classifier": classes is not None, "metadata": metadata.splitter}
+        if stack.n_repeats > 1:
+            if ordered:
+                raise ValueError(
+                    f"n_repeats={stack.n_repeats} needs other folds in each repeat, but "
+                    f"cv={stack.cv!r} is time-ordered. Use n_repeats=1."
+                )
+            generator = np.random.default_rng(seed)
+            self.seeds = tuple(generator.integers(2**31 - 1, size=stack.n_repeats - 1).tolist())
+            for name, transformer, _ in branches:
+                if transformer._splits_rows(False):
+                    with errors_named(f"The branch {name!r}"):
+                        own = metadata.branches[name].split
+                        shuffled_folds(transformer.cv, X, y, 0, classifier=False, metadata=own)
+        n_outputs = y.shape[1] if self._several else 1
+        if not self._several and classes is not None and len(classes) > 2:
+            n_outputs = len(classes)
+        self.columns = {
+            name: PredictionColumns.of(stack, transformer, n_outputs)
+            for name, transformer, _ in branches
+        }
+        check_frozen_parts(stack, branches, self.parts, n_outputs)
+        if self.parts:  # a scorer that does not suit y is refused
+            self._score(y, metadata.downstream.get("sample_weight"))
+        if not self.nests:
+            return
+        nested, reason = [], ""
+        try:
+            nested = [make_folds(cv, X, y, **settings, may_leave_out=True).pairs]
+            nested += [shuffled_folds(cv, X, y, each, **settings) for each in self.seeds]
+            reason = _too_few_rows(nested, y, classes, ordered)
+        except ValueError as error:
+            reason = str(error)
+        for name, transformer, _ in branches:
+            if reason:
+                break
+            own = metadata.branches[name]
+            if ordered and transformer._learns_from_y():
+                pairs = folds_of(transformer.cv, X, y, classifier=False, metadata=own.split)
+                if not same_folds(pairs, nested[0]):
+                    reason = f"the branch {name!r} has another time-ordered cv than the stack"
+            elif not ordered:
+                try:
+                    transformer._check_nested(X, y, own, nested)
+                except ValueError as error:
+                    reason = f"the branch {name!r}: {error}"
+        if reason:
+            self.fail(reason)
+        else:
+            self.nested = nested
+
+    def fail(self, reason):
+        """Turn an automatic blend off; raise if predictions without each fold were asked for."""
+        stack = self._stack
+        if self._calibrates or not _is_auto(stack):
+            what = f"blend={stack.blend!r}"
+            if self._calibrates:
+                what = f"calibration={stack.calibration!r}"
+            raise ValueError(f"{what} is not possible: {reason}")
+        self.nested = None
+        self._turn_off(reason)
+
+    def _turn_off(self, reason):
+        self.parts = ()
+        if self._stack.verbose and self._stack.blend:
+            report(f"blend={self._stack.blend!r} is off: {reason}")
+
+    def _score(self, y, weights):
+        stack = self._stack
+        scoring = stack.blend_scoring if self.parts else None
+        classes = getattr(stack, "classes_", None)
+        settings = {"classes": classes, "sample_weight": weights, "name": "blend_scoring"}
+        return objective(scoring, y, **settings)
+
+    def learn(self, predictions, y, weights):
+        """Set weights, scores and temperature of the stack.
+
+        ``predictions`` are those of the parts, for rows that none was fitted on.
+        """
+        stack, y = self._stack, np.asarray(y)
+        mean = predictions.get(DOWNSTREAM)
+        if self.parts:
+            score = self._score(y, weights)
+            stack.blend_weights_, stack.blend_scores_, _ = learned_blend(predictions, score)
+            mean = blend(predictions, stack.blend_weights_)
+        if self._calibrates:
+            score = LogLoss(y, stack.classes_, weights)
+            stack.temperature_ = learned_temperature(mean, score)
+
+    def score_of(self, predictions, y, weights):
+        """The score of predictions of which some may be missing; None if all are."""
+        known = known_rows(predictions)
+        if not known.any():
+            return None
+        score = self._score(y[known], None if weights is None else weights[known])
+        return score(score.prepared(predictions[known]))
+
+
+# Predictions of rows that no part was fitted on ---------------------------------------------------
+
+
+def _too_few_rows(nested, y, classes, ordered):
+    """Why a stack cannot be fitted without some of its folds, or an empty string.
+
+    ``classes`` are those of a single target, else None.
+    """
+    codes = np.zeros(len(y), dtype=int) if classes is None else np.searchsorted(classes, y)
+    for pairs in nested:
+        if ordered:
+            usable = any(True for _ in _earlier(pairs, codes))
+            return "" if usable else "no fold has earlier rows with features of all classes"
+        counts = [np.bincount(codes[test], minlength=codes.max() + 1) for _, test in pairs]
+        total, left_out = np.sum(counts, axis=0), 1 if len(pairs) == 2 else 2
+        for some in itertools.combinations(counts, left_out):
+            left = total - np.sum(some, axis=0)
+            if left.min() < 1 or left.sum() < 2:
+                what = "rows" if classes is None else "rows of a class"
+                return f"too few {what} are left without {left_out} of {len(pairs)} folds"
+    return ""
+
+
+def _earlier(pairs, codes):
+    """(training rows with features, test rows) of time-ordered folds that can be predicted."""
+    covered = np.zeros(len(codes), dtype=bool)
+    n_classes = len(np.unique(codes))
+    for train, test in pairs:
+        rows = train[covered[train]]
+        covered[test] = True
+        if len(rows) > 1 and len(np.unique(codes[rows])) == n_classes:
+            yield rows, test
+
+
+@dataclass(frozen=True)
+class NestedFit:
+    """What the predictions of rows by parts that were not fitted on them are made of."""
+
+    stack: object  # with fitted branches, but without a downstream
+    downstream: object  # not fitted
+    features: list  # of each branch, for all training rows
+    tables: list  # of each branch: `FoldTable` by repeat and fold, or None
+    X: object
+    y: np.ndarray
+    metadata: object
+    nested: list
+    ordered: bool
+    seed: int
+    cv: object
+
+    def predictions(self, parts, columns):
+        """Predictions by part; NaN in rows that a part has not predicted."""
+        if self.nested is None:  # all parts are branches
+            names = [name for name, _, _ in self.stack.upstream_]
+            features = dict(zip(names, self.features, strict=True))
+            return {
+                name: self.stack._branch_predictions(columns[name], features[name])
+                for name in parts
+            }
+        each = [self._of_repeat(number, parts, columns) for number in range(len(self.nested))]
+        return {name: np.mean([repeat[name] for repeat in each], axis=0) for name in parts}
+
+    def _of_repeat(self, repeat, parts, columns):
+        values, pairs = {}, self.nested[repeat]
+        codes = np.zeros(len(self.y), dtype=int)
+        if is_classifier(self.stack) and self.y.ndim == 1:
+            codes = np.searchsorted(self.stack.classes_, self.y)
+        trains = {test[0]: train for train, test in _earlier(pairs, codes)}
+        if not self.ordered:
+            trains = {test[0]: train for train, test in pairs}
+        for number, (_, test) in enumerate(pairs):
+            features = [
+                own if tables is None else tables[repeat][number].table
+                for own, tables in zip(self.features, self.tables, strict=True)
+            ]
+            for (name, _, _), table in zip(self.stack.upstream_, features, strict=True):
+                if name in parts:
+                    own = self.stack._branch_predictions(columns[name], take_rows(table, test))
+                    self._put(values, name, test, own)
+            if DOWNSTREAM in parts and test[0] in trains:
+                own = self._of_downstream(features, trains[test[0]], test, repeat, number)
+                self._put(values, DOWNSTREAM, test, own)
+        return values
+
+    def _put(self, values, name, rows, predictions):
+        if name not in values:
+            values[name] = np.full((len(self.y), *predictions.shape[1:]), np.nan)
+        values[name][rows] = predictions
+
+    def _of_downstream(self, features, train, test, repeat, number):
+        """Predictions of one fold by a downstream that knows nothing of its labels."""
+        stack = copy_of(self.stack)
+        of_train = [take_rows(table, train) for table in features]
+        y, metadata = take_rows(self.y, train), self.metadata.of(self.X, train)
+        stack._float64 = stack._needs_float64(of_train, y)
+        validation = metadata.downstream.get("X_val")
+        if validation is not None:
+            own = []
+            for (name, fitted, _), tables in zip(stack.upstream_, self.tables, strict=True):
+                part = columns_at(validation, stack._branch_columns[name])
+                makes = fitted._extract if tables is None else tables[repeat][number].extract
+                own.append(makes(part))
+            validation = stack._table(own, validation)
+        stack._fit_downstream(
+            clone_part(self.downstream), stack._table(of_train, take_rows(self.X, train)), y,
+            metadata, validation, self.seed, self.cv,
+            label=f"downstream, without fold {number + 1} of {len(self.nested[repeat])}",
+        )  # fmt: skip
+        of_test = [take_rows(table, test) for table in features]
+        table = stack._table(of_test, take_rows(self.X, test))
+        return stack._downstream_predictions(stack._scaled(table))
+
+
+def known_rows(*predictions):
+    """Mask of the rows that all parts have predicted."""
+    finite = [np.isfinite(p.reshape(len(p), -1)).all(axis=1) for p in predictions]
+    return np.logical_and.reduce(finite)

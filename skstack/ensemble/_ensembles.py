@@ -1,0 +1,559 @@
+"""GreedyEnsembleClassifier and GreedyEnsembleRegressor."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from sklearn.base import ClassifierMixin, RegressorMixin, clone, is_classifier, is_regressor
+from sklearn.metrics import get_scorer_names
+from sklearn.utils import Bunch, indexable
+from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, process_routing
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import check_is_fitted, column_or_1d
+
+from skstack._base.atomic_fit import atomic_fit, in_fit_scope, on_snapshot
+from skstack._base.diagram import diagram_of_parts
+from skstack._base.docstrings import substitute
+from skstack._base.progress import errors_named, fitting
+from skstack._base.sklearn import (
+    BaseComposition,
+    Interval,
+    StrOptions,
+    accepts_fit_parameter,
+    fit_context,
+    refuse_metadata,
+    routing_enabled,
+    set_input_tags,
+    take_metadata,
+    with_target_tags,
+)
+from skstack._base.tables import check_target, n_rows, read_labels, take_rows
+from skstack._base.text import described
+from skstack._features.transformer import add_estimator, add_splitter, given_metadata
+from skstack._splits.folds import make_folds
+from skstack.ensemble._greedy import (
+    MAX_ITER,
+    blend,
+    classes_of,
+    learned_blend,
+    objective,
+    probabilities_for,
+)
+
+DOCS = {
+    "parameters": """
+estimators : list of (str, estimator)
+    Names and estimators, the simpler ones first: of equal scores the first is preferred.
+    ``"drop"`` instead of an estimator removes it.
+
+cv : int, splitter, iterable or "prefit", default=5
+    Folds of the out-of-fold predictions. An int keeps groups together if ``groups`` are given.
+    With a time-ordered ``cv`` rows that are never predicted take no part in the selection. With
+    "prefit" the estimators are fitted already, and the rows of ``fit`` must be unseen by all.
+""",
+    "settings": """
+max_iter : int, default=100
+    Largest number of steps of the selection. In [1, inf).
+
+n_jobs : int, default=None
+    Number of jobs that fit in parallel.
+
+verbose : int, default=0
+    If > 0, print a line for each fit.
+""",
+    "attributes": """
+weights_ : dict of str to float
+    Weight of each estimator; at least 0, with sum 1.
+
+scores_ : dict of str to float
+    Score of the out-of-fold predictions of each estimator, and of their combination, ``"blend"``;
+    greater is better.
+
+estimators_ : list of estimator
+    Those of positive weight, fitted on all rows.
+
+named_estimators_ : Bunch
+    The same by name.
+
+n_iter_ : int
+    Number of steps of the selection that are kept.
+
+n_features_in_ : int
+    Number of columns of X. Defined only if the fitted estimators define it.
+
+feature_names_in_ : ndarray of str of shape (n_features_in_,)
+    Names of the columns of X. Defined only if the fitted estimators define it.
+""",
+    "references": """
+R. Caruana, A. Niculescu-Mizil, G. Crew & A. Ksikes, "Ensemble Selection from Libraries of Models",
+ICML 2004.
+""",
+}
+
+
+class _GreedyEnsemble(BaseComposition):
+    """Base class of both ensembles."""
+
+    _parameter_constraints = {
+        "estimators": [list],
+        "cv": ["cv_object", StrOptions({"prefit"})],
+        "scoring": [None, StrOptions(set(get_scorer_names())), callable],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "n_jobs": [None, Integral],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        estimators: Any,
+        *,
+        cv: Any = 5,
+        scoring: Any = None,
+        max_iter: int = MAX_ITER,
+        n_jobs: int | None = None,
+        verbose: int | bool = 0,
+    ) -> None:
+        self.estimators = estimators
+        self.cv = cv
+        self.scoring = scoring
+        self.max_iter = max_iter
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def get_params(self, deep=True):
+        """Get the parameters of this ensemble and, optionally, of its estimators.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to include those of the estimators, such as ``tree__max_depth``.
+
+        Returns
+        -------
+        dict of str to object
+            Parameters by name.
+        """
+        return self._get_params("estimators", deep=deep)
+
+    def set_params(self, **params):
+        """Set parameters of this ensemble and of its estimators.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameters by name; ``tree="drop"`` removes the estimator ``tree``.
+
+        Returns
+        -------
+        self : estimator
+            This ensemble.
+        """
+        return self._set_params("estimators", **params)
+
+    def _sk_visual_block_(self):
+        return diagram_of_parts(_pairs(self.estimators), getattr(self, "weights_", {}))
+
+    def _with_tags(self, tags):
+        models = [estimator for _, estimator in _pairs(self.estimators)]
+        models = [model for model in models if not isinstance(model, str)]
+        set_input_tags(tags, models)
+        return with_target_tags(tags, models)
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "weights_")
+
+    @property
+    def n_features_in_(self):
+        """Number of columns of X."""
+        return self._of_first("n_features_in_")
+
+    @property
+    def feature_names_in_(self):
+        """Names of the columns of X."""
+        return self._of_first("feature_names_in_")
+
+    def _of_first(self, attribute):
+        if not hasattr(self, "estimators_"):
+            raise AttributeError(f"{type(self).__name__} has no {attribute}: it is not fitted.")
+        return getattr(self.estimators_[0], attribute)
+
+    # Metadata of the estimators; the ensemble passes them on, and weighs its own score.
+    __metadata_request__fit = {"sample_weight": UNUSED, "groups": UNUSED}
+
+    def get_metadata_routing(self):
+        """Get the metadata routing of this object.
+
+        Returns
+        -------
+        MetadataRouter
+            With the estimators by name, and ``splitter``.
+        """
+        router = MetadataRouter(owner=self)
+        for name, estimator in self._checked():
+            add_estimator(router, name, estimator)
+        add_splitter(router, 5 if isinstance(self.cv, str) else self.cv)
+        return router
+
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y, sample_weight=None, *, groups=None, **params):
+        """Fit the estimators and learn their weights.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
+            Training rows, as the estimators accept them.
+
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Labels or targets.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Passed to every estimator, and weights of the score; an estimator that does not accept
+            weights raises an error. With metadata routing enabled, passed to the estimators that
+            request it.
+
+        groups : array-like of shape (n_samples,), default=None
+            Rows of one group are never on both sides of a fold.
+
+        **params : dict
+            Other metadata, if metadata routing is enabled.
+
+        Returns
+        -------
+        self : estimator
+            The fitted ensemble.
+
+        Raises
+        ------
+        ValueError
+            If parameters are invalid, or if an estimator is of the wrong kind; the message names
+            them.
+        """
+        return self._fit(X, y, sample_weight, groups, params)
+
+    @atomic_fit
+    def _fit(self, X, y, sample_weight, groups, params):
+        estimators = self._checked()
+        y = self._read_target(y)
+        X, y = indexable(X, y)
+        split, metadata = self._routed(estimators, X, sample_weight, groups, params)
+        weights = given_metadata(X, sample_weight, None, {}).get("sample_weight")
+        classes = getattr(self, "classes_", None)
+        # Checks the scorer before anything is fitted.
+        score = objective(self.scoring, y, classes=classes, sample_weight=weights)
+        if isinstance(self.cv, str):
+            fitted = dict(estimators)
+            for estimator in fitted.values():
+                check_is_fitted(estimator)
+            predictions = {name: self._predicted(each, X) for name, each in estimators}
+            self._weigh(predictions, score)
+            return self._keep(fitted)
+        stratified = classes is not None and y.ndim == 1
+        folds = make_folds(self.cv, X, y, classifier=stratified, metadata=split, may_leave_out=True)
+        covered = np.flatnonzero(folds.covered)
+        if len(covered) < len(y):
+            score = objective(
+                self.scoring,
+                y[covered],
+                classes=classes,
+                sample_weight=None if weights is None else weights[covered],
+            )
+
+        def fit(name, estimator, rows, label):
+            own = take_metadata(X, metadata[name], rows) if rows is not None else metadata[name]
+            part = X if rows is None else take_rows(X, rows)
+            targets = y if rows is None else take_rows(y, rows)
+            with (
+                errors_named(f"The estimator {name!r}"),
+                fitting(f"{name}, {label}", n_rows(part), verbose=self.verbose),
+            ):
+                return clone(estimator).fit(part, targets, **own)
+
+        def predict(name, estimator, number, train, test):
+            label = f"fold {number + 1} of {len(folds.pairs)}"
+            fitted = fit(name, estimator, train, label)
+            return self._predicted(fitted, take_rows(X, test))
+
+        jobs = [
+            (name, estimator, number, *pair)
+            for name, estimator in estimators
+            for number, pair in enumerate(folds.pairs)
+        ]
+        # Threads, because networks of skstack cannot be sent to other processes while they train.
+        parallel = Parallel(n_jobs=self.n_jobs, require="sharedmem")
+        results = parallel(delayed(in_fit_scope(predict))(*job) for job in jobs)
+        predictions = {name: np.empty((len(y), *results[0].shape[1:])) for name, _ in estimators}
+        for (name, _, _, _, test), values in zip(jobs, results, strict=True):
+            predictions[name][test] = values
+        predictions = {name: each[covered] for name, each in predictions.items()}
+        self._weigh(predictions, score)
+        kept = [(name, each) for name, each in estimators if self.weights_[name] > 0]
+        fitted = parallel(
+            delayed(in_fit_scope(fit))(name, each, None, "all rows") for name, each in kept
+        )
+        return self._keep(dict(zip([name for name, _ in kept], fitted, strict=True)))
+
+    def _weigh(self, predictions, score):
+        learned = learned_blend(predictions, score, self.max_iter)
+        self.weights_, self.scores_, self.n_iter_ = learned
+
+    def _keep(self, fitted):
+        self.named_estimators_ = Bunch(
+            **{name: each for name, each in fitted.items() if self.weights_[name] > 0}
+        )
+        self.estimators_ = list(self.named_estimators_.values())
+        return self
+
+    def _routed(self, estimators, X, sample_weight, groups, params):
+        """Metadata of the splitter, and of each estimator by name."""
+        metadata = given_metadata(X, sample_weight, groups, params)
+        if routing_enabled():
+            routed = process_routing(self, "fit", **metadata)
+            return routed["splitter"]["split"], {
+                name: routed[name]["fit"] for name, _ in estimators
+            }
+        refuse_metadata(params, self, "fit")
+        weights = {name: metadata[name] for name in ("sample_weight",) if name in metadata}
+        for name, estimator in estimators:
+            if weights and not accepts_fit_parameter(estimator, "sample_weight"):
+                raise ValueError(
+                    f"sample_weight was passed, but the estimator {name!r}, "
+                    f"{described(estimator)}, does not accept it."
+                )
+        split = {"groups": metadata["groups"]} if "groups" in metadata else {}
+        return split, {name: weights for name, _ in estimators}
+
+    def _checked(self):
+        """(name, estimator) without dropped ones; invalid ones raise an error."""
+        entries = self.estimators
+        for entry in entries:
+            pair = isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], str)
+            if not pair:
+                raise TypeError(f"estimators holds {entry!r}; expected tuples (name, estimator).")
+        self._validate_names([name for name, _ in entries])
+        kept = []
+        for name, estimator in entries:
+            if isinstance(estimator, str) and estimator == "drop":
+                continue
+            if isinstance(estimator, type) or not hasattr(estimator, "fit"):
+                raise TypeError(
+                    f"The estimator {name!r} is {described(estimator)}; expected an estimator "
+                    "or 'drop'."
+                )
+            self._check_kind(name, estimator)
+            kept.append((name, estimator))
+        if not kept:
+            raise ValueError(
+                f"estimators={entries!r} holds no estimator; expected a list of (name, estimator) "
+                "with at least one that is not 'drop'."
+            )
+        return kept
+
+    def _combined(self, X):
+        check_is_fitted(self)
+        parts = {}
+        for name, estimator in self.named_estimators_.items():
+            with errors_named(f"The estimator {name!r}"):
+                parts[name] = self._predicted(estimator, X)
+        return blend(parts, self.weights_)
+
+
+def _pairs(estimators):
+    """(name, estimator) of a list that may be invalid."""
+    if not isinstance(estimators, list):
+        return []
+    return [each for each in estimators if isinstance(each, tuple) and len(each) == 2]
+
+
+def _has_probabilities(ensemble):
+    models = [each for _, each in _pairs(ensemble.estimators) if not isinstance(each, str)]
+    return all(hasattr(each, "predict_proba") for each in models)
+
+
+@substitute(**DOCS)
+class GreedyEnsembleClassifier(ClassifierMixin, _GreedyEnsemble):
+    """Convex combination of classifiers, weighted by greedy selection on out-of-fold predictions.
+
+    Each classifier is cross-fitted, so that the weights are learned from probabilities of rows that
+    no classifier was fitted on. Starting from nothing, the selection adds, again and again, the
+    classifier with which the mean of all that were added scores best, and keeps the best mean
+    (Caruana et al. 2004). With the default ``scoring``, a classifier without which the score is
+    worse by less than one standard error is left out. Classifiers of positive weight are then
+    fitted on all rows.
+
+    Parameters
+    ----------
+    {parameters}
+
+    scoring : str, callable or None, default=None
+        Score to maximise, as in :class:`~sklearn.model_selection.GridSearchCV`. None is the
+        negative log loss, for several labels its mean.
+
+    {settings}
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The class labels; for multilabel targets the indices of the columns.
+
+    {attributes}
+
+    See Also
+    --------
+    skstack.StackedKerasClassifier : Combines branches and a network that learns from them.
+    sklearn.ensemble.VotingClassifier : Combines classifiers with given weights.
+
+    References
+    ----------
+    {references}
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from sklearn.dummy import DummyClassifier
+    >>> from sklearn.ensemble import HistGradientBoostingClassifier
+    >>> from skstack.ensemble import GreedyEnsembleClassifier
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> ensemble = GreedyEnsembleClassifier(
+    ...     [
+    ...         ("prior", DummyClassifier()),
+    ...         ("boosting", HistGradientBoostingClassifier(max_iter=20)),
+    ...     ]
+    ... ).fit(X, y)
+    >>> ensemble.weights_["boosting"] > 0.9
+    True
+    """
+
+    def __sklearn_tags__(self):
+        return self._with_tags(super().__sklearn_tags__())
+
+    @available_if(_has_probabilities)
+    @on_snapshot
+    def predict_proba(self, X):
+        """Probabilities of the classes.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray of float64 of shape (n_samples, n_classes)
+            In [0, 1].
+        """
+        return self._combined(X)
+
+    @on_snapshot
+    def predict(self, X):
+        """Predict the most probable classes.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_labels)
+            Labels.
+        """
+        return classes_of(self._combined(X), self.classes_, several=self._several)
+
+    def _read_target(self, y):
+        y, _ = read_labels(self, y)
+        self._several = y.ndim == 2
+        self.classes_ = np.arange(y.shape[1]) if self._several else np.unique(y)
+        return y
+
+    def _check_kind(self, name, estimator):
+        if not is_classifier(estimator):
+            raise ValueError(
+                f"The estimator {name!r}, {described(estimator)}, is not a classifier."
+            )
+        if not hasattr(estimator, "predict_proba"):
+            raise ValueError(
+                f"The estimator {name!r}, {described(estimator)}, has no predict_proba. Use "
+                "CalibratedClassifierCV(...) around it."
+            )
+
+    def _predicted(self, estimator, X):
+        probabilities = estimator.predict_proba(X)
+        known = getattr(estimator, "classes_", None)
+        return probabilities_for(self.classes_, known, probabilities)
+
+
+@substitute(**DOCS)
+class GreedyEnsembleRegressor(RegressorMixin, _GreedyEnsemble):
+    """Convex combination of regressors, weighted by greedy selection on out-of-fold predictions.
+
+    As :class:`GreedyEnsembleClassifier`, for predictions of ``predict``.
+
+    Parameters
+    ----------
+    {parameters}
+
+    scoring : str, callable or None, default=None
+        Score to maximise, as in :class:`~sklearn.model_selection.GridSearchCV`. None is the
+        negative mean squared error; of several targets the mean, each in units of its variance.
+
+    {settings}
+
+    Attributes
+    ----------
+    {attributes}
+
+    References
+    ----------
+    {references}
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.linear_model import Ridge
+    >>> from sklearn.neighbors import KNeighborsRegressor
+    >>> from skstack.ensemble import GreedyEnsembleRegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> ensemble = GreedyEnsembleRegressor(
+    ...     [("linear", Ridge(0.1)), ("neighbours", KNeighborsRegressor(20))]
+    ... ).fit(X, y)
+    >>> bool(ensemble.scores_["blend"] > max(ensemble.scores_["linear"], -4000))
+    True
+    """
+
+    def __sklearn_tags__(self):
+        return self._with_tags(super().__sklearn_tags__())
+
+    @on_snapshot
+    def predict(self, X):
+        """Predict targets.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray of float64 of shape (n_samples,) or (n_samples, n_outputs)
+            Values.
+        """
+        return self._combined(X)
+
+    def _read_target(self, y):
+        if y is None:
+            raise ValueError(
+                f"This {type(self).__name__} estimator requires y to be passed, but the target y "
+                "is None."
+            )
+        y = check_target(y, multi_output=True, y_numeric=True, estimator=self)
+        return column_or_1d(y, warn=True) if y.shape[1:] == (1,) else y
+
+    def _check_kind(self, name, estimator):
+        if not is_regressor(estimator):
+            raise ValueError(f"The estimator {name!r}, {described(estimator)}, is not a regressor.")
+
+    def _predicted(self, estimator, X):
+        return np.asarray(estimator.predict(X), dtype=np.float64)

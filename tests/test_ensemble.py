@@ -1,0 +1,354 @@
+"""GreedyEnsembleClassifier and GreedyEnsembleRegressor: weights by greedy selection."""
+
+import inspect
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import sklearn
+from _models import binary, mixed, regression
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+from sklearn.datasets import make_multilabel_classification
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.ensemble import StackingClassifier, VotingClassifier
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.metrics import get_scorer, log_loss, mean_squared_error
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    KFold,
+    TimeSeriesSplit,
+    cross_val_predict,
+)
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.svm import LinearSVC
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import skstack
+from skstack._training.formulas import with_temperature
+from skstack.ensemble import GreedyEnsembleClassifier, GreedyEnsembleRegressor
+from skstack.ensemble._greedy import (
+    LogLoss,
+    SquaredError,
+    greedy_counts,
+    learned_blend,
+    learned_temperature,
+)
+
+LINEAR, TREE = (
+    LogisticRegression(max_iter=1000),
+    DecisionTreeClassifier(max_depth=3, random_state=0),
+)
+CLASSIFIER = GreedyEnsembleClassifier([("linear", LINEAR), ("tree", TREE)], cv=3)
+REGRESSOR = GreedyEnsembleRegressor(
+    [("linear", Ridge()), ("tree", DecisionTreeRegressor(max_depth=3, random_state=0))], cv=3
+)
+
+
+@parametrize_with_checks([CLASSIFIER, REGRESSOR])
+def test_scikit_learns_checks(estimator, check):
+    check(estimator)
+
+
+def test_parameters_have_the_names_of_scikit_learns():
+    theirs = {*inspect.signature(StackingClassifier).parameters} & {
+        *inspect.signature(VotingClassifier).parameters
+    }
+    assert theirs | {"cv"} <= {*inspect.signature(GreedyEnsembleClassifier).parameters}
+
+
+def test_tensorflow_is_not_imported():
+    code = (
+        "import sys; from sklearn.dummy import DummyClassifier as D;"
+        "from skstack.ensemble import GreedyEnsembleClassifier as G;"
+        "G([('a', D())], cv=2).fit([[0], [1], [2], [3]], [0, 1, 0, 1]).predict([[0]]);"
+        "print(sorted({'keras', 'tensorflow'} & set(sys.modules)))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.strip() == "[]"
+
+
+# The selection ------------------------------------------------------------------------------------
+
+
+def test_weights_minimise_the_loss():
+    """The optimum of two predictions of a mean has a closed form."""
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=4000)
+    parts = {"a": y + rng.normal(0, 1, 4000), "b": y + rng.normal(0, 2, 4000)}
+    weights, scores, _ = learned_blend(parts, SquaredError(y))
+    a, b = (each - y for each in parts.values())
+    optimum = (b @ b - a @ b) / ((a - b) @ (a - b))
+    assert abs(weights["a"] - optimum) < 0.01
+    mean = weights["a"] * parts["a"] + weights["b"] * parts["b"]
+    assert_allclose(scores["blend"], -mean_squared_error(y, mean))
+    assert scores["blend"] > scores["a"] > scores["b"]
+
+
+def test_ties_go_to_the_simpler():
+    part = np.array([0.2, 0.7])
+    assert greedy_counts([part, part], lambda mean: 0.0).tolist() == [1, 0]
+    assert greedy_counts([part, part + 0.1], lambda mean: -abs(mean[0] - 0.3)).tolist() == [0, 1]
+    # Rounding is no reason to take two.
+    y = np.array([0, 1])
+    parts = {"a": part, "b": np.nextafter(part, 1)}
+    assert learned_blend(parts, SquaredError(y))[0] == {"a": 1.0, "b": 0.0}
+
+
+def test_a_part_is_selected_again():
+    """With replacement: an optimum of 0.9 and 0.1 needs nine selections of the first."""
+    counts = greedy_counts([np.array([0.0]), np.array([1.0])], lambda mean: -abs(mean[0] - 0.1))
+    assert counts.tolist() == [9, 1]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_useless_part_gets_no_weight(seed):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(600, 3))
+    y = (X[:, 0] + rng.normal(0, 1, 600) > 0).astype(int)
+    X = np.column_stack([X, rng.random(600)])
+    ensemble = GreedyEnsembleClassifier(
+        [("linear", LogisticRegression()), ("noise", OnColumn(GaussianNB(), 3))]
+    )
+    assert ensemble.fit(X, y).weights_["noise"] <= 0.02
+
+
+class OnColumn(GaussianNB):
+    """A classifier that sees one column."""
+
+    def __init__(self, model=None, column=0, priors=None, var_smoothing=1e-9):
+        super().__init__(priors=priors, var_smoothing=var_smoothing)
+        self.model, self.column = model, column
+
+    def fit(self, X, y):
+        return super().fit(X[:, [self.column]], y)
+
+    def predict_proba(self, X):
+        return super().predict_proba(X[:, [self.column]])
+
+
+# Fits ---------------------------------------------------------------------------------------------
+
+
+def test_scores_are_those_of_cross_val_predict():
+    X, y = mixed()
+    X = X[["a", "b", "c", "d"]]
+    ensemble = clone(CLASSIFIER).fit(X, y)
+    folds = {
+        name: cross_val_predict(clone(each), X, y, cv=3, method="predict_proba")
+        for name, each in CLASSIFIER.estimators
+    }
+    for name, p in folds.items():
+        p = p.astype(np.float32)  # scikit-learn clips at the precision of the dtype
+        assert_allclose(ensemble.scores_[name], -log_loss(y, p), rtol=1e-5)
+    p = sum(ensemble.weights_[name] * each for name, each in folds.items()).astype(np.float32)
+    assert_allclose(ensemble.scores_["blend"], -log_loss(y, p), rtol=1e-5)
+    assert sum(ensemble.weights_.values()) == pytest.approx(1)
+
+
+def test_predictions_are_the_weighted_mean():
+    X, y = binary()
+    ensemble = clone(CLASSIFIER).fit(X, y)
+    p = sum(
+        ensemble.weights_[name] * each.predict_proba(X)
+        for name, each in ensemble.named_estimators_.items()
+    )
+    assert_array_equal(ensemble.predict_proba(X), p)
+    assert_array_equal(ensemble.predict(X), p.argmax(axis=1))
+    X, y = regression()
+    ensemble = clone(REGRESSOR).fit(X, y)
+    values = sum(
+        ensemble.weights_[name] * each.predict(X)
+        for name, each in ensemble.named_estimators_.items()
+    )
+    assert_array_equal(ensemble.predict(X), values)
+
+
+def test_parts_without_weight_are_not_fitted_on_all_rows():
+    X, y = regression()
+    ensemble = GreedyEnsembleRegressor([("mean", DummyRegressor()), ("linear", LinearRegression())])
+    ensemble.fit(X, y)
+    assert ensemble.weights_ == {"mean": 0, "linear": 1}
+    assert list(ensemble.named_estimators_) == ["linear"]
+    assert len(ensemble.estimators_) == 1
+
+
+def test_labels_of_a_row_do_not_move_its_prediction():
+    """Weights come from rows that no part was fitted on, where 1-NN is at chance."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(400, 3)), rng.permutation(np.arange(400) % 2)
+    ensemble = GreedyEnsembleClassifier(
+        [("prior", DummyClassifier()), ("neighbour", KNeighborsClassifier(1))]
+    ).fit(X, y)
+    assert ensemble.weights_["neighbour"] < 0.1
+
+
+def test_other_scores():
+    X, y = binary()
+    ensemble = clone(CLASSIFIER).set_params(scoring="roc_auc").fit(X, y)
+    p = cross_val_predict(LINEAR, X, y, cv=3, method="predict_proba")[:, 1]
+    from sklearn.metrics import roc_auc_score
+
+    assert_allclose(ensemble.scores_["linear"], roc_auc_score(y, p))
+    ensemble.set_params(scoring=get_scorer("accuracy")).fit(X, y)
+    assert_allclose(ensemble.scores_["linear"], np.mean((p > 0.5) == y))
+    X, y = regression()
+    ensemble = clone(REGRESSOR).set_params(scoring="neg_mean_absolute_error").fit(X, y)
+    linear = cross_val_predict(Ridge(), X, y, cv=3)
+    assert_allclose(ensemble.scores_["linear"], -np.abs(linear - y).mean())
+
+
+def test_several_labels():
+    X, y = make_multilabel_classification(80, random_state=0)
+    trees = [(f"depth_{d}", DecisionTreeClassifier(max_depth=d, random_state=0)) for d in (1, 4)]
+    ensemble = GreedyEnsembleClassifier(trees, cv=3).fit(X, y)
+    assert ensemble.predict_proba(X).shape == ensemble.predict(X).shape == y.shape
+    assert (ensemble.predict(X) == y).mean() > 0.7
+
+
+def test_several_targets_count_in_their_own_units():
+    X, y = regression(2)
+    ensemble = clone(REGRESSOR).fit(X, y)
+    other = clone(REGRESSOR).fit(X, y * [1, 1e6])
+    assert ensemble.predict(X).shape == y.shape
+    assert other.scores_["linear"] == pytest.approx(ensemble.scores_["linear"], rel=0.1)
+
+
+def test_a_class_that_a_fold_lacks():
+    X, y = binary()
+    y = y.astype(object)
+    y[0] = "rare"
+    y = y.astype(str)
+    ensemble = clone(CLASSIFIER).set_params(cv=KFold(3)).fit(X, y)
+    assert ensemble.predict_proba(X).shape == (60, 3)
+    assert np.isfinite(ensemble.scores_["blend"])
+
+
+def test_rows_that_are_never_predicted_take_no_part():
+    X, y = binary()
+    ensemble = clone(CLASSIFIER).set_params(cv=TimeSeriesSplit(3)).fit(X, y)
+    rows, p = [], []
+    for train, test in TimeSeriesSplit(3).split(X):
+        rows += [*test]
+        p += [*clone(LINEAR).fit(X[train], y[train]).predict_proba(X[test])]
+    assert_allclose(ensemble.scores_["linear"], -log_loss(y[rows], p), rtol=1e-6)
+
+
+def test_groups_and_weights():
+    X, y = binary()
+    groups, weights = np.arange(60) // 6, np.arange(60) % 3
+    given = list(GroupKFold(3).split(X, y, groups))
+    same = clone(CLASSIFIER).set_params(cv=given).fit(X, y)
+    by_groups = clone(CLASSIFIER).set_params(cv=GroupKFold(3)).fit(X, y, groups=groups)
+    assert by_groups.scores_ == same.scores_
+    with pytest.raises(ValueError, match="groups"):
+        clone(CLASSIFIER).fit(X, y, groups=groups * 0)
+    p = cross_val_predict(
+        LINEAR, X, y, cv=3, method="predict_proba", params={"sample_weight": weights}
+    )
+    weighted = clone(CLASSIFIER).fit(X, y, sample_weight=weights)
+    assert_allclose(weighted.scores_["linear"], -log_loss(y, p, sample_weight=weights), rtol=1e-6)
+
+
+def test_metadata_routing():
+    X, y = binary()
+    weights = np.arange(60) % 3
+    plain = clone(CLASSIFIER).fit(X, y, sample_weight=weights)
+    with sklearn.config_context(enable_metadata_routing=True):
+        names = dict(CLASSIFIER.estimators)
+        routed = GreedyEnsembleClassifier(
+            [(n, clone(e).set_fit_request(sample_weight=True)) for n, e in names.items()], cv=3
+        )
+        assert routed.fit(X, y, sample_weight=weights).scores_ == plain.scores_
+
+
+def test_fitted_estimators_are_weighted_on_unseen_rows():
+    X, y = binary()
+    fitted = [
+        ("linear", clone(LINEAR).fit(X[:30], y[:30])),
+        ("tree", clone(TREE).fit(X[:30], y[:30])),
+    ]
+    ensemble = GreedyEnsembleClassifier(fitted, cv="prefit").fit(X[30:], y[30:])
+    p = fitted[0][1].predict_proba(X[30:])
+    assert_allclose(ensemble.scores_["linear"], -log_loss(y[30:], p), rtol=1e-6)
+    assert ensemble.named_estimators_["linear"] is fitted[0][1]
+
+
+def test_frames_search_and_files(tmp_path):
+    X, y = binary(frame=True)
+    grid = {"linear__C": [0.1, 1], "tree": ["drop"]}
+    best = GridSearchCV(clone(CLASSIFIER), grid, cv=2).fit(X, y).best_estimator_
+    assert best.feature_names_in_.tolist() == list(X.columns)
+    assert list(best.weights_) == ["linear"]
+    skstack.save(best, tmp_path / "best.skstack")
+    loaded = skstack.load(tmp_path / "best.skstack")
+    assert_array_equal(loaded.predict_proba(X), best.predict_proba(X))
+    assert loaded.weights_ == best.weights_
+
+
+# Refusals -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"estimators": []}, "estimators"),
+        ({"estimators": [("a", "drop")]}, "estimators"),
+        ({"estimators": "linear"}, "estimators"),
+        ({"estimators": [LINEAR]}, "name, estimator"),
+        ({"estimators": [("a", LogisticRegression)]}, "'a'"),
+        ({"estimators": [("a", Ridge())]}, "'a'.*not a classifier"),
+        ({"estimators": [("a", LinearSVC())]}, "'a'.*no predict_proba"),
+        ({"estimators": [("a__b", LINEAR)]}, "__"),
+        ({"scoring": "auc"}, "scoring"),
+        ({"scoring": "r2_score"}, "scoring"),
+        ({"scoring": "neg_mean_gamma_deviance"}, "neg_mean_gamma_deviance"),
+        ({"max_iter": 0}, "max_iter"),
+        ({"cv": 1}, "cv"),
+        ({"n_jobs": 1.5}, "n_jobs"),
+    ],
+    ids=str,
+)
+def test_invalid_parameters_are_refused_before_a_fit(params, message, monkeypatch):
+    def fit(*args, **kwargs):
+        raise AssertionError("training has begun")
+
+    monkeypatch.setattr(LogisticRegression, "fit", fit)
+    X, y = binary()
+    with pytest.raises((ValueError, TypeError), match=message):
+        clone(CLASSIFIER).set_params(**params).fit(X, y)
+
+
+def test_weights_need_estimators_that_accept_them():
+    X, y = binary()
+    ensemble = GreedyEnsembleClassifier([("neighbours", KNeighborsClassifier())])
+    with pytest.raises(ValueError, match=r"sample_weight.*'neighbours'"):
+        ensemble.fit(X, y, sample_weight=np.ones(60))
+
+
+# Temperature --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_temperature_is_learned(several):
+    """Labels drawn from probabilities; logits that are too large by a factor of 3."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(20_000, 3))
+    if several:
+        p = 1 / (1 + np.exp(-logits))
+        y = (rng.random(p.shape) < p).astype(int)
+        sharp = 1 / (1 + np.exp(-3 * logits))
+    else:
+        p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        y = (rng.random((len(p), 1)) > p.cumsum(axis=1)).sum(axis=1)
+        sharp = p**3 / (p**3).sum(axis=1, keepdims=True)
+    temperature = learned_temperature(sharp, LogLoss(y, np.arange(3)))
+    assert temperature == pytest.approx(3, rel=0.05)
+    calibrated = with_temperature(sharp, 3.0, np, exclusive=not several)
+    assert_allclose(calibrated, p, atol=1e-6)
