@@ -254,6 +254,17 @@ def test_wrong_values_are_named(settings, message):
         classifier(RealMLP(**settings)).fit(X, y)
 
 
+@pytest.mark.skipif(not hasattr(keras.optimizers, "MultiOptimizer"), reason="not in old Keras")
+def test_several_optimizers_are_refused():
+    several = keras.optimizers.MultiOptimizer(
+        keras.optimizers.OptimizerMap(
+            keras.optimizers.Adam(), {"output/.*": keras.optimizers.SGD()}
+        )
+    )
+    with pytest.raises(ValueError, match="MultiOptimizer cannot follow the schedules"):
+        classifier(optimizer=several).fit(X, y)
+
+
 def test_columns_may_be_called_as_layers_are():
     block = Block("input_factors", "categorical", (), 3, "int32")
     blueprint = RecipeBlueprint(RealMLP((4,)), Spec((SPEC.blocks[0], block), "binary", 2))
