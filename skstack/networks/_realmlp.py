@@ -197,15 +197,15 @@ class RealMLP(Recipe):
             if block.kind == "categorical":
                 _initialize_categories(spec, block, start, rows, rng)
         activation = keras.activations.get(self._activation(spec))
-        x = rows.outputs(spec.layer_name("input_factors"))
+        x, weights = rows.outputs(spec.layer_name("input_factors"))
         for number in range(1, len(sizes_of(self, "hidden_layer_sizes")) + 1):
             name = spec.layer_name(f"hidden_{number}_linear")
-            x = _initialized(x, name, start[f"{name}/kernel"], start, rows.weights, rng)
+            x = _initialized(x, name, start[f"{name}/kernel"], start, weights, rng)
             x = np.asarray(activation(keras.ops.convert_to_tensor(x, "float32")))
         for part, name in _output_layers(spec):
             kernel = rng.standard_normal(start[f"{name}/kernel"].shape)
             factor = math.sqrt(_units_of(part))
-            _initialized(x, name, kernel, start, rows.weights, rng, factor=factor)
+            _initialized(x, name, kernel, start, weights, rng, factor=factor)
 
 
 def _by_task(spec, classes, numbers):

@@ -183,6 +183,13 @@ def test_categories_are_scaled_like_numbers_or_embedded():
     assert 0.8 < start["town_embedding/embeddings"].std() < 1.2
 
 
+def test_a_category_of_one_row_among_many_has_a_column():
+    inputs = rows(6000)
+    inputs["job"] = (np.arange(6000) == 7).astype(np.int32)
+    _, start = start_of(inputs)
+    assert start["job_one_hot/embeddings"][1, 1] > 1
+
+
 def test_weights_of_two_count_as_two_rows():
     inputs = rows()
     twice = np.append(np.arange(200), np.arange(50))
