@@ -925,7 +925,7 @@ class NetworkEstimator(BaseEstimator):
         self._optimizer_variables = fit.optimizer_variables
         whole = fit.n_epochs == epochs and not fit.interrupted and not rules.scheduled
         if stops and _is_auto(self.epochs) and whole:
-            best = int(np.argmax(self.validation_scores_)) + 1
+            best = epochs - int(np.argmax(self.validation_scores_[::-1]))  # the last of equals
             if best > epochs - self.n_iter_no_change:
                 warn_once(
                     "epochs",

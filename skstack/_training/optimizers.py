@@ -243,27 +243,27 @@ class FitSteps:
 
     def __init__(self, optimizer):
         self._optimizer = _inner(optimizer)
-        self.variable = keras.Variable(
-            [0.0, 0.0], trainable=False, dtype="float32", name="fit_steps"
-        )
+        # Integers: Keras converts others to the dtype of the layer that reads them.
+        self.variable = keras.Variable([0, 0], trainable=False, dtype="int64", name="fit_steps")
 
     def state(self, optimizer_variables, n_steps: int) -> np.ndarray:
         """Value of the variable for a fit that starts with these variables of the optimizer."""
         iterations = self._optimizer.iterations
         done = next(
             value
-            for variable, value in zip(self._optimizer.variables, optimizer_variables, strict=False)
+            for variable, value in zip(self._optimizer.variables, optimizer_variables, strict=True)
             if variable is iterations
         )
-        return np.array([done, n_steps], dtype=np.float32)
+        return np.array([done, n_steps], dtype=np.int64)
 
     def factor(self, schedule: str | None):
         """Factor of a schedule at the present step, inside a trace."""
         if schedule is None:
             return tf.constant(1.0)
         first, n_steps = tf.unstack(self.variable.value)
-        done = tf.cast(self._optimizer.iterations.value, tf.float32) - first
-        t = tf.clip_by_value(done / tf.maximum(n_steps, 1.0), 0.0, 1.0)
+        done = tf.cast(self._optimizer.iterations.value, tf.int64) - first
+        share = tf.cast(done, tf.float32) / tf.cast(tf.maximum(n_steps, 1), tf.float32)
+        t = tf.clip_by_value(share, 0.0, 1.0)
         return tf.where(n_steps > 0, SCHEDULES[schedule](t), 1.0)
 
 
@@ -283,6 +283,11 @@ def follow_rules(optimizer, rules: StepRules, variables: Mapping, steps: FitStep
     steps : FitSteps
     """
     optimizer = _inner(optimizer)
+    if type(optimizer).__name__ == "MultiOptimizer":
+        raise ValueError(
+            f"optimizer={described(optimizer)}: those in a MultiOptimizer cannot follow the "
+            "schedules and factors of this network; expected a single optimizer."
+        )
     factors = {
         id(variables[path].value): (rate, decay)
         for path, rate, decay in rules.factors

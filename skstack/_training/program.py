@@ -493,7 +493,8 @@ class CompiledFit:
             epoch.update({f"val_{name}": value for name, value in logs.items()})
         if self.has_validation:
             best_loss, without_better, best_state = stopping
-            errors = [error_of(logs, self._config.monitor or ("loss", False)) for logs in validated]
+            monitor = self._config.monitor or ("loss", False)
+            errors = [error_of(logs, monitor) for logs in validated if logs["loss"] == logs["loss"]]
             if np.float32(best_loss) not in np.array(errors, np.float32):  # an earlier epoch's
                 best_state = progress.best_state
             progress = Progress(

@@ -258,11 +258,11 @@ def _fingerprints(part, fingerprint_value):
     )
 
 
-_MOST_START_ROWS = 8192
+_MOST_ROWS = 4096
 
 
 class StartRows:
-    """Some of the training rows, for initial weights that depend on them.
+    """Training rows for initial weights that depend on them.
 
     Parameters
     ----------
@@ -276,25 +276,29 @@ class StartRows:
 
     def __init__(self, blueprint, start, inputs, weights, seed):
         self._blueprint, self._start = blueprint, start
-        n_rows = len(next(iter(inputs.values())))
-        if n_rows > _MOST_START_ROWS:
-            rng = np.random.default_rng(seed)
-            rows = np.sort(rng.choice(n_rows, _MOST_START_ROWS, replace=False))
-            inputs = {name: array[rows] for name, array in inputs.items()}
-            weights = None if weights is None else weights[rows]
         self.inputs, self.weights, self.seed = inputs, weights, seed
 
     def outputs(self, layer):
-        """Output of a layer for the rows, an ndarray: once, so nothing is compiled."""
+        """Output of a layer for at most 4,096 rows, and their weights or None.
+
+        Computed once, so nothing is compiled.
+        """
         import keras
 
         from skstack._training.isolation import preserve_rng
         from skstack._training.network import Network
 
+        inputs, weights = self.inputs, self.weights
+        n_rows = len(next(iter(inputs.values())))
+        if n_rows > _MOST_ROWS:
+            rng = np.random.default_rng(self.seed)
+            rows = np.sort(rng.choice(n_rows, _MOST_ROWS, replace=False))
+            inputs = {name: array[rows] for name, array in inputs.items()}
+            weights = None if weights is None else weights[rows]
         with preserve_rng():
             model = Network(self._blueprint, self._start).build()
             part = keras.Model(model.input, model.get_layer(layer).output)
-            return np.asarray(part(self.inputs, training=False))
+            return np.asarray(part(inputs, training=False)), weights
 
 
 class RecipeBlueprint:

@@ -36,12 +36,6 @@ def test_the_last_of_the_best_epochs_is_kept(engine):
     assert log_loss(y[40:], p) == pytest.approx(network.history_["val_loss"][last], rel=1e-4)
 
 
-def test_lower_is_better_for_errors():
-    by_name = monitored("crossentropy", metrics=["accuracy", "crossentropy"])
-    np.testing.assert_allclose(by_name.validation_scores_, -np.array(by_name.history_["val_loss"]))
-    assert list(by_name.history_)[:2] == ["loss", "accuracy"]
-
-
 def test_directions_of_metrics():
     def mine(y_true, y_pred):
         return keras.ops.mean(y_true * y_pred)

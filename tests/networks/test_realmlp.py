@@ -183,6 +183,13 @@ def test_categories_are_scaled_like_numbers_or_embedded():
     assert 0.8 < start["town_embedding/embeddings"].std() < 1.2
 
 
+def test_a_category_of_one_row_among_many_has_a_column():
+    inputs = rows(6000)
+    inputs["job"] = (np.arange(6000) == 7).astype(np.int32)
+    _, start = start_of(inputs)
+    assert start["job_one_hot/embeddings"][1, 1] > 1
+
+
 def test_weights_of_two_count_as_two_rows():
     inputs = rows()
     twice = np.append(np.arange(200), np.arange(50))
@@ -196,12 +203,10 @@ def test_weights_of_two_count_as_two_rows():
 
 
 def test_inner_layers_of_folds_have_common_axes():
-    table = np.random.default_rng(0).normal(size=(300, 5))
-    target = (table[:, 0] + table[:, 1] > 0).astype(int) + (table[:, 2] > 0)
-    network = classifier(RealMLP((16,)), epochs=10, learning_rate=0.01)
+    network = classifier(epochs=10, learning_rate=0.01)
     features = KerasFeatureTransformer(network, layers="hidden_1", cv=3, random_state=0)
-    out_of_fold = features.fit_transform(table, target)
-    refitted = features.transform(table)
+    out_of_fold = features.fit_transform(X, y)
+    refitted = features.transform(X)
     pairs = zip(out_of_fold.T, refitted.T, strict=True)
     assert np.mean([np.corrcoef(a, b)[0, 1] for a, b in pairs]) > 0.85
 
@@ -252,6 +257,17 @@ def test_numbers_have_another_activation_and_learning_rate():
 def test_wrong_values_are_named(settings, message):
     with pytest.raises((ValueError, TypeError), match=message):
         classifier(RealMLP(**settings)).fit(X, y)
+
+
+@pytest.mark.skipif(not hasattr(keras.optimizers, "MultiOptimizer"), reason="not in old Keras")
+def test_several_optimizers_are_refused():
+    several = keras.optimizers.MultiOptimizer(
+        keras.optimizers.OptimizerMap(
+            keras.optimizers.Adam(), {"output/.*": keras.optimizers.SGD()}
+        )
+    )
+    with pytest.raises(ValueError, match="MultiOptimizer cannot follow the schedules"):
+        classifier(optimizer=several).fit(X, y)
 
 
 def test_columns_may_be_called_as_layers_are():
