@@ -495,7 +495,7 @@ class GreedyEnsembleClassifier(ClassifierMixin, _GreedyEnsemble):
     def _predicted(self, estimator, X):
         probabilities = estimator.predict_proba(X)
         known = getattr(estimator, "classes_", None)
-        return probabilities_for(self.classes_, known, probabilities)
+        return probabilities_for(self.classes_, known, probabilities, several=self._several)
 
 
 @substitute(**DOCS)
