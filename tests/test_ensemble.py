@@ -256,6 +256,20 @@ def test_groups_and_weights():
     assert_allclose(weighted.scores_["linear"], -log_loss(y, p, sample_weight=weights), rtol=1e-6)
 
 
+def test_groups_and_time_reach_inner_splits():
+    X, y = binary()
+    groups = np.arange(60) // 5
+    search = GridSearchCV(LINEAR, {"C": [1]}, cv=2)
+    ensemble = GreedyEnsembleClassifier([("search", search)], cv=3).fit(X, y, groups=groups)
+    (fitted,) = ensemble.estimators_
+    for train, test in fitted.cv:
+        assert not set(groups[train]) & set(groups[test])
+    assert search.cv == 2
+    ensemble.set_params(search__cv=KFold(2), cv=TimeSeriesSplit(3))
+    with pytest.raises(ValueError, match=r"'search'.*ordered in time"):
+        ensemble.fit(X, y)
+
+
 def test_metadata_routing():
     X, y = binary()
     weights = np.arange(60) % 3

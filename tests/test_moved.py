@@ -146,6 +146,7 @@ def test_a_stack_warns_once_per_affected_branch(raw):
             ("plain", LogisticRegression(max_iter=5000), [24, 25, 26]),
         ],
         downstream=KerasClassifier(MLP((4,)), **SMALL),
+        blend=False,
         cv=2,
         random_state=0,
     ).fit(A, Y[:350])

@@ -473,6 +473,7 @@ def test_a_search_over_a_stack_of_wrappers():
             ("second", wrapper(model_kwargs={"hidden": 3}, fit_kwargs={"epochs": 3, "verbose": 0})),
         ],
         downstream=make_pipeline(StandardScaler(), wrapper()),
+        blend=False,
         cv=2,
         random_state=0,
     )

@@ -28,6 +28,7 @@ from skstack.ensemble._greedy import (
     blend,
     learned_blend,
     learned_temperature,
+    normalized,
     objective,
 )
 from skstack.networks._heads import probabilities_of
@@ -76,6 +77,8 @@ def blend_plan(stack):
             kept.append(name)
             reasons.append(_other_scale(stack, part.estimator, f"the branch {name!r}"))
     downstream = stack._default_downstream() if stack.downstream is None else stack.downstream
+    if isinstance(downstream, type):  # which `fit` refuses
+        return BlendPlan()
     if DOWNSTREAM in named if named is not None else not _has_teacher(_last(downstream)):
         kept.append(DOWNSTREAM)
         reasons.append(_other_scale(stack, downstream, "the downstream"))
@@ -290,7 +293,9 @@ class PredictionColumns:
             return values
         if self.log_odds:
             values = of_log_odds(values, np, exclusive=not several)
-        return np.hstack([1 - values, values]) if self.width == 1 and not several else values
+        if several:
+            return values
+        return np.hstack([1 - values, values]) if self.width == 1 else normalized(values)
 
 
 def check_frozen_parts(stack, branches, parts, n_outputs):

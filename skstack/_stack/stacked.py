@@ -383,7 +383,7 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
     def _downstream_predictions(self, table):
         probabilities = self._corrected_probabilities(table)
         known = getattr(self.downstream_, "classes_", None)
-        return probabilities_for(self.classes_, known, probabilities)
+        return probabilities_for(self.classes_, known, probabilities, several=self._several)
 
     def _branch_predictions(self, columns, table):
         return columns.predictions(table, classes=self.classes_, several=self._several)

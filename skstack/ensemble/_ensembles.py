@@ -6,7 +6,7 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-from sklearn.base import ClassifierMixin, RegressorMixin, clone, is_classifier, is_regressor
+from sklearn.base import ClassifierMixin, RegressorMixin, is_classifier, is_regressor
 from sklearn.metrics import get_scorer_names
 from sklearn.utils import Bunch, indexable
 from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, process_routing
@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 from skstack._base.atomic_fit import atomic_fit, in_fit_scope, on_snapshot
 from skstack._base.diagram import diagram_of_parts
 from skstack._base.docstrings import substitute
+from skstack._base.params import clone_part, clone_sharing_models
 from skstack._base.progress import errors_named, fitting
 from skstack._base.sklearn import (
     BaseComposition,
@@ -33,7 +34,8 @@ from skstack._base.sklearn import (
 from skstack._base.tables import check_target, n_rows, read_labels, take_rows
 from skstack._base.text import described
 from skstack._features.transformer import add_estimator, add_splitter, given_metadata
-from skstack._splits.folds import make_folds
+from skstack._splits.folds import make_folds, orders_time
+from skstack._splits.row_context import RowContext, pass_context
 from skstack.ensemble._greedy import (
     MAX_ITER,
     blend,
@@ -153,6 +155,9 @@ class _GreedyEnsemble(BaseComposition):
         """
         return self._set_params("estimators", **params)
 
+    def __sklearn_clone__(self):
+        return clone_sharing_models(self)
+
     def _sk_visual_block_(self):
         return diagram_of_parts(_pairs(self.estimators), getattr(self, "weights_", {}))
 
@@ -215,7 +220,8 @@ class _GreedyEnsemble(BaseComposition):
             request it.
 
         groups : array-like of shape (n_samples,), default=None
-            Rows of one group are never on both sides of a fold.
+            Rows of one group are never on both sides of a fold, nor of an inner split of an
+            estimator; one that cannot respect this raises an error.
 
         **params : dict
             Other metadata, if metadata routing is enabled.
@@ -261,6 +267,9 @@ class _GreedyEnsemble(BaseComposition):
                 sample_weight=None if weights is None else weights[covered],
             )
 
+        order = self.cv if orders_time(self.cv, X, y, split) else None
+        groups = split.get("groups")
+
         def fit(name, estimator, rows, label):
             own = take_metadata(X, metadata[name], rows) if rows is not None else metadata[name]
             part = X if rows is None else take_rows(X, rows)
@@ -269,7 +278,11 @@ class _GreedyEnsemble(BaseComposition):
                 errors_named(f"The estimator {name!r}"),
                 fitting(f"{name}, {label}", n_rows(part), verbose=self.verbose),
             ):
-                return clone(estimator).fit(part, targets, **own)
+                of_rows = groups if groups is None or rows is None else groups[rows]
+                context = RowContext(of_rows, order, all_rows=rows is None)
+                cloned = clone_part(estimator)
+                pass_context(cloned, context, part, targets, only_fit=True)
+                return cloned.fit(part, targets, **own)
 
         def predict(name, estimator, number, train, test):
             label = f"fold {number + 1} of {len(folds.pairs)}"
@@ -482,7 +495,7 @@ class GreedyEnsembleClassifier(ClassifierMixin, _GreedyEnsemble):
     def _predicted(self, estimator, X):
         probabilities = estimator.predict_proba(X)
         known = getattr(estimator, "classes_", None)
-        return probabilities_for(self.classes_, known, probabilities)
+        return probabilities_for(self.classes_, known, probabilities, several=self._several)
 
 
 @substitute(**DOCS)

@@ -263,7 +263,7 @@ def classes_of(probabilities, classes, *, several):
     return classes[probabilities.argmax(axis=1)]
 
 
-def probabilities_for(classes, estimator_classes, probabilities):
+def probabilities_for(classes, estimator_classes, probabilities, *, several=False):
     """Probabilities of all classes as float64; 0 for those that the estimator does not know.
 
     Those of several labels, also in the form of scikit-learn's trees, become one column per label.
@@ -271,12 +271,22 @@ def probabilities_for(classes, estimator_classes, probabilities):
     if isinstance(probabilities, list):
         columns = zip(probabilities, estimator_classes, strict=True)
         return np.column_stack([_of_label(np.asarray(p), known) for p, known in columns])
-    probabilities = np.asarray(probabilities, dtype=np.float64)
+    probabilities = np.asarray(probabilities)
+    rounded = probabilities.dtype != np.float64
+    probabilities = probabilities.astype(np.float64)
+    if rounded and not several:
+        probabilities = normalized(probabilities)
     if estimator_classes is None or len(estimator_classes) == len(classes):
         return probabilities
     filled = np.zeros((len(probabilities), len(classes)))
     filled[:, np.searchsorted(classes, estimator_classes)] = probabilities
     return filled
+
+
+def normalized(probabilities):
+    """Probabilities with rows that add up to 1 in float64, as the scores of scikit-learn expect."""
+    total = probabilities.sum(axis=1, keepdims=True)
+    return probabilities / np.where(total > 0, total, 1)
 
 
 def _of_label(probabilities, known):

@@ -123,7 +123,8 @@ def test_decisions_match_corrected_probabilities(downstream, n_classes):
     )  # fmt: skip
     stack = StackedKerasClassifier(
         [("one", LogisticRegression())],
-        downstream=downstream, sampler=RandomUnderSampler(random_state=0), cv=2, random_state=0,
+        downstream=downstream, sampler=RandomUnderSampler(random_state=0), blend=False, cv=2,
+        random_state=0,
     ).fit(X, np.array(list("abc"))[y])  # fmt: skip
     plain = stack.decision_function(X)
     np.testing.assert_array_equal(plain, stack.downstream_.decision_function(stack.transform(X)))

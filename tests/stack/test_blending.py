@@ -460,10 +460,20 @@ def test_classes_with_names_and_branches_on_columns():
     numbers = ["a", "b", "c", "d"]
     boosting = HistGradientBoostingClassifier(max_iter=3, min_samples_leaf=5)
     branches = [("linear", LINEAR, numbers), ("boosting", boosting, numbers)]
-    own = stack(branches, passthrough=False, cv=3).fit(X, y)
+    own = stack(branches, passthrough=False, cv=3, blend_scoring="neg_log_loss").fit(X, y)
     assert own.predict_proba(X).shape == (60, 3)
     assert set(own.predict(X)) <= set(y)
-    assert_allclose(own.predict_proba(X).sum(axis=1), 1, atol=1e-6)
+    # scikit-learn's log loss warns of sums that are off by more than 1.5e-8.
+    assert_allclose(own.predict_proba(X).sum(axis=1), 1, atol=1e-12)
+    single = clone(own).set_params(downstream=Single(), blend_parts=["linear", "downstream"])
+    assert_allclose(single.fit(X, y).predict_proba(X).sum(axis=1), 1, atol=1e-12)
+
+
+class Single(LogisticRegression):
+    """Probabilities in float32, as those of a network."""
+
+    def predict_proba(self, X):
+        return super().predict_proba(X).astype(np.float32)
 
 
 def test_several_labels():
