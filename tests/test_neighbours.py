@@ -30,6 +30,7 @@ from skstack import (
     StackedKerasClassifier,
     StackedKerasRegressor,
 )
+from skstack.networks import MLP
 
 pytestmark = [
     pytest.mark.usefixtures("patches_of_scikeras", "eager_keras"),
@@ -506,7 +507,7 @@ def test_wrappers_in_pipelines(make):
 
 
 def ours(**params):
-    return skstack.KerasClassifier(**{"epochs": 2, "random_state": 0, **params})
+    return skstack.KerasClassifier(**{"model": MLP(), "epochs": 2, "random_state": 0, **params})
 
 
 def test_pain_1_estimator_types_are_recognised_by_scikit_learn():

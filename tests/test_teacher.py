@@ -4,7 +4,6 @@ import pickle
 
 import numpy as np
 import pytest
-from _models import SMALL
 from imblearn.over_sampling import SMOTE
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
 from sklearn.datasets import load_diabetes, load_iris, make_classification
@@ -275,7 +274,7 @@ def test_the_teacher_is_never_modified(mode, trains):
     teacher = network((7,), seed=1, name="teaching")
     before, flags = bits(teacher), [layer.trainable for layer in teacher.layers]
     taught = TeacherLoss(teacher, mode=mode, teacher_trainable=trains)
-    found = KerasClassifier(SMALL, loss=taught, epochs=3, learning_rate=0.1, random_state=0).fit(
+    found = KerasClassifier(MLP(), loss=taught, epochs=3, learning_rate=0.1, random_state=0).fit(
         X, y
     )
     assert bits(teacher) == before
@@ -306,7 +305,7 @@ def test_a_teacher_estimator_is_never_modified():
     teacher = RandomForestClassifier(5, random_state=0).fit(X, y)
     before = pickle.dumps(teacher)
     for mode in ("distill", "blend", "head"):
-        KerasClassifier(SMALL, loss=TeacherLoss(teacher, mode=mode), epochs=1).fit(X, y).predict(X)
+        KerasClassifier(MLP(), loss=TeacherLoss(teacher, mode=mode), epochs=1).fit(X, y).predict(X)
     assert pickle.dumps(teacher) == before
 
 
@@ -364,7 +363,7 @@ def test_compiled_engines_learn_the_same_as_keras(mode):
     ours, theirs = found
     np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-4)
     assert ours.history_.keys() == theirs.history_.keys()
-    plain = KerasClassifier(SMALL, metrics=["accuracy"], epochs=1, early_stopping=True).fit(X, y)
+    plain = KerasClassifier(MLP(), metrics=["accuracy"], epochs=1, early_stopping=True).fit(X, y)
     assert ours.history_.keys() == plain.history_.keys()
     for name, values in ours.history_.items():
         np.testing.assert_allclose(values, theirs.history_[name], atol=1e-4, err_msg=name)
@@ -386,7 +385,7 @@ def test_a_teacher_of_weight_zero_has_no_effect(engine):
     teacher = network((64, 32), seed=1, name="teaching")
     for mode in ("distill", "features", "blend"):
         settings = {"epochs": 5, "engine": engine, "random_state": 0}
-        alone = KerasClassifier(**settings).fit(X, y).predict_proba(X)
+        alone = KerasClassifier(MLP(), **settings).fit(X, y).predict_proba(X)
         taught = TeacherLoss(teacher, mode=mode, weight=0.0)
         found = KerasClassifier(MLP(), loss=taught, **settings).fit(X, y).predict_proba(X)
         np.testing.assert_allclose(found, alone, atol=1e-5)
@@ -494,8 +493,8 @@ def test_sample_weight_applies_to_both_terms_of_the_loss(mode):
         "loss": TeacherLoss(teacher, mode=mode), "model": network(), "optimizer": "sgd",
         "batch_size": 64, "epochs": 3, "random_state": 0,
     }  # fmt: skip
-    weighed = KerasClassifier(**settings).fit(X, y, sample_weight=weights)
-    repeated = KerasClassifier(**settings).fit(X[twice], y[twice])
+    weighed = KerasClassifier(MLP(), **settings).fit(X, y, sample_weight=weights)
+    repeated = KerasClassifier(MLP(), **settings).fit(X[twice], y[twice])
     np.testing.assert_allclose(weighed.predict_proba(X), repeated.predict_proba(X), atol=1e-5)
 
 
@@ -507,7 +506,7 @@ def test_classes_are_matched_by_their_labels():
     order, predict = [2, 0, 1], shuffled.predict_proba
     shuffled.predict_proba = lambda X: predict(X)[:, order]
     taught = TeacherLoss(shuffled, mode="blend", weight=1.0)
-    found = KerasClassifier(SMALL, loss=taught, epochs=1).fit(X, names)
+    found = KerasClassifier(MLP(), loss=taught, epochs=1).fit(X, names)
     np.testing.assert_allclose(found.predict_proba(X), predict(X), atol=1e-6)
 
 
@@ -524,10 +523,10 @@ def test_a_teacher_may_use_other_columns():
         (net, ["d", "b"], net(X[:, [3, 1]]).numpy()),
     ):
         taught = TeacherLoss(teacher, mode="blend", weight=1.0, columns=columns)
-        found = KerasClassifier(SMALL, loss=taught, epochs=1).fit(frame, y)
+        found = KerasClassifier(MLP(), loss=taught, epochs=1).fit(frame, y)
         np.testing.assert_allclose(found.predict_proba(frame), expected, atol=1e-6)
     taught = TeacherLoss(unnamed, mode="blend", weight=1.0, columns=[3, 1])
-    found = KerasClassifier(SMALL, loss=taught, epochs=1).fit(X, y)
+    found = KerasClassifier(MLP(), loss=taught, epochs=1).fit(X, y)
     np.testing.assert_allclose(
         found.predict_proba(X), unnamed.predict_proba(X[:, [3, 1]]), atol=1e-6
     )
@@ -547,7 +546,7 @@ def test_a_student_can_be_pickled_saved_and_cloned(mode, tmp_path):
     teacher = LogisticRegression().fit(X, y)
     if mode == "features":
         teacher = network((7,), seed=1, name="teaching")
-    found = KerasClassifier(SMALL, loss=TeacherLoss(teacher, mode=mode), epochs=2, random_state=0)
+    found = KerasClassifier(MLP(), loss=TeacherLoss(teacher, mode=mode), epochs=2, random_state=0)
     assert clone(found).loss.teacher is teacher
     expected = found.fit(X, y).predict_proba(X)
     assert np.array_equal(pickle.loads(pickle.dumps(found)).predict_proba(X), expected)
@@ -585,9 +584,9 @@ TEACHERS = {
     "model": lambda X, y, units: network(
         (7,), units, "softmax" if units > 1 else "sigmoid", seed=1
     ),
-    "estimator": lambda X, y, units: KerasClassifier(SMALL, epochs=2, random_state=1).fit(X, y),
+    "estimator": lambda X, y, units: KerasClassifier(MLP(), epochs=2, random_state=1).fit(X, y),
     "pipeline": lambda X, y, units: make_pipeline(
-        StandardScaler(), KerasClassifier(SMALL, epochs=2)
+        StandardScaler(), KerasClassifier(MLP(), epochs=2)
     ).fit(X * 3, y),
 }  # fmt: skip
 
@@ -610,7 +609,7 @@ def test_the_exported_model_contains_network_and_teacher(mode, data, kind):
     X, y = data()
     classes = len(np.unique(y))
     teacher = TEACHERS[kind](X, y, classes if classes > 2 else 1)
-    student = KerasClassifier(SMALL, loss=TeacherLoss(teacher, mode=mode), epochs=2).fit(X, y)
+    student = KerasClassifier(MLP(), loss=TeacherLoss(teacher, mode=mode), epochs=2).fit(X, y)
     predicted = student.to_keras().predict(student.keras_inputs(X), verbose=0)
     np.testing.assert_allclose(predicted, student.predict_proba(X), atol=1e-5)
 
@@ -622,7 +621,7 @@ def test_the_exported_model_of_a_regressor_predicts_in_units_of_y(kind):
     mode = "blend"
     if kind == "model":
         teacher, mode = teacher.model_, "head"
-    student = KerasRegressor(SMALL, loss=TeacherLoss(teacher, mode=mode), epochs=2).fit(X, y)
+    student = KerasRegressor(MLP(), loss=TeacherLoss(teacher, mode=mode), epochs=2).fit(X, y)
     predicted = student.to_keras().predict(student.keras_inputs(X), verbose=0)
     np.testing.assert_allclose(predicted.ravel(), student.predict(X), rtol=1e-4)
 
@@ -630,10 +629,10 @@ def test_the_exported_model_of_a_regressor_predicts_in_units_of_y(kind):
 def test_export_is_refused_if_the_teacher_is_not_a_network():
     X, y = iris()
     forest = RandomForestClassifier(5, random_state=0).fit(X, y)
-    found = KerasClassifier(SMALL, loss=TeacherLoss(forest, mode="blend"), epochs=1).fit(X, y)
+    found = KerasClassifier(MLP(), loss=TeacherLoss(forest, mode="blend"), epochs=1).fit(X, y)
     with pytest.raises(ValueError, match=r"RandomForestClassifier.*cannot become part"):
         found.to_keras()
-    KerasClassifier(SMALL, loss=TeacherLoss(forest), epochs=1).fit(X, y).to_keras()
+    KerasClassifier(MLP(), loss=TeacherLoss(forest), epochs=1).fit(X, y).to_keras()
 
 
 def test_parts_of_a_stack_may_have_a_teacher():
@@ -641,8 +640,11 @@ def test_parts_of_a_stack_may_have_a_teacher():
     teacher = LogisticRegression().fit(X, y)
     taught = KerasClassifier(MLP((8,)), loss=TeacherLoss(teacher, mode="blend"), epochs=2)
     stack = StackedKerasClassifier(
-        [("a", KerasFeatureTransformer(taught, cv=2)), ("b", KerasFeatureTransformer(cv=2))],
-        downstream=KerasClassifier(SMALL, epochs=2),
+        [
+            ("a", KerasFeatureTransformer(taught, cv=2)),
+            ("b", KerasFeatureTransformer(KerasAutoencoder(epochs=5), cv=2)),
+        ],
+        downstream=KerasClassifier(MLP(), epochs=2),
         blend=False,
         random_state=0,
     ).fit(X, y)
@@ -650,7 +652,7 @@ def test_parts_of_a_stack_may_have_a_teacher():
     (upstream,) = stack.upstream_[0][1]._upstreams
     assert upstream.view.estimator._teacher.estimator is teacher
     below = StackedKerasClassifier(
-        [("b", KerasFeatureTransformer(KerasClassifier(SMALL, epochs=2), cv=2))],
+        [("b", KerasFeatureTransformer(KerasClassifier(MLP(), epochs=2), cv=2))],
         downstream=KerasClassifier(
             loss=TeacherLoss(network((7,), n_features=3), mode="head"), epochs=2
         ),
@@ -684,14 +686,14 @@ def test_training_continues_with_the_teacher(mode):
     settings = {"loss": TeacherLoss(teacher, mode=mode), "optimizer": "sgd", "random_state": 0}
     settings |= {"batch_size": 150, "learning_rate": 0.05}
     whole = KerasClassifier(MLP(), epochs=4, **settings).fit(X, y)
-    halves = KerasClassifier(SMALL, epochs=2, warm_start=True, **settings).fit(X, y).fit(X, y)
+    halves = KerasClassifier(MLP(), epochs=2, warm_start=True, **settings).fit(X, y).fit(X, y)
     np.testing.assert_allclose(halves.predict_proba(X), whole.predict_proba(X), atol=1e-5)
 
 
 def test_the_loss_may_change_in_continued_training():
     X, y = iris()
     teacher = network((7,), seed=1, name="teaching")
-    found = KerasClassifier(SMALL, epochs=2, warm_start=True, random_state=0).fit(X, y)
+    found = KerasClassifier(MLP(), epochs=2, warm_start=True, random_state=0).fit(X, y)
     for mode in ("head", "distill", "features", "blend"):
         found.set_params(loss=TeacherLoss(teacher, mode=mode)).fit(X, y)
     assert "teacher_head/kernel" not in found.set_params(loss="auto").fit(X, y).network_.variables
@@ -716,7 +718,7 @@ def test_training_may_continue_without_the_teacher():
     teacher = network((7,), seed=1, name="teaching")
     # Seeded, for the bias of a unit that has never learned is 0, and even such a rate moves it.
     taught = KerasClassifier(
-        SMALL, loss=TeacherLoss(teacher, mode="head"), epochs=2, random_state=0
+        MLP(), loss=TeacherLoss(teacher, mode="head"), epochs=2, random_state=0
     )
     found = taught.fit(X, y)
     alone = KerasClassifier(FrozenEstimator(found), epochs=1, learning_rate=1e-30, random_state=0)
@@ -738,7 +740,7 @@ def test_the_teacher_may_be_unused_in_prediction(mode):
     found.to_keras()
     assert teacher.n_calls_ == before == 1
     assert set(found.network_.variables) == set(
-        KerasClassifier(SMALL, epochs=1).fit(X, y).network_.variables
+        KerasClassifier(MLP(), epochs=1).fit(X, y).network_.variables
     )
 
 
@@ -747,12 +749,12 @@ def test_multilabel_targets_with_a_teacher():
     labels = np.stack([y == 0, X[:, 0] > 0], axis=1).astype(int)
     teacher = RandomForestClassifier(5, random_state=0).fit(X, labels)
     for mode in ("distill", "blend", "head"):
-        found = KerasClassifier(SMALL, loss=TeacherLoss(teacher, mode=mode), epochs=3).fit(
+        found = KerasClassifier(MLP(), loss=TeacherLoss(teacher, mode=mode), epochs=3).fit(
             X, labels
         )
         assert found.predict(X).shape == labels.shape
     taught = TeacherLoss(teacher, mode="blend", weight=1.0)
-    given = KerasClassifier(SMALL, loss=taught, epochs=1).fit(X, labels).predict_proba(X)
+    given = KerasClassifier(MLP(), loss=taught, epochs=1).fit(X, labels).predict_proba(X)
     expected = np.stack([p[:, 1] for p in teacher.predict_proba(X)], axis=1)
     np.testing.assert_allclose(given, expected, atol=1e-6)
 
@@ -762,7 +764,7 @@ def test_losses_with_one_hot_targets_have_a_teacher():
     teacher = LogisticRegression().fit(X, y)
     for mode in ("distill", "blend"):
         found = [
-            KerasClassifier(SMALL, loss=TeacherLoss(teacher, mode=mode, loss=loss), epochs=3,
+            KerasClassifier(MLP(), loss=TeacherLoss(teacher, mode=mode, loss=loss), epochs=3,
                             random_state=0).fit(X, y).predict_proba(X)
             for loss in ("auto", "categorical_crossentropy")
         ]  # fmt: skip
@@ -794,7 +796,7 @@ def test_a_saved_network_may_be_the_teacher(tmp_path):
     teacher = network((7,), seed=1, name="teaching")
     teacher.save(tmp_path / "teacher.keras")
     found = [
-        KerasClassifier(SMALL, loss=TeacherLoss(each), epochs=2, random_state=0).fit(X, y)
+        KerasClassifier(MLP(), loss=TeacherLoss(each), epochs=2, random_state=0).fit(X, y)
         for each in (teacher, tmp_path / "teacher.keras", str(tmp_path / "teacher.keras"))
     ]
     expected = found[0].predict_proba(X)
@@ -1015,7 +1017,7 @@ def test_several_outputs_of_a_teacher_are_refused(trains, seen):
     X, y = iris(60)
     taught = TeacherLoss(of_two_outputs(), mode="head", teacher_trainable=trains)
     with pytest.raises(ValueError, match="teacher='two' has 2 outputs"):
-        KerasRegressor(SMALL, loss=taught, epochs=1).fit(X, y)
+        KerasRegressor(MLP(), loss=taught, epochs=1).fit(X, y)
     assert seen == []
 
 
@@ -1044,7 +1046,7 @@ def test_outputs_that_are_no_columns_are_refused(function, message, seen):
     X, y = iris(60)
     taught = TeacherLoss(Returns(function).fit(X), mode="head")
     with pytest.raises(ValueError, match=rf"teacher=Returns.*{message}"):
-        KerasRegressor(SMALL, loss=taught, epochs=1).fit(X, y)
+        KerasRegressor(MLP(), loss=taught, epochs=1).fit(X, y)
     assert seen == []
 
 
@@ -1118,7 +1120,7 @@ def test_invalid_teachers_are_refused_before_training(what, seen):
     X, y = iris()
     make, message = REFUSED[what]
     with pytest.raises((ValueError, TypeError, NotFittedError), match=message):
-        KerasClassifier(SMALL, loss=make(), epochs=1).fit(X, y)
+        KerasClassifier(MLP(), loss=make(), epochs=1).fit(X, y)
     assert seen == []
 
 
@@ -1126,9 +1128,9 @@ def test_numbers_of_targets_must_agree():
     X, y = load_diabetes(return_X_y=True)
     teacher = LinearRegression().fit(X, np.stack([y, y], axis=1))
     with pytest.raises(ValueError, match=r"2 target.*1"):
-        KerasRegressor(SMALL, loss=TeacherLoss(teacher), epochs=1).fit(X, y)
+        KerasRegressor(MLP(), loss=TeacherLoss(teacher), epochs=1).fit(X, y)
     with pytest.raises(ValueError, match="not a regressor"):
-        KerasRegressor(SMALL, loss=TeacherLoss(LogisticRegression().fit(*iris())), epochs=1).fit(
+        KerasRegressor(MLP(), loss=TeacherLoss(LogisticRegression().fit(*iris())), epochs=1).fit(
             *iris()
         )
 
@@ -1192,7 +1194,7 @@ def gains():
     for seed in range(10):
         teacher, few, new = planted(seed)
         settings = {"epochs": 60, "batch_size": 16, "random_state": seed}
-        alone = KerasClassifier(**settings).fit(*few).score(*new)
+        alone = KerasClassifier(MLP(), **settings).fit(*few).score(*new)
         for mode in MODES:
             taught = TeacherLoss(teacher, mode=mode, weight=0.8)
             score = KerasClassifier(MLP(), loss=taught, **settings).fit(*few).score(*new)
