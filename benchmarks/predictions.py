@@ -76,6 +76,7 @@ def fused_model(quick):
     stack = StackedKerasClassifier(
         [("latent", KerasAutoencoder(epochs=1)), ("risk", ours((32,), 1, 128))],
         downstream=ours((64, 32), 1, 128),
+        blend=False,
         cv=2,
         random_state=0,
     ).fit(small, y)

@@ -135,6 +135,7 @@ def stack(quick):
         return StackedKerasClassifier(
             upstream,
             downstream=ours((128, 64), epochs, 128),
+            blend=False,  # as StackingClassifier
             cv=folds(n_folds),
             passthrough=True,
             random_state=seed,

@@ -63,6 +63,7 @@ def contestants(epochs):
         downstream=skstack.KerasClassifier(
             MLP(hidden_layer_sizes=(64, 32)), early_stopping=True, **training
         ),
+        blend=False,
         cv=3,
         prior_correction=True,  # to the original class frequencies
         random_state=0,

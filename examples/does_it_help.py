@@ -48,6 +48,7 @@ def main():
     stack = StackedKerasClassifier(
         upstream=[("client", KerasClassifier(**training), CLIENT), ("anomaly", anomaly, call)],
         downstream=KerasClassifier(**training),
+        blend=False,
         passthrough=call,
         cv=3,
         random_state=0,

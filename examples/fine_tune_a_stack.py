@@ -39,6 +39,7 @@ def stack(upstream, fine_tune):
     return StackedKerasClassifier(
         [("client", upstream, client_columns), ("call", upstream, call_columns)],
         downstream=KerasClassifier(MLP((16,)), epochs=2 if quick else 10, **training),
+        blend=False,
         passthrough=False,
         cv=shuffled,
         fine_tune=fine_tune,

@@ -73,6 +73,7 @@ def main():
     stack = StackedKerasClassifier(
         upstream=[("client", client, CLIENT)],
         downstream=network,
+        blend=False,  # to see what the downstream gains
         passthrough=list(calls.columns),  # the client's columns are seen as predictions only
         random_state=0,
     )

@@ -123,6 +123,7 @@ def main():
     downstream = StackedKerasClassifier(
         [("first", network, columns)],
         downstream=encoder("conv1d"),
+        blend=False,
         passthrough=["voice"],
         cv=3,
         random_state=0,

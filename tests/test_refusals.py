@@ -11,7 +11,8 @@ import pytest
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Perceptron
+from sklearn.model_selection import KFold
 
 from skstack import (
     KerasAutoencoder,
@@ -180,6 +181,16 @@ def test_only_ratios_of_weights_matter(weight):
         ({"downstream": KerasClassifier(MLP(dropout=2))}, "dropout"),
         ({"downstream": KerasClassifier("no.keras")}, "does not exist"),
         ({"downstream": LogisticRegression(C=-1)}, "'C'"),
+        ({"blend": "yes"}, "blend"),
+        ({"blend": True, "upstream": [("pca", PCA(2))]}, "no branch predicts the target"),
+        ({"blend_scoring": raises}, "blend_scoring=.*mine"),
+        ({"blend_scoring": "accuracy!"}, "blend_scoring"),
+        ({"blend_parts": ["a"]}, "blend_parts"),
+        ({"blend_parts": ["a", "b"]}, "blend_parts"),
+        ({"calibration": "isotonic"}, "calibration"),
+        ({"calibration": "temperature", "downstream": Perceptron()}, "calibration"),
+        ({"n_repeats": 0}, "n_repeats"),
+        ({"n_repeats": 2, "cv": list(KFold(2).split(X))}, "(?s)n_repeats.*cv="),
         ({"cv": {1, 2}}, "cv="),
         ({"cv": []}, "cv="),
         ({"cv": np.array(2)}, "cv="),

@@ -79,7 +79,9 @@ def blend_plan(stack):
     downstream = stack._default_downstream() if stack.downstream is None else stack.downstream
     if isinstance(downstream, type):  # which `fit` refuses
         return BlendPlan()
-    if DOWNSTREAM in named if named is not None else not _has_teacher(_last(downstream)):
+    if named is None and _knows_rows(_last(downstream)):
+        reasons.append(f"the downstream: {_knows_rows(_last(downstream))}")
+    elif named is None or DOWNSTREAM in named:
         kept.append(DOWNSTREAM)
         reasons.append(_other_scale(stack, downstream, "the downstream"))
         if getattr(stack, "sampler", None) is not None and not stack.prior_correction:
@@ -89,7 +91,7 @@ def blend_plan(stack):
             )
         reasons.append(_rotated(stack))
     reason = next(filter(None, reasons), "")
-    if len(kept) < 2:
+    if not reason and len(kept) < 2:
         reason = "no branch predicts the target" if kept == [DOWNSTREAM] else "one part is left"
     if reason and not _is_auto(stack):
         raise ValueError(f"blend=True is not possible: {reason}. Use blend='auto' or False.")
@@ -127,8 +129,15 @@ def _is_model(value):
     return is_keras_model(value) or is_path(value)
 
 
-def _has_teacher(estimator):
-    return hasattr(getattr(estimator, "loss", None), "teacher")
+def _knows_rows(estimator):
+    """Why an estimator may have been fitted on the rows before, or an empty string."""
+    if hasattr(getattr(estimator, "loss", None), "teacher"):
+        return "its teacher may have been fitted on these rows"
+    start = getattr(estimator, "model", None)
+    built = is_keras_model(start) and start.built
+    if built or is_path(start) or isinstance(start, FrozenEstimator):
+        return "it continues a network that may have been fitted on these rows"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -173,9 +182,7 @@ def _excluded(part, is_named):
         return part.why
     if part.frozen:
         return "it is frozen, and may have been fitted on these rows"
-    return "its teacher may have been fitted on these rows" if _has_teacher(
-        _last(part.estimator)
-    ) else ""  # fmt: skip
+    return _knows_rows(_last(part.estimator))
 
 
 def _other_scale(stack, estimator, label):

@@ -86,8 +86,8 @@ blend_scoring : str, callable or None, default=None
 blend_parts : list of str, default=None
     Names of the parts to blend: branches and ``"downstream"``. None means all that predict the
     target and are trained in this fit. A frozen branch takes part only if it is named, and so do
-    networks with a :class:`~skstack.losses.TeacherLoss`: nothing shows on which rows they were
-    fitted.
+    networks with a :class:`~skstack.losses.TeacherLoss` and those that continue a built
+    ``keras.Model``, a saved or a frozen network: nothing shows on which rows these were fitted.
 """,
     "n_repeats": """
 n_repeats : int, default=1

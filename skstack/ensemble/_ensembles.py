@@ -20,6 +20,7 @@ from skstack._base.docstrings import substitute
 from skstack._base.params import clone_part, clone_sharing_models
 from skstack._base.progress import errors_named, fitting
 from skstack._base.sklearn import (
+    CROSS_FIT_CONSTRAINTS,
     BaseComposition,
     Interval,
     StrOptions,
@@ -104,7 +105,7 @@ class _GreedyEnsemble(BaseComposition):
         "cv": ["cv_object", StrOptions({"prefit"})],
         "scoring": [None, StrOptions(set(get_scorer_names())), callable],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "n_jobs": [None, Integral],
+        "n_jobs": CROSS_FIT_CONSTRAINTS["n_jobs"],
         "verbose": ["verbose"],
     }
 

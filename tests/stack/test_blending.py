@@ -411,6 +411,18 @@ def test_a_network_with_a_teacher_takes_part_if_it_is_named():
     assert blending.blend_plan(own).parts == ("taught", "downstream")
 
 
+def test_a_continued_network_takes_part_if_it_is_named():
+    continued = KerasClassifier(keras_model(), **FIT)
+    own = stack([("tree", TREE), ("net", continued)])
+    assert blending.blend_plan(own).parts == ("tree", "downstream")
+    own.set_params(blend_parts=["net", "tree"])
+    assert blending.blend_plan(own).parts == ("tree", "net")
+    # Without the downstream there is no blend, unless the parts are named.
+    plan = blending.blend_plan(stack(downstream=continued))
+    assert plan.parts == ()
+    assert "the downstream: it continues a network" in plan.reason
+
+
 def test_a_frozen_part_takes_part_if_it_is_named():
     X, y = binary()
     own = stack([("frozen", FROZEN)], blend_parts=["frozen", "downstream"]).fit(X, y)
