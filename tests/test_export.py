@@ -58,7 +58,8 @@ def autoencoder():
 
 
 def stack(upstream, **settings):
-    settings = {"downstream": classifier(), "cv": 2, "random_state": 0, **settings}
+    # All parts are in the model; a blend leaves those without weight out.
+    settings = {"downstream": classifier(), "blend": False, "cv": 2, "random_state": 0, **settings}
     return StackedKerasClassifier(upstream, **settings)
 
 

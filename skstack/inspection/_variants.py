@@ -80,8 +80,10 @@ def variants_of(estimator):
         for name in names:
             if name not in kept:
                 own.set_params(**({name: "drop"} if is_list else {"upstream": []}))
-                # One part may be left, of which there is no blend.
-                own.set_params(blend=own.blend and "auto", blend_parts=None)
+                if own.blend is True:  # one part may be left, of which there is no blend
+                    own.set_params(blend="auto")
+                if own.blend_parts is not None:
+                    own.set_params(blend_parts=None)
         if fine_tune is not None and not tuned:
             own.set_params(fine_tune=None)
         if loss is not None and not taught:
