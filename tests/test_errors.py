@@ -152,7 +152,7 @@ def test_misspelt_parameters():
         stack.set_params(legacy__layers="encoder")
     with pytest.raises(ValueError, match="downstream=KerasClassifier"):
         stack.set_params(downstream__epochs=1)
-    with pytest.raises(ValueError, match="model=MLP"):
+    with pytest.raises(ValueError, match="model=TabM"):
         KerasClassifier().set_params(model__dropout=0.1)
 
 

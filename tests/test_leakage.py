@@ -186,7 +186,7 @@ def test_early_stopping_rows_do_not_affect_any_part(rows, downstream):
 
     Spy.__name__ = type(downstream).__name__
     stack = memory_stack(
-        downstream=Spy(**downstream.get_params()),
+        downstream=Spy(**downstream.get_params(deep=False)),
         scaler=Witness("scaler", column=1),
         sampler=Sampler(),
     ).fit(X, y)

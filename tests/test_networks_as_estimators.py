@@ -71,7 +71,7 @@ def test_stratified_folds_and_grid_over_training_parameters():
 def test_class_weights_move_probabilities():
     X, y = CANCER
     plain, heavy = (
-        KerasClassifier(SMALL, epochs=3, class_weight=weight, random_state=0)
+        KerasClassifier(MLP(), epochs=3, class_weight=weight, random_state=0)
         .fit(X, y)
         .predict_proba(X)
         for weight in (None, {0: 1, 1: 20})

@@ -1215,7 +1215,11 @@ def test_a_useless_teacher_does_no_harm_if_its_weight_is_searched(mode):
     for seed in range(5):
         teacher, few, new = planted(seed, useless=True)
         classifier = KerasClassifier(
-            loss=TeacherLoss(teacher, mode=mode), epochs=40, batch_size=16, random_state=seed
+            MLP(),
+            loss=TeacherLoss(teacher, mode=mode),
+            epochs=40,
+            batch_size=16,
+            random_state=seed,
         )
         search = GridSearchCV(classifier, {"loss__weight": [0.0, 0.3, 0.9]}, cv=5).fit(*few)
         alone = clone(classifier).set_params(loss="auto").fit(*few).score(*new)
