@@ -89,7 +89,7 @@ from sklearn.model_selection import (
 )
 from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
 from sklearn.naive_bayes import BernoulliNB, ComplementNB, GaussianNB, MultinomialNB
-from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, NeighborhoodComponentsAnalysis
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import FeatureUnion
 from sklearn.preprocessing import (
@@ -351,7 +351,11 @@ for _name, _transformer, _options in (
     ("MaxAbsScaler", MaxAbsScaler(), {}),
     ("RobustScaler", RobustScaler(), {}),
     ("QuantileTransformer", QuantileTransformer(n_quantiles=100), {}),
-    ("QuantileTransformer normal", QuantileTransformer(n_quantiles=100, output_distribution="normal"), {}),
+    (
+        "QuantileTransformer normal",
+        QuantileTransformer(n_quantiles=100, output_distribution="normal"),
+        {},
+    ),
     ("PowerTransformer", PowerTransformer(), {}),
     ("PCA", PCA(4), {}),
     ("TruncatedSVD", TruncatedSVD(4, random_state=0), {}),
@@ -879,7 +883,7 @@ shared(
         ),
         make_pipeline(SelectFwe(alpha=0.2), LOGISTIC),
         make_pipeline(VarianceThreshold(), LinearDiscriminantAnalysis(n_components=1), LOGISTIC),
-        make_pipeline(StandardScaler(), PLSRegression(2), LOGISTIC),
+        make_pipeline(StandardScaler(), NeighborhoodComponentsAnalysis(2, random_state=0), LOGISTIC),
         log_search(StandardScaler(), SelectKBest(k=4)),
     ],
     table,
@@ -1246,7 +1250,7 @@ shared(
         make_pipeline(SelectKBest(f_regression, k=3), Lasso()),
         TransformedTargetRegressor(Ridge(), transformer=StandardScaler()),
         StackingRegressor([("a", Ridge()), ("b", KNeighborsRegressor())], cv=3),
-        make_pipeline(PLSRegression(2), ElasticNet()),
+        ElasticNet(),
         DummyRegressor(),
         make_pipeline(StandardScaler(), KernelRidge()),
     ],

@@ -1,0 +1,343 @@
+"""Checks of columns that something computed from all rows before the outer split."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+
+import numpy as np
+
+from skstack._base.tables import is_dataframe, n_rows, take_rows
+from skstack.inspection._columns import distinct_share, is_continuous, numeric_columns
+from skstack.inspection._report import Finding
+
+_EXACT = 1e-8
+_FLOAT32 = 1e-5
+_QUANTILE_END = 5.199337582605575  # where QuantileTransformer clips a normal distribution
+_LEAST_REPEATS = 3
+_FEW_ROWS = 20
+
+
+def scaled_with_test_rows(X):
+    """Whether columns look as if a scaler had been fitted on all rows."""
+    check = "scaling before the outer split"
+    _, values = numeric_columns(X)
+    values = values[:, np.isfinite(values).sum(axis=0) >= 3]
+    if not values.shape[1]:
+        return Finding(check, "not checked", "no numeric columns")
+    scaled = {}
+    for column in values.T:
+        known = column[np.isfinite(column)]
+        for how in _scales_of(known):
+            scaled[how] = scaled.get(how, 0) + 1
+    # One column may have such ends by nature; a mean of 0 and a deviation of 1 are no accident.
+    scaled = {
+        how: number
+        for how, number in scaled.items()
+        if number > 1 or values.shape[1] == 1 or how == _STANDARD
+    }
+    if not scaled:
+        return Finding(check, "ok", "no column has a moment, a quantile or an end of a scaler")
+    how = max(scaled, key=scaled.get)
+    return Finding(
+        check,
+        "leak",
+        f"{scaled[how]} of {values.shape[1]} numeric columns have {how} over all rows, test rows "
+        "included, to the last digit",
+        "pass unscaled columns, and put the scaler into a Pipeline",
+        float(scaled[how] / values.shape[1]),
+    )
+
+
+_STANDARD = "mean 0 and standard deviation 1"
+
+
+def _scales_of(values):
+    """Names of the scalers that leave such values when they are fitted on all of them."""
+    spread = values.std()
+    if not spread or len(np.unique(values[:1000])) <= 5:
+        return
+    unit = min(abs(spread - 1), abs(values.std(ddof=1) - 1)) < 1e-5
+    if unit and abs(values.mean()) < 1e-5:
+        yield _STANDARD
+    low, high = values.min(), values.max()
+    inner = values[(values > low) & (values < high)]
+    # Shares have both ends in many rows, or few different values in between.
+    alone = min(np.sum(values == low), np.sum(values == high)) <= 2
+    continuous = len(inner) and distinct_share(inner[:, None])[0] > 0.5
+    if not continuous:
+        return
+    if alone and any(_near((low, high), ends) for ends in ((0, 1), (-1, 1))):
+        yield f"minimum {round(low)} and maximum {round(high)}"
+    elif np.sum(np.abs(values) == np.abs(values).max()) <= 2 and _near(
+        (np.abs(values).max(),), (1,)
+    ):
+        yield "a largest absolute value of 1"
+    if abs(low + _QUANTILE_END) < 1e-3 and abs(high - _QUANTILE_END) < 1e-3:
+        yield "the ends of a QuantileTransformer"
+    lower, middle, upper = np.percentile(values, [25, 50, 75])
+    if abs(middle) < 1e-7 and abs(upper - lower - 1) < 1e-7:
+        yield "median 0 and interquartile range 1"
+
+
+def _near(values, expected):
+    return all(abs(v - e) < 1e-7 for v, e in zip(values, expected, strict=True))
+
+
+def prepared_with_test_rows(X, y, classification):
+    """Whether columns were imputed, projected or encoded with statistics of all rows."""
+    check = "imputation, projection or encoding before the outer split"
+    if hasattr(X, "tocsr"):
+        evidence = _tfidf(X.tocsr())
+        if evidence:
+            return _prepared(check, evidence)
+    names, values = numeric_columns(X)
+    if not names or len(values) < _FEW_ROWS:
+        return Finding(check, "not checked", "no numeric columns, or too few rows")
+    y = np.asarray(y)
+    evidence = (
+        _projected(values, y, classification)
+        or _imputed(names, values)
+        or (y.ndim == 1 and _encoded(names, values, y, classification))
+    )
+    if evidence:
+        return _prepared(check, evidence)
+    return Finding(check, "ok", "no column holds means, medians or directions of all rows")
+
+
+def _prepared(check, evidence):
+    return Finding(
+        check,
+        "leak",
+        evidence,
+        "pass the columns as they were before, and put imputers, projections and encoders into a "
+        "Pipeline",
+        1.0,
+    )
+
+
+def _tfidf(X):
+    """Whether the weights of a TfidfVectorizer are those of all rows of X."""
+    n, width = X.shape
+    if X.dtype.kind != "f" or not X.nnz or width < 3 or (X.data < 0).any():
+        return None
+    frequency = np.bincount(X.indices[X.data != 0], minlength=width)
+    if (frequency == n).all():
+        return None
+    for smooth in (1, 0):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            weights = np.log((n + smooth) / (frequency + smooth)) + 1
+        terms = X.data / weights[X.indices]
+        agree = checked = 0
+        for start, end in itertools.pairwise(X.indptr[:201]):
+            row = terms[start:end]
+            # Counts of words are whole multiples of the smallest one if the weights are right.
+            if len(row) > 2 and len(np.unique(X.data[start:end])) > 1:
+                ratio = row / row.min()
+                checked += 1
+                agree += np.abs(ratio - np.round(ratio)).max() < 1e-5
+        if checked >= 5 and agree > 0.9 * checked:
+            return f"the weights of {width} words are the TF-IDF weights of all {n} rows"
+    return None
+
+
+def _projected(values, y, classification):
+    """Columns whose covariance is exactly that of a projection fitted on all rows."""
+    complete = values[:, np.isfinite(values).all(axis=0)]
+    complete = complete[:, is_continuous(complete)]
+    length = np.sqrt((complete**2).sum(axis=0))
+    complete = complete[:, length > 0]
+    if complete.shape[1] < 2 or len(complete) <= complete.shape[1] + 2:
+        return None
+    single = np.array_equal(complete, complete.astype(np.float32))
+    exact = _FLOAT32 if single else _EXACT
+    if classification and y.ndim == 1:
+        labels, code = np.unique(y, return_inverse=True)
+        means = np.array([complete[code == k].mean(axis=0) for k in range(len(labels))])
+        within = ((complete - means[code]) ** 2).sum(axis=0) / (len(y) - len(labels))
+        if (np.abs(within - 1) < exact * 100).sum() > 1:
+            return "columns have a variance of exactly 1 within the classes of all rows, as of LDA"
+    spread = complete.std(axis=0)
+    centred = np.abs(complete.mean(axis=0)) < exact * np.maximum(spread, 1e-300)
+    for marked, means, how in (
+        (centred, complete.mean(axis=0), "mean 0 and correlation 0 (PCA)"),
+        (np.ones(len(spread), bool), 0, "a scalar product of 0 (SVD)"),
+    ):
+        chosen = complete[:, marked] - (means[marked] if np.ndim(means) else 0)
+        if chosen.shape[1] < 2:
+            continue
+        chosen = chosen / np.sqrt((chosen**2).sum(axis=0))
+        cosine = np.abs(chosen.T @ chosen) + np.eye(chosen.shape[1])
+        pairs = int((cosine < exact).sum() // 2)
+        if pairs > (2 if single else 0):
+            return f"{pairs} pairs of columns have {how} over all rows, to the last digit"
+    return None
+
+
+def _imputed(names, values):
+    """Columns in which one value fills many rows and is a mean or median of all others."""
+    filled = {}
+    for name, column in zip(names, values.T, strict=True):
+        known = column[np.isfinite(column)]
+        levels, counts = np.unique(known, return_counts=True)
+        if len(levels) < _FEW_ROWS or counts.max() < _LEAST_REPEATS:
+            continue
+        value = levels[counts.argmax()]
+        rest = known[known != value]
+        if not rest.std():
+            continue
+        if abs(value - rest.mean()) < 1e-7 * rest.std():
+            filled[name] = "mean"
+        elif (
+            value != 0  # a natural mass of zeros may split the rest in halves
+            and distinct_share(rest[:, None])[0] > 0.9
+            and abs(np.sum(rest < value) - np.sum(rest > value)) <= 1
+        ):
+            filled[name] = "median"
+    if not filled:
+        return None
+    name, how = next(iter(filled.items()))
+    return f"{len(filled)} column(s), such as {name}, are filled with the {how} of all rows"
+
+
+def _encoded(names, values, y, classification):
+    """Columns whose values are target means of their own rows, test rows included."""
+    if classification:
+        labels, y = np.unique(y, return_inverse=True)
+        if len(labels) != 2:
+            return None
+    y = y.astype(float)
+    prior, variance = y.mean(), y.var()
+    for name, column in zip(names, values.T, strict=True):
+        if not np.isfinite(column).all():
+            continue
+        levels, level, counts = np.unique(column, return_inverse=True, return_counts=True)
+        repeated = counts >= 2
+        if not 4 <= repeated.sum() or counts[repeated].sum() < 0.8 * len(y):
+            continue
+        means = np.bincount(level, y) / counts
+        within = np.bincount(level, (y - means[level]) ** 2) / counts
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shrunk = variance * counts / (variance * counts + within / counts)
+            smoothing = counts * (means - levels) / (levels - prior)
+            odds = np.log(means / (1 - means))
+        off = np.abs(levels - prior) > 1e-9
+        constant = smoothing[off & repeated]
+        guesses = [means, odds, shrunk * means + (1 - shrunk) * prior]
+        if len(constant) > 3 and constant.min() > 0 and np.ptp(constant) < 1e-6 * constant.max():
+            guesses.append(levels)
+        for guess in guesses:
+            use = repeated & np.isfinite(guess)
+            if use.sum() >= 4 and np.abs(guess - levels)[use].max() < 1e-8 * max(y.std(), 1e-9):
+                return f"column {name} holds target means of all rows for {use.sum()} levels"
+        if np.array_equal(levels * len(y), counts) or (
+            len(levels) > 4 and np.abs(levels * len(y) - counts).max() < 1e-8
+        ):
+            return f"column {name} holds the frequencies of its levels among all rows"
+    return None
+
+
+# Rows before the user's own preparation -----------------------------------------------------------
+
+
+def prepared_alone(raw, prepare, X, y, folds, time):
+    """Whether `prepare` gives the same training rows if it sees the training rows alone.
+
+    With times, only rows up to a moment are passed: features may use all that is earlier.
+    """
+    check = "preparation of raw rows"
+    if prepare is None:
+        return Finding(check, "not checked", "raw rows and their preparation were not passed")
+    n = n_rows(X)
+    if n_rows(raw) != n:
+        return Finding(
+            check,
+            "suspect",
+            f"raw has {n_rows(raw)} rows and X has {n}: rows were dropped, made or joined, so that "
+            "the preparation cannot be repeated on the training rows",
+            "drop and make rows inside the estimator, or before raw",
+            0.3,
+        )
+    whole, again = _table(_call(prepare, raw, y)), _table(_call(prepare, raw, y))
+    if _differences(whole, again):
+        return Finding(
+            check, "not checked", "prepare(raw) is random: two calls give different rows"
+        )
+    subsets = [train for train, _ in folds]
+    if time is not None:
+        order = np.argsort(time, kind="stable")
+        cuts = np.linspace(0.4, 0.9, len(folds))
+        subsets = [np.sort(order[time[order] <= time[order[int(c * (n - 1))]]]) for c in cuts]
+    worst = {}
+    for rows in subsets:
+        alone = _table(_call(prepare, take_rows(raw, rows), take_rows(y, rows)))
+        if len(alone) != len(rows):
+            worst["number of rows"] = 1.0
+            continue
+        for column, share in _differences(whole.iloc[rows], alone).items():
+            worst[column] = max(share, worst.get(column, 0))
+    passed = _table(X)
+    mismatch = passed.shape != whole.shape or bool(_differences(passed, whole))
+    if worst:
+        column = max(worst, key=worst.get)
+        return Finding(
+            check,
+            "leak",
+            f"{len(worst)} prepared column(s), such as {column}, change in up to "
+            f"{worst[column]:.0%} of the training rows if the other rows are not there",
+            "fit the preparation on training rows: as a step of a Pipeline, or with earlier rows "
+            "only",
+            float(max(worst.values())),
+        )
+    if mismatch:
+        return Finding(
+            check,
+            "suspect",
+            "prepare(raw) is not X: something else was done to the rows",
+            "pass what X was made of, and the function that made it",
+            0.3,
+        )
+    return Finding(
+        check, "ok", f"{len(subsets)} sets of training rows alone are prepared as with all rows"
+    )
+
+
+def _call(prepare, raw, y):
+    """What `prepare` makes of rows; functions of two arguments also get y."""
+    required = [
+        p
+        for p in inspect.signature(prepare).parameters.values()
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
+    ]
+    result = prepare(raw, y) if len(required) > 1 else prepare(raw)
+    return result[0] if isinstance(result, tuple) else result
+
+
+def _table(X):
+    import pandas as pd
+
+    if hasattr(X, "toarray"):
+        X = X.toarray()
+    if is_dataframe(X):
+        frame = X.to_pandas() if hasattr(X, "to_pandas") else X
+        return frame.reset_index(drop=True)
+    X = np.asarray(X)
+    return pd.DataFrame(X.reshape(len(X), -1))
+
+
+def _differences(expected, actual):
+    """Share of rows in which each column differs; columns of one table only differ everywhere."""
+    if len(expected) != len(actual):
+        return {"number of rows": 1.0}
+    shares = {c: 1.0 for c in set(expected.columns) ^ set(actual.columns)}
+    for name in expected.columns.intersection(actual.columns):
+        a, b = expected[name], actual[name]
+        if a.dtype.kind in "fiub" and b.dtype.kind in "fiub":
+            a, b = a.to_numpy(float), b.to_numpy(float)
+            scale = max(np.nanstd(a), 1e-12) if len(a) else 1.0
+            equal = (np.isnan(a) & np.isnan(b)) | (np.abs(a - b) < 1e-6 * scale)
+        else:
+            equal = a.astype(str).to_numpy() == b.astype(str).to_numpy()
+        if not equal.all():
+            shares[name] = float(1 - equal.mean())
+    return shares
