@@ -15,7 +15,6 @@ from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
 from sklearn.compose import TransformedTargetRegressor, make_column_transformer
-from sklearn.cross_decomposition import PLSRegression
 from sklearn.datasets import (
     load_breast_cancer,
     load_diabetes,
@@ -28,7 +27,7 @@ from sklearn.datasets import (
     make_moons,
     make_regression,
 )
-from sklearn.decomposition import NMF, PCA, FastICA, TruncatedSVD
+from sklearn.decomposition import NMF, PCA, FastICA, KernelPCA, TruncatedSVD
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import (
@@ -89,7 +88,11 @@ from sklearn.model_selection import (
 )
 from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
 from sklearn.naive_bayes import BernoulliNB, ComplementNB, GaussianNB, MultinomialNB
-from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, NeighborhoodComponentsAnalysis
+from sklearn.neighbors import (
+    KNeighborsClassifier,
+    KNeighborsRegressor,
+    NeighborhoodComponentsAnalysis,
+)
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import FeatureUnion
 from sklearn.preprocessing import (
@@ -253,6 +256,32 @@ class Centre(TransformerMixin, BaseEstimator):
         return np.asarray(X) - self.centre
 
 
+class Side(ClassifierMixin, BaseEstimator):
+    """Holds something on the side; as a step it passes X on."""
+
+    def __init__(self, table):
+        self.table = table
+
+    def fit(self, X, y):
+        self.classes_ = np.unique(y)
+        self.model_ = GaussianNB().fit(X, y)
+        return self
+
+    def transform(self, X):
+        return np.asarray(X)
+
+    def predict_proba(self, X):
+        return self.model_.predict_proba(X)
+
+    def predict(self, X):
+        return self.model_.predict(X)
+
+
+def with_attribute(step, rows):
+    step.reference = rows
+    return step
+
+
 class BatchScaler(TransformerMixin, BaseEstimator):
     """Standardises whatever it transforms by that table's own moments."""
 
@@ -337,6 +366,11 @@ def gappy():
     return with_gaps(X), y
 
 
+def few_gaps():
+    X, y = table(1)
+    return with_gaps(X, share=0.05), y
+
+
 def coded(n=N, levels=20):
     rng = np.random.default_rng(4)
     X, y = table(4, n)
@@ -363,6 +397,10 @@ for _name, _transformer, _options in (
     ("mean imputation", SimpleImputer(), {"make": gappy}),
     ("median imputation", SimpleImputer(strategy="median"), {"make": gappy}),
     ("TF-IDF", TfidfVectorizer(), {"make": texts}),
+    ("StandardScaler without mean", StandardScaler(with_mean=False), {}),
+    ("KNNImputer", KNNImputer(), {"make": few_gaps}),
+    ("KernelPCA", KernelPCA(3, kernel="rbf", gamma=1e-4), {}),
+    ("LDA", LinearDiscriminantAnalysis(), {"supervised": True}),
 ):
     prepared(_name, _transformer, **_options)
 
@@ -660,7 +698,7 @@ def calibrated(model):
 
 
 def wide():
-    return table(11, 120, 300)
+    return table(11, 160, 300)
 
 
 before_search("SMOTE before a tuned threshold", SMOTE(random_state=0), wrap=tuned)
@@ -781,10 +819,55 @@ held(
 held("teacher in a loss", lambda X, y: network(TeacherLoss(clone(FOREST).fit(X, y))))
 
 
+held("some columns of rows", lambda X, y: make_pipeline(Centre(0.0), Side(X[:60, :3]), LOGISTIC))
+held(
+    "dict of targets by row", lambda X, y: Side({r.tobytes(): k for r, k in zip(X, y, strict=True)})
+)
+held(
+    "forest fitted on two thirds", lambda X, y: FrozenEstimator(clone(FOREST).fit(X[:160], y[:160]))
+)
+held(
+    "frozen PCA after a scaler",
+    lambda X, y: make_pipeline(
+        StandardScaler(), FrozenEstimator(PCA(3).fit(StandardScaler().fit_transform(X))), LOGISTIC
+    ),
+)
+held(
+    "prefit selector",
+    lambda X, y: make_pipeline(SelectFromModel(clone(FOREST).fit(X, y), prefit=True), LOGISTIC),
+)
+held("rows in an attribute", lambda X, y: make_pipeline(with_attribute(Centre(0.0), X), LOGISTIC))
+
+
+@planted("inner splits", "RandomOverSampler before LogisticRegressionCV")
+def _():
+    X, y = table(11)
+    model = LogisticRegressionCV(
+        cv=3, Cs=2, use_legacy_attributes=False, l1_ratios=(0,), max_iter=500
+    )
+    return (make_pipeline(RandomOverSampler(random_state=0), model), X, y, {}), (
+        make_pipeline(StandardScaler(), model),
+        X,
+        y,
+        {},
+    )
+
+
+@planted("L3.1 time", "scaler before an ordered stack, times not passed")
+def _():
+    X, y = table(9)
+    stack = our_stack(GaussianNB(), TimeSeriesSplit(3))
+    inside = our_stack(make_pipeline(StandardScaler(), GaussianNB()), TimeSeriesSplit(3))
+    return tuple(
+        (e, X, y, {"cv": TimeSeriesSplit(3)})
+        for e in (make_pipeline(StandardScaler(), stack), inside)
+    )
+
+
 @planted("state outside of fit", "targets in the class")
 def _():
     X, y = table(15)
-    return (Gossip(), X, y, {}), (Gossip(share=False), X, y, {})
+    return (Gossip(), X, y, {}), (holding(Gossip, told={})(share=False), X, y, {})
 
 
 @planted("state outside of fit", "moments of the test rows")
@@ -883,7 +966,9 @@ shared(
         ),
         make_pipeline(SelectFwe(alpha=0.2), LOGISTIC),
         make_pipeline(VarianceThreshold(), LinearDiscriminantAnalysis(n_components=1), LOGISTIC),
-        make_pipeline(StandardScaler(), NeighborhoodComponentsAnalysis(2, random_state=0), LOGISTIC),
+        make_pipeline(
+            StandardScaler(), NeighborhoodComponentsAnalysis(2, random_state=0), LOGISTIC
+        ),
         log_search(StandardScaler(), SelectKBest(k=4)),
     ],
     table,
@@ -1166,7 +1251,7 @@ clean("ties", "three flags", BernoulliNB(), rng.integers(0, 2, (N, 3)), rng.inte
 clean(
     "ties",
     "ages and flags",
-    FOREST,
+    make_pipeline(words_to_codes(), FOREST),
     pd.DataFrame({"age": rng.integers(20, 60, 600), "sex": rng.choice(["f", "m"], 600)}),
     rng.integers(0, 2, 600),
 )
@@ -1275,7 +1360,7 @@ digits = load_digits(n_class=3)
 clean(
     "real tables",
     "digits",
-    make_pipeline(MinMaxScaler(), NMF(5, max_iter=50, random_state=0, tol=0.05), LOGISTIC),
+    make_pipeline(MinMaxScaler(clip=True), NMF(5, max_iter=50, random_state=0, tol=0.05), LOGISTIC),
     digits.data,
     digits.target,
 )

@@ -55,7 +55,10 @@ def distinct_share(values):
     shares = []
     for column in values.T:
         known = column[np.isfinite(column)]
-        shares.append(len(np.unique(known)) / max(len(known), 1))
+        # Values that differ by rounding errors are one value: cosines of a whole turn.
+        spread = known.std() if len(known) else 0
+        levels = np.unique(np.round(known / spread, 10) if spread else known)
+        shares.append(len(levels) / max(len(known), 1))
     return np.array(shares)
 
 

@@ -60,11 +60,20 @@ def duplicates(X, folds):
     """Whether test rows are among the training rows, exactly or nearly."""
     check = "duplicates across folds"
     remedy = "drop duplicates (or give all copies one group) before splitting"
+    both = np.mean([np.isin(test, train).mean() for train, test in folds])
+    if both:
+        return Finding(
+            check,
+            "leak",
+            f"{both:.1%} of the test rows are training rows of the same fold",
+            "use a cv whose test rows are not among the training rows",
+            float(both),
+        )
     texts = texts_of(X)
     keys = row_keys(X if texts is None else [_plain(text) for text in texts])
     share = np.mean([np.isin(keys[test], keys[train]).mean() for train, test in folds])
     chance = _equal_by_chance(X) if share > 0.01 and texts is None else 0.0
-    copies = share * (1 - chance)
+    copies = share * (1 - chance) if chance < 0.5 or share * (1 - chance) > 0.1 else 0.0
     if copies > 0.01:
         how = "equal a training row in all columns" if texts is None else (
             "equal a training text, but for case, spaces and punctuation"
@@ -78,10 +87,10 @@ def duplicates(X, folds):
             float(copies),
         )
     near = _near_copies(X, folds) if texts is None else None
-    if near is not None and near > 0.05:
+    if near is not None and near > 0.02:
         return Finding(
             check,
-            "leak" if near > 0.1 else "suspect",
+            "leak" if near > 0.05 else "suspect",
             f"{near:.1%} of the test rows are nearer to a training row than {_CHANCE:.1%} would be "
             "by chance, given the distances to further neighbours: rounded or jittered copies",
             remedy,

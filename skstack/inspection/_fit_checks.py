@@ -72,6 +72,9 @@ def learned_before(trace, runs, classification):
                 scaled[maker.step] = splitter
                 if maker.step in selected or _learns_in_sample(trace, maker):
                     selected[maker.step] = splitter
+    for fit in trace.fits:
+        if _splits_by_itself(fit.estimator):
+            resampled |= {m.step: fit for m in fit.table.makers if m.resampled}
     selected = {m: owner for m, owner in selected.items() if not _searches(owner)}
     stacked = {m: owner for m, owner in selected.items() if _stacks(owner)}
     return [
@@ -100,24 +103,20 @@ def _optimistic(runs, steps, classification):
     found = {}
     for run in runs if steps else ():
         pooled = {}
-        for owner, fit, _ in _inner_splits(run.fits):
-            makers = {
-                m.step
-                for table in fit.queried
-                for m in _makers_outside(owner, fit, _known_rows(table.rows))
-            }
-            if not makers & steps:
+        for owner, fit, predicted in _inner_splits(run.fits):
+            makers = [m for m in _makers_outside(owner, fit, predicted) if m.step in steps]
+            if not makers:
                 continue
+            step = _splitter_of(fit, makers[0]).step
             for table, answer in zip(fit.queried, fit.answers, strict=True):
                 rows = _known_rows(table.rows)
-                if len(rows) == len(answer) and not np.isin(rows, fit.rows).any():
-                    shape = np.shape(answer)[1:]
-                    pooled.setdefault((owner.step, shape), []).append((rows, answer))
+                if len(rows) == np.shape(answer)[0] and not np.isin(rows, fit.rows).any():
+                    pooled.setdefault((step, np.shape(answer)[1:]), []).append((rows, answer))
         for (step, _), parts in pooled.items():
             rows = np.concatenate([rows for rows, _ in parts])
             answers = np.concatenate([np.asarray(answer) for _, answer in parts])
             rows, once = np.unique(rows, return_index=True)
-            score = run.judged(rows, answers[once], classification, least=0.2)
+            score = run.judged(rows, answers[once], classification, least=0.1)
             if score is not None:
                 found.setdefault(step, []).append(score)
     for step, scores in found.items():
@@ -148,7 +147,7 @@ def learns_from_rows(trace, maker):
 
 def _learns_in_sample(trace, maker):
     """Whether results change with the targets, and the step does not cross-fit."""
-    if maker.y is None or hasattr(maker.estimator, "_extract") or _is_target_encoder(maker):
+    if maker.y is None or _cross_fits(maker.estimator):
         return False
     shuffled = take_rows(maker.y, np.random.default_rng(0).permutation(len(maker.rows)))
     own = _refitted(trace, maker, maker.X, maker.y, slice(None))
@@ -156,11 +155,12 @@ def _learns_in_sample(trace, maker):
     return own is None or other is None or not _equal(own, other)
 
 
-def _is_target_encoder(maker):
-    """Whether ``fit_transform`` is out-of-fold, as that of scikit-learn's TargetEncoder."""
+def _cross_fits(estimator):
+    """Whether ``fit_transform`` is out-of-fold: TargetEncoder, and transformers of skstack."""
     return any(
-        cls.__name__ == "TargetEncoder" and cls.__module__.startswith("sklearn.")
-        for cls in type(maker.estimator).__mro__
+        (cls.__name__ == "TargetEncoder" and cls.__module__.startswith("sklearn."))
+        or (hasattr(cls, "_extract") and cls.__module__.startswith("skstack."))
+        for cls in type(estimator).__mro__[1:]  # the first one is the recorded class
     )
 
 
@@ -210,6 +210,13 @@ def _before_split(check, pairs, verdict, what):
 def _searches(fit):
     """Whether a step chooses parameters or a threshold by the scores of an inner split."""
     return hasattr(fit.estimator, "best_params_") or hasattr(fit.estimator, "best_threshold_")
+
+
+def _splits_by_itself(estimator):
+    """Whether a model of scikit-learn chooses parameters on inner folds that it does not show."""
+    cls = type(estimator).__mro__[1]
+    own = cls.__module__.startswith("sklearn.") and cls.__name__.endswith("CV")
+    return own and hasattr(estimator, "cv") and not hasattr(estimator, "estimator")
 
 
 def _stacks(fit):
@@ -275,25 +282,35 @@ def inner_groups(fits, groups):
     )
 
 
-def inner_time(trace, time):
-    """Whether a step inside predicts rows that are earlier than those that it learned from."""
+def inner_time(trace, time, is_ordered=False):
+    """Whether a step inside predicts rows that are earlier than those that it learned from.
+
+    Without times, but in outer folds that are ordered, only ordered inner folds are judged.
+    """
     check = "later rows in training (inner folds)"
-    if time is None:
+    if time is None and not is_ordered:
         return Finding(check, "not checked", "no times were passed")
-    finding = _crossing(
-        check,
-        trace.fits,
-        lambda learned, predicted: time[predicted] < time[learned].max(),
-        "are earlier than rows that it learned from",
-        "use a time-ordered cv, such as TimeSeriesSplit",
+    finding = (
+        Finding(check, "ok", "no inner fold has such rows")
+        if time is None
+        else _crossing(
+            check,
+            trace.fits,
+            lambda learned, predicted: time[predicted] < time[learned].max(),
+            "are earlier than rows that it learned from",
+            "use a time-ordered cv, such as TimeSeriesSplit",
+        )
     )
     if finding.verdict != "ok":
         return finding
     before, learns = {}, {}
+    time = np.arange(len(np.asarray(trace.y))) if time is None else time
     for owner, fit, predicted in _inner_splits(trace.fits):
+        if time[predicted].min() < time[_known_rows(fit.rows)].max():
+            continue  # not an ordered split
         for maker in _makers_outside(owner, fit, predicted):
-            if _descends(maker, owner):
-                continue
+            if _descends(maker, _splitter_of(fit, maker)):
+                continue  # a stack's own scaler and downstream only predict later rows
             if maker.step not in learns:
                 learns[maker.step] = maker.resampled or learns_from_rows(trace, maker)
             if learns[maker.step]:
@@ -335,7 +352,7 @@ def features_in_sample(trace, runs, classification):
     """
     check = "in-sample features"
     scores = {}
-    for run in runs:
+    for run in runs if np.ndim(trace.y) == 1 else ():
         for fit in _fits_of_derived_tables(run.fits):
             features, rows = _derived(fit)
             if features is None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
 import types
+import warnings
 
 import numpy as np
 from sklearn.base import clone
@@ -17,16 +19,18 @@ from sklearn.utils.validation import check_is_fitted
 from skstack._base.params import clone_part, is_keras_model
 from skstack._base.tables import is_dataframe, n_rows, take_rows
 from skstack.inspection._association import association
-from skstack.inspection._columns import numeric_columns
+from skstack.inspection._columns import as_frame, is_continuous, numeric_columns
 from skstack.inspection._overlap import check_overlap, row_keys
 from skstack.inspection._report import Finding
 
 _MOST_OBJECTS = 3000
 _MOST_ITEMS = 200  # of a list or dict that are looked into
 _LEAST_ROWS = 3
+_LEAST_ENTRIES = 5  # of a dict that may be a table of targets
+_LEAST_VALUES = 10  # of a column that are found again in the estimator
 _LIBRARIES = {
-    "builtins", "functools", "imblearn", "joblib", "keras", "lightgbm", "numpy", "pandas", "scikeras",
-    "scipy", "sklearn", "skstack", "tensorflow", "torch", "xgboost",
+    "builtins", "functools", "imblearn", "joblib", "keras", "lightgbm", "numpy", "pandas",
+    "scikeras", "scipy", "sklearn", "skstack", "tensorflow", "torch", "xgboost",
 }  # fmt: skip
 
 
@@ -36,11 +40,14 @@ def carried(estimator):
     Looked into are parameters, attributes, class attributes of users' own classes, closures,
     defaults and global variables of functions, and whatever these hold.
     """
-    try:
-        estimator = clone_part(estimator)
-    except Exception:  # such as classes that change their parameters: look at the object itself
-        pass
-    seen, waiting = set(), [("the estimator", estimator)]
+    waiting = []
+    with contextlib.suppress(Exception):  # of classes that change their parameters
+        waiting.append(("the estimator", clone_part(estimator)))
+    parts = [estimator, *getattr(estimator, "get_params", dict)().values()]
+    if not waiting or not any(map(_is_fitted, parts)):
+        # Attributes that somebody set; those of a fitted estimator are what it has learned.
+        waiting.append(("the estimator", estimator))
+    seen = set()
     while waiting and len(seen) < _MOST_OBJECTS:
         path, value = waiting.pop()
         if id(value) in seen or value is None or isinstance(value, (str, bytes, float, int)):
@@ -50,14 +57,14 @@ def carried(estimator):
         seen.add(id(value))
         if isinstance(value, FrozenEstimator):
             yield path, value.estimator
-        elif _is_data(value) or is_keras_model(value):
-            yield path, value
-        elif _is_fitted(value):
+        elif _is_data(value) or is_keras_model(value) or _is_fitted(value):
             yield path, value
         elif isinstance(value, os.PathLike):
             if str(value).endswith((".keras", ".h5")):
                 yield path, value
         else:
+            if isinstance(value, dict) and len(value) >= _LEAST_ENTRIES:
+                yield path, value
             if isinstance(value, (list, tuple)) and _is_numbers(value):
                 yield path, np.asarray(value)
             waiting += [(_joined(path, name), part) for name, part in _parts_of(value)]
@@ -172,21 +179,33 @@ def kept_rows(parts, X, y):
     y = np.asarray(y)
     _, values = numeric_columns(X)
     statistics = _statistics(values)
+    measured = _measured(values, y)
     for path, part in parts:
+        if isinstance(part, dict):
+            number = _looked_up(part, X, y)
+            if number:
+                found[path] = f"{path} holds targets of {number} rows", number / len(y)
+            continue
         if not _is_data(part):
             continue
-        if len(getattr(part, "shape", ())) == 2:
-            if keys is None:
-                keys = _distinct_keys(X)
-            number = _rows_of(part, X, keys)
-            if number >= _LEAST_ROWS:
-                found[path] = f"{path} holds {number} rows of X", min(1.0, number / len(y))
+        shape = getattr(part, "shape", ())
+        if len(shape) == 2 and keys is None:
+            keys = _distinct_keys(X)
+        number = _rows_of(part, X, keys) if len(shape) == 2 else 0
+        if number >= _LEAST_ROWS:
+            found[path] = f"{path} holds {number} rows of X", min(1.0, number / len(y))
         elif _is_target(part, y):
             found[path] = f"{path} holds the targets of all rows", 1.0
-        elif len(getattr(part, "shape", ())) == 1 and len(part) == values.shape[1] > 1:
-            name = _statistic(np.asarray(part), statistics)
-            if name:
-                found[path] = f"{path} holds the {name} of all rows of X", 1.0
+        elif hasattr(part, "index") and len(shape) == 1 and _looked_up(part.to_dict(), X, y):
+            found[path] = f"{path} holds targets of rows", 1.0
+        elif len(shape) == 1 and len(part) == values.shape[1] > 1 and (
+            name := _statistic(np.asarray(part), statistics)
+        ):  # fmt: skip
+            found[path] = f"{path} holds the {name} of all rows of X", 1.0
+        else:
+            number = _values_of(part, measured)
+            if number:
+                found[path] = f"{path} holds {number} values of X or y", min(1.0, number / len(y))
     if not found:
         return Finding(check, "ok", "no parameter, attribute or function holds rows of X or y")
     return Finding(
@@ -223,6 +242,58 @@ def _rows_of(part, X, keys):
     return max(int(np.isin(keys, row_keys(table)).sum()) for table in tables)
 
 
+def _measured(values, y):
+    """All values of columns, and of targets, that hardly ever occur twice."""
+    columns = [column for column in values.T if is_continuous(column[:, None])[0]]
+    if y.ndim == 1 and y.dtype.kind == "f" and is_continuous(y[:, None])[0]:
+        columns.append(y)
+    known = np.concatenate(columns) if columns else np.array([])
+    known = known[np.isfinite(known)]
+    return np.unique(known[known != np.round(known)])
+
+
+def _values_of(part, measured):
+    """Number of measured values in an array that an estimator holds, if they are most of it."""
+    part = part.toarray() if hasattr(part, "toarray") else np.asarray(part)
+    if part.dtype.kind != "f" or not len(measured) or part.size < _LEAST_VALUES:
+        return 0
+    part = np.unique(part[np.isfinite(part)])
+    part = part[part != np.round(part)]
+    number = int(np.isin(part, measured).sum())
+    return number if number >= _LEAST_VALUES and number > 0.3 * len(part) else 0
+
+
+def _looked_up(table, X, y):
+    """Number of rows whose target a dict gives, by position, identifier or values of the row."""
+    if y.ndim != 1 or not all(np.isscalar(value) for value in list(table.values())[:20]):
+        return 0
+    frame = as_frame(X)
+    candidates = [list(range(len(y)))]
+    if frame is not None:
+        candidates += [frame[name].tolist() for name in frame]
+        candidates.append(list(map(tuple, frame.to_numpy().tolist())))
+        if isinstance(X, np.ndarray):
+            candidates.append([row.tobytes() for row in X])
+    for keys in candidates:
+        try:
+            known = np.array([key in table for key in keys])
+            given = np.array([table[key] for key, k in zip(keys, known, strict=True) if k])
+        except TypeError:  # not hashable
+            continue
+        if known.sum() < 20:
+            continue
+        own = y[known]
+        if len(np.unique(own)) > 1 and given.dtype.kind == own.dtype.kind and (given == own).all():
+            return int(known.sum())
+        if own.dtype.kind in "fiub" and given.dtype.kind == "f" and len(np.unique(given)) > 3:
+            used = [key for key, k in zip(keys, known, strict=True) if k]
+            code = np.unique(np.array(used).astype(str), return_inverse=True)[1]
+            means = (np.bincount(code, own) / np.bincount(code))[code]
+            if len(np.unique(code)) < 0.5 * len(own) and np.allclose(means, given, rtol=1e-9):
+                return int(known.sum())
+    return 0
+
+
 def _is_target(part, y):
     part = np.asarray(part)
     if part.shape != y.shape or y.ndim != 1 or len(y) < 20 or len(np.unique(y)) < 2:
@@ -231,22 +302,20 @@ def _is_target(part, y):
 
 
 def _statistics(values):
-    """Statistics of all rows that are learned, not known: of columns with many values."""
-    import warnings
-
+    """Statistics of all rows, by name."""
+    if not values.size:
+        return {}
+    functions = {
+        "means": np.nanmean,
+        "standard deviations": np.nanstd,
+        "standard deviations (n - 1)": functools.partial(np.nanstd, ddof=1),
+        "medians": np.nanmedian,
+        "minima": np.nanmin,
+        "maxima": np.nanmax,
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # columns of gaps only
-        names = {
-            "means": np.nanmean(values, axis=0) if values.size else np.array([]),
-            "standard deviations": np.nanstd(values, axis=0) if values.size else np.array([]),
-            "standard deviations (n - 1)": np.nanstd(values, axis=0, ddof=1)
-            if values.size
-            else np.array([]),
-            "medians": np.nanmedian(values, axis=0) if values.size else np.array([]),
-            "minima": np.nanmin(values, axis=0) if values.size else np.array([]),
-            "maxima": np.nanmax(values, axis=0) if values.size else np.array([]),
-        }
-    return names
+        return {name: function(values, axis=0) for name, function in functions.items()}
 
 
 def _statistic(part, statistics):
@@ -264,12 +333,12 @@ def _statistic(part, statistics):
 
 def frozen_parts(parts):
     """(path, fitted estimator, network or file) of all parts that ``fit`` does not train."""
-    frozen = []
+    frozen = {}  # a clone and its original hold the same at the same path
     for path, part in parts:
         network = is_keras_model(part) or isinstance(part, (str, os.PathLike))
         if network or hasattr(part, "fit"):
-            frozen.append((path, part))
-    return frozen
+            frozen.setdefault(path, part)
+    return list(frozen.items())
 
 
 def frozen_finding(estimator, frozen, X, y, folds, seen, predict, classification):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import sys
 import time as clock
@@ -26,6 +27,7 @@ from skstack.inspection._report import Finding, LeakageReport
 from skstack.inspection._runs import Run, shuffle_half
 from skstack.inspection._trace import SYNTHETIC
 
+_MORE_SHUFFLES = 2  # if the first ones leave it open whether their score is chance
 _SILENT_SECONDS = 5  # of a report before progress is printed by itself
 
 
@@ -73,19 +75,33 @@ def leakage_report(
     seen : array-like or DataFrame of shape (n_seen, n_features), default=None
         Rows that frozen parts of the estimator were trained on, if available.
 
+    raw : array-like or DataFrame of shape (n_samples, n_raw_features), default=None
+        The rows before your own preparation, in the order of X.
+
+    prepare : callable, default=None
+        ``prepare(raw)`` or ``prepare(raw, y)``, which made X. It is called on the training rows of
+        each outer fold alone, and must give the same rows; with `time`, on all rows up to a moment.
+
     n_permutations : int, default=2
-        Cross-validations with shuffled targets, at least 1.
+        Cross-validations with shuffled targets, at least 1. Two more follow if their score is
+        neither clearly chance nor clearly beyond it.
 
     random_state : int, RandomState instance or None, default=0
         Seed of the shuffling.
 
+    verbose : {"auto", 0, 1}, default="auto"
+        Progress on stderr: never (0), from the start (1), or after five seconds ("auto").
+
     Returns
     -------
     LeakageReport
-        With ``table``, ``leaks``, ``plot()`` and HTML in a notebook.
+        With ``leaks``, ``to_frame()``, ``plot()`` and HTML in a notebook.
 
     Raises
     ------
+    TypeError
+        If `prepare` is not callable.
+
     ValueError
         If parameters are invalid; the message names them.
 
@@ -93,12 +109,17 @@ def leakage_report(
     -----
     The verdict is "leak" if a rule is broken or the evidence is far beyond chance, "suspect" if
     there may be a harmless reason, "not checked" if an input is missing. No report can prove that
-    nothing leaks.
+    nothing leaks: what cannot be seen, and what to do instead, is listed in ``docs/leakage.md``.
 
     In-sample features and optimistic scores are detected with shuffled targets (Ojala & Garriga,
-    JMLR 11, 2010): whatever then predicts the target of a row has learned from that row. A frozen
-    part, whose training rows are unknown without ``seen``, is compared with out-of-fold
-    predictions of a fresh clone.
+    JMLR 11, 2010): the targets of half of the rows are shuffled, and whatever then predicts these
+    has learned from the very rows. A frozen part, whose training rows are unknown without ``seen``,
+    is compared with a clone that is fitted on all rows, and with out-of-fold predictions. The
+    estimator is fitted ``1 + n_permutations * n_folds`` times, and frozen parts ``1 + n_folds``
+    times; with two permutations this takes about as long as two or three ``cross_validate``.
+
+    ``python -m skstack.inspection PICKLE_OR_MODULE:NAME DATA.csv TARGET`` prints a report and
+    returns 1 if there is a leak.
 
     Examples
     --------
@@ -115,6 +136,15 @@ def leakage_report(
     """
     if not isinstance(n_permutations, Integral) or n_permutations < 1:
         raise ValueError(f"n_permutations={n_permutations!r}; expected an int of at least 1.")
+    if (raw is None) != (prepare is None):
+        raise ValueError(
+            f"raw= and prepare= belong together; got raw of type {type(raw).__name__} and "
+            f"prepare={prepare!r}."
+        )
+    if prepare is not None and not callable(prepare):
+        raise TypeError(f"prepare={prepare!r}; expected a function of raw, or of raw and y.")
+    if verbose not in ("auto", 0, 1):
+        raise ValueError(f'verbose={verbose!r}; expected "auto", 0 or 1.')
     check_consistent_length(X, y)
     estimator = _with_frozen_prefit(estimator)
     y_original, y = y, np.asarray(y)
@@ -149,19 +179,22 @@ def leakage_report(
         warnings.simplefilter("ignore")  # the user's own fits also issue them
         findings.append(_prepared.prepared_alone(raw, prepare, X, y_original, folds, time))
         run = progress(Run.of, estimator, X, y_original, folds[0], metadata)
-        labels = np.unique(y) if classification else None
+        labels = np.unique(y) if classification and y.ndim == 1 else None
         together = _alone_finding(run, X, classification, labels)
         runs, scores = [], []
-        for _ in range(n_permutations):
+        for number in range(n_permutations + _MORE_SHUFFLES):
+            if number >= n_permutations and not _is_unclear(scores):
+                break
             shuffled, mask, units = shuffle_half(y_original, groups, generator)
-            own = progress(Run.of, estimator, X, shuffled, folds[0], metadata, mask, units)
-            runs.append(own)
-            scores.append(_score(own, X, folds, metadata, classification, progress))
+            with contextlib.suppress(Exception):  # such as a selector that finds no column
+                own = progress(Run.of, estimator, X, shuffled, folds[0], metadata, mask, units)
+                runs.append(own)
+                scores.append(_score(own, X, folds, metadata, classification, progress))
         findings += [
             *_fit_checks.learned_before(run, runs, classification),
             _fit_checks.early_stopping(run.fits),
             _fit_checks.inner_groups(run.fits, groups),
-            _fit_checks.inner_time(run, time),
+            _fit_checks.inner_time(run, time, _is_ordered(folds)),
             _fit_checks.features_in_sample(run, runs, classification),
             _permutation_finding(scores, classification),
             together,
@@ -180,6 +213,11 @@ def leakage_report(
     fits = [(fit.step, int(np.sum(fit.rows >= 0)), int(np.sum(fit.rows == SYNTHETIC)))
             for fit in run.fits]  # fmt: skip
     return LeakageReport(type(estimator).__name__, findings, fits)
+
+
+def _is_ordered(folds):
+    """Whether the test rows of each fold come after all training rows, as in TimeSeriesSplit."""
+    return len(folds) > 1 and all(train.max() < test.min() for train, test in folds)
 
 
 class _Progress:
@@ -288,7 +326,14 @@ def _alone_finding(run, X, classification, labels):
 
 def _predictions(fitted, X, classification, labels):
     if not classification:
-        return np.ravel(fitted.predict(X))
+        predictions = np.asarray(fitted.predict(X))
+        return (
+            predictions
+            if predictions.ndim > 1 and predictions.shape[1] > 1
+            else np.ravel(predictions)
+        )
+    if labels is None:
+        return np.asarray(fitted.predict(X), dtype=float)
     if hasattr(fitted, "predict_proba"):
         predictions = np.asarray(fitted.predict_proba(X)).reshape(n_rows(X), -1)
         if predictions.shape[1] == len(labels):
@@ -302,13 +347,27 @@ def _predictions(fitted, X, classification, labels):
     return (np.asarray(fitted.predict(X))[:, None] == labels).astype(float)
 
 
-def _permutation_finding(scores, classification):
-    check = "score with shuffled targets"
+def _pooled(scores):
+    """(mean association, z) of several shuffles; None without any."""
     scores = [score for score in scores if score is not None]
     if not scores:
-        return Finding(check, "not checked", "requires one target per row, and enough rows")
+        return None
     z = np.sum([z for _, z in scores]) / np.sqrt(len(scores))
-    value, p = np.mean([value for value, _ in scores]), norm.sf(z)
+    return np.mean([value for value, _ in scores]), z
+
+
+def _is_unclear(scores):
+    pooled = _pooled(scores)
+    return pooled is not None and 2.3 < pooled[1] < 6
+
+
+def _permutation_finding(scores, classification):
+    check = "score with shuffled targets"
+    pooled = _pooled(scores)
+    if pooled is None:
+        return Finding(check, "not checked", "requires one target per row, and enough rows")
+    value, z = pooled
+    p = norm.sf(z)
     measure = "ROC AUC" if classification else "a rank correlation of"
     verdict = "leak" if p < 1e-4 else "suspect" if z >= 3 else "ok"
     return Finding(

@@ -6,6 +6,7 @@ import inspect
 import itertools
 
 import numpy as np
+from sklearn.neighbors import NearestNeighbors
 
 from skstack._base.tables import is_dataframe, n_rows, take_rows
 from skstack.inspection._columns import distinct_share, is_continuous, numeric_columns
@@ -25,16 +26,18 @@ def scaled_with_test_rows(X):
     values = values[:, np.isfinite(values).sum(axis=0) >= 3]
     if not values.shape[1]:
         return Finding(check, "not checked", "no numeric columns")
-    scaled = {}
+    scaled, near = {}, {}
     for column in values.T:
-        known = column[np.isfinite(column)]
-        for how in _scales_of(known):
-            scaled[how] = scaled.get(how, 0) + 1
-    # One column may have such ends by nature; a mean of 0 and a deviation of 1 are no accident.
+        for how, exact in _scales_of(column[np.isfinite(column)]):
+            near[how] = near.get(how, 0) + 1
+            scaled[how] = scaled.get(how, 0) + exact
+    # A mean of 0 and a deviation of 1 are no accident. Two ends may be: of columns that lie between
+    # them, all must have them, and more than one, for a scaler of some rows hits a few by chance.
     scaled = {
         how: number
         for how, number in scaled.items()
-        if number > 1 or values.shape[1] == 1 or how == _STANDARD
+        if (number and how == _STANDARD)
+        or (number == near[how] and (number > 1 or values.shape[1] == 1))
     }
     if not scaled:
         return Finding(check, "ok", "no column has a moment, a quantile or an end of a scaler")
@@ -53,35 +56,37 @@ _STANDARD = "mean 0 and standard deviation 1"
 
 
 def _scales_of(values):
-    """Names of the scalers that leave such values when they are fitted on all of them."""
+    """(what a scaler leaves, whether that is so to the last digit) of what values come near to."""
     spread = values.std()
     if not spread or len(np.unique(values[:1000])) <= 5:
         return
-    unit = min(abs(spread - 1), abs(values.std(ddof=1) - 1)) < 1e-5
-    if unit and abs(values.mean()) < 1e-5:
-        yield _STANDARD
+    deviation = min(abs(spread - 1), abs(values.std(ddof=1) - 1))
+    if abs(values.mean()) < 1e-5:
+        yield _STANDARD, deviation < 1e-5
+    elif deviation < 0.05:
+        yield "standard deviation 1", deviation < 1e-8
     low, high = values.min(), values.max()
     inner = values[(values > low) & (values < high)]
     # Shares have both ends in many rows, or few different values in between.
-    alone = min(np.sum(values == low), np.sum(values == high)) <= 2
-    continuous = len(inner) and distinct_share(inner[:, None])[0] > 0.5
-    if not continuous:
+    if not len(inner) or distinct_share(inner[:, None])[0] <= 0.5:
         return
-    if alone and any(_near((low, high), ends) for ends in ((0, 1), (-1, 1))):
-        yield f"minimum {round(low)} and maximum {round(high)}"
-    elif np.sum(np.abs(values) == np.abs(values).max()) <= 2 and _near(
-        (np.abs(values).max(),), (1,)
-    ):
-        yield "a largest absolute value of 1"
-    if abs(low + _QUANTILE_END) < 1e-3 and abs(high - _QUANTILE_END) < 1e-3:
-        yield "the ends of a QuantileTransformer"
+    n_low, n_high = np.sum(values == low), np.sum(values == high)
+    once = n_high == 1 and (n_low == 1 or n_low > 0.02 * len(values))
+    ends = ((0, 1), (-1, 1), (-_QUANTILE_END, _QUANTILE_END))
+    for lower, upper in ends:
+        if max(abs(low - lower), abs(high - upper)) < 0.2 * (upper - lower):
+            exact = max(abs(low - lower), abs(high - upper)) < 1e-7
+            yield f"minimum {lower:.4g} and maximum {upper:.4g}", exact and once
+    size = np.abs(values)
+    if 0.7 < size.max() < 1.4 and abs(low + high) > 1e-7:
+        yield (
+            "a largest absolute value of 1",
+            abs(size.max() - 1) < 1e-9 and (np.sum(size == size.max()) == 1),
+        )
     lower, middle, upper = np.percentile(values, [25, 50, 75])
-    if abs(middle) < 1e-7 and abs(upper - lower - 1) < 1e-7:
-        yield "median 0 and interquartile range 1"
-
-
-def _near(values, expected):
-    return all(abs(v - e) < 1e-7 for v, e in zip(values, expected, strict=True))
+    if abs(middle) < 0.2 and abs(upper - lower - 1) < 0.2:
+        exact = abs(middle) < 1e-7 and abs(upper - lower - 1) < 1e-7
+        yield "median 0 and interquartile range 1", exact
 
 
 def prepared_with_test_rows(X, y, classification):
@@ -98,6 +103,7 @@ def prepared_with_test_rows(X, y, classification):
     evidence = (
         _projected(values, y, classification)
         or _imputed(names, values)
+        or _imputed_by_neighbours(names, values)
         or (y.ndim == 1 and _encoded(names, values, y, classification))
     )
     if evidence:
@@ -147,16 +153,18 @@ def _projected(values, y, classification):
     complete = complete[:, is_continuous(complete)]
     length = np.sqrt((complete**2).sum(axis=0))
     complete = complete[:, length > 0]
-    if complete.shape[1] < 2 or len(complete) <= complete.shape[1] + 2:
+    if not complete.shape[1] or len(complete) <= complete.shape[1] + 2:
         return None
     single = np.array_equal(complete, complete.astype(np.float32))
     exact = _FLOAT32 if single else _EXACT
     if classification and y.ndim == 1:
         labels, code = np.unique(y, return_inverse=True)
         means = np.array([complete[code == k].mean(axis=0) for k in range(len(labels))])
-        within = ((complete - means[code]) ** 2).sum(axis=0) / (len(y) - len(labels))
-        if (np.abs(within - 1) < exact * 100).sum() > 1:
-            return "columns have a variance of exactly 1 within the classes of all rows, as of LDA"
+        within = ((complete - means[code]) ** 2).sum(axis=0)
+        unit = np.minimum(abs(within / len(y) - 1), abs(within / (len(y) - len(labels)) - 1))
+        middle = np.abs(complete.mean(axis=0)) < exact * np.maximum(complete.std(axis=0), 1e-300)
+        if (unit < exact * 100)[middle].any():
+            return "columns have mean 0, and variance 1 within the classes of all rows (LDA)"
     spread = complete.std(axis=0)
     centred = np.abs(complete.mean(axis=0)) < exact * np.maximum(spread, 1e-300)
     for marked, means, how in (
@@ -200,6 +208,39 @@ def _imputed(names, values):
     return f"{len(filled)} column(s), such as {name}, are filled with the {how} of all rows"
 
 
+def _imputed_by_neighbours(names, values):
+    """Columns in which values are the mean of the five nearest rows, to the last digit."""
+    usable = np.isfinite(values).all(axis=0)
+    values, names = values[:, usable], [n for n, use in zip(names, usable, strict=True) if use]
+    n, width = values.shape
+    if not 2 <= width <= 30 or not 30 <= n <= 2000:
+        return None
+    filled = {}
+    for j, name in enumerate(names):
+        column = values[:, j]
+        if distinct_share(column[:, None])[0] < 0.5:
+            continue
+        near = NearestNeighbors(n_neighbors=6).fit(np.delete(values, j, axis=1))
+        near = near.kneighbors(return_distance=False)[:, :5]
+        same = np.abs(column[near].mean(axis=1) - column) < 1e-9 * column.std()
+        same &= _off_grid(column)  # means of rounded values meet other rounded values by chance
+        if same.sum() >= _LEAST_REPEATS:
+            filled[name] = int(same.sum())
+    if not filled:
+        return None
+    name = max(filled, key=filled.get)
+    return f"{filled[name]} values of column {name} are means of the five nearest of all rows"
+
+
+def _off_grid(column):
+    """Values with more decimals than most others of the column."""
+    for decimals in range(7):
+        off = np.abs(np.round(column, decimals) - column) > 1e-9 * max(1.0, np.abs(column).max())
+        if off.mean() < 0.5:
+            return off
+    return np.ones(len(column), dtype=bool)
+
+
 def _encoded(names, values, y, classification):
     """Columns whose values are target means of their own rows, test rows included."""
     if classification:
@@ -213,7 +254,7 @@ def _encoded(names, values, y, classification):
             continue
         levels, level, counts = np.unique(column, return_inverse=True, return_counts=True)
         repeated = counts >= 2
-        if not 4 <= repeated.sum() or counts[repeated].sum() < 0.8 * len(y):
+        if repeated.sum() < 4 or counts[repeated].sum() < 0.8 * len(y):
             continue
         means = np.bincount(level, y) / counts
         within = np.bincount(level, (y - means[level]) ** 2) / counts
@@ -224,8 +265,10 @@ def _encoded(names, values, y, classification):
         off = np.abs(levels - prior) > 1e-9
         constant = smoothing[off & repeated]
         guesses = [means, odds, shrunk * means + (1 - shrunk) * prior]
-        if len(constant) > 3 and constant.min() > 0 and np.ptp(constant) < 1e-6 * constant.max():
-            guesses.append(levels)
+        if len(constant) > 3 and np.median(constant) > 0:
+            same = np.abs(constant / np.median(constant) - 1) < 1e-6
+            if same.sum() > max(3, 0.8 * len(same)):  # levels of equal values count as one
+                guesses.append(levels)
         for guess in guesses:
             use = repeated & np.isfinite(guess)
             if use.sum() >= 4 and np.abs(guess - levels)[use].max() < 1e-8 * max(y.std(), 1e-9):
@@ -329,7 +372,7 @@ def _differences(expected, actual):
     """Share of rows in which each column differs; columns of one table only differ everywhere."""
     if len(expected) != len(actual):
         return {"number of rows": 1.0}
-    shares = {c: 1.0 for c in set(expected.columns) ^ set(actual.columns)}
+    shares = dict.fromkeys(set(expected.columns) ^ set(actual.columns), 1.0)
     for name in expected.columns.intersection(actual.columns):
         a, b = expected[name], actual[name]
         if a.dtype.kind in "fiub" and b.dtype.kind in "fiub":

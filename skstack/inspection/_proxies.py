@@ -143,8 +143,8 @@ def _dates(column):
 
     times = pd.to_datetime(column, utc=True)
     views = {"": (times - pd.Timestamp(0, tz="UTC")).dt.total_seconds()}
-    for part in ("month", "day", "weekday", "hour"):
-        views[f"the {part} of"] = getattr(times.dt, part).astype(float)
+    for part in ("month", "day", "day_of_week", "hour"):
+        views[f"the {part.replace('_', ' ')} of"] = getattr(times.dt, part).astype(float)
     views = {label: values.to_numpy(float) for label, values in views.items()}
     return {k: v.reshape(-1, 1) for k, v in views.items() if np.nanmin(v) < np.nanmax(v)}
 
@@ -164,7 +164,15 @@ def _words(column, y, classification):
         if times.notna().mean() > 0.9:
             return {k: v.ravel() for k, v in _dates(times).items()}
     parts = [_PARTS.findall(value) for value in values]
-    views = {"the length of": np.array([float(len(value)) for value in values])}
+    views = {
+        "the length of": np.array([float(len(value)) for value in values]),
+        "the first character of": np.array(
+            [float(ord(value[0])) if value else 0 for value in values]
+        ),
+        "the last character of": np.array(
+            [float(ord(value[-1])) if value else 0 for value in values]
+        ),
+    }
     number = np.array([next((float(p) for p in reversed(r) if p.isdigit()), np.nan) for r in parts])
     if np.isfinite(number).mean() > 0.9:
         views["the number in"] = number
@@ -181,7 +189,7 @@ def _level_means(values, y, classification):
     """Out-of-fold means of the target (for classes, of the class that they favour) by level."""
     code = np.unique(values, return_inverse=True)[1]
     if classification:
-        labels, numbers = np.unique(y, return_inverse=True)
+        numbers = np.unique(y, return_inverse=True)[1]
         numbers = numbers.astype(float)
     else:
         numbers = y.astype(float)
@@ -328,6 +336,6 @@ def _exact_pair(columns, y):
         a, b = columns[names[i]], columns[names[j]]
         for how, value in (("the difference of", a - b), ("the sum of", a + b)):
             spread = value.std()
-            if spread and abs(np.mean(centred * (value - value.mean()) / spread)) > 1 - 1e-9:
+            if spread and abs(np.mean(centred * (value - value.mean()) / spread)) > 1 - 1e-7:
                 return f"{how} columns {names[i]!s} and {names[j]!s}", 1.0
     return None
