@@ -16,6 +16,7 @@ _CHECKED_ROWS = 400  # rows of a class that are checked for interpolation
 _NEIGHBOURS = 16
 _COMPARED_ROWS = 500  # rows whose agreement with all others is counted
 _CHECKED_TEST_ROWS = 600
+_MANY_LEVELS = 20  # of a column whose distances are measured
 _CHANCE = 1e-3  # share of rows that are so close to another one by chance
 
 
@@ -86,13 +87,13 @@ def duplicates(X, folds):
             remedy,
             float(copies),
         )
-    near = _near_copies(X, folds) if texts is None else None
-    if near is not None and near > 0.02:
+    near = 0.0 if texts is not None else max(_rounded_copies(X, folds), _near_copies(X, folds))
+    if near > 0.02:
         return Finding(
             check,
             "leak" if near > 0.05 else "suspect",
-            f"{near:.1%} of the test rows are nearer to a training row than {_CHANCE:.1%} would be "
-            "by chance, given the distances to further neighbours: rounded or jittered copies",
+            f"{near:.1%} of the test rows are a training row that was rounded or jittered: by "
+            f"chance {_CHANCE:.1%} would be as near, given the distances to further neighbours",
             remedy,
             float(near),
         )
@@ -148,31 +149,60 @@ def _equal_by_chance(X):
     return float(np.clip(1 - excess / equal, 0, 1))
 
 
+def _rounded_copies(X, folds):
+    """Share of test rows that are a training row after rounding to some decimals, or before."""
+    values = complete_columns(X)
+    if not values.shape[1]:
+        return 0.0
+    worst = 0.0
+    for decimals in range(5):
+        rounded = np.round(values, decimals)
+        coarse = np.abs(rounded - values).max(axis=1) < 1e-9
+        if not 0.01 < coarse.mean() < 0.99:
+            continue
+        keys = row_keys(rounded)
+        if len(np.unique(keys[~coarse])) < 0.9 * np.sum(~coarse):
+            continue  # rows become equal by rounding alone
+        shares = [
+            (
+                np.sum(coarse[test] & np.isin(keys[test], keys[train[~coarse[train]]]))
+                + np.sum(~coarse[test] & np.isin(keys[test], keys[train[coarse[train]]]))
+            )
+            / len(test)
+            for train, test in folds
+        ]
+        worst = max(worst, float(np.mean(shares)))
+    return worst
+
+
 def _near_copies(X, folds):
-    """Largest share of test rows that are far too close to a training row; None if unknown.
+    """Share of test rows that are far too close to a training row; 0 if unknown.
 
     With k neighbours at distances d_1 < ... < d_k in a space of local dimension D, P(d_1 / d_k < r)
     is about (k - 1) r^D (as in the estimator of D by Facco et al., Scientific Reports 7, 2017). D
     is estimated from neighbours beyond the fourth, which copies do not move.
     """
     values = complete_columns(X)
-    values = values[:, is_continuous(values, 0.5)]
+    levels = np.array([len(np.unique(column)) for column in values.T])
+    values = values[:, levels >= _MANY_LEVELS]
     if values.shape[1] < 2 or len(values) < 50:
-        return None
+        return 0.0
+    if np.log(levels[levels >= _MANY_LEVELS]).sum() < 2 * np.log(len(values)):
+        return 0.0  # so few different rows that many are equal or adjacent
     spread = np.subtract(*np.percentile(values, [75, 25], axis=0))
     values = values[:, spread > 0] / spread[spread > 0]
     if values.shape[1] < 2:
-        return None
+        return 0.0
     shares = []
     for train, test in folds[:3]:
         if len(train) < 12:
-            return None
+            return 0.0
         test = test[:: max(1, len(test) // _CHECKED_TEST_ROWS)]
         distances, _ = NearestNeighbors(n_neighbors=10).fit(values[train]).kneighbors(values[test])
         fifth, last = distances[:, 4], distances[:, 9]
         known = (fifth > 0) & (last > fifth)
         if known.sum() < 10:
-            return None
+            return 0.0
         # In D dimensions the mean of D log(d_10 / d_5) is 1/5 + ... + 1/9.
         dimension = sum(1 / i for i in range(5, 10)) / np.log(last[known] / fifth[known]).mean()
         limit = (_CHANCE / 4) ** (1 / dimension)

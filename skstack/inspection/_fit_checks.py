@@ -348,7 +348,7 @@ def features_in_sample(trace, runs, classification):
 
     In `runs`, the targets of half of the rows were shuffled. A linear model of the other half is
     asked for them: features that know nothing of a row's own target cannot help it. Selected
-    columns of the table before say nothing of a single row, and are left out.
+    columns and linear projections say nothing of a single row, and are left out.
     """
     check = "in-sample features"
     scores = {}
@@ -467,13 +467,16 @@ def _derived(fit):
         position = {row: i for i, row in enumerate(maker.rows.tolist())}
         at = [position.get(row) for row in fit.rows[once].tolist()]
         if None not in at and before.shape[1] <= _MOST_COLUMNS:
-            copied |= _copies(features, np.asarray(before[at], dtype=np.float64))
+            copied |= _projections(features, np.asarray(before[at], dtype=np.float64))
     features = features[:, ~copied]
     return (features, fit.rows[once]) if features.shape[1] else (None, None)
 
 
-def _copies(features, before):
-    """Which columns are columns of an earlier table, in any unit."""
+def _projections(features, before):
+    """Which columns are columns of an earlier table in any unit, or fixed sums of them.
+
+    A direction is common to all rows: it may be overfitted, but holds nothing of a single row.
+    """
 
     def standard(values):
         values = np.where(np.isfinite(values), values, 0.0)
@@ -483,7 +486,11 @@ def _copies(features, before):
 
     features, varies = standard(features)
     before, _ = standard(before)
-    return (np.abs(features.T @ before) > 1 - 1e-6).any(axis=1) | ~varies
+    known = (np.abs(features.T @ before) > 1 - 1e-6).any(axis=1) | ~varies
+    if before.shape[1] < 0.8 * len(before) and not known.all():
+        weights = np.linalg.lstsq(before, features, rcond=None)[0]
+        known |= np.abs(before @ weights - features).max(axis=0) < 1e-6
+    return known
 
 
 def _fits_of_derived_tables(fits):

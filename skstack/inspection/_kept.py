@@ -11,13 +11,14 @@ import warnings
 
 import numpy as np
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from skstack._base.params import clone_part, is_keras_model
-from skstack._base.tables import is_dataframe, n_rows, take_rows
+from skstack._base.tables import is_dataframe, n_rows, take_columns, take_rows
 from skstack.inspection._association import association
 from skstack.inspection._columns import as_frame, is_continuous, numeric_columns
 from skstack.inspection._overlap import check_overlap, row_keys
@@ -203,7 +204,7 @@ def kept_rows(parts, X, y):
         ):  # fmt: skip
             found[path] = f"{path} holds the {name} of all rows of X", 1.0
         else:
-            number = _values_of(part, measured)
+            number = _values_of(part, measured) or _rescaled(part, values)
             if number:
                 found[path] = f"{path} holds {number} values of X or y", min(1.0, number / len(y))
     if not found:
@@ -261,6 +262,19 @@ def _values_of(part, measured):
     part = part[part != np.round(part)]
     number = int(np.isin(part, measured).sum())
     return number if number >= _LEAST_VALUES and number > 0.3 * len(part) else 0
+
+
+def _rescaled(part, values):
+    """Number of rows in a table of as many rows as X if most of its columns are rescaled ones."""
+    part = part.toarray() if hasattr(part, "toarray") else np.asarray(part)
+    if part.ndim != 2 or len(values) < 10 or part.dtype.kind != "f":
+        return 0
+    if len(part) != len(values) or not values.shape[1] or not np.isfinite(part).all():
+        return 0
+    both = [np.nan_to_num(table - np.nanmean(table, axis=0)) for table in (part, values)]
+    both = [table / np.maximum(np.linalg.norm(table, axis=0), 1e-300) for table in both]
+    equal = (np.abs(both[0].T @ both[1]) > 1 - 1e-9).any(axis=1)
+    return len(part) if equal.mean() > 0.5 else 0
 
 
 def _looked_up(table, X, y):
@@ -371,7 +385,7 @@ def _judged(estimator, path, part, X, y, folds, predict, classification):
         return unknown
     labels = np.unique(y)
     try:
-        X = _input_of(estimator, path, X, y)
+        X = _input_of(estimator, path, part, X, y)
         whole = clone(part)
         whole.fit(X, y)
     except Exception:  # trained on other columns, labels or tasks: not comparable
@@ -422,14 +436,19 @@ def _judged(estimator, path, part, X, y, folds, predict, classification):
     return verdict, evidence, float(np.clip(gap, 0, 1)) if verdict != "ok" else 0.0
 
 
-def _input_of(estimator, path, X, y):
-    """What a frozen step of a Pipeline receives: X after fresh clones of the steps before it."""
-    if not isinstance(estimator, Pipeline):
-        return X
-    for index, (name, _) in enumerate(estimator.steps):
-        if index and (name in path.split(".")):
-            before = clone(estimator[:index])
-            return before.fit(X, y).transform(X)
+def _input_of(estimator, path, part, X, y):
+    """What a frozen part receives: X after the steps before it, or some of its columns."""
+    if isinstance(estimator, Pipeline):
+        for index, (name, _) in enumerate(estimator.steps):
+            if index and name in path.split("."):
+                before = clone(estimator[:index])
+                X = before.fit(X, y).transform(X)
+    everything = [estimator, *estimator.get_params(deep=True).values()]
+    for composite in everything:
+        if isinstance(composite, ColumnTransformer):
+            for _, transformer, columns in composite.transformers:
+                if getattr(transformer, "estimator", None) is part:
+                    return take_columns(X, columns, "columns")
     return X
 
 

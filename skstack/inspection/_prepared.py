@@ -40,6 +40,8 @@ def scaled_with_test_rows(X):
         or (number == near[how] and (number > 1 or values.shape[1] == 1))
     }
     if not scaled:
+        scaled = _scaled_grids(values)
+    if not scaled:
         return Finding(check, "ok", "no column has a moment, a quantile or an end of a scaler")
     how = max(scaled, key=scaled.get)
     return Finding(
@@ -87,6 +89,32 @@ def _scales_of(values):
     if abs(middle) < 0.2 and abs(upper - lower - 1) < 0.2:
         exact = abs(middle) < 1e-7 and abs(upper - lower - 1) < 1e-7
         yield "median 0 and interquartile range 1", exact
+
+
+def _scaled_grids(values):
+    """What a scaler leaves of columns of whole or rounded numbers, each with steps of its own.
+
+    Shares of one number of things, and rounded shares, have steps in common.
+    """
+    varied = [np.unique(column[np.isfinite(column)]) for column in values.T]
+    varied = [levels for levels in varied if len(levels) > 5 and _is_grid(levels)]
+    if len(varied) < 3:
+        return {}
+    steps = {round(float(1 / np.diff(levels).min()), 4) for levels in varied}
+    rounded = [np.abs(np.round(levels, 4) - levels).max() < 1e-9 for levels in varied]
+    if len(steps) < 3 or np.mean(rounded) > 0.5:
+        return {}
+    if all(abs(levels[0]) + abs(levels[-1] - 1) < 1e-9 for levels in varied):
+        return {"minimum 0 and maximum 1": len(varied)}
+    if all(abs(np.abs(levels).max() - 1) < 1e-9 for levels in varied):
+        return {"a largest absolute value of 1": len(varied)}
+    return {}
+
+
+def _is_grid(levels):
+    """Whether sorted values are whole numbers of one step apart."""
+    steps = np.diff(levels) / np.diff(levels).min()
+    return steps.max() < 1e5 and np.abs(steps - np.round(steps)).max() < 1e-4
 
 
 def prepared_with_test_rows(X, y, classification):
