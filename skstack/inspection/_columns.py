@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from skstack._base.tables import is_dataframe
+from skstack._base.tables import is_dataframe, n_rows
 from skstack.preprocessing._columns import holds_numbers
 
 _MOST_DENSE = 2_000_000  # values of a sparse X that are made dense
@@ -38,7 +38,7 @@ def numeric_columns(X):
     """Names and values, as floats with NaN for gaps, of the numeric columns of X."""
     frame = as_frame(X)
     if frame is None:
-        return [], np.empty((len(X) if hasattr(X, "__len__") else X.shape[0], 0))
+        return [], np.empty((n_rows(X), 0))
     numeric = [holds_numbers(frame.iloc[:, column]) for column in range(frame.shape[1])]
     values = frame.loc[:, numeric].to_numpy(dtype=np.float64, na_value=np.nan)
     return list(frame.columns[numeric]), values

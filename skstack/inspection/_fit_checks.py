@@ -309,8 +309,6 @@ def inner_time(trace, time, is_ordered=False):
         if time[predicted].min() < time[_known_rows(fit.rows)].max():
             continue  # not an ordered split
         for maker in _makers_outside(owner, fit, predicted):
-            if _descends(maker, _splitter_of(fit, maker)):
-                continue  # a stack's own scaler and downstream only predict later rows
             if maker.step not in learns:
                 learns[maker.step] = maker.resampled or learns_from_rows(trace, maker)
             if learns[maker.step]:

@@ -27,6 +27,7 @@ from skstack.inspection._report import Finding, LeakageReport
 from skstack.inspection._runs import Run, shuffle_half
 from skstack.inspection._trace import SYNTHETIC
 
+_SCORED_FOLDS = 3
 _MORE_SHUFFLES = 2  # if the first ones leave it open whether their score is chance
 _SILENT_SECONDS = 5  # of a report before progress is printed by itself
 
@@ -115,8 +116,9 @@ def leakage_report(
     JMLR 11, 2010): the targets of half of the rows are shuffled, and whatever then predicts these
     has learned from the very rows. A frozen part, whose training rows are unknown without ``seen``,
     is compared with a clone that is fitted on all rows, and with out-of-fold predictions. The
-    estimator is fitted ``1 + n_permutations * n_folds`` times, and frozen parts ``1 + n_folds``
-    times; with two permutations this takes about as long as two or three ``cross_validate``.
+    estimator is fitted once, and for each permutation in three folds or half of them, whichever is
+    more; a frozen part in each fold. This takes at most as long as three ``cross_validate``, plus
+    about a second for the checks of the table.
 
     ``python -m skstack.inspection PICKLE_OR_MODULE:NAME DATA.csv TARGET`` prints a report and
     returns 1 if there is a leak.
@@ -146,6 +148,7 @@ def leakage_report(
     if verbose not in ("auto", 0, 1):
         raise ValueError(f'verbose={verbose!r}; expected "auto", 0 or 1.')
     check_consistent_length(X, y)
+    X = X.tocsr() if hasattr(X, "tocsr") else X  # of other formats no rows can be taken
     estimator = _with_frozen_prefit(estimator)
     y_original, y = y, np.asarray(y)
     if y.ndim == 2 and y.dtype == object:
@@ -163,7 +166,8 @@ def leakage_report(
     folds = list(splitter.split(X, y, None if ignores_groups(splitter) else groups))
     metadata = _metadata(estimator, groups)
 
-    progress = _Progress(verbose, 6 + n_permutations * len(folds))
+    n_scored = min(len(folds), max(_SCORED_FOLDS, (len(folds) + 1) // 2))
+    progress = _Progress(verbose, 6 + n_permutations * n_scored)
     parts = list(_kept.carried(estimator))
     findings = [
         _data_checks.crossing_groups(folds, groups),
@@ -181,6 +185,8 @@ def leakage_report(
         run = progress(Run.of, estimator, X, y_original, folds[0], metadata)
         labels = np.unique(y) if classification and y.ndim == 1 else None
         together = _alone_finding(run, X, classification, labels)
+        # More folds would take longer, and tell little more.
+        scored = folds[:n_scored]
         runs, scores = [], []
         for number in range(n_permutations + _MORE_SHUFFLES):
             if number >= n_permutations and not _is_unclear(scores):
@@ -189,7 +195,7 @@ def leakage_report(
             with contextlib.suppress(Exception):  # such as a selector that finds no column
                 own = progress(Run.of, estimator, X, shuffled, folds[0], metadata, mask, units)
                 runs.append(own)
-                scores.append(_score(own, X, folds, metadata, classification, progress))
+                scores.append(_score(own, X, scored, metadata, classification, progress))
         findings += [
             *_fit_checks.learned_before(run, runs, classification),
             _fit_checks.early_stopping(run.fits),

@@ -251,6 +251,7 @@ def _imputed_by_neighbours(names, values):
         near = NearestNeighbors(n_neighbors=6).fit(np.delete(values, j, axis=1))
         near = near.kneighbors(return_distance=False)[:, :5]
         same = np.abs(column[near].mean(axis=1) - column) < 1e-9 * column.std()
+        same &= np.ptp(column[near], axis=1) > 0
         same &= _off_grid(column)  # means of rounded values meet other rounded values by chance
         if same.sum() >= _LEAST_REPEATS:
             filled[name] = int(same.sum())
@@ -285,7 +286,7 @@ def _encoded(names, values, y, classification):
         if repeated.sum() < 4 or counts[repeated].sum() < 0.8 * len(y):
             continue
         means = np.bincount(level, y) / counts
-        within = np.bincount(level, (y - means[level]) ** 2) / counts
+        within = np.bincount(level, (y - means[level]) ** 2)
         with np.errstate(divide="ignore", invalid="ignore"):
             shrunk = variance * counts / (variance * counts + within / counts)
             smoothing = counts * (means - levels) / (levels - prior)
@@ -299,12 +300,15 @@ def _encoded(names, values, y, classification):
                 guesses.append(levels)
         for guess in guesses:
             use = repeated & np.isfinite(guess)
-            if use.sum() >= 4 and np.abs(guess - levels)[use].max() < 1e-8 * max(y.std(), 1e-9):
-                return f"column {name} holds target means of all rows for {use.sum()} levels"
-        if np.array_equal(levels * len(y), counts) or (
-            len(levels) > 4 and np.abs(levels * len(y) - counts).max() < 1e-8
-        ):
-            return f"column {name} holds the frequencies of its levels among all rows"
+            close = np.abs(guess - levels)[use] < 1e-8 * max(y.std(), 1e-9)
+            if close.sum() >= max(4, 0.8 * use.sum()):  # levels of equal values count as one
+                return f"column {name} holds target means of all rows for {close.sum()} levels"
+        for frequency in (levels * len(y), levels):  # levels of one frequency count as one
+            with np.errstate(divide="ignore", invalid="ignore"):
+                times = counts / frequency
+            whole = np.isfinite(times).all() and np.abs(times - np.round(times)).max() < 1e-6
+            if whole and times.min() > 0.5 and len(levels) > 4 and np.prod(frequency) > 1e5:
+                return f"column {name} holds the frequencies of its levels among all rows"
     return None
 
 
