@@ -563,12 +563,17 @@ def proxies():
     )
 
 
+def _are_words(column):
+    return column.dtype.kind in "OUT" or str(column.dtype) in ("str", "string")
+
+
 def words_to_codes():
+    encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
     return make_column_transformer(
-        (OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1), lambda X: [c for c in X if X[c].dtype.kind in "OUT" or str(X[c].dtype) in ("str", "string")]),
-        ("drop", lambda X: [c for c in X if X[c].dtype.kind == "M"]),
+        (encoder, lambda X: [name for name in X if _are_words(X[name])]),
+        ("drop", lambda X: [name for name in X if X[name].dtype.kind == "M"]),
         remainder="passthrough",
-    )  # fmt: skip
+    )
 
 
 for _name, _leak, _clean, _y in proxies():

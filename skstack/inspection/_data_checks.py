@@ -8,7 +8,13 @@ import numpy as np
 from scipy.linalg import qr
 from sklearn.neighbors import NearestNeighbors
 
-from skstack.inspection._columns import as_frame, complete_columns, is_continuous, texts_of
+from skstack.inspection._columns import (
+    as_frame,
+    complete_columns,
+    is_continuous,
+    numeric_columns,
+    texts_of,
+)
 from skstack.inspection._overlap import row_keys
 from skstack.inspection._report import Finding
 
@@ -88,10 +94,10 @@ def duplicates(X, folds):
             float(copies),
         )
     near = 0.0 if texts is not None else max(_rounded_copies(X, folds), _near_copies(X, folds))
-    if near > 0.02:
+    if near > 0.05:
         return Finding(
             check,
-            "leak" if near > 0.05 else "suspect",
+            "leak" if near > 0.08 else "suspect",
             f"{near:.1%} of the test rows are a training row that was rounded or jittered: by "
             f"chance {_CHANCE:.1%} would be as near, given the distances to further neighbours",
             remedy,
@@ -182,23 +188,31 @@ def _near_copies(X, folds):
     is about (k - 1) r^D (as in the estimator of D by Facco et al., Scientific Reports 7, 2017). D
     is estimated from neighbours beyond the fourth, which copies do not move.
     """
-    values = complete_columns(X)
+    import pandas as pd
+
+    names, values = numeric_columns(X)
+    if len(values) < 50 or len(names) < 2:
+        return 0.0
+    middle = [np.median(c[np.isfinite(c)]) if np.isfinite(c).any() else 0 for c in values.T]
+    values = np.where(np.isfinite(values), values, middle)
     levels = np.array([len(np.unique(column)) for column in values.T])
-    values = values[:, levels >= _MANY_LEVELS]
-    if values.shape[1] < 2 or len(values) < 50:
-        return 0.0
-    if np.log(levels[levels >= _MANY_LEVELS]).sum() < 2 * np.log(len(values)):
-        return 0.0  # so few different rows that many are equal or adjacent
     spread = np.subtract(*np.percentile(values, [75, 25], axis=0))
-    values = values[:, spread > 0] / spread[spread > 0]
-    if values.shape[1] < 2:
+    measured = (levels >= _MANY_LEVELS) & (spread > 0)
+    # With so few different rows that many are equal or adjacent, distances say nothing.
+    if measured.sum() < 2 or np.log(levels[measured]).sum() < 2 * np.log(len(values)):
         return 0.0
+    values = values[:, measured] / spread[measured]
+    others = as_frame(X).drop(columns=[n for n, use in zip(names, measured, strict=True) if use])
+    codes = np.column_stack(
+        [np.zeros(len(values)), *(pd.factorize(others[name])[0] for name in others)]
+    )
     shares = []
     for train, test in folds[:3]:
         if len(train) < 12:
             return 0.0
         test = test[:: max(1, len(test) // _CHECKED_TEST_ROWS)]
-        distances, _ = NearestNeighbors(n_neighbors=10).fit(values[train]).kneighbors(values[test])
+        near = NearestNeighbors(n_neighbors=10).fit(values[train])
+        distances, nearest = near.kneighbors(values[test])
         fifth, last = distances[:, 4], distances[:, 9]
         known = (fifth > 0) & (last > fifth)
         if known.sum() < 10:
@@ -206,7 +220,9 @@ def _near_copies(X, folds):
         # In D dimensions the mean of D log(d_10 / d_5) is 1/5 + ... + 1/9.
         dimension = sum(1 / i for i in range(5, 10)) / np.log(last[known] / fifth[known]).mean()
         limit = (_CHANCE / 4) ** (1 / dimension)
-        shares.append(np.mean(distances[known, 0] < limit * fifth[known]))
+        # Words, flags and other columns of few values are not jittered.
+        agree = (codes[test] == codes[train[nearest[:, 0]]]).mean(axis=1) > 0.8
+        shares.append(np.mean(agree & (distances[:, 0] < limit * fifth)))
     return float(np.mean(shares))
 
 
