@@ -238,8 +238,8 @@ class _Progress:
         self.done += 1
         seconds = clock.monotonic() - self.start
         if seconds >= self.wait:
-            message = f"[leakage_report] {self.done} of {self.total} steps in {seconds:.0f} s\n"
-            sys.stderr.write(message)
+            total = max(self.total, self.done)  # frozen parts and further shuffles come on top
+            sys.stderr.write(f"[leakage_report] {self.done} of {total} steps in {seconds:.0f} s\n")
         return result
 
 

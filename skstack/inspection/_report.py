@@ -108,6 +108,8 @@ class Finding:
         problem, fine = _SENTENCES.get(self.check, ("", ""))
         if self.verdict == "suspect" and problem:
             return f"Perhaps: {problem[0].lower()}{problem[1:]}"
+        if self.verdict == "not checked":
+            return f"Not checked: {self.evidence}."
         return {"leak": problem, "ok": fine}.get(self.verdict, "")
 
 

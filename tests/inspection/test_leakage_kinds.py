@@ -2,9 +2,11 @@
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from imblearn.over_sampling import RandomOverSampler
 from imblearn.pipeline import make_pipeline
+from scipy import sparse
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_diabetes, load_iris, make_blobs, make_circles, make_classification
@@ -466,6 +468,79 @@ def test_several_targets_and_inner_stacks_do_not_fail():
     assert not report.leaks, report
     fitted = StackingClassifier([("a", clone(FOREST).fit(X, Y))], LOGISTIC, cv="prefit")
     assert "frozen parts that have seen test rows" in verdicts(make_pipeline(fitted), X, Y)[1].leaks
+
+
+class OutOfFold(TransformerMixin, BaseEstimator):
+    """Out-of-fold probabilities behind a step that is fitted on all rows."""
+
+    def __init__(self, before, model, cv):
+        self.before, self.model, self.cv = before, model, cv
+
+    def fit(self, X, y):
+        self.fit_transform(X, y)
+        return self
+
+    def fit_transform(self, X, y):
+        self.before_ = clone(self.before)
+        Z = self.before_.fit_transform(X, y)
+        features = np.zeros((len(Z), 1))
+        for train, test in self.cv.split(Z):
+            model = clone(self.model).fit(Z[train], y[train])
+            features[test] = model.predict_proba(Z[test])[:, 1:]
+        self.model_ = clone(self.model).fit(Z, y)
+        return features
+
+    def transform(self, X):
+        return self.model_.predict_proba(self.before_.transform(X))[:, 1:]
+
+
+def test_a_cross_fit_of_one_s_own_is_judged_by_what_it_does():
+    options = {"cv": TimeSeriesSplit(3), "time": np.arange(N), "n_permutations": 1}
+    check = "later rows in training (inner folds)"
+    for before, inside, verdict in (
+        (PCA(3), GaussianNB(), "leak"),
+        (FunctionTransformer(), make_pipeline(PCA(3), GaussianNB()), "ok"),
+    ):
+        step = OutOfFold(before, inside, TimeSeriesSplit(3))
+        assert verdicts(make_pipeline(step, LOGISTIC), X, Y, **options)[0][check] == verdict
+    wide = table(11, 160, 300)
+    check = "learning from y before an inner split"
+    for before, verdict in ((SelectKBest(k=10), "leak"), (StandardScaler(), "ok")):
+        step = OutOfFold(before, LOGISTIC, KFold(3))
+        assert verdicts(make_pipeline(step, LOGISTIC), *wide)[0][check] == verdict
+
+
+# What goes in, and what comes out ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "container", [pl.from_pandas, sparse.coo_matrix, np.ndarray.tolist], ids=str
+)
+def test_containers(container):
+    given = pd.DataFrame(X, columns=list("uvwxyz")) if container is pl.from_pandas else X
+    report = verdicts(LOGISTIC, container(given), Y.tolist(), n_permutations=1)[1]
+    assert not report.leaks + report.suspects, report
+
+
+def test_each_verdict_has_a_sentence_and_progress_is_shown(capsys):
+    report = verdicts(GaussianNB(), X, Y, verbose=1)[1]
+    frame = report.to_frame()
+    assert frame.columns.tolist() == [
+        "check", "verdict", "sentence", "evidence", "strength", "remedy",
+    ]  # fmt: skip
+    assert all(frame["sentence"]), frame[["check", "sentence"]]
+    assert frame["strength"].between(0, 1).all()
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.splitlines()[-1].startswith("[leakage_report] 12 of 12 steps")
+    verdicts(GaussianNB(), X, Y, verbose=0)
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verbose", [2, "yes"])
+def test_other_values_of_verbose_are_refused(verbose):
+    with pytest.raises(ValueError, match="verbose="):
+        leakage_report(LOGISTIC, X, Y, verbose=verbose)
 
 
 # Raw rows and their preparation -------------------------------------------------------------------
