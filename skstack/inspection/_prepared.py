@@ -6,6 +6,7 @@ import inspect
 import itertools
 
 import numpy as np
+from scipy.sparse import csr_matrix
 from sklearn.neighbors import NearestNeighbors
 
 from skstack._base.tables import is_dataframe, n_rows, take_rows
@@ -120,11 +121,11 @@ def _is_grid(levels):
 def prepared_with_test_rows(X, y, classification):
     """Whether columns were imputed, projected or encoded with statistics of all rows."""
     check = "imputation, projection or encoding before the outer split"
-    if hasattr(X, "tocsr"):
-        evidence = _tfidf(X.tocsr())
-        if evidence:
-            return _prepared(check, evidence)
     names, values = numeric_columns(X)
+    words = X.tocsr() if hasattr(X, "tocsr") else _mostly_zeros(values)
+    evidence = None if words is None else _tfidf(words)
+    if evidence:
+        return _prepared(check, evidence)
     if not names or len(values) < _FEW_ROWS:
         return Finding(check, "not checked", "no numeric columns, or too few rows")
     y = np.asarray(y)
@@ -150,6 +151,27 @@ def _prepared(check, evidence):
     )
 
 
+def _whole_counts(X, weights):
+    """(rows whose values, divided by the weights of words, are counts; rows that were looked at)."""
+    terms = X.data / weights[X.indices]
+    agree = checked = 0
+    for start, end in itertools.pairwise(X.indptr[:201]):
+        row = terms[start:end]
+        if len(row) > 2 and len(np.unique(X.data[start:end])) > 1:
+            ratio = row / row.min()
+            checked += 1
+            # With sublinear_tf, 1 + log(count) takes the place of the count.
+            agree += any(np.abs(r - np.round(r)).max() < 1e-5 for r in (ratio, np.exp(ratio - 1)))
+    return agree, checked
+
+
+def _mostly_zeros(values):
+    """A sparse matrix of numbers that may be the weights of words, else None."""
+    if values.shape[1] < 3 or not np.isfinite(values).all() or (values == 0).mean() < 0.5:
+        return None
+    return csr_matrix(values)
+
+
 def _tfidf(X):
     """Whether the weights of a TfidfVectorizer are those of all rows of X."""
     n, width = X.shape
@@ -159,17 +181,8 @@ def _tfidf(X):
     if (frequency == n).all():
         return None
     for smooth in (1, 0):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            weights = np.log((n + smooth) / (frequency + smooth)) + 1
-        terms = X.data / weights[X.indices]
-        agree = checked = 0
-        for start, end in itertools.pairwise(X.indptr[:201]):
-            row = terms[start:end]
-            # Counts of words are whole multiples of the smallest one if the weights are right.
-            if len(row) > 2 and len(np.unique(X.data[start:end])) > 1:
-                ratio = row / row.min()
-                checked += 1
-                agree += np.abs(ratio - np.round(ratio)).max() < 1e-5
+        with np.errstate(all="ignore"):
+            agree, checked = _whole_counts(X, np.log((n + smooth) / (frequency + smooth)) + 1)
         if checked >= 5 and agree > 0.9 * checked:
             return f"the weights of {width} words are the TF-IDF weights of all {n} rows"
     return None

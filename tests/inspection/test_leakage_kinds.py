@@ -118,10 +118,12 @@ def test_word_weights_and_target_means_of_all_rows():
     rows = [" ".join(rng.choice(list("abcdefghij"), 12)) for _ in range(90)]
     y = rng.integers(0, 2, 90)
     words = {"token_pattern": r"\w"}
-    for smooth in (True, False):
-        step = TfidfVectorizer(smooth_idf=smooth, **words)
+    for options in ({}, {"smooth_idf": False}, {"sublinear_tf": True}, {"norm": None}):
+        step = TfidfVectorizer(**options, **words)
         assert prepared_with_test_rows(step.fit_transform(rows), y, True).verdict == "leak"
         assert prepared_with_test_rows(step.fit(rows[:50]).transform(rows), y, True).verdict == "ok"
+    dense = TfidfVectorizer(**words).fit_transform([row[:9] for row in rows]).toarray()
+    assert prepared_with_test_rows(dense, y, True).verdict == "leak"
     counts = CountVectorizer(**words).fit_transform(rows)
     assert prepared_with_test_rows(counts, y, True).verdict == "ok"
     shop = rng.integers(0, 15, N)
