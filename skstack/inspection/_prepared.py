@@ -152,7 +152,7 @@ def _prepared(check, evidence):
 
 
 def _whole_counts(X, weights):
-    """(rows whose values, divided by the weights of words, are counts; rows that were looked at)."""
+    """(rows whose values are counts times the weights of words, rows that were looked at)."""
     terms = X.data / weights[X.indices]
     agree = checked = 0
     for start, end in itertools.pairwise(X.indptr[:201]):
