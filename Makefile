@@ -1,6 +1,6 @@
 # What a person calls is what CI calls (.ci/run). Nothing here needs to be activated.
 .DEFAULT_GOAL := help
-.PHONY: help install test test-quick test-floor test-peers fuzz lint format demo bench bench-quality
+.PHONY: help install test test-quick test-floor test-peers fuzz lint format demo bench bench-quality audit-benchmark
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -94,3 +94,6 @@ bench: $(STAMP) ## timings against scikeras, Keras and scikit-learn; ARGS="--qui
 
 bench-quality: $(STAMP) ## scores of default settings on twelve tables; ARGS="--report", "--seeds 1", "--only NAME"
 	$(BIN)/python benchmarks/quality.py $(ARGS)
+
+audit-benchmark: $(STAMP) ## leakage_report on planted leaks and clean pipelines; ARGS="--only WORD", "--output FILE"
+	$(BIN)/python benchmarks/audit.py $(ARGS)

@@ -100,7 +100,7 @@ def plain_keras(X, y, hidden, epochs, batch_size):
 class QuietMLPClassifier(MLPClassifier):
     """As many epochs as asked for is what is wanted; one BLAS thread is its best."""
 
-    def fit(self, X, y):  # noqa: D102
+    def fit(self, X, y):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             return one_thread(super().fit)(X, y)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import norm, rankdata
+from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -32,41 +31,44 @@ def _auc(score, positive):
     return (rankdata(score)[positive].sum() - n * (n + 1) / 2) / (n * n_rest) if n * n_rest else 0.5
 
 
-def beyond_chance(predictions, y, classification):
-    """The association (for numbers, the correlation), its z-score under shuffled targets, and p.
+def beyond_chance(predictions, y, classification, units=None, least=0.0):
+    """The association (for numbers, the rank correlation), its z-score under shuffled targets.
+
+    `units` are the groups of rows that share one target: their predictions are averaged, because
+    rows that were shuffled together are not independent. `least` is the effect (2 AUC - 1, or
+    correlation) that is compared with; by default no effect at all.
 
     For two classes the AUC under chance has the variance of Mann & Whitney (Annals of Mathematical
     Statistics 18, 1947); for the mean over more classes the smallest variance of one class is used,
     so that z is too small rather than too large. A correlation has the standard deviation
-    1 / sqrt(n - 1). The p-value is one-sided, of the normal distribution.
+    1 / sqrt(n - 1).
     """
     y = np.asarray(y)
+    if units is not None:
+        _, first, unit = np.unique(units, return_index=True, return_inverse=True)
+        predictions = np.asarray(predictions, dtype=float).reshape(len(y), -1)
+        count = np.bincount(unit)
+        columns = [np.bincount(unit, column) / count for column in predictions.T]
+        predictions, y = np.column_stack(columns), y[first]
     if classification:
         value = association(predictions, y, True)
         _, n = np.unique(y, return_counts=True)
         spread = np.sqrt((len(y) + 1) / (12.0 * n * (len(y) - n))).min() if len(n) > 1 else np.inf
-        z = (value - 0.5) / spread
+        z = (value - 0.5 - least / 2) / spread
     else:
         predictions = np.ravel(predictions)
-        varies = predictions.std() > 0 and y.std() > 0
-        value = float(np.corrcoef(predictions, y)[0, 1]) if varies else 0.0
-        z = value * np.sqrt(len(y) - 1)
-    return float(value), float(z), float(norm.sf(z))
+        varies = predictions.std() > 0 and y.std() > 0 and len(y) > 2
+        value = np.corrcoef(rankdata(predictions), rankdata(y))[0, 1] if varies else 0.0
+        z = (value - least) * np.sqrt(len(y) - 1)
+    return float(value), float(z)
 
 
-def out_of_fold_predictions(features, y, classification):
-    """Out-of-fold predictions of y by a linear model; None if there are too few rows or columns."""
-    features = np.asarray(features, dtype=np.float64).reshape(len(y), -1)
-    features = features[:, np.isfinite(features).all(axis=0)]
-    model = LogisticRegression(max_iter=200) if classification else Ridge()
-    folds = StratifiedKFold if classification else KFold
-    smallest = np.unique(y, return_counts=True)[1].min() if classification else len(y)
-    if not features.shape[1] or smallest < 3:
+def linear_predictions(features, y, predicted, classification):
+    """Predictions of a linear model of features for other rows; None if it cannot be fitted."""
+    usable = np.isfinite(features).all(axis=0) & np.isfinite(predicted).all(axis=0)
+    features, predicted = features[:, usable], predicted[:, usable]
+    if not features.shape[1] or len(y) < 10 or len(np.unique(y)) < 2:
         return None
-    return cross_val_predict(
-        make_pipeline(StandardScaler(), model),
-        features,
-        y,
-        cv=folds(3, shuffle=True, random_state=0),
-        method="predict_proba" if classification else "predict",
-    )
+    model = LogisticRegression(max_iter=200) if classification else Ridge()
+    model = make_pipeline(StandardScaler(), model).fit(features, y)
+    return model.predict_proba(predicted) if classification else model.predict(predicted)

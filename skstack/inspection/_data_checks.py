@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import numpy as np
-from sklearn.model_selection import KFold, StratifiedKFold
-from sklearn.neighbors import NearestNeighbors
-from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+import re
 
-from skstack._base.tables import is_dataframe
-from skstack.inspection._association import association
+import numpy as np
+from scipy.linalg import qr
+from sklearn.neighbors import NearestNeighbors
+
+from skstack.inspection._columns import (
+    as_frame,
+    complete_columns,
+    is_continuous,
+    numeric_columns,
+    texts_of,
+)
 from skstack.inspection._overlap import row_keys
 from skstack.inspection._report import Finding
-from skstack.preprocessing._columns import holds_numbers
 
 _CHECKED_ROWS = 400  # rows of a class that are checked for interpolation
 _NEIGHBOURS = 16
-_BINS = 64
-_CANDIDATES = 3  # columns that are evaluated out-of-fold
+_COMPARED_ROWS = 500  # rows whose agreement with all others is counted
+_CHECKED_TEST_ROWS = 600
+_MANY_LEVELS = 20  # of a column whose distances are measured
+_CHANCE = 1e-3  # share of rows that are so close to another one by chance
 
 
 def crossing_groups(folds, groups):
@@ -57,59 +64,183 @@ def later_training_rows(folds, time):
 
 
 def duplicates(X, folds):
-    """Whether test rows are among the training rows."""
-    keys = row_keys(X)
+    """Whether test rows are among the training rows, exactly or nearly."""
+    check = "duplicates across folds"
+    remedy = "drop duplicates (or give all copies one group) before splitting"
+    both = np.mean([np.isin(test, train).mean() for train, test in folds])
+    if both:
+        return Finding(
+            check,
+            "leak",
+            f"{both:.1%} of the test rows are training rows of the same fold",
+            "use a cv whose test rows are not among the training rows",
+            float(both),
+        )
+    texts = texts_of(X)
+    keys = row_keys(X if texts is None else [_plain(text) for text in texts])
     share = np.mean([np.isin(keys[test], keys[train]).mean() for train, test in folds])
-    verdict = "leak" if share > 0.1 else "suspect" if share > 0.01 else "ok"
-    return Finding(
-        "duplicates across folds",
-        verdict,
-        f"{share:.1%} of the test rows equal a training row in all columns",
-        "drop duplicates (or give all copies one group) before splitting",
-        float(share),
-    )
+    chance = _equal_by_chance(X) if share > 0.01 and texts is None else 0.0
+    copies = share * (1 - chance) if chance < 0.5 or share * (1 - chance) > 0.1 else 0.0
+    if copies > 0.01:
+        how = "equal a training row in all columns" if texts is None else (
+            "equal a training text, but for case, spaces and punctuation"
+        )  # fmt: skip
+        extra = f"; about {chance:.0%} of such pairs are expected by chance" if chance else ""
+        return Finding(
+            check,
+            "leak" if copies > 0.1 else "suspect",
+            f"{share:.1%} of the test rows {how}{extra}",
+            remedy,
+            float(copies),
+        )
+    near = 0.0 if texts is not None else max(_rounded_copies(X, folds), _near_copies(X, folds))
+    if near > 0.05:
+        return Finding(
+            check,
+            "leak" if near > 0.08 else "suspect",
+            f"{near:.1%} of the test rows are a training row that was rounded or jittered: by "
+            f"chance {_CHANCE:.1%} would be as near, given the distances to further neighbours",
+            remedy,
+            float(near),
+        )
+    evidence = f"{share:.1%} of the test rows equal a training row in all columns"
+    if share > 0.01:
+        evidence += ", as expected by chance in columns with so few values"
+    return Finding(check, "ok", evidence)
 
 
-def scaled_with_test_rows(X):
-    """Whether columns look as if a scaler had been fitted on all rows."""
-    check = "scaling before the outer split"
-    values = _numbers(X)
-    if values is None or values.shape[1] == 0 or len(values) < 3:
-        return Finding(check, "not checked", "no numeric columns")
-    spread = values.std(axis=0)
-    varied = np.array([len(np.unique(column[:1000])) > 5 for column in values.T]) & (spread > 0)
-    if not varied.any():
-        return Finding(check, "ok", "no column looks scaled")
-    values, spread = values[:, varied], spread[varied]
-    unit = np.abs(spread - 1) < 1e-5
-    unit |= np.abs(values.std(axis=0, ddof=1) - 1) < 1e-5
-    standard = unit & (np.abs(values.mean(axis=0)) < 1e-5)
-    ends = (np.abs(values.min(axis=0)) < 1e-7) & (np.abs(values.max(axis=0) - 1) < 1e-7)
-    for marked, how, verdict in (
-        (standard, "mean 0 and standard deviation 1", "leak"),
-        (ends, "minimum 0 and maximum 1", "suspect"),
-    ):
-        if marked.mean() > 0.5:
-            return Finding(
-                check,
-                verdict,
-                f"{marked.sum()} of {len(marked)} numeric columns have {how} over all rows, test "
-                "rows included, to the last digit",
-                "pass unscaled columns, and put the scaler into a Pipeline",
-                float(marked.mean()),
+def _plain(text):
+    """A text without case, punctuation and repeated spaces."""
+    return " ".join(re.findall(r"\w+", text.casefold()))
+
+
+def _equal_by_chance(X):
+    """Share of the equal pairs of rows that agreement of columns by chance explains.
+
+    Let N be the pairs that agree in all columns. Of the pairs that agree in all columns but k and
+    perhaps j, a share c agrees in j. By chance, the same share of those that agree in all columns
+    but perhaps j agrees in j, too; copies agree in all columns at once, and are an excess. The
+    column with the smallest excess decides.
+    """
+    import pandas as pd
+
+    frame = as_frame(X)
+    if frame is None:
+        return 0.0
+    codes = np.column_stack([pd.factorize(frame[c], use_na_sentinel=False)[0] for c in frame])
+    chosen = np.random.default_rng(0).permutation(len(codes))[:_COMPARED_ROWS]
+    equal, width = 0, codes.shape[1]
+    one = np.zeros(width)  # pairs that differ in this column only
+    two = np.zeros((width, width))
+    for row in chosen:
+        differs = codes != codes[row]
+        n_columns = differs.sum(axis=1)
+        equal += np.sum(n_columns == 0) - 1
+        one += differs[n_columns == 1].sum(axis=0)
+        pairs = differs[n_columns == 2].astype(float)
+        two += pairs.T @ pairs
+    if equal == 0:
+        return 0.0
+    excess = equal
+    for j in range(width):
+        others = np.arange(width) != j
+        agree, differ = one[others].sum(), two[j, others].sum()
+        if agree + differ < 5:
+            if width == 1:  # the column alone: as many pairs as its values make
+                return 1.0 if len(np.unique(codes)) < 0.5 * len(codes) else 0.0
+            continue
+        c = agree / (agree + differ)
+        if c < 1:
+            excess = min(excess, (equal - c * (equal + one[j])) / (1 - c))
+    return float(np.clip(1 - excess / equal, 0, 1))
+
+
+def _rounded_copies(X, folds):
+    """Share of test rows that are a training row after rounding to some decimals, or before."""
+    values = complete_columns(X)
+    if not values.shape[1]:
+        return 0.0
+    worst = 0.0
+    for decimals in range(5):
+        rounded = np.round(values, decimals)
+        coarse = np.abs(rounded - values).max(axis=1) < 1e-9
+        if not 0.01 < coarse.mean() < 0.99:
+            continue
+        keys = row_keys(rounded)
+        if len(np.unique(keys[~coarse])) < 0.9 * np.sum(~coarse):
+            continue  # rows become equal by rounding alone
+        shares = [
+            (
+                np.sum(coarse[test] & np.isin(keys[test], keys[train[~coarse[train]]]))
+                + np.sum(~coarse[test] & np.isin(keys[test], keys[train[coarse[train]]]))
             )
-    return Finding(check, "ok", "no scaler was fitted on all rows")
+            / len(test)
+            for train, test in folds
+        ]
+        worst = max(worst, float(np.mean(shares)))
+    return worst
+
+
+def _near_copies(X, folds):
+    """Share of test rows that are far too close to a training row; 0 if unknown.
+
+    With k neighbours at distances d_1 < ... < d_k in a space of local dimension D, P(d_1 / d_k < r)
+    is about (k - 1) r^D (as in the estimator of D by Facco et al., Scientific Reports 7, 2017). D
+    is estimated from neighbours beyond the fourth, which copies do not move.
+    """
+    import pandas as pd
+
+    names, values = numeric_columns(X)
+    if len(values) < 50 or len(names) < 2:
+        return 0.0
+    middle = [np.median(c[np.isfinite(c)]) if np.isfinite(c).any() else 0 for c in values.T]
+    values = np.where(np.isfinite(values), values, middle)
+    levels = np.array([len(np.unique(column)) for column in values.T])
+    spread = np.subtract(*np.percentile(values, [75, 25], axis=0))
+    measured = (levels >= _MANY_LEVELS) & (spread > 0)
+    # With so few different rows that many are equal or adjacent, distances say nothing.
+    if measured.sum() < 2 or np.log(levels[measured]).sum() < 2 * np.log(len(values)):
+        return 0.0
+    values = values[:, measured] / spread[measured]
+    others = as_frame(X).drop(columns=[n for n, use in zip(names, measured, strict=True) if use])
+    codes = np.column_stack(
+        [np.zeros(len(values)), *(pd.factorize(others[name])[0] for name in others)]
+    )
+    shares = []
+    for train, test in folds[:3]:
+        if len(train) < 12:
+            return 0.0
+        test = test[:: max(1, len(test) // _CHECKED_TEST_ROWS)]
+        near = NearestNeighbors(n_neighbors=10).fit(values[train])
+        distances, nearest = near.kneighbors(values[test])
+        fifth, last = distances[:, 4], distances[:, 9]
+        known = (fifth > 0) & (last > fifth)
+        if known.sum() < 10:
+            return 0.0
+        # In D dimensions the mean of D log(d_10 / d_5) is 1/5 + ... + 1/9.
+        dimension = sum(1 / i for i in range(5, 10)) / np.log(last[known] / fifth[known]).mean()
+        limit = (_CHANCE / 4) ** (1 / dimension)
+        # Words, flags and other columns of few values are not jittered.
+        agree = (codes[test] == codes[train[nearest[:, 0]]]).mean(axis=1) > 0.8
+        shares.append(np.mean(agree & (distances[:, 0] < limit * fifth)))
+    return float(np.mean(shares))
 
 
 def interpolated_rows(X, y, classification):
     """Whether rows lie on the line between two others of their class, as those of SMOTE do."""
     check = "resampling before the outer split"
-    values = _numbers(X)
-    if not classification or np.ndim(y) != 1 or values is None or values.shape[1] < 3:
-        return Finding(check, "not checked", "requires classes and at least three numeric columns")
+    values = complete_columns(X)
+    values = values[:, is_continuous(values, 0.4)]
+    if not classification or np.ndim(y) != 1 or values.shape[1] < 3:
+        return Finding(
+            check, "not checked", "requires classes and at least three columns of many values"
+        )
     values = (values - values.mean(axis=0)) / np.where(
         values.std(axis=0) > 0, values.std(axis=0), 1
     )
+    values = _independent(values)
+    if values.shape[1] < 3:
+        return Finding(check, "not checked", "fewer than three independent columns of many values")
     labels, counts = np.unique(y, return_counts=True)
     worst, where = 0.0, None
     for label in labels[counts >= 10]:
@@ -126,6 +257,13 @@ def interpolated_rows(X, y, classification):
         "sampler= of a stack)",
         float(worst),
     )  # fmt: skip
+
+
+def _independent(values):
+    """Columns that are no sum of others: one quantity in several units is one column."""
+    _, triangle, pivots = qr(values - values.mean(axis=0), mode="economic", pivoting=True)
+    size = np.abs(np.diag(triangle))
+    return values[:, pivots[: len(size)][size > 1e-6 * size[0]]] if size[0] > 0 else values[:, :0]
 
 
 def _share_between(rows):
@@ -146,87 +284,3 @@ def _share_between(rows):
     moves = (np.abs(steps) > 1e-9).sum(axis=2) >= 3
     opposite = (cosine < -1 + 1e-9) & moves[:, :, None] & moves[:, None, :]
     return float(opposite.any(axis=(1, 2)).mean())
-
-
-def leaking_columns(X, y, classification):
-    """Whether a column alone predicts the target."""
-    check = "a column that reveals the target"
-    frame = _frame(X)
-    if frame is None or np.ndim(y) != 1:
-        return Finding(check, "not checked", "requires columns and one target")
-    columns = {name: _codes(frame[name]) for name in frame.columns}
-    in_sample = {name: _in_sample_r2(codes, y, classification) for name, codes in columns.items()}
-    candidates = sorted(in_sample, key=in_sample.get, reverse=True)[:_CANDIDATES]
-    best, name = -1.0, None
-    for column in candidates:
-        score = _out_of_fold_score(columns[column], y, classification)
-        if score is None:
-            return Finding(check, "not checked", "a class has too few rows")
-        if score > best:
-            best, name = score, column
-    verdict = "leak" if best >= 0.99 else "suspect" if best >= 0.98 else "ok"
-    measure = "ROC AUC" if classification else "R2"
-    return Finding(
-        check,
-        verdict,
-        f"column {name!s} alone reaches a cross-validated {measure} of {best:.3f}",
-        f"check where column {name!s} comes from, and whether it is known at prediction time",
-        float(max(0.0, (2 * best - 1) if classification else best)),
-    )
-
-
-def _in_sample_r2(codes, y, classification):
-    """R2 of the target given the bin of the value: a cheap estimate of the score of a tree."""
-    _, bins = np.unique(np.nan_to_num(codes[:, 0]), return_inverse=True)
-    if bins.max() >= _BINS:
-        bins = np.argsort(np.argsort(codes[:, 0])) * _BINS // len(codes)
-    numbers = np.unique(y, return_inverse=True)[1] if classification else y.astype(float)
-    targets = (numbers[:, None] == np.unique(numbers)).T if classification else [numbers]
-    count = np.maximum(np.bincount(bins), 1)
-    within = sum(
-        np.sum((target - (np.bincount(bins, target) / count)[bins]) ** 2) for target in targets
-    )
-    total = sum(np.sum((target - np.mean(target)) ** 2) for target in targets)
-    return 1 - within / total if total > 0 else 0.0
-
-
-def _out_of_fold_score(codes, y, classification):
-    """AUC or R2 of a small tree; None if a class has too few rows."""
-    if classification and np.unique(y, return_counts=True)[1].min() < 3:
-        return None
-    tree = DecisionTreeClassifier if classification else DecisionTreeRegressor
-    tree = tree(max_leaf_nodes=32, min_samples_leaf=2, random_state=0)
-    folds = (StratifiedKFold if classification else KFold)(3, shuffle=True, random_state=0)
-    predictions = None
-    for train, test in folds.split(codes, y):
-        tree.fit(codes[train], y[train])
-        part = tree.predict_proba(codes[test]) if classification else tree.predict(codes[test])
-        predictions = np.empty((len(y), *part.shape[1:])) if predictions is None else predictions
-        predictions[test] = part
-    return association(predictions, y, classification)
-
-
-def _codes(column):
-    import pandas as pd
-
-    if not holds_numbers(column):
-        column = pd.Series(pd.factorize(column)[0])
-    return column.to_numpy(dtype=np.float64, na_value=np.nan).reshape(-1, 1)
-
-
-def _frame(X):
-    import pandas as pd
-
-    if is_dataframe(X):
-        return X.to_pandas() if hasattr(X, "to_pandas") else X
-    X = X.toarray() if hasattr(X, "toarray") else np.asarray(X)
-    return pd.DataFrame(X, columns=[f"x{i}" for i in range(X.shape[1])]) if X.ndim == 2 else None
-
-
-def _numbers(X):
-    frame = _frame(X)
-    if frame is None:
-        return None
-    numeric = [holds_numbers(frame.iloc[:, column]) for column in range(frame.shape[1])]
-    values = frame.loc[:, numeric].to_numpy(dtype=np.float64, na_value=np.nan)
-    return values[:, np.isfinite(values).all(axis=0)]

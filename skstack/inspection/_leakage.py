@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import sys
+import time as clock
 import warnings
 from numbers import Integral
 
@@ -15,14 +18,18 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import check_consistent_length
 
-from skstack._base.params import clone_part, is_keras_model
+from skstack._base.params import clone_part
 from skstack._base.sklearn import ignores_groups, is_classifier_for, routing_enabled, take_metadata
 from skstack._base.tables import check_groups, n_rows, take_rows
-from skstack.inspection import _data_checks, _fit_checks
-from skstack.inspection._association import association, beyond_chance
-from skstack.inspection._overlap import check_overlap
+from skstack.inspection import _data_checks, _fit_checks, _kept, _prepared
+from skstack.inspection._proxies import leaking_columns
 from skstack.inspection._report import Finding, LeakageReport
-from skstack.inspection._trace import SYNTHETIC, Trace
+from skstack.inspection._runs import Run, shuffle_half
+from skstack.inspection._trace import SYNTHETIC
+
+_SCORED_FOLDS = 3
+_MORE_SHUFFLES = 2  # if the first ones leave it open whether their score is chance
+_SILENT_SECONDS = 5  # of a report before progress is printed by itself
 
 
 def leakage_report(
@@ -34,8 +41,11 @@ def leakage_report(
     groups=None,
     time=None,
     seen=None,
+    raw=None,
+    prepare=None,
     n_permutations=2,
     random_state=0,
+    verbose="auto",
 ):
     """Find leaks in an estimator, its data and its splits.
 
@@ -66,19 +76,33 @@ def leakage_report(
     seen : array-like or DataFrame of shape (n_seen, n_features), default=None
         Rows that frozen parts of the estimator were trained on, if available.
 
+    raw : array-like or DataFrame of shape (n_samples, n_raw_features), default=None
+        The rows before your own preparation, in the order of X.
+
+    prepare : callable, default=None
+        ``prepare(raw)`` or ``prepare(raw, y)``, which made X. It is called on the training rows of
+        each outer fold alone, and must give the same rows; with `time`, on all rows up to a moment.
+
     n_permutations : int, default=2
-        Cross-validations with shuffled targets, at least 1.
+        Cross-validations with shuffled targets, at least 1. Two more follow if their score is
+        neither clearly chance nor clearly beyond it.
 
     random_state : int, RandomState instance or None, default=0
         Seed of the shuffling.
 
+    verbose : {"auto", 0, 1}, default="auto"
+        Progress on stderr: never (0), from the start (1), or after five seconds ("auto").
+
     Returns
     -------
     LeakageReport
-        With ``table``, ``leaks``, ``plot()`` and HTML in a notebook.
+        With ``leaks``, ``to_frame()``, ``plot()`` and HTML in a notebook.
 
     Raises
     ------
+    TypeError
+        If `prepare` is not callable.
+
     ValueError
         If parameters are invalid; the message names them.
 
@@ -86,12 +110,18 @@ def leakage_report(
     -----
     The verdict is "leak" if a rule is broken or the evidence is far beyond chance, "suspect" if
     there may be a harmless reason, "not checked" if an input is missing. No report can prove that
-    nothing leaks.
+    nothing leaks: what cannot be seen, and what to do instead, is listed in ``docs/leakage.md``.
 
     In-sample features and optimistic scores are detected with shuffled targets (Ojala & Garriga,
-    JMLR 11, 2010): whatever then predicts the target of a row has learned from that row. A frozen
-    part, whose training rows are unknown without ``seen``, is compared with out-of-fold
-    predictions of a fresh clone.
+    JMLR 11, 2010): the targets of half of the rows are shuffled, and whatever then predicts these
+    has learned from the very rows. A frozen part, whose training rows are unknown without ``seen``,
+    is compared with a clone that is fitted on all rows, and with out-of-fold predictions. The
+    estimator is fitted once, and for each permutation in three folds or half of them, whichever is
+    more; a frozen part in each fold. This takes at most as long as three ``cross_validate``, plus
+    about a second for the checks of the table.
+
+    ``python -m skstack.inspection PICKLE_OR_MODULE:NAME DATA.csv TARGET`` prints a report and
+    returns 1 if there is a leak.
 
     Examples
     --------
@@ -108,7 +138,17 @@ def leakage_report(
     """
     if not isinstance(n_permutations, Integral) or n_permutations < 1:
         raise ValueError(f"n_permutations={n_permutations!r}; expected an int of at least 1.")
+    if (raw is None) != (prepare is None):
+        raise ValueError(
+            f"raw= and prepare= belong together; got raw of type {type(raw).__name__} and "
+            f"prepare={prepare!r}."
+        )
+    if prepare is not None and not callable(prepare):
+        raise TypeError(f"prepare={prepare!r}; expected a function of raw, or of raw and y.")
+    if verbose not in ("auto", 0, 1):
+        raise ValueError(f'verbose={verbose!r}; expected "auto", 0 or 1.')
     check_consistent_length(X, y)
+    X = X.tocsr() if hasattr(X, "tocsr") else X  # of other formats no rows can be taken
     estimator = _with_frozen_prefit(estimator)
     y_original, y = y, np.asarray(y)
     if y.ndim == 2 and y.dtype == object:
@@ -126,37 +166,81 @@ def leakage_report(
     folds = list(splitter.split(X, y, None if ignores_groups(splitter) else groups))
     metadata = _metadata(estimator, groups)
 
+    n_scored = min(len(folds), max(_SCORED_FOLDS, (len(folds) + 1) // 2))
+    progress = _Progress(verbose, 6 + n_permutations * n_scored)
+    parts = list(_kept.carried(estimator))
     findings = [
         _data_checks.crossing_groups(folds, groups),
         _data_checks.later_training_rows(folds, time),
-        _data_checks.duplicates(X, folds),
-        _data_checks.scaled_with_test_rows(X),
-        _data_checks.interpolated_rows(X, y, classification),
-        _data_checks.leaking_columns(X, y, classification),
+        progress(_data_checks.duplicates, X, folds),
+        progress(_prepared.scaled_with_test_rows, X),
+        _prepared.prepared_with_test_rows(X, y, classification),
+        progress(_data_checks.interpolated_rows, X, y, classification),
+        progress(leaking_columns, X, y, classification),
+        _kept.kept_rows(parts, X, y),
     ]
-    train = folds[0][0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the user's own fits also issue them
-        trace = _traced(estimator, X, y_original, train, metadata)
-        findings += [
-            *_fit_checks.learned_before(trace.fits),
-            _fit_checks.early_stopping(trace.fits),
-            _fit_checks.inner_groups(trace.fits, groups),
-            _fit_checks.inner_time(trace.fits, time),
-        ]
+        findings.append(_prepared.prepared_alone(raw, prepare, X, y_original, folds, time))
+        run = progress(Run.of, estimator, X, y_original, folds[0], metadata)
+        labels = np.unique(y) if classification and y.ndim == 1 else None
+        together = _alone_finding(run, X, classification, labels)
+        # More folds would take longer, and tell little more.
+        scored = folds[:n_scored]
         runs, scores = [], []
-        for _ in range(n_permutations):
-            shuffled = _shuffled(y_original, groups, generator)
-            runs.append(_traced(estimator, X, shuffled, train, metadata).fits)
-            scores.append(_score(estimator, X, shuffled, folds, metadata, classification))
+        for number in range(n_permutations + _MORE_SHUFFLES):
+            if number >= n_permutations and not _is_unclear(scores):
+                break
+            shuffled, mask, units = shuffle_half(y_original, groups, generator)
+            with contextlib.suppress(Exception):  # such as a selector that finds no column
+                own = progress(Run.of, estimator, X, shuffled, folds[0], metadata, mask, units)
+                runs.append(own)
+                scores.append(_score(own, X, scored, metadata, classification, progress))
         findings += [
-            _fit_checks.features_in_sample(runs, classification),
+            *_fit_checks.learned_before(run, runs, classification),
+            _fit_checks.early_stopping(run.fits),
+            _fit_checks.inner_groups(run.fits, groups),
+            _fit_checks.inner_time(run, time, _is_ordered(folds)),
+            _fit_checks.features_in_sample(run, runs, classification),
             _permutation_finding(scores, classification),
-            _frozen_finding(estimator, X, y, folds, seen, classification),
+            together,
+            progress(
+                _kept.frozen_finding,
+                estimator,
+                _kept.frozen_parts(parts),
+                X,
+                y,
+                folds,
+                seen,
+                lambda part, X, labels: _predictions(part, X, classification, labels),
+                classification,
+            ),
         ]
     fits = [(fit.step, int(np.sum(fit.rows >= 0)), int(np.sum(fit.rows == SYNTHETIC)))
-            for fit in trace.fits]  # fmt: skip
+            for fit in run.fits]  # fmt: skip
     return LeakageReport(type(estimator).__name__, findings, fits)
+
+
+def _is_ordered(folds):
+    """Whether the test rows of each fold come after all training rows, as in TimeSeriesSplit."""
+    return len(folds) > 1 and all(train.max() < test.min() for train, test in folds)
+
+
+class _Progress:
+    """Prints how far a report is, to stderr: after a while by itself, with verbose=1 at once."""
+
+    def __init__(self, verbose, total):
+        self.wait = {"auto": _SILENT_SECONDS, 0: np.inf}.get(verbose, 0)
+        self.total, self.done, self.start = total, 0, clock.monotonic()
+
+    def __call__(self, function, *args):
+        result = function(*args)
+        self.done += 1
+        seconds = clock.monotonic() - self.start
+        if seconds >= self.wait:
+            total = max(self.total, self.done)  # frozen parts and further shuffles come on top
+            sys.stderr.write(f"[leakage_report] {self.done} of {total} steps in {seconds:.0f} s\n")
+        return result
 
 
 def _with_frozen_prefit(estimator):
@@ -189,41 +273,73 @@ def _metadata(estimator, groups):
     return {"groups": groups} if taken else {}
 
 
-def _traced(estimator, X, y, rows, metadata):
-    trace = Trace(estimator)
-    trace.fit(take_rows(X, rows), take_rows(y, rows), rows, **take_metadata(X, metadata, rows))
-    return trace
-
-
-def _shuffled(y, groups, generator):
-    """Shuffled targets; if all rows of each group share a target, it is shuffled by group."""
-    values = np.asarray(y)
-    if groups is not None and values.ndim == 1:
-        _, first, group = np.unique(groups, return_index=True, return_inverse=True)
-        if (values == values[first][group]).all():
-            order = generator.permutation(len(first))
-            return take_rows(y, first[order][group])
-    return take_rows(y, generator.permutation(len(values)))
-
-
-def _score(estimator, X, y, folds, metadata, classification):
-    """(value, z, p) of the pooled predictions of test rows; None for several targets."""
-    values = np.asarray(y)
+def _score(run, X, folds, metadata, classification, progress):
+    """(value, z) of the pooled predictions of test rows with shuffled targets, or None."""
+    values = np.asarray(run.y)
     if values.ndim != 1:
         return None
-    predictions, rows = [], []
-    for train, test in folds:
-        fitted = clone_part(estimator)
-        fitted.fit(take_rows(X, train), take_rows(y, train), **take_metadata(X, metadata, train))
-        part = take_rows(X, test)
-        predictions.append(_predictions(fitted, part, classification, np.unique(values)))
-        rows.append(test)
-    return beyond_chance(np.concatenate(predictions), values[np.concatenate(rows)], classification)
+    labels = np.unique(values)
+
+    def predicted(fold):
+        train, test = fold
+        fitted = clone_part(run.estimator)
+        own = take_metadata(X, metadata, train)
+        fitted.fit(take_rows(X, train), take_rows(run.y, train), **own)
+        return _predictions(fitted, take_rows(X, test), classification, labels)
+
+    def of_first(estimator, X):
+        return _predictions(estimator, X, classification, labels)
+
+    predictions = [run.trace.answer(of_first, take_rows(X, folds[0][1]))]
+    predictions += [progress(predicted, fold) for fold in folds[1:]]
+    rows = np.concatenate([test for _, test in folds])
+    return run.judged(rows, np.concatenate(predictions), classification)
+
+
+def _alone_finding(run, X, classification, labels):
+    """Whether predictions of test rows depend on the other rows that are predicted with them."""
+    check = "predictions that depend on other test rows"
+
+    def predict(estimator, X):
+        return _predictions(estimator, X, classification, labels)
+
+    rows = run.test[:400]
+    if len(rows) < 8:
+        return Finding(check, "not checked", "too few test rows")
+    whole = run.trace.answer(predict, take_rows(X, run.test))
+    with run.paused():
+        whole, again, part = (
+            run.trace.answer(predict, take_rows(X, chosen))
+            for chosen in (rows, rows, rows[: len(rows) // 2])
+        )
+    if not np.allclose(whole, again, equal_nan=True):
+        return Finding(check, "not checked", "predictions are random")
+    difference = np.abs(whole[: len(part)] - part).reshape(len(part), -1).max(axis=1)
+    scale = 1.0 if classification else max(float(np.nanstd(whole)), 1e-12)
+    moved = float(np.mean(difference > 1e-3 * scale))
+    largest = f"{np.nanmax(difference):.2g}" + ("" if classification else " (units of y)")
+    if moved > 0.05:
+        return Finding(
+            check,
+            "leak",
+            f"{moved:.0%} of the predictions change, by up to {largest}, if half of the test rows "
+            "are predicted without the others",
+            "learn in fit whatever transform or predict now learns from the rows that they get",
+            min(1.0, moved),
+        )
+    return Finding(check, "ok", "half of the test rows alone get the same predictions")
 
 
 def _predictions(fitted, X, classification, labels):
     if not classification:
-        return np.ravel(fitted.predict(X))
+        predictions = np.asarray(fitted.predict(X))
+        return (
+            predictions
+            if predictions.ndim > 1 and predictions.shape[1] > 1
+            else np.ravel(predictions)
+        )
+    if labels is None:
+        return np.asarray(fitted.predict(X), dtype=float)
     if hasattr(fitted, "predict_proba"):
         predictions = np.asarray(fitted.predict_proba(X)).reshape(n_rows(X), -1)
         if predictions.shape[1] == len(labels):
@@ -237,110 +353,34 @@ def _predictions(fitted, X, classification, labels):
     return (np.asarray(fitted.predict(X))[:, None] == labels).astype(float)
 
 
-def _permutation_finding(scores, classification):
-    check = "score with shuffled targets"
+def _pooled(scores):
+    """(mean association, z) of several shuffles; None without any."""
     scores = [score for score in scores if score is not None]
     if not scores:
-        return Finding(check, "not checked", "requires one target per row")
-    z = np.sum([z for _, z, _ in scores]) / np.sqrt(len(scores))
-    value, p = np.mean([value for value, _, _ in scores]), norm.sf(z)
-    measure = "ROC AUC" if classification else "correlation"
-    verdict = "leak" if p < 1e-4 else "suspect" if p < 1e-3 else "ok"
+        return None
+    z = np.sum([z for _, z in scores]) / np.sqrt(len(scores))
+    return np.mean([value for value, _ in scores]), z
+
+
+def _is_unclear(scores):
+    pooled = _pooled(scores)
+    return pooled is not None and 2.3 < pooled[1] < 6
+
+
+def _permutation_finding(scores, classification):
+    check = "score with shuffled targets"
+    pooled = _pooled(scores)
+    if pooled is None:
+        return Finding(check, "not checked", "requires one target per row, and enough rows")
+    value, z = pooled
+    p = norm.sf(z)
+    measure = "ROC AUC" if classification else "a rank correlation of"
+    verdict = "leak" if p < 1e-4 else "suspect" if z >= 3 else "ok"
     return Finding(
         check,
         verdict,
-        f"test rows are predicted with {measure} {value:.3f} where chance is "
+        f"shuffled targets of test rows are predicted with {measure} {value:.3f} where chance is "
         f"{0.5 if classification else 0.0} (p = {p:.2g}, {len(scores)} shuffle(s))",
         "some step sees the targets of test rows; check steps that keep state outside of fit",
-        float(np.clip(2 * value - 1 if classification else value, 0, 1)) if p < 1e-3 else 0.0,
+        float(np.clip(2 * value - 1 if classification else value, 0, 1)) if z >= 3 else 0.0,
     )
-
-
-# Frozen parts ------------------------------------------------------------------------------------
-
-
-def _frozen_finding(estimator, X, y, folds, seen, classification):
-    check = "frozen parts that have seen test rows"
-    parts = _frozen_parts(estimator)
-    if not parts:
-        return Finding(check, "ok", "nothing is frozen")
-    if seen is not None:
-        overlap = check_overlap(X, seen)
-        share = len(overlap.rounded_a) / overlap.n_a
-        return Finding(
-            check,
-            "leak" if share else "ok",
-            f"{share:.1%} of the rows of X are among those that the frozen parts were trained on",
-            "evaluate on rows that the frozen part was not trained on, or train it in each fold",
-            float(share),
-        )
-    worst = None
-    for name, part in parts:
-        compared = _frozen_against_fresh(part, X, y, folds, classification)
-        if compared is not None and (worst is None or compared[2] > worst[1][2]):
-            worst = name, compared
-    if worst is None:
-        return Finding(
-            check,
-            "suspect",
-            f"{parts[0][0]} is frozen, and its training rows are unknown",
-            "pass the rows that it was trained on as seen=, or call check_overlap",
-            0.3,
-        )
-    name, (own, fresh, z, gap) = worst
-    measure = "ROC AUC" if classification else "R2"
-    verdict = "leak" if z > 4 and gap > 0.3 else "suspect" if z > 3 else "ok"
-    return Finding(
-        check,
-        verdict,
-        f"{name} predicts the targets with {measure} {own:.3f}, a fresh clone out-of-fold with "
-        f"{fresh:.3f} (z = {z:.1f})",
-        "evaluate on rows that the frozen part was not trained on, or train it in each fold; pass "
-        "its training rows as seen= to be certain",
-        float(np.clip(gap, 0, 1)) if verdict != "ok" else 0.0,
-    )
-
-
-def _frozen_parts(estimator):
-    """(path, fitted estimator or network) of all parts that ``fit`` does not train."""
-    frozen = []
-    for name, value in {"": estimator, **estimator.get_params(deep=True)}.items():
-        values = value if type(value) in (list, tuple) else [value]
-        for item in values:
-            candidate = item[1] if type(item) is tuple and len(item) > 1 else item
-            if isinstance(candidate, FrozenEstimator):
-                frozen.append((name or "the estimator", candidate.estimator))
-            elif is_keras_model(candidate) or str(candidate).endswith((".keras", ".h5")):
-                frozen.append((name or "the estimator", candidate))
-    unique = {id(part): (name, part) for name, part in frozen}
-    return list(unique.values())
-
-
-def _frozen_against_fresh(part, X, y, folds, classification):
-    """(score of the frozen part, of fresh clones, z of the difference, share of the gap closed)."""
-    if not hasattr(part, "get_params") or not hasattr(part, "predict"):
-        return None
-    labels = np.unique(y)
-    try:
-        own = _predictions(part, X, classification, labels)
-        fresh = _out_of_fold(part, X, y, folds, classification, labels)
-    except Exception:  # trained on other columns, labels or tasks: not comparable
-        return None
-    scores = association(own, y, classification), association(fresh, y, classification)
-    generator = np.random.default_rng(0)
-    draws = []
-    for _ in range(40):
-        rows = generator.integers(0, len(y), len(y))
-        draws.append(association(own[rows], y[rows], classification)
-                     - association(fresh[rows], y[rows], classification))  # fmt: skip
-    difference = scores[0] - scores[1]
-    z = difference / max(float(np.std(draws)), 1e-9)
-    return *scores, float(z), float(difference / max(1 - scores[1], 1e-9))
-
-
-def _out_of_fold(part, X, y, folds, classification, labels):
-    predictions = np.full((len(y), len(labels)) if classification else len(y), np.nan)
-    for train, test in folds:
-        fitted = clone_part(part).fit(take_rows(X, train), take_rows(y, train))
-        predictions[test] = _predictions(fitted, take_rows(X, test), classification, labels)
-    return np.where(np.isnan(predictions), np.nanmean(predictions, axis=0), predictions)

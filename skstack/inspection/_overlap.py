@@ -140,7 +140,9 @@ def row_keys(X, digits=None, other=None, dtype=np.float64):
     if not hasattr(X, "shape"):
         X = np.asarray(X, dtype=object if isinstance(X[0], str) else None)
     frame = (
-        X.to_frame() if isinstance(X, pd.Series) else _frame(X if X.ndim > 1 else X[:, None], "X")
+        X.to_frame()
+        if isinstance(X, pd.Series)
+        else _frame(X if len(X.shape) > 1 else X[:, None], "X")
     )
     columns = {}
     for index, name in enumerate(frame.columns):

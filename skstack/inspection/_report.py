@@ -11,6 +11,87 @@ VERDICTS = ("leak", "suspect", "ok", "not checked")
 _COLOURS = {"leak": "#c0392b", "suspect": "#e08e0b", "ok": "#2e8b57", "not checked": "#9aa0a6"}
 
 
+# For each check: what is wrong if it finds something, and what is right if it does not.
+_SENTENCES = {
+    "groups across the outer folds": (
+        "The score is measured on groups that the estimator was trained on.",
+        "No group is in training and test rows.",
+    ),
+    "later rows in training (outer folds)": (
+        "The score is measured on rows that are older than training rows.",
+        "All training rows are older than the test rows.",
+    ),
+    "duplicates across folds": (
+        "Test rows have copies among the training rows.",
+        "Test rows are not copies of training rows.",
+    ),
+    "scaling before the outer split": (
+        "A scaler was fitted on all rows, test rows included.",
+        "The columns do not look scaled on all rows.",
+    ),
+    "imputation, projection or encoding before the outer split": (
+        "Columns were prepared with statistics of all rows, test rows included.",
+        "The columns do not look prepared on all rows.",
+    ),
+    "resampling before the outer split": (
+        "A sampler made rows from all rows, so that test rows were made from training rows.",
+        "No rows look made by a sampler.",
+    ),
+    "a column that reveals the target": (
+        "The target can be read off the columns, which is rarely so when predictions are made.",
+        "No column, and no two columns, give the target away.",
+    ),
+    "rows or targets kept in the estimator": (
+        "The estimator carries test rows, or what was learned from them, into every fit.",
+        "The estimator carries nothing of X and y.",
+    ),
+    "preparation of raw rows": (
+        "The preparation of a training row uses rows that it must not know.",
+        "Training rows are prepared alike with and without the other rows.",
+    ),
+    "resampling before an inner split": (
+        "An inner score is measured on rows that a sampler made from inner training rows.",
+        "Samplers only see inner training rows.",
+    ),
+    "scaling before an inner split": (
+        "A search scores candidates on rows that a step before it has learned from.",
+        "Steps before a search learn nothing from rows.",
+    ),
+    "learning from y before an inner split": (
+        "A step has seen the targets of rows that are then predicted as if they were new.",
+        "Targets of inner test rows are unknown to the steps before.",
+    ),
+    "early stopping on synthetic or training rows": (
+        "Training is stopped by a score on rows that the model in effect knows.",
+        "Early stopping uses rows that the model does not know.",
+    ),
+    "groups across inner folds": (
+        "Inner models predict groups that they were trained on.",
+        "Inner folds keep groups together.",
+    ),
+    "later rows in training (inner folds)": (
+        "Inner models predict rows that are older than what was learned before.",
+        "Inner models only predict later rows.",
+    ),
+    "in-sample features": (
+        "Features of training rows know the target of their own row; those of new rows cannot.",
+        "Features of a row do not depend on its own target.",
+    ),
+    "score with shuffled targets": (
+        "The estimator knows targets of test rows.",
+        "Without a relation to learn, the score is that of chance.",
+    ),
+    "predictions that depend on other test rows": (
+        "Something is learned from the test rows when they are predicted.",
+        "Each test row is predicted by itself.",
+    ),
+    "frozen parts that have seen test rows": (
+        "A part that is not trained here may know the test rows.",
+        "No part that is not trained here knows the test rows.",
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Finding:
     """Result of one check; `verdict` is one of VERDICTS, `strength` in [0, 1] is for the plot."""
@@ -20,6 +101,16 @@ class Finding:
     evidence: str
     remedy: str = ""
     strength: float = 0.0
+
+    @property
+    def sentence(self):
+        """The verdict in words, for somebody who does not know the check."""
+        problem, fine = _SENTENCES.get(self.check, ("", ""))
+        if self.verdict == "suspect" and problem:
+            return f"Perhaps: {problem[0].lower()}{problem[1:]}"
+        if self.verdict == "not checked":
+            return f"Not checked: {self.evidence}."
+        return {"leak": problem, "ok": fine}.get(self.verdict, "")
 
 
 @dataclass(repr=False)
@@ -44,20 +135,35 @@ class LeakageReport:
 
     leaks : list of str
         Checks whose verdict is "leak".
+
+    suspects : list of str
+        Checks whose verdict is "suspect".
     """
 
     estimator_name: str
     findings: list
     fits: list = field(default_factory=list)
 
-    @property
-    def table(self):
-        """DataFrame : one row per check."""
+    def to_frame(self):
+        """Return the findings as a table.
+
+        Returns
+        -------
+        DataFrame
+            One row per check, with the columns ``check``, ``verdict``, ``sentence`` (the verdict in
+            words), ``evidence`` (measured, in units), ``strength`` (of the evidence, in [0, 1]) and
+            ``remedy``.
+        """
         import pandas as pd
 
-        columns = ["check", "verdict", "evidence", "remedy"]
+        columns = ["check", "verdict", "sentence", "evidence", "strength", "remedy"]
         rows = [[getattr(finding, column) for column in columns] for finding in self.findings]
         return pd.DataFrame(rows, columns=columns)
+
+    @property
+    def table(self):
+        """DataFrame : the columns of ``to_frame`` that fit on a screen."""
+        return self.to_frame()[["check", "verdict", "evidence", "remedy"]]
 
     @property
     def leaks(self):
@@ -73,6 +179,8 @@ class LeakageReport:
         lines = [f"Leakage report of {self.estimator_name}: {self._summary()}"]
         for finding in self.findings:
             lines.append(f"  [{finding.verdict:^11}] {finding.check}: {finding.evidence}")
+            if finding.sentence and finding.verdict in VERDICTS[:2]:
+                lines.append(f"{'':16}{finding.sentence}")
             if finding.remedy and finding.verdict in VERDICTS[:2]:
                 lines.append(f"{'':16}-> {finding.remedy}")
         return "\n".join(lines)
@@ -89,7 +197,8 @@ class LeakageReport:
     def _repr_html_(self):
         rows = "".join(
             f'<tr><td>{escape(f.check)}</td><td style="color:{_COLOURS[f.verdict]};'
-            f'font-weight:bold">{f.verdict}</td><td>{escape(f.evidence)}</td>'
+            f'font-weight:bold">{f.verdict}</td><td><div>{escape(f.sentence)}</div>'
+            f"<div>{escape(f.evidence)}</div></td>"
             f"<td>{escape(f.remedy if f.verdict in VERDICTS[:2] else '')}</td></tr>"
             for f in self.findings
         )

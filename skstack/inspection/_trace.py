@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from dataclasses import dataclass, field
@@ -64,6 +65,8 @@ class FitRecord:
     resampled: bool = False
     validation: RowRecord | None = None
     queried: list = field(default_factory=list)  # tables that it predicted or transformed later
+    answers: list = field(default_factory=list)  # what it returned for them
+    test_features: Any = None  # the table that it received of the outer test rows
 
     @property
     def rows(self):
@@ -80,6 +83,8 @@ class Trace:
 
     def __init__(self, estimator):
         self.fits = []
+        self._recording = True
+        self._test_rows = None  # number of outer test rows, while they are predicted
         self._tables = []
         self._local = threading.local()
         self._lock = threading.Lock()
@@ -92,6 +97,24 @@ class Trace:
         # Fits in other processes could not be recorded.
         with parallel_config(backend="threading", n_jobs=1):
             self.estimator.fit(_tracked(X, self._tables[0]), y, **metadata)
+
+    def answer(self, predict, X):
+        """What `predict` returns for the estimator and the outer test rows X."""
+        self._test_rows = n_rows(X)
+        try:
+            with parallel_config(backend="threading", n_jobs=1):
+                return predict(self.estimator, X)
+        finally:
+            self._test_rows = None
+
+    @contextlib.contextmanager
+    def paused(self):
+        """Fits in this context are not recorded."""
+        self._recording = False
+        try:
+            yield
+        finally:
+            self._recording = True
 
     # Building the clone ---------------------------------------------------------------------
 
@@ -150,7 +173,7 @@ class Trace:
             return bound(*args, **kwargs)
         X = args[0] if args else kwargs.get("X")
         y = args[1] if len(args) > 1 else kwargs.get("y")
-        if X is None:
+        if X is None or not self._recording:
             return bound(*args, **kwargs)
         parent = active[-1] if active else None
         self._forget(step, parent)
@@ -181,9 +204,15 @@ class Trace:
         own = active and active[-1].estimator is estimator
         if own or fit is None or not args:
             return bound(*args, **kwargs)
+        if self._test_rows is not None or not self._recording:
+            if self._recording and n_rows(args[0]) == self._test_rows:
+                fit.test_features = args[0]
+            return bound(*args, **kwargs)
         table = self._table(args[0])
+        answer = bound(*args, **kwargs)
         fit.queried.append(table)
-        return self._keep(fit, table, bound(*args, **kwargs))
+        fit.answers.append(answer)
+        return self._keep(fit, table, answer)
 
     def _forget(self, step, parent):
         """Drop tables that the previous fit of a step has created."""
