@@ -136,7 +136,7 @@ def _hint(estimator, key, value, known):
         branches = isinstance(getattr(estimator, target, None), list)
         return f" Use {rest if branches else f'{target}__{rest}'}."
     if key in _HINTS and "{recipe}" in template:
-        recipe = estimator._default_recipe() if hasattr(estimator, "_default_recipe") else None
+        recipe = estimator._hinted_recipe() if hasattr(estimator, "_hinted_recipe") else None
         setting = template.partition("(")[2].partition("=")[0]
         if setting in names:
             return f" Use {setting}={value!r}."

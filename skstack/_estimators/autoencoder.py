@@ -273,6 +273,9 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
     def _default_recipe(self):
         return Autoencoder()
 
+    def _hinted_recipe(self):
+        return Autoencoder()
+
     def _read_target(self, y, *, shared, reset):
         return None
 

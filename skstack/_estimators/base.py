@@ -470,6 +470,10 @@ class NetworkEstimator(BaseEstimator):
         joined = isinstance(self.loss, TeacherLoss) and self.loss.mode in ("blend", "head")
         return MLP() if joined else TabM()
 
+    def _hinted_recipe(self):
+        """Recipe whose parameters are those of networks of other libraries."""
+        return MLP()
+
     def _read_target(self, y, *, shared, reset):
         """Validate y; learn classes or the number of targets."""
         raise NotImplementedError
