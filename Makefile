@@ -1,6 +1,6 @@
 # What a person calls is what CI calls (.ci/run). Nothing here needs to be activated.
 .DEFAULT_GOAL := help
-.PHONY: help install test test-quick test-floor test-peers fuzz lint format demo bench bench-quality docs test-docs dist
+.PHONY: help install test test-quick test-floor test-peers fuzz lint format demo bench bench-quality docs gallery test-docs dist
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -106,10 +106,13 @@ $(DOCS_STAMP): $(STAMP)
 docs: $(DOCS_STAMP) ## the site, in build/site/index.html: guide, reference, gallery
 	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs build/site $(ARGS)
 
+gallery: $(STAMP) ## run the examples whole, and store for the gallery what they print and draw; ARGS="voices" for one
+	$(BIN)/python docs/run_examples.py $(ARGS)
+
 test-docs: docs ## every block of code of the site runs, every internal link leads somewhere
 	$(BIN)/python -m pytest tests/docs $(ARGS)
 
-# First without extras, then with each.
+# -I: what is imported is the wheel, and not this folder. First without extras, then with each.
 EXTRAS := plot scikeras onnx litert
 
 dist: ## sdist and wheel in dist/, checked; the wheel runs the quick start in an environment of its own
@@ -121,9 +124,9 @@ dist: ## sdist and wheel in dist/, checked; the wheel runs the quick start in an
 	$(FLOOR_PYTHON) -m venv --clear $(WHEEL)
 	$(WHEEL)/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
 	$(WHEEL)/bin/python -m pip check
-	$(WHEEL)/bin/python examples/quick_start.py
+	$(WHEEL)/bin/python -I examples/quick_start.py
 	set -e; for extra in $(EXTRAS); do \
 	  $(WHEEL)/bin/python -m pip install --quiet --disable-pip-version-check "$$(echo dist/*.whl)[$$extra]"; \
 	done
-	$(WHEEL)/bin/python examples/ship_a_stack.py --quick --output build/shipped
-	$(WHEEL)/bin/python -c 'import ai_edge_litert, matplotlib, scikeras, skstack; print(skstack.__version__, skstack.__file__)'
+	$(WHEEL)/bin/python -I examples/ship_a_stack.py --quick --output build/shipped
+	$(WHEEL)/bin/python -I -c 'import ai_edge_litert, matplotlib, scikeras, skstack; print(skstack.__version__, skstack.__file__)'
