@@ -1,10 +1,13 @@
 # What a person calls is what CI calls (.ci/run). Nothing here needs to be activated.
 .DEFAULT_GOAL := help
-.PHONY: help install test test-quick test-floor test-peers fuzz lint format demo bench bench-quality audit-benchmark
+.PHONY: help install test test-quick test-floor test-peers fuzz lint format demo bench bench-quality audit-benchmark docs gallery test-docs dist
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.skstack-installed
+DOCS_STAMP := $(VENV)/.skstack-docs-installed
+TOOLS := .venv-release
+WHEEL := .venv-wheel
 FLOOR := .venv-floor
 FLOOR_STAMP := $(FLOOR)/.skstack-installed
 FLOOR_PYTHON ?= python3.11
@@ -41,8 +44,8 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 # One BLAS and OpenMP thread for each worker: more of them wait for each other.
-test test-quick test-floor test-peers fuzz: export OMP_NUM_THREADS ?= 1
-test test-quick test-floor test-peers fuzz: export OPENBLAS_NUM_THREADS ?= 1
+test test-quick test-floor test-peers test-docs docs fuzz: export OMP_NUM_THREADS ?= 1
+test test-quick test-floor test-peers test-docs docs fuzz: export OPENBLAS_NUM_THREADS ?= 1
 
 # worksteal: neighbouring tests run in one worker, which keeps the fixtures of a module and the
 # compiled programs of a file together; idle workers take from the others' ends.
@@ -97,3 +100,36 @@ bench-quality: $(STAMP) ## scores of default settings on twelve tables; ARGS="--
 
 audit-benchmark: $(STAMP) ## leakage_report on planted leaks and clean pipelines; ARGS="--only WORD", "--output FILE"
 	$(BIN)/python benchmarks/audit.py $(ARGS)
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
+# Warnings are errors. What is unchanged is not read again; ARGS=--fresh-env starts anew.
+docs: $(DOCS_STAMP) ## the site, in build/site/index.html: guide, reference, gallery
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs build/site $(ARGS)
+
+gallery: $(STAMP) ## run the examples whole, and store for the gallery what they print and draw; ARGS="voices" for one
+	$(BIN)/python docs/run_examples.py $(ARGS)
+
+test-docs: docs ## every block of code of the site runs, every internal link leads somewhere
+	$(BIN)/python -m pytest tests/docs $(ARGS)
+
+# -I: what is imported is the wheel, and not this folder. First without extras, then with each.
+EXTRAS := plot scikeras onnx litert
+
+dist: ## sdist and wheel in dist/, checked; the wheel runs the quick start in an environment of its own
+	rm -rf dist
+	$(FLOOR_PYTHON) -m venv --clear $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check 'build>=1.3' 'twine>=6.2'
+	$(TOOLS)/bin/python -m build --outdir dist .
+	$(TOOLS)/bin/python -m twine check --strict dist/*
+	$(FLOOR_PYTHON) -m venv --clear $(WHEEL)
+	$(WHEEL)/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
+	$(WHEEL)/bin/python -m pip check
+	$(WHEEL)/bin/python -I examples/quick_start.py
+	set -e; for extra in $(EXTRAS); do \
+	  $(WHEEL)/bin/python -m pip install --quiet --disable-pip-version-check "$$(echo dist/*.whl)[$$extra]"; \
+	done
+	$(WHEEL)/bin/python -I examples/ship_a_stack.py --quick --output build/shipped
+	$(WHEEL)/bin/python -I -c 'import ai_edge_litert, matplotlib, scikeras, skstack; print(skstack.__version__, skstack.__file__)'

@@ -1,9 +1,14 @@
-"""Who will subscribe? A stack of networks against its baselines, on calls of a Portuguese bank.
+"""Bank marketing: a stack and its baselines
+=========================================
+
+Who will subscribe? A stack of networks against its baselines, on calls of a Portuguese bank.
 
 Every model is tuned by a grid search on the training rows of each outer fold, and scored on the
 rows that neither its search nor its training has seen. `make demo` runs this in a few minutes;
 `--quick` uses few rows and epochs, to check that everything runs.
 """
+
+# sphinx_gallery_thumbnail_path = "runs/bank_marketing.png"
 
 import argparse
 import subprocess

@@ -1,10 +1,15 @@
-"""Does stacking help? Each branch of a stack against its downstream alone, on the same folds.
+"""Does stacking help?
+===================
+
+Each branch of a stack against its downstream alone, on the same folds.
 
 Calls of a Portuguese bank: who will subscribe? A network learns from the columns of the call. One
 branch adds the predictions of a network for the client's columns, another the latent features and
 reconstruction error of an autoencoder. `stacking_gain` scores the network alone, with each branch
 and with both, and reports which differences exceed their noise. `--plot FILE` draws them.
 """
+
+# sphinx_gallery_thumbnail_path = "runs/does_it_help.png"
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Joint fine-tuning of a stack: where it helps, and where it does not.
+"""Fine-tuning a stack
+===================
+
+Joint fine-tuning of a stack: where it helps, and where it does not.
 
 One network learns from the columns of the client, another from those of the call and the economy;
 a third one learns from both. `--quick` uses few rows, epochs and folds, to check that everything
@@ -17,7 +20,7 @@ from skstack.networks import MLP
 
 DATA = Path(__file__).resolve().parent / "data" / "bank_marketing.csv.gz"
 
-parser = argparse.ArgumentParser(description=__doc__)
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--quick", action="store_true", help="few rows, few epochs, two folds")
 quick = parser.parse_args().quick
 

@@ -1,4 +1,7 @@
-"""What each teacher mode adds with few labelled digits.
+"""Learning from a teacher
+=======================
+
+What each teacher mode adds with few labelled digits.
 
 A teacher is trained on 900 handwritten digits. A small network is trained on 60 others, alone or
 with `TeacherLoss`. All are scored on digits that neither has seen. `--quick` uses three seeds
@@ -61,7 +64,7 @@ def summary(scores):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="three seeds")
     seeds = range(3 if parser.parse_args().quick else 10)
 

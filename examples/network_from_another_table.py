@@ -1,4 +1,7 @@
-"""A network that was trained on one table, used on another: frozen, continued, or not at all.
+"""A network from another table
+============================
+
+A network that was trained on one table, used on another: frozen, continued, or not at all.
 
 Calls of a bank: table A holds calls to the working population; table B, the one of interest, holds
 the few calls to students and pensioners. `--quick` uses few epochs, to check that everything
@@ -19,7 +22,7 @@ from skstack.networks import MLP
 
 DATA = Path(__file__).resolve().parent / "data" / "bank_marketing.csv.gz"
 
-parser = argparse.ArgumentParser(description=__doc__)
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--quick", action="store_true", help="few epochs, few folds")
 quick = parser.parse_args().quick
 epochs = 2 if quick else 20

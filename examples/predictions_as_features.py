@@ -1,10 +1,15 @@
-"""Predictions as features: the output of a network for one table, next to the columns of another.
+"""Predictions as features
+=======================
+
+The output of a network for one table, next to the columns of another.
 
 Two tables describe the same calls of a bank: one the client, the other the call. A network learns
 from the client's table who will subscribe. Its probabilities, log-odds, entropy and margin are
 joined to the columns of the call, from which the final model learns. While fitting, each of these
 features comes from a network that was not trained on its row. `--plot FILE` draws them.
 """
+
+# sphinx_gallery_thumbnail_path = "runs/predictions_as_features.png"
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""A pretrained autoencoder as a source of features: its inner layer, or its error alone.
+"""A pretrained autoencoder
+========================
+
+It is a source of features: its inner layer, or its error alone.
 
 An autoencoder is trained in plain Keras on images of digits without fours, and saved. The task is
 to detect fours, one image in ten, among images that the autoencoder has never seen, with only a
@@ -6,6 +9,8 @@ hundred labels: from the pixels alone, from the pixels and the layer `encoder_ou
 reconstruction error alone. (Fours have the largest error if none were in training; for other digits
 the error is less informative.) `--plot FILE` draws that error.
 """
+
+# sphinx_gallery_thumbnail_path = "runs/pretrained_autoencoder.png"
 
 import argparse
 import tempfile

@@ -1,4 +1,8 @@
-"""The README's quick start: features from a network, a whole stack, and a search over it."""
+"""Quick start
+===========
+
+The README's quick start: features from a network, a whole stack, and a search over it.
+"""
 
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression

@@ -1,4 +1,7 @@
-"""Several networks, several inputs: a picture and a word, each read by its own network.
+"""Several networks, several inputs
+================================
+
+A picture and a word, each read by its own network.
 
 1. Cheques. A digit is written twice, as a picture (scikit-learn's digits, half of each covered by a
    stamp) and as a word (simulated: about half of the letters are replaced). 128 features of the
@@ -9,6 +12,8 @@
 
 `--plot FILE` draws cheques and scores.
 """
+
+# sphinx_gallery_thumbnail_path = "runs/several_inputs.png"
 
 import argparse
 import tempfile

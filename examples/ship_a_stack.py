@@ -1,4 +1,7 @@
-"""Train a stack, export it as one network, and compare the predictions of every runtime.
+"""Exporting a stack
+=================
+
+Train a stack, export it as one network, and compare the predictions of every runtime.
 
 The table is raw: strings, numbers, and categories that are not in the training rows. The exported
 model takes the same raw columns and returns the same probabilities, without skstack, scikit-learn

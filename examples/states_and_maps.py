@@ -1,4 +1,7 @@
-"""Outputs of higher rank as features: the hidden states of an LSTM, the feature maps of a CNN.
+"""States of an LSTM, feature maps of a CNN
+========================================
+
+Outputs of higher rank as features.
 
 Two networks are trained in plain Keras and saved: an LSTM that recognises nine speakers by their
 vowels, and a CNN that recognises the digits 0 to 6. A linear classifier then learns from few
@@ -8,6 +11,8 @@ shape (height, width, channels) for each image: flattened, or pooled over all ax
 Padded steps are ignored by pooling and are zero when flattened. `--plot FILE` draws states and
 scores.
 """
+
+# sphinx_gallery_thumbnail_path = "runs/states_and_maps.png"
 
 import argparse
 import tempfile

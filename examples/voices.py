@@ -1,4 +1,7 @@
-"""Sequences of unequal length: recognise a speaker from 7 to 29 steps of 12 numbers.
+"""Sequences of unequal length
+===========================
+
+Recognise a speaker from 7 to 29 steps of 12 numbers.
 
 Nine men pronounced two vowels repeatedly; the official test set was recorded on other occasions.
 Utterances are lists of arrays, or cells of a DataFrame. `PadSequences` pads them to one length, and
@@ -8,6 +11,8 @@ stacks: upstream, where their layer `latent` is joined to other columns, and dow
 read the voice and the predictions of another network. `--plot FILE` draws how many steps each
 model needs.
 """
+
+# sphinx_gallery_thumbnail_path = "runs/voices.png"
 
 import argparse
 from pathlib import Path

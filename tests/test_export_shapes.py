@@ -234,6 +234,7 @@ def test_a_column_read_in_two_ways_has_two_inputs(tmp_path):
         downstream=small(),
         cv=2,
         passthrough=False,
+        blend=False,  # else a branch of weight 0 is left out
     ).fit(rows, RANDOM)
     rows[:4, 1] = 2.5, -1, -2, 99
     assert stack.keras_inputs(rows)["numeric"][:4, 1].tolist() == [2.5, -1, -2, 99]

@@ -493,8 +493,8 @@ def test_sample_weight_applies_to_both_terms_of_the_loss(mode):
         "loss": TeacherLoss(teacher, mode=mode), "model": network(), "optimizer": "sgd",
         "batch_size": 64, "epochs": 3, "random_state": 0,
     }  # fmt: skip
-    weighed = KerasClassifier(MLP(), **settings).fit(X, y, sample_weight=weights)
-    repeated = KerasClassifier(MLP(), **settings).fit(X[twice], y[twice])
+    weighed = KerasClassifier(**settings).fit(X, y, sample_weight=weights)
+    repeated = KerasClassifier(**settings).fit(X[twice], y[twice])
     np.testing.assert_allclose(weighed.predict_proba(X), repeated.predict_proba(X), atol=1e-5)
 
 

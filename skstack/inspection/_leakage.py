@@ -110,7 +110,7 @@ def leakage_report(
     -----
     The verdict is "leak" if a rule is broken or the evidence is far beyond chance, "suspect" if
     there may be a harmless reason, "not checked" if an input is missing. No report can prove that
-    nothing leaks: what cannot be seen, and what to do instead, is listed in ``docs/leakage.md``.
+    nothing leaks: the user guide lists what cannot be seen, and what to do instead.
 
     In-sample features and optimistic scores are detected with shuffled targets (Ojala & Garriga,
     JMLR 11, 2010): the targets of half of the rows are shuffled, and whatever then predicts these

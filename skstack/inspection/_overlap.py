@@ -35,6 +35,13 @@ class Overlap:
 
     digits : int
         Number of significant digits to which numbers were rounded, at most.
+
+    Examples
+    --------
+    >>> from skstack.inspection import check_overlap
+    >>> overlap = check_overlap([[1, 2], [3, 4]], [[3, 4]])
+    >>> bool(overlap), overlap.exact_a.tolist()
+    (True, [1])
     """
 
     exact_a: np.ndarray

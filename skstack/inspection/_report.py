@@ -138,6 +138,18 @@ class LeakageReport:
 
     suspects : list of str
         Checks whose verdict is "suspect".
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from sklearn.naive_bayes import GaussianNB
+    >>> from skstack.inspection import leakage_report
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> report = leakage_report(GaussianNB(), X, y, cv=3)
+    >>> report.leaks
+    []
+    >>> report.table.columns.tolist()
+    ['check', 'verdict', 'evidence', 'remedy']
     """
 
     estimator_name: str

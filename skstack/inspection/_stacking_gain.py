@@ -63,6 +63,18 @@ class StackingGain:
     ----------
     summary : str
         One sentence per comparison, that of the whole stack first.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.linear_model import Ridge
+    >>> from skstack import StackedKerasRegressor
+    >>> from skstack.inspection import stacking_gain
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> stack = StackedKerasRegressor([("linear", Ridge())], downstream=Ridge(), random_state=0)
+    >>> gain = stacking_gain(stack, X, y, cv=3)
+    >>> gain.scores.columns.tolist()
+    ['downstream alone', 'with linear']
     """
 
     estimator_name: str
@@ -195,6 +207,18 @@ class StackingGainDisplay:
 
     figure_ : matplotlib.figure.Figure
         The figure of ``ax_``.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.linear_model import Ridge
+    >>> from skstack import StackedKerasRegressor
+    >>> from skstack.inspection import StackingGainDisplay, stacking_gain
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> stack = StackedKerasRegressor([("linear", Ridge())], downstream=Ridge(), random_state=0)
+    >>> gain = stacking_gain(stack, X, y, cv=3)
+    >>> StackingGainDisplay.from_gain(gain).n_folds
+    3
     """
 
     def __init__(self, *, labels, differences, low, high, verdicts, metric, n_folds):

@@ -28,6 +28,12 @@ class Recipe(BaseEstimator):
 
     It is not an estimator, but has parameters like one, so that a search can set
     ``model__hidden``. ``recipe`` makes subclasses from functions.
+
+    Examples
+    --------
+    >>> from skstack.networks import MLP, Recipe
+    >>> isinstance(MLP(dropout=0.1), Recipe), MLP(dropout=0.1).get_params()["dropout"]
+    (True, 0.1)
     """
 
     _parameter_constraints = {}

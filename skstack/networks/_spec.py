@@ -154,6 +154,13 @@ class Spec:
 
     heads : tuple of Head, default=()
         The targets of the task ``"multitask"``, in the order of their outputs.
+
+    Examples
+    --------
+    >>> from skstack.networks import MLP, Block, Spec
+    >>> spec = Spec((Block("numeric", "numeric", (4,), None, "float32"),), "multiclass", 3)
+    >>> MLP().build(spec).output_shape
+    (None, 3)
     """
 
     blocks: tuple[Block, ...]

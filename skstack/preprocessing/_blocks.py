@@ -453,6 +453,12 @@ class Block:
         Number of codes of a categorical column: its known categories plus 2 (unseen, missing). For
         token ids the largest id plus 2: 0 is padding, and the last code is for unseen ids.
     dtype : {"float32", "int32"}
+
+    Examples
+    --------
+    >>> from skstack.networks import Block
+    >>> Block("job", "categorical", (), 5, "int32").cardinality
+    5
     """
 
     name: str

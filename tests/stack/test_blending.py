@@ -5,7 +5,6 @@ import re
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from _models import FIT, SMALL, binary, keras_model, mixed, regression
 from imblearn.over_sampling import RandomOverSampler
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import BaseEstimator, TransformerMixin, clone
@@ -44,6 +43,7 @@ from skstack.ensemble import GreedyEnsembleClassifier
 from skstack.ensemble._greedy import LogLoss, learned_temperature
 from skstack.inspection import BlendDisplay
 from skstack.losses import TeacherLoss
+from tests._models import FIT, SMALL, binary, keras_model, mixed, regression
 
 LINEAR = LogisticRegression()
 TREE = DecisionTreeClassifier(max_depth=2, random_state=0)
