@@ -76,7 +76,7 @@ def split(y, seed, *, classify, all_rows):
 
 
 def skstack_tabm(classify, seed, _):
-    """The default network. Batches of 256 are the default from 6,400 rows on; below, smaller ones."""
+    """The default network; below 6,400 rows the default batches are smaller than these."""
     from skstack import KerasClassifier, KerasRegressor
     from skstack.networks import TabM
 
