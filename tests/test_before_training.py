@@ -584,10 +584,10 @@ def test_an_unbuilt_model_of_strings_is_refused_with_what_to_do(layer, remedy):
         (
             KerasClassifier,
             {"hidden_layer_sizes": (3,)},
-            r"Use model=TabM\(hidden_layer_sizes=\(3,\)\)",
+            r"Use model=MLP\(hidden_layer_sizes=\(3,\)\)",
         ),
         (KerasRegressor, {"max_iter": 5}, "Use epochs=5"),
-        (KerasRegressor, {"dropout": 0.2}, r"Use model=TabM\(dropout=0\.2\)"),
+        (KerasRegressor, {"alpha": 0.1}, r"Use model=MLP\(l2=0\.1\)"),
         (KerasAutoencoder, {"nb_epoch": 5}, "Use epochs=5"),
         (KerasClassifier, {"epoch": 5}, "Did you mean 'epochs'"),
         (StackedKerasClassifier, {"final_estimator": 1}, "Use downstream=1"),

@@ -467,8 +467,7 @@ class NetworkEstimator(BaseEstimator):
         """Recipe of ``model=None``: without members where a teacher is joined to the network."""
         from skstack.losses._teacher_loss import TeacherLoss
 
-        loss = getattr(self, "loss", None)  # a constructor that refuses a parameter has set none
-        joined = isinstance(loss, TeacherLoss) and loss.mode in ("blend", "head")
+        joined = isinstance(self.loss, TeacherLoss) and self.loss.mode in ("blend", "head")
         return MLP() if joined else TabM()
 
     def _hinted_recipe(self):

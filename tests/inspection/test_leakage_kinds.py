@@ -516,7 +516,9 @@ def test_a_cross_fit_of_one_s_own_is_judged_by_what_it_does():
 
 
 @pytest.mark.parametrize(
-    "container", [pl.from_pandas, sparse.coo_matrix, np.ndarray.tolist], ids=str
+    "container",
+    [pl.from_pandas, sparse.coo_matrix, np.ndarray.tolist],
+    ids=["polars", "sparse", "lists"],
 )
 def test_containers(container):
     given = pd.DataFrame(X, columns=list("uvwxyz")) if container is pl.from_pandas else X
