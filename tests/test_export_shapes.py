@@ -186,7 +186,9 @@ def test_two_lengths_of_one_column_are_refused_by_name():
         (f"to_{n}", make_pipeline(PadSequences(length=n), KerasFeatureTransformer(ENCODER, cv=2)))
         for n in (6, 8)
     ]
-    stack = StackedKerasClassifier(branches, downstream=KerasClassifier(MLP(2), epochs=1))
+    stack = StackedKerasClassifier(
+        branches, downstream=KerasClassifier(MLP(2), epochs=1), blend=False
+    )
     with pytest.raises(ValueError, match=r"'steps' holds arrays of different shapes.*same length"):
         stack.fit(RAGGED, Y).to_keras()
 
