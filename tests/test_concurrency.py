@@ -29,8 +29,10 @@ from skstack import (
 from skstack._training.initial_weights import initial_variables
 from skstack._training.isolation import preserve_rng
 from skstack._training.program import POOL
+from skstack.ensemble import GreedyEnsembleClassifier
 from skstack.networks import MLP, Autoencoder
 from skstack.networks._adopted import without_drawing
+from tests._models import binary
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(120, 5)).astype(np.float32)
@@ -268,6 +270,27 @@ def half_precision():
     keras.config.set_dtype_policy("mixed_bfloat16")
     yield
     keras.config.set_dtype_policy(before)
+
+
+class Policy(ClassifierMixin, BaseEstimator):
+    """Remembers the dtype policy under which it was fitted."""
+
+    seen = []
+
+    def fit(self, X, y):
+        self.classes_ = np.unique(y)
+        self.seen.append(keras.config.dtype_policy().name)
+        return self
+
+    def predict_proba(self, X):
+        return np.full((len(X), len(self.classes_)), 1 / len(self.classes_))
+
+
+def test_threads_of_an_ensemble_keep_the_callers_dtype_policy(half_precision):
+    X, y = binary()
+    Policy.seen.clear()
+    GreedyEnsembleClassifier([("a", Policy()), ("b", Policy())], n_jobs=2).fit(X, y)
+    assert set(Policy.seen) == {"mixed_bfloat16"}
 
 
 def test_threads_of_a_stack_keep_the_callers_dtype_policy(half_precision):

@@ -270,7 +270,7 @@ CALLERS = {
     "GridSearchCV": GridSearchCV(network, {"learning_rate": [0.01, 0.1]}, cv=2),
     "KerasFeatureTransformer": KerasFeatureTransformer(network, cv=2),
     "upstream": StackedKerasClassifier([("a", network)], downstream=classifier(), cv=2),
-    "downstream": StackedKerasClassifier(downstream=network, cv=2),
+    "downstream": StackedKerasClassifier(KerasAutoencoder(epochs=2), downstream=network, cv=2),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import sys
 import warnings
 
 
@@ -60,17 +61,35 @@ def refuse_if_ended():
         raise FitEnded("The fit that this training belongs to has ended.")
 
 
-def in_fit_scope(function):
-    """Wrap a function so that it runs in the current scope, in whichever thread it is called."""
-    scope = _scope.get()
+def under_callers_policy(function):
+    """Wrap a function so that it runs with this thread's dtype policy of Keras in any thread."""
+    keras = sys.modules.get("keras")
+    if keras is None:
+        return function
+    policy = keras.config.dtype_policy()
 
     @functools.wraps(function)
     def wrapped(*args, **kwargs):
-        token = _scope.set(scope)
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(policy)
         try:
             return function(*args, **kwargs)
         finally:
-            _scope.reset(token)
+            keras.config.set_dtype_policy(before)
+
+    return wrapped
+
+
+def in_fit_scope(function):
+    """Wrap a function so that in any thread it runs as a part of the current fit.
+
+    It has the scope, the labels of progress and the dtype policy of the thread that wraps it.
+    """
+    context, function = contextvars.copy_context(), under_callers_policy(function)
+
+    @functools.wraps(function)
+    def wrapped(*args, **kwargs):
+        return context.copy().run(function, *args, **kwargs)  # a context is entered once at a time
 
     return wrapped
 

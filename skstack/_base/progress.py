@@ -10,11 +10,6 @@ from contextvars import ContextVar
 _PARTS: ContextVar[tuple] = ContextVar("parts", default=())
 
 
-def parts() -> tuple:
-    """Labels of what is being fitted, the outermost first, to pass on to another thread."""
-    return _PARTS.get()
-
-
 def report(line: str) -> None:
     """Print a line with the labels; one write, so that lines of threads do not mix."""
     label = f"[{', '.join(_PARTS.get())}] " if _PARTS.get() else ""
@@ -23,12 +18,12 @@ def report(line: str) -> None:
 
 
 @contextlib.contextmanager
-def fitting(label: str, n: int | None = None, *, within: tuple | None = None, verbose=0):
+def fitting(label: str, n: int | None = None, *, verbose=0):
     """Context in which `report` adds a label; at its end, with `verbose`, its time is reported.
 
-    `n` is the number of rows; `within` holds the labels of the thread that started this one.
+    `n` is the number of rows.
     """
-    token = _PARTS.set((*(_PARTS.get() if within is None else within), label))
+    token = _PARTS.set((*_PARTS.get(), label))
     start = time.perf_counter()
     try:
         yield

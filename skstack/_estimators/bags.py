@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +9,7 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from skstack._base.atomic_fit import in_fit_scope
 from skstack._base.params import clone_part
-from skstack._base.progress import errors_named, fitting, parts
+from skstack._base.progress import errors_named, fitting
 from skstack._base.tables import n_rows, take_rows
 
 # Attributes of one network, which the estimator of several does not have.
@@ -41,7 +40,7 @@ def refuse_bags(estimator, what) -> None:
         )
 
 
-def fit_bags(estimator, rows, shared, splits, seed, *, weights, validation):
+def fit_bags(estimator, rows, shared, splits, seed, *, weights, validation, groups, ordered):
     """Train the networks of an estimator, and set its attributes.
 
     Parameters
@@ -57,27 +56,28 @@ def fit_bags(estimator, rows, shared, splits, seed, *, weights, validation):
         Weights > 0.
     validation : tuple of array-like or None
         ``X_val`` and ``y_val``.
+    groups : ndarray of shape (n_rows,) or None
+    ordered : bool
+        Whether rows are ordered in time.
     """
-    n_bags, labels = len(splits), parts()
+    n_bags = len(splits)
     seeds = np.random.default_rng(seed).integers(2**31 - 1, size=n_bags)
 
     def fit_bag(number):
         label = f"bag {number + 1} of {n_bags}"
         bag = clone_part(estimator).set_params(n_bags=1, random_state=int(seeds[number]))
-        with errors_named(label), fitting(label, within=labels):
+        with errors_named(label), fitting(label):
             return bag._fit_in_context(
                 *rows,
                 shared,
                 sample_weight=weights,
                 X_val=validation[0],
                 y_val=validation[1],
+                groups=groups,
+                ordered=ordered,
                 split=splits[number],
             )
 
-    if "keras" in sys.modules:  # the dtype policy is thread-local
-        from skstack._training.isolation import under_callers_policy
-
-        fit_bag = under_callers_policy(fit_bag)
     fit_bag = in_fit_scope(fit_bag)
     bags = Parallel(require="sharedmem")(delayed(fit_bag)(number) for number in range(n_bags))
     for name in _OF_ONE_NETWORK:
@@ -85,19 +85,16 @@ def fit_bags(estimator, rows, shared, splits, seed, *, weights, validation):
     estimator.bags_ = bags
     for name in _LISTED:
         setattr(estimator, name, [getattr(bag, name) for bag in bags])
-    for name in ("_network_task", "_one_hot"):
-        if hasattr(bags[0], name):
-            setattr(estimator, name, getattr(bags[0], name))
 
 
-def bag_splits(estimator, n_bags, X, y, seed, *, groups, ordered):
+def bag_splits(estimator, X, y, seed, *, groups, ordered):
     """Training and hold-out rows of each bag; None for bags that are trained on all rows.
 
     The hold-out rows of bags are disjoint as long as that is possible, so that each row trains
     some of them. If rows are ordered, all bags hold out the last ones.
     """
     splits, held_out = [], np.array([], dtype=np.intp)
-    for number in range(n_bags):
+    for number in range(estimator.n_bags):
         settings = {"groups": groups, "ordered": ordered}
         split = None
         if len(held_out) and not ordered:

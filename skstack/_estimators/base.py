@@ -683,8 +683,9 @@ class NetworkEstimator(BaseEstimator):
         self.input_profile_ = ColumnProfile.of(X, self.blocks_.categorical_features, weights)
         splits = [None] * self._n_bags
         if validation[0] is validation[1] is None and self._stops_early(n_rows(X)):
-            splits = bag_splits(self, self._n_bags, X, y, seed, groups=groups, ordered=ordered)
-        fit_bags(self, passed, context, splits, seed, weights=weights, validation=validation)
+            splits = bag_splits(self, X, y, seed, groups=groups, ordered=ordered)
+        settings = {"weights": weights, "groups": groups, "ordered": ordered}
+        fit_bags(self, passed, context, splits, seed, validation=validation, **settings)
         return self
 
     @property
@@ -929,7 +930,7 @@ class NetworkEstimator(BaseEstimator):
         self._optimizer_variables = fit.optimizer_variables
         whole = fit.n_epochs == epochs and not fit.interrupted and not rules.scheduled
         if stops and _is_auto(self.epochs) and whole:
-            best = epochs - int(np.argmax(self.validation_scores_[::-1]))  # the last of equals
+            best = self._best_epoch()
             if best > epochs - self.n_iter_no_change:
                 warn_once(
                     "epochs",
@@ -946,6 +947,10 @@ class NetworkEstimator(BaseEstimator):
                 UserWarning,
                 stacklevel=2,
             )
+
+    def _best_epoch(self):
+        """Number of the epoch whose weights were kept: of equally good ones the last."""
+        return len(self.validation_scores_) - int(np.argmax(self.validation_scores_[::-1]))
 
     def _objective(self, blueprint):
         """The loss and the form of targets that it expects; see ``resolve_objective``."""
@@ -1056,6 +1061,9 @@ class NetworkEstimator(BaseEstimator):
     def _column_readers(self, indices, name, pad):
         from skstack._graph.dispatch import block_readers
 
+        if is_bagged(self):  # all read the same columns
+            yield from self.bags_[0]._column_readers(indices, name, pad)
+            return
         yield from block_readers(self.blocks_, indices, pad)
         if self._teacher is not None:
             yield from self._teacher.column_readers(indices, name)

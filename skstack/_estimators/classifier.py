@@ -338,7 +338,7 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
 
     def _logits_network(self):
         """The network without its last sigmoid, for two classes and for multilabel targets."""
-        if self._network_task == "multiclass" or is_bagged(self):
+        if is_bagged(self) or self._network_task == "multiclass":
             return None
         return logits_network(self.network_)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import sys
 import warnings
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skstack._base.atomic_fit import in_fit_scope
 from skstack._base.params import clone_part, is_keras_model, is_network_estimator
-from skstack._base.progress import errors_named, fitting, parts
+from skstack._base.progress import errors_named, fitting
 from skstack._base.sklearn import is_classifier_for, take_metadata, wrapper_of
 from skstack._base.tables import kind_of_target, n_rows, take_rows
 from skstack._base.text import described
@@ -580,13 +579,12 @@ def _fit_folds(
     source, X, y, metadata, pairs, labels, request, *, reference, shared, n_jobs, verbose
 ):
     """For each (train, test) a fitted model and the features of the test rows."""
-    within = parts()
     rotates = source.out_of_fold and not source.ours and not source.frozen
 
     def fit_fold(label, train, test):
         rows = take_rows(X, train)
         with errors_named(f"{source.label}, {label}"):
-            with fitting(label, len(train), within=within, verbose=verbose):
+            with fitting(label, len(train), verbose=verbose):
                 upstream = source.fit(
                     rows,
                     None if y is None else take_rows(y, train),
@@ -601,10 +599,6 @@ def _fit_folds(
 
     if wrapper_of(source.model) == "scikeras" and source.model.random_state is not None:
         n_jobs = 1  # it sets, and resets, determinism of the whole process
-    if "keras" in sys.modules:  # the dtype policy is thread-local
-        from skstack._training.isolation import under_callers_policy
-
-        fit_fold = under_callers_policy(fit_fold)
     fit_fold = in_fit_scope(fit_fold)
     # "prefer" is only a hint, which distributed backends ignore.
     return Parallel(n_jobs=n_jobs, require="sharedmem")(

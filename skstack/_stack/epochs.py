@@ -72,7 +72,7 @@ def epochs_of_folds(
             X_val=take_rows(table, test),
             y_val=take_rows(y, test),
         )
-        best.append(int(np.argmax(fold.validation_scores_)) + 1)
+        best.append(fold._best_epoch())
     return round(float(np.median(best)))
 
 

@@ -12,26 +12,11 @@ from typing import Any
 
 import keras
 
+from skstack._base.atomic_fit import under_callers_policy
 from skstack._training.blueprint import Blueprint
 
 _building = threading.Lock()
 _inside = threading.local()
-
-
-def under_callers_policy(function):
-    """Wrap a function so that it runs with this thread's dtype policy in any thread."""
-    policy = keras.config.dtype_policy()
-
-    @functools.wraps(function)
-    def wrapped(*args, **kwargs):
-        before = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(policy)
-        try:
-            return function(*args, **kwargs)
-        finally:
-            keras.config.set_dtype_policy(before)
-
-    return wrapped
 
 
 def in_fresh_thread(function):

@@ -297,16 +297,16 @@ class _GreedyEnsemble(BaseComposition):
         ]
         # Threads, because networks of skstack cannot be sent to other processes while they train.
         parallel = Parallel(n_jobs=self.n_jobs, require="sharedmem")
-        results = parallel(delayed(in_fit_scope(predict))(*job) for job in jobs)
+        # Before the loops, which joblib runs in other threads.
+        predict, fit_whole = in_fit_scope(predict), in_fit_scope(fit)
+        results = parallel(delayed(predict)(*job) for job in jobs)
         predictions = {name: np.empty((len(y), *results[0].shape[1:])) for name, _ in estimators}
         for (name, _, _, _, test), values in zip(jobs, results, strict=True):
             predictions[name][test] = values
         predictions = {name: each[covered] for name, each in predictions.items()}
         self._weigh(predictions, score)
         kept = [(name, each) for name, each in estimators if self.weights_[name] > 0]
-        fitted = parallel(
-            delayed(in_fit_scope(fit))(name, each, None, "all rows") for name, each in kept
-        )
+        fitted = parallel(delayed(fit_whole)(name, each, None, "all rows") for name, each in kept)
         return self._keep(dict(zip([name for name, _ in kept], fitted, strict=True)))
 
     def _weigh(self, predictions, score):

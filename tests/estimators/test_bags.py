@@ -100,6 +100,26 @@ def test_hold_out_rows_are_whole_groups_or_the_last_rows(splits):
             assert train.max() < rest.min()
 
 
+def test_bags_hold_out_no_rows_where_one_network_holds_out_none():
+    """Else rows of one group, or earlier ones, would be monitored."""
+    for n_bags in (1, 2):
+        fit = KerasClassifier(SMALL, learning_rate=0.05, n_bags=n_bags, random_state=0)
+        fit.fit(X, y, groups=np.zeros(60))
+        assert np.ravel(fit.early_stopped_).tolist() == [False] * n_bags
+        late = np.repeat([0, 1], [55, 5])  # the last rows hold a class that others lack
+        fit._fit_in_context(X, late, None, ordered=True)
+        assert np.ravel(fit.early_stopped_).tolist() == [False] * n_bags
+
+
+def test_errors_of_threads_name_the_bag_and_what_it_is_a_part_of():
+    part = KerasFeatureTransformer(bagged(KerasRegressor, learning_rate=1e30, optimizer="sgd"))
+    with (
+        parallel_config(n_jobs=2),
+        pytest.raises(ValueError, match=r"model, all rows: bag \d of 3"),
+    ):
+        part.fit(1e10 * X, 1e10 * y)
+
+
 def test_bags_and_folds_share_one_program(monkeypatch):
     made = []
     original = program.Program.__init__
