@@ -23,6 +23,10 @@ def network(cls):
     return cls(MLP((4,)), **SMALL)
 
 
+def stack(cls, part):
+    return cls([("a", network(part))], downstream=network(part), cv=2, random_state=0)
+
+
 CASES = [
     (network(KerasClassifier), "predict_proba"),
     (network(KerasClassifier), "predict"),
@@ -30,10 +34,10 @@ CASES = [
     (KerasAutoencoder(Autoencoder(2), **SMALL), "transform"),
     (KerasAutoencoder(Autoencoder(2), **SMALL), "reconstruction_error"),
     (KerasFeatureTransformer(network(KerasClassifier), passthrough=True), "transform"),
-    (StackedKerasClassifier([("a", network(KerasClassifier))], cv=2), "predict_proba"),
-    (StackedKerasClassifier([("a", network(KerasClassifier))], cv=2), "predict"),
-    (StackedKerasClassifier([("a", network(KerasClassifier))], cv=2), "transform"),
-    (StackedKerasRegressor([("a", network(KerasRegressor))], cv=2), "predict"),
+    (stack(StackedKerasClassifier, KerasClassifier), "predict_proba"),
+    (stack(StackedKerasClassifier, KerasClassifier), "predict"),
+    (stack(StackedKerasClassifier, KerasClassifier), "transform"),
+    (stack(StackedKerasRegressor, KerasRegressor), "predict"),
 ]
 
 
