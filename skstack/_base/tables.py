@@ -70,14 +70,14 @@ def _as_frame(estimator, X, *, reset):
     """A list of sequences of unequal length as a table of one column; most X unchanged.
 
     An estimator fitted on such a list also takes lists of equal lengths. One fitted on a DataFrame
-    also takes its rows as an array or list of objects, by position, as SHAP passes them.
+    also takes its rows as an array or list of objects, by position, as SHAP passes them; SHAP sets
+    the names of columns of its copy of the estimator to None.
     """
     if is_dataframe(X):
         return X
-    names = None if reset else getattr(estimator, "feature_names_in_", None)
-    if names is not None:
-        rows = _rows_of_objects(X)
-        if rows is not None and rows.shape[1:] == names.shape:
+    if not reset and hasattr(estimator, "feature_names_in_"):
+        names, rows = estimator.feature_names_in_, _rows_of_objects(X)
+        if rows is not None and rows.shape[1:] == (estimator.n_features_in_,):
             import pandas as pd
 
             return pd.DataFrame(rows, columns=names)

@@ -53,8 +53,9 @@ class ExportMixin:
         """
         check_is_fitted(self)
         from skstack._graph.dispatch import fused_model
+        from skstack._training.xla_layers import without_einsum
 
-        return fused_model(self)
+        return without_einsum(fused_model(self))
 
     @on_snapshot
     def keras_inputs(self, X, *, numpy=None):

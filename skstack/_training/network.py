@@ -11,6 +11,7 @@ from skstack._training.blueprint import Blueprint
 from skstack._training.isolation import build, preserve_rng
 from skstack._training.keras_model import assign, named_variables
 from skstack._training.normalization import settle_normalizations
+from skstack._training.xla_layers import without_einsum
 
 
 class Network:
@@ -79,7 +80,7 @@ class Network:
         """Return the public model of this network, built and finished at the first call."""
         if "_public" not in vars(self):
             with preserve_rng():
-                model = finish(self.build())
+                model = without_einsum(finish(self.build()))
             vars(self).setdefault("_public", model)  # the first of several threads wins
         return vars(self)["_public"]
 

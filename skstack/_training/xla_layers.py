@@ -1,9 +1,10 @@
-"""Layers whose calls are replaced while a program is traced for XLA.
+"""Layers whose calls are replaced: while a program is traced for XLA, and in public models.
 
 In a compiled program all batches have one size, and the last one of an epoch is padded: batch
 normalization must ignore those rows. On a CPU XLA draws Keras' random numbers 64 times slower
 than a hash, so dropout uses a hash. An EinsumDense that sums over nothing is a product of elements,
 which XLA computes several times faster than the batched product of matrices that einsum makes.
+In public models no layer calls einsum: explainers such as SHAP's have no rule for it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import math
 
 import keras
 import tensorflow as tf
+
+from skstack._training.keras_model import all_layers
 
 _SPATIAL = (
     keras.layers.SpatialDropout1D,
@@ -83,12 +86,62 @@ def _product(layer):
 
     def call(x, training=None):
         x = _in_axes(tf.cast(x, layer.compute_dtype), inputs, outputs)
-        x = x * _in_axes(tf.convert_to_tensor(layer.kernel), weights, outputs)
-        if layer.bias is not None:
-            x = x + tf.cast(layer.bias, x.dtype)
-        return x if layer.activation is None else layer.activation(x)
+        return _finished(layer, x * _in_axes(tf.convert_to_tensor(layer.kernel), weights, outputs))
 
     return call
+
+
+def without_einsum(model):
+    """Have each EinsumDense of recipes call plain products, for which explainers have rules.
+
+    The layers are saved, cloned and pickled as what they are, and then call einsum again.
+    """
+    for layer in all_layers(model):
+        if type(layer) is not keras.layers.EinsumDense or layer.quantization_mode is not None:
+            continue
+        inputs, weights, outputs = _letters(layer)
+        if is_product(layer):
+            vars(layer)["call"] = _product(layer)
+        elif set(weights) <= set(inputs) and outputs == inputs[: len(outputs)]:
+            vars(layer)["call"] = _sum_of_products(layer)
+        elif _is_stack_of_matrices(inputs, weights, outputs):
+            vars(layer)["call"] = _product_of_matrices(layer)
+    return model
+
+
+def _sum_of_products(layer):
+    inputs, weights, outputs = _letters(layer)
+
+    def call(x, training=None):
+        x = tf.cast(x, layer.compute_dtype)
+        x = x * _in_axes(tf.convert_to_tensor(layer.kernel), weights, inputs)
+        return _finished(layer, tf.reduce_sum(x, axis=list(range(len(outputs), len(inputs)))))
+
+    return call
+
+
+def _is_stack_of_matrices(inputs, weights, outputs):
+    """Whether an equation is like ``bkd,kdc->bkc``: each k has a matrix of its own."""
+    if not len(inputs) == len(weights) == len(outputs) == 3:
+        return False
+    (b, k, d), c = inputs, weights[2]
+    return weights == k + d + c and outputs == b + k + c and c not in inputs
+
+
+def _product_of_matrices(layer):
+    def call(x, training=None):
+        x = tf.cast(x, layer.compute_dtype)
+        pairs = zip(tf.unstack(x, axis=1), tf.unstack(layer.kernel, axis=0), strict=True)
+        return _finished(layer, tf.stack([tf.matmul(rows, matrix) for rows, matrix in pairs], 1))
+
+    return call
+
+
+def _finished(layer, x):
+    """Add the bias of a layer, and apply its activation."""
+    if layer.bias is not None:
+        x = x + tf.cast(layer.bias, x.dtype)
+    return x if layer.activation is None else layer.activation(x)
 
 
 def _in_axes(tensor, letters, outputs):
