@@ -3,7 +3,6 @@
 from types import SimpleNamespace
 
 import numpy as np
-from _models import target_encoder
 from imblearn.over_sampling import SMOTE
 from imblearn.pipeline import make_pipeline as make_imblearn_pipeline
 from imblearn.under_sampling import RandomUnderSampler
@@ -31,6 +30,7 @@ from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from skstack import KerasFeatureTransformer, StackedKerasClassifier
+from tests._models import target_encoder
 
 N = 60
 CATEGORY = 4  # the column that holds a category; those before hold noise

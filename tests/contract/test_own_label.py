@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from _models import target_encoder
 from scipy.stats import rankdata
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
@@ -17,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler, TargetEncoder
 
 from skstack import KerasFeatureTransformer, StackedKerasRegressor
+from tests._models import target_encoder
 
 from .parts import (
     CATEGORY,

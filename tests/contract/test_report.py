@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from _models import target_encoder
 from imblearn.over_sampling import SMOTE
 from imblearn.pipeline import make_pipeline as make_imblearn_pipeline
 from sklearn import config_context
@@ -20,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from skstack import KerasFeatureTransformer
 from skstack.inspection import leakage_report
+from tests._models import target_encoder
 
 from .parts import (
     NEIGHBOUR,
