@@ -14,6 +14,15 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
 from skstack._graph.inputs import RawColumns
+from skstack._graph.onnx_parts import (
+    ACCEPTED,
+    is_onnx_part,
+    onnx_parts,
+    part_output,
+    part_readers,
+    with_parts,
+    writes_onnx,
+)
 from skstack._graph.sklearn_steps import (
     apply_step,
     is_passthrough,
@@ -59,6 +68,17 @@ def fused_model(estimator, look_up="layers"):
         return keras.Model(inputs, outputs, name=layer_name(type(estimator).__name__))
 
 
+def model_with_parts(estimator):
+    """The network of an ONNX file, whose inputs of strings are codes, and its `OnnxPart` list."""
+    with onnx_parts() as parts:
+        raw = raw_columns(estimator)
+        with preserve_rng(), unique_names(raw.input_names):
+            inputs, table = raw.table("codes")
+            outputs = estimator._graph_outputs(table)
+            name = layer_name(type(estimator).__name__)
+            return with_parts(inputs, outputs, parts, name), parts
+
+
 def predicted(part, table, name, prefix=""):
     """Predictions of a fitted part; see `GraphPart._graph`."""
     if isinstance(part, FrozenEstimator):
@@ -66,6 +86,8 @@ def predicted(part, table, name, prefix=""):
     if isinstance(part, Pipeline):
         table = transformed(listed_steps(part[:-1]), table, f"{name}_")
         return predicted(part[-1], table, name, prefix)
+    if is_onnx_part(part):
+        return part_output(part, table, name)
     if not hasattr(part, "_graph"):
         _refuse_estimator(part, name)
     return part._graph(table, name, prefix)
@@ -101,6 +123,8 @@ def column_readers(part, indices, name="network", pad=None):
             yield from first_readers(steps, indices, name)
     elif hasattr(part, "_column_readers"):
         yield from part._column_readers(indices, name, pad)
+    elif is_onnx_part(part):
+        yield from part_readers(part, indices, name)
     elif hasattr(part, "transform") and not is_classifier(part) and not is_regressor(part):
         layer_maker(part)  # raises for steps that cannot become layers
         yield indices, None, None, takes_nan(part)
@@ -131,7 +155,13 @@ def passthrough_readers(passthrough, indices):
 
 
 def _refuse_estimator(estimator, name):
+    what = f"{type(estimator).__name__} (the part {name!r})"
+    if writes_onnx():
+        refuse(what, f"expected {_ACCEPTED}, {ACCEPTED}, or a Pipeline that ends in one.", "file")
+    with onnx_parts():
+        hint = " export(format='onnx') accepts it." if is_onnx_part(estimator) else ""
     refuse(
-        f"{type(estimator).__name__} (the part {name!r})",
-        f"it is not a network of skstack; expected {_ACCEPTED}, or a Pipeline that ends in one.",
+        what,
+        f"it is not a network of skstack; expected {_ACCEPTED}, or a Pipeline that ends in one."
+        + hint,
     )

@@ -91,8 +91,11 @@ class ExportMixin:
         """
         check_is_fitted(self)
         from skstack._graph.dispatch import raw_columns
+        from skstack._graph.onnx_parts import onnx_parts
 
-        return raw_columns(self).inputs_of(read_table(self, X, reset=False), numpy=numpy)
+        with onnx_parts():
+            columns = raw_columns(self)
+        return columns.inputs_of(read_table(self, X, reset=False), numpy=numpy)
 
     @on_snapshot
     def export(self, path, *, format="saved_model"):

@@ -1,0 +1,650 @@
+"""Estimators of scikit-learn as parts of an ONNX file.
+
+Keras cannot hold trees. In the network that is converted, the predictions of such a part are an
+input, and the table that it reads is an output; `insert` then puts the nodes of the part between
+the two. `boosting_nodes` and `forest_nodes` write trees; linear models and ``GradientBoosting*``
+are converted by skl2onnx, which ignores missing values in trees and fails on
+HistGradientBoosting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+from keras import ops
+from sklearn.base import is_classifier
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    ExtraTreesRegressor,
+    GradientBoostingClassifier,
+    GradientBoostingRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.linear_model import (
+    ElasticNet,
+    ElasticNetCV,
+    Lasso,
+    LassoCV,
+    LinearRegression,
+    LogisticRegression,
+    LogisticRegressionCV,
+    Ridge,
+    RidgeCV,
+)
+from sklearn.tree import (
+    DecisionTreeClassifier,
+    DecisionTreeRegressor,
+    ExtraTreeClassifier,
+    ExtraTreeRegressor,
+)
+from sklearn.utils import get_tags
+
+from skstack._base.sklearn import boosting_of, forest_of, is_missing
+from skstack._graph.formulas import Classes
+from skstack._graph.tables import (
+    CodedColumn,
+    concatenate,
+    function_layer,
+    numbers_of,
+    selection,
+)
+
+_BOOSTING = (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
+_FORESTS = (
+    RandomForestClassifier,
+    RandomForestRegressor,
+    ExtraTreesClassifier,
+    ExtraTreesRegressor,
+    DecisionTreeClassifier,
+    DecisionTreeRegressor,
+    ExtraTreeClassifier,
+    ExtraTreeRegressor,
+)
+_GRADIENT_BOOSTING = (GradientBoostingClassifier, GradientBoostingRegressor)
+_LINEAR = (
+    LinearRegression,
+    LogisticRegression,
+    LogisticRegressionCV,
+    Ridge,
+    RidgeCV,
+    Lasso,
+    LassoCV,
+    ElasticNet,
+    ElasticNetCV,
+)
+ACCEPTED = ", ".join(
+    cls.__name__ for cls in (*_BOOSTING, *_FORESTS, *_GRADIENT_BOOSTING, *_LINEAR)
+)
+
+# An estimator is compared with its nodes on this number of rows.
+_N_ROWS = 256
+_TOLERANCE = 1e-5
+_ML_OPSET = 3
+
+_PARTS = contextvars.ContextVar("estimators of the ONNX file that is written", default=None)
+_PROFILE = contextvars.ContextVar("profile of the columns that a branch was fitted on", default=None)
+
+
+@dataclass
+class OnnxPart:
+    """An estimator in the file, the table that it reads and the tensor of its predictions."""
+
+    estimator: Any
+    label: str
+    key: str
+    table: Any
+    profile: Any
+    output: Any = None
+
+
+@contextlib.contextmanager
+def onnx_parts():
+    """Context in which estimators of scikit-learn are collected in the list that it returns."""
+    token = _PARTS.set([])
+    try:
+        yield _PARTS.get()
+    finally:
+        _PARTS.reset(token)
+
+
+@contextlib.contextmanager
+def on_profile(profile):
+    """Context in which estimators are compared on rows of this profile."""
+    token = _PROFILE.set(profile)
+    try:
+        yield
+    finally:
+        _PROFILE.reset(token)
+
+
+def writes_onnx():
+    """Whether estimators of scikit-learn are accepted as parts."""
+    return _PARTS.get() is not None
+
+
+def is_onnx_part(estimator):
+    """Whether a file that is written may hold the estimator beside networks."""
+    kinds = (*_BOOSTING, *_FORESTS, *_GRADIENT_BOOSTING, *_LINEAR)
+    return writes_onnx() and type(estimator) in kinds
+
+
+def part_readers(estimator, indices, label):
+    """What an estimator reads of X; see `GraphPart._column_readers`."""
+    _check(estimator, label)
+    categories = boosting_of(estimator).categories if _is_boosting(estimator) else {}
+    words = {
+        column: values
+        for column, values in categories.items()
+        if any(isinstance(value, str) for value in values)
+    }
+    numbers = [index for column, index in enumerate(indices) if column not in words]
+    if numbers:
+        yield numbers, None, None, get_tags(estimator).input_tags.allow_nan
+    if words:
+        yield indices, _Words(words), None, False
+
+
+class _Words:
+    """Columns of words in the form of ``ColumnBlocks``."""
+
+    def __init__(self, levels):
+        self._parts = {
+            str(column): SimpleNamespace(indices=[column], hashed=False, levels=values)
+            for column, values in levels.items()
+        }
+        self.blocks_ = [SimpleNamespace(name=name) for name in self._parts]
+
+    def part(self, name):
+        """Levels of a column."""
+        return self._parts[name]
+
+
+def _is_boosting(estimator):
+    return isinstance(estimator, _BOOSTING)
+
+
+def _check(estimator, label):
+    """Refuse what the nodes cannot compute."""
+    several = getattr(estimator, "n_outputs_", 1) > 1
+    if several and is_classifier(estimator):
+        _refuse(estimator, label, "it predicts several labels; fit it on one")
+    if isinstance(estimator, (*_GRADIENT_BOOSTING, *_LINEAR)):
+        skl2onnx_package()
+
+
+def _refuse(estimator, label, why):
+    raise ValueError(
+        f"{type(estimator).__name__} (the part {label!r}) cannot become part of an ONNX file: {why}."
+    )
+
+
+def skl2onnx_package():
+    """The converter of linear models and ``GradientBoosting*``."""
+    try:
+        import skl2onnx
+    except ImportError as error:
+        raise ImportError(
+            f"export(format='onnx') of linear models and gradient boosting needs a package that is "
+            f"not installed ({error}): pip install 'skstack[onnx]'."
+        ) from error
+    return skl2onnx
+
+
+# The network around the parts -----------------------------------------------------------------
+
+
+def part_output(estimator, table, label):
+    """Predictions of an estimator as an input of the network; the part is collected."""
+    _check(estimator, label)
+    parts = _PARTS.get()
+    if _is_boosting(estimator):
+        rows = _boosting_table(estimator, table, label)
+    else:
+        rows = numbers_of(table, range(len(table.columns)), f"{label}_columns", label)
+    key = f"onnx_part_{len(parts)}"
+    if is_classifier(estimator):
+        width = len(estimator.classes_)
+    else:
+        width = getattr(estimator, "n_outputs_", 1)
+        if isinstance(estimator, _LINEAR):
+            width = np.size(estimator.intercept_) if np.ndim(estimator.coef_) > 1 else 1
+            width = max(width, estimator.coef_.shape[0] if np.ndim(estimator.coef_) > 1 else 1)
+    output = keras.Input((width,), name=key)
+    parts.append(OnnxPart(estimator, label, key, rows, _PROFILE.get(), output))
+    return Classes(output) if is_classifier(estimator) else output
+
+
+def with_parts(inputs, output, parts, name):
+    """The network whose further inputs and outputs belong to the parts."""
+    named = inputs if isinstance(inputs, dict) else {inputs.name: inputs}
+    named = {**named, **{part.key: part.output for part in parts}}
+    outputs = dict(output) if isinstance(output, dict) else {"output_0": output}
+    outputs |= {f"{part.key}_table": part.table for part in parts}
+    # A tensor that is both input and output would have one name for two.
+    outputs = {
+        key: function_layer(f"{key}_as_is", [tensor], lambda x: ops.multiply(x, 1.0))
+        if any(tensor is each for each in named.values())
+        else tensor
+        for key, tensor in outputs.items()
+    }
+    return keras.Model(named, outputs, name=name)
+
+
+def _boosting_table(estimator, table, label):
+    """Columns of a table as numbers; of a category its index, of missing ones that of none."""
+    categories = boosting_of(estimator).categories
+    tensors = []
+    if not categories:
+        return numbers_of(table, range(len(table.columns)), f"{label}_columns", label)
+    for index, column in enumerate(table.columns):
+        own = f"{label}_column_{index}"
+        if index not in categories:
+            tensors.append(numbers_of(table, [index], own, label))
+        elif isinstance(column, CodedColumn):
+            codes = _category_of_code(column, categories[index])
+            tensors.append(
+                function_layer(
+                    own, [column.codes], lambda x, codes=codes: ops.take(codes, x)[:, None]
+                )
+            )
+        else:
+            values = _floats(estimator, label, categories[index])
+            tensors.append(
+                function_layer(
+                    own,
+                    [numbers_of(table, [index], f"{own}_number", label)],
+                    partial(_category_of_number, values=values),
+                )
+            )
+    return concatenate(tensors, f"{label}_columns")
+
+
+def _category_of_code(column, categories):
+    """For each code of a column the index of the category, as a float."""
+    none, indices = len(categories), {value: index for index, value in enumerate(categories)}
+    codes = [
+        none if column.kept is not None and value not in column.kept else indices.get(value, none)
+        for value in column.known
+    ]
+    return np.array([none, none, *codes], dtype=np.float32)
+
+
+def _floats(estimator, label, categories):
+    try:
+        exact = np.asarray(categories, dtype=np.float64)
+    except (TypeError, ValueError):
+        _refuse(estimator, label, f"it reads {categories[:3]!r} as categories of a numeric column")
+    values = exact.astype(np.float32)
+    if len(set(values.tolist())) < len(values) or not (values == exact).all():
+        _refuse(estimator, label, f"float32 cannot hold its categories {categories[:3]!r}")
+    return values
+
+
+def _category_of_number(x, values):
+    equal = ops.cast(ops.equal(x, values[None]), "float32")
+    index = np.arange(len(values), dtype=np.float32)[None] - len(values)
+    return ops.sum(equal * index, axis=1, keepdims=True) + len(values)
+
+
+# Nodes of the parts ---------------------------------------------------------------------------
+
+
+@dataclass
+class _Nodes:
+    """Nodes and constants that compute ``output`` from the input ``x``."""
+
+    nodes: list
+    constants: list
+    output: str
+
+
+def part_nodes(part, opset):
+    """The nodes of a part, compared with its estimator."""
+    estimator = part.estimator
+    if _is_boosting(estimator):
+        fragment = boosting_nodes(estimator)
+    elif isinstance(estimator, _FORESTS):
+        fragment = forest_nodes(estimator)
+    else:
+        fragment = _converted(estimator, part.label, part.table.shape[1], opset)
+    _compare(part, fragment, opset)
+    return fragment
+
+
+def boosting_nodes(estimator):
+    """Trees, baseline and link of a HistGradientBoosting estimator."""
+    import onnx
+
+    make, constant = onnx.helper.make_node, onnx.numpy_helper.from_array
+    boosting = boosting_of(estimator)
+    nodes, constants, tables = [], [], ["x"]
+    trees, width = boosting.trees, estimator.n_features_in_
+    looked_up: dict[int, Any] = {}
+    for tree in trees:
+        for node, left in tree.left_categories.items():
+            column = boosting.columns[tree.feature[node]]
+            n_known = len(boosting.categories[column])
+            goes_left = np.isin(np.arange(n_known + 1), list(left))
+            goes_left[n_known] = tree.missing_left[node]
+            looked_up.setdefault(column, {}).setdefault(goes_left.tobytes(), goes_left)
+    feature_of = {}  # by column and set of categories
+    for column, sets in looked_up.items():
+        name = f"categories_{column}"
+        # 0 for categories that go left, so that one comparison serves all splits.
+        lookup = 1.0 - np.array(list(sets.values()), dtype=np.float32).T
+        constants += [
+            constant(np.array([column], dtype=np.int64), f"{name}_index"),
+            constant(np.array([-1], dtype=np.int64), f"{name}_flat"),
+            constant(lookup, f"{name}_table"),
+        ]
+        nodes += [
+            make("Gather", ["x", f"{name}_index"], [f"{name}_column"], axis=1),
+            make("Reshape", [f"{name}_column", f"{name}_flat"], [f"{name}_row"]),
+            make("Cast", [f"{name}_row"], [f"{name}_code"], to=onnx.TensorProto.INT64),
+            make("Gather", [f"{name}_table", f"{name}_code"], [f"{name}_sides"], axis=0),
+        ]
+        tables.append(f"{name}_sides")
+        for key in sets:
+            feature_of[column, key] = width
+            width += 1
+    if len(tables) > 1:
+        nodes.append(make("Concat", tables, ["features"], axis=1))
+
+    def split(tree, node):
+        column = boosting.columns[tree.feature[node]]
+        if node not in tree.left_categories:
+            return column, float32_at_most(tree.threshold[node])
+        n_known = len(boosting.categories[column])
+        goes_left = np.isin(np.arange(n_known + 1), list(tree.left_categories[node]))
+        goes_left[n_known] = tree.missing_left[node]
+        return feature_of[column, goes_left.tobytes()], 0.5
+
+    k = len(boosting.baseline)
+    nodes.append(_ensemble(trees, split, "features" if len(tables) > 1 else "x", "raw", k))
+    constants.append(constant(boosting.baseline.astype(np.float32)[None], "baseline"))
+    nodes.append(make("Add", ["raw", "baseline"], ["sum"]))
+    if boosting.link == "log":
+        nodes.append(make("Exp", ["sum"], ["y"]))
+    elif boosting.link == "multinomial_logit":
+        nodes.append(make("Softmax", ["sum"], ["y"], axis=1))
+    elif boosting.link == "logit":
+        constants.append(constant(np.float32(1.0), "one"))
+        nodes += [
+            make("Sigmoid", ["sum"], ["second"]),
+            make("Sub", ["one", "second"], ["first"]),
+            make("Concat", ["first", "second"], ["y"], axis=1),
+        ]
+    else:
+        nodes.append(make("Identity", ["sum"], ["y"]))
+    return _Nodes(nodes, constants, "y")
+
+
+def forest_nodes(estimator):
+    """The mean of trees."""
+    trees = forest_of(estimator)
+
+    def split(tree, node):
+        return int(tree.feature[node]), float32_at_most(tree.threshold[node])
+
+    return _Nodes([_ensemble(trees, split, "x", "y", trees[0].values.shape[1])], [], "y")
+
+
+def float32_at_most(threshold):
+    """The largest float32 that is at most a threshold: float32 rows go where they went before."""
+    with np.errstate(over="ignore"):
+        rounded = np.float32(threshold)
+    if float(rounded) > threshold:
+        rounded = np.nextafter(rounded, np.float32(-np.inf))
+    return float(rounded)
+
+
+def _ensemble(trees, split, source, output, n_outputs):
+    """One node with the sum of trees; ``split`` returns feature and threshold of a node."""
+    import onnx
+
+    columns: dict[str, list] = {
+        name: []
+        for name in (
+            "nodes_treeids nodes_nodeids nodes_featureids nodes_values nodes_modes "
+            "nodes_truenodeids nodes_falsenodeids nodes_missing_value_tracks_true "
+            "target_treeids target_nodeids target_ids target_weights"
+        ).split()
+    }
+    for number, tree in enumerate(trees):
+        for node in range(len(tree.feature)):
+            leaf = bool(tree.is_leaf[node])
+            feature, threshold = (0, 0.0) if leaf else split(tree, node)
+            values = {
+                "nodes_treeids": number,
+                "nodes_nodeids": node,
+                "nodes_featureids": int(feature),
+                "nodes_values": threshold,
+                "nodes_modes": "LEAF" if leaf else "BRANCH_LEQ",
+                "nodes_truenodeids": 0 if leaf else int(tree.left[node]),
+                "nodes_falsenodeids": 0 if leaf else int(tree.right[node]),
+                "nodes_missing_value_tracks_true": int(not leaf and tree.missing_left[node]),
+            }
+            for name, value in values.items():
+                columns[name].append(value)
+            for target, weight in enumerate(tree.values[node] if leaf else ()):
+                columns["target_treeids"].append(number)
+                columns["target_nodeids"].append(node)
+                columns["target_ids"].append(tree.first + target)
+                columns["target_weights"].append(float(weight))
+    return onnx.helper.make_node(
+        "TreeEnsembleRegressor",
+        [source],
+        [output],
+        domain="ai.onnx.ml",
+        n_targets=n_outputs,
+        **columns,
+    )
+
+
+def _converted(estimator, label, width, opset):
+    """The nodes that skl2onnx writes."""
+    from skl2onnx.common.data_types import FloatTensorType
+
+    options = {}
+    if is_classifier(estimator):
+        # Only probabilities are used, and classes may be of a type that ONNX lacks.
+        estimator = copy.copy(estimator)
+        estimator.classes_ = np.arange(len(estimator.classes_))
+        options[id(estimator)] = {"zipmap": False}
+    try:
+        model = skl2onnx_package().convert_sklearn(
+            estimator,
+            initial_types=[("x", FloatTensorType([None, width]))],
+            target_opset={"": opset, "ai.onnx.ml": _ML_OPSET},
+            options=options,
+        )
+    except Exception as error:
+        _refuse(estimator, label, f"skl2onnx refuses it ({error})")
+    graph = model.graph
+    return _Nodes(_needed(graph.node, graph.output[-1].name), list(graph.initializer),
+                  graph.output[-1].name)  # fmt: skip
+
+
+def _needed(nodes, output):
+    """The nodes that an output depends on."""
+    needed, kept = {output}, []
+    for node in reversed(nodes):
+        if needed & set(node.output):
+            needed |= set(node.input)
+            kept.append(node)
+    return kept[::-1]
+
+
+def insert(model, parts):
+    """Put the nodes of the parts into a model between their tables and their predictions."""
+    graph = model.graph
+    opsets = {each.domain: each.version for each in model.opset_import}
+    for part in parts:
+        fragment = part_nodes(part, opsets[""])
+        names = {"x": f"{part.key}_table", fragment.output: part.key, "": ""}
+        own = names.setdefault
+        for constant in fragment.constants:
+            constant.name = own(constant.name, f"{part.key}/{constant.name}")
+            graph.initializer.append(constant)
+        for node in fragment.nodes:
+            node.name = f"{part.key}/{node.name or node.output[0]}"
+            node.input[:] = [own(name, f"{part.key}/{name}") for name in node.input]
+            node.output[:] = [own(name, f"{part.key}/{name}") for name in node.output]
+            graph.node.append(node)
+        for values, name in (
+            (graph.input, part.key),
+            (graph.output, f"{part.key}_table"),
+        ):
+            (position,) = [i for i, value in enumerate(values) if value.name == name]
+            del values[position]
+    if "ai.onnx.ml" not in opsets:
+        (added,) = [model.opset_import.add()]
+        added.domain, added.version = "ai.onnx.ml", _ML_OPSET
+    _sort(graph)
+
+
+def _sort(graph):
+    """Put each node after those that compute its inputs."""
+    ready = {value.name for value in [*graph.input, *graph.initializer]} | {""}
+    waiting, ordered = list(graph.node), []
+    while waiting:
+        later = []
+        for node in waiting:
+            if set(node.input) <= ready:
+                ready |= set(node.output)
+                ordered.append(node)
+            else:
+                later.append(node)
+        if len(later) == len(waiting):
+            raise RuntimeError(f"no order of the nodes {[node.name for node in later]}")
+        waiting = later
+    del graph.node[:]
+    graph.node.extend(ordered)
+
+
+# The comparison -------------------------------------------------------------------------------
+
+
+def _compare(part, fragment, opset):
+    """Refuse a part whose nodes compute anything but its predictions."""
+    import onnx
+    import onnxruntime
+
+    estimator = part.estimator
+    table, X = _rows(part)
+    value = partial(onnx.helper.make_tensor_value_info, elem_type=onnx.TensorProto.FLOAT)
+    graph = onnx.helper.make_graph(
+        fragment.nodes,
+        part.key,
+        [value("x", shape=[None, table.shape[1]])],
+        [value(fragment.output, shape=[None, None])],
+        fragment.constants,
+    )
+    opsets = [onnx.helper.make_opsetid("", opset), onnx.helper.make_opsetid("ai.onnx.ml", 3)]
+    # Not newer than what the runtime knows.
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    (found,) = session.run(None, {"x": table})
+    method: Callable = estimator.predict_proba if is_classifier(estimator) else estimator.predict
+    expected = np.asarray(method(X)).reshape(len(table), -1)
+    scale = 1.0 if is_classifier(estimator) else max(1.0, float(np.abs(expected).max()))
+    worst = float(np.abs(found - expected).max()) / scale
+    if found.shape != expected.shape or not worst <= _TOLERANCE:
+        _refuse(estimator, part.label, f"its nodes differ from its predictions by {worst:.1e}")
+
+
+def _rows(part):
+    """Rows as the nodes read them, and as the estimator does."""
+    estimator, rng = part.estimator, np.random.default_rng(0)
+    width = part.table.shape[1]
+    columns = [[] for _ in range(width)]
+    categories = {}
+    for column, values in enumerate(_interesting(part, width, rng)):
+        columns[column] = rng.choice(values, _N_ROWS)
+    table = np.array(columns, dtype=np.float32).T
+    if get_tags(estimator).input_tags.allow_nan and _learned_missing(estimator):
+        table[rng.random(table.shape) < 0.1] = np.nan
+    if _is_boosting(estimator):
+        categories = boosting_of(estimator).categories
+    raw = {}
+    for column in range(width):
+        values = table[:, column].astype(np.float64)
+        if column in categories:
+            known = categories[column]
+            codes = rng.integers(len(known) + 1, size=_N_ROWS)
+            table[:, column] = codes
+            codes = np.where(codes == len(known), -1, codes)
+            values = pd.Categorical.from_codes(codes, categories=known)
+        raw[column] = values
+    X = pd.DataFrame(raw)
+    names = getattr(estimator, "feature_names_in_", None)
+    if names is not None:
+        X.columns = list(names)
+    elif all(not isinstance(value, str) for known in categories.values() for value in known):
+        X = np.column_stack([np.asarray(X[column], dtype=np.float64) for column in X])
+    return table, X
+
+
+def _learned_missing(estimator):
+    """Whether an estimator accepts missing values in its rows."""
+    probe = np.full((1, estimator.n_features_in_), np.nan)
+    if _is_boosting(estimator):
+        return True
+    try:
+        estimator.predict(probe)
+    except ValueError:
+        return False
+    return True
+
+
+def _interesting(part, width, rng):
+    """Values of each column: thresholds and their neighbours, and those of the profile."""
+    estimator = part.estimator
+    columns = [[] for _ in range(width)]
+    trees, order = [], range(width)
+    if _is_boosting(estimator):
+        boosting = boosting_of(estimator)
+        trees, order = boosting.trees, boosting.columns
+    elif isinstance(estimator, _FORESTS):
+        trees = forest_of(estimator)
+    for tree in trees:
+        for node in np.flatnonzero(~tree.is_leaf):
+            threshold = tree.threshold[node]
+            if node not in tree.left_categories and np.isfinite(threshold):
+                columns[order[tree.feature[node]]].append(threshold)
+    for column, values in enumerate(columns):
+        at = np.array([float32_at_most(value) for value in values], dtype=np.float32)
+        near = [np.nextafter(at, np.float32(sign * np.inf)) for sign in (-1, 1)]
+        draws = _profile_values(part.profile, column, width, rng)
+        yield np.concatenate([at, *near, draws])
+
+
+def _profile_values(profile, column, width, rng):
+    """Values between minimum and maximum of a column, or standard normal ones."""
+    if profile is not None:
+        indices = getattr(profile, "indices", None)
+        indices = list(range(width)) if indices is None else list(indices)
+        if column in indices and len(profile.minimum) == len(indices):
+            position = indices.index(column)
+            low, high = float(profile.minimum[position]), float(profile.maximum[position])
+            if np.isfinite(low) and np.isfinite(high):
+                return rng.uniform(low, high, 64).astype(np.float32)
+    return rng.normal(size=64).astype(np.float32)
+
+
+_ = (is_missing, selection)
