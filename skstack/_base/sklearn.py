@@ -315,3 +315,10 @@ def forest_of(estimator):
             )
         )
     return trees
+
+
+def n_columns_out(encoder):
+    """Number of columns that a fitted encoder makes of each column."""
+    if hasattr(encoder, "_n_features_outs"):
+        return list(encoder._n_features_outs)
+    return [1] * encoder.n_features_in_

@@ -5,14 +5,17 @@ Pipelines, FrozenEstimators and steps of scikit-learn, which have no hooks, are 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Protocol
 
 import keras
 import numpy as np
 from sklearn.base import is_classifier, is_regressor
+from sklearn.compose import ColumnTransformer
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
+from skstack._graph.categories import ENCODERS, apply_encoder, encoder_readers
 from skstack._graph.inputs import RawColumns
 from skstack._graph.onnx_parts import (
     ACCEPTED,
@@ -30,7 +33,14 @@ from skstack._graph.sklearn_steps import (
     listed_steps,
     takes_nan,
 )
-from skstack._graph.tables import GraphTable, layer_name, refuse, unique_names
+from skstack._graph.tables import (
+    GraphTable,
+    concatenate_tables,
+    layer_name,
+    refuse,
+    select_columns,
+    unique_names,
+)
 from skstack._training.isolation import preserve_rng
 from skstack.preprocessing._pad_sequences import PadSequences
 
@@ -101,9 +111,42 @@ def transformed(steps, table, name):
             continue  # padding is not part of the model: see `first_readers`
         if hasattr(step, "_graph_transform"):
             table = step._graph_transform(table, label)
+        elif type(step) is ColumnTransformer:
+            table = _transformed_columns(step, table, label)
+        elif type(step) in ENCODERS:
+            table = apply_encoder(step, table, label)
         else:
             table = apply_step(step, table, label)
     return table
+
+
+def _column_steps(transformer):
+    """Steps of each part of a fitted ColumnTransformer, and the indices of its columns."""
+    names = list(getattr(transformer, "feature_names_in_", ()))
+    for _, step, columns in transformer.transformers_:
+        if isinstance(step, str) and step == "drop":
+            continue
+        columns = [columns] if np.isscalar(columns) else columns
+        if isinstance(columns, slice) and any(
+            isinstance(end, str) for end in (columns.start, columns.stop)
+        ):
+            start, stop = columns.start, columns.stop
+            stop = None if stop is None else names.index(stop) + 1
+            columns = slice(None if start is None else names.index(start), stop)
+        if not isinstance(columns, slice):
+            columns = [names.index(each) if isinstance(each, str) else each for each in columns]
+            columns = np.array(columns, dtype=None if columns else int)
+        own = np.arange(transformer.n_features_in_)[columns]
+        if len(own):
+            yield listed_steps(step), own
+
+
+def _transformed_columns(transformer, table, name):
+    parts = [
+        transformed(steps, select_columns(table, own), f"{name}_")
+        for steps, own in _column_steps(transformer)
+    ]
+    return replace(concatenate_tables(parts, f"{name}_table"), single=table.single)
 
 
 def raw_columns(estimator):
@@ -126,6 +169,16 @@ def column_readers(part, indices, name="network", pad=None):
     elif is_onnx_part(part):
         yield from part_readers(part, indices, name)
     elif hasattr(part, "transform") and not is_classifier(part) and not is_regressor(part):
+        if type(part) is ColumnTransformer:
+            for steps, own in _column_steps(part):
+                if steps:
+                    yield from first_readers(steps, indices[own], name)
+                else:
+                    yield indices[own], None, None, False
+            return
+        if type(part) in ENCODERS:
+            yield from encoder_readers(part, indices)
+            return
         layer_maker(part)  # raises for steps that cannot become layers
         yield indices, None, None, takes_nan(part)
     else:

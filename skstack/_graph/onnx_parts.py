@@ -9,13 +9,13 @@ HistGradientBoosting.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import contextvars
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -52,15 +52,10 @@ from sklearn.tree import (
 )
 from sklearn.utils import get_tags
 
-from skstack._base.sklearn import boosting_of, forest_of, is_missing
+from skstack._base.sklearn import boosting_of, forest_of
+from skstack._graph.categories import category_index, category_readers
 from skstack._graph.formulas import Classes
-from skstack._graph.tables import (
-    CodedColumn,
-    concatenate,
-    function_layer,
-    numbers_of,
-    selection,
-)
+from skstack._graph.tables import concatenate, function_layer, numbers_of
 
 _BOOSTING = (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
 _FORESTS = (
@@ -85,9 +80,7 @@ _LINEAR = (
     ElasticNet,
     ElasticNetCV,
 )
-ACCEPTED = ", ".join(
-    cls.__name__ for cls in (*_BOOSTING, *_FORESTS, *_GRADIENT_BOOSTING, *_LINEAR)
-)
+ACCEPTED = ", ".join(cls.__name__ for cls in (*_BOOSTING, *_FORESTS, *_GRADIENT_BOOSTING, *_LINEAR))
 
 # An estimator is compared with its nodes on this number of rows.
 _N_ROWS = 256
@@ -95,7 +88,9 @@ _TOLERANCE = 1e-5
 _ML_OPSET = 3
 
 _PARTS = contextvars.ContextVar("estimators of the ONNX file that is written", default=None)
-_PROFILE = contextvars.ContextVar("profile of the columns that a branch was fitted on", default=None)
+_PROFILE = contextvars.ContextVar(
+    "profile of the columns that a branch was fitted on", default=None
+)
 
 
 @dataclass
@@ -145,31 +140,8 @@ def part_readers(estimator, indices, label):
     """What an estimator reads of X; see `GraphPart._column_readers`."""
     _check(estimator, label)
     categories = boosting_of(estimator).categories if _is_boosting(estimator) else {}
-    words = {
-        column: values
-        for column, values in categories.items()
-        if any(isinstance(value, str) for value in values)
-    }
-    numbers = [index for column, index in enumerate(indices) if column not in words]
-    if numbers:
-        yield numbers, None, None, get_tags(estimator).input_tags.allow_nan
-    if words:
-        yield indices, _Words(words), None, False
-
-
-class _Words:
-    """Columns of words in the form of ``ColumnBlocks``."""
-
-    def __init__(self, levels):
-        self._parts = {
-            str(column): SimpleNamespace(indices=[column], hashed=False, levels=values)
-            for column, values in levels.items()
-        }
-        self.blocks_ = [SimpleNamespace(name=name) for name in self._parts]
-
-    def part(self, name):
-        """Levels of a column."""
-        return self._parts[name]
+    allow_nan = get_tags(estimator).input_tags.allow_nan
+    yield from category_readers(indices, categories, allow_nan)
 
 
 def _is_boosting(estimator):
@@ -187,7 +159,8 @@ def _check(estimator, label):
 
 def _refuse(estimator, label, why):
     raise ValueError(
-        f"{type(estimator).__name__} (the part {label!r}) cannot become part of an ONNX file: {why}."
+        f"{type(estimator).__name__} (the part {label!r}) cannot become part of an ONNX file: "
+        f"{why}."
     )
 
 
@@ -244,59 +217,18 @@ def with_parts(inputs, output, parts, name):
 
 
 def _boosting_table(estimator, table, label):
-    """Columns of a table as numbers; of a category its index, of missing ones that of none."""
+    """Columns of a table as numbers; for categories their index, see `category_index`."""
     categories = boosting_of(estimator).categories
-    tensors = []
     if not categories:
         return numbers_of(table, range(len(table.columns)), f"{label}_columns", label)
-    for index, column in enumerate(table.columns):
+    tensors = []
+    for index in range(len(table.columns)):
         own = f"{label}_column_{index}"
-        if index not in categories:
-            tensors.append(numbers_of(table, [index], own, label))
-        elif isinstance(column, CodedColumn):
-            codes = _category_of_code(column, categories[index])
-            tensors.append(
-                function_layer(
-                    own, [column.codes], lambda x, codes=codes: ops.take(codes, x)[:, None]
-                )
-            )
+        if index in categories:
+            tensors.append(category_index(table, index, categories[index], own, label))
         else:
-            values = _floats(estimator, label, categories[index])
-            tensors.append(
-                function_layer(
-                    own,
-                    [numbers_of(table, [index], f"{own}_number", label)],
-                    partial(_category_of_number, values=values),
-                )
-            )
+            tensors.append(numbers_of(table, [index], own, label))
     return concatenate(tensors, f"{label}_columns")
-
-
-def _category_of_code(column, categories):
-    """For each code of a column the index of the category, as a float."""
-    none, indices = len(categories), {value: index for index, value in enumerate(categories)}
-    codes = [
-        none if column.kept is not None and value not in column.kept else indices.get(value, none)
-        for value in column.known
-    ]
-    return np.array([none, none, *codes], dtype=np.float32)
-
-
-def _floats(estimator, label, categories):
-    try:
-        exact = np.asarray(categories, dtype=np.float64)
-    except (TypeError, ValueError):
-        _refuse(estimator, label, f"it reads {categories[:3]!r} as categories of a numeric column")
-    values = exact.astype(np.float32)
-    if len(set(values.tolist())) < len(values) or not (values == exact).all():
-        _refuse(estimator, label, f"float32 cannot hold its categories {categories[:3]!r}")
-    return values
-
-
-def _category_of_number(x, values):
-    equal = ops.cast(ops.equal(x, values[None]), "float32")
-    index = np.arange(len(values), dtype=np.float32)[None] - len(values)
-    return ops.sum(equal * index, axis=1, keepdims=True) + len(values)
 
 
 # Nodes of the parts ---------------------------------------------------------------------------
@@ -334,11 +266,9 @@ def boosting_nodes(estimator):
     trees, width = boosting.trees, estimator.n_features_in_
     looked_up: dict[int, Any] = {}
     for tree in trees:
-        for node, left in tree.left_categories.items():
+        for node in tree.left_categories:
             column = boosting.columns[tree.feature[node]]
-            n_known = len(boosting.categories[column])
-            goes_left = np.isin(np.arange(n_known + 1), list(left))
-            goes_left[n_known] = tree.missing_left[node]
+            goes_left = _goes_left(tree, node, len(boosting.categories[column]))
             looked_up.setdefault(column, {}).setdefault(goes_left.tobytes(), goes_left)
     feature_of = {}  # by column and set of categories
     for column, sets in looked_up.items():
@@ -367,9 +297,7 @@ def boosting_nodes(estimator):
         column = boosting.columns[tree.feature[node]]
         if node not in tree.left_categories:
             return column, float32_at_most(tree.threshold[node])
-        n_known = len(boosting.categories[column])
-        goes_left = np.isin(np.arange(n_known + 1), list(tree.left_categories[node]))
-        goes_left[n_known] = tree.missing_left[node]
+        goes_left = _goes_left(tree, node, len(boosting.categories[column]))
         return feature_of[column, goes_left.tobytes()], 0.5
 
     k = len(boosting.baseline)
@@ -390,6 +318,13 @@ def boosting_nodes(estimator):
     else:
         nodes.append(make("Identity", ["sum"], ["y"]))
     return _Nodes(nodes, constants, "y")
+
+
+def _goes_left(tree, node, n_categories):
+    """Which categories go left at a node; then an unseen value and a missing one."""
+    left = np.isin(np.arange(n_categories + 2), list(tree.left_categories[node]))
+    left[n_categories:] = tree.missing_left[node]
+    return left
 
 
 def forest_nodes(estimator):
@@ -415,14 +350,7 @@ def _ensemble(trees, split, source, output, n_outputs):
     """One node with the sum of trees; ``split`` returns feature and threshold of a node."""
     import onnx
 
-    columns: dict[str, list] = {
-        name: []
-        for name in (
-            "nodes_treeids nodes_nodeids nodes_featureids nodes_values nodes_modes "
-            "nodes_truenodeids nodes_falsenodeids nodes_missing_value_tracks_true "
-            "target_treeids target_nodeids target_ids target_weights"
-        ).split()
-    }
+    columns = collections.defaultdict(list)
     for number, tree in enumerate(trees):
         for node in range(len(tree.feature)):
             leaf = bool(tree.is_leaf[node])
@@ -586,9 +514,9 @@ def _rows(part):
         values = table[:, column].astype(np.float64)
         if column in categories:
             known = categories[column]
-            codes = rng.integers(len(known) + 1, size=_N_ROWS)
+            codes = rng.integers(len(known) + 2, size=_N_ROWS)
             table[:, column] = codes
-            codes = np.where(codes == len(known), -1, codes)
+            codes = np.where(codes < len(known), codes, -1)
             values = pd.Categorical.from_codes(codes, categories=known)
         raw[column] = values
     X = pd.DataFrame(raw)
@@ -645,6 +573,3 @@ def _profile_values(profile, column, width, rng):
             if np.isfinite(low) and np.isfinite(high):
                 return rng.uniform(low, high, 64).astype(np.float32)
     return rng.normal(size=64).astype(np.float32)
-
-
-_ = (is_missing, selection)
