@@ -31,7 +31,8 @@ class ExportMixin:
         ------
         ValueError
             If a part is neither a network of skstack nor a scaler of scikit-learn that is affine by
-            column, ``SimpleImputer``, ``PCA`` or a feature selector; the message names it.
+            column, ``SimpleImputer``, ``PCA``, ``OneHotEncoder``, ``OrdinalEncoder``, a feature
+            selector or a ``ColumnTransformer`` of these; the message names it.
 
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
@@ -99,7 +100,10 @@ class ExportMixin:
 
     @on_snapshot
     def export(self, path, *, format="saved_model"):
-        """Write :meth:`to_keras` for a runtime without Keras and skstack.
+        """Write the whole estimator for a runtime without Keras and skstack.
+
+        The file holds what :meth:`to_keras` computes. An ONNX file may also hold gradient boosting,
+        forests and linear models of scikit-learn, as branches or downstream of a stack.
 
         Parameters
         ----------
@@ -113,8 +117,10 @@ class ExportMixin:
         Raises
         ------
         ValueError
-            If the format is unknown or its runtime cannot run a layer, such as LSTM in LiteRT, or
-            as in :meth:`to_keras`.
+            If the format is unknown or its runtime cannot run a layer, such as LSTM in LiteRT; if a
+            part is not accepted, as in :meth:`to_keras`; or if an estimator of scikit-learn, in
+            float32, predicts anything else than before, on rows at the thresholds of its trees and
+            in the range of its training rows. The message names the part.
 
         ImportError
             If a package is missing.
@@ -129,6 +135,14 @@ class ExportMixin:
         -----
         The names of inputs are those of :meth:`keras_inputs` (``"features"`` for a single array);
         the name of the output is ``"output_0"``, those of a KerasMultiTask are its targets.
+
+        Estimators of scikit-learn in ONNX files: ``HistGradientBoosting*`` with missing values,
+        categories and every loss, ``RandomForest*``, ``ExtraTrees*``, decision trees,
+        ``GradientBoosting*``, ``LinearRegression``, ``LogisticRegression``, ``Ridge``, ``Lasso``,
+        ``ElasticNet`` and those that select their penalty by cross-validation. Thresholds are
+        rounded so that trees on columns of X decide on float32 values as before. Trees on columns
+        that other parts compute may decide otherwise for the rare row that lies within a rounding
+        error of a threshold.
         """
         check_is_fitted(self)
         from skstack._graph.formats import write

@@ -13,7 +13,6 @@ import collections
 import contextlib
 import contextvars
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -55,7 +54,7 @@ from sklearn.utils import get_tags
 from skstack._base.sklearn import boosting_of, forest_of
 from skstack._graph.categories import category_index, category_readers
 from skstack._graph.formulas import Classes
-from skstack._graph.tables import concatenate, function_layer, numbers_of
+from skstack._graph.tables import concatenate, function_layer, layer_name, numbers_of
 
 _BOOSTING = (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
 _FORESTS = (
@@ -187,14 +186,13 @@ def part_output(estimator, table, label):
         rows = _boosting_table(estimator, table, label)
     else:
         rows = numbers_of(table, range(len(table.columns)), f"{label}_columns", label)
-    key = f"onnx_part_{len(parts)}"
+    key = layer_name(f"onnx_part_{len(parts)}")
     if is_classifier(estimator):
         width = len(estimator.classes_)
+    elif isinstance(estimator, _LINEAR):
+        width = len(np.atleast_2d(estimator.coef_))
     else:
         width = getattr(estimator, "n_outputs_", 1)
-        if isinstance(estimator, _LINEAR):
-            width = np.size(estimator.intercept_) if np.ndim(estimator.coef_) > 1 else 1
-            width = max(width, estimator.coef_.shape[0] if np.ndim(estimator.coef_) > 1 else 1)
     output = keras.Input((width,), name=key)
     parts.append(OnnxPart(estimator, label, key, rows, _PROFILE.get(), output))
     return Classes(output) if is_classifier(estimator) else output
@@ -481,95 +479,93 @@ def _compare(part, fragment, opset):
         [value(fragment.output, shape=[None, None])],
         fragment.constants,
     )
-    opsets = [onnx.helper.make_opsetid("", opset), onnx.helper.make_opsetid("ai.onnx.ml", 3)]
+    opsets = [
+        onnx.helper.make_opsetid("", opset),
+        onnx.helper.make_opsetid("ai.onnx.ml", _ML_OPSET),
+    ]
     # Not newer than what the runtime knows.
     model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     (found,) = session.run(None, {"x": table})
-    method: Callable = estimator.predict_proba if is_classifier(estimator) else estimator.predict
-    expected = np.asarray(method(X)).reshape(len(table), -1)
-    scale = 1.0 if is_classifier(estimator) else max(1.0, float(np.abs(expected).max()))
+    if is_classifier(estimator):
+        expected, scale = estimator.predict_proba(X), 1.0
+    else:
+        expected = np.asarray(estimator.predict(X)).reshape(len(table), -1)
+        scale = float(np.abs(expected).max()) or 1.0
     worst = float(np.abs(found - expected).max()) / scale
-    if found.shape != expected.shape or not worst <= _TOLERANCE:
-        _refuse(estimator, part.label, f"its nodes differ from its predictions by {worst:.1e}")
+    if not worst <= _TOLERANCE:
+        _refuse(
+            estimator,
+            part.label,
+            f"in float32 its predictions differ by {worst:.1e}; {_TOLERANCE} is accepted",
+        )
 
 
 def _rows(part):
     """Rows as the nodes read them, and as the estimator does."""
     estimator, rng = part.estimator, np.random.default_rng(0)
-    width = part.table.shape[1]
-    columns = [[] for _ in range(width)]
-    categories = {}
-    for column, values in enumerate(_interesting(part, width, rng)):
-        columns[column] = rng.choice(values, _N_ROWS)
-    table = np.array(columns, dtype=np.float32).T
-    if get_tags(estimator).input_tags.allow_nan and _learned_missing(estimator):
+    categories = boosting_of(estimator).categories if _is_boosting(estimator) else {}
+    values = [rng.choice(each, _N_ROWS) for each in _values_of_columns(part, rng)]
+    table = np.array(values, dtype=np.float32).T
+    if _takes_nan(estimator):
         table[rng.random(table.shape) < 0.1] = np.nan
-    if _is_boosting(estimator):
-        categories = boosting_of(estimator).categories
-    raw = {}
-    for column in range(width):
-        values = table[:, column].astype(np.float64)
-        if column in categories:
-            known = categories[column]
-            codes = rng.integers(len(known) + 2, size=_N_ROWS)
-            table[:, column] = codes
-            codes = np.where(codes < len(known), codes, -1)
-            values = pd.Categorical.from_codes(codes, categories=known)
-        raw[column] = values
+    raw = {column: table[:, column].astype(np.float64) for column in range(table.shape[1])}
+    for column, known in categories.items():
+        codes = rng.integers(len(known) + 2, size=_N_ROWS)
+        table[:, column] = codes
+        codes = np.where(codes < len(known), codes, -1)
+        raw[column] = pd.Categorical.from_codes(codes, categories=known)
     X = pd.DataFrame(raw)
     names = getattr(estimator, "feature_names_in_", None)
     if names is not None:
-        X.columns = list(names)
-    elif all(not isinstance(value, str) for known in categories.values() for value in known):
-        X = np.column_stack([np.asarray(X[column], dtype=np.float64) for column in X])
-    return table, X
+        return table, X.set_axis(names, axis=1)
+    if any(isinstance(value, str) for known in categories.values() for value in known):
+        return table, X.astype(object)
+    return table, np.column_stack([np.asarray(X[column], dtype=np.float64) for column in X])
 
 
-def _learned_missing(estimator):
-    """Whether an estimator accepts missing values in its rows."""
-    probe = np.full((1, estimator.n_features_in_), np.nan)
-    if _is_boosting(estimator):
-        return True
+def _takes_nan(estimator):
+    """Whether an estimator accepts missing values; forests do depending on their criterion."""
+    if not get_tags(estimator).input_tags.allow_nan or _is_boosting(estimator):
+        return _is_boosting(estimator)
     try:
-        estimator.predict(probe)
+        estimator.predict(np.full((1, estimator.n_features_in_), np.nan))
     except ValueError:
         return False
     return True
 
 
-def _interesting(part, width, rng):
-    """Values of each column: thresholds and their neighbours, and those of the profile."""
-    estimator = part.estimator
-    columns = [[] for _ in range(width)]
-    trees, order = [], range(width)
+def _values_of_columns(part, rng):
+    """Values to compare on, by column: thresholds, their neighbours, and the profile's range."""
+    width = part.table.shape[1]
+    thresholds = [[] for _ in range(width)]
+    for column, threshold in _thresholds(part.estimator):
+        if np.isfinite(threshold):
+            thresholds[column].append(float32_at_most(threshold))
+    names = getattr(part.estimator, "feature_names_in_", [f"x{index}" for index in range(width)])
+    known = () if part.profile is None else part.profile.names
+    for name, values in zip(names, thresholds, strict=True):
+        at = np.array(values, dtype=np.float32)
+        near = [np.nextafter(at, np.float32(sign * np.inf)) for sign in (-1, 1)]
+        drawn = rng.normal(size=64)
+        if str(name) in known:
+            index = known.index(str(name))
+            drawn = rng.uniform(part.profile.minimum[index], part.profile.maximum[index], 64)
+        yield np.concatenate([at, *near, drawn]).astype(np.float32)
+
+
+def _thresholds(estimator):
+    """Column and threshold of each split of numbers."""
     if _is_boosting(estimator):
         boosting = boosting_of(estimator)
-        trees, order = boosting.trees, boosting.columns
-    elif isinstance(estimator, _FORESTS):
-        trees = forest_of(estimator)
-    for tree in trees:
-        for node in np.flatnonzero(~tree.is_leaf):
-            threshold = tree.threshold[node]
-            if node not in tree.left_categories and np.isfinite(threshold):
-                columns[order[tree.feature[node]]].append(threshold)
-    for column, values in enumerate(columns):
-        at = np.array([float32_at_most(value) for value in values], dtype=np.float32)
-        near = [np.nextafter(at, np.float32(sign * np.inf)) for sign in (-1, 1)]
-        draws = _profile_values(part.profile, column, width, rng)
-        yield np.concatenate([at, *near, draws])
-
-
-def _profile_values(profile, column, width, rng):
-    """Values between minimum and maximum of a column, or standard normal ones."""
-    if profile is not None:
-        indices = getattr(profile, "indices", None)
-        indices = list(range(width)) if indices is None else list(indices)
-        if column in indices and len(profile.minimum) == len(indices):
-            position = indices.index(column)
-            low, high = float(profile.minimum[position]), float(profile.maximum[position])
-            if np.isfinite(low) and np.isfinite(high):
-                return rng.uniform(low, high, 64).astype(np.float32)
-    return rng.normal(size=64).astype(np.float32)
+        for tree in boosting.trees:
+            for node in np.flatnonzero(~tree.is_leaf):
+                if node not in tree.left_categories:
+                    yield boosting.columns[tree.feature[node]], tree.threshold[node]
+        return
+    for member in np.ravel(getattr(estimator, "estimators_", estimator)).tolist():
+        tree = getattr(member, "tree_", None)
+        for node in () if tree is None else np.flatnonzero(tree.children_left >= 0):
+            yield tree.feature[node], tree.threshold[node]
