@@ -140,9 +140,9 @@ class ExportMixin:
         categories and every loss, ``RandomForest*``, ``ExtraTrees*``, decision trees,
         ``GradientBoosting*``, ``LinearRegression``, ``LogisticRegression``, ``Ridge``, ``Lasso``,
         ``ElasticNet`` and those that select their penalty by cross-validation. Thresholds are
-        rounded so that trees on columns of X decide on float32 values as before. Trees on columns
-        that other parts compute may decide otherwise for the rare row that lies within a rounding
-        error of a threshold.
+        rounded such that trees on columns of X split float32 values as before. Trees on columns
+        that other parts compute, scalers included, may split rows otherwise that lie within a
+        rounding error of a threshold, such as training rows, whose values are often thresholds.
         """
         check_is_fitted(self)
         from skstack._graph.formats import write
