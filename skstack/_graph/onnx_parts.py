@@ -152,8 +152,6 @@ def _check(estimator, label):
     several = getattr(estimator, "n_outputs_", 1) > 1
     if several and is_classifier(estimator):
         _refuse(estimator, label, "it predicts several labels; fit it on one")
-    if isinstance(estimator, (*_GRADIENT_BOOSTING, *_LINEAR)):
-        skl2onnx_package()
 
 
 def _refuse(estimator, label, why):
@@ -163,16 +161,30 @@ def _refuse(estimator, label, why):
     )
 
 
-def skl2onnx_package():
-    """The converter of linear models and ``GradientBoosting*``."""
+def _converter():
+    """What converts linear models and ``GradientBoosting*``: a function, and the type of inputs."""
     try:
-        import skl2onnx
+        from skl2onnx import convert_sklearn
+        from skl2onnx.common.data_types import FloatTensorType
     except ImportError as error:
         raise ImportError(
-            f"export(format='onnx') of linear models and gradient boosting needs a package that is "
+            "export(format='onnx') of linear models and GradientBoosting* needs a package that is "
             f"not installed ({error}): pip install 'skstack[onnx]'."
         ) from error
-    return skl2onnx
+    return convert_sklearn, FloatTensorType
+
+
+def _onnx():
+    """The packages that write nodes and run them."""
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError(
+            "export(format='onnx') of estimators of scikit-learn needs a package that is not "
+            f"installed ({error}): pip install 'skstack[onnx]'."
+        ) from error
+    return onnx, onnxruntime
 
 
 # The network around the parts -----------------------------------------------------------------
@@ -181,6 +193,9 @@ def skl2onnx_package():
 def part_output(estimator, table, label):
     """Predictions of an estimator as an input of the network; the part is collected."""
     _check(estimator, label)
+    _onnx()
+    if isinstance(estimator, (*_GRADIENT_BOOSTING, *_LINEAR)):
+        _converter()
     parts = _PARTS.get()
     if _is_boosting(estimator):
         rows = _boosting_table(estimator, table, label)
@@ -256,8 +271,7 @@ def part_nodes(part, opset):
 
 def boosting_nodes(estimator):
     """Trees, baseline and link of a HistGradientBoosting estimator."""
-    import onnx
-
+    onnx, _ = _onnx()
     make, constant = onnx.helper.make_node, onnx.numpy_helper.from_array
     boosting = boosting_of(estimator)
     nodes, constants, tables = [], [], ["x"]
@@ -346,8 +360,7 @@ def float32_at_most(threshold):
 
 def _ensemble(trees, split, source, output, n_outputs):
     """One node with the sum of trees; ``split`` returns feature and threshold of a node."""
-    import onnx
-
+    onnx, _ = _onnx()
     columns = collections.defaultdict(list)
     for number, tree in enumerate(trees):
         for node in range(len(tree.feature)):
@@ -382,8 +395,7 @@ def _ensemble(trees, split, source, output, n_outputs):
 
 def _converted(estimator, label, width, opset):
     """The nodes that skl2onnx writes."""
-    from skl2onnx.common.data_types import FloatTensorType
-
+    convert, tensor_type = _converter()
     options = {}
     if is_classifier(estimator):
         # Only probabilities are used, and classes may be of a type that ONNX lacks.
@@ -391,9 +403,9 @@ def _converted(estimator, label, width, opset):
         estimator.classes_ = np.arange(len(estimator.classes_))
         options[id(estimator)] = {"zipmap": False}
     try:
-        model = skl2onnx_package().convert_sklearn(
+        model = convert(
             estimator,
-            initial_types=[("x", FloatTensorType([None, width]))],
+            initial_types=[("x", tensor_type([None, width]))],
             target_opset={"": opset, "ai.onnx.ml": _ML_OPSET},
             options=options,
         )
@@ -466,9 +478,7 @@ def _sort(graph):
 
 def _compare(part, fragment, opset):
     """Refuse a part whose nodes compute anything but its predictions."""
-    import onnx
-    import onnxruntime
-
+    onnx, onnxruntime = _onnx()
     estimator = part.estimator
     table, X = _rows(part)
     value = partial(onnx.helper.make_tensor_value_info, elem_type=onnx.TensorProto.FLOAT)
