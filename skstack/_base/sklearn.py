@@ -9,6 +9,7 @@ from numbers import Integral
 import numpy as np
 from sklearn.base import BaseEstimator, is_classifier, is_regressor
 from sklearn.base import _fit_context as fit_context
+from sklearn.preprocessing import TargetEncoder
 from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils import get_tags
 from sklearn.utils._indexing import _get_column_indices as get_column_indices
@@ -30,6 +31,7 @@ from sklearn.utils.validation import _num_samples as num_samples
 
 # Private names of scikit-learn that other files import from here.
 __all__ = [
+    "ENCODER_TAKES_FOLDS",
     "BaseComposition",
     "HasMethods",
     "Interval",
@@ -123,15 +125,18 @@ def output_container(transformer):
 
 def fitted_parts():
     """Private classes in which scikit-learn's meta-estimators keep estimators and scorers."""
-    from sklearn.calibration import (
-        _CalibratedClassifier,
-        _SigmoidCalibration,
-        _TemperatureScaling,
-    )
+    from sklearn import calibration
     from sklearn.metrics._scorer import _CurveScorer, _PassthroughScorer, _Scorer
 
     scorers = (_CurveScorer, _PassthroughScorer, _Scorer)
-    return (*scorers, _CalibratedClassifier, _SigmoidCalibration, _TemperatureScaling)
+    # The last from scikit-learn 1.8 on.
+    names = ("_CalibratedClassifier", "_SigmoidCalibration", "_TemperatureScaling")
+    found = (getattr(calibration, name) for name in names if hasattr(calibration, name))
+    return (*scorers, *found)
+
+
+# Before 1.9 a TargetEncoder takes a number of folds only, and makes them itself.
+ENCODER_TAKES_FOLDS = TargetEncoder._parameter_constraints["cv"] == ["cv_object"]
 
 
 def ignores_groups(splitter):
