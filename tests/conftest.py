@@ -60,7 +60,6 @@ def pytest_configure(config):
 
 # What older versions that pyproject.toml admits cannot do, by words in the names of tests.
 _NEWER = {
-    "test_not_row_by_row[renormalised]": (keras, (3, 14)),
     "test_what_the_error_says_works[polars]": (sklearn, (1, 8)),
     "check_positive_only_tag_during_fit": (sklearn, (1, 8)),  # it changes integers in place
     "check_sample_weight_equivalence": (sklearn, (1, 8)),  # it cannot be expected to fail at times
