@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from skstack._estimators.multi_task import KerasMultiTask
     from skstack._estimators.regressor import KerasRegressor
     from skstack._features.transformer import KerasFeatureTransformer
+    from skstack._graph.export import export, keras_inputs, to_keras
     from skstack._persistence.file import load, save
     from skstack._scikeras import from_scikeras
     from skstack._stack.fine_tune import FineTune
@@ -29,9 +30,12 @@ __all__ = [
     "KerasRegressor",
     "StackedKerasClassifier",
     "StackedKerasRegressor",
+    "export",
     "from_scikeras",
+    "keras_inputs",
     "load",
     "save",
+    "to_keras",
 ]
 
 # Names are imported on first access, so that `import skstack` does not load TensorFlow.
@@ -44,9 +48,12 @@ _MODULES = {
     "KerasRegressor": "_estimators.regressor",
     "StackedKerasClassifier": "_stack.stacked",
     "StackedKerasRegressor": "_stack.stacked",
+    "export": "_graph.export",
     "from_scikeras": "_scikeras",
+    "keras_inputs": "_graph.export",
     "load": "_persistence.file",
     "save": "_persistence.file",
+    "to_keras": "_graph.export",
 }
 _SUBPACKAGES = ("ensemble", "inspection", "losses", "networks", "preprocessing")
 

@@ -9,6 +9,7 @@ from numbers import Integral
 import numpy as np
 from sklearn.base import BaseEstimator, is_classifier, is_regressor
 from sklearn.base import _fit_context as fit_context
+from sklearn.calibration import _SigmoidCalibration as SigmoidCalibration
 from sklearn.preprocessing import TargetEncoder
 from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils import get_tags
@@ -35,6 +36,7 @@ __all__ = [
     "BaseComposition",
     "HasMethods",
     "Interval",
+    "SigmoidCalibration",
     "StrOptions",
     "VisualBlock",
     "check_input_names",
