@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from numbers import Integral
 
+import sklearn
 from sklearn.base import BaseEstimator, is_classifier, is_regressor
 from sklearn.base import _fit_context as fit_context
 from sklearn.utils import _safe_indexing as safe_indexing
@@ -26,9 +27,30 @@ from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 from sklearn.utils.validation import _check_y as check_y
 from sklearn.utils.validation import _num_samples as num_samples
 
+try:
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ImportError:  # below scikit-learn 1.9
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Refuses callbacks."""
+
+        @property
+        def set_callbacks(self):
+            """Raise an AttributeError."""
+            raise AttributeError(
+                f"{type(self).__name__}.set_callbacks needs scikit-learn 1.9 or later; this is "
+                f"scikit-learn {sklearn.__version__}."
+            )
+
+    def with_callbacks(method):
+        """Return the method: there is nothing to tear down."""
+        return method
+
+
 # Private names of scikit-learn that other files import from here.
 __all__ = [
     "BaseComposition",
+    "CallbackSupportMixin",
     "HasMethods",
     "Interval",
     "StrOptions",
@@ -42,6 +64,7 @@ __all__ = [
     "refuse_metadata",
     "routing_enabled",
     "safe_indexing",
+    "with_callbacks",
 ]
 
 # Modules whose wrappers and mixins call `fit` and `transform` of an estimator for its user.
@@ -137,6 +160,40 @@ def ignores_groups(splitter):
     if not hasattr(splitter, "get_metadata_routing"):
         return False
     return "groups" not in get_routing_for_object(splitter).split.requests
+
+
+def callbacks_of(estimator):
+    """Callbacks of scikit-learn that are set on an estimator, or propagated to it."""
+    return getattr(estimator, "_skl_callbacks", [])
+
+
+def set_callbacks_of(clone, estimator):
+    """Set those of an estimator on its clone, as `sklearn.clone` does."""
+    if hasattr(estimator, "_skl_callbacks"):
+        clone._skl_callbacks = estimator._skl_callbacks
+
+
+def drop_callbacks(estimator):
+    """Remove all callbacks from a copy of an estimator, and the context that they came from."""
+    for name in ("_skl_callbacks", "_parent_callback_ctx"):
+        vars(estimator).pop(name, None)
+
+
+def need_fitted_estimator(callbacks):
+    """Whether a callback asks for an estimator that is fitted as far as the task has come."""
+    hooks = ("on_fit_task_begin", "on_fit_task_end")
+    return any(
+        "fitted_estimator" in inspect.signature(getattr(callback, hook)).parameters
+        for callback in callbacks
+        for hook in hooks
+    )
+
+
+def callback_context(estimator, n_tasks, sequential):
+    """The root of an estimator's tree of tasks; None below scikit-learn 1.9."""
+    if not hasattr(estimator, "_init_callback_context"):
+        return None
+    return estimator._init_callback_context(max_subtasks=n_tasks, sequential_subtasks=sequential)
 
 
 def take_metadata(X, metadata, indices):
