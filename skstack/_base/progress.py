@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import time
 from contextvars import ContextVar
@@ -178,6 +179,44 @@ def propagating(estimator):
     with task.propagated_to(estimator):
         task.begin()
         yield
+
+
+_SILENT_SECONDS = 5  # before progress is printed by itself
+
+
+class StepCounter:
+    """Prints how many steps of a report are done, to stderr.
+
+    Parameters
+    ----------
+    name : str
+        Name of the report.
+    verbose : {"auto", 0, 1}
+        Whether to print: after a while, never, or from the first step.
+    total : int
+        Number of steps.
+    """
+
+    def __init__(self, name: str, verbose: Any, total: int):
+        self.name = name
+        self.wait = {"auto": _SILENT_SECONDS, 0: math.inf}.get(verbose, 0)
+        self.total, self.done, self.start = total, 0, time.monotonic()
+
+    @staticmethod
+    def check(verbose: Any) -> None:
+        """Raise unless `verbose` is valid."""
+        if verbose not in ("auto", 0, 1):
+            raise ValueError(f'verbose={verbose!r}; expected "auto", 0 or 1.')
+
+    def __call__(self, function, *args):
+        """Call a function, which is one step."""
+        result = function(*args)
+        self.done += 1
+        seconds = time.monotonic() - self.start
+        if seconds >= self.wait:
+            total = max(self.total, self.done)  # there may be more steps than were expected
+            sys.stderr.write(f"[{self.name}] {self.done} of {total} steps in {seconds:.0f} s\n")
+        return result
 
 
 @contextlib.contextmanager

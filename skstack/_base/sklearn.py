@@ -162,20 +162,23 @@ def ignores_groups(splitter):
     return "groups" not in get_routing_for_object(splitter).split.requests
 
 
+CALLBACKS_ATTRIBUTE = "_skl_callbacks"  # the attribute that holds the callbacks of scikit-learn
+
+
 def callbacks_of(estimator):
     """Callbacks of scikit-learn that are set on an estimator, or propagated to it."""
-    return getattr(estimator, "_skl_callbacks", [])
+    return getattr(estimator, CALLBACKS_ATTRIBUTE, [])
 
 
 def set_callbacks_of(clone, estimator):
     """Set those of an estimator on its clone, as `sklearn.clone` does."""
-    if hasattr(estimator, "_skl_callbacks"):
-        clone._skl_callbacks = estimator._skl_callbacks
+    if hasattr(estimator, CALLBACKS_ATTRIBUTE):
+        setattr(clone, CALLBACKS_ATTRIBUTE, callbacks_of(estimator))
 
 
 def drop_callbacks(estimator):
     """Remove all callbacks from a copy of an estimator, and the context that they came from."""
-    for name in ("_skl_callbacks", "_parent_callback_ctx"):
+    for name in (CALLBACKS_ATTRIBUTE, "_parent_callback_ctx"):
         vars(estimator).pop(name, None)
 
 
