@@ -8,6 +8,7 @@ import importlib.metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from skstack._base.tensorflow_log import silence_tensorflow
     from skstack._estimators.autoencoder import KerasAutoencoder
     from skstack._estimators.classifier import KerasClassifier
     from skstack._estimators.multi_task import KerasMultiTask
@@ -32,6 +33,7 @@ __all__ = [
     "from_scikeras",
     "load",
     "save",
+    "silence_tensorflow",
 ]
 
 # Names are imported on first access, so that `import skstack` does not load TensorFlow.
@@ -47,6 +49,7 @@ _MODULES = {
     "from_scikeras": "_scikeras",
     "load": "_persistence.file",
     "save": "_persistence.file",
+    "silence_tensorflow": "_base.tensorflow_log",
 }
 _SUBPACKAGES = ("ensemble", "inspection", "losses", "networks", "preprocessing")
 

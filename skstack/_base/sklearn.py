@@ -31,16 +31,15 @@ try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
 except ImportError:  # below scikit-learn 1.9
 
-    class CallbackSupportMixin:  # type: ignore[no-redef]
-        """Refuses callbacks."""
+    def _refuse_callbacks(estimator):
+        raise AttributeError(
+            f"{type(estimator).__name__}.set_callbacks needs scikit-learn 1.9 or later; this is "
+            f"scikit-learn {sklearn.__version__}."
+        )
 
-        @property
-        def set_callbacks(self):
-            """Raise an AttributeError."""
-            raise AttributeError(
-                f"{type(self).__name__}.set_callbacks needs scikit-learn 1.9 or later; this is "
-                f"scikit-learn {sklearn.__version__}."
-            )
+    CallbackSupportMixin = type(
+        "CallbackSupportMixin", (), {"set_callbacks": property(_refuse_callbacks)}
+    )
 
     def with_callbacks(method):
         """Return the method: there is nothing to tear down."""

@@ -504,6 +504,7 @@ class CrossFit:
     columns: list[Columns] | None  # features of all rows, if there are folds
     upstreams: list[FittedUpstream]  # for new rows: that of all rows, or one per fold
     without_fold: list[list[FoldFeatures]] | ValueError  # by repeat and fold, if requested
+    histories: tuple = ()  # losses and metrics by epoch of the networks of the folds
 
 
 def number_of_fits(source, repeats, *, refit, nested):
@@ -538,7 +539,7 @@ def fit_upstreams(
         progress = fitting("all rows", n_rows(X), verbose=trained)
         with errors_named(f"{source.label}, all rows"), progress:
             reference = source.fit(X, y, metadata, shared)
-    each, upstreams, without_fold, error = [], [], [], None
+    each, upstreams, histories, without_fold, error = [], [], [], [], None
     for folds in repeats:
         settings = {"reference": reference, "shared": shared, "n_jobs": n_jobs, "verbose": verbose}
         columns, fitted = cross_fit(source, X, y, metadata, folds, request, **settings)
@@ -550,10 +551,14 @@ def fit_upstreams(
                 error = reason
         each.append(columns)
         upstreams += fitted
+        for upstream in fitted:
+            history = getattr(getattr(upstream.view, "estimator", None), "history_", None)
+            histories += history if isinstance(history, list) else [history]  # those of bags
     return CrossFit(
         mean_columns(each) if each else None,
         upstreams if reference is None else [reference],
         without_fold if error is None else error,
+        tuple(history for history in histories if isinstance(history, dict)),
     )
 
 

@@ -627,6 +627,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
                 refit=self.refit, n_jobs=self.n_jobs, nested=same, verbose=self.verbose,
             )  # fmt: skip
             columns, self._upstreams = cross_fit.columns, cross_fit.upstreams
+            self._fold_histories = cross_fit.histories
             self.input_profile_ = input_profile(source, self._upstreams, X, self.trained_on)
             one = self._upstreams[0].view if len(self._upstreams) == 1 else None
             self.estimator_ = getattr(one, "estimator", None)
