@@ -1,12 +1,14 @@
 """Loggers that people use: those of Keras, MLflow and Optuna."""
 
 import csv
+import importlib
 import subprocess
 import sys
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from _models import FIT, SMALL, binary
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -45,15 +47,11 @@ def test_csv_files_hold_the_history(engine, tmp_path):
 @pytest.mark.parametrize("engine", ["auto", "keras"])
 def test_tensorboard_gets_the_history(engine, tmp_path):
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from tensorboard.util import tensor_util
-
+    accumulators = importlib.import_module("tensorboard.backend.event_processing.event_accumulator")
     logger = keras.callbacks.TensorBoard(tmp_path)
     fitted = network(engine=engine, callbacks=[logger]).fit(X, Y)
-    events = EventAccumulator(str(tmp_path / "train")).Reload()
-    values = [
-        tensor_util.make_ndarray(event.tensor_proto) for event in events.Tensors("epoch_loss")
-    ]
+    events = accumulators.EventAccumulator(str(tmp_path / "train")).Reload()
+    values = [tf.make_ndarray(event.tensor_proto) for event in events.Tensors("epoch_loss")]
     np.testing.assert_allclose(values, fitted.loss_curve_, rtol=1e-6)
 
 

@@ -3,7 +3,6 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from _models import FIT, SMALL, binary, keras_model, regression, two_layers
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -18,6 +17,7 @@ from skstack import (
     StackedKerasClassifier,
 )
 from skstack.inspection import LatentDisplay, TrainingCurveDisplay
+from tests._models import FIT, SMALL, binary, keras_model, regression, two_layers
 
 X, Y = binary()
 
