@@ -260,6 +260,8 @@ def set_missing_seeds(estimator, seed, *, scikeras=True):
                 if not scikeras:
                     continue
                 _read_determinism()
+            if type(owner).__name__ == "TargetEncoder" and getattr(owner, "shuffle", None) is False:
+                continue  # before scikit-learn 1.9 it passes the seed to KFold, which refuses it
             estimator.set_params(**{name: int(generator.integers(2**31 - 1))})
     return estimator
 

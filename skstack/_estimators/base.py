@@ -168,7 +168,8 @@ n_hash_buckets : int, default=None
 imputer : SimpleImputer, default=None
     Imputes missing numbers, fitted on the training rows; with ``add_indicator=True`` indicator
     columns are appended. If None, a missing number raises an error.
-
+""",
+    "run_parameters": """
 warm_start : bool, default=False
     Whether ``fit`` continues from the weights of the previous fit.
 

@@ -119,12 +119,14 @@ class FittedUpstream:
     def graph(self, table, request, name):
         """Features as tensors, in the order of `columns`."""
         from skstack._graph.dispatch import transformed
+        from skstack._graph.onnx_parts import on_profile
         from skstack._graph.sklearn_steps import listed_steps
         from skstack._graph.tables import numbers_of
 
         if self.steps is not None:
             table = transformed(listed_steps(self.steps), table, f"{name}_")
-        tensors = self.view.graph(table, request, name)
+        with on_profile(self.profile):
+            tensors = self.view.graph(table, request, name)
         if request.steps_output:
             tensors.append(numbers_of(table, range(len(table.columns)), f"{name}_steps", name))
         return tensors

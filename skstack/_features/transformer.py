@@ -370,7 +370,6 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
 
     # Metadata of the sub-estimators; the transformer itself uses none.
     __metadata_request__fit = {"sample_weight": UNUSED, "groups": UNUSED}
-    __metadata_request__fit_transform = {"sample_weight": UNUSED, "groups": UNUSED}
 
     def get_metadata_routing(self):
         """Get the metadata routing of this object.

@@ -5,15 +5,27 @@ Pipelines, FrozenEstimators and steps of scikit-learn, which have no hooks, are 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Protocol
 
 import keras
 import numpy as np
 from sklearn.base import is_classifier, is_regressor
+from sklearn.compose import ColumnTransformer
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
+from skstack._graph.categories import ENCODERS, apply_encoder, encoder_readers
 from skstack._graph.inputs import RawColumns
+from skstack._graph.onnx_parts import (
+    ACCEPTED,
+    is_onnx_part,
+    onnx_parts,
+    part_output,
+    part_readers,
+    with_parts,
+    writes_onnx,
+)
 from skstack._graph.sklearn_steps import (
     apply_step,
     is_passthrough,
@@ -21,7 +33,14 @@ from skstack._graph.sklearn_steps import (
     listed_steps,
     takes_nan,
 )
-from skstack._graph.tables import GraphTable, layer_name, refuse, unique_names
+from skstack._graph.tables import (
+    GraphTable,
+    concatenate_tables,
+    layer_name,
+    refuse,
+    select_columns,
+    unique_names,
+)
 from skstack._training.isolation import preserve_rng
 from skstack.preprocessing._pad_sequences import PadSequences
 
@@ -59,6 +78,17 @@ def fused_model(estimator, look_up="layers"):
         return keras.Model(inputs, outputs, name=layer_name(type(estimator).__name__))
 
 
+def model_with_parts(estimator):
+    """The network of an ONNX file, whose inputs of strings are codes, and its `OnnxPart` list."""
+    with onnx_parts() as parts:
+        raw = raw_columns(estimator)
+        with preserve_rng(), unique_names(raw.input_names):
+            inputs, table = raw.table("codes")
+            outputs = estimator._graph_outputs(table)
+            name = layer_name(type(estimator).__name__)
+            return with_parts(inputs, outputs, parts, name), parts
+
+
 def predicted(part, table, name, prefix=""):
     """Predictions of a fitted part; see `GraphPart._graph`."""
     if isinstance(part, FrozenEstimator):
@@ -66,6 +96,8 @@ def predicted(part, table, name, prefix=""):
     if isinstance(part, Pipeline):
         table = transformed(listed_steps(part[:-1]), table, f"{name}_")
         return predicted(part[-1], table, name, prefix)
+    if is_onnx_part(part):
+        return part_output(part, table, name)
     if not hasattr(part, "_graph"):
         _refuse_estimator(part, name)
     return part._graph(table, name, prefix)
@@ -79,9 +111,42 @@ def transformed(steps, table, name):
             continue  # padding is not part of the model: see `first_readers`
         if hasattr(step, "_graph_transform"):
             table = step._graph_transform(table, label)
+        elif type(step) is ColumnTransformer:
+            table = _transformed_columns(step, table, label)
+        elif type(step) in ENCODERS:
+            table = apply_encoder(step, table, label)
         else:
             table = apply_step(step, table, label)
     return table
+
+
+def _column_steps(transformer):
+    """Steps of each part of a fitted ColumnTransformer, and the indices of its columns."""
+    names = list(getattr(transformer, "feature_names_in_", ()))
+    for _, step, columns in transformer.transformers_:
+        if isinstance(step, str) and step == "drop":
+            continue
+        columns = [columns] if np.isscalar(columns) else columns
+        if isinstance(columns, slice) and any(
+            isinstance(end, str) for end in (columns.start, columns.stop)
+        ):
+            start, stop = columns.start, columns.stop
+            stop = None if stop is None else names.index(stop) + 1
+            columns = slice(None if start is None else names.index(start), stop)
+        if not isinstance(columns, slice):
+            columns = [names.index(each) if isinstance(each, str) else each for each in columns]
+            columns = np.array(columns, dtype=None if columns else int)
+        own = np.arange(transformer.n_features_in_)[columns]
+        if len(own):
+            yield listed_steps(step), own
+
+
+def _transformed_columns(transformer, table, name):
+    parts = [
+        transformed(steps, select_columns(table, own), f"{name}_")
+        for steps, own in _column_steps(transformer)
+    ]
+    return replace(concatenate_tables(parts, f"{name}_table"), single=table.single)
 
 
 def raw_columns(estimator):
@@ -101,7 +166,19 @@ def column_readers(part, indices, name="network", pad=None):
             yield from first_readers(steps, indices, name)
     elif hasattr(part, "_column_readers"):
         yield from part._column_readers(indices, name, pad)
+    elif is_onnx_part(part):
+        yield from part_readers(part, indices, name)
     elif hasattr(part, "transform") and not is_classifier(part) and not is_regressor(part):
+        if type(part) is ColumnTransformer:
+            for steps, own in _column_steps(part):
+                if steps:
+                    yield from first_readers(steps, indices[own], name)
+                else:
+                    yield indices[own], None, None, False
+            return
+        if type(part) in ENCODERS:
+            yield from encoder_readers(part, indices)
+            return
         layer_maker(part)  # raises for steps that cannot become layers
         yield indices, None, None, takes_nan(part)
     else:
@@ -131,7 +208,13 @@ def passthrough_readers(passthrough, indices):
 
 
 def _refuse_estimator(estimator, name):
+    what = f"{type(estimator).__name__} (the part {name!r})"
+    if writes_onnx():
+        refuse(what, f"expected {_ACCEPTED}, {ACCEPTED}, or a Pipeline that ends in one.", "file")
+    with onnx_parts():
+        hint = " export(format='onnx') accepts it." if is_onnx_part(estimator) else ""
     refuse(
-        f"{type(estimator).__name__} (the part {name!r})",
-        f"it is not a network of skstack; expected {_ACCEPTED}, or a Pipeline that ends in one.",
+        what,
+        f"it is not a network of skstack; expected {_ACCEPTED}, or a Pipeline that ends in one."
+        + hint,
     )

@@ -31,7 +31,8 @@ class ExportMixin:
         ------
         ValueError
             If a part is neither a network of skstack nor a scaler of scikit-learn that is affine by
-            column, ``SimpleImputer``, ``PCA`` or a feature selector; the message names it.
+            column, ``SimpleImputer``, ``PCA``, ``OneHotEncoder``, ``OrdinalEncoder``, a feature
+            selector or a ``ColumnTransformer`` of these; the message names it.
 
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
@@ -91,12 +92,18 @@ class ExportMixin:
         """
         check_is_fitted(self)
         from skstack._graph.dispatch import raw_columns
+        from skstack._graph.onnx_parts import onnx_parts
 
-        return raw_columns(self).inputs_of(read_table(self, X, reset=False), numpy=numpy)
+        with onnx_parts():
+            columns = raw_columns(self)
+        return columns.inputs_of(read_table(self, X, reset=False), numpy=numpy)
 
     @on_snapshot
     def export(self, path, *, format="saved_model"):
-        """Write :meth:`to_keras` for a runtime without Keras and skstack.
+        """Write the whole estimator for a runtime without Keras and skstack.
+
+        The file holds what :meth:`to_keras` computes. An ONNX file may also hold gradient boosting,
+        forests and linear models of scikit-learn, as branches or downstream of a stack.
 
         Parameters
         ----------
@@ -110,8 +117,10 @@ class ExportMixin:
         Raises
         ------
         ValueError
-            If the format is unknown or its runtime cannot run a layer, such as LSTM in LiteRT, or
-            as in :meth:`to_keras`.
+            If the format is unknown or its runtime cannot run a layer, such as LSTM in LiteRT; if a
+            part is not accepted, as in :meth:`to_keras`; or if an estimator of scikit-learn, in
+            float32, predicts anything else than before, on rows at the thresholds of its trees and
+            in the range of its training rows. The message names the part.
 
         ImportError
             If a package is missing.
@@ -126,6 +135,14 @@ class ExportMixin:
         -----
         The names of inputs are those of :meth:`keras_inputs` (``"features"`` for a single array);
         the name of the output is ``"output_0"``, those of a KerasMultiTask are its targets.
+
+        Estimators of scikit-learn in ONNX files: ``HistGradientBoosting*`` with missing values,
+        categories and every loss, ``RandomForest*``, ``ExtraTrees*``, decision trees,
+        ``GradientBoosting*``, ``LinearRegression``, ``LogisticRegression``, ``Ridge``, ``Lasso``,
+        ``ElasticNet`` and those that select their penalty by cross-validation. Thresholds are
+        rounded such that trees on columns of X split float32 values as before. Trees on columns
+        that other parts compute, scalers included, may split rows otherwise that lie within a
+        rounding error of a threshold, such as training rows, whose values are often thresholds.
         """
         check_is_fitted(self)
         from skstack._graph.formats import write

@@ -218,7 +218,6 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
 
     # Metadata of the sub-estimators; the stack passes them on.
     __metadata_request__fit = dict.fromkeys(("sample_weight", "groups", "X_val", "y_val"), UNUSED)
-    __metadata_request__fit_transform = __metadata_request__fit
 
     def get_metadata_routing(self):
         """Get the metadata routing of this object.

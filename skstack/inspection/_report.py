@@ -120,6 +120,7 @@ class LeakageReport:
     Parameters
     ----------
     estimator_name : str
+        Class of the audited estimator.
 
     findings : list of Finding
         One per check.
@@ -232,6 +233,7 @@ class LeakageReport:
         Returns
         -------
         matplotlib.axes.Axes
+            The axes.
 
         Raises
         ------

@@ -35,6 +35,7 @@ class StackingGain:
     Parameters
     ----------
     estimator_name : str
+        Class of the stack.
 
     metric : str
         Name of the metric; greater is better.
@@ -170,6 +171,7 @@ class StackingGain:
         Returns
         -------
         matplotlib.axes.Axes
+            The axes.
 
         Raises
         ------
@@ -239,7 +241,7 @@ class StackingGainDisplay:
 
         Parameters
         ----------
-        estimator, X, y, cv, scoring, params, n_jobs
+        estimator, X, y, cv, scoring, params, n_jobs : object
             As in :func:`stacking_gain`.
 
         ax : matplotlib.axes.Axes, default=None
@@ -259,6 +261,7 @@ class StackingGainDisplay:
         Parameters
         ----------
         gain : StackingGain
+            What :func:`stacking_gain` returned.
 
         ax : matplotlib.axes.Axes, default=None
             The axes to draw on; None creates a figure.
