@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from numbers import Integral
 
 import numpy as np
+import sklearn
 from sklearn.base import BaseEstimator, is_classifier, is_regressor
 from sklearn.base import _fit_context as fit_context
+from sklearn.calibration import _SigmoidCalibration as SigmoidCalibration
 from sklearn.preprocessing import TargetEncoder
 from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils import get_tags
@@ -29,12 +31,33 @@ from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 from sklearn.utils.validation import _check_y as check_y
 from sklearn.utils.validation import _num_samples as num_samples
 
+try:
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ImportError:  # below scikit-learn 1.9
+
+    def _refuse_callbacks(estimator):
+        raise AttributeError(
+            f"{type(estimator).__name__}.set_callbacks needs scikit-learn 1.9 or later; this is "
+            f"scikit-learn {sklearn.__version__}."
+        )
+
+    CallbackSupportMixin = type(
+        "CallbackSupportMixin", (), {"set_callbacks": property(_refuse_callbacks)}
+    )
+
+    def with_callbacks(method):
+        """Return the method: there is nothing to tear down."""
+        return method
+
+
 # Private names of scikit-learn that other files import from here.
 __all__ = [
     "ENCODER_TAKES_FOLDS",
     "BaseComposition",
+    "CallbackSupportMixin",
     "HasMethods",
     "Interval",
+    "SigmoidCalibration",
     "StrOptions",
     "VisualBlock",
     "check_input_names",
@@ -46,6 +69,7 @@ __all__ = [
     "refuse_metadata",
     "routing_enabled",
     "safe_indexing",
+    "with_callbacks",
 ]
 
 # Modules whose wrappers and mixins call `fit` and `transform` of an estimator for its user.
@@ -144,6 +168,43 @@ def ignores_groups(splitter):
     if not hasattr(splitter, "get_metadata_routing"):
         return False
     return "groups" not in get_routing_for_object(splitter).split.requests
+
+
+CALLBACKS_ATTRIBUTE = "_skl_callbacks"  # the attribute that holds the callbacks of scikit-learn
+
+
+def callbacks_of(estimator):
+    """Callbacks of scikit-learn that are set on an estimator, or propagated to it."""
+    return getattr(estimator, CALLBACKS_ATTRIBUTE, [])
+
+
+def set_callbacks_of(clone, estimator):
+    """Set those of an estimator on its clone, as `sklearn.clone` does."""
+    if hasattr(estimator, CALLBACKS_ATTRIBUTE):
+        setattr(clone, CALLBACKS_ATTRIBUTE, callbacks_of(estimator))
+
+
+def drop_callbacks(estimator):
+    """Remove all callbacks from a copy of an estimator, and the context that they came from."""
+    for name in (CALLBACKS_ATTRIBUTE, "_parent_callback_ctx"):
+        vars(estimator).pop(name, None)
+
+
+def need_fitted_estimator(callbacks):
+    """Whether a callback asks for an estimator that is fitted as far as the task has come."""
+    hooks = ("on_fit_task_begin", "on_fit_task_end")
+    return any(
+        "fitted_estimator" in inspect.signature(getattr(callback, hook)).parameters
+        for callback in callbacks
+        for hook in hooks
+    )
+
+
+def callback_context(estimator, n_tasks, sequential):
+    """The root of an estimator's tree of tasks; None below scikit-learn 1.9."""
+    if not hasattr(estimator, "_init_callback_context"):
+        return None
+    return estimator._init_callback_context(max_subtasks=n_tasks, sequential_subtasks=sequential)
 
 
 def take_metadata(X, metadata, indices):

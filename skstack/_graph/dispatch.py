@@ -11,11 +11,15 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 from sklearn.base import is_classifier, is_regressor
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
 from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import FixedThresholdClassifier, TunedThresholdClassifierCV
 from sklearn.pipeline import Pipeline
 
+from skstack._graph.calibrated import calibrated_classes
 from skstack._graph.categories import ENCODERS, apply_encoder, encoder_readers
+from skstack._graph.formulas import Classes
 from skstack._graph.inputs import RawColumns
 from skstack._graph.onnx_parts import (
     ACCEPTED,
@@ -28,7 +32,6 @@ from skstack._graph.onnx_parts import (
 )
 from skstack._graph.sklearn_steps import (
     apply_step,
-    is_passthrough,
     layer_maker,
     listed_steps,
     takes_nan,
@@ -74,7 +77,7 @@ def fused_model(estimator, look_up="layers"):
     raw = raw_columns(estimator)
     with preserve_rng(), unique_names(raw.input_names):
         inputs, table = raw.table(look_up)
-        outputs = estimator._graph_outputs(table)
+        outputs = whole_outputs(estimator, table)
         return keras.Model(inputs, outputs, name=layer_name(type(estimator).__name__))
 
 
@@ -84,18 +87,48 @@ def model_with_parts(estimator):
         raw = raw_columns(estimator)
         with preserve_rng(), unique_names(raw.input_names):
             inputs, table = raw.table("codes")
-            outputs = estimator._graph_outputs(table)
+            outputs = whole_outputs(estimator, table)
             name = layer_name(type(estimator).__name__)
             return with_parts(inputs, outputs, parts, name), parts
 
 
+def whole_outputs(part, table):
+    """What a whole model returns: probabilities, values or features of a fitted estimator."""
+    part = _unwrapped(part)
+    if isinstance(part, Pipeline):
+        return whole_outputs(part[-1], transformed(_earlier(part), table, ""))
+    if hasattr(part, "_graph_outputs"):
+        return part._graph_outputs(table)
+    result = predicted(part, table, "network")
+    return result.all("probabilities") if isinstance(result, Classes) else result
+
+
+def _unwrapped(part):
+    """The estimator whose probabilities, values or features are those of a fitted estimator."""
+    if isinstance(part, FrozenEstimator):
+        return _unwrapped(part.estimator)
+    if isinstance(part, FixedThresholdClassifier | TunedThresholdClassifierCV):
+        return _unwrapped(part.estimator_)
+    if hasattr(part, "best_estimator_"):  # a search
+        return _unwrapped(part.best_estimator_)
+    return part
+
+
+def _earlier(pipeline):
+    """Steps of a Pipeline before the last, without samplers: they change no row to predict."""
+    steps = listed_steps(pipeline[:-1])
+    return [step for step in steps if not hasattr(step, "fit_resample")]
+
+
 def predicted(part, table, name, prefix=""):
     """Predictions of a fitted part; see `GraphPart._graph`."""
-    if isinstance(part, FrozenEstimator):
-        return predicted(part.estimator, table, name, prefix)
+    part = _unwrapped(part)
     if isinstance(part, Pipeline):
-        table = transformed(listed_steps(part[:-1]), table, f"{name}_")
-        return predicted(part[-1], table, name, prefix)
+        return predicted(part[-1], transformed(_earlier(part), table, f"{name}_"), name, prefix)
+    if isinstance(part, CalibratedClassifierCV):
+        return calibrated_classes(
+            part, name, lambda each, label: predicted(each, table, label, prefix)
+        )
     if is_onnx_part(part):
         return part_output(part, table, name)
     if not hasattr(part, "_graph"):
@@ -149,21 +182,31 @@ def _transformed_columns(transformer, table, name):
     return replace(concatenate_tables(parts, f"{name}_table"), single=table.single)
 
 
+def first_part(estimator):
+    """The part that reads X: a Pipeline has no number of columns if its first step is a string."""
+    first = _unwrapped(estimator)
+    while isinstance(first, Pipeline):
+        first = _unwrapped([*_earlier(first), first[-1]][0])
+    return first
+
+
 def raw_columns(estimator):
     """The columns of X as inputs of the model of a fitted estimator."""
-    names = getattr(estimator, "feature_names_in_", None)
-    readers = list(column_readers(estimator, np.arange(estimator.n_features_in_)))
-    return RawColumns(readers, estimator.n_features_in_, names)
+    first = first_part(estimator)
+    names, width = getattr(first, "feature_names_in_", None), first.n_features_in_
+    return RawColumns(list(column_readers(estimator, np.arange(width))), width, names)
 
 
 def column_readers(part, indices, name="network", pad=None):
     """Readers of some columns of X; see `GraphPart._column_readers`."""
-    if isinstance(part, FrozenEstimator):
-        yield from column_readers(part.estimator, indices, name, pad)
-    elif isinstance(part, Pipeline):
-        steps = [step for _, step in part.steps if not is_passthrough(step)]
+    part = _unwrapped(part)
+    if isinstance(part, Pipeline):
+        steps = [*_earlier(part), *listed_steps(part[-1])]
         if steps:
             yield from first_readers(steps, indices, name)
+    elif isinstance(part, CalibratedClassifierCV):
+        for fold in part.calibrated_classifiers_:
+            yield from column_readers(fold.estimator, indices, name, pad)
     elif hasattr(part, "_column_readers"):
         yield from part._column_readers(indices, name, pad)
     elif is_onnx_part(part):

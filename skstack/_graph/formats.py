@@ -65,7 +65,7 @@ def _litert(estimator, path):
     builtin = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
     try:
         with _biases_by_addition(all_layers(fused)):
-            fused.export(path, format="litert", verbose=False, target_spec=builtin)
+            fused.export(str(path), format="litert", verbose=False, target_spec=builtin)
     except Exception as error:
         if not any(part in str(error) for part in ("Select TF", "SELECT_TF_OPS", "Flex")):
             raise

@@ -1,11 +1,9 @@
-"""Export of a fitted estimator: one ``keras.Model``, and files for other runtimes."""
+"""Methods of the estimators that can be exported."""
 
 from __future__ import annotations
 
-from sklearn.utils.validation import check_is_fitted
-
 from skstack._base.atomic_fit import on_snapshot
-from skstack._base.tables import read_table
+from skstack._graph.export import export, keras_inputs, to_keras
 
 
 class ExportMixin:
@@ -52,11 +50,7 @@ class ExportMixin:
         >>> bool(abs(model.predict(X, verbose=0) - classifier.predict_proba(X)).max() < 1e-5)
         True
         """
-        check_is_fitted(self)
-        from skstack._graph.dispatch import fused_model
-        from skstack._training.xla_layers import without_einsum
-
-        return without_einsum(fused_model(self))
+        return to_keras(self)
 
     @on_snapshot
     def keras_inputs(self, X, *, numpy=None):
@@ -90,13 +84,7 @@ class ExportMixin:
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
         """
-        check_is_fitted(self)
-        from skstack._graph.dispatch import raw_columns
-        from skstack._graph.onnx_parts import onnx_parts
-
-        with onnx_parts():
-            columns = raw_columns(self)
-        return columns.inputs_of(read_table(self, X, reset=False), numpy=numpy)
+        return keras_inputs(self, X, numpy=numpy)
 
     @on_snapshot
     def export(self, path, *, format="saved_model"):
@@ -144,7 +132,4 @@ class ExportMixin:
         that other parts compute, scalers included, may split rows otherwise that lie within a
         rounding error of a threshold, such as training rows, whose values are often thresholds.
         """
-        check_is_fitted(self)
-        from skstack._graph.formats import write
-
-        write(self, path, format)
+        export(self, path, format=format)
