@@ -219,6 +219,7 @@ def test_multiclass_and_multilabel():
     assert_same(fitted, X, fitted.predict_proba(X))
 
 
+@pytest.mark.filterwarnings("ignore:The number of unique classes")  # scikit-learn 1.7
 def test_regressors_predict_in_units_of_y():
     X, y = load_diabetes(return_X_y=True)
     fitted = regressor().fit(X, y)
