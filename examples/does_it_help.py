@@ -67,7 +67,7 @@ def main():
     gain = stacking_gain(stack, X, y, cv=folds, scoring="roc_auc")
     print(gain)
     if options.plot:
-        gain.plot().figure.savefig(options.plot, dpi=150)
+        gain.plot().figure_.savefig(options.plot, dpi=150)
         print(f"plot: {options.plot}")
 
 

@@ -4,7 +4,7 @@ from skstack.inspection._blend import BlendDisplay
 from skstack.inspection._latent import LatentDisplay
 from skstack.inspection._leakage import leakage_report
 from skstack.inspection._overlap import Overlap, check_overlap
-from skstack.inspection._report import LeakageReport
+from skstack.inspection._report import LeakageReport, LeakageReportDisplay
 from skstack.inspection._stacking_gain import StackingGain, StackingGainDisplay, stacking_gain
 from skstack.inspection._training_curve import TrainingCurveDisplay
 from skstack.preprocessing._column_profile import ColumnProfile
@@ -14,6 +14,7 @@ __all__ = [
     "ColumnProfile",
     "LatentDisplay",
     "LeakageReport",
+    "LeakageReportDisplay",
     "Overlap",
     "StackingGain",
     "StackingGainDisplay",

@@ -170,15 +170,15 @@ class StackingGain:
 
         Returns
         -------
-        matplotlib.axes.Axes
-            The axes.
+        StackingGainDisplay
+            The drawing, with the attributes ``ax_`` and ``figure_``.
 
         Raises
         ------
         ImportError
             If matplotlib is not installed: ``pip install "skstack[plot]"``.
         """
-        return StackingGainDisplay.from_gain(self, ax=ax).ax_
+        return StackingGainDisplay.from_gain(self, ax=ax)
 
 
 class StackingGainDisplay:
