@@ -98,6 +98,18 @@ def skstack_mlp(classify, seed, _):
     return skstack_tabm(classify, seed, _).set_params(model=MLP((128, 128), dropout=0.1))
 
 
+def skstack_stack(classify, seed, categorical):
+    """Gradient boosting and that one network, and a downstream like it; weights out-of-fold."""
+    from skstack import StackedKerasClassifier, StackedKerasRegressor
+
+    network = skstack_mlp(classify, seed, categorical)
+    return (StackedKerasClassifier if classify else StackedKerasRegressor)(
+        [("boosting", hist_gradient_boosting(classify, seed, categorical)), ("network", network)],
+        downstream=network,
+        random_state=seed,
+    )
+
+
 def hist_gradient_boosting(classify, seed, _):
     kind = HistGradientBoostingClassifier if classify else HistGradientBoostingRegressor
     return kind(random_state=seed)
@@ -152,6 +164,7 @@ def catboost(classify, seed, categorical):
 CONTESTANTS = {
     "skstack TabM": (skstack_tabm, "skstack"),
     "skstack MLP": (skstack_mlp, "skstack"),
+    "skstack stack of MLP and boosting": (skstack_stack, "skstack"),
     "HistGradientBoosting": (hist_gradient_boosting, "scikit-learn"),
     "LightGBM": (lightgbm, "lightgbm"),
     "XGBoost": (xgboost, "xgboost"),
