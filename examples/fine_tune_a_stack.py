@@ -27,7 +27,7 @@ parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--quick", action="store_true", help="few rows, few epochs, two folds")
 quick = parser.parse_args().quick
 
-calls = pd.read_csv(DATA, keep_default_na=False, nrows=1500 if quick else None)
+calls = pd.read_csv(DATA, keep_default_na=False, nrows=600 if quick else None)
 strings = calls.columns[[not pd.api.types.is_numeric_dtype(dtype) for dtype in calls.dtypes]]
 calls = calls.astype(dict.fromkeys(strings.drop("y"), "category"))
 y = (calls.pop("y") == "yes").to_numpy(int)

@@ -147,11 +147,12 @@ def mixed(X):
 def test_stacks_and_files_read_numbers_in_object_columns(tmp_path):
     stack = StackedKerasRegressor(
         [
-            ("net", regressor(imputer=SimpleImputer()), ["a", "b", "job"]),
-            ("kept", KerasFeatureTransformer(regressor(), passthrough=True), ["a", "c"]),
+            ("net", regressor(imputer=SimpleImputer(), epochs=2), ["a", "b", "job"]),
+            ("kept", KerasFeatureTransformer(regressor(epochs=2), passthrough=True), ["a", "c"]),
         ],
-        downstream=regressor(imputer=SimpleImputer()),
+        downstream=regressor(imputer=SimpleImputer(), epochs=2),
         passthrough=["b", "c", "job"],
+        blend=False,
         cv=2,
         random_state=0,
     )
@@ -299,7 +300,9 @@ def small(**settings):
 def test_one_fit_warns_once():
     X = NUMBERS.assign(text=TEXT, spoilt=WARNED["one n/a"][0])
     folded = KerasFeatureTransformer(small(), passthrough=True, cv=2, n_jobs=2)
-    inner = StackedKerasClassifier([("i", LogisticRegression(), ["a"])], downstream=small(), cv=2)
+    inner = StackedKerasClassifier(
+        [("i", LogisticRegression(), ["a"])], downstream=small(), blend=False, cv=2
+    )
     outer = StackedKerasClassifier(
         [("net", small()), ("kept", folded), ("inner", inner)],
         downstream=small(), cv=2, n_jobs=2, random_state=0,

@@ -162,11 +162,11 @@ def test_a_half_trained_upstream_recovers_what_joint_training_reaches():
     assert (before - after) / (before - joint) > 0.9
 
 
-def test_it_is_off_by_default():
-    stack = classifier(None).fit(X, Y)
-    assert not stack.fine_tuned_
-    assert stack.fine_tune_losses_ is None
-    assert stack.fine_tune_history_ is None
+def test_it_is_off_by_default(stages):
+    assert StackedKerasClassifier().fine_tune is None
+    assert not stages.fine_tuned_
+    assert stages.fine_tune_losses_ is None
+    assert stages.fine_tune_history_ is None
 
 
 # One step, by hand --------------------------------------------------------------------------------
@@ -223,11 +223,8 @@ def test_the_lr_multiplier_applies_to_moving_averages_of_weights():
         np.testing.assert_allclose(upstream_network(tuned).variables[path], array, atol=1e-7)
 
 
-def test_both_engines_tune_equally():
-    stacks = [
-        classifier(downstream=clone(DOWN).set_params(engine=engine)).fit(X, Y)
-        for engine in ("auto", "keras")
-    ]
+def test_both_engines_tune_equally(tuned_on_all):
+    stacks = tuned_on_all, classifier(downstream=clone(DOWN).set_params(engine="keras")).fit(X, Y)
     assert all(stack.fine_tuned_ for stack in stacks)
     np.testing.assert_allclose(*(s.predict_proba(X) for s in stacks), atol=1e-5)
     np.testing.assert_allclose(*(s.fine_tune_history_["val_loss"] for s in stacks), atol=1e-5)
@@ -303,8 +300,8 @@ def test_a_worse_stage_does_not_discard_the_previous_one(monkeypatch):
 # All speak of the tuned network -------------------------------------------------------------------
 
 
-def test_transform_and_to_keras_use_the_tuned_network(tmp_path):
-    start, stack = classifier(FineTune(1, learning_rate=1e-12)).fit(X, Y), classifier().fit(X, Y)
+def test_transform_and_to_keras_use_the_tuned_network(tuned_on_all, tmp_path):
+    start, stack = classifier(FineTune(1, learning_rate=1e-12)).fit(X, Y), tuned_on_all
     assert stack.fine_tuned_
     assert np.abs(stack.transform(X)[:, 0] - start.transform(X)[:, 0]).max() > 1e-3
     p = stack.predict_proba(X)
@@ -416,7 +413,7 @@ def test_regressors_are_tuned_on_standardised_targets(loss):
     upstream = KerasRegressor(MLP(hidden_layer_sizes=(8,)), epochs=1)
     down = KerasRegressor(MLP(hidden_layer_sizes=(8,)), epochs=1, loss=loss)
     stack = StackedKerasRegressor(
-        upstream, downstream=down, cv=3, random_state=0, fine_tune=QUICK
+        upstream, downstream=down, blend=False, cv=3, random_state=0, fine_tune=QUICK
     ).fit(X, TARGET)
     assert stack.fine_tuned_
     assert abs(stack.predict(X).mean() - 10) < 2

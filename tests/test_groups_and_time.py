@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from _models import SMALL
 from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.decomposition import PCA
@@ -168,7 +169,9 @@ def test_early_stopping_holds_out_whole_groups(rows, cv):
 
 
 @pytest.mark.parametrize(
-    "estimator", [KerasClassifier(), KerasRegressor(), KerasAutoencoder()], ids=lambda e: str(e)[:9]
+    "estimator",
+    [KerasClassifier(SMALL), KerasRegressor(SMALL), KerasAutoencoder()],
+    ids=lambda e: str(e)[:9],
 )
 def test_early_stopping_of_a_network_holds_out_whole_groups(rows, estimator, monkeypatch):
     from skstack._estimators import base

@@ -18,7 +18,7 @@ from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, KFold, cross_validate
+from sklearn.model_selection import GridSearchCV, KFold, ShuffleSplit, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -78,6 +78,7 @@ def scikeras(model=for_scikeras, **params):
         "optimizer": "sgd",
         "optimizer__learning_rate": 0.05,
         "epochs": 2,
+        "batch_size": 90,  # a step an epoch: they cost much without compilation
         "verbose": 0,
         "shuffle": False,
         **params,
@@ -90,7 +91,8 @@ def for_wrapper(X, y, hidden=5, activation="softmax"):
 
 
 def wrapper(model=for_wrapper, **params):
-    chosen = {"fit_kwargs": {"epochs": 2, "verbose": 0, "shuffle": False}, **params}
+    fit = {"epochs": 2, "batch_size": 90, "verbose": 0, "shuffle": False}
+    chosen = {"fit_kwargs": fit, **params}
     return SKLearnClassifier(model, **chosen)
 
 
@@ -119,12 +121,13 @@ def quiet():
     keras.utils.enable_interactive_logging()
 
 
-def by_hand(epochs=2):
+@pytest.fixture(scope="module")
+def by_hand(eager_keras):
     """Out-of-fold probabilities of `seeded`, each fold trained from its first weights."""
     found = np.empty((len(X), 3), np.float32)
     for train, test in KFold(3).split(X):
         model = compiled(3, "softmax", loss="sparse_categorical_crossentropy")
-        model.fit(X[train], CODES[train], epochs=epochs, shuffle=False, verbose=0)
+        model.fit(X[train], CODES[train], epochs=2, batch_size=90, shuffle=False, verbose=0)
         found[test] = model.predict(X[test], verbose=0)
     return found
 
@@ -133,10 +136,10 @@ def by_hand(epochs=2):
 
 
 @each_neighbour
-def test_each_fold_starts_from_the_same_untrained_weights(make):
+def test_each_fold_starts_from_the_same_untrained_weights(make, by_hand):
     # keras.wrappers draws new weights for a given model: those of seeded layers are the same again.
     transformer = KerasFeatureTransformer(make(), cv=KFold(3))
-    np.testing.assert_allclose(transformer.fit_transform(X, Y), by_hand(), atol=1e-5)
+    np.testing.assert_allclose(transformer.fit_transform(X, Y), by_hand, atol=1e-5)
 
 
 @each_neighbour
@@ -148,7 +151,9 @@ def test_arguments_are_not_modified(make):
     }
     model = neighbour.model if isinstance(neighbour.model, keras.Model) else None
     weights = None if model is None else [value.copy() for value in model.get_weights()]
-    stack = StackedKerasClassifier([("theirs", neighbour)], downstream=make(), cv=2, random_state=0)
+    stack = StackedKerasClassifier(
+        [("theirs", neighbour)], downstream=make(), blend=False, cv=2, random_state=0
+    )
     if model is None:  # a given model has one width of input, and the downstream another table
         stack.fit(X, Y)
     else:
@@ -218,7 +223,8 @@ def test_a_transformer_of_keras_wrappers_learns_labels_as_numbers():
 def test_folds_are_stratified(make):
     """Sorted labels: without stratifying, each fold would lack a class, and say so."""
     order = np.argsort(Y, kind="stable")
-    found = KerasFeatureTransformer(make(), cv=3).fit_transform(X[order], Y[order])
+    transformer = KerasFeatureTransformer(make(), cv=3, refit=False)
+    found = transformer.fit_transform(X[order], Y[order])
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
 
 
@@ -248,9 +254,11 @@ def test_weights_are_not_modified_by_scikeras():
 
 def test_keras_wrappers_take_weights():
     weights = np.where(Y == "ant", 1e-6, 1.0)
-    transformer = KerasFeatureTransformer(
-        wrapper(fit_kwargs={"epochs": 15, "verbose": 0, "batch_size": 8}), cv=2
+    network = wrapper(
+        lambda X, y: compiled(3, "softmax", rate=0.5),
+        fit_kwargs={"epochs": 10, "verbose": 0, "batch_size": 90},
     )
+    transformer = KerasFeatureTransformer(network, cv=2)
     found = transformer.fit_transform(X, Y, sample_weight=weights)
     assert found[:, 0].mean() < 0.6 * transformer.fit_transform(X, Y)[:, 0].mean()
 
@@ -301,6 +309,7 @@ def test_seeds_of_scikeras_are_set_only_with_random_state():
         stack = StackedKerasClassifier(
             [("theirs", scikeras(epochs=1))],
             downstream=scikeras(epochs=1),
+            blend=False,
             cv=2,
             random_state=random_state,
         ).fit(X, Y)
@@ -347,7 +356,8 @@ def test_logits_of_keras_wrappers_become_probabilities_and_other_outputs_are_ref
 
 @pytest.mark.parametrize("make", [scikeras, wrapper], ids=["scikeras", "keras.wrappers"])
 def test_one_row_has_features_of_the_usual_shape(make):
-    stack = StackedKerasClassifier([("theirs", make())], downstream=make(), cv=2).fit(X, Y)
+    stack = StackedKerasClassifier([("theirs", make())], downstream=make(), blend=False, cv=2)
+    stack.fit(X, Y)
     assert stack.transform(X[:1]).shape == (1, 7)
     assert stack.predict_proba(X[:1]).shape == (1, 3)
     assert stack.predict(X[:1]).shape == (1,)
@@ -358,9 +368,13 @@ def test_one_row_has_features_of_the_usual_shape(make):
 def test_inner_layers_of_wrappers_are_out_of_fold_and_rotated(make):
     data, labels = load_iris(return_X_y=True)
     data = StandardScaler().fit_transform(data).astype(np.float32)
-    network = make().set_params(**({"epochs": 30} if make is scikeras else {}))
-    if make is wrapper:
-        network.set_params(fit_kwargs={"epochs": 30, "verbose": 0})
+    if make is scikeras:
+        network = make(epochs=15, batch_size=150, optimizer__learning_rate=0.5)
+    else:
+        network = make(
+            lambda X, y: compiled(3, "softmax", rate=0.5),
+            fit_kwargs={"epochs": 15, "batch_size": 150, "verbose": 0},
+        )
     latent = KerasFeatureTransformer(network, layers="hidden", cv=3)
     crossed = LogisticRegression(max_iter=1000).fit(latent.fit_transform(data, labels), labels)
     assert latent.get_feature_names_out()[0] == "hidden_0"
@@ -479,7 +493,8 @@ def test_a_search_over_a_stack_of_wrappers():
         random_state=0,
     )
     grid = {"first__model__hidden": [3, 6], "second__model_kwargs": [{"hidden": 7}]}
-    search = GridSearchCV(stack, grid, cv=2, scoring="neg_log_loss", error_score="raise")
+    split = ShuffleSplit(1, random_state=0)
+    search = GridSearchCV(stack, grid, cv=split, scoring="neg_log_loss", error_score="raise")
     best = search.fit(X, Y).best_estimator_
     first, second = (transformer.estimator_ for _, transformer, _ in best.upstream_)
     assert first.model_.get_layer("hidden").units == search.best_params_["first__model__hidden"]

@@ -81,14 +81,11 @@ def test_class_weights_move_probabilities():
 
 def test_early_stopping_on_hold_out_rows_and_on_X_val():
     X, y = CANCER
-    classifier = KerasClassifier(
-        epochs=300, early_stopping=True, n_iter_no_change=3, learning_rate=0.01, random_state=0
-    ).fit(X, y)
+    settings = {"epochs": 300, "n_iter_no_change": 3, "learning_rate": 0.01, "random_state": 0}
+    classifier = KerasClassifier(MLP(), early_stopping=True, **settings).fit(X, y)
     assert classifier.n_iter_ < 300
     assert len(classifier.validation_scores_) == len(classifier.loss_curve_) == classifier.n_iter_
-    passed = KerasClassifier(
-        MLP(), epochs=300, n_iter_no_change=3, learning_rate=0.01, random_state=0
-    )
+    passed = KerasClassifier(MLP(), **settings)
     passed.fit(X[:400], y[:400], X_val=X[400:], y_val=y[400:])
     assert passed.n_iter_ < 300
     p = np.clip(passed.predict_proba(X[400:])[:, 1].astype(float), 1e-7, 1 - 1e-7)
@@ -125,7 +122,7 @@ def test_warm_start_and_partial_fit_continue():
     for _ in range(5):
         partial.partial_fit(X, y)
     assert partial.score(X, y) > 0.85
-    assert KerasRegressor().partial_fit(X, y).partial_fit(X, y).n_iter_ == 1
+    assert KerasRegressor(SMALL).partial_fit(X, y).partial_fit(X, y).n_iter_ == 1
 
 
 @pytest.fixture

@@ -1,13 +1,11 @@
 """What neighbours' users suffer from, and what people get wrong by hand: none of it here.
 
 The pains are numbered as in the project's survey of its neighbours. Pains 1, 2, 16, 18 and 20 are
-in test_neighbours.py, beside the neighbours that have them.
+in test_neighbours.py, beside the neighbours that have them; 4, of forks, in test_concurrency.py.
 """
 
 import logging
 import pickle
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -25,7 +23,6 @@ from sklearn.model_selection import (
     GroupKFold,
     TimeSeriesSplit,
     cross_val_predict,
-    cross_val_score,
 )
 from sklearn.preprocessing import StandardScaler
 
@@ -75,23 +72,6 @@ def test_pain_3_many_fits_build_and_compile_once(monkeypatch):
     assert len(made) <= 1
     KerasClassifier(MLP((19,)), epochs=1).fit(X, y)
     assert len(made) >= 1  # the spy sees a new architecture
-
-
-def test_pain_4_forked_workers_raise_and_threads_and_loky_work():
-    """Forked workers hang after TensorFlow has started."""
-    code = (
-        "import os, numpy as np; from skstack import KerasClassifier\n"
-        "X, y = np.random.rand(40, 2), np.arange(40) % 2\n"
-        "KerasClassifier(epochs=1).fit(X, y)\n"
-        "if os.fork() == 0:\n"
-        "    try: KerasClassifier(epochs=1).fit(X, y)\n"
-        "    except RuntimeError as error: os._exit(0 if 'forked' in str(error) else 1)\n"
-        "    os._exit(2)\n"
-        "raise SystemExit(os.waitstatus_to_exitcode(os.wait()[1]))\n"
-    )
-    assert subprocess.run([sys.executable, "-c", code], timeout=300, check=False).returncode == 0
-    scores = cross_val_score(network(), X, y, cv=2, n_jobs=2, error_score="raise")
-    np.testing.assert_array_equal(scores, cross_val_score(network(), X, y, cv=2))
 
 
 def test_pain_5_a_grid_search_has_no_retracing_warnings(caplog):

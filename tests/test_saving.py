@@ -17,6 +17,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import sklearn
+from _models import SMALL
 from imblearn.over_sampling import SMOTE, SMOTENC
 from imblearn.pipeline import make_pipeline as make_imblearn_pipeline
 from sklearn.base import clone
@@ -159,7 +160,8 @@ def estimators(folder):
     """Name -> estimator, rows, targets, method."""
     path = str(folder / "legacy.keras")
     model().save(path)
-    quick = KerasClassifier(**QUICK)
+    quick = KerasClassifier(SMALL, **QUICK)
+    numbers = KerasRegressor(SMALL, **QUICK)
     dates = np.array(["2020-01-01", "2021-01-01"], dtype="datetime64[D]")[y]
     return {
         "classifier": (
@@ -177,7 +179,7 @@ def estimators(folder):
         "dates": (quick, X, dates, "predict"),
         "frame": (quick, FRAME, WORDS.astype(object), "predict"),
         "nominal sampler": (
-            KerasClassifier(sampler=SMOTENC("auto", random_state=0), **QUICK), FRAME, y, "predict"
+            clone(quick).set_params(sampler=SMOTENC("auto", random_state=0)), FRAME, y, "predict"
         ),
         "polars": (quick, pl.from_pandas(FRAME.drop(columns="job")), y, "predict_proba"),
         "multilabel": (quick, X, np.column_stack([y, np.arange(len(y)) % 2]), "predict_proba"),
@@ -201,7 +203,7 @@ def estimators(folder):
         "given path": (KerasClassifier(path, **QUICK), X, y, "predict_proba"),
         "trained features": (
             KerasFeatureTransformer(
-                KerasClassifier(**QUICK), layers=["output"], features=["outputs", "entropy"],
+                quick, layers=["output"], features=["outputs", "entropy"],
                 cv=StratifiedKFold(2, shuffle=True, random_state=np.random.RandomState(3)),
                 refit=False, random_state=0,
             ),
@@ -223,10 +225,10 @@ def estimators(folder):
         "stack": (
             StackedKerasClassifier(
                 [
-                    ("risk", KerasClassifier(**QUICK), make_column_selector("age")),
+                    ("risk", quick, make_column_selector("age")),
                     ("legacy", path, slice(0, 6)),
                     ("latent", KerasFeatureTransformer(KerasAutoencoder(**QUICK), cv=2), [0, 1]),
-                    ("scaled", make_pipeline(StandardScaler(), KerasClassifier(**QUICK)), [2, 3]),
+                    ("scaled", make_pipeline(StandardScaler(), quick), [2, 3]),
                     ("none", "drop"),
                 ],
                 downstream=LogisticRegression(), scaler=RobustScaler(), cv=2, random_state=0,
@@ -236,8 +238,7 @@ def estimators(folder):
         ),
         "stacked regressor": (
             StackedKerasRegressor(
-                KerasRegressor(**QUICK), downstream=KerasRegressor(**QUICK), cv=TimeSeriesSplit(2),
-                random_state=0,
+                numbers, downstream=numbers, blend=False, cv=TimeSeriesSplit(2), random_state=0
             ),
             X, X[:, 0], "predict",
         ),
@@ -247,7 +248,7 @@ def estimators(folder):
             X, y, "predict_proba",
         ),
         "imblearn pipeline": (
-            make_imblearn_pipeline(RobustScaler(), SMOTE(random_state=0), KerasClassifier(**QUICK)),
+            make_imblearn_pipeline(RobustScaler(), SMOTE(random_state=0), quick),
             X, WORDS, "predict",
         ),
         "column transformer": (
@@ -261,27 +262,27 @@ def estimators(folder):
             FRAME, None, "transform",
         ),
         "search": (
-            GridSearchCV(KerasClassifier(**QUICK), {"model": [None, MLP((4,))]}, cv=2), X, y,
+            GridSearchCV(quick, {"model": [SMALL, MLP((5,))]}, cv=2), X, y,
             "predict_proba",
         ),
         "random search": (
             RandomizedSearchCV(
-                make_pipeline(StandardScaler(), KerasClassifier(**QUICK)),
+                make_pipeline(StandardScaler(), quick),
                 {"kerasclassifier__learning_rate": [1e-3, 1e-2]}, n_iter=1, cv=2, random_state=0,
                 scoring=["average_precision", "accuracy"], refit="accuracy",
             ),
             X, y, "predict_proba",
         ),
         "calibrated": (
-            CalibratedClassifierCV(KerasClassifier(**QUICK), cv=2), X, y, "predict_proba"
+            CalibratedClassifierCV(quick, cv=2), X, y, "predict_proba"
         ),
         "voting": (
-            VotingClassifier([("a", KerasClassifier(**QUICK)), ("b", KerasClassifier(**QUICK))],
+            VotingClassifier([("a", quick), ("b", quick)],
                              voting="soft"),
             X, WORDS, "predict_proba",
         ),
         "tuned": (
-            TunedThresholdClassifierCV(KerasClassifier(**QUICK), cv=2), X, y, "predict"
+            TunedThresholdClassifierCV(quick, cv=2), X, y, "predict"
         ),
     }  # fmt: skip
 
@@ -486,13 +487,21 @@ def test_a_custom_recipe_is_restored_if_trusted(parts, tmp_path):
         np.testing.assert_array_equal(loaded.predict_proba(X), classifier.predict_proba(X))
         assert loaded.get_params()["model__hidden"] == 3
     joblib.dump((X, "predict_proba", classifier.predict_proba(X)), f"{path}.joblib")
-    code = f"import sys; sys.path.insert(0, {os.path.dirname(parts.__file__)!r})\n" + FRESH
-    code = code.replace("load(path)", f"load(path, trusted={named})")
-    refused = in_fresh_process(code, path)
-    assert "imported my_parts" not in refused.stdout
-    assert "loading imports nothing: import it first" in refused.stderr
-    done = in_fresh_process(code.replace("for path", "import my_parts\nfor path"), path)
-    assert "same bits 1" in done.stdout, done.stderr[-3000:]
+    code = FRESH.replace("load(path)", f"load(path, trusted={named})")
+    refused = f"""
+import sys, skstack
+sys.path.insert(0, {os.path.dirname(parts.__file__)!r})
+try:
+    skstack.load(sys.argv[1], trusted={named})
+except ValueError as error:
+    print(error)
+import my_parts
+"""
+    done = in_fresh_process(refused + code, path)
+    message, imported, same_bits = done.stdout.rpartition("imported my_parts")
+    assert "loading imports nothing: import it first" in message, done.stderr[-3000:]
+    assert imported
+    assert "same bits 1" in same_bits, done.stderr[-3000:]
 
 
 def users_own(parts):
@@ -537,7 +546,9 @@ def test_a_function_from_scikeras_is_restored_if_trusted(parts, tmp_path):
 
 def test_trees_are_restored_if_trusted(tmp_path):
     stack = StackedKerasClassifier(
-        KerasClassifier(**QUICK), downstream=HistGradientBoostingClassifier(max_iter=3), cv=2
+        KerasClassifier(SMALL, **QUICK),
+        downstream=HistGradientBoostingClassifier(max_iter=3),
+        cv=2,
     ).fit(X, y)
     name = "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"
     with pytest.raises(ValueError, match=rf"{name}.*crash the process"):
@@ -624,7 +635,7 @@ def written(tmp_path_factory):
     """The bytes of a file that holds members of all kinds."""
     path = tmp_path_factory.mktemp("written") / "a.skstack"
     stack = StackedKerasClassifier(
-        KerasFeatureTransformer(model()), downstream=KerasClassifier(**QUICK), cv=2
+        KerasFeatureTransformer(model()), downstream=KerasClassifier(SMALL, **QUICK), cv=2
     )
     skstack.save(stack.fit(X, y), path)
     content = path.read_bytes()

@@ -20,7 +20,10 @@ from sklearn.preprocessing import StandardScaler
 from skstack import KerasClassifier, KerasRegressor, StackedKerasClassifier, from_scikeras
 from skstack._stack.blending import blend_plan
 
-pytestmark = pytest.mark.usefixtures("patches_of_scikeras")
+pytestmark = [
+    pytest.mark.usefixtures("patches_of_scikeras", "eager_keras"),
+    pytest.mark.filterwarnings("ignore:Even though the .* option is set, this option does not"),
+]
 
 generator = np.random.default_rng(0)
 X = generator.normal(size=(60, 4)).astype(np.float32)
@@ -195,7 +198,7 @@ def test_a_function_may_leave_the_network_unbuilt():
 
 def test_converted_estimators_score_the_same_on_real_data():
     data, labels = load_breast_cancer(return_X_y=True)
-    theirs = classifier(batch_size=32, epochs=10, optimizer="adam", optimizer__learning_rate=0.01)
+    theirs = classifier(batch_size=100, epochs=10, optimizer="adam", optimizer__learning_rate=0.03)
     ours = from_scikeras(theirs).set_params(random_state=0)
     score = cross_val_score(make_pipeline(StandardScaler(), ours), data, labels, cv=3).mean()
     expected = cross_val_score(make_pipeline(StandardScaler(), theirs), data, labels, cv=3).mean()

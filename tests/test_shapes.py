@@ -458,7 +458,9 @@ def test_missing_numbers_pass_to_a_downstream_that_supports_them():
     X = NUMBERS.copy()
     X[2, 1] = np.nan
     filled = KerasClassifier(MLP(2), imputer=SimpleImputer(), epochs=1)
-    stack = StackedKerasClassifier([("a", filled)], downstream=filled, cv=2, random_state=0)
+    stack = StackedKerasClassifier(
+        [("a", filled)], downstream=filled, blend=False, cv=2, random_state=0
+    )
     assert np.isfinite(stack.fit(X, Y).predict_proba(X)).all()
     assert np.isnan(stack.transform(X)).sum() == 1
     with pytest.raises(ValueError, match="NaN"):
@@ -628,7 +630,12 @@ def test_categorical_features_of_a_stack_refer_to_all_columns_of_X(categorical):
             assert passthrough == ["amount"]
     array = X[["age", "zip", "amount"]].to_numpy()
     plain = StackedKerasClassifier(
-        [("a", QUICK)], downstream=QUICK, categorical_features=[1], passthrough=[2, 1], cv=2
+        [("a", QUICK)],
+        downstream=QUICK,
+        blend=False,
+        categorical_features=[1],
+        passthrough=[2, 1],
+        cv=2,
     ).fit(array, HALVES)
     assert plain.get_feature_names_out().tolist() == ["a__proba_1", "x2", "x1"]
     assert plain.transform(array)["x1"].dtype == "category"
@@ -642,7 +649,12 @@ def test_a_callable_selects_columns_once_in_fit():
         return [table.std().idxmax()]
 
     stack = StackedKerasClassifier(
-        [("a", QUICK, widest)], downstream=QUICK, passthrough=widest, cv=2, random_state=0
+        [("a", QUICK, widest)],
+        downstream=QUICK,
+        blend=False,
+        passthrough=widest,
+        cv=2,
+        random_state=0,
     ).fit(X, HALVES)
     moved = X.assign(age=X["age"] * 1000)
     np.testing.assert_array_equal(stack.predict_proba(moved), stack.predict_proba(X))
@@ -719,7 +731,7 @@ def test_tuples_and_infinity_are_categories():
     column[:] = pairs
     X = pd.DataFrame({"pair": column, "age": np.arange(12.0)})
     stack = StackedKerasClassifier(
-        [("a", QUICK)], downstream=QUICK, cv=2, categorical_features=["pair"]
+        [("a", QUICK)], downstream=QUICK, blend=False, cv=2, categorical_features=["pair"]
     )
     assert stack.fit(X, Y).predict(X).shape == (12,)
     X = pd.DataFrame({"rate": pd.Series([0.5, np.inf, 2.0, 3.0] * 3).astype("category")})

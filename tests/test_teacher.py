@@ -1,5 +1,6 @@
 """Networks with a teacher: training, and that the teacher is never modified."""
 
+import functools
 import pickle
 
 import numpy as np
@@ -355,15 +356,16 @@ def test_compiled_engines_learn_the_same_as_keras(mode):
     taught = TeacherLoss(teacher, mode=mode)
     found = [
         KerasClassifier(
-            loss=taught, engine=engine, epochs=40, optimizer="sgd", metrics=["accuracy"],
-            early_stopping=True, random_state=0,
+            MLP((8,)), loss=taught, engine=engine, epochs=12, optimizer="sgd",
+            metrics=["accuracy"], early_stopping=True, random_state=0,
         ).fit(X, y)
         for engine in ("auto", "keras")
     ]  # fmt: skip
     ours, theirs = found
     np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-4)
     assert ours.history_.keys() == theirs.history_.keys()
-    plain = KerasClassifier(MLP(), metrics=["accuracy"], epochs=1, early_stopping=True).fit(X, y)
+    plain = KerasClassifier(MLP((8,)), metrics=["accuracy"], epochs=1, early_stopping=True)
+    plain.fit(X, y)
     assert ours.history_.keys() == plain.history_.keys()
     for name, values in ours.history_.items():
         np.testing.assert_allclose(values, theirs.history_[name], atol=1e-4, err_msg=name)
@@ -383,9 +385,9 @@ def test_metrics_are_those_of_the_task():
 def test_a_teacher_of_weight_zero_has_no_effect(engine):
     X, y = iris()
     teacher = network((64, 32), seed=1, name="teaching")
+    settings = {"epochs": 3, "engine": engine, "random_state": 0}
+    alone = KerasClassifier(MLP(), **settings).fit(X, y).predict_proba(X)
     for mode in ("distill", "features", "blend"):
-        settings = {"epochs": 5, "engine": engine, "random_state": 0}
-        alone = KerasClassifier(MLP(), **settings).fit(X, y).predict_proba(X)
         taught = TeacherLoss(teacher, mode=mode, weight=0.0)
         found = KerasClassifier(MLP(), loss=taught, **settings).fit(X, y).predict_proba(X)
         np.testing.assert_allclose(found, alone, atol=1e-5)
@@ -436,8 +438,8 @@ def test_teacher_outputs_stay_aligned_with_rows(mode, sampler, seen):
     X, y = X[keep], y[keep]
     teacher = Watched().fit(X, y)
     KerasClassifier(
-        loss=TeacherLoss(teacher, mode=mode, temperature=1.0), sampler=sampler,
-        early_stopping=True, epochs=4, random_state=0,
+        MLP((8,)), loss=TeacherLoss(teacher, mode=mode, temperature=1.0), sampler=sampler,
+        early_stopping=True, epochs=2, random_state=0,
     ).fit(X, y)  # fmt: skip
     ((rows, held_out),) = seen
     assert len(rows) + len(held_out) > len(X) if sampler else len(rows) + len(held_out) == len(X)
@@ -458,6 +460,7 @@ def test_the_teacher_receives_synthetic_rows_as_columns_of_X(seen):
     from imblearn.over_sampling import SMOTENC
 
     KerasClassifier(
+        MLP((8,)),
         loss=TeacherLoss(teacher, temperature=1.0),
         sampler=SMOTENC(categorical_features=[4], random_state=0),
         epochs=1, random_state=0,
@@ -654,8 +657,9 @@ def test_parts_of_a_stack_may_have_a_teacher():
     below = StackedKerasClassifier(
         [("b", KerasFeatureTransformer(KerasClassifier(MLP(), epochs=2), cv=2))],
         downstream=KerasClassifier(
-            loss=TeacherLoss(network((7,), n_features=3), mode="head"), epochs=2
+            MLP(), loss=TeacherLoss(network((7,), n_features=3), mode="head"), epochs=2
         ),
+        blend=False,
         passthrough=False,
         random_state=0,
     ).fit(X, y)
@@ -1171,6 +1175,7 @@ def test_parameters_of_the_teacher_are_not_exposed():
 # Whether it helps ----------------------------------------------------------------------------
 
 
+@functools.cache
 def planted(seed, useless=False):
     """Few rows, some with wrong labels, and a teacher trained on many correct ones."""
     X, y = make_classification(
