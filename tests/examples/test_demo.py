@@ -6,7 +6,7 @@ import json
 def test_the_demo_compares_plots_and_exports(run, tmp_path):
     printed = run("examples/bank_marketing.py", "--output", "out", cwd=tmp_path, fresh=True)
     assert "predictions bit-equal: True" in printed
-    for model in ("stack of networks", "one network", "gradient boosting", "logistic regression"):
+    for model in ("stack", "one network", "gradient boosting", "logistic regression"):
         assert f"\n{model} " in printed
     assert (tmp_path / "out" / "bank_marketing.png").stat().st_size > 10_000
 
