@@ -173,8 +173,9 @@ def on_all_tables():
         return None
     results = pd.DataFrame(json.loads(RESULTS.read_text(encoding="utf-8")))
     results["loss"] = results["log_loss"].fillna(results["rmse"])
-    losses = results.pivot_table(index="table", columns="contestant", values="loss", sort=False)
-    return losses[list(PARTS)].dropna().rename(columns=PARTS)
+    losses = results.pivot(index=["table", "seed"], columns="contestant", values="loss")
+    losses = losses.reindex(columns=list(PARTS)).dropna().rename(columns=PARTS)
+    return losses.groupby("table").mean()
 
 
 def check_saved(model, X, folder):
@@ -183,7 +184,8 @@ def check_saved(model, X, folder):
     joblib.dump(X, folder / "rows.joblib")
     code = (
         "import joblib, numpy, skstack; skstack.silence_tensorflow(); "
-        "model = joblib.load('model.joblib'); numpy.save('predictions.npy', model.predict_proba(joblib.load('rows.joblib')))"
+        "p = joblib.load('model.joblib').predict_proba(joblib.load('rows.joblib')); "
+        "numpy.save('predictions.npy', p)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
     return np.array_equal(model.predict_proba(X), np.load(folder / "predictions.npy"))
@@ -230,7 +232,7 @@ def main():
     print(f"saved, loaded in a new process: predictions bit-equal: {equal}")
 
     losses = on_all_tables()
-    if losses is not None:
+    if losses is not None and len(losses):
         better = losses["stack"] < losses[["its network", "its boosting"]].min(axis=1)
         print(
             "\nOne table tells little. On the tables of benchmarks/quality.py, means over splits\n"
