@@ -34,6 +34,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 import skstack
 from skstack.networks import MLP
 
+skstack.silence_tensorflow()
+
 DATA = Path(__file__).resolve().parent / "data" / "bank_marketing.csv.gz"
 METRICS = {
     "average precision": average_precision_score,

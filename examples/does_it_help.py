@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 from sklearn.model_selection import RepeatedStratifiedKFold
 
+import skstack
 from skstack import (
     KerasAutoencoder,
     KerasClassifier,
@@ -24,6 +25,8 @@ from skstack import (
     StackedKerasClassifier,
 )
 from skstack.inspection import stacking_gain
+
+skstack.silence_tensorflow()
 
 DATA = Path(__file__).resolve().parent / "data" / "bank_marketing.csv.gz"
 CLIENT = ["age", "job", "marital", "education", "default", "housing", "loan"]
@@ -64,7 +67,7 @@ def main():
     gain = stacking_gain(stack, X, y, cv=folds, scoring="roc_auc")
     print(gain)
     if options.plot:
-        gain.plot().figure.savefig(options.plot, dpi=150)
+        gain.plot().figure_.savefig(options.plot, dpi=150)
         print(f"plot: {options.plot}")
 
 

@@ -15,8 +15,11 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold, cross_validate
 
+import skstack
 from skstack import FineTune, KerasClassifier, KerasFeatureTransformer, StackedKerasClassifier
 from skstack.networks import MLP
+
+skstack.silence_tensorflow()
 
 DATA = Path(__file__).resolve().parent / "data" / "bank_marketing.csv.gz"
 

@@ -16,9 +16,12 @@ from scipy.stats import t as t_distribution
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+import skstack
 from skstack import KerasClassifier
 from skstack.losses import TeacherLoss
 from skstack.networks import MLP
+
+skstack.silence_tensorflow()
 
 FEW, MANY = 60, 900
 

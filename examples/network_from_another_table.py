@@ -16,9 +16,12 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
+import skstack
 from skstack import KerasClassifier, StackedKerasClassifier
 from skstack.inspection import check_overlap
 from skstack.networks import MLP
+
+skstack.silence_tensorflow()
 
 DATA = Path(__file__).resolve().parent / "data" / "bank_marketing.csv.gz"
 

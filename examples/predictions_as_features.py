@@ -19,7 +19,10 @@ import pandas as pd
 from scipy.stats import t as t_distribution
 from sklearn.model_selection import RepeatedStratifiedKFold, cross_val_score
 
+import skstack
 from skstack import KerasClassifier, KerasFeatureTransformer, StackedKerasClassifier
+
+skstack.silence_tensorflow()
 
 DATA = Path(__file__).resolve().parent / "data" / "bank_marketing.csv.gz"
 CLIENT = ["age", "job", "marital", "education", "default", "housing", "loan"]

@@ -12,6 +12,10 @@ the error is less informative.) `--plot FILE` draws that error.
 
 # sphinx_gallery_thumbnail_path = "runs/pretrained_autoencoder.png"
 
+import skstack
+
+skstack.silence_tensorflow()  # before Keras is imported
+
 import argparse
 import tempfile
 from pathlib import Path

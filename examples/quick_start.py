@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 
+import skstack
 from skstack import (
     KerasAutoencoder,
     KerasClassifier,
@@ -16,6 +17,8 @@ from skstack import (
     StackedKerasClassifier,
 )
 from skstack.networks import MLP
+
+skstack.silence_tensorflow()
 
 X, y = load_breast_cancer(return_X_y=True, as_frame=True)
 

@@ -15,6 +15,10 @@ A picture and a word, each read by its own network.
 
 # sphinx_gallery_thumbnail_path = "runs/several_inputs.png"
 
+import skstack
+
+skstack.silence_tensorflow()  # before Keras is imported
+
 import argparse
 import tempfile
 from pathlib import Path

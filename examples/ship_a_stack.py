@@ -8,6 +8,10 @@ model takes the same raw columns and returns the same probabilities, without sks
 or pandas.
 """
 
+import skstack
+
+skstack.silence_tensorflow()  # before Keras is imported
+
 import argparse
 import sys
 from pathlib import Path
@@ -16,7 +20,6 @@ import keras
 import numpy as np
 import pandas as pd
 
-import skstack
 from skstack.networks import MLP
 
 DATA = Path(__file__).resolve().parent / "data" / "bank_marketing.csv.gz"

@@ -14,6 +14,10 @@ scores.
 
 # sphinx_gallery_thumbnail_path = "runs/states_and_maps.png"
 
+import skstack
+
+skstack.silence_tensorflow()  # before Keras is imported
+
 import argparse
 import tempfile
 from pathlib import Path

@@ -25,9 +25,12 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
+import skstack
 from skstack import KerasClassifier, KerasFeatureTransformer, StackedKerasClassifier
 from skstack.networks import SequenceEncoder
 from skstack.preprocessing import PadSequences
+
+skstack.silence_tensorflow()
 
 DATA = Path(__file__).resolve().parent / "data" / "japanese_vowels.csv.gz"
 STEPS = 29  # of the longest utterance

@@ -8,11 +8,13 @@ import importlib.metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from skstack._base.tensorflow_log import silence_tensorflow
     from skstack._estimators.autoencoder import KerasAutoencoder
     from skstack._estimators.classifier import KerasClassifier
     from skstack._estimators.multi_task import KerasMultiTask
     from skstack._estimators.regressor import KerasRegressor
     from skstack._features.transformer import KerasFeatureTransformer
+    from skstack._graph.export import export, keras_inputs, to_keras
     from skstack._persistence.file import load, save
     from skstack._scikeras import from_scikeras
     from skstack._stack.fine_tune import FineTune
@@ -29,9 +31,13 @@ __all__ = [
     "KerasRegressor",
     "StackedKerasClassifier",
     "StackedKerasRegressor",
+    "export",
     "from_scikeras",
+    "keras_inputs",
     "load",
     "save",
+    "silence_tensorflow",
+    "to_keras",
 ]
 
 # Names are imported on first access, so that `import skstack` does not load TensorFlow.
@@ -44,9 +50,13 @@ _MODULES = {
     "KerasRegressor": "_estimators.regressor",
     "StackedKerasClassifier": "_stack.stacked",
     "StackedKerasRegressor": "_stack.stacked",
+    "export": "_graph.export",
     "from_scikeras": "_scikeras",
+    "keras_inputs": "_graph.export",
     "load": "_persistence.file",
     "save": "_persistence.file",
+    "silence_tensorflow": "_base.tensorflow_log",
+    "to_keras": "_graph.export",
 }
 _SUBPACKAGES = ("ensemble", "inspection", "losses", "networks", "preprocessing")
 

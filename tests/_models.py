@@ -8,7 +8,10 @@ only where the point of a test needs them. Tables are functions: each call retur
 import keras
 import numpy as np
 import pandas as pd
+from sklearn.model_selection import KFold
+from sklearn.preprocessing import TargetEncoder
 
+from skstack._base.sklearn import ENCODER_TAKES_FOLDS
 from skstack.networks import MLP, recipe
 
 N_ROWS = 60
@@ -51,6 +54,13 @@ def regression(n_targets=1, frame=False):
     weights = np.random.default_rng(3).normal(size=(N_FEATURES, n_targets))
     y = X @ weights + np.random.default_rng(4).normal(0, 0.1, (N_ROWS, n_targets))
     return (pd.DataFrame(X, columns=COLUMNS) if frame else X), y[:, 0] if n_targets == 1 else y
+
+
+def target_encoder(**settings):
+    """Return a TargetEncoder with three folds that are not shuffled."""
+    if ENCODER_TAKES_FOLDS:
+        return TargetEncoder(cv=KFold(3), **settings)
+    return TargetEncoder(cv=3, shuffle=False, **settings)
 
 
 SMALL = MLP((4,))

@@ -192,10 +192,11 @@ def test_epochs_whose_end_was_not_handled_are_kept(monkeypatch):
     expected = classifier().fit(X, Y)
     end = TrainingMonitor.epoch_end
 
-    def interrupting(self, logs):
-        end(self, logs)
+    def interrupting(self, *arguments):
+        stops = end(self, *arguments)
         if self.n_epochs == 2:
             interrupt()
+        return stops
 
     monkeypatch.setattr(TrainingMonitor, "epoch_end", interrupting)
     with pytest.warns(UserWarning, match=KEPT.format(6)):

@@ -119,8 +119,8 @@ def test_a_batch_larger_than_the_rows_is_one_batch(size):
 
 def test_recipes_accept_numpy_numbers_and_errors_name_them():
     assert small(model=narrow(units=np.int64(3))).fit(X, Y).predict(X).shape == (40,)
-    with pytest.raises(ValueError, match=r"recipe narrow\(\) failed .*'units': 0"):
-        small(model=narrow(units=0)).fit(X, Y)
+    with pytest.raises(ValueError, match=r"recipe narrow\(\) failed .*'units': 'many'"):
+        small(model=narrow(units="many")).fit(X, Y)
 
 
 def test_parameters_of_a_string():

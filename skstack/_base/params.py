@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 
 from skstack._base.keras_objects import copied, has_settings, portable, with_settings
-from skstack._base.sklearn import wrapper_of
+from skstack._base.sklearn import set_callbacks_of, wrapper_of
 
 
 def clone_part(value):
@@ -57,6 +57,7 @@ def clone_sharing_models(estimator):
     for attribute in ("_metadata_request", "_sklearn_output_config"):
         if hasattr(estimator, attribute):
             setattr(cloned, attribute, copy.deepcopy(getattr(estimator, attribute)))
+    set_callbacks_of(cloned, estimator)
     if hasattr(estimator, "_row_context"):  # must survive the clone that a Pipeline makes
         cloned._row_context = estimator._row_context
     return cloned
@@ -259,6 +260,8 @@ def set_missing_seeds(estimator, seed, *, scikeras=True):
                 if not scikeras:
                     continue
                 _read_determinism()
+            if type(owner).__name__ == "TargetEncoder" and getattr(owner, "shuffle", None) is False:
+                continue  # before scikit-learn 1.9 it passes the seed to KFold, which refuses it
             estimator.set_params(**{name: int(generator.integers(2**31 - 1))})
     return estimator
 

@@ -1,13 +1,18 @@
-"""Which part is being fitted: in lines of progress, and in errors."""
+"""Which part is being fitted: in lines of progress, in errors, and for scikit-learn's callbacks."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import time
 from contextvars import ContextVar
+from typing import Any
+
+from skstack._base.sklearn import callback_context, callbacks_of, need_fitted_estimator
 
 _PARTS: ContextVar[tuple] = ContextVar("parts", default=())
+_TASK: ContextVar[Task | None] = ContextVar("task", default=None)
 
 
 def report(line: str) -> None:
@@ -17,21 +22,201 @@ def report(line: str) -> None:
     sys.stdout.flush()
 
 
-@contextlib.contextmanager
-def fitting(label: str, n: int | None = None, *, verbose=0):
-    """Context in which `report` adds a label; at its end, with `verbose`, its time is reported.
+class Task:
+    """A task of a fit that callbacks of scikit-learn are told of, with tasks of its own.
 
-    `n` is the number of rows.
+    Parameters
+    ----------
+    estimator : estimator
+        The one whose fit it is a part of.
+    context : sklearn.callback.CallbackContext
+    data : dict, default=None
+        Its training rows: ``X``, ``y`` and ``metadata``.
     """
-    token = _PARTS.set((*_PARTS.get(), label))
+
+    def __init__(self, estimator: Any, context: Any, data: dict | None = None):
+        self.estimator = estimator
+        self.heard = bool(callbacks_of(estimator))
+        self._context = context
+        self._data = data or {}
+        self._begun = False
+        self._n_reserved = 0
+
+    @property
+    def needs_estimator(self) -> bool:
+        """Whether a callback needs a fitted estimator."""
+        return need_fitted_estimator(callbacks_of(self.estimator))
+
+    def reserve(self, n: int) -> int:
+        """Reserve the ids of `n` subtasks; return the first one."""
+        first = self._n_reserved
+        self._n_reserved += n
+        return first
+
+    def subtask(self, name: str, n_tasks: int = 0, task_id: int | None = None, data=None) -> Task:
+        """A task inside this one, which has not begun."""
+        if self._context.sequential_subtasks:
+            task_id = None
+        elif task_id is None:
+            task_id = self.reserve(1)
+        context = self._context.subcontext(name, task_id=task_id, max_subtasks=n_tasks)
+        return Task(self.estimator, context, data)
+
+    def epoch(self) -> Task:
+        """The next epoch of the training that this task is; it has begun."""
+        epoch = self.subtask("epoch", data=self._data)
+        epoch.begin()
+        return epoch
+
+    def begin(self) -> None:
+        """Tell callbacks that the task begins."""
+        if not self._begun:
+            self._begun = True
+            self._context.call_on_fit_task_begin(estimator=self.estimator, **self._data)
+
+    def end(self, attributes=None) -> bool:
+        """Tell callbacks that the task ends; return whether one of them asks to stop.
+
+        `attributes` are those of the fitted estimator, or a function that returns them.
+        """
+        self.begin()
+        return self._context.call_on_fit_task_end(
+            estimator=self.estimator, reconstruction_attributes=attributes, **self._data
+        )
+
+    def propagated_to(self, estimator: Any):
+        """Context in which an estimator takes part in the tree, if it supports callbacks."""
+        if not hasattr(estimator, "set_callbacks"):
+            return contextlib.nullcontext()
+        return self._context.propagate_callback_context(estimator)
+
+
+def current_task() -> Task | None:
+    """The innermost task of this thread."""
+    return _TASK.get()
+
+
+def reserve_tasks(n: int) -> int:
+    """Reserve ids, in order, for tasks that run in threads; return the first one."""
+    task = _TASK.get()
+    return 0 if task is None else task.reserve(n)
+
+
+@contextlib.contextmanager
+def fit_tasks(estimator, n_tasks: int, *, parallel: bool = False, X=None, y=None, weights=None):
+    """Context in which an estimator is fitted by at most `n_tasks` tasks.
+
+    Parameters
+    ----------
+    estimator : estimator
+        With the mixin of scikit-learn; the method that calls this has ``with_callbacks``.
+    n_tasks : int
+    parallel : bool, default=False
+        Whether tasks may run at the same time.
+    X, y, weights : array-like, default=None
+        Training rows.
+    """
+    context = callback_context(estimator, n_tasks, not parallel)
+    task = None
+    if context is not None:
+        metadata = None if weights is None else {"sample_weight": weights}
+        task = Task(estimator, context, {"X": X, "y": y, "metadata": metadata})
+        task.begin()
+    token = _TASK.set(task)
+    try:
+        yield
+        if task is not None:
+            task.end({})  # the estimator is fitted
+    finally:
+        _TASK.reset(token)
+
+
+@contextlib.contextmanager
+def fitting(
+    label: str, n: int | None = None, *, verbose=0, n_tasks: int = 0, task_id: int | None = None
+):
+    """Context of a part of a fit, in which `report` adds a label; it is a task for callbacks.
+
+    At its end, with `verbose`, its time is reported. A task that fits a sub-estimator begins in
+    `propagating`.
+
+    Parameters
+    ----------
+    label : str
+    n : int, default=None
+        Number of rows.
+    verbose : int, default=0
+    n_tasks : int, default=0
+        Largest number of tasks inside, other than those of a sub-estimator.
+    task_id : int, default=None
+        As `reserve_tasks` returned it.
+    """
+    outer = _TASK.get()
+    task = None if outer is None else outer.subtask(label, n_tasks, task_id)
+    if task is not None and n_tasks:
+        task.begin()
+    tokens = _PARTS.set((*_PARTS.get(), label)), _TASK.set(task)
     start = time.perf_counter()
     try:
         yield
         if verbose:
             rows = "" if n is None else f" on {n} rows"
             report(f"fitted{rows} in {time.perf_counter() - start:.1f} s")
+        if task is not None:
+            task.end()
     finally:
-        _PARTS.reset(token)
+        _PARTS.reset(tokens[0])
+        _TASK.reset(tokens[1])
+
+
+@contextlib.contextmanager
+def propagating(estimator):
+    """Context in which a sub-estimator is fitted: what the current task, if there is one, does."""
+    task = _TASK.get()
+    if task is None:
+        yield
+        return
+    with task.propagated_to(estimator):
+        task.begin()
+        yield
+
+
+_SILENT_SECONDS = 5  # before progress is printed by itself
+
+
+class StepCounter:
+    """Prints how many steps of a report are done, to stderr.
+
+    Parameters
+    ----------
+    name : str
+        Name of the report.
+    verbose : {"auto", 0, 1}
+        Whether to print: after a while, never, or from the first step.
+    total : int
+        Number of steps.
+    """
+
+    def __init__(self, name: str, verbose: Any, total: int):
+        self.name = name
+        self.wait = {"auto": _SILENT_SECONDS, 0: math.inf}.get(verbose, 0)
+        self.total, self.done, self.start = total, 0, time.monotonic()
+
+    @staticmethod
+    def check(verbose: Any) -> None:
+        """Raise unless `verbose` is valid."""
+        if verbose not in ("auto", 0, 1):
+            raise ValueError(f'verbose={verbose!r}; expected "auto", 0 or 1.')
+
+    def __call__(self, function, *args):
+        """Call a function, which is one step."""
+        result = function(*args)
+        self.done += 1
+        seconds = time.monotonic() - self.start
+        if seconds >= self.wait:
+            total = max(self.total, self.done)  # there may be more steps than were expected
+            sys.stderr.write(f"[{self.name}] {self.done} of {total} steps in {seconds:.0f} s\n")
+        return result
 
 
 @contextlib.contextmanager

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass, field
 from numbers import Integral
 
+import numpy as np
+import sklearn
 from sklearn.base import BaseEstimator, is_classifier, is_regressor
 from sklearn.base import _fit_context as fit_context
+from sklearn.calibration import _SigmoidCalibration as SigmoidCalibration
+from sklearn.preprocessing import TargetEncoder
 from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils import get_tags
 from sklearn.utils._indexing import _get_column_indices as get_column_indices
@@ -26,11 +31,33 @@ from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 from sklearn.utils.validation import _check_y as check_y
 from sklearn.utils.validation import _num_samples as num_samples
 
+try:
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ImportError:  # below scikit-learn 1.9
+
+    def _refuse_callbacks(estimator):
+        raise AttributeError(
+            f"{type(estimator).__name__}.set_callbacks needs scikit-learn 1.9 or later; this is "
+            f"scikit-learn {sklearn.__version__}."
+        )
+
+    CallbackSupportMixin = type(
+        "CallbackSupportMixin", (), {"set_callbacks": property(_refuse_callbacks)}
+    )
+
+    def with_callbacks(method):
+        """Return the method: there is nothing to tear down."""
+        return method
+
+
 # Private names of scikit-learn that other files import from here.
 __all__ = [
+    "ENCODER_TAKES_FOLDS",
     "BaseComposition",
+    "CallbackSupportMixin",
     "HasMethods",
     "Interval",
+    "SigmoidCalibration",
     "StrOptions",
     "VisualBlock",
     "check_input_names",
@@ -42,6 +69,7 @@ __all__ = [
     "refuse_metadata",
     "routing_enabled",
     "safe_indexing",
+    "with_callbacks",
 ]
 
 # Modules whose wrappers and mixins call `fit` and `transform` of an estimator for its user.
@@ -121,15 +149,18 @@ def output_container(transformer):
 
 def fitted_parts():
     """Private classes in which scikit-learn's meta-estimators keep estimators and scorers."""
-    from sklearn.calibration import (
-        _CalibratedClassifier,
-        _SigmoidCalibration,
-        _TemperatureScaling,
-    )
+    from sklearn import calibration
     from sklearn.metrics._scorer import _CurveScorer, _PassthroughScorer, _Scorer
 
     scorers = (_CurveScorer, _PassthroughScorer, _Scorer)
-    return (*scorers, _CalibratedClassifier, _SigmoidCalibration, _TemperatureScaling)
+    # The last from scikit-learn 1.8 on.
+    names = ("_CalibratedClassifier", "_SigmoidCalibration", "_TemperatureScaling")
+    found = (getattr(calibration, name) for name in names if hasattr(calibration, name))
+    return (*scorers, *found)
+
+
+# Before 1.9 a TargetEncoder takes a number of folds only, and makes them itself.
+ENCODER_TAKES_FOLDS = TargetEncoder._parameter_constraints["cv"] == ["cv_object"]
 
 
 def ignores_groups(splitter):
@@ -137,6 +168,43 @@ def ignores_groups(splitter):
     if not hasattr(splitter, "get_metadata_routing"):
         return False
     return "groups" not in get_routing_for_object(splitter).split.requests
+
+
+CALLBACKS_ATTRIBUTE = "_skl_callbacks"  # the attribute that holds the callbacks of scikit-learn
+
+
+def callbacks_of(estimator):
+    """Callbacks of scikit-learn that are set on an estimator, or propagated to it."""
+    return getattr(estimator, CALLBACKS_ATTRIBUTE, [])
+
+
+def set_callbacks_of(clone, estimator):
+    """Set those of an estimator on its clone, as `sklearn.clone` does."""
+    if hasattr(estimator, CALLBACKS_ATTRIBUTE):
+        setattr(clone, CALLBACKS_ATTRIBUTE, callbacks_of(estimator))
+
+
+def drop_callbacks(estimator):
+    """Remove all callbacks from a copy of an estimator, and the context that they came from."""
+    for name in (CALLBACKS_ATTRIBUTE, "_parent_callback_ctx"):
+        vars(estimator).pop(name, None)
+
+
+def need_fitted_estimator(callbacks):
+    """Whether a callback asks for an estimator that is fitted as far as the task has come."""
+    hooks = ("on_fit_task_begin", "on_fit_task_end")
+    return any(
+        "fitted_estimator" in inspect.signature(getattr(callback, hook)).parameters
+        for callback in callbacks
+        for hook in hooks
+    )
+
+
+def callback_context(estimator, n_tasks, sequential):
+    """The root of an estimator's tree of tasks; None below scikit-learn 1.9."""
+    if not hasattr(estimator, "_init_callback_context"):
+        return None
+    return estimator._init_callback_context(max_subtasks=n_tasks, sequential_subtasks=sequential)
 
 
 def take_metadata(X, metadata, indices):
@@ -208,3 +276,115 @@ def with_target_tags(tags, models):
         targets = [one.target_tags for one in each if one.regressor_tags is not None]
         tags.target_tags.multi_output = all(target.multi_output for target in targets)
     return tags
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A fitted tree as arrays over its nodes; values are those of leaves."""
+
+    feature: np.ndarray
+    threshold: np.ndarray  # float64; a row goes left if its value is at most this
+    left: np.ndarray
+    right: np.ndarray
+    is_leaf: np.ndarray
+    missing_left: np.ndarray  # whether missing values go left
+    values: np.ndarray  # of shape (n_nodes, n_values)
+    first: int = 0  # output that the first value is added to
+    left_categories: dict = field(default_factory=dict)  # by node with a split of categories
+
+
+@dataclass(frozen=True)
+class Boosting:
+    """A fitted HistGradientBoostingClassifier or Regressor as trees."""
+
+    trees: list
+    baseline: np.ndarray
+    link: str  # "identity", "log", "logit" or "multinomial_logit"
+    columns: list  # index in X of each feature of the trees
+    categories: dict  # known values of the categorical columns by index in X, without missing
+
+
+def boosting_of(estimator):
+    """Read the trees of a HistGradientBoosting estimator, which are private."""
+    links = {"IdentityLink": "identity", "LogLink": "log", "LogitLink": "logit"}
+    links["MultinomialLogit"] = "multinomial_logit"
+    n_columns = estimator.n_features_in_
+    mask = estimator.is_categorical_
+    columns, categories = list(range(n_columns)), {}
+    if mask is not None:
+        # The preprocessor puts categorical columns first.
+        indices = np.flatnonzero(mask).tolist()
+        columns = [*indices, *np.flatnonzero(~np.asarray(mask)).tolist()]
+        encoder = estimator._preprocessor.named_transformers_["encoder"]
+        for index, values in zip(indices, encoder.categories_, strict=True):
+            categories[index] = [value for value in values.tolist() if not is_missing(value)]
+    trees = []
+    for iteration in estimator._predictors:
+        for output, predictor in enumerate(iteration):
+            nodes = predictor.nodes
+            splits = np.flatnonzero(nodes["is_categorical"] & (nodes["is_leaf"] == 0))
+            left = {
+                int(node): _members(predictor.raw_left_cat_bitsets[nodes["bitset_idx"][node]])
+                for node in splits
+            }
+            trees.append(
+                Tree(
+                    nodes["feature_idx"].astype(int),
+                    nodes["num_threshold"],
+                    nodes["left"].astype(int),
+                    nodes["right"].astype(int),
+                    nodes["is_leaf"].astype(bool),
+                    nodes["missing_go_to_left"].astype(bool),
+                    nodes["value"][:, None],
+                    output,
+                    left,
+                )
+            )
+    return Boosting(
+        trees,
+        np.ravel(estimator._baseline_prediction),
+        links[type(estimator._loss.link).__name__],
+        columns,
+        categories,
+    )
+
+
+def _members(bitset):
+    """The numbers in a set of bits, stored as eight integers of 32 bits."""
+    bits = (np.asarray(bitset)[:, None] >> np.arange(32, dtype=np.uint32)) & 1
+    return frozenset(np.flatnonzero(bits).tolist())
+
+
+def is_missing(value):
+    """Whether a category is None or NaN."""
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def forest_of(estimator):
+    """Read the trees of a decision tree or forest; their mean is the prediction."""
+    members = np.ravel(getattr(estimator, "estimators_", estimator)).tolist()
+    trees = []
+    for member in members:
+        tree = member.tree_
+        values = tree.value[:, 0, :] if is_classifier(estimator) else tree.value[:, :, 0]
+        if is_classifier(estimator):
+            values = values / values.sum(axis=1, keepdims=True)
+        trees.append(
+            Tree(
+                tree.feature,
+                tree.threshold,
+                tree.children_left,
+                tree.children_right,
+                tree.children_left < 0,
+                tree.missing_go_to_left.astype(bool),
+                values / len(members),
+            )
+        )
+    return trees
+
+
+def n_columns_out(encoder):
+    """Number of columns that a fitted encoder makes of each column."""
+    if hasattr(encoder, "_n_features_outs"):
+        return list(encoder._n_features_outs)
+    return [1] * encoder.n_features_in_

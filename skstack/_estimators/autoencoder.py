@@ -54,6 +54,8 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
 
     {column_parameters}
 
+    {run_parameters}
+
     Attributes
     ----------
     latent_layer_ : str

@@ -9,7 +9,8 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from skstack._base.atomic_fit import in_fit_scope
 from skstack._base.params import clone_part
-from skstack._base.progress import errors_named, fitting
+from skstack._base.progress import errors_named, fitting, reserve_tasks
+from skstack._base.sklearn import drop_callbacks
 from skstack._base.tables import n_rows, take_rows
 
 # Attributes of one network, which the estimator of several does not have.
@@ -63,10 +64,13 @@ def fit_bags(estimator, rows, shared, splits, seed, *, weights, validation, grou
     n_bags = len(splits)
     seeds = np.random.default_rng(seed).integers(2**31 - 1, size=n_bags)
 
+    first, n_epochs = reserve_tasks(n_bags), estimator._max_epochs()
+
     def fit_bag(number):
         label = f"bag {number + 1} of {n_bags}"
         bag = clone_part(estimator).set_params(n_bags=1, random_state=int(seeds[number]))
-        with errors_named(label), fitting(label):
+        drop_callbacks(bag)  # its epochs are tasks of the estimator
+        with errors_named(label), fitting(label, n_tasks=n_epochs, task_id=first + number):
             return bag._fit_in_context(
                 *rows,
                 shared,
@@ -76,6 +80,7 @@ def fit_bags(estimator, rows, shared, splits, seed, *, weights, validation, grou
                 groups=groups,
                 ordered=ordered,
                 split=splits[number],
+                is_bag=True,
             )
 
     fit_bag = in_fit_scope(fit_bag)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
 from collections.abc import Sequence
@@ -28,7 +29,16 @@ from skstack._base.params import (
     reduced,
     with_keras_settings,
 )
-from skstack._base.sklearn import INPUT_CONSTRAINTS, HasMethods, Interval, StrOptions, check_shape
+from skstack._base.progress import fit_tasks
+from skstack._base.sklearn import (
+    INPUT_CONSTRAINTS,
+    CallbackSupportMixin,
+    HasMethods,
+    Interval,
+    StrOptions,
+    check_shape,
+    with_callbacks,
+)
 from skstack._base.tables import check_groups, check_weights, n_rows, read_rows, take_rows
 from skstack._base.text import described, readable
 from skstack._estimators.bags import (
@@ -158,7 +168,8 @@ n_hash_buckets : int, default=None
 imputer : SimpleImputer, default=None
     Imputes missing numbers, fitted on the training rows; with ``add_indicator=True`` indicator
     columns are appended. If None, a missing number raises an error.
-
+""",
+    "run_parameters": """
 warm_start : bool, default=False
     Whether ``fit`` continues from the weights of the previous fit.
 
@@ -259,7 +270,7 @@ def _rows(X, y, weights, numbers):
 
 
 @readable
-class NetworkEstimator(BaseEstimator):
+class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
     """Base of the estimators that train one network; not for direct use."""
 
     # As in scikit-learn's group splitters: with routing enabled, groups are requested by default.
@@ -558,6 +569,7 @@ class NetworkEstimator(BaseEstimator):
         return self._train(X, y, **metadata, shared=shared, ordered=ordered)
 
     @atomic_fit
+    @with_callbacks
     def _train(
         self,
         X,
@@ -573,8 +585,12 @@ class NetworkEstimator(BaseEstimator):
         epochs=None,
         watch=True,
         split=None,
+        is_bag=False,
     ):
-        """Fit on training rows; hold-out rows are used for early stopping only."""
+        """Fit on training rows; hold-out rows are used for early stopping only.
+
+        The epochs of a bag are tasks of the estimator whose bag it is.
+        """
         from skstack.losses._teacher_fit import prepared_fit
 
         if resume and self._n_bags > 1:
@@ -644,6 +660,7 @@ class NetworkEstimator(BaseEstimator):
             warn_if_validation_moved(self.input_profile_, held_out[0])
             self._warn_of_moved_targets(y, held_out[1])
 
+        original = {"X": X, "y": y, "weights": weights}
         resampled, y, weights = self._resample(inputs, y, weights, seed)
         objective = self._objective(blueprint)
         table = self._table(resampled, y, weights, objective)
@@ -656,16 +673,19 @@ class NetworkEstimator(BaseEstimator):
             tables=(table, validation), rows=(X, None if held_out is None else held_out[0]),
             resampled=resampled is not inputs,
         )  # fmt: skip
-        self._fit_network(
-            prepared,
-            objective=objective,
-            seed=seed,
-            epochs=self._max_epochs() if epochs is None else epochs,
-            batch_size=self._rows_in_batch(n_all),
-            stops=stops,
-            resume=resume,
-            watch=watch,
-        )
+        epochs = self._max_epochs() if epochs is None else epochs
+        with contextlib.nullcontext() if is_bag else fit_tasks(self, epochs, **original):
+            self._fit_network(
+                prepared,
+                objective=objective,
+                seed=seed,
+                epochs=epochs,
+                batch_size=self._rows_in_batch(n_all),
+                stops=stops,
+                resume=resume,
+                watch=watch,
+                is_bag=is_bag,
+            )
         return self
 
     def _train_bags(self, passed, rows, seed, *, shared, groups, ordered):
@@ -685,7 +705,8 @@ class NetworkEstimator(BaseEstimator):
         if validation[0] is validation[1] is None and self._stops_early(n_rows(X)):
             splits = bag_splits(self, X, y, seed, groups=groups, ordered=ordered)
         settings = {"weights": weights, "groups": groups, "ordered": ordered}
-        fit_bags(self, passed, context, splits, seed, validation=validation, **settings)
+        with fit_tasks(self, self._n_bags, parallel=True, X=X, y=y, weights=weights):
+            fit_bags(self, passed, context, splits, seed, validation=validation, **settings)
         return self
 
     @property
@@ -883,7 +904,9 @@ class NetworkEstimator(BaseEstimator):
 
         return task_loss(self.loss)
 
-    def _fit_network(self, prepared, *, objective, seed, epochs, batch_size, stops, resume, watch):
+    def _fit_network(
+        self, prepared, *, objective, seed, epochs, batch_size, stops, resume, watch, is_bag
+    ):
         from skstack._training.config import StepRules, TrainConfig
         from skstack._training.train import train
 
@@ -891,6 +914,10 @@ class NetworkEstimator(BaseEstimator):
         rules = rules_of(prepared.student_blueprint) or StepRules()
         metrics, public_metrics = self._metrics(prepared.student_blueprint, objective)
         monitor = self._monitor(prepared.student_blueprint)
+
+        def fitted(network, history):
+            return self._fitted_attributes(prepared, network, history, monitor, stops)
+
         config = TrainConfig(
             loss=prepared.loss,
             optimizer=self._optimizer(prepared.student_blueprint),
@@ -909,6 +936,7 @@ class NetworkEstimator(BaseEstimator):
             public=self._callback_network(prepared, objective, public_metrics),
             rules=rules,
             constant=not watch,
+            attributes=None if is_bag else fitted,
         )
         fit = train(
             prepared.blueprint,
@@ -918,20 +946,15 @@ class NetworkEstimator(BaseEstimator):
             validation=prepared.validation,
             optimizer_start=self._optimizer_variables if resume and prepared.resumes else None,
         )
-        self.network_, self._teacher, self._beside_network = prepared.finish(fit.network)
+        vars(self).update(fitted(fit.network, fit.history))
         self.n_iter_ = fit.n_epochs
-        self.history_ = fit.history
-        self.loss_curve_ = list(fit.history.get("loss", ()))
-        name, greater_is_better = monitor or ("loss", False)
-        values, sign = fit.history.get(f"val_{name}"), 1 if greater_is_better else -1
-        self.validation_scores_ = None if values is None else [sign * value for value in values]
-        self.early_stopped_ = stops
         self._epochs_trained = before + fit.n_epochs
         self._optimizer_variables = fit.optimizer_variables
         whole = fit.n_epochs == epochs and not fit.interrupted and not rules.scheduled
         if stops and _is_auto(self.epochs) and whole:
             best = self._best_epoch()
             if best > epochs - self.n_iter_no_change:
+                name = "loss" if monitor is None else monitor[0]
                 warn_once(
                     "epochs",
                     f"The {name} on hold-out rows was best in epoch {best} of {epochs}, so more "
@@ -947,6 +970,23 @@ class NetworkEstimator(BaseEstimator):
                 UserWarning,
                 stacklevel=2,
             )
+
+    def _fitted_attributes(self, prepared, network, history, monitor, stops):
+        """The attributes of an estimator whose network was trained, by name."""
+        network, teacher, beside = prepared.finish(network)
+        name, greater_is_better = monitor or ("loss", False)
+        values, sign = history.get(f"val_{name}"), 1 if greater_is_better else -1
+        loss_curve = list(history.get("loss", ()))
+        return {
+            "network_": network,
+            "_teacher": teacher,
+            "_beside_network": beside,
+            "n_iter_": len(next(iter(history.values()), ())),
+            "history_": history,
+            "loss_curve_": loss_curve,
+            "validation_scores_": None if values is None else [sign * value for value in values],
+            "early_stopped_": stops,
+        }
 
     def _best_epoch(self):
         """Number of the epoch whose weights were kept: of equally good ones the last."""

@@ -70,9 +70,11 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
     callbacks : list of keras.callbacks.Callback, default=None
         Copied for each fit. Their ``model`` is the network of ``model_``.
 
+    {column_parameters}
+
     {bag_parameters}
 
-    {column_parameters}
+    {run_parameters}
 
     class_weight : dict, "balanced" or None, default=None
         Weights by class label, multiplied by the sample weights. With ``"balanced"`` all classes

@@ -226,9 +226,11 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
     callbacks : list of keras.callbacks.Callback, default=None
         Copied for each fit. Their ``model`` is the network of ``model_``.
 
+    {column_parameters}
+
     {bag_parameters}
 
-    {column_parameters}
+    {run_parameters}
 
     Attributes
     ----------

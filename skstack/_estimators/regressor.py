@@ -106,9 +106,11 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         Copied for each fit. Their ``model`` is the network of ``model_``, in the units of y; their
         logs are the losses and metrics of ``history_``.
 
+    {column_parameters}
+
     {bag_parameters}
 
-    {column_parameters}
+    {run_parameters}
 
     standardize_target : bool or "auto", default="auto"
         Whether the network is trained on targets of mean 0 and standard deviation 1. ``"auto"``

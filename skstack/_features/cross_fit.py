@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skstack._base.atomic_fit import in_fit_scope
 from skstack._base.params import clone_part, is_keras_model, is_network_estimator
-from skstack._base.progress import errors_named, fitting
+from skstack._base.progress import errors_named, fitting, propagating, reserve_tasks
 from skstack._base.sklearn import is_classifier_for, take_metadata, wrapper_of
 from skstack._base.tables import kind_of_target, n_rows, take_rows
 from skstack._base.text import described
@@ -119,12 +119,14 @@ class FittedUpstream:
     def graph(self, table, request, name):
         """Features as tensors, in the order of `columns`."""
         from skstack._graph.dispatch import transformed
+        from skstack._graph.onnx_parts import on_profile
         from skstack._graph.sklearn_steps import listed_steps
         from skstack._graph.tables import numbers_of
 
         if self.steps is not None:
             table = transformed(listed_steps(self.steps), table, f"{name}_")
-        tensors = self.view.graph(table, request, name)
+        with on_profile(self.profile):
+            tensors = self.view.graph(table, request, name)
         if request.steps_output:
             tensors.append(numbers_of(table, range(len(table.columns)), f"{name}_steps", name))
         return tensors
@@ -412,13 +414,17 @@ class UpstreamSpec:
             refuse_unreached(estimator, context, "a sampler before it changes the rows")
             context = RowContext(all_rows=context.all_rows)
         if shared is not None:
-            return estimator._fit_in_context(X, y, shared, ordered=context.ordered, **metadata)
+            with propagating(estimator):
+                return estimator._fit_in_context(X, y, shared, ordered=context.ordered, **metadata)
         pass_context(estimator, context, X, y, only_fit=True)
         if self.codes is not None:
             y = np.searchsorted(self.codes, y)
         if "sample_weight" in metadata:  # scikeras modifies it in place
             metadata = {**metadata, "sample_weight": metadata["sample_weight"].copy()}
-        return estimator.fit(X, y, **metadata) if y is not None else estimator.fit(X, **metadata)
+        with propagating(estimator):
+            if y is None:
+                return estimator.fit(X, **metadata)
+            return estimator.fit(X, y, **metadata)
 
     def _joined_steps(self, steps):
         parts = [] if steps is None else [("steps", steps)]
@@ -500,6 +506,17 @@ class CrossFit:
     columns: list[Columns] | None  # features of all rows, if there are folds
     upstreams: list[FittedUpstream]  # for new rows: that of all rows, or one per fold
     without_fold: list[list[FoldFeatures]] | ValueError  # by repeat and fold, if requested
+    histories: tuple = ()  # losses and metrics by epoch of the networks of the folds
+
+
+def number_of_fits(source, repeats, *, refit, nested):
+    """The number of tasks of ``fit_upstreams``; see there."""
+    counts = [len(folds.pairs) for folds in repeats]
+    n = sum(counts) + (refit or source.frozen)
+    if nested:  # one for each pair of folds
+        covered = [folds.covered.all() for folds in repeats]
+        n += sum(k * (k - 1) // 2 for k, all_ in zip(counts, covered, strict=True) if all_)
+    return n
 
 
 def fit_upstreams(
@@ -524,7 +541,7 @@ def fit_upstreams(
         progress = fitting("all rows", n_rows(X), verbose=trained)
         with errors_named(f"{source.label}, all rows"), progress:
             reference = source.fit(X, y, metadata, shared)
-    each, upstreams, without_fold, error = [], [], [], None
+    each, upstreams, histories, without_fold, error = [], [], [], [], None
     for folds in repeats:
         settings = {"reference": reference, "shared": shared, "n_jobs": n_jobs, "verbose": verbose}
         columns, fitted = cross_fit(source, X, y, metadata, folds, request, **settings)
@@ -536,10 +553,14 @@ def fit_upstreams(
                 error = reason
         each.append(columns)
         upstreams += fitted
+        for upstream in fitted:
+            history = getattr(getattr(upstream.view, "estimator", None), "history_", None)
+            histories += history if isinstance(history, list) else [history]  # those of bags
     return CrossFit(
         mean_columns(each) if each else None,
         upstreams if reference is None else [reference],
         without_fold if error is None else error,
+        tuple(history for history in histories if isinstance(history, dict)),
     )
 
 
@@ -580,11 +601,12 @@ def _fit_folds(
 ):
     """For each (train, test) a fitted model and the features of the test rows."""
     rotates = source.out_of_fold and not source.ours and not source.frozen
+    first = reserve_tasks(len(pairs))
 
-    def fit_fold(label, train, test):
+    def fit_fold(number, label, train, test):
         rows = take_rows(X, train)
         with errors_named(f"{source.label}, {label}"):
-            with fitting(label, len(train), verbose=verbose):
+            with fitting(label, len(train), verbose=verbose, task_id=first + number):
                 upstream = source.fit(
                     rows,
                     None if y is None else take_rows(y, train),
@@ -602,7 +624,8 @@ def _fit_folds(
     fit_fold = in_fit_scope(fit_fold)
     # "prefer" is only a hint, which distributed backends ignore.
     return Parallel(n_jobs=n_jobs, require="sharedmem")(
-        delayed(fit_fold)(label, *pair) for label, pair in zip(labels, pairs, strict=True)
+        delayed(fit_fold)(number, label, *pair)
+        for number, (label, pair) in enumerate(zip(labels, pairs, strict=True))
     )
 
 

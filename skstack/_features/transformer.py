@@ -32,20 +32,23 @@ from skstack._base.params import (
     is_network_estimator,
     is_path,
 )
-from skstack._base.progress import errors_named, fitting
+from skstack._base.progress import errors_named, fit_tasks, fitting, propagating
 from skstack._base.sklearn import (
     CROSS_FIT_CONSTRAINTS,
     INPUT_CONSTRAINTS,
+    CallbackSupportMixin,
     HasMethods,
     Interval,
     StrOptions,
     accepts_fit_parameter,
     check_input_names,
     check_parts,
+    drop_callbacks,
     fit_context,
     refuse_metadata,
     routing_enabled,
     set_input_tags,
+    with_callbacks,
 )
 from skstack._base.tables import (
     check_groups,
@@ -67,6 +70,7 @@ from skstack._features.cross_fit import (
     UpstreamSpec,
     fit_upstreams,
     mean_of,
+    number_of_fits,
 )
 from skstack._graph.mixin import ExportMixin
 from skstack._splits.folds import (
@@ -95,7 +99,7 @@ FEW_ROWS = 8
 
 
 @readable
-class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
+class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator):
     """Outputs of a network, or of its inner layers, as features.
 
     Models that learn from y are cross-fitted: ``fit_transform(X, y)`` returns for each row the
@@ -366,7 +370,6 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
 
     # Metadata of the sub-estimators; the transformer itself uses none.
     __metadata_request__fit = {"sample_weight": UNUSED, "groups": UNUSED}
-    __metadata_request__fit_transform = {"sample_weight": UNUSED, "groups": UNUSED}
 
     def get_metadata_routing(self):
         """Get the metadata routing of this object.
@@ -535,6 +538,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
         source.check_context(X, y, metadata, pairs)
 
     @atomic_fit
+    @with_callbacks
     def _learn(
         self,
         X,
@@ -612,45 +616,53 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
                 repeats.append(Folds(pairs, folds.covered))
         nests = nested is not None and source.out_of_fold
         same = nests and _same_folds(nested, repeats)
-        cross_fit = cached_fit(
-            source, X, y, metadata, repeats, self._feature_request,
-            whole=whole, seeded=self.random_state is not None, memory=self.memory,
-            refit=self.refit, n_jobs=self.n_jobs, nested=same, verbose=self.verbose,
-        )  # fmt: skip
-        columns, self._upstreams = cross_fit.columns, cross_fit.upstreams
-        self.input_profile_ = input_profile(source, self._upstreams, X, self.trained_on)
-        one = self._upstreams[0].view if len(self._upstreams) == 1 else None
-        self.estimator_ = getattr(one, "estimator", None)
-        if columns is None:
-            # Without folds, extract a few rows: for the names, and to fail early.
-            rows = X if whole else take_rows(X, slice(0, FEW_ROWS))
-            columns = self._columns(rows)
-        self._names = [name for part in columns for name in part.names]
-        if not whole:
-            return None
-        table = self._table(columns, X)
-        if not in_stack:  # the scaler of a stack subtracts an offset
-            self._warn_of_rounding(table)
-        tables = None
-        if same and isinstance(cross_fit.without_fold, ValueError):
-            tables = cross_fit.without_fold
-        elif same:
-            tables = [
-                [FoldTable(self, self._table(fold.columns, X), fold.upstream) for fold in repeat]
-                for repeat in cross_fit.without_fold
-            ]
-        elif nests:
-            try:
+        n_tasks = number_of_fits(source, repeats, refit=self.refit, nested=same)
+        if nests and not same:
+            n_tasks += sum(map(len, nested))
+        with fit_tasks(self, n_tasks, parallel=True, X=X, y=user_y):
+            cross_fit = cached_fit(
+                source, X, y, metadata, repeats, self._feature_request,
+                whole=whole, seeded=self.random_state is not None, memory=self.memory,
+                refit=self.refit, n_jobs=self.n_jobs, nested=same, verbose=self.verbose,
+            )  # fmt: skip
+            columns, self._upstreams = cross_fit.columns, cross_fit.upstreams
+            self._fold_histories = cross_fit.histories
+            self.input_profile_ = input_profile(source, self._upstreams, X, self.trained_on)
+            one = self._upstreams[0].view if len(self._upstreams) == 1 else None
+            self.estimator_ = getattr(one, "estimator", None)
+            if columns is None:
+                # Without folds, extract a few rows: for the names, and to fail early.
+                rows = X if whole else take_rows(X, slice(0, FEW_ROWS))
+                columns = self._columns(rows)
+            self._names = [name for part in columns for name in part.names]
+            if not whole:
+                return None
+            table = self._table(columns, X)
+            if not in_stack:  # the scaler of a stack subtracts an offset
+                self._warn_of_rounding(table)
+            tables = None
+            if same and isinstance(cross_fit.without_fold, ValueError):
+                tables = cross_fit.without_fold
+            elif same:
                 tables = [
                     [
-                        unfitted._refitted_without(X, y, metadata, pairs, number, label)
-                        for number in range(len(pairs))
+                        FoldTable(self, self._table(fold.columns, X), fold.upstream)
+                        for fold in repeat
                     ]
-                    for pairs in nested
+                    for repeat in cross_fit.without_fold
                 ]
-            except ValueError as error:
-                tables = error
-        return table, None if folds is None else folds.covered, tables
+            elif nests:
+                try:
+                    tables = [
+                        [
+                            unfitted._refitted_without(X, y, metadata, pairs, number, label)
+                            for number in range(len(pairs))
+                        ]
+                        for pairs in nested
+                    ]
+                except ValueError as error:
+                    tables = error
+            return table, None if folds is None else folds.covered, tables
 
     def _check_nested(self, X, y, metadata, nested):
         """Raise a ValueError if this branch cannot be cross-fitted without each fold of a stack."""
@@ -675,6 +687,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
     def _without(self, train):
         """A copy of an unfitted branch with folds of some of its rows."""
         branch = copy_of(self)
+        drop_callbacks(branch)
         branch.cv = restricted_cv(self.cv, train)
         if isinstance(branch.cv, list) and len(branch.cv) < 2:
             branch.cv = 2
@@ -686,7 +699,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, BaseEstimator):
         branch = self._without(train)
         what = f"without fold {number + 1} of {len(pairs)}"
         rows, targets = take_rows(X, train), take_rows(y, train)
-        with fitting(what), errors_named(f"{label}, {what}"):
+        with fitting(what), errors_named(f"{label}, {what}"), propagating(branch):
             own, _, _ = branch._learn(
                 rows, targets, metadata.of(X, train), in_stack=True, label=f"{label}, {what}"
             )

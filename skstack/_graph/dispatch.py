@@ -5,23 +5,45 @@ Pipelines, FrozenEstimators and steps of scikit-learn, which have no hooks, are 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Protocol
 
 import keras
 import numpy as np
 from sklearn.base import is_classifier, is_regressor
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import ColumnTransformer
 from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import FixedThresholdClassifier, TunedThresholdClassifierCV
 from sklearn.pipeline import Pipeline
 
+from skstack._graph.calibrated import calibrated_classes
+from skstack._graph.categories import ENCODERS, apply_encoder, encoder_readers
+from skstack._graph.formulas import Classes
 from skstack._graph.inputs import RawColumns
+from skstack._graph.onnx_parts import (
+    ACCEPTED,
+    is_onnx_part,
+    onnx_parts,
+    part_output,
+    part_readers,
+    with_parts,
+    writes_onnx,
+)
 from skstack._graph.sklearn_steps import (
     apply_step,
-    is_passthrough,
     layer_maker,
     listed_steps,
     takes_nan,
 )
-from skstack._graph.tables import GraphTable, layer_name, refuse, unique_names
+from skstack._graph.tables import (
+    GraphTable,
+    concatenate_tables,
+    layer_name,
+    refuse,
+    select_columns,
+    unique_names,
+)
 from skstack._training.isolation import preserve_rng
 from skstack.preprocessing._pad_sequences import PadSequences
 
@@ -55,17 +77,60 @@ def fused_model(estimator, look_up="layers"):
     raw = raw_columns(estimator)
     with preserve_rng(), unique_names(raw.input_names):
         inputs, table = raw.table(look_up)
-        outputs = estimator._graph_outputs(table)
+        outputs = whole_outputs(estimator, table)
         return keras.Model(inputs, outputs, name=layer_name(type(estimator).__name__))
+
+
+def model_with_parts(estimator):
+    """The network of an ONNX file, whose inputs of strings are codes, and its `OnnxPart` list."""
+    with onnx_parts() as parts:
+        raw = raw_columns(estimator)
+        with preserve_rng(), unique_names(raw.input_names):
+            inputs, table = raw.table("codes")
+            outputs = whole_outputs(estimator, table)
+            name = layer_name(type(estimator).__name__)
+            return with_parts(inputs, outputs, parts, name), parts
+
+
+def whole_outputs(part, table):
+    """What a whole model returns: probabilities, values or features of a fitted estimator."""
+    part = _unwrapped(part)
+    if isinstance(part, Pipeline):
+        return whole_outputs(part[-1], transformed(_earlier(part), table, ""))
+    if hasattr(part, "_graph_outputs"):
+        return part._graph_outputs(table)
+    result = predicted(part, table, "network")
+    return result.all("probabilities") if isinstance(result, Classes) else result
+
+
+def _unwrapped(part):
+    """The estimator whose probabilities, values or features are those of a fitted estimator."""
+    if isinstance(part, FrozenEstimator):
+        return _unwrapped(part.estimator)
+    if isinstance(part, FixedThresholdClassifier | TunedThresholdClassifierCV):
+        return _unwrapped(part.estimator_)
+    if hasattr(part, "best_estimator_"):  # a search
+        return _unwrapped(part.best_estimator_)
+    return part
+
+
+def _earlier(pipeline):
+    """Steps of a Pipeline before the last, without samplers: they change no row to predict."""
+    steps = listed_steps(pipeline[:-1])
+    return [step for step in steps if not hasattr(step, "fit_resample")]
 
 
 def predicted(part, table, name, prefix=""):
     """Predictions of a fitted part; see `GraphPart._graph`."""
-    if isinstance(part, FrozenEstimator):
-        return predicted(part.estimator, table, name, prefix)
+    part = _unwrapped(part)
     if isinstance(part, Pipeline):
-        table = transformed(listed_steps(part[:-1]), table, f"{name}_")
-        return predicted(part[-1], table, name, prefix)
+        return predicted(part[-1], transformed(_earlier(part), table, f"{name}_"), name, prefix)
+    if isinstance(part, CalibratedClassifierCV):
+        return calibrated_classes(
+            part, name, lambda each, label: predicted(each, table, label, prefix)
+        )
+    if is_onnx_part(part):
+        return part_output(part, table, name)
     if not hasattr(part, "_graph"):
         _refuse_estimator(part, name)
     return part._graph(table, name, prefix)
@@ -79,29 +144,84 @@ def transformed(steps, table, name):
             continue  # padding is not part of the model: see `first_readers`
         if hasattr(step, "_graph_transform"):
             table = step._graph_transform(table, label)
+        elif type(step) is ColumnTransformer:
+            table = _transformed_columns(step, table, label)
+        elif type(step) in ENCODERS:
+            table = apply_encoder(step, table, label)
         else:
             table = apply_step(step, table, label)
     return table
 
 
+def _column_steps(transformer):
+    """Steps of each part of a fitted ColumnTransformer, and the indices of its columns."""
+    names = list(getattr(transformer, "feature_names_in_", ()))
+    for _, step, columns in transformer.transformers_:
+        if isinstance(step, str) and step == "drop":
+            continue
+        columns = [columns] if np.isscalar(columns) else columns
+        if isinstance(columns, slice) and any(
+            isinstance(end, str) for end in (columns.start, columns.stop)
+        ):
+            start, stop = columns.start, columns.stop
+            stop = None if stop is None else names.index(stop) + 1
+            columns = slice(None if start is None else names.index(start), stop)
+        if not isinstance(columns, slice):
+            columns = [names.index(each) if isinstance(each, str) else each for each in columns]
+            columns = np.array(columns, dtype=None if columns else int)
+        own = np.arange(transformer.n_features_in_)[columns]
+        if len(own):
+            yield listed_steps(step), own
+
+
+def _transformed_columns(transformer, table, name):
+    parts = [
+        transformed(steps, select_columns(table, own), f"{name}_")
+        for steps, own in _column_steps(transformer)
+    ]
+    return replace(concatenate_tables(parts, f"{name}_table"), single=table.single)
+
+
+def first_part(estimator):
+    """The part that reads X: a Pipeline has no number of columns if its first step is a string."""
+    first = _unwrapped(estimator)
+    while isinstance(first, Pipeline):
+        first = _unwrapped([*_earlier(first), first[-1]][0])
+    return first
+
+
 def raw_columns(estimator):
     """The columns of X as inputs of the model of a fitted estimator."""
-    names = getattr(estimator, "feature_names_in_", None)
-    readers = list(column_readers(estimator, np.arange(estimator.n_features_in_)))
-    return RawColumns(readers, estimator.n_features_in_, names)
+    first = first_part(estimator)
+    names, width = getattr(first, "feature_names_in_", None), first.n_features_in_
+    return RawColumns(list(column_readers(estimator, np.arange(width))), width, names)
 
 
 def column_readers(part, indices, name="network", pad=None):
     """Readers of some columns of X; see `GraphPart._column_readers`."""
-    if isinstance(part, FrozenEstimator):
-        yield from column_readers(part.estimator, indices, name, pad)
-    elif isinstance(part, Pipeline):
-        steps = [step for _, step in part.steps if not is_passthrough(step)]
+    part = _unwrapped(part)
+    if isinstance(part, Pipeline):
+        steps = [*_earlier(part), *listed_steps(part[-1])]
         if steps:
             yield from first_readers(steps, indices, name)
+    elif isinstance(part, CalibratedClassifierCV):
+        for fold in part.calibrated_classifiers_:
+            yield from column_readers(fold.estimator, indices, name, pad)
     elif hasattr(part, "_column_readers"):
         yield from part._column_readers(indices, name, pad)
+    elif is_onnx_part(part):
+        yield from part_readers(part, indices, name)
     elif hasattr(part, "transform") and not is_classifier(part) and not is_regressor(part):
+        if type(part) is ColumnTransformer:
+            for steps, own in _column_steps(part):
+                if steps:
+                    yield from first_readers(steps, indices[own], name)
+                else:
+                    yield indices[own], None, None, False
+            return
+        if type(part) in ENCODERS:
+            yield from encoder_readers(part, indices)
+            return
         layer_maker(part)  # raises for steps that cannot become layers
         yield indices, None, None, takes_nan(part)
     else:
@@ -131,7 +251,13 @@ def passthrough_readers(passthrough, indices):
 
 
 def _refuse_estimator(estimator, name):
+    what = f"{type(estimator).__name__} (the part {name!r})"
+    if writes_onnx():
+        refuse(what, f"expected {_ACCEPTED}, {ACCEPTED}, or a Pipeline that ends in one.", "file")
+    with onnx_parts():
+        hint = " export(format='onnx') accepts it." if is_onnx_part(estimator) else ""
     refuse(
-        f"{type(estimator).__name__} (the part {name!r})",
-        f"it is not a network of skstack; expected {_ACCEPTED}, or a Pipeline that ends in one.",
+        what,
+        f"it is not a network of skstack; expected {_ACCEPTED}, or a Pipeline that ends in one."
+        + hint,
     )

@@ -10,7 +10,8 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from skstack._graph.dispatch import fused_model, raw_columns
+from skstack._graph.dispatch import fused_model, model_with_parts, raw_columns
+from skstack._graph.onnx_parts import insert, onnx_parts
 from skstack._training.keras_model import all_layers
 
 FORMATS = ("saved_model", "onnx", "litert")
@@ -64,7 +65,7 @@ def _litert(estimator, path):
     builtin = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
     try:
         with _biases_by_addition(all_layers(fused)):
-            fused.export(path, format="litert", verbose=False, target_spec=builtin)
+            fused.export(str(path), format="litert", verbose=False, target_spec=builtin)
     except Exception as error:
         if not any(part in str(error) for part in ("Select TF", "SELECT_TF_OPS", "Flex")):
             raise
@@ -119,16 +120,17 @@ def _unsupported(model):
 
 
 def _onnx(estimator, path):
-    """Export with codes as inputs, then add the lookups of strings, which Keras cannot export."""
+    """Export with codes as inputs, then add what Keras cannot export: trees, lookups of strings."""
     onnx = _onnx_package()
     path = path.with_suffix(".onnx")
-    fused = fused_model(estimator, look_up="codes")
+    fused, parts = model_with_parts(estimator)
     fused.export(path, format="onnx", verbose=False, input_signature=[_signature(fused)])
     model = onnx.load(path)
     graph = model.graph
-    if not isinstance(fused.output, dict):  # else they have the names of targets
-        _rename_output(graph, "output_0")
-    for name, column in raw_columns(estimator).categories.items():
+    insert(model, parts)
+    with onnx_parts():
+        categories = raw_columns(estimator).categories
+    for name, column in categories.items():
         if column.dtype == "string":
             _add_lookup(onnx, graph, name, column.tokens.tolist())
     onnx.checker.check_model(model)
@@ -156,14 +158,6 @@ def _signature(model):
         lambda tensor: keras.InputSpec(shape=tensor.shape, dtype=tensor.dtype, name=tensor.name),
         model.input,
     )
-
-
-def _rename_output(graph, name):
-    (output,) = graph.output
-    for node in graph.node:
-        node.output[:] = [name if own == output.name else own for own in node.output]
-        node.input[:] = [name if own == output.name else own for own in node.input]
-    output.name = name
 
 
 def _add_lookup(onnx, graph, name, tokens):

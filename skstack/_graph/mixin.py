@@ -1,11 +1,9 @@
-"""Export of a fitted estimator: one ``keras.Model``, and files for other runtimes."""
+"""Methods of the estimators that can be exported."""
 
 from __future__ import annotations
 
-from sklearn.utils.validation import check_is_fitted
-
 from skstack._base.atomic_fit import on_snapshot
-from skstack._base.tables import read_table
+from skstack._graph.export import export, keras_inputs, to_keras
 
 
 class ExportMixin:
@@ -31,7 +29,8 @@ class ExportMixin:
         ------
         ValueError
             If a part is neither a network of skstack nor a scaler of scikit-learn that is affine by
-            column, ``SimpleImputer``, ``PCA`` or a feature selector; the message names it.
+            column, ``SimpleImputer``, ``PCA``, ``OneHotEncoder``, ``OrdinalEncoder``, a feature
+            selector or a ``ColumnTransformer`` of these; the message names it.
 
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
@@ -51,11 +50,7 @@ class ExportMixin:
         >>> bool(abs(model.predict(X, verbose=0) - classifier.predict_proba(X)).max() < 1e-5)
         True
         """
-        check_is_fitted(self)
-        from skstack._graph.dispatch import fused_model
-        from skstack._training.xla_layers import without_einsum
-
-        return without_einsum(fused_model(self))
+        return to_keras(self)
 
     @on_snapshot
     def keras_inputs(self, X, *, numpy=None):
@@ -89,14 +84,14 @@ class ExportMixin:
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
         """
-        check_is_fitted(self)
-        from skstack._graph.dispatch import raw_columns
-
-        return raw_columns(self).inputs_of(read_table(self, X, reset=False), numpy=numpy)
+        return keras_inputs(self, X, numpy=numpy)
 
     @on_snapshot
     def export(self, path, *, format="saved_model"):
-        """Write :meth:`to_keras` for a runtime without Keras and skstack.
+        """Write the whole estimator for a runtime without Keras and skstack.
+
+        The file holds what :meth:`to_keras` computes. An ONNX file may also hold gradient boosting,
+        forests and linear models of scikit-learn, as branches or downstream of a stack.
 
         Parameters
         ----------
@@ -110,8 +105,10 @@ class ExportMixin:
         Raises
         ------
         ValueError
-            If the format is unknown or its runtime cannot run a layer, such as LSTM in LiteRT, or
-            as in :meth:`to_keras`.
+            If the format is unknown or its runtime cannot run a layer, such as LSTM in LiteRT; if a
+            part is not accepted, as in :meth:`to_keras`; or if an estimator of scikit-learn, in
+            float32, predicts anything else than before, on rows at the thresholds of its trees and
+            in the range of its training rows. The message names the part.
 
         ImportError
             If a package is missing.
@@ -126,8 +123,13 @@ class ExportMixin:
         -----
         The names of inputs are those of :meth:`keras_inputs` (``"features"`` for a single array);
         the name of the output is ``"output_0"``, those of a KerasMultiTask are its targets.
-        """
-        check_is_fitted(self)
-        from skstack._graph.formats import write
 
-        write(self, path, format)
+        Estimators of scikit-learn in ONNX files: ``HistGradientBoosting*`` with missing values,
+        categories and every loss, ``RandomForest*``, ``ExtraTrees*``, decision trees,
+        ``GradientBoosting*``, ``LinearRegression``, ``LogisticRegression``, ``Ridge``, ``Lasso``,
+        ``ElasticNet`` and those that select their penalty by cross-validation. Thresholds are
+        rounded such that trees on columns of X split float32 values as before. Trees on columns
+        that other parts compute, scalers included, may split rows otherwise that lie within a
+        rounding error of a threshold, such as training rows, whose values are often thresholds.
+        """
+        export(self, path, format=format)

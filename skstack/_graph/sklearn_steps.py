@@ -32,7 +32,8 @@ from skstack._graph.tables import (
 
 _ACCEPTED = (
     "StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, SimpleImputer, PCA, feature "
-    "selectors, FunctionTransformer() and Pipelines of these"
+    "selectors, OneHotEncoder, OrdinalEncoder, FunctionTransformer(), and ColumnTransformers and "
+    "Pipelines of these"
 )
 
 

@@ -57,9 +57,9 @@ class GraphTable:
         return [index for index, column in enumerate(self.columns) if isinstance(column, int)]
 
 
-def refuse(what, why):
+def refuse(what, why, whole="keras.Model"):
     """Raise the error for a part of an estimator that cannot become layers."""
-    raise ValueError(f"{what} cannot become part of a keras.Model: {why}")
+    raise ValueError(f"{what} cannot become part of a {whole}: {why}")
 
 
 def function_layer(name, tensors, function):

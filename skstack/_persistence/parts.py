@@ -17,6 +17,7 @@ from scipy import sparse
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.svm import SVC, SVR, NuSVC, NuSVR, OneClassSVM
 
+from skstack._base.sklearn import CALLBACKS_ATTRIBUTE
 from skstack._model_files.container import check_members
 from skstack._persistence.known import full_name, trusted_by_skops
 from skstack._persistence.networks import check_archive
@@ -97,13 +98,15 @@ def _without_memory(value, done, check=None):
 
 
 def _emptied(value, done, check):
-    state = {key: _without_memory(each, done, check) for key, each in vars(value).items()}
+    before = {key: each for key, each in vars(value).items() if key != CALLBACKS_ATTRIBUTE}
+    state = {key: _without_memory(each, done, check) for key, each in before.items()}
     if hasattr(value, "get_params"):
         state.update({key: None for key in EMPTIED if key in state})
-    changed = {key: each for key, each in state.items() if each is not vars(value)[key]}
-    if not changed:
+    changed = {key: each for key, each in state.items() if each is not before[key]}
+    if not changed and len(before) == len(vars(value)):
         return value
     result = copy.copy(value)
+    vars(result).pop(CALLBACKS_ATTRIBUTE, None)
     vars(result).update(changed)
     return result
 

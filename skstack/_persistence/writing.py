@@ -20,6 +20,7 @@ import pandas as pd
 from sklearn.utils import Bunch
 
 from skstack._base.keras_objects import customs_of
+from skstack._base.sklearn import CALLBACKS_ATTRIBUTE
 from skstack._persistence import networks
 from skstack._persistence.known import (
     full_name,
@@ -290,6 +291,7 @@ class Writer:
         state = dict(value.__getstate__() if _package(getter) == "skstack" else vars(value))
         if name is not None or hasattr(value, "get_params"):
             state.update({each: None for each in EMPTIED if each in state})
+            state.pop(CALLBACKS_ATTRIBUTE, None)  # of scikit-learn: objects of any class
         if name is None:
             name = full_name(cls)
             self.named[name] = cls

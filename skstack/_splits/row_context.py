@@ -10,7 +10,7 @@ from sklearn.base import is_classifier
 from sklearn.model_selection import TimeSeriesSplit, check_cv
 from sklearn.utils.metadata_routing import get_routing_for_object
 
-from skstack._base.sklearn import routing_enabled, type_of_target
+from skstack._base.sklearn import ENCODER_TAKES_FOLDS, routing_enabled, type_of_target
 from skstack._base.tables import n_rows
 from skstack._splits.folds import listed_folds, orders_time, outer_folds
 from skstack._splits.supervision import parts_of
@@ -175,7 +175,11 @@ def _set_folds(part, context, X, y):
         unseeded = params.get("random_state") in (None, "deprecated")
         if is_number and not context.matters and unseeded:
             # It would shuffle with NumPy's global state.
-            part.set_params(cv=check_cv(cv, y, classifier=classes, shuffle=True, random_state=0))
+            if ENCODER_TAKES_FOLDS:
+                cv = check_cv(cv, y, classifier=classes, shuffle=True, random_state=0)
+                part.set_params(cv=cv)
+            elif part.shuffle:
+                part.set_params(random_state=0)
     folds = _refuse_row_numbers(name, cv, context)
     if context.ordered:
         if name in _PARTITIONS or (name.startswith("Calibrated") and params["ensemble"] is False):
@@ -192,6 +196,11 @@ def _set_folds(part, context, X, y):
                 "ordered in time. Pass TimeSeriesSplit, or an int."
             )
     elif context.groups is not None and not _gets_groups(part):
+        if name == "TargetEncoder" and not ENCODER_TAKES_FOLDS:
+            raise ValueError(
+                f"{context}, but the inner TargetEncoder makes its own folds, which split groups. "
+                "Update to scikit-learn>=1.9, or leave it out."
+            )
         try:
             folds = outer_folds(cv, X, y, classifier=classes, groups=context.groups)
         except ValueError as error:

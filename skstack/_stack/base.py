@@ -28,10 +28,11 @@ from skstack._base.params import (
     is_path,
     set_missing_seeds,
 )
-from skstack._base.progress import errors_named, fitting
+from skstack._base.progress import errors_named, fit_tasks, fitting, propagating
 from skstack._base.sklearn import (
     CROSS_FIT_CONSTRAINTS,
     BaseComposition,
+    CallbackSupportMixin,
     HasMethods,
     Interval,
     StrOptions,
@@ -43,6 +44,7 @@ from skstack._base.sklearn import (
     routing_enabled,
     set_input_tags,
     take_metadata,
+    with_callbacks,
 )
 from skstack._base.tables import (
     column_indices,
@@ -79,7 +81,7 @@ from skstack._stack.branches import (
     takes_nan,
     wants_names,
 )
-from skstack._stack.epochs import epochs_of_folds, leaves_epochs_open
+from skstack._stack.epochs import N_FOLDS, epochs_of_folds, leaves_epochs_open
 from skstack._stack.fine_tune import FineTune, check_fine_tune, fine_tune
 from skstack._stack.scaling import Scaling
 from skstack._stack.trial import check_accepts, has_missing, trains_network
@@ -103,7 +105,7 @@ def label_of(downstream):
 
 
 @readable
-class Stack(TransformerMixin, BaseComposition):
+class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
     """Base class of both stacks: X, upstream features, scaler, sampler, downstream."""
 
     _parameter_constraints = {
@@ -216,7 +218,6 @@ class Stack(TransformerMixin, BaseComposition):
 
     # Metadata of the sub-estimators; the stack passes them on.
     __metadata_request__fit = dict.fromkeys(("sample_weight", "groups", "X_val", "y_val"), UNUSED)
-    __metadata_request__fit_transform = __metadata_request__fit
 
     def get_metadata_routing(self):
         """Get the metadata routing of this object.
@@ -329,6 +330,7 @@ class Stack(TransformerMixin, BaseComposition):
         return is_classifier(self)
 
     @atomic_fit
+    @with_callbacks
     def _fit(self, caller, X, y, sample_weight, groups, X_val, y_val, params):
         self._check_parts()
         X = read_table(self, X, reset=True)
@@ -394,80 +396,92 @@ class Stack(TransformerMixin, BaseComposition):
         inputs = [columns_at(X, indices[name]) for name, _, _ in branches]
         models = [transformer.model for _, transformer, _ in branches]
         self._check_trials(downstream, indices, models, inputs, X, y)
-        for (name, transformer, columns), part in zip(branches, inputs, strict=True):
-            label, start = f"The branch {name!r}", time.perf_counter()
-            with errors_named(label), fitting(f"branch {name!r}"):
-                part_features, predicted, without_folds = transformer._learn(
-                    part,
-                    y,
-                    parts.branches[name],
-                    in_stack=True,
-                    ordered_cv=cv if ordered else None,
-                    label=label,
-                    nested=blending.nested,
-                    repeat_seeds=blending.seeds,
-                )
-            if isinstance(without_folds, ValueError):
-                blending.fail(without_folds)
-            features.append(part_features)
-            tables.append(without_folds)
-            report[name] = _report_line(X, start)
-            covered &= True if predicted is None else predicted
-            self.upstream_.append((name, transformer, columns))
-        self.named_upstream_ = Bunch(**{name: fitted for name, fitted, _ in self.upstream_})
-        self._names = self._table_names(X)
-        self._float64 = self._needs_float64(features, y)
-        table = covered_rows = self._table(features, X)
-        all_y, all_parts = y, parts
-        if not covered.all():
-            rows = np.flatnonzero(covered)
-            if not context.ordered:  # else the outer stack warns
-                self._warn_of_dropped_rows(len(covered) - len(rows), len(covered))
-            parts = parts.of(X, rows)
-            covered_rows, y = take_rows(table, rows), take_rows(y, rows)
+        n_tasks = self._number_of_tasks(downstream, blending, parts) + len(branches)
+        weights = parts.downstream.get("sample_weight")
+        with fit_tasks(self, n_tasks, X=X, y=y, weights=weights):
+            for (name, transformer, columns), part in zip(branches, inputs, strict=True):
+                label, start = f"The branch {name!r}", time.perf_counter()
+                with errors_named(label), fitting(f"branch {name!r}"), propagating(transformer):
+                    part_features, predicted, without_folds = transformer._learn(
+                        part,
+                        y,
+                        parts.branches[name],
+                        in_stack=True,
+                        ordered_cv=cv if ordered else None,
+                        label=label,
+                        nested=blending.nested,
+                        repeat_seeds=blending.seeds,
+                    )
+                if isinstance(without_folds, ValueError):
+                    blending.fail(without_folds)
+                features.append(part_features)
+                tables.append(without_folds)
+                report[name] = _report_line(X, start)
+                covered &= True if predicted is None else predicted
+                self.upstream_.append((name, transformer, columns))
+            self.named_upstream_ = Bunch(**{name: fitted for name, fitted, _ in self.upstream_})
+            self._names = self._table_names(X)
+            self._float64 = self._needs_float64(features, y)
+            table = covered_rows = self._table(features, X)
+            all_y, all_parts = y, parts
+            if not covered.all():
+                rows = np.flatnonzero(covered)
+                if not context.ordered:  # else the outer stack warns
+                    self._warn_of_dropped_rows(len(covered) - len(rows), len(covered))
+                parts = parts.of(X, rows)
+                covered_rows, y = take_rows(table, rows), take_rows(y, rows)
 
-        unfitted, start = clone_part(downstream), time.perf_counter()
-        validation = parts.downstream.get("X_val")
-        if validation is not None:
-            validation = self._transform(validation, scaled=False)
-        order = cv if ordered else None
-        before, after = self._fit_downstream(
-            downstream, covered_rows, y, parts, validation, seed, order
-        )
-        report[DOWNSTREAM] = _report_line(covered_rows, start)
-        result = Bunch(table=table, train=train, rest=rest, ordered=ordered)
-        self.fine_tuned_, self.fine_tune_losses_, self.fine_tune_history_ = False, None, None
-        if self.fine_tune is not None:
-            with fitting("fine-tuning", verbose=self.verbose):
-                fine_tune(self, data, result, before, after, seed)
-        start = time.perf_counter()
-        self._blend_columns = {name: blending.columns[name] for name, _, _ in self.upstream_}
-        self._blends = bool(blending.parts)
-        self.blend_weights_, self.blend_scores_ = {DOWNSTREAM: 1.0}, {}
-        weights = all_parts.downstream.get("sample_weight")
-        self._score_branches(report, blending, features, all_y, weights)
-        if self.fine_tune is not None and blending.scored:
-            rows = _set_aside(data, rest)
-            predictions = self._part_predictions(rows.X, blending.scored)
-            blending.learn(predictions, rows.y, rows.get("sample_weight"))
-        elif blending.scored:
-            nested = NestedFit(
-                copy_of(self), unfitted, features, tables, X, all_y, all_parts,
-                blending.nested, ordered, seed, order,
-            )  # fmt: skip
-            try:
-                predictions = nested.predictions(blending.scored, self._blend_columns)
-            except ValueError as error:
-                blending.fail(error)
-                self._blends = False
-            else:
-                known = known_rows(*predictions.values())
-                some = {name: values[known] for name, values in predictions.items()}
-                blending.learn(some, all_y[known], None if weights is None else weights[known])
-        for name, score in self.blend_scores_.items():
-            report.setdefault(name, _report_line(covered_rows, start))["score"] = score
-        self.fit_report_ = report
-        return result
+            unfitted, start = clone_part(downstream), time.perf_counter()
+            validation = parts.downstream.get("X_val")
+            if validation is not None:
+                validation = self._transform(validation, scaled=False)
+            order = cv if ordered else None
+            before, after = self._fit_downstream(
+                downstream, covered_rows, y, parts, validation, seed, order
+            )
+            report[DOWNSTREAM] = _report_line(covered_rows, start)
+            result = Bunch(table=table, train=train, rest=rest, ordered=ordered)
+            self.fine_tuned_, self.fine_tune_losses_, self.fine_tune_history_ = False, None, None
+            if self.fine_tune is not None:
+                n_epochs = self.fine_tune.epochs
+                with fitting("fine-tuning", verbose=self.verbose, n_tasks=n_epochs):
+                    fine_tune(self, data, result, before, after, seed)
+            start = time.perf_counter()
+            self._blend_columns = {name: blending.columns[name] for name, _, _ in self.upstream_}
+            self._blends = bool(blending.parts)
+            self.blend_weights_, self.blend_scores_ = {DOWNSTREAM: 1.0}, {}
+            weights = all_parts.downstream.get("sample_weight")
+            self._score_branches(report, blending, features, all_y, weights)
+            if self.fine_tune is not None and blending.scored:
+                rows = _set_aside(data, rest)
+                predictions = self._part_predictions(rows.X, blending.scored)
+                blending.learn(predictions, rows.y, rows.get("sample_weight"))
+            elif blending.scored:
+                nested = NestedFit(
+                    copy_of(self), unfitted, features, tables, X, all_y, all_parts,
+                    blending.nested, ordered, seed, order,
+                )  # fmt: skip
+                try:
+                    predictions = nested.predictions(blending.scored, self._blend_columns)
+                except ValueError as error:
+                    blending.fail(error)
+                    self._blends = False
+                else:
+                    known = known_rows(*predictions.values())
+                    some = {name: values[known] for name, values in predictions.items()}
+                    blending.learn(some, all_y[known], None if weights is None else weights[known])
+            for name, score in self.blend_scores_.items():
+                report.setdefault(name, _report_line(covered_rows, start))["score"] = score
+            self.fit_report_ = report
+            return result
+
+    def _number_of_tasks(self, downstream, blending, parts):
+        """How many fits follow those of the branches, at most."""
+        leaves_open = leaves_epochs_open(downstream) and "X_val" not in parts.downstream
+        n = 1 + leaves_open * N_FOLDS + (self.fine_tune is not None)
+        if blending.nested is not None:
+            n += sum(map(len, blending.nested)) * (1 + leaves_open)
+        return n
 
     def _fit_downstream(self, downstream, table, y, parts, validation, seed, cv, label=DOWNSTREAM):
         """Fit the scaler on training rows, resample only these, and fit the downstream.
@@ -500,7 +514,7 @@ class Stack(TransformerMixin, BaseComposition):
             settings["sample_weight"] = weights
         self._pass_context_to(downstream, scaled, y, parts.groups, cv)
         progress = fitting(label, n_rows(scaled), verbose=self.verbose)
-        with errors_named(label_of(downstream)), progress:
+        with errors_named(label_of(downstream)), progress, propagating(downstream):
             self.downstream_ = downstream.fit(scaled, y, **settings)
         return before, (y, weights)
 
@@ -521,6 +535,7 @@ class Stack(TransformerMixin, BaseComposition):
             sample_weight=weights,
             resample=lambda *rows: self._resample(*rows, seed),
             ordered=ordered,
+            verbose=self.verbose,
             **settings,
         )
         downstream.set_params(epochs=downstream._max_epochs() if epochs is None else epochs)

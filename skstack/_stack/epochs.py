@@ -7,12 +7,13 @@ from sklearn.base import is_classifier
 from sklearn.model_selection import KFold
 
 from skstack._base.params import clone_part
+from skstack._base.progress import fitting, propagating
 from skstack._base.tables import n_rows, take_rows
 from skstack._estimators.base import NetworkEstimator
 from skstack._splits.folds import outer_folds
 from skstack._splits.hold_out import hold_out
 
-_N_FOLDS = 3
+N_FOLDS = 3
 
 
 def leaves_epochs_open(downstream) -> bool:
@@ -25,7 +26,7 @@ def leaves_epochs_open(downstream) -> bool:
 
 
 def epochs_of_folds(
-    downstream, table, y, *, groups, sample_weight, resample, ordered, n_fits=_N_FOLDS
+    downstream, table, y, *, groups, sample_weight, resample, ordered, n_fits=N_FOLDS, verbose=0
 ):
     """Median of the best epochs of fits of the downstream on parts of its training rows.
 
@@ -44,6 +45,8 @@ def epochs_of_folds(
         Whether rows are ordered in time: then there is one fit, judged by the last rows.
     n_fits : int
         The first of the fits are made.
+    verbose : int
+        If > 0, print a line for each fit.
 
     Returns
     -------
@@ -57,21 +60,24 @@ def epochs_of_folds(
     except ValueError:  # too few groups, or no cut between them
         return None
     best, shared = [], downstream._cross_fit_context(table, y)
-    for train, test in folds[:n_fits]:
+    folds = folds[:n_fits]
+    for number, (train, test) in enumerate(folds):
         fold = clone_part(downstream).set_params(n_bags=1)  # with X_val, "auto" stops early
         rows, targets, weights = resample(
             take_rows(table, train),
             take_rows(y, train),
             None if sample_weight is None else np.asarray(sample_weight)[train],
         )
-        fold._fit_in_context(
-            rows,
-            targets,
-            shared,
-            sample_weight=weights,
-            X_val=take_rows(table, test),
-            y_val=take_rows(y, test),
-        )
+        label = f"epochs of the downstream, fit {number + 1} of {len(folds)}"
+        with fitting(label, n_rows(rows), verbose=verbose), propagating(fold):
+            fold._fit_in_context(
+                rows,
+                targets,
+                shared,
+                sample_weight=weights,
+                X_val=take_rows(table, test),
+                y_val=take_rows(y, test),
+            )
         best.append(fold._best_epoch())
     return round(float(np.median(best)))
 
@@ -81,8 +87,8 @@ def _folds(downstream, table, y, groups, ordered):
     if ordered:
         fraction = downstream.validation_fraction
         return [hold_out(y, fraction=fraction, stratify=classes, groups=groups, ordered=True)]
-    stratified = classes and np.unique(y, return_counts=True)[1].min() >= _N_FOLDS
-    cv = _N_FOLDS
+    stratified = classes and np.unique(y, return_counts=True)[1].min() >= N_FOLDS
+    cv = N_FOLDS
     if groups is None and not stratified:  # rows may be sorted by y
-        cv = KFold(_N_FOLDS, shuffle=True, random_state=0)
+        cv = KFold(N_FOLDS, shuffle=True, random_state=0)
     return outer_folds(cv, table, y, classifier=stratified, groups=groups)

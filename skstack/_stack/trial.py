@@ -16,7 +16,7 @@ from sklearn.utils import get_tags
 from skstack._base.atomic_fit import trial_scope
 from skstack._base.params import clone_part, is_keras_model, is_network_estimator, is_path
 from skstack._base.progress import errors_named
-from skstack._base.sklearn import wrapper_of
+from skstack._base.sklearn import drop_callbacks, wrapper_of
 from skstack._base.tables import is_dataframe, n_rows, take_rows
 from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._estimators.resampling import refuse_interpolated_categories
@@ -314,6 +314,7 @@ def _fit(estimator, X, y):
 def _without_networks(estimator):
     """A copy of an estimator whose networks are replaced by estimators that accept any rows."""
     copied, replaced = clone_part(estimator), ()
+    drop_callbacks(copied)
     params = copied.get_params(deep=True)
     for name in sorted(params, key=lambda name: name.count("__")):
         part = params[name]

@@ -123,6 +123,9 @@ class TrainConfig:
         How steps depend on the variable, and on the fraction of the steps that are done.
     constant : bool, default=False
         Whether the schedules of the rules are not followed: their factors are 1.
+    attributes : callable, default=None
+        What an estimator sets that was fitted with a `Network` and a history, its two arguments:
+        a dict of attributes, for callbacks of scikit-learn. None: they get no fitted estimator.
     """
 
     loss: Any
@@ -143,6 +146,7 @@ class TrainConfig:
     lr_multipliers: Mapping[str, float] = field(default_factory=dict)
     rules: StepRules = field(default_factory=StepRules)
     constant: bool = False
+    attributes: Callable[[Network, dict], dict] | None = None
 
 
 @dataclass

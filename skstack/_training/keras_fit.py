@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -41,7 +42,13 @@ class _FirstCallback(keras.callbacks.Callback):
         self.progress = Progress()
         self.order: np.ndarray | None = None
 
+    def kept(self):
+        """The state that is kept if training ends now."""
+        best = self.progress.best_state
+        return self._program.finalized(self._program.get_state() if best is None else best)
+
     def on_epoch_begin(self, epoch, logs=None):
+        self._monitor.epoch_begin()
         self.order = self._orders.next(1)[0]
         if self._monitor.n_epochs and self.progress.best_state is None:
             self.progress = replace(self.progress, state=self._program.get_state())
@@ -84,9 +91,10 @@ class _FirstCallback(keras.callbacks.Callback):
 class _LastCallback(LastLogs):
     """The last callback: records the history; copies attributes that others set on `public`."""
 
-    def __init__(self, monitor: TrainingMonitor, public: Any):
+    def __init__(self, monitor: TrainingMonitor, public: Any, kept: Callable[[], list]):
         super().__init__()
         self._monitor = monitor
+        self._kept = kept
         self._public = public
 
     def on_train_begin(self, logs=None):
@@ -100,8 +108,9 @@ class _LastCallback(LastLogs):
 
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch, logs)
-        self._monitor.epoch_end(self.logs)
+        stop = self._monitor.epoch_end(self.logs, self._kept)
         self._copy_stop_training()
+        self.model.stop_training |= stop
 
     def _copy_stop_training(self):
         self.model.stop_training = self.model.stop_training or self._public.stop_training
@@ -121,7 +130,7 @@ def fit_with_keras(
     model.run_eagerly = eagerly
     first = _FirstCallback(program, config, Orders(config.seed, table.n_rows), monitor)
     public = public_model(model, config)
-    all_callbacks = [first, *config.callbacks, _LastCallback(monitor, public)]
+    all_callbacks = [first, *config.callbacks, _LastCallback(monitor, public, first.kept)]
     if config.epochs == 0:
         return
     callbacks = keras.callbacks.CallbackList(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
-from skstack._base.progress import report
+from skstack._base.progress import current_task, report
 from skstack._training.config import TrainConfig
 from skstack._training.isolation import preserve_rng
 from skstack._training.optimizers import fresh_metrics
@@ -58,10 +58,24 @@ class Diverged(ValueError):
 class TrainingMonitor:
     """Records the history of a fit and raises if it diverges."""
 
-    def __init__(self, config: TrainConfig):
+    def __init__(self, config: TrainConfig, network: Callable[[list], Any] | None = None):
         self._config = config
+        self._network = network
         self._logs: list[dict] = []
         self.interrupted = False
+        task = current_task()
+        self._task = task if task is not None and task.heard else None
+        self._epoch: Any = None
+
+    @property
+    def reports(self) -> bool:
+        """Whether callbacks of scikit-learn are told of epochs."""
+        return self._task is not None
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether something is due after each epoch, before the next one is trained."""
+        return self._config.verbose > 0 or (self._task is not None and self._task.needs_estimator)
 
     @property
     def n_epochs(self) -> int:
@@ -93,13 +107,30 @@ class TrainingMonitor:
                     f"{self.n_epochs}. {_WAYS_OUT}"
                 )
 
-    def epoch_end(self, logs: dict) -> None:
-        """Record one epoch."""
+    def epoch_begin(self) -> None:
+        """Tell callbacks of scikit-learn that an epoch begins."""
+        if self._task is not None and self._epoch is None:
+            self._epoch = self._task.epoch()
+
+    def epoch_end(self, logs: dict, state: Callable[[], list]) -> bool:
+        """Record one epoch; return whether a callback of scikit-learn asks to stop.
+
+        `state` returns the packed state that is kept if it does.
+        """
         self._logs.append(logs)
         if self._config.verbose > 0:
             numbers = [(name, value) for name, value in logs.items() if isinstance(value, float)]
             line = " - ".join(f"{name}: {value:.4g}" for name, value in numbers)
             report(f"Epoch {self.n_epochs}/{self._config.epochs} - {line}")
+        self.epoch_begin()  # the second and later ones of a block have not begun
+        epoch, self._epoch = self._epoch, None
+        return epoch is not None and epoch.end(self._attributes(state))
+
+    def _attributes(self, state: Callable[[], list]) -> Callable[[], dict] | None:
+        make, network = self._config.attributes, self._network
+        if make is None or network is None:
+            return None
+        return lambda: make(network(state()), self.history)
 
     def interrupt(self, progress: Progress) -> None:
         """End training after an interrupt; record the epochs of the last call that are missing."""

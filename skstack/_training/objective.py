@@ -129,10 +129,12 @@ _METRICS = {
 
 
 def _table(module, names):
+    """Comparisons by the functions and classes of a module; older Keras lacks the newest names."""
     return {
         getattr(module, name): comparison
         for listed, comparison in names.items()
         for name in listed.split()
+        if hasattr(module, name)
     }
 
 

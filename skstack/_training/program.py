@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import json
 import threading
@@ -446,6 +447,16 @@ class CompiledFit:
         self.progress = replace(progress, n_epochs=before.n_epochs + n_run, state=state)
         self.running = False
         return self.progress.logs
+
+    def snapshot(self) -> tuple[Progress, Orders]:
+        """How far training has come, to train again from here."""
+        return self.progress, copy.deepcopy(self._orders)
+
+    def train_again(self, snapshot: tuple[Progress, Orders], n_epochs: int) -> None:
+        """Return to a snapshot, and train until `n_epochs` epochs are trained in all."""
+        self.progress, self._orders = snapshot
+        while self.progress.n_epochs < n_epochs:
+            self.epochs(n_epochs - self.progress.n_epochs)
 
     def _rows_per_call(self) -> int:
         speed = self._program.rows_per_second

@@ -85,7 +85,9 @@ def train(
             program.check_metric(config.monitor[0])
         n_steps = 0 if config.constant else config.epochs * -(-table.n_rows // config.batch_size)
         initial = program.initial_state(start, optimizer_start, settings.learning_rate, n_steps)
-        monitor = TrainingMonitor(config)
+        monitor = TrainingMonitor(
+            config, lambda state: Network(blueprint, program.split_state(state)[0])
+        )
         state = _run(program, initial, table, validation_table, config, monitor)
         trained, optimizer_variables = program.split_state(state)
         monitor.check_weights(program.variables, trained)
@@ -178,18 +180,30 @@ def _train_compiled(
 ) -> list:
     if config.callbacks:
         return _train_with_callbacks(program, compiled, initial, config, monitor, n_steps)
-    one_by_one = program.one_by_one or config.verbose > 0
+    one_by_one = program.one_by_one or monitor.one_by_one
+    stop, before = False, None
+
+    def kept():
+        return program.finalized(compiled.result())
+
     with compiled.bind():
         try:
-            while not compiled.stopped and monitor.n_epochs < config.epochs:
-                for logs in compiled.epochs(1 if one_by_one else config.epochs - monitor.n_epochs):
+            while not (stop or compiled.stopped or monitor.n_epochs >= config.epochs):
+                monitor.epoch_begin()
+                before = compiled.snapshot() if monitor.reports and not one_by_one else None
+                most = 1 if one_by_one else config.epochs - monitor.n_epochs
+                for logs in compiled.epochs(most):
                     monitor.check(logs)
-                    monitor.epoch_end(logs)
+                    stop = monitor.epoch_end(logs, kept)
+                    if stop:
+                        break
         except KeyboardInterrupt:
             if not ends_training(compiled.progress.n_epochs):
                 raise
             monitor.interrupt(compiled.progress)
-    return program.finalized(compiled.result()) if monitor.n_epochs else initial
+        if stop and before is not None:  # the block may have trained more epochs
+            compiled.train_again(before, monitor.n_epochs)
+    return kept() if monitor.n_epochs else initial
 
 
 def _train_with_callbacks(
@@ -204,6 +218,11 @@ def _train_with_callbacks(
     program.reset_model(initial)
     logs: dict = {}
     model = public_model(program.model, config)
+
+    def kept():
+        state = program.get_state() if config.patience is None else compiled.result()
+        return program.finalized(state)
+
     context = callback_list(config.callbacks, config, model, n_steps)
     with context as callbacks, compiled.bind(own=True):
         try:
@@ -211,6 +230,7 @@ def _train_with_callbacks(
             while not (
                 compiled.stopped or model.stop_training or monitor.n_epochs >= config.epochs
             ):
+                monitor.epoch_begin()
                 callbacks.on_epoch_begin(monitor.n_epochs)
                 compiled.progress = replace(compiled.progress, state=program.get_state())
                 (logs,) = compiled.epochs(1)
@@ -222,7 +242,8 @@ def _train_with_callbacks(
                     )
                 callbacks.on_epoch_end(monitor.n_epochs, logs)
                 logs = callbacks.callbacks[-1].logs
-                monitor.epoch_end(logs)
+                if monitor.epoch_end(logs, kept):
+                    break
         except KeyboardInterrupt:
             if not ends_training(compiled.progress.n_epochs):
                 raise
@@ -230,7 +251,6 @@ def _train_with_callbacks(
             if compiled.running:
                 program.set_state(compiled.progress.state)
         if monitor.n_epochs:
-            kept = program.get_state() if config.patience is None else compiled.result()
-            program.set_state(program.finalized(kept))
+            program.set_state(kept())
         callbacks.on_train_end(logs)
         return program.get_state()

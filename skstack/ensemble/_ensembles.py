@@ -18,10 +18,16 @@ from skstack._base.atomic_fit import atomic_fit, in_fit_scope, on_snapshot
 from skstack._base.diagram import diagram_of_parts
 from skstack._base.docstrings import substitute
 from skstack._base.params import clone_part, clone_sharing_models
-from skstack._base.progress import errors_named, fitting
+from skstack._base.progress import (
+    errors_named,
+    fit_tasks,
+    fitting,
+    propagating,
+)
 from skstack._base.sklearn import (
     CROSS_FIT_CONSTRAINTS,
     BaseComposition,
+    CallbackSupportMixin,
     Interval,
     StrOptions,
     accepts_fit_parameter,
@@ -30,6 +36,7 @@ from skstack._base.sklearn import (
     routing_enabled,
     set_input_tags,
     take_metadata,
+    with_callbacks,
     with_target_tags,
 )
 from skstack._base.tables import check_target, n_rows, read_labels, take_rows
@@ -97,7 +104,7 @@ ICML 2004.
 }
 
 
-class _GreedyEnsemble(BaseComposition):
+class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
     """Base class of both ensembles."""
 
     _parameter_constraints = {
@@ -241,6 +248,7 @@ class _GreedyEnsemble(BaseComposition):
         return self._fit(X, y, sample_weight, groups, params)
 
     @atomic_fit
+    @with_callbacks
     def _fit(self, X, y, sample_weight, groups, params):
         estimators = self._checked()
         y = self._read_target(y)
@@ -271,43 +279,51 @@ class _GreedyEnsemble(BaseComposition):
         order = self.cv if orders_time(self.cv, X, y, split) else None
         groups = split.get("groups")
 
-        def fit(name, estimator, rows, label):
+        def fit(number, name, estimator, rows, label):
             own = take_metadata(X, metadata[name], rows) if rows is not None else metadata[name]
             part = X if rows is None else take_rows(X, rows)
             targets = y if rows is None else take_rows(y, rows)
             with (
                 errors_named(f"The estimator {name!r}"),
-                fitting(f"{name}, {label}", n_rows(part), verbose=self.verbose),
+                fitting(f"{name}, {label}", n_rows(part), verbose=self.verbose, task_id=number),
             ):
                 of_rows = groups if groups is None or rows is None else groups[rows]
                 context = RowContext(of_rows, order, all_rows=rows is None)
                 cloned = clone_part(estimator)
                 pass_context(cloned, context, part, targets, only_fit=True)
-                return cloned.fit(part, targets, **own)
+                with propagating(cloned):
+                    return cloned.fit(part, targets, **own)
 
-        def predict(name, estimator, number, train, test):
-            label = f"fold {number + 1} of {len(folds.pairs)}"
-            fitted = fit(name, estimator, train, label)
+        def predict(number, name, estimator, fold, train, test):
+            label = f"fold {fold + 1} of {len(folds.pairs)}"
+            fitted = fit(number, name, estimator, train, label)
             return self._predicted(fitted, take_rows(X, test))
 
         jobs = [
-            (name, estimator, number, *pair)
+            (name, estimator, fold, *pair)
             for name, estimator in estimators
-            for number, pair in enumerate(folds.pairs)
+            for fold, pair in enumerate(folds.pairs)
         ]
         # Threads, because networks of skstack cannot be sent to other processes while they train.
         parallel = Parallel(n_jobs=self.n_jobs, require="sharedmem")
-        # Before the loops, which joblib runs in other threads.
-        predict, fit_whole = in_fit_scope(predict), in_fit_scope(fit)
-        results = parallel(delayed(predict)(*job) for job in jobs)
-        predictions = {name: np.empty((len(y), *results[0].shape[1:])) for name, _ in estimators}
-        for (name, _, _, _, test), values in zip(jobs, results, strict=True):
-            predictions[name][test] = values
-        predictions = {name: each[covered] for name, each in predictions.items()}
-        self._weigh(predictions, score)
-        kept = [(name, each) for name, each in estimators if self.weights_[name] > 0]
-        fitted = parallel(delayed(fit_whole)(name, each, None, "all rows") for name, each in kept)
-        return self._keep(dict(zip([name for name, _ in kept], fitted, strict=True)))
+        n_tasks = len(jobs) + len(estimators)
+        with fit_tasks(self, n_tasks, parallel=True, X=X, y=y, weights=weights):
+            # Before the loops, which joblib runs in other threads.
+            predict, fit_whole = in_fit_scope(predict), in_fit_scope(fit)
+            results = parallel(delayed(predict)(number, *job) for number, job in enumerate(jobs))
+            predictions = {
+                name: np.empty((len(y), *results[0].shape[1:])) for name, _ in estimators
+            }
+            for (name, _, _, _, test), values in zip(jobs, results, strict=True):
+                predictions[name][test] = values
+            predictions = {name: each[covered] for name, each in predictions.items()}
+            self._weigh(predictions, score)
+            kept = [(name, each) for name, each in estimators if self.weights_[name] > 0]
+            fitted = parallel(
+                delayed(fit_whole)(len(jobs) + number, name, each, None, "all rows")
+                for number, (name, each) in enumerate(kept)
+            )
+            return self._keep(dict(zip([name for name, _ in kept], fitted, strict=True)))
 
     def _weigh(self, predictions, score):
         learned = learned_blend(predictions, score, self.max_iter)

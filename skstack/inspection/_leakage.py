@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import sys
-import time as clock
 import warnings
 from numbers import Integral
 
@@ -19,6 +17,7 @@ from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import check_consistent_length
 
 from skstack._base.params import clone_part
+from skstack._base.progress import StepCounter
 from skstack._base.sklearn import ignores_groups, is_classifier_for, routing_enabled, take_metadata
 from skstack._base.tables import check_groups, n_rows, take_rows
 from skstack.inspection import _data_checks, _fit_checks, _kept, _prepared
@@ -29,7 +28,6 @@ from skstack.inspection._trace import SYNTHETIC
 
 _SCORED_FOLDS = 3
 _MORE_SHUFFLES = 2  # if the first ones leave it open whether their score is chance
-_SILENT_SECONDS = 5  # of a report before progress is printed by itself
 
 
 def leakage_report(
@@ -145,8 +143,7 @@ def leakage_report(
         )
     if prepare is not None and not callable(prepare):
         raise TypeError(f"prepare={prepare!r}; expected a function of raw, or of raw and y.")
-    if verbose not in ("auto", 0, 1):
-        raise ValueError(f'verbose={verbose!r}; expected "auto", 0 or 1.')
+    StepCounter.check(verbose)
     check_consistent_length(X, y)
     X = X.tocsr() if hasattr(X, "tocsr") else X  # of other formats no rows can be taken
     estimator = _with_frozen_prefit(estimator)
@@ -167,7 +164,7 @@ def leakage_report(
     metadata = _metadata(estimator, groups)
 
     n_scored = min(len(folds), max(_SCORED_FOLDS, (len(folds) + 1) // 2))
-    progress = _Progress(verbose, 6 + n_permutations * n_scored)
+    progress = StepCounter("leakage_report", verbose, 6 + n_permutations * n_scored)
     parts = list(_kept.carried(estimator))
     findings = [
         _data_checks.crossing_groups(folds, groups),
@@ -224,23 +221,6 @@ def leakage_report(
 def _is_ordered(folds):
     """Whether the test rows of each fold come after all training rows, as in TimeSeriesSplit."""
     return len(folds) > 1 and all(train.max() < test.min() for train, test in folds)
-
-
-class _Progress:
-    """Prints how far a report is, to stderr: after a while by itself, with verbose=1 at once."""
-
-    def __init__(self, verbose, total):
-        self.wait = {"auto": _SILENT_SECONDS, 0: np.inf}.get(verbose, 0)
-        self.total, self.done, self.start = total, 0, clock.monotonic()
-
-    def __call__(self, function, *args):
-        result = function(*args)
-        self.done += 1
-        seconds = clock.monotonic() - self.start
-        if seconds >= self.wait:
-            total = max(self.total, self.done)  # frozen parts and further shuffles come on top
-            sys.stderr.write(f"[leakage_report] {self.done} of {total} steps in {seconds:.0f} s\n")
-        return result
 
 
 def _with_frozen_prefit(estimator):

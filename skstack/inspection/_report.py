@@ -120,6 +120,7 @@ class LeakageReport:
     Parameters
     ----------
     estimator_name : str
+        Class of the audited estimator.
 
     findings : list of Finding
         One per check.
@@ -231,17 +232,72 @@ class LeakageReport:
 
         Returns
         -------
-        matplotlib.axes.Axes
+        LeakageReportDisplay
+            The drawing, with the attributes ``ax_`` and ``figure_``.
 
         Raises
         ------
         ImportError
             If matplotlib is not installed: ``pip install "skstack[plot]"``.
         """
-        height = 0.42 * len(self.findings) + 1.4
+        return LeakageReportDisplay(report=self).plot(ax)
+
+
+class LeakageReportDisplay:
+    """Bars for the checks of a leakage report.
+
+    Made by :meth:`LeakageReport.plot`.
+
+    Parameters
+    ----------
+    report : LeakageReport
+        What :func:`leakage_report` returned.
+
+    Attributes
+    ----------
+    ax_ : matplotlib.axes.Axes
+        The axes that were drawn on.
+
+    figure_ : matplotlib.figure.Figure
+        Their figure.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.naive_bayes import GaussianNB
+    >>> from skstack.inspection import leakage_report
+    >>> X, y = load_iris(return_X_y=True)
+    >>> display = leakage_report(GaussianNB(), X, y, cv=3, verbose=0).plot()
+    >>> display.ax_.get_xlabel()
+    'strength of the evidence'
+    """
+
+    def __init__(self, *, report):
+        self.report = report
+
+    def plot(self, ax=None):
+        """Draw a bar for each check, with the strength of its evidence.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, default=None
+            The axes to draw on; None creates a figure.
+
+        Returns
+        -------
+        LeakageReportDisplay
+            Itself.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed: ``pip install "skstack[plot]"``.
+        """
+        findings = self.report.findings
+        height = 0.42 * len(findings) + 1.4
         ax = plot_axes(ax, "LeakageReport.plot", width=9, height=height)
         bars = {}
-        for row, finding in enumerate(self.findings):
+        for row, finding in enumerate(findings):
             colour = _COLOURS[finding.verdict]
             bars[finding.verdict] = ax.barh(row, max(finding.strength, 0.012), color=colour)
             ax.annotate(
@@ -252,12 +308,15 @@ class LeakageReport:
                 va="center",
                 color=colour,
             )
-        ax.set_yticks(range(len(self.findings)), [finding.check for finding in self.findings])
+        ax.set_yticks(range(len(findings)), [finding.check for finding in findings])
         ax.invert_yaxis()
         ax.set_xlim(0, 1.18)
         ax.set_xticks([0, 0.5, 1], ["none", "half", "full"])
         ax.set_xlabel("strength of the evidence")
-        ax.set_title(f"Leakage report of {self.estimator_name}: {self._summary()}", loc="left")
+        ax.set_title(
+            f"Leakage report of {self.report.estimator_name}: {self.report._summary()}", loc="left"
+        )
         present = [verdict for verdict in VERDICTS if verdict in bars]
         ax.legend([bars[v] for v in present], present, loc="lower right", frameon=False)
-        return ax
+        self.ax_, self.figure_ = ax, ax.figure
+        return self

@@ -12,6 +12,7 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import cross_validate
 from sklearn.utils.validation import check_consistent_length
 
+from skstack._base.progress import StepCounter
 from skstack._base.tables import check_groups
 from skstack._splits.folds import outer_folds
 from skstack.inspection._plot import plot_axes
@@ -34,6 +35,7 @@ class StackingGain:
     Parameters
     ----------
     estimator_name : str
+        Class of the stack.
 
     metric : str
         Name of the metric; greater is better.
@@ -168,14 +170,15 @@ class StackingGain:
 
         Returns
         -------
-        matplotlib.axes.Axes
+        StackingGainDisplay
+            The drawing, with the attributes ``ax_`` and ``figure_``.
 
         Raises
         ------
         ImportError
             If matplotlib is not installed: ``pip install "skstack[plot]"``.
         """
-        return StackingGainDisplay.from_gain(self, ax=ax).ax_
+        return StackingGainDisplay.from_gain(self, ax=ax)
 
 
 class StackingGainDisplay:
@@ -238,7 +241,7 @@ class StackingGainDisplay:
 
         Parameters
         ----------
-        estimator, X, y, cv, scoring, params, n_jobs
+        estimator, X, y, cv, scoring, params, n_jobs : object
             As in :func:`stacking_gain`.
 
         ax : matplotlib.axes.Axes, default=None
@@ -258,6 +261,7 @@ class StackingGainDisplay:
         Parameters
         ----------
         gain : StackingGain
+            What :func:`stacking_gain` returned.
 
         ax : matplotlib.axes.Axes, default=None
             The axes to draw on; None creates a figure.
@@ -331,7 +335,9 @@ class StackingGainDisplay:
         return self
 
 
-def stacking_gain(estimator, X, y, cv=None, scoring=None, *, params=None, n_jobs=None):
+def stacking_gain(
+    estimator, X, y, cv=None, scoring=None, *, params=None, n_jobs=None, verbose="auto"
+):
     """Measure the gain of each part of a stack, and test whether it exceeds noise.
 
     The downstream is scored alone, with each branch, with all branches, without each branch (of
@@ -364,6 +370,10 @@ def stacking_gain(estimator, X, y, cv=None, scoring=None, *, params=None, n_jobs
 
     n_jobs : int, default=None
         Number of folds of one variant that are scored in parallel.
+
+    verbose : {"auto", 0, 1}, default="auto"
+        Progress on stderr, a line for each variant: never (0), from the start (1), or after five
+        seconds ("auto").
 
     Returns
     -------
@@ -421,6 +431,7 @@ def stacking_gain(estimator, X, y, cv=None, scoring=None, *, params=None, n_jobs
     """
     import pandas as pd
 
+    StepCounter.check(verbose)
     check_consistent_length(X, y)
     if getattr(X, "ndim", 2) > 2:
         raise ValueError(
@@ -436,13 +447,16 @@ def stacking_gain(estimator, X, y, cv=None, scoring=None, *, params=None, n_jobs
     if len(folds) < 2:
         raise ValueError(f"cv={cv!r} yields {len(folds)} fold; a test requires at least 2.")
 
-    scores, seconds = {}, []
+    def results_of(variant):
+        return cross_validate(
+            variant.estimator, X, y, scoring=scoring, cv=folds, n_jobs=n_jobs, params=params,
+            error_score="raise",
+        )  # fmt: skip
+
+    scores, seconds, step = {}, [], StepCounter("stacking_gain", verbose, len(variants))
     for variant in variants:
         try:
-            results = cross_validate(
-                variant.estimator, X, y, scoring=scoring, cv=folds, n_jobs=n_jobs, params=params,
-                error_score="raise",
-            )  # fmt: skip
+            results = step(results_of, variant)
         except Exception as error:
             error.add_note(f"Raised by the variant {variant.name!r} of the stack.")
             raise

@@ -170,6 +170,7 @@ class TeacherLoss(BaseEstimator):
         Returns
         -------
         dict
+            Values by name.
         """
         return super().get_params(deep=False)
 
@@ -184,6 +185,7 @@ class TeacherLoss(BaseEstimator):
         Returns
         -------
         self : TeacherLoss
+            The loss itself.
 
         Raises
         ------

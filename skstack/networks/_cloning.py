@@ -121,7 +121,7 @@ def rank_explained(model, rows):
     try:
         yield
     except ValueError as error:
-        message = r"layer '(.+?)' .*(expected (?:m.._)?ndim=(\d), found ndim=\d)"
+        message = r"layer ['\"](.+?)['\"] .*(expected (?:m.._)?ndim=(\d), found ndim=\d)"
         match = re.search(message, str(error))
         if match is None:
             raise

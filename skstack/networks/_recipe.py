@@ -52,20 +52,62 @@ class Recipe(BaseEstimator):
         """Validate the parameters; functions validate their own."""
 
     def default_optimizer(self, spec):
-        """What ``optimizer="auto"`` uses for this network; None for the default, Adam."""
+        """Return what ``optimizer="auto"`` uses for this network.
+
+        Parameters
+        ----------
+        spec : Spec
+            The inputs and outputs of the network.
+
+        Returns
+        -------
+        keras.optimizers.Optimizer or None
+            None for the default, Adam.
+        """
         return None
 
     def step_rules(self, spec):
-        """``StepRules`` of this network; None if all steps and variables are treated alike."""
+        """Return how learning rate and weight decay vary by step and variable.
+
+        Parameters
+        ----------
+        spec : Spec
+            The inputs and outputs of the network.
+
+        Returns
+        -------
+        StepRules or None
+            None if all steps and variables are treated alike.
+        """
         return None
 
     def initialize(self, spec, start):
-        """Change the initial weights ``start``, a dict of arrays by variable path, in place."""
+        """Change the initial weights in place.
+
+        Parameters
+        ----------
+        spec : Spec
+            The inputs and outputs of the network.
+
+        start : dict of str to ndarray
+            Weights by the path of their variable.
+        """
 
     def initialize_from_rows(self, spec, start, rows):
-        """Change initial weights that depend on training rows, a `StartRows`, in place.
+        """Change initial weights that depend on training rows in place.
 
         Scales, quantiles and bins of columns have been learned before.
+
+        Parameters
+        ----------
+        spec : Spec
+            The inputs and outputs of the network.
+
+        start : dict of str to ndarray
+            Weights by the path of their variable.
+
+        rows : StartRows
+            The training rows.
         """
 
     def set_params(self, **params):
@@ -100,6 +142,7 @@ class Recipe(BaseEstimator):
         Returns
         -------
         keras.Model
+            The network, which is not compiled.
 
         Raises
         ------

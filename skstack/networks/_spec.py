@@ -211,7 +211,18 @@ class Spec:
         )
 
     def layer_name(self, name):
-        """``name``, with underscores appended while it is the name of a block."""
+        """Append underscores to a name while it is that of a block.
+
+        Parameters
+        ----------
+        name : str
+            Name that a layer should have.
+
+        Returns
+        -------
+        str
+            Name that no block has.
+        """
         while name in block_shapes(self.blocks):
             name += "_"
         return name
@@ -255,6 +266,7 @@ class Spec:
         Returns
         -------
         keras.KerasTensor of shape (batch, width), float
+            All columns side by side.
 
         Raises
         ------
@@ -363,6 +375,7 @@ class Spec:
         Parameters
         ----------
         x : keras.KerasTensor of shape (batch, width), or (batch, members, width)
+            Output of the last hidden layer.
 
         members : bool, default=False
             Whether x holds several networks side by side. Each has output weights of its own, and

@@ -224,7 +224,18 @@ class ColumnProfile:
 
     @classmethod
     def pooled(cls, profiles):
-        """The profile of all rows of several profiles of the same columns."""
+        """Join profiles of the same columns.
+
+        Parameters
+        ----------
+        profiles : list of ColumnProfile
+            Profiles of different rows.
+
+        Returns
+        -------
+        ColumnProfile
+            That of all their rows.
+        """
         first = profiles[0]
         if len(profiles) == 1:
             return first
@@ -249,7 +260,18 @@ class ColumnProfile:
         )
 
     def renamed(self, names):
-        """A copy with other column names."""
+        """Copy the profile with other column names.
+
+        Parameters
+        ----------
+        names : iterable of str
+            The names, in order.
+
+        Returns
+        -------
+        ColumnProfile
+            The copy.
+        """
         return replace(self, names=tuple(names))
 
     def moved(self, X):
@@ -303,6 +325,20 @@ class ColumnProfile:
         """Warn, once per fit, if validation rows are on another scale than the training rows.
 
         Validation rows should resemble the training rows, so a single column is enough.
+
+        Parameters
+        ----------
+        rows : array, sparse matrix or DataFrame with the columns of the profile
+            Validation rows.
+
+        name : str
+            What they are called in the warning.
+
+        train_name : str
+            What the training rows are called in the warning.
+
+        remedy : str
+            Last sentence of the warning.
         """
         n_rows, values = self._values(rows)
         indices = self._moved(n_rows, values, least=1)
@@ -329,7 +365,21 @@ class ColumnProfile:
         return ", ".join(columns) + (f" and {more} more" if more else "")
 
     def check_columns(self, X, parameter):
-        """Raise if the number or the names of the columns of X differ."""
+        """Raise if the number or the names of the columns of X differ.
+
+        Parameters
+        ----------
+        X : array, sparse matrix or DataFrame
+            Rows.
+
+        parameter : str
+            What the profile is called in the error.
+
+        Raises
+        ------
+        ValueError
+            If they differ.
+        """
         names = [str(name) for name in X.columns] if hasattr(X, "columns") else None
         if X.shape[-1] != self._width:
             raise ValueError(

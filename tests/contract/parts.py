@@ -16,7 +16,7 @@ from sklearn.ensemble import StackingClassifier, VotingClassifier
 from sklearn.feature_selection import RFE, SelectFromModel, SelectKBest
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import Ridge
-from sklearn.model_selection import GridSearchCV, KFold, TunedThresholdClassifierCV
+from sklearn.model_selection import GridSearchCV, TunedThresholdClassifierCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier, NeighborhoodComponentsAnalysis
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
@@ -25,12 +25,12 @@ from sklearn.preprocessing import (
     KBinsDiscretizer,
     QuantileTransformer,
     StandardScaler,
-    TargetEncoder,
 )
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from skstack import KerasFeatureTransformer, StackedKerasClassifier
+from tests._models import target_encoder
 
 N = 60
 CATEGORY = 4  # the column that holds a category; those before hold noise
@@ -137,7 +137,7 @@ TREE = DecisionTreeClassifier(random_state=0)
 NEIGHBOUR = KNeighborsClassifier(1)
 REGRESSION_TREE = DecisionTreeRegressor(random_state=0)
 SELECTOR = SelectKBest(k=2)
-ENCODER = TargetEncoder(target_type="binary", smooth=1.0, cv=KFold(3))
+ENCODER = target_encoder(target_type="binary", smooth=1.0)
 
 
 def plain_stack(part=TREE, **options):

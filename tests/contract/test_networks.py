@@ -69,6 +69,10 @@ def test_supervised_steps_before_error_and_layer_of_an_autoencoder():
     check_own_labels(ours(make_pipeline(SELECTOR, CODER), layers="latent"))
 
 
+# Before 1.8 scikit-learn asks a Pipeline's last step for its tags, and warns.
+@pytest.mark.filterwarnings(
+    "ignore:The following error was raised. 'Sequential':DeprecationWarning"
+)
 def test_supervised_steps_before_a_frozen_network(frozen):
     part = make_pipeline(SELECTOR, frozen)
     before = check_own_labels(ours(part))

@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler, TargetEncoder
 
 from skstack import KerasFeatureTransformer, StackedKerasRegressor
+from tests._models import target_encoder
 
 from .parts import (
     CATEGORY,
@@ -160,9 +161,7 @@ NUMBERS = {
     "selector before PCA": make_pipeline(SelectKBest(f_regression, k=2), PCA(1)),
     "encoder": TargetEncoder(target_type="continuous", smooth=1.0),
     "encoder among columns": make_pipeline(
-        ColumnTransformer(
-            [("code", TargetEncoder(target_type="continuous", cv=KFold(3)), [CATEGORY])]
-        ),
+        ColumnTransformer([("code", target_encoder(target_type="continuous"), [CATEGORY])]),
         PCA(1),
     ),
     "ours before PCA": make_pipeline(KerasFeatureTransformer(REGRESSION_TREE, cv=3), PCA(1)),
@@ -219,7 +218,7 @@ def test_several_labels_and_several_numbers_to_predict():
 def test_frames_with_words(container, last):
     frame = pd.DataFrame(X[:, :2], columns=["a", "b"])
     frame["job"] = pd.Series(np.array(list("uvwxz"))[X[:, CATEGORY].astype(int)], dtype="str")
-    encoder = TargetEncoder(target_type="binary", smooth=1.0, cv=KFold(3))
+    encoder = target_encoder(target_type="binary", smooth=1.0)
     columns = ColumnTransformer([("code", encoder, ["job"])], remainder=SelectKBest(k=1))
     part = make_pipeline(columns, *last)
     rows = RANDOM[0][1]

@@ -15,10 +15,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, KFold, TimeSeriesSplit
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import FeatureUnion, make_pipeline
-from sklearn.preprocessing import StandardScaler, TargetEncoder
+from sklearn.preprocessing import StandardScaler
 
 from skstack import KerasFeatureTransformer
 from skstack.inspection import leakage_report
+from tests._models import target_encoder
 
 from .parts import (
     NEIGHBOUR,
@@ -87,7 +88,7 @@ def test_cross_fitted_memorising_models_have_no_finding():
 
 HONEST = {
     "selector": make_pipeline(SELECTOR, GaussianNB()),
-    "encoder": make_pipeline(TargetEncoder(cv=KFold(3)), GaussianNB()),
+    "encoder": make_pipeline(target_encoder(), GaussianNB()),
     "union": make_pipeline(FeatureUnion([("axes", PCA(1)), ("best", SELECTOR)]), GaussianNB()),
     "StackingClassifier": StackingClassifier([("a", TREE), ("b", NEIGHBOUR)], GaussianNB(), cv=3),
     "VotingClassifier": VotingClassifier([("a", TREE), ("b", NEIGHBOUR)]),

@@ -56,8 +56,10 @@ def test_html_is_well_formed_and_escaped():
 @pytest.mark.parametrize("given", [True, False])
 def test_plot_has_a_bar_for_each_check(given):
     ax = plt.subplots()[1] if given else None
-    drawn = REPORT.plot(ax=ax)
+    display = REPORT.plot(ax=ax)
+    drawn = display.ax_
     assert ax is None or drawn is ax
+    assert display.figure_ is drawn.figure
     assert [tick.get_text() for tick in drawn.get_yticklabels()] == [
         finding.check for finding in REPORT.findings
     ]

@@ -426,8 +426,10 @@ def test_whether_a_step_learns_is_seen_by_what_it_does(step, leaks):
 
 
 def test_a_model_that_splits_by_itself_after_a_sampler():
-    options = {"cv": 2, "Cs": 2, "l1_ratios": (0,), "use_legacy_attributes": False}
-    model = LogisticRegressionCV(max_iter=500, **options)
+    options = {"cv": 2, "Cs": 2, "l1_ratios": (0,), "max_iter": 500}
+    if "use_legacy_attributes" in LogisticRegressionCV().get_params():  # its default warns
+        options["use_legacy_attributes"] = False
+    model = LogisticRegressionCV(**options)
     pipeline = make_pipeline(RandomOverSampler(random_state=0), model)
     assert verdicts(pipeline, X, Y)[1].leaks == ["resampling before an inner split"]
     assert not verdicts(make_pipeline(StandardScaler(), model), X, Y)[1].leaks

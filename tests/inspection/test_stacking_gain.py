@@ -607,8 +607,10 @@ def test_html_is_well_formed_and_escaped(found):
 
 def test_the_plot_shows_each_difference_and_its_interval(found):
     given = plt.subplots()[1]
-    ax = found.plot(ax=given)
+    display = found.plot(ax=given)
+    ax = display.ax_
     assert ax is given
+    assert display.figure_ is given.figure
     rows = found.comparisons
     labels = [tick.get_text() for tick in ax.get_yticklabels()]
     assert labels[0] == "with <b>\nagainst downstream alone"

@@ -1,0 +1,45 @@
+"""What TensorFlow writes when it is imported."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+
+# Information, and how to get rid of it; errors and warnings of other kinds are shown.
+_GREETING = re.compile(
+    r"(I\d{4} |\d{4}-\d\d-\d\d \S+ I |WARNING: All log messages before absl|"
+    r"To enable the following instructions|E\d{4} .*cuInit)"
+)
+
+
+def silence_tensorflow() -> None:
+    """Import TensorFlow without its greetings on stderr.
+
+    Call it before anything imports TensorFlow. The messages of the import are held back: those that
+    inform about the machine are dropped, others are shown. ``TF_CPP_MIN_LOG_LEVEL`` is set to 3
+    unless it is set already, so that TensorFlow informs of nothing later, nor in processes that are
+    started from this one, other than when these import TensorFlow.
+
+    Examples
+    --------
+    >>> import skstack
+    >>> skstack.silence_tensorflow()
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "tensorflow" in sys.modules:
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)  # TensorFlow writes there before it reads its settings
+        try:
+            import tensorflow  # noqa: F401
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            held.seek(0)
+            lines = held.read().decode(errors="replace").splitlines(keepends=True)
+            sys.stderr.write("".join(line for line in lines if not _GREETING.match(line)))

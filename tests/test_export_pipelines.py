@@ -1,0 +1,132 @@
+"""Export of what scikit-learn puts around the estimators: Pipelines, calibration, searches."""
+
+import keras
+import numpy as np
+import pytest
+from imblearn.over_sampling import RandomOverSampler
+from imblearn.pipeline import make_pipeline as make_imblearn_pipeline
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+
+import skstack
+from skstack import (
+    KerasClassifier,
+    KerasFeatureTransformer,
+    KerasRegressor,
+)
+from tests._models import FIT, SMALL, binary, mixed, regression
+
+NETWORK = KerasClassifier(SMALL, early_stopping=False, **FIT)
+VALUES = KerasRegressor(SMALL, early_stopping=False, **FIT)
+ENCODED = make_column_transformer(
+    (OneHotEncoder(), ["job"]), (StandardScaler(), ["a", "b", "c", "d"])
+)
+CASES = {
+    "Pipeline": (make_pipeline(StandardScaler(), NETWORK), binary(frame=True)),
+    "Pipeline of arrays": (make_pipeline(StandardScaler(), NETWORK), binary()),
+    "encoded words": (make_pipeline(ENCODED, NETWORK), mixed()),
+    "words": (make_pipeline("passthrough", NETWORK), mixed()),
+    "sampler": (
+        make_imblearn_pipeline(RandomOverSampler(random_state=0), NETWORK),
+        binary(frame=True),
+    ),
+    "nested": (make_pipeline(StandardScaler(), make_pipeline(NETWORK)), binary()),
+    "features": (
+        make_pipeline(StandardScaler(), KerasFeatureTransformer(NETWORK, cv=2)),
+        binary(),
+    ),
+    "regressor": (make_pipeline(StandardScaler(), VALUES), regression(2)),
+    "sigmoid": (CalibratedClassifierCV(NETWORK, cv=2), binary(frame=True)),
+    "isotonic": (CalibratedClassifierCV(NETWORK, method="isotonic", cv=2), binary()),
+    "several classes": (CalibratedClassifierCV(NETWORK, cv=2), mixed()),
+    "isotonic, several classes": (
+        CalibratedClassifierCV(NETWORK, method="isotonic", cv=2),
+        mixed(),
+    ),
+    "one calibration": (CalibratedClassifierCV(NETWORK, cv=2, ensemble=False), binary()),
+    "calibrated Pipeline": (
+        CalibratedClassifierCV(make_pipeline(StandardScaler(), NETWORK), cv=2),
+        binary(),
+    ),
+    "threshold": (FixedThresholdClassifier(NETWORK, threshold=0.3), binary()),
+    "search": (GridSearchCV(NETWORK, {"learning_rate": [1e-2]}, cv=2), binary()),
+}
+
+
+def expected(estimator, X):
+    for method in ("predict_proba", "transform", "predict"):
+        if hasattr(estimator, method):
+            return np.asarray(getattr(estimator, method)(X))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_model_returns_what_the_estimator_returns(case):
+    estimator, (X, y) = CASES[case]
+    estimator.fit(X, y)
+    model = skstack.to_keras(estimator)
+    assert isinstance(model, keras.Model)
+    found = model.predict(skstack.keras_inputs(estimator, X), verbose=0)
+    np.testing.assert_allclose(found, expected(estimator, X), atol=2e-6)
+
+
+def test_a_frozen_network_that_was_calibrated():
+    X, y = binary()
+    calibrated = CalibratedClassifierCV(FrozenEstimator(NETWORK.fit(X, y))).fit(X, 1 - y)
+    found = skstack.to_keras(calibrated).predict(X, verbose=0)
+    np.testing.assert_allclose(found, calibrated.predict_proba(X), atol=2e-6)
+    assert np.abs(found - NETWORK.predict_proba(X)).max() > 0.01
+
+
+@pytest.mark.parametrize("case", ["encoded words", "isotonic, several classes", "boosting"])
+def test_an_onnx_file(case, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    boosting = make_pipeline(StandardScaler(), HistGradientBoostingClassifier(max_iter=3))
+    estimator, (X, y) = CASES[case] if case in CASES else (boosting, binary())
+    estimator.fit(X, y)
+    skstack.export(estimator, tmp_path / "it.onnx", format="onnx")
+    inputs = skstack.keras_inputs(estimator, X)
+    inputs = inputs if isinstance(inputs, dict) else {"features": inputs}
+    session = onnxruntime.InferenceSession(tmp_path / "it.onnx")
+    (found,) = session.run(None, inputs)
+    rows = np.isclose(found, expected(estimator, X), atol=1e-5).all(axis=1)
+    # Behind a scaler a training value can lie on the other side of a threshold that equals it.
+    assert rows.mean() > (0.9 if case == "boosting" else 0.999)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "message"),
+    [
+        (make_pipeline(FunctionTransformer(np.sqrt), NETWORK), "FunctionTransformer"),
+        (LogisticRegression(), r"LogisticRegression.*network of skstack"),
+        (CalibratedClassifierCV(LogisticRegression(), cv=2), "LogisticRegression"),
+    ],
+)
+def test_what_cannot_become_layers_is_refused_by_name(estimator, message):
+    X, y = binary()
+    estimator.fit(np.abs(X), y)
+    with pytest.raises(ValueError, match=message):
+        skstack.to_keras(estimator)
+
+
+def test_calibrated_scores_are_refused(tmp_path):
+    pytest.importorskip("skl2onnx")
+    calibrated = CalibratedClassifierCV(LogisticRegression(), cv=2).fit(*binary())
+    with pytest.raises(ValueError, match="it calibrates decision_function"):
+        skstack.export(calibrated, tmp_path / "it.onnx", format="onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unfitted_estimators_are_refused(tmp_path):
+    pipeline = make_pipeline(StandardScaler(), clone(NETWORK))
+    with pytest.raises(NotFittedError):
+        skstack.to_keras(pipeline)
+    with pytest.raises(NotFittedError):
+        skstack.export(pipeline, tmp_path / "it")
