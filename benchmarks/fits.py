@@ -33,6 +33,7 @@ def warm_fits(quick):
             "Model.fit": lambda _: plain_keras(X, y, *SETTINGS),
         },
         rounds=2 if quick else 9,
+        warm_up=0 if quick else 1,
     )
     return compared(
         seconds,

@@ -430,7 +430,7 @@ def test_a_worker_killed_during_fit_raises_and_the_next_fit_works():
     classifier = MAKERS["classifier"]()
     doomed = clone(classifier).set_params(callbacks=[Dies()])
     with pytest.raises(TerminatedWorkerError):
-        Parallel(2, backend="loky")(delayed(fitted_outputs)(doomed) for _ in range(2))
+        Parallel(2, backend="loky")([delayed(fitted_outputs)(doomed)])
     expected = fitted_outputs(classifier)
     (found,) = Parallel(2, backend="loky")([delayed(fitted_outputs)(classifier)])
     assert_same_bits(found, expected)

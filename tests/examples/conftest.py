@@ -30,7 +30,11 @@ def run(monkeypatch, capsys):
         capsys.readouterr()
         with warnings.catch_warnings():
             warnings.resetwarnings()  # those of a user, who sees warnings
-            runpy.run_path(str(ROOT / script), run_name="__main__")
+            try:
+                runpy.run_path(str(ROOT / script), run_name="__main__")
+            except SystemExit as end:
+                if end.code:
+                    raise
         plt.close("all")
         return capsys.readouterr().out
 

@@ -4,7 +4,7 @@ import re
 
 
 def test_an_exported_stack_predicts_the_same_in_every_runtime(run, tmp_path):
-    printed = run("examples/ship_a_stack.py", "--output", "out", cwd=tmp_path, fresh=True)
+    printed = run("examples/ship_a_stack.py", "--output", "out", cwd=tmp_path)
     for runtime in ("keras", "saved_model", "onnxruntime"):
         assert f"\n{runtime} " in printed
     written = {each.name for each in (tmp_path / "out").iterdir()}
