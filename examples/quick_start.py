@@ -50,4 +50,3 @@ search = GridSearchCV(
     cv=3,
 ).fit(X, y)
 print(f"best stack: {search.best_score_:.3f} with {search.best_params_}")
-print(search.predict_proba(X.head(3)).round(3))
