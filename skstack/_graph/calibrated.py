@@ -9,6 +9,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from skstack._base.sklearn import SigmoidCalibration
 from skstack._graph.formulas import Classes
+from skstack._graph.onnx_parts import writes_onnx
 from skstack._graph.tables import function_layer, layer_name, refuse
 
 
@@ -31,11 +32,19 @@ def calibrated_classes(part, name, predict):
 
 
 def _check(fold, name):
-    what = f"CalibratedClassifierCV (the part {name!r})"
     if hasattr(fold.estimator, "decision_function"):
-        refuse(what, "it calibrates decision_function; expected a classifier without one.")
+        _refuse(
+            name,
+            f"it calibrates decision_function of {type(fold.estimator).__name__}; expected a "
+            "classifier that has predict_proba alone, such as KerasClassifier.",
+        )
     if len(fold.estimator.classes_) != len(fold.classes):
-        refuse(what, "one of its folds has seen some of the classes only.")
+        _refuse(name, "one of its folds has seen some of the classes only.")
+
+
+def _refuse(name, why):
+    whole = "file" if writes_onnx() else "keras.Model"
+    refuse(f"CalibratedClassifierCV (the part {name!r})", why, whole)
 
 
 def _map(calibrator, name):
@@ -53,9 +62,8 @@ def _map(calibrator, name):
             ops.sum(ops.clip((p - start) / widths, 0.0, 1.0) * steps, axis=1, keepdims=True)
             + float(y[0])
         )
-    refuse(
-        f"CalibratedClassifierCV (the part {name!r})",
-        "expected the method 'sigmoid' or 'isotonic'. A stack has calibration='temperature'.",
+    _refuse(
+        name, "expected the method 'sigmoid' or 'isotonic'. A stack has calibration='temperature'."
     )
 
 
