@@ -211,8 +211,14 @@ def run(contestant, name, seed, options):
 
 
 def means(results):
-    """Loss (log loss or RMSE) and seconds by table and contestant, means over the seeds."""
+    """Loss (log loss or RMSE) and seconds by table and contestant.
+
+    Means over the splits of a table on which all of its contestants were run.
+    """
     frame = pd.DataFrame(results)
+    split = ["table", "seed", "rows"]
+    each = frame.groupby(split)["contestant"].transform("nunique")
+    frame = frame[each == frame.groupby("table")["contestant"].transform("nunique")].copy()
     frame["loss"] = frame.get("log_loss", np.nan)
     if "rmse" in frame:
         frame["loss"] = frame["loss"].fillna(frame["rmse"])
@@ -273,7 +279,9 @@ def main():
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the tables")
     parser.add_argument("--results", type=Path, default=FOLDER / "quality.json")
     parser.add_argument("--plot", type=Path, help="draw losses into this PNG")
-    parser.add_argument("--report", action="store_true", help="only print what is known")
+    parser.add_argument(
+        "--report", action="store_true", help="only print what is known (of --only)"
+    )
     options = parser.parse_args()
     chosen = options.only or [name for name in CONTESTANTS if name.startswith("skstack")]
     for what, known in (("contestant", CONTESTANTS), ("table", TABLES)):
@@ -298,6 +306,8 @@ def main():
                     results.append(result)
                     options.results.write_text(json.dumps(results, indent=1) + "\n")
                     print(json.dumps(result), flush=True)
+    if options.only and options.report:
+        results = [each for each in results if each["contestant"] in options.only]
     print("\n".join(report(results)))
     if options.plot:
         draw(results, options.plot)
