@@ -30,6 +30,7 @@ from skstack._base.params import (
 )
 from skstack._base.progress import errors_named, fit_tasks, fitting, propagating
 from skstack._base.sklearn import (
+    CALLBACK_FRAMES,
     CROSS_FIT_CONSTRAINTS,
     BaseComposition,
     CallbackSupportMixin,
@@ -582,7 +583,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             "rows train the upstream networks, but not the downstream, because they have no "
             "out-of-fold features.",
             UserWarning,
-            stacklevel=7,  # the caller of `fit`, past the wrappers of scikit-learn and ours
+            stacklevel=7 + CALLBACK_FRAMES,  # the caller of `fit`, past all wrappers
         )
 
     def _branches(self, seed, cv):
