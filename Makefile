@@ -89,7 +89,7 @@ format: $(STAMP) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-demo: $(STAMP) ## bank marketing: a stack against its baselines, in about three minutes
+demo: $(STAMP) ## bank marketing: a stack against its baselines, in about four minutes
 	$(BIN)/python examples/bank_marketing.py $(ARGS)
 
 bench: $(STAMP) ## timings against scikeras, Keras and scikit-learn; ARGS="--quick", "--only NAME", "--output FOLDER"

@@ -253,8 +253,9 @@ def test_groups_reach_a_stack_inside_a_search_through_routing(rows):
 
 def test_each_feature_comes_from_a_network_trained_on_earlier_rows(rows):
     X, y, _ = rows
-    with pytest.warns(UserWarning, match="never predicts 24 of 120 rows"):
+    with pytest.warns(UserWarning, match="never predicts 24 of 120 rows") as messages:
         stack = stack_of(Clock(), cv=TimeSeriesSplit(4)).fit(X, y)
+    assert messages[0].filename == __file__
     table = stack.downstream_.X_
     np.testing.assert_array_equal(table[:, 1], np.arange(24, N))
     np.testing.assert_array_equal(stack.downstream_.y_, y[24:])

@@ -94,12 +94,25 @@ def in_fit_scope(function):
     return wrapped
 
 
+_LIBRARIES = {"skstack", "sklearn", "imblearn", "joblib"}
+
+
+def caller_level():
+    """The ``stacklevel`` of a warning that points at the first caller outside of libraries."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None:
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in _LIBRARIES:
+            break
+        frame, level = frame.f_back, level + 1
+    return level
+
+
 def warn_once(key, message, category=UserWarning):
     """Warn at most once per key in the outermost fit, and not at all outside a fit."""
     scope, mark = _scope.get(), object()
     # `setdefault` is atomic; a lock could not be sent to other processes.
     if scope is not None and scope.warned.setdefault(key, mark) is mark:
-        warnings.warn(message, category, stacklevel=2)
+        warnings.warn(message, category, stacklevel=caller_level())
 
 
 def suppress_warning(key):

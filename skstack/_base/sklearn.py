@@ -50,12 +50,8 @@ except ImportError:  # below scikit-learn 1.9
         return method
 
 
-# Calls between a decorated method and its caller, for the level of warnings.
-CALLBACK_FRAMES = int(hasattr(with_callbacks(len), "__wrapped__"))
-
 # Private names of scikit-learn that other files import from here.
 __all__ = [
-    "CALLBACK_FRAMES",
     "ENCODER_TAKES_FOLDS",
     "BaseComposition",
     "CallbackSupportMixin",

@@ -16,7 +16,13 @@ from sklearn.utils import Bunch
 from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, process_routing
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from skstack._base.atomic_fit import atomic_fit, copy_of, on_snapshot, suppress_warning
+from skstack._base.atomic_fit import (
+    atomic_fit,
+    caller_level,
+    copy_of,
+    on_snapshot,
+    suppress_warning,
+)
 from skstack._base.diagram import diagram_of_stack
 from skstack._base.in_chunks import in_chunks
 from skstack._base.params import (
@@ -30,7 +36,6 @@ from skstack._base.params import (
 )
 from skstack._base.progress import errors_named, fit_tasks, fitting, propagating
 from skstack._base.sklearn import (
-    CALLBACK_FRAMES,
     CROSS_FIT_CONSTRAINTS,
     BaseComposition,
     CallbackSupportMixin,
@@ -451,7 +456,6 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             self._blend_columns = {name: blending.columns[name] for name, _, _ in self.upstream_}
             self._blends = bool(blending.parts)
             self.blend_weights_, self.blend_scores_ = {DOWNSTREAM: 1.0}, {}
-            weights = all_parts.downstream.get("sample_weight")
             self._score_branches(report, blending, features, all_y, weights)
             if self.fine_tune is not None and blending.scored:
                 rows = _set_aside(data, rest)
@@ -583,7 +587,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             "rows train the upstream networks, but not the downstream, because they have no "
             "out-of-fold features.",
             UserWarning,
-            stacklevel=7 + CALLBACK_FRAMES,  # the caller of `fit`, past all wrappers
+            stacklevel=caller_level(),
         )
 
     def _branches(self, seed, cv):

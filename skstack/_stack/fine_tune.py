@@ -13,8 +13,9 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
+from skstack._base.atomic_fit import caller_level
 from skstack._base.params import draw_seed, is_keras_model, is_path
-from skstack._base.sklearn import CALLBACK_FRAMES, Interval, StrOptions
+from skstack._base.sklearn import Interval, StrOptions
 from skstack._base.tables import columns_at, take_rows
 from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._estimators.bags import refuse_bags
@@ -341,7 +342,7 @@ def fine_tune(stack, data, result, before, after, seed):
         warnings.warn(
             f"Fine-tuning diverged; the stack was left unchanged: {reason}",
             UserWarning,
-            stacklevel=7 + CALLBACK_FRAMES,
+            stacklevel=caller_level(),
         )
         stack.fine_tune_history_ = reason.history
         stack.fine_tune_losses_, stack.fine_tuned_ = (loss_before, np.inf), False

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import tensorflow as tf
 
+from skstack._base.atomic_fit import caller_level
 from skstack._training import engines
 from skstack._training.blueprint import Blueprint
 from skstack._training.config import ENGINES, TrainConfig, TrainingData, TrainResult
@@ -124,7 +125,7 @@ def _run(
     n_steps = -(-table.n_rows // config.batch_size)
     engine, reason = engines.choose(program, config, n_steps * config.epochs)
     if engine.name == "graph" and config.engine == "xla":
-        warnings.warn(f"Trained without XLA: {reason}.", UserWarning, stacklevel=4)
+        warnings.warn(f"Trained without XLA: {reason}.", UserWarning, stacklevel=caller_level())
     while engine.name != "keras":
         trace = TraceKey.of(table, validation_table, engine.tail, config.monitor)
         if trace not in program.failed_traces:
@@ -167,7 +168,9 @@ def _warn_slower(engine: engines.Engine, error: Exception) -> None:
     reason = re.sub(r"\x1b\[\d*m", "", str(error)).partition("Arguments received")[0]
     reason = f"{type(error).__name__}: {' '.join(reason.split())[:300]}"
     how = "without XLA" if engine.tail else "step by step through Keras' own `fit`, which is slow"
-    warnings.warn(f"This network is trained {how}. {reason}", UserWarning, stacklevel=5)
+    warnings.warn(
+        f"This network is trained {how}. {reason}", UserWarning, stacklevel=caller_level()
+    )
 
 
 def _train_compiled(

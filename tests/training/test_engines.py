@@ -300,10 +300,11 @@ def test_computed_indices_use_an_engine_that_checks_them(blueprint):
     recipe = blueprint(computed)
     x = np.random.default_rng(0).integers(0, 10, (40, 4)).astype("int32")
     plan = TrainConfig("mse", epochs=1, engine="xla")
-    with pytest.warns(UserWarning, match="without XLA: an embedding takes computed indices"):
+    with pytest.warns(UserWarning, match="without XLA: an embedding takes computed") as messages:
         fit = train(
             recipe, initial_variables(recipe, 0), TrainingData({"x": x}, np.ones((40, 1))), plan
         )
+    assert messages[0].filename == __file__
     assert fit.network.outputs({"x": x})[0].shape == (40, 1)
     with pytest.raises(tf.errors.InvalidArgumentError, match="not in"):
         fit.network.outputs({"x": x + 10})
