@@ -1,11 +1,16 @@
-"""Predictions for tables on disk, in chunks of rows."""
+"""Predictions for tables on disk, in chunks of rows, in memory or into a file."""
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import functools
+import os
 
 import numpy as np
+
+from skstack._base.disk_table import DiskTable
+from skstack._base.tables import n_rows
 
 ROWS_IN_MEMORY = 2**16
 
@@ -22,34 +27,106 @@ def once_per_call(owner, warn):
 
 
 def in_chunks(method):
-    """Compute a method for a ``numpy.memmap`` in chunks of rows, never all in memory.
+    """Compute a method for a table on disk in chunks of rows, never all in memory.
 
-    The result for a row must not depend on the other rows.
+    The result for a row must not depend on the other rows. ``out`` of the method is handled here.
     """
 
     @functools.wraps(method)
-    def wrapped(self, X, **kwargs):
-        # Keyword arguments may hold a value for each row.
-        whole = not isinstance(X, np.memmap) or X.ndim < 2 or bool(kwargs)
-        if whole or len(X) <= ROWS_IN_MEMORY:
+    def wrapped(self, X, *, out=None, **kwargs):
+        # Other keyword arguments may hold a value for each row.
+        on_disk = isinstance(X, (np.memmap, DiskTable)) and X.ndim >= 2 and not kwargs
+        if out is None and not (on_disk and len(X) > ROWS_IN_MEMORY):
             return method(self, X, **kwargs)
         token = _warned.set(set())
         try:
-            return _concatenated(method, self, X)
+            chunks = _chunks(X) if on_disk else [X]
+            parts = (method(self, chunk, **kwargs) for chunk in chunks)
+            if out is None:
+                return _joined(parts, len(X))
+            return written(parts, n_rows(X), out)
         finally:
             _warned.reset(token)
 
     return wrapped
 
 
-def _concatenated(method, estimator, X):
-    result = None
+def _chunks(X):
     for start in range(0, len(X), ROWS_IN_MEMORY):
-        chunk = np.asarray(X[start : start + ROWS_IN_MEMORY])
-        part = method(estimator, chunk)
-        if not isinstance(part, np.ndarray):  # a DataFrame, for categories that pass through
-            return method(estimator, X)
+        chunk = X[start : start + ROWS_IN_MEMORY]
+        yield chunk.in_memory() if isinstance(chunk, DiskTable) else np.asarray(chunk)
+
+
+def _joined(parts, n_rows):
+    """All rows of parts that follow each other, arrays or DataFrames."""
+    result, start, frames = None, 0, []
+    for part in parts:
+        if not isinstance(part, np.ndarray):  # for categories that pass through
+            frames.append(part)
+            continue
         if result is None:
-            result = np.empty((len(X), *part.shape[1:]), part.dtype)
+            result = np.empty((n_rows, *part.shape[1:]), part.dtype)
         result[start : start + len(part)] = part
-    return result
+        start += len(part)
+    if not frames:
+        return result
+    if not hasattr(frames[0], "iloc"):
+        import polars as pl
+
+        return pl.concat(frames)
+    import pandas as pd
+
+    return pd.concat(frames, ignore_index=True)
+
+
+def written(parts, n_rows, out):
+    """Write arrays of rows that follow each other into ``out``: a path, or an array of the shape.
+
+    Returns a memory map of the file, or the array. A file that is not complete is removed.
+    """
+    if isinstance(out, np.ndarray):
+        start = 0
+        for part in map(_numbers, parts):
+            if out.shape != (n_rows, *part.shape[1:]) or not np.can_cast(part.dtype, out.dtype):
+                raise ValueError(
+                    f"out has shape {out.shape} and dtype {out.dtype}; expected "
+                    f"{(n_rows, *part.shape[1:])} and {part.dtype}."
+                )
+            out[start : start + len(part)] = part
+            start += len(part)
+        return out
+    path = npy_path(out)
+    unfinished = f"{path}.part"
+    try:
+        with open(unfinished, "wb") as file:
+            for number, part in enumerate(map(_numbers, parts)):
+                if not number:
+                    header = {"descr": part.dtype.str, "fortran_order": False}
+                    header["shape"] = (n_rows, *part.shape[1:])
+                    np.lib.format.write_array_header_1_0(file, header)
+                file.write(np.ascontiguousarray(part).data.cast("B") if part.size else b"")
+        os.replace(unfinished, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(unfinished)
+        raise
+    return np.load(path, mmap_mode="r+")
+
+
+def npy_path(out):
+    """The path that ``out`` means."""
+    try:
+        path = os.fspath(out)
+    except TypeError as error:
+        raise TypeError(
+            f"out={out!r} must be the path of a .npy file to write, or an array to fill."
+        ) from error
+    if not str(path).endswith(".npy"):
+        raise ValueError(f"out={str(path)!r} must end in .npy.")
+    return path
+
+
+def _numbers(part):
+    if not isinstance(part, np.ndarray) or part.dtype == object:
+        raise TypeError("out is for arrays of numbers or strings, but the result has categories.")
+    return part

@@ -11,6 +11,7 @@ from sklearn.utils import check_array
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_consistent_length, column_or_1d, validate_data
 
+from skstack._base.disk_table import DiskTable, on_disk, sample_of_rows
 from skstack._base.sklearn import (
     check_sample_weight,
     check_y,
@@ -37,6 +38,7 @@ def is_dataframe(X):
 
 def is_float32(X):
     """Whether all numbers of a table are float32, in which scikit-learn then computes moments."""
+    X = X.head() if isinstance(X, DiskTable) else X
     return set(map(str, X.dtypes if is_dataframe(X) else [X.dtype])) == {"float32"}
 
 
@@ -50,7 +52,17 @@ def indexed_like(table, X):
 
 def take_rows(X, indices):
     """Rows of any array, DataFrame, sparse matrix or list, in the same container."""
+    if isinstance(X, DiskTable):
+        return X[indices]
     return safe_indexing(X, indices, axis=0)
+
+
+def sampled(X, *others):
+    """The rows of a large table from which columns are learned, and of arrays; else unchanged."""
+    some = sample_of_rows(n_rows(X))
+    if some is None:
+        return X, *others
+    return take_rows(X, some), *(None if each is None else take_rows(each, some) for each in others)
 
 
 def take_columns(X, columns, parameter):
@@ -115,6 +127,7 @@ def column_indices(X, columns, parameter):
     """Indices of columns by name, position, slice, mask or callable; None means all."""
     if columns is None:
         return np.arange(X.shape[1])
+    X = X.head() if isinstance(X, DiskTable) else X
     try:
         chosen = columns(X) if callable(columns) else columns
         return np.asarray(get_column_indices(X, chosen), dtype=int)
@@ -128,13 +141,15 @@ def columns_at(X, indices):
     """Columns of X by index; X itself if these are all."""
     if np.array_equal(indices, np.arange(X.shape[1])):
         return X
+    if isinstance(X, DiskTable):
+        return X.take_columns(indices)
     return safe_indexing(X, indices.tolist(), axis=1)
 
 
 def read_table(estimator, X, *, reset):
     """Check the number and the names of the columns of X, but not its values."""
-    X = _as_frame(estimator, X, reset=reset)
-    if not is_dataframe(X):
+    X = _as_frame(estimator, on_disk(X), reset=reset)
+    if not (is_dataframe(X) or isinstance(X, DiskTable)):
         X = check_array(
             X,
             dtype=None,
@@ -152,8 +167,13 @@ def read_rows(estimator, X, *, reset):
     """Check X as scikit-learn does, and store or compare the number and names of its columns.
 
     DataFrames are returned unchanged, with the dtypes of their columns; other X becomes a
-    float32 array of rank 2 or more, or stays sparse.
+    float32 array of rank 2 or more, or stays sparse. Large tables on disk stay there: the values
+    of their rows are checked when they are read.
     """
+    X = on_disk(X)
+    if isinstance(X, DiskTable):
+        read_rows(estimator, X.head(), reset=reset)
+        return X
     X = _as_frame(estimator, X, reset=reset)
     if is_dataframe(X):
         names = list(X.columns)

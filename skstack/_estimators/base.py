@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from skstack._base.atomic_fit import atomic_fit, copy_of, on_snapshot, warn_once
+from skstack._base.disk_table import in_memory, sample_of_rows, window_rows
 from skstack._base.keras_objects import copied
 from skstack._base.params import (
     clone_part,
@@ -39,7 +41,14 @@ from skstack._base.sklearn import (
     check_shape,
     with_callbacks,
 )
-from skstack._base.tables import check_groups, check_weights, n_rows, read_rows, take_rows
+from skstack._base.tables import (
+    check_groups,
+    check_weights,
+    n_rows,
+    read_rows,
+    sampled,
+    take_rows,
+)
 from skstack._base.text import described, readable
 from skstack._estimators.bags import (
     bag_splits,
@@ -117,7 +126,7 @@ early_stopping : bool or "auto", default="auto"
 
 validation_fraction : float, default=0.15
     Fraction of the rows, stratified by class in a classifier, that is held out before anything is
-    learned. In (0, 1).
+    learned. In (0, 1). Of more than 2**20 rows at most 2**18 are held out.
 
 n_iter_no_change : int, default=16
     Number of epochs without improvement after which training stops. Networks whose learning rate
@@ -250,6 +259,7 @@ class CrossFitContext:
 
 _FEWEST_ROWS_TO_STOP = 50
 _FEWEST_ROWS_OF_CLASS = 5
+_MOST_HELD_OUT = 2**18  # of a table of several windows
 # Batch sizes below each number of rows; those with which AutoGluon trains TabM.
 _BATCH_SIZES = (
     (2_800, 32),
@@ -648,7 +658,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         inputs = self.blocks_.split(X)
         if not resume:
             self.moments_ = self._moments_of(inputs, counts)
-            self.input_profile_ = ColumnProfile.of(X, self.blocks_.categorical_features, weights)
+            self.input_profile_ = self._profile_of(X, weights)
         blueprint, start = self._network_to_train(seed, resume, inputs, counts)
         if not resume:
             self._learn_start(blueprint, start, inputs, y, counts, seed)
@@ -667,7 +677,8 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         table = self._smoothed(table, label_smoothing_of(blueprint), objective)
         validation = None
         if held_out is not None:
-            validation = self._table(self.blocks_.split(held_out[0]), *held_out[1:], objective)
+            inputs_val = self.blocks_.split(in_memory(held_out[0]))
+            validation = self._table(inputs_val, *held_out[1:], objective)
         prepared = prepared_fit(
             self, blueprint, start, seed=seed, before=self._beside_network if resume else {},
             tables=(table, validation), rows=(X, None if held_out is None else held_out[0]),
@@ -700,7 +711,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         self.blocks_ = own.blocks
         if shared is None:
             self._check_origin(X)
-        self.input_profile_ = ColumnProfile.of(X, self.blocks_.categorical_features, weights)
+        self.input_profile_ = self._profile_of(X, weights)
         splits = [None] * self._n_bags
         if validation[0] is validation[1] is None and self._stops_early(n_rows(X)):
             splits = bag_splits(self, X, y, seed, groups=groups, ordered=ordered)
@@ -722,7 +733,12 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         """Warn of columns that are constant, or nearly so, in float32."""
         for block, indices in self.blocks_.column_indices().items():
             if isinstance(self.blocks_.part(block), NumericBlock):
+                X = in_memory(sampled(X)[0])
                 warn_if_too_fine_for_float32(X, indices)
+
+    def _profile_of(self, X, weights):
+        X, weights = sampled(X, weights)
+        return ColumnProfile.of(in_memory(X), self.blocks_.categorical_features, weights)
 
     def _moments_of(self, inputs, weights):
         origin = continued_estimator(self.model)
@@ -756,9 +772,13 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         """Training and hold-out rows; None if early stopping is "auto" and there are too few."""
         n = n_rows(X)
         y = np.empty(n) if y is None else y
+        if fraction is None:
+            fraction = self.validation_fraction
+            if n > window_rows():  # hold-out rows stay in memory
+                fraction = min(math.ceil(fraction * n), _MOST_HELD_OUT)
         split = functools.partial(
             hold_out,
-            fraction=self.validation_fraction if fraction is None else fraction,
+            fraction=fraction,
             stratify=is_classifier(self) and y.ndim == 1,
             seed=seed,
             ordered=ordered,
@@ -876,19 +896,24 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             or continued_estimator(self.model) is not None
         ):
             return
-        target = None if y is None else self._bin_targets(y, weights)
+        some = sample_of_rows(len(next(iter(inputs.values()))))
+        if some is None:
+            few, few_y, few_weights = inputs, y, weights
+        else:
+            few = {name: array[some] for name, array in inputs.items()}
+            few_y, few_weights = (None if each is None else each[some] for each in (y, weights))
+        target = None if y is None else self._bin_targets(few_y, few_weights)
         for block in self.blocks_.blocks_:
             if block.kind == "numeric":
-                columns, moments = inputs[block.name], self.moments_[block.name]
                 start.update(
                     learned_variables(
                         blueprint.spec,
                         block.name,
                         start,
-                        columns,
-                        moments,
+                        few[block.name],
+                        self.moments_[block.name],
                         target=target,
-                        weights=weights,
+                        weights=few_weights,
                     )
                 )
         blueprint.initialize_from_rows(start, inputs, weights, seed)

@@ -22,7 +22,7 @@ from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._estimators.resampling import refuse_interpolated_categories
 from skstack._features.transformer import KerasFeatureTransformer
 from skstack._splits.supervision import learns_from_y
-from skstack.preprocessing._columns import column_at, open_table
+from skstack.preprocessing._columns import column_at, as_table
 from skstack.preprocessing._passthrough import Passthrough
 
 _ROWS_OF_EACH = 5  # rows of each class, and of each column with missing values
@@ -151,7 +151,7 @@ def _suspects(X, *, positive_only=False):
             for index in np.flatnonzero(mask.any(axis=0)):
                 columns[kind][int(index)] = np.flatnonzero(mask[:, index])[:_ROWS_OF_EACH]
         return dict(columns)
-    table = open_table(X)
+    table = as_table(X)
     for index in range(X.shape[1]):
         for kind, rows in _contents(column_at(table, index), positive_only):
             columns[kind][index] = rows

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from skstack._base.disk_table import BLOCK_ROWS, BLOCKS_IN_WINDOW, DiskArray, window_rows
 from skstack._training.config import TrainingData
 
 
@@ -34,9 +36,9 @@ class TensorTable:
     """Checked rows, whose weights have mean 1 so that losses are weighted means."""
 
     def __init__(self, rows: TrainingData, what: str):
-        self.inputs = {name: np.asarray(array) for name, array in rows.inputs.items()}
+        self.inputs = {name: _array(array) for name, array in rows.inputs.items()}
         targets = rows.targets if isinstance(rows.targets, (list, tuple)) else [rows.targets]
-        self.targets = [np.asarray(array) for array in targets if array is not None]
+        self.targets = [_array(array) for array in targets if array is not None]
         self.weights = None
         lengths = {name: len(array) for name, array in self.inputs.items()}
         lengths.update({f"targets {i}": len(array) for i, array in enumerate(self.targets)})
@@ -59,7 +61,22 @@ class TensorTable:
     def layout(self) -> TensorLayout:
         return TensorLayout(tuple(self.inputs), len(self.targets), self.weights is not None)
 
-    def arrays(self) -> list[np.ndarray]:
+    @property
+    def streams(self) -> bool:
+        """Whether rows become tensors a piece at a time: those of large tables, and on disk."""
+        return self.n_rows > window_rows() or any(isinstance(a, DiskArray) for a in self.arrays())
+
+    def piece(self, rows: np.ndarray) -> list:
+        """Tensors of some rows, in the order of `layout`."""
+        order = np.argsort(rows, kind="stable")
+        ascending, place = rows[order], np.empty(len(rows), np.intp)
+        place[order] = np.arange(len(rows))
+        arrays = [
+            a[ascending][place] if isinstance(a, DiskArray) else a[rows] for a in self.arrays()
+        ]
+        return [tf.convert_to_tensor(array) for array in arrays]
+
+    def arrays(self) -> list:
         """Arrays in the order of `layout`."""
         weights = [] if self.weights is None else [self.weights]
         return [*self.inputs.values(), *self.targets, *weights]
@@ -75,6 +92,10 @@ class TensorTable:
     def specs(self) -> tuple:
         """Specs in the order of `layout`, for any number of rows."""
         return tuple(tf.TensorSpec([None, *a.shape[1:]], a.dtype) for a in self.arrays())
+
+
+def _array(array):
+    return array if isinstance(array, DiskArray) else np.asarray(array)
 
 
 def _mean_one(weights: np.ndarray, what: str) -> np.ndarray:
@@ -97,7 +118,11 @@ def bucket(n_rows: int) -> int:
 
 
 class Orders:
-    """The order of rows in each epoch, independent of how many epochs are drawn at once."""
+    """The order of rows in each epoch, independent of how many epochs are drawn at once.
+
+    Tables of one window of blocks are shuffled whole. The blocks of a larger one are shuffled, and
+    then the rows of each window of blocks, so that rows that follow each other lie near each other.
+    """
 
     def __init__(self, seed: int, n_rows: int):
         self._generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(int(seed))))
@@ -107,8 +132,65 @@ class Orders:
         """Orders of the next epochs, an int32 array of shape (n_epochs, n_rows)."""
         orders = np.empty((n_epochs, self._n_rows), np.int32)
         for order in orders:
-            order[:] = self._generator.permutation(self._n_rows)
+            start = 0
+            for rows in self.windows():
+                order[start : start + len(rows)] = rows
+                start += len(rows)
         return orders
+
+    def windows(self) -> Iterator[np.ndarray]:
+        """The order of the next epoch, window by window."""
+        n, draw = self._n_rows, self._generator.permutation
+        if n <= window_rows():
+            yield draw(n)
+            return
+        blocks = draw(-(-n // BLOCK_ROWS))
+        for start in range(0, len(blocks), BLOCKS_IN_WINDOW):
+            starts = blocks[start : start + BLOCKS_IN_WINDOW] * BLOCK_ROWS
+            parts = [np.arange(first, min(first + BLOCK_ROWS, n)) for first in starts]
+            yield draw(np.concatenate(parts).astype(np.int32))
+
+
+class Piece:
+    """Rows of a large table as tensors, in the order in which they are trained on."""
+
+    def __init__(self, tensors: list, n_rows: int, is_last: bool):
+        self.tensors, self.n_rows, self.is_last = tensors, n_rows, is_last
+
+
+def pieces(
+    table: TensorTable, orders: Orders, batch_size: int, most_rows: Callable[[], int]
+) -> Iterator[Piece]:
+    """The pieces of the next epoch; the next one is read while one is trained on.
+
+    Each holds at most ``most_rows()`` rows, or one batch, and whole batches, except the last one.
+    """
+
+    def read(rows, is_last):
+        return Piece(table.piece(rows), len(rows), is_last)
+
+    def cut():
+        left, waiting = table.n_rows, np.empty(0, np.int32)
+        for window in orders.windows():
+            waiting = np.concatenate([waiting, window])
+            left -= len(window)
+            while len(waiting):
+                n = max(most_rows() // batch_size, 1) * batch_size
+                if left:
+                    n = min(n, len(waiting) // batch_size * batch_size)
+                if not n:
+                    break
+                rows, waiting = waiting[:n], waiting[n:]
+                yield rows, not left and not len(waiting)
+
+    with ThreadPoolExecutor(1) as reader:
+        ahead = None
+        for rows, is_last in cut():
+            current, ahead = ahead, reader.submit(read, rows, is_last)
+            if current is not None:
+                yield current.result()
+        if ahead is not None:
+            yield ahead.result()
 
 
 class Steps:
@@ -153,9 +235,12 @@ class Steps:
         some = slice(start, stop + self._padding)
         return [self.rows[some], self.counts[some], np.array([0, stop - start], np.int32)]
 
-    def means(self, losses: np.ndarray, n_epochs: int) -> np.ndarray:
-        """Mean loss over rows, for each of the first epochs."""
-        n_steps = n_epochs * self._per_epoch
-        counts = self.counts[:n_steps].reshape(n_epochs, -1)
-        losses = losses[:n_steps].reshape(n_epochs, -1).astype(np.float64)
-        return (losses * counts).sum(axis=1) / counts.sum(axis=1)
+
+def mean_losses(losses: np.ndarray, counts: np.ndarray, n_epochs: int) -> np.ndarray:
+    """Mean loss over rows, for each of the first epochs, of the losses of their steps.
+
+    ``counts`` holds the number of rows of each step, of these epochs and perhaps of further ones.
+    """
+    counts = counts[: len(losses)].reshape(n_epochs, -1)
+    losses = losses.reshape(n_epochs, -1).astype(np.float64)
+    return (losses * counts).sum(axis=1) / counts.sum(axis=1)

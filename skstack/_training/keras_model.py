@@ -264,6 +264,9 @@ def embedded_inputs(model) -> dict[int, tuple[str, int]] | None:
     return bounds
 
 
+_ROWS_CHECKED = 2**20  # at once, of inputs that may be on disk
+
+
 def check_indices(model, inputs, bounds) -> None:
     """Raise ValueError if an input holds indices out of the `bounds` of `embedded_inputs`."""
     structure = getattr(model, "input", None)
@@ -274,8 +277,10 @@ def check_indices(model, inputs, bounds) -> None:
             tensor = model.inputs[index]
             name = next(key for key, value in structure.items() if value is tensor)
         array = inputs[name]
-        if array.size and not (array.min() >= 0 and array.max() < size):
-            raise ValueError(
-                f"The input {name!r} of the embedding {layer!r} holds indices from {array.min()} "
-                f"to {array.max()}; expected 0 to {size - 1} (input_dim={size})."
-            )
+        for start in range(0, len(array), _ROWS_CHECKED):
+            rows = array[start : start + _ROWS_CHECKED]
+            if rows.size and not (rows.min() >= 0 and rows.max() < size):
+                raise ValueError(
+                    f"The input {name!r} of the embedding {layer!r} holds indices from "
+                    f"{rows.min()} to {rows.max()}; expected 0 to {size - 1} (input_dim={size})."
+                )

@@ -6,10 +6,11 @@ import contextlib
 import copy
 import functools
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from skstack._base.lru_cache import LRUCache
 from skstack._base.text import described
 from skstack._training.blueprint import Blueprint
 from skstack._training.config import StepRules, TrainConfig
-from skstack._training.data import Orders, Steps, TensorTable, bucket
+from skstack._training.data import Orders, Steps, TensorTable, bucket, mean_losses, pieces
 from skstack._training.engines import has_own_train_step, why_not_masked
 from skstack._training.epochs import TraceKey, epochs_function, error_of, steps_in_block
 from skstack._training.isolation import build, inside_build
@@ -365,6 +366,18 @@ def _config_of(model):
 _ROWS_IN_FIRST_CALL = 2**12  # until the speed of a program is known
 _INDICES_PER_CALL = 2**22  # of int32: 16 MB
 _SECONDS_PER_CALL = 1.0
+_PIECE_BYTES = 2**26  # of rows of a large table; the next piece is read at the same time
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Steps that one call takes, on these tensors; whether an epoch begins or ends with them."""
+
+    data: list
+    steps: list
+    n_steps: int
+    begins: bool
+    ends: bool
 
 
 class CompiledFit:
@@ -400,7 +413,9 @@ class CompiledFit:
         self._config = config
         self._trace = trace
         self._run, self._own_names = program.epochs(trace, own=bool(config.callbacks))
-        self._data = table.tensors()
+        self._table = table
+        self._data = [] if table.streams else table.tensors()
+        self._row_bytes = sum(a.dtype.itemsize * math.prod(a.shape[1:]) for a in table.arrays())
         self._validation: list = []
         if validation is not None:
             # Few shapes, because TensorFlow keeps kernels for each.
@@ -425,28 +440,52 @@ class CompiledFit:
         """Train up to `n_epochs` epochs; return the logs of those trained."""
         self.running = True
         before, program = self.progress, self._program
-        n_whole = self._rows_per_call() // self._n_rows
-        orders = self._orders.next(min(n_epochs, max(n_whole, 1)))
-        steps = Steps(orders, program.batch_size, self._padding)
-        state, losses, start = before.state, [], 0
-        while start < steps.n:
-            most = steps.n if n_whole else max(self._rows_per_call() // program.batch_size, 1)
-            stop = min(start + most, steps.n)
-            refuse_if_ended()
-            started = time.perf_counter()
-            take = self._call(steps.part(start, stop), state, start == 0, stop == steps.n)
-            n_run = int(take(1)[0])
-            losses.append(np.asarray(take(1)[0])[: stop - start])
-            seconds = time.perf_counter() - started
-            n_rows = n_run * self._n_rows if n_whole else (stop - start) * program.batch_size
-            program.rows_per_second = n_rows / max(seconds, 1e-6)
-            state = take(len(before.state))
-            start = stop
-        means = None if program.own_step else steps.means(np.concatenate(losses), n_run)
+        n_whole = 0 if self._table.streams else self._rows_per_call() // self._n_rows
+        parts = self._pieces() if self._table.streams else self._parts(n_epochs, n_whole)
+        state, losses, counts = before.state, [], []
+        with contextlib.closing(parts):
+            for part in parts:
+                refuse_if_ended()
+                started = time.perf_counter()
+                take = self._call(part, state)
+                n_run = int(take(1)[0])
+                losses.append(np.asarray(take(1)[0])[: part.n_steps])
+                counts.append(part.steps[1][: part.n_steps])
+                seconds = time.perf_counter() - started
+                n_rows = n_run * self._n_rows if n_whole else part.n_steps * program.batch_size
+                program.rows_per_second = n_rows / max(seconds, 1e-6)
+                state = take(len(before.state))
+        means = None
+        if not program.own_step:
+            means = mean_losses(np.concatenate(losses), np.concatenate(counts), n_run)
         progress = self._progress(take, n_run, means)
         self.progress = replace(progress, n_epochs=before.n_epochs + n_run, state=state)
         self.running = False
         return self.progress.logs
+
+    def _parts(self, n_epochs: int, n_whole: int) -> Iterator[_Part]:
+        """Steps on the whole table: of some epochs, or of a part of one."""
+        batch = self._program.batch_size
+        orders = self._orders.next(min(n_epochs, max(n_whole, 1)))
+        steps, start = Steps(orders, batch, self._padding), 0
+        while start < steps.n:
+            most = steps.n if n_whole else max(self._rows_per_call() // batch, 1)
+            stop = min(start + most, steps.n)
+            some = steps.part(start, stop)
+            yield _Part(self._data, some, stop - start, start == 0, stop == steps.n)
+            start = stop
+
+    def _pieces(self) -> Iterator[_Part]:
+        """Steps on pieces of a large table: those of one epoch."""
+        batch, begins = self._program.batch_size, True
+
+        def most_rows():
+            return min(self._rows_per_call(), max(_PIECE_BYTES // self._row_bytes, 1))
+
+        for piece in pieces(self._table, self._orders, batch, most_rows):
+            steps = Steps(np.arange(piece.n_rows)[None], batch, self._padding)
+            yield _Part(piece.tensors, steps.part(0, steps.n), steps.n, begins, piece.is_last)
+            begins = False
 
     def snapshot(self) -> tuple[Progress, Orders]:
         """How far training has come, to train again from here."""
@@ -463,17 +502,17 @@ class CompiledFit:
         rows = _ROWS_IN_FIRST_CALL if speed is None else int(speed * _SECONDS_PER_CALL)
         return min(rows, _INDICES_PER_CALL)
 
-    def _call(self, steps: list, state: list, begins: bool, ends: bool) -> Callable[[int], list]:
-        """Train some steps, with which an epoch begins or ends; return a reader of the outputs."""
+    def _call(self, part: _Part, state: list) -> Callable[[int], list]:
+        """Train some steps; return a reader of the outputs."""
         more: list = []
         if self.has_validation:
             *data, n_rows = self._validation
             # Without rows, nothing is evaluated.
-            more = [*data, n_rows if ends else tf.constant(0)]
+            more = [*data, n_rows if part.ends else tf.constant(0)]
             more += [self.progress.best_loss, self.progress.without_better, *self._patience]
         if self._program.one_by_one:
-            more += [tf.constant(begins), tf.constant(ends)]
-        outputs = self._bound([*self._data, *steps, *more, *state])
+            more += [tf.constant(part.begins), tf.constant(part.ends)]
+        outputs = self._bound([*part.data, *part.steps, *more, *state])
 
         def take(n):
             taken, outputs[:n] = outputs[:n], []

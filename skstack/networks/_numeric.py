@@ -292,7 +292,10 @@ def learned_variables(spec, block_name, start, columns, moments, *, target=None,
     layers = {role: spec.layer_name(f"{block_name}_{role}") for role in roles}
     robust, by_quantiles = layers["pair"] in names, layers["quantiles"] in names
     kind = next((kind for kind in BINS if layers[f"{kind}_bins"] in names), None)
-    learned = {}
+    learned: dict = {}
+    if not (robust or by_quantiles or kind is not None):
+        return learned
+    columns = np.asarray(columns)
     if f"{block_name}_center" not in names:
         moments = np.zeros(columns.shape[1]), np.ones(columns.shape[1])
     if robust:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import re
 import warnings
 from dataclasses import dataclass
@@ -10,18 +11,21 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.base import clone
 
-from skstack._base.tables import column_indices, object_array
+from skstack._base.disk_table import DiskArray, DiskTable, SharedRows, sample_of_rows
+from skstack._base.tables import column_indices, object_array, take_rows
 from skstack.preprocessing._columns import (
     array_columns,
     as_numbers,
+    as_table,
     categorical_mask,
     column_at,
     dense,
     factorise,
     hash_buckets,
+    head_of,
     is_default_categorical,
     is_from_dtype,
-    open_table,
+    names_of,
     refuse_non_numeric,
     sort_categories,
     stack_cells,
@@ -151,14 +155,14 @@ class ColumnBlocks:
                 for part in like._parts
             ]
             return self._set_parts(parts)
-        table = open_table(X)
+        table = as_table(X)
         self.n_columns_ = table.shape[1]
         # Columns are addressed by index: pandas' column names may be anything.
-        self._names = list(table.columns) if hasattr(table, "columns") else None
+        self._names = names_of(table)
         if len(table.shape) > 2:
             parts = [self._tensor_part(table)]
         else:
-            parts = self._table_parts(table)
+            parts = self._table_parts(head_of(table))
             if any(isinstance(part, CategoricalBlock) for part in parts):
                 table = dense(table)
         self.columns_ = {part.name: self._names_of(part.indices) for part in parts}
@@ -185,7 +189,7 @@ class ColumnBlocks:
 
         Returns
         -------
-        arrays : dict of str to ndarray
+        arrays : dict of str to ndarray, or to `DiskArray` for a table on disk
             Float32, C-contiguous, of shape (n_rows, *shape) for numbers; int32 of shape (n_rows,)
             for categories, of shape (n_rows, length) for token ids. Numbers may share memory with
             `X`: do not write to them.
@@ -197,6 +201,13 @@ class ColumnBlocks:
             NaN, infinity, complex numbers, no rows, one dimension.
         """
         table = self._open(X)
+        if isinstance(table, DiskTable):
+            shared = SharedRows(table, functools.partial(self.split, dtype=dtype))
+            blocks = [(block, block.dtype) for block in self.blocks_]
+            return {
+                block.name: DiskArray(shared, block.name, block.shape, kind)
+                for block, kind in blocks
+            }
         if not table.shape[0]:  # not checked elsewhere without numeric columns
             raise ValueError(
                 f"Found array with 0 sample(s) (shape={tuple(table.shape)}) while a minimum of 1 "
@@ -252,7 +263,7 @@ class ColumnBlocks:
         arrays : dict of str to ndarray
             As `split` returns them.
         """
-        table = open_table(table)
+        table = as_table(table)
         if isinstance(self._parts[0], TensorBlock):
             return {self._parts[0].name: self._parts[0].read(table)}
         arrays, first = {}, self.n_columns_
@@ -393,7 +404,7 @@ class ColumnBlocks:
 
     def _open(self, X):
         """Rows as a table, after a check of the shape."""
-        table = open_table(X)
+        table = as_table(X)
         if isinstance(self._parts[0], TensorBlock):
             return table
         if len(table.shape) != 2:
@@ -409,14 +420,13 @@ def categorical_mask_of(categorical_features, X, indices):
     """`categorical_features` for some columns of X: "from_dtype", None, or a boolean mask."""
     if is_default_categorical(categorical_features):
         return categorical_features
-    table = open_table(X)
-    names = list(table.columns) if hasattr(table, "columns") else None
-    return categorical_mask(categorical_features, table, names)[indices]
+    table = head_of(as_table(X))
+    return categorical_mask(categorical_features, table, names_of(table))[indices]
 
 
 def array_column_indices(X):
     """Indices of the columns of a DataFrame whose cells hold arrays."""
-    table = open_table(X)
+    table = head_of(as_table(X))
     if len(table.shape) != 2:
         return np.arange(0)
     return np.flatnonzero(array_columns(table, np.ones(table.shape[1], dtype=bool), "from_dtype"))
@@ -516,10 +526,15 @@ class NumericBlock(_TableBlock):
     def fit(self, table, names, like=None, weights=None):
         """Learn the imputed values; `like` determines which columns have an indicator."""
         if names is not None:
+            first = head_of(table)
             for index in self.indices:
-                refuse_non_numeric(column_at(table, index), names[index])
+                refuse_non_numeric(column_at(first, index), names[index])
         self.indicated = np.arange(0)
         if self.imputer is not None:
+            some = sample_of_rows(table.shape[0])
+            if some is not None:
+                table = take_rows(table, some)
+                weights = None if weights is None else weights[some]
             numbers = as_numbers(self._columns(table), allow_nan=True)
             imputer = clone(self.imputer)
             imputer.set_params(keep_empty_features=True, add_indicator=False)

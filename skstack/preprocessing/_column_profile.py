@@ -11,12 +11,13 @@ from scipy import sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis, min_max_axis
 
 from skstack._base.atomic_fit import warn_once
+from skstack._base.disk_table import DiskArray
 from skstack.preprocessing._columns import (
     as_numbers,
     categorical_mask,
     column_at,
     holds_numbers,
-    open_table,
+    as_table,
     take_columns,
 )
 
@@ -184,7 +185,7 @@ class ColumnProfile:
         ValueError
             If X has no rows, or `categorical_features` is not valid for it.
         """
-        table = open_table(X)
+        table = as_table(X)
         width = table.shape[-1]
         if not table.shape[0]:
             raise ValueError("X has no rows; a ColumnProfile needs at least one.")
@@ -399,7 +400,7 @@ class ColumnProfile:
 
     def _values(self, X):
         """Some of the rows, evenly spread, as numbers of shape (rows, columns)."""
-        table = X if isinstance(X, np.ndarray) and X.ndim > 1 else open_table(X)
+        table = X if isinstance(X, np.ndarray) and X.ndim > 1 else as_table(X)
         if table.shape[-1] != self._width:
             raise ValueError(f"X has {table.shape[-1]} columns; the profile has {self._width}.")
         if not self.names:
@@ -646,32 +647,38 @@ def weighted_moments(array, weights=None):
     >>> mean.tolist(), scale.round(4).tolist()
     ([1.0, 5.0], [1.7321, 1.0])
     """
-    array = np.asarray(array)
+    array = array if isinstance(array, DiskArray) else np.asarray(array)
     n_rows, width = array.shape[0], array.shape[-1]
-    weights = np.ones(n_rows) if weights is None else np.asarray(weights, dtype=np.float64)
-    if weights.shape != (n_rows,):
-        raise ValueError(f"weights has shape {weights.shape}; expected ({n_rows},), one per row.")
-    if n_rows and weights.min() < 0:
-        raise ValueError("weights holds a negative number; expected weights of zero or more.")
+    used = None  # all
+    if weights is not None:
+        weights = np.asarray(weights, dtype=np.float64)
+        if weights.shape != (n_rows,):
+            raise ValueError(
+                f"weights has shape {weights.shape}; expected ({n_rows},), one per row."
+            )
+        if n_rows and weights.min() < 0:
+            raise ValueError("weights holds a negative number; expected weights of zero or more.")
+        used = None if weights.all() else np.flatnonzero(weights)
+    n_used = n_rows if used is None else used.size
     repeats = int(np.prod(array.shape[1:-1]))
-    used = np.flatnonzero(weights)
-    total = weights.sum() * repeats
+    total = (float(n_rows) if weights is None else weights.sum()) * repeats
     if not total > 0:
         raise ValueError("No row has a positive weight; moments are undefined.")
 
     def weighted_sums(function):
         sums = 0.0
-        for start in range(0, used.size, _ROWS_AT_ONCE):
-            chunk = used[start : start + _ROWS_AT_ONCE]
-            if used.size == n_rows:  # a slice makes no copy
-                chunk = slice(start, start + _ROWS_AT_ONCE)
+        for start in range(0, n_used, _ROWS_AT_ONCE):
+            chunk = slice(start, start + _ROWS_AT_ONCE)  # makes no copy
+            chunk = chunk if used is None else used[chunk]
             rows = array[chunk].reshape(-1, width).astype(np.float64)
-            sums = sums + np.repeat(weights[chunk], repeats) @ function(rows)
+            n = len(rows) // max(repeats, 1)
+            own = np.ones(n) if weights is None else weights[chunk]
+            sums = sums + np.repeat(own, repeats) @ function(rows)
         return sums / total
 
     mean = weighted_sums(lambda rows: rows)
     variance = weighted_sums(lambda rows: np.square(np.subtract(rows, mean, out=rows), out=rows))
-    eps, count = np.finfo(np.float64).eps, used.size * repeats
+    eps, count = np.finfo(np.float64).eps, n_used * repeats
     constant = variance <= count * eps * variance + (count * mean * eps) ** 2
     if (np.square(mean) > 1e12 * variance).any():  # far from 0 the first sum has lost digits
         mean = mean + weighted_sums(lambda rows: np.subtract(rows, mean, out=rows))
@@ -752,7 +759,7 @@ def warn_if_too_fine_for_float32(X, indices):
             return
         values, names = X[:, indices], [f"x{index}" for index in indices]
     else:
-        table = open_table(X)
+        table = as_table(X)
         indices = [index for index in indices if holds_numbers(column_at(table, index))]
         if not len(indices):
             return

@@ -11,8 +11,9 @@ from scipy import sparse
 from sklearn.utils import assert_all_finite, check_array
 
 from skstack._base.atomic_fit import object_column_kinds, warn_once
+from skstack._base.disk_table import DiskTable
 
-# In all functions `table` is what `open_table` returns, and `column` one of its columns.
+# In all functions `table` is what `as_table` returns, and `column` one of its columns.
 _CATEGORICAL_DTYPES = (nw.Categorical, nw.Enum, nw.String, nw.Object, nw.Boolean)
 _NOT_NUMBERS = (nw.Binary, nw.List, nw.Array, nw.Struct)
 _ACCEPTED = '"from_dtype", None, a list of column names or positions, or a boolean mask'
@@ -92,11 +93,11 @@ def is_default_categorical(categorical_features):
 
 def resolve_object_columns(X):
     """Determine the kinds of object columns for the outermost fit, from all of its rows."""
-    if not hasattr(X, "columns"):
+    if not hasattr(X, "columns") or isinstance(X, DiskTable):  # Arrow has no object columns
         return
 
     def kinds():
-        table = open_table(X)
+        table = as_table(X)
         columns = {name: column_at(table, index) for index, name in enumerate(table.columns)}
         return {
             name: _content(column) if _is_object(column) else None
@@ -146,8 +147,10 @@ def _is_number(value):
     return isinstance(value, (Real, Decimal)) and not isinstance(value, (bool, np.bool_))
 
 
-def open_table(X):
-    """A pandas DataFrame unchanged, others through narwhals, the rest as a (sparse) array."""
+def as_table(X):
+    """A DataFrame of pandas or a table on disk unchanged, others through narwhals, or an array."""
+    if isinstance(X, DiskTable):
+        return X
     if type(X) is np.ndarray and X.ndim > 1 and X.dtype == np.float32:
         return X  # checked by `read_rows`
     if nw.dependencies.is_pandas_dataframe(X):
@@ -160,13 +163,26 @@ def open_table(X):
     )
 
 
+def head_of(table):
+    """The first rows of a table on disk, which tell the kinds of columns; other tables unchanged."""
+    return as_table(table.head()) if isinstance(table, DiskTable) else table
+
+
+def names_of(table):
+    """Names of the columns, or None."""
+    names = getattr(table, "columns", None)
+    return None if names is None else list(names)
+
+
 def dense(array):
     """A sparse matrix as ndarray; other values unchanged."""
     return array.toarray(order="C") if sparse.issparse(array) else array
 
 
 def column_at(table, index):
-    """One column by index."""
+    """One column by index; of a table on disk it is read."""
+    if isinstance(table, DiskTable):
+        return column_at(as_table(table.take_columns([index]).in_memory()), 0)
     if isinstance(table, np.ndarray):
         return table[:, index]
     if isinstance(table, nw.DataFrame):
@@ -176,6 +192,8 @@ def column_at(table, index):
 
 def take_columns(table, indices):
     """Columns by index."""
+    if isinstance(table, DiskTable):
+        return table.take_columns(indices)
     if isinstance(table, np.ndarray):
         return table[:, indices]
     if sparse.issparse(table):
@@ -187,6 +205,8 @@ def take_columns(table, indices):
 
 def as_numbers(table, *, allow_nan=False, dtype=np.float32):
     """A C-contiguous float array, after scikit-learn's checks."""
+    if isinstance(table, DiskTable):
+        table = table.in_memory()
     if isinstance(table, nw.DataFrame):
         table = table.to_native()
     if type(table) is np.ndarray and table.dtype == dtype and table.size:
@@ -228,7 +248,7 @@ def _without_objects(table, error):
     """The table with object and string columns as float64; `error` is the original error."""
     import pandas as pd
 
-    table = open_table(table)
+    table = as_table(table)
     columns = {}
     for index, name in enumerate(table.columns):
         column = column_at(table, index)

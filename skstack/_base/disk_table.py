@@ -1,0 +1,428 @@
+"""Tables on disk: rows that are read when they are needed."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+# Larger tables are trained on in an order of blocks of rows, shuffled within windows of blocks; what
+# is learned of single columns other than moments is then learned from a sample of rows. Both hold
+# for tables in memory, too.
+BLOCK_ROWS = 2**16
+BLOCKS_IN_WINDOW = 16
+SAMPLE_ROWS = 2**17
+# A table that is not larger is read whole.
+_WHOLE_BYTES = 2**26
+# Rows are read with all those between them if at least this share of them is wanted.
+_DENSE = 1 / 8
+
+
+def window_rows() -> int:
+    """Number of rows up to which a table is shuffled whole."""
+    return BLOCK_ROWS * BLOCKS_IN_WINDOW
+
+
+def sample_of_rows(n_rows: int) -> np.ndarray | None:
+    """Rows, evenly spread, that stand for all rows of a large table; None for a smaller one."""
+    if n_rows <= window_rows():
+        return None
+    return np.arange(SAMPLE_ROWS, dtype=np.int64) * n_rows // SAMPLE_ROWS
+
+
+class Reader(Protocol):
+    """Where the rows of a table come from; safe to share between threads."""
+
+    n_rows: int
+    row_bytes: int
+
+    def read(self, rows: np.ndarray | slice) -> Any:
+        """Some rows, by a slice or ascending numbers, as an ndarray or a DataFrame."""
+        ...
+
+    def key(self) -> Any:
+        """What tells the contents apart without reading them: path, size and time of change."""
+        ...
+
+
+class FileState:
+    """Size and time of change of a file, to notice that it changes while it is read."""
+
+    def __init__(self, path: Any):
+        self.path = os.path.abspath(os.fspath(path))
+        status = os.stat(self.path)
+        self.size, self.changed = status.st_size, status.st_mtime_ns
+
+    def check(self) -> None:
+        """Raise a ValueError if the file is another one, or gone."""
+        try:
+            status = os.stat(self.path)
+        except OSError as error:
+            raise ValueError(f"{self.path} can no longer be read: {error.strerror}.") from error
+        if (status.st_size, status.st_mtime_ns) != (self.size, self.changed):
+            raise ValueError(
+                f"{self.path} changed while it was in use: it had {self.size} bytes and now has "
+                f"{status.st_size}, or was written to. Fit again on a file that stays as it is."
+            )
+
+    def key(self) -> tuple:
+        """Path, size and time of change."""
+        return self.path, self.size, self.changed
+
+
+class BinaryReader:
+    """Rows of a C-ordered array in a file, read without mapping it into memory."""
+
+    def __init__(self, path: Any, offset: int, dtype: np.dtype, shape: tuple[int, ...]):
+        self._file = FileState(path)
+        self._offset, self._dtype, self._shape = offset, dtype, shape
+        self.n_rows = shape[0]
+        self.row_bytes = dtype.itemsize * int(np.prod(shape[1:]))
+
+    def read(self, rows: np.ndarray | slice) -> np.ndarray:
+        """See `Reader`."""
+        with open(self._file.path, "rb", buffering=0) as file:
+            if isinstance(rows, slice):
+                values = self._span(file, rows.start, rows.stop)
+            else:
+                values = self._some(file, rows)
+        self._file.check()
+        return values
+
+    def _some(self, file, rows):
+        values = np.empty((len(rows), *self._shape[1:]), self._dtype)
+        # Spans of few rows, so that what lies between wanted rows takes little memory.
+        starts = np.flatnonzero(np.diff(rows // 2**12, prepend=-1))
+        for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
+            some = rows[start:stop]
+            first, last = int(some[0]), int(some[-1]) + 1
+            if len(some) >= _DENSE * (last - first):
+                values[start:stop] = self._span(file, first, last)[some - first]
+            else:
+                for place, row in enumerate(some.tolist(), start):
+                    values[place] = self._span(file, row, row + 1)[0]
+        return values
+
+    def _span(self, file, start, stop):
+        values = np.empty((stop - start, *self._shape[1:]), self._dtype)
+        view, place = memoryview(values).cast("B"), self._offset + start * self.row_bytes
+        done = 0
+        while done < len(view):
+            n = os.preadv(file.fileno(), [view[done:]], place + done)
+            if not n:
+                self._file.check()
+                raise ValueError(f"{self._file.path} ends before row {stop}; it was cut off.")
+            done += n
+        return values
+
+    def key(self) -> tuple:
+        """See `Reader`."""
+        return *self._file.key(), self._offset, str(self._dtype), self._shape
+
+
+class ArrayReader:
+    """Rows of an array, such as a memory map without a file of its own."""
+
+    def __init__(self, array: np.ndarray):
+        self._array = array
+        self.n_rows = len(array)
+        self.row_bytes = array.dtype.itemsize * int(np.prod(array.shape[1:]))
+
+    def read(self, rows: np.ndarray | slice) -> np.ndarray:
+        """See `Reader`."""
+        return np.array(self._array[rows], subok=False)
+
+    def key(self) -> Any:
+        """See `Reader`."""
+        return np.asarray(self._array)
+
+
+class _Mapped:
+    """What a function makes of the rows of another reader, row by row."""
+
+    def __init__(self, reader: Reader, function: Callable, row_bytes: int):
+        self._reader, self._function = reader, function
+        self.n_rows, self.row_bytes = reader.n_rows, row_bytes
+
+    def read(self, rows):
+        """See `Reader`."""
+        return self._function(self._reader.read(rows))
+
+    def key(self):
+        """See `Reader`."""
+        return self._reader.key(), self._function
+
+
+class _Joined:
+    """Tables of the same rows, joined by a function."""
+
+    def __init__(self, tables: Sequence[DiskTable], join: Callable, row_bytes: int):
+        self._tables, self._join = tables, join
+        self.n_rows, self.row_bytes = len(tables[0]), row_bytes
+
+    def read(self, rows):
+        """See `Reader`."""
+        return self._join([table[rows].in_memory() for table in self._tables])
+
+    def key(self):
+        """See `Reader`."""
+        return tuple(table.key() for table in self._tables)
+
+
+class DiskTable:
+    """A table whose rows are read from disk when they are needed.
+
+    Made by :func:`~skstack.preprocessing.open_table`. Selecting rows or columns reads nothing:
+    ``table[rows]``, with a slice, numbers or a mask, and ``table[["age", "job"]]`` are tables, too.
+    ``table["y"]`` reads one column, and ``numpy.asarray(table)`` or :meth:`in_memory` all of it.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Number of rows and columns.
+
+    columns : list of str or None
+        Names of the columns; None if they have none.
+    """
+
+    ndim = 2
+
+    def __init__(self, reader: Reader, names: Sequence[Any] | None, width: int, rows: Any = None):
+        self._reader = reader
+        self._names = None if names is None else list(names)
+        self._rows = slice(0, reader.n_rows) if rows is None else rows
+        self._width = width
+
+    # A table of names that are columns, without being a DataFrame.
+    @property
+    def columns(self) -> list | None:
+        """Names of the columns, or None."""
+        return None if self._names is None else list(self._names)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows and columns."""
+        return len(self), self._width
+
+    @property
+    def nbytes(self) -> int:
+        """About the memory that all rows would take, in bytes."""
+        return len(self) * self._reader.row_bytes
+
+    def __len__(self) -> int:
+        rows = self._rows
+        return rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+
+    def __repr__(self) -> str:
+        named = "" if self._names is None else f", columns={self._names[:6]!r}"
+        more = ", ..." if self._names is not None and len(self._names) > 6 else ""
+        return f"DiskTable({len(self)} rows, {self._width} columns{named}{more})"
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, tuple):
+            rows, columns = key if len(key) == 2 else (None, None)
+            if columns is Ellipsis:
+                return self[rows]
+            if isinstance(rows, slice) and rows == slice(None):
+                return self.take_columns(np.arange(self._width)[columns])
+            raise TypeError(f"A DiskTable has rows and columns; it cannot be indexed by {key!r}.")
+        if isinstance(key, str):
+            return self._column(key)
+        if isinstance(key, list) and key and all(isinstance(name, str) for name in key):
+            return self.take_columns([self._index_of(name) for name in key])
+        return type(self)(self._reader, self._names, self._width, self._numbers(key))
+
+    def _index_of(self, name):
+        if self._names is None or name not in self._names:
+            raise KeyError(f"{name!r} is not a column of this table; its columns are {self._names}")
+        return self._names.index(name)
+
+    def _column(self, name):
+        """One column in memory."""
+        table = self.take_columns([self._index_of(name)]).in_memory()
+        return table.iloc[:, 0] if hasattr(table, "iloc") else table[:, 0]
+
+    def _numbers(self, key):
+        """Row numbers of the reader: a slice if they follow each other, else an array."""
+        n = len(self)
+        if isinstance(key, slice):
+            start, stop, step = key.indices(n)
+            if step == 1 and isinstance(self._rows, slice):
+                start, stop = start + self._rows.start, max(stop, start) + self._rows.start
+                return slice(start, stop)
+            key = np.arange(start, stop, step)
+        key = np.asarray(key)
+        if key.ndim != 1 or key.dtype.kind not in "biu" and key.size:
+            raise TypeError(
+                "Rows of a DiskTable are selected by a slice, row numbers or a mask; got an array "
+                f"of shape {key.shape} and dtype {key.dtype}."
+            )
+        if key.dtype.kind == "b":
+            if len(key) != n:
+                raise IndexError(f"A mask of {len(key)} rows for a table of {n} rows.")
+            key = np.flatnonzero(key)
+        if key.size and (key.min() < -n or key.max() >= n):
+            raise IndexError(f"Row {int(key.max())} is not in this table of {n} rows.")
+        key = _small(np.where(key < 0, key + n, key) if key.size and key.min() < 0 else key, n)
+        if isinstance(self._rows, slice):
+            return key if not self._rows.start else _small(key + self._rows.start, np.inf)
+        return self._rows[key]
+
+    def take_columns(self, columns: Any) -> DiskTable:
+        """Some columns, by position, as a table; nothing is read."""
+        columns = [int(column) for column in columns]
+        names = None if self._names is None else [self._names[column] for column in columns]
+        reader: Any = self._reader
+        if hasattr(reader, "take_columns"):
+            reader = reader.take_columns(columns)
+        else:
+            share = max(self._reader.row_bytes * len(columns) // max(self._width, 1), 1)
+            reader = _Mapped(self._reader, _Columns(columns), share)
+        return type(self)(reader, names, len(columns), self._rows)
+
+    def map(self, function: Callable, names: Sequence | None, width: int, itemsize: int = 4):
+        """The table of ``function(rows)``, which must treat each row by itself."""
+        reader = _Mapped(self._reader, function, width * itemsize)
+        return type(self)(reader, names, width, self._rows)
+
+    @classmethod
+    def joined(cls, tables: Sequence[DiskTable], join: Callable, names: Sequence | None):
+        """The columns of several tables of the same rows, of which ``join`` makes one."""
+        width = sum(table.shape[1] for table in tables)
+        row_bytes = sum(table._reader.row_bytes for table in tables)
+        return cls(_Joined(list(tables), join, row_bytes), names, width)
+
+    def in_memory(self) -> Any:
+        """All rows, as an ndarray, or as a DataFrame if there are column names."""
+        rows = self._rows
+        if isinstance(rows, slice) or rows.size < 2 or (np.diff(rows) > 0).all():
+            return self._reader.read(rows)
+        # Rows are read in the order of the file, each once.
+        wanted, place = np.unique(rows, return_inverse=True)
+        values = self._reader.read(wanted)
+        return values.iloc[place] if hasattr(values, "iloc") else values[place]
+
+    def chunks(self, n_rows: int | None = None) -> Iterator[tuple[slice, Any]]:
+        """Slices of rows, and these rows in memory."""
+        n_rows = BLOCK_ROWS if n_rows is None else n_rows
+        for start in range(0, len(self), n_rows):
+            part = slice(start, min(start + n_rows, len(self)))
+            yield part, self[part].in_memory()
+
+    def head(self) -> Any:
+        """The first rows in memory, which tell the kinds of columns."""
+        return self[:5].in_memory()
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.in_memory(), dtype=dtype)
+
+    def key(self) -> tuple:
+        """What tells the contents apart, without reading them."""
+        return self._reader.key(), self._rows, self._names
+
+
+def _small(rows, n_rows):
+    """Row numbers in the smallest of the dtypes that hold them."""
+    bound = n_rows if np.isfinite(n_rows) else (rows.max(initial=0) + 1)
+    return rows.astype(np.int32 if bound < 2**31 else np.int64, copy=False)
+
+
+class _Columns:
+    """Selects columns by position."""
+
+    def __init__(self, columns: Sequence[int]):
+        self._columns = list(columns)
+
+    def __call__(self, table):
+        if hasattr(table, "iloc"):
+            return table.iloc[:, self._columns]
+        return table[:, self._columns]
+
+
+class DiskArray:
+    """What a function makes of the rows of a table: one input of a network.
+
+    ``read`` returns arrays by name for rows in memory; all arrays of one table share it, so that
+    rows are read once for all of them.
+    """
+
+    def __init__(self, shared: SharedRows, name: str, shape: tuple[int, ...], dtype: Any):
+        self._shared, self._name = shared, name
+        self.shape, self.dtype = (len(shared.table), *shape), np.dtype(dtype)
+        self.ndim = len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that all rows would take, in bytes."""
+        return self.dtype.itemsize * int(np.prod(self.shape))
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        """Rows in memory, by a slice or by numbers."""
+        return self._shared.read(rows)[self._name]
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self[:], dtype=dtype)
+
+
+class SharedRows:
+    """Arrays by name that a function makes of rows of a table; keeps the last that were read."""
+
+    def __init__(self, table: DiskTable, function: Callable):
+        self.table, self._function = table, function
+        self._local = threading.local()
+
+    def __getstate__(self):
+        return {"table": self.table, "_function": self._function}
+
+    def __setstate__(self, state):
+        self.__init__(state["table"], state["_function"])
+
+    def read(self, rows: Any) -> dict:
+        """Arrays of rows; the same object `rows` is read once."""
+        last = getattr(self._local, "last", (None, None))
+        if isinstance(rows, slice) or last[0] is not rows:
+            last = rows, self._function(self.table[rows].in_memory())
+            if not isinstance(rows, slice):
+                self._local.last = last
+        return last[1]
+
+    def forget(self) -> None:
+        """Drop the last rows."""
+        self._local.last = None, None
+
+
+def on_disk(X: Any) -> Any:
+    """A memory map, or a part of one, as a table on disk; other X unchanged.
+
+    A table that fits into memory easily is read.
+    """
+    if isinstance(X, np.memmap) and X.ndim == 2:
+        X = DiskTable(_reader_of(X), None, X.shape[1])
+    if not isinstance(X, DiskTable):
+        return X
+    return X.in_memory() if X.nbytes <= _WHOLE_BYTES or not X.shape[0] else X
+
+
+def in_memory(X: Any) -> Any:
+    """The rows of a table on disk; other X unchanged."""
+    return X.in_memory() if isinstance(X, DiskTable) else X
+
+
+def _reader_of(array):
+    """A reader of a memory map: of its file, unless that holds other values or another order."""
+    root = array
+    while isinstance(root.base, np.memmap):
+        root = root.base
+    private = getattr(root, "mode", "c") == "c" or root.filename is None
+    if private or not array.flags.c_contiguous or root.dtype != array.dtype:
+        return ArrayReader(array)
+    first = array.__array_interface__["data"][0] - root.__array_interface__["data"][0]
+    if root.mode != "r":
+        root.flush()
+    return BinaryReader(root.filename, root.offset + first, array.dtype, array.shape)
