@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
+import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+
+from skstack._base.atomic_fit import caller_level
 
 # Larger tables are trained on in an order of blocks of rows, shuffled within windows of blocks; what
 # is learned of single columns other than moments is then learned from a sample of rows. Both hold
@@ -17,8 +22,9 @@ BLOCKS_IN_WINDOW = 16
 SAMPLE_ROWS = 2**17
 # A table that is not larger is read whole.
 _WHOLE_BYTES = 2**26
-# Rows are read with all those between them if at least this share of them is wanted.
-_DENSE = 1 / 8
+# Rows are read with those between them, in spans of this many bytes, if a row that is wanted makes
+# it necessary to read at most so many bytes: a read of its own takes longer.
+_SPAN_BYTES, _DENSE_BYTES = 2**22, 2**14
 
 
 def window_rows() -> int:
@@ -94,12 +100,11 @@ class BinaryReader:
 
     def _some(self, file, rows):
         values = np.empty((len(rows), *self._shape[1:]), self._dtype)
-        # Spans of few rows, so that what lies between wanted rows takes little memory.
-        starts = np.flatnonzero(np.diff(rows // 2**12, prepend=-1))
+        starts = np.flatnonzero(np.diff(rows // max(_SPAN_BYTES // self.row_bytes, 1), prepend=-1))
         for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
             some = rows[start:stop]
             first, last = int(some[0]), int(some[-1]) + 1
-            if len(some) >= _DENSE * (last - first):
+            if (last - first) * self.row_bytes <= _DENSE_BYTES * len(some):
                 values[start:stop] = self._span(file, first, last)[some - first]
             else:
                 for place, row in enumerate(some.tolist(), start):
@@ -140,12 +145,29 @@ class ArrayReader:
         return np.asarray(self._array)
 
 
+class FrameReader:
+    """Rows of a DataFrame of pandas."""
+
+    def __init__(self, frame: Any):
+        self._frame = frame
+        self.n_rows = len(frame)
+        self.row_bytes = 8 * frame.shape[1]
+
+    def read(self, rows: np.ndarray | slice) -> Any:
+        """See `Reader`."""
+        return self._frame.iloc[rows].reset_index(drop=True)
+
+    def key(self) -> Any:
+        """See `Reader`."""
+        return self._frame
+
+
 class _Mapped:
     """What a function makes of the rows of another reader, row by row."""
 
-    def __init__(self, reader: Reader, function: Callable, row_bytes: int):
+    def __init__(self, reader: Reader, function: Callable):
         self._reader, self._function = reader, function
-        self.n_rows, self.row_bytes = reader.n_rows, row_bytes
+        self.n_rows, self.row_bytes = reader.n_rows, reader.row_bytes
 
     def read(self, rows):
         """See `Reader`."""
@@ -159,9 +181,9 @@ class _Mapped:
 class _Joined:
     """Tables of the same rows, joined by a function."""
 
-    def __init__(self, tables: Sequence[DiskTable], join: Callable, row_bytes: int):
+    def __init__(self, tables: Sequence[DiskTable], join: Callable):
         self._tables, self._join = tables, join
-        self.n_rows, self.row_bytes = len(tables[0]), row_bytes
+        self.n_rows, self.row_bytes = len(tables[0]), 0
 
     def read(self, rows):
         """See `Reader`."""
@@ -184,8 +206,8 @@ class DiskTable:
     shape : tuple of int
         Number of rows and columns.
 
-    columns : list of str or None
-        Names of the columns; None if they have none.
+    columns : list of str
+        Names of the columns; no such attribute if they have none.
     """
 
     ndim = 2
@@ -196,11 +218,12 @@ class DiskTable:
         self._rows = slice(0, reader.n_rows) if rows is None else rows
         self._width = width
 
-    # A table of names that are columns, without being a DataFrame.
     @property
-    def columns(self) -> list | None:
-        """Names of the columns, or None."""
-        return None if self._names is None else list(self._names)
+    def columns(self) -> list:
+        """Names of the columns."""
+        if self._names is None:
+            raise AttributeError("The columns of this table have no names.")
+        return list(self._names)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -279,21 +302,45 @@ class DiskTable:
         if hasattr(reader, "take_columns"):
             reader = reader.take_columns(columns)
         else:
-            share = max(self._reader.row_bytes * len(columns) // max(self._width, 1), 1)
-            reader = _Mapped(self._reader, _Columns(columns), share)
+            reader = _Mapped(self._reader, _Columns(columns))
+            share = self._reader.row_bytes * len(columns) // max(self._width, 1)
+            reader.row_bytes = max(share, 1)
         return type(self)(reader, names, len(columns), self._rows)
 
-    def map(self, function: Callable, names: Sequence | None, width: int, itemsize: int = 4):
+    def map(self, function: Callable) -> DiskTable:
         """The table of ``function(rows)``, which must treat each row by itself."""
-        reader = _Mapped(self._reader, function, width * itemsize)
-        return type(self)(reader, names, width, self._rows)
+        return self._of(_Mapped(self._reader, function), function(self.head()), self._rows)
 
     @classmethod
-    def joined(cls, tables: Sequence[DiskTable], join: Callable, names: Sequence | None):
-        """The columns of several tables of the same rows, of which ``join`` makes one."""
-        width = sum(table.shape[1] for table in tables)
-        row_bytes = sum(table._reader.row_bytes for table in tables)
-        return cls(_Joined(list(tables), join, row_bytes), names, width)
+    def joined(cls, tables: Sequence[Any], join: Callable) -> DiskTable:
+        """What ``join`` makes of rows of several tables, arrays or DataFrames, side by side."""
+        tables = [as_disk_table(table) for table in tables]
+        first = join([table.head() for table in tables])
+        return cls._of(_Joined(tables, join), first, None)
+
+    @classmethod
+    def _of(cls, reader, first, rows):
+        """A table of a reader whose first rows are known."""
+        framed = hasattr(first, "iloc")
+        reader.row_bytes = sum(d.itemsize for d in first.dtypes) if framed else first[:1].nbytes
+        names = list(first.columns) if framed else None
+        return cls(reader, names, first.shape[1], rows)
+
+    def stored(self) -> Any:
+        """All rows: a DataFrame in memory, or an array, which may be in a file."""
+        table, frames = None, []
+        for rows, part in self.chunks():
+            if hasattr(part, "iloc"):
+                frames.append(part)
+                continue
+            if table is None:
+                table = new_array((len(self), part.shape[1]), part.dtype)
+            table[rows] = part
+        if not frames:
+            return table
+        import pandas as pd
+
+        return pd.concat(frames, ignore_index=True)
 
     def in_memory(self) -> Any:
         """All rows, as an ndarray, or as a DataFrame if there are column names."""
@@ -397,6 +444,15 @@ class SharedRows:
         self._local.last = None, None
 
 
+def as_disk_table(table: Any) -> DiskTable:
+    """An array or a DataFrame of pandas as a table whose rows are read."""
+    if isinstance(table, DiskTable):
+        return table
+    if hasattr(table, "iloc"):
+        return DiskTable(FrameReader(table), list(table.columns), table.shape[1])
+    return DiskTable(ArrayReader(table), None, table.shape[1])
+
+
 def on_disk(X: Any) -> Any:
     """A memory map, or a part of one, as a table on disk; other X unchanged.
 
@@ -407,6 +463,48 @@ def on_disk(X: Any) -> Any:
     if not isinstance(X, DiskTable):
         return X
     return X.in_memory() if X.nbytes <= _WHOLE_BYTES or not X.shape[0] else X
+
+
+def new_array(shape: tuple[int, ...], dtype: Any, folder: Any = None) -> np.ndarray:
+    """An array to be filled: in memory, or if it is large in a file that is removed with it.
+
+    ``folder`` is where the file is made; None is the folder for temporary files.
+    """
+    n_bytes = np.dtype(dtype).itemsize * math.prod(shape)
+    if n_bytes <= _WHOLE_BYTES:
+        return np.empty(shape, dtype)
+    with tempfile.TemporaryFile(dir=folder, prefix="skstack-") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, n_bytes)  # a map of a full disk would crash
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{os.strerror(error.errno or 0)}: {n_bytes:,} bytes for features of "
+                f"{shape[0]:,} rows do not fit into {folder or tempfile.gettempdir()}",
+            ) from error
+        return np.memmap(file, dtype, "r+", shape=shape)
+
+
+def announce_memory(X: Any, part: str) -> None:
+    """Say, before training, what memory a part takes that needs all rows of a table on disk.
+
+    Raises a ValueError if that is more than the machine has.
+    """
+    if not isinstance(X, DiskTable):
+        return
+    says = (
+        f"{part} needs all rows in memory, about {X.nbytes:,} bytes of X, which is on disk. "
+        "Network estimators of skstack, without a sampler, read rows when they need them."
+    )
+    if X.nbytes > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+        raise ValueError(f"{says} This machine has less memory.")
+    warnings.warn(says, UserWarning, stacklevel=caller_level())
+
+
+def spread_rows(X: Any, most: int) -> np.ndarray:
+    """At most so many row numbers, evenly spread."""
+    n_rows = len(X)
+    return np.unique(np.arange(most) * n_rows // most) if n_rows > most else np.arange(n_rows)
 
 
 def in_memory(X: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from skstack._base.atomic_fit import atomic_fit, copy_of, on_snapshot, warn_once
-from skstack._base.disk_table import in_memory, sample_of_rows, window_rows
+from skstack._base.disk_table import DiskTable, announce_memory, in_memory, sample_of_rows
 from skstack._base.keras_objects import copied
 from skstack._base.params import (
     clone_part,
@@ -44,6 +43,7 @@ from skstack._base.sklearn import (
 from skstack._base.tables import (
     check_groups,
     check_weights,
+    is_float32,
     n_rows,
     read_rows,
     sampled,
@@ -259,7 +259,6 @@ class CrossFitContext:
 
 _FEWEST_ROWS_TO_STOP = 50
 _FEWEST_ROWS_OF_CLASS = 5
-_MOST_HELD_OUT = 2**18  # of a table of several windows
 # Batch sizes below each number of rows; those with which AutoGluon trains TabM.
 _BATCH_SIZES = (
     (2_800, 32),
@@ -620,6 +619,9 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         groups = check_groups(groups, X)
         if not resume:
             self._refuse_too_few_rows(X, y, weights)
+        if getattr(self, "sampler", None) is not None:
+            announce_memory(X, f"sampler={described(self.sampler)}")
+            X = in_memory(X)
         rows = rows_with_weight(X_raw, y_raw, weights)
         X, y, weights, groups = self._drop_zero_weights(X, y, weights, groups)
         if self._n_bags > 1:
@@ -658,7 +660,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         inputs = self.blocks_.split(X)
         if not resume:
             self.moments_ = self._moments_of(inputs, counts)
-            self.input_profile_ = self._profile_of(X, weights)
+            self.input_profile_ = ColumnProfile.of(X, self.blocks_.categorical_features, weights)
         blueprint, start = self._network_to_train(seed, resume, inputs, counts)
         if not resume:
             self._learn_start(blueprint, start, inputs, y, counts, seed)
@@ -711,7 +713,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         self.blocks_ = own.blocks
         if shared is None:
             self._check_origin(X)
-        self.input_profile_ = self._profile_of(X, weights)
+        self.input_profile_ = ColumnProfile.of(X, self.blocks_.categorical_features, weights)
         splits = [None] * self._n_bags
         if validation[0] is validation[1] is None and self._stops_early(n_rows(X)):
             splits = bag_splits(self, X, y, seed, groups=groups, ordered=ordered)
@@ -731,14 +733,12 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
 
     def _warn_of_rounding(self, X):
         """Warn of columns that are constant, or nearly so, in float32."""
+        if isinstance(X, DiskTable) and is_float32(X):
+            return
         for block, indices in self.blocks_.column_indices().items():
             if isinstance(self.blocks_.part(block), NumericBlock):
                 X = in_memory(sampled(X)[0])
                 warn_if_too_fine_for_float32(X, indices)
-
-    def _profile_of(self, X, weights):
-        X, weights = sampled(X, weights)
-        return ColumnProfile.of(in_memory(X), self.blocks_.categorical_features, weights)
 
     def _moments_of(self, inputs, weights):
         origin = continued_estimator(self.model)
@@ -772,13 +772,9 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         """Training and hold-out rows; None if early stopping is "auto" and there are too few."""
         n = n_rows(X)
         y = np.empty(n) if y is None else y
-        if fraction is None:
-            fraction = self.validation_fraction
-            if n > window_rows():  # hold-out rows stay in memory
-                fraction = min(math.ceil(fraction * n), _MOST_HELD_OUT)
         split = functools.partial(
             hold_out,
-            fraction=fraction,
+            fraction=self.validation_fraction if fraction is None else fraction,
             stratify=is_classifier(self) and y.ndim == 1,
             seed=seed,
             ordered=ordered,
@@ -896,26 +892,20 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             or continued_estimator(self.model) is not None
         ):
             return
-        some = sample_of_rows(len(next(iter(inputs.values()))))
-        if some is None:
-            few, few_y, few_weights = inputs, y, weights
-        else:
-            few = {name: array[some] for name, array in inputs.items()}
-            few_y, few_weights = (None if each is None else each[some] for each in (y, weights))
-        target = None if y is None else self._bin_targets(few_y, few_weights)
+
+        @functools.cache
+        def few():
+            some = sample_of_rows(len(next(iter(inputs.values()))))
+            rows, targets, counts = inputs, y, weights
+            if some is not None:
+                rows = {name: array[some] for name, array in inputs.items()}
+                targets, counts = (None if each is None else each[some] for each in (y, weights))
+            return rows, None if y is None else self._bin_targets(targets, counts), counts
+
         for block in self.blocks_.blocks_:
             if block.kind == "numeric":
-                start.update(
-                    learned_variables(
-                        blueprint.spec,
-                        block.name,
-                        start,
-                        few[block.name],
-                        self.moments_[block.name],
-                        target=target,
-                        weights=few_weights,
-                    )
-                )
+                moments = self.moments_[block.name]
+                start.update(learned_variables(blueprint.spec, block.name, start, few, moments))
         blueprint.initialize_from_rows(start, inputs, weights, seed)
 
     def _bin_targets(self, y, weights):

@@ -18,6 +18,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from skstack._base.atomic_fit import in_fit_scope
+from skstack._base.disk_table import DiskTable, in_memory, new_array
 from skstack._base.params import clone_part, is_keras_model, is_network_estimator
 from skstack._base.progress import errors_named, fitting, propagating, reserve_tasks
 from skstack._base.sklearn import is_classifier_for, take_metadata, wrapper_of
@@ -41,6 +42,9 @@ from skstack._splits.folds import smallest_training_rows
 from skstack._splits.row_context import RowContext, may_split, pass_context, refuse_unreached
 from skstack._splits.supervision import learns_from_y, parts_of, requires_y, trains
 from skstack.preprocessing._column_profile import ColumnProfile
+
+
+FEW_ROWS = 8  # that tell the names of features
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,8 @@ class FittedUpstream:
 
     def columns(self, X, request, check=None):
         """Features of rows, a list of ``Columns``; ``check`` is called with the network's input."""
+        if isinstance(X, DiskTable):
+            return columns_in_chunks(lambda rows: self.columns(rows, request, check), X)
         X = X if self.steps is None else self.steps.transform(X)
         if check is not None:
             check(X)
@@ -130,6 +136,22 @@ class FittedUpstream:
         if request.steps_output:
             tensors.append(numbers_of(table, range(len(table.columns)), f"{name}_steps", name))
         return tensors
+
+
+def columns_in_chunks(columns_of_rows, X):
+    """``Columns`` of a table on disk: values that are many are kept in files."""
+    columns = None
+    for rows, chunk in X.chunks():
+        part = columns_of_rows(chunk)
+        if columns is None:
+            shapes = [(len(X), each.values.shape[1]) for each in part]
+            columns = [
+                replace(each, values=new_array(shape, each.values.dtype))
+                for each, shape in zip(part, shapes, strict=True)
+            ]
+        for whole, own in zip(columns, part, strict=True):
+            whole.values[rows] = own.values
+    return columns
 
 
 class UpstreamSpec:
@@ -206,6 +228,8 @@ class UpstreamSpec:
         self.trained = not self.frozen or (self.steps is not None and trains(self.steps))
         self.out_of_fold = self.supervised or (crossed and self.trained)
         self.ours = is_network_estimator(model)
+        # Networks alone are trained on, or read, a table on disk.
+        self.needs_all_rows = self.steps is not None or not (self.ours or self.frozen)
         self.codes = _codes(model, y)
         self.classes, self.tasks = None, {}
         if not isinstance(model, KerasMultiTask):
@@ -290,6 +314,7 @@ class UpstreamSpec:
         if self.frozen or not self.ours:
             return None
         if self.steps is not None:
+            X = in_memory(X)
             self._steps_of_all, _, _, _ = self._fitted_steps(X, y, Metadata())
             if self._steps_of_all is not None:
                 X = self._steps_of_all.transform(X)
@@ -327,6 +352,7 @@ class UpstreamSpec:
     def fit(self, X, y, metadata, shared, *, all_rows=True):
         """Fit steps and estimator; ``all_rows`` is False for the training rows of a fold."""
         steps, context = None, RowContext(metadata.split.get("groups"), self.ordered_cv, all_rows)
+        X = in_memory(X) if self.needs_all_rows else X
         if self.steps is not None:
             steps, X, y, metadata = self._fitted_steps(X, y, metadata, context, shared)
             same_blocks = shared is not None and shared.blocks is not None
@@ -579,7 +605,12 @@ def cross_fit(source, X, y, metadata, folds, request, *, reference, shared, n_jo
     upstreams = [upstream for upstream, _ in results]
     if not source.ours and not source.frozen:
         _refuse_one_network(source.model, [reference, *upstreams])
-    whole = None if reference is None else reference.columns(X, request)
+    whole = None
+    if reference is not None:
+        # Features that are all out-of-fold are not needed from it: a few rows tell their names.
+        whole = reference.columns(take_rows(X, slice(0, FEW_ROWS)), request)
+        if not all(columns.out_of_fold for columns in whole):
+            whole = reference.columns(X, request)
     fold_columns = [columns for _, columns in results]
     _check_same_columns(source, fold_columns if whole is None else [whole, *fold_columns])
     _warn_if_axes_differ(source, X, folds, request, reference, upstreams, fold_columns)
@@ -589,7 +620,13 @@ def cross_fit(source, X, y, metadata, folds, request, *, reference, shared, n_jo
             merged.append(first)
             continue
         dtype = np.result_type(*(columns[index].values for columns in fold_columns))
-        values = np.full((n_rows(X), first.values.shape[1]), np.nan, dtype=dtype)
+        shape = n_rows(X), first.values.shape[1]
+        if isinstance(X, DiskTable):
+            values = new_array(shape, dtype)
+        else:
+            values = np.empty(shape, dtype)
+        if not folds.covered.all():
+            values[~folds.covered] = np.nan
         for (_, test), columns in zip(folds.pairs, fold_columns, strict=True):
             values[test] = columns[index].values
         merged.append(replace(first, values=values))

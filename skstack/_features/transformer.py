@@ -23,6 +23,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from skstack._base.atomic_fit import atomic_fit, copy_of, on_snapshot
 from skstack._base.diagram import diagram_of_features
+from skstack._base.disk_table import DiskTable, announce_memory, in_memory
 from skstack._base.in_chunks import in_chunks, once_per_call
 from skstack._base.params import (
     clone_sharing_models,
@@ -65,6 +66,7 @@ from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._features.adapters import POOLINGS, to_dataframe, upstream_of
 from skstack._features.cache import Unkeyable, cached, data_key, estimator_key
 from skstack._features.cross_fit import (
+    FEW_ROWS,
     FeatureRequest,
     Metadata,
     UpstreamSpec,
@@ -95,7 +97,6 @@ from skstack.preprocessing._column_profile import (
 from skstack.preprocessing._columns import resolve_object_columns
 from skstack.preprocessing._passthrough import Passthrough
 
-FEW_ROWS = 8
 
 
 @readable
@@ -507,6 +508,11 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
 
     # Fitting and extraction -----------------------------------------------------------------
 
+    def _needs_all_rows(self):
+        """Whether a fit reads all rows of a table on disk into memory."""
+        model = KerasAutoencoder() if self.model is None else self.model
+        return UpstreamSpec(model, None, None).needs_all_rows
+
     def _learns_from_y(self):
         return self.passes_y and learns_from_y(self.model)
 
@@ -595,11 +601,13 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
                 f"trained_on={self.trained_on!r} is only for a frozen network, "
                 f"but {type(source.model).__name__} is trained in this fit."
             )
+        if source.needs_all_rows and not in_stack:
+            announce_memory(X, f"{type(self).__name__}(model={described(self.model)})")
         self._feature_request = self._request()
         self._float32 = is_float32(X)
         if self.passthrough:
             self._passed = Passthrough(self.categorical_features).fit(X)
-            self._passed.table(take_rows(X, slice(0, FEW_ROWS)))
+            self._passed.table(in_memory(take_rows(X, slice(0, FEW_ROWS))))
         folds = None
         needs_folds = whole and source.needs_folds(self._feature_request)
         if whole and not in_stack and source.trained and not needs_folds:
@@ -756,6 +764,8 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
         return mean_of(self._upstreams, X, self._feature_request, check_input)
 
     def _table(self, columns, X):
+        if isinstance(X, DiskTable) and (self.passthrough or len(columns) > 1):
+            return self._table_in_chunks(columns, X)
         coded = any(part.categorical for part in columns)
         passed = self._passed.table(X) if self.passthrough else None
         if coded or hasattr(passed, "iloc"):
@@ -766,6 +776,16 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
             parts.append(passed)
         writeable = len(parts) == 1 and parts[0].flags.writeable  # cached arrays are not
         return parts[0] if writeable else np.hstack(parts)
+
+    def _table_in_chunks(self, columns, X):
+        """As ``_table``, of a table on disk: an array may be in a file."""
+
+        def join(parts):
+            *values, rows = parts
+            own = [replace(c, values=v) for c, v in zip(columns, values, strict=True)]
+            return self._table(own, rows)
+
+        return DiskTable.joined([*(c.values for c in columns), X], join).stored()
 
     def _extract(self, X):
         """Features of validated rows, before `set_output` wraps them."""

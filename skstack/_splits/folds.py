@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Sequence
 from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, check_cv
 
+from skstack._base.disk_table import window_rows
 from skstack._base.sklearn import ignores_groups
 from skstack._base.tables import n_rows
 
@@ -174,14 +176,65 @@ def _split(cv, X, y, classifier, metadata):
     splitter = _splitter(cv, y, classifier, metadata.get("groups"))
     if ignores_groups(splitter):
         metadata.pop("groups", None)
-    try:
-        # A copy, because a splitter may hold a RandomState of the user.
-        pairs = list(copy.deepcopy(splitter).split(X, y, **metadata))
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"cv={splitter!r} cannot split these rows: {error}") from error
+    pairs = _listed(_yielded(splitter, X, y, metadata), splitter, n_rows(X))
     if not pairs:
         raise ValueError(f"cv={splitter!r} yields no folds of these rows.")
-    return splitter, [_checked(splitter, n_rows(X), *map(_indices, pair)) for pair in pairs]
+    return splitter, pairs
+
+
+def _yielded(splitter, X, y, metadata):
+    try:
+        # A copy, because a splitter may hold a RandomState of the user.
+        yield from copy.deepcopy(splitter).split(X, y, **metadata)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"cv={splitter!r} cannot split these rows: {error}") from error
+
+
+def _listed(pairs, splitter, n):
+    """Checked pairs as a list; those of a large table, if they are its parts, take little memory."""
+    if n <= window_rows():
+        return [_checked(splitter, n, *map(_indices, pair)) for pair in pairs]
+    listed, parts = [], np.full(n, -1, np.int16)
+    for number, pair in enumerate(pairs):
+        train, test = _checked(splitter, n, *map(_indices, pair))
+        if parts is not None and len(train) + len(test) == n and _ascend(train, test):
+            parts[test] = number
+            listed.append(None)  # all rows of no other fold are those of `parts`
+            continue
+        if parts is not None:
+            listed = [_pair_of(parts, earlier) for earlier in range(number)]
+            parts = None
+        listed.append((train, test))
+    if parts is None:
+        return listed
+    if (parts < 0).any() or len(listed) > np.iinfo(np.int16).max:
+        return [_pair_of(parts, number) for number in range(len(listed))]
+    return _Parts(parts, len(listed))
+
+
+def _pair_of(parts, number):
+    return np.flatnonzero(parts != number), np.flatnonzero(parts == number)
+
+
+def _ascend(*sides):
+    return all((np.diff(rows) > 0).all() for rows in sides)
+
+
+class _Parts(Sequence):
+    """Pairs (train, test) of the folds into which all rows are divided, made when asked for."""
+
+    def __init__(self, parts, n):
+        self._parts, self._n = parts, n
+
+    def __len__(self):
+        return self._n
+
+    def __getitem__(self, number):
+        if isinstance(number, slice):
+            return [self[each] for each in range(*number.indices(self._n))]
+        if not -self._n <= number < self._n:
+            raise IndexError(number)
+        return _pair_of(self._parts, number % self._n)
 
 
 def _checked(splitter, n, train, test):
@@ -192,7 +245,9 @@ def _checked(splitter, n, train, test):
                 f"cv={splitter!r} yields row indices from {rows.min()} to {rows.max()}, but X has "
                 f"{n} rows, numbered from 0."
             )
-    both = np.intersect1d(train, test)
+    trained = np.zeros(n, dtype=bool)
+    trained[train] = True
+    both = np.unique(test[trained[test]])
     if both.size:
         raise ValueError(
             f"cv={splitter!r} puts {both.size} rows, such as {both[0]}, into both training and "

@@ -8,7 +8,10 @@ import numpy as np
 from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 from sklearn.utils import check_random_state
 
+from skstack._base.disk_table import window_rows
+
 _GROUP_DRAWS = 50
+_MOST_HELD_OUT = 2**18  # of a share of a large table
 
 _WAYS_OUT = (
     "Pass validation rows as `X_val` and `y_val`, change `validation_fraction`, or set "
@@ -25,7 +28,8 @@ def hold_out(y, *, fraction, stratify, seed=None, groups=None, ordered=False):
         Targets. Multilabel and multi-output targets are never stratified.
     fraction : float in (0, 1) or int >= 1
         Share, or number, of rows to hold out, rounded up as in scikit-learn's splitters. With
-        `groups`, whole groups are held out and the share is approximate.
+        `groups`, whole groups are held out and the share is approximate. A share of more than 2**20
+        rows is at most 2**18 rows.
     stratify : bool
         Whether to keep the share of each class.
     seed : int, RandomState or None
@@ -103,6 +107,8 @@ def _number_of_rows(fraction, n_rows):
             "int of at least 1 (a number of rows)."
         )
     n_held_out = int(fraction) if is_count else int(np.ceil(fraction * n_rows))
+    if is_share and n_rows > window_rows():  # they stay in memory
+        n_held_out = min(n_held_out, _MOST_HELD_OUT)
     if n_held_out >= n_rows:
         raise ValueError(
             f"validation_fraction={fraction} of {n_rows} row(s) leaves none to train on. "

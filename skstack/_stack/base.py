@@ -24,6 +24,7 @@ from skstack._base.atomic_fit import (
     suppress_warning,
 )
 from skstack._base.diagram import diagram_of_stack
+from skstack._base.disk_table import DiskTable, announce_memory, in_memory, spread_rows
 from skstack._base.in_chunks import in_chunks
 from skstack._base.params import (
     clone_part,
@@ -61,7 +62,7 @@ from skstack._base.tables import (
     take_rows,
     warn_if_one_hot,
 )
-from skstack._base.text import readable
+from skstack._base.text import described, readable
 from skstack._estimators.base import NetworkEstimator
 from skstack._estimators.resampling import refuse_interpolated_categories
 from skstack._features.cross_fit import Metadata
@@ -109,6 +110,8 @@ def label_of(downstream):
     """Name of a downstream in errors."""
     return f"The downstream {type(downstream).__name__}"
 
+
+_ROWS_TRIED = 2_000  # of a table on disk, to find out what a part refuses
 
 @readable
 class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
@@ -316,9 +319,12 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         fitted = self._fit("fit_transform", X, y, sample_weight, groups, X_val, y_val, params)
         # In time order the scaler was fitted on later rows, too: only the downstream may use it.
         scaled = not fitted.ordered
-        table = in_float32(
-            self._scaling.transform(fitted.table, allow_nan=True) if scaled else fitted.table
-        )
+        table = fitted.table
+        if scaled:
+            table = self._scaling.transform(table, allow_nan=True)
+        if isinstance(table, DiskTable):
+            table = table.stored()
+        table = in_float32(table)
         if fitted.rest is None:
             return indexed_like(table, X)
         rows = take_rows(read_table(self, X, reset=False), fitted.rest)
@@ -364,6 +370,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         for name, transformer, _ in branches:
             transformer._check_context(X, y, parts.branches[name], cv if ordered else None)
         downstream = checked_downstream(self, seed, n_rows(X), parts, ordered)
+        self._announce_memory(X, branches, downstream)
 
         # Hold out rows for early stopping before anything is fitted.
         train = rest = None
@@ -480,6 +487,16 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             self.fit_report_ = report
             return result
 
+    def _announce_memory(self, X, branches, downstream):
+        """Say, before training, which parts read all rows of a table on disk into memory."""
+        for name, transformer, _ in branches:
+            if transformer._needs_all_rows():
+                announce_memory(X, f"The branch {name!r}, {described(transformer.model)},")
+        if getattr(self, "sampler", None) is not None:
+            announce_memory(X, f"sampler={described(self.sampler)}")
+        if not isinstance(downstream, NetworkEstimator) or getattr(downstream, "sampler", None):
+            announce_memory(X, f"downstream={described(downstream)}")
+
     def _number_of_tasks(self, downstream, blending, parts):
         """How many fits follow those of the branches, at most."""
         leaves_open = leaves_epochs_open(downstream) and "X_val" not in parts.downstream
@@ -514,12 +531,16 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
                 self._set_epochs(
                     downstream, scaled, y, parts, weights, seed, cv is not None, **rough
                 )
+        if getattr(self, "sampler", None) is not None:
+            scaled = in_memory(scaled)
         scaled, y, weights = self._resample(scaled, y, weights, seed)
         if weights is not None:
             settings["sample_weight"] = weights
         self._pass_context_to(downstream, scaled, y, parts.groups, cv)
         progress = fitting(label, n_rows(scaled), verbose=self.verbose)
         with errors_named(label_of(downstream)), progress, propagating(downstream):
+            if not isinstance(downstream, NetworkEstimator):
+                scaled = in_memory(scaled)
             self.downstream_ = downstream.fit(scaled, y, **settings)
         return before, (y, weights)
 
@@ -566,6 +587,10 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
 
     def _check_trials(self, downstream, names, models, tables, X, y):
         """Refuse columns that a part does not accept, before any training."""
+        if isinstance(X, DiskTable):
+            rows = spread_rows(X, _ROWS_TRIED)
+            X, y = X[rows].in_memory(), take_rows(y, rows)
+            tables = [in_memory(table[rows]) for table in tables]
         sampler = getattr(self, "sampler", None)
         if self._passed is not None:
             indices = self._passthrough_columns
@@ -699,13 +724,21 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
     def _table(self, features, X):
         parts = [*features]
         if self._passed is not None:
+            passed = columns_at(X, self._passthrough_columns)
             with errors_named("Columns that pass through"):
-                parts.append(self._passed.table(columns_at(X, self._passthrough_columns)))
+                read = self._passed.table
+                parts.append(passed.map(read) if isinstance(X, DiskTable) else read(passed))
         if not parts:
             raise ValueError(
                 "The table of the downstream would have no columns: all branches are dropped and "
                 "passthrough is False."
             )
+        if isinstance(X, DiskTable):
+            return DiskTable.joined(parts, self._joined)
+        return self._joined(parts)
+
+    def _joined(self, parts):
+        """Tables of the branches, and of the columns that pass through, side by side."""
         if not self._float64:
             parts = [in_float32(part) for part in parts]
         if not (self._named or any(hasattr(part, "iloc") for part in parts)):

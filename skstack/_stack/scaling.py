@@ -1,5 +1,7 @@
 """The scaler between upstream and downstream."""
 
+import functools
+
 import numpy as np
 from scipy import sparse
 from sklearn.base import clone
@@ -7,7 +9,14 @@ from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
 from sklearn.utils.validation import has_fit_parameter
 
 from skstack._base.atomic_fit import warn_once
-from skstack._base.tables import take_rows
+from skstack._base.disk_table import (
+    DiskTable,
+    as_disk_table,
+    in_memory,
+    sample_of_rows,
+    window_rows,
+)
+from skstack._base.tables import n_rows, take_rows
 from skstack._base.text import described
 from skstack.preprocessing._column_profile import has_float64
 
@@ -45,7 +54,9 @@ class Scaling:
     def fit(self, table, **metadata):
         """Fit on training rows; rows of weight 0 are dropped if weights are not supported."""
         self.scaler_ = None
-        numeric = numeric_columns(table)
+        if n_rows(table) > window_rows():
+            return self._fit_large(table, **metadata)
+        numeric = numeric_columns(in_memory(table))
         if self.scaler is not None and numeric.any():
             scaler = StandardScaler() if self.scaler == "standard" else clone(self.scaler)
             numbers, weights = _numbers(table, numeric), metadata.get("sample_weight")
@@ -66,8 +77,28 @@ class Scaling:
                 self.scaler_ = scaler.fit(numbers, **metadata)
         return self
 
+    def _fit_large(self, table, sample_weight=None, **metadata):
+        """Fit on a large table: in passes if the scaler can, else on a sample of its rows."""
+        table = as_disk_table(table)
+        own = StandardScaler() if self.scaler == "standard" else self.scaler
+        if hasattr(own, "partial_fit") and not metadata:
+            scaler, numeric = clone(own), numeric_columns(table.head())
+            weighted = sample_weight is not None and has_fit_parameter(scaler, "sample_weight")
+            if numeric.any() and (weighted or sample_weight is None):
+                for rows, chunk in table.chunks():
+                    weights = {"sample_weight": sample_weight[rows]} if weighted else {}
+                    scaler.partial_fit(_numbers(chunk, numeric), **weights)
+                self.scaler_ = scaler
+                return self
+        some = sample_of_rows(len(table))
+        if sample_weight is not None:
+            metadata["sample_weight"] = sample_weight[some]
+        return self.fit(table[some].in_memory(), **metadata)
+
     def transform(self, table, *, allow_nan=False, dtype="float32"):
         """Scale rows into a new table of the same type; ``dtype`` is that of the numbers."""
+        if isinstance(table, DiskTable):
+            return table.map(functools.partial(self.transform, allow_nan=allow_nan, dtype=dtype))
         numeric = numeric_columns(table)
         if not numeric.any():
             return table.copy()

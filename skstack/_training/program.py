@@ -366,7 +366,7 @@ def _config_of(model):
 _ROWS_IN_FIRST_CALL = 2**12  # until the speed of a program is known
 _INDICES_PER_CALL = 2**22  # of int32: 16 MB
 _SECONDS_PER_CALL = 1.0
-_PIECE_BYTES = 2**26  # of rows of a large table; the next piece is read at the same time
+_PIECE_BYTES = 2**25  # of rows of a large table; the next piece is read at the same time
 
 
 @dataclass(frozen=True)

@@ -270,7 +270,7 @@ def standardizing_variables(block_name, mean, scale, *, steps=False):
     }
 
 
-def learned_variables(spec, block_name, start, columns, moments, *, target=None, weights=None):
+def learned_variables(spec, block_name, start, few, moments):
     """Variables, by path, of the layers of a numeric block that are learned before training.
 
     Parameters
@@ -279,13 +279,12 @@ def learned_variables(spec, block_name, start, columns, moments, *, target=None,
     block_name : str
     start : dict of str to ndarray
         Initial variables of the network; they tell which layers it has.
-    columns : ndarray of shape (n_rows, n_columns)
-        Training rows of the block, in the units of X.
+    few : callable
+        Returns training rows, all or, of a large table, some of them: arrays by name of the block,
+        in the units of X; the targets of the rows and whether they are classes, for bins of a
+        decision tree, or None; and weights of shape (n_rows,) or None.
     moments : tuple of ndarray
         Mean and scale of the columns.
-    target : tuple of ndarray and bool, default=None
-        Targets of the rows and whether they are classes, for bins of a decision tree.
-    weights : ndarray of shape (n_rows,), default=None
     """
     names = {path.partition("/")[0] for path in start}
     roles = ("quantiles", "scores", "pair", "clipped", *(f"{kind}_bins" for kind in BINS))
@@ -295,7 +294,8 @@ def learned_variables(spec, block_name, start, columns, moments, *, target=None,
     learned: dict = {}
     if not (robust or by_quantiles or kind is not None):
         return learned
-    columns = np.asarray(columns)
+    inputs, target, weights = few()
+    columns = np.asarray(inputs[block_name])
     if f"{block_name}_center" not in names:
         moments = np.zeros(columns.shape[1]), np.ones(columns.shape[1])
     if robust:

@@ -203,10 +203,9 @@ class ColumnBlocks:
         table = self._open(X)
         if isinstance(table, DiskTable):
             shared = SharedRows(table, functools.partial(self.split, dtype=dtype))
-            blocks = [(block, block.dtype) for block in self.blocks_]
             return {
-                block.name: DiskArray(shared, block.name, block.shape, kind)
-                for block, kind in blocks
+                part.name: DiskArray(shared, part.name, part.block.shape, part.dtype_of(dtype))
+                for part in self._parts
             }
         if not table.shape[0]:  # not checked elsewhere without numeric columns
             raise ValueError(
@@ -504,6 +503,10 @@ class _TableBlock:
 
     indicated = np.arange(0)  # columns, among `indices`, with an indicator of missing values
 
+    def dtype_of(self, dtype):
+        """Dtype of the array that `read` returns."""
+        return self.block.dtype
+
     def indicator_columns(self, array, names):
         """Indicators of missing values, by name."""
         return {}
@@ -563,6 +566,10 @@ class NumericBlock(_TableBlock):
                 missing = np.isnan(raw[:, self.indicated]).astype(np.float32)
                 numbers = np.hstack([numbers, missing])
         return numbers.reshape(len(numbers), *self.block.shape)
+
+    def dtype_of(self, dtype):
+        """See `_TableBlock`."""
+        return dtype if self.imputer is None else self.block.dtype
 
     def columns(self, array):
         """Columns by index."""

@@ -11,7 +11,8 @@ from scipy import sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis, min_max_axis
 
 from skstack._base.atomic_fit import warn_once
-from skstack._base.disk_table import DiskArray
+from skstack._base.disk_table import DiskArray, in_memory
+from skstack._base.tables import sampled
 from skstack.preprocessing._columns import (
     as_numbers,
     categorical_mask,
@@ -161,7 +162,7 @@ class ColumnProfile:
 
     @classmethod
     def of(cls, X, categorical_features="from_dtype", sample_weight=None):
-        """Compute the profile of rows.
+        """Compute the profile of rows; of more than 2**20, of 2**17 of them, evenly spread.
 
         Parameters
         ----------
@@ -185,7 +186,9 @@ class ColumnProfile:
         ValueError
             If X has no rows, or `categorical_features` is not valid for it.
         """
-        table = as_table(X)
+        if len(getattr(X, "shape", ())) == 2:
+            X, sample_weight = sampled(X, sample_weight)
+        table = as_table(in_memory(X))
         width = table.shape[-1]
         if not table.shape[0]:
             raise ValueError("X has no rows; a ColumnProfile needs at least one.")
@@ -405,7 +408,7 @@ class ColumnProfile:
             raise ValueError(f"X has {table.shape[-1]} columns; the profile has {self._width}.")
         if not self.names:
             return table.shape[0], np.empty((0, 0))
-        part = _strided(table, COMPARED_ROWS)
+        part = in_memory(_strided(table, COMPARED_ROWS))
         values = None
         if self._indices is not None and hasattr(part, "iloc") and len(part) < SEVERAL_ROWS:
             # Selecting columns of a DataFrame would take longer than all that follows.
@@ -497,7 +500,7 @@ def _strided(table, most, shape=None):
 
 def some_rows(X):
     """Rows of any table, evenly spread: as many as are compared."""
-    return X if isinstance(X, list) else _strided(X, COMPARED_ROWS)
+    return X if isinstance(X, list) else in_memory(_strided(X, COMPARED_ROWS))
 
 
 def _holds_bools(column):

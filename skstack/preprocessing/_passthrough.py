@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse import issparse
 
-from skstack._base.tables import object_array, take_columns
+from skstack._base.disk_table import in_memory
+from skstack._base.tables import object_array, sampled, take_columns
 from skstack.preprocessing._blocks import (
     ColumnBlocks,
     array_column_indices,
@@ -55,7 +56,8 @@ class Passthrough:
             categorical = categorical_mask_of(self.categorical_features, X, self._plain_columns())
             self.blocks_ = ColumnBlocks(categorical, allow_nan=self.allow_nan).fit(plain)
             if not issparse(plain):  # sparse columns are close to 0
-                numbers = self.blocks_.split(plain, dtype=np.float64).get("numeric")
+                some = in_memory(sampled(plain)[0])
+                numbers = self.blocks_.split(some, dtype=np.float64).get("numeric")
                 if numbers is not None and lost_in_float32(numbers).any():
                     self.dtype_ = "float64"
         return self
