@@ -44,7 +44,8 @@ def in_chunks(method):
             parts = (method(self, chunk, **kwargs) for chunk in chunks)
             if out is None:
                 return _joined(parts, len(X))
-            return written(parts, n_rows(X), out)
+            labels = getattr(self, "classes_", None)
+            return written((_storable(part, labels) for part in parts), n_rows(X), out)
         finally:
             _warned.reset(token)
 
@@ -86,7 +87,7 @@ def written(parts, n_rows, out):
     """
     if isinstance(out, np.ndarray):
         start = 0
-        for part in map(_numbers, parts):
+        for part in parts:
             if out.shape != (n_rows, *part.shape[1:]) or not np.can_cast(part.dtype, out.dtype):
                 raise ValueError(
                     f"out has shape {out.shape} and dtype {out.dtype}; expected "
@@ -99,7 +100,7 @@ def written(parts, n_rows, out):
     unfinished = f"{path}.part"
     try:
         with open(unfinished, "wb") as file:
-            for number, part in enumerate(map(_numbers, parts)):
+            for number, part in enumerate(parts):
                 if not number:
                     header = {"descr": part.dtype.str, "fortran_order": False}
                     header["shape"] = (n_rows, *part.shape[1:])
@@ -126,7 +127,10 @@ def npy_path(out):
     return path
 
 
-def _numbers(part):
-    if not isinstance(part, np.ndarray) or part.dtype == object:
-        raise TypeError("out is for arrays of numbers or strings, but the result has categories.")
-    return part
+def _storable(part, labels):
+    """A part of a result; labels that are objects as strings."""
+    if isinstance(part, np.ndarray) and part.dtype != object:
+        return part
+    if isinstance(part, np.ndarray) and all(isinstance(label, str) for label in labels):
+        return part.astype(np.asarray(labels, dtype=str).dtype)
+    raise TypeError("out is for arrays of numbers or strings, but the result holds other objects.")
