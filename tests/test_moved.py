@@ -30,7 +30,7 @@ from skstack import (
     StackedKerasClassifier,
     StackedKerasRegressor,
 )
-from skstack._base import in_chunks
+from skstack._base import disk_table
 from skstack._base.atomic_fit import fit_scope
 from skstack.inspection import ColumnProfile
 from skstack.networks import MLP
@@ -164,7 +164,7 @@ def test_tables_on_disk_warn_once(raw, tmp_path, monkeypatch):
     rows = np.vstack([B.to_numpy()[:100], A.to_numpy()[:100] * 1000, A.to_numpy()[:100] * 1000])
     np.save(tmp_path / "X.npy", rows)
     on_disk = np.load(tmp_path / "X.npy", mmap_mode="r")
-    monkeypatch.setattr(in_chunks, "ROWS_IN_MEMORY", 50)
+    monkeypatch.setattr(disk_table, "BLOCK_ROWS", 50)
     for _ in range(2):
         with pytest.warns(UserWarning, match=MOVED) as caught:
             transformer.transform(on_disk)

@@ -12,7 +12,7 @@ from skstack import (
     StackedKerasClassifier,
     StackedKerasRegressor,
 )
-from skstack._base import in_chunks
+from skstack._base import disk_table, in_chunks
 from skstack.networks import MLP, Autoencoder
 
 X, Y = make_classification(150, 5, n_informative=4, n_redundant=0, random_state=0)
@@ -53,7 +53,7 @@ def on_disk(tmp_path):
 def test_a_memmap_is_read_in_chunks(estimator, method, on_disk, monkeypatch):
     predict = getattr(estimator.fit(X, Y), method)
     expected = predict(X)
-    monkeypatch.setattr(in_chunks, "ROWS_IN_MEMORY", 40)
+    monkeypatch.setattr(disk_table, "BLOCK_ROWS", 40)
     stretches = []
     original = np.asarray
 
@@ -74,7 +74,7 @@ def test_an_invalid_row_in_a_later_chunk_is_refused(tmp_path, monkeypatch):
     spoilt = X.copy()
     spoilt[120, 2] = np.nan
     np.save(tmp_path / "X.npy", spoilt)
-    monkeypatch.setattr(in_chunks, "ROWS_IN_MEMORY", 40)
+    monkeypatch.setattr(disk_table, "BLOCK_ROWS", 40)
     fitted = network(KerasClassifier).fit(X, Y)
     with pytest.raises(ValueError, match="NaN"):
         fitted.predict(np.load(tmp_path / "X.npy", mmap_mode="r"))
@@ -86,7 +86,7 @@ def test_row_arguments_are_chunked_with_the_rows(on_disk, monkeypatch):
         def predict(self, X, **params):
             return X[:, 0] + params["shift"]
 
-    monkeypatch.setattr(in_chunks, "ROWS_IN_MEMORY", 40)
+    monkeypatch.setattr(disk_table, "BLOCK_ROWS", 40)
     shift = np.arange(150)
     np.testing.assert_array_equal(Shifted().predict(on_disk, shift=shift), X[:, 0] + shift)
 
@@ -94,6 +94,6 @@ def test_row_arguments_are_chunked_with_the_rows(on_disk, monkeypatch):
 def test_small_memmaps_and_wrong_widths(on_disk, monkeypatch):
     fitted = network(KerasClassifier).fit(X, Y)
     np.testing.assert_array_equal(fitted.predict(on_disk), fitted.predict(X))
-    monkeypatch.setattr(in_chunks, "ROWS_IN_MEMORY", 40)
+    monkeypatch.setattr(disk_table, "BLOCK_ROWS", 40)
     with pytest.raises(ValueError, match="X has 4 features, but KerasClassifier is expecting 5"):
         fitted.predict(on_disk[:, :4])

@@ -14,14 +14,15 @@ import numpy as np
 
 from skstack._base.atomic_fit import caller_level
 
-# Larger tables are trained on in an order of blocks of rows, shuffled within windows of blocks; what
-# is learned of single columns other than moments is then learned from a sample of rows. Both hold
-# for tables in memory, too.
+# Tables of more rows than a window are trained on in an order of blocks, and of rows within windows
+# of blocks. All that is learned of single columns, but for moments and categories, is then learned
+# from a sample of rows. Both hold for tables in memory, too.
 BLOCK_ROWS = 2**16
 BLOCKS_IN_WINDOW = 16
 SAMPLE_ROWS = 2**17
 # A table that is not larger is read whole.
 _WHOLE_BYTES = 2**26
+_CHUNK_NUMBERS = 2**24
 # Rows are read with those between them, in spans of this many bytes, if a row that is wanted makes
 # it necessary to read at most so many bytes: a read of its own takes longer.
 _SPAN_BYTES, _DENSE_BYTES = 2**22, 2**14
@@ -30,6 +31,11 @@ _SPAN_BYTES, _DENSE_BYTES = 2**22, 2**14
 def window_rows() -> int:
     """Number of rows up to which a table is shuffled whole."""
     return BLOCK_ROWS * BLOCKS_IN_WINDOW
+
+
+def chunk_rows(width: int) -> int:
+    """Number of rows that are read at once where all are; depends on the number of columns only."""
+    return max(min(BLOCK_ROWS, _CHUNK_NUMBERS // max(width, 1)), 1)
 
 
 def sample_of_rows(n_rows: int) -> np.ndarray | None:
@@ -49,10 +55,6 @@ class Reader(Protocol):
         """Some rows, by a slice or ascending numbers, as an ndarray or a DataFrame."""
         ...
 
-    def key(self) -> Any:
-        """What tells the contents apart without reading them: path, size and time of change."""
-        ...
-
 
 class FileState:
     """Size and time of change of a file, to notice that it changes while it is read."""
@@ -62,21 +64,22 @@ class FileState:
         status = os.stat(self.path)
         self.size, self.changed = status.st_size, status.st_mtime_ns
 
-    def check(self) -> None:
-        """Raise a ValueError if the file is another one, or gone."""
+    def opened(self) -> Any:
+        """The file, opened for reading."""
         try:
-            status = os.stat(self.path)
+            return open(self.path, "rb", buffering=0)
         except OSError as error:
             raise ValueError(f"{self.path} can no longer be read: {error.strerror}.") from error
+
+    def check(self) -> None:
+        """Raise a ValueError if the file is another one, or gone."""
+        with self.opened() as file:
+            status = os.fstat(file.fileno())
         if (status.st_size, status.st_mtime_ns) != (self.size, self.changed):
             raise ValueError(
                 f"{self.path} changed while it was in use: it had {self.size} bytes and now has "
                 f"{status.st_size}, or was written to. Fit again on a file that stays as it is."
             )
-
-    def key(self) -> tuple:
-        """Path, size and time of change."""
-        return self.path, self.size, self.changed
 
 
 class BinaryReader:
@@ -90,7 +93,7 @@ class BinaryReader:
 
     def read(self, rows: np.ndarray | slice) -> np.ndarray:
         """See `Reader`."""
-        with open(self._file.path, "rb", buffering=0) as file:
+        with self._file.opened() as file:
             if isinstance(rows, slice):
                 values = self._span(file, rows.start, rows.stop)
             else:
@@ -123,10 +126,6 @@ class BinaryReader:
             done += n
         return values
 
-    def key(self) -> tuple:
-        """See `Reader`."""
-        return *self._file.key(), self._offset, str(self._dtype), self._shape
-
 
 class ArrayReader:
     """Rows of an array, such as a memory map without a file of its own."""
@@ -139,10 +138,6 @@ class ArrayReader:
     def read(self, rows: np.ndarray | slice) -> np.ndarray:
         """See `Reader`."""
         return np.array(self._array[rows], subok=False)
-
-    def key(self) -> Any:
-        """See `Reader`."""
-        return np.asarray(self._array)
 
 
 class FrameReader:
@@ -157,10 +152,6 @@ class FrameReader:
         """See `Reader`."""
         return self._frame.iloc[rows].reset_index(drop=True)
 
-    def key(self) -> Any:
-        """See `Reader`."""
-        return self._frame
-
 
 class _Mapped:
     """What a function makes of the rows of another reader, row by row."""
@@ -173,10 +164,6 @@ class _Mapped:
         """See `Reader`."""
         return self._function(self._reader.read(rows))
 
-    def key(self):
-        """See `Reader`."""
-        return self._reader.key(), self._function
-
 
 class _Joined:
     """Tables of the same rows, joined by a function."""
@@ -188,10 +175,6 @@ class _Joined:
     def read(self, rows):
         """See `Reader`."""
         return self._join([table[rows].in_memory() for table in self._tables])
-
-    def key(self):
-        """See `Reader`."""
-        return tuple(table.key() for table in self._tables)
 
 
 class DiskTable:
@@ -278,7 +261,7 @@ class DiskTable:
                 return slice(start, stop)
             key = np.arange(start, stop, step)
         key = np.asarray(key)
-        if key.ndim != 1 or key.dtype.kind not in "biu" and key.size:
+        if key.ndim != 1 or (key.dtype.kind not in "biu" and key.size):
             raise TypeError(
                 "Rows of a DiskTable are selected by a slice, row numbers or a mask; got an array "
                 f"of shape {key.shape} and dtype {key.dtype}."
@@ -354,7 +337,7 @@ class DiskTable:
 
     def chunks(self, n_rows: int | None = None) -> Iterator[tuple[slice, Any]]:
         """Slices of rows, and these rows in memory."""
-        n_rows = BLOCK_ROWS if n_rows is None else n_rows
+        n_rows = chunk_rows(self._width) if n_rows is None else n_rows
         for start in range(0, len(self), n_rows):
             part = slice(start, min(start + n_rows, len(self)))
             yield part, self[part].in_memory()
@@ -365,10 +348,6 @@ class DiskTable:
 
     def __array__(self, dtype=None, copy=None):
         return np.asarray(self.in_memory(), dtype=dtype)
-
-    def key(self) -> tuple:
-        """What tells the contents apart, without reading them."""
-        return self._reader.key(), self._rows, self._names
 
 
 def _small(rows, n_rows):

@@ -9,10 +9,8 @@ import os
 
 import numpy as np
 
-from skstack._base.disk_table import DiskTable
+from skstack._base.disk_table import DiskTable, chunk_rows
 from skstack._base.tables import n_rows
-
-ROWS_IN_MEMORY = 2**16
 
 _warned = contextvars.ContextVar("skstack_warned_in_call", default=None)
 
@@ -36,7 +34,7 @@ def in_chunks(method):
     def wrapped(self, X, *, out=None, **kwargs):
         # Other keyword arguments may hold a value for each row.
         on_disk = isinstance(X, (np.memmap, DiskTable)) and X.ndim >= 2 and not kwargs
-        if out is None and not (on_disk and len(X) > ROWS_IN_MEMORY):
+        if out is None and not (on_disk and len(X) > chunk_rows(X.shape[1])):
             return method(self, X, **kwargs)
         token = _warned.set(set())
         try:
@@ -53,8 +51,9 @@ def in_chunks(method):
 
 
 def _chunks(X):
-    for start in range(0, len(X), ROWS_IN_MEMORY):
-        chunk = X[start : start + ROWS_IN_MEMORY]
+    n_at_once = chunk_rows(X.shape[1])
+    for start in range(0, len(X), n_at_once):
+        chunk = X[start : start + n_at_once]
         yield chunk.in_memory() if isinstance(chunk, DiskTable) else np.asarray(chunk)
 
 

@@ -157,13 +157,17 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
 
     @on_snapshot
     @in_chunks
-    def transform(self, X):
+    def transform(self, X, *, out=None):
         """Latent features.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows.
+
+        out : str, path-like or ndarray, default=None
+            Where to write the result: the path of a ``.npy`` file to make, which is returned as a
+            ``numpy.memmap``, or an array of its shape.
 
         Returns
         -------
@@ -202,13 +206,17 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
 
     @on_snapshot
     @in_chunks
-    def reconstruction_error(self, X):
+    def reconstruction_error(self, X, *, out=None):
         """Reconstruction error of each row.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows.
+
+        out : str, path-like or ndarray, default=None
+            Where to write the result: the path of a ``.npy`` file to make, which is returned as a
+            ``numpy.memmap``, or an array of its shape.
 
         Returns
         -------

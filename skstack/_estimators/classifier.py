@@ -268,13 +268,17 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
 
     @on_snapshot
     @in_chunks
-    def predict_proba(self, X):
+    def predict_proba(self, X, *, out=None):
         """Probabilities of the classes.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows.
+
+        out : str, path-like or ndarray, default=None
+            Where to write the result: the path of a ``.npy`` file to make, which is returned as a
+            ``numpy.memmap``, or an array of its shape.
 
         Returns
         -------
@@ -310,13 +314,17 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
 
     @on_snapshot
     @in_chunks
-    def predict(self, X):
+    def predict(self, X, *, out=None):
         """The most probable class; for multilabel targets each label above one half.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows.
+
+        out : str, path-like or ndarray, default=None
+            Where to write the result: the path of a ``.npy`` file to make, which is returned as a
+            ``numpy.memmap``, or an array of its shape.
 
         Returns
         -------

@@ -275,13 +275,17 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
 
     @on_snapshot
     @in_chunks
-    def predict(self, X):
+    def predict(self, X, *, out=None):
         """Predict targets.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows.
+
+        out : str, path-like or ndarray, default=None
+            Where to write the result: the path of a ``.npy`` file to make, which is returned as a
+            ``numpy.memmap``, or an array of its shape.
 
         Returns
         -------

@@ -43,7 +43,6 @@ from skstack._splits.row_context import RowContext, may_split, pass_context, ref
 from skstack._splits.supervision import learns_from_y, parts_of, requires_y, trains
 from skstack.preprocessing._column_profile import ColumnProfile
 
-
 FEW_ROWS = 8  # that tell the names of features
 
 

@@ -98,7 +98,6 @@ from skstack.preprocessing._columns import resolve_object_columns
 from skstack.preprocessing._passthrough import Passthrough
 
 
-
 @readable
 class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator):
     """Outputs of a network, or of its inner layers, as features.
@@ -371,6 +370,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
 
     # Metadata of the sub-estimators; the transformer itself uses none.
     __metadata_request__fit = {"sample_weight": UNUSED, "groups": UNUSED}
+    __metadata_request__transform = {"out": UNUSED}
 
     def get_metadata_routing(self):
         """Get the metadata routing of this object.
@@ -469,13 +469,17 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
 
     @on_snapshot
     @in_chunks
-    def transform(self, X):
+    def transform(self, X, *, out=None):
         """Features of new rows.
 
         Parameters
         ----------
         X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
             Rows.
+
+        out : str, path-like or ndarray, default=None
+            Where to write the result: the path of a ``.npy`` file to make, which is returned as a
+            ``numpy.memmap``, or an array of its shape.
 
         Returns
         -------

@@ -191,15 +191,16 @@ def _yielded(splitter, X, y, metadata):
 
 
 def _listed(pairs, splitter, n):
-    """Checked pairs as a list; those of a large table, if they are its parts, take little memory."""
+    """Checked pairs; those of a large table, if they are its parts, take little memory."""
     if n <= window_rows():
         return [_checked(splitter, n, *map(_indices, pair)) for pair in pairs]
     listed, parts = [], np.full(n, -1, np.int16)
     for number, pair in enumerate(pairs):
         train, test = _checked(splitter, n, *map(_indices, pair))
-        if parts is not None and len(train) + len(test) == n and _ascend(train, test):
+        divides = len(train) + len(test) == n and _ascend(train, test)
+        if parts is not None and divides and (parts[test] < 0).all():
             parts[test] = number
-            listed.append(None)  # all rows of no other fold are those of `parts`
+            listed.append(None)
             continue
         if parts is not None:
             listed = [_pair_of(parts, earlier) for earlier in range(number)]

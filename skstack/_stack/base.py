@@ -113,6 +113,7 @@ def label_of(downstream):
 
 _ROWS_TRIED = 2_000  # of a table on disk, to find out what a part refuses
 
+
 @readable
 class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
     """Base class of both stacks: X, upstream features, scaler, sampler, downstream."""
@@ -227,6 +228,8 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
 
     # Metadata of the sub-estimators; the stack passes them on.
     __metadata_request__fit = dict.fromkeys(("sample_weight", "groups", "X_val", "y_val"), UNUSED)
+    __metadata_request__predict = __metadata_request__predict_proba = {"out": UNUSED}
+    __metadata_request__decision_function = __metadata_request__transform = {"out": UNUSED}
 
     def get_metadata_routing(self):
         """Get the metadata routing of this object.
@@ -794,13 +797,17 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
 
     @on_snapshot
     @in_chunks
-    def transform(self, X):
+    def transform(self, X, *, out=None):
         """The scaled table of the downstream for new rows.
 
         Parameters
         ----------
         X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
             Rows.
+
+        out : str, path-like or ndarray, default=None
+            Where to write the result: the path of a ``.npy`` file to make, which is returned as a
+            ``numpy.memmap``, or an array of its shape.
 
         Returns
         -------

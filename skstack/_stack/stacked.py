@@ -344,13 +344,17 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
     @available_if(_gives_probabilities)
     @on_snapshot
     @in_chunks
-    def predict_proba(self, X):
+    def predict_proba(self, X, *, out=None):
         """Probabilities of the classes.
 
         Parameters
         ----------
         X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
             Rows.
+
+        out : str, path-like or ndarray, default=None
+            Where to write the result: the path of a ``.npy`` file to make, which is returned as a
+            ``numpy.memmap``, or an array of its shape.
 
         Returns
         -------
@@ -408,13 +412,17 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
     @available_if(_gives_decisions)
     @on_snapshot
     @in_chunks
-    def decision_function(self, X):
+    def decision_function(self, X, *, out=None):
         """Decision function of the downstream.
 
         Parameters
         ----------
         X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
             Rows.
+
+        out : str, path-like or ndarray, default=None
+            Where to write the result: the path of a ``.npy`` file to make, which is returned as a
+            ``numpy.memmap``, or an array of its shape.
 
         Returns
         -------
@@ -433,13 +441,17 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
 
     @on_snapshot
     @in_chunks
-    def predict(self, X, **predict_params):
+    def predict(self, X, *, out=None, **predict_params):
         """Predict classes.
 
         Parameters
         ----------
         X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
             Rows.
+
+        out : str, path-like or ndarray, default=None
+            Where to write the result: the path of a ``.npy`` file to make, which is returned as a
+            ``numpy.memmap``, or an array of its shape.
 
         **predict_params : dict
             Passed to ``predict`` of the downstream; with metadata routing enabled, as requested.
@@ -625,13 +637,17 @@ class StackedKerasRegressor(ExportMixin, RegressorMixin, Stack):
 
     @on_snapshot
     @in_chunks
-    def predict(self, X, **predict_params):
+    def predict(self, X, *, out=None, **predict_params):
         """Predict targets.
 
         Parameters
         ----------
         X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
             Rows.
+
+        out : str, path-like or ndarray, default=None
+            Where to write the result: the path of a ``.npy`` file to make, which is returned as a
+            ``numpy.memmap``, or an array of its shape.
 
         **predict_params : dict
             Passed to ``predict`` of the downstream, such as ``return_std``; with metadata routing

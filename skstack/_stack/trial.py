@@ -22,7 +22,7 @@ from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._estimators.resampling import refuse_interpolated_categories
 from skstack._features.transformer import KerasFeatureTransformer
 from skstack._splits.supervision import learns_from_y
-from skstack.preprocessing._columns import column_at, as_table
+from skstack.preprocessing._columns import as_table, column_at
 from skstack.preprocessing._passthrough import Passthrough
 
 _ROWS_OF_EACH = 5  # rows of each class, and of each column with missing values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,7 +184,7 @@ def pieces(
                 yield rows, not left and not len(waiting)
 
     with ThreadPoolExecutor(1) as reader:
-        ahead = None
+        ahead: Future | None = None
         for rows, is_last in cut():
             current, ahead = ahead, reader.submit(read, rows, is_last)
             if current is not None:

@@ -9,7 +9,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -366,7 +366,7 @@ def _config_of(model):
 _ROWS_IN_FIRST_CALL = 2**12  # until the speed of a program is known
 _INDICES_PER_CALL = 2**22  # of int32: 16 MB
 _SECONDS_PER_CALL = 1.0
-_PIECE_BYTES = 2**25  # of rows of a large table; the next piece is read at the same time
+_PIECE_BYTES = 2**23  # of rows of a large table; the next piece is read while one is trained on
 
 
 @dataclass(frozen=True)
@@ -463,7 +463,7 @@ class CompiledFit:
         self.running = False
         return self.progress.logs
 
-    def _parts(self, n_epochs: int, n_whole: int) -> Iterator[_Part]:
+    def _parts(self, n_epochs: int, n_whole: int) -> Generator[_Part]:
         """Steps on the whole table: of some epochs, or of a part of one."""
         batch = self._program.batch_size
         orders = self._orders.next(min(n_epochs, max(n_whole, 1)))
@@ -475,7 +475,7 @@ class CompiledFit:
             yield _Part(self._data, some, stop - start, start == 0, stop == steps.n)
             start = stop
 
-    def _pieces(self) -> Iterator[_Part]:
+    def _pieces(self) -> Generator[_Part]:
         """Steps on pieces of a large table: those of one epoch."""
         batch, begins = self._program.batch_size, True
 

@@ -11,14 +11,14 @@ from scipy import sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis, min_max_axis
 
 from skstack._base.atomic_fit import warn_once
-from skstack._base.disk_table import DiskArray, in_memory
+from skstack._base.disk_table import DiskArray, chunk_rows, in_memory
 from skstack._base.tables import sampled
 from skstack.preprocessing._columns import (
     as_numbers,
+    as_table,
     categorical_mask,
     column_at,
     holds_numbers,
-    as_table,
     take_columns,
 )
 
@@ -608,9 +608,6 @@ def warn_if_validation_targets_moved(y, y_val, columns=None):
     )
 
 
-_ROWS_AT_ONCE = 65_536
-
-
 def weighted_moments(array, weights=None):
     """Mean and population standard deviation of every column, in float64.
 
@@ -664,14 +661,15 @@ def weighted_moments(array, weights=None):
         used = None if weights.all() else np.flatnonzero(weights)
     n_used = n_rows if used is None else used.size
     repeats = int(np.prod(array.shape[1:-1]))
+    n_at_once = chunk_rows(width)
     total = (float(n_rows) if weights is None else weights.sum()) * repeats
     if not total > 0:
         raise ValueError("No row has a positive weight; moments are undefined.")
 
     def weighted_sums(function):
         sums = 0.0
-        for start in range(0, n_used, _ROWS_AT_ONCE):
-            chunk = slice(start, start + _ROWS_AT_ONCE)  # makes no copy
+        for start in range(0, n_used, n_at_once):
+            chunk = slice(start, start + n_at_once)  # makes no copy
             chunk = chunk if used is None else used[chunk]
             rows = array[chunk].reshape(-1, width).astype(np.float64)
             n = len(rows) // max(repeats, 1)

@@ -164,7 +164,7 @@ def as_table(X):
 
 
 def head_of(table):
-    """The first rows of a table on disk, which tell the kinds of columns; other tables unchanged."""
+    """The first rows of a table on disk, which tell kinds of columns; other tables unchanged."""
     return as_table(table.head()) if isinstance(table, DiskTable) else table
 
 

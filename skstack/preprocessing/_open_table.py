@@ -51,9 +51,9 @@ def open_table(path, columns=None):
     Notes
     -----
     Networks read rows in random order, for which Parquet is not made: at the first fit such a table
-    is unpacked into a temporary file, which needs as much room on the disk as the columns in memory.
-    Categories and numbers are those that pandas reads: dictionaries, strings and booleans are
-    categorical, as in a DataFrame.
+    is unpacked into a temporary file, as large as its columns would be in memory. Categories
+    and numbers are those that pandas reads: dictionaries, strings and booleans are categorical, as
+    in a DataFrame.
 
     Examples
     --------
@@ -222,10 +222,6 @@ class _ArrowReader(_ColumnReader):
         self._file.check()
         return frame
 
-    def key(self):
-        """See `Reader`."""
-        return *self._file.key(), tuple(self.names)
-
 
 class _ParquetReader(_ColumnReader):
     """Rows of Parquet files: the first ones and whole columns directly, others unpacked."""
@@ -278,10 +274,6 @@ class _ParquetReader(_ColumnReader):
                 break
         table = arrow.Table.from_batches(parts).select(self.names)
         return table.to_pandas(ignore_metadata=True)
-
-    def key(self):
-        """See `Reader`."""
-        return *(file.key() for file in self._files), tuple(self.names)
 
 
 def _difference(schema, other):

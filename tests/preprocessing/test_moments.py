@@ -58,7 +58,7 @@ def test_large_offsets_do_not_reduce_precision(rng):
 def test_more_rows_than_one_chunk(rng, monkeypatch):
     X, weights = rng.normal(size=(25, 2)), rng.random(25)
     whole = weighted_moments(X, weights)
-    monkeypatch.setattr("skstack.preprocessing._column_profile._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("skstack._base.disk_table.BLOCK_ROWS", 7)
     np.testing.assert_allclose(weighted_moments(X, weights), whole, rtol=1e-12)
 
 
