@@ -116,7 +116,7 @@ test-docs: docs ## every block of code of the site runs, every internal link lea
 	$(BIN)/python -m pytest tests/docs $(ARGS)
 
 # -I: what is imported is the wheel, and not this folder. First without extras, then with each.
-EXTRAS := plot scikeras onnx litert
+EXTRAS := plot scikeras arrow onnx litert
 
 dist: ## sdist and wheel in dist/, checked; the wheel runs the quick start in an environment of its own
 	rm -rf dist
