@@ -682,13 +682,22 @@ def _without_folds(source, X, y, metadata, folds, request, columns, upstreams, *
         pairs.append((both, np.concatenate([tests[first], tests[second]])))
         labels.append(f"without folds {first + 1} and {second + 1} of {len(tests)}")
     results = _fit_folds(source, X, y, metadata, pairs, labels, request, **settings)
-    without = [[replace(each, values=each.values.copy()) for each in columns] for _ in tests]
+    without = [[replace(each, values=_copied(each.values, X)) for each in columns] for _ in tests]
     for (first, second), (_, features) in zip(two, results, strict=True):
         cut = len(tests[first])
         for own, feature in enumerate(features):
             without[second][own].values[tests[first]] = feature.values[:cut]
             without[first][own].values[tests[second]] = feature.values[cut:]
     return [FoldFeatures(own, upstream) for own, upstream in zip(without, upstreams, strict=True)]
+
+
+def _copied(values, X):
+    """A copy of features, in a file if they are large and those of a table on disk."""
+    if not isinstance(X, DiskTable):
+        return values.copy()
+    copied = new_array(values.shape, values.dtype)
+    copied[:] = values
+    return copied
 
 
 def mean_columns(each):

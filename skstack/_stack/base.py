@@ -24,7 +24,13 @@ from skstack._base.atomic_fit import (
     suppress_warning,
 )
 from skstack._base.diagram import diagram_of_stack
-from skstack._base.disk_table import DiskTable, announce_memory, in_memory, spread_rows
+from skstack._base.disk_table import (
+    DiskTable,
+    announce_memory,
+    in_memory,
+    sample_of_rows,
+    spread_rows,
+)
 from skstack._base.in_chunks import in_chunks
 from skstack._base.params import (
     clone_part,
@@ -482,7 +488,9 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
                     blending.fail(error)
                     self._blends = False
                 else:
-                    known = known_rows(*predictions.values())
+                    known = np.flatnonzero(known_rows(*predictions.values()))
+                    of_known = sample_of_rows(len(known))
+                    known = known if of_known is None else known[of_known]
                     some = {name: values[known] for name, values in predictions.items()}
                     blending.learn(some, all_y[known], None if weights is None else weights[known])
             for name, score in self.blend_scores_.items():
@@ -549,6 +557,10 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
 
     def _score_branches(self, report, blending, features, y, weights):
         """Add the scores of out-of-fold predictions to a report."""
+        some = sample_of_rows(len(y))
+        if some is not None:
+            y, weights = y[some], None if weights is None else weights[some]
+            features = [take_rows(table, some) for table in features]
         for (name, fitted, _), table in zip(self.upstream_, features, strict=True):
             if self._blend_columns[name] is not None and fitted._learns_from_y():
                 values = self._branch_predictions(self._blend_columns[name], table)
