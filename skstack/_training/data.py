@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,9 @@ class TensorLayout:
         if self.n_targets < 2:
             targets = targets[0] if targets else None
         return dict(zip(self.names, tensors, strict=False)), targets, weights
+
+
+_WINDOW_BYTES = 2**28  # of rows of a window that are read together
 
 
 class TensorTable:
@@ -66,15 +70,13 @@ class TensorTable:
         """Whether rows become tensors a piece at a time: those of large tables, and on disk."""
         return self.n_rows > window_rows() or any(isinstance(a, DiskArray) for a in self.arrays())
 
-    def piece(self, rows: np.ndarray) -> list:
-        """Tensors of some rows, in the order of `layout`."""
-        order = np.argsort(rows, kind="stable")
-        ascending, place = rows[order], np.empty(len(rows), np.intp)
-        place[order] = np.arange(len(rows))
-        arrays = [
-            a[ascending][place] if isinstance(a, DiskArray) else a[rows] for a in self.arrays()
-        ]
-        return [tf.convert_to_tensor(array) for array in arrays]
+    def window(self, rows: np.ndarray, order: np.ndarray) -> Window:
+        """Ascending rows, of which those on disk are read unless they are too large together."""
+        row_bytes = sum(a.dtype.itemsize * math.prod(a.shape[1:]) for a in self.arrays())
+        small = row_bytes * len(rows) <= _WINDOW_BYTES
+        held = [small and isinstance(a, DiskArray) for a in self.arrays()]
+        pairs = zip(self.arrays(), held, strict=True)
+        return Window([a[rows] if own else a for a, own in pairs], held, rows, order)
 
     def arrays(self) -> list:
         """Arrays in the order of `layout`."""
@@ -131,66 +133,104 @@ class Orders:
     def next(self, n_epochs: int) -> np.ndarray:
         """Orders of the next epochs, an int32 array of shape (n_epochs, n_rows)."""
         orders = np.empty((n_epochs, self._n_rows), np.int32)
-        for order in orders:
+        for epoch in orders:
             start = 0
-            for rows in self.windows():
-                order[start : start + len(rows)] = rows
+            for rows, order in self.windows():
+                epoch[start : start + len(rows)] = rows[order]
                 start += len(rows)
         return orders
 
-    def windows(self) -> Iterator[np.ndarray]:
-        """The order of the next epoch, window by window."""
+    def windows(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """For each window of the next epoch its rows, ascending, and their order."""
         n, draw = self._n_rows, self._generator.permutation
         if n <= window_rows():
-            yield draw(n)
+            yield np.arange(n, dtype=np.int32), draw(n)
             return
         blocks = draw(-(-n // BLOCK_ROWS))
         for start in range(0, len(blocks), BLOCKS_IN_WINDOW):
-            starts = blocks[start : start + BLOCKS_IN_WINDOW] * BLOCK_ROWS
+            starts = np.sort(blocks[start : start + BLOCKS_IN_WINDOW]) * BLOCK_ROWS
             parts = [np.arange(first, min(first + BLOCK_ROWS, n)) for first in starts]
-            yield draw(np.concatenate(parts).astype(np.int32))
+            rows = np.concatenate(parts).astype(np.int32)
+            yield rows, draw(len(rows))
 
 
+@dataclass(frozen=True)
+class Window:
+    """Rows of a large table; ``held`` tells which arrays hold these rows, and no others."""
+
+    arrays: list
+    held: list[bool]
+    rows: np.ndarray
+    order: np.ndarray
+
+    def take(self, start: int, stop: int) -> list[np.ndarray]:
+        """Rows by their place in the order."""
+        place = self.order[start:stop]
+        rows = self.rows[place]
+        pairs = zip(self.arrays, self.held, strict=True)
+        return [_in_order(array, place if own else rows) for array, own in pairs]
+
+
+def _in_order(array, rows):
+    if not isinstance(array, DiskArray):
+        return array[rows]
+    order = np.argsort(rows, kind="stable")
+    taken = array[rows[order]]
+    placed = np.empty_like(taken)
+    placed[order] = taken
+    return placed
+
+
+@dataclass(frozen=True)
 class Piece:
     """Rows of a large table as tensors, in the order in which they are trained on."""
 
-    def __init__(self, tensors: list, n_rows: int, is_last: bool):
-        self.tensors, self.n_rows, self.is_last = tensors, n_rows, is_last
+    tensors: list
+    n_rows: int
+    is_last: bool
 
 
 def pieces(
     table: TensorTable, orders: Orders, batch_size: int, most_rows: Callable[[], int]
 ) -> Iterator[Piece]:
-    """The pieces of the next epoch; the next one is read while one is trained on.
+    """The pieces of the next epoch; the next one is made while one is trained on.
 
     Each holds at most ``most_rows()`` rows, or one batch, and whole batches, except the last one.
     """
+    windows = _ahead(table.window(*each) for each in orders.windows())
+    return _ahead(_cut(windows, table.n_rows, batch_size, most_rows))
 
-    def read(rows, is_last):
-        return Piece(table.piece(rows), len(rows), is_last)
 
-    def cut():
-        left, waiting = table.n_rows, np.empty(0, np.int32)
-        for window in orders.windows():
-            waiting = np.concatenate([waiting, window])
-            left -= len(window)
-            while len(waiting):
-                n = max(most_rows() // batch_size, 1) * batch_size
-                if left:
-                    n = min(n, len(waiting) // batch_size * batch_size)
-                if not n:
-                    break
-                rows, waiting = waiting[:n], waiting[n:]
-                yield rows, not left and not len(waiting)
+def _cut(windows, n_rows, batch_size, most_rows):
+    done, left = 0, None
+    for window in windows:
+        start, size = 0, len(window.rows)
+        while True:
+            n_left = 0 if left is None else len(left[0])
+            n = min(max(most_rows() // batch_size, 1) * batch_size, n_left + size - start)
+            is_last = done + n == n_rows
+            if not is_last:
+                n -= n % batch_size
+            stop = start + n - n_left if n else size
+            if start == stop:
+                break
+            arrays = window.take(start, stop)
+            if left is not None:
+                arrays = [np.concatenate(pair) for pair in zip(left, arrays, strict=True)]
+            start, left = stop, None if n else arrays
+            if n:
+                done += n
+                yield Piece([tf.convert_to_tensor(a) for a in arrays], n, is_last)
 
-    with ThreadPoolExecutor(1) as reader:
-        ahead: Future | None = None
-        for rows, is_last in cut():
-            current, ahead = ahead, reader.submit(read, rows, is_last)
-            if current is not None:
-                yield current.result()
-        if ahead is not None:
-            yield ahead.result()
+
+def _ahead(items: Iterable) -> Iterator:
+    """The items of an iterable; the next one is made, in a thread, while one is in use."""
+    iterator = iter(items)
+    with ThreadPoolExecutor(1) as executor:
+        future = executor.submit(next, iterator, None)
+        while (item := future.result()) is not None:
+            future = executor.submit(next, iterator, None)
+            yield item
 
 
 class Steps:
