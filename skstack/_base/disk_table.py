@@ -103,6 +103,8 @@ class BinaryReader:
 
     def _some(self, file, rows):
         values = np.empty((len(rows), *self._shape[1:]), self._dtype)
+        if not len(rows):
+            return values
         starts = np.flatnonzero(np.diff(rows // max(_SPAN_BYTES // self.row_bytes, 1), prepend=-1))
         for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
             some = rows[start:stop]
@@ -116,7 +118,7 @@ class BinaryReader:
 
     def _span(self, file, start, stop):
         values = np.empty((stop - start, *self._shape[1:]), self._dtype)
-        view, place = memoryview(values).cast("B"), self._offset + start * self.row_bytes
+        view, place = values.reshape(-1).view(np.uint8), self._offset + start * self.row_bytes
         done = 0
         while done < len(view):
             n = os.preadv(file.fileno(), [view[done:]], place + done)
@@ -230,9 +232,9 @@ class DiskTable:
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, tuple):
             rows, columns = key if len(key) == 2 else (None, None)
-            if columns is Ellipsis:
+            if columns is Ellipsis or _is_all(columns):
                 return self[rows]
-            if isinstance(rows, slice) and rows == slice(None):
+            if _is_all(rows) and not np.isscalar(columns):
                 return self.take_columns(np.arange(self._width)[columns])
             raise TypeError(f"A DiskTable has rows and columns; it cannot be indexed by {key!r}.")
         if isinstance(key, str):
@@ -271,7 +273,8 @@ class DiskTable:
                 raise IndexError(f"A mask of {len(key)} rows for a table of {n} rows.")
             key = np.flatnonzero(key)
         if key.size and (key.min() < -n or key.max() >= n):
-            raise IndexError(f"Row {int(key.max())} is not in this table of {n} rows.")
+            row = key.max() if key.max() >= n else key.min()
+            raise IndexError(f"Row {int(row)} is not in this table of {n} rows.")
         key = _small(np.where(key < 0, key + n, key) if key.size and key.min() < 0 else key, n)
         if isinstance(self._rows, slice):
             return key if not self._rows.start else _small(key + self._rows.start, np.inf)
@@ -348,6 +351,10 @@ class DiskTable:
 
     def __array__(self, dtype=None, copy=None):
         return np.asarray(self.in_memory(), dtype=dtype)
+
+
+def _is_all(key):
+    return isinstance(key, slice) and key == slice(None)
 
 
 def _small(rows, n_rows):
@@ -502,4 +509,10 @@ def _reader_of(array):
     first = array.__array_interface__["data"][0] - root.__array_interface__["data"][0]
     if root.mode != "r":
         root.flush()
-    return BinaryReader(root.filename, root.offset + first, array.dtype, array.shape)
+    try:
+        reader = BinaryReader(root.filename, root.offset + first, array.dtype, array.shape)
+    except FileNotFoundError:  # the map still holds its rows
+        return ArrayReader(array)
+    rows = np.unique([0, len(array) - 1]) if len(array) else slice(0, 0)
+    same = reader.read(rows).tobytes() == array[rows].tobytes()
+    return reader if same else ArrayReader(array)  # else another file has its name now
