@@ -76,9 +76,11 @@ class FileState:
         with self.opened() as file:
             status = os.fstat(file.fileno())
         if (status.st_size, status.st_mtime_ns) != (self.size, self.changed):
+            sizes = f"it had {self.size:,} bytes and now has {status.st_size:,}"
+            how = "it was written to" if status.st_size == self.size else sizes
             raise ValueError(
-                f"{self.path} changed while it was in use: it had {self.size} bytes and now has "
-                f"{status.st_size}, or was written to. Fit again on a file that stays as it is."
+                f"{self.path} changed while it was in use: {how}. Open it again, and leave it as "
+                "it is until the call returns."
             )
 
 
@@ -424,10 +426,6 @@ class SharedRows:
             if not isinstance(rows, slice):
                 self._local.last = last
         return last[1]
-
-    def forget(self) -> None:
-        """Drop the last rows."""
-        self._local.last = None, None
 
 
 def as_disk_table(table: Any) -> DiskTable:

@@ -226,7 +226,16 @@ class _ArrowReader(_ColumnReader):
                     parts.append(batch.take(arrow.array(some - start)))
             table = arrow.Table.from_batches(parts, schema=None if parts else reader.schema)
         self._file.check()
-        return table.select(self.names).to_pandas(ignore_metadata=True)
+        return _frame(table.select(self.names))
+
+
+def _frame(table):
+    """A table of Arrow as a DataFrame; a column of missing decimals, too, holds numbers."""
+    arrow = _pyarrow()
+    for place, column in enumerate(table.columns):
+        if arrow.types.is_decimal(column.type) and column.null_count == len(column):
+            table = table.set_column(place, table.field(place).name, column.cast(arrow.float64()))
+    return table.to_pandas(ignore_metadata=True)
 
 
 def _without_views(batch):
@@ -290,7 +299,7 @@ class _ParquetReader(_ColumnReader):
             if left <= 0:
                 break
         table = arrow.Table.from_batches(parts) if parts else self._schema.empty_table()
-        return table.select(self.names).to_pandas(ignore_metadata=True)
+        return _frame(table.select(self.names))
 
 
 def _difference(schema, other):
