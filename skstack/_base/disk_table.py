@@ -20,6 +20,8 @@ from skstack._base.atomic_fit import caller_level
 BLOCK_ROWS = 2**16
 BLOCKS_IN_WINDOW = 16
 SAMPLE_ROWS = 2**17
+# What only warns looks at rows of so many bytes.
+GLANCED_BYTES = 2**27
 # A table that is not larger is read whole.
 _WHOLE_BYTES = 2**26
 _CHUNK_NUMBERS = 2**24
