@@ -547,6 +547,8 @@ def test_rows_and_columns_that_do_not_exist_are_refused(on_disk):
     with pytest.raises(IndexError, match="Row -61 is not in this table of 60 rows"):
         table[[-61, 3]]
     assert table[5:9, :].shape == (4, 4)
+    rows = table[[0] * 200][np.array([-1, 5], dtype=np.int8)]
+    np.testing.assert_array_equal(np.asarray(rows), binary()[0][[0, 0]].astype("f4"))
     with pytest.raises(KeyError, match="not a column"):
         table["a"]
     np.testing.assert_array_equal(np.asarray(table[[-1, 0]]), binary()[0][[-1, 0]].astype("f4"))

@@ -276,13 +276,17 @@ class DiskTable:
             if len(key) != n:
                 raise IndexError(f"A mask of {len(key)} rows for a table of {n} rows.")
             key = np.flatnonzero(key)
-        if key.size and (key.min() < -n or key.max() >= n):
-            row = key.max() if key.max() >= n else key.min()
+        key = key.astype(np.int64, copy=False)
+        least, most = key.min(initial=0), key.max(initial=-1)
+        if least < -n or most >= n:
+            row = most if most >= n else least
             raise IndexError(f"Row {int(row)} is not in this table of {n} rows.")
-        key = _small(np.where(key < 0, key + n, key) if key.size and key.min() < 0 else key, n)
-        if isinstance(self._rows, slice):
-            return key if not self._rows.start else _small(key + self._rows.start, np.inf)
-        return self._rows[key]
+        if least < 0:
+            key = np.where(key < 0, key + n, key)
+        if not isinstance(self._rows, slice):
+            return self._rows[key]
+        small = np.int32 if self._rows.stop < 2**31 else np.int64
+        return (key + self._rows.start if self._rows.start else key).astype(small, copy=False)
 
     def take_columns(self, columns: Any) -> DiskTable:
         """Some columns, by position, as a table; nothing is read."""
@@ -359,12 +363,6 @@ class DiskTable:
 
 def _is_all(key):
     return isinstance(key, slice) and key == slice(None)
-
-
-def _small(rows, n_rows):
-    """Row numbers in the smallest of the dtypes that hold them."""
-    bound = n_rows if np.isfinite(n_rows) else (rows.max(initial=0) + 1)
-    return rows.astype(np.int32 if bound < 2**31 else np.int64, copy=False)
 
 
 class _Columns:
@@ -451,22 +449,19 @@ def on_disk(X: Any) -> Any:
     return X.in_memory() if X.nbytes <= _WHOLE_BYTES or not X.shape[0] else X
 
 
-def new_array(shape: tuple[int, ...], dtype: Any, folder: Any = None) -> np.ndarray:
-    """An array to be filled: in memory, or if it is large in a file that is removed with it.
-
-    ``folder`` is where the file is made; None is the folder for temporary files.
-    """
+def new_array(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An array to be filled: in memory, or if it is large in a file that is removed with it."""
     n_bytes = np.dtype(dtype).itemsize * math.prod(shape)
     if n_bytes <= _WHOLE_BYTES:
         return np.empty(shape, dtype)
-    with tempfile.TemporaryFile(dir=folder, prefix="skstack-") as file:
+    with tempfile.TemporaryFile(prefix="skstack-") as file:
         try:
             os.posix_fallocate(file.fileno(), 0, n_bytes)  # a map of a full disk would crash
         except OSError as error:
             raise OSError(
                 error.errno,
                 f"{os.strerror(error.errno or 0)}: {n_bytes:,} bytes for features of "
-                f"{shape[0]:,} rows do not fit into {folder or tempfile.gettempdir()}",
+                f"{shape[0]:,} rows do not fit into {tempfile.gettempdir()}",
             ) from error
         return np.memmap(file, dtype, "r+", shape=shape)
 
