@@ -29,6 +29,7 @@ from skstack._base import disk_table
 from skstack._splits import folds
 from skstack._training import program
 from skstack._training.data import Orders
+from skstack.inspection import ColumnProfile
 from skstack.networks import Autoencoder, TabM
 from skstack.preprocessing import _open_table, open_table
 from tests._models import FIT, N_ROWS, SMALL, binary, mixed, regression
@@ -307,6 +308,84 @@ def test_columns_of_all_kinds_are_read_by_name(kind, tmp_path):
         np.testing.assert_array_equal(outside.predict_proba(inputs), inside.predict_proba(X))
 
 
+UNLIKE_BATCHES = {
+    "categories": [["a", "b"] * 15, ["c", None, "d"] * 10],
+    "no categories first": [[None] * 30, ["c", "a", "d"] * 10],
+    "words": [["a", "b"] * 15, ["c", None, "d"] * 10],
+    "views of words": [["a", "b"] * 15, ["c", None, "d"] * 10],
+    "bools": [[True, False] * 15, [None, True, False] * 10],
+    "integers": [[1, 2] * 15, [None, None, 3] * 10],
+}
+
+
+@pytest.mark.parametrize("kind", UNLIKE_BATCHES)
+def test_batches_that_are_not_alike_make_one_table(kind, tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import feather, parquet
+
+    parts = [arrow.array(part) for part in UNLIKE_BATCHES[kind]]
+    if "categories" in kind:
+        parts = [part.cast(arrow.string()).dictionary_encode() for part in parts]
+    if "views" in kind:  # as Polars writes them
+        parts = [part.cast(arrow.string_view()) for part in parts]
+    whole = arrow.table({"x": np.arange(60.0), "other": arrow.chunked_array(parts)})
+    expected = whole.to_pandas()
+    feather.write_feather(whole, tmp_path / "X.feather", chunksize=16)
+    parquet.write_table(whole, tmp_path / "X.parquet", row_group_size=13)
+    (tmp_path / "X").mkdir()
+    for number, start in enumerate((0, 30)):
+        parquet.write_table(whole.slice(start, 30), tmp_path / "X" / f"{number}.parquet")
+    rows = np.array([41, 3, 59, 24, 24])
+    for name in ("X.feather", "X.parquet", "X"):
+        table = open_table(tmp_path / name)
+        for some, own in ((rows, expected.iloc[rows]), (slice(25, 40), expected[25:40])):
+            pd.testing.assert_frame_equal(
+                table[some].in_memory().reset_index(drop=True),
+                own.reset_index(drop=True),
+                check_dtype=False,
+                check_categorical=False,
+            )
+
+
+def test_a_column_of_decimals_holds_numbers_even_if_the_first_are_missing(tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import feather
+
+    prices = arrow.array([None] * 20 + list(range(40))).cast(arrow.decimal128(21, 2))
+    feather.write_feather(arrow.table({"price": prices}), tmp_path / "X.feather")
+    assert open_table(tmp_path / "X.feather").head()["price"].dtype == np.float64
+
+
+def test_an_index_that_pandas_stored_is_no_column(tmp_path):
+    pytest.importorskip("pyarrow")
+    X = mixed()[0]
+    for kind, frame in (("feather", X), ("parquet", X.set_index("d")), ("folder", X[X["a"] > 0])):
+        assert "d" not in open_table(store_frame(frame[["a", "b"]], kind, tmp_path)).columns
+    assert open_table(tmp_path / "X").columns == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", ["npy", "feather", "parquet"])
+def test_tables_without_rows_can_be_read(kind, tmp_path):
+    path = tmp_path / "X.npy"
+    if kind == "npy":
+        np.save(path, np.zeros((0, 4)))
+    else:
+        pytest.importorskip("pyarrow")
+        path = store_frame(binary(frame=True)[0][:0], kind, tmp_path)
+    table = open_table(path)
+    assert table.head().shape == table[[]].in_memory().shape == np.asarray(table).shape == (0, 4)
+
+
+def test_other_files_in_a_folder_are_left_alone(tmp_path):
+    pytest.importorskip("pyarrow")
+    X, _ = mixed()
+    path = store_frame(X, "folder", tmp_path)
+    for name in ("._0.parquet", "_metadata.parquet", "notes.txt"):
+        (path / name).write_bytes(b"something else")
+    (path / "more.parquet").mkdir()
+    assert open_table(path).shape == X.shape
+
+
 def test_missing_numbers_are_imputed_from_disk_as_in_memory(tmp_path):
     pytest.importorskip("pyarrow")
     from sklearn.impute import SimpleImputer
@@ -385,6 +464,12 @@ def test_arrays_that_are_no_tables_are_refused(tmp_path):
         np.save(tmp_path / f"{name}.npy", array)
         with pytest.raises(ValueError, match=message):
             open_table(tmp_path / f"{name}.npy")
+    (tmp_path / "empty.npy").touch()
+    np.savez(tmp_path / "several.npz", np.zeros((4, 3)))
+    (tmp_path / "several.npz").rename(tmp_path / "several.npy")
+    for name in ("empty", "several"):
+        with pytest.raises(ValueError, match="cannot be read"):
+            open_table(tmp_path / f"{name}.npy")
 
 
 @pytest.mark.parametrize("kind", ["npy", *KINDS])
@@ -407,8 +492,12 @@ def test_columns_and_schemas_are_checked_when_a_table_is_opened(tmp_path):
     path = store_frame(X, "folder", tmp_path)
     with pytest.raises(ValueError, match=r"columns holds \['aa'\], which are not among"):
         open_table(path, columns=["aa"])
-    with pytest.raises(TypeError, match="must be a list of names"):
-        open_table(path, columns="a")
+    for columns in ("a", 3):
+        with pytest.raises(TypeError, match="must be a list of names"):
+            open_table(path, columns=columns)
+    for columns in (["a", "a"], []):
+        with pytest.raises(ValueError, match="at least one column, and none twice"):
+            open_table(path, columns=columns)
     with pytest.raises(KeyError, match="'nope' is not a column"):
         open_table(path)["nope"]
     X.drop(columns="b").to_parquet(path / "2.parquet")
@@ -451,9 +540,15 @@ def test_rows_and_columns_that_do_not_exist_are_refused(on_disk):
         (np.ones(3, bool), IndexError),
         ([0.5], TypeError),
         ((0, 1, 2), TypeError),
+        ((slice(None), 0), TypeError),
     ):
         with pytest.raises(error):
             table[key]
+    with pytest.raises(IndexError, match="Row -61 is not in this table of 60 rows"):
+        table[[-61, 3]]
+    assert table[5:9, :].shape == (4, 4)
+    rows = table[[0] * 200][np.array([-1, 5], dtype=np.int8)]
+    np.testing.assert_array_equal(np.asarray(rows), binary()[0][[0, 0]].astype("f4"))
     with pytest.raises(KeyError, match="not a column"):
         table["a"]
     np.testing.assert_array_equal(np.asarray(table[[-1, 0]]), binary()[0][[-1, 0]].astype("f4"))
@@ -486,6 +581,24 @@ def test_any_view_of_a_memory_map_has_its_own_rows(view, mode, tmp_path):
     np.testing.assert_array_equal(np.asarray(table), np.asarray(part))
     rows = np.array([3, 17, 4])
     np.testing.assert_array_equal(np.asarray(table[rows]), np.asarray(part)[rows])
+
+
+def test_a_memory_map_keeps_its_rows_when_its_file_is_replaced_or_removed(tmp_path):
+    X = binary()[0]
+    for name in ("other.npy", "X.npy"):
+        np.save(tmp_path / name, X + (name == "other.npy"))
+    stored = np.load(tmp_path / "X.npy", mmap_mode="r")
+    os.replace(tmp_path / "other.npy", tmp_path / "X.npy")
+    np.testing.assert_array_equal(np.asarray(disk_table.on_disk(stored)[[3, 1]]), X[[3, 1]])
+    os.remove(tmp_path / "X.npy")
+    np.testing.assert_array_equal(np.asarray(disk_table.on_disk(stored)[[3, 1]]), X[[3, 1]])
+
+
+def test_the_profile_of_a_wide_table_reads_few_of_its_rows(on_disk, monkeypatch):
+    monkeypatch.setattr(disk_table, "SAMPLE_ROWS", N_ROWS)
+    monkeypatch.setattr("skstack._base.tables.GLANCED_BYTES", 16 * 10)
+    table = disk_table.on_disk(on_disk(binary()[0]))
+    assert ColumnProfile.of(table, sample_weight=np.ones(N_ROWS)).n_rows == 10
 
 
 # What needs all rows -------------------------------------------------------------------------
@@ -562,8 +675,10 @@ def test_out_writes_predictions_and_features_into_a_file(on_disk, tmp_path):
         ("file.csv", ValueError, "must end in .npy"),
         (np.zeros((3, 2), np.float32), ValueError, r"out has shape \(3, 2\)"),
         (np.zeros((N_ROWS, 2), np.int8), ValueError, "dtype int8; expected"),
+        (np.broadcast_to(np.float32(0), (N_ROWS, 2)), ValueError, "read-only"),
+        ("missing/out.npy", FileNotFoundError, "out='missing/out.npy' cannot be written: No such"),
     ],
-    ids=["number", "another kind", "shape", "dtype"],
+    ids=["number", "another kind", "shape", "dtype", "read-only", "no folder"],
 )
 def test_an_invalid_out_is_refused(out, error, message):
     X, y = binary()

@@ -20,6 +20,8 @@ from skstack._base.atomic_fit import caller_level
 BLOCK_ROWS = 2**16
 BLOCKS_IN_WINDOW = 16
 SAMPLE_ROWS = 2**17
+# What only warns looks at rows of so many bytes.
+GLANCED_BYTES = 2**27
 # A table that is not larger is read whole.
 _WHOLE_BYTES = 2**26
 _CHUNK_NUMBERS = 2**24
@@ -76,9 +78,11 @@ class FileState:
         with self.opened() as file:
             status = os.fstat(file.fileno())
         if (status.st_size, status.st_mtime_ns) != (self.size, self.changed):
+            sizes = f"it had {self.size:,} bytes and now has {status.st_size:,}"
+            how = "it was written to" if status.st_size == self.size else sizes
             raise ValueError(
-                f"{self.path} changed while it was in use: it had {self.size} bytes and now has "
-                f"{status.st_size}, or was written to. Fit again on a file that stays as it is."
+                f"{self.path} changed while it was in use: {how}. Open it again, and leave it as "
+                "it is until the call returns."
             )
 
 
@@ -103,6 +107,8 @@ class BinaryReader:
 
     def _some(self, file, rows):
         values = np.empty((len(rows), *self._shape[1:]), self._dtype)
+        if not len(rows):
+            return values
         starts = np.flatnonzero(np.diff(rows // max(_SPAN_BYTES // self.row_bytes, 1), prepend=-1))
         for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
             some = rows[start:stop]
@@ -116,7 +122,7 @@ class BinaryReader:
 
     def _span(self, file, start, stop):
         values = np.empty((stop - start, *self._shape[1:]), self._dtype)
-        view, place = memoryview(values).cast("B"), self._offset + start * self.row_bytes
+        view, place = values.reshape(-1).view(np.uint8), self._offset + start * self.row_bytes
         done = 0
         while done < len(view):
             n = os.preadv(file.fileno(), [view[done:]], place + done)
@@ -230,9 +236,9 @@ class DiskTable:
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, tuple):
             rows, columns = key if len(key) == 2 else (None, None)
-            if columns is Ellipsis:
+            if columns is Ellipsis or _is_all(columns):
                 return self[rows]
-            if isinstance(rows, slice) and rows == slice(None):
+            if _is_all(rows) and not np.isscalar(columns):
                 return self.take_columns(np.arange(self._width)[columns])
             raise TypeError(f"A DiskTable has rows and columns; it cannot be indexed by {key!r}.")
         if isinstance(key, str):
@@ -270,12 +276,17 @@ class DiskTable:
             if len(key) != n:
                 raise IndexError(f"A mask of {len(key)} rows for a table of {n} rows.")
             key = np.flatnonzero(key)
-        if key.size and (key.min() < -n or key.max() >= n):
-            raise IndexError(f"Row {int(key.max())} is not in this table of {n} rows.")
-        key = _small(np.where(key < 0, key + n, key) if key.size and key.min() < 0 else key, n)
-        if isinstance(self._rows, slice):
-            return key if not self._rows.start else _small(key + self._rows.start, np.inf)
-        return self._rows[key]
+        key = key.astype(np.int64, copy=False)
+        least, most = key.min(initial=0), key.max(initial=-1)
+        if least < -n or most >= n:
+            row = most if most >= n else least
+            raise IndexError(f"Row {int(row)} is not in this table of {n} rows.")
+        if least < 0:
+            key = np.where(key < 0, key + n, key)
+        if not isinstance(self._rows, slice):
+            return self._rows[key]
+        small = np.int32 if self._rows.stop < 2**31 else np.int64
+        return (key + self._rows.start if self._rows.start else key).astype(small, copy=False)
 
     def take_columns(self, columns: Any) -> DiskTable:
         """Some columns, by position, as a table; nothing is read."""
@@ -350,10 +361,8 @@ class DiskTable:
         return np.asarray(self.in_memory(), dtype=dtype)
 
 
-def _small(rows, n_rows):
-    """Row numbers in the smallest of the dtypes that hold them."""
-    bound = n_rows if np.isfinite(n_rows) else (rows.max(initial=0) + 1)
-    return rows.astype(np.int32 if bound < 2**31 else np.int64, copy=False)
+def _is_all(key):
+    return isinstance(key, slice) and key == slice(None)
 
 
 class _Columns:
@@ -418,10 +427,6 @@ class SharedRows:
                 self._local.last = last
         return last[1]
 
-    def forget(self) -> None:
-        """Drop the last rows."""
-        self._local.last = None, None
-
 
 def as_disk_table(table: Any) -> DiskTable:
     """An array or a DataFrame of pandas as a table whose rows are read."""
@@ -444,22 +449,19 @@ def on_disk(X: Any) -> Any:
     return X.in_memory() if X.nbytes <= _WHOLE_BYTES or not X.shape[0] else X
 
 
-def new_array(shape: tuple[int, ...], dtype: Any, folder: Any = None) -> np.ndarray:
-    """An array to be filled: in memory, or if it is large in a file that is removed with it.
-
-    ``folder`` is where the file is made; None is the folder for temporary files.
-    """
+def new_array(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An array to be filled: in memory, or if it is large in a file that is removed with it."""
     n_bytes = np.dtype(dtype).itemsize * math.prod(shape)
     if n_bytes <= _WHOLE_BYTES:
         return np.empty(shape, dtype)
-    with tempfile.TemporaryFile(dir=folder, prefix="skstack-") as file:
+    with tempfile.TemporaryFile(prefix="skstack-") as file:
         try:
             os.posix_fallocate(file.fileno(), 0, n_bytes)  # a map of a full disk would crash
         except OSError as error:
             raise OSError(
                 error.errno,
                 f"{os.strerror(error.errno or 0)}: {n_bytes:,} bytes for features of "
-                f"{shape[0]:,} rows do not fit into {folder or tempfile.gettempdir()}",
+                f"{shape[0]:,} rows do not fit into {tempfile.gettempdir()}",
             ) from error
         return np.memmap(file, dtype, "r+", shape=shape)
 
@@ -502,4 +504,10 @@ def _reader_of(array):
     first = array.__array_interface__["data"][0] - root.__array_interface__["data"][0]
     if root.mode != "r":
         root.flush()
-    return BinaryReader(root.filename, root.offset + first, array.dtype, array.shape)
+    try:
+        reader = BinaryReader(root.filename, root.offset + first, array.dtype, array.shape)
+    except FileNotFoundError:  # the map still holds its rows
+        return ArrayReader(array)
+    rows = np.unique([0, len(array) - 1]) if len(array) else slice(0, 0)
+    same = reader.read(rows).tobytes() == array[rows].tobytes()
+    return reader if same else ArrayReader(array)  # else another file has its name now

@@ -85,6 +85,8 @@ def written(parts, n_rows, out):
     Returns a memory map of the file, or the array. A file that is not complete is removed.
     """
     if isinstance(out, np.ndarray):
+        if not out.flags.writeable:
+            raise ValueError("out is an array that is read-only.")
         start = 0
         for part in parts:
             if out.shape != (n_rows, *part.shape[1:]) or not np.can_cast(part.dtype, out.dtype):
@@ -106,9 +108,12 @@ def written(parts, n_rows, out):
                     np.lib.format.write_array_header_1_0(file, header)
                 file.write(np.ascontiguousarray(part).data.cast("B") if part.size else b"")
         os.replace(unfinished, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
+    except BaseException as error:
+        with contextlib.suppress(OSError):
             os.remove(unfinished)
+        if isinstance(error, OSError):
+            says = f"out={str(path)!r} cannot be written: {error.strerror}"
+            raise type(error)(error.errno, says) from error
         raise
     return np.load(path, mmap_mode="r+")
 

@@ -11,7 +11,13 @@ from sklearn.utils import check_array
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_consistent_length, column_or_1d, validate_data
 
-from skstack._base.disk_table import DiskTable, on_disk, sample_of_rows
+from skstack._base.disk_table import (
+    GLANCED_BYTES,
+    DiskTable,
+    on_disk,
+    sample_of_rows,
+    spread_rows,
+)
 from skstack._base.sklearn import (
     check_sample_weight,
     check_y,
@@ -63,6 +69,15 @@ def sampled(X, *others):
     if some is None:
         return X, *others
     return take_rows(X, some), *(None if each is None else take_rows(each, some) for each in others)
+
+
+def glanced(X, *others):
+    """As `sampled`, for what only warns: fewer rows of a table on disk, if they are wide."""
+    X, *others = sampled(X, *others)
+    if isinstance(X, DiskTable) and X.nbytes > GLANCED_BYTES:
+        some = spread_rows(X, max(GLANCED_BYTES * len(X) // X.nbytes, 1))
+        X, *others = X[some], *(None if each is None else each[some] for each in others)
+    return X, *others
 
 
 def take_columns(X, columns, parameter):

@@ -44,10 +44,10 @@ from skstack._base.sklearn import (
 from skstack._base.tables import (
     check_groups,
     check_weights,
+    glanced,
     is_float32,
     n_rows,
     read_rows,
-    sampled,
     take_rows,
 )
 from skstack._base.text import described, readable
@@ -741,7 +741,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             return
         for block, indices in self.blocks_.column_indices().items():
             if isinstance(self.blocks_.part(block), NumericBlock):
-                X = in_memory(sampled(X)[0])
+                X = in_memory(glanced(X)[0])
                 warn_if_too_fine_for_float32(X, indices)
 
     def _moments_of(self, inputs, weights):

@@ -12,7 +12,7 @@ from sklearn.utils.sparsefuncs import mean_variance_axis, min_max_axis
 
 from skstack._base.atomic_fit import warn_once
 from skstack._base.disk_table import DiskArray, chunk_rows, in_memory
-from skstack._base.tables import sampled
+from skstack._base.tables import glanced
 from skstack.preprocessing._columns import (
     as_numbers,
     as_table,
@@ -164,6 +164,8 @@ class ColumnProfile:
     def of(cls, X, categorical_features="from_dtype", sample_weight=None):
         """Compute the profile of rows; of more than 2**20, of 2**17 of them, evenly spread.
 
+        Of a table on disk at most 128 MB are read.
+
         Parameters
         ----------
         X : array-like, sparse matrix or DataFrame of shape (n_rows, n_columns), or array of shape \
@@ -187,7 +189,7 @@ class ColumnProfile:
             If X has no rows, or `categorical_features` is not valid for it.
         """
         if len(getattr(X, "shape", ())) == 2:
-            X, sample_weight = sampled(X, sample_weight)
+            X, sample_weight = glanced(X, sample_weight)
         table = as_table(in_memory(X))
         width = table.shape[-1]
         if not table.shape[0]:

@@ -69,7 +69,9 @@ def open_table(path, columns=None):
     """
     path = Path(path)
     if path.is_dir():
-        files = sorted(path.glob("*.parquet"))
+        # As in Spark and pyarrow, names that begin like this are no data.
+        names = sorted(file.name for file in path.glob("[!._]*.parquet") if file.is_file())
+        files = [path / name for name in names]
         if not files:
             raise ValueError(f"path={str(path)!r} is a folder without .parquet files.")
         table = _parquet_table(files)
@@ -89,8 +91,11 @@ def open_table(path, columns=None):
 def _positions(table, columns):
     """Positions of columns by name, or by position in a table without names."""
     known = getattr(table, "columns", list(range(table.shape[1])))
-    if isinstance(columns, str) or not all(isinstance(c, (str, int, np.integer)) for c in columns):
+    listed = np.iterable(columns) and not isinstance(columns, str)
+    if not listed or not all(isinstance(c, (str, int, np.integer)) for c in columns):
         raise TypeError(f"columns={columns!r} must be a list of names or of positions.")
+    if len(columns) != len(set(columns)) or not len(columns):
+        raise ValueError(f"columns={columns!r} must name at least one column, and none twice.")
     missing = [column for column in columns if column not in known]
     if missing:
         raise ValueError(f"columns holds {missing}, which are not among {known}.")
@@ -99,7 +104,7 @@ def _positions(table, columns):
 
 def _npy_table(path):
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.lib.format.open_memmap(path, mode="r")
     except ValueError as error:
         raise ValueError(f"path={str(path)!r} cannot be read, or is cut off: {error}") from error
     if array.ndim != 2 or array.dtype.kind not in "biuf":
@@ -152,14 +157,15 @@ class _ColumnReader:
     """What the readers of columnar files share: names, and the size of a row."""
 
     def _describe(self, schema, n_rows):
-        # pandas stores an index, which is no column, under such names.
-        kinds = dict(zip(schema.names, schema.types, strict=True))
-        self.names = [name for name in schema.names if not name.startswith("__index_level_")]
+        index = [str(name) for name in (schema.pandas_metadata or {}).get("index_columns", [])]
+        self.names = [name for name in schema.names if name not in index]
+        if not self.names:
+            raise ValueError(f"{self._path!r} has no columns.")
         repeated = sorted({name for name in schema.names if schema.names.count(name) > 1})
         if repeated:
             raise ValueError(f"{self._path!r} has several columns called {repeated}.")
         self.n_rows = n_rows
-        self._bytes = [_width(kinds[name]) for name in self.names]
+        self._bytes = [_width(schema.field(name).type) for name in self.names]
         self.row_bytes = sum(self._bytes)
 
     def take_columns(self, columns):
@@ -186,10 +192,10 @@ class _ArrowReader(_ColumnReader):
         self._path = str(path)
         self._file = FileState(path)
         with _readable(path) as arrow, arrow.OSFile(self._path) as source:
-            one = arrow.ipc.IpcReadOptions(included_fields=[0])
+            schema = arrow.ipc.open_file(source).schema
+            one = arrow.ipc.IpcReadOptions(included_fields=[0] if schema.names else None)
             reader = arrow.ipc.open_file(source, options=one)
             counts = [reader.get_batch(i).num_rows for i in range(reader.num_record_batches)]
-            schema = arrow.ipc.open_file(source).schema
         self._ends = np.cumsum(counts, dtype=np.int64)
         self._positions = {name: place for place, name in enumerate(schema.names)}
         self._describe(schema, sum(counts))
@@ -216,11 +222,31 @@ class _ArrowReader(_ColumnReader):
                     continue
                 some = rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)]
                 if len(some):
-                    parts.append(reader.get_batch(number).take(arrow.array(some - start)))
+                    batch = _without_views(reader.get_batch(number))
+                    parts.append(batch.take(arrow.array(some - start)))
             table = arrow.Table.from_batches(parts, schema=None if parts else reader.schema)
-            frame = table.select(self.names).to_pandas(ignore_metadata=True)
         self._file.check()
-        return frame
+        return _frame(table.select(self.names))
+
+
+def _frame(table):
+    """A table of Arrow as a DataFrame; a column of missing decimals, too, holds numbers."""
+    arrow = _pyarrow()
+    for place, column in enumerate(table.columns):
+        if arrow.types.is_decimal(column.type) and column.null_count == len(column):
+            table = table.set_column(place, table.field(place).name, column.cast(arrow.float64()))
+    return table.to_pandas(ignore_metadata=True)
+
+
+def _without_views(batch):
+    """A batch with plain strings in place of the views of Polars, of which Arrow takes no rows."""
+    arrow = _pyarrow()
+    plain = {arrow.string_view(): arrow.large_string(), arrow.binary_view(): arrow.large_binary()}
+    schema = batch.schema
+    for place, field in enumerate(schema):
+        if field.type in plain:
+            schema = schema.set(place, field.with_type(plain[field.type]))
+    return batch if schema is batch.schema else batch.cast(schema)
 
 
 class _ParquetReader(_ColumnReader):
@@ -236,7 +262,7 @@ class _ParquetReader(_ColumnReader):
         for path in files:
             with _readable(path):
                 file = parquet.ParquetFile(path)
-                own, count = file.schema_arrow.remove_metadata(), file.metadata.num_rows
+                own, count = file.schema_arrow, file.metadata.num_rows
                 file.close()
             if schema is None:
                 schema = own
@@ -246,7 +272,7 @@ class _ParquetReader(_ColumnReader):
                     f"{_difference(schema, own)}."
                 )
             n_rows += count
-        self._unpacked = _Unpacked(files, schema)
+        self._schema, self._unpacked = schema, _Unpacked(files, schema)
         self._describe(schema, n_rows)
 
     def read(self, rows):
@@ -272,8 +298,8 @@ class _ParquetReader(_ColumnReader):
             left -= len(parts[-1])
             if left <= 0:
                 break
-        table = arrow.Table.from_batches(parts).select(self.names)
-        return table.to_pandas(ignore_metadata=True)
+        table = arrow.Table.from_batches(parts) if parts else self._schema.empty_table()
+        return _frame(table.select(self.names))
 
 
 def _difference(schema, other):
@@ -300,6 +326,34 @@ def _batches(files, names, n_rows=BLOCK_ROWS):
                 yield from file.iter_batches(batch_size=n_rows, columns=names)
             finally:
                 file.close()
+
+
+class _Dictionaries:
+    """The categories of Parquet files, for a file of Arrow, in which all batches share them."""
+
+    def __init__(self, files, schema):
+        arrow = _pyarrow()
+        self.schema, self._known = schema, {}
+        for place, field in enumerate(schema):
+            if arrow.types.is_dictionary(field.type):
+                kind = arrow.dictionary(arrow.int32(), field.type.value_type, field.type.ordered)
+                self.schema = self.schema.set(place, field.with_type(kind))
+                self._known[field.name] = arrow.array([], field.type.value_type)
+        for batch in _batches(files, list(self._known)) if self._known else ():
+            for name, known in self._known.items():
+                both = arrow.concat_arrays([known, batch.column(name).dictionary])
+                self._known[name] = both.unique().drop_null()
+
+    def shared(self, batch):
+        """The batch, with these categories."""
+        from pyarrow import DictionaryArray, compute
+
+        for name, known in self._known.items():
+            column, field = batch.column(name), self.schema.field(name)
+            codes = compute.index_in(column.dictionary, known).take(column.indices)
+            column = DictionaryArray.from_arrays(codes, known, ordered=field.type.ordered)
+            batch = batch.set_column(self.schema.names.index(name), field, column)
+        return batch
 
 
 class _Unpacked:
@@ -331,9 +385,13 @@ class _Unpacked:
         handle, path = tempfile.mkstemp(prefix="skstack-", suffix=".arrow")
         os.close(handle)
         try:
-            with arrow.OSFile(path, "wb") as sink, arrow.ipc.new_file(sink, self._schema) as writer:
+            categories = _Dictionaries(self._files, self._schema)
+            with (
+                arrow.OSFile(path, "wb") as sink,
+                arrow.ipc.new_file(sink, categories.schema) as writer,
+            ):
                 for batch in _batches(self._files, None):
-                    writer.write_batch(batch.cast(self._schema))
+                    writer.write_batch(categories.shared(batch.cast(self._schema)))
         except BaseException as error:
             _remove(path)
             if isinstance(error, OSError):
