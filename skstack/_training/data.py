@@ -197,7 +197,7 @@ def pieces(
 
     Each holds at most ``most_rows()`` rows, or one batch, and whole batches, except the last one.
     """
-    windows = _ahead(table.window(*each) for each in orders.windows())
+    windows = (table.window(*each) for each in orders.windows())
     return _ahead(_cut(windows, table.n_rows, batch_size, most_rows))
 
 
@@ -221,6 +221,7 @@ def _cut(windows, n_rows, batch_size, most_rows):
             if n:
                 done += n
                 yield Piece([tf.convert_to_tensor(a) for a in arrays], n, is_last)
+        del window  # before the next one is read
 
 
 def _ahead(items: Iterable) -> Iterator:
