@@ -7,6 +7,7 @@ import contextvars
 import functools
 import os
 
+import narwhals.stable.v2 as nw
 import numpy as np
 
 from skstack._base.disk_table import DiskTable, chunk_rows
@@ -71,9 +72,7 @@ def _joined(parts, n_rows):
     if not frames:
         return result
     if not hasattr(frames[0], "iloc"):
-        import polars as pl
-
-        return pl.concat(frames)
+        return nw.concat([nw.from_native(frame) for frame in frames]).to_native()
     import pandas as pd
 
     return pd.concat(frames, ignore_index=True)

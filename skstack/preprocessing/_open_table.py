@@ -134,6 +134,7 @@ def _parquet_table(files):
 def _pyarrow():
     try:
         import pyarrow
+        import pyarrow.parquet
     except ImportError as error:
         raise ImportError(
             'open_table reads this file with pyarrow. Install it: pip install "skstack[arrow]"'
@@ -253,8 +254,7 @@ class _ParquetReader(_ColumnReader):
     """Rows of Parquet files: the first ones and whole columns directly, others unpacked."""
 
     def __init__(self, files):
-        _pyarrow()
-        import pyarrow.parquet as parquet
+        parquet = _pyarrow().parquet
 
         self._path = str(files[0])
         self._files = [FileState(path) for path in files]
@@ -290,7 +290,7 @@ class _ParquetReader(_ColumnReader):
             file.check()
 
     def _first(self, n_rows):
-        import pyarrow as arrow
+        arrow = _pyarrow()
 
         parts, left = [], n_rows
         for batch in _batches([file.path for file in self._files], self.names):
@@ -317,7 +317,7 @@ def _difference(schema, other):
 
 def _batches(files, names, n_rows=BLOCK_ROWS):
     """Record batches of Parquet files, in order."""
-    import pyarrow.parquet as parquet
+    parquet = _pyarrow().parquet
 
     for path in files:
         with _readable(path):
