@@ -134,6 +134,7 @@ def _parquet_table(files):
 def _pyarrow():
     try:
         import pyarrow
+        import pyarrow.compute
         import pyarrow.parquet
     except ImportError as error:
         raise ImportError(
@@ -346,12 +347,11 @@ class _Dictionaries:
 
     def shared(self, batch):
         """The batch, with these categories."""
-        from pyarrow import DictionaryArray, compute
-
+        arrow = _pyarrow()
         for name, known in self._known.items():
             column, field = batch.column(name), self.schema.field(name)
-            codes = compute.index_in(column.dictionary, known).take(column.indices)
-            column = DictionaryArray.from_arrays(codes, known, ordered=field.type.ordered)
+            codes = arrow.compute.index_in(column.dictionary, known).take(column.indices)
+            column = arrow.DictionaryArray.from_arrays(codes, known, ordered=field.type.ordered)
             batch = batch.set_column(self.schema.names.index(name), field, column)
         return batch
 
