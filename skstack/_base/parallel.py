@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from concurrent.futures import CancelledError
 
+import numpy as np
 from joblib import effective_n_jobs, parallel_config
 from joblib.parallel import get_active_backend
 from sklearn import config_context, get_config
@@ -66,28 +69,66 @@ def _in_dask_worker():
     return True
 
 
+class _Bits:
+    """Row numbers in ascending order, as one bit for each row of the table."""
+
+    def __init__(self, rows):
+        mask = np.zeros(rows[-1] + 1, dtype=bool)
+        mask[rows] = True
+        self._bits, self._dtype = np.packbits(mask), rows.dtype
+
+    def rows(self):
+        """Return the row numbers."""
+        return np.flatnonzero(np.unpackbits(self._bits)).astype(self._dtype)
+
+    @staticmethod
+    def of(value):
+        """Return a value as bits if it is row numbers that then take less to send."""
+        rows = isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind == "i"
+        if not rows or not len(value) or value[0] < 0 or value[-1] >= value.nbytes * 8:
+            return value
+        return _Bits(value) if (np.diff(value) > 0).all() else value
+
+
 class _Job:
     """Parts and what they have in common, with the state of the fit that they belong to."""
 
     def __init__(self, function, common, parts):
-        self.function, self.common, self.parts = function, common, parts
+        self.function, self.common = function, common
+        self.parts = [tuple(map(_Bits.of, part)) for part in parts]
         self.scope, self.config = sent_scope(), get_config()
 
     def run(self, number):
         """Run a part on a worker; nothing inside it leaves the worker."""
+        part = [value.rows() if isinstance(value, _Bits) else value for value in self.parts[number]]
         inside = parallel_config(backend="sequential")
         with inside, config_context(**self.config), self.scope():
-            return self.function(*self.common, *self.parts[number])
+            return self.function(*self.common, *part)
+
+
+_ATTEMPTS = 4  # as often as dask and Ray try a task
 
 
 def _on_dask(backend, job, n):
     """Results of the parts; those of a worker that is lost are repeated."""
-    client = backend.client
-    # Two copies at least: what was sent to a worker that is lost cannot be made again.
-    n_copies = min(max(2, n), max(1, len(client.nthreads())))
-    sent = client.scatter(job, broadcast=n_copies, hash=False)
-    settings = {"pure": False, **backend.submit_kwargs}
-    return client.gather([client.submit(_Job.run, sent, number, **settings) for number in range(n)])
+    client, results = backend.client, {}
+    for _ in range(_ATTEMPTS):
+        left = [number for number in range(n) if number not in results]
+        n_copies = max(1, min(len(left), len(client.nthreads())))
+        sent = client.scatter(job, broadcast=n_copies, hash=False)
+        settings = {"pure": False, **backend.submit_kwargs}
+        futures = [client.submit(_Job.run, sent, number, **settings) for number in left]
+        try:
+            for number, future in zip(left, futures, strict=True):
+                # dask repeats tasks by itself, but what was sent to their workers is not made again
+                # if all of these are lost.
+                with contextlib.suppress(CancelledError):
+                    results[number] = future.result()
+        finally:
+            client.cancel(futures)  # after an error, or Ctrl-C
+        if len(results) == n:
+            return [results[number] for number in range(n)]
+    raise RuntimeError(f"The workers of dask were lost {_ATTEMPTS} times; see their logs.")
 
 
 def _on_ray(backend, job, n):
@@ -96,7 +137,13 @@ def _on_ray(backend, job, n):
 
     run = ray.remote(_Job.run).options(**(backend.ray_remote_args or {}))
     sent = ray.put(job)
-    return ray.get([run.remote(sent, number) for number in range(n)])
+    futures = [run.remote(sent, number) for number in range(n)]
+    try:
+        return ray.get(futures)
+    except BaseException:  # Ctrl-C too
+        for future in futures:
+            ray.cancel(future)
+        raise
 
 
 # Backends of joblib whose workers may be other machines.
