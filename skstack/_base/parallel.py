@@ -133,8 +133,7 @@ def _on_dask(backend, job, n):
 
 def _on_ray(backend, job, n):
     """Results of the parts, in tasks: actors, as in a pool, would compile anew in each call."""
-    import ray
-
+    ray = sys.modules["ray"]  # its backend has imported it
     run = ray.remote(_Job.run).options(**(backend.ray_remote_args or {}))
     sent = ray.put(job)
     futures = [run.remote(sent, number) for number in range(n)]

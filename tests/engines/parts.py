@@ -21,9 +21,7 @@ def network(**settings):
 def stack(**settings):
     """Return a stack of a network, a model of scikit-learn and a network downstream."""
     branches = [("network", network()), ("bayes", GaussianNB())]
-    return StackedKerasClassifier(
-        branches, downstream=network(), cv=3, random_state=0, **settings
-    )
+    return StackedKerasClassifier(branches, downstream=network(), cv=3, random_state=0, **settings)
 
 
 def search(**settings):
