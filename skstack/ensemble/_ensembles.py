@@ -69,7 +69,8 @@ max_iter : int, default=100
     Largest number of steps of the selection. In [1, inf).
 
 n_jobs : int, default=None
-    Number of jobs that fit in parallel.
+    Number of threads that fit in parallel; as in
+    :class:`~skstack.StackedKerasClassifier`.
 
 verbose : int, default=0
     If > 0, print a line for each fit.

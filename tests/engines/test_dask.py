@@ -134,15 +134,15 @@ def test_a_search_repeats_the_tasks_of_a_killed_worker(two_processes, tmp_path):
     folds = list(StratifiedKFold(3).split(X, y))
     grid = {"value": [0, 1, 2]}
 
-    def scores(dies, **settings):
-        found = GridSearchCV(Records(tmp_path, dies=dies), grid, cv=folds, refit=False, **settings)
-        return found.fit(X, y).cv_results_["mean_test_score"]
-
-    expected = scores(dies=False)
+    settings = {"cv": folds, "refit": False, "n_jobs": -1}
+    serial = GridSearchCV(Records(tmp_path), grid, **{**settings, "n_jobs": None}).fit(X, y)
+    found = GridSearchCV(Records(tmp_path, dies=True), grid, **settings)
     rows = [rows for fold in folds for rows in fold]
-    with parallel_config("dask", client=two_processes, scatter=[X, y, *rows]):
-        np.testing.assert_array_equal(scores(dies=True, n_jobs=-1), expected)
+    with parallel_config("dask", client=two_processes, scatter=[X, y, *rows, found]):
+        found.fit(X, y)
     assert (tmp_path / "died").exists()
+    scores, expected = (each.cv_results_["mean_test_score"] for each in (found, serial))
+    np.testing.assert_array_equal(scores, expected)
 
 
 @pytest.mark.parametrize("n_workers", [1, 2])
