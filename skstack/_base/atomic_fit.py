@@ -94,7 +94,7 @@ def in_fit_scope(function):
     return wrapped
 
 
-class sent_scope:
+class SentScope:
     """The scope and the dtype policy of the current fit, to be entered in another process."""
 
     def __init__(self):

@@ -12,7 +12,7 @@ from joblib.parallel import get_active_backend
 from sklearn import config_context, get_config
 from sklearn.utils.parallel import Parallel, delayed
 
-from skstack._base.atomic_fit import in_fit_scope, sent_scope
+from skstack._base.atomic_fit import in_fit_scope, SentScope
 from skstack._base.progress import current_task
 
 
@@ -39,10 +39,9 @@ def run_parts(function, common, parts, *, n_jobs=None):
         with parallel_config(backend="sequential"):
             return [function(*common, *part) for part in parts]
     backend, _ = get_active_backend()
-    on_cluster = _CLUSTERS.get(type(backend).__name__)
     task = current_task()
     heard = task is not None and task.heard  # callbacks live in this process
-    if on_cluster and not heard and len(parts) > 1 and effective_n_jobs(n_jobs) > 1:
+    if len(parts) > 1 and not heard and (on_cluster := _cluster_of(backend, n_jobs)):
         return on_cluster(backend, _Job(function, common, parts), len(parts))
     function = in_fit_scope(function)
     # "prefer" is only a hint, which distributed backends ignore.
@@ -96,7 +95,7 @@ class _Job:
     def __init__(self, function, common, parts):
         self.function, self.common = function, common
         self.parts = [tuple(map(_Bits.of, part)) for part in parts]
-        self.scope, self.config = sent_scope(), get_config()
+        self.scope, self.config = SentScope(), get_config()
 
     def run(self, number):
         """Run a part on a worker; nothing inside it leaves the worker."""
@@ -147,3 +146,11 @@ def _on_ray(backend, job, n):
 
 # Backends of joblib whose workers may be other machines.
 _CLUSTERS = {"DaskDistributedBackend": _on_dask, "RayBackend": _on_ray}
+
+
+def _cluster_of(backend, n_jobs):
+    """What runs parts on the cluster of a backend; None without one, or with one worker."""
+    on_cluster = _CLUSTERS.get(type(backend).__name__)
+    if on_cluster is _on_ray and not sys.modules["ray"].is_initialized():
+        sys.modules["ray"].init()  # as its backend does
+    return on_cluster if on_cluster and effective_n_jobs(n_jobs) > 1 else None
