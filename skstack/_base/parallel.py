@@ -12,7 +12,7 @@ from joblib.parallel import get_active_backend
 from sklearn import config_context, get_config
 from sklearn.utils.parallel import Parallel, delayed
 
-from skstack._base.atomic_fit import in_fit_scope, SentScope
+from skstack._base.atomic_fit import SentScope, in_fit_scope
 from skstack._base.progress import current_task
 
 
