@@ -1,11 +1,12 @@
 # What a person calls is what CI calls (.ci/run). Nothing here needs to be activated.
 .DEFAULT_GOAL := help
-.PHONY: help install test test-quick test-floor test-peers fuzz lint format demo bench bench-quality audit-benchmark docs gallery test-docs dist
+.PHONY: help install test test-quick test-floor test-peers test-engines fuzz lint format demo bench bench-quality audit-benchmark docs gallery test-docs dist
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.skstack-installed
 DOCS_STAMP := $(VENV)/.skstack-docs-installed
+ENGINES_STAMP := $(VENV)/.skstack-engines-installed
 TOOLS := .venv-release
 WHEEL := .venv-wheel
 FLOOR := .venv-floor
@@ -44,8 +45,8 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 # One BLAS and OpenMP thread for each worker: more of them wait for each other.
-test test-quick test-floor test-peers test-docs docs fuzz: export OMP_NUM_THREADS ?= 1
-test test-quick test-floor test-peers test-docs docs fuzz: export OPENBLAS_NUM_THREADS ?= 1
+test test-quick test-floor test-peers test-engines test-docs docs fuzz: export OMP_NUM_THREADS ?= 1
+test test-quick test-floor test-peers test-engines test-docs docs fuzz: export OPENBLAS_NUM_THREADS ?= 1
 
 # worksteal: neighbouring tests run in one worker, which keeps the fixtures of a module and the
 # compiled programs of a file together; idle workers take from the others' ends.
@@ -65,6 +66,14 @@ test-quick: $(STAMP) ## what to run while writing, in about a minute; CONTRIBUTI
 
 test-peers: $(STAMP) ## tests of scikit-learn and imbalanced-learn, with our estimators in place of theirs
 	$(BIN)/python $(PYTEST) tests/peers $(ARGS)
+
+$(ENGINES_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dask,ray]'
+	@touch $@
+
+# In one process: each test starts workers of its own, which import TensorFlow and compile.
+test-engines: $(ENGINES_STAMP) ## searches and cross-fits on workers of dask and Ray; in about five minutes
+	$(BIN)/python -m pytest -rs tests/engines $(ARGS)
 
 # The other end: whatever pyproject.toml admits lies between the two.
 test-floor: $(FLOOR_STAMP) ## the same with the oldest versions that pyproject.toml admits, on Python 3.11
@@ -116,7 +125,7 @@ test-docs: docs ## every block of code of the site runs, every internal link lea
 	$(BIN)/python -m pytest tests/docs $(ARGS)
 
 # -I: what is imported is the wheel, and not this folder. First without extras, then with each.
-EXTRAS := plot scikeras arrow onnx litert
+EXTRAS := plot scikeras arrow onnx litert dask ray
 
 dist: ## sdist and wheel in dist/, checked; the wheel runs the quick start in an environment of its own
 	rm -rf dist
@@ -132,4 +141,4 @@ dist: ## sdist and wheel in dist/, checked; the wheel runs the quick start in an
 	  $(WHEEL)/bin/python -m pip install --quiet --disable-pip-version-check "$$(echo dist/*.whl)[$$extra]"; \
 	done
 	$(WHEEL)/bin/python -I examples/ship_a_stack.py --quick --output build/shipped
-	$(WHEEL)/bin/python -I -c 'import ai_edge_litert, matplotlib, scikeras, skstack; print(skstack.__version__, skstack.__file__)'
+	$(WHEEL)/bin/python -I -c 'import ai_edge_litert, distributed, matplotlib, ray, scikeras, skstack; print(skstack.__version__, skstack.__file__)'

@@ -174,3 +174,81 @@ def teacher(quick):
             found["with_over_without"] = 1 / found["contestants"]["without a teacher"]["ratio"]
             results[f"{label}, {mode}"] = found
     return {"sizes": results}
+
+
+@scenario("bag-of-64")
+def bag_of_64(quick):
+    """A bag of 8 TabM with 8 members each against one network of one member, at the same width.
+
+    10,000 x 30, the default widths, 3 epochs, batches of 256, compiled before. FLOPs are those of
+    the matrix products of a fit: 2 for each weight, row, member and epoch, and 3 times that with
+    gradients. `peak` is what this machine reaches in a product of two large matrices.
+    """
+    from joblib import parallel_config
+
+    from skstack import KerasClassifier
+    from skstack.networks import TabM
+
+    X, y = table(2_000 if quick else 10_000, 30)
+    settings = {"epochs": 3, "batch_size": 256, "early_stopping": False}
+
+    def fit(n_members, n_bags=1, n_jobs=1):
+        def timed(seed):
+            network = KerasClassifier(TabM(n_members=n_members), n_bags=n_bags, **settings)
+            with parallel_config("threading", n_jobs=n_jobs):
+                return network.set_params(random_state=seed).fit(X, y)
+
+        return timed
+
+    seconds, models = turns(
+        {
+            "one network": fit(1),
+            "the default, 16 members": fit(16),
+            "8 bags of 8, one after another": fit(8, 8),
+            "8 bags of 8, two threads": fit(8, 8, 2),
+            "64 members in one program": fit(64),
+        },
+        rounds=1 if quick else 5,
+    )
+    bag = models["8 bags of 8, two threads"]
+    apart = [
+        fit(8)(each.random_state).predict_proba(X) - each.predict_proba(X) for each in bag.bags_[:2]
+    ]
+    weights = sum(
+        np.prod(layer.kernel.shape)
+        for layer in models["one network"].model_.layers
+        if type(layer).__name__ == "Dense"
+    )
+    weights += bag.bags_[0].model_.get_layer("hidden_2").output.shape[-1]  # the output layer
+    flops = 3 * 2 * int(weights) * len(X) * settings["epochs"]
+    median = {name: float(np.median(times)) for name, times in seconds.items()}
+    n_members = dict.fromkeys(median, 64)
+    n_members.update({"one network": 1, "the default, 16 members": 16})
+    reached = {name: flops * n_members[name] / median[name] / 1e9 for name in median}
+    return compared(
+        seconds,
+        figures={
+            "GFLOP of one member": flops / 1e9,
+            "GFLOP/s": {name: round(rate, 1) for name, rate in reached.items()},
+            "GFLOP/s at the peak": round(peak_flops(500 if quick else 4_000) / 1e9, 1),
+            "times one network": {
+                name: round(median[name] / median["one network"], 2) for name in median
+            },
+            "largest difference from separate fits": float(np.abs(apart).max()),
+        },
+    )
+
+
+def peak_flops(n):
+    """FLOPs per second of a product of two matrices of float32 in TensorFlow, all threads."""
+    import time
+
+    import tensorflow as tf
+
+    a = tf.random.normal((n, n))
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        tf.matmul(a, a).numpy()
+        times.append(time.perf_counter() - start)
+    return 2 * n**3 / min(times)

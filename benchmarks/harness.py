@@ -86,10 +86,10 @@ def compared(seconds, **more):
     }
 
 
-def fresh(code, *arguments):
+def fresh(code, *arguments, **variables):
     """Run Python code in a new process; return its seconds and what it printed."""
     folder = os.path.dirname(os.path.abspath(__file__))
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **variables}
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
-MODULES = ("fits", "searches", "predictions", "process", "growth", "disk", "reports")
+MODULES = ("fits", "searches", "clusters", "predictions", "process", "growth", "disk", "reports")
 
 
 def scenarios():

@@ -79,14 +79,8 @@ def grid_search(quick):
     return compared(seconds, best_score=scores)
 
 
-def one_search(name, n_jobs, n, n_folds, epochs):
-    """One search of one contestant; prints its seconds, imports left out, and its best score."""
-    import time
-
-    n_jobs, n, n_folds, epochs = map(int, (n_jobs, n, n_folds, epochs))
-    X, y = table(n, 30)
-    if name != "mlp":
-        import keras  # noqa: F401
+def candidates(name, epochs):
+    """The pipeline of one contestant, and the grid of its 12 candidates."""
     make = {"ours": ours, "mlp": mlp, "scikeras": scikeras}[name]
     network = make(ARCHITECTURES[0], epochs, 128)
     if name == "ours":
@@ -112,6 +106,18 @@ def one_search(name, n_jobs, n, n_folds, epochs):
         [("scaler", StandardScaler()), ("sampler", "passthrough"), ("network", network)]
     )
     grid["sampler"] = ["passthrough", SMOTE(random_state=0)]
+    return pipeline, grid
+
+
+def one_search(name, n_jobs, n, n_folds, epochs):
+    """One search of one contestant; prints its seconds, imports left out, and its best score."""
+    import time
+
+    n_jobs, n, n_folds, epochs = map(int, (n_jobs, n, n_folds, epochs))
+    X, y = table(n, 30)
+    if name != "mlp":
+        import keras  # noqa: F401
+    pipeline, grid = candidates(name, epochs)
     start = time.perf_counter()
     best = search(pipeline, grid, n_folds, n_jobs, X, y)
     print(time.perf_counter() - start, best)

@@ -1,6 +1,7 @@
 """Threads, processes and interrupted fits: results equal those of a single fit, none hangs."""
 
 import os
+import pickle
 import random
 import re
 import signal
@@ -18,6 +19,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
 from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
 
 from skstack import (
     KerasAutoencoder,
@@ -26,6 +28,7 @@ from skstack import (
     KerasRegressor,
     StackedKerasClassifier,
 )
+from skstack._base.parallel import _Bits
 from skstack._training.initial_weights import initial_variables
 from skstack._training.isolation import preserve_rng
 from skstack._training.program import POOL
@@ -33,6 +36,7 @@ from skstack.ensemble import GreedyEnsembleClassifier
 from skstack.networks import MLP, Autoencoder
 from skstack.networks._adopted import without_drawing
 from tests._models import binary
+from tests.engines.parts import Records, Task, marks
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(120, 5)).astype(np.float32)
@@ -257,6 +261,57 @@ def test_folds_are_fitted_in_threads_with_any_backend(n_jobs):
     with parallel_config("loky", n_jobs=2):
         found = KerasFeatureTransformer(Process(), n_jobs=n_jobs).fit_transform(X, y)
     np.testing.assert_array_equal(found, os.getpid())
+
+
+@pytest.mark.parametrize("backend", ["threading", "loky"])
+def test_parts_inside_a_parallel_search_stay_in_its_threads(backend, tmp_path):
+    """Two candidates at a time with four folds each are two threads at work, and not eight."""
+    inner = KerasFeatureTransformer(Records(tmp_path), cv=3, n_jobs=4)
+    outer = StackedKerasClassifier(
+        [("features", inner)], downstream=Records(tmp_path), cv=3, n_jobs=4, scaler=None
+    )
+    pipeline = make_pipeline(Task(tmp_path), outer)
+    with parallel_config(backend):
+        cross_val_score(pipeline, X, Y, cv=3, n_jobs=2)
+    tasks = marks(tmp_path, "task")
+    assert 1 <= len(tasks) <= 2
+    assert marks(tmp_path, "fit") <= tasks
+
+
+def test_outside_of_a_parallel_search_folds_run_in_threads_of_their_own(tmp_path):
+    features = KerasFeatureTransformer(Records(tmp_path), cv=3, n_jobs=2, refit=False)
+    cross_val_score(make_pipeline(features, Records(tmp_path)), X, Y, cv=2)
+    threads = marks(tmp_path, "fit")
+    assert (os.getpid(), threading.get_ident()) in threads  # the last step
+    assert len(threads) > 1
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32])
+def test_numbers_of_rows_are_sent_as_bits_where_that_is_less(dtype):
+    rows = np.delete(np.arange(10_000, dtype=dtype), slice(300, 500))
+    sent = _Bits.of(rows)
+    assert len(pickle.dumps(sent)) < 0.1 * len(pickle.dumps(rows))
+    np.testing.assert_array_equal(sent.rows(), rows)
+    assert sent.rows().dtype == dtype
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.array([2, 1]),
+        np.array([1, 1]),
+        np.array([0, 10**9]),
+        np.array([-1, 0]),
+        np.array([], int),
+        np.arange(3.0),
+        np.eye(2, dtype=int),
+        None,
+        "fold 1 of 3",
+    ],
+    ids=repr,
+)
+def test_all_else_is_sent_as_it_is(value):
+    assert _Bits.of(value) is value
 
 
 def test_a_stack_is_bit_identical_with_and_without_threads():

@@ -21,8 +21,9 @@ EXTRAS = {
 }
 NEEDED = [Requirement(text) for text in PROJECT["dependencies"]]
 EVERY = [*NEEDED, *itertools.chain(*EXTRAS.values())]
-# `make docs` installs what the site is built with, `make install` does not.
-INSTALLED = [*NEEDED, *itertools.chain(*(EXTRAS[extra] for extra in EXTRAS if extra != "docs"))]
+# Installed by `make docs` and `make test-engines`, and not by `make install`.
+APART = {"docs", "dask", "ray"}
+INSTALLED = [*NEEDED, *itertools.chain(*(EXTRAS[extra] for extra in EXTRAS if extra not in APART))]
 DISTRIBUTIONS = packages_distributions()
 
 

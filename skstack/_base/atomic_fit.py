@@ -94,6 +94,35 @@ def in_fit_scope(function):
     return wrapped
 
 
+class SentScope:
+    """The scope and the dtype policy of the current fit, to be entered in another process."""
+
+    def __init__(self):
+        keras = sys.modules.get("keras")
+        self._policy = None if keras is None else keras.config.dtype_policy()
+        scope = _scope.get()
+        self._object_column_kinds = None if scope is None else scope.object_column_kinds
+
+    @contextlib.contextmanager
+    def __call__(self):
+        """Context in which a function runs as a part of that fit."""
+        scope = _FitScope()
+        scope.object_column_kinds = self._object_column_kinds
+        token = _scope.set(scope)
+        before = None
+        if self._policy is not None:
+            import keras
+
+            before = keras.config.dtype_policy()
+            keras.config.set_dtype_policy(self._policy)
+        try:
+            yield
+        finally:
+            _scope.reset(token)
+            if before is not None:
+                keras.config.set_dtype_policy(before)
+
+
 _LIBRARIES = {"skstack", "sklearn", "imblearn", "joblib"}
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from sklearn.utils.parallel import Parallel, delayed
 
-from skstack._base.atomic_fit import in_fit_scope
+from skstack._base.parallel import run_parts
 from skstack._base.params import clone_part
 from skstack._base.progress import errors_named, fitting, reserve_tasks
 from skstack._base.sklearn import drop_callbacks
@@ -83,8 +82,7 @@ def fit_bags(estimator, rows, shared, splits, seed, *, weights, validation, grou
                 is_bag=True,
             )
 
-    fit_bag = in_fit_scope(fit_bag)
-    bags = Parallel(require="sharedmem")(delayed(fit_bag)(number) for number in range(n_bags))
+    bags = run_parts(fit_bag, (), [(number,) for number in range(n_bags)])
     for name in _OF_ONE_NETWORK:
         vars(estimator).pop(name, None)
     estimator.bags_ = bags

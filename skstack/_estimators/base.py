@@ -147,7 +147,7 @@ n_bags : int, default=1
     Number of networks. Each starts from other initial weights and holds out other rows for early
     stopping, so that all rows train some of them; predictions are their mean. They have one
     compiled program and are trained in threads if joblib has several: ``with
-    parallel_config(n_jobs=2):``.
+    parallel_config("threading", n_jobs=2):``, or by the workers of ``"dask"`` or ``"ray"``.
     Excludes ``warm_start``, ``partial_fit``, fine-tuning and features of inner layers.
 """,
     "bag_attributes": """

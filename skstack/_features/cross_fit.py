@@ -14,11 +14,10 @@ from sklearn.base import is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
-from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
-from skstack._base.atomic_fit import in_fit_scope
 from skstack._base.disk_table import DiskTable, in_memory, new_array
+from skstack._base.parallel import run_parts
 from skstack._base.params import clone_part, is_keras_model, is_network_estimator
 from skstack._base.progress import errors_named, fitting, propagating, reserve_tasks
 from skstack._base.sklearn import is_classifier_for, take_metadata, wrapper_of
@@ -638,31 +637,38 @@ def _fit_folds(
     """For each (train, test) a fitted model and the features of the test rows."""
     rotates = source.out_of_fold and not source.ours and not source.frozen
     first = reserve_tasks(len(pairs))
-
-    def fit_fold(number, label, train, test):
-        rows = take_rows(X, train)
-        with errors_named(f"{source.label}, {label}"):
-            with fitting(label, len(train), verbose=verbose, task_id=first + number):
-                upstream = source.fit(
-                    rows,
-                    None if y is None else take_rows(y, train),
-                    metadata.of(X, train),
-                    shared,
-                    all_rows=False,
-                )
-            columns = upstream.columns(take_rows(X, test), request)
-        if rotates and any(column.inner for column in columns):
-            columns = _aligned(columns, upstream.columns(rows, request), reference, rows, request)
-        return upstream, columns
-
     if wrapper_of(source.model) == "scikeras" and source.model.random_state is not None:
         n_jobs = 1  # it sets, and resets, determinism of the whole process
-    fit_fold = in_fit_scope(fit_fold)
-    # "prefer" is only a hint, which distributed backends ignore.
-    return Parallel(n_jobs=n_jobs, require="sharedmem")(
-        delayed(fit_fold)(number, label, *pair)
-        for number, (label, pair) in enumerate(zip(labels, pairs, strict=True))
+    reference = reference if rotates else None
+    return run_parts(
+        _fit_fold,
+        (source, X, y, metadata, request, shared, reference, verbose),
+        [
+            (label, first + number, *pair)
+            for number, (label, pair) in enumerate(zip(labels, pairs, strict=True))
+        ],
+        n_jobs=n_jobs,
     )
+
+
+def _fit_fold(
+    source, X, y, metadata, request, shared, reference, verbose, label, task_id, train, test
+):
+    """The model of the training rows of a fold, and the features of its test rows."""
+    rows = take_rows(X, train)
+    with errors_named(f"{source.label}, {label}"):
+        with fitting(label, len(train), verbose=verbose, task_id=task_id):
+            upstream = source.fit(
+                rows,
+                None if y is None else take_rows(y, train),
+                metadata.of(X, train),
+                shared,
+                all_rows=False,
+            )
+        columns = upstream.columns(take_rows(X, test), request)
+    if reference is not None and any(column.inner for column in columns):
+        columns = _aligned(columns, upstream.columns(rows, request), reference, rows, request)
+    return upstream, columns
 
 
 def _without_folds(source, X, y, metadata, folds, request, columns, upstreams, **settings):

@@ -187,7 +187,9 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
         not passed, and a transformer that does not need it is fitted once, on all rows.
 
     n_jobs : int, default=None
-        Number of threads that fit folds in parallel.
+        Number of threads that fit folds in parallel. Inside a search that runs in parallel folds
+        are fitted one after another; under ``joblib.parallel_config("dask")`` or ``"ray"`` by the
+        workers.
 
     random_state : int, RandomState instance or None, default=None
         Seeds every sub-estimator whose ``random_state`` is None.

@@ -11,12 +11,12 @@ from sklearn.metrics import get_scorer_names
 from sklearn.utils import Bunch, indexable
 from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, process_routing
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
-from skstack._base.atomic_fit import atomic_fit, in_fit_scope, on_snapshot
+from skstack._base.atomic_fit import atomic_fit, on_snapshot
 from skstack._base.diagram import diagram_of_parts
 from skstack._base.docstrings import substitute
+from skstack._base.parallel import run_parts
 from skstack._base.params import clone_part, clone_sharing_models
 from skstack._base.progress import (
     errors_named,
@@ -69,7 +69,8 @@ max_iter : int, default=100
     Largest number of steps of the selection. In [1, inf).
 
 n_jobs : int, default=None
-    Number of jobs that fit in parallel.
+    Number of threads that fit in parallel; as in
+    :class:`~skstack.StackedKerasClassifier`.
 
 verbose : int, default=0
     If > 0, print a line for each fit.
@@ -304,13 +305,10 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
             for name, estimator in estimators
             for fold, pair in enumerate(folds.pairs)
         ]
-        # Threads, because networks of skstack cannot be sent to other processes while they train.
-        parallel = Parallel(n_jobs=self.n_jobs, require="sharedmem")
         n_tasks = len(jobs) + len(estimators)
         with fit_tasks(self, n_tasks, parallel=True, X=X, y=y, weights=weights):
-            # Before the loops, which joblib runs in other threads.
-            predict, fit_whole = in_fit_scope(predict), in_fit_scope(fit)
-            results = parallel(delayed(predict)(number, *job) for number, job in enumerate(jobs))
+            numbered = [(number, *job) for number, job in enumerate(jobs)]
+            results = run_parts(predict, (), numbered, n_jobs=self.n_jobs)
             predictions = {
                 name: np.empty((len(y), *results[0].shape[1:])) for name, _ in estimators
             }
@@ -319,10 +317,11 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
             predictions = {name: each[covered] for name, each in predictions.items()}
             self._weigh(predictions, score)
             kept = [(name, each) for name, each in estimators if self.weights_[name] > 0]
-            fitted = parallel(
-                delayed(fit_whole)(len(jobs) + number, name, each, None, "all rows")
+            whole = [
+                (len(jobs) + number, name, each, None, "all rows")
                 for number, (name, each) in enumerate(kept)
-            )
+            ]
+            fitted = run_parts(fit, (), whole, n_jobs=self.n_jobs)
             return self._keep(dict(zip([name for name, _ in kept], fitted, strict=True)))
 
     def _weigh(self, predictions, score):

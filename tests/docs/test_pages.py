@@ -1,6 +1,8 @@
 """Every block of code on the pages of docs/ runs (`make test-docs`)."""
 
 import re
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -16,6 +18,10 @@ PAGES = {
 WITH_CODE = [page for page, text in PAGES.items() if "```python\n" in text]
 
 
+# What pages need that `make test-docs` does not install.
+NEEDS = {"user_guide/beyond_one_machine.md": ("distributed", "ray")}
+
+
 def snippets(text):
     """Every python block, with the number of the line before it."""
     for match in re.finditer(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
@@ -28,6 +34,8 @@ def test_pages_have_code():
 
 @pytest.mark.parametrize("page", WITH_CODE)
 def test_snippets_run_in_order(page, tmp_path, monkeypatch):
+    for package in NEEDS.get(page, ()):
+        pytest.importorskip(package, reason=f"{package} is missing: run `make test-engines` first")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")  # pages are read in a checkout
     namespace = {"__name__": "page"}
@@ -40,3 +48,11 @@ def test_snippets_run_in_order(page, tmp_path, monkeypatch):
     if page == "user_guide/audit.md":  # this page shows what its first block prints
         assert f"prints `{namespace['report'].leaks}`" in PAGES[page]
         assert f"{len(namespace['report'].table)} checks" in PAGES[page]
+
+
+def test_the_plan_is_what_the_script_prints():
+    path = ROOT / "benchmarks" / "plan.py"
+    printed = subprocess.run([sys.executable, path], capture_output=True, check=True, text=True)
+    lines = printed.stdout.splitlines()
+    assert len(lines) > 5
+    assert "\n".join(lines) in PAGES["user_guide/beyond_one_machine.md"]
