@@ -161,6 +161,14 @@ def test_only_ratios_of_weights_matter(weight):
 
 
 @pytest.mark.parametrize(
+    "estimator", [small(), StackedKerasClassifier(), KerasFeatureTransformer()]
+)
+def test_weights_that_are_all_zero_are_refused(estimator):
+    with pytest.raises(ValueError, match="at least one non-zero number"):
+        clone(estimator).fit(X, Y, sample_weight=np.zeros(40))
+
+
+@pytest.mark.parametrize(
     ("settings", "said"),
     [
         ({"n_jobs": False}, "n_jobs"),

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import functools
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -421,12 +422,16 @@ class CompiledFit:
         with self._program.bind(self._run, own=own) as self._bound:
             yield
 
-    def epochs(self, n_epochs: int) -> Sequence[dict]:
-        """Train up to `n_epochs` epochs; return the logs of those trained."""
+    def epochs(self, n_epochs: int, seconds: float = math.inf) -> Sequence[dict]:
+        """Train up to `n_epochs` epochs; return the logs of those trained.
+
+        As far as the speed is known, more than one is trained only within about `seconds`.
+        """
         self.running = True
         before, program = self.progress, self._program
         n_whole = self._rows_per_call() // self._n_rows
-        orders = self._orders.next(min(n_epochs, max(n_whole, 1)))
+        most = self._rows_per_call(seconds) // self._n_rows
+        orders = self._orders.next(min(n_epochs, max(most, 1)))
         steps = Steps(orders, program.batch_size, self._padding)
         state, losses, start = before.state, [], 0
         while start < steps.n:
@@ -458,9 +463,9 @@ class CompiledFit:
         while self.progress.n_epochs < n_epochs:
             self.epochs(n_epochs - self.progress.n_epochs)
 
-    def _rows_per_call(self) -> int:
-        speed = self._program.rows_per_second
-        rows = _ROWS_IN_FIRST_CALL if speed is None else int(speed * _SECONDS_PER_CALL)
+    def _rows_per_call(self, seconds: float = math.inf) -> int:
+        speed, seconds = self._program.rows_per_second, min(seconds, _SECONDS_PER_CALL)
+        rows = _ROWS_IN_FIRST_CALL if speed is None else int(speed * seconds)
         return min(rows, _INDICES_PER_CALL)
 
     def _call(self, steps: list, state: list, begins: bool, ends: bool) -> Callable[[int], list]:
