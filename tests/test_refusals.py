@@ -246,6 +246,8 @@ def test_a_transformer_refuses_unavailable_features_before_training(settings, sa
 
 
 @pytest.mark.usefixtures("no_training")
+# Older scikit-learn asks a LazyFrame for its dtypes, of which polars warns.
+@pytest.mark.filterwarnings("ignore:Determining the data types of a LazyFrame")
 def test_invalid_tables():
     lazy = pl.LazyFrame({"a": X[:, 0]})
     with pytest.raises(TypeError, match="X is not a table"):
