@@ -5,13 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 
-def line_colour():
-    """The colour of lines that divide a plot, which style sheets for dark notebooks set."""
-    import matplotlib.pyplot as plt
-
-    return plt.rcParams["axes.edgecolor"]
-
-
 def plot_axes(ax, caller, *, width, height, n_axes=None):
     """The axes to draw on: `ax`, or those of a new figure with this size in inches.
 

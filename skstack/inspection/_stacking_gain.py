@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_consistent_length
 from skstack._base.progress import StepCounter
 from skstack._base.tables import check_groups
 from skstack._splits.folds import outer_folds
-from skstack.inspection._plot import line_colour, plot_axes
+from skstack.inspection._plot import plot_axes
 from skstack.inspection._resampled_test import LEVEL, corrected_resampled_t_test, holm
 from skstack.inspection._variants import ALONE, seeded, variants_of
 
@@ -306,7 +306,8 @@ class StackingGainDisplay:
         """
         height = 0.55 * len(self.labels) + 2.0
         ax = plot_axes(ax, "StackingGainDisplay.plot", width=8, height=height)
-        ax.axvline(0, color=line_colour(), linewidth=0.8)
+        # Black, or white in dark notebooks.
+        ax.axvline(0, color=ax.spines["left"].get_edgecolor(), linewidth=0.8)
         for verdict, colour in _COLOURS.items():
             rows = [row for row, own in enumerate(self.verdicts) if own == verdict]
             if not rows:

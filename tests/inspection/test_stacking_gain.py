@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from joblib import parallel_config
+from matplotlib.colors import to_rgb
 from scipy.stats import ttest_1samp
 from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -645,7 +646,7 @@ def test_the_line_at_zero_is_seen_on_a_dark_background(found):
     with plt.style.context("dark_background"):
         ax = found.plot().ax_
         (zero,) = [line for line in ax.lines if tuple(line.get_xdata()) == (0, 0)]
-        assert zero.get_color() == ax.xaxis.label.get_color() == "white"
+        assert to_rgb(zero.get_color()) == to_rgb(ax.xaxis.label.get_color()) == (1, 1, 1)
     plt.close("all")
 
 
