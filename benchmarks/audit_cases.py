@@ -8,7 +8,7 @@ A case is (estimator, X, y, options of `leakage_report`).
 import numpy as np
 import pandas as pd
 from imblearn.ensemble import BalancedRandomForestClassifier
-from imblearn.over_sampling import ADASYN, SMOTE, BorderlineSMOTE, RandomOverSampler
+from imblearn.over_sampling import ADASYN, SMOTE, SMOTENC, BorderlineSMOTE, RandomOverSampler
 from imblearn.pipeline import make_pipeline
 from imblearn.under_sampling import RandomUnderSampler
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
@@ -42,7 +42,7 @@ from sklearn.ensemble import (
     StackingRegressor,
     VotingClassifier,
 )
-from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.experimental import enable_halving_search_cv, enable_iterative_imputer  # noqa: F401
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
 from sklearn.feature_selection import (
     RFE,
@@ -57,7 +57,7 @@ from sklearn.feature_selection import (
     mutual_info_classif,
 )
 from sklearn.frozen import FrozenEstimator
-from sklearn.impute import KNNImputer, MissingIndicator, SimpleImputer
+from sklearn.impute import IterativeImputer, KNNImputer, MissingIndicator, SimpleImputer
 from sklearn.kernel_approximation import Nystroem, RBFSampler
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import (
@@ -399,6 +399,7 @@ for _name, _transformer, _options in (
     ("TF-IDF", TfidfVectorizer(), {"make": texts}),
     ("StandardScaler without mean", StandardScaler(with_mean=False), {}),
     ("KNNImputer", KNNImputer(), {"make": few_gaps}),
+    ("IterativeImputer", IterativeImputer(random_state=0), {"make": gappy}),
     ("KernelPCA", KernelPCA(3, kernel="rbf", gamma=1e-4), {}),
     ("LDA", LinearDiscriminantAnalysis(), {"supervised": True}),
 ):
@@ -433,10 +434,22 @@ def rare():
     return table(2, 400, weights=[0.8])
 
 
+def rare_counts():
+    X, y = table(2, 400, weights=[0.8])
+    return np.round(1000 * X / X.std(axis=0)).astype(int), y
+
+
+def rare_counts_and_words():
+    X, y = rare_counts()
+    return np.column_stack([X, np.random.default_rng(2).integers(0, 3, len(X))]), y
+
+
 resampled("SMOTE", SMOTE(random_state=0), rare)
 resampled("BorderlineSMOTE", BorderlineSMOTE(random_state=0), rare)
 resampled("ADASYN", ADASYN(random_state=0), rare)
 resampled("RandomOverSampler", RandomOverSampler(random_state=0), rare)
+resampled("SMOTE of whole numbers", SMOTE(random_state=0), rare_counts)
+resampled("SMOTENC of whole numbers", SMOTENC([8], random_state=0), rare_counts_and_words)
 resampled("RandomOverSampler, smoothed", RandomOverSampler(random_state=0, shrinkage=0.02), rare)
 
 

@@ -51,6 +51,11 @@ CASES = {
         CalibratedClassifierCV(NETWORK, method="isotonic", cv=2),
         mixed(),
     ),
+    "temperature": (CalibratedClassifierCV(NETWORK, method="temperature", cv=2), binary()),
+    "temperature, several classes": (
+        CalibratedClassifierCV(NETWORK, method="temperature", cv=2),
+        mixed(),
+    ),
     "one calibration": (CalibratedClassifierCV(NETWORK, cv=2, ensemble=False), binary()),
     "calibrated Pipeline": (
         CalibratedClassifierCV(make_pipeline(StandardScaler(), NETWORK), cv=2),

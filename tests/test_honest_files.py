@@ -197,7 +197,7 @@ def test_operations_are_loaded_with_equal_outputs(tmp_path):
     x = layers.Dense(4)(inputs)
     found = [(x + 1) * 2 - x / 3, x**2 @ keras.ops.transpose(x), -x[:, 1:], abs(x) // 2, x > 0]
     for name in sorted(allowed._FUNCTIONS["keras.ops"]):
-        function = getattr(keras.ops, name)
+        function = getattr(keras.ops, name, None)  # older versions lack some
         for arguments in ((x,), (x, x), (x, 1), ([x, x],)):
             try:
                 made = keras.tree.flatten(function(*arguments))

@@ -984,11 +984,12 @@ def method_node(schema, members):
     }  # fmt: skip
 
 
+INDICES = "indices|column index"  # of ours, or of an older SciPy
 PARTS = {
-    "an index beyond": (with_matrix(lambda m: put(m, "indices", 3, 2**30)), "indices"),
-    "an index below": (with_matrix(lambda m: put(m, "indices", 3, -5)), "indices"),
+    "an index beyond": (with_matrix(lambda m: put(m, "indices", 3, 2**30)), INDICES),
+    "an index below": (with_matrix(lambda m: put(m, "indices", 3, -5)), INDICES),
     "rows beyond": (with_matrix(lambda m: put(m, "indptr", 3, 2**30)), "ind"),
-    "rows that go back": (with_matrix(lambda m: put(m, "indptr", 3, 80)), "indptr"),
+    "rows that go back": (with_matrix(lambda m: put(m, "indptr", 3, 80)), "indptr|index pointer"),
     "coordinates beyond": (
         with_arrays("coo", row=np.array([0, 99]), col=np.array([0, 1])), "exceeds"
     ),

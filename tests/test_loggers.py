@@ -46,7 +46,7 @@ def test_csv_files_hold_the_history(engine, tmp_path):
 
 @pytest.mark.parametrize("engine", ["auto", "keras"])
 def test_tensorboard_gets_the_history(engine, tmp_path):
-    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    pytest.importorskip("tensorboard", reason="tensorboard, of the extra `dev`, is not installed")
     accumulators = importlib.import_module("tensorboard.backend.event_processing.event_accumulator")
     logger = keras.callbacks.TensorBoard(tmp_path)
     fitted = network(engine=engine, callbacks=[logger]).fit(X, Y)
@@ -87,7 +87,7 @@ def test_optuna_prunes_by_epoch():
 @pytest.fixture
 def mlflow(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # one in a database needs more packages
-    module = pytest.importorskip("mlflow", reason="mlflow is not installed")
+    module = pytest.importorskip("mlflow", reason="mlflow is in no extra: pip install mlflow")
     module.set_tracking_uri((tmp_path / "runs").as_uri())
     module.set_experiment("tests")
     yield module

@@ -145,6 +145,15 @@ def test_columns_of_an_array_are_categories_by_index(tmp_path):
     assert_same(fitted, [array, new], tmp_path / "it.onnx")
 
 
+def test_columns_of_bools_are_numbers_of_one_part_and_categories_of_another(tmp_path):
+    X, signal = table()
+    X = X[["a"]].assign(flag=X["job"].isin(["maid", "zoo"]))
+    trees = HistGradientBoostingClassifier(max_iter=2)
+    for branch in (trees, KerasClassifier(SMALL, **FIT)):
+        stack = of_classes([("branch", branch)], blend=False)
+        assert_same(stack.fit(X, classes(signal)), [X], tmp_path / "it.onnx")
+
+
 def test_a_stump_without_a_split(tmp_path):
     X, signal = table()
     trees = HistGradientBoostingRegressor(max_iter=2, min_samples_leaf=N_ROWS)

@@ -161,6 +161,14 @@ def test_only_ratios_of_weights_matter(weight):
 
 
 @pytest.mark.parametrize(
+    "estimator", [small(), StackedKerasClassifier(), KerasFeatureTransformer()]
+)
+def test_weights_that_are_all_zero_are_refused(estimator):
+    with pytest.raises(ValueError, match="at least one non-zero number"):
+        clone(estimator).fit(X, Y, sample_weight=np.zeros(40))
+
+
+@pytest.mark.parametrize(
     ("settings", "said"),
     [
         ({"n_jobs": False}, "n_jobs"),
@@ -238,6 +246,8 @@ def test_a_transformer_refuses_unavailable_features_before_training(settings, sa
 
 
 @pytest.mark.usefixtures("no_training")
+# Older scikit-learn asks a LazyFrame for its dtypes, of which polars warns.
+@pytest.mark.filterwarnings("ignore:Determining the data types of a LazyFrame")
 def test_invalid_tables():
     lazy = pl.LazyFrame({"a": X[:, 0]})
     with pytest.raises(TypeError, match="X is not a table"):

@@ -26,6 +26,7 @@ from skstack import (
     KerasRegressor,
     StackedKerasClassifier,
 )
+from skstack._base import progress
 from skstack.ensemble import GreedyEnsembleRegressor
 
 X, Y = binary()
@@ -65,7 +66,7 @@ class Recorder:
         self.ended.append(context)
         if context.task_name == self.fail_at:
             raise RuntimeError("the callback fails")
-        return context.task_name == "epoch" and context.task_id == self.stop_after
+        return context.task_name.startswith("epoch") and context.task_id == self.stop_after
 
     def names(self, context=None):
         """Names of tasks by depth: a list of (name, names of its tasks)."""
@@ -285,6 +286,27 @@ def test_a_callback_stops_training_after_an_epoch(settings):
     shorter = network(epochs=3, **settings).fit(X, Y)
     np.testing.assert_array_equal(stopped.predict_proba(X), shorter.predict_proba(X))
     assert stopped.history_ == shorter.history_
+
+
+@pytest.mark.parametrize("engine", ["auto", "keras"])
+def test_many_epochs_are_one_task(engine, monkeypatch):
+    monkeypatch.setattr(progress, "_MOST_TASKS_OF_EPOCHS", 2)
+    settings = {"epochs": 5, "engine": engine}
+    names = ["epochs 1 to 3", "epochs 4 to 5"]
+    assert recorded(network(**settings)).names() == ("fit", leaves(*names))
+    bags = recorded(network(n_bags=2, **settings)).names()
+    assert bags == ("fit", [(f"bag {number} of 2", leaves(*names)) for number in (1, 2)])
+    stopped = network(**settings).set_callbacks(Recorder(stop_after=0)).fit(X, Y)
+    assert stopped.n_iter_ == 3
+    early = Recorder()
+    ended = network(**settings, early_stopping=True, tol=100.0, n_iter_no_change=1)
+    ended.set_callbacks(early).fit(X, Y)
+    assert ended.n_iter_ == 2
+    assert early.begun[-1] is early.ended[0]  # the task of three epochs, of which two were trained
+    # Who needs estimators hears of each epoch.
+    fitted = Fitted()
+    network(**settings).set_callbacks(fitted).fit(X, Y)
+    assert [name for name, *_ in fitted.seen] == ["epoch"] * 5 + ["fit"]
 
 
 def test_a_stop_in_a_stack_leaves_a_valid_stack():

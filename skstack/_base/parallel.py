@@ -29,7 +29,7 @@ def run_parts(function, common, parts, *, n_jobs=None):
         A function of a module: it is sent by name.
     common : tuple
         Arguments of all parts, sent once to each worker.
-    parts : list of tuple
+    parts : sequence of tuple
         Arguments of each part.
     n_jobs : int, default=None
         Number of threads.

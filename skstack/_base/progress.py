@@ -13,6 +13,7 @@ from skstack._base.sklearn import callback_context, callbacks_of, need_fitted_es
 
 _PARTS: ContextVar[tuple] = ContextVar("parts", default=())
 _TASK: ContextVar[Task | None] = ContextVar("task", default=None)
+_MOST_TASKS_OF_EPOCHS = 100  # of one training; what a bar does for each takes as long as an epoch
 
 
 def report(line: str) -> None:
@@ -32,13 +33,17 @@ class Task:
     context : sklearn.callback.CallbackContext
     data : dict, default=None
         Its training rows: ``X``, ``y`` and ``metadata``.
+    n_epochs : int, default=0
+        Of the training that this task is.
     """
 
-    def __init__(self, estimator: Any, context: Any, data: dict | None = None):
+    def __init__(self, estimator: Any, context: Any, data: dict | None = None, n_epochs: int = 0):
         self.estimator = estimator
         self.heard = bool(callbacks_of(estimator))
         self._context = context
         self._data = data or {}
+        self._n_epochs = n_epochs
+        self._n_together = _epochs_in_task(estimator, n_epochs)
         self._begun = False
         self._n_reserved = 0
 
@@ -53,20 +58,27 @@ class Task:
         self._n_reserved += n
         return first
 
-    def subtask(self, name: str, n_tasks: int = 0, task_id: int | None = None, data=None) -> Task:
+    def subtask(self, name: str, task_id: int | None = None, *, n_epochs=0, data=None) -> Task:
         """A task inside this one, which has not begun."""
+        n_tasks = _n_tasks_of_epochs(self.estimator, n_epochs)
         if self._context.sequential_subtasks:
             task_id = None
         elif task_id is None:
             task_id = self.reserve(1)
         context = self._context.subcontext(name, task_id=task_id, max_subtasks=n_tasks)
-        return Task(self.estimator, context, data)
+        return Task(self.estimator, context, data, n_epochs)
 
-    def epoch(self) -> Task:
-        """The next epoch of the training that this task is; it has begun."""
-        epoch = self.subtask("epoch", data=self._data)
-        epoch.begin()
-        return epoch
+    def epochs(self, n_before: int) -> Task:
+        """The task of the epoch behind `n_before`, or of the next ones; it has begun."""
+        last = min(n_before + self._n_together, self._n_epochs)
+        name = "epoch" if self._n_together == 1 else f"epochs {n_before + 1} to {last}"
+        task = self.subtask(name, data=self._data)
+        task.begin()
+        return task
+
+    def ends_task(self, n_trained: int) -> bool:
+        """Whether a task of epochs ends when so many are trained."""
+        return n_trained % self._n_together == 0 or n_trained == self._n_epochs
 
     def begin(self) -> None:
         """Tell callbacks that the task begins."""
@@ -91,6 +103,18 @@ class Task:
         return self._context.propagate_callback_context(estimator)
 
 
+def _epochs_in_task(estimator: Any, n_epochs: int) -> int:
+    """Number of epochs of which callbacks hear at once; they get each fitted estimator."""
+    if n_epochs <= _MOST_TASKS_OF_EPOCHS or need_fitted_estimator(callbacks_of(estimator)):
+        return 1
+    return -(-n_epochs // _MOST_TASKS_OF_EPOCHS)
+
+
+def _n_tasks_of_epochs(estimator: Any, n_epochs: int) -> int:
+    """Number of tasks of a training."""
+    return -(-n_epochs // _epochs_in_task(estimator, n_epochs))
+
+
 def current_task() -> Task | None:
     """The innermost task of this thread."""
     return _TASK.get()
@@ -103,24 +127,34 @@ def reserve_tasks(n: int) -> int:
 
 
 @contextlib.contextmanager
-def fit_tasks(estimator, n_tasks: int, *, parallel: bool = False, X=None, y=None, weights=None):
-    """Context in which an estimator is fitted by at most `n_tasks` tasks.
+def fit_tasks(
+    estimator,
+    n_tasks: int = 0,
+    *,
+    n_epochs: int = 0,
+    parallel: bool = False,
+    X=None,
+    y=None,
+    weights=None,
+):
+    """Context in which an estimator is fitted by at most `n_tasks` tasks, or `n_epochs` epochs.
 
     Parameters
     ----------
     estimator : estimator
         With the mixin of scikit-learn; the method that calls this has ``with_callbacks``.
-    n_tasks : int
+    n_tasks, n_epochs : int, default=0
     parallel : bool, default=False
         Whether tasks may run at the same time.
     X, y, weights : array-like, default=None
         Training rows.
     """
+    n_tasks = n_tasks or _n_tasks_of_epochs(estimator, n_epochs)
     context = callback_context(estimator, n_tasks, not parallel)
     task = None
     if context is not None:
         metadata = None if weights is None else {"sample_weight": weights}
-        task = Task(estimator, context, {"X": X, "y": y, "metadata": metadata})
+        task = Task(estimator, context, {"X": X, "y": y, "metadata": metadata}, n_epochs)
         task.begin()
     token = _TASK.set(task)
     try:
@@ -133,7 +167,7 @@ def fit_tasks(estimator, n_tasks: int, *, parallel: bool = False, X=None, y=None
 
 @contextlib.contextmanager
 def fitting(
-    label: str, n: int | None = None, *, verbose=0, n_tasks: int = 0, task_id: int | None = None
+    label: str, n: int | None = None, *, verbose=0, n_epochs: int = 0, task_id: int | None = None
 ):
     """Context of a part of a fit, in which `report` adds a label; it is a task for callbacks.
 
@@ -146,14 +180,14 @@ def fitting(
     n : int, default=None
         Number of rows.
     verbose : int, default=0
-    n_tasks : int, default=0
-        Largest number of tasks inside, other than those of a sub-estimator.
+    n_epochs : int, default=0
+        Largest number of epochs of the training that it is.
     task_id : int, default=None
         As `reserve_tasks` returned it.
     """
     outer = _TASK.get()
-    task = None if outer is None else outer.subtask(label, n_tasks, task_id)
-    if task is not None and n_tasks:
+    task = None if outer is None else outer.subtask(label, task_id, n_epochs=n_epochs)
+    if task is not None and n_epochs:
         task.begin()
     tokens = _PARTS.set((*_PARTS.get(), label)), _TASK.set(task)
     start = time.perf_counter()

@@ -239,6 +239,8 @@ def check_weights(sample_weight, X):
         sample_weight, X, dtype=np.float64, ensure_non_negative=True, copy=True
     )
     largest = weights.max()
+    if largest == 0:  # scikit-learn below 1.9 accepts them
+        raise ValueError("Sample weights must contain at least one non-zero number.")
     # Only proportions matter, and scalers and networks compute in float32.
     return weights if 1e-30 < largest < 1e30 else weights / largest
 

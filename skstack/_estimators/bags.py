@@ -69,7 +69,7 @@ def fit_bags(estimator, rows, shared, splits, seed, *, weights, validation, grou
         label = f"bag {number + 1} of {n_bags}"
         bag = clone_part(estimator).set_params(n_bags=1, random_state=int(seeds[number]))
         drop_callbacks(bag)  # its epochs are tasks of the estimator
-        with errors_named(label), fitting(label, n_tasks=n_epochs, task_id=first + number):
+        with errors_named(label), fitting(label, n_epochs=n_epochs, task_id=first + number):
             return bag._fit_in_context(
                 *rows,
                 shared,

@@ -691,7 +691,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             resampled=resampled is not inputs,
         )  # fmt: skip
         epochs = self._max_epochs() if epochs is None else epochs
-        with contextlib.nullcontext() if is_bag else fit_tasks(self, epochs, **original):
+        with contextlib.nullcontext() if is_bag else fit_tasks(self, n_epochs=epochs, **original):
             self._fit_network(
                 prepared,
                 objective=objective,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -643,12 +644,22 @@ def _fit_folds(
     return run_parts(
         _fit_fold,
         (source, X, y, metadata, request, shared, reference, verbose),
-        [
-            (label, first + number, *pair)
-            for number, (label, pair) in enumerate(zip(labels, pairs, strict=True))
-        ],
+        _PartsOfFolds(labels, first, pairs),
         n_jobs=n_jobs,
     )
+
+
+class _PartsOfFolds(Sequence):
+    """Label, task and rows of each fold, made when asked for: all of them may be many rows."""
+
+    def __init__(self, labels, first, pairs):
+        self._labels, self._first, self._pairs = labels, first, pairs
+
+    def __len__(self):
+        return len(self._labels)
+
+    def __getitem__(self, number):
+        return (self._labels[number], self._first + number, *self._pairs[number])
 
 
 def _fit_fold(

@@ -467,7 +467,10 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
         return routed_features(self, caller, X, sample_weight, groups, params), context
 
     def _reads_indicator(self):
-        return hasattr(self.model, "__sklearn_tags__") and is_classifier(self.model)
+        model = self.model
+        while isinstance(model, Pipeline):  # whose tags need those of a last step, a path perhaps
+            model = model.steps[-1][1]
+        return hasattr(model, "__sklearn_tags__") and is_classifier(model)
 
     @on_snapshot
     @in_chunks

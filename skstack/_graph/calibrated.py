@@ -12,6 +12,8 @@ from skstack._graph.formulas import Classes
 from skstack._graph.onnx_parts import writes_onnx
 from skstack._graph.tables import function_layer, layer_name, refuse
 
+_TINY = 1e-12  # what scikit-learn adds before it takes logarithms
+
 
 def calibrated_classes(part, name, predict):
     """`Classes` of a fitted CalibratedClassifierCV.
@@ -24,8 +26,7 @@ def calibrated_classes(part, name, predict):
         label = name if len(folds) == 1 else f"{name}_fold_{number}"
         _check(fold, name)
         p = predict(fold.estimator, label).all(f"{label}_probabilities")
-        maps = [_map(calibrator, name) for calibrator in fold.calibrators]
-        outputs.append(function_layer(f"{label}_calibrated", [p], lambda p, m=maps: _joined(p, m)))
+        outputs.append(function_layer(f"{label}_calibrated", [p], _calibrated(fold, name)))
     if len(outputs) == 1:
         return Classes(outputs[0])
     return Classes(keras.layers.Average(name=layer_name(f"{name}_mean"))(outputs))
@@ -47,6 +48,15 @@ def _refuse(name, why):
     refuse(f"CalibratedClassifierCV (the part {name!r})", why, whole)
 
 
+def _calibrated(fold, name):
+    """The function of probabilities of all classes that a fold has learned."""
+    if fold.method == "temperature":
+        exponent = float(fold.calibrators[0].beta_)
+        return lambda p: ops.softmax(ops.log(p + _TINY) * exponent, axis=1)
+    maps = [_map(calibrator, name) for calibrator in fold.calibrators]
+    return lambda p: _joined(p, maps)
+
+
 def _map(calibrator, name):
     """The function of probabilities that a calibrator has learned."""
     if isinstance(calibrator, SigmoidCalibration):
@@ -62,9 +72,7 @@ def _map(calibrator, name):
             ops.sum(ops.clip((p - start) / widths, 0.0, 1.0) * steps, axis=1, keepdims=True)
             + float(y[0])
         )
-    _refuse(
-        name, "expected the method 'sigmoid' or 'isotonic'. A stack has calibration='temperature'."
-    )
+    _refuse(name, f"{type(calibrator).__name__} is not the calibrator of a known method.")
 
 
 def _joined(p, maps):

@@ -17,10 +17,9 @@ def to_keras(estimator):
     ----------
     estimator : estimator
         An estimator of skstack; a Pipeline that ends in one, and whose other steps can become
-        layers; a ``CalibratedClassifierCV`` of such estimators without ``decision_function``, with
-        the method ``"sigmoid"`` or ``"isotonic"``; a ``FixedThresholdClassifier`` or
-        ``TunedThresholdClassifierCV``, whose probabilities are those of its estimator; a search, of
-        which the best estimator is taken.
+        layers; a ``CalibratedClassifierCV`` of such estimators without ``decision_function``; a
+        ``FixedThresholdClassifier`` or ``TunedThresholdClassifierCV``, whose probabilities are
+        those of its estimator; a search, of which the best estimator is taken.
 
     Returns
     -------

@@ -146,10 +146,20 @@ def numbers_of(table, indices, name, reader):
             continue
         if isinstance(column, ArrayColumn):
             refuse(reader, "it reads arrays in cells as numbers")
+        bools = column.known and all(isinstance(v, bool | np.bool_) for v in column.known)
+        if column.number is None and bools:
+            parts.append(_numbers_of_bools(column, f"{name}_column"))
+            continue
         if column.number is None:
             refuse(reader, f"it reads the categories {column.known[:3]!r} as numbers")
         parts.append(column.number())
     return concatenate(parts, f"{name}_columns")
+
+
+def _numbers_of_bools(column, name):
+    """False and True, whose codes start at 2, as 0 and 1; NaN for anything else."""
+    values = np.array([np.nan, np.nan, *column.known], dtype=np.float32)
+    return function_layer(name, [column.codes], lambda codes: ops.take(values, codes)[:, None])
 
 
 def select_columns(table, indices):

@@ -466,7 +466,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             self.fine_tuned_, self.fine_tune_losses_, self.fine_tune_history_ = False, None, None
             if self.fine_tune is not None:
                 n_epochs = self.fine_tune.epochs
-                with fitting("fine-tuning", verbose=self.verbose, n_tasks=n_epochs):
+                with fitting("fine-tuning", verbose=self.verbose, n_epochs=n_epochs):
                     fine_tune(self, data, result, before, after, seed)
             start = time.perf_counter()
             self._blend_columns = {name: blending.columns[name] for name, _, _ in self.upstream_}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from skstack._training.config import TrainConfig
 from skstack._training.isolation import preserve_rng
 from skstack._training.optimizers import fresh_metrics
 
+# A bar that moves smoothly; what it draws is drawn while the next block is trained.
+_SECONDS_PER_REPORT = 0.2
 _INFINITE, _ZERO = np.float32(np.inf), np.int32(0)
 
 
@@ -65,12 +68,17 @@ class TrainingMonitor:
         self.interrupted = False
         task = current_task()
         self._task = task if task is not None and task.heard else None
-        self._epoch: Any = None
+        self._epochs: Any = None
 
     @property
     def reports(self) -> bool:
         """Whether callbacks of scikit-learn are told of epochs."""
         return self._task is not None
+
+    @property
+    def seconds_per_block(self) -> float:
+        """About how many seconds of epochs callbacks of scikit-learn are told of at once."""
+        return _SECONDS_PER_REPORT if self.reports else math.inf
 
     @property
     def one_by_one(self) -> bool:
@@ -108,23 +116,28 @@ class TrainingMonitor:
                 )
 
     def epoch_begin(self) -> None:
-        """Tell callbacks of scikit-learn that an epoch begins."""
-        if self._task is not None and self._epoch is None:
-            self._epoch = self._task.epoch()
+        """Tell callbacks of scikit-learn that a task of epochs begins, unless one has begun."""
+        if self._task is not None and self._epochs is None:
+            self._epochs = self._task.epochs(self.n_epochs)
 
     def epoch_end(self, logs: dict, state: Callable[[], list]) -> bool:
         """Record one epoch; return whether a callback of scikit-learn asks to stop.
 
         `state` returns the packed state that is kept if it does.
         """
+        self.epoch_begin()  # the second and later ones of a block have not begun
         self._logs.append(logs)
         if self._config.verbose > 0:
             numbers = [(name, value) for name, value in logs.items() if isinstance(value, float)]
             line = " - ".join(f"{name}: {value:.4g}" for name, value in numbers)
             report(f"Epoch {self.n_epochs}/{self._config.epochs} - {line}")
-        self.epoch_begin()  # the second and later ones of a block have not begun
-        epoch, self._epoch = self._epoch, None
-        return epoch is not None and epoch.end(self._attributes(state))
+        ends = self._task is not None and self._task.ends_task(self.n_epochs)
+        return ends and self.finish(state)
+
+    def finish(self, state: Callable[[], list]) -> bool:
+        """End the task of the last epochs, if one has begun; return as `epoch_end`."""
+        epochs, self._epochs = self._epochs, None
+        return epochs is not None and epochs.end(self._attributes(state))
 
     def _attributes(self, state: Callable[[], list]) -> Callable[[], dict] | None:
         make, network = self._config.attributes, self._network

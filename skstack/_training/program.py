@@ -436,12 +436,17 @@ class CompiledFit:
         with self._program.bind(self._run, own=own) as self._bound:
             yield
 
-    def epochs(self, n_epochs: int) -> Sequence[dict]:
-        """Train up to `n_epochs` epochs; return the logs of those trained."""
+    def epochs(self, n_epochs: int, seconds: float = math.inf) -> Sequence[dict]:
+        """Train up to `n_epochs` epochs; return the logs of those trained.
+
+        As far as the speed is known, more than one is trained only within about `seconds`.
+        """
         self.running = True
         before, program = self.progress, self._program
-        n_whole = 0 if self._table.streams else self._rows_per_call() // self._n_rows
-        parts = self._pieces() if self._table.streams else self._parts(n_epochs, n_whole)
+        streams = self._table.streams
+        n_whole = 0 if streams else self._rows_per_call() // self._n_rows
+        most = self._rows_per_call(seconds) // self._n_rows
+        parts = self._pieces() if streams else self._parts(min(n_epochs, max(most, 1)), n_whole)
         state, losses, counts = before.state, [], []
         with contextlib.closing(parts):
             for part in parts:
@@ -451,9 +456,9 @@ class CompiledFit:
                 n_run = int(take(1)[0])
                 losses.append(np.asarray(take(1)[0])[: part.n_steps])
                 counts.append(part.steps[1][: part.n_steps])
-                seconds = time.perf_counter() - started
+                elapsed = time.perf_counter() - started
                 n_rows = n_run * self._n_rows if n_whole else part.n_steps * program.batch_size
-                program.rows_per_second = n_rows / max(seconds, 1e-6)
+                program.rows_per_second = n_rows / max(elapsed, 1e-6)
                 state = take(len(before.state))
         means = None
         if not program.own_step:
@@ -466,7 +471,7 @@ class CompiledFit:
     def _parts(self, n_epochs: int, n_whole: int) -> Generator[_Part]:
         """Steps on the whole table: of some epochs, or of a part of one."""
         batch = self._program.batch_size
-        orders = self._orders.next(min(n_epochs, max(n_whole, 1)))
+        orders = self._orders.next(n_epochs)
         steps, start = Steps(orders, batch, self._padding), 0
         while start < steps.n:
             most = steps.n if n_whole else max(self._rows_per_call() // batch, 1)
@@ -497,9 +502,9 @@ class CompiledFit:
         while self.progress.n_epochs < n_epochs:
             self.epochs(n_epochs - self.progress.n_epochs)
 
-    def _rows_per_call(self) -> int:
-        speed = self._program.rows_per_second
-        rows = _ROWS_IN_FIRST_CALL if speed is None else int(speed * _SECONDS_PER_CALL)
+    def _rows_per_call(self, seconds: float = math.inf) -> int:
+        speed, seconds = self._program.rows_per_second, min(seconds, _SECONDS_PER_CALL)
+        rows = _ROWS_IN_FIRST_CALL if speed is None else int(speed * seconds)
         return min(rows, _INDICES_PER_CALL)
 
     def _call(self, part: _Part, state: list) -> Callable[[int], list]:

@@ -90,6 +90,7 @@ def train(
             config, lambda state: Network(blueprint, program.split_state(state)[0])
         )
         state = _run(program, initial, table, validation_table, config, monitor)
+        monitor.finish(lambda: state)
         trained, optimizer_variables = program.split_state(state)
         monitor.check_weights(program.variables, trained)
         return TrainResult(
@@ -195,7 +196,7 @@ def _train_compiled(
                 monitor.epoch_begin()
                 before = compiled.snapshot() if monitor.reports and not one_by_one else None
                 most = 1 if one_by_one else config.epochs - monitor.n_epochs
-                for logs in compiled.epochs(most):
+                for logs in compiled.epochs(most, monitor.seconds_per_block):
                     monitor.check(logs)
                     stop = monitor.epoch_end(logs, kept)
                     if stop:

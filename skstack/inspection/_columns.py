@@ -24,6 +24,17 @@ def as_frame(X):
     return pd.DataFrame(X, columns=[f"x{i}" for i in range(X.shape[1])]) if X.ndim == 2 else None
 
 
+def hashable(column):
+    """A column; if some of its cells are lists or the like, as texts."""
+    if column.dtype != object:
+        return column
+    try:
+        column.map(hash)
+    except TypeError:
+        return column.map(repr)
+    return column
+
+
 def texts_of(X):
     """X as a list of texts if it holds one text per row, else None."""
     if is_dataframe(X) or hasattr(X, "toarray"):

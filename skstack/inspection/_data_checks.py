@@ -11,6 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 from skstack.inspection._columns import (
     as_frame,
     complete_columns,
+    hashable,
     is_continuous,
     numeric_columns,
     texts_of,
@@ -23,6 +24,7 @@ _NEIGHBOURS = 16
 _COMPARED_ROWS = 500  # rows whose agreement with all others is counted
 _CHECKED_TEST_ROWS = 600
 _MANY_LEVELS = 20  # of a column whose distances are measured
+_SURPRISE = np.log(1e5)  # of a row on a segment; each row is compared with 120 segments
 _CHANCE = 1e-3  # share of rows that are so close to another one by chance
 
 
@@ -127,7 +129,15 @@ def _equal_by_chance(X):
     frame = as_frame(X)
     if frame is None:
         return 0.0
-    codes = np.column_stack([pd.factorize(frame[c], use_na_sentinel=False)[0] for c in frame])
+    codes = np.column_stack(
+        [
+            pd.factorize(hashable(frame.iloc[:, c]), use_na_sentinel=False)[0]
+            for c in range(frame.shape[1])
+        ]
+    )
+    codes = codes[:, np.ptp(codes, axis=0) > 0]  # a column of one value tells no rows apart
+    if not codes.shape[1]:
+        return 1.0
     chosen = np.random.default_rng(0).permutation(len(codes))[:_COMPARED_ROWS]
     equal, width = 0, codes.shape[1]
     one = np.zeros(width)  # pairs that differ in this column only
@@ -230,8 +240,11 @@ def interpolated_rows(X, y, classification):
     """Whether rows lie on the line between two others of their class, as those of SMOTE do."""
     check = "resampling before the outer split"
     values = complete_columns(X)
-    values = values[:, is_continuous(values, 0.4)]
-    if not classification or np.ndim(y) != 1 or values.shape[1] < 3:
+    is_whole = (values == np.round(values)).all(axis=0) & (np.abs(values) < 1e9).all(axis=0)
+    levels = np.array([len(np.unique(column)) for column in values.T])
+    whole = values[:, is_whole & (levels >= _MANY_LEVELS)]
+    values = values[:, ~is_whole & is_continuous(values, 0.4)]
+    if not classification or np.ndim(y) != 1 or max(values.shape[1], whole.shape[1]) < 3:
         return Finding(
             check, "not checked", "requires classes and at least three columns of many values"
         )
@@ -239,12 +252,14 @@ def interpolated_rows(X, y, classification):
         values.std(axis=0) > 0, values.std(axis=0), 1
     )
     values = _independent(values)
-    if values.shape[1] < 3:
+    measures = [(values, _share_between), (whole, _share_between_rounded)]
+    measures = [(table, share) for table, share in measures if table.shape[1] >= 3]
+    if not measures:
         return Finding(check, "not checked", "fewer than three independent columns of many values")
     labels, counts = np.unique(y, return_counts=True)
     worst, where = 0.0, None
     for label in labels[counts >= 10]:
-        share = _share_between(values[np.asarray(y) == label])
+        share = max(share(table[np.asarray(y) == label]) for table, share in measures)
         if share > worst:
             worst, where = share, label
     verdict = "leak" if worst > 0.05 else "suspect" if worst > 0.01 else "ok"
@@ -259,8 +274,48 @@ def interpolated_rows(X, y, classification):
     )  # fmt: skip
 
 
+def _share_between_rounded(rows):
+    """Share of rows that lie on the segment between two neighbours, but for rounding.
+
+    Samplers round what they make of whole numbers, and small steps of those form lines.
+    A segment says something if few rows near it would be on it by chance: about as many as one in
+    the product of its lengths, in units, in all columns but the longest one. What other columns
+    tell of a column does not count.
+    """
+    rows = np.unique(rows, axis=0)
+    n_neighbours = min(_NEIGHBOURS, len(rows) - 1)
+    if n_neighbours < 2 or len(rows) <= rows.shape[1]:
+        return 0.0
+    triangle, pivots = qr(rows - rows.mean(axis=0), mode="r", pivoting=True)
+    unknown = np.empty(rows.shape[1])
+    unknown[pivots] = np.abs(np.diag(triangle)) / np.sqrt(len(rows))
+    scale = np.maximum(rows.std(axis=0), 1e-12)
+    checked = np.linspace(0, len(rows) - 1, min(_CHECKED_ROWS, len(rows))).astype(int)
+    near = NearestNeighbors(n_neighbors=n_neighbours + 1).fit(rows / scale)
+    near = near.kneighbors(rows[checked] / scale, return_distance=False)[:, 1:]
+    first, second = np.triu_indices(n_neighbours, 1)
+    n_between = 0
+    for row, own in zip(rows[checked], near, strict=True):
+        start = rows[own[first]]
+        step = rows[own[second]] - start  # (pair, column)
+        length = np.log(np.maximum(np.minimum(np.abs(step), unknown) / 2, 1.0))
+        surprise = length.sum(axis=1) - length.max(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ends = ((row - start)[..., None] + np.array([-1.0, 1.0])) / step[..., None]
+        # A column in which the two agree holds any place, or none.
+        still = step == 0
+        fits = np.where(still, np.abs(row - start) <= 1, True).all(axis=1)
+        low = np.where(still, 0.0, ends.min(axis=2)).max(axis=1)
+        high = np.where(still, 1.0, ends.max(axis=2)).min(axis=1)
+        on = fits & (np.maximum(low, 0.0) <= np.minimum(high, 1.0))
+        n_between += bool((on & (surprise > _SURPRISE)).any())
+    return n_between / len(checked)
+
+
 def _independent(values):
     """Columns that are no sum of others: one quantity in several units is one column."""
+    if not values.shape[1]:
+        return values
     _, triangle, pivots = qr(values - values.mean(axis=0), mode="economic", pivoting=True)
     size = np.abs(np.diag(triangle))
     return values[:, pivots[: len(size)][size > 1e-6 * size[0]]] if size[0] > 0 else values[:, :0]

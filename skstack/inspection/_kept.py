@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dis
 import functools
 import inspect
 import os
@@ -165,8 +166,10 @@ def _parts_of_function(function):
 
 
 def _names_of(code):
-    """Global names that code refers to, in functions inside it too."""
-    yield from code.co_names
+    """Global names that code refers to, in functions inside it too; attributes are none."""
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            yield instruction.argval
     for constant in code.co_consts:
         if inspect.iscode(constant):
             yield from _names_of(constant)

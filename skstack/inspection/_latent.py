@@ -70,7 +70,7 @@ class LatentDisplay:
             Rows, at least 2.
 
         y : array-like of shape (n_samples,), default=None
-            What colours the points: classes or numbers.
+            What colours the points: classes or numbers; rows without a value are grey.
 
         layer : str, default=None
             Name of a layer. None draws what ``transform`` returns.
@@ -111,6 +111,8 @@ class LatentDisplay:
             check_consistent_length(X, y)
         features = features.toarray() if hasattr(features, "toarray") else features
         features = np.asarray(features, dtype=np.float64).reshape(len(features), -1)
+        if len(features) < 2:
+            raise ValueError(f"Two dimensions need at least 2 rows, but X has {len(features)}.")
         if features.shape[1] < 2:
             raise ValueError(
                 f"Two dimensions need at least 2 features, but layer={layer!r} has "
@@ -139,18 +141,29 @@ class LatentDisplay:
         ImportError
             If matplotlib is not installed: ``pip install "skstack[plot]"``.
         """
+        import pandas as pd
+
         ax = plot_axes(ax, "LatentDisplay.plot", width=5.5, height=4.4)
         style = {"s": 12, "alpha": 0.7, "linewidths": 0}
         first, second = self.points.T
         y = None if self.y is None else np.asarray(self.y)
+        unknown = np.zeros(len(first), dtype=bool) if y is None else pd.isna(y)
+        if unknown.any():
+            grey = {**style, "color": "#bbbbbb", "label": "unknown"}
+            ax.scatter(first[unknown], second[unknown], **grey)
+            first, second, y = first[~unknown], second[~unknown], y[~unknown]
         if y is None:
             ax.scatter(first, second, color=_COLOURS[0], **style)
-        elif type_of_target(y) in ("binary", "multiclass") and len(np.unique(y)) <= len(_COLOURS):
+        elif (
+            len(y)
+            and type_of_target(y) in ("binary", "multiclass")
+            and len(np.unique(y)) <= len(_COLOURS)
+        ):
             for label, colour in zip(np.unique(y), _COLOURS, strict=False):
                 rows = y == label
                 ax.scatter(first[rows], second[rows], color=colour, label=str(label), **style)
             ax.legend(frameon=False)
-        else:
+        elif len(y):
             codes = y if y.dtype.kind in "biuf" else np.unique(y, return_inverse=True)[1]
             drawn = ax.scatter(first, second, c=codes, cmap="viridis", **style)
             ax.figure.colorbar(drawn, ax=ax, label="y")

@@ -17,6 +17,7 @@ _EXACT = 1e-8
 _FLOAT32 = 1e-5
 _QUANTILE_END = 5.199337582605575  # where QuantileTransformer clips a normal distribution
 _LEAST_REPEATS = 3
+_STEPS = 5  # of a least trimmed squares regression
 _FEW_ROWS = 20
 
 
@@ -133,6 +134,7 @@ def prepared_with_test_rows(X, y, classification):
         _projected(values, y, classification)
         or _imputed(names, values)
         or _imputed_by_neighbours(names, values)
+        or _imputed_by_regression(names, values)
         or (y.ndim == 1 and _encoded(names, values, y, classification))
     )
     if evidence:
@@ -272,6 +274,53 @@ def _imputed_by_neighbours(names, values):
         return None
     name = max(filled, key=filled.get)
     return f"{filled[name]} values of column {name} are means of the five nearest of all rows"
+
+
+def _imputed_by_regression(names, values):
+    """Columns in which values are what a line through the other columns, fitted on the rest, gives.
+
+    As in a least trimmed squares regression, the rows of the smallest residuals are fitted again
+    and again: filled rows have none. Laws hold in most rows, and without regard to the rest.
+    """
+    usable = np.isfinite(values).all(axis=0) & (np.ptp(values, axis=0) > 0)
+    values, names = values[:, usable], [n for n, use in zip(names, usable, strict=True) if use]
+    n, width = values.shape
+    if not 3 <= width <= 20 or not 60 <= n <= 5000:
+        return None
+    of_values = is_continuous(values, 0.5)
+    odd = np.array([_off_grid(column) for column in values.T])  # means of rounded values are
+    values = (values - values.mean(axis=0)) / values.std(axis=0)
+    filled = {}
+    for j, name in enumerate(names):
+        column, others = values[:, j], np.column_stack([np.delete(values, j, axis=1), np.ones(n)])
+        n_odd = odd[j].sum()
+        if not (of_values[j] if n_odd == n else n_odd > width):
+            continue
+        first = np.abs(column - others @ np.linalg.lstsq(others, column)[0])
+        first[~odd[j]] = np.inf
+        for share in (0.2, 0.1, 0.05) if n_odd == n else (0.7 * n_odd / n,):
+            size, residual, before = max(int(share * n), 2 * width), first, ()
+            for _ in range(_STEPS):
+                chosen = np.sort(np.argsort(residual)[:size])
+                if np.array_equal(chosen, before):
+                    break
+                line = np.linalg.lstsq(others[chosen], column[chosen])[0]
+                residual, before = np.abs(column - others @ line), chosen
+                residual[~odd[j]] = np.inf
+            exact = residual < 1e-7
+            if not width + _LEAST_REPEATS < exact.sum() < 0.4 * n:
+                continue
+            of_rest = np.linalg.lstsq(others[~exact], column[~exact])[0]
+            spread = np.std(column[~exact] - others[~exact] @ of_rest)
+            distance = np.sqrt(np.mean((others[exact] @ (line - of_rest)) ** 2))
+            # Lines through two samples of n rows are about this far apart.
+            if distance < 0.4 * spread * np.sqrt(width / n):
+                filled[name] = int(exact.sum())
+                break
+    if not filled:
+        return None
+    name = max(filled, key=filled.get)
+    return f"{filled[name]} values of column {name} lie on the line through all other rows"
 
 
 def _off_grid(column):

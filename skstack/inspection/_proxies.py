@@ -238,6 +238,8 @@ def _out_of_fold_score(codes, y, classification):
 
 def _out_of_fold(model, table, y, classification):
     folds = (StratifiedKFold if classification else KFold)(3, shuffle=True, random_state=0)
+    largest = np.nanmax(np.abs(table), axis=0, initial=0.0)
+    table = table / np.where(largest > 1e30, largest, 1.0)  # trees compute in float32
     predictions = None
     for train, test in folds.split(table, y):
         model.fit(table[train], y[train])

@@ -8,7 +8,8 @@ from html import escape
 from skstack.inspection._plot import plot_axes
 
 VERDICTS = ("leak", "suspect", "ok", "not checked")
-_COLOURS = {"leak": "#c0392b", "suspect": "#e08e0b", "ok": "#2e8b57", "not checked": "#9aa0a6"}
+# Legible on white and on black.
+_COLOURS = {"leak": "#c0392b", "suspect": "#c77700", "ok": "#2e8b57", "not checked": "#80868b"}
 
 
 # For each check: what is wrong if it finds something, and what is right if it does not.
@@ -131,9 +132,6 @@ class LeakageReport:
 
     Attributes
     ----------
-    table : DataFrame
-        Columns ``check``, ``verdict``, ``evidence``, ``remedy``.
-
     leaks : list of str
         Checks whose verdict is "leak".
 
@@ -149,8 +147,8 @@ class LeakageReport:
     >>> report = leakage_report(GaussianNB(), X, y, cv=3)
     >>> report.leaks
     []
-    >>> report.table.columns.tolist()
-    ['check', 'verdict', 'evidence', 'remedy']
+    >>> report.to_frame()["verdict"].value_counts().index[0]
+    'ok'
     """
 
     estimator_name: str
@@ -172,11 +170,6 @@ class LeakageReport:
         columns = ["check", "verdict", "sentence", "evidence", "strength", "remedy"]
         rows = [[getattr(finding, column) for column in columns] for finding in self.findings]
         return pd.DataFrame(rows, columns=columns)
-
-    @property
-    def table(self):
-        """DataFrame : the columns of ``to_frame`` that fit on a screen."""
-        return self.to_frame()[["check", "verdict", "evidence", "remedy"]]
 
     @property
     def leaks(self):

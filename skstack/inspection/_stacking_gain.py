@@ -306,7 +306,8 @@ class StackingGainDisplay:
         """
         height = 0.55 * len(self.labels) + 2.0
         ax = plot_axes(ax, "StackingGainDisplay.plot", width=8, height=height)
-        ax.axvline(0, color="black", linewidth=0.8)
+        # Black, or white in dark notebooks.
+        ax.axvline(0, color=ax.spines["left"].get_edgecolor(), linewidth=0.8)
         for verdict, colour in _COLOURS.items():
             rows = [row for row, own in enumerate(self.verdicts) if own == verdict]
             if not rows:

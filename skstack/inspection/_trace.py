@@ -257,10 +257,13 @@ class Trace:
             chosen = _match_rows(keys, known.keys)
             if chosen is not None:
                 return RowRecord(known.rows[chosen], keys, known.makers)
-        # Columns were joined or scaled without a record; the order of rows is the same.
+        # Columns were joined or scaled without a record; the order of rows is the same. Who made
+        # them is a guess, in which a model that has seen none of the rows has no part: of several
+        # such models each makes some rows.
         for known in tables:
             if len(known.rows) == len(keys):
-                return RowRecord(known.rows, keys, known.makers)
+                makers = (m for m in known.makers if np.isin(known.rows, m.rows).any())
+                return RowRecord(known.rows, keys, tuple(makers))
         return RowRecord(np.full(len(keys), UNKNOWN), keys)
 
 

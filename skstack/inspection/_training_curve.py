@@ -88,7 +88,8 @@ class TrainingCurveDisplay:
             raise TypeError(
                 f"estimator={estimator!r}{'' if part is None else f' with part={part!r}'} has no "
                 "history of epochs; expected a network estimator of skstack, a "
-                "KerasFeatureTransformer that trains one, or a stack with such a part."
+                "KerasFeatureTransformer that trains one, or a stack with such a part, which "
+                "part= names if it is a branch."
             )
         return cls(history=history, parts=parts).plot(ax=ax)
 

@@ -210,8 +210,8 @@ class ColumnProfile:
             weights = np.asarray(sample_weight, dtype=np.float64)
         if names and sparse.issparse(part):
             return cls(names, *_sparse_profile(part, weights), table.shape[0], indices, width)
-        values = _numbers(part)
-        if values is None or not names:  # text
+        values = _numbers(part) if names else None
+        if values is None:  # text
             none = np.empty(0)
             measured = (none, none, none, none, np.empty((3, 0)))
             return cls((), *measured, table.shape[0], np.arange(0), width)

@@ -47,7 +47,7 @@ def test_snippets_run_in_order(page, tmp_path, monkeypatch):
     plt.close("all")
     if page == "user_guide/audit.md":  # this page shows what its first block prints
         assert f"prints `{namespace['report'].leaks}`" in PAGES[page]
-        assert f"{len(namespace['report'].table)} checks" in PAGES[page]
+        assert f"{len(namespace['report'].findings)} checks" in PAGES[page]
 
 
 def test_the_plan_is_what_the_script_prints():

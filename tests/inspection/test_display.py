@@ -1,9 +1,12 @@
 """What a person sees of a report."""
 
+import re
 from html.parser import HTMLParser
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 from skstack.inspection import LeakageReport
 from skstack.inspection._report import Finding
@@ -22,8 +25,7 @@ REPORT = LeakageReport(
 def test_leaks_suspects_and_table():
     assert REPORT.leaks == ["a column that reveals the target"]
     assert REPORT.suspects == ["duplicates across folds"]
-    assert REPORT.table["verdict"].tolist() == ["leak", "suspect", "ok", "not checked"]
-    assert REPORT.table.columns.tolist() == ["check", "verdict", "evidence", "remedy"]
+    assert REPORT.to_frame()["verdict"].tolist() == ["leak", "suspect", "ok", "not checked"]
 
 
 def test_text_names_leak_evidence_and_remedy():
@@ -51,6 +53,19 @@ def test_html_is_well_formed_and_escaped():
     assert reader.open_tags == ()
     assert reader.cells == 16
     assert "column &lt;b&gt; &amp; co" in REPORT._repr_html_()
+
+
+@pytest.mark.parametrize("background", ["white", "#111111"])
+def test_verdicts_are_legible_on_light_and_dark_pages(background):
+    def luminance(colour):
+        linear = [v / 12.92 if v <= 0.04 else ((v + 0.055) / 1.055) ** 2.4 for v in to_rgb(colour)]
+        return np.dot(linear, [0.2126, 0.7152, 0.0722])
+
+    colours = re.findall(r"color:(#\w+)", REPORT._repr_html_())
+    assert len(set(colours)) == 4
+    for colour in colours:
+        darker, lighter = sorted([luminance(colour), luminance(background)])
+        assert (lighter + 0.05) / (darker + 0.05) >= 3  # what WCAG asks of bold text
 
 
 @pytest.mark.parametrize("given", [True, False])

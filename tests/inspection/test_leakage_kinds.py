@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from imblearn.over_sampling import RandomOverSampler
+from imblearn.over_sampling import SMOTE, RandomOverSampler
 from imblearn.pipeline import make_pipeline
 from scipy import sparse
 from sklearn.base import BaseEstimator, TransformerMixin, clone
@@ -13,10 +13,11 @@ from sklearn.datasets import load_diabetes, load_iris, make_blobs, make_circles,
 from sklearn.decomposition import PCA, FastICA, KernelPCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor, StackingClassifier
+from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.feature_selection import SelectFwe, SelectKBest
 from sklearn.frozen import FrozenEstimator
-from sklearn.impute import KNNImputer, SimpleImputer
+from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, Ridge
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, TimeSeriesSplit
 from sklearn.multioutput import MultiOutputClassifier
@@ -102,6 +103,7 @@ def test_every_scaler_that_was_fitted_on_all_rows(scaler):
         (SimpleImputer(), with_gaps(0.15)),
         (SimpleImputer(strategy="median"), with_gaps(0.15)),
         (KNNImputer(), with_gaps(0.04)),
+        (IterativeImputer(random_state=0), with_gaps(0.15)),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -195,6 +197,20 @@ def test_one_quantity_in_several_units_is_not_resampled():
     height = np.random.default_rng(0).normal(175, 9, N)
     units = np.column_stack([height, height / 2.54, height / 30.48, height / 100])
     assert interpolated_rows(units, Y, True).verdict == "not checked"
+
+
+def test_whole_numbers_between_others_are_resampled():
+    table, y = make_classification(300, 5, n_redundant=0, weights=[0.8], random_state=1)
+    whole = np.round(1000 * table).astype(int)
+    assert interpolated_rows(whole, y, True).verdict == "ok"
+    made, labels = SMOTE(random_state=0).fit_resample(whole, y)
+    assert interpolated_rows(made, labels, True).verdict == "leak"
+    few = np.round(table).astype(int)  # too few values to tell
+    assert interpolated_rows(few, y, True).verdict == "not checked"
+    # What grows with time lies between its neighbours, without a sampler.
+    time = np.arange(300)
+    counters = np.column_stack([time, 3 * time + time % 2, 1000 - time, 7 * time + time % 5])
+    assert interpolated_rows(counters, time % 2, True).verdict == "ok"
 
 
 # Proxies ------------------------------------------------------------------------------------------

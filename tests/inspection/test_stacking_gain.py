@@ -1,6 +1,7 @@
 """Gains are found where they were planted, and noise is called noise."""
 
 import copy
+import re
 import subprocess
 import sys
 import warnings
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from joblib import parallel_config
+from matplotlib.colors import to_rgb
 from scipy.stats import ttest_1samp
 from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -34,6 +36,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeRegressor
 
 from skstack import KerasClassifier, StackedKerasClassifier, StackedKerasRegressor
+from skstack._base import progress
 from skstack.inspection import StackingGainDisplay, stacking_gain
 from skstack.inspection._resampled_test import corrected_resampled_t_test, holm
 from skstack.inspection._variants import variants_of
@@ -585,6 +588,17 @@ def test_repr_has_table_and_sentences(found):
     assert "p_holm is corrected for the 7 comparisons" in text
 
 
+@pytest.mark.parametrize(("verbose", "wait"), [(1, 9), ("auto", 0), ("auto", 9), (0, 0)])
+def test_progress_is_counted_in_variants(verbose, wait, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_SILENT_SECONDS", wait)
+    stacking_gain(stack(HELPS, NOISE), X, y, cv=2, verbose=verbose)
+    out, err = capsys.readouterr()
+    shown = verbose == 1 or (verbose == "auto" and wait == 0)
+    counts = [f"[stacking_gain] {number} of 4 steps in 0 s" for number in (1, 2, 3, 4)]
+    assert [re.sub(r"\d+ s$", "0 s", line) for line in err.splitlines()] == counts * shown
+    assert not out
+
+
 def test_html_is_well_formed_and_escaped(found):
     class Reader(HTMLParser):
         cells, open_tags = 0, ()
@@ -625,6 +639,14 @@ def test_the_plot_shows_each_difference_and_its_interval(found):
     assert {tuple(line.get_xdata()) for line in ax.lines} >= {(0, 0)}
     shown = {text.get_text() for text in ax.get_legend().get_texts()}
     assert shown == set(rows["verdict"])
+    plt.close("all")
+
+
+def test_the_line_at_zero_is_seen_on_a_dark_background(found):
+    with plt.style.context("dark_background"):
+        ax = found.plot().ax_
+        (zero,) = [line for line in ax.lines if tuple(line.get_xdata()) == (0, 0)]
+        assert to_rgb(zero.get_color()) == to_rgb(ax.xaxis.label.get_color()) == (1, 1, 1)
     plt.close("all")
 
 

@@ -107,6 +107,23 @@ def test_a_layer_is_drawn_in_the_colours_of_classes():
     assert display.plot(ax).ax_ is ax
 
 
+@pytest.mark.parametrize(
+    ("y", "collections"),
+    [
+        (np.array(["a", None, "b"] * 4, dtype=object), ["unknown", "a", "b"]),
+        (np.array([1.0, np.nan, 0.5] * 4), ["unknown"]),
+        (np.full(12, np.nan), ["unknown"]),
+    ],
+)
+def test_rows_without_a_value_are_grey(y, collections):
+    points = np.random.default_rng(0).normal(size=(12, 2))
+    display = LatentDisplay(points=points, y=y).plot()
+    drawn = display.ax_.collections
+    assert [each.get_label() for each in drawn][: len(collections)] == collections
+    assert sum(len(each.get_offsets()) for each in drawn) == 12
+    plt.close("all")
+
+
 def test_transform_and_models_are_drawn():
     X, y = regression()
     display = LatentDisplay.from_estimator(KerasAutoencoder(**FIT).fit(X), X, y)
@@ -114,6 +131,8 @@ def test_transform_and_models_are_drawn():
     assert LatentDisplay.from_estimator(keras_model(), X, layer="hidden").ax_.get_legend() is None
     with pytest.raises(ValueError, match="at least 2 features"):
         LatentDisplay.from_estimator(keras_model(), X, layer="output")
+    with pytest.raises(ValueError, match="at least 2 rows"):
+        LatentDisplay.from_estimator(keras_model(), X[:1], layer="hidden")
     with pytest.raises(ValueError, match="elsewhere"):
         LatentDisplay.from_estimator(keras_model(), X, layer="elsewhere")
     with pytest.raises(TypeError, match="layer=None"):

@@ -40,6 +40,8 @@ def described(cls, part, kind, splits_in="fit", **other):
     }
 
 
+# Beside the splits of all rows, a blend splits those without each fold; these tests compare each.
+NO_BLEND = {"blend": False}
 DOWNSTREAM = {"upstream": PCA(2), "scaler": None}
 OURS = {
     "classifier-downstream": described(
@@ -49,10 +51,14 @@ OURS = {
         StackedKerasRegressor, "downstream", "regressor", **DOWNSTREAM
     ),
     "classifier-upstream": described(
-        StackedKerasClassifier, "upstream", "classifier", downstream=KNeighborsClassifier()
+        StackedKerasClassifier,
+        "upstream",
+        "classifier",
+        downstream=KNeighborsClassifier(),
+        **NO_BLEND,
     ),
     "regressor-upstream": described(
-        StackedKerasRegressor, "upstream", "regressor", downstream=KNeighborsRegressor()
+        StackedKerasRegressor, "upstream", "regressor", downstream=KNeighborsRegressor(), **NO_BLEND
     ),
     "features-classifier": described(
         KerasFeatureTransformer, "model", "classifier", "fit_transform"
