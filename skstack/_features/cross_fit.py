@@ -692,12 +692,8 @@ def _without_folds(source, X, y, metadata, folds, request, columns, upstreams, *
         return [FoldFeatures(columns, upstream) for upstream in upstreams]
     tests = [test for _, test in folds.pairs]
     two = list(itertools.combinations(range(len(tests)), 2))
-    pairs, labels = [], []
-    for first, second in two:
-        # What the folds train on may be fewer rows than those of the other folds.
-        both = np.intersect1d(folds.pairs[first][0], folds.pairs[second][0])
-        pairs.append((both, np.concatenate([tests[first], tests[second]])))
-        labels.append(f"without folds {first + 1} and {second + 1} of {len(tests)}")
+    pairs = _WithoutTwo(folds.pairs, two)
+    labels = [f"without folds {one + 1} and {other + 1} of {len(tests)}" for one, other in two]
     results = _fit_folds(source, X, y, metadata, pairs, labels, request, **settings)
     without = [[replace(each, values=_copied(each.values, X)) for each in columns] for _ in tests]
     for (first, second), (_, features) in zip(two, results, strict=True):
@@ -706,6 +702,21 @@ def _without_folds(source, X, y, metadata, folds, request, columns, upstreams, *
             without[second][own].values[tests[first]] = feature.values[:cut]
             without[first][own].values[tests[second]] = feature.values[cut:]
     return [FoldFeatures(own, upstream) for own, upstream in zip(without, upstreams, strict=True)]
+
+
+class _WithoutTwo(Sequence):
+    """Training rows without two folds, and the rows of these, made when asked for."""
+
+    def __init__(self, pairs, two):
+        self._pairs, self._two = pairs, two
+
+    def __len__(self):
+        return len(self._two)
+
+    def __getitem__(self, number):
+        (own, test), (others, other) = (self._pairs[fold] for fold in self._two[number])
+        # What the folds train on may be fewer rows than those of the other folds.
+        return np.intersect1d(own, others), np.concatenate([test, other])
 
 
 def _copied(values, X):
