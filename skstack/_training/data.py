@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -224,14 +224,21 @@ def _cut(windows, n_rows, batch_size, most_rows):
         del window  # before the next one is read
 
 
+# One thread for each fit at a time. They are kept: each new one may get a heap of its own, of which
+# the C library keeps much after the thread has ended.
+_READERS = ThreadPoolExecutor(thread_name_prefix="skstack-reader")
+
+
 def _ahead(items: Iterable) -> Iterator:
     """The items of an iterable; the next one is made, in a thread, while one is in use."""
     iterator = iter(items)
-    with ThreadPoolExecutor(1) as executor:
-        future = executor.submit(next, iterator, None)
+    future = _READERS.submit(next, iterator, None)
+    try:
         while (item := future.result()) is not None:
-            future = executor.submit(next, iterator, None)
+            future = _READERS.submit(next, iterator, None)
             yield item
+    finally:
+        wait([future])
 
 
 class Steps:
