@@ -172,7 +172,7 @@ def measure_memory():
     ours((128, 64), 1, 128).fit(*table(2_000, 30))
     before = peak()
     rng = np.random.default_rng(0)
-    X = rng.standard_normal((1_000_000, 30), dtype=np.float32)
+    X = rng.standard_normal((500_000, 30), dtype=np.float32)
     y = (X[:, 0] > 0).astype(np.int64)
     ours((128, 64), 1, 128, random_state=0).fit(X, y)
     print((peak() - before) / X.nbytes)
