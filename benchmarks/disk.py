@@ -1,6 +1,7 @@
 """Tables on disk: throughput, memory, growth, and a run that is resumed."""
 
 import json
+import sys
 import tempfile
 from pathlib import Path
 
@@ -143,23 +144,41 @@ def stack(quick):
         if quick
         else (1_250_000, 2_500_000, 5_000_000, 10_000_000, 20_000_000)
     )
-    figures = {}
+    figures, growth = {}, []
     for n_rows in sizes:
         with tempfile.TemporaryDirectory() as name:
             paths = stored(Path(name), n_rows)
             found = json.loads(fresh(STACK, *paths, 0, "", -1)[1])
-            label = f"{n_rows:,} rows"
-            figures[f"{label}, MB"], figures[f"{label}, s"] = found["MB"], found["s"]
+            growth.append({"rows": n_rows, "MB": found["MB"], "s": found["s"]})
+            print(growth[-1], file=sys.stderr, flush=True)
             if n_rows == sizes[0]:
                 cache = Path(name) / "memory"
                 fresh(STACK, *paths, 0, cache, 8)
                 again = json.loads(fresh(STACK, *paths, 0, cache, -1)[1])
-                figures["fits of a run"], figures["fits when resumed"] = (
-                    found["fits"],
-                    again["fits"],
-                )
+                figures["fits of a run"] = found["fits"]
+                figures["fits when resumed"] = again["fits"]
                 figures["resumed: the same loss"] = again["loss"] == found["loss"]
             if n_rows == sizes[-1]:
                 limited = json.loads(fresh(STACK, *paths, 3 * 2**30, "", -1)[1])
                 figures["in a cgroup of 3 GB"] = limited["limited"] and limited["s"]
-    return {"figures": figures}
+    for found in growth:
+        figures[f"{found['rows']:,} rows"] = f"{found['MB']:.0f} MB, {found['s']:.0f} s"
+    return {"figures": figures, "by_rows": growth}
+
+
+def draw(result, path):
+    """Draw memory and seconds of `stack-from-disk` by the number of rows to a file."""
+    from matplotlib.figure import Figure
+
+    growth = result["by_rows"]
+    rows = [each["rows"] / 1e6 for each in growth]
+    figure = Figure(figsize=(8, 3), dpi=120, layout="constrained")
+    memory, seconds = figure.subplots(1, 2)
+    memory.plot(rows, [each["MB"] for each in growth], marker="o", label="fit from disk")
+    table = [each["rows"] * COLUMNS * 4 / 1e6 for each in growth]
+    memory.plot(rows, table, color="grey", linestyle="--", label="size of the table")
+    memory.set(xlabel="million rows", ylabel="memory beyond TensorFlow, MB", ylim=(0, None))
+    memory.legend()
+    seconds.plot(rows, [each["s"] for each in growth], marker="o")
+    seconds.set(xlabel="million rows", ylabel="seconds", ylim=(0, None))
+    figure.savefig(path)

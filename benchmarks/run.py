@@ -13,6 +13,8 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 MODULES = ("fits", "searches", "clusters", "predictions", "process", "growth", "disk", "reports")
+# What of a result is drawn, and the module that draws it.
+PICTURES = {"curves": "growth", "by_rows": "disk"}
 
 
 def scenarios():
@@ -71,10 +73,9 @@ def main():
             subprocess.run(command, check=True)
             result = json.loads(path.read_text(encoding="utf-8"))
             print("\n".join(lines(result)), flush=True)
-            if options.output and "curves" in result:
-                from growth import draw
-
-                draw(result, options.output / f"{name}.png")
+            for key, module in PICTURES.items():
+                if options.output and key in result:
+                    importlib.import_module(module).draw(result, options.output / f"{name}.png")
 
 
 if __name__ == "__main__":
