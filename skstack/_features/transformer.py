@@ -520,6 +520,8 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
     def _needs_all_rows(self):
         """Whether a fit reads all rows of a table on disk into memory."""
         model = KerasAutoencoder() if self.model is None else self.model
+        if is_path(model) or is_keras_model(model):
+            return False
         return UpstreamSpec(model, None, None).needs_all_rows
 
     def _learns_from_y(self):

@@ -500,6 +500,8 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
 
     def _announce_memory(self, X, branches, downstream):
         """Say, before training, which parts read all rows of a table on disk into memory."""
+        if not isinstance(X, DiskTable):
+            return
         for name, transformer, _ in branches:
             if transformer._needs_all_rows():
                 announce_memory(X, f"The branch {name!r}, {described(transformer.model)},")
