@@ -605,11 +605,11 @@ def cross_fit(source, X, y, metadata, folds, request, *, reference, shared, n_jo
     if not source.ours and not source.frozen:
         _refuse_one_network(source.model, [reference, *upstreams])
     whole = None
-    if reference is not None:
-        # Features that are all out-of-fold are not needed from it: a few rows tell their names.
+    if isinstance(X, DiskTable) and reference is not None:
+        # A few rows tell the names of features that are all out-of-fold.
         whole = reference.columns(take_rows(X, slice(0, FEW_ROWS)), request)
-        if not all(columns.out_of_fold for columns in whole):
-            whole = reference.columns(X, request)
+    if reference is not None and (whole is None or not all(c.out_of_fold for c in whole)):
+        whole = reference.columns(X, request)
     fold_columns = [columns for _, columns in results]
     _check_same_columns(source, fold_columns if whole is None else [whole, *fold_columns])
     _warn_if_axes_differ(source, X, folds, request, reference, upstreams, fold_columns)
