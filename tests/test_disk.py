@@ -6,6 +6,7 @@ reference is always the same fit in memory, on the same small windows.
 
 import os
 import tracemalloc
+import weakref
 
 import joblib
 import numpy as np
@@ -231,6 +232,21 @@ def test_a_fit_keeps_a_small_part_of_the_rows_in_memory(tmp_path, monkeypatch):
     finally:
         tracemalloc.stop()
     assert peak < X.nbytes / 3
+
+
+def test_rows_are_freed_before_others_are_read(on_disk):
+    read = []
+
+    def arrays(rows):
+        assert not [array for array in read if array() is not None]
+        made = {"numeric": rows.copy()}
+        read.append(weakref.ref(made["numeric"]))
+        return made
+
+    shared = disk_table.SharedRows(disk_table.on_disk(on_disk(binary()[0])), arrays)
+    for rows in (np.arange(9), np.arange(4)):
+        assert shared.read(rows) is shared.read(rows)
+    assert len(read) == 2
 
 
 def test_folds_of_a_large_table_are_made_when_asked_for():

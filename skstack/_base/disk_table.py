@@ -346,9 +346,9 @@ class DiskTable:
         values = self._reader.read(wanted)
         return values.iloc[place] if hasattr(values, "iloc") else values[place]
 
-    def chunks(self, n_rows: int | None = None) -> Iterator[tuple[slice, Any]]:
+    def chunks(self) -> Iterator[tuple[slice, Any]]:
         """Slices of rows, and these rows in memory."""
-        n_rows = chunk_rows(self._width) if n_rows is None else n_rows
+        n_rows = chunk_rows(self._width)
         for start in range(0, len(self), n_rows):
             part = slice(start, min(start + n_rows, len(self)))
             yield part, self[part].in_memory()
@@ -380,8 +380,7 @@ class _Columns:
 class DiskArray:
     """What a function makes of the rows of a table: one input of a network.
 
-    ``read`` returns arrays by name for rows in memory; all arrays of one table share it, so that
-    rows are read once for all of them.
+    All arrays of one table have one ``shared``, which reads rows once for all of them.
     """
 
     def __init__(self, shared: SharedRows, name: str, shape: tuple[int, ...], dtype: Any):
@@ -391,11 +390,6 @@ class DiskArray:
 
     def __len__(self) -> int:
         return self.shape[0]
-
-    @property
-    def nbytes(self) -> int:
-        """Memory that all rows would take, in bytes."""
-        return self.dtype.itemsize * int(np.prod(self.shape))
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         """Rows in memory, by a slice or by numbers."""
@@ -420,12 +414,13 @@ class SharedRows:
 
     def read(self, rows: Any) -> dict:
         """Arrays of rows; the same object `rows` is read once."""
-        last = getattr(self._local, "last", (None, None))
-        if isinstance(rows, slice) or last[0] is not rows:
-            last = rows, self._function(self.table[rows].in_memory())
-            if not isinstance(rows, slice):
-                self._local.last = last
-        return last[1]
+        if isinstance(rows, slice):
+            return self._function(self.table[rows].in_memory())
+        if getattr(self._local, "rows", None) is not rows:
+            self._local.__dict__.clear()  # frees the last ones before others are read
+            self._local.arrays = self._function(self.table[rows].in_memory())
+            self._local.rows = rows
+        return self._local.arrays
 
 
 def as_disk_table(table: Any) -> DiskTable:
