@@ -44,6 +44,7 @@ def small_windows(monkeypatch):
     monkeypatch.setattr("skstack._training.data.BLOCKS_IN_WINDOW", 3)
     monkeypatch.setattr(disk_table, "BLOCKS_IN_WINDOW", 3)
     monkeypatch.setattr(disk_table, "SAMPLE_ROWS", 16)
+    monkeypatch.setattr(disk_table, "_RUN_ROWS", 2)
     monkeypatch.setattr(disk_table, "_WHOLE_BYTES", 0)
     monkeypatch.setattr(program, "_PIECE_BYTES", 512)
     monkeypatch.setattr(_open_table, "_FEW_ROWS", 10)
@@ -612,9 +613,29 @@ def test_a_memory_map_keeps_its_rows_when_its_file_is_replaced_or_removed(tmp_pa
 
 def test_the_profile_of_a_wide_table_reads_few_of_its_rows(on_disk, monkeypatch):
     monkeypatch.setattr(disk_table, "SAMPLE_ROWS", N_ROWS)
-    monkeypatch.setattr("skstack._base.tables.GLANCED_BYTES", 16 * 10)
+    monkeypatch.setattr(disk_table, "_GLANCED_BYTES", 16 * 10)
     table = disk_table.on_disk(on_disk(binary()[0]))
     assert ColumnProfile.of(table, sample_weight=np.ones(N_ROWS)).n_rows == 10
+
+
+@pytest.mark.parametrize("row_bytes", [0, 120, 1_024, 40_000, 10**9])
+def test_runs_of_rows_are_spread_over_all_rows(row_bytes, monkeypatch):
+    monkeypatch.undo()  # the sizes of users
+    n_rows = 3 * 10**6 + 7
+    rows = disk_table.runs_of_rows(n_rows, row_bytes)
+    assert len(rows) == max(min(2**17, 2**27 // max(row_bytes, 1)), 1)
+    assert np.all(np.diff(rows) > 0)
+    assert rows[0] >= 0
+    assert rows[-1] < n_rows
+    if len(rows) > 1_000:
+        share, _ = np.histogram(rows, 20, range=(0, n_rows))
+        assert share.min() > 0.9 * len(rows) / 20
+
+
+@pytest.mark.parametrize("n_rows", [0, 1, 1_000])
+def test_few_rows_are_not_sampled(n_rows, monkeypatch):
+    monkeypatch.undo()
+    assert disk_table.runs_of_rows(n_rows, 40) is None
 
 
 # What needs all rows -------------------------------------------------------------------------

@@ -20,14 +20,15 @@ from skstack._base.atomic_fit import caller_level
 BLOCK_ROWS = 2**16
 BLOCKS_IN_WINDOW = 16
 SAMPLE_ROWS = 2**17
-# What only warns looks at rows of so many bytes.
-GLANCED_BYTES = 2**27
+# What only warns looks at rows on disk of at most so many bytes, in runs of at most so many rows or
+# bytes.
+_GLANCED_BYTES, _RUN_ROWS, _RUN_BYTES = 2**27, 64, 2**16
 # A table that is not larger is read whole.
 _WHOLE_BYTES = 2**26
 _CHUNK_NUMBERS = 2**24
-# Rows are read with those between them, in spans of this many bytes, if a row that is wanted makes
-# it necessary to read at most so many bytes: a read of its own takes longer.
-_SPAN_BYTES, _DENSE_BYTES = 2**22, 2**14
+# Rows are read in spans of at most so many bytes, together with those between them, up to so many
+# bytes: a read of its own takes longer.
+_SPAN_BYTES, _GAP_BYTES = 2**22, 2**14
 
 
 def window_rows() -> int:
@@ -45,6 +46,21 @@ def sample_of_rows(n_rows: int) -> np.ndarray | None:
     if n_rows <= window_rows():
         return None
     return np.arange(SAMPLE_ROWS, dtype=np.int64) * n_rows // SAMPLE_ROWS
+
+
+def runs_of_rows(n_rows: int, row_bytes: int = 0) -> np.ndarray | None:
+    """As `sample_of_rows`, in runs of neighbours, which are read from a file much faster.
+
+    Of wide rows there are fewer.
+    """
+    most = SAMPLE_ROWS if n_rows > window_rows() else n_rows
+    most = max(min(most, _GLANCED_BYTES // max(row_bytes, 1)), 1)
+    if n_rows <= most:
+        return None
+    length = min(max(_RUN_BYTES // max(row_bytes, 1), 1), _RUN_ROWS, most)
+    n_runs = most // length
+    starts = np.arange(n_runs, dtype=np.int64) * (n_rows // n_runs)
+    return (starts[:, None] + np.arange(length)).ravel()
 
 
 class Reader(Protocol):
@@ -109,15 +125,14 @@ class BinaryReader:
         values = np.empty((len(rows), *self._shape[1:]), self._dtype)
         if not len(rows):
             return values
-        starts = np.flatnonzero(np.diff(rows // max(_SPAN_BYTES // self.row_bytes, 1), prepend=-1))
+        steps = np.diff(rows, prepend=-1)
+        cuts = np.diff(rows // max(_SPAN_BYTES // self.row_bytes, 1), prepend=-1) != 0
+        starts = np.flatnonzero(cuts | (steps > _GAP_BYTES // self.row_bytes + 1))
         for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
-            some = rows[start:stop]
-            first, last = int(some[0]), int(some[-1]) + 1
-            if (last - first) * self.row_bytes <= _DENSE_BYTES * len(some):
-                values[start:stop] = self._span(file, first, last)[some - first]
-            else:
-                for place, row in enumerate(some.tolist(), start):
-                    values[place] = self._span(file, row, row + 1)[0]
+            first = int(rows[start])
+            span = self._span(file, first, int(rows[stop - 1]) + 1)
+            gapless = (steps[start + 1 : stop] == 1).all()
+            values[start:stop] = span if gapless else span[rows[start:stop] - first]
         return values
 
     def _span(self, file, start, stop):

@@ -12,11 +12,10 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import check_consistent_length, column_or_1d, validate_data
 
 from skstack._base.disk_table import (
-    GLANCED_BYTES,
     DiskTable,
     on_disk,
+    runs_of_rows,
     sample_of_rows,
-    spread_rows,
 )
 from skstack._base.sklearn import (
     check_sample_weight,
@@ -65,19 +64,19 @@ def take_rows(X, indices):
 
 def sampled(X, *others):
     """The rows of a large table from which columns are learned, and of arrays; else unchanged."""
-    some = sample_of_rows(n_rows(X))
-    if some is None:
-        return X, *others
-    return take_rows(X, some), *(None if each is None else take_rows(each, some) for each in others)
+    return _taken(sample_of_rows(n_rows(X)), X, *others)
+
+
+def _taken(rows, *tables):
+    if rows is None:
+        return tables
+    return tuple(None if each is None else take_rows(each, rows) for each in tables)
 
 
 def glanced(X, *others):
-    """As `sampled`, for what only warns: fewer rows of a table on disk, if they are wide."""
-    X, *others = sampled(X, *others)
-    if isinstance(X, DiskTable) and X.nbytes > GLANCED_BYTES:
-        some = spread_rows(X, max(GLANCED_BYTES * len(X) // X.nbytes, 1))
-        X, *others = X[some], *(None if each is None else each[some] for each in others)
-    return X, *others
+    """As `sampled`, for what only warns: runs of rows; of a wide table on disk fewer of them."""
+    row_bytes = X.nbytes // max(len(X), 1) if isinstance(X, DiskTable) else 0
+    return _taken(runs_of_rows(n_rows(X), row_bytes), X, *others)
 
 
 def take_columns(X, columns, parameter):

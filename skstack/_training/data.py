@@ -198,7 +198,8 @@ def pieces(
     Each holds at most ``most_rows()`` rows, or one batch, and whole batches, except the last one.
     """
     windows = (table.window(*each) for each in orders.windows())
-    return _ahead(_cut(windows, table.n_rows, batch_size, most_rows))
+    cut = _cut(_ahead(windows, _WINDOW_READERS), table.n_rows, batch_size, most_rows)
+    return _ahead(cut, _READERS)
 
 
 def _cut(windows, n_rows, batch_size, most_rows):
@@ -224,19 +225,22 @@ def _cut(windows, n_rows, batch_size, most_rows):
         del window  # before the next one is read
 
 
-# One thread for each fit at a time. They are kept: each new one may get a heap of its own, of which
-# the C library keeps much after the thread has ended.
+# One thread of each kind for each fit at a time: one that waits for another of the same kind might
+# wait for ever. They are kept: each new one may get a heap of its own, of which the C library keeps
+# much after the thread has ended.
 _READERS = ThreadPoolExecutor(thread_name_prefix="skstack-reader")
+_WINDOW_READERS = ThreadPoolExecutor(thread_name_prefix="skstack-window-reader")
 
 
-def _ahead(items: Iterable) -> Iterator:
+def _ahead(items: Iterable, readers: ThreadPoolExecutor) -> Iterator:
     """The items of an iterable; the next one is made, in a thread, while one is in use."""
     iterator = iter(items)
-    future = _READERS.submit(next, iterator, None)
+    future = readers.submit(next, iterator, None)
     try:
         while (item := future.result()) is not None:
-            future = _READERS.submit(next, iterator, None)
+            future = readers.submit(next, iterator, None)
             yield item
+            item = None  # before the one after the next is made
     finally:
         wait([future])
 
