@@ -38,7 +38,7 @@ from skstack._features.adapters import (
     floats,
 )
 from skstack._features.cache import CachedNetwork
-from skstack._splits.folds import smallest_training_rows
+from skstack._splits.folds import scored_folds, smallest_training_rows
 from skstack._splits.row_context import RowContext, may_split, pass_context, refuse_unreached
 from skstack._splits.supervision import learns_from_y, parts_of, requires_y, trains
 from skstack.preprocessing._column_profile import ColumnProfile
@@ -530,7 +530,7 @@ class CrossFit:
 
     columns: list[Columns] | None  # features of all rows, if there are folds
     upstreams: list[FittedUpstream]  # for new rows: that of all rows, or one per fold
-    without_fold: list[list[FoldFeatures]] | ValueError  # by repeat and fold, if requested
+    without_fold: list[dict[int, FoldFeatures]] | ValueError  # by repeat and fold, if requested
     histories: tuple = ()  # losses and metrics by epoch of the networks of the folds
 
 
@@ -538,9 +538,10 @@ def number_of_fits(source, repeats, *, refit, nested):
     """The number of tasks of ``fit_upstreams``; see there."""
     counts = [len(folds.pairs) for folds in repeats]
     n = sum(counts) + (refit or source.frozen)
-    if nested:  # one for each pair of folds
-        covered = [folds.covered.all() for folds in repeats]
-        n += sum(k * (k - 1) // 2 for k, all_ in zip(counts, covered, strict=True) if all_)
+    if nested:
+        scored = scored_folds([folds.pairs for folds in repeats])
+        for folds, numbers in zip(repeats, scored, strict=True):
+            n += len(_two_of(len(folds.pairs), numbers)) if folds.covered.all() else 0
     return n
 
 
@@ -567,13 +568,14 @@ def fit_upstreams(
         with errors_named(f"{source.label}, all rows"), progress:
             reference = source.fit(X, y, metadata, shared)
     each, upstreams, histories, without_fold, error = [], [], [], [], None
-    for folds in repeats:
+    scored = scored_folds([folds.pairs for folds in repeats]) if repeats else ()
+    for folds, numbers in zip(repeats, scored, strict=True):
         settings = {"reference": reference, "shared": shared, "n_jobs": n_jobs, "verbose": verbose}
         columns, fitted = cross_fit(source, X, y, metadata, folds, request, **settings)
         if nested and source.out_of_fold and error is None:
             common = (source, X, y, metadata, folds, request)
             try:
-                without_fold.append(_without_folds(*common, columns, fitted, **settings))
+                without_fold.append(_without_folds(*common, columns, fitted, numbers, **settings))
             except ValueError as reason:  # too few rows for this estimator: the caller decides
                 error = reason
         each.append(columns)
@@ -682,26 +684,37 @@ def _fit_fold(
     return upstream, columns
 
 
-def _without_folds(source, X, y, metadata, folds, request, columns, upstreams, **settings):
-    """The `FoldFeatures` of each fold.
+def _without_folds(source, X, y, metadata, folds, request, columns, upstreams, numbers, **settings):
+    """The `FoldFeatures` of some folds, by number.
 
     For each pair of folds one model is fitted without both. In time-ordered folds none is: those
     that make the features of earlier rows were fitted on still earlier ones.
     """
     if not folds.covered.all():
-        return [FoldFeatures(columns, upstream) for upstream in upstreams]
+        return {number: FoldFeatures(columns, upstreams[number]) for number in numbers}
     tests = [test for _, test in folds.pairs]
-    two = list(itertools.combinations(range(len(tests)), 2))
+    two = _two_of(len(tests), numbers)
     pairs = _WithoutTwo(folds.pairs, two)
     labels = [f"without folds {one + 1} and {other + 1} of {len(tests)}" for one, other in two]
     results = _fit_folds(source, X, y, metadata, pairs, labels, request, **settings)
-    without = [[replace(each, values=_copied(each.values, X)) for each in columns] for _ in tests]
+    without = {
+        number: [replace(each, values=_copied(each.values, X)) for each in columns]
+        for number in numbers
+    }
     for (first, second), (_, features) in zip(two, results, strict=True):
         cut = len(tests[first])
         for own, feature in enumerate(features):
-            without[second][own].values[tests[first]] = feature.values[:cut]
-            without[first][own].values[tests[second]] = feature.values[cut:]
-    return [FoldFeatures(own, upstream) for own, upstream in zip(without, upstreams, strict=True)]
+            if second in without:
+                without[second][own].values[tests[first]] = feature.values[:cut]
+            if first in without:
+                without[first][own].values[tests[second]] = feature.values[cut:]
+    return {number: FoldFeatures(own, upstreams[number]) for number, own in without.items()}
+
+
+def _two_of(n_folds, numbers):
+    """Pairs of folds of which at least one is among `numbers`."""
+    two = itertools.combinations(range(n_folds), 2)
+    return [pair for pair in two if set(pair) & set(numbers)]
 
 
 class _WithoutTwo(Sequence):

@@ -82,6 +82,7 @@ from skstack._splits.folds import (
     refuse_ordered,
     restricted_cv,
     same_folds,
+    scored_folds,
     shuffled_folds,
 )
 from skstack._splits.row_context import RowContext, take_context
@@ -637,7 +638,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
         same = nests and _same_folds(nested, repeats)
         n_tasks = number_of_fits(source, repeats, refit=self.refit, nested=same)
         if nests and not same:
-            n_tasks += sum(map(len, nested))
+            n_tasks += sum(map(len, scored_folds(nested)))
         with fit_tasks(self, n_tasks, parallel=True, X=X, y=user_y):
             cross_fit = cached_fit(
                 source, X, y, metadata, repeats, self._feature_request,
@@ -664,20 +665,20 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
                 tables = cross_fit.without_fold
             elif same:
                 tables = [
-                    [
-                        FoldTable(self, self._table(fold.columns, X), fold.upstream)
-                        for fold in repeat
-                    ]
+                    {
+                        number: FoldTable(self, self._table(fold.columns, X), fold.upstream)
+                        for number, fold in repeat.items()
+                    }
                     for repeat in cross_fit.without_fold
                 ]
             elif nests:
                 try:
                     tables = [
-                        [
-                            unfitted._refitted_without(X, y, metadata, pairs, number, label)
-                            for number in range(len(pairs))
-                        ]
-                        for pairs in nested
+                        {
+                            number: unfitted._refitted_without(X, y, metadata, pairs, number, label)
+                            for number in numbers
+                        }
+                        for pairs, numbers in zip(nested, scored_folds(nested), strict=True)
                     ]
                 except ValueError as error:
                     tables = error

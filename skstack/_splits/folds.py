@@ -27,6 +27,9 @@ _NO_ROWS_OUT = (
 )
 
 
+SCORED_ROWS = 4_000
+
+
 class Folds(NamedTuple):
     """Pairs (train, test) of row indices, and a mask of the rows in a test fold."""
 
@@ -142,6 +145,20 @@ def same_folds(pairs, others):
         for pair, another in zip(pairs, others, strict=True)
         for own, other in zip(pair, another, strict=True)
     )
+
+
+def scored_folds(repeats):
+    """Numbers of the folds, by repeat, on which the downstream of a stack is scored.
+
+    ``repeats`` holds lists of (train, test). Of a large table a few folds, evenly spread, are
+    enough: the weights of a blend are few numbers.
+    """
+    if len(repeats) > 1 or _is_ordered(repeats[0]):
+        return [range(len(pairs)) for pairs in repeats]
+    (pairs,) = repeats
+    n_scored = np.searchsorted(np.cumsum([len(test) for _, test in pairs]), SCORED_ROWS) + 1
+    n_scored = min(int(n_scored), len(pairs))
+    return [tuple((np.arange(n_scored) * len(pairs) // n_scored).tolist())]
 
 
 def seeded_splitter(cv, seed):

@@ -79,7 +79,13 @@ from skstack._features.transformer import (
     given_metadata,
     routed_features,
 )
-from skstack._splits.folds import listed_folds, orders_time, restricted_cv, seeded_splitter
+from skstack._splits.folds import (
+    listed_folds,
+    orders_time,
+    restricted_cv,
+    scored_folds,
+    seeded_splitter,
+)
 from skstack._splits.row_context import RowContext, pass_context, refuse_unreached, take_context
 from skstack._stack.blending import DOWNSTREAM, Blending, NestedFit, known_rows
 from skstack._stack.branches import (
@@ -515,7 +521,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         leaves_open = leaves_epochs_open(downstream) and "X_val" not in parts.downstream
         n = 1 + leaves_open * N_FOLDS + (self.fine_tune is not None)
         if blending.nested is not None:
-            n += sum(map(len, blending.nested)) * (1 + leaves_open)
+            n += sum(map(len, scored_folds(blending.nested))) * (1 + leaves_open)
         return n
 
     def _fit_downstream(self, downstream, table, y, parts, validation, seed, cv, label=DOWNSTREAM):

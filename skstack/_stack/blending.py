@@ -20,7 +20,7 @@ from skstack._base.text import described
 from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._estimators.multi_task import KerasMultiTask
 from skstack._features.cross_fit import FeatureRequest
-from skstack._splits.folds import folds_of, make_folds, same_folds, shuffled_folds
+from skstack._splits.folds import folds_of, make_folds, same_folds, scored_folds, shuffled_folds
 from skstack._stack.branches import branch_list, branch_of, named_branches
 from skstack._training.formulas import of_log_odds
 from skstack.ensemble._greedy import (
@@ -524,10 +524,14 @@ class NestedFit:
                 name: self.stack._branch_predictions(columns[name], features[name])
                 for name in parts
             }
-        each = [self._of_repeat(number, parts, columns) for number in range(len(self.nested))]
+        scored = scored_folds(self.nested)
+        each = [
+            self._of_repeat(repeat, numbers, parts, columns)
+            for repeat, numbers in enumerate(scored)
+        ]
         return {name: np.mean([repeat[name] for repeat in each], axis=0) for name in parts}
 
-    def _of_repeat(self, repeat, parts, columns):
+    def _of_repeat(self, repeat, numbers, parts, columns):
         values, pairs = {}, self.nested[repeat]
         codes = np.zeros(len(self.y), dtype=int)
         if is_classifier(self.stack) and self.y.ndim == 1:
@@ -535,7 +539,8 @@ class NestedFit:
         trains = {test[0]: train for train, test in _earlier(pairs, codes)}
         if not self.ordered:
             trains = {test[0]: train for train, test in pairs}
-        for number, (_, test) in enumerate(pairs):
+        for number in numbers:
+            _, test = pairs[number]
             features = [
                 own if tables is None else tables[repeat][number].table
                 for own, tables in zip(self.features, self.tables, strict=True)

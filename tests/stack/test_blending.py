@@ -38,6 +38,7 @@ from skstack import (
     StackedKerasClassifier,
     StackedKerasRegressor,
 )
+from skstack._splits import folds
 from skstack._stack import blending
 from skstack.ensemble import GreedyEnsembleClassifier
 from skstack.ensemble._greedy import LogLoss, learned_temperature
@@ -160,6 +161,47 @@ def test_labels_of_a_fold_do_not_move_its_rows(kind, table):
     assert moved == set(before)  # of other rows
 
 
+@pytest.mark.parametrize("kind", ["trees", "folds of its own", "unsupervised branch", "network"])
+def test_of_many_rows_those_of_some_folds_are_enough(kind, table, monkeypatch):
+    X, y = binary()
+    own = stack(**STACKS[kind])
+    whole = table(own, X, y)
+    monkeypatch.setattr(folds, "SCORED_ROWS", 16)  # two of four folds
+    some, scored = table(own, X, y), np.concatenate([FOLDS[0][1], FOLDS[2][1]])
+    others = np.setdiff1d(np.arange(len(y)), scored)
+    for name, predictions in some.items():
+        assert_array_equal(predictions[scored], whole[name][scored], err_msg=name)
+        assert np.isnan(predictions[others]).all()
+    fitted = clone(own).fit(X, y)
+    for name, predictions in some.items():
+        loss = log_loss(y[scored], predictions[scored].astype(np.float32))
+        assert_allclose(fitted.blend_scores_[name], -loss, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("scored_rows", "n_repeats", "n_branch", "n_downstream"),
+    [
+        (60, 1, 1 + 4 + 6, 1 + 4),  # all rows, each fold, each pair of folds
+        (30, 1, 1 + 4 + 5, 1 + 2),  # pairs with fold 0 or 2
+        (15, 1, 1 + 4 + 3, 1 + 1),  # pairs with fold 0
+        (15, 2, 1 + 2 * (4 + 6), 1 + 2 * 4),  # repeats are for small tables: all folds of each
+    ],
+)
+def test_fits_of_a_blend(scored_rows, n_repeats, n_branch, n_downstream, monkeypatch):
+    monkeypatch.setattr(folds, "SCORED_ROWS", scored_rows)
+    fits = {}
+    for kind in (DecisionTreeClassifier, LogisticRegression):
+
+        def fit(self, *args, _of=kind, _fit=kind.fit, **settings):
+            fits[_of] = fits.get(_of, 0) + 1
+            return _fit(self, *args, **settings)
+
+        monkeypatch.setattr(kind, "fit", fit)
+    cv = KFold(4, shuffle=True, random_state=0)
+    stack([("tree", TREE)], cv=cv, n_repeats=n_repeats).fit(*binary())
+    assert fits == {DecisionTreeClassifier: n_branch, LogisticRegression: n_downstream}
+
+
 @pytest.mark.parametrize("doubled", [False, True])
 @pytest.mark.parametrize("settings", [{}, {"n_repeats": 2, "cv": 4}, {"cv": 2}])
 def test_a_branch_that_memorises_random_labels_is_at_chance(doubled, settings, table):
@@ -168,11 +210,11 @@ def test_a_branch_that_memorises_random_labels_is_at_chance(doubled, settings, t
     groups = None
     if doubled:
         X, y, groups = np.repeat(X, 2, axis=0), np.repeat(y, 2), np.repeat(np.arange(400), 2)
-    folds = list(StratifiedKFold(4, shuffle=True, random_state=0).split(X, y))
+    pairs = list(StratifiedKFold(4, shuffle=True, random_state=0).split(X, y))
     own = stack(
         [("neighbour", NEIGHBOUR)],
         downstream=NEIGHBOUR,
-        **{"cv": 4 if doubled else folds, **settings},
+        **{"cv": 4 if doubled else pairs, **settings},
     )
     predictions = table(own, X, y, groups=groups)
     error = np.sqrt(401 / (12 * 200 * 200))  # of the AUC of 400 independent rows
