@@ -15,17 +15,48 @@ BATCH = 2**14  # rows that a fused model gets at once
 def one_row(quick):
     """`predict_proba` of one row of 30 columns, 20 times."""
     X, y = table(2000, 30)
-    mine, theirs = ours(*SETTINGS).fit(X, y), scikeras(*SETTINGS).fit(X, y)
+    models = {
+        "skstack": ours(*SETTINGS),
+        **defaults(),
+        "scikeras": scikeras(*SETTINGS),
+    }
     row = X[:1]
 
     def many(model):
+        model.fit(X, y)
+
         def predict(_):
             for _ in range(20):
                 model.predict_proba(row)
 
         return predict
 
-    seconds, _ = turns({"skstack": many(mine), "scikeras": many(theirs)}, rounds=3 if quick else 15)
+    contestants = {name: many(model) for name, model in models.items()}
+    seconds, _ = turns(contestants, rounds=3 if quick else 15)
+    return compared(seconds)
+
+
+def defaults():
+    """The default network, and a plain one, after two epochs."""
+    from skstack import KerasClassifier
+    from skstack.networks import MLP
+
+    return {
+        "skstack, TabM()": KerasClassifier(epochs=2, random_state=0),
+        "skstack, MLP()": KerasClassifier(MLP(), epochs=2, random_state=0),
+    }
+
+
+@scenario("predict-100000-rows")
+def many_rows(quick):
+    """`predict_proba` of 100,000 rows x 30 by the default network and by `MLP()`."""
+    X, y = table(2000, 30)
+    rows = np.random.default_rng(0).standard_normal((100_000, 30), dtype=np.float32)
+    models = {name: model.fit(X, y) for name, model in defaults().items()}
+    contestants = {
+        name: lambda _, model=model: model.predict_proba(rows) for name, model in models.items()
+    }
+    seconds, _ = turns(contestants, rounds=2 if quick else 7)
     return compared(seconds)
 
 
