@@ -62,9 +62,9 @@ def read_calls(rows):
     return table.astype(dict.fromkeys(strings, "category")).reset_index(drop=True), y
 
 
-def contestants(epochs):
+def contestants(epochs, batch_size):
     """Each model with the grid that its search may try."""
-    training = {"epochs": epochs, "batch_size": 128}
+    training = {"epochs": epochs, "batch_size": batch_size}
     boosting = HistGradientBoostingClassifier(random_state=0)
 
     # The branches provide out-of-fold features; one more network learns from them and the table.
@@ -199,11 +199,11 @@ def main():
     parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
-    rows, n_folds, epochs = (600, 2, 2) if options.quick else (5000, 5, 12)
+    rows, n_folds, epochs, batch_size = (600, 2, 2, 32) if options.quick else (5000, 5, 12, 128)
 
     X, y = read_calls(rows)
     print(f"{len(X)} calls, {X.shape[1]} columns, {y.mean():.1%} subscribed; {n_folds} outer folds")
-    models = contestants(epochs)
+    models = contestants(epochs, batch_size)
     if options.quick:  # one candidate
         models = {
             name: (model, {parameter: values[-1:] for parameter, values in grid.items()})

@@ -87,7 +87,7 @@ from skstack._splits.folds import (
     seeded_splitter,
 )
 from skstack._splits.row_context import RowContext, pass_context, refuse_unreached, take_context
-from skstack._stack.blending import DOWNSTREAM, Blending, NestedFit, known_rows
+from skstack._stack.blending import DOWNSTREAM, Blending, NestedFit, blend_plan, known_rows
 from skstack._stack.branches import (
     branch_column_indices,
     branch_list,
@@ -106,6 +106,7 @@ from skstack._stack.scaling import Scaling
 from skstack._stack.trial import check_accepts, has_missing, trains_network
 from skstack._training import formulas
 from skstack.ensemble._greedy import blend
+from skstack.networks._mlp import MLP
 from skstack.preprocessing._blocks import array_column_indices, categorical_mask_of
 from skstack.preprocessing._column_profile import (
     ColumnProfile,
@@ -196,8 +197,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
 
     def _remedy(self, name, value):
         if name == "downstream":
-            default = type(self._default_downstream()).__name__
-            return f"Pass downstream={default}() and set its parameters."
+            return f"Pass downstream={self._network_type.__name__}() and set its parameters."
         if name == "upstream":
             return "Pass upstream=KerasAutoencoder() or a list of branches, and set its parameters."
         if name == "fine_tune":
@@ -233,8 +233,16 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             upstream = []
         return [
             *upstream,
-            self._default_downstream() if self.downstream is None else self.downstream,
+            self._network_type() if self.downstream is None else self.downstream,
         ]
+
+    def _default_downstream(self):
+        """What None means; a network as large as the branches would learn again what they know."""
+        try:
+            blends = bool(blend_plan(self).parts)
+        except (TypeError, ValueError):  # invalid parameters: `fit` says why
+            blends = False
+        return self._network_type(MLP((128, 128), dropout=0.1) if blends else None)
 
     # Fitting -----------------------------------------------------------------------------------
 
@@ -524,11 +532,15 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             n += sum(map(len, scored_folds(blending.nested))) * (1 + leaves_open)
         return n
 
-    def _fit_downstream(self, downstream, table, y, parts, validation, seed, cv, label=DOWNSTREAM):
+    def _fit_downstream(
+        self, downstream, table, y, parts, validation, seed, cv, label=DOWNSTREAM, whole=None
+    ):
         """Fit the scaler on training rows, resample only these, and fit the downstream.
 
         ``validation`` is the table of rows to monitor, or None, ``cv`` the time-ordered folds, or
-        None. Returns (y, weights) before and after sampling.
+        None. ``whole`` is that of all rows, and their weights, of a fit without some of them: its
+        network then has the shapes, and the program, of one for all rows. Returns (y, weights)
+        before and after sampling.
         """
         self._scaling = Scaling(self.scaler).fit(table, **parts.scaler)
         self.scaler_ = self._scaling.scaler_
@@ -539,6 +551,13 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         if validation is not None:
             settings["X_val"] = self._scaled(validation)
         scaled = self._scaled(table)
+        shared = None
+        if whole is not None and isinstance(downstream, NetworkEstimator):
+            of_all, weights_of_all = whole
+            with errors_named(label_of(downstream)):
+                shared = downstream._cross_fit_context(
+                    self._scaled(of_all), y, weights=weights_of_all
+                )
         before = y, weights
         if isinstance(downstream, NetworkEstimator):  # X_val is scaled in the same way
             suppress_warning("X_val")
@@ -548,7 +567,15 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             rough = {"n_fits": 1} if label != DOWNSTREAM else {}
             with errors_named(label_of(downstream)):
                 self._set_epochs(
-                    downstream, scaled, y, parts, weights, seed, cv is not None, **rough
+                    downstream,
+                    scaled,
+                    y,
+                    parts,
+                    weights,
+                    seed,
+                    cv is not None,
+                    shared=shared,
+                    **rough,
                 )
         if getattr(self, "sampler", None) is not None:
             scaled = in_memory(scaled)
@@ -560,7 +587,10 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         with errors_named(label_of(downstream)), progress, propagating(downstream):
             if not isinstance(downstream, NetworkEstimator):
                 scaled = in_memory(scaled)
-            self.downstream_ = downstream.fit(scaled, y, **settings)
+            if shared is None:
+                self.downstream_ = downstream.fit(scaled, y, **settings)
+            else:
+                self.downstream_ = downstream._fit_in_context(scaled, y, shared, **settings)
         return before, (y, weights)
 
     def _score_branches(self, report, blending, features, y, weights):
@@ -1014,7 +1044,7 @@ def routing_of_stack(stack):
         add_estimator(router, "scaler", stack.scaler)
     if stack.downstream is None:
         requests = dict.fromkeys(("sample_weight", "X_val", "y_val"), True)
-        add_estimator(router, "downstream", stack._default_downstream(), unset=requests)
+        add_estimator(router, "downstream", stack._network_type(), unset=requests)
     else:
         add_estimator(router, "downstream", stack.downstream, predicts=True)
     add_splitter(router, stack.cv)

@@ -76,7 +76,7 @@ def blend_plan(stack):
         if not why and (named is None or name in named):
             kept.append(name)
             reasons.append(_other_scale(stack, part.estimator, f"the branch {name!r}"))
-    downstream = stack._default_downstream() if stack.downstream is None else stack.downstream
+    downstream = stack._network_type() if stack.downstream is None else stack.downstream
     if isinstance(downstream, type):  # which `fit` refuses
         return BlendPlan()
     if named is None and _knows_rows(_last(downstream)):
@@ -573,10 +573,14 @@ class NestedFit:
                 makes = fitted._extract if tables is None else tables[repeat][number].extract
                 own.append(makes(part))
             validation = stack._table(own, validation)
+        whole = None
+        if not self.ordered:  # else only earlier rows decide anything
+            whole = stack._table(features, self.X), self.metadata.downstream.get("sample_weight")
         stack._fit_downstream(
             clone_part(self.downstream), stack._table(of_train, take_rows(self.X, train)), y,
             metadata, validation, self.seed, self.cv,
             label=f"downstream, without fold {number + 1} of {len(self.nested[repeat])}",
+            whole=whole,
         )  # fmt: skip
         of_test = [take_rows(table, test) for table in features]
         table = stack._table(of_test, take_rows(self.X, test))

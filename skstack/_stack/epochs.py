@@ -26,7 +26,17 @@ def leaves_epochs_open(downstream) -> bool:
 
 
 def epochs_of_folds(
-    downstream, table, y, *, groups, sample_weight, resample, ordered, n_fits=N_FOLDS, verbose=0
+    downstream,
+    table,
+    y,
+    *,
+    groups,
+    sample_weight,
+    resample,
+    ordered,
+    shared=None,
+    n_fits=N_FOLDS,
+    verbose=0,
 ):
     """Median of the best epochs of fits of the downstream on parts of its training rows.
 
@@ -43,6 +53,8 @@ def epochs_of_folds(
         Function of training rows, targets and weights that returns those after the sampler.
     ordered : bool
         Whether rows are ordered in time: then there is one fit, judged by the last rows.
+    shared : CrossFitContext or None
+        What the fits share, if more than these rows decide it.
     n_fits : int
         The first of the fits are made.
     verbose : int
@@ -59,8 +71,9 @@ def epochs_of_folds(
         folds = _folds(downstream, table, y, groups, ordered)
     except ValueError:  # too few groups, or no cut between them
         return None
-    best, shared = [], downstream._cross_fit_context(table, y)
-    folds = folds[:n_fits]
+    best, folds = [], folds[:n_fits]
+    if shared is None:
+        shared = downstream._cross_fit_context(table, y)
     for number, (train, test) in enumerate(folds):
         fold = clone_part(downstream).set_params(n_bags=1)  # with X_val, "auto" stops early
         rows, targets, weights = resample(

@@ -66,7 +66,7 @@ def _is_blend(stack):
 
 def _downstream_of(stack):
     downstream = getattr(stack, "downstream_", stack.downstream)
-    return stack._default_downstream() if downstream is None else downstream
+    return stack._network_type() if downstream is None else downstream
 
 
 # Paragraphs of the docstrings of both stacks.
@@ -219,7 +219,9 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
     {upstream}
 
     downstream : estimator, default=None
-        Learns from the features. None means ``KerasClassifier()``.
+        Learns from the features. None means ``KerasClassifier()``; if its predictions are blended
+        with those of branches, which know the target, it is a small one:
+        ``KerasClassifier(MLP((128, 128), dropout=0.1))``.
 
     {scaler}
 
@@ -290,6 +292,7 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
     True
     """
 
+    _network_type = KerasClassifier
     _parameter_constraints = {
         **Stack._parameter_constraints,
         "sampler": "no_validation",
@@ -475,9 +478,6 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
 
     # -----------------------------------------------------------------------------------------
 
-    def _default_downstream(self):
-        return KerasClassifier()
-
     def _read_target(self, y, *, reset):
         y, _ = read_labels(self, y)
         self._several = y.ndim == 2
@@ -558,7 +558,9 @@ class StackedKerasRegressor(ExportMixin, RegressorMixin, Stack):
     {upstream}
 
     downstream : estimator, default=None
-        Learns from the features. None means ``KerasRegressor()``.
+        Learns from the features. None means ``KerasRegressor()``; if its predictions are blended
+        with those of branches, which know the target, it is a small one:
+        ``KerasRegressor(MLP((128, 128), dropout=0.1))``.
 
     {scaler}
 
@@ -599,6 +601,8 @@ class StackedKerasRegressor(ExportMixin, RegressorMixin, Stack):
     >>> stack.predict(X[:2]).shape
     (2,)
     """
+
+    _network_type = KerasRegressor
 
     @hint_at_parameters
     def __init__(
@@ -669,9 +673,6 @@ class StackedKerasRegressor(ExportMixin, RegressorMixin, Stack):
         if isinstance(result, tuple):
             return tuple(map(_in_float64, result))
         return _in_float64(result)
-
-    def _default_downstream(self):
-        return KerasRegressor()
 
     def _read_target(self, y, *, reset):
         if y is None:

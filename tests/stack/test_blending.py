@@ -40,10 +40,12 @@ from skstack import (
 )
 from skstack._splits import folds
 from skstack._stack import blending
+from skstack._training.program import POOL
 from skstack.ensemble import GreedyEnsembleClassifier
 from skstack.ensemble._greedy import LogLoss, learned_temperature
 from skstack.inspection import BlendDisplay
 from skstack.losses import TeacherLoss
+from skstack.networks import MLP
 from tests._models import FIT, SMALL, binary, keras_model, mixed, regression
 
 LINEAR = LogisticRegression()
@@ -481,6 +483,33 @@ def test_a_frozen_part_takes_part_if_it_is_named():
 # What is predicted --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("settings", "small"),
+    [
+        ({"upstream": [("tree", TREE)]}, True),
+        ({"upstream": TREE}, True),
+        ({"upstream": [("tree", TREE)], "blend": False}, False),
+        ({"upstream": [("pca", KerasFeatureTransformer(PCA(2)))]}, False),
+        ({"upstream": [("tree", "drop")]}, False),
+    ],
+)
+def test_the_default_downstream_is_small_if_it_is_blended(settings, small, monkeypatch):
+    def fit(self, X, y, **_):
+        raise InterruptedError(type(self.model).__name__)
+
+    monkeypatch.setattr(KerasClassifier, "fit", fit)
+    own = StackedKerasClassifier(**settings, cv=2)
+    assert own.downstream is None
+    with pytest.raises(InterruptedError, match="MLP" if small else "NoneType"):
+        own.fit(*binary())
+
+
+def test_the_small_downstream_of_a_regressor():
+    default = StackedKerasRegressor([("tree", DecisionTreeRegressor())])._default_downstream()
+    assert isinstance(default, KerasRegressor)
+    assert repr(default.model) == repr(MLP((128, 128), dropout=0.1))
+
+
 def test_downstream_features_and_their_names_do_not_change():
     """Attributes that refer to the downstream are the same without the blend."""
     X, y = binary()
@@ -564,6 +593,22 @@ def test_only_needed_parts_predict(monkeypatch):
     monkeypatch.delattr(DummyClassifier, "predict_proba")
     own.downstream_ = None
     assert_array_equal(own.predict_proba(X), expected)
+
+
+@pytest.mark.parametrize("settings", [FIT, {"learning_rate": 0.3, "random_state": 0}])
+def test_one_program_serves_the_downstream_without_each_fold(settings, table):
+    """Although a category occurs in one fold only, and the folds have other numbers of rows."""
+    X, y = mixed()
+    X["job"] = X["job"].where(np.arange(len(X)) != FOLDS[1][1][0], "pilot")
+    network = KerasClassifier(MLP((7,)), **settings)
+    own = stack([("tree", TREE, list("abcd"))], downstream=network)
+    POOL._shared.clear()
+    made = POOL.made
+    before = table(own, X, y)
+    assert POOL.made == made + 1
+    for _, test in FOLDS[:2]:  # nor does it tell of the labels of a fold
+        after = table(own, X, swapped(y, test))
+        assert_array_equal(after["downstream"][test], before["downstream"][test])
 
 
 def test_a_useless_branch_gets_no_weight():
