@@ -26,6 +26,7 @@ from skstack.preprocessing._columns import (
     is_default_categorical,
     is_from_dtype,
     names_of,
+    plain_numbers,
     refuse_non_numeric,
     sort_categories,
     stack_cells,
@@ -530,7 +531,8 @@ class NumericBlock(_TableBlock):
         """Learn the imputed values; `like` determines which columns have an indicator."""
         if names is not None:
             first = head_of(table)
-            for index in self.indices:
+            plain = plain_numbers(first)
+            for index in self.indices[~plain[self.indices]]:
                 refuse_non_numeric(column_at(first, index), names[index])
         self.indicated = np.arange(0)
         if self.imputer is not None:

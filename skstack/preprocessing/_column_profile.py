@@ -19,6 +19,7 @@ from skstack.preprocessing._columns import (
     categorical_mask,
     column_at,
     holds_numbers,
+    plain_numbers,
     take_columns,
 )
 
@@ -199,8 +200,9 @@ class ColumnProfile:
             names = list(table.columns) if hasattr(table, "columns") else None
             kept = ~categorical_mask(categorical_features, table, names)
             if names is not None:
-                columns = [column_at(table, index) for index in range(width)]
-                kept &= [holds_numbers(column) or _holds_bools(column) for column in columns]
+                for index in np.flatnonzero(kept & ~plain_numbers(table)):
+                    column = column_at(table, index)
+                    kept[index] = holds_numbers(column) or _holds_bools(column)
             indices = None if kept.all() else np.flatnonzero(kept)
         chosen = range(width) if indices is None else indices
         names = tuple(f"x{index}" if names is None else str(names[index]) for index in chosen)
@@ -763,7 +765,8 @@ def warn_if_too_fine_for_float32(X, indices):
         values, names = X[:, indices], [f"x{index}" for index in indices]
     else:
         table = as_table(X)
-        indices = [index for index in indices if holds_numbers(column_at(table, index))]
+        plain = plain_numbers(table)
+        indices = [i for i in indices if plain[i] or holds_numbers(column_at(table, i))]
         if not len(indices):
             return
         values = as_numbers(take_columns(table, indices), allow_nan=True, dtype=np.float64)

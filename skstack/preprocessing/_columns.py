@@ -16,6 +16,8 @@ from skstack._base.disk_table import DiskTable
 # In all functions `table` is what `as_table` returns, and `column` one of its columns.
 _CATEGORICAL_DTYPES = (nw.Categorical, nw.Enum, nw.String, nw.Object, nw.Boolean)
 _NOT_NUMBERS = (nw.Binary, nw.List, nw.Array, nw.Struct)
+_PLAIN_DTYPES = {np.dtype(f"{kind}{bits}") for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
+_PLAIN_DTYPES |= {np.dtype("float32"), np.dtype("float64")}
 _ACCEPTED = '"from_dtype", None, a list of column names or positions, or a boolean mask'
 # What `pandas.api.types.infer_dtype` calls numbers, and values of several types.
 _NUMBERS = {"integer", "floating", "mixed-integer-float", "decimal"}
@@ -36,10 +38,8 @@ def categorical_mask(categorical_features, table, names):
     if is_from_dtype(value):
         if names is not None:
             known = object_column_kinds()
-            mask[:] = [
-                _is_categorical(column_at(table, index), known.get(name))
-                for index, name in enumerate(names)
-            ]
+            for index in np.flatnonzero(~plain_numbers(table)):
+                mask[index] = _is_categorical(column_at(table, index), known.get(names[index]))
         return mask
     try:
         columns = None if isinstance(value, str | dict) else np.asarray(value)
@@ -98,13 +98,28 @@ def resolve_object_columns(X):
 
     def kinds():
         table = as_table(X)
-        columns = {name: column_at(table, index) for index, name in enumerate(table.columns)}
-        return {
-            name: _content(column) if _is_object(column) else None
-            for name, column in columns.items()
-        }
+        known = dict.fromkeys(table.columns)
+        for index in np.flatnonzero(~plain_numbers(table)):
+            column = column_at(table, index)
+            if _is_object(column):
+                known[table.columns[index]] = _content(column)
+        return known
 
     object_column_kinds(kinds)
+
+
+def plain_numbers(table):
+    """Mask of the columns of a DataFrame of pandas that hold NumPy's numbers.
+
+    Looking at each column of a wide table takes longer than a short fit.
+    """
+    if not _is_pandas(table):
+        return np.zeros(table.shape[1], dtype=bool)
+    return np.array([dtype in _PLAIN_DTYPES for dtype in table.dtypes], dtype=bool)
+
+
+def _is_pandas(table):
+    return hasattr(table, "iloc") and hasattr(table, "columns")
 
 
 def holds_numbers(column):
@@ -231,6 +246,11 @@ def as_numbers(table, *, allow_nan=False, dtype=np.float32):
 
 
 def _checked_numbers(table, allow_nan, dtype):
+    if _is_pandas(table) and table.size and plain_numbers(table).all():
+        with np.errstate(over="ignore"):  # an infinite value is reported
+            array = table.to_numpy(dtype=dtype)
+        assert_all_finite(array, input_name="X", allow_nan=allow_nan)
+        return np.ascontiguousarray(array)
     return dense(
         check_array(
             table,
@@ -307,7 +327,7 @@ def array_columns(table, categorical, categorical_features):
     if isinstance(table, np.ndarray) or not hasattr(table, "columns"):
         return mask
     named = not is_default_categorical(categorical_features)
-    for index in range(table.shape[1]):
+    for index in np.flatnonzero(~plain_numbers(table)):
         column = column_at(table, index)
         if isinstance(_dtype(column), (nw.List, nw.Array)):
             mask[index] = True
