@@ -306,7 +306,8 @@ def _non_finite_columns(table):
         column = frame[name]
         if not (column.dtype.is_numeric() or column.dtype == nw.Boolean):
             return []  # not numeric, which `error` reports
-        finite = column.drop_nulls().cast(nw.Float32).is_finite()
+        with np.errstate(over="ignore"):
+            finite = column.drop_nulls().cast(nw.Float32).is_finite()
         if column.is_null().any() or not finite.all():
             columns.append(name)
     return columns
