@@ -613,7 +613,7 @@ def test_the_exported_model_contains_network_and_teacher(mode, data, kind):
     classes = len(np.unique(y))
     teacher = TEACHERS[kind](X, y, classes if classes > 2 else 1)
     student = KerasClassifier(MLP(), loss=TeacherLoss(teacher, mode=mode), epochs=2).fit(X, y)
-    predicted = student.to_keras().predict(student.keras_inputs(X), verbose=0)
+    predicted = np.asarray(student.to_keras()(student.keras_inputs(X)))
     np.testing.assert_allclose(predicted, student.predict_proba(X), atol=1e-5)
 
 
@@ -625,7 +625,7 @@ def test_the_exported_model_of_a_regressor_predicts_in_units_of_y(kind):
     if kind == "model":
         teacher, mode = teacher.model_, "head"
     student = KerasRegressor(MLP(), loss=TeacherLoss(teacher, mode=mode), epochs=2).fit(X, y)
-    predicted = student.to_keras().predict(student.keras_inputs(X), verbose=0)
+    predicted = np.asarray(student.to_keras()(student.keras_inputs(X)))
     np.testing.assert_allclose(predicted.ravel(), student.predict(X), rtol=1e-4)
 
 
@@ -664,7 +664,7 @@ def test_parts_of_a_stack_may_have_a_teacher():
         random_state=0,
     ).fit(X, y)
     model = below.to_keras()
-    given = model.predict(below.keras_inputs(X), verbose=0)
+    given = np.asarray(model(below.keras_inputs(X)))
     np.testing.assert_allclose(given, below.predict_proba(X), atol=1e-5)
 
 
@@ -957,7 +957,7 @@ def test_a_fitted_estimator_of_any_width_teaches_in_a_head(kind, seen, tmp_path)
         with pytest.raises(ValueError, match="cannot become part"):
             found.to_keras()
         return
-    given = found.to_keras().predict(found.keras_inputs(X), verbose=0)
+    given = np.asarray(found.to_keras()(found.keras_inputs(X)))
     np.testing.assert_allclose(given.ravel(), predicted, atol=1e-5)
 
 
@@ -966,7 +966,7 @@ def test_other_targets_of_a_network_are_exported_with_their_units():
     teacher = KerasRegressor(MLP((4,)), epochs=1, random_state=1).fit(X, moved(X))
     taught = TeacherLoss(teacher, mode="head")
     found = KerasRegressor(MLP((4,)), loss=taught, epochs=2).fit(X, X[:, 0])
-    given = found.to_keras().predict(found.keras_inputs(X), verbose=0)
+    given = np.asarray(found.to_keras()(found.keras_inputs(X)))
     np.testing.assert_allclose(given.ravel(), found.predict(X), atol=1e-4)
     before = dict(found.network_.variables)
     found.partial_fit(X[:20], X[:20, 0])
@@ -990,7 +990,7 @@ def test_teachers_of_several_widths_are_searched_in_a_stack():
     search = GridSearchCV(stack, {"a__model__loss__teacher": encoders}, cv=2).fit(X, y)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
     best = search.best_estimator_
-    given = best.to_keras().predict(best.keras_inputs(X), verbose=0)
+    given = np.asarray(best.to_keras()(best.keras_inputs(X)))
     np.testing.assert_allclose(given, best.predict_proba(X), atol=1e-5)
 
 
