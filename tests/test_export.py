@@ -1,12 +1,12 @@
 """One Keras model of a fitted estimator, and its files for other runtimes."""
 
-import subprocess
 import sys
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
+from _fresh import run
 from imblearn.over_sampling import RandomOverSampler
 from numpy.testing import assert_allclose
 from sklearn.base import clone
@@ -512,7 +512,7 @@ rows = {name: keras.ops.convert_to_tensor(rows) for name, rows in numpy.load("ro
 numpy.save("found.npy", model.predict(rows, verbose=0))
 assert not [name for name in sys.modules if name.startswith("skstack")]
 """
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+    run(code, cwd=tmp_path)
     found = np.load(tmp_path / "found.npy")
     assert_allclose(found, mixed_stack.predict_proba(new), atol=TOLERANCE)
 

@@ -1,13 +1,12 @@
 """Saved estimators predict the same in another process, for rows of every shape."""
 
 import pickle
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
+from _fresh import run
 from sklearn.datasets import load_digits
 from sklearn.pipeline import make_pipeline
 
@@ -111,7 +110,7 @@ def test_rows_of_every_shape_predict_the_same_in_a_fresh_process(tmp_path, voice
         pickle.dump(cases, file)
     with open(tmp_path / "frozen.pkl", "wb") as file:
         pickle.dump((images, padded), file)
-    subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], check=True)
+    run(SCRIPT, tmp_path)
 
     for name, (estimator, rows) in fitted.items():
         found = np.load(tmp_path / f"{name}.npy")

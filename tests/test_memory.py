@@ -3,10 +3,7 @@
 Each hit and each miss is counted where the work is done, never by the clock.
 """
 
-import os
 import pickle
-import subprocess
-import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +12,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from _fresh import Program
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer
 from sklearn.frozen import FrozenEstimator
@@ -389,11 +387,7 @@ PROGRAM = """
 
 
 def start(folder, how, out):
-    code = textwrap.dedent(PROGRAM)
-    return subprocess.Popen(
-        [sys.executable, "-c", code, str(folder), how, str(out)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )
+    return Program(textwrap.dedent(PROGRAM), folder, how, out)
 
 
 def test_processes_may_share_a_folder_and_may_be_killed(fits, tmp_path):
@@ -401,9 +395,9 @@ def test_processes_may_share_a_folder_and_may_be_killed(fits, tmp_path):
     killed = [
         start(folder, f"killed while {what}", tmp_path / "no") for what in ("training", "writing")
     ]
-    assert [process.wait(timeout=300) for process in killed] == [-9, -9]
+    assert [process.wait() for process in killed] == [-9, -9]
     both = [start(folder, "", tmp_path / f"{number}.npy") for number in range(2)]
-    assert [process.wait(timeout=300) for process in both] == [0, 0]
+    assert [process.wait() for process in both] == [0, 0]
     first, second = (np.load(tmp_path / f"{number}.npy") for number in range(2))
     np.testing.assert_array_equal(first, second)
     own = trained(folder, model=KerasClassifier(MLP((3,)), epochs=1)).fit_transform(X, y)

@@ -2,12 +2,11 @@
 
 import os
 import random
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
+from _fresh import run
 from imblearn.over_sampling import RandomOverSampler
 from keras import layers
 from keras.wrappers import SKLearnClassifier, SKLearnRegressor, SKLearnTransformer
@@ -295,13 +294,7 @@ model = keras.Sequential()
 model.jit_compile = True  # which Keras refuses where kernels are deterministic
 print(model.jit_compile)
 """
-    answers = [
-        subprocess.run(
-            [sys.executable, "-c", code, who], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        for who in ("ours", "theirs")
-    ]
-    assert answers == ["True", "False"]
+    assert [run(code, who).strip() for who in ("ours", "theirs")] == ["True", "False"]
 
 
 def test_seeds_of_scikeras_are_set_only_with_random_state():

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import pickle
-import subprocess
 import sys
 import zipfile
 
@@ -17,6 +16,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import sklearn
+from _fresh import run
 from _models import SMALL
 from imblearn.over_sampling import SMOTE, SMOTENC
 from imblearn.pipeline import make_pipeline as make_imblearn_pipeline
@@ -336,18 +336,14 @@ def test_fitted_estimators_are_restored_with_the_same_attributes_and_outputs(fit
 
 
 FRESH = """
-import sys, joblib, numpy as np, skstack
+import sys, warnings, joblib, numpy as np, skstack
+warnings.simplefilter("error", UserWarning)
 for path in sys.argv[1:]:
     rows, method, expected = joblib.load(path + ".joblib")
     given = getattr(skstack.load(path), method)(rows)
     np.testing.assert_array_equal(np.asarray(given), np.asarray(expected), err_msg=path)
 print("same bits", len(sys.argv) - 1)
 """
-
-
-def in_fresh_process(code, *arguments):
-    command = [sys.executable, "-W", "error::UserWarning", "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
 
 
 @pytest.mark.xla
@@ -358,8 +354,7 @@ def test_a_fresh_process_predicts_the_same_bits(fitted, tmp_path):
         skstack.save(estimator, paths[-1])
         estimator = skstack.load(paths[-1])  # without compiled predictions of another engine
         joblib.dump((rows, method, getattr(estimator, method)(rows)), f"{paths[-1]}.joblib")
-    done = in_fresh_process(FRESH, *paths)
-    assert f"same bits {len(paths)}" in done.stdout, done.stderr[-3000:]
+    assert f"same bits {len(paths)}" in run(FRESH, *paths)
 
 
 @pytest.mark.xla
@@ -382,8 +377,7 @@ def test_a_stack_trained_on_bank_marketing_predicts_the_same_in_a_fresh_process(
     path, rows = tmp_path / "bank.skstack", test.drop(columns=target)
     skstack.save(stack, path)
     joblib.dump((rows, "predict_proba", stack.predict_proba(rows)), f"{path}.joblib")
-    done = in_fresh_process(FRESH, path)
-    assert "same bits 1" in done.stdout, done.stderr[-3000:]
+    assert "same bits 1" in run(FRESH, path)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -497,11 +491,10 @@ except ValueError as error:
     print(error)
 import my_parts
 """
-    done = in_fresh_process(refused + code, path)
-    message, imported, same_bits = done.stdout.rpartition("imported my_parts")
-    assert "loading imports nothing: import it first" in message, done.stderr[-3000:]
+    message, imported, same_bits = run(refused + code, path).rpartition("imported my_parts")
+    assert "loading imports nothing: import it first" in message
     assert imported
-    assert "same bits 1" in same_bits, done.stderr[-3000:]
+    assert "same bits 1" in same_bits
 
 
 def users_own(parts):

@@ -1,13 +1,11 @@
 """Outputs and inputs of every rank, in every part."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from _fresh import run
 from _models import SMALL
 from imblearn.over_sampling import SMOTE
 from sklearn.datasets import load_digits
@@ -257,7 +255,7 @@ def test_two_networks_join_their_features_in_a_stack(tmp_path):
     )
     np.save(tmp_path / "X.npy", X.reshape(-1, 8, 8, 1))
     arguments = [tmp_path / "images.keras", tmp_path / "X.npy", tmp_path / "made.npy"]
-    subprocess.run([sys.executable, "-c", script, *map(str, arguments)], check=True)
+    run(script, *arguments)
     again = stack.named_upstream_["image"].transform(table[["image"]])
     np.testing.assert_array_equal(np.load(tmp_path / "made.npy"), again)
 
