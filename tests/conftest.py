@@ -56,20 +56,6 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "xla: a test that compiles with XLA as early as users do")
-    config.pluginmanager.register(ForDocstrings())
-
-
-class ForDocstrings:
-    """Docstrings compile rarely, too; the fixtures below do not reach the folder of skstack."""
-
-    @pytest.fixture(autouse=True)
-    def compile_docstrings_rarely(self, request):
-        if not isinstance(request.node, pytest.DoctestItem) or _as_users_do(request.node):
-            yield
-            return
-        with pytest.MonkeyPatch.context() as patched:
-            _patch_engines(patched)
-            yield
 
 
 # What older versions that pyproject.toml admits cannot do, by words in the names of tests.

@@ -2,14 +2,13 @@
 
 import hashlib
 import pickle
-import subprocess
-import sys
 
 import joblib
 import keras
 import numpy as np
 import pandas as pd
 import pytest
+from _fresh import run
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -140,9 +139,7 @@ def test_a_fresh_process_continues_equally(banks, tmp_path):
     stack = stack_on(KerasClassifier(FrozenEstimator(a), **SMALL))
     expected = cross_val_predict(stack, X_b, y_b, cv=2, method="predict_proba")
     joblib.dump((stack, X_b, y_b, expected), tmp_path / "all.joblib")
-    command = [sys.executable, "-c", FRESH, str(tmp_path / "all.joblib")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert "same bits True" in done.stdout, done.stderr
+    assert "same bits True" in run(FRESH, tmp_path / "all.joblib")
 
 
 def test_categories_codes_and_moments_are_those_of_the_first_table(fitted):

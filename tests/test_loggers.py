@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from _fresh import run
 from _models import FIT, SMALL, binary
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -124,7 +125,7 @@ def test_mlflow_models_are_loaded_in_a_fresh_process(mlflow, tmp_path):
     rows, answer = tmp_path / "X.npy", tmp_path / "p.npy"
     np.save(rows, X)
     uri = mlflow.get_tracking_uri()
-    subprocess.run([sys.executable, "-c", LOAD, uri, info.model_uri, rows, answer], check=True)
+    run(LOAD, uri, info.model_uri, rows, answer)
     np.testing.assert_allclose(np.load(answer), fitted.predict_proba(X), rtol=1e-6)
 
 

@@ -1,8 +1,6 @@
 """Rows on another scale than the training rows warn, naming columns; others do not."""
 
 import pickle
-import subprocess
-import sys
 import warnings
 
 import joblib
@@ -12,6 +10,7 @@ import pandas as pd
 import polars
 import pytest
 import scipy.sparse
+from _fresh import run
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
@@ -83,10 +82,8 @@ def test_a_forgotten_scaler_warns_in_a_process_that_only_predicts(path, tmp_path
     chain = make_pipeline(SCALER, frozen_on_scaled(path)).fit(A)
     bare = chain[-1]
     joblib.dump((chain, bare, B), tmp_path / "chain.joblib")
-    command = [sys.executable, "-c", FRESH, str(tmp_path / "chain.joblib")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    told = done.stdout.splitlines()
-    assert len(told) == 3, done.stderr
+    told = run(FRESH, tmp_path / "chain.joblib").splitlines()
+    assert len(told) == 3
     for line in told:
         assert line.startswith("1 ")
         assert f"{MOVED} than in the rows that the network was fitted on: 'mean " in line

@@ -3,13 +3,12 @@
 import copy
 import pickle
 import random
-import subprocess
-import sys
 
 import joblib
 import keras
 import numpy as np
 import pytest
+from _fresh import run
 from _models import SMALL
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer
@@ -80,9 +79,7 @@ def test_everything_works_after_pickle_joblib_deepcopy_and_in_a_fresh_process(tm
             np.testing.assert_array_equal(getattr(again, method)(X), expected, err_msg=name)
         paths.append(str(tmp_path / f"{name}.joblib"))
         joblib.dump((estimator, method, expected), paths[-1])
-    command = [sys.executable, "-c", FRESH, str(tmp_path / "X.npy"), *paths]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert f"same bits {len(paths)}" in done.stdout, done.stderr
+    assert f"same bits {len(paths)}" in run(FRESH, tmp_path / "X.npy", *paths)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])

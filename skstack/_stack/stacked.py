@@ -282,7 +282,7 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
     >>> X, y = load_breast_cancer(return_X_y=True)
     >>> stack = StackedKerasClassifier(
     ...     upstream=[("risk", KerasClassifier(epochs=5))],
-    ...     downstream=KerasClassifier(epochs=20),
+    ...     downstream=KerasClassifier(epochs=5),
     ...     cv=3,
     ...     random_state=0,
     ... ).fit(X, y)
@@ -594,7 +594,7 @@ class StackedKerasRegressor(ExportMixin, RegressorMixin, Stack):
     >>> X, y = load_diabetes(return_X_y=True)
     >>> stack = StackedKerasRegressor(
     ...     upstream=KerasRegressor(epochs=5),
-    ...     downstream=KerasRegressor(epochs=20),
+    ...     downstream=KerasRegressor(epochs=5),
     ...     cv=3,
     ...     random_state=0,
     ... ).fit(X, y)

@@ -5,8 +5,6 @@ import importlib
 import multiprocessing
 import os
 import pickle
-import subprocess
-import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from _fresh import run
 
 from skstack._training import predict
 from skstack._training.config import TrainConfig, TrainingData
@@ -262,14 +261,7 @@ def test_pickle_in_a_new_process_predicts_the_same_bits(tmp_path, monkeypatch):
     (tmp_path / "net.pickle").write_bytes(pickle.dumps(net))
     x = np.random.default_rng(0).normal(size=(300, 7)).astype("float32")
     np.save(tmp_path / "x.npy", x)
-    path = os.pathsep.join([str(tmp_path), *sys.path])
-    subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        check=True,
-    )
+    run(program, cwd=tmp_path)
     outputs = np.load(tmp_path / "outputs.npy")
     assert outputs.tobytes() == net.outputs({"x": x})[0].tobytes()
 
