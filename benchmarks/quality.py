@@ -257,11 +257,11 @@ def draw(results, path):
     relative = losses.div(losses["HistGradientBoosting"], axis=0)
     names = [name for name in CONTESTANTS if name in relative and name != "HistGradientBoosting"]
     figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
-    for name in names:
+    for place, name in enumerate(names):
         own = name.startswith("skstack")
-        axes.plot(
-            relative.index, relative[name], "o" if own else "x", label=name, ms=9 if own else 6
-        )
+        x = np.arange(len(relative)) + 0.09 * (place - (len(names) - 1) / 2)
+        axes.plot(x, relative[name], "o" if own else "x", label=name, ms=7 if own else 6)
+    axes.set_xticks(np.arange(len(relative)), relative.index)
     axes.axhline(1, color="grey", lw=1)
     axes.set_ylim(0.6, 1.6)
     axes.set_ylabel("log loss or RMSE / that of HistGradientBoosting")

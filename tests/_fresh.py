@@ -35,6 +35,7 @@ class Program:
     def __init__(self, code, *arguments, cwd=None):
         self._folder = tempfile.TemporaryDirectory()
         self._connection = socket.socket(socket.AF_UNIX)
+        self._connection.settimeout(300)
         self._connection.connect(_address())
         order = {
             "code": code,

@@ -368,7 +368,7 @@ def test_inner_layers_of_wrappers_are_out_of_fold_and_rotated(make):
             lambda X, y: compiled(3, "softmax", rate=0.5),
             fit_kwargs={"epochs": 15, "batch_size": 150, "verbose": 0},
         )
-    latent = KerasFeatureTransformer(network, layers="hidden", cv=2)
+    latent = KerasFeatureTransformer(network, layers="hidden", cv=3)
     crossed = LogisticRegression(max_iter=1000).fit(latent.fit_transform(data, labels), labels)
     assert latent.get_feature_names_out()[0] == "hidden_0"
     assert crossed.score(latent.transform(data), labels) > 0.8

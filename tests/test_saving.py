@@ -336,8 +336,9 @@ def test_fitted_estimators_are_restored_with_the_same_attributes_and_outputs(fit
 
 
 FRESH = """
-import sys, warnings, joblib, numpy as np, skstack
+import sys, warnings
 warnings.simplefilter("error", UserWarning)
+import joblib, numpy as np, skstack
 for path in sys.argv[1:]:
     rows, method, expected = joblib.load(path + ".joblib")
     given = getattr(skstack.load(path), method)(rows)

@@ -934,7 +934,7 @@ def cached_fit(source, X, y, metadata, folds, request, *, whole, seeded, memory,
         parts = (
             request,
             settings["refit"],
-            settings["nested"],
+            settings["nested"] and scored_folds([each.pairs for each in folds]),
             whole,
             repr(source.ordered_cv),
             estimator_key(source.model),

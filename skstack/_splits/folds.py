@@ -150,15 +150,19 @@ def same_folds(pairs, others):
 def scored_folds(repeats):
     """Numbers of the folds, by repeat, on which the downstream of a stack is scored.
 
-    ``repeats`` holds lists of (train, test). Of a large table a few folds, evenly spread, are
-    enough: the weights of a blend are few numbers.
+    ``repeats`` holds lists of (train, test). Of a large table a few folds are enough: the weights
+    of a blend are few numbers. They are evenly spread, the middle one if it is one, because rows
+    may be sorted.
     """
     if len(repeats) > 1 or _is_ordered(repeats[0]):
-        return [range(len(pairs)) for pairs in repeats]
+        return [tuple(range(len(pairs))) for pairs in repeats]
     (pairs,) = repeats
-    n_scored = np.searchsorted(np.cumsum([len(test) for _, test in pairs]), SCORED_ROWS) + 1
-    n_scored = min(int(n_scored), len(pairs))
-    return [tuple((np.arange(n_scored) * len(pairs) // n_scored).tolist())]
+    sizes = np.array([len(test) for _, test in pairs])
+    for n_scored in range(1, len(sizes) + 1):
+        numbers = (2 * np.arange(n_scored) + 1) * len(sizes) // (2 * n_scored)
+        if sizes[numbers].sum() >= SCORED_ROWS:
+            break
+    return [tuple(numbers.tolist())]
 
 
 def seeded_splitter(cv, seed):

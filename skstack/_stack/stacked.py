@@ -114,11 +114,11 @@ Selection from Libraries of Models", ICML 2004), on predictions of rows that no 
 of equal scores the simpler combination is preferred. Those of branches are out-of-fold. The
 downstream is fitted again without each fold, on features of models that were fitted without it,
 too: for each pair of folds every branch that learns from y is fitted once more. With two folds, or
-if a branch has folds of its own, it is cross-fitted again without each fold. Of a large table fewer
-folds are scored, evenly spread, whose test rows together are at least 4,000 (all with ``n_repeats``
-above 1), and only pairs with one of these folds are needed. With a time-ordered ``cv`` no further
-branch is fitted, and rows that no downstream has predicted take no part. With ``fine_tune`` the
-weights are learned on the rows that fine-tuning sets aside.
+if a branch has folds of its own, it is cross-fitted again without each fold. In a table of more
+than 4,000 rows only some folds, evenly spread, with at least 4,000 rows together are predicted in
+this way (all with ``n_repeats`` above 1), and only pairs with one of these folds are needed. With a
+time-ordered ``cv`` no further branch is fitted, and rows that no downstream has predicted take no
+part. With ``fine_tune`` the weights are learned on the rows that fine-tuning sets aside.
 """,
     "upstream": """
 upstream : network, Pipeline or list of (name, model) or (name, model, columns), default=None
@@ -219,8 +219,8 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
     {upstream}
 
     downstream : estimator, default=None
-        Learns from the features. None means ``KerasClassifier()``; if its predictions are blended
-        with those of branches, which know the target, it is a small one:
+        Learns from the features. None means ``KerasClassifier()`` or, if its predictions are
+        blended with those of branches, the smaller
         ``KerasClassifier(MLP((128, 128), dropout=0.1))``.
 
     {scaler}
@@ -558,8 +558,8 @@ class StackedKerasRegressor(ExportMixin, RegressorMixin, Stack):
     {upstream}
 
     downstream : estimator, default=None
-        Learns from the features. None means ``KerasRegressor()``; if its predictions are blended
-        with those of branches, which know the target, it is a small one:
+        Learns from the features. None means ``KerasRegressor()`` or, if its predictions are
+        blended with those of branches, the smaller
         ``KerasRegressor(MLP((128, 128), dropout=0.1))``.
 
     {scaler}

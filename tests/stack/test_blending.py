@@ -169,7 +169,7 @@ def test_of_many_rows_those_of_some_folds_are_enough(kind, table, monkeypatch):
     own = stack(**STACKS[kind])
     whole = table(own, X, y)
     monkeypatch.setattr(folds, "SCORED_ROWS", 16)  # two of four folds
-    some, scored = table(own, X, y), np.concatenate([FOLDS[0][1], FOLDS[2][1]])
+    some, scored = table(own, X, y), np.concatenate([FOLDS[1][1], FOLDS[3][1]])
     others = np.setdiff1d(np.arange(len(y)), scored)
     for name, predictions in some.items():
         assert_array_equal(predictions[scored], whole[name][scored], err_msg=name)
@@ -184,8 +184,8 @@ def test_of_many_rows_those_of_some_folds_are_enough(kind, table, monkeypatch):
     ("scored_rows", "n_repeats", "n_branch", "n_downstream"),
     [
         (60, 1, 1 + 4 + 6, 1 + 4),  # all rows, each fold, each pair of folds
-        (30, 1, 1 + 4 + 5, 1 + 2),  # pairs with fold 0 or 2
-        (15, 1, 1 + 4 + 3, 1 + 1),  # pairs with fold 0
+        (30, 1, 1 + 4 + 5, 1 + 2),  # pairs with fold 1 or 3
+        (15, 1, 1 + 4 + 3, 1 + 1),  # pairs with fold 2
         (15, 2, 1 + 2 * (4 + 6), 1 + 2 * 4),  # repeats are for small tables: all folds of each
     ],
 )

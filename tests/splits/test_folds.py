@@ -1,0 +1,34 @@
+"""Folds on which the downstream of a stack is scored."""
+
+import numpy as np
+import pytest
+from sklearn.model_selection import TimeSeriesSplit
+
+from skstack._splits.folds import scored_folds
+
+
+def pairs_of(*sizes):
+    numbers = np.repeat(np.arange(len(sizes)), sizes)
+    return [(np.flatnonzero(numbers != k), np.flatnonzero(numbers == k)) for k in range(len(sizes))]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "scored"),
+    [
+        ((30,) * 5, (0, 1, 2, 3, 4)),
+        ((2_000,) * 5, (1, 3)),
+        ((1_500,) * 5, (0, 2, 4)),
+        ((4_000,) * 5, (2,)),
+        ((9_000,) * 2, (1,)),
+        ((9_000, 100, 100, 100, 9_000), (0, 2, 4)),  # the middle one, or two, hold too few rows
+    ],
+)
+def test_as_many_folds_are_scored_as_hold_4000_rows(sizes, scored):
+    assert scored_folds([pairs_of(*sizes)]) == [scored]
+
+
+def test_all_folds_of_repeats_and_of_ordered_rows_are_scored():
+    pairs = pairs_of(9_000, 9_000, 9_000)
+    assert scored_folds([pairs, pairs]) == [(0, 1, 2)] * 2
+    ordered = list(TimeSeriesSplit(3).split(np.zeros(40_000)))
+    assert scored_folds([ordered]) == [(0, 1, 2)]
