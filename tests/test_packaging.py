@@ -91,10 +91,14 @@ def test_other_folders_import_only_what_dev_installs():
     # packaging comes with pytest; a benchmark takes its cases from the tests; peers is theirs.
     known = names(EVERY) | {"packaging", "peers", "tests"}
     known |= {"catboost", "lightgbm", "xgboost"}  # of benchmarks/quality.py, installed apart
+    # The modules that tests of every folder share (`pythonpath` in pyproject.toml).
+    shared = {canonicalize_name(path.stem) for path in (ROOT / "tests").glob("_*.py")}
     others = {}
     for path in modules("tests", "examples", "benchmarks"):
         beside = {canonicalize_name(sibling.stem) for sibling in path.parent.glob("*.py")}
         others[path] = imported(path) - known - beside
+        if path.is_relative_to(ROOT / "tests"):
+            others[path] -= shared
     assert len(others) > 30
     assert {path: names for path, names in others.items() if names} == {}
 
