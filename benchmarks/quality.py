@@ -76,38 +76,38 @@ def split(y, seed, *, classify, all_rows):
 
 
 def skstack_tabm(classify, seed, _):
-    """The default network; below 6,400 rows the default batches are smaller than these."""
+    """The default network."""
     from skstack import KerasClassifier, KerasRegressor
-    from skstack.networks import TabM
 
-    return (KerasClassifier if classify else KerasRegressor)(
-        TabM(),
-        epochs=100,
-        batch_size=256,
-        early_stopping=True,
-        validation_fraction=0.15,
-        n_iter_no_change=16,
-        random_state=seed,
-    )
+    return (KerasClassifier if classify else KerasRegressor)(random_state=seed)
 
 
 def skstack_mlp(classify, seed, _):
-    """One network of the same size, stopped in the same way."""
+    """One network of the same size, trained for as long."""
     from skstack.networks import MLP
 
-    return skstack_tabm(classify, seed, _).set_params(model=MLP((128, 128), dropout=0.1))
+    model = MLP((128, 128), dropout=0.1)
+    return skstack_tabm(classify, seed, _).set_params(model=model, batch_size=256)
+
+
+def _stack(classify, seed, categorical, network, **settings):
+    from skstack import StackedKerasClassifier, StackedKerasRegressor
+
+    boosting = hist_gradient_boosting(classify, seed, categorical)
+    return (StackedKerasClassifier if classify else StackedKerasRegressor)(
+        [("boosting", boosting), ("network", network)], random_state=seed, **settings
+    )
 
 
 def skstack_stack(classify, seed, categorical):
-    """Gradient boosting and that one network, and a downstream like it; weights out-of-fold."""
-    from skstack import StackedKerasClassifier, StackedKerasRegressor
+    """Gradient boosting and the default network, blended; all of it with default settings."""
+    return _stack(classify, seed, categorical, skstack_tabm(classify, seed, categorical))
 
+
+def skstack_stack_of_mlp(classify, seed, categorical):
+    """The same with one small network, and a downstream like it."""
     network = skstack_mlp(classify, seed, categorical)
-    return (StackedKerasClassifier if classify else StackedKerasRegressor)(
-        [("boosting", hist_gradient_boosting(classify, seed, categorical)), ("network", network)],
-        downstream=network,
-        random_state=seed,
-    )
+    return _stack(classify, seed, categorical, network, downstream=network)
 
 
 def hist_gradient_boosting(classify, seed, _):
@@ -163,8 +163,9 @@ def catboost(classify, seed, categorical):
 
 CONTESTANTS = {
     "skstack TabM": (skstack_tabm, "skstack"),
+    "skstack stack": (skstack_stack, "skstack"),
     "skstack MLP": (skstack_mlp, "skstack"),
-    "skstack stack of MLP and boosting": (skstack_stack, "skstack"),
+    "skstack stack of MLP and boosting": (skstack_stack_of_mlp, "skstack"),
     "HistGradientBoosting": (hist_gradient_boosting, "scikit-learn"),
     "LightGBM": (lightgbm, "lightgbm"),
     "XGBoost": (xgboost, "xgboost"),
@@ -180,7 +181,7 @@ def run(contestant, name, seed, options):
     X, y = table(name, options.data)
     classify = name not in REGRESSION
     if classify:
-        labels, y = np.unique(y, return_inverse=True)
+        y = np.unique(y, return_inverse=True)[1]
     train, test = split(y, seed, classify=classify, all_rows=options.all_rows)
     categorical = list(X.select_dtypes("category"))
     estimator = make(classify, seed, categorical)
@@ -198,16 +199,44 @@ def run(contestant, name, seed, options):
         "version": f"{package} {importlib.metadata.version(package)}",
         "machine": platform.machine(),
     }
-    if not classify:
-        error = root_mean_squared_error(y[test], np.ravel(estimator.predict(X.iloc[test])))
-        return {**result, "rmse": float(error)}
-    p = np.asarray(estimator.predict_proba(X.iloc[test]), dtype=np.float64)
-    p /= p.sum(axis=1, keepdims=True)
-    result["log_loss"] = float(log_loss(y[test], p, labels=np.arange(len(labels))))
-    if len(labels) == 2:
-        result["auc"] = float(roc_auc_score(y[test], p[:, 1]))
-    result["accuracy"] = float(accuracy_score(y[test], p.argmax(axis=1)))
+    score = _regression_score if not classify else _classification_score
+    result |= score(estimator, X.iloc[test], y[test])
+    if parts := getattr(estimator, "named_upstream_", None):
+        losses = _losses(estimator, X.iloc[test], y[test], classify)
+        result["parts"] = {}
+        for part, branch in parts.items():
+            difference = losses - _losses(branch.estimator_, X.iloc[test], y[test], classify)
+            result["parts"][part] = {
+                **score(branch.estimator_, X.iloc[test], y[test]),
+                "difference": float(difference.mean()),
+                "standard_error": float(difference.std(ddof=1) / len(test) ** 0.5),
+            }
     return result
+
+
+def _losses(estimator, X, y, classify):
+    """Log loss or squared error of each row."""
+    if not classify:
+        return (y - np.ravel(estimator.predict(X))) ** 2
+    return -np.log(_probabilities(estimator, X)[np.arange(len(y)), y])
+
+
+def _probabilities(estimator, X):
+    p = np.asarray(estimator.predict_proba(X), dtype=np.float64)
+    p /= p.sum(axis=1, keepdims=True)
+    return np.clip(p, np.finfo(np.float64).eps, 1)
+
+
+def _regression_score(estimator, X, y):
+    return {"rmse": float(root_mean_squared_error(y, np.ravel(estimator.predict(X))))}
+
+
+def _classification_score(estimator, X, y):
+    p = _probabilities(estimator, X)
+    scores = {"log_loss": float(log_loss(y, p, labels=np.arange(p.shape[1])))}
+    if p.shape[1] == 2:
+        scores["auc"] = float(roc_auc_score(y, p[:, 1]))
+    return {**scores, "accuracy": float(accuracy_score(y, p.argmax(axis=1)))}
 
 
 def means(results):
@@ -243,6 +272,36 @@ def report(results):
         yield "| mean rank | " + " | ".join(f"{ranks[name]:.2f}" for name in names) + " |"
     seconds = both["seconds"][names].median()
     yield "| median seconds | " + " | ".join(f"{seconds[name]:.3g}" for name in names) + " |"
+
+
+def gains(results, contestant="skstack stack"):
+    """Lines of a Markdown table: a stack beside its parts, fitted on the same rows.
+
+    The last column is the mean difference of the losses of test rows from those of the best part,
+    in standard errors of that (paired) mean: averages over the splits.
+    """
+    rows = []
+    for each in results:
+        if each["contestant"] == contestant:
+            loss = "rmse" if each["table"] in REGRESSION else "log_loss"
+            row = {"table": each["table"], "stack": each[loss]}
+            for part, found in each["parts"].items():
+                row[part] = found[loss]
+                row[f"{part}: difference"] = found["difference"]
+                row[f"{part}: standard error"] = found["standard_error"]
+            rows.append(row)
+    if not rows:
+        return
+    parts = [column for column in rows[0] if f"{column}: difference" in rows[0]]
+    averages = pd.DataFrame(rows).groupby("table").mean()
+    yield f"| table | {contestant} | " + " | ".join(parts) + " | standard errors |"
+    yield "| --- |" + " ---: |" * (len(parts) + 2)
+    for label in filter(set(averages.index).__contains__, TABLES):
+        row = averages.loc[label]
+        best = row[parts].idxmin()
+        distance = row[f"{best}: difference"] / row[f"{best}: standard error"]
+        cells = [f"{value:.5g}" for value in row[["stack", *parts]]]
+        yield f"| {label} | " + " | ".join([*cells, f"{distance:+.1f}"]) + " |"
 
 
 def draw(results, path):
@@ -309,6 +368,7 @@ def main():
     if options.only and options.report:
         results = [each for each in results if each["contestant"] in options.only]
     print("\n".join(report(results)))
+    print("\n" + "\n".join(gains(results)))
     if options.plot:
         draw(results, options.plot)
 
