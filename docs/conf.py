@@ -36,6 +36,8 @@ default_role = "literal"  # as in Markdown: `name` is code
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
+toc_object_entries_show_parents = "hide"  # beside a class: fit(), not StackedKerasClassifier.fit()
+
 html_theme = "pydata_sphinx_theme"
 html_title = "skstack"
 html_static_path = ["_static"]
@@ -49,7 +51,8 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = {"index": [], "tutorial": [], "glossary": [], "limitations": [], "changelog": []}
+ALONE = ("index", "tutorial", "how_to", "glossary", "limitations", "changelog")
+html_sidebars = {page: [] for page in ALONE}  # no page stands beside them
 
 # The reference: a page for each name in `__all__`, with all of its methods.
 autosummary_generate = True

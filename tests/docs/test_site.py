@@ -95,19 +95,69 @@ def test_the_search_knows_the_stack():
     assert "StackedKerasClassifier" in (SITE / "searchindex.js").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("width", [1280, 390], ids=["desktop", "phone"])
-def test_a_browser_finds_the_stack(width):
-    """From the front page to the entry of StackedKerasClassifier, in headless Chromium."""
+@pytest.fixture(scope="module")
+def chromium():
     browsers = ("chromium", "chromium-browser", "google-chrome")
     binary = next(filter(None, map(shutil.which, browsers)), None)
     if binary is None:
         pytest.skip("no Chromium is installed")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with playwright.sync_playwright() as tools:
-        browser = tools.chromium.launch(executable_path=binary, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": width, "height": 900})
-        page.goto((SITE / "index.html").as_uri())
-        page.click("article a:has-text('StackedKerasClassifier')")
-        assert "skstack.StackedKerasClassifier" in page.url
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        quiet = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
+        browser = tools.chromium.launch(executable_path=binary, args=quiet)
+        yield browser
         browser.close()
+
+
+@pytest.fixture(params=[1280, 390], ids=["desktop", "phone"])
+def page(request, chromium):
+    """The front page, as wide as a screen."""
+    page = chromium.new_page(viewport={"width": request.param, "height": 900})
+    page.goto((SITE / "index.html").as_uri())
+    yield page
+    page.close()
+
+
+def test_clicks_lead_from_the_front_page_to_the_stack(page):
+    page.click("article a:has-text('StackedKerasClassifier')")
+    assert "skstack.StackedKerasClassifier" in page.url
+    assert "out-of-fold features" in page.inner_text("article")
+
+
+def test_the_search_finds_the_stack(page):
+    page.locator("button.search-button__button:visible").first.click()
+    page.locator("input[type=search]:visible").fill("StackedKerasClassifier")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/search.html?q=*")
+    page.locator("#search-results li a[href*='skstack.StackedKerasClassifier']").first.click()
+    assert "skstack.StackedKerasClassifier" in page.url
+
+
+def test_the_gallery_opens_a_script_with_its_picture(page):
+    page.click("article a:has-text('gallery')")
+    assert page.url.endswith("gallery/index.html")
+    page.click("article a:has-text('Sequences of unequal length')")
+    assert page.url.endswith("voices.html")
+    shown = "figure => figure.complete && figure.naturalWidth > 300"
+    assert page.locator("article img").last.evaluate(shown)
+
+
+def test_pages_are_as_wide_as_the_screen(page, pages):
+    """Nothing has to be scrolled to the side, nor is cut off, but blocks of code and tables."""
+    width = page.viewport_size["width"]
+    too_wide = {}
+    for path in pages:
+        page.goto(path.as_uri())
+        found = page.evaluate(TOO_WIDE)
+        if found or page.evaluate("document.documentElement.scrollWidth") > width:
+            too_wide[str(path.relative_to(SITE))] = found
+    assert too_wide == {}
+
+
+# Text of an article that ends beyond the right edge, and cannot be reached by scrolling in it.
+TOO_WIDE = """
+Array.from(document.querySelectorAll("article h1, article h2, article p, article dt, article code"))
+  .filter(e => !e.closest("pre, table, .highlight, .pst-scrollable-table-container, .math"))
+  .filter(e => e.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
+  .map(e => e.textContent.slice(0, 60))
+"""
