@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -146,20 +147,39 @@ def row_keys(X, digits=None, other=None, dtype=np.float64):
 
     if not hasattr(X, "shape"):
         X = np.asarray(X, dtype=object if isinstance(X[0], str) else None)
-    frame = (
-        X.to_frame()
-        if isinstance(X, pd.Series)
-        else _frame(X if len(X.shape) > 1 else X[:, None], "X")
-    )
-    columns = {}
-    for index, name in enumerate(frame.columns):
-        column = _Values.of(frame.iloc[:, index], dtype)
-        if digits is not None:
-            reference = column if other is None else _Values.of(other[name], dtype)
-            column = column.rounded(digits, reference)
-        columns[index] = column.hashes()
-    hashes = pd.util.hash_pandas_object(pd.DataFrame(columns), index=False).to_numpy()
-    return hashes.view(np.int64)  # NumPy 2.0 cannot search large unsigned numbers
+    numbers = _numbers(X, dtype) if digits is None else None
+    if numbers is not None:
+        hashes = _Values(numbers, np.uint64(0)).hashes()
+    else:
+        frame = (
+            X.to_frame()
+            if isinstance(X, pd.Series)
+            else _frame(X if len(X.shape) > 1 else X[:, None], "X")
+        )
+        hashes = np.empty(frame.shape, np.uint64)
+        for index, name in enumerate(frame.columns):
+            column = _Values.of(frame.iloc[:, index], dtype)
+            if digits is not None:
+                reference = column if other is None else _Values.of(other[name], dtype)
+                column = column.rounded(digits, reference)
+            hashes[:, index] = column.hashes()
+    # Odd factors, one for each column: rows of the same values in another order differ.
+    factors = np.random.SeedSequence(0).generate_state(hashes.shape[1], np.uint64) | np.uint64(1)
+    keys = np.einsum("ij,j->i", hashes, factors)
+    return keys.view(np.int64)  # NumPy 2.0 cannot search large unsigned numbers
+
+
+def _numbers(X, dtype):
+    """The numbers of a table of which all are read as they are, in the given dtype; else None."""
+    if isinstance(X, np.ndarray):
+        kinds, read = [X.dtype], "bf" if dtype is np.float64 else "bfiu"
+    else:
+        # Integers beside floats would be rounded twice.
+        kinds, read = np.atleast_1d(getattr(X, "dtypes", None)), "bf"
+    if not all(isinstance(kind, np.dtype) and kind.kind in read for kind in kinds):
+        return None
+    X = X.to_numpy(dtype=dtype) if hasattr(X, "to_numpy") else np.asarray(X).astype(dtype)
+    return X.reshape(len(X), math.prod(X.shape[1:])) + dtype(0)  # -0.0 is 0.0
 
 
 @dataclass(frozen=True)
@@ -247,7 +267,8 @@ class _Values:
 
         # NaN has several bit patterns.
         numbers = np.where(np.isnan(self.numbers), np.nan, self.numbers).astype(self.numbers.dtype)
-        hashes = pd.util.hash_array(numbers) + self.rest * _MULTIPLIER
+        hashes = pd.util.hash_array(numbers.ravel()).reshape(numbers.shape)
+        hashes = hashes + self.rest * _MULTIPLIER
         if self.words is not None:
             are_words = np.array([word is not None for word in self.words])
             texts = np.where(are_words, self.words, "").astype(object)

@@ -10,6 +10,7 @@ import pytest
 import scipy.sparse
 
 from skstack.inspection import check_overlap
+from skstack.inspection._overlap import row_keys
 
 A = np.array([[1.0, 2.0], [3.0, 4.0], [3.0, 4.0], [np.nan, 5.0]])
 B = np.array([[3.0, 4.0], [3.00001, 4.0], [7.0, 8.0], [np.nan, 5.0], [-0.0, 1.0]])
@@ -246,3 +247,31 @@ def test_equal_instants_in_different_time_zones_are_equal():
     ]:
         overlap = check_overlap(pd.DataFrame({"at": A}), pd.DataFrame({"at": B}))
         assert len(overlap.exact_a) == same
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_keys_of_rows_are_the_same_in_every_container(dtype):
+    X = np.random.default_rng(0).normal(size=(50, 4))
+    X[3, 1], X[4, 2], X[5, 2] = np.nan, -0.0, 0.0
+    frame = pd.DataFrame(X)
+    keys = row_keys(X, dtype=dtype)
+    assert len(np.unique(keys)) == len(X)
+    assert not np.isin(row_keys(X[:, ::-1], dtype=dtype), keys).any()
+    others = (frame, frame.astype(object), frame.astype({0: "Float64"}), X.tolist())
+    for other in (*others, np.asfortranarray(X), scipy.sparse.csr_array(X)):
+        np.testing.assert_array_equal(row_keys(other, dtype=dtype), keys)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_whole_numbers_have_one_key_in_every_dtype(dtype):
+    X = np.random.default_rng(0).integers(0, 9, (50, 4))
+    frame = pd.DataFrame(X)
+    keys = row_keys(X, dtype=dtype)
+    for other in (
+        X.astype(float),
+        X.astype("uint8"),
+        frame,
+        frame.astype(object),
+        frame.astype({0: float}),
+    ):
+        np.testing.assert_array_equal(row_keys(other, dtype=dtype), keys)
