@@ -486,6 +486,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             self._blend_columns = {name: blending.columns[name] for name, _, _ in self.upstream_}
             self._blends = bool(blending.parts)
             self.blend_weights_, self.blend_scores_ = {DOWNSTREAM: 1.0}, {}
+            vars(self).pop("temperature_", None)  # of an earlier fit
             self._score_branches(report, blending, features, all_y, weights)
             if self.fine_tune is not None and blending.scored:
                 rows = _set_aside(data, rest)
