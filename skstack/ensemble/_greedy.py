@@ -183,7 +183,8 @@ class _FixedClassifier(ClassifierMixin, _Fixed):
 
     def __init__(self, probabilities, classes_, several):
         self.probabilities = probabilities
-        self.classes_ = classes_
+        # Of labels those of each, as scorers expect: two labels are not two classes.
+        self.classes_ = [np.arange(2)] * len(classes_) if several else classes_
         self.several = several
 
     def predict_proba(self, X):
