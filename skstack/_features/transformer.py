@@ -871,8 +871,11 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
 class FoldTable:
     """The table of a branch in a stack that lacks one fold.
 
-    ``table`` holds the features of all rows, as in `FoldFeatures`.
+    ``table`` holds the features of all rows, as in `FoldFeatures`; ``rows`` are those that have
+    features, None if all have.
     """
+
+    rows = None
 
     def __init__(self, branch, table, upstream):
         self.table = table
@@ -892,6 +895,7 @@ class RefittedTable:
         self._branch = branch
         other = branch._extract(take_rows(X, test))
         self.table = joined_rows([own, other], [train, test], n_rows(X))
+        self.rows = None if len(train) + len(test) == n_rows(X) else np.union1d(train, test)
 
     def extract(self, X):
         """Features of other rows."""

@@ -584,6 +584,10 @@ class NestedFit:
         whole = None
         if not self.ordered:  # else only earlier rows decide anything
             whole = stack._table(features, self.X), self.metadata.downstream.get("sample_weight")
+            each = [tables[repeat][number].rows for tables in self.tables if tables is not None]
+            rows = next((own for own in each if own is not None), None)
+            if rows is not None:
+                whole = tuple(None if part is None else take_rows(part, rows) for part in whole)
         stack._fit_downstream(
             clone_part(self.downstream), stack._table(of_train, take_rows(self.X, train)), y,
             metadata, validation, self.seed, self.cv,

@@ -208,6 +208,22 @@ def test_fits_of_a_blend(scored_rows, n_repeats, n_branch, n_downstream, monkeyp
     assert fits == {DecisionTreeClassifier: n_branch, LogisticRegression: n_downstream}
 
 
+@pytest.mark.parametrize("frame", [False, True])
+def test_folds_that_train_on_part_of_the_rows(frame, table):
+    X, y = mixed() if frame else binary()
+    rows = np.arange(60)
+    purged = [
+        (np.setdiff1d(rows, np.arange(start - 3, start + 18)), rows[start : start + 15])
+        for start in range(0, 60, 15)
+    ]
+    own = KerasFeatureTransformer(KerasClassifier(SMALL, **FIT) if frame else TREE, cv=3)
+    settings = {"downstream": NETWORK, "cv": purged, "blend": True, "passthrough": True}
+    weights = np.linspace(0, 1, 60)
+    for metadata in ({}, {"sample_weight": weights}):
+        predictions = table(stack([("own", own)], **settings), X, y, **metadata)
+        assert all(np.isfinite(values).all() for values in predictions.values())
+
+
 @pytest.mark.parametrize("scoring", ["roc_auc", None])
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("branch_folds", [None, 3])
