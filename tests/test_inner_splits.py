@@ -19,6 +19,7 @@ from sklearn.model_selection import (
     ShuffleSplit,
     StratifiedGroupKFold,
     TimeSeriesSplit,
+    TunedThresholdClassifierCV,
 )
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline, make_union
@@ -73,6 +74,44 @@ def test_a_splitter_that_splits_groups_is_refused_and_another_kept():
 def test_cv_none_stays_where_it_is_not_a_number_of_folds():
     fitted = KerasFeatureTransformer(RidgeClassifierCV(), cv=3).fit(X, Y, groups=GROUPS)
     assert fitted.estimator_.cv is None
+
+
+@pytest.mark.parametrize("kind", ["plain", "groups", "time"])
+@pytest.mark.parametrize("around", ["itself", "calibration", "pipeline"])
+def test_a_share_of_rows_is_held_out_in_groups_or_last(kind, around):
+    tuned = TunedThresholdClassifierCV(LogisticRegression(), cv=0.3, random_state=0)
+    model = {
+        "itself": tuned,
+        "calibration": CalibratedClassifierCV(tuned, cv=2),
+        "pipeline": make_pipeline(StandardScaler(), tuned),
+    }[around]
+    cv = TimeSeriesSplit(3) if kind == "time" else 3
+    settings = {"groups": GROUPS} if kind == "groups" else {}
+    stack = stack_of(model, cv=cv)
+    if kind != "plain" and around == "calibration":
+        with pytest.raises(ValueError, match="TunedThresholdClassifierCV cannot respect this"):
+            stack.fit(X, Y, **settings)
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "cv=TimeSeriesSplit")
+        fitted = stack.fit(X, Y, **settings).named_upstream_.up.estimator_
+    if kind == "plain":
+        assert around == "calibration" or fitted.cv == 0.3
+        return
+    ((train, test),) = fitted.cv
+    assert 15 < len(test) < 40
+    if kind == "time":
+        assert train.max() < test.min()
+    else:
+        assert not np.intersect1d(GROUPS[train], GROUPS[test]).size
+    assert tuned.cv == 0.3
+
+
+def test_a_share_of_rows_that_leaves_too_few_groups_is_refused():
+    tuned = TunedThresholdClassifierCV(LogisticRegression(), cv=0.3)
+    groups = np.arange(N) // 30
+    with pytest.raises(ValueError, match=r"inner TunedThresholdClassifierCV has cv=0\.3"):
+        KerasFeatureTransformer(tuned, cv=3).fit(X, np.repeat([0, 1, 0], 30), groups=groups)
 
 
 def test_time_order_reaches_a_search_or_is_refused():

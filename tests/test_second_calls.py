@@ -124,3 +124,16 @@ def test_one_hot_labels_warn_in_any_container(container):
     with pytest.warns(UserWarning, match=TOLD):
         network().fit(X, container(ONE_HOT.astype(int)))
     network(KerasRegressor).fit(X, ONE_HOT)
+
+
+@pytest.mark.parametrize("first", ["without early stopping", "partial_fit", "X_val"])
+def test_a_warm_fit_may_be_the_first_that_holds_out_rows(first):
+    fitted = network()
+    if first == "partial_fit":
+        fitted.partial_fit(X, CODES)
+    elif first == "X_val":
+        fitted.set_params(early_stopping=True).fit(X, CODES, X_val=X, y_val=CODES)
+    else:
+        fitted.set_params(early_stopping=False).fit(X, CODES)
+    fitted.set_params(early_stopping=True, warm_start=True).fit(X, CODES)
+    assert fitted.early_stopped_

@@ -761,6 +761,10 @@ def test_multilabel_targets_with_a_teacher():
     given = KerasClassifier(MLP(), loss=taught, epochs=1).fit(X, labels).predict_proba(X)
     expected = np.stack([p[:, 1] for p in teacher.predict_proba(X)], axis=1)
     np.testing.assert_allclose(given, expected, atol=1e-6)
+    constant = RandomForestClassifier(5, random_state=0).fit(X, np.array([[0, 1]] * len(X)))
+    taught = TeacherLoss(constant, mode="blend", weight=1.0)
+    given = KerasClassifier(MLP(), loss=taught, epochs=1).fit(X, labels).predict_proba(X)
+    np.testing.assert_allclose(given, np.array([[0, 1]] * len(X)), atol=1e-6)
 
 
 def test_losses_with_one_hot_targets_have_a_teacher():

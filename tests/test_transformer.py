@@ -8,14 +8,17 @@ from _models import SMALL
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import load_breast_cancer
 from sklearn.decomposition import PCA
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
-from sklearn.model_selection import cross_val_predict
+from sklearn.model_selection import KFold, cross_val_predict
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from skstack import KerasAutoencoder, KerasClassifier, KerasFeatureTransformer
+from skstack._training.formulas import LARGEST_LOG_ODDS
 
 X, y = load_breast_cancer(return_X_y=True)
 X, y = StandardScaler().fit_transform(X)[:120, :6].astype(np.float32), y[:120]
@@ -223,3 +226,18 @@ def test_features_of_a_classifier_with_labels_only_are_indicators():
     assert transformer.get_feature_names_out().tolist() == ["predicted_yes"]
     expected = cross_val_predict(LinearSVC(), X, labels, cv=2)
     np.testing.assert_array_equal(found[:, 0], expected == "yes")
+
+
+@pytest.mark.parametrize(
+    "model", [RandomForestClassifier(5, random_state=0), KNeighborsClassifier()]
+)
+@pytest.mark.parametrize("features", ["outputs", "log_odds"])
+def test_a_label_that_a_fold_lacks_has_probability_0(model, features):
+    rows = np.arange(len(X))
+    labels = np.column_stack([y, rows < 10, rows >= 0])  # the second one in the first fold only
+    transformer = KerasFeatureTransformer(model, features=features, cv=KFold(3))
+    table = transformer.fit_transform(X, labels.astype(int))
+    certain = {"outputs": (0, 1), "log_odds": (-LARGEST_LOG_ODDS, LARGEST_LOG_ODDS)}[features]
+    np.testing.assert_allclose(table[:40, 1], certain[0], rtol=1e-5)
+    assert table[40:, 1].max() > certain[0]
+    np.testing.assert_allclose(table[:, 2], certain[1], rtol=1e-5)

@@ -623,6 +623,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         groups = check_groups(groups, X)
         if not resume:
             self._refuse_too_few_rows(X, y, weights)
+            self._split_seed = seed  # a fit that continues holds out the same rows
         if getattr(self, "sampler", None) is not None:
             announce_memory(X, f"sampler={described(self.sampler)}")
             X = in_memory(X)
@@ -645,8 +646,6 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             held_out = self._read_validation(X_val, y_val, shared)
             stops = self.early_stopping is not False
         elif watch and self._stops_early(n_rows(X)):
-            if not resume:
-                self._split_seed = seed  # a fit that continues holds out the same rows
             if split is None:
                 split = self._held_out_rows(X, y, self._split_seed, groups=groups, ordered=ordered)
             if split is not None:

@@ -421,6 +421,8 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
         return ("binary" if len(self.classes_) == 2 else "multiclass"), len(self.classes_)
 
     def _resample(self, inputs, y, weights, seed):
+        for name in ("sampler_", "prior_ratio_"):  # of an earlier fit
+            vars(self).pop(name, None)
         if self.sampler is not None:
             inputs, y, weights = self._apply_sampler(inputs, y, weights, seed)
         self._weight_of_class = self._class_weights(y, weights)

@@ -22,7 +22,7 @@ from skstack._features.cache import CachedNetwork
 from skstack._training import formulas
 from skstack._training.formulas import MEMBERS
 from skstack.networks._adopted import FrozenBlueprint, refuse_strings
-from skstack.networks._heads import logits_network, probabilities_of
+from skstack.networks._heads import columns_of_labels, logits_network, probabilities_of
 from skstack.networks._model_parameter import check_categories, load_model
 from skstack.preprocessing._blocks import ColumnBlocks
 
@@ -271,10 +271,10 @@ class EstimatorAdapter:
                 f"{type(self.estimator).__name__} has no predict_proba."
             )
         p = predict_proba(X)
-        if isinstance(p, list):  # multilabel, as in scikit-learn's trees
-            p = np.column_stack([np.asarray(each)[:, -1] for each in p])
-        p = np.asarray(p, dtype=np.float32)
         classes, own = self.classes, getattr(self.estimator, "classes_", None)
+        if isinstance(p, list):  # multilabel, as in scikit-learn's trees
+            p = columns_of_labels(p, own)
+        p = np.asarray(p, dtype=np.float32)
         if classes is None or own is None or len(classes) == p.shape[1]:
             return p, [str(name) for name in (range(p.shape[1]) if classes is None else classes)]
         missing = [str(label) for label in classes if label not in own]

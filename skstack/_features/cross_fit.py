@@ -38,7 +38,7 @@ from skstack._features.adapters import (
     floats,
 )
 from skstack._features.cache import CachedNetwork
-from skstack._splits.folds import scored_folds, smallest_training_rows
+from skstack._splits.folds import smallest_training_rows
 from skstack._splits.row_context import RowContext, may_split, pass_context, refuse_unreached
 from skstack._splits.supervision import learns_from_y, parts_of, requires_y, trains
 from skstack.preprocessing._column_profile import ColumnProfile
@@ -534,24 +534,23 @@ class CrossFit:
     histories: tuple = ()  # losses and metrics by epoch of the networks of the folds
 
 
-def number_of_fits(source, repeats, *, refit, nested):
+def number_of_fits(source, repeats, *, refit, scored=None):
     """The number of tasks of ``fit_upstreams``; see there."""
     counts = [len(folds.pairs) for folds in repeats]
     n = sum(counts) + (refit or source.frozen)
-    if nested:
-        scored = scored_folds([folds.pairs for folds in repeats])
-        for folds, numbers in zip(repeats, scored, strict=True):
-            n += len(_two_of(len(folds.pairs), numbers)) if folds.covered.all() else 0
+    for folds, numbers in zip(repeats, scored, strict=True) if scored else ():
+        n += len(_two_of(len(folds.pairs), numbers)) if folds.covered.all() else 0
     return n
 
 
 def fit_upstreams(
-    source, X, y, metadata, repeats, request, *, refit, n_jobs, nested=False, verbose=0
+    source, X, y, metadata, repeats, request, *, refit, n_jobs, scored=None, verbose=0
 ):
     """Fit the model of all rows, those of the folds, or both.
 
     ``repeats`` holds the ``Folds`` of each repeat of the cross-fit: features of all rows, and of
-    new rows without ``refit``, are means over them. ``nested`` requests `FoldFeatures`.
+    new rows without ``refit``, are means over them. ``scored`` holds the numbers of the folds, by
+    repeat, whose `FoldFeatures` are requested, or is None.
     """
     for folds in repeats:
         source.check_context(X, y, metadata, folds.pairs)
@@ -568,11 +567,10 @@ def fit_upstreams(
         with errors_named(f"{source.label}, all rows"), progress:
             reference = source.fit(X, y, metadata, shared)
     each, upstreams, histories, without_fold, error = [], [], [], [], None
-    scored = scored_folds([folds.pairs for folds in repeats]) if repeats else ()
-    for folds, numbers in zip(repeats, scored, strict=True):
+    for folds, numbers in zip(repeats, scored or [()] * len(repeats), strict=True):
         settings = {"reference": reference, "shared": shared, "n_jobs": n_jobs, "verbose": verbose}
         columns, fitted = cross_fit(source, X, y, metadata, folds, request, **settings)
-        if nested and source.out_of_fold and error is None:
+        if scored and source.out_of_fold and error is None:
             common = (source, X, y, metadata, folds, request)
             try:
                 without_fold.append(_without_folds(*common, columns, fitted, numbers, **settings))

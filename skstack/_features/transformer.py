@@ -82,7 +82,6 @@ from skstack._splits.folds import (
     refuse_ordered,
     restricted_cv,
     same_folds,
-    scored_folds,
     shuffled_folds,
 )
 from skstack._splits.row_context import RowContext, take_context
@@ -573,8 +572,8 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
         """Fit; return features of all rows, a mask of the rows that have them, and `FoldTable`s.
 
         In a stack with time-ordered folds some rows may have no features: these are NaN. ``nested``
-        holds the folds of the stack, by repeat, if it needs what it would see without each of them
-        (or the ValueError of such a fit); ``repeat_seeds`` those of further repeats.
+        holds the folds of the stack, if it needs what it would see without each of them (or the
+        ValueError of such a fit); ``repeat_seeds`` those of further repeats.
         """
         unfitted = copy_of(self)
         check_parts(self)
@@ -635,15 +634,16 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
                 pairs = shuffled_folds(self.cv, X, y, seed, **settings)
                 repeats.append(Folds(pairs, folds.covered))
         nests = nested is not None and source.out_of_fold
-        same = nests and _same_folds(nested, repeats)
-        n_tasks = number_of_fits(source, repeats, refit=self.refit, nested=same)
+        same = nests and _same_folds(nested.repeats, repeats)
+        scored = nested.scored if same else None
+        n_tasks = number_of_fits(source, repeats, refit=self.refit, scored=scored)
         if nests and not same:
-            n_tasks += sum(map(len, scored_folds(nested)))
+            n_tasks += sum(map(len, nested.scored))
         with fit_tasks(self, n_tasks, parallel=True, X=X, y=user_y):
             cross_fit = cached_fit(
                 source, X, y, metadata, repeats, self._feature_request,
                 whole=whole, seeded=self.random_state is not None, memory=self.memory,
-                refit=self.refit, n_jobs=self.n_jobs, nested=same, verbose=self.verbose,
+                refit=self.refit, n_jobs=self.n_jobs, scored=scored, verbose=self.verbose,
             )  # fmt: skip
             columns, self._upstreams = cross_fit.columns, cross_fit.upstreams
             self._fold_histories = cross_fit.histories
@@ -678,7 +678,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
                             number: unfitted._refitted_without(X, y, metadata, pairs, number, label)
                             for number in numbers
                         }
-                        for pairs, numbers in zip(nested, scored_folds(nested), strict=True)
+                        for pairs, numbers in zip(*nested, strict=True)
                     ]
                 except ValueError as error:
                     tables = error
@@ -871,8 +871,11 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
 class FoldTable:
     """The table of a branch in a stack that lacks one fold.
 
-    ``table`` holds the features of all rows, as in `FoldFeatures`.
+    ``table`` holds the features of all rows, as in `FoldFeatures`; ``rows`` are those that have
+    features, None if all have.
     """
+
+    rows = None
 
     def __init__(self, branch, table, upstream):
         self.table = table
@@ -892,6 +895,7 @@ class RefittedTable:
         self._branch = branch
         other = branch._extract(take_rows(X, test))
         self.table = joined_rows([own, other], [train, test], n_rows(X))
+        self.rows = None if len(train) + len(test) == n_rows(X) else np.union1d(train, test)
 
     def extract(self, X):
         """Features of other rows."""
@@ -934,7 +938,7 @@ def cached_fit(source, X, y, metadata, folds, request, *, whole, seeded, memory,
         parts = (
             request,
             settings["refit"],
-            settings["nested"] and scored_folds([each.pairs for each in folds]),
+            settings["scored"],
             whole,
             repr(source.ordered_cv),
             estimator_key(source.model),

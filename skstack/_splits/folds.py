@@ -147,22 +147,44 @@ def same_folds(pairs, others):
     )
 
 
-def scored_folds(repeats):
+class NestedFolds(NamedTuple):
+    """Pairs (train, test) of a stack by repeat, and the numbers of those that are scored."""
+
+    repeats: list
+    scored: list
+
+
+def scored_folds(repeats, labels=None, weights=None):
     """Numbers of the folds, by repeat, on which the downstream of a stack is scored.
 
     ``repeats`` holds lists of (train, test). Of a large table a few folds are enough: the weights
     of a blend are few numbers. They are evenly spread, the middle one if it is one, because rows
-    may be sorted.
+    may be sorted. Together they hold each value of ``labels``, the classes of the rows, or each
+    value of each column, in rows whose weight is not 0.
     """
     if len(repeats) > 1 or _is_ordered(repeats[0]):
         return [tuple(range(len(pairs))) for pairs in repeats]
     (pairs,) = repeats
     sizes = np.array([len(test) for _, test in pairs])
+    holds = _holds_values(pairs, labels, weights)
     for n_scored in range(1, len(sizes) + 1):
         numbers = (2 * np.arange(n_scored) + 1) * len(sizes) // (2 * n_scored)
-        if sizes[numbers].sum() >= SCORED_ROWS:
+        if sizes[numbers].sum() >= SCORED_ROWS and holds[numbers].any(axis=0).all():
             break
     return [tuple(numbers.tolist())]
+
+
+def _holds_values(pairs, labels, weights):
+    """Whether the test rows of each fold hold each value that those of any hold."""
+    columns = [] if labels is None else np.reshape(labels, (len(labels), -1)).T
+    held = [np.zeros((len(pairs), 0), dtype=bool)]
+    for column in columns:
+        values, codes = np.unique(column, return_inverse=True)
+        codes = codes if weights is None else np.where(weights > 0, codes, len(values))
+        counts = [np.bincount(codes[test], minlength=len(values) + 1)[:-1] for _, test in pairs]
+        held.append(np.array(counts) > 0)
+    held = np.hstack(held)
+    return held[:, held.any(axis=0)]
 
 
 def seeded_splitter(cv, seed):

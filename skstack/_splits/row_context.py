@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 from sklearn.base import is_classifier
@@ -13,6 +13,7 @@ from sklearn.utils.metadata_routing import get_routing_for_object
 from skstack._base.sklearn import ENCODER_TAKES_FOLDS, routing_enabled, type_of_target
 from skstack._base.tables import n_rows
 from skstack._splits.folds import listed_folds, orders_time, outer_folds
+from skstack._splits.hold_out import hold_out
 from skstack._splits.supervision import parts_of
 
 # Meta-estimators of scikit-learn that pass all their rows, in order, to this parameter.
@@ -170,6 +171,10 @@ def _set_folds(part, context, X, y):
         return
     is_number = cv is None or isinstance(cv, Integral)
     classes = is_classifier(part)
+    if isinstance(cv, Real) and not is_number:  # a share of the rows to hold out
+        if context.matters and not _gets_groups(part):
+            part.set_params(cv=[_split_of_share(part, cv, context, y, classes)])
+        return
     if name == "TargetEncoder":
         classes = type_of_target(y) in ("binary", "multiclass")
         unseeded = params.get("random_state") in (None, "deprecated")
@@ -206,6 +211,25 @@ def _set_folds(part, context, X, y):
         except ValueError as error:
             raise ValueError(f"cv of the inner {name}: {error}") from error
         part.set_params(cv=folds)
+
+
+def _split_of_share(part, share, context, y, classes):
+    """Training and hold-out rows: whole groups, or the last rows."""
+    try:
+        return hold_out(
+            y,
+            fraction=share,
+            stratify=classes,
+            seed=part.get_params(deep=False).get("random_state"),
+            groups=context.groups,
+            ordered=context.ordered,
+        )
+    except ValueError as error:
+        rows = "the last rows" if context.ordered else "whole groups"
+        raise ValueError(
+            f"{context}, but the inner {type(part).__name__} has cv={share!r}, and holding out "
+            f"{rows} leaves too few groups, or rows of a class. Use another cv."
+        ) from error
 
 
 def _gets_groups(part):

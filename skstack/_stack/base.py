@@ -83,7 +83,6 @@ from skstack._splits.folds import (
     listed_folds,
     orders_time,
     restricted_cv,
-    scored_folds,
     seeded_splitter,
 )
 from skstack._splits.row_context import RowContext, pass_context, refuse_unreached, take_context
@@ -486,6 +485,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             self._blend_columns = {name: blending.columns[name] for name, _, _ in self.upstream_}
             self._blends = bool(blending.parts)
             self.blend_weights_, self.blend_scores_ = {DOWNSTREAM: 1.0}, {}
+            vars(self).pop("temperature_", None)  # of an earlier fit
             self._score_branches(report, blending, features, all_y, weights)
             if self.fine_tune is not None and blending.scored:
                 rows = _set_aside(data, rest)
@@ -529,7 +529,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         leaves_open = leaves_epochs_open(downstream) and "X_val" not in parts.downstream
         n = 1 + leaves_open * N_FOLDS + (self.fine_tune is not None)
         if blending.nested is not None:
-            n += sum(map(len, scored_folds(blending.nested))) * (1 + leaves_open)
+            n += sum(map(len, blending.nested.scored)) * (1 + leaves_open)
         return n
 
     def _fit_downstream(

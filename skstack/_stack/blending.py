@@ -20,7 +20,14 @@ from skstack._base.text import described
 from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._estimators.multi_task import KerasMultiTask
 from skstack._features.cross_fit import FeatureRequest
-from skstack._splits.folds import folds_of, make_folds, same_folds, scored_folds, shuffled_folds
+from skstack._splits.folds import (
+    NestedFolds,
+    folds_of,
+    make_folds,
+    same_folds,
+    scored_folds,
+    shuffled_folds,
+)
 from skstack._stack.branches import branch_list, branch_of, named_branches
 from skstack._training.formulas import of_log_odds
 from skstack.ensemble._greedy import (
@@ -416,7 +423,9 @@ class Blending:
         if reason:
             self.fail(reason)
         else:
-            self.nested = nested
+            labels = y if is_classifier(stack) else None
+            weights = metadata.downstream.get("sample_weight")
+            self.nested = NestedFolds(nested, scored_folds(nested, labels, weights))
 
     def fail(self, reason):
         """Turn an automatic blend off; raise if predictions without each fold were asked for."""
@@ -510,7 +519,7 @@ class NestedFit:
     X: object
     y: np.ndarray
     metadata: object
-    nested: list
+    nested: NestedFolds
     ordered: bool
     seed: int
     cv: object
@@ -524,15 +533,14 @@ class NestedFit:
                 name: self.stack._branch_predictions(columns[name], features[name])
                 for name in parts
             }
-        scored = scored_folds(self.nested)
         each = [
             self._of_repeat(repeat, numbers, parts, columns)
-            for repeat, numbers in enumerate(scored)
+            for repeat, numbers in enumerate(self.nested.scored)
         ]
         return {name: np.mean([repeat[name] for repeat in each], axis=0) for name in parts}
 
     def _of_repeat(self, repeat, numbers, parts, columns):
-        values, pairs = {}, self.nested[repeat]
+        values, pairs = {}, self.nested.repeats[repeat]
         codes = np.zeros(len(self.y), dtype=int)
         if is_classifier(self.stack) and self.y.ndim == 1:
             codes = np.searchsorted(self.stack.classes_, self.y)
@@ -576,10 +584,14 @@ class NestedFit:
         whole = None
         if not self.ordered:  # else only earlier rows decide anything
             whole = stack._table(features, self.X), self.metadata.downstream.get("sample_weight")
+            each = [tables[repeat][number].rows for tables in self.tables if tables is not None]
+            rows = next((own for own in each if own is not None), None)
+            if rows is not None:
+                whole = tuple(None if part is None else take_rows(part, rows) for part in whole)
         stack._fit_downstream(
             clone_part(self.downstream), stack._table(of_train, take_rows(self.X, train)), y,
             metadata, validation, self.seed, self.cv,
-            label=f"downstream, without fold {number + 1} of {len(self.nested[repeat])}",
+            label=f"downstream, without fold {number + 1} of {len(self.nested.repeats[repeat])}",
             whole=whole,
         )  # fmt: skip
         of_test = [take_rows(table, test) for table in features]

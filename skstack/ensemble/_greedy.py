@@ -8,6 +8,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import check_scoring
 
 from skstack._training.formulas import with_temperature
+from skstack.networks._heads import columns_of_labels
 
 MAX_ITER = 100
 SMALLEST = np.finfo(np.float32).eps  # below which probabilities are clipped in the log loss
@@ -182,7 +183,8 @@ class _FixedClassifier(ClassifierMixin, _Fixed):
 
     def __init__(self, probabilities, classes_, several):
         self.probabilities = probabilities
-        self.classes_ = classes_
+        # Of labels those of each, as scorers expect: two labels are not two classes.
+        self.classes_ = [np.arange(2)] * len(classes_) if several else classes_
         self.several = several
 
     def predict_proba(self, X):
@@ -269,8 +271,7 @@ def probabilities_for(classes, estimator_classes, probabilities, *, several=Fals
     Those of several labels, also in the form of scikit-learn's trees, become one column per label.
     """
     if isinstance(probabilities, list):
-        columns = zip(probabilities, estimator_classes, strict=True)
-        return np.column_stack([_of_label(np.asarray(p), known) for p, known in columns])
+        return columns_of_labels(probabilities, estimator_classes)
     probabilities = np.asarray(probabilities)
     rounded = probabilities.dtype != np.float64
     probabilities = probabilities.astype(np.float64)
@@ -287,12 +288,6 @@ def normalized(probabilities):
     """Probabilities with rows that add up to 1 in float64, as the scores of scikit-learn expect."""
     total = probabilities.sum(axis=1, keepdims=True)
     return probabilities / np.where(total > 0, total, 1)
-
-
-def _of_label(probabilities, known):
-    """The probability of label 1, of an estimator that may know only 0 or only 1."""
-    is_one = np.asarray(known) == 1
-    return probabilities[:, is_one].sum(axis=1)
 
 
 # Calibration -------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from skstack._training.network import Network
 from skstack.losses._teacher_loss import unfrozen
 from skstack.losses._teacher_networks import TEACHER, WithTeacher, facts_of
 from skstack.networks._adopted import FrozenBlueprint, ModelBlueprint, UnfitHead
-from skstack.networks._heads import probabilities_of
+from skstack.networks._heads import columns_of_labels, probabilities_of
 from skstack.networks._model_parameter import check_categories, load_model
 from skstack.networks._spec import PROBABILITY_ACTIVATIONS, Spec
 from skstack.preprocessing._blocks import ColumnBlocks
@@ -301,7 +301,7 @@ class Teacher:
             return labels if self.order is None else labels[:, self.order]
         p = probabilities(X)
         if isinstance(p, list):  # trees of scikit-learn, for several labels
-            p = np.column_stack([q[:, 1] if q.shape[1] == 2 else 0 * q[:, 0] for q in p])
+            p = columns_of_labels(p, getattr(self.estimator, "classes_", None))
         p = np.asarray(p, dtype=np.float64)
         if self.order is None:
             return p

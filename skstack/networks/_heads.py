@@ -375,6 +375,22 @@ def probabilities_of(estimator):
     return None
 
 
+def columns_of_labels(probabilities, known):
+    """The probability of each label, of lists of probabilities and known classes by label.
+
+    An estimator may know only 0, or only 1, of a label. Of a label with other classes it is the
+    probability of the last one.
+    """
+    if known is None:
+        known = [np.arange(np.shape(p)[1]) for p in probabilities]
+    columns = []
+    for p, classes in zip(probabilities, known, strict=True):
+        p, classes = np.asarray(p), np.asarray(classes)
+        last = 1 if np.isin(classes, (0, 1)).all() else classes[-1]
+        columns.append(p[:, classes == last].sum(axis=1))
+    return np.column_stack(columns)
+
+
 def _normalised(estimator, outputs):
     """Outputs of a network with one unit for each class, normalised to probabilities."""
     if final_activation(estimator.model_) == "linear":

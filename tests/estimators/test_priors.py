@@ -24,6 +24,7 @@ from skstack._estimators.resampling import (
     refuse_cleaning,
 )
 from skstack.networks import MLP
+from tests._models import FIT, SMALL, binary
 
 
 class AnySampler:
@@ -166,3 +167,30 @@ def test_missing_probabilities_and_multilabel_targets_are_refused_before_trainin
     with pytest.warns(UserWarning, match="one 1 in each row"):
         network.set_params(prior_correction=False).fit(X, np.eye(3, dtype=int)[y])
     assert network.predict(X).shape == (60, 3)
+
+
+def test_a_fit_without_a_sampler_forgets_the_ratio_of_an_earlier_one():
+    X, y = binary()
+    rare = np.where(np.arange(len(y)) < 20, 0, y)
+    sampled = KerasClassifier(
+        SMALL, sampler=RandomUnderSampler(random_state=0), prior_correction=True, **FIT
+    )
+    plain = KerasClassifier(SMALL, **FIT)
+    fitted = sampled.fit(X, rare).set_params(sampler=None).fit(X, rare)
+    expected = plain.fit(X, rare)
+    assert not {"sampler_", "prior_ratio_"} & set(vars(fitted))
+    np.testing.assert_array_equal(fitted.predict_proba(X), expected.predict_proba(X))
+    np.testing.assert_array_equal(fitted._logits(X), expected._logits(X))
+    np.testing.assert_allclose(
+        fitted.to_keras().predict(X, verbose=0), expected.predict_proba(X), rtol=1e-5
+    )
+
+
+def test_a_fit_without_calibration_forgets_the_temperature_of_an_earlier_one():
+    X, y = binary()
+    stack = StackedKerasClassifier(
+        [("linear", LogisticRegression())], downstream=LogisticRegression(), cv=3, random_state=0
+    )
+    stack.set_params(calibration="temperature").fit(X, y)
+    assert hasattr(stack, "temperature_")
+    assert not hasattr(stack.set_params(calibration=None).fit(X, y), "temperature_")

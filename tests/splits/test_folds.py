@@ -32,3 +32,18 @@ def test_all_folds_of_repeats_and_of_ordered_rows_are_scored():
     assert scored_folds([pairs, pairs]) == [(0, 1, 2)] * 2
     ordered = list(TimeSeriesSplit(3).split(np.zeros(40_000)))
     assert scored_folds([ordered]) == [(0, 1, 2)]
+
+
+def test_the_scored_folds_hold_each_class():
+    pairs = pairs_of(*[2_000] * 10)
+    rows = np.arange(20_000)
+    assert scored_folds([pairs]) == [(2, 7)]
+    assert scored_folds([pairs], rows >= 10_000) == [(2, 7)]
+    assert scored_folds([pairs], rows >= 17_000) == [(1, 5, 8)]  # until fold 8 is one
+    several = np.column_stack([rows >= 10_000, rows >= 17_000, rows >= 0])
+    assert scored_folds([pairs], several) == [(1, 5, 8)]
+    weights = np.where(rows < 18_000, 1.0, 0.0)  # nothing of fold 9 counts
+    assert scored_folds([pairs], rows >= 17_000, weights) == [(1, 5, 8)]
+    weights[rows // 2_000 == 8] = 0.0
+    assert scored_folds([pairs], rows >= 14_000, weights) == [(2, 7)]
+    assert scored_folds([pairs], rows >= 17_000, weights) == [(2, 7)]  # that class counts nowhere

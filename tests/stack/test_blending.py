@@ -11,7 +11,11 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.datasets import make_multilabel_classification
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+)
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_selection import SelectKBest
 from sklearn.frozen import FrozenEstimator
@@ -202,6 +206,44 @@ def test_fits_of_a_blend(scored_rows, n_repeats, n_branch, n_downstream, monkeyp
     cv = KFold(4, shuffle=True, random_state=0)
     stack([("tree", TREE)], cv=cv, n_repeats=n_repeats).fit(*binary())
     assert fits == {DecisionTreeClassifier: n_branch, LogisticRegression: n_downstream}
+
+
+@pytest.mark.parametrize("frame", [False, True])
+def test_folds_that_train_on_part_of_the_rows(frame, table):
+    X, y = mixed() if frame else binary()
+    rows = np.arange(60)
+    purged = [
+        (np.setdiff1d(rows, np.arange(start - 3, start + 18)), rows[start : start + 15])
+        for start in range(0, 60, 15)
+    ]
+    own = KerasFeatureTransformer(KerasClassifier(SMALL, **FIT) if frame else TREE, cv=3)
+    settings = {"downstream": NETWORK, "cv": purged, "blend": True, "passthrough": True}
+    weights = np.linspace(0, 1, 60)
+    for metadata in ({}, {"sample_weight": weights}):
+        predictions = table(stack([("own", own)], **settings), X, y, **metadata)
+        assert all(np.isfinite(values).all() for values in predictions.values())
+
+
+@pytest.mark.parametrize("scoring", ["roc_auc", None])
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("branch_folds", [None, 3])
+def test_the_scored_folds_of_sorted_rows_hold_each_class(
+    scoring, several, branch_folds, table, monkeypatch
+):
+    monkeypatch.setattr(folds, "SCORED_ROWS", 5)
+    X, y = binary()
+    y = np.sort(y)
+    if several:
+        y = np.column_stack([y, binary()[1]])
+    tree = TREE if branch_folds is None else KerasFeatureTransformer(TREE, cv=branch_folds)
+    forest = RandomForestClassifier(5, random_state=0)
+    own = stack([("tree", tree)], downstream=forest, cv=KFold(6), blend_scoring=scoring)
+    fitted = clone(own).fit(X, y)
+    assert set(fitted.blend_scores_) == {"tree", "downstream", "blend"}
+    for predictions in table(own, X, y).values():
+        known = np.isfinite(predictions).all(axis=1)
+        assert known.sum() == 20
+        assert 0 < y[known].mean() < 1
 
 
 @pytest.mark.parametrize("doubled", [False, True])
