@@ -242,9 +242,12 @@ def _classification_score(estimator, X, y):
 def means(results):
     """Loss (log loss or RMSE) and seconds by table and contestant.
 
-    Means over the splits of a table on which all of its contestants were run.
+    Means over the splits of a table on which all of its contestants were run. A contestant that was
+    run on fewer splits than another is left out.
     """
     frame = pd.DataFrame(results)
+    n_splits = frame.groupby("contestant")["contestant"].transform("size")
+    frame = frame[n_splits == n_splits.max()]
     split = ["table", "seed", "rows"]
     each = frame.groupby(split)["contestant"].transform("nunique")
     frame = frame[each == frame.groupby("table")["contestant"].transform("nunique")].copy()
