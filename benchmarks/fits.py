@@ -176,6 +176,32 @@ def teacher(quick):
     return {"sizes": results}
 
 
+@scenario("progress-bar", target={"without": 0.97})
+def progress_bar(quick):
+    """A fit of `MLP((64,))`, 100 epochs in batches of 256, 10,000 x 30, with a `ProgressBar`."""
+    import contextlib
+    import io
+
+    from sklearn.callback import ProgressBar
+
+    from skstack import KerasClassifier
+    from skstack.networks import MLP
+
+    X, y = table(2_000 if quick else 10_000, 30)
+
+    def fit(*callbacks):
+        def timed(seed):
+            network = KerasClassifier(MLP((64,)), epochs=100, batch_size=256, early_stopping=False)
+            network.set_params(random_state=seed).set_callbacks(*callbacks)
+            with contextlib.redirect_stdout(io.StringIO()):
+                return network.fit(X, y)
+
+        return timed
+
+    seconds, _ = turns({"with": fit(ProgressBar()), "without": fit()}, rounds=2 if quick else 11)
+    return compared(seconds)
+
+
 @scenario("bag-of-64")
 def bag_of_64(quick):
     """A bag of 8 TabM with 8 members each against one network of one member, at the same width.
