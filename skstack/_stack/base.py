@@ -408,6 +408,9 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         if split is not None:
             train, rest = split
             validation = {"X_val": take_rows(X, rest), "y_val": take_rows(y, rest)}
+            if "sample_weight" in parts.downstream:
+                weights = parts.downstream["sample_weight"]
+                validation["sample_weight_val"] = take_rows(weights, rest)
             parts = parts.of(X, train, **(validation if watches else {}))
             X, y = take_rows(X, train), take_rows(y, train)
             for _, transformer, _ in branches:
@@ -548,8 +551,10 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         weights = settings.pop("sample_weight", None)
         if getattr(self, "sampler", None) is not None:
             settings.pop("groups", None)
+        weights_val = settings.pop("sample_weight_val", None)
         if validation is not None:
             settings["X_val"] = self._scaled(validation)
+            weights_val = self._weigh_validation(downstream, settings, weights_val)
         scaled = self._scaled(table)
         shared = None
         if whole is not None and isinstance(downstream, NetworkEstimator):
@@ -587,11 +592,23 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         with errors_named(label_of(downstream)), progress, propagating(downstream):
             if not isinstance(downstream, NetworkEstimator):
                 scaled = in_memory(scaled)
-            if shared is None:
+            if shared is None and weights_val is None:
                 self.downstream_ = downstream.fit(scaled, y, **settings)
             else:
+                settings["weights_val"] = weights_val
                 self.downstream_ = downstream._fit_in_context(scaled, y, shared, **settings)
         return before, (y, weights)
+
+    def _weigh_validation(self, downstream, settings, weights):
+        """Weights of ``X_val`` for a network; all others get them, or no row of weight 0."""
+        if weights is None or isinstance(downstream, NetworkEstimator):
+            return weights
+        if accepts_fit_parameter(downstream, "sample_weight_val"):
+            settings["sample_weight_val"] = weights
+        elif not np.all(weights):
+            rows = np.flatnonzero(weights)
+            settings |= {name: take_rows(settings[name], rows) for name in ("X_val", "y_val")}
+        return None
 
     def _score_branches(self, report, blending, features, y, weights):
         """Add the scores of out-of-fold predictions to a report."""
