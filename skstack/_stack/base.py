@@ -102,7 +102,12 @@ from skstack._stack.branches import (
 from skstack._stack.epochs import N_FOLDS, epochs_of_folds, leaves_epochs_open
 from skstack._stack.fine_tune import FineTune, check_fine_tune, fine_tune
 from skstack._stack.scaling import Scaling
-from skstack._stack.trial import check_accepts, has_missing, trains_network
+from skstack._stack.trial import (
+    check_accepts,
+    check_takes_targets,
+    has_missing,
+    trains_network,
+)
 from skstack._training import formulas
 from skstack.ensemble._greedy import blend
 from skstack.networks._mlp import MLP
@@ -123,6 +128,7 @@ def label_of(downstream):
     return f"The downstream {type(downstream).__name__}"
 
 
+_FEW_ROWS = 40  # that tell whether a part accepts several targets
 _ROWS_TRIED = 2_000  # of a table on disk, to find out what a part refuses
 
 
@@ -434,6 +440,8 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         inputs = [columns_at(X, indices[name]) for name, _, _ in branches]
         models = [transformer.model for _, transformer, _ in branches]
         self._check_trials(downstream, indices, models, inputs, X, y)
+        if y.ndim == 2:
+            self._check_targets(downstream, branches, inputs, y.shape[1])
         n_tasks = self._number_of_tasks(downstream, blending, parts) + len(branches)
         weights = parts.downstream.get("sample_weight")
         with fit_tasks(self, n_tasks, X=X, y=y, weights=weights):
@@ -675,6 +683,16 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             label = f"The branch {name!r} ({type(model).__name__})"
             how = f"({name!r}, model, columns) takes a list of columns"
             check_accepts(model, table, y, label, how)
+
+    def _check_targets(self, downstream, branches, tables, n_targets):
+        """Refuse a part that accepts one target only, before any training."""
+        classes = is_classifier(self)
+        for (name, transformer, _), table in zip(branches, tables, strict=True):
+            if transformer.passes_y and transformer.model is not None:
+                few = in_memory(take_rows(table, np.arange(min(n_rows(table), _FEW_ROWS))))
+                label = f"The branch {name!r} ({type(transformer.model).__name__})"
+                check_takes_targets(transformer.model, n_targets, label, classes=classes, X=few)
+        check_takes_targets(downstream, n_targets, label_of(downstream), classes=classes)
 
     def _warn_of_dropped_rows(self, n, total):
         warnings.warn(
