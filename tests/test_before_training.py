@@ -11,7 +11,7 @@ from _models import FIT, SMALL, binary, mixed, regression
 from imblearn.over_sampling import SMOTE
 from imblearn.pipeline import make_pipeline as imblearn_pipeline
 from scipy import sparse
-from sklearn.base import clone
+from sklearn.base import clone, is_regressor
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.decomposition import PCA
 from sklearn.ensemble import (
@@ -20,10 +20,12 @@ from sklearn.ensemble import (
     HistGradientBoostingRegressor,
     VotingRegressor,
 )
+from sklearn.feature_selection import SelectKBest, f_regression
 from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge, SGDRegressor
 from sklearn.model_selection import GridSearchCV
+from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
 from sklearn.naive_bayes import MultinomialNB
 from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
@@ -134,6 +136,53 @@ def test_truth_values_pass_to_a_linear_model():
     X["member"] = X["a"] > 0
     stack = StackedKerasRegressor([("a", NETWORK)], downstream=Ridge(), cv=2).fit(X, y)
     assert np.isfinite(stack.predict(X)).all()
+
+
+@pytest.mark.parametrize("where", ["branch", "downstream"])
+@pytest.mark.parametrize(
+    "refuses",
+    [
+        LogisticRegression(),
+        make_pipeline(StandardScaler(), LogisticRegression()),
+        GridSearchCV(LogisticRegression(), {"C": [0.1, 1]}, cv=2),
+        HistGradientBoostingRegressor(),
+        make_pipeline(SelectKBest(f_regression, k=1), Ridge()),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_a_part_that_accepts_one_target_is_found_before_training(refuses, where, trainings):
+    if is_regressor(refuses):
+        X, y = regression(2)
+        make, network, wrap = StackedKerasRegressor, NETWORK, MultiOutputRegressor
+    else:
+        X, y = binary()[0], np.column_stack([binary()[1], np.arange(60) % 2])
+        network, wrap = KerasClassifier(SMALL, **FIT), MultiOutputClassifier
+        make = StackedKerasClassifier
+    settings = {"cv": 3, "blend": False}
+    parts = [("n", network)], refuses
+    if where == "branch":
+        parts = [("n", network), ("part", refuses)], network
+    label = "The downstream" if where == "downstream" else "The branch 'part'"
+    with pytest.raises(ValueError, match=rf"{label}.*does not accept y of shape .*MultiOutput"):
+        make(parts[0], downstream=parts[1], **settings).fit(X, y)
+    assert not trainings
+    works = wrap(refuses)
+    upstream = [("n", network), ("part", works)] if where == "branch" else parts[0]
+    downstream = network if where == "branch" else works
+    fitted = make(upstream, downstream=downstream, **settings).fit(X, y)
+    assert fitted.predict(X).shape == y.shape
+
+
+@pytest.mark.parametrize("where", ["branch", "downstream"])
+def test_class_weights_of_several_labels_are_refused_before_training(where, trainings):
+    X, y = binary()[0], np.column_stack([binary()[1], np.arange(60) % 2])
+    weighted = KerasClassifier(SMALL, class_weight="balanced", **FIT)
+    network = KerasClassifier(SMALL, **FIT)
+    upstream = [("n", network), ("w", weighted)] if where == "branch" else [("n", network)]
+    downstream = network if where == "branch" else weighted
+    with pytest.raises(ValueError, match="class_weight is not supported for multilabel"):
+        StackedKerasClassifier(upstream, downstream=downstream, cv=3, blend=False).fit(X, y)
+    assert not trainings
 
 
 def test_a_trial_leaves_the_global_generator_alone():

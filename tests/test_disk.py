@@ -632,6 +632,16 @@ def test_runs_of_rows_are_spread_over_all_rows(row_bytes, monkeypatch):
         assert share.min() > 0.9 * len(rows) / 20
 
 
+@pytest.mark.parametrize("n_rows", [1_500, 1_999, 2_000, 4_000])
+def test_runs_of_wide_rows_end_with_the_last_rows(n_rows, monkeypatch):
+    monkeypatch.undo()
+    rows = disk_table.runs_of_rows(n_rows, 2**27 // 1_000)  # runs of one row
+    assert len(rows) == 1_000
+    assert rows[-1] >= n_rows - n_rows // 1_000 - 1
+    if n_rows % 1_000 == 0:
+        np.testing.assert_array_equal(rows, np.arange(1_000) * (n_rows // 1_000))
+
+
 @pytest.mark.parametrize("n_rows", [0, 1, 1_000])
 def test_few_rows_are_not_sampled(n_rows, monkeypatch):
     monkeypatch.undo()

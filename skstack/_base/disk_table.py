@@ -59,7 +59,7 @@ def runs_of_rows(n_rows: int, row_bytes: int = 0) -> np.ndarray | None:
         return None
     length = min(max(_RUN_BYTES // max(row_bytes, 1), 1), _RUN_ROWS, most)
     n_runs = most // length
-    starts = np.arange(n_runs, dtype=np.int64) * (n_rows // n_runs)
+    starts = np.arange(n_runs, dtype=np.int64) * n_rows // n_runs
     return (starts[:, None] + np.arange(length)).ravel()
 
 

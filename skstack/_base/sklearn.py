@@ -209,7 +209,8 @@ def callback_context(estimator, n_tasks, sequential):
 
 def take_metadata(X, metadata, indices):
     """Metadata of some rows of X; values that do not belong to rows are kept whole."""
-    whole = {name: metadata[name] for name in ("X_val", "y_val") if name in metadata}
+    names = ("X_val", "y_val", "sample_weight_val")
+    whole = {name: metadata[name] for name in names if name in metadata}
     return {**_check_method_params(X, metadata, indices), **whole}
 
 

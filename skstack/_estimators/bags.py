@@ -55,7 +55,7 @@ def fit_bags(estimator, rows, shared, splits, seed, *, weights, validation, grou
     weights : ndarray of shape (n_rows,) or None
         Weights > 0.
     validation : tuple of array-like or None
-        ``X_val`` and ``y_val``.
+        ``X_val``, ``y_val`` and the weights of these rows.
     groups : ndarray of shape (n_rows,) or None
     ordered : bool
         Whether rows are ordered in time.
@@ -76,6 +76,7 @@ def fit_bags(estimator, rows, shared, splits, seed, *, weights, validation, grou
                 sample_weight=weights,
                 X_val=validation[0],
                 y_val=validation[1],
+                weights_val=validation[2],
                 groups=groups,
                 ordered=ordered,
                 split=splits[number],

@@ -599,10 +599,12 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         watch=True,
         split=None,
         is_bag=False,
+        weights_val=None,
     ):
         """Fit on training rows; hold-out rows are used for early stopping only.
 
-        The epochs of a bag are tasks of the estimator whose bag it is.
+        ``weights_val`` are the weights of ``X_val``, or None. The epochs of a bag are tasks of the
+        estimator whose bag it is.
         """
         from skstack.losses._teacher_fit import prepared_fit
 
@@ -632,7 +634,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         if self._n_bags > 1:
             return self._train_bags(
                 rows,
-                (X, y, weights, (X_val, y_val)),
+                (X, y, weights, (X_val, y_val, weights_val)),
                 seed,
                 shared=shared,
                 groups=groups,
@@ -643,7 +645,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         held_out, stops = None, False
         n_all = n_rows(X) if shared is None else shared.n_rows
         if X_val is not None or y_val is not None:
-            held_out = self._read_validation(X_val, y_val, shared)
+            held_out = self._read_validation(X_val, y_val, weights_val, shared)
             stops = self.early_stopping is not False
         elif watch and self._stops_early(n_rows(X)):
             if split is None:
@@ -753,7 +755,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             if block.kind == "numeric"
         }
 
-    def _read_validation(self, X_val, y_val, shared):
+    def _read_validation(self, X_val, y_val, weights, shared):
         if X_val is None or (y_val is None and self._target_required):
             missing = "X_val" if X_val is None else "y_val"
             raise ValueError(f"X_val and y_val must be passed together, but {missing} is None.")
@@ -764,7 +766,8 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             raise ValueError(f"y_val: {error}") from error
         if y_val is not None:
             check_consistent_length(X_val, y_val)
-        return X_val, y_val, None
+        weights = check_weights(weights, X_val)
+        return self._drop_zero_weights(X_val, y_val, weights, None)[:3]
 
     def _stops_early(self, n):
         if _is_auto(self.early_stopping):

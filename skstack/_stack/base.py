@@ -102,7 +102,12 @@ from skstack._stack.branches import (
 from skstack._stack.epochs import N_FOLDS, epochs_of_folds, leaves_epochs_open
 from skstack._stack.fine_tune import FineTune, check_fine_tune, fine_tune
 from skstack._stack.scaling import Scaling
-from skstack._stack.trial import check_accepts, has_missing, trains_network
+from skstack._stack.trial import (
+    check_accepts,
+    check_takes_targets,
+    has_missing,
+    trains_network,
+)
 from skstack._training import formulas
 from skstack.ensemble._greedy import blend
 from skstack.networks._mlp import MLP
@@ -123,6 +128,7 @@ def label_of(downstream):
     return f"The downstream {type(downstream).__name__}"
 
 
+_FEW_ROWS = 40  # that tell whether a part accepts several targets
 _ROWS_TRIED = 2_000  # of a table on disk, to find out what a part refuses
 
 
@@ -408,6 +414,9 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         if split is not None:
             train, rest = split
             validation = {"X_val": take_rows(X, rest), "y_val": take_rows(y, rest)}
+            if "sample_weight" in parts.downstream:
+                weights = parts.downstream["sample_weight"]
+                validation["sample_weight_val"] = take_rows(weights, rest)
             parts = parts.of(X, train, **(validation if watches else {}))
             X, y = take_rows(X, train), take_rows(y, train)
             for _, transformer, _ in branches:
@@ -431,6 +440,8 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         inputs = [columns_at(X, indices[name]) for name, _, _ in branches]
         models = [transformer.model for _, transformer, _ in branches]
         self._check_trials(downstream, indices, models, inputs, X, y)
+        if y.ndim == 2:
+            self._check_targets(downstream, branches, inputs, y.shape[1])
         n_tasks = self._number_of_tasks(downstream, blending, parts) + len(branches)
         weights = parts.downstream.get("sample_weight")
         with fit_tasks(self, n_tasks, X=X, y=y, weights=weights):
@@ -548,8 +559,10 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         weights = settings.pop("sample_weight", None)
         if getattr(self, "sampler", None) is not None:
             settings.pop("groups", None)
+        weights_val = settings.pop("sample_weight_val", None)
         if validation is not None:
             settings["X_val"] = self._scaled(validation)
+            weights_val = self._weigh_validation(downstream, settings, weights_val)
         scaled = self._scaled(table)
         shared = None
         if whole is not None and isinstance(downstream, NetworkEstimator):
@@ -587,11 +600,23 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         with errors_named(label_of(downstream)), progress, propagating(downstream):
             if not isinstance(downstream, NetworkEstimator):
                 scaled = in_memory(scaled)
-            if shared is None:
+            if shared is None and weights_val is None:
                 self.downstream_ = downstream.fit(scaled, y, **settings)
             else:
+                settings["weights_val"] = weights_val
                 self.downstream_ = downstream._fit_in_context(scaled, y, shared, **settings)
         return before, (y, weights)
+
+    def _weigh_validation(self, downstream, settings, weights):
+        """Weights of ``X_val`` for a network; all others get them, or no row of weight 0."""
+        if weights is None or isinstance(downstream, NetworkEstimator):
+            return weights
+        if accepts_fit_parameter(downstream, "sample_weight_val"):
+            settings["sample_weight_val"] = weights
+        elif not np.all(weights):
+            rows = np.flatnonzero(weights)
+            settings |= {name: take_rows(settings[name], rows) for name in ("X_val", "y_val")}
+        return None
 
     def _score_branches(self, report, blending, features, y, weights):
         """Add the scores of out-of-fold predictions to a report."""
@@ -658,6 +683,16 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             label = f"The branch {name!r} ({type(model).__name__})"
             how = f"({name!r}, model, columns) takes a list of columns"
             check_accepts(model, table, y, label, how)
+
+    def _check_targets(self, downstream, branches, tables, n_targets):
+        """Refuse a part that accepts one target only, before any training."""
+        classes = is_classifier(self)
+        for (name, transformer, _), table in zip(branches, tables, strict=True):
+            if transformer.passes_y and transformer.model is not None:
+                few = in_memory(take_rows(table, np.arange(min(n_rows(table), _FEW_ROWS))))
+                label = f"The branch {name!r} ({type(transformer.model).__name__})"
+                check_takes_targets(transformer.model, n_targets, label, classes=classes, X=few)
+        check_takes_targets(downstream, n_targets, label_of(downstream), classes=classes)
 
     def _warn_of_dropped_rows(self, n, total):
         warnings.warn(

@@ -65,6 +65,12 @@ def epochs_of_folds(
     int or None
         None if there are too few rows or groups.
     """
+    if sample_weight is not None:
+        sample_weight = np.asarray(sample_weight)
+        if not sample_weight.all():
+            rows = np.flatnonzero(sample_weight)
+            table, y, sample_weight = (take_rows(each, rows) for each in (table, y, sample_weight))
+            groups = None if groups is None else take_rows(groups, rows)
     if not downstream._stops_early(n_rows(table)):
         return None
     try:
@@ -79,7 +85,7 @@ def epochs_of_folds(
         rows, targets, weights = resample(
             take_rows(table, train),
             take_rows(y, train),
-            None if sample_weight is None else np.asarray(sample_weight)[train],
+            None if sample_weight is None else sample_weight[train],
         )
         label = f"epochs of the downstream, fit {number + 1} of {len(folds)}"
         with fitting(label, n_rows(rows), verbose=verbose), propagating(fold):
@@ -90,6 +96,7 @@ def epochs_of_folds(
                 sample_weight=weights,
                 X_val=take_rows(table, test),
                 y_val=take_rows(y, test),
+                weights_val=None if sample_weight is None else sample_weight[test],
             )
         best.append(fold._best_epoch())
     return round(float(np.median(best)))

@@ -19,6 +19,7 @@ from skstack._base.progress import errors_named
 from skstack._base.sklearn import drop_callbacks, wrapper_of
 from skstack._base.tables import is_dataframe, n_rows, take_rows
 from skstack._estimators.autoencoder import KerasAutoencoder
+from skstack._estimators.classifier import KerasClassifier
 from skstack._estimators.resampling import refuse_interpolated_categories
 from skstack._features.transformer import KerasFeatureTransformer
 from skstack._splits.supervision import learns_from_y
@@ -27,6 +28,7 @@ from skstack.preprocessing._passthrough import Passthrough
 
 _ROWS_OF_EACH = 5  # rows of each class, and of each column with missing values
 _MOST_ROWS = 200
+_ROWS_OF_TARGETS = 40
 _WORDS = ("strings", "categories", "truth values")
 _REMEDIES = {
     "arrays": "Make columns of numbers of the arrays",
@@ -89,6 +91,33 @@ def check_accepts(estimator, X, y, label, how, names=None, *, passed=False):
         f"{label} does not accept X, which holds {holds} ({type(error).__name__}: "
         f"{str(error).partition(chr(10))[0]}). {_remedy(columns, type(estimator).__name__)}, or "
         f"leave these columns out: {how}."
+    )
+
+
+def check_takes_targets(estimator, n_targets, label, *, classes, X=None):
+    """Raise an error if an estimator accepts one target, but not several.
+
+    It is fitted on some rows of X, or on numbers, with targets of each kind; networks are not
+    trained. ``classes`` is whether the targets are labels.
+    """
+    if isinstance(estimator, KerasClassifier):
+        with errors_named(label):
+            estimator._class_weights(np.zeros((1, n_targets)), None)
+    foreign = is_path(estimator) or is_keras_model(estimator)
+    if foreign or trains_network(estimator):
+        return
+    rng = np.random.default_rng(0)
+    X = rng.random((_ROWS_OF_TARGETS, 3)) if X is None else X
+    y = rng.random((n_rows(X), n_targets))
+    y = (y > 0.5).astype(int) if classes else y
+    error = _refusal(estimator, X, y)
+    if error is None or _refusal(estimator, X, y[:, 0]) is not None:
+        return
+    wrapper = "MultiOutputClassifier" if classes else "MultiOutputRegressor"
+    raise ValueError(
+        f"{label} does not accept y of shape (n_samples, {n_targets}) ({type(error).__name__}: "
+        f"{str(error).partition(chr(10))[0]}). Use sklearn.multioutput.{wrapper}(...), or another "
+        "estimator."
     )
 
 

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from imblearn.over_sampling import RandomOverSampler
 from imblearn.pipeline import Pipeline
+from sklearn.base import clone
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import TimeSeriesSplit
+from sklearn.tree import DecisionTreeClassifier
 
 from skstack import KerasClassifier, KerasRegressor, StackedKerasClassifier
 from skstack._estimators import base
@@ -142,6 +145,70 @@ def test_a_stack_still_sets_rows_aside_on_request(trained):
     assert len(trained) == 4
     assert len(trained[-1][1]) == 180
     assert stack.downstream_.early_stopped_
+
+
+@pytest.mark.parametrize("bags", [1, 2])
+@pytest.mark.parametrize("early_stopping", ["auto", True])
+def test_rows_that_judge_the_epochs_have_weights(early_stopping, bags, trained):
+    weights = np.where(np.arange(N) % 3, np.arange(N) % 5 + 1.0, 0.0)
+    of_row = dict(zip(map(tuple, X[:, :1].astype(np.float32)), weights, strict=True))
+    settings = {"early_stopping": early_stopping, "n_bags": bags, "epochs": "auto"}
+    stack = StackedKerasClassifier(
+        [("a", network(epochs=1))],
+        downstream=network(**settings),
+        passthrough=[0],
+        scaler=None,
+        blend=False,
+        cv=2,
+        random_state=0,
+    )
+    fitted = stack.fit(X, y, sample_weight=weights)
+    judges = [held_out for _, held_out in trained if held_out is not None]
+    assert judges
+    for held_out in judges:
+        (table,) = held_out.inputs.values()
+        expected = [of_row[tuple(row)] for row in table[:, -1:]]
+        np.testing.assert_array_equal(held_out.weights, expected)
+        assert held_out.weights.all()
+    if early_stopping == "auto":
+        assert sum(map(len, judges)) == np.count_nonzero(weights)
+    moved = np.where(weights[:, None] > 0, X, -X)
+    again = clone(stack).fit(moved, y, sample_weight=weights)
+    assert again.downstream_.n_iter_ == fitted.downstream_.n_iter_
+    np.testing.assert_array_equal(again.predict_proba(X), fitted.predict_proba(X))
+
+
+class Boosting(HistGradientBoostingClassifier):
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
+        self.given_ = X_val, y_val, sample_weight_val
+        return super().fit(X, y, sample_weight)
+
+
+class WithoutWeights(HistGradientBoostingClassifier):
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None):
+        self.given_ = X_val, y_val, None
+        return super().fit(X, y, sample_weight)
+
+
+@pytest.mark.parametrize("make", [Boosting, WithoutWeights])
+def test_rows_that_judge_a_downstream_of_scikit_learn_have_weights(make):
+    weights = np.where(np.arange(N) % 3, np.arange(N) % 5 + 1.0, 0.0)
+    of_row = dict(zip(X[:, 0].astype(np.float32), weights, strict=True))
+    stack = StackedKerasClassifier(
+        [("a", DecisionTreeClassifier(max_depth=2))],
+        downstream=make(early_stopping=True, max_iter=2),
+        passthrough=[0],
+        scaler=None,
+        blend=False,
+        cv=2,
+    )
+    rows, labels, given = stack.fit(X, y, sample_weight=weights).downstream_.given_
+    expected = np.array([of_row[value] for value in rows[:, -1]])
+    assert len(rows) == len(labels)
+    if make is Boosting:
+        np.testing.assert_array_equal(given, expected)
+    else:
+        assert expected.all()
 
 
 def test_numbers_are_held_out_without_classes(trained):
