@@ -250,8 +250,15 @@ def check_groups(groups, X):
         return None
     groups = column_or_1d(groups)
     check_consistent_length(X, groups)
-    if groups.dtype.kind in "fO" and any(label is None or label != label for label in groups):
+    import pandas as pd
+
+    if pd.isna(groups).any():
         raise ValueError("groups holds missing values; each row needs a group.")
+    try:
+        if groups.dtype.kind == "O":
+            np.unique(groups)
+    except TypeError as error:
+        raise ValueError(f"groups holds values that cannot be compared: {error}.") from error
     return groups
 
 
