@@ -288,6 +288,12 @@ def read_labels(estimator, y):
         )
     y = y.toarray() if hasattr(y, "toarray") else y
     kind = kind_of_target(y, estimator)
+    if kind == "unknown":
+        types = sorted({type(value).__name__ for value in np.asarray(y, dtype=object).ravel()})
+        raise ValueError(
+            f"Unknown label type: y is an array of objects of type {', '.join(types[:5])}; "
+            "expected numbers, truth values or strings. Convert it, such as with y.astype(int)."
+        )
     y = check_target(y, multi_output=kind == "multilabel-indicator", estimator=estimator)
     with np.errstate(all="ignore"):
         check_classification_targets(y)
