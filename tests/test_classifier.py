@@ -8,12 +8,15 @@ import pytest
 import scipy.sparse
 from imblearn.over_sampling import SMOTE
 from imblearn.under_sampling import RandomUnderSampler, TomekLinks
+from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_iris, make_multilabel_classification
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.utils.class_weight import compute_sample_weight
 
-from skstack import KerasClassifier
+from skstack import KerasClassifier, KerasFeatureTransformer, StackedKerasClassifier
 from skstack.networks import MLP
+from tests._models import FIT, SMALL, binary
 
 CANCER = load_breast_cancer(return_X_y=True)
 IRIS = load_iris(return_X_y=True)
@@ -201,3 +204,46 @@ def test_a_given_model_is_never_changed():
     p = classifier.predict_proba(X)
     classifier.model_.set_weights([0 * weight for weight in before])
     np.testing.assert_array_equal(classifier.predict_proba(X), p)
+
+
+NUMBERS = np.arange(60) % 2
+LABELS = {
+    "Int64": pd.Series(NUMBERS, dtype="Int64"),
+    "boolean": pd.Series(NUMBERS == 1, dtype="boolean"),
+    "string": pd.Series(np.where(NUMBERS, "yes", "no"), dtype="string"),
+    "category": pd.Series(np.where(NUMBERS, "yes", "no"), dtype="category"),
+    "numbers as categories": pd.Series(NUMBERS, dtype="category"),
+    "a class without rows": pd.Series(
+        pd.Categorical(np.where(NUMBERS, "yes", "no"), categories=["maybe", "no", "yes"])
+    ),
+    "another index": pd.Series(NUMBERS, index=np.arange(60)[::-1] * 7),
+    "an index of one value": pd.Series(NUMBERS, index=[0] * 60),
+    "polars": polars.Series(np.where(NUMBERS, "yes", "no")).cast(polars.Categorical),
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_labels_of_any_dtype_are_learned_equally(kind):
+    X = binary()[0]
+    network = KerasClassifier(SMALL, **FIT)
+    stack = StackedKerasClassifier(
+        [("n", network)], downstream=LogisticRegression(), cv=3, random_state=0
+    )
+    for estimator in (network, stack):
+        expected = clone(estimator).fit(X, NUMBERS).predict_proba(X)
+        found = clone(estimator).fit(X, LABELS[kind])
+        np.testing.assert_array_equal(found.predict_proba(X), expected)
+        assert len(found.classes_) == 2
+        assert set(found.predict(X)) <= set(LABELS[kind].to_list())
+    transformer = KerasFeatureTransformer(network, cv=3, random_state=0)
+    expected = transformer.fit_transform(X, NUMBERS)
+    np.testing.assert_array_equal(transformer.fit_transform(X, LABELS[kind]), expected)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_labels_that_are_objects_are_refused_with_what_to_do(several):
+    y = np.column_stack([NUMBERS, NUMBERS[::-1]]) if several else NUMBERS
+    network = KerasClassifier(SMALL, **FIT)
+    for estimator in (network, StackedKerasClassifier([("n", network)], cv=3)):
+        with pytest.raises(ValueError, match=r"Unknown label type.*objects of type int;.*astype"):
+            estimator.fit(binary()[0], y.astype(object))

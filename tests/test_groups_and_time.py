@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from _models import SMALL
 from sklearn import config_context
@@ -218,6 +219,11 @@ def test_downstreams_that_hold_out_rows_by_themselves_are_refused(rows, downstre
         (np.arange(N - 1), "inconsistent numbers of samples"),
         (np.array(["a", None] * (N // 2), dtype=object), "groups holds missing values"),
         (np.r_[np.nan, np.zeros(N - 1)], "groups holds missing values"),
+        (pd.array([None, *range(N - 1)], dtype="Int64"), "groups holds missing values"),
+        (pd.Series([None, *"ab" * (N // 2)][:N], dtype="string"), "groups holds missing values"),
+        (pd.Series([None, *"ab" * (N // 2)][:N], dtype="category"), "groups holds missing values"),
+        (np.r_[np.datetime64("NaT"), np.arange(N - 1).astype("M8[D]")], "holds missing values"),
+        (np.array([1, "a"] * (N // 2), dtype=object), "values that cannot be compared"),
         (np.zeros((N, 2)), "1d array"),
     ],
 )

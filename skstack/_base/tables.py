@@ -250,8 +250,15 @@ def check_groups(groups, X):
         return None
     groups = column_or_1d(groups)
     check_consistent_length(X, groups)
-    if groups.dtype.kind in "fO" and any(label is None or label != label for label in groups):
+    import pandas as pd
+
+    if pd.isna(groups).any():
         raise ValueError("groups holds missing values; each row needs a group.")
+    try:
+        if groups.dtype.kind == "O":
+            np.unique(groups)
+    except TypeError as error:
+        raise ValueError(f"groups holds values that cannot be compared: {error}.") from error
     return groups
 
 
@@ -281,6 +288,12 @@ def read_labels(estimator, y):
         )
     y = y.toarray() if hasattr(y, "toarray") else y
     kind = kind_of_target(y, estimator)
+    if kind == "unknown":
+        types = sorted({type(value).__name__ for value in np.asarray(y, dtype=object).ravel()})
+        raise ValueError(
+            f"Unknown label type: y is an array of objects of type {', '.join(types[:5])}; "
+            "expected numbers, truth values or strings. Convert it, such as with y.astype(int)."
+        )
     y = check_target(y, multi_output=kind == "multilabel-indicator", estimator=estimator)
     with np.errstate(all="ignore"):
         check_classification_targets(y)
