@@ -101,11 +101,27 @@ def tree_edges(column, target, n_bins, *, classify, weights=None) -> np.ndarray:
         max_leaf_nodes=n_bins, min_weight_fraction_leaf=0.05 / n_bins, random_state=0
     )
     column = np.asarray(column, dtype=np.float64)
+    weighs = slice(None) if weights is None else np.asarray(weights) > 0
+    if not classify:
+        total = len(column) if weights is None else np.sum(weights)
+        target = _whole(np.asarray(target, dtype=np.float64), weighs, total)
     tree.fit(column[:, None], target, sample_weight=weights)
     inner = tree.tree_.threshold[tree.tree_.feature == 0]
-    used = column if weights is None else column[np.asarray(weights) > 0]
+    used = column[weighs]
     edges = np.unique([used.min(), *inner, used.max()])
     return edges[_distinguishable(edges)]
+
+
+def _whole(target, weighs, total):
+    """Whole numbers in the proportions of a target.
+
+    Sums of their squares are exact, so that a weight of 2 and a repeated row give the same splits.
+    """
+    known = target[weighs]
+    target = target - (known.min(axis=0) + known.max(axis=0)) / 2
+    largest = np.abs(target[weighs]).max()
+    n_bits = max((52 - np.ceil(np.log2(max(total, 1)))) // 2, 8)
+    return np.rint(target * (2.0**n_bits / largest)) if largest > 0 else target
 
 
 def robust_center_and_scale(column, weights=None) -> tuple[float, float]:

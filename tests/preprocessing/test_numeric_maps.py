@@ -32,10 +32,12 @@ def _learned(column, target, weights):
     ]
 
 
+@pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("name", COLUMNS)
-def test_a_weight_of_two_counts_as_two_rows(name):
+def test_a_weight_of_two_counts_as_two_rows(name, seed):
     column = COLUMNS[name]
-    target = (column + RNG.normal(size=400) > np.median(column)).astype(int)
+    noise = np.random.default_rng(seed).normal(size=400)
+    target = (column + noise > np.median(column)).astype(int)
     weighted = _learned(column, target, WEIGHTS.astype(float))
     repeated = _learned(np.repeat(column, WEIGHTS), np.repeat(target, WEIGHTS), None)
     for one, other in zip(weighted, repeated, strict=True):
