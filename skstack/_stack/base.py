@@ -128,7 +128,6 @@ def label_of(downstream):
     return f"The downstream {type(downstream).__name__}"
 
 
-_FEW_ROWS = 40  # that tell whether a part accepts several targets
 _ROWS_TRIED = 2_000  # of a table on disk, to find out what a part refuses
 
 
@@ -689,9 +688,8 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         classes = is_classifier(self)
         for (name, transformer, _), table in zip(branches, tables, strict=True):
             if transformer.passes_y and transformer.model is not None:
-                few = in_memory(take_rows(table, np.arange(min(n_rows(table), _FEW_ROWS))))
                 label = f"The branch {name!r} ({type(transformer.model).__name__})"
-                check_takes_targets(transformer.model, n_targets, label, classes=classes, X=few)
+                check_takes_targets(transformer.model, n_targets, label, classes=classes, X=table)
         check_takes_targets(downstream, n_targets, label_of(downstream), classes=classes)
 
     def _warn_of_dropped_rows(self, n, total):

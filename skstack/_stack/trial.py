@@ -14,6 +14,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 
 from skstack._base.atomic_fit import trial_scope
+from skstack._base.disk_table import in_memory
 from skstack._base.params import clone_part, is_keras_model, is_network_estimator, is_path
 from skstack._base.progress import errors_named
 from skstack._base.sklearn import drop_callbacks, wrapper_of
@@ -28,7 +29,7 @@ from skstack.preprocessing._passthrough import Passthrough
 
 _ROWS_OF_EACH = 5  # rows of each class, and of each column with missing values
 _MOST_ROWS = 200
-_ROWS_OF_TARGETS = 40
+_ROWS_OF_TARGETS = 40  # that tell whether a part accepts several targets
 _WORDS = ("strings", "categories", "truth values")
 _REMEDIES = {
     "arrays": "Make columns of numbers of the arrays",
@@ -97,7 +98,7 @@ def check_accepts(estimator, X, y, label, how, names=None, *, passed=False):
 def check_takes_targets(estimator, n_targets, label, *, classes, X=None):
     """Raise an error if an estimator accepts one target, but not several.
 
-    It is fitted on some rows of X, or on numbers, with targets of each kind; networks are not
+    It is fitted on some rows of X, or on random numbers, with random targets. Networks are not
     trained. ``classes`` is whether the targets are labels.
     """
     if isinstance(estimator, KerasClassifier):
@@ -107,7 +108,10 @@ def check_takes_targets(estimator, n_targets, label, *, classes, X=None):
     if foreign or trains_network(estimator):
         return
     rng = np.random.default_rng(0)
-    X = rng.random((_ROWS_OF_TARGETS, 3)) if X is None else X
+    if X is None:
+        X = rng.random((_ROWS_OF_TARGETS, 3))
+    else:
+        X = in_memory(take_rows(X, np.arange(min(n_rows(X), _ROWS_OF_TARGETS))))
     y = rng.random((n_rows(X), n_targets))
     y = (y > 0.5).astype(int) if classes else y
     error = _refusal(estimator, X, y)

@@ -117,9 +117,9 @@ def _whole(target, weighs, total):
 
     Sums of their squares are exact, so that a weight of 2 and a repeated row give the same splits.
     """
-    known = target[weighs]
-    target = target - (known.min(axis=0) + known.max(axis=0)) / 2
-    largest = np.abs(target[weighs]).max()
+    low, high = target[weighs].min(axis=0), target[weighs].max(axis=0)
+    target = target - (low + high) / 2
+    largest = np.max(high - low) / 2
     n_bits = max((52 - np.ceil(np.log2(max(total, 1)))) // 2, 8)
     return np.rint(target * (2.0**n_bits / largest)) if largest > 0 else target
 
