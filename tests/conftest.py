@@ -1,5 +1,7 @@
 import gc
 import os
+import random
+import secrets
 from pathlib import Path
 
 # Before anything imports TensorFlow or matplotlib.
@@ -7,6 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["MPLBACKEND"] = "Agg"
 
 import keras
+import numpy as np
 import pandas as pd
 import pytest
 import sklearn
@@ -91,6 +94,10 @@ def _patch_engines(patched):
     patched.setattr(predict, "quick_with_xla", lambda model: False)
 
 
+_ENTROPY = random.Random()
+secrets.randbelow = _ENTROPY.randrange  # the seeds of estimators with random_state=None
+
+
 @pytest.fixture(autouse=True, scope="session")
 def keep_few_programs():
     """Smaller caches than those of users, who have fewer architectures and more memory."""
@@ -163,6 +170,13 @@ def pytest_collection_finish():
     gc.collect()
     gc.freeze()
     gc.set_threshold(700, 10, 40)
+
+
+@pytest.hookimpl(tryfirst=True)  # before fixtures that fit
+def pytest_runtest_setup(item):
+    """What no test seeds is drawn from the name of the test, so that no run fails by chance."""
+    _ENTROPY.seed(item.nodeid)
+    np.random.seed(_ENTROPY.randrange(2**32))
 
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -7,6 +7,7 @@ import difflib
 import functools
 import inspect
 import os
+import secrets
 import sys
 import warnings
 
@@ -223,9 +224,10 @@ def explain_missing_parameters(estimator, params, remedy):
 
 def draw_seed(random_state):
     """A seed in [0, 2**31 - 1); for None from fresh entropy, not from NumPy's global state."""
-    if random_state is None or isinstance(random_state, (int, np.integer)):
-        entropy = None if random_state is None else int(random_state)
-        return int(np.random.default_rng(entropy).integers(2**31 - 1))
+    if random_state is None:
+        return secrets.randbelow(2**31 - 1)
+    if isinstance(random_state, (int, np.integer)):
+        return int(np.random.default_rng(int(random_state)).integers(2**31 - 1))
     return int(random_state.randint(2**31 - 1))
 
 

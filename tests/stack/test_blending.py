@@ -536,10 +536,10 @@ def test_a_frozen_part_takes_part_if_it_is_named():
     ],
 )
 def test_the_default_downstream_is_small_if_it_is_blended(settings, small, monkeypatch):
-    def fit(self, X, y, **_):
+    def train(self, X, y, **_):
         raise InterruptedError(type(self.model).__name__)
 
-    monkeypatch.setattr(KerasClassifier, "fit", fit)
+    monkeypatch.setattr(KerasClassifier, "_train", train)  # of every way to fit
     own = StackedKerasClassifier(**settings, cv=2)
     assert own.downstream is None
     with pytest.raises(InterruptedError, match="MLP" if small else "NoneType"):
