@@ -176,7 +176,7 @@ def pytest_collection_finish():
 def pytest_runtest_setup(item):
     """What no test seeds is drawn from the name of the test, so that no run fails by chance."""
     _ENTROPY.seed(item.nodeid)
-    np.random.seed(_ENTROPY.randrange(2**32))
+    np.random.seed(_ENTROPY.randrange(2**32))  # noqa: NPY002
 
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
