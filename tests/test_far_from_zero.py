@@ -100,6 +100,33 @@ def test_passthrough_columns_keep_their_precision(words, scaler):
     assert stack.score(table, Y) > 0.6  # the second column is left out
 
 
+@pytest.mark.parametrize("steps", [20.0, 1000.0])
+def test_a_column_is_lost_if_its_deviation_is_few_steps(steps):
+    """At the bound, with one value that differs, missing and huge values, and as integers."""
+    last = np.arange(N) == N - 1
+    far, step = 2.0**30, 2.0**7
+    wide = steps * step * np.sqrt(N / 2)  # two values, each in a half of the rows, are 2 apart
+    columns = {
+        "below": (far + 1.9 * steps * step * (np.arange(N) % 2), True),
+        "above": (far + 2.1 * steps * step * (np.arange(N) % 2), False),
+        "negative": (-far - 1.9 * steps * step * (np.arange(N) % 2), True),
+        "one value below": (far + 0.9 * np.sqrt(2) * wide * last, True),
+        "one value above": (far + 1.1 * np.sqrt(2) * wide * last, False),
+        "constant": (np.full(N, far), False),
+        "missing": (np.where(last, np.nan, far + 1.9 * steps * step * (np.arange(N) % 2)), True),
+        "infinite": (np.where(last, -np.inf, far + 2.1 * steps * step * (np.arange(N) % 2)), False),
+        "unknown": (np.full(N, np.nan), False),
+        "huge": (np.where(last, 1e300, 0.0), False),
+    }
+    table = np.column_stack([column for column, _ in columns.values()])
+    lost = dict(zip(columns, lost_in_float32(table, steps), strict=True))
+    assert lost == {name: expected for name, (_, expected) in columns.items()}
+    whole = (far + 1.9 * steps * step * (np.arange(N) % 2)).astype(np.int64)[:, None]
+    assert lost_in_float32(whole, steps).all()
+    assert not lost_in_float32(whole.astype(np.float32), steps).any()
+    assert not lost_in_float32(table[:0], steps).any()
+
+
 def test_ordinary_tables_stay_in_float32():
     """Years, prices and clicks do not need float64."""
     table = np.c_[RNG.integers(1990, 2025, N), RNG.lognormal(3, 2, N), RNG.integers(0, 2, N)]

@@ -50,6 +50,16 @@ except ImportError:  # below scikit-learn 1.9
         return method
 
 
+class ParamNamesMixin:
+    """Reads the signature of the constructor once a class, and not in each ``get_params``."""
+
+    @classmethod
+    def _get_param_names(cls):
+        if "_param_names" not in vars(cls):
+            cls._param_names = super()._get_param_names()
+        return cls._param_names
+
+
 # Private names of scikit-learn that other files import from here.
 __all__ = [
     "ENCODER_TAKES_FOLDS",
@@ -57,6 +67,7 @@ __all__ = [
     "CallbackSupportMixin",
     "HasMethods",
     "Interval",
+    "ParamNamesMixin",
     "SigmoidCalibration",
     "StrOptions",
     "VisualBlock",

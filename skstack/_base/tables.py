@@ -295,9 +295,9 @@ def read_labels(estimator, y):
             "expected numbers, truth values or strings. Convert it, such as with y.astype(int)."
         )
     y = check_target(y, multi_output=kind == "multilabel-indicator", estimator=estimator)
-    with np.errstate(all="ignore"):
-        check_classification_targets(y)
     if kind not in ("binary", "multiclass", "multilabel-indicator"):
+        with np.errstate(all="ignore"):
+            check_classification_targets(y)
         raise ValueError(
             f"y is a {kind} target; expected labels of shape (n_samples,) and "
             "multilabel indicators of shape (n_samples, n_labels)."

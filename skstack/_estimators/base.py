@@ -37,6 +37,7 @@ from skstack._base.sklearn import (
     CallbackSupportMixin,
     HasMethods,
     Interval,
+    ParamNamesMixin,
     StrOptions,
     check_shape,
     with_callbacks,
@@ -280,7 +281,7 @@ def _rows(X, y, weights, numbers):
 
 
 @readable
-class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
+class NetworkEstimator(ParamNamesMixin, CallbackSupportMixin, BaseEstimator):
     """Base of the estimators that train one network; not for direct use."""
 
     # As in scikit-learn's group splitters: with routing enabled, groups are requested by default.

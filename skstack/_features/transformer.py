@@ -40,6 +40,7 @@ from skstack._base.sklearn import (
     CallbackSupportMixin,
     HasMethods,
     Interval,
+    ParamNamesMixin,
     StrOptions,
     accepts_fit_parameter,
     check_input_names,
@@ -99,7 +100,9 @@ from skstack.preprocessing._passthrough import Passthrough
 
 
 @readable
-class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator):
+class KerasFeatureTransformer(
+    ExportMixin, TransformerMixin, ParamNamesMixin, CallbackSupportMixin, BaseEstimator
+):
     """Outputs of a network, or of its inner layers, as features.
 
     Models that learn from y are cross-fitted: ``fit_transform(X, y)`` returns for each row the

@@ -237,7 +237,7 @@ def _listed(pairs, splitter, n):
     """Checked pairs; those of a large table, if they are its parts, take little memory."""
     if n <= window_rows():
         return [_checked(splitter, n, *map(_indices, pair)) for pair in pairs]
-    listed, parts = [], np.full(n, -1, np.int16)
+    listed, parts = [], np.full(n, -1, np.int32)
     for number, pair in enumerate(pairs):
         train, test = _checked(splitter, n, *map(_indices, pair))
         divides = len(train) + len(test) == n and _ascend(train, test)
@@ -251,7 +251,7 @@ def _listed(pairs, splitter, n):
         listed.append((train, test))
     if parts is None:
         return listed
-    if (parts < 0).any() or len(listed) > np.iinfo(np.int16).max:
+    if (parts < 0).any():
         return [_pair_of(parts, number) for number in range(len(listed))]
     return _Parts(parts, len(listed))
 

@@ -48,6 +48,7 @@ from skstack._base.sklearn import (
     CallbackSupportMixin,
     HasMethods,
     Interval,
+    ParamNamesMixin,
     StrOptions,
     accepts_fit_parameter,
     check_input_names,
@@ -132,7 +133,7 @@ _ROWS_TRIED = 2_000  # of a table on disk, to find out what a part refuses
 
 
 @readable
-class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
+class Stack(TransformerMixin, ParamNamesMixin, CallbackSupportMixin, BaseComposition):
     """Base class of both stacks: X, upstream features, scaler, sampler, downstream."""
 
     _parameter_constraints = {

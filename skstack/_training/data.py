@@ -83,13 +83,12 @@ class TensorTable:
         weights = [] if self.weights is None else [self.weights]
         return [*self.inputs.values(), *self.targets, *weights]
 
-    def tensors(self, n_padded: int | None = None) -> list:
-        """Tensors in the order of `layout`, padded with zeros to `n_padded` rows."""
-        missing = (n_padded or self.n_rows) - self.n_rows
-        arrays = self.arrays()
-        if missing:
-            arrays = [np.pad(a, [(0, missing), *[(0, 0)] * (a.ndim - 1)]) for a in arrays]
-        return [tf.convert_to_tensor(array) for array in arrays]
+    def padded(self, n_padded: int) -> list:
+        """Arrays in the order of `layout`, padded with zeros to `n_padded` rows."""
+        missing, arrays = n_padded - self.n_rows, self.arrays()
+        if not missing:
+            return arrays
+        return [np.pad(a, [(0, missing), *[(0, 0)] * (a.ndim - 1)]) for a in arrays]
 
     def specs(self) -> tuple:
         """Specs in the order of `layout`, for any number of rows."""

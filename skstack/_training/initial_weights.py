@@ -189,7 +189,9 @@ def initial_variables(
         New arrays by variable path, in the order of ``model.variables``.
     """
     refuse_after_fork()
-    if not shared or blueprint.key is None:
+    network = blueprint.key if shared else None
+    if network is None:
         return _all_values(build(blueprint, seed))
-    key = (blueprint.key, environment())
-    return _INITIAL_WEIGHTS.get(key, lambda: InitialWeights(blueprint)).variables(seed)
+    return _INITIAL_WEIGHTS.get(
+        (network, environment()), lambda: InitialWeights(blueprint)
+    ).variables(seed)

@@ -168,14 +168,15 @@ class CompileSettings:
 
     def key(self, blueprint: Blueprint, signature: tuple) -> Hashable | None:
         """Equal for fits that may share a program; None if that is unknown."""
-        if blueprint.key is None:
+        network = blueprint.key
+        if network is None:
             return None
         frozen = {name: value for name, value in self.optimizer_config.items() if name != "name"}
         if self.learning_rate is not None:
             del frozen["learning_rate"]  # a variable, so that one program serves all learning rates
         try:
             return (
-                blueprint.key,
+                network,
                 signature,
                 self.batch_size,
                 self.lr_multipliers,

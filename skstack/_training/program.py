@@ -414,18 +414,21 @@ class CompiledFit:
         self._trace = trace
         self._run, self._own_names = program.epochs(trace, own=bool(config.callbacks))
         self._table = table
-        self._data = [] if table.streams else table.tensors()
+        # A session copies what is no array of NumPy; elsewhere each call would copy what is one.
+        self._place = np.asarray if isinstance(self._run, OwnSession) else tf.convert_to_tensor
+        self._data = [] if table.streams else list(map(self._place, table.arrays()))
         self._row_bytes = sum(a.dtype.itemsize * math.prod(a.shape[1:]) for a in table.arrays())
         self._validation: list = []
         if validation is not None:
             # Few shapes, because TensorFlow keeps kernels for each.
             n_padded = bucket(validation.n_rows) if program.masks else validation.n_rows
-            self._validation = [*validation.tensors(n_padded), tf.constant(validation.n_rows)]
+            arrays = [*validation.padded(n_padded), np.int32(validation.n_rows)]
+            self._validation = list(map(self._place, arrays))
         self._orders = Orders(config.seed, table.n_rows)
         self._n_rows = table.n_rows
         self._padding = steps_in_block(self._trace, program.batch_size)
         patience = np.iinfo(np.int32).max if config.patience is None else max(config.patience, 1)
-        self._patience = [tf.constant(config.tol, tf.float32), tf.constant(patience, tf.int32)]
+        self._patience = [self._place(np.float32(config.tol)), self._place(np.int32(patience))]
         self._bound: Callable  # set by `bind`
         self.progress = Progress(state=initial)
         self.running = False
@@ -513,10 +516,10 @@ class CompiledFit:
         if self.has_validation:
             *data, n_rows = self._validation
             # Without rows, nothing is evaluated.
-            more = [*data, n_rows if part.ends else tf.constant(0)]
+            more = [*data, n_rows if part.ends else self._place(np.int32(0))]
             more += [self.progress.best_loss, self.progress.without_better, *self._patience]
         if self._program.one_by_one:
-            more += [tf.constant(part.begins), tf.constant(part.ends)]
+            more += [self._place(part.begins), self._place(part.ends)]
         outputs = self._bound([*part.data, *part.steps, *more, *state])
 
         def take(n):

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf.config_pb2 import CallableOptions
 
 HANDLE = tf.TensorSpec([], tf.resource)
 
@@ -77,7 +78,11 @@ class VariableLayout:
         }
         self.specs = [HANDLE] * len(self.all_variables)
         self.captures_others = False  # whether a function uses a variable outside of the sets
-        self._dtypes = list(dict.fromkeys(variable.value.dtype for variable in self.state))
+        # Read once: a fit packs and unpacks states, and Keras takes its time over each.
+        self._shapes = [tuple(variable.shape) for variable in self.state]
+        self._sizes = list(map(math.prod, self._shapes))
+        self._kinds = [variable.value.dtype for variable in self.state]
+        self._dtypes = list(dict.fromkeys(self._kinds))
         self.variable_sets = _ObjectPool(lambda: VariableSet(self.all_variables))
 
     @contextlib.contextmanager
@@ -125,21 +130,19 @@ class VariableLayout:
     @property
     def packed_specs(self) -> list:
         """Specs of a packed state."""
-        return [
-            tf.TensorSpec([sum(_size(variable) for variable in self._of(dtype))], dtype)
-            for dtype in self._dtypes
-        ]
+        return [tf.TensorSpec([sum(self._sizes_of(dtype))], dtype) for dtype in self._dtypes]
 
-    def _of(self, dtype):
-        return [variable for variable in self.state if variable.value.dtype == dtype]
+    def _sizes_of(self, dtype):
+        pairs = zip(self._kinds, self._sizes, strict=True)
+        return [size for kind, size in pairs if kind == dtype]
 
     def pack(self, arrays: Iterable[np.ndarray]) -> list[np.ndarray]:
         """Pack a state."""
-        pairs = list(zip(self.state, arrays, strict=True))
+        pairs = list(zip(self._kinds, arrays, strict=True))
         return [
-            np.concatenate(
-                [np.ravel(array) for v, array in pairs if v.value.dtype == dtype]
-            ).astype(dtype.as_numpy_dtype, copy=False)
+            np.concatenate([np.ravel(array) for kind, array in pairs if kind == dtype]).astype(
+                dtype.as_numpy_dtype, copy=False
+            )
             for dtype in self._dtypes
         ]
 
@@ -147,34 +150,28 @@ class VariableLayout:
         """Return new arrays of a packed state."""
         remaining = {d: np.array(vector) for d, vector in zip(self._dtypes, packed, strict=True)}
         arrays = []
-        for variable in self.state:
-            dtype, n = variable.value.dtype, _size(variable)
-            arrays.append(remaining[dtype][:n].reshape(variable.shape).copy())
+        for dtype, n, shape in zip(self._kinds, self._sizes, self._shapes, strict=True):
+            arrays.append(remaining[dtype][:n].reshape(shape).copy())
             remaining[dtype] = remaining[dtype][n:]
         return arrays
 
     def load(self, handles: Iterable, packed: Iterable) -> None:
         """Write a packed state into a set, inside a trace."""
         parts = {
-            dtype: tf.split(vector, [_size(variable) for variable in self._of(dtype)])
+            dtype: tf.split(vector, self._sizes_of(dtype))
             for dtype, vector in zip(self._dtypes, packed, strict=True)
         }
-        for handle, variable in zip(handles, self.state, strict=False):
-            value = tf.reshape(parts[variable.value.dtype].pop(0), variable.shape)
+        for handle, kind, shape in zip(handles, self._kinds, self._shapes, strict=False):
+            value = tf.reshape(parts[kind].pop(0), shape)
             tf.raw_ops.AssignVariableOp(resource=handle, value=value)
 
     def read(self, handles: Iterable) -> list:
         """Read the packed state of a set, inside a trace."""
         parts: dict[Any, list] = {dtype: [] for dtype in self._dtypes}
-        for handle, variable in zip(handles, self.state, strict=False):
-            dtype = variable.value.dtype
+        for handle, dtype, size in zip(handles, self._kinds, self._sizes, strict=False):
             value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
-            parts[dtype].append(tf.reshape(value, [_size(variable)]))
+            parts[dtype].append(tf.reshape(value, [size]))
         return [tf.concat(vectors, axis=0) for vectors in parts.values()]
-
-
-def _size(variable):
-    return math.prod(variable.shape)
 
 
 class VariableSet:
@@ -247,7 +244,12 @@ class OwnSession:
             captured = [tf.constant(tensor.numpy()) for tensor in self._function.captured_inputs]
             outputs = _partitioned(self._function, [*placeholders, *handles, *captured])
             self._session.run(zeros)
-            run = self._session.make_callable(outputs, placeholders)
+            # `make_callable` looks up every tensor in each call, which takes as long as 50 steps.
+            options = CallableOptions(
+                feed=[tensor.name for tensor in placeholders],
+                fetch=[tensor.name for tensor in outputs],
+            )
+            run = self._session._make_callable_from_options(options)
         return lambda tensors: list(run(*map(np.asarray, tensors)))
 
 

@@ -16,6 +16,7 @@ from skstack._base.params import (
     reduced,
     with_keras_settings,
 )
+from skstack._base.sklearn import ParamNamesMixin
 from skstack.networks._cloning import is_builtin_keras
 from skstack.networks._numeric import Periodic, PiecewiseLinear
 from skstack.networks._spec import mean_of_members, member_parts, output_activation
@@ -23,7 +24,7 @@ from skstack.networks._spec import mean_of_members, member_parts, output_activat
 _MUTABLE = (list, dict, set, bytearray, np.ndarray)
 
 
-class Recipe(BaseEstimator):
+class Recipe(ParamNamesMixin, BaseEstimator):
     """How to build a network: parameters, and ``build(spec)``.
 
     It is not an estimator, but has parameters like one, so that a search can set

@@ -717,12 +717,18 @@ def lost_in_float32(values, steps=KEPT_STEPS):
     lost = np.zeros(values.shape[1], dtype=bool)
     if np.can_cast(values.dtype, np.float32) or not len(values):
         return lost
-    for index, column in enumerate(values.T):
-        known = column[np.isfinite(column)].astype(np.float64)
-        if known.size:
-            largest = np.float32(min(np.abs(known).max(), np.finfo(np.float32).max))
-            spread = known.std() if known.min() < known.max() else 0.0
-            lost[index] = 0 < spread < steps * np.spacing(largest)
+    lowest, highest = (each.astype(np.float64) for each in (values.min(axis=0), values.max(axis=0)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        step = np.spacing(np.maximum(-lowest, highest).astype(np.float32))
+        # The standard deviation of n values is at least their range divided by sqrt(2 n).
+        kept = highest - lowest >= steps * step * np.sqrt(2 * len(values))
+        for index in np.flatnonzero(~kept):  # NaN compares as False
+            column = values[:, index]
+            known = column[np.isfinite(column)].astype(np.float64)
+            if known.size:
+                largest = np.float32(min(np.abs(known).max(), np.finfo(np.float32).max))
+                spread = known.std() if known.min() < known.max() else 0.0
+                lost[index] = 0 < spread < steps * np.spacing(largest)
     return lost
 
 
