@@ -1,5 +1,7 @@
 """One fit: warm, with early stopping, the first of a process; one epoch against a bare loop."""
 
+import tempfile
+
 import numpy as np
 from contestants import BareLoop, mlp, ours, plain_keras, scikeras, table, wrapped
 from harness import compared, fresh, scenario, turns
@@ -84,12 +86,21 @@ X, y = cancer()
 
 @scenario("first-fit-569x30", target={"scikeras": 1})
 def first_fits(quick):
-    """A new process that imports, fits once and ends."""
-    contestants = {
-        label: lambda _, name=name: fresh(FIRST.format(name=name))
-        for label, name in (("skstack", "ours"), ("scikeras", "scikeras"), ("MLPClassifier", "mlp"))
-    }
-    seconds, _ = turns(contestants, rounds=1 if quick else 7, warm_up=0 if quick else 1)
+    """A new process that imports, fits once and ends; also with compiled programs on disk."""
+
+    def first(name, **variables):
+        return lambda _: fresh(FIRST.format(name=name), **variables)
+
+    with tempfile.TemporaryDirectory() as folder:
+        contestants = {
+            "skstack": first("ours"),
+            "skstack, compiled before": first(
+                "ours", TF_XLA_FLAGS=f"--tf_xla_persistent_cache_directory={folder}"
+            ),
+            "scikeras": first("scikeras"),
+            "MLPClassifier": first("mlp"),
+        }
+        seconds, _ = turns(contestants, rounds=1 if quick else 7, warm_up=0 if quick else 1)
     return compared(seconds)
 
 
