@@ -264,3 +264,12 @@ def test_classes_of_a_classifier_are_in_any_order():
     np.testing.assert_array_equal(own.fit_transform(X, labels), usual.fit_transform(X, labels))
     np.testing.assert_array_equal(own.transform(X), usual.transform(X))
     assert list(own.get_feature_names_out()) == ["proba_yes"]
+
+
+def test_columns_that_pass_through_need_other_names_than_features():
+    table = pd.DataFrame(X[:, :4], columns=["proba_1", "b", "c", "d"])
+    own = KerasFeatureTransformer(LogisticRegression(), passthrough=True, cv=KFold(3))
+    with pytest.raises(ValueError, match=r"names of features, \['proba_1'\]"):
+        own.fit(table, y)
+    renamed = table.rename(columns={"proba_1": "a"})
+    assert own.fit(renamed, y).get_feature_names_out().tolist() == ["proba_1", "a", "b", "c", "d"]
