@@ -970,11 +970,13 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             config,
             validation=prepared.validation,
             optimizer_start=self._optimizer_variables if resume and prepared.resumes else None,
+            optimizer_layout=getattr(self, "_optimizer_layout", None),
         )
         vars(self).update(fitted(fit.network, fit.history))
         self.n_iter_ = fit.n_epochs
         self._epochs_trained = before + fit.n_epochs
         self._optimizer_variables = fit.optimizer_variables
+        self._optimizer_layout = fit.optimizer_layout
         whole = fit.n_epochs == epochs and not fit.interrupted and not rules.scheduled
         if stops and _is_auto(self.epochs) and whole:
             best = self._best_epoch()
