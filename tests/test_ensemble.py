@@ -13,6 +13,7 @@ from sklearn.base import clone
 from sklearn.datasets import make_multilabel_classification
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import StackingClassifier, VotingClassifier
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.metrics import get_scorer, log_loss, mean_squared_error
 from sklearn.model_selection import (
@@ -292,6 +293,59 @@ def test_fitted_estimators_are_weighted_on_unseen_rows():
     p = fitted[0][1].predict_proba(X[30:])
     assert_allclose(ensemble.scores_["linear"], -log_loss(y[30:], p), rtol=1e-6)
     assert ensemble.named_estimators_["linear"] is fitted[0][1]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_fitted_estimators_keep_their_classes(frozen):
+    X, _ = binary()
+    y = np.array(["a", "b", "c"])[np.arange(60) % 3]
+    fitted = [("linear", clone(LINEAR).fit(X, y)), ("tree", clone(TREE).fit(X, y))]
+    ensemble = GreedyEnsembleClassifier(fitted, cv="prefit")
+    if frozen:
+        frozen_ones = [(name, FrozenEstimator(each)) for name, each in fitted]
+        ensemble.set_params(estimators=frozen_ones, cv=3)
+    for missing in ["a", "b", "c"]:  # in the rows that the weights are learned on
+        rows = y != missing
+        ensemble.fit(X[rows], y[rows])
+        assert ensemble.classes_.tolist() == ["a", "b", "c"]
+        p = sum(w * dict(fitted)[name].predict_proba(X) for name, w in ensemble.weights_.items())
+        assert_allclose(ensemble.predict_proba(X), p, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"'linear' was fitted with the classes \['a', 'b', 'c'\]"):
+        ensemble.fit(X, np.array(["b", "c", "d"])[np.arange(60) % 3])
+
+
+class Reversed(LogisticRegression):
+    """A classifier whose classes are not sorted."""
+
+    def fit(self, X, y, sample_weight=None):
+        super().fit(X, y, sample_weight)
+        self.sorted_, self.classes_ = self.classes_, self.classes_[::-1]
+        return self
+
+    def predict_proba(self, X):
+        return super().predict_proba(X)[:, ::-1]
+
+
+def test_classes_of_an_estimator_are_in_any_order():
+    X, y = binary()
+    ensemble = GreedyEnsembleClassifier([("linear", LINEAR)], cv=3).fit(X, y)
+    other = GreedyEnsembleClassifier([("linear", Reversed(max_iter=1000))], cv=3).fit(X, y)
+    assert other.scores_ == ensemble.scores_
+    assert_array_equal(other.predict_proba(X), ensemble.predict_proba(X))
+
+
+def test_other_numbers_of_labels_are_refused():
+    X, _ = binary()
+    y = (X[:, :3] > X[:, :3].mean(axis=0)).astype(int)
+    fitted = [("tree", clone(TREE).fit(X, y))]
+    with pytest.raises(ValueError, match=r"'tree'.*the shape \(60, 3\), but y holds 2 labels"):
+        GreedyEnsembleClassifier(fitted, cv="prefit").fit(X, y[:, :2])
+
+
+def test_folds_may_come_from_a_generator():
+    X, y = binary()
+    given = clone(CLASSIFIER).set_params(cv=KFold(3).split(X)).fit(X, y)
+    assert given.scores_ == clone(CLASSIFIER).set_params(cv=KFold(3)).fit(X, y).scores_
 
 
 def test_frames_search_and_files(tmp_path):

@@ -279,6 +279,22 @@ def test_early_stopping_monitors_the_sum_over_targets():
     np.testing.assert_allclose(watched.validation_scores_, [-sum(losses)], rtol=1e-5)
 
 
+def test_early_stopping_costs_no_class():
+    rare = [0, 10, 20, 30]
+    y = Y.assign(churn=np.where(np.isin(np.arange(60), rare), "yes", "no"))
+    several = np.column_stack([y["churn"] == "yes", X["a"] > 0]).astype(int)
+    for seed in range(8):
+        settings = {"epochs": "auto", "random_state": seed}
+        multi = network(**settings)
+        multi._read_target(y, shared=None, reset=True)
+        codes = multi._read_target(y, shared=None, reset=False)
+        labels = KerasClassifier(SMALL, **settings)
+        for estimator, targets in ((multi, codes), (labels, several)):
+            train, held_out = estimator._held_out_rows(X, targets, seed, groups=None, ordered=False)
+            assert set(rare) <= set(train)
+            assert len(held_out) == 9
+
+
 def test_partial_fit_and_warm_start_go_on():
     first = Y["segment"] != "high"
     classes = {"segment": ["low", "middle", "high"]}
@@ -539,6 +555,23 @@ def test_later_targets_must_be_those_of_the_fit(fitted):
     many, y = pd.concat([X] * 2), pd.concat([Y] * 2)
     with pytest.warns(UserWarning, match=r"y\['amount'\]"):
         network(epochs=1).fit(many, y, X_val=X, y_val=Y.assign(amount=1e6 * Y["amount"]))
+
+
+def test_whole_numbers_are_names_of_targets_too():
+    y = pd.DataFrame({1: Y["churn"], 0: np.where(X["d"] > 3, "yes", "no")})
+    two = network().fit(X, y)
+    with pytest.raises(ValueError, match=r"y has the columns \[0, 1\]"):
+        two.score(X, y[[0, 1]])
+    with pytest.raises(ValueError, match=r"y_val: y has the columns \[0, 1\]"):
+        network().fit(X, y, X_val=X, y_val=y[[0, 1]])
+    assert two.score(X, y.to_numpy()) == two.score(X, y)
+
+
+def test_classes_of_a_failed_partial_fit_are_forgotten():
+    part = network()
+    with pytest.raises(ValueError, match="classes names"):
+        part.partial_fit(X, Y, classes={"other": ["low", "high"]})
+    assert part.partial_fit(X, Y).classes_["churn"].tolist() == ["no", "yes"]
 
 
 def test_features_of_classes_need_a_target_of_classification():

@@ -1,5 +1,6 @@
 """Second calls (``partial_fit``, a warm ``fit``, ``y_val``) are checked as first calls are."""
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,6 +26,31 @@ WORDS = np.array(["a", "b", "c"])[CODES]
 
 def network(make=KerasClassifier, **parameters):
     return make(MLP((4,)), epochs=1, random_state=0, **parameters)
+
+
+@pytest.mark.parametrize("before", ["rmsprop", "adam", "sgd"])
+@pytest.mark.parametrize("again", ["partial_fit", "fit"])
+def test_another_optimizer_starts_anew(before, again):
+    p = []
+    # The first step of both is the same, if no state of the optimizer before counts as momentum.
+    for momentum in (0.0, 0.9):
+        fitted = network(batch_size=256, warm_start=True, optimizer=before).partial_fit(X, CODES)
+        fitted.set_params(optimizer=keras.optimizers.SGD(0.1, momentum=momentum))
+        p.append(getattr(fitted, again)(X, CODES).predict_proba(X))
+    np.testing.assert_allclose(*p, atol=1e-6)
+
+
+def test_the_same_optimizer_goes_on():
+    p = []
+    for rates in ((0.1, 0.1), (0.1, 0.2)):
+        fitted = network(batch_size=256, optimizer=keras.optimizers.SGD(momentum=0.9))
+        for rate in rates:
+            fitted.set_params(learning_rate=rate).partial_fit(X, CODES)
+        p.append(fitted.predict_proba(X))
+    other = network(batch_size=256, optimizer=keras.optimizers.SGD(0.1, momentum=0.9))
+    other.set_params(epochs=2, early_stopping=False).fit(X, CODES)
+    np.testing.assert_allclose(p[0], other.predict_proba(X), atol=1e-6)
+    assert np.abs(p[1] - p[0]).max() > 1e-3
 
 
 # y of the first call, y of the second, and the message.

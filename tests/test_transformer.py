@@ -241,3 +241,35 @@ def test_a_label_that_a_fold_lacks_has_probability_0(model, features):
     np.testing.assert_allclose(table[:40, 1], certain[0], rtol=1e-5)
     assert table[40:, 1].max() > certain[0]
     np.testing.assert_allclose(table[:, 2], certain[1], rtol=1e-5)
+
+
+class FirstSeenFirst(LogisticRegression):
+    """A classifier whose classes are in the order of their first rows."""
+
+    def fit(self, X, y, sample_weight=None):
+        super().fit(X, y, sample_weight)
+        self.sorted_, self.classes_ = self.classes_, pd.unique(np.asarray(y))
+        return self
+
+    def predict_proba(self, X):
+        return super().predict_proba(X)[:, np.searchsorted(self.sorted_, self.classes_)]
+
+
+def test_classes_of_a_classifier_are_in_any_order():
+    labels = np.where(y == 1, "yes", "no")
+    assert list(pd.unique(labels)) == ["no", "yes"]
+    labels = labels[::-1]
+    own = KerasFeatureTransformer(FirstSeenFirst(), cv=KFold(3))
+    usual = KerasFeatureTransformer(LogisticRegression(), cv=KFold(3))
+    np.testing.assert_array_equal(own.fit_transform(X, labels), usual.fit_transform(X, labels))
+    np.testing.assert_array_equal(own.transform(X), usual.transform(X))
+    assert list(own.get_feature_names_out()) == ["proba_yes"]
+
+
+def test_columns_that_pass_through_need_other_names_than_features():
+    table = pd.DataFrame(X[:, :4], columns=["proba_1", "b", "c", "d"])
+    own = KerasFeatureTransformer(LogisticRegression(), passthrough=True, cv=KFold(3))
+    with pytest.raises(ValueError, match=r"names of features, \['proba_1'\]"):
+        own.fit(table, y)
+    renamed = table.rename(columns={"proba_1": "a"})
+    assert own.fit(renamed, y).get_feature_names_out().tolist() == ["proba_1", "a", "b", "c", "d"]

@@ -21,6 +21,7 @@ _OF_ONE_NETWORK = (
     "target_mean_",
     "target_scale_",
     "_optimizer_variables",
+    "_optimizer_layout",
 )
 _LISTED = ("n_iter_", "loss_curve_", "history_", "validation_scores_", "early_stopped_")
 

@@ -789,15 +789,19 @@ class NetworkEstimator(ParamNamesMixin, CallbackSupportMixin, BaseEstimator):
         if not _is_auto(self.early_stopping):
             return split(y, groups=groups)
         eligible = np.arange(n)
-        if is_classifier(self) and y.ndim == 1 and groups is None and not ordered:
-            _, classes, counts = np.unique(y, return_inverse=True, return_counts=True)
-            eligible = np.flatnonzero(counts[classes] >= _FEWEST_ROWS_OF_CLASS)
+        for labels in self._class_columns(y) if groups is None and not ordered else ():
+            _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+            eligible = eligible[counts[classes[eligible]] >= _FEWEST_ROWS_OF_CLASS]
         try:
             _, rest = split(y[eligible], groups=groups)
         except ValueError:  # too few rows of a class, or groups
             return None
         held_out = eligible[rest]
         return np.setdiff1d(np.arange(n), held_out), held_out
+
+    def _class_columns(self, y):
+        """The columns of y that are classes; all those of a classifier."""
+        return np.reshape(y, (len(y), -1)).T if is_classifier(self) else ()
 
     def _max_epochs(self):
         if not _is_auto(self.epochs):
@@ -967,11 +971,13 @@ class NetworkEstimator(ParamNamesMixin, CallbackSupportMixin, BaseEstimator):
             config,
             validation=prepared.validation,
             optimizer_start=self._optimizer_variables if resume and prepared.resumes else None,
+            optimizer_layout=getattr(self, "_optimizer_layout", None),
         )
         vars(self).update(fitted(fit.network, fit.history))
         self.n_iter_ = fit.n_epochs
         self._epochs_trained = before + fit.n_epochs
         self._optimizer_variables = fit.optimizer_variables
+        self._optimizer_layout = fit.optimizer_layout
         whole = fit.n_epochs == epochs and not fit.interrupted and not rules.scheduled
         if stops and _is_auto(self.epochs) and whole:
             best = self._best_epoch()

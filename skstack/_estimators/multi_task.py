@@ -457,7 +457,12 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
                         f"partial_fit: {known.get(name, np.array(())).tolist()!r}."
                     )
             self._declared_classes = declared
-        return self._train(X, y, sample_weight, resume=True, epochs=1, watch=False)
+        try:
+            return self._train(X, y, sample_weight, resume=True, epochs=1, watch=False)
+        except Exception:
+            if not hasattr(self, "network_"):  # the next call is the first one
+                vars(self).pop("_declared_classes", None)
+            raise
 
     @on_snapshot
     def predict(self, X):
@@ -522,8 +527,8 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
             At most 1.
         """
         check_is_fitted(self)
-        table, _ = self._target_table(y)
-        self._check_columns(table)
+        table, framed = self._target_table(y)
+        self._check_columns(table, framed)
         check_consistent_length(X, table)
         weights = check_weights(sample_weight, X)
         scores = []
@@ -578,9 +583,14 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
             )
         return y, framed
 
-    def _check_columns(self, table):
+    def _class_columns(self, y):
+        return [y[:, i] for i, target in enumerate(self._y_targets) if target.classes is not None]
+
+    def _check_columns(self, table, framed):
         names = table.columns.tolist()
         by_index = names == list(range(len(self.target_names_)))  # an array
+        if framed and set(names) == set(self.target_names_):  # numbers are names too
+            by_index = False
         if names != self.target_names_ and not by_index:
             raise ValueError(
                 f"y has the columns {names!r}, but the estimator was fitted with "
@@ -591,7 +601,7 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
         table, framed = self._target_table(y)
         if reset:
             self._learn_targets(table, framed, shared)
-        self._check_columns(table)
+        self._check_columns(table, framed)
         columns = [
             target.read(_column(table, index)) for index, target in enumerate(self._y_targets)
         ]

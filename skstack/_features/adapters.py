@@ -22,7 +22,12 @@ from skstack._features.cache import CachedNetwork
 from skstack._training import formulas
 from skstack._training.formulas import MEMBERS
 from skstack.networks._adopted import FrozenBlueprint, refuse_strings
-from skstack.networks._heads import columns_of_labels, logits_network, probabilities_of
+from skstack.networks._heads import (
+    columns_of_labels,
+    in_order_of,
+    logits_network,
+    probabilities_of,
+)
 from skstack.networks._model_parameter import check_categories, load_model
 from skstack.preprocessing._blocks import ColumnBlocks
 
@@ -275,8 +280,11 @@ class EstimatorAdapter:
         if isinstance(p, list):  # multilabel, as in scikit-learn's trees
             p = columns_of_labels(p, own)
         p = np.asarray(p, dtype=np.float32)
-        if classes is None or own is None or len(classes) == p.shape[1]:
-            return p, [str(name) for name in (range(p.shape[1]) if classes is None else classes)]
+        names = [str(name) for name in (range(p.shape[1]) if classes is None else classes)]
+        if classes is None or own is None or isinstance(own, list):
+            return p, names
+        if len(classes) == p.shape[1]:
+            return in_order_of(classes, p, own) if len(own) == len(classes) else p, names
         missing = [str(label) for label in classes if label not in own]
         warnings.warn(
             f"A fold's training rows lack the classes {missing}: {type(self.estimator).__name__} "
@@ -284,9 +292,7 @@ class EstimatorAdapter:
             UserWarning,
             stacklevel=2,
         )
-        filled = np.zeros((len(p), len(classes)), dtype=np.float32)
-        filled[:, np.searchsorted(classes, own)] = p
-        return filled, [str(name) for name in classes]
+        return in_order_of(classes, p, own), names
 
     def codes(self, X):
         """Indices of the predicted classes."""

@@ -658,6 +658,8 @@ class KerasFeatureTransformer(
                 rows = X if whole else take_rows(X, slice(0, FEW_ROWS))
                 columns = self._columns(rows)
             self._names = [name for part in columns for name in part.names]
+            if self.passthrough:
+                self._refuse_equal_names(X)
             if not whole:
                 return None
             table = self._table(columns, X)
@@ -772,6 +774,15 @@ class KerasFeatureTransformer(
     def _request(self):
         passes_steps = getattr(self, "_passes_steps", False)
         return FeatureRequest.of(self.features, self.layers, self.pooling, passes_steps)
+
+    def _refuse_equal_names(self, X):
+        """Refuse columns that pass through with the name of a feature."""
+        equal = sorted(set(self._names) & set(map(str, getattr(X, "columns", ()))))
+        if equal:
+            raise ValueError(
+                f"passthrough=True: X has columns with the names of features, {equal}. Rename "
+                "these columns, or use a ColumnTransformer, which adds prefixes."
+            )
 
     def _columns(self, X, check_input=None):
         if len(self._upstreams) == 1:

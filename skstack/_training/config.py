@@ -164,6 +164,8 @@ class TrainResult:
         Number of epochs trained.
     optimizer_variables : list of ndarray
         State of the optimizer, to continue training with.
+    optimizer_layout : tuple
+        What the state is that of; see ``state_layout``.
     interrupted : bool
         Whether the user has interrupted training, and the weights so far were kept.
     """
@@ -172,4 +174,5 @@ class TrainResult:
     history: dict[str, list[float]]
     n_epochs: int
     optimizer_variables: list[np.ndarray]
+    optimizer_layout: tuple
     interrupted: bool = False

@@ -239,6 +239,19 @@ def _flat_cos(t):
 SCHEDULES = {"coslog4": _coslog4, "flat_cos": _flat_cos}
 
 
+# Settings that add variables, or decide what they are.
+_STATEFUL = ("amsgrad", "centered", "gradient_accumulation_steps", "momentum", "use_ema")
+
+
+def state_layout(optimizer) -> tuple:
+    """What the variables of an optimizer are; equal for optimizers that can exchange them."""
+    inner = _inner(optimizer)
+    settings = inner.get_config()
+    kinds = [f"{type(each).__module__}.{type(each).__qualname__}" for each in (optimizer, inner)]
+    switches = [bool(settings.get(name)) for name in _STATEFUL]
+    return (*kinds, len(optimizer.variables), *switches)
+
+
 class FitSteps:
     """First step and number of steps of a fit, as a variable of a program: 0 steps are constant."""
 

@@ -22,7 +22,7 @@ from skstack._training.keras_fit import fit_with_keras
 from skstack._training.keras_model import check_indices
 from skstack._training.monitor import TrainingMonitor, callback_list, public_model
 from skstack._training.network import Network
-from skstack._training.optimizers import CompileSettings
+from skstack._training.optimizers import CompileSettings, state_layout
 from skstack._training.program import POOL, CompiledFit, Program
 from skstack._training.steps import NothingToLearn
 
@@ -35,6 +35,7 @@ def train(
     *,
     validation: TrainingData | None = None,
     optimizer_start: list[np.ndarray] | None = None,
+    optimizer_layout: tuple | None = None,
 ) -> TrainResult:
     """Train a network.
 
@@ -54,6 +55,9 @@ def train(
         Rows to evaluate after each epoch.
     optimizer_start : list of ndarray, default=None
         State of the optimizer to continue with; None starts with a new one.
+    optimizer_layout : tuple, default=None
+        The `optimizer_layout` of the result that `optimizer_start` is from. If the optimizer of
+        `config` has another one, it is new.
 
     Returns
     -------
@@ -84,6 +88,9 @@ def train(
                 check_indices(program.model, part.inputs, program.embedding_bounds)
         if config.monitor is not None:
             program.check_metric(config.monitor[0])
+        layout = state_layout(program.optimizer)
+        if optimizer_layout not in (None, layout):
+            optimizer_start = None  # that of another optimizer
         n_steps = 0 if config.constant else config.epochs * -(-table.n_rows // config.batch_size)
         initial = program.initial_state(start, optimizer_start, settings.learning_rate, n_steps)
         monitor = TrainingMonitor(
@@ -98,6 +105,7 @@ def train(
             history=monitor.history,
             n_epochs=monitor.n_epochs,
             optimizer_variables=optimizer_variables,
+            optimizer_layout=layout,
             interrupted=monitor.interrupted,
         )
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin, is_classifier, is_regressor
+from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import get_scorer_names
+from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch, indexable
 from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, process_routing
 from sklearn.utils.metaestimators import available_if
@@ -42,7 +44,7 @@ from skstack._base.sklearn import (
 from skstack._base.tables import check_target, n_rows, read_labels, take_rows
 from skstack._base.text import described
 from skstack._features.transformer import add_estimator, add_splitter, given_metadata
-from skstack._splits.folds import make_folds, orders_time
+from skstack._splits.folds import listed_folds, make_folds, orders_time
 from skstack._splits.row_context import RowContext, pass_context
 from skstack.ensemble._greedy import (
     MAX_ITER,
@@ -253,6 +255,7 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
     def _fit(self, X, y, sample_weight, groups, params):
         estimators = self._checked()
         y = self._read_target(y)
+        self._learn_fitted_classes(estimators)
         X, y = indexable(X, y)
         split, metadata = self._routed(estimators, X, sample_weight, groups, params)
         weights = given_metadata(X, sample_weight, None, {}).get("sample_weight")
@@ -263,11 +266,13 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
             fitted = dict(estimators)
             for estimator in fitted.values():
                 check_is_fitted(estimator)
-            predictions = {name: self._predicted(each, X) for name, each in estimators}
+            predictions = {name: self._predicted(name, each, X) for name, each in estimators}
             self._weigh(predictions, score)
             return self._keep(fitted)
         stratified = classes is not None and y.ndim == 1
-        folds = make_folds(self.cv, X, y, classifier=stratified, metadata=split, may_leave_out=True)
+        listed = listed_folds(self.cv)  # a generator yields its folds once
+        cv = self.cv if listed is None else listed
+        folds = make_folds(cv, X, y, classifier=stratified, metadata=split, may_leave_out=True)
         covered = np.flatnonzero(folds.covered)
         if len(covered) < len(y):
             score = objective(
@@ -277,7 +282,7 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
                 sample_weight=None if weights is None else weights[covered],
             )
 
-        order = self.cv if orders_time(self.cv, X, y, split) else None
+        order = cv if orders_time(cv, X, y, split) else None
         groups = split.get("groups")
 
         def fit(number, name, estimator, rows, label):
@@ -298,7 +303,7 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
         def predict(number, name, estimator, fold, train, test):
             label = f"fold {fold + 1} of {len(folds.pairs)}"
             fitted = fit(number, name, estimator, train, label)
-            return self._predicted(fitted, take_rows(X, test))
+            return self._predicted(name, fitted, take_rows(X, test))
 
         jobs = [
             (name, estimator, fold, *pair)
@@ -384,8 +389,7 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
         check_is_fitted(self)
         parts = {}
         for name, estimator in self.named_estimators_.items():
-            with errors_named(f"The estimator {name!r}"):
-                parts[name] = self._predicted(estimator, X)
+            parts[name] = self._predicted(name, estimator, X)
         return blend(parts, self.weights_)
 
 
@@ -508,10 +512,30 @@ class GreedyEnsembleClassifier(ClassifierMixin, _GreedyEnsemble):
                 "CalibratedClassifierCV(...) around it."
             )
 
-    def _predicted(self, estimator, X):
-        probabilities = estimator.predict_proba(X)
-        known = getattr(estimator, "classes_", None)
-        return probabilities_for(self.classes_, known, probabilities, several=self._several)
+    def _learn_fitted_classes(self, estimators):
+        """Add the classes of fitted estimators, which may know some that y lacks."""
+        own, all_classes = self.classes_, [self.classes_]
+        for name, estimator in [] if self._several else estimators:
+            last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+            if not (isinstance(self.cv, str) or isinstance(last, FrozenEstimator)):
+                continue
+            known = getattr(estimator, "classes_", None)
+            if known is None or isinstance(known, list):
+                continue
+            known = np.asarray(known)
+            if not (np.isin(own, known).all() or np.isin(known, own).all()):
+                raise ValueError(
+                    f"The estimator {name!r} was fitted with the classes {known.tolist()}, but y "
+                    f"holds {own.tolist()}. Pass y with the labels of the fitted estimators."
+                )
+            all_classes.append(known)
+        self.classes_ = np.unique(np.concatenate(all_classes))
+
+    def _predicted(self, name, estimator, X):
+        with errors_named(f"The estimator {name!r}"):
+            probabilities = estimator.predict_proba(X)
+            known = getattr(estimator, "classes_", None)
+            return probabilities_for(self.classes_, known, probabilities, several=self._several)
 
 
 @substitute(**DOCS)
@@ -584,5 +608,9 @@ class GreedyEnsembleRegressor(RegressorMixin, _GreedyEnsemble):
         if not is_regressor(estimator):
             raise ValueError(f"The estimator {name!r}, {described(estimator)}, is not a regressor.")
 
-    def _predicted(self, estimator, X):
-        return np.asarray(estimator.predict(X), dtype=np.float64)
+    def _learn_fitted_classes(self, estimators):
+        """Numbers have no classes."""
+
+    def _predicted(self, name, estimator, X):
+        with errors_named(f"The estimator {name!r}"):
+            return np.asarray(estimator.predict(X), dtype=np.float64)

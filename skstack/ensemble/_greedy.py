@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import check_scoring
 
 from skstack._training.formulas import with_temperature
-from skstack.networks._heads import columns_of_labels
+from skstack.networks._heads import columns_of_labels, in_order_of
 
 MAX_ITER = 100
 SMALLEST = np.finfo(np.float32).eps  # below which probabilities are clipped in the log loss
@@ -271,17 +271,21 @@ def probabilities_for(classes, estimator_classes, probabilities, *, several=Fals
     Those of several labels, also in the form of scikit-learn's trees, become one column per label.
     """
     if isinstance(probabilities, list):
-        return columns_of_labels(probabilities, estimator_classes)
+        probabilities, several = columns_of_labels(probabilities, estimator_classes), True
     probabilities = np.asarray(probabilities)
     rounded = probabilities.dtype != np.float64
     probabilities = probabilities.astype(np.float64)
-    if rounded and not several:
-        probabilities = normalized(probabilities)
-    if estimator_classes is None or len(estimator_classes) == len(classes):
-        return probabilities
-    filled = np.zeros((len(probabilities), len(classes)))
-    filled[:, np.searchsorted(classes, estimator_classes)] = probabilities
-    return filled
+    if not several:
+        probabilities = normalized(probabilities) if rounded else probabilities
+        if estimator_classes is not None:
+            probabilities = in_order_of(classes, probabilities, estimator_classes)
+    if probabilities.shape[1:] != (len(classes),):
+        what = "labels" if several else "classes"
+        raise ValueError(
+            f"its probabilities have the shape {probabilities.shape}, but y holds {len(classes)} "
+            f"{what}."
+        )
+    return probabilities
 
 
 def normalized(probabilities):

@@ -391,6 +391,26 @@ def columns_of_labels(probabilities, known):
     return np.column_stack(columns)
 
 
+def in_order_of(classes, probabilities, known):
+    """Probabilities of shape (n_rows, n_classes) in the order of the sorted ``classes``.
+
+    ``known`` are the classes of their columns, in any order; those that it lacks get 0. A class
+    that is not among ``classes`` raises a ValueError.
+    """
+    known = np.asarray(known)
+    if np.array_equal(known, classes):
+        return probabilities
+    other = known[~np.isin(known, classes)]
+    if len(other):
+        raise ValueError(
+            f"it has probabilities of the classes {known.tolist()}, but y holds "
+            f"{np.asarray(classes).tolist()}."
+        )
+    filled = np.zeros((len(probabilities), len(classes)), dtype=probabilities.dtype)
+    filled[:, np.searchsorted(classes, known)] = probabilities
+    return filled
+
+
 def _normalised(estimator, outputs):
     """Outputs of a network with one unit for each class, normalised to probabilities."""
     if final_activation(estimator.model_) == "linear":
