@@ -92,12 +92,6 @@ def _patch_engines(patched):
 
     patched.setattr(engines, "_STEPS_WORTH_XLA", {"masked": 3_000, "exact": 10_000})
     patched.setattr(predict, "quick_with_xla", lambda model: False)
-    _optimize_graphs(False)
-
-
-def _optimize_graphs(optimize):
-    """Whether TensorFlow rewrites graphs, which takes a tenth of the time of these tests."""
-    tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": not optimize})
 
 
 _ENTROPY = random.Random()
@@ -128,7 +122,6 @@ def compile_rarely(request):
         if not (_as_users_do(request.node) or request.path.parent.name == "training"):
             _patch_engines(patched)
         yield patched
-    _optimize_graphs(True)
 
 
 @pytest.fixture(autouse=True)
@@ -142,7 +135,6 @@ def compile_as_users_do(request, compile_rarely):
 
     patched = not _as_users_do(request.node.getparent(pytest.Module))
     compile_rarely.undo()
-    _optimize_graphs(True)
     for cache in (_PREDICTORS, FROZEN):
         cache.clear()
     yield

@@ -50,14 +50,12 @@ except ImportError:  # below scikit-learn 1.9
         return method
 
 
-class ParamNamesMixin:
-    """Reads the signature of the constructor once a class, and not in each ``get_params``."""
-
-    @classmethod
-    def _get_param_names(cls):
-        if "_param_names" not in vars(cls):
-            cls._param_names = super()._get_param_names()
-        return cls._param_names
+@classmethod
+def get_param_names(cls):
+    """``_get_param_names`` of a class; its constructor is inspected once, not in each call."""
+    if "_param_names" not in vars(cls):
+        cls._param_names = BaseEstimator._get_param_names.__func__(cls)
+    return cls._param_names
 
 
 # Private names of scikit-learn that other files import from here.
@@ -67,7 +65,6 @@ __all__ = [
     "CallbackSupportMixin",
     "HasMethods",
     "Interval",
-    "ParamNamesMixin",
     "SigmoidCalibration",
     "StrOptions",
     "VisualBlock",
@@ -76,6 +73,7 @@ __all__ = [
     "check_y",
     "fit_context",
     "get_column_indices",
+    "get_param_names",
     "num_samples",
     "refuse_metadata",
     "routing_enabled",

@@ -37,9 +37,9 @@ from skstack._base.sklearn import (
     CallbackSupportMixin,
     HasMethods,
     Interval,
-    ParamNamesMixin,
     StrOptions,
     check_shape,
+    get_param_names,
     with_callbacks,
 )
 from skstack._base.tables import (
@@ -281,7 +281,7 @@ def _rows(X, y, weights, numbers):
 
 
 @readable
-class NetworkEstimator(ParamNamesMixin, CallbackSupportMixin, BaseEstimator):
+class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
     """Base of the estimators that train one network; not for direct use."""
 
     # As in scikit-learn's group splitters: with routing enabled, groups are requested by default.
@@ -293,6 +293,7 @@ class NetworkEstimator(ParamNamesMixin, CallbackSupportMixin, BaseEstimator):
     _target_required = True
     _teacher = None  # the teacher whose outputs are inputs of the network, if any
 
+    _get_param_names = get_param_names
     _parameter_constraints = {
         "model": "no_validation",
         "optimizer": "no_validation",

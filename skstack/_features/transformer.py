@@ -40,13 +40,13 @@ from skstack._base.sklearn import (
     CallbackSupportMixin,
     HasMethods,
     Interval,
-    ParamNamesMixin,
     StrOptions,
     accepts_fit_parameter,
     check_input_names,
     check_parts,
     drop_callbacks,
     fit_context,
+    get_param_names,
     refuse_metadata,
     routing_enabled,
     set_input_tags,
@@ -100,9 +100,7 @@ from skstack.preprocessing._passthrough import Passthrough
 
 
 @readable
-class KerasFeatureTransformer(
-    ExportMixin, TransformerMixin, ParamNamesMixin, CallbackSupportMixin, BaseEstimator
-):
+class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator):
     """Outputs of a network, or of its inner layers, as features.
 
     Models that learn from y are cross-fitted: ``fit_transform(X, y)`` returns for each row the
@@ -267,6 +265,7 @@ class KerasFeatureTransformer(
     ['log_odds_1', 'entropy']
     """
 
+    _get_param_names = get_param_names
     _parameter_constraints = {
         "model": "no_validation",
         "layers": [None, str, list, tuple],

@@ -48,12 +48,12 @@ from skstack._base.sklearn import (
     CallbackSupportMixin,
     HasMethods,
     Interval,
-    ParamNamesMixin,
     StrOptions,
     accepts_fit_parameter,
     check_input_names,
     check_parts,
     fit_context,
+    get_param_names,
     refuse_metadata,
     routing_enabled,
     set_input_tags,
@@ -133,9 +133,10 @@ _ROWS_TRIED = 2_000  # of a table on disk, to find out what a part refuses
 
 
 @readable
-class Stack(TransformerMixin, ParamNamesMixin, CallbackSupportMixin, BaseComposition):
+class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
     """Base class of both stacks: X, upstream features, scaler, sampler, downstream."""
 
+    _get_param_names = get_param_names
     _parameter_constraints = {
         "upstream": "no_validation",
         "downstream": [None, HasMethods(["fit", "predict"])],

@@ -16,7 +16,7 @@ from skstack._base.params import (
     reduced,
     with_keras_settings,
 )
-from skstack._base.sklearn import ParamNamesMixin
+from skstack._base.sklearn import get_param_names
 from skstack.networks._cloning import is_builtin_keras
 from skstack.networks._numeric import Periodic, PiecewiseLinear
 from skstack.networks._spec import mean_of_members, member_parts, output_activation
@@ -24,7 +24,7 @@ from skstack.networks._spec import mean_of_members, member_parts, output_activat
 _MUTABLE = (list, dict, set, bytearray, np.ndarray)
 
 
-class Recipe(ParamNamesMixin, BaseEstimator):
+class Recipe(BaseEstimator):
     """How to build a network: parameters, and ``build(spec)``.
 
     It is not an estimator, but has parameters like one, so that a search can set
@@ -37,6 +37,7 @@ class Recipe(ParamNamesMixin, BaseEstimator):
     (True, 0.1)
     """
 
+    _get_param_names = get_param_names
     _parameter_constraints = {}
     max_epochs = 100  # of ``epochs="auto"``
 
