@@ -627,6 +627,7 @@ class NetworkEstimator(ParamNamesMixin, CallbackSupportMixin, BaseEstimator):
         if not resume:
             self._refuse_too_few_rows(X, y, weights)
             self._split_seed = seed  # a fit that continues holds out the same rows
+            self._float32 = is_float32(X_raw)  # as did the steps before, if there are any
         if getattr(self, "sampler", None) is not None:
             announce_memory(X, f"sampler={described(self.sampler)}")
             X = in_memory(X)
