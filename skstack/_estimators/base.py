@@ -1121,7 +1121,8 @@ class NetworkEstimator(ParamNamesMixin, CallbackSupportMixin, BaseEstimator):
 
         tensors = input_tensors(table, self.blocks_, name, f"{type(self).__name__} {name!r}")
         inputs = tensors
-        if self._teacher is not None:
+        # In joint fine-tuning its predictions are inputs already.
+        if self._teacher is not None and self._teacher.name_of_input not in tensors:
             inputs = self._teacher.graph_inputs(self, table, tensors, f"{name}_teacher")
         network = self.network_ if network is None else network
         settings = {"layers": layers, "ends": ends, "pooling": pooling}
