@@ -1,5 +1,7 @@
 """Export of what scikit-learn puts around the estimators: Pipelines, calibration, searches."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -8,13 +10,20 @@ from imblearn.pipeline import make_pipeline as make_imblearn_pipeline
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_transformer
+from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MinMaxScaler,
+    OneHotEncoder,
+    RobustScaler,
+    StandardScaler,
+)
 
 import skstack
 from skstack import (
@@ -88,6 +97,57 @@ def test_a_frozen_network_that_was_calibrated():
     found = skstack.to_keras(calibrated).predict(X, verbose=0)
     np.testing.assert_allclose(found, calibrated.predict_proba(X), atol=2e-6)
     assert np.abs(found - NETWORK.predict_proba(X)).max() > 0.01
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_scaler_far_from_zero_computes_as_scikit_learn_does(dtype):
+    """It rounds the mean of a float32 table, and not that of a float64 one."""
+    days = np.random.default_rng(0).integers(737_000, 737_365, (200, 5)).astype(dtype)
+    pipeline = make_pipeline(StandardScaler(), NETWORK).fit(days, days[:, 0] % 7 > 3)
+    found = skstack.to_keras(pipeline).predict(skstack.keras_inputs(pipeline, days), verbose=0)
+    np.testing.assert_allclose(found, pipeline.predict_proba(days), atol=2e-6)
+
+
+STAMPS = 1.7e9 + np.random.default_rng(0).integers(0, 200, (200, 3)).astype(np.float64)
+
+
+@pytest.mark.parametrize("step", [StandardScaler(), MinMaxScaler(), RobustScaler(), PCA(2)])
+def test_a_step_that_needs_float64_is_warned_of(step, tmp_path):
+    pipeline = make_pipeline(step, NETWORK).fit(STAMPS, STAMPS[:, 0] % 7 > 3)
+    message = rf"{type(step).__name__}\(.*\) computes with the columns .*'x2'. in float64"
+    with pytest.warns(UserWarning, match=message):
+        model = skstack.to_keras(pipeline)
+    inputs = skstack.keras_inputs(pipeline, STAMPS)
+    assert np.abs(model.predict(inputs, verbose=0) - pipeline.predict_proba(STAMPS)).max() > 1e-3
+    with pytest.warns(UserWarning, match=message) as caught:
+        skstack.export(pipeline, tmp_path / "it")
+    assert len(caught) == 1
+
+
+def test_a_stack_that_needs_float64_is_warned_of_in_a_file(tmp_path):
+    stack = skstack.StackedKerasRegressor(
+        [("own", VALUES)], downstream=VALUES, passthrough=True, cv=2, blend=False
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the branch is a network
+        stack.fit(STAMPS, STAMPS[:, 0] % 7)
+    with pytest.warns(UserWarning, match="StackedKerasRegressor scales columns or features in flo"):
+        skstack.export(stack, tmp_path / "it")
+
+
+def test_thresholds_that_are_equal_in_float32_are_warned_of(tmp_path):
+    pytest.importorskip("onnxruntime")
+    rows = STAMPS[:, 0] % 7 > 3
+    stack = skstack.StackedKerasClassifier(
+        [("trees", HistGradientBoostingClassifier(max_iter=3))],
+        downstream=NETWORK, passthrough=False, cv=2,
+    ).fit(STAMPS, rows)  # fmt: skip
+    with pytest.warns(UserWarning, match=r"Classifier \(the part 'trees'\) compares the columns"):
+        skstack.export(stack, tmp_path / "it.onnx", format="onnx")
+    near = clone(stack).fit(STAMPS - 1.7e9, rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        skstack.export(near, tmp_path / "it.onnx", format="onnx")
 
 
 @pytest.mark.parametrize("case", ["encoded words", "isotonic, several classes", "boosting"])

@@ -34,6 +34,7 @@ from skstack import (
 from skstack._stack.fine_tune import _layers_to_unfreeze, named_layers
 from skstack._stack.joint_network import JointNetwork
 from skstack._training import train as training
+from skstack.losses import TeacherLoss
 from skstack.networks import MLP, recipe
 
 RNG = np.random.default_rng(0)
@@ -914,6 +915,45 @@ def test_invalid_parts_are_refused_by_name_before_training(params, tuning, messa
     monkeypatch.setattr(training, "train", None)
     with pytest.raises(ValueError, match=message):
         classifier(clone(QUICK).set_params(**tuning), **params).fit(X, Y)
+
+
+def taught(network, n_features, **settings):
+    """A network with a fitted linear teacher."""
+    teacher = LogisticRegression().fit(RNG.standard_normal((50, n_features)), Y[:50])
+    return clone(network).set_params(loss=TeacherLoss(teacher, **settings))
+
+
+@pytest.mark.parametrize("mode", ["blend", "head"])
+def test_a_teacher_that_cannot_be_joined_is_refused_before_training(mode, monkeypatch):
+    """Predictions for the table of the downstream, which changes with the branches."""
+    monkeypatch.setattr(training, "train", None)
+    message = f"fine_tune: the downstream KerasClassifier has a teacher with mode='{mode}'"
+    with pytest.raises(ValueError, match=message):
+        classifier(downstream=taught(DOWN, 5, mode=mode)).fit(X, Y)
+
+
+def test_other_teachers_take_part():
+    for settings in ({"mode": "distill"}, {"mode": "blend", "teacher_at_predict": False}):
+        upstream, down = taught(RISK, 4, **settings), taught(DOWN, 5, **settings)
+        assert classifier(upstream=upstream, downstream=down).fit(X, Y).fine_tuned_
+
+
+@pytest.mark.parametrize("mode", ["blend", "head"])
+def test_predictions_of_the_teacher_of_a_branch_are_inputs(mode):
+    """Of any estimator; a network as the teacher is tuned in the same way, and never changed."""
+    linear = LogisticRegression().fit(X[:50], Y[:50])
+    network = clone(RISK).fit(X, Y)
+    before = weights(network.network_)
+    for teacher in (linear, network):
+        branch = clone(RISK).set_params(loss=TeacherLoss(teacher, mode=mode))
+        tuned = classifier(upstream=branch).fit(**DATA)
+        assert tuned.fine_tuned_
+        loss = keras.losses.BinaryCrossentropy()
+        held_out = tuned.predict_proba(X_VAL)[:, 1:]
+        found = float(loss(Y_VAL[:, None].astype(np.float32), held_out))
+        assert found == pytest.approx(tuned.fine_tune_losses_[1], abs=1e-5)
+        assert found == pytest.approx(min(tuned.fine_tune_history_["val_loss"]), abs=1e-5)
+    assert not changed(before, network.network_.variables)
 
 
 def test_a_sampler_with_multilabel_targets_is_refused(monkeypatch):

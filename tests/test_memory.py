@@ -13,12 +13,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from _fresh import Program
+from sklearn import config_context
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_breast_cancer
+from sklearn.ensemble import VotingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import skstack._training.train
 from skstack import (
@@ -263,6 +268,77 @@ def test_keys_depend_on_the_code_of_a_recipe():
         for name in ("relu", "tanh", "relu")
     ]
     assert keys[0] == keys[2] != keys[1]
+
+
+def table_of_two_kinds():
+    """A column of numbers, and one of whole numbers as categories."""
+    return pd.DataFrame({"a": X[:, 0], "b": pd.Categorical((X[:, 1] / 10).astype(int))})
+
+
+def numbers_scaled(container=None):
+    """A network behind a step whose output holds the second column as numbers, or as categories."""
+    scaled = ColumnTransformer([("scale", StandardScaler(), ["a"])], remainder="passthrough")
+    if container is not None:
+        scaled.set_output(transform=container)
+    return make_pipeline(scaled, KerasClassifier(MLP((3,)), epochs=2))
+
+
+def same_without_memory(folder, make, frame, **metadata):
+    """The result with ``memory``, which equals that without it, bit for bit."""
+    kept, fresh = (make(memory).fit_transform(frame, y, **metadata) for memory in (folder, None))
+    np.testing.assert_array_equal(kept, fresh)
+    return kept
+
+
+def test_keys_depend_on_the_container_of_outputs(tmp_path):
+    frame = table_of_two_kinds()
+    results = [
+        same_without_memory(tmp_path, lambda m, c=c: trained(m, model=numbers_scaled(c)), frame)
+        for c in (None, "pandas", None)
+    ]
+    assert np.abs(results[0] - results[1]).max() > 1e-3
+    np.testing.assert_array_equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("where", ["container", "policy"])
+def test_keys_depend_on_global_settings(where, tmp_path):
+    """The container of outputs of scikit-learn, and the precision of Keras."""
+    frame = table_of_two_kinds()
+
+    def same():
+        make = numbers_scaled if where == "container" else lambda: None
+        return same_without_memory(tmp_path, lambda m: trained(m, model=make()), frame)
+
+    policy = keras.config.dtype_policy()
+    before = same()
+    try:
+        if where == "policy":
+            keras.config.set_dtype_policy("mixed_bfloat16")
+        container = "pandas" if where == "container" else "default"
+        with config_context(transform_output=container):
+            after = np.asarray(same())
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert not np.array_equal(before, after)
+
+
+def test_keys_depend_on_metadata_requests(tmp_path):
+    """Of the parts of an estimator, which are no parameters of it."""
+
+    def vote(memory, requested):
+        parts = [
+            (name, GaussianNB().set_fit_request(sample_weight=own))
+            for name, own in (("a", requested), ("b", True))
+        ]
+        return trained(memory, model=VotingClassifier(parts, voting="soft"))
+
+    weights = np.where(y == 1, 9.0, 1.0)
+    with config_context(enable_metadata_routing=True):
+        results = [
+            same_without_memory(tmp_path, lambda m, own=own: vote(m, own), X, sample_weight=weights)
+            for own in (True, False)
+        ]
+    assert np.abs(results[0] - results[1]).max() > 1e-3
 
 
 def test_keys_depend_on_versions(fits, tmp_path, monkeypatch):

@@ -44,7 +44,9 @@ def is_dataframe(X):
 def is_float32(X):
     """Whether all numbers of a table are float32, in which scikit-learn then computes moments."""
     X = X.head() if isinstance(X, DiskTable) else X
-    return set(map(str, X.dtypes if is_dataframe(X) else [X.dtype])) == {"float32"}
+    return set(map(str, X.dtypes if is_dataframe(X) else [getattr(X, "dtype", None)])) == {
+        "float32"
+    }
 
 
 def indexed_like(table, X):

@@ -628,6 +628,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         if not resume:
             self._refuse_too_few_rows(X, y, weights)
             self._split_seed = seed  # a fit that continues holds out the same rows
+            self._float32 = is_float32(X_raw)  # as did the steps before, if there are any
         if getattr(self, "sampler", None) is not None:
             announce_memory(X, f"sampler={described(self.sampler)}")
             X = in_memory(X)
@@ -1121,7 +1122,8 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
 
         tensors = input_tensors(table, self.blocks_, name, f"{type(self).__name__} {name!r}")
         inputs = tensors
-        if self._teacher is not None:
+        # In joint fine-tuning its predictions are inputs already.
+        if self._teacher is not None and self._teacher.name_of_input not in tensors:
             inputs = self._teacher.graph_inputs(self, table, tensors, f"{name}_teacher")
         network = self.network_ if network is None else network
         settings = {"layers": layers, "ends": ends, "pooling": pooling}

@@ -12,6 +12,7 @@ from importlib.metadata import version
 
 import joblib
 import numpy as np
+from sklearn import get_config
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_memory
 
@@ -80,7 +81,25 @@ def estimator_key(value):
             code = fingerprint(cls)
     except Unknown as reason:
         raise Unkeyable(str(reason)) from reason
-    return ("estimator", code, _parameters_key(value))
+    return ("estimator", code, _parameters_key(value), *_requests(value))
+
+
+def _requests(estimator):
+    """What changes a fit but is no parameter: the container of outputs, and metadata requests."""
+    container = getattr(estimator, "_sklearn_output_config", None)
+    requests = getattr(estimator, "_metadata_request", None)
+    return (
+        None if container is None else tuple(sorted(container.items())),
+        None if requests is None else repr(requests),
+    )
+
+
+def settings_key():
+    """Global settings of scikit-learn and Keras that change what is learned."""
+    from skstack._training.isolation import environment
+
+    config = get_config()
+    return (config["transform_output"], config["enable_metadata_routing"], environment())
 
 
 def _parameters_key(estimator):

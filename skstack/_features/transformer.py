@@ -65,7 +65,7 @@ from skstack._base.tables import (
 from skstack._base.text import described, readable
 from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._features.adapters import POOLINGS, to_dataframe, upstream_of
-from skstack._features.cache import Unkeyable, cached, data_key, estimator_key
+from skstack._features.cache import Unkeyable, cached, data_key, estimator_key, settings_key
 from skstack._features.cross_fit import (
     FEW_ROWS,
     FeatureRequest,
@@ -954,6 +954,7 @@ def cached_fit(source, X, y, metadata, folds, request, *, whole, seeded, memory,
             settings["scored"],
             whole,
             repr(source.ordered_cv),
+            settings_key(),
             estimator_key(source.model),
         )
         steps = None if source.steps is None else estimator_key(source.steps)

@@ -35,6 +35,7 @@ from skstack._graph.sklearn_steps import (
     layer_maker,
     listed_steps,
     takes_nan,
+    warn_of_far_columns,
 )
 from skstack._graph.tables import (
     GraphTable,
@@ -77,7 +78,7 @@ def fused_model(estimator, look_up="layers"):
     raw = raw_columns(estimator)
     with preserve_rng(), unique_names(raw.input_names):
         inputs, table = raw.table(look_up)
-        outputs = whole_outputs(estimator, table)
+        outputs = whole_outputs(estimator, replace(table, single=fitted_on_float32(estimator)))
         return keras.Model(inputs, outputs, name=layer_name(type(estimator).__name__))
 
 
@@ -87,9 +88,21 @@ def model_with_parts(estimator):
         raw = raw_columns(estimator)
         with preserve_rng(), unique_names(raw.input_names):
             inputs, table = raw.table("codes")
-            outputs = whole_outputs(estimator, table)
+            outputs = whole_outputs(estimator, replace(table, single=fitted_on_float32(estimator)))
             name = layer_name(type(estimator).__name__)
             return with_parts(inputs, outputs, parts, name), parts
+
+
+def fitted_on_float32(part):
+    """Whether the steps before a network were fitted on float32, as the network then was."""
+    part = _unwrapped(part)
+    if isinstance(part, Pipeline):
+        return fitted_on_float32(part[-1])
+    if isinstance(part, CalibratedClassifierCV):
+        return fitted_on_float32(part.calibrated_classifiers_[0].estimator)
+    if getattr(part, "upstream_", None):  # a stack
+        return fitted_on_float32(part.upstream_[0][1])
+    return getattr(part, "_float32", False)
 
 
 def whole_outputs(part, table):
@@ -149,6 +162,8 @@ def transformed(steps, table, name):
         elif type(step) in ENCODERS:
             table = apply_encoder(step, table, label)
         else:
+            if not table.single:
+                warn_of_far_columns(step)
             table = apply_step(step, table, label)
     return table
 

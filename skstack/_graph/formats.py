@@ -10,8 +10,10 @@ import tempfile
 import warnings
 from pathlib import Path
 
+from skstack._base.atomic_fit import caller_level
 from skstack._graph.dispatch import fused_model, model_with_parts, raw_columns
 from skstack._graph.onnx_parts import insert, onnx_parts
+from skstack._graph.tables import LostPrecision
 from skstack._training.keras_model import all_layers
 
 FORMATS = ("saved_model", "onnx", "litert")
@@ -28,11 +30,13 @@ def write(estimator, path, format):
     _check_path(path, format)
     writers = {"saved_model": _saved_model, "onnx": _onnx, "litert": _litert}
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
-        with _quiet():
+        with _quiet() as warned:
             written = writers[format](estimator, Path(folder) / "model")
         if path.is_dir():
             os.replace(path, Path(folder) / "replaced")
         os.replace(written, path)
+    for message in dict.fromkeys(str(each.message) for each in warned):
+        warnings.warn(message, LostPrecision, stacklevel=caller_level())
 
 
 def _check_path(path, format):
@@ -182,19 +186,20 @@ def _add_lookup(onnx, graph, name, tokens):
 
 @contextlib.contextmanager
 def _quiet():
-    """Context without output, warnings and log messages of exporters."""
+    """Context without output, warnings and log messages of exporters; collects our warnings."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     with (
-        warnings.catch_warnings(),
+        warnings.catch_warnings(record=True) as warned,
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
     ):
         warnings.simplefilter("ignore")
+        warnings.simplefilter("always", LostPrecision)
         try:
             for logger in loggers:
                 logger.setLevel(logging.CRITICAL)
-            yield
+            yield warned
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)

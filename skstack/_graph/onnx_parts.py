@@ -54,7 +54,14 @@ from sklearn.utils import get_tags
 from skstack._base.sklearn import boosting_of, forest_of
 from skstack._graph.categories import category_index, category_readers
 from skstack._graph.formulas import Classes
-from skstack._graph.tables import concatenate, function_layer, layer_name, numbers_of
+from skstack._graph.tables import (
+    concatenate,
+    function_layer,
+    is_far,
+    layer_name,
+    numbers_of,
+    warn_of_float32,
+)
 
 _BOOSTING = (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
 _FORESTS = (
@@ -198,6 +205,7 @@ def part_output(estimator, table, label):
         _converter()
     parts = _PARTS.get()
     if _is_boosting(estimator):
+        _warn_of_far_thresholds(estimator, label)
         rows = _boosting_table(estimator, table, label)
     else:
         rows = numbers_of(table, range(len(table.columns)), f"{label}_columns", label)
@@ -211,6 +219,24 @@ def part_output(estimator, table, label):
     output = keras.Input((width,), name=key)
     parts.append(OnnxPart(estimator, label, key, rows, _PROFILE.get(), output))
     return Classes(output) if is_classifier(estimator) else output
+
+
+def _warn_of_far_thresholds(estimator, label):
+    """Warn of columns whose thresholds are the same in float32; forests convert X to it."""
+    by_column = collections.defaultdict(list)
+    for column, threshold in _thresholds(estimator):
+        if np.isfinite(threshold):
+            by_column[column].append(threshold)
+    names = getattr(estimator, "feature_names_in_", None)
+    far = [
+        f"x{column}" if names is None else str(names[column])
+        for column, values in sorted(by_column.items())
+        if is_far(np.abs(values).max(), np.std(values))
+    ]
+    if far:
+        more = "..." if len(far) > 5 else ""
+        kind = type(estimator).__name__
+        warn_of_float32(f"{kind} (the part {label!r}) compares the columns {far[:5]}{more}")
 
 
 def with_parts(inputs, output, parts, name):

@@ -24,10 +24,12 @@ from skstack._graph.tables import (
     affine,
     function_layer,
     imputation,
+    is_far,
     layer_name,
     numbers_of,
     refuse,
     selection,
+    warn_of_float32,
 )
 
 _ACCEPTED = (
@@ -84,6 +86,34 @@ def apply_step(step, table, name):
     if maker is _standard and table.single:
         return GraphTable.of(_standard(step, x, name, np.float32))
     return GraphTable.of(maker(step, x, name), table.single)
+
+
+def warn_of_far_columns(step):
+    """Warn of columns from which a step subtracts what float32 cannot tell from their values."""
+    centre, spread = _moments(step)
+    if centre is None or spread is None:
+        return
+    far = np.flatnonzero(is_far(centre, spread))
+    if far.size:
+        names = getattr(step, "feature_names_in_", [f"x{index}" for index in range(len(centre))])
+        names = [str(names[index]) for index in far]
+        more = "..." if len(names) > 5 else ""
+        warn_of_float32(f"{described(step)} computes with the columns {names[:5]}{more}")
+
+
+def _moments(step):
+    """Centres and standard deviations, or about these, of the columns that a step has seen."""
+    kind = type(step)
+    if kind is StandardScaler and step.var_ is not None:
+        return step.mean_, np.sqrt(step.var_)
+    if kind is MinMaxScaler:
+        return (step.data_min_ + step.data_max_) / 2, step.data_range_ / np.sqrt(12)
+    if kind is RobustScaler and step.with_centering and step.with_scaling:
+        return step.center_, step.scale_ / 1.35
+    if kind is PCA:
+        variances = step.explained_variance_ @ step.components_**2 + step.noise_variance_
+        return step.mean_, np.sqrt(variances)
+    return None, None
 
 
 def _standard(step, x, name, dtype=np.float64):

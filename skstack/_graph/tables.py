@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,8 +14,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from skstack._base.atomic_fit import caller_level
 from skstack.preprocessing._blocks import ArrayColumnBlock, NumericBlock
 
+# Ordinary columns of float64 have more; those of whole numbers may have fewer, and lose nothing.
+_FAR_STEPS = 10.0
 _LAYER_NAMES = contextvars.ContextVar("layer names of the model that is built")
 
 
@@ -60,6 +64,27 @@ class GraphTable:
 def refuse(what, why, whole="keras.Model"):
     """Raise the error for a part of an estimator that cannot become layers."""
     raise ValueError(f"{what} cannot become part of a {whole}: {why}")
+
+
+class LostPrecision(UserWarning):
+    """A part computes in float64 what a ``keras.Model`` computes in float32."""
+
+
+def warn_of_float32(what):
+    """Warn that predictions of a model may differ; `what` says which part does what."""
+    warnings.warn(
+        f"{what} in float64, because they are far from 0; a keras.Model computes in float32, which "
+        "loses precision. Subtract an offset before the fit.",
+        LostPrecision,
+        stacklevel=caller_level(),
+    )
+
+
+def is_far(values, spread):
+    """Mask of columns whose standard deviation, `spread`, is few steps of float32 at `values`."""
+    values, spread = np.abs(np.asarray(values, np.float64)), np.asarray(spread, np.float64)
+    largest = np.minimum(values, np.finfo(np.float32).max).astype(np.float32)
+    return (spread > 0) & (spread < _FAR_STEPS * np.spacing(largest))
 
 
 def function_layer(name, tensors, function):

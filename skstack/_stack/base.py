@@ -939,16 +939,15 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
     def _graph_table(self, table, prefix, features=None):
         """The table that the downstream learns from; ``features`` are those of the branches."""
         from skstack._graph.sklearn_steps import apply_scaler
-        from skstack._graph.tables import concatenate_tables, passthrough_table, select_columns
+        from skstack._graph.tables import (
+            concatenate_tables,
+            passthrough_table,
+            select_columns,
+            warn_of_float32,
+        )
 
         if self._float64:
-            warnings.warn(
-                f"{type(self).__name__} scales columns or features in float64, because they are "
-                "far from 0; a keras.Model computes in float32, which loses precision. Subtract an "
-                "offset before the fit.",
-                UserWarning,
-                stacklevel=2,
-            )
+            warn_of_float32(f"{type(self).__name__} scales columns or features")
         if features is None:
             features = self._graph_features(table, prefix)
         parts = list(features.values())

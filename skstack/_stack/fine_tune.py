@@ -229,6 +229,12 @@ def check_fine_tune(stack, branches, downstream, X, y):
             f"the network {network.name!r} of the downstream {kind} has a custom train_step",
             "as a part of another network this would be ignored",
         )
+    if _reads_teacher(downstream):
+        _refuse(
+            f"the downstream {kind} has a teacher with mode={downstream.loss.mode!r}",
+            "its predictions are inputs that one network of all parts lacks: use mode='distill', "
+            "teacher_at_predict=False or teacher_trainable=True",
+        )
     if stack.scaler not in (None, "standard"):
         for step in listed_steps(stack.scaler):
             layer_maker(step)
@@ -241,6 +247,16 @@ def check_fine_tune(stack, branches, downstream, X, y):
     for name, transformer, columns in branches:
         if name in named:
             _check_branch(stack, name, transformer, columns, named[name], X, y)
+
+
+def _reads_teacher(estimator):
+    """Whether the predictions of a teacher are inputs of an estimator's network."""
+    from skstack.losses._teacher_loss import TeacherLoss
+
+    loss = getattr(estimator, "loss", None)
+    if not isinstance(loss, TeacherLoss) or loss.mode not in ("blend", "head"):
+        return False
+    return loss.teacher_at_predict and not loss.teacher_trainable
 
 
 def _refuse(what, why):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 from scipy.stats import norm, rankdata
@@ -23,6 +24,7 @@ _PAIR_REVEALS = 0.995
 _WEAK = {"the sum of": 0.75, "the difference of": 0.8, "the distance of": 0.8}
 _WEAK_OTHERWISE = 0.95
 _MOST_PAIRED = 30  # columns all of whose pairs are looked at; of others only neighbours
+_MOST_TARGETS = 10
 _MOST_ROWS = 500  # for the first look at pairs
 _TOKENS = 40
 _FEW_LEVELS = 30
@@ -31,12 +33,14 @@ _DATE = re.compile(r"^\d{4}-\d{1,2}-\d{1,2}|^\d{1,2}[./]\d{1,2}[./]\d{4}")
 
 
 def leaking_columns(X, y, classification):
-    """Whether a column alone, or a simple function of two, predicts the target."""
+    """Whether a column alone, or a simple function of two, predicts a target."""
     check = "a column that reveals the target"
     frame = as_frame(X)
-    if frame is None or np.ndim(y) != 1:
-        return Finding(check, "not checked", "requires columns and one target")
+    if frame is None or np.ndim(y) not in (1, 2):
+        return Finding(check, "not checked", "requires columns and targets")
     y = np.asarray(y)
+    if y.ndim == 2:
+        return _of_several(frame, y, classification)
     if classification and np.unique(y, return_counts=True)[1].min() < 3:
         return Finding(check, "not checked", "a class has too few rows")
     best = {}  # (score, what was looked at) of each column
@@ -92,6 +96,20 @@ def leaking_columns(X, y, classification):
         f"check where column {name!s} comes from, and whether it is known at prediction time",
         float(max(0.0, (2 * score - 1) if classification else score)) if score > 0 else 0.0,
     )
+
+
+def _of_several(frame, y, classification):
+    """The worst finding on the first columns of y; those of two values are classes."""
+    found = [Finding("a column that reveals the target", "not checked", "no target varies")]
+    for number, target in enumerate(y.T[:_MOST_TARGETS]):
+        known = target == target  # NaN is a missing target
+        target = target[known]
+        n_values = len(np.unique(target))
+        if n_values > 1:
+            finding = leaking_columns(frame[known], target, classification or n_values == 2)
+            found.append(replace(finding, evidence=f"target {number}: {finding.evidence}"))
+    verdicts = ("not checked", "ok", "suspect", "leak")
+    return max(found, key=lambda each: (verdicts.index(each.verdict), each.strength))
 
 
 def _judged(score, reveals, others, n_columns, y):

@@ -99,6 +99,7 @@ class Teacher:
     """
 
     width = method = None
+    name_of_input = TEACHER
 
     def __init__(self, loss, student: Student, X):
         teacher = loaded(loss.teacher)

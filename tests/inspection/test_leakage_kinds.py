@@ -35,7 +35,7 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 
-from skstack import KerasClassifier, StackedKerasClassifier
+from skstack import KerasClassifier, KerasMultiTask, StackedKerasClassifier
 from skstack.inspection import leakage_report
 from skstack.inspection._data_checks import duplicates, interpolated_rows
 from skstack.inspection._kept import carried, frozen_parts, kept_rows
@@ -261,6 +261,34 @@ def test_easy_problems_and_laws_are_not_proxies():
     assert leaking_columns(np.column_stack([mass, speed]), energy, False).verdict == "ok"
     time = 2 * np.pi * np.sqrt(speed / 9.81)
     assert leaking_columns(np.column_stack([mass, speed]), time, False).verdict == "ok"
+
+
+def test_a_column_that_reveals_one_of_several_targets():
+    """Targets of one kind, and of two kinds as `KerasMultiTask` has them; some are missing."""
+    rng = np.random.default_rng(0)
+    number = X[:, 3] * 2 + rng.normal(size=len(X))
+    both = np.column_stack([Y, number]).astype(float)
+    both[::9, 1] = np.nan
+    for targets, classification in (
+        (both, False),
+        (np.column_stack([Y, rng.permutation(Y)]), True),
+    ):
+        assert leaking_columns(X, targets, classification).verdict == "ok"
+    for copy, name in ((Y + 1e-3 * rng.normal(size=len(X)), "target 0"), (number, "target 1")):
+        found = leaking_columns(np.column_stack([X, copy]), both, False)
+        assert found.verdict == "leak"
+        assert found.evidence.startswith(f"{name}: column x{X.shape[1]} alone")
+    assert leaking_columns(X, np.zeros((len(X), 2)), False).verdict == "not checked"
+
+
+def test_a_report_on_several_tasks_names_the_column():
+    frame = pd.DataFrame(X, columns=list("uvwxyz"))
+    targets = pd.DataFrame({"label": Y, "number": X[:, 3] + X[:, 4] * X[:, 5]})
+    tasks = KerasMultiTask(epochs=1, random_state=0)
+    assert not leakage_report(tasks, frame, targets, cv=3, verbose=0).leaks
+    frame = frame.assign(copy=targets["number"] * 2 + 1)
+    told = leakage_report(tasks, frame, targets, cv=3, verbose=0)
+    assert told.leaks == ["a column that reveals the target"]
 
 
 def test_copies_and_differences_that_are_the_number():
