@@ -24,6 +24,7 @@ from sklearn.model_selection import (
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.tree import DecisionTreeClassifier
 
 from skstack import (
     KerasAutoencoder,
@@ -406,3 +407,36 @@ def test_a_search_over_a_time_ordered_stack(rows):
     with pytest.warns(UserWarning, match="never predicts"):
         result = cross_validate(stack, X, y, cv=TimeSeriesSplit(2), error_score="raise")
     assert np.isfinite(result["test_score"]).all()
+
+
+@pytest.mark.filterwarnings("ignore:(?s).*time-ordered and never predicts:UserWarning")
+@pytest.mark.filterwarnings("ignore:A fold's training rows lack the classes:UserWarning")
+@pytest.mark.parametrize("early", [0, 1, 2])
+@pytest.mark.parametrize("blend", [False, "auto"])
+def test_a_class_of_rows_that_are_never_predicted_has_probability_0(early, blend):
+    """The downstream never saw it; alone, and as a branch of another stack."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(N, 3))
+    y = np.setdiff1d([0, 1, 2], [early])[(X[:, 0] > 0).astype(int)]
+    y[:20:2] = early
+    labels = np.array(["a", "b", "c"])[y]
+    stack = StackedKerasClassifier(
+        [("tree", DecisionTreeClassifier(max_depth=2))],
+        downstream=LogisticRegression(),
+        cv=TimeSeriesSplit(3),
+        blend=blend,
+        random_state=0,
+    ).fit(X, labels)
+    known = [label for label in "abc" if label != "abc"[early]]
+    assert stack.downstream_.classes_.tolist() == known
+    p = stack.predict_proba(X)
+    assert p.shape == (N, 3)
+    np.testing.assert_array_equal(p[:, early] > 0, np.zeros(N, dtype=bool))
+    np.testing.assert_allclose(p.sum(axis=1), 1)
+    np.testing.assert_array_equal(stack.classes_[p.argmax(axis=1)], stack.predict(X))
+    assert stack.score(X[20:], labels[20:]) > 0.9
+    outer = StackedKerasClassifier(
+        [("stack", FrozenEstimator(stack))], downstream=LogisticRegression(), scaler=None, cv=3
+    ).fit(X, labels)
+    table = np.asarray(outer.transform(X))
+    np.testing.assert_allclose(table[:, :3], p, atol=1e-6)

@@ -34,7 +34,7 @@ from skstack._stack.blending import blend_plan
 from skstack._stack.fine_tune import FineTune
 from skstack._training.formulas import with_temperature
 from skstack.ensemble._greedy import classes_of, probabilities_for
-from skstack.networks._heads import probabilities_of
+from skstack.networks._heads import in_order_of, probabilities_of
 
 
 def _gives_probabilities(stack):
@@ -377,10 +377,17 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
     def _corrected_probabilities(self, table):
         """Probabilities of the downstream, with corrected priors."""
         with errors_named(label_of(self.downstream_)):
-            probabilities = probabilities_of(self.downstream_)(table)
+            probabilities = self._of_all_classes(probabilities_of(self.downstream_)(table))
         if self.prior_correction and self.sampler_ is not None:
             return correct_priors(probabilities, self._prior_ratio)
         return probabilities
+
+    def _of_all_classes(self, probabilities):
+        """Probabilities of ``classes_``: with a time-ordered cv the downstream may not know all."""
+        known = getattr(self.downstream_, "classes_", None)
+        if self._several or known is None or not np.isin(known, self.classes_).all():
+            return probabilities
+        return in_order_of(self.classes_, np.asarray(probabilities), known)
 
     def _calibrated(self, probabilities):
         if self.calibration is None:

@@ -398,6 +398,11 @@ def in_order_of(classes, probabilities, known):
     that is not among ``classes`` raises a ValueError.
     """
     known = np.asarray(known)
+    if probabilities.shape[1:] != known.shape:
+        raise ValueError(
+            f"its probabilities have the shape {probabilities.shape}, but it has "
+            f"{len(known)} classes."
+        )
     if np.array_equal(known, classes):
         return probabilities
     other = known[~np.isin(known, classes)]
