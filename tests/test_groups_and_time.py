@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from _models import SMALL
+from imblearn.over_sampling import RandomOverSampler
 from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.decomposition import PCA
@@ -409,22 +410,24 @@ def test_a_search_over_a_time_ordered_stack(rows):
     assert np.isfinite(result["test_score"]).all()
 
 
+def with_an_early_class(early):
+    """Rows of three classes, of which only the first rows have one."""
+    X = np.random.default_rng(0).normal(size=(N, 3))
+    y = np.setdiff1d([0, 1, 2], [early])[(X[:, 0] > 0).astype(int)]
+    y[:20:2] = early
+    return X, np.array(["a", "b", "c"])[y]
+
+
 @pytest.mark.filterwarnings("ignore:(?s).*time-ordered and never predicts:UserWarning")
 @pytest.mark.filterwarnings("ignore:A fold's training rows lack the classes:UserWarning")
 @pytest.mark.parametrize("early", [0, 1, 2])
-@pytest.mark.parametrize("blend", [False, "auto"])
-def test_a_class_of_rows_that_are_never_predicted_has_probability_0(early, blend):
+def test_a_class_of_rows_that_are_never_predicted_has_probability_0(early):
     """The downstream never saw it; alone, and as a branch of another stack."""
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(N, 3))
-    y = np.setdiff1d([0, 1, 2], [early])[(X[:, 0] > 0).astype(int)]
-    y[:20:2] = early
-    labels = np.array(["a", "b", "c"])[y]
+    X, labels = with_an_early_class(early)
     stack = StackedKerasClassifier(
         [("tree", DecisionTreeClassifier(max_depth=2))],
         downstream=LogisticRegression(),
         cv=TimeSeriesSplit(3),
-        blend=blend,
         random_state=0,
     ).fit(X, labels)
     known = [label for label in "abc" if label != "abc"[early]]
@@ -440,3 +443,24 @@ def test_a_class_of_rows_that_are_never_predicted_has_probability_0(early, blend
     ).fit(X, labels)
     table = np.asarray(outer.transform(X))
     np.testing.assert_allclose(table[:, :3], p, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:(?s).*time-ordered and never predicts:UserWarning")
+@pytest.mark.filterwarnings("ignore:A fold's training rows lack the classes:UserWarning")
+@pytest.mark.parametrize("sampled", [False, True])
+def test_a_model_has_that_column_too(sampled):
+    sampler = RandomOverSampler(random_state=0) if sampled else None
+    X, labels = with_an_early_class(1)
+    network = KerasClassifier(SMALL, epochs=2)
+    stack = StackedKerasClassifier(
+        [("network", network)],
+        downstream=network,
+        cv=TimeSeriesSplit(3),
+        sampler=sampler,
+        prior_correction=sampled,
+        random_state=0,
+    ).fit(X, labels)
+    p = stack.predict_proba(X)
+    assert p.shape == (N, 3)
+    np.testing.assert_array_equal(p[:, 1], 0)
+    np.testing.assert_allclose(stack.to_keras()(stack.keras_inputs(X)), p, atol=1e-6)

@@ -37,6 +37,15 @@ class Classes:
             return self.tensor
         return function_layer(f"{name}_second_class", [self.tensor], lambda p: p[:, 1:])
 
+    def among(self, classes, known, name):
+        """Probabilities of the sorted ``classes``; 0 for those that are not ``known``."""
+        chosen = np.asarray(known)[:, None] == np.asarray(classes)
+
+        def spread(p):
+            return ops.matmul(_both(p) if self.single else p, chosen.astype(np.float32))
+
+        return Classes(function_layer(name, [self.tensor], spread))
+
     def corrected(self, ratio, name):
         """Probabilities with the original priors; see `with_priors`."""
         ratio = np.asarray(ratio, dtype=np.float32)[None]

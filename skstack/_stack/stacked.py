@@ -377,17 +377,20 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
     def _corrected_probabilities(self, table):
         """Probabilities of the downstream, with corrected priors."""
         with errors_named(label_of(self.downstream_)):
-            probabilities = self._of_all_classes(probabilities_of(self.downstream_)(table))
+            probabilities = probabilities_of(self.downstream_)(table)
+            if self._lacks_classes():
+                known = self.downstream_.classes_
+                probabilities = in_order_of(self.classes_, np.asarray(probabilities), known)
         if self.prior_correction and self.sampler_ is not None:
             return correct_priors(probabilities, self._prior_ratio)
         return probabilities
 
-    def _of_all_classes(self, probabilities):
-        """Probabilities of ``classes_``: with a time-ordered cv the downstream may not know all."""
+    def _lacks_classes(self):
+        """Whether only rows without predictions, of a time-ordered cv, have one of the classes."""
         known = getattr(self.downstream_, "classes_", None)
         if self._several or known is None or not np.isin(known, self.classes_).all():
-            return probabilities
-        return in_order_of(self.classes_, np.asarray(probabilities), known)
+            return False
+        return not np.array_equal(known, self.classes_)
 
     def _calibrated(self, probabilities):
         if self.calibration is None:
@@ -546,6 +549,9 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
         )
 
     def _graph_corrected(self, classes, name):
+        if self._lacks_classes():
+            known = self.downstream_.classes_
+            classes = classes.among(self.classes_, known, f"{name}_classes")
         if self.prior_correction and self.sampler_ is not None:
             return classes.corrected(self._prior_ratio, name)
         return classes
