@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 
 from skstack._base.keras_objects import copied, has_settings, portable, with_settings
-from skstack._base.sklearn import set_callbacks_of, wrapper_of
+from skstack._base.sklearn import BESIDE_PARAMETERS, set_callbacks_of, wrapper_of
 
 
 def clone_part(value):
@@ -55,7 +55,7 @@ def clone_sharing_models(estimator):
     cloned = type(estimator)(
         **{name: clone_part(value) for name, value in estimator.get_params(deep=False).items()}
     )
-    for attribute in ("_metadata_request", "_sklearn_output_config"):
+    for attribute in BESIDE_PARAMETERS:
         if hasattr(estimator, attribute):
             setattr(cloned, attribute, copy.deepcopy(getattr(estimator, attribute)))
     set_callbacks_of(cloned, estimator)

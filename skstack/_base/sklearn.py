@@ -81,6 +81,9 @@ __all__ = [
     "with_callbacks",
 ]
 
+# What `set_output` and the likes of `set_fit_request` set: attributes, and no parameters.
+BESIDE_PARAMETERS = ("_metadata_request", "_sklearn_output_config")
+
 # Modules whose wrappers and mixins call `fit` and `transform` of an estimator for its user.
 WRAPPER_MODULES = ("sklearn.base", _get_output_config.__module__)
 

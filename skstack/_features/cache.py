@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_memory
 from skstack._base.lru_cache import LRUCache
 from skstack._base.params import is_keras_model, is_path
 from skstack._base.progress import report
+from skstack._base.sklearn import BESIDE_PARAMETERS
 from skstack.networks._cloning import architecture
 from skstack.networks._recipe import Recipe
 
@@ -81,17 +82,8 @@ def estimator_key(value):
             code = fingerprint(cls)
     except Unknown as reason:
         raise Unkeyable(str(reason)) from reason
-    return ("estimator", code, _parameters_key(value), *_requests(value))
-
-
-def _requests(estimator):
-    """What changes a fit but is no parameter: the container of outputs, and metadata requests."""
-    container = getattr(estimator, "_sklearn_output_config", None)
-    requests = getattr(estimator, "_metadata_request", None)
-    return (
-        None if container is None else tuple(sorted(container.items())),
-        None if requests is None else repr(requests),
-    )
+    beside = [repr(getattr(value, name, None)) for name in BESIDE_PARAMETERS]
+    return ("estimator", code, _parameters_key(value), *beside)
 
 
 def settings_key():

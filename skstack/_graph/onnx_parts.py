@@ -234,9 +234,8 @@ def _warn_of_far_thresholds(estimator, label):
         if is_far(np.abs(values).max(), np.std(values))
     ]
     if far:
-        more = "..." if len(far) > 5 else ""
         kind = type(estimator).__name__
-        warn_of_float32(f"{kind} (the part {label!r}) compares the columns {far[:5]}{more}")
+        warn_of_float32(f"{kind} (the part {label!r}) compares", far)
 
 
 def with_parts(inputs, output, parts, name):

@@ -96,9 +96,8 @@ def warn_of_far_columns(step):
     far = np.flatnonzero(is_far(centre, spread))
     if far.size:
         names = getattr(step, "feature_names_in_", [f"x{index}" for index in range(len(centre))])
-        names = [str(names[index]) for index in far]
-        more = "..." if len(names) > 5 else ""
-        warn_of_float32(f"{described(step)} computes with the columns {names[:5]}{more}")
+        columns = [str(names[index]) for index in far]
+        warn_of_float32(f"{described(step)} computes with", columns)
 
 
 def _moments(step):

@@ -16,6 +16,7 @@ from keras import ops
 
 from skstack._base.atomic_fit import caller_level
 from skstack.preprocessing._blocks import ArrayColumnBlock, NumericBlock
+from skstack.preprocessing._column_profile import is_few_steps
 
 # Ordinary columns of float64 have more; those of whole numbers may have fewer, and lose nothing.
 _FAR_STEPS = 10.0
@@ -70,8 +71,10 @@ class LostPrecision(UserWarning):
     """A part computes in float64 what a ``keras.Model`` computes in float32."""
 
 
-def warn_of_float32(what):
+def warn_of_float32(what, columns=()):
     """Warn that predictions of a model may differ; `what` says which part does what."""
+    if columns:
+        what = f"{what} the columns {columns[:5]}{'...' if len(columns) > 5 else ''}"
     warnings.warn(
         f"{what} in float64, because they are far from 0; a keras.Model computes in float32, which "
         "loses precision. Subtract an offset before the fit.",
@@ -82,9 +85,7 @@ def warn_of_float32(what):
 
 def is_far(values, spread):
     """Mask of columns whose standard deviation, `spread`, is few steps of float32 at `values`."""
-    values, spread = np.abs(np.asarray(values, np.float64)), np.asarray(spread, np.float64)
-    largest = np.minimum(values, np.finfo(np.float32).max).astype(np.float32)
-    return (spread > 0) & (spread < _FAR_STEPS * np.spacing(largest))
+    return is_few_steps(np.asarray(spread), np.abs(np.asarray(values)), _FAR_STEPS)
 
 
 def function_layer(name, tensors, function):

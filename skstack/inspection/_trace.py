@@ -13,6 +13,7 @@ from joblib import parallel_config
 from sklearn.frozen import FrozenEstimator
 
 from skstack._base.params import clone_part, is_network_estimator
+from skstack._base.sklearn import BESIDE_PARAMETERS
 from skstack._base.tables import n_rows
 from skstack.inspection._overlap import row_keys
 
@@ -132,7 +133,7 @@ class Trace:
             for name, part in params.items()
         }
         recorded = self._class(type(value), step)(**parts)
-        for attribute in ("_metadata_request", "_sklearn_output_config", "_passes_steps"):
+        for attribute in (*BESIDE_PARAMETERS, "_passes_steps"):
             if attribute in vars(value):
                 setattr(recorded, attribute, vars(value)[attribute])
         return recorded

@@ -712,6 +712,12 @@ def moments_of_steps(array, mask_value, weights=None):
 KEPT_STEPS, WARNED_STEPS = 1000.0, 20.0
 
 
+def is_few_steps(spread, magnitude, steps):
+    """Whether standard deviations are few steps of float32 at numbers of some magnitude."""
+    largest = np.minimum(magnitude, np.finfo(np.float32).max).astype(np.float32)
+    return (spread > 0) & (spread < steps * np.spacing(largest))
+
+
 def lost_in_float32(values, steps=KEPT_STEPS):
     """Boolean mask of the columns of a 2-D array whose standard deviation is few float32 steps."""
     lost = np.zeros(values.shape[1], dtype=bool)
@@ -726,9 +732,8 @@ def lost_in_float32(values, steps=KEPT_STEPS):
             column = values[:, index]
             known = column[np.isfinite(column)].astype(np.float64)
             if known.size:
-                largest = np.float32(min(np.abs(known).max(), np.finfo(np.float32).max))
                 spread = known.std() if known.min() < known.max() else 0.0
-                lost[index] = 0 < spread < steps * np.spacing(largest)
+                lost[index] = is_few_steps(spread, np.abs(known).max(), steps)
     return lost
 
 
