@@ -447,6 +447,30 @@ def test_a_class_of_rows_that_are_never_predicted_has_probability_0(early):
 
 @pytest.mark.filterwarnings("ignore:(?s).*time-ordered and never predicts:UserWarning")
 @pytest.mark.filterwarnings("ignore:A fold's training rows lack the classes:UserWarning")
+@pytest.mark.parametrize("early", [0, 1, 2])
+@pytest.mark.parametrize("sampled", [False, True])
+def test_a_class_of_rows_that_are_never_predicted_is_never_decided_for(early, sampled):
+    X, labels = with_an_early_class(early)
+    stack = StackedKerasClassifier(
+        [("tree", DecisionTreeClassifier(max_depth=2))],
+        downstream=LogisticRegression(),
+        blend=False,
+        cv=TimeSeriesSplit(3),
+        sampler=RandomOverSampler(random_state=0) if sampled else None,
+        prior_correction=sampled,
+        random_state=0,
+    ).fit(X, labels)
+    decisions = stack.decision_function(X)
+    assert decisions.shape == (N, 3)
+    np.testing.assert_array_equal(stack.classes_[decisions.argmax(axis=1)], stack.predict(X))
+    known = np.delete(np.arange(3), early)
+    assert (decisions[:, [early]] < decisions[:, known]).all()
+    odds = np.diff(stack.predict_log_proba(X)[:, known], axis=1)
+    np.testing.assert_array_equal(np.diff(decisions[:, known], axis=1) > 0, odds > 0)
+
+
+@pytest.mark.filterwarnings("ignore:(?s).*time-ordered and never predicts:UserWarning")
+@pytest.mark.filterwarnings("ignore:A fold's training rows lack the classes:UserWarning")
 @pytest.mark.parametrize("sampled", [False, True])
 def test_a_model_has_that_column_too(sampled):
     sampler = RandomOverSampler(random_state=0) if sampled else None

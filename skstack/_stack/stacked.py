@@ -376,14 +376,32 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
 
     def _corrected_probabilities(self, table):
         """Probabilities of the downstream, with corrected priors."""
+        probabilities = self._probabilities(table)
+        if self.prior_correction and self.sampler_ is not None:
+            return correct_priors(probabilities, self._prior_ratio)
+        return probabilities
+
+    def _probabilities(self, table):
+        """Probabilities of the downstream, with a column for each class."""
         with errors_named(label_of(self.downstream_)):
             probabilities = probabilities_of(self.downstream_)(table)
             if self._lacks_classes():
                 known = self.downstream_.classes_
                 probabilities = in_order_of(self.classes_, np.asarray(probabilities), known)
-        if self.prior_correction and self.sampler_ is not None:
-            return correct_priors(probabilities, self._prior_ratio)
         return probabilities
+
+    def _decisions(self, table):
+        """Decisions of the downstream, with a column for each class if it lacks one."""
+        with errors_named(label_of(self.downstream_)):
+            decisions = self.downstream_.decision_function(table)
+            if self._lacks_classes():
+                decisions = np.asarray(decisions)
+                if decisions.ndim == 1:
+                    decisions = np.column_stack([-decisions, decisions])
+                lowest = np.finfo(decisions.dtype).min  # as in `cross_val_predict`
+                known = self.downstream_.classes_
+                decisions = in_order_of(self.classes_, decisions, known, absent=lowest)
+        return decisions
 
     def _lacks_classes(self):
         """Whether only rows without predictions, of a time-ordered cv, have one of the classes."""
@@ -449,11 +467,9 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
             :meth:`predict`.
         """
         table = self._downstream_table(X)
-        with errors_named(label_of(self.downstream_)):
-            decisions = self.downstream_.decision_function(table)
+        decisions = self._decisions(table)
         if self.prior_correction and self.sampler_ is not None:
-            probabilities = probabilities_of(self.downstream_)(table)
-            return correct_decisions(decisions, probabilities, self._prior_ratio)
+            return correct_decisions(decisions, self._probabilities(table), self._prior_ratio)
         return decisions
 
     @on_snapshot

@@ -391,11 +391,11 @@ def columns_of_labels(probabilities, known):
     return np.column_stack(columns)
 
 
-def in_order_of(classes, probabilities, known):
+def in_order_of(classes, probabilities, known, *, absent=0.0):
     """Probabilities of shape (n_rows, n_classes) in the order of the sorted ``classes``.
 
-    ``known`` are the classes of their columns, in any order; those that it lacks get 0. A class
-    that is not among ``classes`` raises a ValueError.
+    ``known`` are the classes of their columns, in any order; those that it lacks get ``absent``. A
+    class that is not among ``classes`` raises a ValueError.
     """
     known = np.asarray(known)
     if probabilities.shape[1:] != known.shape:
@@ -411,7 +411,7 @@ def in_order_of(classes, probabilities, known):
             f"it has probabilities of the classes {known.tolist()}, but y holds "
             f"{np.asarray(classes).tolist()}."
         )
-    filled = np.zeros((len(probabilities), len(classes)), dtype=probabilities.dtype)
+    filled = np.full((len(probabilities), len(classes)), absent, dtype=probabilities.dtype)
     filled[:, np.searchsorted(classes, known)] = probabilities
     return filled
 
