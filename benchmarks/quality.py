@@ -161,6 +161,21 @@ def catboost(classify, seed, categorical):
     )
 
 
+def _pytabkit(kind, classify, seed):
+    import pytabkit
+
+    estimator = getattr(pytabkit, f"{kind}_{'Classifier' if classify else 'Regressor'}")
+    return estimator(random_state=seed, device="cpu", n_threads=1)
+
+
+def pytabkit_realmlp(classify, seed, _):
+    return _pytabkit("RealMLP_TD", classify, seed)
+
+
+def pytabkit_tabm(classify, seed, _):
+    return _pytabkit("TabM_D", classify, seed)
+
+
 CONTESTANTS = {
     "skstack TabM": (skstack_tabm, "skstack"),
     "skstack stack": (skstack_stack, "skstack"),
@@ -171,6 +186,8 @@ CONTESTANTS = {
     "XGBoost": (xgboost, "xgboost"),
     "CatBoost": (catboost, "catboost"),
     "MLPClassifier": (mlp, "scikit-learn"),
+    "pytabkit RealMLP-TD": (pytabkit_realmlp, "pytabkit"),
+    "pytabkit TabM": (pytabkit_tabm, "pytabkit"),
     "linear": (linear, "scikit-learn"),
 }
 
