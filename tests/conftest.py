@@ -70,8 +70,6 @@ _NEWER = {
     "test_large_columns_that_vary_little_keep_their_precision[float32]": (sklearn, (1, 8)),
     "check_positive_only_tag_during_fit": (sklearn, (1, 8)),  # it changes integers in place
     "check_sample_weight_equivalence": (sklearn, (1, 8)),  # a failure by chance cannot be expected
-    # The lists are those of the newest version.
-    "test_allowed_names_are_classes_and_functions_of_keras": (keras, (3, 15)),
     # Before, the last bits of a product depend on threads, and on how it is computed.
     "test_saved_files_need_nothing_of_skstack": (tensorflow, (2, 21)),
     "test_scores_do_not_depend_on_the_backend": (tensorflow, (2, 21)),

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from sklearn.base import is_classifier
 from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_is_fitted
 
 from skstack._base.lru_cache import LRUCache
 from skstack._base.sklearn import wrapper_of
@@ -365,13 +364,7 @@ def probabilities_of(estimator):
         return (lambda X: last(estimator[:-1].transform(X))) if len(estimator) > 1 else last
     if wrapper_of(estimator) == "keras" and is_classifier(estimator):
 
-        def normalised(X):
-            if hasattr(estimator, "decision_function"):
-                return _normalised(estimator, estimator.decision_function(X))
-            check_is_fitted(estimator)  # before Keras 3.15
-            return _normalised(estimator, estimator.model_.predict(np.asarray(X)))
-
-        return normalised
+        return lambda X: _normalised(estimator, estimator.decision_function(X))
     return None
 
 
