@@ -1,5 +1,7 @@
 """Metadata reach each part that asks for them, with routing on and off."""
 
+import inspect
+
 import numpy as np
 import pytest
 from imblearn.over_sampling import SMOTE, RandomOverSampler
@@ -19,6 +21,8 @@ from skstack import (
     KerasAutoencoder,
     KerasClassifier,
     KerasFeatureTransformer,
+    KerasMultiTask,
+    KerasRegressor,
     StackedKerasClassifier,
     StackedKerasRegressor,
 )
@@ -261,6 +265,21 @@ def test_weights_and_groups_in_a_search(routing):
     search.fit(X, y, sample_weight=WEIGHTS, groups=GROUPS)
     assert len(Recorder.records) == 4 * 5
     assert all(len(got["sample_weight"]) == n for _, n, got in Recorder.records)
+
+
+@pytest.mark.parametrize("kind", [KerasAutoencoder, KerasClassifier, KerasFeatureTransformer,
+                                  KerasMultiTask, KerasRegressor, StackedKerasClassifier,
+                                  StackedKerasRegressor])  # fmt: skip
+def test_requests_are_changed_for_methods_that_have_the_parameter(kind):
+    """Older scikit-learn raises an error for others, in each search."""
+    prefix, unknown = "__metadata_request__", []
+    for base in kind.__mro__:
+        for name, requests in vars(base).items():
+            if prefix in name and base.__module__.startswith("skstack"):
+                method = getattr(kind, name.partition(prefix)[2], None)
+                known = () if method is None else inspect.signature(method).parameters
+                unknown += [(base.__name__, name, each) for each in requests if each not in known]
+    assert unknown == []
 
 
 def test_networks_request_groups_by_default(routing):

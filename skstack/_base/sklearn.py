@@ -20,9 +20,9 @@ from sklearn.utils._param_validation import Interval as _Interval
 from sklearn.utils._pprint import _EstimatorPrettyPrinter
 from sklearn.utils._repr_html.estimator import _VisualBlock as VisualBlock
 from sklearn.utils._set_output import _get_output_config
+from sklearn.utils.metadata_routing import UNUSED, get_routing_for_object
 from sklearn.utils.metadata_routing import _raise_for_params as refuse_metadata
 from sklearn.utils.metadata_routing import _routing_enabled as routing_enabled
-from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.metaestimators import _BaseComposition as BaseComposition
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import _check_feature_names_in as check_input_names
@@ -48,6 +48,11 @@ except ImportError:  # below scikit-learn 1.9
     def with_callbacks(method):
         """Return the method: there is nothing to tear down."""
         return method
+
+
+# For `__metadata_request__METHOD`, only of classes with that method: older scikit-learn refuses to
+# remove what is not there.
+OUT_IS_NO_METADATA = {"out": UNUSED}
 
 
 @classmethod

@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_array, check_is_fitted
 from skstack._base.atomic_fit import on_snapshot
 from skstack._base.docstrings import substitute
 from skstack._base.in_chunks import in_chunks
-from skstack._base.sklearn import check_input_names, fit_context
+from skstack._base.sklearn import OUT_IS_NO_METADATA, check_input_names, fit_context
 from skstack._base.text import described
 from skstack._estimators.base import DOCS, NetworkEstimator
 from skstack._graph.mixin import ExportMixin
@@ -87,6 +87,7 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
     (178,)
     """
 
+    __metadata_request__transform = OUT_IS_NO_METADATA
     _target_required = False
 
     def __sklearn_tags__(self):

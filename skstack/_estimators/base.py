@@ -14,7 +14,6 @@ import numpy as np
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.impute import SimpleImputer
-from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from skstack._base.atomic_fit import atomic_fit, copy_of, on_snapshot, warn_once
@@ -286,9 +285,6 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
 
     # As in scikit-learn's group splitters: with routing enabled, groups are requested by default.
     __metadata_request__fit = {"groups": True}
-    # A place for the result is no metadata.
-    __metadata_request__predict = __metadata_request__predict_proba = {"out": UNUSED}
-    __metadata_request__transform = {"out": UNUSED}
 
     _target_required = True
     _teacher = None  # the teacher whose outputs are inputs of the network, if any

@@ -14,7 +14,7 @@ from skstack._base.atomic_fit import on_snapshot
 from skstack._base.docstrings import substitute
 from skstack._base.in_chunks import in_chunks
 from skstack._base.params import hint_at_parameters
-from skstack._base.sklearn import Interval, StrOptions, fit_context
+from skstack._base.sklearn import OUT_IS_NO_METADATA, Interval, StrOptions, fit_context
 from skstack._base.tables import check_target
 from skstack._base.text import described
 from skstack._estimators.bags import graphs_of_bags, is_bagged, mean_of_bags, mean_of_graphs
@@ -153,6 +153,7 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
     True
     """
 
+    __metadata_request__predict = OUT_IS_NO_METADATA
     _parameter_constraints = {
         **NetworkEstimator._parameter_constraints,
         "n_bags": [Interval(Integral, 1, None, closed="left")],

@@ -37,6 +37,7 @@ from skstack._base.progress import errors_named, fit_tasks, fitting, propagating
 from skstack._base.sklearn import (
     CROSS_FIT_CONSTRAINTS,
     INPUT_CONSTRAINTS,
+    OUT_IS_NO_METADATA,
     CallbackSupportMixin,
     HasMethods,
     Interval,
@@ -374,7 +375,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
 
     # Metadata of the sub-estimators; the transformer itself uses none.
     __metadata_request__fit = {"sample_weight": UNUSED, "groups": UNUSED}
-    __metadata_request__transform = {"out": UNUSED}
+    __metadata_request__transform = OUT_IS_NO_METADATA
 
     def get_metadata_routing(self):
         """Get the metadata routing of this object.

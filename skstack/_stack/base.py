@@ -44,6 +44,7 @@ from skstack._base.params import (
 from skstack._base.progress import errors_named, fit_tasks, fitting, propagating
 from skstack._base.sklearn import (
     CROSS_FIT_CONSTRAINTS,
+    OUT_IS_NO_METADATA,
     BaseComposition,
     CallbackSupportMixin,
     HasMethods,
@@ -254,8 +255,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
 
     # Metadata of the sub-estimators; the stack passes them on.
     __metadata_request__fit = dict.fromkeys(("sample_weight", "groups", "X_val", "y_val"), UNUSED)
-    __metadata_request__predict = __metadata_request__predict_proba = {"out": UNUSED}
-    __metadata_request__decision_function = __metadata_request__transform = {"out": UNUSED}
+    __metadata_request__transform = OUT_IS_NO_METADATA
 
     def get_metadata_routing(self):
         """Get the metadata routing of this object.

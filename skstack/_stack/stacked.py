@@ -14,7 +14,7 @@ from skstack._base.docstrings import substitute
 from skstack._base.in_chunks import in_chunks
 from skstack._base.params import hint_at_parameters
 from skstack._base.progress import errors_named
-from skstack._base.sklearn import StrOptions, with_target_tags
+from skstack._base.sklearn import OUT_IS_NO_METADATA, StrOptions, with_target_tags
 from skstack._base.tables import check_target, n_rows, read_labels
 from skstack._base.text import described
 from skstack._estimators.classifier import KerasClassifier
@@ -292,6 +292,8 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
     True
     """
 
+    __metadata_request__predict = __metadata_request__predict_proba = OUT_IS_NO_METADATA
+    __metadata_request__decision_function = OUT_IS_NO_METADATA
     _network_type = KerasClassifier
     _parameter_constraints = {
         **Stack._parameter_constraints,
@@ -631,6 +633,7 @@ class StackedKerasRegressor(ExportMixin, RegressorMixin, Stack):
     (2,)
     """
 
+    __metadata_request__predict = OUT_IS_NO_METADATA
     _network_type = KerasRegressor
 
     @hint_at_parameters

@@ -363,7 +363,6 @@ def probabilities_of(estimator):
         last = probabilities_of(estimator[-1])
         return (lambda X: last(estimator[:-1].transform(X))) if len(estimator) > 1 else last
     if wrapper_of(estimator) == "keras" and is_classifier(estimator):
-
         return lambda X: _normalised(estimator, estimator.decision_function(X))
     return None
 
