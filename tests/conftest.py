@@ -102,9 +102,9 @@ def keep_few_programs():
     from skstack._training import predict, program
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(program.POOL._shared, "_limit", 12)
+        patched.setattr(program.POOL._shared, "_limit", 24)
         patched.setattr(program.POOL, "_max", 6)
-        patched.setattr(predict._PREDICTORS, "_limit", 12)
+        patched.setattr(predict._PREDICTORS, "_limit", 24)
         yield
 
 
