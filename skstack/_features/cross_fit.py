@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from scipy.linalg import orthogonal_procrustes
-from sklearn.base import is_classifier
+from sklearn.base import is_classifier, is_regressor
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
@@ -22,7 +22,7 @@ from skstack._base.parallel import run_parts
 from skstack._base.params import clone_part, is_keras_model, is_network_estimator
 from skstack._base.progress import errors_named, fitting, propagating, reserve_tasks
 from skstack._base.sklearn import is_classifier_for, take_metadata, wrapper_of
-from skstack._base.tables import kind_of_target, n_rows, take_rows
+from skstack._base.tables import check_target, kind_of_target, n_rows, take_rows
 from skstack._base.text import described
 from skstack._estimators.bags import is_bagged
 from skstack._estimators.multi_task import KerasMultiTask
@@ -241,6 +241,9 @@ class UpstreamSpec:
         model = self.model
         if self.frozen:
             return _one_dimensional(getattr(model, "classes_", None))
+        if self.model_learns and is_regressor(model):
+            check_target(y, estimator=model)
+            return None
         kind = kind_of_target(y, model) if self.model_learns else None
         if kind in ("binary", "multiclass") and is_classifier_for(model, y):
             return np.unique(y)
