@@ -656,6 +656,15 @@ def test_parameters_of_other_libraries_are_translated(cls, params, hint):
         cls().set_params(**params)
 
 
+def test_a_mistyped_parameter_that_holds_an_estimator_is_not_proposed_again():
+    for cls, params, name in (
+        (KerasClassifier, {"modl": MLP()}, "model"),
+        (StackedKerasClassifier, {"downstreem": KerasClassifier()}, "downstream"),
+    ):
+        with pytest.raises(TypeError, match=f"Did you mean '{name}'"):
+            cls(**params)
+
+
 def test_a_subclass_with_parameters_of_its_own_is_not_affected():
     class Wide(KerasClassifier):
         def __init__(self, hidden=3):

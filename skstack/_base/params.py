@@ -170,7 +170,9 @@ def hint_at_parameters(init):
             known = [
                 f"{outer}__{name}"
                 for outer, value in passed.items()
-                if hasattr(value, "get_params") and not isinstance(value, type)
+                if outer in names  # what nobody accepts is no proposal
+                and hasattr(value, "get_params")
+                and not isinstance(value, type)
                 for name in value.get_params()
             ]
             name = unknown[0]
