@@ -25,6 +25,7 @@ from sklearn.model_selection import (
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
 from skstack import (
@@ -467,6 +468,22 @@ def test_a_class_of_rows_that_are_never_predicted_is_never_decided_for(early, sa
     assert (decisions[:, [early]] < decisions[:, known]).all()
     odds = np.diff(stack.predict_log_proba(X)[:, known], axis=1)
     np.testing.assert_array_equal(np.diff(decisions[:, known], axis=1) > 0, odds > 0)
+
+
+@pytest.mark.filterwarnings("ignore:(?s).*time-ordered and never predicts:UserWarning")
+@pytest.mark.filterwarnings("ignore:A fold's training rows lack the classes:UserWarning")
+def test_decisions_between_pairs_of_classes_are_those_of_the_downstream():
+    X = np.random.default_rng(0).normal(size=(N, 2))
+    y = 1 + 2 * (X[:, 0] > 0) + (X[:, 1] > 0)
+    y[:20:2] = 0
+    stack = StackedKerasClassifier(
+        [("tree", DecisionTreeClassifier(max_depth=2))],
+        downstream=SVC(decision_function_shape="ovo"),
+        blend=False,
+        cv=TimeSeriesSplit(3),
+    ).fit(X, y)
+    assert stack.downstream_.classes_.tolist() == [1, 2, 3, 4]
+    assert stack.decision_function(X).shape == (N, 6)
 
 
 @pytest.mark.filterwarnings("ignore:(?s).*time-ordered and never predicts:UserWarning")

@@ -17,12 +17,11 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tests import test_metaestimators_metadata_routing as theirs
 from sklearn.utils.metadata_routing import MetadataRouter
 
+import skstack
 from skstack import (
     KerasAutoencoder,
     KerasClassifier,
     KerasFeatureTransformer,
-    KerasMultiTask,
-    KerasRegressor,
     StackedKerasClassifier,
     StackedKerasRegressor,
 )
@@ -267,9 +266,15 @@ def test_weights_and_groups_in_a_search(routing):
     assert all(len(got["sample_weight"]) == n for _, n, got in Recorder.records)
 
 
-@pytest.mark.parametrize("kind", [KerasAutoencoder, KerasClassifier, KerasFeatureTransformer,
-                                  KerasMultiTask, KerasRegressor, StackedKerasClassifier,
-                                  StackedKerasRegressor])  # fmt: skip
+ESTIMATORS = [
+    value
+    for module in (skstack, skstack.ensemble, skstack.preprocessing)
+    for value in [getattr(module, name) for name in module.__all__]
+    if inspect.isclass(value) and hasattr(value, "get_metadata_routing")
+]
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
 def test_requests_are_changed_for_methods_that_have_the_parameter(kind):
     """Older scikit-learn raises an error for others, in each search."""
     prefix, unknown = "__metadata_request__", []

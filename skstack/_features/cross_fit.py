@@ -242,7 +242,7 @@ class UpstreamSpec:
         if self.frozen:
             return _one_dimensional(getattr(model, "classes_", None))
         if self.model_learns and is_regressor(model):
-            check_target(y, estimator=model)
+            check_target(y, estimator=model)  # older scikit-learn warns of whole numbers' kind
             return None
         kind = kind_of_target(y, model) if self.model_learns else None
         if kind in ("binary", "multiclass") and is_classifier_for(model, y):

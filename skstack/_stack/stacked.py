@@ -400,9 +400,10 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
                 decisions = np.asarray(decisions)
                 if decisions.ndim == 1:
                     decisions = np.column_stack([-decisions, decisions])
-                lowest = np.finfo(decisions.dtype).min  # as in `cross_val_predict`
                 known = self.downstream_.classes_
-                decisions = in_order_of(self.classes_, decisions, known, absent=lowest)
+                if decisions.shape[1] == len(known):  # and not one for each pair of classes
+                    lowest = np.finfo(decisions.dtype).min  # as in `cross_val_predict`
+                    decisions = in_order_of(self.classes_, decisions, known, absent=lowest)
         return decisions
 
     def _lacks_classes(self):
@@ -464,9 +465,10 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_classes)
-            As the downstream returns it. With ``prior_correction`` the corrected log-odds of two
-            classes, or corrected log probabilities up to a constant for each row, consistent with
-            :meth:`predict`.
+            As the downstream returns it. With a time-ordered ``cv`` it may have seen no row of a
+            class: the decision for this class is then the lowest float. With ``prior_correction``
+            the corrected log-odds of two classes, or corrected log probabilities up to a constant
+            for each row, consistent with :meth:`predict`.
         """
         table = self._downstream_table(X)
         decisions = self._decisions(table)
