@@ -92,10 +92,9 @@ def pytest_collection_modifyitems(items):
 
 
 def _patch_engines(patched):
-    from skstack._training import engines, predict
+    from skstack._training import engines
 
     patched.setattr(engines, "_STEPS_WORTH_XLA", {"masked": 3_000, "exact": 10_000})
-    patched.setattr(predict, "quick_with_xla", lambda model: False)
 
 
 _ENTROPY = random.Random()
@@ -118,9 +117,8 @@ def keep_few_programs():
 def compile_rarely(request):
     """XLA only for long fits: most tests train a network once, for a second or less.
 
-    Compiling with XLA takes as long as some 3,000 steps in a plain graph, and as the prediction of
-    a million rows. tests/training, which compares all engines with `Model.fit`, and what is marked
-    `xla` compile as users do.
+    Compiling with XLA takes as long as some 3,000 steps in a plain graph. tests/training, which
+    compares all engines with `Model.fit`, and what is marked `xla` compile as users do.
     """
     with pytest.MonkeyPatch.context() as patched:
         if not (_as_users_do(request.node) or request.path.parent.name == "training"):

@@ -139,26 +139,6 @@ def why_not_xla(program) -> str | None:
     return None
 
 
-_QUICK = {
-    layer
-    for layer in _ROW_BY_ROW_LAYERS
-    if not any(word in layer.__name__ for word in ("Conv", "Pooling", "LSTM", "GRU", "SimpleRNN"))
-}
-
-
-def quick_with_xla(model) -> bool:
-    """Whether predictions are compiled with XLA; convolutions are faster without it on a CPU."""
-    known = {*_QUICK, *DROPOUTS, keras.layers.BatchNormalization}
-    return (
-        _plain(model)
-        and embedded_inputs(model) is not None
-        and not _bare_operations(model)
-        and model.dtype_policy.name == "float32"
-        and all(type(layer) in known or _plain(layer) for layer in all_layers(model))
-        and all(layer.dtype_policy.name == "float32" for layer in all_layers(model))
-    )
-
-
 def _reads(layer, model):
     """Whether a layer reads an input of the model directly; True if that is unknown."""
     try:

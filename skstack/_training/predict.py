@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,6 @@ from keras import ops
 
 from skstack._base.lru_cache import LRUCache
 from skstack._training.blueprint import Blueprint
-from skstack._training.engines import quick_with_xla
 from skstack._training.formulas import pooled, pooling_of
 from skstack._training.isolation import build, environment, refuse_after_fork
 from skstack._training.keras_model import (
@@ -34,14 +32,12 @@ from skstack._training.keras_model import (
     takes_training,
 )
 from skstack._training.normalization import reading_their_variables
-from skstack._training.variables import OwnSession, call_concrete
+from skstack._training.variables import call_concrete
 from skstack._training.xla_layers import replaced_calls
 
 _MAX_MODELS = 64
 _MAX_FUNCTIONS = 64  # of one model
-_BATCH = 128  # rows of one batch with XLA, so that they fit into the processor's cache
-_MEMBERS_BATCH = 16  # each row, padding too, passes through all members
-_BLOCK_BYTES = 2**18  # of inputs of a chunk of batches: even one row is padded to a chunk
+_MEMBERS_ROWS = 16  # each row, padding too, passes through all members
 _CALL_BYTES = 2**26  # of inputs and outputs of one call, which bounds memory for many rows
 _AT_ONCE = 8  # chunks that may run in parallel
 
@@ -81,17 +77,16 @@ class _Predictor:
         position = {id(v): i for i, v in enumerate(variables)}
         self._fixed = [position[id(v)] for v in self.model.non_trainable_variables]
         self._layers = all_layers(self.model)
-        self._xla = quick_with_xla(self.model)
         self.embedding_bounds = embedded_inputs(self.model)
         self._rows_at_once: int | None = None
         self._functions: LRUCache[_Chunks] = LRUCache(_MAX_FUNCTIONS)
         self._tracing = threading.Lock()
 
     def rows_at_once(self, inputs) -> int:
-        """Number of rows of a chunk without XLA."""
+        """Number of rows of a chunk."""
         if self._rows_at_once is None:
             rows = rows_at_once(self.model, inputs)
-            self._rows_at_once = min(rows, _MEMBERS_BATCH) if member_layers(self.model) else rows
+            self._rows_at_once = min(rows, _MEMBERS_ROWS) if member_layers(self.model) else rows
         return self._rows_at_once
 
     def tensors(self, variables) -> list:
@@ -111,18 +106,8 @@ class _Predictor:
         function = self._functions.find(key)
         if function is None:
             with self._tracing:  # a second thread waits until the first one has traced
-                function = self._functions.get(key, lambda: self._trace(signature, request, rows))
+                function = self._functions.get(key, lambda: _Chunks(self, signature, request, rows))
         return function
-
-    def _trace(self, signature, request, rows):
-        if self._xla:
-            try:
-                return _Chunks(self, signature, request, _BATCH, xla=True)
-            except (LayerNotFound, tf.errors.ResourceExhaustedError):
-                raise
-            except Exception:  # XLA may fail in many ways; the plain graph is the fallback
-                self._xla = False
-        return _Chunks(self, signature, request, rows, xla=False)
 
     def batch_function(self, names, request):
         """Return a function of weights and one batch of inputs that returns flat outputs."""
@@ -151,76 +136,28 @@ class _Predictor:
 
 
 class _Chunks:
-    """Computes outputs of any number of rows in padded chunks of one size.
+    """Computes outputs of any number of rows in padded chunks of one size, many in parallel.
 
-    With XLA a chunk consists of small batches, of which as many are computed as the rows need;
-    without, it is one batch. Many chunks are computed in parallel.
+    XLA would compile for longer than it saves in the predictions of a million rows.
     """
 
-    def __init__(self, predictor, signature, request, rows, *, xla):
+    def __init__(self, predictor, signature, request, rows):
         names = [name for name, _, _ in signature]
         weights = [tf.TensorSpec(v.shape, v.dtype) for v in predictor.model.variables]
-        self._n_weights = len(weights)
         specs = [tf.TensorSpec((rows, *shape), dtype) for _, shape, dtype in signature]
         self._specs = weights, specs
         run = tf.function(predictor.batch_function(names, request), autograph=False)
-        self._batch = run.get_concrete_function(*weights, *specs)
-        _check_rows([output.shape for output in self._batch.outputs], rows)
-        self._n_batches = 1
-        self._chunk = self._batch
-        row_bytes = _row_bytes(specs)
-        self.row_bytes = row_bytes + _row_bytes(self._batch.outputs)
-        if xla:
-            self._n_batches = min(max(_BLOCK_BYTES // (rows * row_bytes), 1), 32)
-            self._chunk = self._batches_function()
-        self.rows = rows * self._n_batches
+        self._chunk = run.get_concrete_function(*weights, *specs)
+        _check_rows([output.shape for output in self._chunk.outputs], rows)
+        self.rows = rows
+        self.row_bytes = _row_bytes(specs) + _row_bytes(self._chunk.outputs)
         self._many = None
         self._tracing = threading.Lock()
-        self._batch_counts = [tf.constant(n) for n in range(self._n_batches + 1)] if xla else None
-        self._run: Callable = functools.partial(call_concrete, self._chunk)
-        if xla:
-            if OwnSession.suits(self._chunk):
-                self._run = OwnSession(self._chunk, self._argument_specs())
-            # XLA compiles, or fails, at the first call.
-            self._run([tf.zeros(spec.shape, spec.dtype) for spec in self._argument_specs()])
-
-    def _argument_specs(self):
-        weights, specs = self._specs
-        blocks = [tf.TensorSpec((self._n_batches, *spec.shape), spec.dtype) for spec in specs]
-        return [*weights, *blocks, tf.TensorSpec([], tf.int32)]
-
-    def _batches_function(self):
-        shapes = [(self._n_batches, *output.shape) for output in self._batch.outputs]
-
-        def block(*tensors):
-            weights, (*blocks, n) = tensors[: self._n_weights], tensors[self._n_weights :]
-
-            def one(i, *results):
-                outputs = call_concrete(self._batch, [*weights, *(block[i] for block in blocks)])
-                return i + 1, *(
-                    tf.tensor_scatter_nd_update(result, [[i]], [output])
-                    for result, output in zip(results, outputs, strict=True)
-                )
-
-            empty = [tf.zeros(shape, tf.float32) for shape in shapes]
-            return tf.while_loop(lambda i, *_: i < n, one, (0, *empty))[1:]
-
-        compiled = tf.function(block, jit_compile=True, autograph=False)
-        compiled = compiled.get_concrete_function(*self._argument_specs())
-        # TensorFlow marks calls of a function for XLA, not the function: hence the wrapper.
-        around = tf.function(lambda *tensors: compiled(*tensors), autograph=False)
-        return around.get_concrete_function(*self._argument_specs())
 
     def __call__(self, weights, arrays) -> list:
         """Outputs of at most `rows` rows, padded to `rows`."""
         data = [_padded(array, self.rows) for array in arrays]
-        if self._batch_counts is None:
-            return _numpy(self._run([*weights, *data]))
-        n = self._batch_counts[-(-len(arrays[0]) // _BATCH)]
-        shape = (self._n_batches, _BATCH)
-        data = [array.reshape(*shape, *array.shape[1:]) for array in data]
-        parts = _numpy(self._run([*weights, *data, n]))
-        return [part.reshape(self.rows, *part.shape[2:]) for part in parts]
+        return _numpy(call_concrete(self._chunk, [*weights, *data]))
 
     def many(self, weights, arrays) -> list:
         """Outputs of a whole number of chunks."""
@@ -228,41 +165,32 @@ class _Chunks:
             with self._tracing:
                 if self._many is None:
                     self._many = self._many_function()
-        return _numpy(self._many([*weights, *arrays]))
+        return _numpy(call_concrete(self._many, [*weights, *arrays]))
 
     def _many_function(self):
         weights, specs = self._specs
         specs = [tf.TensorSpec((None, *spec.shape[1:]), spec.dtype) for spec in specs]
-        outputs = [(self.rows, *output.shape[1:]) for output in self._batch.outputs]
+        shapes = [output.shape for output in self._chunk.outputs]
 
         def run(*tensors):
-            weights, data = tensors[: self._n_weights], tensors[self._n_weights :]
+            weights_, data = tensors[: len(weights)], tensors[len(weights) :]
             n = tf.shape(data[0])[0] // self.rows
 
             def one(i, *results):
                 rows = [t[i * self.rows : (i + 1) * self.rows] for t in data]
-                if self._batch_counts is None:
-                    rows = [tf.ensure_shape(t, (self.rows, *t.shape[1:])) for t in rows]
-                else:
-                    shape = (self._n_batches, _BATCH)
-                    rows = [tf.reshape(t, (*shape, *t.shape[1:])) for t in rows]
-                    rows.append(tf.constant(self._n_batches))
-                parts = self._chunk(*weights, *rows)
+                rows = [tf.ensure_shape(t, (self.rows, *t.shape[1:])) for t in rows]
+                parts = self._chunk(*weights_, *rows)
                 return i + 1, *(
-                    result.write(i, tf.reshape(part, shape))
-                    for result, part, shape in zip(results, parts, outputs, strict=True)
+                    result.write(i, part) for result, part in zip(results, parts, strict=True)
                 )
 
-            empty = [tf.TensorArray(tf.float32, n, element_shape=shape) for shape in outputs]
+            empty = [tf.TensorArray(tf.float32, n, element_shape=shape) for shape in shapes]
             results = tf.while_loop(
                 lambda i, *_: i < n, one, (0, *empty), parallel_iterations=_AT_ONCE
             )
             return [result.concat() for result in results[1:]]
 
-        many = tf.function(run, autograph=False).get_concrete_function(*weights, *specs)
-        if isinstance(self._run, OwnSession):
-            return OwnSession(many, [*weights, *specs], session_of=self._run)
-        return functools.partial(call_concrete, many)
+        return tf.function(run, autograph=False).get_concrete_function(*weights, *specs)
 
 
 class _EagerPredictor(_Predictor):
@@ -309,7 +237,7 @@ def _row_bytes(tensors):
 
 
 def _numpy(tensors):
-    return [each if isinstance(each, np.ndarray) else each.numpy() for each in tensors]
+    return [tensor.numpy() for tensor in tensors]
 
 
 _PREDICTORS: LRUCache[_Predictor] = LRUCache(_MAX_MODELS)

@@ -192,24 +192,17 @@ class OwnSession:
     function : tf.types.experimental.ConcreteFunction
         Takes tensors of `specs` and the handles of a set.
     specs : list of tf.TensorSpec
-    like : list of keras.Variable, default=()
+    like : list of keras.Variable
         A set has one variable like each of these.
-    session_of : OwnSession, default=None
-        Its session and compiled code are shared.
     """
 
-    def __init__(self, function, specs, like=(), *, session_of=None):
+    def __init__(self, function, specs, like):
         self._function = function
         self._specs = specs
         self._like = like
-        self._session = _new_session() if session_of is None else session_of._session
+        self._session = _new_session()
         self.variable_sets = _ObjectPool(self._new_set)
         self._n_sets = 0
-
-    def __call__(self, tensors) -> list:
-        """Run the function on any set."""
-        with self.variable_sets.acquire() as run:
-            return run(tensors)
 
     @staticmethod
     def suits(function) -> bool:
