@@ -14,7 +14,6 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-import tensorflow as tf
 from hypothesis import HealthCheck, settings
 
 # A first fit of an architecture takes seconds: neither deadlines nor health checks know that.
@@ -96,12 +95,6 @@ def _patch_engines(patched):
     from skstack._training import engines
 
     patched.setattr(engines, "_STEPS_WORTH_XLA", {"masked": 3_000, "exact": 10_000})
-    _rewrite_graphs(False)
-
-
-def _rewrite_graphs(on):
-    """TensorFlow rewrites a graph before its first run, for longer than most tests need it."""
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not on})
 
 
 _ENTROPY = random.Random()
@@ -131,7 +124,6 @@ def compile_rarely(request):
         if not (_as_users_do(request.node) or request.path.parent.name == "training"):
             _patch_engines(patched)
         yield patched
-        _rewrite_graphs(True)
 
 
 @pytest.fixture(autouse=True)
@@ -145,7 +137,6 @@ def compile_as_users_do(request, compile_rarely):
 
     patched = not _as_users_do(request.node.getparent(pytest.Module))
     compile_rarely.undo()
-    _rewrite_graphs(True)
     for cache in (_PREDICTORS, FROZEN):
         cache.clear()
     yield
