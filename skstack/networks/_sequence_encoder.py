@@ -215,7 +215,12 @@ def _pooled(x, mask, pooling, spec, block):
     name = spec.layer_name(f"{block}_{pooling}")
     ops = keras.ops
     if pooling == "mean":
-        return keras.layers.GlobalAveragePooling1D(name=name)(x, mask=mask)
+        if mask is None:
+            return keras.layers.GlobalAveragePooling1D(name=name)(x)
+        # Keras' layer divides by 0 in a row that is all padding.
+        kept = ops.cast(ops.expand_dims(mask, -1), x.dtype)
+        n_steps = ops.maximum(ops.sum(kept, axis=1), 1.0)
+        return keras.layers.Identity(name=name)(ops.sum(x * kept, axis=1) / n_steps)
     if pooling == "last":  # of a convolution
         if mask is None:
             return x[:, -1]

@@ -51,6 +51,18 @@ def test_predictions_do_not_depend_on_padding(number):
     )
 
 
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+def test_a_row_without_steps_is_encoded_as_zeros(pooling):
+    X = padded(RAGGED, 7)
+    X[0] = 0
+    encoder = SequenceEncoder(3, pooling=pooling)
+    fitted = KerasClassifier(encoder, epochs=1, random_state=0).fit(X, Y)
+    (latent,) = fitted._layer_outputs(X[:2], ["latent"])
+    assert latent[0].tolist() == [0, 0, 0]
+    assert latent[1].all()
+    assert np.isfinite(fitted.predict_proba(X)).all()
+
+
 @pytest.mark.parametrize("value", [0.0, -99.0])
 def test_channels_are_standardised_with_moments_of_real_steps(value):
     X = padded(RAGGED, 7, value)
