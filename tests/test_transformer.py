@@ -19,6 +19,7 @@ from sklearn.svm import LinearSVC
 
 from skstack import KerasAutoencoder, KerasClassifier, KerasFeatureTransformer
 from skstack._training.formulas import LARGEST_LOG_ODDS
+from tests._models import FIT, SMALL, binary
 
 X, y = load_breast_cancer(return_X_y=True)
 X, y = StandardScaler().fit_transform(X)[:120, :6].astype(np.float32), y[:120]
@@ -273,3 +274,12 @@ def test_columns_that_pass_through_need_other_names_than_features():
         own.fit(table, y)
     renamed = table.rename(columns={"proba_1": "a"})
     assert own.fit(renamed, y).get_feature_names_out().tolist() == ["proba_1", "a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("name", ["features", "layers"])
+def test_a_feature_or_layer_is_named_once(name):
+    X, y = binary()
+    twice = ["outputs", "outputs"] if name == "features" else ["hidden_1", "hidden_1"]
+    transformer = KerasFeatureTransformer(KerasClassifier(SMALL, **FIT), **{name: twice})
+    with pytest.raises(ValueError, match=f"{name}=.* must name none twice"):
+        transformer.fit(X, y)
