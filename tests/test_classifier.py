@@ -254,5 +254,5 @@ def test_weights_of_classes_are_finite_numbers(weight):
     X, y = binary()
     with pytest.raises(ValueError, match=r"class_weight holds \{1: .*expected finite numbers"):
         KerasClassifier(SMALL, class_weight={0: 1.0, 1: weight}, **FIT).fit(X, y)
-    with pytest.raises(ValueError, match="class_weight=.* gives weight 0 to every class"):
+    with pytest.raises(ValueError, match=r"class_weight=.* gives weight 0 to every class"):
         KerasClassifier(SMALL, class_weight={0: 0, 1: 0.0}, **FIT).fit(X, y)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from _models import SMALL
+from _models import FIT, SMALL, binary
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import load_breast_cancer
 from sklearn.decomposition import PCA
@@ -19,7 +19,6 @@ from sklearn.svm import LinearSVC
 
 from skstack import KerasAutoencoder, KerasClassifier, KerasFeatureTransformer
 from skstack._training.formulas import LARGEST_LOG_ODDS
-from tests._models import FIT, SMALL, binary
 
 X, y = load_breast_cancer(return_X_y=True)
 X, y = StandardScaler().fit_transform(X)[:120, :6].astype(np.float32), y[:120]
