@@ -144,7 +144,9 @@ class SequenceEncoder(Recipe):
             raise ValueError(
                 f"SequenceEncoder needs an input of shape (rows, steps, channels), or token ids of "
                 f"shape (rows, steps); X has {block_shapes(spec.blocks)}. If "
-                "numeric columns are steps, set input_shape=(steps, channels)."
+                "numeric columns are steps, set input_shape=(steps, channels); if they are token "
+                "ids, pass a DataFrame with one column whose cells hold them: "
+                "pd.DataFrame({'words': list(X)})."
             )
         encoded = [self._encoded(spec, block.name, inputs) for block in over_steps]
         latent = spec.layer_name("latent")

@@ -169,6 +169,15 @@ def test_a_table_without_steps_is_refused():
     assert columns.fit(RNG.normal(size=(24, 4)), Y).predict(np.zeros((1, 4))).shape == (1,)
 
 
+def test_an_array_of_token_ids_is_refused_with_the_way_to_pass_it():
+    ids = [[1, 2], [3], [2, 2, 4]] * 8
+    pipeline = make_pipeline(PadSequences(), KerasClassifier(SequenceEncoder(2), epochs=1))
+    with pytest.raises(ValueError, match=r"token ids, pass .* pd\.DataFrame\(\{'words': list\(X\)"):
+        pipeline.fit(ids, Y)
+    words = pd.DataFrame({"words": list(PadSequences().fit_transform(ids))})
+    assert pipeline[-1].fit(words, Y).predict(words).shape == (24,)
+
+
 def test_parameters_work_in_clones_and_grids():
     encoder = SequenceEncoder((4,), layer="lstm")
     assert clone(encoder).get_params() == encoder.get_params()
