@@ -503,6 +503,13 @@ def test_a_file_that_was_cut_off_is_refused(kind, tmp_path):
         open_table(path)
 
 
+def test_a_mask_is_not_read_as_positions_of_columns(tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, np.eye(2))
+    with pytest.raises(TypeError, match=r"columns=\[True, False\] must be a list of names"):
+        open_table(path, columns=[True, False])
+
+
 def test_columns_and_schemas_are_checked_when_a_table_is_opened(tmp_path):
     pytest.importorskip("pyarrow")
     X, _ = mixed()

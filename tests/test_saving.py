@@ -90,6 +90,15 @@ class Squared(keras.losses.Loss):
         return keras.ops.mean(keras.ops.square(y_true - y_pred), axis=-1)
 
 
+class Power(keras.losses.Loss):  # whose get_config does not say its power
+    def __init__(self, power=2.0, **settings):
+        super().__init__(**settings)
+        self.power = power
+
+    def call(self, y_true, y_pred):
+        return keras.ops.mean(keras.ops.abs(y_true - y_pred) ** self.power, axis=-1)
+
+
 class Note(keras.callbacks.Callback):
     def __init__(self, words):
         super().__init__()
@@ -587,6 +596,18 @@ def test_objects_that_cannot_be_loaded_are_refused_by_save(tmp_path):
         with pytest.raises(ValueError, match=message):
             skstack.save(estimator, tmp_path / "a.skstack")
         assert os.listdir(tmp_path) == []
+
+
+def test_a_loss_that_would_be_another_one_is_refused_by_save(parts, tmp_path):
+    compiled = model()
+    compiled.compile(loss=parts.Power(1.5))
+    in_list = KerasClassifier(metrics=[parts.Power(1.5)])
+    for lossy in (KerasClassifier(loss=parts.Power(1.5)), KerasClassifier(compiled), in_list):
+        with pytest.raises(ValueError, match="the get_config of Power lacks power, which would be"):
+            skstack.save(lossy, tmp_path / "a.skstack")
+    for power in (2.0, 2):
+        loaded = again(KerasClassifier(loss=parts.Power(power)), tmp_path, trusted=[parts.Power])
+        assert loaded.loss.power == power
 
 
 @pytest.mark.parametrize("thing", [None, KerasClassifier, "a.skstack", MLP])

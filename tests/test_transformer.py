@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from _models import SMALL
+from _models import FIT, SMALL, binary
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import load_breast_cancer
 from sklearn.decomposition import PCA
@@ -273,3 +273,12 @@ def test_columns_that_pass_through_need_other_names_than_features():
         own.fit(table, y)
     renamed = table.rename(columns={"proba_1": "a"})
     assert own.fit(renamed, y).get_feature_names_out().tolist() == ["proba_1", "a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("name", ["features", "layers"])
+def test_a_feature_or_layer_is_named_once(name):
+    X, y = binary()
+    twice = ["outputs", "outputs"] if name == "features" else ["hidden_1", "hidden_1"]
+    transformer = KerasFeatureTransformer(KerasClassifier(SMALL, **FIT), **{name: twice})
+    with pytest.raises(ValueError, match=f"{name}=.* must name none twice"):
+        transformer.fit(X, y)

@@ -113,6 +113,32 @@ def lost_arguments(value):
     ]
 
 
+def lost_settings(value):
+    """Classes and arguments, as text, that objects made from the config of ``value`` would lose."""
+    lost = {}
+    for part in _parts(value):
+        arguments = lost_arguments(part) if has_settings(part) else []
+        if arguments and _differs(part, type(part).from_config(part.get_config())):
+            lost[type(part).__name__] = arguments
+    return [f"{name} lacks {', '.join(arguments)}" for name, arguments in lost.items()]
+
+
+def _differs(value, made):
+    """Whether two objects have different settings among those that can be compared."""
+    ours, others = vars(value), vars(made)
+    return any(
+        name not in others or not np.array_equal(each, others[name])
+        for name, each in ours.items()
+        if _is_comparable(each)
+    )
+
+
+def _is_comparable(value):
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_comparable, value))
+    return isinstance(value, (*_PLAIN, types.FunctionType))
+
+
 # Copies ------------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -466,6 +466,7 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
         if y.ndim == 2:
             raise ValueError("class_weight is not supported for multilabel targets.")
         if isinstance(self.class_weight, dict):
+            self._check_class_weight()
             return compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_)
         present = np.unique(y)
         class_weights = np.ones(len(self.classes_))
@@ -473,6 +474,18 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
             "balanced", classes=present, y=y, sample_weight=weights
         )
         return class_weights
+
+    def _check_class_weight(self):
+        wrong = {
+            label: weight
+            for label, weight in self.class_weight.items()
+            if not isinstance(weight, Real) or not 0 <= weight < np.inf
+        }
+        if wrong:
+            raise ValueError(f"class_weight holds {wrong}; expected finite numbers of 0 or more.")
+        # Classes that are not named have the weight 1.
+        if not any(self.class_weight.get(label, 1) for label in self.classes_.tolist()):
+            raise ValueError(f"class_weight={self.class_weight} gives weight 0 to every class.")
 
     def _column_weights(self, y, weights):
         return self._weighted_by(self._class_weights(y, weights), y, weights)

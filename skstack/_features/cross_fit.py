@@ -68,6 +68,9 @@ class FeatureRequest:
             )
         if not requested and not layers:
             raise ValueError("features and layers are both empty; name at least one.")
+        for name, listed in (("features", requested), ("layers", layers)):
+            if len(set(listed)) < len(listed):
+                raise ValueError(f"{name}={list(listed)!r} must name none twice.")
         return cls(requested, layers, pooling, steps_output)
 
     def __post_init__(self):

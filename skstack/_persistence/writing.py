@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import Bunch
 
-from skstack._base.keras_objects import customs_of
+from skstack._base.keras_objects import customs_of, lost_settings
 from skstack._base.sklearn import CALLBACKS_ATTRIBUTE
 from skstack._persistence import networks
 from skstack._persistence.known import (
@@ -205,6 +205,7 @@ class Writer:
         with _located(where, model):
             content = networks.model_bytes(model)
             names = networks.names_in_archive(content)
+        _check_settings(getattr(model, "loss", None), model, where)
         return {
             "is": "model",
             "member": self._member("models", "keras", content),
@@ -234,6 +235,7 @@ class Writer:
         with _located(where, obj):
             config = networks.config_of(obj)
             names = networks.names_in_config(config)
+        _check_settings(obj, obj, where)
         return {"is": "keras", "config": config, "names": self._customs(obj, names, where)}
 
     def _callback(self, callback, where):
@@ -341,6 +343,16 @@ def _refuse(where, value, reason):
     text = repr(value).partition("\n")[0]
     text = text if len(text) <= 80 else f"{text[:77]}..."
     raise ValueError(f"{where} = {text} of class {full_name(type(value))}: {reason}")
+
+
+def _check_settings(obj, owner, where):
+    """Raise if a custom loss or the like would be another one when it is loaded."""
+    with _located(where, owner):
+        lost = lost_settings(obj)
+    if lost:
+        lacks = "; that of ".join(lost)
+        must = "it must return all arguments of the constructor"
+        _refuse(where, owner, f"the get_config of {lacks}, which would be lost ({must})")
 
 
 def raise_full_disk(error):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from numbers import Integral
 
 import numpy as np
@@ -180,15 +181,34 @@ def held_out_rows(stack, X, y, downstream, seed, parts, ordered):
         fraction = stack.fine_tune.validation_fraction
     else:
         return None, False
-    split = hold_out(
-        y,
+    split = functools.partial(
+        hold_out,
         fraction=fraction,
         stratify=is_classifier(stack) and y.ndim == 1,
         seed=seed,
-        groups=parts.groups,
         ordered=ordered,
     )
-    return split, watches
+    weights, groups = parts.downstream.get("sample_weight"), parts.groups
+    if weights is None or np.asarray(weights).all():
+        return split(y, groups=groups), watches
+    return _split_by_weighted_rows(split, y, np.asarray(weights), groups, ordered), watches
+
+
+def _split_by_weighted_rows(split, y, weights, groups, ordered):
+    """Split the rows of positive weight; those of weight 0 follow them, and judge nothing.
+
+    They are held out with their group, or if later than the first row that is held out, so that
+    nothing is learned from them that the others may not be learned from.
+    """
+    rows, without = np.flatnonzero(weights), weights == 0
+    groups = None if groups is None else np.asarray(groups)
+    _, rest = split(y[rows], groups=None if groups is None else groups[rows])
+    held_out = np.isin(np.arange(len(weights)), rows[rest])
+    if groups is not None:
+        held_out |= without & np.isin(groups, groups[held_out])
+    if ordered:
+        held_out |= without & (np.arange(len(weights)) >= rows[rest].min())
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
 def stops_early(estimator, n):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.frozen import FrozenEstimator
@@ -85,7 +87,7 @@ class LatentDisplay:
         Raises
         ------
         ValueError
-            If there is no such layer, or fewer than two features.
+            If there is no such layer, fewer than two features, or several values of y for a row.
 
         TypeError
             If ``layer`` is None and the estimator has no ``transform``.
@@ -108,9 +110,16 @@ class LatentDisplay:
                 "transform. Name a layer of its network (`model_.summary()` lists them)."
             )
         if y is not None:
-            check_consistent_length(X, y)
+            check_consistent_length(X, _one_column(y))
         features = features.toarray() if hasattr(features, "toarray") else features
-        features = np.asarray(features, dtype=np.float64).reshape(len(features), -1)
+        try:
+            features = np.asarray(features, dtype=np.float64).reshape(len(features), -1)
+        except ValueError as error:
+            raise ValueError(
+                f"transform of {type(estimator).__name__} returns columns that are not numbers "
+                f"({error}), which principal components need. Name a layer, or leave them out: "
+                "`passthrough`."
+            ) from error
         if len(features) < 2:
             raise ValueError(f"Two dimensions need at least 2 rows, but X has {len(features)}.")
         if features.shape[1] < 2:
@@ -146,12 +155,15 @@ class LatentDisplay:
         ax = plot_axes(ax, "LatentDisplay.plot", width=5.5, height=4.4)
         style = {"s": 12, "alpha": 0.7, "linewidths": 0}
         first, second = self.points.T
-        y = None if self.y is None else np.asarray(self.y)
+        y = None if self.y is None else _one_column(self.y)
         unknown = np.zeros(len(first), dtype=bool) if y is None else pd.isna(y)
         if unknown.any():
             grey = {**style, "color": "#bbbbbb", "label": "unknown"}
             ax.scatter(first[unknown], second[unknown], **grey)
             first, second, y = first[~unknown], second[~unknown], y[~unknown]
+        if y is not None and y.dtype == object:  # beside missing values, say
+            numbers = all(isinstance(value, Real | np.bool_) for value in y)
+            y = np.array(y.tolist()) if numbers else y.astype(str)
         if y is None:
             ax.scatter(first, second, color=_COLOURS[0], **style)
         elif (
@@ -174,3 +186,13 @@ class LatentDisplay:
             axis.set_label_text(f"component {number + 1}{share}")
         self.ax_, self.figure_ = ax, ax.figure
         return self
+
+
+def _one_column(y):
+    """The values of y as an array with one dimension."""
+    y = np.asarray(y)
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim != 1:
+        raise ValueError(f"y has shape {y.shape}; expected one value for each row, as a colour.")
+    return y

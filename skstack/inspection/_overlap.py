@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -10,12 +11,18 @@ from numbers import Integral, Real
 
 import numpy as np
 
-from skstack._base.tables import is_dataframe, n_rows
+from skstack._base.tables import is_dataframe
 
 _MISSING = "\0"  # not a text in any table
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 # Values with more decimals are not rounded to a number of decimals.
 _MOST_DECIMALS = 8
+_KINDS = {  # by the names of pandas
+    "string": "text",
+    **dict.fromkeys(("datetime64", "datetime", "date"), "dates"),
+    **dict.fromkeys(("integer", "floating", "mixed-integer-float", "decimal"), "numbers"),
+    "boolean": "numbers",
+}
 _MANY_DECIMALS = 400  # more than a float has
 
 
@@ -94,6 +101,12 @@ def check_overlap(A, B, *, digits=4):
     ValueError
         If A and B have different columns.
 
+    Warns
+    -----
+    UserWarning
+        If a column holds values of different kinds in A and B, such as numbers and text, so that no
+        rows are equal.
+
     Notes
     -----
     Numbers of an integer dtype are compared exactly in both comparisons, so that identifiers are
@@ -129,6 +142,7 @@ def check_overlap(A, B, *, digits=4):
                 f"A has {A.shape[1]} columns and B has {B.shape[1]}; not in both are {only[:5]}."
             )
         B = B[list(A.columns)]
+    _warn_of_kinds(A, B)
     rows = []
     for rounded in (None, digits):
         keys = row_keys(A, rounded, B), row_keys(B, rounded, A)
@@ -213,7 +227,9 @@ class _Values:
 
         if isinstance(column.dtype, pd.CategoricalDtype):
             known = cls.of(column.cat.categories.to_series(), dtype)
-            words = None if known.words is None else np.append(known.words, _MISSING)
+            # An array of strings would end before the character of _MISSING.
+            missing = np.array([_MISSING], dtype=object)
+            words = None if known.words is None else np.append(known.words, missing)
             codes = column.cat.codes.to_numpy()
             numbers = np.append(known.numbers, dtype(np.nan))[codes]
             words = None if words is None else words[codes]
@@ -335,10 +351,39 @@ def _frame(X, name):
         if not frame.columns.is_unique:
             raise ValueError(f"{name} has duplicate column names.")
         return frame
-    X = X.toarray() if hasattr(X, "toarray") else np.asarray(X)
-    if X.ndim < 2:
-        raise ValueError(f"{name} has shape {X.shape}; expected rows and columns.")
-    return pd.DataFrame(X.reshape(n_rows(X), -1))
+    X = X.toarray() if hasattr(X, "toarray") else X
+    values = np.asarray(X)
+    if values.dtype.kind in "US" and not hasattr(X, "dtype"):
+        values = np.asarray(X, dtype=object)  # numbers beside words stay numbers
+    if values.ndim < 2:
+        raise ValueError(f"{name} has shape {values.shape}; expected rows and columns.")
+    return pd.DataFrame(values.reshape(len(values), math.prod(values.shape[1:])))
+
+
+def _warn_of_kinds(A, B):
+    """Warn of columns whose values cannot be equal, such as dates and the text of a CSV file."""
+    kinds = {name: (_kind(A[name]), _kind(B[name])) for name in A.columns}
+    apart = [
+        f"{name!r} ({one} in A, {other} in B)"
+        for name, (one, other) in kinds.items()
+        if one != other and None not in (one, other)
+    ]
+    if apart:
+        warnings.warn(
+            f"No row of A can be equal to one of B, because of the columns {', '.join(apart[:5])}. "
+            "Convert them to one kind, or leave them out.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _kind(column):
+    """What the known values of a column are, None if there are none, or of several kinds."""
+    import pandas as pd
+
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.cat.categories.to_series()
+    return _KINDS.get(pd.api.types.infer_dtype(column, skipna=True))
 
 
 def _instant(value):

@@ -144,7 +144,9 @@ class SequenceEncoder(Recipe):
             raise ValueError(
                 f"SequenceEncoder needs an input of shape (rows, steps, channels), or token ids of "
                 f"shape (rows, steps); X has {block_shapes(spec.blocks)}. If "
-                "numeric columns are steps, set input_shape=(steps, channels)."
+                "numeric columns are steps, set input_shape=(steps, channels); if they are token "
+                "ids, pass a DataFrame with one column whose cells hold them: "
+                "pd.DataFrame({'words': list(X)})."
             )
         encoded = [self._encoded(spec, block.name, inputs) for block in over_steps]
         latent = spec.layer_name("latent")
@@ -215,7 +217,12 @@ def _pooled(x, mask, pooling, spec, block):
     name = spec.layer_name(f"{block}_{pooling}")
     ops = keras.ops
     if pooling == "mean":
-        return keras.layers.GlobalAveragePooling1D(name=name)(x, mask=mask)
+        if mask is None:
+            return keras.layers.GlobalAveragePooling1D(name=name)(x)
+        # Keras' layer divides by 0 in a row that is all padding.
+        kept = ops.cast(ops.expand_dims(mask, -1), x.dtype)
+        n_steps = ops.maximum(ops.sum(kept, axis=1), 1.0)
+        return keras.layers.Identity(name=name)(ops.sum(x * kept, axis=1) / n_steps)
     if pooling == "last":  # of a convolution
         if mask is None:
             return x[:, -1]

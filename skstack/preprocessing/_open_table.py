@@ -92,7 +92,8 @@ def _positions(table, columns):
     """Positions of columns by name, or by position in a table without names."""
     known = getattr(table, "columns", list(range(table.shape[1])))
     listed = np.iterable(columns) and not isinstance(columns, str)
-    if not listed or not all(isinstance(c, (str, int, np.integer)) for c in columns):
+    kinds = (str, int, np.integer)
+    if not listed or not all(isinstance(c, kinds) and not isinstance(c, bool) for c in columns):
         raise TypeError(f"columns={columns!r} must be a list of names or of positions.")
     if len(columns) != len(set(columns)) or not len(columns):
         raise ValueError(f"columns={columns!r} must name at least one column, and none twice.")

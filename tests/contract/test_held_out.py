@@ -271,6 +271,30 @@ def test_weights_stay_aligned_with_rows_at_every_depth(kind, how, early_stopping
     check_weights()
 
 
+@pytest.mark.parametrize("how", ["at random", "groups", "time"])
+def test_rows_of_weight_0_do_not_decide_which_rows_are_held_out(how):
+    options, metadata = HOW[how]
+    weights = np.ones(N)
+    weights[-N // 4 :] = 0
+    weights[::7] = 0
+    options = {**options, "cv": KFold(3)} if how == "at random" else options
+    watched = []
+    for labels in (y, np.where(weights > 0, y, 1 - y)):
+        clear_log()
+        stack = stops_early(student(), **options)
+        stack.fit(X, labels, sample_weight=weights, **metadata)
+        watched.append(numbers(stack.downstream_.X_val_))
+        judging = watched[-1][weights[watched[-1]] > 0]
+        assert 8 <= len(judging) <= 20
+        for fit in LOG.fits:
+            assert not np.intersect1d(fit.rows, watched[-1]).size, fit.who
+            if how == "groups":
+                assert not np.isin(GROUPS[fit.rows], GROUPS[judging]).any(), fit.who
+            if how == "time":
+                assert fit.rows.max() < judging.min(), fit.who
+    np.testing.assert_array_equal(*watched)
+
+
 @pytest.mark.parametrize("depth", [1, 2])
 def test_weights_stay_aligned_with_rows_with_routing(depth):
     with config_context(enable_metadata_routing=True):

@@ -53,6 +53,25 @@ def test_columns_are_matched_by_name_in_any_container():
     assert check_overlap(sparse, np.eye(3).tolist()).exact_a.tolist() == [0, 1, 2]
 
 
+def test_numbers_beside_words_in_lists_stay_numbers():
+    found = check_overlap([["a", 1], ["b", 2], [None, 3]], [["b", 2.0], [None, 3]])
+    assert (found.exact_a.tolist(), found.exact_b.tolist()) == ([1, 2], [0, 1])
+    assert check_overlap([["b", 2]], pd.DataFrame({"job": ["b"], "age": [2.0]}))
+    assert not check_overlap(np.zeros((0, 2)), A)
+
+
+def test_columns_whose_values_cannot_be_equal_are_named():
+    days = pd.date_range("2024-01-01", periods=3)
+    table = pd.DataFrame({"age": [1, 2, 3], "day": days, "job": ["a", None, "b"], "none": None})
+    same = table.astype({"age": object, "job": "category", "day": object})
+    read_again = pd.read_csv(io.StringIO(table.to_csv(index=False)))
+    assert len(check_overlap(table, same).exact_a) == 3  # and no warning
+    with pytest.warns(UserWarning, match=r"'day' \(dates in A, text in B\)\. Convert"):
+        check_overlap(table, read_again)
+    with pytest.warns(UserWarning, match=r"'age' \(text in A, numbers in B\)"):
+        check_overlap(table.astype({"age": str}), table)
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [
@@ -114,7 +133,15 @@ def test_an_array_is_matched_with_a_dataframe_by_position():
 def test_a_column_that_is_numeric_in_one_table_only_is_still_compared_rounded():
     A = pd.DataFrame({"a": ["x", "y"], "b": [1.0, 2.0]})
     B = pd.DataFrame({"a": [1.0, 2.0], "b": [1.0, 2.0]})
-    assert not check_overlap(A, B)
+    with pytest.warns(UserWarning, match=r"'a' \(text in A, numbers in B\)"):
+        assert not check_overlap(A, B)
+
+
+def test_missing_categories_are_missing_and_not_empty_text():
+    text = pd.DataFrame({"job": ["a", None, ""]})
+    for one, other in ((text.astype("category"), text), (text, text.astype("category"))):
+        assert check_overlap(one, other[1:]).exact_a.tolist() == [1, 2]
+        assert check_overlap(one, other[2:]).exact_a.tolist() == [2]
 
 
 def test_overlap_of_two_bank_campaigns(shared_data):

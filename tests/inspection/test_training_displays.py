@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
@@ -17,7 +18,7 @@ from skstack import (
     StackedKerasClassifier,
 )
 from skstack.inspection import LatentDisplay, TrainingCurveDisplay
-from tests._models import FIT, SMALL, binary, keras_model, regression, two_layers
+from tests._models import FIT, SMALL, binary, keras_model, mixed, regression, two_layers
 
 X, Y = binary()
 
@@ -139,3 +140,37 @@ def test_transform_and_models_are_drawn():
         LatentDisplay.from_estimator(network().fit(*binary()), X)
     with pytest.raises(NotFittedError):
         LatentDisplay.from_estimator(network(), X, layer="code")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [pd.array([0.25, None, 7.5], dtype="Float64"), np.array([0.25, None, 7.5], dtype=object)],
+    ids=["Float64", "object"],
+)
+def test_numbers_beside_missing_ones_colour_by_their_value(values):
+    display = LatentDisplay(points=np.eye(3)[:, :2], y=values).plot()
+    unknown, known = display.ax_.collections
+    assert known.get_array().tolist() == [0.25, 7.5]
+    assert len(unknown.get_offsets()) == 1
+
+
+def test_labels_of_any_type_colour_the_points_or_are_refused_by_their_shape():
+    points = np.eye(4)[:, :2]
+    for labels, names in (
+        ([["a"], ["b"], ["a"], ["b"]], ["a", "b"]),
+        (pd.DataFrame({"y": ["a", "b", "a", "b"]}), ["a", "b"]),
+        (np.array([1, "a", 1, "a"], dtype=object), ["1", "a"]),
+        (pd.array([True, None, False, True], dtype="boolean"), ["unknown", "False", "True"]),
+    ):
+        legend = LatentDisplay(points=points, y=labels).plot().ax_.get_legend()
+        assert [text.get_text() for text in legend.get_texts()] == names
+    X, y = binary()
+    with pytest.raises(ValueError, match=r"y has shape \(60, 2\); expected one value for each row"):
+        LatentDisplay.from_estimator(keras_model(), X, np.c_[y, y], layer="hidden")
+
+
+def test_categories_among_the_features_are_refused_in_words():
+    X, _ = mixed()
+    features = KerasFeatureTransformer(KerasAutoencoder(**FIT), passthrough=True).fit(X)
+    with pytest.raises(ValueError, match="returns columns that are not numbers"):
+        LatentDisplay.from_estimator(features, X)

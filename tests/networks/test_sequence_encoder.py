@@ -51,6 +51,18 @@ def test_predictions_do_not_depend_on_padding(number):
     )
 
 
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+def test_a_row_without_steps_is_encoded_as_zeros(pooling):
+    X = padded(RAGGED, 7)
+    X[0] = 0
+    encoder = SequenceEncoder(3, pooling=pooling)
+    fitted = KerasClassifier(encoder, epochs=1, random_state=0).fit(X, Y)
+    (latent,) = fitted._layer_outputs(X[:2], ["latent"])
+    assert latent[0].tolist() == [0, 0, 0]
+    assert latent[1].all()
+    assert np.isfinite(fitted.predict_proba(X)).all()
+
+
 @pytest.mark.parametrize("value", [0.0, -99.0])
 def test_channels_are_standardised_with_moments_of_real_steps(value):
     X = padded(RAGGED, 7, value)
@@ -155,6 +167,15 @@ def test_a_table_without_steps_is_refused():
         KerasClassifier(SequenceEncoder(2), epochs=1).fit(RNG.normal(size=(24, 4)), Y)
     columns = KerasClassifier(SequenceEncoder(2), input_shape=(2, 2), epochs=1)
     assert columns.fit(RNG.normal(size=(24, 4)), Y).predict(np.zeros((1, 4))).shape == (1,)
+
+
+def test_an_array_of_token_ids_is_refused_with_the_way_to_pass_it():
+    ids = [[1, 2], [3], [2, 2, 4]] * 8
+    pipeline = make_pipeline(PadSequences(), KerasClassifier(SequenceEncoder(2), epochs=1))
+    with pytest.raises(ValueError, match=r"token ids, pass .* pd\.DataFrame\(\{'words': list\(X\)"):
+        pipeline.fit(ids, Y)
+    words = pd.DataFrame({"words": list(PadSequences().fit_transform(ids))})
+    assert pipeline[-1].fit(words, Y).predict(words).shape == (24,)
 
 
 def test_parameters_work_in_clones_and_grids():
