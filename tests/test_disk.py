@@ -741,6 +741,19 @@ def test_an_invalid_out_is_refused(out, error, message):
         network.predict_proba(X, out=out)
 
 
+@pytest.mark.parametrize("columns", [None, range(4)], ids=["all columns", "named columns"])
+def test_the_file_that_is_read_is_no_out(columns, tmp_path):
+    X, y = binary()
+    path = tmp_path / "X.npy"
+    np.save(path, X)
+    network = clone(NETWORK).fit(X, y)
+    table = np.load(path, mmap_mode="r") if columns is None else open_table(path, columns=columns)
+    for rows in (table, table[:5]):
+        with pytest.raises(ValueError, match=r"X.npy' is the file that X is read from"):
+            network.predict_proba(rows, out=str(path))
+    np.testing.assert_array_equal(np.load(path), X)
+
+
 def test_a_prediction_that_fails_leaves_no_file(on_disk, tmp_path):
     X, y = binary()
     network = clone(NETWORK).fit(X, y)

@@ -107,6 +107,7 @@ class BinaryReader:
 
     def __init__(self, path: Any, offset: int, dtype: np.dtype, shape: tuple[int, ...]):
         self._file = FileState(path)
+        self.path = self._file.path
         self._offset, self._dtype, self._shape = offset, dtype, shape
         self.n_rows = shape[0]
         self.row_bytes = dtype.itemsize * int(np.prod(shape[1:]))
@@ -180,6 +181,7 @@ class _Mapped:
     def __init__(self, reader: Reader, function: Callable):
         self._reader, self._function = reader, function
         self.n_rows, self.row_bytes = reader.n_rows, reader.row_bytes
+        self.path = getattr(reader, "path", None)
 
     def read(self, rows):
         """See `Reader`."""
@@ -228,6 +230,11 @@ class DiskTable:
         if self._names is None:
             raise AttributeError("The columns of this table have no names.")
         return list(self._names)
+
+    @property
+    def path(self) -> str | None:
+        """The ``.npy`` file that holds the rows, None if they come from another source."""
+        return getattr(self._reader, "path", None)
 
     @property
     def shape(self) -> tuple[int, int]:

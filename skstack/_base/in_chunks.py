@@ -37,6 +37,8 @@ def in_chunks(method):
         on_disk = isinstance(X, (np.memmap, DiskTable)) and X.ndim >= 2 and not kwargs
         if out is None and not (on_disk and len(X) > chunk_rows(X.shape[1])):
             return method(self, X, **kwargs)
+        if out is not None and not isinstance(out, np.ndarray):
+            _refuse_file_of(X, npy_path(out))
         token = _warned.set(set())
         try:
             chunks = _chunks(X) if on_disk else [X]
@@ -49,6 +51,14 @@ def in_chunks(method):
             _warned.reset(token)
 
     return wrapped
+
+
+def _refuse_file_of(X, path):
+    source = X.filename if isinstance(X, np.memmap) else getattr(X, "path", None)
+    if isinstance(source, str | os.PathLike) and os.path.exists(path):
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samefile(source, path):
+                raise ValueError(f"out={str(path)!r} is the file that X is read from.")
 
 
 def _chunks(X):

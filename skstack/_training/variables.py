@@ -174,6 +174,7 @@ class VariableLayout:
         flat = tf.constant([-1])
         for handle, dtype, shape in zip(handles, self._kinds, self._shapes, strict=False):
             value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
+            value.set_shape(shape)
             parts[dtype].append(value if len(shape) == 1 else tf.reshape(value, flat))
         return [tf.concat(vectors, axis=0) for vectors in parts.values()]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sklearn.utils.validation import check_is_fitted
 
-from skstack.inspection._plot import plot_axes
+from skstack.inspection._plot import last_estimator, plot_axes
 
 
 class BlendDisplay:
@@ -57,8 +57,8 @@ class BlendDisplay:
         Parameters
         ----------
         estimator : StackedKerasClassifier, StackedKerasRegressor, GreedyEnsembleClassifier or \
-                GreedyEnsembleRegressor
-            Fitted.
+                GreedyEnsembleRegressor, or a Pipeline or search
+            Fitted. Of a Pipeline the last step is drawn, of a search the best estimator.
 
         ax : matplotlib.axes.Axes, default=None
             The axes to draw on; None creates a figure.
@@ -76,6 +76,7 @@ class BlendDisplay:
             If the estimator is not fitted.
         """
         check_is_fitted(estimator)
+        estimator = last_estimator(estimator)
         of_stack = hasattr(estimator, "blend_weights_")
         ending = "blend_{}_" if of_stack else "{}_"
         weights = getattr(estimator, ending.format("weights"), None)

@@ -1,8 +1,14 @@
-"""Axes for the plots of this package."""
+"""What the plots of this package share."""
 
 from __future__ import annotations
 
 import numpy as np
+
+
+def last_estimator(estimator):
+    """Of a search the best estimator, and of a Pipeline the last step."""
+    estimator = getattr(estimator, "best_estimator_", estimator)
+    return estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
 
 
 def plot_axes(ax, caller, *, width, height, n_axes=None):

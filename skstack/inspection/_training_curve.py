@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sklearn.utils.validation import check_is_fitted
 
-from skstack.inspection._plot import plot_axes
+from skstack.inspection._plot import last_estimator, plot_axes
 
 _TRAINING, _HELD_OUT = "#0072B2", "#D55E00"
 
@@ -140,10 +140,7 @@ class TrainingCurveDisplay:
 
 def _part(estimator, part):
     """The estimator whose epochs are drawn."""
-    if hasattr(estimator, "best_estimator_"):
-        estimator = estimator.best_estimator_
-    if hasattr(estimator, "steps"):
-        estimator = estimator.steps[-1][1]
+    estimator = last_estimator(estimator)
     if not hasattr(estimator, "downstream_"):
         if part is not None:
             raise ValueError(

@@ -754,6 +754,8 @@ def test_the_display_of_weights_and_scores(given):
     assert [bar.get_width() for bar in display.ax_.patches] == display.weights
     labels = [label.get_text() for label in display.ax_.get_yticklabels()]
     assert labels[0] == f"tree\nscore {own.blend_scores_['tree']:.4g}"
+    step = make_pipeline("passthrough", own)
+    assert BlendDisplay.from_estimator(step).weights == display.weights
     off = BlendDisplay.from_estimator(own.set_params(blend=False).fit(X, y))
     assert off.parts == ["downstream"]
     ensemble = GreedyEnsembleClassifier([("tree", TREE), ("linear", LINEAR)]).fit(X, y)
