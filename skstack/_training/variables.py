@@ -161,21 +161,16 @@ class VariableLayout:
             dtype: tf.split(vector, self._sizes_of(dtype))
             for dtype, vector in zip(self._dtypes, packed, strict=True)
         }
-        sizes = {shape: tf.constant(shape, tf.int32) for shape in dict.fromkeys(self._shapes)}
         for handle, kind, shape in zip(handles, self._kinds, self._shapes, strict=False):
-            value = parts[kind].pop(0)
-            if len(shape) != 1:
-                value = tf.reshape(value, sizes[shape])
+            value = tf.reshape(parts[kind].pop(0), shape)
             tf.raw_ops.AssignVariableOp(resource=handle, value=value)
 
     def read(self, handles: Iterable) -> list:
         """Read the packed state of a set, inside a trace."""
         parts: dict[Any, list] = {dtype: [] for dtype in self._dtypes}
-        flat = tf.constant([-1])
-        for handle, dtype, shape in zip(handles, self._kinds, self._shapes, strict=False):
+        for handle, dtype, size in zip(handles, self._kinds, self._sizes, strict=False):
             value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
-            value.set_shape(shape)
-            parts[dtype].append(value if len(shape) == 1 else tf.reshape(value, flat))
+            parts[dtype].append(tf.reshape(value, [size]))
         return [tf.concat(vectors, axis=0) for vectors in parts.values()]
 
 
