@@ -110,6 +110,7 @@ def _as_frame(estimator, X, *, reset):
 
             return pd.DataFrame(rows, columns=names)
     if not _is_list_of_sequences(X):
+        _check_lengths(X)
         return X
     if reset:
         unequal = len({row.shape for row in X}) > 1
@@ -120,6 +121,17 @@ def _as_frame(estimator, X, *, reset):
     import pandas as pd
 
     return pd.DataFrame({SEQUENCES: object_array(X)})
+
+
+def _check_lengths(X):
+    if isinstance(X, (list, tuple)) and all(isinstance(row, (list, tuple)) for row in X):
+        lengths = sorted(set(map(len, X)))
+        if len(lengths) > 1:
+            raise ValueError(
+                f"X is a list of rows of {lengths[0]} to {lengths[-1]} values; expected rows of "
+                "one length. If they are sequences, pass a DataFrame with one column whose cells "
+                "hold them, and put skstack.preprocessing.PadSequences() before the network."
+            )
 
 
 def _rows_of_objects(X):

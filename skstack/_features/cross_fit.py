@@ -68,14 +68,14 @@ class FeatureRequest:
             )
         if not requested and not layers:
             raise ValueError("features and layers are both empty; name at least one.")
-        for name, listed in (("features", requested), ("layers", layers)):
-            if len(set(listed)) < len(listed):
-                raise ValueError(f"{name}={list(listed)!r} must name none twice.")
         return cls(requested, layers, pooling, steps_output)
 
     def __post_init__(self):
         if not all(isinstance(layer, str) for layer in self.layers):
             raise TypeError(f"layers={self.layers!r} must be a name, or a list of names.")
+        for name, listed in (("features", self.features), ("layers", self.layers)):
+            if len(set(listed)) < len(listed):
+                raise ValueError(f"{name}={list(listed)!r} must name none twice.")
 
 
 def _listed(value):

@@ -178,6 +178,15 @@ def test_an_array_of_token_ids_is_refused_with_the_way_to_pass_it():
     assert pipeline[-1].fit(words, Y).predict(words).shape == (24,)
 
 
+def test_rows_of_several_lengths_are_refused_with_the_way_to_pass_them():
+    X, y = [list(range(1, 2 + i % 3)) for i in range(20)], np.arange(20) % 2
+    network = KerasClassifier(SequenceEncoder(2), epochs=1)
+    with pytest.raises(ValueError, match=r"rows of 1 to 3 values.*PadSequences\(\)"):
+        network.fit(X, y)
+    network = make_pipeline(PadSequences(), network)
+    assert network.fit(pd.DataFrame({"ids": X}), y).predict(pd.DataFrame({"ids": X})).shape == (20,)
+
+
 def test_parameters_work_in_clones_and_grids():
     encoder = SequenceEncoder((4,), layer="lstm")
     assert clone(encoder).get_params() == encoder.get_params()
