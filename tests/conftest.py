@@ -128,20 +128,13 @@ def compile_rarely(request):
 
 @pytest.fixture(autouse=True)
 def compile_as_users_do(request, compile_rarely):
-    """For tests that are marked `xla`, such as those that compare with another process."""
+    """For tests that are marked `xla`, such as those that train in another process, too."""
     if not _as_users_do(request.node):
         yield
         return
-    from skstack._features.cache import FROZEN
-    from skstack._training.predict import _PREDICTORS
-
     patched = not _as_users_do(request.node.getparent(pytest.Module))
     compile_rarely.undo()
-    for cache in (_PREDICTORS, FROZEN):
-        cache.clear()
     yield
-    for cache in (_PREDICTORS, FROZEN):
-        cache.clear()
     if patched:
         _patch_engines(compile_rarely)
 

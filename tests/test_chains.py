@@ -17,8 +17,6 @@ from sklearn.preprocessing import StandardScaler
 from skstack import KerasClassifier, KerasFeatureTransformer, StackedKerasClassifier
 from skstack.networks import MLP
 
-pytestmark = pytest.mark.xla  # predictions are compared with those of another process
-
 KINDS = ["outputs", "log_odds", "entropy", "margin"]
 layers = keras.layers
 

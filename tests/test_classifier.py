@@ -252,7 +252,9 @@ def test_labels_that_are_objects_are_refused_with_what_to_do(several):
 @pytest.mark.parametrize("weight", [-1, np.nan, np.inf, "2", None])
 def test_weights_of_classes_are_finite_numbers(weight):
     X, y = binary()
-    with pytest.raises(ValueError, match=r"class_weight holds \{1: .*expected finite numbers"):
+    with pytest.raises(
+        ValueError, match=r"class_weight holds \{1: .*expected finite, non-negative"
+    ):
         KerasClassifier(SMALL, class_weight={0: 1.0, 1: weight}, **FIT).fit(X, y)
     with pytest.raises(ValueError, match=r"class_weight=.* gives weight 0 to every class"):
         KerasClassifier(SMALL, class_weight={0: 0, 1: 0.0}, **FIT).fit(X, y)

@@ -66,7 +66,6 @@ def estimators(folder):
     }
 
 
-@pytest.mark.xla
 def test_everything_works_after_pickle_joblib_deepcopy_and_in_a_fresh_process(tmp_path):
     np.save(tmp_path / "X.npy", X)
     paths = []

@@ -189,6 +189,12 @@ def test_weights_that_are_all_zero_are_refused(estimator):
         ({"downstream": KerasClassifier(MLP(dropout=2))}, "dropout"),
         ({"downstream": KerasClassifier("no.keras")}, "does not exist"),
         ({"downstream": LogisticRegression(C=-1)}, "'C'"),
+        ({"downstream": small(class_weight={0: 1, 1: -1})}, r"class_weight holds \{1: -1\}"),
+        ({"downstream": small(class_weight={0: 1, 7: 2})}, "not in class_weight"),
+        (
+            {"upstream": [("a", small()), ("b", small(class_weight={0: np.nan}))]},
+            "class_weight holds",
+        ),
         ({"blend": "yes"}, "blend"),
         ({"blend": True, "upstream": [("pca", PCA(2))]}, "no branch predicts the target"),
         ({"blend_scoring": raises}, "blend_scoring=.*mine"),

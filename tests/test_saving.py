@@ -356,18 +356,16 @@ print("same bits", len(sys.argv) - 1)
 """
 
 
-@pytest.mark.xla
 def test_a_fresh_process_predicts_the_same_bits(fitted, tmp_path):
     paths = []
     for name, (estimator, rows, method) in fitted.items():
         paths.append(tmp_path / f"{name}.skstack")
         skstack.save(estimator, paths[-1])
-        estimator = skstack.load(paths[-1])  # without compiled predictions of another engine
+        estimator = skstack.load(paths[-1])
         joblib.dump((rows, method, getattr(estimator, method)(rows)), f"{paths[-1]}.joblib")
     assert f"same bits {len(paths)}" in run(FRESH, *paths)
 
 
-@pytest.mark.xla
 def test_a_stack_trained_on_bank_marketing_predicts_the_same_in_a_fresh_process(
     shared_data, tmp_path
 ):

@@ -280,5 +280,5 @@ def test_a_feature_or_layer_is_named_once(name):
     X, y = binary()
     twice = ["outputs", "outputs"] if name == "features" else ["hidden_1", "hidden_1"]
     transformer = KerasFeatureTransformer(KerasClassifier(SMALL, **FIT), **{name: twice})
-    with pytest.raises(ValueError, match=f"{name}=.* must name none twice"):
+    with pytest.raises(ValueError, match=f"{name}=.* contains duplicates"):
         transformer.fit(X, y)

@@ -54,11 +54,15 @@ def in_chunks(method):
 
 
 def _refuse_file_of(X, path):
-    source = X.filename if isinstance(X, np.memmap) else getattr(X, "path", None)
-    if isinstance(source, str | os.PathLike) and os.path.exists(path):
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samefile(source, path):
-                raise ValueError(f"out={str(path)!r} is the file that X is read from.")
+    """Raise ValueError if ``path`` is the file of X, which the result would replace."""
+    source = None
+    if isinstance(X, np.memmap):
+        source = X.filename
+    elif isinstance(X, DiskTable):
+        source = X.path
+    with contextlib.suppress(FileNotFoundError):
+        if source is not None and os.path.samefile(source, path):
+            raise ValueError(f"out={str(path)!r} is the file that X is read from.")
 
 
 def _chunks(X):

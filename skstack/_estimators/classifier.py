@@ -432,7 +432,7 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
             vars(self).pop(name, None)
         if self.sampler is not None:
             inputs, y, weights = self._apply_sampler(inputs, y, weights, seed)
-        self._weight_of_class = self._class_weights(y, weights)
+        self._weight_of_class = self._class_weights(y, weights, self.classes_)
         return inputs, y, weights
 
     def _apply_sampler(self, inputs, y, weights, seed):
@@ -459,18 +459,21 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
             standardized[name] = (standardized[name] * scale + mean).astype(np.float32)
         return standardized, resampled.y, resampled.sample_weight
 
-    def _class_weights(self, y, weights):
-        """Weights in the order of ``classes_``, or None; "balanced" counts weighted rows."""
+    def _class_weights(self, y, weights, classes):
+        """Weights in the order of ``classes``, or None; "balanced" counts weighted rows."""
         if self.class_weight is None:
             return None
         if y.ndim == 2:
             raise ValueError("class_weight is not supported for multilabel targets.")
         if isinstance(self.class_weight, dict):
             self._check_class_weight()
-            return compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_)
+            class_weights = compute_class_weight(self.class_weight, classes=classes, y=classes)
+            if not class_weights.any():
+                raise ValueError(f"class_weight={self.class_weight} gives weight 0 to every class.")
+            return class_weights
         present = np.unique(y)
-        class_weights = np.ones(len(self.classes_))
-        class_weights[np.searchsorted(self.classes_, present)] = compute_class_weight(
+        class_weights = np.ones(len(classes))
+        class_weights[np.searchsorted(classes, present)] = compute_class_weight(
             "balanced", classes=present, y=y, sample_weight=weights
         )
         return class_weights
@@ -482,13 +485,10 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
             if not isinstance(weight, Real) or not 0 <= weight < np.inf
         }
         if wrong:
-            raise ValueError(f"class_weight holds {wrong}; expected finite numbers of 0 or more.")
-        # Classes that are not named have the weight 1.
-        if not any(self.class_weight.get(label, 1) for label in self.classes_.tolist()):
-            raise ValueError(f"class_weight={self.class_weight} gives weight 0 to every class.")
+            raise ValueError(f"class_weight holds {wrong}; expected finite, non-negative numbers.")
 
     def _column_weights(self, y, weights):
-        return self._weighted_by(self._class_weights(y, weights), y, weights)
+        return self._weighted_by(self._class_weights(y, weights, self.classes_), y, weights)
 
     def _bin_targets(self, y, weights):
         if y.ndim == 2:  # several labels

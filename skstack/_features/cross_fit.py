@@ -75,7 +75,7 @@ class FeatureRequest:
             raise TypeError(f"layers={self.layers!r} must be a name, or a list of names.")
         for name, listed in (("features", self.features), ("layers", self.layers)):
             if len(set(listed)) < len(listed):
-                raise ValueError(f"{name}={list(listed)!r} must name none twice.")
+                raise ValueError(f"{name}={list(listed)!r} contains duplicates.")
 
 
 def _listed(value):

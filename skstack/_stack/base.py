@@ -106,6 +106,7 @@ from skstack._stack.fine_tune import FineTune, check_fine_tune, fine_tune
 from skstack._stack.scaling import Scaling
 from skstack._stack.trial import (
     check_accepts,
+    check_class_weight,
     check_takes_targets,
     has_missing,
     trains_network,
@@ -443,6 +444,10 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         self._check_trials(downstream, indices, models, inputs, X, y)
         if y.ndim == 2:
             self._check_targets(downstream, branches, inputs, y.shape[1])
+        elif is_classifier(self):
+            for name, transformer, _ in branches:
+                check_class_weight(transformer.model, y, f"The branch {name!r}")
+            check_class_weight(downstream, y, label_of(downstream))
         n_tasks = self._number_of_tasks(downstream, blending, parts) + len(branches)
         weights = parts.downstream.get("sample_weight")
         with fit_tasks(self, n_tasks, X=X, y=y, weights=weights):

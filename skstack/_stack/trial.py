@@ -95,15 +95,21 @@ def check_accepts(estimator, X, y, label, how, names=None, *, passed=False):
     )
 
 
+def check_class_weight(estimator, y, label):
+    """Raise an error if a network, or the last step of a Pipeline, cannot weight the classes."""
+    last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
+    if isinstance(last, KerasClassifier):
+        with errors_named(label):
+            last._class_weights(y, None, np.unique(y))
+
+
 def check_takes_targets(estimator, n_targets, label, *, classes, X=None):
     """Raise an error if an estimator accepts one target, but not several.
 
     It is fitted on some rows of X, or on random numbers, with random targets. Networks are not
     trained. ``classes`` is whether the targets are labels.
     """
-    if isinstance(estimator, KerasClassifier):
-        with errors_named(label):
-            estimator._class_weights(np.zeros((1, n_targets)), None)
+    check_class_weight(estimator, np.zeros((1, n_targets)), label)
     foreign = is_path(estimator) or is_keras_model(estimator)
     if foreign or trains_network(estimator):
         return

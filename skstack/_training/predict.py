@@ -1,4 +1,4 @@
-"""Compiled predictions: one traced function for all networks of a blueprint."""
+"""Predictions: one traced function for all networks of a blueprint."""
 
 from __future__ import annotations
 

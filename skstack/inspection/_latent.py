@@ -116,9 +116,8 @@ class LatentDisplay:
             features = np.asarray(features, dtype=np.float64).reshape(len(features), -1)
         except ValueError as error:
             raise ValueError(
-                f"transform of {type(estimator).__name__} returns columns that are not numbers "
-                f"({error}), which principal components need. Name a layer, or leave them out: "
-                "`passthrough`."
+                f"transform of {type(estimator).__name__} returns columns that are not numeric "
+                f"({error}). Set passthrough=False, or name a layer."
             ) from error
         if len(features) < 2:
             raise ValueError(f"Two dimensions need at least 2 rows, but X has {len(features)}.")
@@ -194,5 +193,5 @@ def _one_column(y):
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim != 1:
-        raise ValueError(f"y has shape {y.shape}; expected one value for each row, as a colour.")
+        raise ValueError(f"y has shape {y.shape}; expected (n_samples,) or (n_samples, 1).")
     return y

@@ -165,12 +165,12 @@ def test_labels_of_any_type_colour_the_points_or_are_refused_by_their_shape():
         legend = LatentDisplay(points=points, y=labels).plot().ax_.get_legend()
         assert [text.get_text() for text in legend.get_texts()] == names
     X, y = binary()
-    with pytest.raises(ValueError, match=r"y has shape \(60, 2\); expected one value for each row"):
+    with pytest.raises(ValueError, match=r"y has shape \(60, 2\); expected \(n_samples,\)"):
         LatentDisplay.from_estimator(keras_model(), X, np.c_[y, y], layer="hidden")
 
 
 def test_categories_among_the_features_are_refused_in_words():
     X, _ = mixed()
     features = KerasFeatureTransformer(KerasAutoencoder(**FIT), passthrough=True).fit(X)
-    with pytest.raises(ValueError, match="returns columns that are not numbers"):
+    with pytest.raises(ValueError, match="returns columns that are not numeric"):
         LatentDisplay.from_estimator(features, X)
