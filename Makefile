@@ -1,6 +1,6 @@
 # What a person calls is what CI calls (.ci/run). Nothing here needs to be activated.
 .DEFAULT_GOAL := help
-.PHONY: help install test test-quick test-floor test-peers test-engines fuzz lint format demo bench bench-quality audit-benchmark docs gallery test-docs dist
+.PHONY: help install test test-all test-quick test-floor test-peers test-engines fuzz lint format demo bench bench-quality audit-benchmark docs gallery test-docs dist
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -45,8 +45,8 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 # One BLAS and OpenMP thread for each worker: more of them wait for each other.
-test test-quick test-floor test-peers test-engines test-docs docs fuzz: export OMP_NUM_THREADS ?= 1
-test test-quick test-floor test-peers test-engines test-docs docs fuzz: export OPENBLAS_NUM_THREADS ?= 1
+test test-all test-quick test-floor test-peers test-engines test-docs docs fuzz: export OMP_NUM_THREADS ?= 1
+test test-all test-quick test-floor test-peers test-engines test-docs docs fuzz: export OPENBLAS_NUM_THREADS ?= 1
 
 # worksteal: neighbouring tests run in one worker, which keeps the fixtures of a module and the
 # compiled programs of a file together; idle workers take from the others' ends.
@@ -54,6 +54,9 @@ PYTEST := -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test: $(STAMP) ## tests, doctests and the README's snippets, with the newest versions that pip finds
 	$(BIN)/python $(PYTEST) $(ARGS)
+
+test-all: $(STAMP) ## the same with what is marked slow: further cases, examples, what trains at length
+	$(BIN)/python $(PYTEST) --slow $(ARGS)
 
 QUICK := tests/estimators tests/preprocessing tests/splits tests/stack tests/networks/test_recipes.py \
   tests/networks/test_spec.py tests/training/test_engines.py tests/training/test_fingerprint.py \
@@ -86,7 +89,7 @@ $(FLOOR_STAMP): pyproject.toml tests/floor.py
 	@touch $@
 
 fuzz: $(STAMP) ## thousands of invalid arguments and hostile files: a working network or a clear error
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --hypothesis-profile=thorough \
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --slow --hypothesis-profile=thorough \
 	  --hypothesis-show-statistics tests/test_fuzzing.py tests/test_hostile_files.py $(ARGS)
 
 lint: $(STAMP) ## ruff: rules and format; mypy: types of the training engine

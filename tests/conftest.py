@@ -1,3 +1,4 @@
+import collections
 import contextlib
 import gc
 import importlib.metadata
@@ -55,10 +56,16 @@ def pytest_addoption(parser):
         action="store_true",
         help="compile with XLA as early as users do, in tests outside tests/training, too",
     )
+    parser.addoption("--slow", action="store_true", help="run what is marked `slow`, too")
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "xla: a test that compiles with XLA as early as users do")
+    config.addinivalue_line(
+        "markers",
+        "slow(first=0): a test that only --slow runs, or its name on the command line; "
+        "its first cases always run",
+    )
 
 
 # What older versions that pyproject.toml admits cannot do, by words in the names of tests.
@@ -80,7 +87,27 @@ _NEWER = {
 }
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    _skip_what_needs_newer_versions(items)
+    if not config.getoption("--slow") and not any("::" in arg for arg in config.args):
+        _deselect_slow(config, items)
+
+
+def _deselect_slow(config, items):
+    cases, left_out = collections.Counter(), []
+    for item in items:
+        if mark := item.get_closest_marker("slow"):
+            test = item.nodeid.partition("[")[0]
+            cases[test] += 1
+            if cases[test] > mark.kwargs.get("first", 0):
+                left_out.append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        left_out = set(left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _skip_what_needs_newer_versions(items):
     for word, (package, needed) in _NEWER.items():
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             version = importlib.metadata.version(package)

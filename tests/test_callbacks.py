@@ -37,6 +37,7 @@ def outputs(model, X=X):
     return model.predict(np.asarray(X, np.float32), verbose=0).ravel()
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize(("engine", "early_stopping"), [("auto", True), ("keras", False)])
 def test_callbacks_see_and_save_a_network_in_the_units_of_y(engine, early_stopping, tmp_path):
     seen, whole, best, weights = [], *(tmp_path / name for name in ("a.keras", "b.keras", "c.h5"))
@@ -96,6 +97,7 @@ def test_changes_by_callbacks_to_the_network_are_kept():
     np.testing.assert_allclose(rates, [0.05, 0.025, 0.0125, 0.00625])
 
 
+@pytest.mark.slow
 def test_interrupted_training_can_be_resumed(tmp_path):
     backup = keras.callbacks.BackupAndRestore
     quick(callbacks=[backup(tmp_path / "a", delete_checkpoint=False)], epochs=3).fit(X, y)
@@ -104,6 +106,7 @@ def test_interrupted_training_can_be_resumed(tmp_path):
     assert regressor.score(X, y) > 0.1
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("make", [KerasClassifier, KerasAutoencoder])
 def test_other_networks_are_saved_as_in_model_(make, tmp_path):
     frame = pd.DataFrame({"bmi": X[:, 2], "sex": np.where(X[:, 1] > 0, "f", "m")})

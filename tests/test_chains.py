@@ -128,6 +128,7 @@ def small(**settings):
 # ---- a pretrained autoencoder ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_layer_of_a_pretrained_autoencoder_beside_x_scaled_resampled_classified(
     autoencoder, in_a_fresh_process
 ):
@@ -218,6 +219,7 @@ def stack_of(model):
     )
 
 
+@pytest.mark.slow
 def test_predictions_of_a_saved_model_join_the_columns_of_another_table(
     risk_model, in_a_fresh_process
 ):
@@ -264,6 +266,7 @@ def test_predictions_of_a_network_trained_here_are_out_of_fold_while_fitting(in_
     np.testing.assert_array_equal(in_a_fresh_process(stack, X[LATER]), found)
 
 
+@pytest.mark.slow
 def test_a_stack_names_the_model_that_gives_no_probabilities(risk_model):
     _, model = risk_model
     linear = keras.Sequential([keras.Input((10,)), layers.Dense(1)], name="a_regressor")

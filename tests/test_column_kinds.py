@@ -144,6 +144,7 @@ def mixed(X):
     return X.assign(b=gaps, job=np.resize(["vet", "cook", "king"], len(X)))
 
 
+@pytest.mark.slow
 def test_stacks_and_files_read_numbers_in_object_columns(tmp_path):
     stack = StackedKerasRegressor(
         [
@@ -195,6 +196,7 @@ class Kinds(KerasRegressor):
         return blocks
 
 
+@pytest.mark.slow
 def test_a_fold_does_not_change_the_kind_of_a_column():
     """Words in a few rows of one fold; the other folds hold numbers alone."""
     rare = pd.Series(RNG.integers(0, 5, N)).astype(object)
@@ -297,6 +299,7 @@ def small(**settings):
     return KerasClassifier(MLP(hidden_layer_sizes=(2,)), epochs=1, random_state=0, **settings)
 
 
+@pytest.mark.slow
 def test_one_fit_warns_once():
     X = NUMBERS.assign(text=TEXT, spoilt=WARNED["one n/a"][0])
     folded = KerasFeatureTransformer(small(), passthrough=True, cv=2, n_jobs=2)

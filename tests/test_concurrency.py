@@ -102,6 +102,7 @@ def assert_same_bits(found, expected):
 # -- Predictions -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def test_sixteen_threads_predict_the_same_as_one(make):
     estimator = make().fit(X, target_of(make()))
@@ -480,6 +481,7 @@ class Dies(keras.callbacks.Callback):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.xla
 def test_a_worker_killed_during_fit_raises_and_the_next_fit_works():
     classifier = MAKERS["classifier"]()

@@ -85,6 +85,7 @@ def stack_on(first, **settings):
     )
 
 
+@pytest.mark.slow
 def test_every_fold_starts_from_the_first_tables_weights_bit_for_bit(banks, starts):
     (X_a, y_a), (X_b, y_b) = banks
     a = KerasClassifier(MLP((8,)), **SMALL).fit(X_a, y_a)

@@ -257,6 +257,7 @@ def test_global_transform_output(estimator, container):
 # Searches ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize(
     ("estimator", "grid"),
     [

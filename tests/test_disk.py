@@ -88,6 +88,7 @@ CLASSIFIERS = {
 }
 
 
+@pytest.mark.slow(first=3)
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # after 100 epochs
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_fit_on_disk_has_the_bits_of_one_in_memory(name, on_disk):
@@ -99,6 +100,7 @@ def test_a_fit_on_disk_has_the_bits_of_one_in_memory(name, on_disk):
     np.testing.assert_array_equal(outside.predict_proba(X), inside.predict_proba(X))
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_regression_weights_and_float64_columns(weighted, on_disk):
     X, y = regression()
@@ -300,6 +302,7 @@ def store_frame(X, kind, tmp_path):
 KINDS = ["feather", "parquet", "folder"]
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_columns_of_all_kinds_are_read_by_name(kind, tmp_path):
     pytest.importorskip("pyarrow")

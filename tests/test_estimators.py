@@ -59,6 +59,7 @@ def test_scikit_learns_checks(estimator, check):
     check(estimator)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", DEFAULTS, ids=lambda e: type(e).__name__)
 def test_default_estimators_pass_checks(estimator):
     name = type(estimator).__name__
@@ -101,6 +102,7 @@ def test_transformer_checks(estimator, name):
     getattr(estimator_checks, name)(type(estimator).__name__, clone(estimator))
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize(
     ("estimator", "load", "method"),
     [

@@ -230,6 +230,7 @@ def test_regressors_predict_in_units_of_y():
     assert_same(pair.fit(X, two), X, pair.predict(X))
 
 
+@pytest.mark.slow
 def test_strings_integers_and_booleans_are_raw_inputs(mixed, mixed_stack):
     X, _, new = mixed
     assert_same(mixed_stack, X, mixed_stack.predict_proba(X))
@@ -250,6 +251,7 @@ def test_inputs_are_raw_columns_with_names(mixed, mixed_stack):
     assert given["owner"].dtype == given["floor"].dtype == np.int64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bank_additional_full", "adult"])
 def test_real_tables_of_mixed_columns(shared_data, name):
     table = shared_data(name).sample(1500, random_state=0).reset_index(drop=True)
@@ -277,6 +279,7 @@ def test_numbers_of_an_array_may_be_categories(cancer):
     assert_same(fitted, new, fitted.predict_proba(new))
 
 
+@pytest.mark.slow
 def test_a_column_may_be_categorical_and_numeric():
     rng = np.random.default_rng(0)
     X = pd.DataFrame({"floor": rng.integers(-1, 6, 200), "size": rng.standard_normal(200)})
@@ -290,6 +293,7 @@ def test_a_column_may_be_categorical_and_numeric():
     assert_same(fitted, X, fitted.predict_proba(X))
 
 
+@pytest.mark.slow
 def test_the_mean_of_fold_networks_is_exported_as_one_model(mixed):
     X, y, new = mixed
     X = X.astype({"job": object})
@@ -540,6 +544,7 @@ RUNTIMES = {"saved_model": by_tensorflow, "onnx": by_onnxruntime, "litert": by_l
 each_format = pytest.mark.parametrize("format", RUNTIMES)
 
 
+@pytest.mark.slow(first=1)
 @each_format
 def test_every_runtime_accepts_raw_mixed_columns(mixed, mixed_stack, tmp_path, format, capfd):
     _, _, new = mixed
@@ -594,6 +599,7 @@ def stack_with_gaps(cancer):
     return stack(upstream, passthrough=[0, 1]).fit(X, y), X
 
 
+@pytest.mark.slow(first=1)
 @each_format
 def test_every_runtime_accepts_numbers(stack_with_gaps, tmp_path, format):
     fitted, X = stack_with_gaps

@@ -88,6 +88,7 @@ def test_masks_are_part_of_the_exported_model(layer, pooling):
         assert_same(fitted.to_keras(), fitted, PADDED, "transform")
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("encoder", [{}, {"layer": "conv1d"}, {"pooling": "max", "layer": "lstm"}])
 def test_sequences_tokens_and_tables_in_one_stack(encoder):
     voice = KerasFeatureTransformer(
@@ -177,6 +178,7 @@ def test_errors_of_an_autoencoder_with_several_inputs_and_missing_values(scaling
     assert_same(fitted.to_keras(), fitted, rows, "transform")
 
 
+@pytest.mark.slow
 def test_two_lengths_of_one_column_are_refused_by_name():
     branches = [
         (f"to_{n}", make_pipeline(PadSequences(length=n), KerasFeatureTransformer(ENCODER, cv=2)))
@@ -225,6 +227,7 @@ def test_hashed_integers_that_look_like_tokens_are_ordinary():
             fitted.keras_inputs(rows.assign(k=pd.Series([odd, *range(119)], dtype=object)))
 
 
+@pytest.mark.slow
 def test_a_column_read_in_two_ways_has_two_inputs(tmp_path):
     rows = np.c_[RNG.normal(size=120), RNG.integers(0, 5, 120)]
     stack = StackedKerasClassifier(
@@ -266,6 +269,7 @@ def test_a_branch_may_be_named_like_an_input(name):
         assert_same(stack.to_keras(), stack, some)
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("layer", ["gru", "lstm"])
 def test_layers_that_litert_cannot_run_are_refused_by_class(layer, tmp_path):
     network = SequenceEncoder(3, layer=layer)
@@ -360,6 +364,7 @@ def test_codes_of_one_output_of_any_size_are_refused():
         stack.to_keras()
 
 
+@pytest.mark.slow
 def test_an_exported_model_is_refused_as_upstream_of_coded_categories():
     """It looks categories up: our codes would be taken for values, without a word."""
     rows = X[["shop", "age"]]

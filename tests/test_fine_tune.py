@@ -125,6 +125,7 @@ def spied(monkeypatch):
 # What it brings -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_half_trained_upstream_recovers_what_joint_training_reaches():
     """At least 90 % of what lies between the stages and a network that is trained as a whole."""
     rng = np.random.default_rng(1)
@@ -173,6 +174,7 @@ def test_it_is_off_by_default(stages):
 # One step, by hand --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize(
     ("engine", "optimizer"),
     [
@@ -327,6 +329,7 @@ def test_transform_and_to_keras_use_the_tuned_network(tuned_on_all, tmp_path):
         assert other.fine_tune.get_params() == stack.fine_tune.get_params()
 
 
+@pytest.mark.slow
 def test_a_tuned_copy_of_a_pretrained_network_is_saved_with_its_weights(tmp_path):
     stack = classifier(upstream=pretrained()).fit(X, Y)
     assert stack.fine_tuned_
@@ -409,6 +412,7 @@ def test_its_parameters_are_checked_before_anything_is_trained(params, monkeypat
 # Regressors, branches, features -------------------------------------------------------------------
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("loss", ["auto", keras.losses.Huber()])
 def test_regressors_are_tuned_on_standardised_targets(loss):
     upstream = KerasRegressor(MLP(hidden_layer_sizes=(8,)), epochs=1)
@@ -423,6 +427,7 @@ def test_regressors_are_tuned_on_standardised_targets(loss):
     )
 
 
+@pytest.mark.slow
 def test_several_targets_classes_and_labels_are_tuned():
     many = StackedKerasRegressor(
         KerasRegressor(SMALL, epochs=1), downstream=KerasRegressor(SMALL, epochs=1), cv=3,
@@ -438,6 +443,7 @@ def test_several_targets_classes_and_labels_are_tuned():
     assert classifier().fit(X, labels).predict(X).shape == (240, 2)
 
 
+@pytest.mark.slow
 def test_all_kinds_of_branches_are_tuned_side_by_side():
     """Inner layers, latents, errors, formulas, steps before a network, columns that pass."""
     upstream = [
@@ -480,6 +486,7 @@ def test_all_kinds_of_branches_are_tuned_side_by_side():
     )
 
 
+@pytest.mark.slow
 def test_categories_and_sparse_rows_reach_the_joint_network(tuned_on_all):
     frame = pd.DataFrame(X, columns=list("abcd"))
     frame["job"] = pd.Categorical(RNG.choice(["x", "y", "z"], 240))
@@ -492,6 +499,7 @@ def test_categories_and_sparse_rows_reach_the_joint_network(tuned_on_all):
     np.testing.assert_allclose(thin.predict_proba(X), tuned_on_all.predict_proba(X), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_branches_without_named_layers_may_be_anything_and_are_unchanged():
     upstream = [
         ("risk", RISK),
@@ -544,6 +552,7 @@ def test_the_selected_layers_are_trained_and_no_others(stages, tuned):
         assert below == {"hidden_1", "output"}
 
 
+@pytest.mark.slow
 def test_layers_are_unfrozen_one_by_one_from_the_top(monkeypatch, stages):
     calls = spied(monkeypatch)
     stack = classifier(FineTune(7, learning_rate=1e-2, unfreeze_every=2)).fit(X, Y)
@@ -561,6 +570,7 @@ def test_layers_are_unfrozen_one_by_one_from_the_top(monkeypatch, stages):
     assert moved == {top, second}  # the third is not reached
 
 
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize(
     ("params", "moves"),
     [
@@ -586,6 +596,7 @@ def test_batch_normalization_is_trained_only_on_request(params, moves):
 # What is frozen -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("engine", ["auto", "keras"])
 def test_non_trainable_layers_are_never_modified_in_any_fit(engine):
     model = pretrained(low=False, norm=False)
@@ -650,6 +661,7 @@ def test_networks_without_trainable_weights_are_refused_before_training(monkeypa
         classifier(tuning, part).fit(X, Y)
 
 
+@pytest.mark.slow
 def test_a_model_and_a_file_that_were_passed_never_change(tmp_path):
     model = pretrained()
     path = tmp_path / "teacher.keras"
@@ -826,6 +838,7 @@ def nested(spec):
     return keras.Model(inputs, spec.outputs(inner(x)))
 
 
+@pytest.mark.slow
 def test_layers_inside_models_are_named_by_path_or_alone():
     upstream = KerasClassifier(nested(), epochs=1)
     start = classifier(None, upstream).fit(**DATA)
@@ -932,12 +945,14 @@ def test_a_teacher_that_cannot_be_joined_is_refused_before_training(mode, monkey
         classifier(downstream=taught(DOWN, 5, mode=mode)).fit(X, Y)
 
 
+@pytest.mark.slow
 def test_other_teachers_take_part():
     for settings in ({"mode": "distill"}, {"mode": "blend", "teacher_at_predict": False}):
         upstream, down = taught(RISK, 4, **settings), taught(DOWN, 5, **settings)
         assert classifier(upstream=upstream, downstream=down).fit(X, Y).fine_tuned_
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("mode", ["blend", "head"])
 def test_predictions_of_the_teacher_of_a_branch_are_inputs(mode):
     """Of any estimator; a network as the teacher is tuned in the same way, and never changed."""

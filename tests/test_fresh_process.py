@@ -50,6 +50,7 @@ def trained(layers, X, y):
     return model
 
 
+@pytest.mark.slow
 def test_rows_of_every_shape_predict_the_same_in_a_fresh_process(tmp_path, voices):
     sequences, y = voices
     padded = PadSequences(length=8).fit_transform(sequences)

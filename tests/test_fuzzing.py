@@ -1,7 +1,7 @@
 """Whatever is passed in: a working network, or a clear refusal before anything is trained.
 
-`make test` draws some hundred cases, the same ones each time; `make fuzz` draws thousands of new
-ones (the profile "thorough", registered in `conftest.py`).
+`make test-all` draws some hundred cases, the same ones each time; `make fuzz` draws thousands of
+new ones (the profile "thorough", registered in `conftest.py`).
 """
 
 import contextlib
@@ -395,7 +395,7 @@ def estimators():
 
 KINDS = list(estimators())
 every_kind = pytest.mark.parametrize("kind", KINDS)
-# Nearly every example of these tests compiles another network: few of them in `make test`.
+# Nearly every example of these tests compiles another network: few of them in `make test-all`.
 few_if_quick = settings(max_examples=5) if settings().max_examples <= 15 else settings()
 
 
@@ -432,6 +432,7 @@ def fit_and_check(estimator, rows, y, blamed, **passed):
     return outcome.error is None
 
 
+@pytest.mark.slow(first=2)
 @every_kind
 @few_if_quick
 @given_that(data=st.data())
@@ -448,6 +449,7 @@ def test_constructor_parameters(kind, data):
         assert fit_and_check(estimator, X, y, set())
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("make", [MLP, TabM, RealMLP, Autoencoder, SequenceEncoder, narrow, broken])
 @few_if_quick
 @given_that(data=st.data())
@@ -701,6 +703,7 @@ def mostly(default, table):
     return st.one_of(st.just(default), labels(table))
 
 
+@pytest.mark.slow(first=1)
 @every_kind
 @few_if_quick
 @given_that(data=st.data())
@@ -737,6 +740,7 @@ def fitted(kind, form):
     return FITTED[kind, form]
 
 
+@pytest.mark.slow(first=2)
 @every_kind
 @given_that(data=st.data())
 def test_rows_at_prediction_time(kind, data):
@@ -836,6 +840,7 @@ class Life:
         self.use(self.known)
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("kind", ["classifier", "regressor", "autoencoder"])
 @few_if_quick
 @given_that(actions=st.lists(ACTIONS, min_size=3, max_size=10))

@@ -76,6 +76,7 @@ def test_cv_none_stays_where_it_is_not_a_number_of_folds():
     assert fitted.estimator_.cv is None
 
 
+@pytest.mark.slow(first=3)
 @pytest.mark.parametrize("kind", ["plain", "groups", "time"])
 @pytest.mark.parametrize("around", ["itself", "calibration", "pipeline"])
 def test_a_share_of_rows_is_held_out_in_groups_or_last(kind, around):

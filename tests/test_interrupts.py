@@ -203,6 +203,7 @@ def test_epochs_whose_end_was_not_handled_are_kept(monkeypatch):
         assert_same_fit(classifier().fit(X, Y), expected)
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize(
     ("make", "y"),
     [

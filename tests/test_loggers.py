@@ -129,6 +129,7 @@ def test_mlflow_models_are_loaded_in_a_fresh_process(mlflow, tmp_path):
     np.testing.assert_allclose(np.load(answer), fitted.predict_proba(X), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_greetings_of_tensorflow_are_silenced(tmp_path):
     code = "import skstack; skstack.silence_tensorflow(); from skstack import KerasClassifier\n"
     code += "KerasClassifier(epochs=1).fit([[0.0], [1.0]] * 4, [0, 1] * 4); print('fitted')"

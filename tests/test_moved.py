@@ -454,6 +454,7 @@ def test_X_val_and_the_steps_of_a_pipeline(place):
                 whole.fit(T.to_numpy(), TY, X_val=V.to_numpy(), y_val=VY)
 
 
+@pytest.mark.slow
 def test_y_val_on_another_scale_warns():
     y, y_val = PRICES
     mean, scale = y.mean(), y.std()

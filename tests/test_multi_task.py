@@ -378,6 +378,7 @@ def test_callbacks_save_a_network_that_keras_loads(tmp_path):
     )
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("format", ["saved_model", "onnx", "litert"])
 def test_files_of_other_runtimes_name_their_outputs(fitted, tmp_path, format):
     path = tmp_path / "network"

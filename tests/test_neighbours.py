@@ -134,6 +134,7 @@ def by_hand(eager_keras):
 # Cloned, never shared ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow(first=1)
 @each_neighbour
 def test_each_fold_starts_from_the_same_untrained_weights(make, by_hand):
     # keras.wrappers draws new weights for a given model: those of seeded layers are the same again.
@@ -141,6 +142,7 @@ def test_each_fold_starts_from_the_same_untrained_weights(make, by_hand):
     np.testing.assert_allclose(transformer.fit_transform(X, Y), by_hand, atol=1e-5)
 
 
+@pytest.mark.slow(first=1)
 @each_neighbour
 def test_arguments_are_not_modified(make):
     neighbour = make()
@@ -173,6 +175,7 @@ def test_a_function_that_always_returns_the_same_network_is_refused():
         transformer.fit_transform(X, Y)
 
 
+@pytest.mark.slow
 def test_a_regressor_of_scikeras_without_tags_is_cross_fitted():
     assert not is_regressor(ScikerasRegressor(lambda: seeded(1)))
     network = ScikerasRegressor(
@@ -204,6 +207,7 @@ def test_a_transformer_of_keras_wrappers_is_cross_fitted():
         transformer.fit_transform(X)
 
 
+@pytest.mark.slow
 def test_a_transformer_of_keras_wrappers_learns_labels_as_numbers():
     network = SKLearnTransformer(
         lambda X, y: compiled(3, "softmax", loss="sparse_categorical_crossentropy"),
@@ -218,6 +222,7 @@ def test_a_transformer_of_keras_wrappers_learns_labels_as_numbers():
 # Folds, weights, seeds --------------------------------------------------------------------------
 
 
+@pytest.mark.slow(first=1)
 @each_neighbour
 def test_folds_are_stratified(make):
     """Sorted labels: without stratifying, each fold would lack a class, and say so."""
@@ -251,6 +256,7 @@ def test_weights_are_not_modified_by_scikeras():
     np.testing.assert_array_equal(heard[3], weights)
 
 
+@pytest.mark.slow
 def test_keras_wrappers_take_weights():
     weights = np.where(Y == "ant", 1e-6, 1.0)
     network = wrapper(
@@ -262,6 +268,7 @@ def test_keras_wrappers_take_weights():
     assert found[:, 0].mean() < 0.6 * transformer.fit_transform(X, Y)[:, 0].mean()
 
 
+@pytest.mark.slow
 def test_process_settings_are_restored():
     """scikeras with a seed switches the process to deterministic kernels; threads tangle that."""
     os.environ.pop("TF_DETERMINISTIC_OPS", None)
@@ -297,6 +304,7 @@ print(model.jit_compile)
     assert [run(code, who).strip() for who in ("ours", "theirs")] == ["True", "False"]
 
 
+@pytest.mark.slow
 def test_seeds_of_scikeras_are_set_only_with_random_state():
     def seeds(random_state):
         stack = StackedKerasClassifier(
@@ -317,6 +325,7 @@ def test_seeds_of_scikeras_are_set_only_with_random_state():
 # What a feature is ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_features_of_a_classifier_of_keras_wrappers_are_probabilities():
     transformer = KerasFeatureTransformer(wrapper(), features=["outputs", "entropy"], cv=2)
     transformer.fit_transform(X, Y)
@@ -347,6 +356,7 @@ def test_logits_of_keras_wrappers_become_probabilities_and_other_outputs_are_ref
         KerasFeatureTransformer(squashed, cv=2).fit(X, Y)
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("make", [scikeras, wrapper], ids=["scikeras", "keras.wrappers"])
 def test_one_row_has_features_of_the_usual_shape(make):
     stack = StackedKerasClassifier([("theirs", make())], downstream=make(), blend=False, cv=2)
@@ -357,6 +367,7 @@ def test_one_row_has_features_of_the_usual_shape(make):
     np.testing.assert_allclose(stack.predict_proba(X[:1]), stack.predict_proba(X)[:1], atol=1e-5)
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("make", [scikeras, wrapper], ids=["scikeras", "keras.wrappers"])
 def test_inner_layers_of_wrappers_are_out_of_fold_and_rotated(make):
     data, labels = load_iris(return_X_y=True)
@@ -420,6 +431,7 @@ def test_unfitted_frozen_wrappers_are_refused(network):
 # Downstream -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize("labels", [Y, CODES, BINARY], ids=["strings", "numbers", "binary"])
 @pytest.mark.parametrize("make", [scikeras, wrapper], ids=["scikeras", "keras.wrappers"])
 def test_wrappers_as_downstream_of_a_stack(make, labels):
@@ -436,6 +448,7 @@ def test_wrappers_as_downstream_of_a_stack(make, labels):
     np.testing.assert_array_equal(stack.predict(X), stack.classes_[probabilities.argmax(axis=1)])
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize(
     "network",
     [
@@ -474,6 +487,7 @@ def test_validation_split_with_a_sampler_is_refused(downstream):
         stack.fit(X, Y)
 
 
+@pytest.mark.slow
 def test_a_search_over_a_stack_of_wrappers():
     stack = StackedKerasClassifier(
         [
@@ -496,6 +510,7 @@ def test_a_search_over_a_stack_of_wrappers():
     assert len(best.downstream_[-1].history_.history["loss"]) == 2
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("make", [scikeras, wrapper], ids=["scikeras", "keras.wrappers"])
 def test_wrappers_in_pipelines(make):
     pipeline = make_pipeline(

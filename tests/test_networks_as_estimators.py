@@ -94,6 +94,7 @@ def test_early_stopping_on_hold_out_rows_and_on_X_val():
     np.testing.assert_allclose(-max(passed.validation_scores_), loss, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_epoch_callbacks_are_copied():
     X, y = CANCER
 

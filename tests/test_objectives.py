@@ -247,6 +247,7 @@ def formed(name, task, y, p):
     return y, p
 
 
+@pytest.mark.slow(first=3)
 @pytest.mark.parametrize(
     ("task", "loss"),
     [
@@ -359,6 +360,7 @@ def test_metrics_of_three_classes_are_those_of_scikit_learn():
     assert found["mse"] == pytest.approx(((p - one_hot) ** 2).mean(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_metrics_of_two_classes_and_of_labels():
     X, y = TWO
     classifier = quick(

@@ -119,6 +119,7 @@ def test_the_link_of_each_loss(loss, tmp_path):
     assert_same(fitted, [X[["a", "b"]]], tmp_path / "it.onnx")
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_numbers_categories_and_missing_values(n_classes, tmp_path):
     X, signal = table(gaps=True)
@@ -134,6 +135,7 @@ def test_numbers_categories_and_missing_values(n_classes, tmp_path):
     assert_same(fitted, [X, unseen(X)], tmp_path / "it.onnx")
 
 
+@pytest.mark.slow
 def test_columns_of_an_array_are_categories_by_index(tmp_path):
     X, signal = table()
     array = np.column_stack([X["a"], X["floor"].astype(float) * 3 - 4, X["b"]])
@@ -145,6 +147,7 @@ def test_columns_of_an_array_are_categories_by_index(tmp_path):
     assert_same(fitted, [array, new], tmp_path / "it.onnx")
 
 
+@pytest.mark.slow
 def test_columns_of_bools_are_numbers_of_one_part_and_categories_of_another(tmp_path):
     X, signal = table()
     X = X[["a"]].assign(flag=X["job"].isin(["maid", "zoo"]))
@@ -271,6 +274,7 @@ def as_text(X):
     return X.astype({"job": object, "floor": int})
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*Found unknown categories:UserWarning")
 @pytest.mark.parametrize(
     "encoder",

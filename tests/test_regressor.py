@@ -183,6 +183,7 @@ def test_bounds_of_each_output_and_of_keras_models():
         assert (low.tolist(), high.tolist()) == ([0, 0], [1, 1])
 
 
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize("head", ["relu", "softplus", "exponential", "elu", "operation"])
 def test_a_head_with_one_bound_works_in_any_units(head):
     """0 stays 0: no mean is subtracted, and any scale is possible."""
@@ -200,6 +201,7 @@ def test_a_head_with_one_bound_works_in_any_units(head):
     assert regressor.predict(X).min() < factor * y.mean() / 2
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("head", ["sigmoid", "tanh", "nested"])
 def test_a_head_with_two_bounds_learns_unscaled_y(head):
     X, y = FRIEDMAN
@@ -259,6 +261,7 @@ class Relative(keras.losses.Loss):
         return relative(y_true, y_pred)
 
 
+@pytest.mark.slow
 def test_every_form_of_a_relative_error_is_bit_identical():
     X, y = FRIEDMAN
     y = np.maximum(y, 1)
@@ -277,6 +280,7 @@ def test_every_form_of_a_relative_error_is_bit_identical():
         np.testing.assert_allclose(own, found[0], rtol=1e-3)
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("loss", ["poisson", keras.losses.MeanSquaredLogarithmicError()])
 def test_losses_for_counts_work_in_any_units_and_for_all_seeds(loss):
     X, y = FRIEDMAN

@@ -68,6 +68,7 @@ GRID = [  # a value of each is the pipeline's own
 ]
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("settings", [{}, {"early_stopping": True}], ids=["", "early stopping"])
 def test_a_search_compiles_nothing_after_its_first_fit(settings, counts):
     estimator = pipeline(**settings)
@@ -87,6 +88,7 @@ def test_a_search_over_architectures_compiles_each_once(counts):
     assert (made, predictions) == (2, 2)
 
 
+@pytest.mark.slow
 def test_threads_share_what_one_of_them_compiled(counts):
     estimator = pipeline()
     expected = GridSearchCV(estimator, GRID, cv=3, refit=False).fit(X, Y).cv_results_

@@ -119,6 +119,7 @@ IDS = ["Stack, downstream", "Stack, upstream", "Regressor, upstream", "Transform
 
 
 # Their splitter takes groups and pays no heed to them.
+@pytest.mark.slow(first=8)
 @pytest.mark.filterwarnings("ignore:cv=.* although it received the groups")
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 @pytest.mark.parametrize(
@@ -233,6 +234,7 @@ def test_a_pipeline_transforms_X_val(routing, last):
     assert seen["n"] == 80
 
 
+@pytest.mark.slow
 def test_default_parts_accept_all_metadata(routing, monkeypatch):
     stack = StackedKerasClassifier(downstream=Recorder().set_fit_request(sample_weight=True))
     default = KerasFeatureTransformer()

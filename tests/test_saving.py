@@ -366,6 +366,7 @@ def test_a_fresh_process_predicts_the_same_bits(fitted, tmp_path):
     assert f"same bits {len(paths)}" in run(FRESH, *paths)
 
 
+@pytest.mark.slow
 def test_a_stack_trained_on_bank_marketing_predicts_the_same_in_a_fresh_process(
     shared_data, tmp_path
 ):

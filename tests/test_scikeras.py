@@ -161,6 +161,7 @@ def distance(one, other):
     return np.abs(one - other).max()
 
 
+@pytest.mark.slow(first=6)
 @pytest.mark.filterwarnings("ignore:``build_fn`` will be renamed")
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
 @pytest.mark.parametrize(("make", "params", "y"), SAME.values(), ids=SAME.keys())
@@ -196,6 +197,7 @@ def test_a_function_may_leave_the_network_unbuilt():
     assert ours.fit(X, BINARY).score(X, BINARY) > 0.8
 
 
+@pytest.mark.slow
 def test_converted_estimators_score_the_same_on_real_data():
     data, labels = load_breast_cancer(return_X_y=True)
     theirs = classifier(batch_size=100, epochs=10, optimizer="adam", optimizer__learning_rate=0.03)
@@ -257,6 +259,7 @@ def test_the_arguments_of_the_function_are_searched():
         from_scikeras(classifier()).set_params(model__hiden=3)
 
 
+@pytest.mark.slow
 def test_in_a_stack_all_folds_start_from_the_same_weights():
     data, labels = load_iris(return_X_y=True)
     ours = from_scikeras(classifier(compiled_network, loss=None, optimizer="adam"))

@@ -52,6 +52,7 @@ def unpadded(model):
     return [np.asarray(alone(row[None].astype("float32")))[0] for row in RAGGED]
 
 
+@pytest.mark.slow(first=6)
 @pytest.mark.parametrize("layer", [keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN])
 @pytest.mark.parametrize("pooling", ["flatten", "mean", "max", "last"])
 def test_padding_is_ignored_in_pooling_and_zero_when_flattened(layer, pooling):
@@ -199,6 +200,7 @@ def test_an_input_of_a_category_beside_numbers_is_refused():
         KerasClassifier(inputs={"both": ["age", "job"]}).fit(X, [0, 1])
 
 
+@pytest.mark.slow
 def test_two_networks_join_their_features_in_a_stack(tmp_path):
     """An image network's 8 features and a text network's 4, from two saved models."""
     keras.utils.set_random_seed(0)
@@ -366,6 +368,7 @@ def test_lists_of_sequences_go_through_stacks_and_searches():
 # Categories, and numbers that are missing
 
 
+@pytest.mark.slow
 def test_hashed_categories_have_a_fixed_number_of_codes(shared_data):
     adult = shared_data("adult").head(600)
     y = adult.pop("income")
@@ -700,6 +703,7 @@ def test_duplicate_column_names_are_refused():
         stack.fit(X, Y)
 
 
+@pytest.mark.slow
 def test_indicators_of_a_column_in_two_inputs_pass_through_a_sampler():
     X = NUMBERS.copy()
     X[::5, 0] = np.nan

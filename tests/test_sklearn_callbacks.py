@@ -187,6 +187,7 @@ def test_tasks_of_a_blend_are_the_fits_without_folds():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*more epochs might improve it")
 def test_fine_tuning_and_the_search_for_epochs_are_tasks():
     tuned = stack(fine_tune=FineTune(epochs=2, early_stopping=False))

@@ -169,6 +169,7 @@ def test_head_equals_a_manual_training_loop(engine):
     assert np.abs(expected[4] - head[0]).max() > 0.01
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize(
     ("engine", "width"),
     [("auto", 5), ("auto", 7), ("keras", 7)],
@@ -262,6 +263,7 @@ def test_two_classes_are_distilled_as_one_unit():
 # What stays as it is ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow(first=3)
 @pytest.mark.parametrize("trains", [False, True], ids=["frozen", "trainable"])
 @pytest.mark.parametrize("mode", MODES)
 def test_the_teacher_is_never_modified(mode, trains):
@@ -288,6 +290,7 @@ def test_the_teacher_is_never_modified(mode, trains):
         assert np.abs(moved).max() > 1e-3
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("mode", ["blend", "head"])
 def test_a_trainable_teacher_starts_from_its_weights(mode):
     X, y = load_diabetes(return_X_y=True)
@@ -313,6 +316,7 @@ def test_a_teacher_estimator_is_never_modified():
 ENGINES = {"xla": ("auto", 120), "graph": ("auto", 2), "keras": ("keras", 2)}
 
 
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize(
     ("name", "loss"),
     [
@@ -349,6 +353,7 @@ def test_non_trainable_layers_are_never_modified(name, loss, monkeypatch):
     assert not np.array_equal(ours["inner_1/kernel"], moved.kernel.numpy())
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("mode", MODES)
 def test_compiled_engines_learn_the_same_as_keras(mode):
     X, y = iris(100)
@@ -381,6 +386,7 @@ def test_metrics_are_those_of_the_task():
     assert found.history_["val_accuracy"][-1] == pytest.approx(found.score(X, y))
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("engine", ["auto", "keras"])
 def test_a_teacher_of_weight_zero_has_no_effect(engine):
     X, y = iris()
@@ -486,6 +492,7 @@ def test_synthetic_rows_of_hashed_columns_are_refused():
         classifier.fit(frame.iloc[keep], y[keep])
 
 
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize("mode", MODES)
 def test_sample_weight_applies_to_both_terms_of_the_loss(mode):
     X, y = iris(40)
@@ -543,6 +550,7 @@ def two_classes():
     return X[y < 2], y[y < 2]
 
 
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize("mode", MODES)
 def test_a_student_can_be_pickled_saved_and_cloned(mode, tmp_path):
     X, y = iris()
@@ -595,6 +603,7 @@ TEACHERS = {
 
 
 # Only in the modes "blend" and "head" the teacher is a part of the exported model.
+@pytest.mark.slow(first=3)
 @pytest.mark.parametrize(
     ("mode", "data", "kind"),
     [
@@ -683,6 +692,7 @@ def test_the_fitted_teacher_is_part_of_the_cache_key():
     assert keys[0] == keys[2] != keys[1]
 
 
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize("mode", MODES)
 def test_training_continues_with_the_teacher(mode):
     X, y = iris()
@@ -748,6 +758,7 @@ def test_the_teacher_may_be_unused_in_prediction(mode):
     )
 
 
+@pytest.mark.slow
 def test_multilabel_targets_with_a_teacher():
     X, y = iris()
     labels = np.stack([y == 0, X[:, 0] > 0], axis=1).astype(int)
@@ -779,6 +790,7 @@ def test_losses_with_one_hot_targets_have_a_teacher():
         np.testing.assert_allclose(*found, atol=1e-5)
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("mode", ["distill", "features"])
 def test_an_autoencoder_approximates_its_teacher(mode):
     X, _ = iris()
@@ -846,6 +858,7 @@ def any_task(task):
     }[task]
 
 
+@pytest.mark.slow(first=3)
 @pytest.mark.parametrize(
     ("task", "engine", "trains", "at_predict"),
     [
@@ -931,6 +944,7 @@ OTHER_TEACHERS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize("kind", OTHER_TEACHERS)
 def test_a_fitted_estimator_of_any_width_teaches_in_a_head(kind, seen, tmp_path):
     X, y = iris(60)
@@ -965,6 +979,7 @@ def test_a_fitted_estimator_of_any_width_teaches_in_a_head(kind, seen, tmp_path)
     np.testing.assert_allclose(given.ravel(), predicted, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_other_targets_of_a_network_are_exported_with_their_units():
     X, _ = iris(60)
     teacher = KerasRegressor(MLP((4,)), epochs=1, random_state=1).fit(X, moved(X))
@@ -979,6 +994,7 @@ def test_other_targets_of_a_network_are_exported_with_their_units():
         assert same == ("_center" in name or "_scale" in name), name
 
 
+@pytest.mark.slow
 def test_teachers_of_several_widths_are_searched_in_a_stack():
     X, y = iris(60)
     encoders = [network((), width, "tanh", seed=1, name=f"of_{width}") for width in (2, 6)]
@@ -1211,6 +1227,7 @@ def gains():
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_a_good_teacher_helps_where_labels_are_few(mode, gains):
     gain = np.array(gains[mode])
@@ -1218,6 +1235,7 @@ def test_a_good_teacher_helps_where_labels_are_few(mode, gains):
     assert gain.mean() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["distill", "features"])
 def test_a_useless_teacher_does_no_harm_if_its_weight_is_searched(mode):
     lost = []

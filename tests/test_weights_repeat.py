@@ -200,6 +200,7 @@ def test_networks(name, weights, rows):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_class_weights_apply_to_moments():
     twice = np.concatenate([np.arange(N), np.flatnonzero(Y == "yes")])
     one = network(KerasClassifier, class_weight={"yes": 2}).fit(TABLE, Y)
@@ -227,6 +228,7 @@ def test_balanced_weights_of_hold_out_rows_are_those_of_training_rows():
     assert -best == pytest.approx(np.average(-np.log(p), weights=weights), rel=1e-3)
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("sampler", [None, RandomOverSampler(random_state=0)])
 def test_a_stack(sampler):
     """Rows of weight zero are in the folds, but do not affect training."""

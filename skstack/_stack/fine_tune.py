@@ -120,10 +120,11 @@ class FineTune(BaseEstimator):
     --------
     >>> from sklearn.datasets import load_breast_cancer
     >>> from skstack import FineTune, KerasClassifier, StackedKerasClassifier
+    >>> from skstack.networks import MLP
     >>> X, y = load_breast_cancer(return_X_y=True)
     >>> stack = StackedKerasClassifier(
-    ...     upstream=[("risk", KerasClassifier(epochs=2))],
-    ...     downstream=KerasClassifier(epochs=5),
+    ...     upstream=[("risk", KerasClassifier(MLP((32,)), epochs=2))],
+    ...     downstream=KerasClassifier(MLP((32,)), epochs=5),
     ...     cv=3,
     ...     fine_tune=FineTune(epochs=10, learning_rate=1e-3),
     ...     random_state=0,

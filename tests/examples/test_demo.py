@@ -2,6 +2,10 @@
 
 import json
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def test_the_demo_compares_plots_and_exports(run, tmp_path):
     printed = run("examples/bank_marketing.py", "--output", "out", cwd=tmp_path, fresh=True)

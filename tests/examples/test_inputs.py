@@ -1,5 +1,9 @@
 """Several inputs, and what each branch brings, in short."""
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def test_several_networks_feed_several_inputs(run, tmp_path):
     printed = run("examples/several_inputs.py", "--plot", "cheques.png", cwd=tmp_path)

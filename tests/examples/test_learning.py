@@ -2,6 +2,10 @@
 
 import re
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def test_a_teacher_helps_where_labels_are_few(run, tmp_path):
     printed = run("examples/learn_from_a_teacher.py", cwd=tmp_path)

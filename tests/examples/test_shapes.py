@@ -1,5 +1,9 @@
 """Sequences, images and several inputs, in short."""
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def test_voices_of_different_length_are_classified(run, tmp_path):
     printed = run("examples/voices.py", "--plot", "voices.png", cwd=tmp_path)

@@ -2,6 +2,10 @@
 
 import re
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def test_an_exported_stack_predicts_the_same_in_every_runtime(run, tmp_path):
     printed = run("examples/ship_a_stack.py", "--output", "out", cwd=tmp_path)

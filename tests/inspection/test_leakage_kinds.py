@@ -281,6 +281,7 @@ def test_a_column_that_reveals_one_of_several_targets():
     assert leaking_columns(X, np.zeros((len(X), 2)), False).verdict == "not checked"
 
 
+@pytest.mark.slow
 def test_a_report_on_several_tasks_names_the_column():
     frame = pd.DataFrame(X, columns=list("uvwxyz"))
     targets = pd.DataFrame({"label": Y, "number": X[:, 3] + X[:, 4] * X[:, 5]})

@@ -218,6 +218,7 @@ def test_planted_leaks_are_detected(name):
     assert check in report.leaks, report
 
 
+@pytest.mark.slow(first=8)
 @pytest.mark.parametrize("name", CASES)
 def test_leakage_free_variants_have_no_finding(name):
     _, _, (estimator, X, y, options) = CASES[name]
@@ -250,6 +251,7 @@ def test_fits_list_steps_and_numbers_of_rows():
     assert made > 50
 
 
+@pytest.mark.slow
 def test_frames_strings_and_regression():
     frame = pd.DataFrame({"a": X[:, 0], "b": np.where(X[:, 1] > 0, "x", "y")})
     target = X[:, 0] + np.random.default_rng(0).normal(size=360)

@@ -39,6 +39,7 @@ def operations(model):
     return {operation.type for operation in function.graph.get_operations()}
 
 
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_public_models_call_no_einsum_and_predict_the_same(recipe):
     fitted = KerasClassifier(RECIPES[recipe], epochs=1, early_stopping=False, random_state=0)

@@ -73,6 +73,7 @@ def test_members_are_trained_on_their_own_losses_and_judged_by_their_mean():
     np.testing.assert_allclose(fit.history_["val_auc"], roc_auc_score(y[:40], mean[:40]), atol=0.02)
 
 
+@pytest.mark.slow(first=3)
 @pytest.mark.parametrize("engine", ["xla", "graph", "keras"])
 @pytest.mark.parametrize("network", ["whole", "mini"])
 def test_one_step_is_that_of_a_hand_written_loop(engine, network):
@@ -129,6 +130,7 @@ def test_without_embedding_factors_are_signs():
     assert (job == job[:, :1]).all()
 
 
+@pytest.mark.slow
 def test_weights_of_two_count_as_two_rows():
     rows, target = np.vstack([X, X[:20]]), np.append(y, y[:20])
     weights = np.repeat([2.0, 1.0], [20, 40])
@@ -149,6 +151,7 @@ def _losses(name):
     return "auto"
 
 
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize("kind", ["three classes", "one-hot", "several labels", "custom"])
 def test_every_kind_of_classes(kind):
     if kind == "several labels":
@@ -165,6 +168,7 @@ def test_every_kind_of_classes(kind):
     assert fit.score(rows, target) > 0.6
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("loss", ["auto", "mae", "poisson"])
 def test_numbers(loss):
     rows, target = regression(2)
@@ -201,6 +205,7 @@ def test_a_network_of_the_user_may_have_members():
     )
 
 
+@pytest.mark.slow
 def test_a_column_may_be_called_as_a_layer_is():
     table = pd.DataFrame({"members": np.repeat(["a", "b", "c"], 20), "u": X[:, 0]})
     renamed = table.rename(columns={"members": "job"})
@@ -220,6 +225,7 @@ def test_outputs_of_members_are_float32_with_every_policy():
     np.testing.assert_allclose(counts, np.exp(20), rtol=1e-5)  # the largest float16 is 65504
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("ending", ["onnx", "tflite"])
 def test_exported_files_return_the_mean(fitted, ending, tmp_path):
     path = tmp_path / f"network.{ending}"
@@ -308,6 +314,7 @@ def test_wrong_values_are_named(settings, message):
         classifier(TabM(**settings)).fit(X, y)
 
 
+@pytest.mark.slow
 def test_members_are_better_than_one():
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(400, 6))
@@ -343,6 +350,7 @@ def test_inner_layers_are_means_or_all_members(cv):
     np.testing.assert_allclose(table[:, 7:], second.reshape(60, -1), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_members_of_folds_share_their_start():
     """Inner layers of fold networks have common axes: a linear model reads them."""
     rng = np.random.default_rng(0)
@@ -395,6 +403,7 @@ def test_a_teacher_joined_to_members_is_refused(mode):
         classifier(loss=TeacherLoss(teacher, mode=mode)).fit(X, y)
 
 
+@pytest.mark.slow
 def test_fine_tuning_trains_members_on_their_own_losses():
     stack = StackedKerasClassifier(
         [("a", classifier(MLP((5,))))],

@@ -198,6 +198,7 @@ def test_a_tree_of_several_targets_gives_all_of_them_the_same_weight():
     np.testing.assert_array_equal(slopes(1.0), slopes(2.0**20))
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize(
     ("name", "scaling"),
     [("quantiles", "quantile"), ("scores", "quantile"), ("pair", "robust"), ("tree_bins", None)],

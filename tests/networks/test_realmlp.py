@@ -119,6 +119,7 @@ def test_a_fit_that_continues_follows_the_schedule_again():
     assert all(map(np.array_equal, one.model_.get_weights(), weights))
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("engine", ["xla", "keras"])
 def test_engines_agree(engine, fitted):
     other = classifier()

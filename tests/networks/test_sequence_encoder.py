@@ -41,6 +41,7 @@ def fitted_to(length, number):
     return KerasClassifier(encoder, epochs=2, random_state=0).fit(padded(RAGGED, length), Y)
 
 
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize("number", range(len(WAYS)), ids=lambda number: str(WAYS[number]))
 def test_predictions_do_not_depend_on_padding(number):
     fitted, same = fitted_to(7, number), fitted_to(12, number)
@@ -123,6 +124,7 @@ def test_speakers_are_classified_by_their_vowels(shared_data):
     assert pipeline.fit(*read("train")).score(*read("test")) > 0.93
 
 
+@pytest.mark.slow
 def test_a_saved_encoder_loads_without_skstack(tmp_path):
     X = padded(RAGGED, 7)
     for number in range(len(WAYS)):
@@ -133,6 +135,7 @@ def test_a_saved_encoder_loads_without_skstack(tmp_path):
         np.testing.assert_allclose(loaded.predict(X, verbose=0), fitted.predict_proba(X), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_it_fits_regression_targets():
     X = padded(RAGGED, 7)
     y = np.array([steps[:, 0].mean() for steps in RAGGED])

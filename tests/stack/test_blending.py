@@ -637,6 +637,7 @@ def test_only_needed_parts_predict(monkeypatch):
     assert_array_equal(own.predict_proba(X), expected)
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("settings", [FIT, {"learning_rate": 0.3, "random_state": 0}])
 def test_one_program_serves_the_downstream_without_each_fold(settings, table):
     """Although a category occurs in one fold only, and the folds have other numbers of rows."""
@@ -781,6 +782,7 @@ def test_the_diagram_shows_weights():
 # What is shipped -------------------------------------------------------------------------
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("kind", ["classifier", "log-odds, calibrated", "regressor"])
 def test_a_blend_of_networks_is_one_model(kind, tmp_path, monkeypatch):
     settings = {"cv": 2, "blend": True, "random_state": 0}

@@ -158,6 +158,7 @@ def test_the_engine_depends_on_network_and_config(make, settings, steps, expecte
         assert choose(private, plan, steps)[0] == GRAPH
 
 
+@pytest.mark.slow
 def test_recurrent_layers_learn_the_same_with_all_engines(blueprint):
     recipe = blueprint(lambda: network(layers.Bidirectional(layers.LSTM(3)), layers.Dense(1)))
     generator = np.random.default_rng(0)

@@ -94,6 +94,7 @@ def test_two_of_one_architecture_learn_with_their_own_moments():
         np.testing.assert_allclose(ours.predict_proba(X)[:, 1], expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_later_changes_to_the_model_do_not_affect_fitted_estimators():
     model = sequential()
     ours = KerasClassifier(model, epochs=1, random_state=0).fit(X, y)
@@ -102,6 +103,7 @@ def test_later_changes_to_the_model_do_not_affect_fitted_estimators():
     np.testing.assert_allclose(np.asarray(ours.model_(X)).ravel(), expected, atol=1e-5)
 
 
+@pytest.mark.slow(first=1)
 @each
 def test_continued_training_equals_keras(make):
     """One full batch a step, so that the order of rows says nothing."""

@@ -298,11 +298,12 @@ def engine_used(recipe, plan):
 
 
 CASES = [
-    *[(engine, make, True) for engine, make in ENGINES_OF if make is not masked_outputs],
     *[(engine, make, False) for engine, make in UNWEIGHTED],
+    *[(engine, make, True) for engine, make in ENGINES_OF if make is not masked_outputs],
 ]  # Keras takes no weights of rows for outputs of rank 3
 
 
+@pytest.mark.slow(first=7)
 @pytest.mark.parametrize(
     ("engine", "make", "weights"),
     CASES,
@@ -330,6 +331,7 @@ def test_networks_learn_the_same_as_in_keras(engine, make, weights, blueprint, b
         assert len(fit.history["norm"]) == 3
 
 
+@pytest.mark.slow(first=10)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @each_engine
 def test_optimizers_learn_the_same_as_in_keras(engine, name, blueprint, binary_rows):
@@ -355,6 +357,7 @@ def test_every_optimizer_of_keras_is_compared():
     assert known == {name.partition(",")[0] for name in OPTIMIZERS}
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("name", IN_ONE_FIT)
 @each_engine
 def test_moving_averages_are_finalized_as_in_keras(engine, name, blueprint, binary_rows):
@@ -417,11 +420,12 @@ LOSSES_OF_KERAS = [
 # All with XLA, which most fits of users take; by the graph those whose rows count otherwise: by
 # their sum, by their weights' sum, all at once.
 _CASES_OF_LOSSES = [
-    *(("xla", weights, i) for weights in (False, True) for i in range(len(LOSSES_OF_KERAS))),
-    *(("graph", weights, i) for weights in (False, True) for i in (7, 9, 11, 13)),
+    *(("graph", weights, i) for weights in (True, False) for i in (7, 9, 11, 13)),
+    *(("xla", weights, i) for weights in (True, False) for i in range(len(LOSSES_OF_KERAS))),
 ]
 
 
+@pytest.mark.slow(first=12)
 @pytest.mark.parametrize(("engine", "weights", "index"), _CASES_OF_LOSSES)
 def test_losses_have_the_same_values_as_in_keras(engine, weights, index, blueprint, binary_rows):
     rows, recipe = binary_rows(weights=weights), blueprint(mlp)
@@ -433,6 +437,7 @@ def test_losses_have_the_same_values_as_in_keras(engine, weights, index, bluepri
     assert_close(fit.network.variables, expected)
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("make", [normalised, sequential, subclassed])
 def test_the_keras_engine_learns_the_same_as_the_graph_engine(make, blueprint, binary_rows):
     rows, recipe = rows_for(make, binary_rows, True), blueprint(make)
@@ -473,6 +478,7 @@ def test_weighting_equals_repeating(blueprint, binary_rows):
     np.testing.assert_allclose(first.history["val_loss"], second.history["val_loss"], rtol=1e-5)
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize(
     ("engine", "make"), [("graph", normalised), ("xla", normalised), ("xla", activity)]
 )
@@ -510,6 +516,7 @@ def test_two_fits_equal_one_longer_fit(blueprint, binary_rows):
     assert_close(second.network.variables, whole.network.variables)
 
 
+@pytest.mark.slow(first=4)
 @pytest.mark.parametrize("n_rows", [1, 31, 32, 33, 2100])
 @each_engine
 def test_any_number_of_rows(engine, n_rows, blueprint, binary_rows):
@@ -523,6 +530,7 @@ def test_any_number_of_rows(engine, n_rows, blueprint, binary_rows):
     np.testing.assert_allclose(fit.history["loss"], losses, rtol=1e-5)
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("engine", ["graph", "xla"])
 def test_early_stopping_stops_where_keras_stops(engine, blueprint, binary_rows):
     rows, recipe = binary_rows(60), blueprint(mlp)
@@ -567,6 +575,7 @@ ODD = {
 }
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("name", ODD)
 def test_layers_that_are_not_row_independent(name, blueprint, binary_rows):
     make, shapes = ODD[name]

@@ -75,6 +75,7 @@ def test_one_program_uses_the_learning_rate_of_each_fit(engine, keyed, binary_ro
     assert len({curve[-1] for (name, _), curve in curves.items() if name == engine}) == 3
 
 
+@pytest.mark.slow
 def test_constants_of_a_trace_are_not_shared(keyed, binary_rows):
     recipe, rows = keyed(units=12), binary_rows()
     start = initial_variables(recipe, 0)
@@ -125,6 +126,7 @@ def test_unknown_networks_have_private_programs(blueprint, binary_rows):
     assert (POOL.made - before, traces()) == (2, idle)
 
 
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize("metrics", [(), ("accuracy", "auc")], ids=["", "metrics"])
 @pytest.mark.parametrize("engine", ["graph", "xla"])
 def test_threads_sharing_a_program_learn_the_same_as_one(engine, metrics, keyed, binary_rows):
@@ -150,6 +152,7 @@ def test_threads_sharing_a_program_learn_the_same_as_one(engine, metrics, keyed,
             np.testing.assert_array_equal(fit.network.variables[path], array)
 
 
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize("engine", ["graph", "xla"])
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 def test_a_seed_is_reproducible_after_other_fits(dropout, engine, keyed, blueprint, binary_rows):
@@ -176,6 +179,7 @@ def own_step():
     return Own([keras.Input((6,)), keras.layers.Dense(1, activation="sigmoid")])
 
 
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize(
     ("build", "engine", "metrics"),
     [

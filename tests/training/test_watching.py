@@ -52,6 +52,7 @@ class Diary(keras.callbacks.Callback):
         self.events.append("end")
 
 
+@pytest.mark.slow(first=1)
 @each_engine
 def test_callbacks_see_each_epoch(engine, recipe, start, binary_rows):
     diary = Diary(stop_after=1)
@@ -120,6 +121,7 @@ def kerases_own(folder):
     )
 
 
+@pytest.mark.slow
 def test_built_in_callbacks_do_the_same_with_all_engines(recipe, start, binary_rows, tmp_path):
     fits, logs, saved = [], [], []
     for engine in ENGINES:
@@ -194,6 +196,7 @@ def test_a_program_that_callbacks_changed_is_not_used_again(recipe, start, binar
     assert POOL.made == made + 1
 
 
+@pytest.mark.slow(first=1)
 @each_engine
 def test_early_stopping_restores_the_best_epoch(engine, recipe, start, binary_rows):
     rows = binary_rows(60)
