@@ -37,7 +37,7 @@ def outputs(model, X=X):
     return model.predict(np.asarray(X, np.float32), verbose=0).ravel()
 
 
-@pytest.mark.slow(first=1)
+@pytest.mark.slow
 @pytest.mark.parametrize(("engine", "early_stopping"), [("auto", True), ("keras", False)])
 def test_callbacks_see_and_save_a_network_in_the_units_of_y(engine, early_stopping, tmp_path):
     seen, whole, best, weights = [], *(tmp_path / name for name in ("a.keras", "b.keras", "c.h5"))

@@ -349,6 +349,7 @@ def test_threads_of_an_ensemble_keep_the_callers_dtype_policy(half_precision):
     assert set(Policy.seen) == {"mixed_bfloat16"}
 
 
+@pytest.mark.slow
 def test_threads_of_a_stack_keep_the_callers_dtype_policy(half_precision):
     expected = fitted_outputs(stack())
     assert_same_bits(fitted_outputs(stack(n_jobs=4)), expected)

@@ -257,7 +257,7 @@ def test_global_transform_output(estimator, container):
 # Searches ------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow(first=2)
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize(
     ("estimator", "grid"),
     [
@@ -290,6 +290,7 @@ def test_grids_over_names_of_every_depth(estimator, grid):
     assert not hasattr(estimator, "classes_")
 
 
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize(
     ("estimator", "resource", "name"),
     [
@@ -334,6 +335,7 @@ def test_optunas_search():
 # Inspection and selection --------------------------------------------------------------------
 
 
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize("estimator", [*CLASSIFIERS[:2], *REGRESSORS])
 def test_importance_and_dependence_detect_the_informative_column(estimator):
     rng = np.random.default_rng(0)
@@ -406,6 +408,7 @@ def test_column_transformers_as_upstream():
 # Several outputs -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_multilabel_everywhere():
     rows, labels = make_multilabel_classification(n_samples=200, n_classes=3, random_state=0)
     for estimator in (network(), StackedKerasClassifier(network(), downstream=network(), cv=2)):

@@ -56,6 +56,7 @@ def assert_same(model, estimator, rows, method="predict_proba"):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_hashed_strings_and_missing_numbers_become_layers(tmp_path):
     fitted = TABULAR.fit(X[TABLE], Y)
     model = fitted.to_keras()
@@ -114,6 +115,7 @@ def test_sequences_tokens_and_tables_in_one_stack(encoder):
     assert {"voice", "words", "table", "scaler", "downstream", "probabilities"} <= names
 
 
+@pytest.mark.slow
 def test_padding_is_outside_the_model_and_applied_to_rows():
     padded = make_pipeline(PadSequences(length=6), KerasFeatureTransformer(ENCODER, cv=2))
     frame = pd.DataFrame({"voice": RAGGED, "age": RNG.normal(size=N)})
@@ -269,7 +271,7 @@ def test_a_branch_may_be_named_like_an_input(name):
         assert_same(stack.to_keras(), stack, some)
 
 
-@pytest.mark.slow(first=1)
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", ["gru", "lstm"])
 def test_layers_that_litert_cannot_run_are_refused_by_class(layer, tmp_path):
     network = SequenceEncoder(3, layer=layer)

@@ -215,6 +215,7 @@ def test_steps_equal_a_manual_loop_with_two_learning_rates(engine, optimizer):
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_lr_multiplier_applies_to_moving_averages_of_weights():
     """A share of (nearly) nothing leaves the upstream where it was, averaged or not."""
     down = clone(DOWN).set_params(optimizer=keras.optimizers.Adam(use_ema=True, ema_momentum=0.5))
@@ -367,6 +368,7 @@ def test_the_same_seed_gives_bit_identical_results(tuned_on_all):
 # In a search --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_its_parameters_are_searched_and_it_may_be_none():
     grid = [
         {"fine_tune": [None, QUICK]},
@@ -570,7 +572,7 @@ def test_layers_are_unfrozen_one_by_one_from_the_top(monkeypatch, stages):
     assert moved == {top, second}  # the third is not reached
 
 
-@pytest.mark.slow(first=2)
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize(
     ("params", "moves"),
     [
@@ -810,6 +812,7 @@ def test_class_weights_are_applied_once_with_a_sampler(monkeypatch):
     np.testing.assert_allclose(shares, [1.0, 3.0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_corrected_priors_are_those_of_the_rows_after_tuning():
     """Over a sampler that gives equal shares, probabilities average to the true share again."""
     rng = np.random.default_rng(3)

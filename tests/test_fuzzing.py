@@ -57,6 +57,8 @@ from skstack.networks import (
     recipe,
 )
 
+pytestmark = pytest.mark.slow
+
 N_ROWS = 24
 rng = np.random.default_rng(0)
 X = rng.normal(size=(N_ROWS, 3)).astype(np.float32)
@@ -432,7 +434,6 @@ def fit_and_check(estimator, rows, y, blamed, **passed):
     return outcome.error is None
 
 
-@pytest.mark.slow(first=2)
 @every_kind
 @few_if_quick
 @given_that(data=st.data())
@@ -449,7 +450,6 @@ def test_constructor_parameters(kind, data):
         assert fit_and_check(estimator, X, y, set())
 
 
-@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("make", [MLP, TabM, RealMLP, Autoencoder, SequenceEncoder, narrow, broken])
 @few_if_quick
 @given_that(data=st.data())
@@ -703,7 +703,6 @@ def mostly(default, table):
     return st.one_of(st.just(default), labels(table))
 
 
-@pytest.mark.slow(first=1)
 @every_kind
 @few_if_quick
 @given_that(data=st.data())
@@ -740,7 +739,6 @@ def fitted(kind, form):
     return FITTED[kind, form]
 
 
-@pytest.mark.slow(first=2)
 @every_kind
 @given_that(data=st.data())
 def test_rows_at_prediction_time(kind, data):
@@ -840,7 +838,6 @@ class Life:
         self.use(self.known)
 
 
-@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("kind", ["classifier", "regressor", "autoencoder"])
 @few_if_quick
 @given_that(actions=st.lists(ACTIONS, min_size=3, max_size=10))

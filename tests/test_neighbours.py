@@ -356,7 +356,7 @@ def test_logits_of_keras_wrappers_become_probabilities_and_other_outputs_are_ref
         KerasFeatureTransformer(squashed, cv=2).fit(X, Y)
 
 
-@pytest.mark.slow(first=1)
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [scikeras, wrapper], ids=["scikeras", "keras.wrappers"])
 def test_one_row_has_features_of_the_usual_shape(make):
     stack = StackedKerasClassifier([("theirs", make())], downstream=make(), blend=False, cv=2)
@@ -367,7 +367,7 @@ def test_one_row_has_features_of_the_usual_shape(make):
     np.testing.assert_allclose(stack.predict_proba(X[:1]), stack.predict_proba(X)[:1], atol=1e-5)
 
 
-@pytest.mark.slow(first=1)
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [scikeras, wrapper], ids=["scikeras", "keras.wrappers"])
 def test_inner_layers_of_wrappers_are_out_of_fold_and_rotated(make):
     data, labels = load_iris(return_X_y=True)

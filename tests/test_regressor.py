@@ -71,6 +71,7 @@ def test_weighting_equals_repeating_rows():
     np.testing.assert_allclose(weighted, repeated, atol=1e-3 * y.std())
 
 
+@pytest.mark.slow
 def test_losses_and_optimizers_in_a_grid():
     grid = {"loss": ["mae", "huber"], "optimizer": ["adam", "rmsprop"], "learning_rate": [0.01]}
     search = GridSearchCV(quick(), grid, cv=2).fit(X, y)
@@ -86,6 +87,7 @@ def test_early_stopping_on_X_val_scores_X_val():
     assert -max(regressor.validation_scores_) == pytest.approx(np.mean(residual**2), rel=1e-2)
 
 
+@pytest.mark.slow
 def test_keras_models_are_continued_in_the_units_of_y(tmp_path):
     first = quick().fit(X, y)
     path = tmp_path / "model.keras"
@@ -280,7 +282,7 @@ def test_every_form_of_a_relative_error_is_bit_identical():
         np.testing.assert_allclose(own, found[0], rtol=1e-3)
 
 
-@pytest.mark.slow(first=1)
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["poisson", keras.losses.MeanSquaredLogarithmicError()])
 def test_losses_for_counts_work_in_any_units_and_for_all_seeds(loss):
     X, y = FRIEDMAN

@@ -80,6 +80,7 @@ def test_a_search_compiles_nothing_after_its_first_fit(settings, counts):
     assert counts.new() == [0, 0, 0]
 
 
+@pytest.mark.slow
 def test_a_search_over_architectures_compiles_each_once(counts):
     widths = [(next(WIDTHS),) for _ in range(2)]
     grid = {"model__hidden_layer_sizes": widths, "learning_rate": [1e-3, 1e-2]}

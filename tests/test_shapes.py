@@ -265,6 +265,7 @@ def test_two_networks_join_their_features_in_a_stack(tmp_path):
 # Cells that hold arrays
 
 
+@pytest.mark.slow
 def test_columns_of_arrays_are_split_like_other_columns():
     X, y = load_digits(n_class=2, return_X_y=True)
     frame = pd.DataFrame({"picture": list(X.reshape(-1, 8, 8, 1).astype("uint8"))}, index=y * 1000)
@@ -279,6 +280,7 @@ def test_columns_of_arrays_are_split_like_other_columns():
     assert search.score(frame, y) > 0.9
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("make", [pd.DataFrame, pl.DataFrame])
 def test_cells_of_lists_are_arrays(make):
     X = make({"steps": PADDED.tolist(), "ids": [[1, 2, 0]] * 12, "age": [1.0] * 12})
@@ -727,6 +729,7 @@ def test_inputs_that_would_be_misread_are_refused():
         KerasFeatureTransformer(QUICK, inputs={"a": [0]}).fit(NUMBERS, Y)
 
 
+@pytest.mark.slow
 def test_tuples_and_infinity_are_categories():
     pairs = [("a", 1), ("b", 2), ("a", 2)] * 4
     column = np.empty(12, dtype=object)

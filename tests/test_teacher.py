@@ -647,6 +647,7 @@ def test_export_is_refused_if_the_teacher_is_not_a_network():
     KerasClassifier(MLP(), loss=TeacherLoss(forest), epochs=1).fit(X, y).to_keras()
 
 
+@pytest.mark.slow
 def test_parts_of_a_stack_may_have_a_teacher():
     X, y = iris()
     teacher = LogisticRegression().fit(X, y)

@@ -279,10 +279,11 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
     --------
     >>> from sklearn.datasets import load_breast_cancer
     >>> from skstack import KerasClassifier, StackedKerasClassifier
+    >>> from skstack.networks import MLP
     >>> X, y = load_breast_cancer(return_X_y=True)
     >>> stack = StackedKerasClassifier(
-    ...     upstream=[("risk", KerasClassifier(epochs=5))],
-    ...     downstream=KerasClassifier(epochs=5),
+    ...     upstream=[("risk", KerasClassifier(MLP((32,)), epochs=5))],
+    ...     downstream=KerasClassifier(MLP((32,)), epochs=5),
     ...     cv=3,
     ...     random_state=0,
     ... ).fit(X, y)
@@ -624,10 +625,11 @@ class StackedKerasRegressor(ExportMixin, RegressorMixin, Stack):
     --------
     >>> from sklearn.datasets import load_diabetes
     >>> from skstack import KerasRegressor, StackedKerasRegressor
+    >>> from skstack.networks import MLP
     >>> X, y = load_diabetes(return_X_y=True)
     >>> stack = StackedKerasRegressor(
-    ...     upstream=KerasRegressor(epochs=5),
-    ...     downstream=KerasRegressor(epochs=5),
+    ...     upstream=KerasRegressor(MLP((32,)), epochs=5),
+    ...     downstream=KerasRegressor(MLP((32,)), epochs=5),
     ...     cv=3,
     ...     random_state=0,
     ... ).fit(X, y)

@@ -2,8 +2,9 @@
 
 import pytest
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_a_pretrained_autoencoder_gives_its_layer_and_its_error(run, tmp_path):
     printed = run("examples/pretrained_autoencoder.py", "--plot", "errors.png", cwd=tmp_path)
     for model in ("pixels", "pixels + encoder_output", "reconstruction error", "chance"):

@@ -285,6 +285,7 @@ def test_a_frozen_network_of_unknown_origin_is_suspect():
     assert "seen=" in repr(report)
 
 
+@pytest.mark.slow
 def test_groups_reach_inner_folds_with_routing_on():
     groups = np.arange(360) % 60
     options = {"groups": groups, "cv": GroupKFold(3)}
@@ -326,6 +327,7 @@ def test_invalid_arguments_are_refused(options, said):
         leakage_report(LogisticRegression(), X, y, **options)
 
 
+@pytest.mark.slow
 def test_a_selector_before_a_stack_is_suspect():
     X, y = make_classification(120, 10, random_state=0)
     stack = StackedKerasClassifier(

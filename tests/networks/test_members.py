@@ -151,7 +151,7 @@ def _losses(name):
     return "auto"
 
 
-@pytest.mark.slow(first=2)
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("kind", ["three classes", "one-hot", "several labels", "custom"])
 def test_every_kind_of_classes(kind):
     if kind == "several labels":
@@ -288,6 +288,7 @@ class Saves(keras.callbacks.Callback):
 FILES, PATHS, SEEN = [], [], []
 
 
+@pytest.mark.slow
 def test_callbacks_see_the_network_that_predicts(tmp_path):
     PATHS[:], SEEN[:] = [tmp_path / "seen.keras"], []
     fit = classifier(callbacks=[Saves()]).fit(X, y)

@@ -171,6 +171,7 @@ def test_bins_of_a_tree_need_a_target():
     assert KerasAutoencoder(embedded(bins="quantile"), **FIT).fit(X).transform(X).shape == (60, 2)
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("target", ["several labels", "several numbers", "three classes"])
 def test_trees_for_every_kind_of_target(target):
     network = MLP((4,), numeric_embedding=PiecewiseLinear(4, 2, bins="tree"))

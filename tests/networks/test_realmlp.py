@@ -225,6 +225,7 @@ def test_saved_files_need_nothing_of_skstack(fitted, tmp_path):
     np.testing.assert_array_equal(copied.predict_proba(X), fitted.predict_proba(X))
 
 
+@pytest.mark.slow
 def test_callbacks_may_save_the_network(fitted, tmp_path):
     path = tmp_path / "seen.keras"
     save = keras.callbacks.ModelCheckpoint(str(path))

@@ -41,7 +41,7 @@ def fitted_to(length, number):
     return KerasClassifier(encoder, epochs=2, random_state=0).fit(padded(RAGGED, length), Y)
 
 
-@pytest.mark.slow(first=2)
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("number", range(len(WAYS)), ids=lambda number: str(WAYS[number]))
 def test_predictions_do_not_depend_on_padding(number):
     fitted, same = fitted_to(7, number), fitted_to(12, number)
@@ -92,6 +92,7 @@ def test_weighted_moments_of_steps_are_those_of_repeated_rows():
     assert scale.tolist() == [1, 1]
 
 
+@pytest.mark.slow
 def test_sequences_with_numbers_categories_and_token_ids():
     X = pd.DataFrame(
         {

@@ -331,6 +331,7 @@ def test_weights_count_as_repeated_rows(table):
     assert_allclose(fitted.blend_scores_["linear"], expected, rtol=1e-5)
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("passed", [False, True])
 def test_tuned_parts_are_scored_on_rows_set_aside(passed, monkeypatch):
     X, y = binary()

@@ -67,7 +67,7 @@ def test_graphs_and_sessions_of_dropped_programs_are_released(fit_once, engine, 
     assert sessions <= before[1]
 
 
-@pytest.mark.slow(first=1)
+@pytest.mark.slow
 @pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="no session on a GPU")
 @pytest.mark.parametrize(("engine", "n_sessions"), [("graph", 0), ("xla", 1)])
 def test_what_xla_compiles_runs_in_a_session(fit_once, monkeypatch, engine, n_sessions):

@@ -303,7 +303,7 @@ CASES = [
 ]  # Keras takes no weights of rows for outputs of rank 3
 
 
-@pytest.mark.slow(first=7)
+@pytest.mark.slow(first=5)
 @pytest.mark.parametrize(
     ("engine", "make", "weights"),
     CASES,
