@@ -18,7 +18,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
-from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.compose import (
+    TransformedTargetRegressor,
+    make_column_selector,
+    make_column_transformer,
+)
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score, root_mean_squared_error
@@ -132,7 +136,12 @@ def linear(classify, seed, _):
 
 
 def mlp(classify, seed, _):
-    return _encoded((MLPClassifier if classify else MLPRegressor)(random_state=seed))
+    if classify:
+        return _encoded(MLPClassifier(random_state=seed))
+    scaled = TransformedTargetRegressor(
+        MLPRegressor(random_state=seed), transformer=StandardScaler()
+    )
+    return _encoded(scaled)  # otherwise it predicts about 0 for house prices
 
 
 def lightgbm(classify, seed, _):

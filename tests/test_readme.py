@@ -1,6 +1,7 @@
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,3 +74,59 @@ def anchors(path):
 def test_the_readme_gives_the_numbers_of_stored_runs(run, printed, claimed):
     assert claimed in TEXT
     assert re.search(printed, (ROOT / "docs" / "runs" / f"{run}.txt").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def losses():
+    """Log loss, or RMSE, of each contestant: means over three splits, one row for each table."""
+    runs = pd.read_json(ROOT / "benchmarks" / "quality.json")
+    runs["loss"] = runs["rmse"].fillna(runs["log_loss"])
+    stacks = runs[runs["contestant"] == "skstack stack"]
+    for part in ("boosting", "network"):
+        parts = stacks["parts"].map(lambda parts, part=part: parts[part])
+        loss = parts.map(lambda scores: scores.get("rmse", scores.get("log_loss")))
+        runs = pd.concat([runs, stacks.assign(contestant=f"its {part}", loss=loss)])
+    runs = runs.groupby(["contestant", "table"]).filter(lambda splits: len(splits) == 3)
+    return runs.pivot_table(index="table", columns="contestant", values="loss")
+
+
+def test_the_readme_counts_tables_as_they_were_scored(losses):
+    assert len(losses) == 12
+
+    def better(name, *others):
+        return (losses[name] < losses[list(others)].min(axis=1)).sum()
+
+    both = better("skstack stack", "its boosting", "its network")
+    than_catboost = better("skstack stack", "CatBoost")
+    assert f"a lower loss than both on {both} of 12 tables" in TEXT
+    assert f"and than CatBoost on {than_catboost} " in TEXT
+    alone = [better("skstack TabM", name) for name in ("HistGradientBoosting", "CatBoost")]
+    assert "beats HistGradientBoosting on {}, and CatBoost on {}.".format(*alone) in TEXT
+
+
+@pytest.mark.parametrize(
+    ("columns", "names"),
+    [
+        ("skstack TabM | HistGradientBoosting | LightGBM", {}),
+        (
+            "stack | its boosting | its network | standard errors",
+            {"stack": "skstack stack", "stack of `MLP`": "skstack stack of MLP and boosting"},
+        ),
+    ],
+)
+def test_tables_of_scores_are_those_that_were_stored(columns, names, losses):
+    text = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    (table,) = re.findall(rf"^\| table \| {re.escape(columns)}.*?\n\n", text, re.M | re.S)
+    header, _, *rows, last = [
+        [cell.strip("* ") for cell in line.strip("|").split("|")] for line in table.split("\n")[:-2]
+    ]
+    contestants = [names.get(name, name) for name in header[1:]]
+    known = [name for name in contestants if name in losses]
+    assert {row[0] for row in rows} == set(losses.index)
+    for name, *values in rows:
+        shown = dict(zip(contestants, values, strict=True))
+        for contestant in known:
+            assert shown[contestant] == f"{losses.loc[name, contestant]:.5g}"
+    ranks = losses[known].rank(axis=1).mean()
+    shown = dict(zip(contestants, last[1:], strict=True))
+    assert {name: f"{ranks[name]:.2f}" for name in known} == {name: shown[name] for name in known}
