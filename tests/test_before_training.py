@@ -185,6 +185,25 @@ def test_class_weights_of_several_labels_are_refused_before_training(where, trai
     assert not trainings
 
 
+@pytest.mark.parametrize("where", ["branch", "downstream"])
+def test_weights_of_unknown_classes_are_refused_before_training(where, trainings):
+    X, y = binary()
+    y = np.array(["no", "yes"])[y]
+    network = KerasClassifier(SMALL, **FIT)
+
+    def stack(class_weight):
+        weighted = make_pipeline(StandardScaler(), LogisticRegression(class_weight=class_weight))
+        upstream = [("n", network), ("w", weighted)] if where == "branch" else [("n", network)]
+        downstream = network if where == "branch" else weighted
+        return StackedKerasClassifier(upstream, downstream=downstream, cv=3, blend=False)
+
+    label = "The downstream" if where == "downstream" else "The branch 'w'"
+    with pytest.raises(ValueError, match=f"{label}.*yes.*not in class_weight"):
+        stack({"no": 1, "maybe": 2}).fit(X, y)
+    assert not trainings
+    assert set(stack({"no": 1, "yes": 2}).fit(X, y).predict(X)) <= {"no", "yes"}
+
+
 def test_a_trial_leaves_the_global_generator_alone():
     X, y = table("strings")
     stack = StackedKerasRegressor([("a", SGDRegressor())], downstream=Ridge(), cv=2)

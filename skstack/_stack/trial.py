@@ -12,6 +12,7 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
+from sklearn.utils.class_weight import compute_class_weight
 
 from skstack._base.atomic_fit import trial_scope
 from skstack._base.disk_table import in_memory
@@ -96,11 +97,15 @@ def check_accepts(estimator, X, y, label, how, names=None, *, passed=False):
 
 
 def check_class_weight(estimator, y, label):
-    """Raise an error if a network, or the last step of a Pipeline, cannot weight the classes."""
+    """Raise an error if an estimator, or the last step of a Pipeline, cannot weight the classes."""
     last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
-    if isinstance(last, KerasClassifier):
-        with errors_named(label):
+    with errors_named(label):
+        if isinstance(last, KerasClassifier):
             last._class_weights(y, None, np.unique(y))
+        elif isinstance(last, BaseEstimator) and y.ndim == 1:
+            weight = last.get_params(deep=False).get("class_weight")
+            if isinstance(weight, dict):
+                compute_class_weight(weight, classes=np.unique(y), y=y)
 
 
 def check_takes_targets(estimator, n_targets, label, *, classes, X=None):
