@@ -1,5 +1,6 @@
 """Joint fine-tuning: a stack is trained further as one network, or left unchanged."""
 
+import functools
 import pickle
 import random
 import warnings
@@ -178,8 +179,8 @@ def test_it_is_off_by_default(stages):
 @pytest.mark.parametrize(
     ("engine", "optimizer"),
     [
+        ("auto", functools.partial(keras.optimizers.AdamW, weight_decay=0.5)),
         ("auto", keras.optimizers.SGD),
-        ("auto", keras.optimizers.AdamW),
         ("keras", keras.optimizers.Adam),
     ],
 )

@@ -115,8 +115,11 @@ def test_one_epoch_of_partial_fit_has_a_constant_rate():
 def test_a_fit_that_continues_follows_the_schedule_again():
     whole = classifier(PLAIN, batch_size=60, epochs=4, warm_start=True).fit(X, y)
     weights = whole.model_.get_weights()
-    one = whole.set_params(epochs=1).fit(X, y)  # its only step has rate 0
+    one = whole.set_params(epochs=1).fit(X, y)  # its only step has rate 0, as those at the end
     assert all(map(np.array_equal, one.model_.get_weights(), weights))
+    kernel = one.network_.variables["hidden_1_linear/kernel"].copy()
+    four = whole.set_params(epochs=4).fit(X, y)
+    assert np.abs(four.network_.variables["hidden_1_linear/kernel"] - kernel).max() > 0.01
 
 
 @pytest.mark.slow(first=1)
