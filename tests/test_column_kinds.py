@@ -196,7 +196,6 @@ class Kinds(KerasRegressor):
         return blocks
 
 
-@pytest.mark.slow
 def test_a_fold_does_not_change_the_kind_of_a_column():
     """Words in a few rows of one fold; the other folds hold numbers alone."""
     rare = pd.Series(RNG.integers(0, 5, N)).astype(object)

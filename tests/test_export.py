@@ -152,6 +152,20 @@ def test_log_odds_are_precise_for_probabilities_near_one():
     assert_same(fitted, X, found)
 
 
+@pytest.mark.parametrize("data", [load_breast_cancer, load_iris])
+def test_log_odds_of_corrected_priors_are_layers(data):
+    X, y = data(return_X_y=True)
+    keep = np.r_[np.flatnonzero(y == 0)[:15], np.flatnonzero(y > 0)]
+    X, y = X[keep], y[keep]
+    network = classifier(sampler=RandomOverSampler(random_state=0), prior_correction=True)
+    features = ["log_odds", "outputs"]
+    fitted = KerasFeatureTransformer(network, features=features, random_state=0, cv=2).fit(X, y)
+    found = fitted.transform(X)
+    assert_same(fitted, X, found)
+    n = found.shape[1] // 2
+    assert_allclose(found[:, :n], np.log(found[:, n:] / (1 - found[:, n:])), rtol=0.01, atol=1e-3)
+
+
 def test_log_odds_of_several_classes_are_precise():
     X = np.zeros((30, 3), dtype=np.float32)
     X[:, 1] = np.linspace(-14, 14, 30)

@@ -555,7 +555,6 @@ def test_the_selected_layers_are_trained_and_no_others(stages, tuned):
         assert below == {"hidden_1", "output"}
 
 
-@pytest.mark.slow
 def test_layers_are_unfrozen_one_by_one_from_the_top(monkeypatch, stages):
     calls = spied(monkeypatch)
     stack = classifier(FineTune(7, learning_rate=1e-2, unfreeze_every=2)).fit(X, Y)
@@ -754,7 +753,9 @@ def test_whole_groups_and_the_last_rows_of_a_series_are_held_out(monkeypatch):
 def test_sample_weights_reach_the_loss(monkeypatch):
     calls = spied(monkeypatch)
     w = RNG.uniform(0.5, 2, 240)
-    classifier().fit(X, Y, sample_weight=w)
+    stack = classifier().fit(X, Y, sample_weight=w)
+    best = min(stack.fine_tune_history_["val_loss"])
+    assert stack.fine_tune_losses_[1] == pytest.approx(best, abs=1e-6)
     _, rows, _, held_out = calls[0]
     by_row = {row.tobytes(): weight for row, weight in zip(X, w, strict=True)}
     for part in (rows, held_out):

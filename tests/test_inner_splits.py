@@ -63,6 +63,14 @@ def test_folds_of_a_search_keep_groups_together_and_the_search_is_unchanged():
     assert KerasFeatureTransformer(own, cv=3).fit(X, Y).estimator_.cv == 3
 
 
+def test_folds_of_a_search_keep_the_gap_and_the_largest_number_of_training_rows():
+    outer = TimeSeriesSplit(3, gap=4, max_train_size=20)
+    with pytest.warns(UserWarning, match="never predicts"):
+        fitted = stack_of(search(2), cv=outer, blend=False).fit(X, Y)
+    found = fitted.named_upstream_.up.estimator_.cv
+    assert (found.n_splits, found.gap, found.max_train_size) == (3, 4, 20)
+
+
 def test_a_splitter_that_splits_groups_is_refused_and_another_kept():
     with pytest.raises(ValueError, match=r"cv of the inner GridSearchCV.*rows of one group"):
         KerasFeatureTransformer(search(ShuffleSplit(3)), cv=3).fit(X, Y, groups=GROUPS)

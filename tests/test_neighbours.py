@@ -367,7 +367,7 @@ def test_one_row_has_features_of_the_usual_shape(make):
     np.testing.assert_allclose(stack.predict_proba(X[:1]), stack.predict_proba(X)[:1], atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("make", [scikeras, wrapper], ids=["scikeras", "keras.wrappers"])
 def test_inner_layers_of_wrappers_are_out_of_fold_and_rotated(make):
     data, labels = load_iris(return_X_y=True)

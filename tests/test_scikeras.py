@@ -92,6 +92,7 @@ def built_model(compile=False):
 
 # One batch holds all rows, so that their order, which cannot be switched off, does not matter.
 SAME = {
+    "regressor": (regressor, {"optimizer": "adam"}, TARGET),
     "uncompiled": (classifier, {}, BINARY),
     "rmsprop by default": (classifier, {"epochs": 2}, BINARY),
     "optimizer by name, routed": (
@@ -148,7 +149,6 @@ SAME = {
         BINARY,
     ),
     "build_fn": (lambda **kw: ScikerasClassifier(build_fn=network, **kw), {"epochs": 3}, BINARY),
-    "regressor": (regressor, {"optimizer": "adam"}, TARGET),
     "regressor with two targets": (
         regressor,
         {"loss": "mae"},
@@ -161,7 +161,7 @@ def distance(one, other):
     return np.abs(one - other).max()
 
 
-@pytest.mark.slow(first=6)
+@pytest.mark.slow(first=7)
 @pytest.mark.filterwarnings("ignore:``build_fn`` will be renamed")
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
 @pytest.mark.parametrize(("make", "params", "y"), SAME.values(), ids=SAME.keys())

@@ -143,6 +143,10 @@ def test_reconstruction_error_of_a_frozen_model():
 def test_unsupervised_estimators_of_scikit_learn():
     found = KerasFeatureTransformer(PCA(2)).fit_transform(X)
     np.testing.assert_allclose(found, PCA(2).fit_transform(X), atol=1e-5)
+    error = KerasFeatureTransformer(PCA(2), features="reconstruction_error").fit(X).transform(X)
+    pca = PCA(2).fit(X)
+    expected = np.square(X - pca.inverse_transform(pca.transform(X))).mean(axis=1)
+    np.testing.assert_allclose(error[:, 0], expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import inspect
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from imblearn.over_sampling import SMOTE
 from imblearn.pipeline import make_pipeline as make_imblearn_pipeline
@@ -20,13 +21,15 @@ from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, 
 from sklearn.feature_selection import SelectKBest
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.model_selection import KFold
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, KBinsDiscretizer, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils import all_estimators
 
-from skstack import KerasFeatureTransformer, StackedKerasClassifier
+from skstack import KerasClassifier, KerasFeatureTransformer, StackedKerasClassifier
+from tests._models import FIT, SMALL
 
 from .parts import (
     LOG,
@@ -237,6 +240,58 @@ LEARN = {
 @pytest.mark.parametrize("kind", IGNORE)
 def test_known_to_ignore_y(kind):
     assert learns_from_y(IGNORE[kind]) is False
+
+
+@pytest.mark.parametrize("kind", ["alone", "after a step", "before a step", "in a stack"])
+def test_a_part_that_is_known_to_ignore_y_never_receives_it(kind, monkeypatch):
+    fit_transform, received = PCA.fit_transform, []
+
+    def spy(self, X, y=None):
+        received.append(y)
+        return fit_transform(self, X, y)
+
+    monkeypatch.setattr(PCA, "fit_transform", spy)
+    monkeypatch.setattr(PCA, "fit", lambda self, X, y=None: spy(self, X, y) is None or self)
+    X, y = numbered()
+    part = {
+        "after a step": make_pipeline(StandardScaler(), PCA(1)),
+        "before a step": make_pipeline(PCA(1), StandardScaler()),
+    }.get(kind, PCA(1))
+    if kind == "in a stack":
+        bare_stack(part, 3).fit(X, y)
+    else:
+        KerasFeatureTransformer(part, cv=3).fit_transform(X, y)
+        KerasFeatureTransformer(part, cv=3).fit(X, y)
+    assert received
+    assert all(each is None for each in received)
+
+
+class PicksColumn(TransformerMixin, BaseEstimator):
+    """Keeps the words or the numbers of a table, whichever is told apart by y."""
+
+    def fit(self, X, y):
+        self.column_ = "word" if len(set(X["word"][y == 1]) & set(X["word"][y == 0])) else "number"
+        return self
+
+    def transform(self, X):
+        return X[[self.column_]]
+
+
+def test_columns_that_steps_choose_by_y_are_described_in_each_fold():
+    """Here the steps choose words by all rows, and numbers by the rows of either fold."""
+    y = np.arange(40) % 2
+    halves = [np.array(["a", "b"])[y[:20]], np.array(["b", "a"])[y[20:]]]
+    X = pd.DataFrame({"word": np.concatenate(halves), "number": np.linspace(0, 1, 40)})
+    part, cv = make_pipeline(PicksColumn(), KerasClassifier(SMALL, **FIT)), KFold(2)
+    found = KerasFeatureTransformer(part, cv=cv).fit_transform(X, y)
+    for train, test in cv.split(X):
+        assert clone(part).fit(X.iloc[train], y[train])[0].column_ == "number"
+        np.testing.assert_allclose(
+            found[test],
+            clone(part).fit(X.iloc[train], y[train]).predict_proba(X.iloc[test])[:, 1:],
+            atol=1e-6,
+        )
+    assert clone(part).fit(X, y)[0].column_ == "word"
 
 
 @pytest.mark.parametrize("kind", LEARN)

@@ -404,7 +404,6 @@ def test_a_teacher_joined_to_members_is_refused(mode):
         classifier(loss=TeacherLoss(teacher, mode=mode)).fit(X, y)
 
 
-@pytest.mark.slow
 def test_fine_tuning_trains_members_on_their_own_losses():
     stack = StackedKerasClassifier(
         [("a", classifier(MLP((5,))))],
