@@ -233,12 +233,17 @@ def test_a_class_that_a_fold_lacks():
 
 def test_rows_that_are_never_predicted_take_no_part():
     X, y = binary()
-    ensemble = clone(CLASSIFIER).set_params(cv=TimeSeriesSplit(3)).fit(X, y)
-    rows, p = [], []
-    for train, test in TimeSeriesSplit(3).split(X):
-        rows += [*test]
-        p += [*clone(LINEAR).fit(X[train], y[train]).predict_proba(X[test])]
-    assert_allclose(ensemble.scores_["linear"], -log_loss(y[rows], p), rtol=1e-6)
+    for weights in (None, np.arange(60) % 3 + 1.0):
+        ensemble = clone(CLASSIFIER).set_params(cv=TimeSeriesSplit(3))
+        ensemble.fit(X, y, sample_weight=weights)
+        rows, p = [], []
+        for train, test in TimeSeriesSplit(3).split(X):
+            own = None if weights is None else weights[train]
+            rows += [*test]
+            p += [*clone(LINEAR).fit(X[train], y[train], own).predict_proba(X[test])]
+        own = None if weights is None else weights[rows]
+        loss = log_loss(y[rows], p, sample_weight=own)
+        assert_allclose(ensemble.scores_["linear"], -loss, rtol=1e-6)
 
 
 def test_groups_and_weights():

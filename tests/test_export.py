@@ -558,7 +558,7 @@ RUNTIMES = {"saved_model": by_tensorflow, "onnx": by_onnxruntime, "litert": by_l
 each_format = pytest.mark.parametrize("format", RUNTIMES)
 
 
-@pytest.mark.slow(first=1)
+@pytest.mark.slow(first=2)
 @each_format
 def test_every_runtime_accepts_raw_mixed_columns(mixed, mixed_stack, tmp_path, format, capfd):
     _, _, new = mixed

@@ -81,7 +81,6 @@ def expected(estimator, X):
             return np.asarray(getattr(estimator, method)(X))
 
 
-@pytest.mark.slow(first=10)
 @pytest.mark.parametrize("case", CASES)
 def test_the_model_returns_what_the_estimator_returns(case):
     estimator, (X, y) = CASES[case]

@@ -180,7 +180,6 @@ def test_errors_of_an_autoencoder_with_several_inputs_and_missing_values(scaling
     assert_same(fitted.to_keras(), fitted, rows, "transform")
 
 
-@pytest.mark.slow
 def test_two_lengths_of_one_column_are_refused_by_name():
     branches = [
         (f"to_{n}", make_pipeline(PadSequences(length=n), KerasFeatureTransformer(ENCODER, cv=2)))

@@ -27,7 +27,12 @@ from sklearn.linear_model import (
     Ridge,
 )
 from sklearn.metrics import log_loss, roc_auc_score
-from sklearn.model_selection import KFold, StratifiedKFold, TimeSeriesSplit, cross_val_predict
+from sklearn.model_selection import (
+    KFold,
+    StratifiedKFold,
+    TimeSeriesSplit,
+    cross_val_predict,
+)
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
@@ -165,6 +170,19 @@ def test_labels_of_a_fold_do_not_move_its_rows(kind, table):
             if (np.nan_to_num(after[name]) != np.nan_to_num(before[name])).any():
                 moved.add(name)
     assert moved == set(before)  # of other rows
+
+
+def test_the_label_of_a_row_does_not_move_its_prediction_in_any_repeat(table):
+    X, y = binary()
+    own = stack(cv=KFold(4, shuffle=True, random_state=0), n_repeats=3)
+    before = table(own, X, y)
+    for row in (0, 31):
+        other = y.copy()
+        other[row] = 1 - y[row]
+        after = table(own, X, other)
+        for name in before:
+            assert_array_equal(after[name][row], before[name][row], err_msg=name)
+            assert (after[name] != before[name]).any()
 
 
 @pytest.mark.parametrize("kind", ["trees", "folds of its own", "unsupervised branch", "network"])
@@ -362,7 +380,7 @@ def test_tuned_parts_are_scored_on_rows_set_aside(passed, monkeypatch):
 
 def test_repeats_use_other_folds_and_average(table):
     X, y = binary()
-    own = stack(cv=4, n_repeats=3)
+    own = stack(cv=KFold(4, shuffle=True, random_state=0), n_repeats=3)
     predictions = table(own, X, y)
     once = table(stack(cv=4), X, y)
     assert (predictions["neighbour"] != once["neighbour"]).any()
