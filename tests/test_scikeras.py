@@ -228,6 +228,7 @@ def test_classes_and_parameters():
     }
     assert {name: params[name] for name in expected} == expected
     assert isinstance(from_scikeras(regressor()), KerasRegressor)
+    assert from_scikeras(regressor()).standardize_target is False
     assert from_scikeras(ScikerasClassifier(network, loss="bce")).batch_size == 32
 
 
