@@ -161,7 +161,6 @@ def distance(one, other):
     return np.abs(one - other).max()
 
 
-@pytest.mark.slow(first=7)
 @pytest.mark.filterwarnings("ignore:``build_fn`` will be renamed")
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
 @pytest.mark.parametrize(("make", "params", "y"), SAME.values(), ids=SAME.keys())

@@ -196,7 +196,6 @@ def test_a_program_that_callbacks_changed_is_not_used_again(recipe, start, binar
     assert POOL.made == made + 1
 
 
-@pytest.mark.slow(first=1)
 @each_engine
 def test_early_stopping_restores_the_best_epoch(engine, recipe, start, binary_rows):
     rows = binary_rows(60)
@@ -213,6 +212,28 @@ def test_early_stopping_restores_the_best_epoch(engine, recipe, start, binary_ro
     until_best = train(recipe, start, rows, short)
     for path, array in until_best.network.variables.items():
         np.testing.assert_allclose(fit.network.variables[path], array, rtol=1e-6, atol=1e-7)
+
+
+@each_engine
+def test_callbacks_see_the_best_epoch_at_the_end_of_training(engine, recipe, start, binary_rows):
+    class Ends(keras.callbacks.Callback):
+        def on_train_end(self, logs=None):
+            self.weights = {v.path: v.numpy() for v in self.model.trainable_variables}
+
+    rows, ends = binary_rows(60), Ends()
+    wrong = TrainingData(rows.inputs, 1 - rows.targets)
+    plan = TrainConfig(
+        "binary_crossentropy",
+        learning_rate=0.02,
+        epochs=5,
+        patience=3,
+        engine=engine,
+        callbacks=(ends,),
+    )
+    fit = train(recipe, start, rows, plan, validation=wrong)
+    assert fit.n_epochs == 4
+    for path, array in ends.weights.items():
+        np.testing.assert_array_equal(array, fit.network.variables[path])
 
 
 def test_early_stopping_needs_more_than_tol(recipe, start, binary_rows):
