@@ -169,7 +169,6 @@ def test_head_equals_a_manual_training_loop(engine):
     assert np.abs(expected[4] - head[0]).max() > 0.01
 
 
-@pytest.mark.slow(first=1)
 @pytest.mark.parametrize(
     ("engine", "width"),
     [("auto", 5), ("auto", 7), ("keras", 7)],
@@ -263,7 +262,6 @@ def test_two_classes_are_distilled_as_one_unit():
 # What stays as it is ---------------------------------------------------------------------------
 
 
-@pytest.mark.slow(first=3)
 @pytest.mark.parametrize("trains", [False, True], ids=["frozen", "trainable"])
 @pytest.mark.parametrize("mode", MODES)
 def test_the_teacher_is_never_modified(mode, trains):
@@ -316,7 +314,6 @@ def test_a_teacher_estimator_is_never_modified():
 ENGINES = {"xla": ("auto", 120), "graph": ("auto", 2), "keras": ("keras", 2)}
 
 
-@pytest.mark.slow(first=2)
 @pytest.mark.parametrize(
     ("name", "loss"),
     [

@@ -218,7 +218,6 @@ def test_planted_leaks_are_detected(name):
     assert check in report.leaks, report
 
 
-@pytest.mark.slow(first=8)
 @pytest.mark.parametrize("name", CASES)
 def test_leakage_free_variants_have_no_finding(name):
     _, _, (estimator, X, y, options) = CASES[name]

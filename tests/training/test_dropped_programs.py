@@ -44,7 +44,7 @@ def fit_once(blueprint, binary_rows, monkeypatch):
     return fit
 
 
-@pytest.mark.slow(first=1)
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize(
     ("engine", "settings"),
     [
