@@ -158,6 +158,7 @@ def test_a_layer_of_a_pretrained_autoencoder_beside_x_scaled_resampled_classifie
     np.testing.assert_array_equal(in_a_fresh_process(chain, X[LATER].to_numpy()), found)
 
 
+@pytest.mark.slow
 def test_the_error_of_a_pretrained_autoencoder_as_the_only_feature(autoencoder, in_a_fresh_process):
     path, model, scaler = autoencoder
     error = KerasFeatureTransformer(path, features="reconstruction_error")
@@ -241,6 +242,7 @@ def test_predictions_of_a_saved_model_join_the_columns_of_another_table(
     np.testing.assert_array_equal(in_a_fresh_process(stack, X[LATER]), found)
 
 
+@pytest.mark.slow
 def test_predictions_of_a_network_trained_here_are_out_of_fold_while_fitting(in_a_fresh_process):
     stack = stack_of(small()).set_output(transform="pandas")
     while_fitting = stack.fit_transform(X[NOW], y[NOW])

@@ -131,6 +131,7 @@ print("same bits", (found == expected).all())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.xla
 def test_a_fresh_process_continues_equally(banks, tmp_path):
     from sklearn.model_selection import cross_val_predict

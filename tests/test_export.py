@@ -613,7 +613,7 @@ def stack_with_gaps(cancer):
     return stack(upstream, passthrough=[0, 1]).fit(X, y), X
 
 
-@pytest.mark.slow(first=1)
+@pytest.mark.slow
 @each_format
 def test_every_runtime_accepts_numbers(stack_with_gaps, tmp_path, format):
     fitted, X = stack_with_gaps

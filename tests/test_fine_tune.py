@@ -228,6 +228,7 @@ def test_the_lr_multiplier_applies_to_moving_averages_of_weights():
         np.testing.assert_allclose(upstream_network(tuned).variables[path], array, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_both_engines_tune_equally(tuned_on_all):
     stacks = tuned_on_all, classifier(downstream=clone(DOWN).set_params(engine="keras")).fit(X, Y)
     assert all(stack.fine_tuned_ for stack in stacks)

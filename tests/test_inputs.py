@@ -197,6 +197,7 @@ def mixed_polars():
     )
 
 
+@pytest.mark.slow(first=3)
 @each
 def test_mixed_columns_of_pandas_and_polars(name):
     if name == "KerasAutoencoder":

@@ -91,6 +91,7 @@ def network(**params):
     return KerasClassifier(SMALL, **{**FIT, **params})
 
 
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize(
     ("params", "name", "values"),
     [

@@ -413,6 +413,7 @@ WATCHED = {
 }
 
 
+@pytest.mark.slow(first=4)
 @pytest.mark.parametrize("case", WATCHED)
 def test_X_val_on_another_scale_warns_once(case):
     with warnings.catch_warnings(record=True) as caught:

@@ -19,7 +19,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, KFold, ShuffleSplit, cross_validate
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import skstack
 from skstack import (
@@ -383,6 +383,23 @@ def test_inner_layers_of_wrappers_are_out_of_fold_and_rotated(make):
     crossed = LogisticRegression(max_iter=1000).fit(latent.fit_transform(data, labels), labels)
     assert latent.get_feature_names_out()[0] == "hidden_0"
     assert crossed.score(latent.transform(data), labels) > 0.8
+
+
+class Doubled(ScikerasClassifier):
+    """Its network reads X times 2."""
+
+    @property
+    def feature_encoder(self):
+        return FunctionTransformer(lambda X: 2.0 * X)
+
+
+def test_inner_layers_of_a_wrapper_see_what_its_feature_encoder_returns():
+    theirs = scikeras().set_params(epochs=1)
+    fitted = Doubled(**theirs.get_params()).fit(X, Y)
+    found = KerasFeatureTransformer(FrozenEstimator(fitted), layers="hidden").fit(X).transform(X)
+    model = fitted.model_
+    hidden = keras.Model(model.inputs, model.get_layer("hidden").output)
+    np.testing.assert_allclose(found, hidden.predict(2.0 * X, verbose=0), atol=1e-5)
 
 
 # Frozen -----------------------------------------------------------------------------------------

@@ -311,6 +311,7 @@ def watched(classifier, X, y):
     return {name[4:]: value for name, value in found.items() if name.startswith("val_")}
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize(
     "loss", ["categorical_crossentropy", "sparse_categorical_crossentropy", "kl_divergence"]
 )

@@ -356,6 +356,7 @@ print("same bits", len(sys.argv) - 1)
 """
 
 
+@pytest.mark.slow
 def test_a_fresh_process_predicts_the_same_bits(fitted, tmp_path):
     paths = []
     for name, (estimator, rows, method) in fitted.items():

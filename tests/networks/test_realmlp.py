@@ -122,7 +122,7 @@ def test_a_fit_that_continues_follows_the_schedule_again():
     assert np.abs(four.network_.variables["hidden_1_linear/kernel"] - kernel).max() > 0.01
 
 
-@pytest.mark.slow(first=1)
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["xla", "keras"])
 def test_engines_agree(engine, fitted):
     other = classifier()

@@ -42,7 +42,7 @@ def fitted_to(length, number):
 
 
 @pytest.mark.slow(first=1)
-@pytest.mark.parametrize("number", range(len(WAYS)), ids=lambda number: str(WAYS[number]))
+@pytest.mark.parametrize("number", [5, 0, 1, 2, 3, 4, 6], ids=lambda number: str(WAYS[number]))
 def test_predictions_do_not_depend_on_padding(number):
     fitted, same = fitted_to(7, number), fitted_to(12, number)
     for name, values in fitted.network_.variables.items():

@@ -44,12 +44,12 @@ def fit_once(blueprint, binary_rows, monkeypatch):
     return fit
 
 
-@pytest.mark.slow(first=2)
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize(
     ("engine", "settings"),
     [
-        ("graph", {}),
         ("xla", {}),
+        ("graph", {}),
         ("xla", {"patience": 1}),
         ("xla", {"metrics": ["accuracy"]}),
         ("graph", {"optimizer": keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True)}),

@@ -437,7 +437,7 @@ def test_losses_have_the_same_values_as_in_keras(engine, weights, index, bluepri
     assert_close(fit.network.variables, expected)
 
 
-@pytest.mark.slow(first=1)
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [normalised, sequential, subclassed])
 def test_the_keras_engine_learns_the_same_as_the_graph_engine(make, blueprint, binary_rows):
     rows, recipe = rows_for(make, binary_rows, True), blueprint(make)
