@@ -147,6 +147,7 @@ class Pause(keras.callbacks.Callback):
         Pause.released.wait(60)
 
 
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize("name", ["classifier", "regressor", "autoencoder", "stack"])
 def test_predictions_during_a_refit_use_the_previous_fit(name):
     estimator = MAKERS[name]().fit(X, target_of(MAKERS[name]()))

@@ -213,6 +213,7 @@ WITH_REGRESSORS = {
 }
 
 
+@pytest.mark.slow(first=6)
 @pytest.mark.parametrize("tool", WITH_REGRESSORS)
 @pytest.mark.parametrize("estimator", REGRESSORS)
 def test_regressors(estimator, tool):
@@ -237,6 +238,7 @@ def test_transformers_in_unions_and_column_transformers(estimator):
         FrozenEstimator(pipeline).predict(X[:3])
 
 
+@pytest.mark.slow(first=4)
 @pytest.mark.parametrize("container", ["pandas", "polars"])
 @pytest.mark.parametrize("estimator", [*TRANSFORMERS, pytest.param(stack(), id="Stacked")])
 def test_global_transform_output(estimator, container):
@@ -290,7 +292,7 @@ def test_grids_over_names_of_every_depth(estimator, grid):
     assert not hasattr(estimator, "classes_")
 
 
-@pytest.mark.slow(first=2)
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize(
     ("estimator", "resource", "name"),
     [

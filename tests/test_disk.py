@@ -302,7 +302,7 @@ def store_frame(X, kind, tmp_path):
 KINDS = ["feather", "parquet", "folder"]
 
 
-@pytest.mark.slow(first=1)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_columns_of_all_kinds_are_read_by_name(kind, tmp_path):
     pytest.importorskip("pyarrow")

@@ -102,7 +102,7 @@ def test_transformer_checks(estimator, name):
     getattr(estimator_checks, name)(type(estimator).__name__, clone(estimator))
 
 
-@pytest.mark.slow(first=1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("estimator", "load", "method"),
     [

@@ -89,7 +89,7 @@ def test_masks_are_part_of_the_exported_model(layer, pooling):
         assert_same(fitted.to_keras(), fitted, PADDED, "transform")
 
 
-@pytest.mark.slow(first=1)
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", [{}, {"layer": "conv1d"}, {"pooling": "max", "layer": "lstm"}])
 def test_sequences_tokens_and_tables_in_one_stack(encoder):
     voice = KerasFeatureTransformer(

@@ -99,6 +99,7 @@ def classifier(**kwargs):
 # What is kept ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow(first=4)
 @pytest.mark.parametrize("how", [interrupt, raise_interrupt], ids=["signal", "raised"])
 @pytest.mark.parametrize(
     ("event", "epoch", "n_kept"), [("on_epoch_end", 3, 4), ("on_epoch_begin", 3, 3)]

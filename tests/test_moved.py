@@ -189,6 +189,7 @@ NUMBERS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow(first=8)
 @pytest.mark.parametrize("name", NUMBERS)
 def test_rows_of_real_tables_do_not_warn(name, shared_data):
     """Rows drawn at random, and rows that lie side by side, of one class or one day."""

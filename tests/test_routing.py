@@ -119,7 +119,7 @@ IDS = ["Stack, downstream", "Stack, upstream", "Regressor, upstream", "Transform
 
 
 # Their splitter takes groups and pays no heed to them.
-@pytest.mark.slow(first=8)
+@pytest.mark.slow(first=4)
 @pytest.mark.filterwarnings("ignore:cv=.* although it received the groups")
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 @pytest.mark.parametrize(

@@ -118,6 +118,7 @@ def leaves(*names):
 EPOCH_TASKS = leaves(*["epoch"] * EPOCHS)
 
 
+@pytest.mark.slow(first=3)
 @pytest.mark.parametrize("engine", ["auto", "keras"])
 @pytest.mark.parametrize("make", [KerasClassifier, KerasRegressor, KerasAutoencoder])
 def test_tasks_of_a_network_are_its_epochs(make, engine):

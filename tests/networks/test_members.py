@@ -225,7 +225,7 @@ def test_outputs_of_members_are_float32_with_every_policy():
     np.testing.assert_allclose(counts, np.exp(20), rtol=1e-5)  # the largest float16 is 65504
 
 
-@pytest.mark.slow(first=1)
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["onnx", "tflite"])
 def test_exported_files_return_the_mean(fitted, ending, tmp_path):
     path = tmp_path / f"network.{ending}"

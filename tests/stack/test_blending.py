@@ -242,6 +242,7 @@ def test_folds_that_train_on_part_of_the_rows(frame, table):
         assert all(np.isfinite(values).all() for values in predictions.values())
 
 
+@pytest.mark.slow(first=4)
 @pytest.mark.parametrize("scoring", ["roc_auc", None])
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("branch_folds", [None, 3])

@@ -331,7 +331,7 @@ def test_networks_learn_the_same_as_in_keras(engine, make, weights, blueprint, b
         assert len(fit.history["norm"]) == 3
 
 
-@pytest.mark.slow(first=10)
+@pytest.mark.slow(first=7)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @each_engine
 def test_optimizers_learn_the_same_as_in_keras(engine, name, blueprint, binary_rows):
@@ -425,7 +425,7 @@ _CASES_OF_LOSSES = [
 ]
 
 
-@pytest.mark.slow(first=12)
+@pytest.mark.slow(first=9)
 @pytest.mark.parametrize(("engine", "weights", "index"), _CASES_OF_LOSSES)
 def test_losses_have_the_same_values_as_in_keras(engine, weights, index, blueprint, binary_rows):
     rows, recipe = binary_rows(weights=weights), blueprint(mlp)
