@@ -79,8 +79,8 @@ test-engines: $(ENGINES_STAMP) ## searches and cross-fits on workers of dask and
 	$(BIN)/python -m pytest -rs tests/engines $(ARGS)
 
 # The other end: whatever pyproject.toml admits lies between the two.
-test-floor: $(FLOOR_STAMP) ## the same with the oldest versions that pyproject.toml admits, on Python 3.11
-	$(FLOOR)/bin/python $(PYTEST) $(ARGS)
+test-floor: $(FLOOR_STAMP) ## all tests with the oldest versions that pyproject.toml admits, on Python 3.11
+	$(FLOOR)/bin/python $(PYTEST) --slow $(ARGS)
 
 $(FLOOR_STAMP): pyproject.toml tests/floor.py
 	$(FLOOR_PYTHON) -m venv --clear $(FLOOR)

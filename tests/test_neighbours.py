@@ -394,8 +394,7 @@ class Doubled(ScikerasClassifier):
 
 
 def test_inner_layers_of_a_wrapper_see_what_its_feature_encoder_returns():
-    theirs = scikeras().set_params(epochs=1)
-    fitted = Doubled(**theirs.get_params()).fit(X, Y)
+    fitted = Doubled(**scikeras(epochs=1).get_params()).fit(X, Y)
     found = KerasFeatureTransformer(FrozenEstimator(fitted), layers="hidden").fit(X).transform(X)
     model = fitted.model_
     hidden = keras.Model(model.inputs, model.get_layer("hidden").output)

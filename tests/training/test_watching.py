@@ -214,28 +214,6 @@ def test_early_stopping_restores_the_best_epoch(engine, recipe, start, binary_ro
         np.testing.assert_allclose(fit.network.variables[path], array, rtol=1e-6, atol=1e-7)
 
 
-@each_engine
-def test_callbacks_see_the_best_epoch_at_the_end_of_training(engine, recipe, start, binary_rows):
-    class Ends(keras.callbacks.Callback):
-        def on_train_end(self, logs=None):
-            self.weights = {v.path: v.numpy() for v in self.model.trainable_variables}
-
-    rows, ends = binary_rows(60), Ends()
-    wrong = TrainingData(rows.inputs, 1 - rows.targets)
-    plan = TrainConfig(
-        "binary_crossentropy",
-        learning_rate=0.02,
-        epochs=5,
-        patience=3,
-        engine=engine,
-        callbacks=(ends,),
-    )
-    fit = train(recipe, start, rows, plan, validation=wrong)
-    assert fit.n_epochs == 4
-    for path, array in ends.weights.items():
-        np.testing.assert_array_equal(array, fit.network.variables[path])
-
-
 def test_early_stopping_needs_more_than_tol(recipe, start, binary_rows):
     plan = TrainConfig("binary_crossentropy", epochs=30, patience=2, tol=10.0)
     fit = train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1))
