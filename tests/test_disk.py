@@ -513,6 +513,22 @@ def test_a_mask_is_not_read_as_positions_of_columns(tmp_path):
         open_table(path, columns=[True, False])
 
 
+@pytest.mark.parametrize("kind", ["parquet", "feather"])
+@pytest.mark.parametrize("integer", ["Int64", "UInt64", "Int8"])
+def test_integers_with_gaps_stay_integers(kind, integer, tmp_path):
+    pytest.importorskip("pyarrow")
+    X, y = binary(frame=True)
+    largest = np.iinfo(integer.lower()).max
+    X["shop"] = pd.Series([largest - number % 3 for number in range(len(X))], dtype=integer)
+    X.loc[X.index[5], "shop"] = pd.NA
+    table = open_table(store_frame(X, kind, tmp_path))
+    pd.testing.assert_series_equal(table[:]["shop"], X["shop"], check_index=False)
+    settings = {**FIT, "categorical_features": ["shop"]}
+    of_disk, of_memory = (KerasClassifier(SMALL, **settings).fit(each, y) for each in (table, X))
+    found, expected = (each.blocks_.categories_ for each in (of_disk, of_memory))
+    assert repr(found) == repr(expected)
+
+
 def test_columns_and_schemas_are_checked_when_a_table_is_opened(tmp_path):
     pytest.importorskip("pyarrow")
     X, _ = mixed()

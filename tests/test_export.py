@@ -10,7 +10,7 @@ from _fresh import run
 from imblearn.over_sampling import RandomOverSampler
 from numpy.testing import assert_allclose
 from sklearn.base import clone
-from sklearn.compose import make_column_selector
+from sklearn.compose import ColumnTransformer, make_column_selector
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, make_classification
 from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -25,11 +25,13 @@ from sklearn.preprocessing import (
     FunctionTransformer,
     MaxAbsScaler,
     MinMaxScaler,
+    OneHotEncoder,
     PowerTransformer,
     RobustScaler,
     StandardScaler,
 )
 
+import skstack
 from skstack import (
     KerasAutoencoder,
     KerasClassifier,
@@ -504,6 +506,35 @@ def test_a_column_without_any_number_is_dropped(cancer):
     upstream = [("risk", make_pipeline(SimpleImputer(add_indicator=True), classifier()))]
     fitted = stack(upstream, passthrough=False).fit(X, y)
     assert_same(fitted, X, fitted.predict_proba(X))
+
+
+@pytest.mark.filterwarnings("ignore:Skipping features without any observed values")
+@pytest.mark.parametrize("indicator", [False, True])
+def test_a_column_without_any_number_is_dropped_from_onnx(cancer, tmp_path, indicator):
+    X, y = cancer
+    X = X.astype(np.float32)
+    X[:, 4] = np.nan
+    X[::5, 7] = np.nan
+    model = make_pipeline(SimpleImputer(add_indicator=indicator), classifier()).fit(X, y)
+    skstack.export(model, tmp_path / "model.onnx", format="onnx")
+    found = by_onnxruntime(tmp_path / "model.onnx", {"features": X})
+    assert_allclose(found, model.predict_proba(X), atol=TOLERANCE)
+
+
+def test_words_before_a_network_are_refused_by_the_name_of_the_step():
+    X = pd.DataFrame({"a": np.arange(60.0), "w": ["x", "y", None] * 20})
+    y = np.arange(60) % 2
+    imputed = make_pipeline(
+        SimpleImputer(strategy="most_frequent"), OneHotEncoder(sparse_output=False)
+    )
+    passed = ColumnTransformer([("n", StandardScaler(), ["a"])], remainder="passthrough")
+    for step, message in (
+        (ColumnTransformer([("c", imputed, ["w"])]), r"SimpleImputer\(.* it imputes words"),
+        (passed.set_output(transform="pandas"), "'remainder__w' as categories, but a step before"),
+    ):
+        fitted = make_pipeline(step, classifier()).fit(X, y)
+        with pytest.raises(ValueError, match=message):
+            skstack.to_keras(fitted)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

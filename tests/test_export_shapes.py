@@ -143,6 +143,23 @@ def test_codes_are_embedded_in_the_exported_model():
     assert_same(stack.to_keras(), stack, images)
 
 
+def test_codes_of_three_classes_in_files_of_other_runtimes(tmp_path):
+    images, digits = load_digits(n_class=3, return_X_y=True)
+    codes = KerasFeatureTransformer(small(), features="codes", cv=2, random_state=0)
+    stack = StackedKerasClassifier([("digit", codes)], downstream=small(), blend=False)
+    stack.fit(images, digits)
+    rows, expected = images.astype("float32"), stack.predict_proba(images)
+    stack.export(tmp_path / "stack.onnx", format="onnx")
+    (found,) = onnxruntime.InferenceSession(tmp_path / "stack.onnx").run(None, {"features": rows})
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    stack.export(tmp_path / "stack.tflite", format="litert")
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+    run = interpreter.Interpreter(str(tmp_path / "stack.tflite")).get_signature_runner(
+        "serving_default"
+    )
+    np.testing.assert_allclose(run(features=rows)["output_0"], expected, atol=1e-5)
+
+
 def test_inputs_from_columns_and_reshaped_rows(tmp_path):
     images, digits = load_digits(n_class=3, return_X_y=True)
     network = keras.Sequential(

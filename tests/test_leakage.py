@@ -292,8 +292,9 @@ def test_inner_layers_of_other_networks_are_rotated_onto_common_axes():
         build,
         loss="sparse_categorical_crossentropy",
         optimizer="adam",
-        optimizer__learning_rate=0.01,
+        optimizer__learning_rate=0.02,
         epochs=8,
+        batch_size=128,
         verbose=0,
     )
     latent = KerasFeatureTransformer(network, layers="hidden", cv=3, random_state=0)

@@ -396,6 +396,33 @@ def test_files_of_other_runtimes_name_their_outputs(fitted, tmp_path, format):
     assert sorted(names) == ["amount", "churn", "segment"]
 
 
+def in_onnx(path, rows):
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(path).run(None, {"features": rows})
+
+
+def test_onnx_files_of_bags_hold_all_rows(tmp_path):
+    rows = X.to_numpy(np.float32)
+    bags = network(n_bags=2).fit(rows, Y)
+    bags.export(tmp_path / "bags.onnx", format="onnx")
+    for some in (rows, rows[:2]):
+        expected = bags.predict_proba(some)
+        amount, churn, segment = in_onnx(tmp_path / "bags.onnx", some)
+        np.testing.assert_allclose(churn, expected["churn"], atol=1e-5)
+        np.testing.assert_allclose(segment, expected["segment"], atol=1e-5)
+        np.testing.assert_allclose(amount.ravel(), bags.predict(some)["amount"], rtol=1e-5)
+
+
+def test_onnx_files_of_features_hold_all_rows(tmp_path):
+    rows = X.to_numpy(np.float32)
+    features = KerasFeatureTransformer(network(), cv=2).fit(rows, Y)
+    features.export(tmp_path / "features.onnx", format="onnx")
+    for some in (rows, rows[:2]):
+        (found,) = in_onnx(tmp_path / "features.onnx", some)
+        np.testing.assert_allclose(found, features.transform(some), rtol=1e-5, atol=1e-5)
+
+
 # As an upstream ------------------------------------------------------------------------------
 
 ALL_FEATURES = ["outputs", "log_odds", "entropy", "margin", "codes"]

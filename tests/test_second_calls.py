@@ -15,6 +15,7 @@ from skstack import (
     KerasFeatureTransformer,
     KerasRegressor,
     StackedKerasClassifier,
+    StackedKerasRegressor,
 )
 from skstack.networks import MLP
 
@@ -85,6 +86,29 @@ def test_targets_of_another_kind_are_refused(case):
     with pytest.raises(ValueError, match="y_val"):
         network(make, early_stopping=True).fit(X, first, X_val=X, y_val=second)
     np.testing.assert_array_equal(fitted.predict(X), before)
+
+
+@pytest.mark.parametrize("make", [KerasClassifier, KerasRegressor])
+def test_targets_of_other_names_or_in_another_order_are_refused(make):
+    Y = pd.DataFrame(SEVERAL[:, :2], columns=["u", "v"])
+    fitted = network(make, warm_start=True).fit(X, Y)
+    for other in (Y[["v", "u"]], Y.rename(columns={"u": "w"})):
+        for again in (
+            lambda other=other: fitted.partial_fit(X, other),
+            lambda other=other: fitted.fit(X, other),
+            lambda other=other: network(make, early_stopping=True).fit(X, Y, X_val=X, y_val=other),
+        ):
+            with pytest.raises(ValueError, match=r"y has the columns \[.*fitted with \['u', 'v'\]"):
+                again()
+    for same in (Y, Y.to_numpy()):
+        fitted.partial_fit(X, same)
+
+
+@pytest.mark.parametrize("make", [StackedKerasClassifier, StackedKerasRegressor])
+def test_a_stack_refuses_validation_targets_in_another_order(make):
+    Y = pd.DataFrame(SEVERAL[:, :2], columns=["u", "v"])
+    with pytest.raises(ValueError, match=r"y_val: y has the columns \['v', 'u'\]"):
+        make().fit(X, Y, X_val=X, y_val=Y[["v", "u"]])
 
 
 def test_targets_outside_the_domain_of_the_loss_are_refused_in_later_calls():

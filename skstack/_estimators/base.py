@@ -43,10 +43,12 @@ from skstack._base.sklearn import (
 )
 from skstack._base.tables import (
     check_groups,
+    check_names_of_targets,
     check_weights,
     glanced,
     is_float32,
     n_rows,
+    names_of_targets,
     read_rows,
     take_rows,
 )
@@ -499,6 +501,13 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
     def _read_target(self, y, *, shared, reset):
         """Validate y; learn classes or the number of targets."""
         raise NotImplementedError
+
+    def _check_names_of_targets(self, y, *, reset):
+        names = names_of_targets(y)
+        if reset:
+            self._names_of_targets = names
+        else:
+            check_names_of_targets(names, getattr(self, "_names_of_targets", None))
 
     def _task(self):
         """Task and number of outputs for the spec."""

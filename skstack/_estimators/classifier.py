@@ -371,6 +371,7 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
         return not hasattr(self, "network_")
 
     def _read_target(self, y, *, shared, reset):
+        self._check_names_of_targets(y, reset=reset)
         y, kind = read_labels(self, y)
         if reset:
             self._target_type = kind

@@ -862,11 +862,13 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
     def _graph_targets(self, outputs, name):
         """(target, `Classes` or a tensor of numbers) for each target."""
         from skstack._graph.formulas import Classes
-        from skstack._graph.tables import function_layer
+        from skstack._graph.tables import function_layer, selection
 
-        parts = []
+        parts, indices = [], np.arange(outputs.shape[1])
         for target, head, own in self._with_outputs():
-            values = function_layer(f"{name}_{target.key}", [outputs], lambda x, own=own: x[:, own])
+            # No slice: in some graphs tf2onnx writes one that drops rows.
+            select = selection(indices[own])
+            values = function_layer(f"{name}_{target.key}", [outputs], select)
             binary = head.task == "binary"
             parts.append((target, values if target.classes is None else Classes(values, binary)))
         return parts

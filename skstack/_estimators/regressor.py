@@ -307,6 +307,7 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
                 f"This {type(self).__name__} estimator requires y to be passed, but the target y "
                 "is None."
             )
+        self._check_names_of_targets(y, reset=reset)
         y = check_target(y, multi_output=True, y_numeric=True, estimator=self)
         if y.ndim > 2 or y.dtype.kind not in "fiub":
             raise ValueError(

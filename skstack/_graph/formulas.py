@@ -149,7 +149,8 @@ def codes_of(outputs, name):
 
     def codes(x):
         # A single output is the probability of the second of two classes.
-        number = ops.argmax(x, axis=1) if x.shape[1] > 1 else ops.greater(x[:, 0], 0.5)
+        # `argmax` of Keras compares bits, which ONNX and LiteRT cannot.
+        number = ops.top_k(x, 1)[1][:, 0] if x.shape[1] > 1 else ops.greater(x[:, 0], 0.5)
         return ops.cast(number, "int32") + 2
 
     def numbers(x):

@@ -144,6 +144,8 @@ def _robust(step, x, name):
 
 
 def _imputer(step, x, name):
+    if any(isinstance(value, str) for value in step.statistics_):
+        refuse(described(step), "it imputes words, and only numbers can be imputed there.")
     indicated = () if step.indicator_ is None else step.indicator_.features_
     return function_layer(name, [x], imputation(step.statistics_, indicated, step.missing_values))
 

@@ -228,7 +228,12 @@ def input_tensors(table, blocks, name, reader):
         elif block.kind == "categorical":
             column = table.columns[indices[block.name][0]]
             if not isinstance(column, CodedColumn):
-                refuse(reader, f"it reads numbers as the categories of {block.name!r}.")
+                refuse(
+                    reader,
+                    f"it reads the column {block.name!r} as categories, but a step before it "
+                    "passes that on as numbers or unchanged. Encode words in the steps before a "
+                    "network, or give it the columns of X.",
+                )
             if part.hashed and column.kept is None:  # else all possible values are known
                 tensors[block.name] = _hashed(column, part, reader)
                 continue
@@ -266,15 +271,16 @@ def imputation(statistics, indicated, missing=np.nan):
     fill = statistics[None, kept].astype(np.float32)
     is_nan = missing is None or missing != missing
 
+    def gaps(x):
+        return ops.isnan(x) if is_nan else ops.equal(x, missing)
+
     def impute(x):
-        gaps = ops.isnan(x) if is_nan else ops.equal(x, missing)
-        if len(kept) == x.shape[1]:
-            values = ops.where(gaps, fill, x)
-        else:
-            values = ops.where(selection(kept)(gaps), fill, selection(kept)(x))
+        own = x if len(kept) == x.shape[1] else selection(kept)(x)
+        # ONNX would multiply NaN by 0 if the condition were no direct `isnan`.
+        values = ops.where(gaps(own), fill, own)
         if not len(indicated):
             return values
-        indicators = ops.cast(selection(indicated)(gaps), "float32")
+        indicators = ops.cast(gaps(selection(indicated)(x)), "float32")
         return ops.concatenate([values, indicators], axis=1)
 
     return impute

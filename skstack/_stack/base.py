@@ -62,10 +62,12 @@ from skstack._base.sklearn import (
     with_callbacks,
 )
 from skstack._base.tables import (
+    check_names_of_targets,
     column_indices,
     columns_at,
     indexed_like,
     n_rows,
+    names_of_targets,
     read_table,
     take_rows,
     warn_if_one_hot,
@@ -377,6 +379,9 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         self._check_parts()
         X = read_table(self, X, reset=True)
         resolve_object_columns(X)
+        if y_val is not None:
+            with errors_named("y_val"):
+                check_names_of_targets(names_of_targets(y_val), names_of_targets(y))
         y = self._read_target(y, reset=True)
         check_consistent_length(X, y)
         if X_val is not None:

@@ -103,10 +103,9 @@ def watches_batches(callback) -> bool:
     )
 
 
-def why_not_xla(program) -> str | None:
-    """Return why a program is not compiled with XLA, even on request, or None."""
-    model = program.model
-    if program.own_step:
+def why_not_xla(model, *, own_step: bool) -> str | None:
+    """Return why a model is not compiled with XLA, even on request, or None."""
+    if own_step:
         return "the model overrides `train_step`"
     layers = all_layers(model)
     for layer in [model, *layers]:
@@ -253,9 +252,8 @@ def choose(program, config, n_steps: int) -> tuple[Engine, str | None]:
         return KERAS, None
     if config.engine == "graph":
         return GRAPH, None
-    reason = why_not_xla(program)
-    if reason is not None:
-        return GRAPH, reason
+    if program.why_not_xla is not None:
+        return GRAPH, program.why_not_xla
     engine = MASKED if program.masks else EXACT
     enough = program.key is not None and n_steps >= _STEPS_WORTH_XLA[str(engine.tail)]
     return (engine if enough or config.engine == "xla" else GRAPH), None

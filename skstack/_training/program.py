@@ -22,7 +22,7 @@ from skstack._base.text import described
 from skstack._training.blueprint import Blueprint
 from skstack._training.config import StepRules, TrainConfig
 from skstack._training.data import Orders, Steps, TensorTable, bucket, mean_losses, pieces
-from skstack._training.engines import has_own_train_step, why_not_masked
+from skstack._training.engines import has_own_train_step, why_not_masked, why_not_xla
 from skstack._training.epochs import TraceKey, epochs_function, error_of, steps_in_block
 from skstack._training.isolation import build, inside_build
 from skstack._training.keras_model import (
@@ -45,6 +45,7 @@ from skstack._training.optimizers import (
     apply_without_reducing,
     follow_rules,
     scale_steps,
+    state_layout,
 )
 from skstack._training.variables import OwnSession, VariableLayout
 from skstack._training.xla_layers import schedule_dropout
@@ -107,11 +108,17 @@ class Program:
         self.layout = VariableLayout(
             [*self.variables.values(), *self.optimizer.variables, *steps], counters
         )
+        self.state_layout = state_layout(self.optimizer)
         self._fresh_optimizer = values(self.optimizer.variables)
         self._rate = _index_of_rate(self.optimizer)
         self.embedding_bounds = embedded_inputs(self.model)
         self._trainable = [id(variable) for variable in self.model.trainable_variables]
         self._frozen_config = self._settings()
+
+    @functools.cached_property
+    def why_not_xla(self) -> str | None:
+        """See `engines.why_not_xla`."""
+        return why_not_xla(self.model, own_step=self.own_step)
 
     def _warm_up(self, table: TensorTable, blueprint: Blueprint) -> None:
         """Create all variables, which is impossible inside a trace."""

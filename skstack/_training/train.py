@@ -22,7 +22,7 @@ from skstack._training.keras_fit import fit_with_keras
 from skstack._training.keras_model import check_indices
 from skstack._training.monitor import TrainingMonitor, callback_list, public_model
 from skstack._training.network import Network
-from skstack._training.optimizers import CompileSettings, state_layout
+from skstack._training.optimizers import CompileSettings
 from skstack._training.program import POOL, CompiledFit, Program
 from skstack._training.steps import NothingToLearn
 
@@ -88,7 +88,7 @@ def train(
                 check_indices(program.model, part.inputs, program.embedding_bounds)
         if config.monitor is not None:
             program.check_metric(config.monitor[0])
-        layout = state_layout(program.optimizer)
+        layout = program.state_layout
         if optimizer_layout not in (None, layout):
             optimizer_start = None  # that of another optimizer
         n_steps = 0 if config.constant else config.epochs * -(-table.n_rows // config.batch_size)

@@ -233,12 +233,25 @@ class _ArrowReader(_ColumnReader):
 
 
 def _frame(table):
-    """A table of Arrow as a DataFrame; a column of missing decimals, too, holds numbers."""
+    """A table of Arrow as a DataFrame; a column of missing decimals, too, holds numbers.
+
+    Integers with gaps stay integers: as floats, large ones would lose digits.
+    """
+    from pandas.api.types import pandas_dtype
+
     arrow = _pyarrow()
-    for place, column in enumerate(table.columns):
+    with_gaps = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
         if arrow.types.is_decimal(column.type) and column.null_count == len(column):
-            table = table.set_column(place, table.field(place).name, column.cast(arrow.float64()))
-    return table.to_pandas(ignore_metadata=True)
+            place = table.column_names.index(name)
+            table = table.set_column(place, name, column.cast(arrow.float64()))
+        elif arrow.types.is_integer(column.type) and column.null_count:
+            with_gaps[name] = column
+    frame = table.to_pandas(ignore_metadata=True)
+    for name, column in with_gaps.items():
+        kind = str(column.type).replace("uint", "UInt").replace("int", "Int")
+        frame[name] = column.to_pandas(types_mapper=lambda _, kind=kind: pandas_dtype(kind))
+    return frame
 
 
 def _without_views(batch):
