@@ -513,6 +513,7 @@ def test_a_mask_is_not_read_as_positions_of_columns(tmp_path):
         open_table(path, columns=[True, False])
 
 
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize("kind", ["parquet", "feather"])
 @pytest.mark.parametrize("integer", ["Int64", "UInt64", "Int8"])
 def test_integers_with_gaps_stay_integers(kind, integer, tmp_path):

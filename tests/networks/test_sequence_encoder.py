@@ -64,7 +64,8 @@ def test_a_row_without_steps_is_encoded_as_zeros(pooling):
     assert np.isfinite(fitted.predict_proba(X)).all()
 
 
-@pytest.mark.parametrize("value", [0.0, -99.0])
+@pytest.mark.slow(first=1)
+@pytest.mark.parametrize("value", [-99.0, 0.0])
 def test_channels_are_standardised_with_moments_of_real_steps(value):
     X = padded(RAGGED, 7, value)
     encoder = SequenceEncoder(2, mask_value=value)

@@ -96,6 +96,7 @@ def test_japanese_vowels_learn_their_length_and_the_mask_finds_the_steps(vowels)
     np.testing.assert_array_equal(padded[mask][: len(X[0])], X[0].astype(np.float32))
 
 
+@pytest.mark.slow
 def test_a_search_over_a_masked_network_learns_the_speakers(vowels):
     X, y = vowels
     few = np.flatnonzero(y <= 3)

@@ -234,6 +234,7 @@ def test_copies_and_pickles_predict_the_same_bits(network, x):
         np.testing.assert_array_equal({v.path: v for v in model.variables}[path].numpy(), array)
 
 
+@pytest.mark.slow
 def test_pickle_in_a_new_process_predicts_the_same_bits(tmp_path, monkeypatch):
     (tmp_path / "module_of_mine.py").write_text(
         textwrap.dedent("""
