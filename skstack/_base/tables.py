@@ -284,13 +284,14 @@ def check_target(y, *, estimator, multi_output=True, y_numeric=False):
 
 
 def names_of_targets(y):
-    """Names of several targets; None if y has one column, or none of them has a name."""
+    """Column names of several targets; None unless all of them are strings."""
     names = list(getattr(y, "columns", ()))
     return names if len(names) > 1 and all(isinstance(name, str) for name in names) else None
 
 
-def check_names_of_targets(names, known):
+def check_names_of_targets(y, known):
     """Refuse targets of other names, or in another order, than those of a fit."""
+    names = names_of_targets(y)
     if names is not None and known is not None and names != known:
         raise ValueError(
             f"y has the columns {names!r}, but the estimator was fitted with {known!r}."
@@ -322,7 +323,7 @@ def read_labels(estimator, y):
             f"Unknown label type: y is an array of objects of type {', '.join(types[:5])}; "
             "expected numbers, truth values or strings. Convert it, such as with y.astype(int)."
         )
-    if not (type(y) is np.ndarray and y.ndim == 1):  # such y has been checked
+    if not (type(y) is np.ndarray and y.ndim == 1):  # which `kind_of_target` has checked
         y = check_target(y, multi_output=kind == "multilabel-indicator", estimator=estimator)
     if kind not in ("binary", "multiclass", "multilabel-indicator"):
         with np.errstate(all="ignore"):

@@ -503,11 +503,10 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         raise NotImplementedError
 
     def _check_names_of_targets(self, y, *, reset):
-        names = names_of_targets(y)
         if reset:
-            self._names_of_targets = names
-        else:
-            check_names_of_targets(names, getattr(self, "_names_of_targets", None))
+            self._names_of_targets = names_of_targets(y)
+        else:  # files of earlier versions hold no names
+            check_names_of_targets(y, getattr(self, "_names_of_targets", None))
 
     def _task(self):
         """Task and number of outputs for the spec."""

@@ -866,9 +866,7 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
 
         parts, indices = [], np.arange(outputs.shape[1])
         for target, head, own in self._with_outputs():
-            # No slice: in some graphs tf2onnx writes one that drops rows.
-            select = selection(indices[own])
-            values = function_layer(f"{name}_{target.key}", [outputs], select)
+            values = function_layer(f"{name}_{target.key}", [outputs], selection(indices[own]))
             binary = head.task == "binary"
             parts.append((target, values if target.classes is None else Classes(values, binary)))
         return parts

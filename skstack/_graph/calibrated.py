@@ -10,7 +10,7 @@ from sklearn.isotonic import IsotonicRegression
 from skstack._base.sklearn import SigmoidCalibration
 from skstack._graph.formulas import Classes
 from skstack._graph.onnx_parts import writes_onnx
-from skstack._graph.tables import function_layer, layer_name, refuse
+from skstack._graph.tables import function_layer, layer_name, refuse, selection
 
 _TINY = 1e-12  # what scikit-learn adds before it takes logarithms
 
@@ -77,9 +77,9 @@ def _map(calibrator, name):
 
 def _joined(p, maps):
     if len(maps) == 1:  # of the second of two classes
-        second = maps[0](p[:, 1:])
+        second = maps[0](selection([1])(p))
         return ops.concatenate([1.0 - second, second], axis=1)
-    columns = [each(p[:, index : index + 1]) for index, each in enumerate(maps)]
+    columns = [each(selection([index])(p)) for index, each in enumerate(maps)]
     mapped = ops.concatenate(columns, axis=1)
     total = ops.sum(mapped, axis=1, keepdims=True)
     return ops.where(total > 0, mapped / ops.where(total > 0, total, 1.0), 1.0 / len(maps))

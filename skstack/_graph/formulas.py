@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from skstack._graph.tables import CodedColumn, function_layer, refuse
+from skstack._graph.tables import CodedColumn, function_layer, refuse, selection
 from skstack._training import formulas
 
 
@@ -35,7 +35,7 @@ class Classes:
         """Probabilities of the second class, of shape (batch, 1)."""
         if self.single:
             return self.tensor
-        return function_layer(f"{name}_second_class", [self.tensor], lambda p: p[:, 1:])
+        return function_layer(f"{name}_second_class", [self.tensor], selection([1]))
 
     def among(self, classes, known, name):
         """Probabilities of the sorted ``classes``; 0 for those that are not ``known``."""
@@ -111,7 +111,7 @@ def logits_of(p, multiclass, name):
 
 def _margin(p):
     largest = ops.top_k(p, 2)[0]
-    return largest[:, :1] - largest[:, 1:]
+    return selection([0])(largest) - selection([1])(largest)
 
 
 def squared_difference(a, b, name):

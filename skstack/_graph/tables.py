@@ -151,7 +151,10 @@ def affine(x, centre, factor, shift, name):
 
 
 def selection(indices):
-    """Function that selects columns of a tensor."""
+    """Function that selects columns of a tensor.
+
+    It takes them by index, because tf2onnx may write a slice of columns as one of rows, too.
+    """
     indices = np.asarray(indices, dtype=np.int32)
     return lambda x: ops.take(x, indices, axis=1)
 
@@ -230,8 +233,8 @@ def input_tensors(table, blocks, name, reader):
             if not isinstance(column, CodedColumn):
                 refuse(
                     reader,
-                    f"it reads the column {block.name!r} as categories, but a step before it "
-                    "passes that on as numbers or unchanged. Encode words in the steps before a "
+                    f"it reads the column {block.name!r} as categories, but a step before "
+                    "it passes the column on unchanged, or as numbers. Encode words before a "
                     "network, or give it the columns of X.",
                 )
             if part.hashed and column.kept is None:  # else all possible values are known

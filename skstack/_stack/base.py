@@ -381,7 +381,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         resolve_object_columns(X)
         if y_val is not None:
             with errors_named("y_val"):
-                check_names_of_targets(names_of_targets(y_val), names_of_targets(y))
+                check_names_of_targets(y_val, names_of_targets(y))
         y = self._read_target(y, reset=True)
         check_consistent_length(X, y)
         if X_val is not None:

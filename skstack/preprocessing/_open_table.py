@@ -241,9 +241,8 @@ def _frame(table):
 
     arrow = _pyarrow()
     with_gaps = {}
-    for name, column in zip(table.column_names, table.columns, strict=True):
+    for place, (name, column) in enumerate(zip(table.column_names, table.columns, strict=True)):
         if arrow.types.is_decimal(column.type) and column.null_count == len(column):
-            place = table.column_names.index(name)
             table = table.set_column(place, name, column.cast(arrow.float64()))
         elif arrow.types.is_integer(column.type) and column.null_count:
             with_gaps[name] = column
