@@ -777,6 +777,30 @@ def test_rows_of_weight_zero_do_not_affect_training():
     np.testing.assert_allclose(*(s.predict_proba(X) for s in stacks), atol=1e-6)
 
 
+def test_weights_of_embedded_categories_count_as_repeated_rows():
+    """Also with Adam, which squares the gradient of a category, not of its rows one by one."""
+    table = pd.DataFrame(X[:60], columns=list("abcd"))
+    table["town"] = [f"town {number % 12}" for number in range(60)]
+    weights = 1 + np.arange(60) % 3
+    rows = np.repeat(np.arange(60), weights)
+    whole = {"batch_size": 500, "early_stopping": False}
+
+    def tuned(index, weights=None):
+        halves = index < 30, index >= 30
+        folds = [tuple(map(np.flatnonzero, pair)) for pair in (halves, halves[::-1])]
+        return classifier(
+            FineTune(epochs=10, learning_rate=1e-2, early_stopping=False),
+            clone(RISK).set_params(optimizer="sgd", **whole),
+            downstream=clone(DOWN).set_params(**whole),
+            cv=folds,
+        ).fit(table.iloc[index], Y[index], sample_weight=weights, X_val=table, y_val=Y[:60])
+
+    one, other = tuned(np.arange(60), weights), tuned(rows)
+    assert one.fine_tuned_
+    assert other.fine_tuned_
+    np.testing.assert_allclose(one.predict_proba(table), other.predict_proba(table), atol=1e-4)
+
+
 RARE = np.r_[np.flatnonzero(Y == 0), np.flatnonzero(Y == 1)[:24]]
 
 

@@ -21,7 +21,7 @@ from skstack import (
 from skstack._estimators.resampling import prior_ratio
 from skstack._stack.scaling import Scaling
 from skstack.inspection import ColumnProfile
-from skstack.networks import MLP, Autoencoder
+from skstack.networks import MLP, Autoencoder, SequenceEncoder
 from skstack.preprocessing._blocks import ColumnBlocks
 from skstack.preprocessing._column_profile import moments_of_steps, weighted_moments
 
@@ -198,6 +198,29 @@ def test_networks(name, weights, rows):
         np.testing.assert_allclose(moments, other.moments_[block], rtol=1e-5)
     found, expected = (getattr(fitted, method)(TABLE) for fitted in (one, other))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+EMBEDDED = {
+    "categories": (MLP((4,)), TABLE[["c"]].assign(town=np.arange(N) % 12).astype({"town": str})),
+    "tokens": (SequenceEncoder(3), pd.DataFrame({"words": list(rng.integers(1, 5, (N, 4)))})),
+}
+
+
+@pytest.mark.parametrize(("recipe", "X"), EMBEDDED.values(), ids=EMBEDDED)
+@pytest.mark.parametrize("engine", ["auto", pytest.param("keras", marks=pytest.mark.slow)])
+def test_embeddings_with_adam(recipe, X, engine):
+    """Adam squares the gradient of a category, and not those of its rows one by one."""
+
+    def fitted(X, y, weights=None):
+        network = KerasClassifier(
+            recipe, epochs=20, batch_size=500, engine=engine, early_stopping=False, random_state=0
+        )
+        return network.fit(X, y, sample_weight=weights)
+
+    X, weights = X.fillna(0.0), WEIGHTS + 1
+    rows = np.repeat(np.arange(N), weights)
+    one, other = fitted(X, Y, weights), fitted(X.iloc[rows], Y[rows])
+    np.testing.assert_allclose(one.predict_proba(X), other.predict_proba(X), atol=1e-5)
 
 
 @pytest.mark.slow

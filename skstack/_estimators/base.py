@@ -967,6 +967,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             verbose=self.verbose,
             public=self._callback_network(prepared, objective, public_metrics),
             rules=rules,
+            dense_gradients=isinstance(prepared.student_blueprint, RecipeBlueprint),
             constant=not watch,
             attributes=None if is_bag else fitted,
         )

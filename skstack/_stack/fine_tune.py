@@ -445,6 +445,7 @@ def _train_jointly(stack, joint, named, sample, rows, validation, ratio, seed):
         engine=downstream.engine,
         verbose=tuning.verbose,
         lr_multipliers=lr_multipliers if tuning.upstream_lr_multiplier < 1 else {},
+        dense_gradients=True,
     )
     history = {"loss": [], "val_loss": [], "n_thawed": []}
     state, best, least = joint.start, joint.start, np.inf

@@ -121,6 +121,9 @@ class TrainConfig:
         Factors of the learning rate, and of weight decay, by variable path; 1 for all others.
     rules : StepRules, default=StepRules()
         How steps depend on the variable, and on the fraction of the steps that are done.
+    dense_gradients : bool, default=False
+        Whether the optimizer sees the gradient of an embedding as one array, so that a weight of 2
+        equals repeating the row. False is what ``keras.Model.fit`` does.
     constant : bool, default=False
         Whether the schedules of the rules are not followed: their factors are 1.
     attributes : callable, default=None
@@ -145,6 +148,7 @@ class TrainConfig:
     public: Public | None = None
     lr_multipliers: Mapping[str, float] = field(default_factory=dict)
     rules: StepRules = field(default_factory=StepRules)
+    dense_gradients: bool = False
     constant: bool = False
     attributes: Callable[[Network, dict], dict] | None = None
 

@@ -123,6 +123,7 @@ class CompileSettings:
     batch_size: int
     lr_multipliers: tuple = ()
     rules: StepRules = field(default_factory=StepRules)
+    dense_gradients: bool = False
     customs: Mapping[str, Any] = field(default_factory=dict)  # classes in the optimizer's config
 
     @classmethod
@@ -155,6 +156,7 @@ class CompileSettings:
             batch_size=int(config.batch_size),
             lr_multipliers=tuple(sorted(config.lr_multipliers.items())),
             rules=rules,
+            dense_gradients=config.dense_gradients,
             customs=customs_of(config.optimizer),
         )
 
@@ -181,6 +183,7 @@ class CompileSettings:
                 self.batch_size,
                 self.lr_multipliers,
                 self.rules,
+                self.dense_gradients,
                 environment(),
                 fingerprint_config(self.optimizer_class, frozen),
                 fingerprint_value(self.loss),
@@ -339,5 +342,21 @@ def apply_without_reducing(optimizer) -> None:
             return apply(gradients, trainable_variables)
         replica = tf.distribute.get_replica_context()
         return replica.merge_call(lambda _: apply(gradients, trainable_variables))
+
+    vars(optimizer)["apply"] = applied
+
+
+def apply_dense(optimizer) -> None:
+    """Have an optimizer take dense gradients.
+
+    The gradient of an embedding holds one slice for each row of a batch. Keras squares the slices
+    and not their sum, so that Adam would not train a row of weight 2 as it trains two rows.
+    """
+    optimizer = _inner(optimizer)
+    apply = optimizer.apply
+
+    def applied(gradients, trainable_variables=None):
+        dense = [None if each is None else tf.convert_to_tensor(each) for each in gradients]
+        return apply(dense, trainable_variables)
 
     vars(optimizer)["apply"] = applied

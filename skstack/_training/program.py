@@ -42,6 +42,7 @@ from skstack._training.objective import unused_size
 from skstack._training.optimizers import (
     CompileSettings,
     FitSteps,
+    apply_dense,
     apply_without_reducing,
     follow_rules,
     scale_steps,
@@ -94,6 +95,8 @@ class Program:
         self._warm_up(table, blueprint)
         multipliers = [(self.variables[path], factor) for path, factor in settings.lr_multipliers]
         scale_steps(self.optimizer, multipliers)
+        if settings.dense_gradients:
+            apply_dense(self.optimizer)
         apply_without_reducing(self.optimizer)
         self.has_metrics = len(self.model.metrics) > 1  # more than the tracker of the loss
         self.own_step = has_own_train_step(self.model)
