@@ -521,6 +521,39 @@ def test_a_column_without_any_number_is_dropped_from_onnx(cancer, tmp_path, indi
     assert_allclose(found, model.predict_proba(X), atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("fault", ["a weight", "missing values", "a lookup"])
+def test_an_onnx_file_that_differs_from_the_network_is_not_written(
+    mixed, tmp_path, fault, monkeypatch
+):
+    onnx = pytest.importorskip("onnx")
+    X, y, _ = mixed
+    fitted = classifier(imputer=SimpleImputer()).fit(X, y)
+    path = tmp_path / "model.onnx"
+    path.write_text("an earlier file")
+
+    def spoil(model):
+        graph = model.graph
+        if fault == "a lookup":
+            (node, *_) = [node for node in graph.node if node.op_type == "LabelEncoder"]
+            (codes,) = [each for each in node.attribute if each.name == "values_int64s"]
+            codes.ints[:] = codes.ints[::-1]
+        elif fault == "missing values":
+            for node in graph.node:
+                node.op_type = "IsInf" if node.op_type == "IsNaN" else node.op_type
+        else:
+            (constant,) = [each for each in graph.initializer if list(each.dims) == [8, 1]]
+            changed = onnx.numpy_helper.to_array(constant) + 0.5
+            constant.CopyFrom(onnx.numpy_helper.from_array(changed, constant.name))
+
+    check_model = onnx.checker.check_model
+    monkeypatch.setattr(
+        onnx.checker, "check_model", lambda model: (spoil(model), check_model(model))
+    )
+    with pytest.raises(ValueError, match=r"'output_0' of the file, .* nothing was written"):
+        fitted.export(path, format="onnx")
+    assert path.read_text() == "an earlier file"
+
+
 def test_words_before_a_network_are_refused_by_the_name_of_the_step():
     X = pd.DataFrame({"a": np.arange(60.0), "w": ["x", "y", None] * 20})
     y = np.arange(60) % 2

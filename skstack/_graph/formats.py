@@ -11,8 +11,8 @@ import warnings
 from pathlib import Path
 
 from skstack._base.atomic_fit import caller_level
-from skstack._graph.dispatch import fused_model, model_with_parts, raw_columns
-from skstack._graph.onnx_parts import insert, onnx_parts
+from skstack._graph.dispatch import fused_model
+from skstack._graph.onnx_file import onnx_packages, write_onnx
 from skstack._graph.tables import LostPrecision
 from skstack._training.keras_model import all_layers
 
@@ -25,10 +25,11 @@ def write(estimator, path, format):
     if format not in FORMATS:
         raise ValueError(f"format={format!r} is unknown; expected one of {list(FORMATS)}.")
     if format == "onnx":
-        _onnx_package()
+        with _quiet():
+            onnx_packages()
     path = Path(os.path.abspath(path))
     _check_path(path, format)
-    writers = {"saved_model": _saved_model, "onnx": _onnx, "litert": _litert}
+    writers = {"saved_model": _saved_model, "onnx": write_onnx, "litert": _litert}
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
         with _quiet() as warned:
             written = writers[format](estimator, Path(folder) / "model")
@@ -121,67 +122,6 @@ def _unsupported(model):
     kinds = keras.layers.RNN | keras.layers.Bidirectional
     recurrent = [layer for layer in layers if isinstance(layer, kinds)]
     return sorted({type(layer).__name__ for layer in recurrent or layers} - {"InputLayer"})
-
-
-def _onnx(estimator, path):
-    """Export with codes as inputs, then add what Keras cannot export: trees, lookups of strings."""
-    onnx = _onnx_package()
-    path = path.with_suffix(".onnx")
-    fused, parts = model_with_parts(estimator)
-    fused.export(path, format="onnx", verbose=False, input_signature=[_signature(fused)])
-    model = onnx.load(path)
-    graph = model.graph
-    insert(model, parts)
-    with onnx_parts():
-        categories = raw_columns(estimator).categories
-    for name, column in categories.items():
-        if column.dtype == "string":
-            _add_lookup(onnx, graph, name, column.tokens.tolist())
-    onnx.checker.check_model(model)
-    onnx.save(model, path)
-    return path
-
-
-def _onnx_package():
-    try:
-        with _quiet():
-            import onnx
-            import tf2onnx  # noqa: F401  Keras converts with it
-    except ImportError as error:
-        raise ImportError(
-            f"export(format='onnx') needs a package that is not installed ({error}): "
-            "pip install 'skstack[onnx]'."
-        ) from error
-    return onnx
-
-
-def _signature(model):
-    import keras
-
-    return keras.tree.map_structure(
-        lambda tensor: keras.InputSpec(shape=tensor.shape, dtype=tensor.dtype, name=tensor.name),
-        model.input,
-    )
-
-
-def _add_lookup(onnx, graph, name, tokens):
-    """Replace an input of codes by one of strings."""
-    (value,) = [value for value in graph.input if value.name == name]
-    codes = f"{name}/codes"
-    for node in graph.node:
-        node.input[:] = [codes if own == name else own for own in node.input]
-    value.type.tensor_type.elem_type = onnx.TensorProto.STRING
-    node = onnx.helper.make_node(
-        "LabelEncoder",
-        [name],
-        [codes],
-        name=f"{name}/look_up",
-        domain="ai.onnx.ml",
-        keys_strings=tokens[1:],
-        values_int64s=list(range(1, len(tokens))),
-        default_int64=0,
-    )
-    graph.node.insert(0, node)
 
 
 @contextlib.contextmanager

@@ -95,7 +95,7 @@ class RawColumns:
     """
 
     def __init__(self, readers, n_columns, names):
-        self.n_columns = n_columns
+        self.n_columns, self._names = n_columns, names
         self.allow_nan = any(imputes for *_, imputes in readers)
         self.shape = None  # of rows that are arrays of rank 2 or more
         self.arrays, self._pads = {}, {}
@@ -123,12 +123,12 @@ class RawColumns:
         self.used = np.array(sorted(numeric), dtype=int)
         self.categories, taken = {}, set(_RESERVED)
         for index in sorted(known):
-            label = f"x{index}" if names is None else names[index]
+            label = self.label(index)
             self.categories[_input_name(label, taken)] = _categories(
                 index, list(known[index]), label, index in hashed, hashed.get(index, True)
             )
         for index in sorted(arrays):
-            label = f"x{index}" if names is None else names[index]
+            label = self.label(index)
             if len(arrays[index]) > 1:
                 raise ValueError(
                     f"The column {label!r} holds arrays of different shapes for parts of the "
@@ -137,6 +137,10 @@ class RawColumns:
                 )
             self.arrays[_input_name(label, taken)] = _Arrays(index, *arrays[index].pop())
         self.numbers = self.used if known or arrays else np.arange(n_columns)
+
+    def label(self, index):
+        """What messages call a column of X."""
+        return f"x{index}" if self._names is None else self._names[index]
 
     def table(self, look_up):
         """The inputs of the model, and a table of them.
