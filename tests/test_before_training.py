@@ -204,6 +204,23 @@ def test_weights_of_unknown_classes_are_refused_before_training(where, trainings
     assert set(stack({"no": 1, "yes": 2}).fit(X, y).predict(X)) <= {"no", "yes"}
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"X_val": binary()[0], "y_val": binary()[1] + 1}, r"y_val holds labels \[2\]"),
+        ({"sample_weight": binary()[1] * 1.0}, "The downstream.*only one class remains"),
+    ],
+    ids=["y_val", "weights"],
+)
+def test_classes_that_the_downstream_refuses_are_found_before_training(given, message, trainings):
+    X, y = binary()
+    network = KerasClassifier(SMALL, **FIT)
+    stack = StackedKerasClassifier([("n", network)], downstream=network, cv=3, blend=False)
+    with pytest.raises(ValueError, match=message):
+        stack.fit(X, y, **given)
+    assert not trainings
+
+
 def test_a_trial_leaves_the_global_generator_alone():
     X, y = table("strings")
     stack = StackedKerasRegressor([("a", SGDRegressor())], downstream=Ridge(), cv=2)

@@ -123,6 +123,21 @@ def test_metrics_schedules_and_objects_of_keras():
     assert float(optimizer.learning_rate) == 0.5
 
 
+def test_a_failed_partial_fit_declares_no_classes():
+    X, y = CANCER
+    classifier = quick()
+    with pytest.raises(ValueError, match="NaN"):
+        classifier.partial_fit(np.full_like(X, np.nan), y, classes=[0, 1, 2])
+    with pytest.raises(ValueError, match="not among the classes"):
+        classifier.partial_fit(X, y, classes=[5, 6])
+    assert classifier.partial_fit(X, y).classes_.tolist() == [0, 1]
+    declared = quick().partial_fit(X, y, classes=[0, 1, 2])
+    with pytest.raises(ValueError, match="NaN"):
+        declared.fit(np.full_like(X, np.nan), y)
+    assert declared.partial_fit(X, y).classes_.tolist() == [0, 1, 2]
+    assert declared.fit(X, y).classes_.tolist() == [0, 1]
+
+
 def test_warm_start_continues_from_the_last_fit():
     X, y = CANCER
     twice = full_batch(warm_start=True).fit(X, y).fit(X, y)

@@ -216,6 +216,24 @@ def test_downstreams_that_hold_out_rows_by_themselves_are_refused(rows, downstre
     assert not Recall.seen
 
 
+@pytest.mark.filterwarnings("ignore:cv=TimeSeriesSplit.* is time-ordered")
+@pytest.mark.parametrize("beside", ["groups", "time", "X_val"])
+def test_a_sampler_may_precede_a_network_whose_hold_out_rows_are_set_aside(rows, beside):
+    X, y, groups = rows
+    X, y = X.astype(float), np.where(np.arange(N) % 3 == 0, 1, 0)
+    options = {} if beside == "time" else {"groups": groups}
+    if beside == "X_val":
+        options |= {"X_val": X[:30], "y_val": y[:30]}
+    fitted = stack_of(
+        Recall(),
+        downstream=KerasClassifier(SMALL, early_stopping=True, epochs=2, random_state=0),
+        sampler=RandomOverSampler(random_state=0),
+        cv=TimeSeriesSplit(3) if beside == "time" else 3,
+    ).fit(X, y, **options)
+    assert fitted.downstream_.early_stopped_
+    assert len(fitted.downstream_.validation_scores_) == 2
+
+
 @pytest.mark.parametrize(
     ("groups", "message"),
     [

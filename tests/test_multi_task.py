@@ -295,6 +295,27 @@ def test_early_stopping_costs_no_class():
             assert len(held_out) == 9
 
 
+def test_early_stopping_with_groups_costs_no_class():
+    groups = np.repeat(np.arange(6), 10)
+    y = Y.assign(churn=np.where(np.arange(60) < 8, "yes", "no"))  # in one group
+    several = np.column_stack([y["churn"] == "yes", X["a"] > 0]).astype(int)
+    for seed in range(8):
+        multi = network(epochs="auto", random_state=seed)
+        multi._read_target(y, shared=None, reset=True)
+        codes = multi._read_target(y, shared=None, reset=False)
+        labels = KerasClassifier(SMALL, epochs="auto", random_state=seed)
+        for estimator, targets in ((multi, codes), (labels, several)):
+            train, held_out = estimator._held_out_rows(
+                X, targets, seed, groups=groups, ordered=False
+            )
+            assert set(range(10)) <= set(train)
+            assert len(held_out) == 10
+            ordered = estimator._held_out_rows(
+                X[::-1], targets[::-1], seed, groups=None, ordered=True
+            )
+            assert ordered is None  # the last rows are all that the class has
+
+
 def test_partial_fit_and_warm_start_go_on():
     first = Y["segment"] != "high"
     classes = {"segment": ["low", "middle", "high"]}
@@ -400,6 +421,14 @@ def in_onnx(path, rows):
     import onnxruntime
 
     return onnxruntime.InferenceSession(path).run(None, {"features": rows})
+
+
+def test_a_target_called_as_an_input_is_refused_in_onnx_files(fitted, tmp_path):
+    same = network(epochs=1).fit(X.to_numpy(), Y.rename(columns={"amount": "features"}))
+    with pytest.raises(ValueError, match="the name 'features' of a target is also the name of an"):
+        same.export(tmp_path / "same.onnx", format="onnx")
+    assert not list(tmp_path.iterdir())
+    assert set(same.to_keras()(X.to_numpy(np.float32))) == {"churn", "features", "segment"}
 
 
 def test_onnx_files_of_bags_hold_all_rows(tmp_path):

@@ -125,7 +125,8 @@ early_stopping : bool or "auto", default="auto"
     restore the best weights. ``"auto"`` is on if ``X_val`` is passed, and if ``epochs="auto"``.
     It then holds out no row of a class with fewer than 5 rows, and none at all of fewer than 50
     rows or 2 groups, for which all epochs are trained; True raises an error where it cannot hold
-    out rows of each class.
+    out rows of each class, or, of several labels or targets, where a class would have no row to
+    train on.
 
 validation_fraction : float, default=0.15
     Fraction of the rows, stratified by class in a classifier, that is held out before anything is
@@ -142,7 +143,8 @@ early_stopping_metric : str, default="loss"
     What early stopping monitors on hold-out rows: ``"loss"``, the name of one of ``metrics``, or
     that of a metric of Keras, such as ``"accuracy"`` or ``"auc"``, which is then recorded too.
     Among equally good epochs the last one is the best. A metric of your own needs an attribute
-    ``greater_is_better``, True or False.
+    ``greater_is_better``, True or False. Unlike the loss, metrics count each row once, whatever its
+    ``sample_weight``, as in Keras.
 """,
     "bag_parameters": """
 n_bags : int, default=1
@@ -271,6 +273,27 @@ _BATCH_SIZES = (
     (108_000, 512),
     (np.inf, 1_024),
 )
+
+
+@contextlib.contextmanager
+def declaring(estimator, classes):
+    """Context of a fit for which classes are declared, or None; if it fails, those of before are.
+
+    Parameters
+    ----------
+    estimator : NetworkEstimator
+    classes : ndarray, dict of ndarray or None
+    """
+    before = vars(estimator).pop("_declared_classes", None)
+    if classes is not None:
+        estimator._declared_classes = classes
+    try:
+        yield
+    except BaseException:
+        vars(estimator).pop("_declared_classes", None)
+        if before is not None:
+            estimator._declared_classes = before
+        raise
 
 
 def _is_auto(value):
@@ -785,21 +808,28 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         """Training and hold-out rows; None if early stopping is "auto" and there are too few."""
         n = n_rows(X)
         y = np.empty(n) if y is None else y
-        split = functools.partial(
-            hold_out,
-            fraction=self.validation_fraction if fraction is None else fraction,
-            stratify=is_classifier(self) and y.ndim == 1,
-            seed=seed,
-            ordered=ordered,
-        )
-        if not _is_auto(self.early_stopping):
-            return split(y, groups=groups)
+        stratify = is_classifier(self) and y.ndim == 1
+        labels = self._class_columns(y)
+
+        def split(rows):
+            return hold_out(
+                y[rows],
+                fraction=self.validation_fraction if fraction is None else fraction,
+                stratify=stratify,
+                labels=() if stratify else [column[rows] for column in labels],
+                seed=seed,
+                groups=groups,
+                ordered=ordered,
+            )
+
         eligible = np.arange(n)
-        for labels in self._class_columns(y) if groups is None and not ordered else ():
-            _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+        if not _is_auto(self.early_stopping):
+            return split(eligible)
+        for column in labels if groups is None and not ordered else ():
+            _, classes, counts = np.unique(column, return_inverse=True, return_counts=True)
             eligible = eligible[counts[classes[eligible]] >= _FEWEST_ROWS_OF_CLASS]
         try:
-            _, rest = split(y[eligible], groups=groups)
+            _, rest = split(eligible)
         except ValueError:  # too few rows of a class, or groups
             return None
         held_out = eligible[rest]

@@ -25,7 +25,7 @@ from skstack._base.sklearn import (
 )
 from skstack._base.tables import read_labels, warn_if_one_hot
 from skstack._estimators.bags import graphs_of_bags, is_bagged, mean_of_bags, mean_of_graphs
-from skstack._estimators.base import DOCS, NetworkEstimator
+from skstack._estimators.base import DOCS, NetworkEstimator, declaring
 from skstack._estimators.resampling import (
     correct_priors,
     prior_ratio,
@@ -235,8 +235,10 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
         -----
         {interrupts}
         """
-        vars(self).pop("_declared_classes", None)  # of an earlier partial_fit
-        return self._train(X, y, sample_weight, X_val, y_val, groups=groups, resume=self.warm_start)
+        with declaring(self, None):
+            return self._train(
+                X, y, sample_weight, X_val, y_val, groups=groups, resume=self.warm_start
+            )
 
     @fit_context(prefer_skip_nested_validation=True)
     @warn_if_one_hot
@@ -264,14 +266,16 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
         self : KerasClassifier
             The fitted estimator.
         """
+        declared = getattr(self, "_declared_classes", None)
         if classes is not None:
             if hasattr(self, "classes_") and not np.array_equal(np.unique(classes), self.classes_):
                 raise ValueError(
                     f"classes={list(classes)!r} are not those of the first call to partial_fit: "
                     f"{self.classes_.tolist()!r}."
                 )
-            self._declared_classes = np.unique(classes)
-        return self._train(X, y, sample_weight, resume=True, epochs=1, watch=False)
+            declared = np.unique(classes)
+        with declaring(self, declared):
+            return self._train(X, y, sample_weight, resume=True, epochs=1, watch=False)
 
     @on_snapshot
     @in_chunks

@@ -21,7 +21,7 @@ from skstack._base.sklearn import Interval, StrOptions, fit_context
 from skstack._base.tables import check_weights, indexed_like
 from skstack._base.text import described
 from skstack._estimators.bags import graphs_of_bags, is_bagged, mean_of_graphs
-from skstack._estimators.base import DOCS, NetworkEstimator
+from skstack._estimators.base import DOCS, NetworkEstimator, declaring
 from skstack._estimators.regressor import refuse_outside, scale_between, start_at_mean
 from skstack._graph.mixin import ExportMixin
 from skstack.networks._heads import output_bounds, with_target_units
@@ -417,8 +417,10 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
         -----
         {interrupts}
         """
-        vars(self).pop("_declared_classes", None)  # those of an earlier partial_fit
-        return self._train(X, y, sample_weight, X_val, y_val, groups=groups, resume=self.warm_start)
+        with declaring(self, None):
+            return self._train(
+                X, y, sample_weight, X_val, y_val, groups=groups, resume=self.warm_start
+            )
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None, sample_weight=None):
@@ -445,6 +447,7 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
         self : KerasMultiTask
             The fitted estimator.
         """
+        declared = getattr(self, "_declared_classes", None)
         if classes is not None:
             if not isinstance(classes, dict):
                 raise TypeError(f"classes={classes!r} must be a dict of target name to classes.")
@@ -456,13 +459,8 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
                         f"classes[{name!r}]={labels.tolist()!r} are not those of the first call to "
                         f"partial_fit: {known.get(name, np.array(())).tolist()!r}."
                     )
-            self._declared_classes = declared
-        try:
+        with declaring(self, declared):
             return self._train(X, y, sample_weight, resume=True, epochs=1, watch=False)
-        except Exception:
-            if not hasattr(self, "network_"):  # the next call is the first one
-                vars(self).pop("_declared_classes", None)
-            raise
 
     @on_snapshot
     def predict(self, X):

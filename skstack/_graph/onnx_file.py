@@ -36,6 +36,7 @@ def write_onnx(estimator, path):
     onnx, _ = onnx_packages()
     path = path.with_suffix(".onnx")
     fused, parts = model_with_parts(estimator)
+    _check_names(fused)
     fused.export(path, format="onnx", verbose=False, input_signature=[_signature(fused)])
     model = onnx.load(path)
     graph = model.graph
@@ -49,6 +50,18 @@ def write_onnx(estimator, path):
     _compare(model, fused, [part.key for part in parts], raw, _ranges(first_part(estimator)))
     onnx.save(model, path)
     return path
+
+
+def _check_names(fused):
+    """Refuse outputs, such as targets, that are called as an input or have no name."""
+    inputs = {tensor.name for tensor in fused.inputs}
+    for name in fused.output:
+        if not name or name in inputs:
+            why = "is also the name of an input" if name else "is empty"
+            raise ValueError(
+                f"format='onnx': the name {name!r} of a target {why}, which ONNX does not allow. "
+                "Rename the target before fit, or use the format 'saved_model'."
+            )
 
 
 def _signature(model):

@@ -10,7 +10,7 @@ from sklearn.utils import check_random_state
 
 from skstack._base.disk_table import window_rows
 
-_GROUP_DRAWS = 50
+_DRAWS = 50
 _MOST_HELD_OUT = 2**18  # of a share of a large table
 
 _WAYS_OUT = (
@@ -19,7 +19,7 @@ _WAYS_OUT = (
 )
 
 
-def hold_out(y, *, fraction, stratify, seed=None, groups=None, ordered=False):
+def hold_out(y, *, fraction, stratify, labels=(), seed=None, groups=None, ordered=False):
     """Split row indices into training and validation rows.
 
     Parameters
@@ -32,6 +32,8 @@ def hold_out(y, *, fraction, stratify, seed=None, groups=None, ordered=False):
         rows is at most 2**18 rows.
     stratify : bool
         Whether to keep the share of each class.
+    labels : sequence of array-like of shape (n_rows,), default=()
+        Labels of several targets: each class of each has training rows. Not with `stratify`.
     seed : int, RandomState or None
         Seed of the shuffle.
     groups : array-like of shape (n_rows,) or None
@@ -48,9 +50,9 @@ def hold_out(y, *, fraction, stratify, seed=None, groups=None, ordered=False):
     Raises
     ------
     ValueError
-        If `fraction` leaves no rows on a side, a class is missing on a side (with `ordered`: among
-        the training rows), there are fewer than two groups, or with `ordered` every cut splits a
-        group.
+        If `fraction` leaves no rows on a side, a class is missing on a side (with `ordered`, and of
+        `labels`: among the training rows), there are fewer than two groups, or with `ordered` every
+        cut splits a group.
 
     Examples
     --------
@@ -74,7 +76,8 @@ def hold_out(y, *, fraction, stratify, seed=None, groups=None, ordered=False):
             cut = _between_groups(np.asarray(groups), cut)
         train, held_out = np.split(np.arange(n_rows), [cut])
     elif groups is not None:
-        train, held_out = _whole_groups(np.asarray(groups), codes, n_held_out, seed)
+        groups = np.asarray(groups)
+        train, held_out = _whole_groups(groups, [] if codes is None else [codes], n_held_out, seed)
     elif codes is not None:
         _refuse_missing(classes, codes, np.bincount(codes) < 2, fraction)
         if min(n_held_out, n_rows - n_held_out) < len(classes):
@@ -89,6 +92,21 @@ def hold_out(y, *, fraction, stratify, seed=None, groups=None, ordered=False):
         splitter = ShuffleSplit(1, test_size=n_held_out, random_state=seed)
         train, held_out = next(splitter.split(y))
 
+    labels = [np.unique(each, return_inverse=True) for each in labels]
+    if _lost_class(labels, train) is not None and not ordered:
+        if groups is not None:
+            columns = [codes for _, codes in labels]
+            train, held_out = _whole_groups(groups, columns, n_held_out, seed)
+        else:
+            splitter = ShuffleSplit(_DRAWS, test_size=n_held_out, random_state=seed)
+            draws = splitter.split(y)
+            keeping = (draw for draw in draws if _lost_class(labels, draw[0]) is None)
+            train, held_out = next(keeping, (train, held_out))
+    if (lost := _lost_class(labels, train)) is not None:
+        raise ValueError(
+            f"Early stopping holds out validation_fraction={fraction} of the rows, which leaves "
+            f"none of the class {lost!s} to train on. {_WAYS_OUT}"
+        )
     if codes is not None:
         missing = _missing_classes(codes, train)
         if not ordered:
@@ -131,7 +149,7 @@ def _between_groups(groups, cut):
     return cuts[np.argmin(np.abs(cuts - cut))]
 
 
-def _whole_groups(groups, codes, n_held_out, seed):
+def _whole_groups(groups, labels, n_held_out, seed):
     """Hold out whole groups: the best of several draws by the number of rows of each class.
 
     scikit-learn's GroupShuffleSplit takes a share of the groups, not of the rows, and its
@@ -143,14 +161,16 @@ def _whole_groups(groups, codes, n_held_out, seed):
             f"groups holds {len(names)} group; early stopping holds out whole groups, and requires "
             f"at least 2. {_WAYS_OUT}"
         )
-    label = np.zeros(len(group), dtype=int) if codes is None else codes
-    rows = np.zeros((len(names), label.max() + 1), dtype=int)  # of each group and class
-    np.add.at(rows, (group, label), 1)
+    columns = []  # rows of each group and class
+    for codes in labels or [np.zeros(len(group), dtype=int)]:
+        columns.append(np.zeros((len(names), codes.max() + 1), dtype=int))
+        np.add.at(columns[-1], (group, codes), 1)
+    rows = np.hstack(columns)
     total = rows.sum(axis=0)
     target = total * (n_held_out / len(group))
     rng = check_random_state(seed)
     best, least = None, None
-    for _ in range(_GROUP_DRAWS):
+    for _ in range(_DRAWS):
         order = rng.permutation(len(names))
         cumulative = np.cumsum(rows[order].sum(axis=1))
         n_groups = np.argmin(np.abs(cumulative[:-1] - n_held_out)) + 1
@@ -163,6 +183,15 @@ def _whole_groups(groups, codes, n_held_out, seed):
             best, least = order[:n_groups], cost
     held_out = np.isin(group, best)
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def _lost_class(labels, rows):
+    """The first class of the labels, pairs of classes and codes, that none of the rows has."""
+    for classes, codes in labels:
+        missing = _missing_classes(codes, rows)
+        if missing.any():
+            return classes[missing.argmax()]
+    return None
 
 
 def _missing_classes(codes, rows):

@@ -453,6 +453,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             for name, transformer, _ in branches:
                 check_class_weight(transformer.model, y, f"The branch {name!r}")
             check_class_weight(downstream, y, label_of(downstream))
+            _check_labels(downstream, X, y, **parts.downstream)
         n_tasks = self._number_of_tasks(downstream, blending, parts) + len(branches)
         weights = parts.downstream.get("sample_weight")
         with fit_tasks(self, n_tasks, X=X, y=y, weights=weights):
@@ -606,7 +607,8 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         scaled, y, weights = self._resample(scaled, y, weights, seed)
         if weights is not None:
             settings["sample_weight"] = weights
-        self._pass_context_to(downstream, scaled, y, parts.groups, cv)
+        given = isinstance(downstream, NetworkEstimator) and "X_val" in settings
+        self._pass_context_to(downstream, scaled, y, parts.groups, cv, splits=not given)
         progress = fitting(label, n_rows(scaled), verbose=self.verbose)
         with errors_named(label_of(downstream)), progress, propagating(downstream):
             if not isinstance(downstream, NetworkEstimator):
@@ -753,13 +755,16 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             settle_folds(cv, [(name, branch, None)], X, y)
             branch._check_context(X, y, Metadata(), cv)
 
-    def _pass_context_to(self, downstream, table, y, groups, cv):
-        """Pass groups and time order to a downstream that splits rows; samplers invalidate both."""
+    def _pass_context_to(self, downstream, table, y, groups, cv, *, splits):
+        """Pass groups and time order to a downstream; samplers invalidate both.
+
+        `splits`: whether the downstream may split its rows; with ``X_val`` a network does not.
+        """
         if cv is None and groups is None:
             return
         context = RowContext(groups, cv)
         if getattr(self, "sampler", None) is not None:
-            refuse_unreached(downstream, context, "the sampler changes the rows")
+            refuse_unreached(downstream, context, "the sampler changes the rows", inside=not splits)
         else:
             pass_context(downstream, context, table, y, only_fit=True)
 
@@ -1093,6 +1098,23 @@ def routing_of_stack(stack):
         add_estimator(router, "downstream", stack.downstream, predicts=True)
     add_splitter(router, stack.cv)
     return router
+
+
+def _check_labels(downstream, X, y, sample_weight=None, y_val=None, **_):
+    """Refuse classes that a network finds only when it is fitted, after the branches."""
+    if not isinstance(downstream, NetworkEstimator):
+        return
+    if y_val is not None:
+        classes = np.unique(y).tolist()
+        unknown = [
+            label for label in dict.fromkeys(np.ravel(y_val).tolist()) if label not in classes
+        ]
+        if unknown:
+            raise ValueError(
+                f"y_val holds labels {unknown[:5]} that are not among the classes {classes}."
+            )
+    with errors_named(label_of(downstream)):
+        downstream._refuse_too_few_rows(X, y, sample_weight)
 
 
 def routed_stack(stack, caller, X, sample_weight, groups, X_val, y_val, params):

@@ -45,7 +45,8 @@ class _FirstCallback(keras.callbacks.Callback):
     def kept(self):
         """The state that is kept if training ends now."""
         best = self.progress.best_state
-        return self._program.finalized(self._program.get_state() if best is None else best)
+        state = self._program.get_state() if best is None else best
+        return self._program.finalized(state, self._config)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._monitor.epoch_begin()
@@ -85,7 +86,8 @@ class _FirstCallback(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         if self.progress.best_state is not None:
             self._program.set_state(self.progress.best_state)
-        self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+        else:
+            self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
 
 
 class _LastCallback(LastLogs):

@@ -290,9 +290,12 @@ class Program:
         self.metrics_structure = tf.nest.map_structure(lambda _: None, results)
         return [tf.convert_to_tensor(value) for value in tf.nest.flatten(results)]
 
-    def finalized(self, state: list) -> list:
-        """Return a state after training, with moving averages if the optimizer keeps any."""
-        if not _averages_weights(self.optimizer):
+    def finalized(self, state: list, config: TrainConfig) -> list:
+        """Return a state after training, with moving averages if the optimizer keeps any.
+
+        With early stopping the state is that of the epoch whose weights were judged.
+        """
+        if config.patience is not None or not _averages_weights(self.optimizer):
             return state
         with self.model_lock:
             if "finalize" not in self._functions:

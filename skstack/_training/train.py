@@ -196,7 +196,7 @@ def _train_compiled(
     stop, before = False, None
 
     def kept():
-        return program.finalized(compiled.result())
+        return program.finalized(compiled.result(), config)
 
     with compiled.bind():
         try:
@@ -233,7 +233,7 @@ def _train_with_callbacks(
 
     def kept():
         state = program.get_state() if config.patience is None else compiled.result()
-        return program.finalized(state)
+        return program.finalized(state, config)
 
     context = callback_list(config.callbacks, config, model, n_steps)
     with context as callbacks, compiled.bind(own=True):

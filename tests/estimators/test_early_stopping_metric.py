@@ -36,6 +36,21 @@ def test_the_last_of_the_best_epochs_is_kept(engine):
     assert log_loss(y[40:], p) == pytest.approx(network.history_["val_loss"][last], rel=1e-4)
 
 
+@pytest.mark.parametrize("engine", ["auto", "keras"])
+def test_the_weights_that_are_kept_are_those_that_were_judged(engine):
+    """Also if the optimizer keeps moving averages, which are judged in no epoch."""
+    averaging = keras.optimizers.Adam(0.05, use_ema=True, ema_momentum=0.9)
+    network = monitored("loss", optimizer=averaging, learning_rate="auto", engine=engine)
+    p = network.predict_proba(X[40:])
+    assert log_loss(y[40:], p) == pytest.approx(-max(network.validation_scores_), rel=1e-4)
+    settings = {"optimizer": averaging, "learning_rate": "auto", "early_stopping": False}
+    plain, other = (
+        KerasClassifier(SMALL, **{**LONG, **settings, "optimizer": optimizer}).fit(X, y)
+        for optimizer in (averaging, keras.optimizers.Adam(0.05))
+    )
+    assert np.abs(plain.predict_proba(X) - other.predict_proba(X)).max() > 1e-3
+
+
 def test_directions_of_metrics():
     def mine(y_true, y_pred):
         return keras.ops.mean(y_true * y_pred)

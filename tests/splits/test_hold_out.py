@@ -167,6 +167,31 @@ def test_ordered_groups_that_span_all_rows_are_refused():
         hold_out(np.zeros(10), fraction=0.2, stratify=False, groups=groups, ordered=True)
 
 
+@pytest.mark.parametrize("groups", [None, np.repeat(np.arange(10), 4)], ids=["rows", "groups"])
+def test_each_class_of_several_labels_has_training_rows(groups):
+    rare = np.array(["rare"] * 3 + ["a", "b"] * 18 + ["b"])  # in one group
+    other = np.arange(40) % 7 == 0
+    for seed in range(30):
+        drawn = hold_out(rare, fraction=0.4, stratify=False, seed=seed, groups=groups)
+        train, held_out = hold_out(
+            rare, fraction=0.4, stratify=False, labels=[rare, other], seed=seed, groups=groups
+        )
+        check_partition(40, train, held_out)
+        assert set(rare[train]) == {"rare", "a", "b"}
+        assert set(other[train]) == {False, True}
+        if set(rare[drawn[0]]) == {"rare", "a", "b"}:  # the seed decides as without labels
+            assert train.tolist() == drawn[0].tolist()
+        if groups is not None:
+            assert not set(groups[train]) & set(groups[held_out])
+
+
+def test_classes_without_training_rows_are_refused_by_name():
+    late = np.array(["early"] * 30 + ["late"] * 10)
+    with pytest.raises(ValueError, match=WAYS_OUT) as error:
+        hold_out(late, fraction=0.25, stratify=False, labels=[late], ordered=True)
+    assert "none of the class late to train on" in str(error.value)
+
+
 def test_nothing_is_changed():
     y, groups, state = np.arange(20) % 2, np.arange(20), np.random.get_state()[1].copy()  # noqa: NPY002
     hold_out(y, fraction=0.2, stratify=True, seed=0, groups=groups)
