@@ -618,11 +618,11 @@ def by_litert(path, rows):
     return interpreter.get_signature_runner("serving_default")(**rows)["output_0"]
 
 
-RUNTIMES = {"saved_model": by_tensorflow, "onnx": by_onnxruntime, "litert": by_litert}
+RUNTIMES = {"onnx": by_onnxruntime, "saved_model": by_tensorflow, "litert": by_litert}
 each_format = pytest.mark.parametrize("format", RUNTIMES)
 
 
-@pytest.mark.slow(first=2)
+@pytest.mark.slow(first=1)
 @each_format
 def test_every_runtime_accepts_raw_mixed_columns(mixed, mixed_stack, tmp_path, format, capfd):
     _, _, new = mixed

@@ -757,7 +757,8 @@ def test_sample_weights_reach_the_loss(monkeypatch):
     stack = classifier().fit(X, Y, sample_weight=w)
     best = min(stack.fine_tune_history_["val_loss"])
     assert stack.fine_tune_losses_[1] == pytest.approx(best, abs=1e-6)
-    _, rows, _, held_out = calls[0]
+    _, rows, plan, held_out = calls[0]
+    assert plan.dense_gradients  # else weights would not count as rows in embeddings
     by_row = {row.tobytes(): weight for row, weight in zip(X, w, strict=True)}
     for part in (rows, held_out):
         expected = [by_row[row.tobytes()] for row in part.inputs["rows_0"]]
@@ -777,6 +778,7 @@ def test_rows_of_weight_zero_do_not_affect_training():
     np.testing.assert_allclose(*(s.predict_proba(X) for s in stacks), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_weights_of_embedded_categories_count_as_repeated_rows():
     """Also with Adam, which squares the gradient of a category, not of its rows one by one."""
     table = pd.DataFrame(X[:60], columns=list("abcd"))

@@ -119,7 +119,9 @@ def _split_among_others(estimator, X, y, seed, held_out, groups):
     rest = np.setdiff1d(np.arange(n), held_out)
     wanted = estimator.validation_fraction * n
     if groups is None and abs(len(rest) - wanted) < 1:  # the last part
-        return held_out, rest
+        labels = () if y is None else estimator._class_columns(y)
+        lost = any(len(np.unique(each[held_out])) < len(np.unique(each)) for each in labels)
+        return None if lost else (held_out, rest)
     if wanted >= len(rest):
         return None
     try:

@@ -268,11 +268,13 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
     >>> import pandas as pd
     >>> from sklearn.datasets import load_iris
     >>> from skstack import KerasMultiTask
+    >>> from skstack.networks import MLP
     >>> iris = load_iris(as_frame=True)
     >>> X = iris.data[["sepal length (cm)", "sepal width (cm)", "petal length (cm)"]]
     >>> species = pd.Categorical.from_codes(iris.target, iris.target_names)
     >>> y = pd.DataFrame({"species": species, "petal_width": iris.data["petal width (cm)"]})
-    >>> network = KerasMultiTask(epochs=50, learning_rate=0.01, random_state=0).fit(X, y)
+    >>> network = KerasMultiTask(MLP((32,)), epochs=50, learning_rate=0.01, random_state=0)
+    >>> network = network.fit(X, y)
     >>> network.tasks_
     {'species': 'classification', 'petal_width': 'regression'}
     >>> network.predict(X).columns.tolist()

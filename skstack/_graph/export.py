@@ -135,8 +135,9 @@ def export(estimator, path, *, format="saved_model"):
     >>> import skstack
     >>> from sklearn.calibration import CalibratedClassifierCV
     >>> from sklearn.datasets import load_iris
+    >>> from skstack.networks import MLP
     >>> X, y = load_iris(return_X_y=True)
-    >>> network = skstack.KerasClassifier(epochs=2, random_state=0)
+    >>> network = skstack.KerasClassifier(MLP((8,)), epochs=2, random_state=0)
     >>> calibrated = CalibratedClassifierCV(network, cv=2).fit(X, y)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     skstack.export(calibrated, pathlib.Path(folder) / "model")

@@ -81,6 +81,21 @@ def test_hold_out_rows_are_disjoint_so_that_all_rows_teach(splits):
     assert [len(rest) for _, rest in splits[1]] == [12] * 7
 
 
+@pytest.mark.parametrize(
+    ("early_stopping", "several"), [("auto", False), ("auto", True), (True, True)]
+)
+def test_the_bag_that_holds_out_what_is_left_trains_on_each_class(early_stopping, several):
+    X, rare = np.zeros((60, 2)), np.arange(60) < 1
+    labels = np.arange(60) % 2
+    y = np.column_stack([labels, rare]).astype(int) if several else np.where(rare, 2, labels)
+    for seed in range(5):
+        bags = bagged(early_stopping=early_stopping, n_bags=5, validation_fraction=0.2)
+        bags._read_target(y, shared=None, reset=True)
+        for train, held_out in module.bag_splits(bags, X, y, seed, groups=None, ordered=False):
+            assert rare[train].any()
+            assert sorted([*train, *held_out]) == list(range(60))
+
+
 def test_hold_out_rows_are_whole_groups_or_the_last_rows(splits):
     groups = np.arange(60) // 3
     bagged(n_bags=2).fit(X, y, groups=groups)
