@@ -808,15 +808,14 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         """Training and hold-out rows; None if early stopping is "auto" and there are too few."""
         n = n_rows(X)
         y = np.empty(n) if y is None else y
-        stratify = is_classifier(self) and y.ndim == 1
         labels = self._class_columns(y)
 
         def split(rows):
             return hold_out(
                 y[rows],
                 fraction=self.validation_fraction if fraction is None else fraction,
-                stratify=stratify,
-                labels=() if stratify else [column[rows] for column in labels],
+                stratify=is_classifier(self),
+                labels=() if is_classifier(self) else [column[rows] for column in labels],
                 seed=seed,
                 groups=groups,
                 ordered=ordered,

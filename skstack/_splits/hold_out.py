@@ -31,9 +31,9 @@ def hold_out(y, *, fraction, stratify, labels=(), seed=None, groups=None, ordere
         `groups`, whole groups are held out and the share is approximate. A share of more than 2**20
         rows is at most 2**18 rows.
     stratify : bool
-        Whether to keep the share of each class.
+        Whether to keep the share of each class. The columns of a y of several are `labels` then.
     labels : sequence of array-like of shape (n_rows,), default=()
-        Labels of several targets: each class of each has training rows. Not with `stratify`.
+        Labels of several targets: each class of each has training rows.
     seed : int, RandomState or None
         Seed of the shuffle.
     groups : array-like of shape (n_rows,) or None
@@ -69,6 +69,8 @@ def hold_out(y, *, fraction, stratify, labels=(), seed=None, groups=None, ordere
     codes = classes = None
     if stratify and y.ndim == 1:
         classes, codes = np.unique(y, return_inverse=True)
+    elif stratify:
+        labels = y.T
 
     if ordered:
         cut = n_rows - n_held_out

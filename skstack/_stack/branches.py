@@ -184,7 +184,7 @@ def held_out_rows(stack, X, y, downstream, seed, parts, ordered):
     split = functools.partial(
         hold_out,
         fraction=fraction,
-        stratify=is_classifier(stack) and y.ndim == 1,
+        stratify=is_classifier(stack),
         seed=seed,
         ordered=ordered,
     )

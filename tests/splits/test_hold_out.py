@@ -185,6 +185,13 @@ def test_each_class_of_several_labels_has_training_rows(groups):
             assert not set(groups[train]) & set(groups[held_out])
 
 
+def test_the_columns_of_a_stratified_indicator_are_labels():
+    y = np.column_stack([np.arange(40) % 2, np.arange(40) < 2]).astype(int)
+    for seed in range(20):
+        train, _ = hold_out(y, fraction=0.4, stratify=True, seed=seed)
+        assert y[train].any(axis=0).all()
+
+
 def test_classes_without_training_rows_are_refused_by_name():
     late = np.array(["early"] * 30 + ["late"] * 10)
     with pytest.raises(ValueError, match=WAYS_OUT) as error:
