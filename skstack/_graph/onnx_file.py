@@ -8,11 +8,11 @@ import numpy as np
 
 from skstack._graph.dispatch import first_part, model_with_parts, raw_columns
 from skstack._graph.onnx_parts import insert, onnx_parts
-from skstack._training.keras_model import embedded_inputs
+from skstack._training.keras_model import all_layers, embedded_inputs
 
 # The file is compared with the network on so many rows, and on one.
 _N_ROWS = 128
-_TOLERANCE = 1e-3
+_TOLERANCES = {"float32": 1e-3, "float16": 1e-2}
 # The others may lie at a step, such as that between two codes.
 _LEAST_SHARE = 0.98
 
@@ -109,6 +109,8 @@ def _compare(model, fused, keys, raw, ranges):
     inner = [*keys, *(f"{key}_table" for key in keys)]
     whole.graph.output.extend(value(name, onnx.TensorProto.FLOAT, [None, None]) for name in inner)
     run = _runner(onnxruntime, whole)
+    half = any(layer.compute_dtype == "float16" for layer in all_layers(fused))
+    tolerance = _TOLERANCES["float16" if half else "float32"]
     for n_rows in (_N_ROWS, 1):
         rows = _rows(fused, keys, raw, ranges, n_rows)
         words = {
@@ -119,7 +121,7 @@ def _compare(model, fused, keys, raw, ranges):
         found = run({**rows, **words})
         expected = fused({**rows, **{key: found[key] for key in keys}})
         for name, tensor in expected.items():
-            _check_equal(name, found[name], np.asarray(tensor))
+            _check_equal(name, found[name], np.asarray(tensor), tolerance)
 
 
 def _runner(onnxruntime, model):
@@ -191,12 +193,12 @@ def _numbers(array, raw, ranges, rng):
     return array
 
 
-def _check_equal(name, found, expected):
+def _check_equal(name, found, expected, tolerance):
     """Refuse an output of the file that is not that of the network."""
     if found.shape == expected.shape:
         finite = np.abs(expected[np.isfinite(expected)])
         scale = float(finite.max()) if finite.size else 1.0
-        equal = np.isclose(found, expected, _TOLERANCE, _TOLERANCE * scale, equal_nan=True)
+        equal = np.isclose(found, expected, tolerance, tolerance * scale, equal_nan=True)
         share = equal.reshape(len(found), -1).all(axis=1).mean()
         if share >= _LEAST_SHARE:
             return
