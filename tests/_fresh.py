@@ -42,8 +42,6 @@ class Program:
             "arguments": [str(argument) for argument in arguments],
             "cwd": os.path.abspath(cwd or "."),
             "folder": self._folder.name,
-            # As in this process, so that the bits of predictions are those of here.
-            "optimizer": _tensorflow().config.optimizer.get_experimental_options(),
         }
         self._connection.sendall(json.dumps(order).encode() + b"\n")
 
@@ -105,17 +103,12 @@ def _next_program(listening):
         connection.close()
 
 
-def _tensorflow():
-    return importlib.import_module("tensorflow")
-
-
 def _run_as_main(order):
     os.chdir(order["cwd"])
     inputs = os.open(os.devnull, os.O_RDONLY)
     files = [os.open(Path(order["folder"], name), os.O_WRONLY | os.O_CREAT) for name in _OUTPUTS]
     for number, file in enumerate([inputs, *files]):
         os.dup2(file, number)
-    _tensorflow().config.optimizer.set_experimental_options(order["optimizer"])
     sys.argv = ["-c", *order["arguments"]]
     sys.path[0] = ""  # where this file lies
     main = sys.modules["__main__"] = types.ModuleType("__main__")
