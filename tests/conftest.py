@@ -118,20 +118,10 @@ def _skip_what_needs_newer_versions(items):
                         item.add_marker(pytest.mark.skip(reason=reason))
 
 
-def _compile_rarely(patched):
-    import tensorflow as tf
-
+def _patch_engines(patched):
     from skstack._training import engines
 
     patched.setattr(engines, "_STEPS_WORTH_XLA", {"masked": 3_000, "exact": 10_000})
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-
-
-def _compile_as_users_do(patched):
-    import tensorflow as tf
-
-    patched.undo()
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
 
 
 _ENTROPY = random.Random()
@@ -154,17 +144,13 @@ def keep_few_programs():
 def compile_rarely(request):
     """XLA only for long fits: most tests train a network once, for a second or less.
 
-    Compiling with XLA takes as long as some 3,000 steps in a plain graph; TensorFlow's optimizer of
-    plain graphs, a sixth of a test. tests/training, which compares all engines with `Model.fit`,
-    and what is marked `xla` compile as users do.
+    Compiling with XLA takes as long as some 3,000 steps in a plain graph. tests/training, which
+    compares all engines with `Model.fit`, and what is marked `xla` compile as users do.
     """
     with pytest.MonkeyPatch.context() as patched:
-        rarely = not (_as_users_do(request.node) or request.path.parent.name == "training")
-        if rarely:
-            _compile_rarely(patched)
+        if not (_as_users_do(request.node) or request.path.parent.name == "training"):
+            _patch_engines(patched)
         yield patched
-        if rarely:
-            _compile_as_users_do(patched)
 
 
 @pytest.fixture(autouse=True)
@@ -174,10 +160,10 @@ def compile_as_users_do(request, compile_rarely):
         yield
         return
     patched = not _as_users_do(request.node.getparent(pytest.Module))
-    _compile_as_users_do(compile_rarely)
+    compile_rarely.undo()
     yield
     if patched:
-        _compile_rarely(compile_rarely)
+        _patch_engines(compile_rarely)
 
 
 def _as_users_do(node):
