@@ -423,7 +423,7 @@ def in_onnx(path, rows):
     return onnxruntime.InferenceSession(path).run(None, {"features": rows})
 
 
-def test_a_target_called_as_an_input_is_refused_in_onnx_files(fitted, tmp_path):
+def test_a_target_with_the_name_of_an_input_is_refused_in_onnx_files(tmp_path):
     same = network(epochs=1).fit(X.to_numpy(), Y.rename(columns={"amount": "features"}))
     with pytest.raises(ValueError, match="the name 'features' of a target is also the name of an"):
         same.export(tmp_path / "same.onnx", format="onnx")

@@ -277,7 +277,7 @@ _BATCH_SIZES = (
 
 @contextlib.contextmanager
 def declaring(estimator, classes):
-    """Context of a fit for which classes are declared, or None; if it fails, those of before are.
+    """Context of a fit with declared classes, or None; if it fails, the earlier ones are restored.
 
     Parameters
     ----------

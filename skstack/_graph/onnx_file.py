@@ -13,7 +13,7 @@ from skstack._training.keras_model import all_layers, embedded_inputs
 # The file is compared with the network on so many rows, and on one.
 _N_ROWS = 128
 _TOLERANCES = {"float32": 1e-3, "float16": 1e-2}
-# The others may lie at a step, such as that between two codes.
+# Share of rows that must agree: rounding decides near a step, as between two class codes.
 _LEAST_SHARE = 0.98
 
 
@@ -53,7 +53,7 @@ def write_onnx(estimator, path):
 
 
 def _check_names(fused):
-    """Refuse outputs, such as targets, that are called as an input or have no name."""
+    """Refuse outputs, such as targets, that have the name of an input or none."""
     inputs = {tensor.name for tensor in fused.inputs}
     for name in fused.output:
         if not name or name in inputs:
