@@ -41,6 +41,7 @@ from skstack import (
     StackedKerasRegressor,
 )
 from skstack._training import train
+from skstack.losses import TeacherLoss
 from skstack.networks import MLP
 
 NETWORK = KerasRegressor(SMALL, **FIT)
@@ -616,18 +617,91 @@ def test_tables_for_a_subclassed_network_of_sequences_are_explained():
         KerasClassifier(model, **FIT).fit(X, y)
 
 
-@pytest.mark.parametrize(
-    ("model", "message"),
-    [
-        (keras.Sequential([keras.layers.LSTM(3), keras.layers.Dense(1)]), "set input_shape"),
-        (keras.Sequential([keras.layers.Dense(5)]), r"has an output of shape \(None, 5\)"),
-    ],
-)
-def test_a_model_that_does_not_fit_is_found_before_other_branches_train(model, message, trainings):
+def takes(n_columns, units=1):
+    layers = [keras.Input((n_columns,)), keras.layers.Dense(3), keras.layers.Dense(units)]
+    return keras.Sequential(layers)
+
+
+def features_of(model, **params):
+    return KerasFeatureTransformer(model, **params)
+
+
+UNFIT = {
+    "a layer": (features_of(NETWORK, layers="typo"), "no layer named 'typo'"),
+    "a layer after steps": (
+        features_of(make_pipeline(StandardScaler(), NETWORK), layers="typo"),
+        "no layer named 'typo'",
+    ),
+    "a layer of a frozen network": (features_of(takes(4), layers="typo"), "no layer named 'typo'"),
+    "a layer of a frozen network after steps": (
+        features_of(make_pipeline(StandardScaler(), takes(4)), layers="typo"),
+        "no layer named 'typo'",
+    ),
+    "a layer of bags": (
+        features_of(clone(NETWORK).set_params(n_bags=2), layers="hidden_1"),
+        "needs one network, but KerasRegressor has n_bags=2",
+    ),
+    "a feature": (features_of(NETWORK, features="entropy"), "has no predict_proba"),
+    "inputs": (features_of(NETWORK, inputs=["a"]), "only for a frozen keras.Model"),
+    "a column": (KerasRegressor(SMALL, categorical_features=[9], **FIT), r"positions \[9\]"),
+    "a column after steps": (
+        make_pipeline(StandardScaler(), KerasRegressor(SMALL, categorical_features=[9], **FIT)),
+        r"positions \[9\]",
+    ),
+    "a network without columns": (
+        KerasRegressor(keras.Sequential([keras.layers.LSTM(3), keras.layers.Dense(1)]), **FIT),
+        "set input_shape",
+    ),
+    "an output": (
+        KerasRegressor(keras.Sequential([keras.layers.Dense(5)]), **FIT),
+        r"has an output of shape \(None, 5\)",
+    ),
+    "columns of a network": (KerasRegressor(takes(9), **FIT), r"input of shape \(None, 9\)"),
+    "columns of a network after steps": (
+        make_pipeline(StandardScaler(), KerasRegressor(takes(9), **FIT)),
+        r"input of shape \(None, 9\)",
+    ),
+    "columns of a frozen network": (takes(9), r"input of shape \(None, 9\)"),
+    "columns of a frozen network after steps": (
+        make_pipeline(StandardScaler(), takes(9)),
+        r"input of shape \(None, 9\)",
+    ),
+    "columns of a teacher": (
+        KerasRegressor(SMALL, loss=TeacherLoss(takes(9)), **FIT),
+        r"teacher=.* input of shape \(None, 9\)",
+    ),
+    "targets of a teacher": (
+        KerasRegressor(SMALL, loss=TeacherLoss(takes(4, 2)), **FIT),
+        r"teacher=.* output of shape \(None, 2\)",
+    ),
+    "a layer that learns from a teacher": (
+        KerasRegressor(SMALL, loss=TeacherLoss(takes(4), mode="features", layer="typo"), **FIT),
+        "no layer of that name",
+    ),
+    "a nested branch": (
+        StackedKerasRegressor(
+            [("inner", features_of(NETWORK, layers="typo"))], downstream=Ridge(), cv=2
+        ),
+        "The branch 'inner': .*no layer named 'typo'",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", UNFIT)
+def test_what_a_branch_cannot_do_is_found_before_other_branches_train(what, trainings):
     X, y = regression()
-    branches = [("a", NETWORK), ("b", KerasRegressor(model, **FIT))]
-    with pytest.raises(ValueError, match=f"^The branch 'b' .*{message}"):
+    model, message = UNFIT[what]
+    branches = [("a", NETWORK), ("b", model)]
+    with pytest.raises(ValueError, match=f"^The branch 'b'.*: .*{message}"):
         StackedKerasRegressor(branches, downstream=NETWORK, cv=2).fit(X, y)
+    assert not trainings
+
+
+def test_a_missing_file_of_a_teacher_is_found_before_branches_train(trainings):
+    X, y = regression()
+    downstream = KerasRegressor(SMALL, loss=TeacherLoss("missing.keras"), **FIT)
+    with pytest.raises(ValueError, match=r"teacher='missing\.keras': the file does not exist"):
+        StackedKerasRegressor([("a", NETWORK)], downstream=downstream, cv=2).fit(X, y)
     assert not trainings
 
 

@@ -96,8 +96,8 @@ def stacked_regression():
 
 
 CLASSIFIERS = [
-    pytest.param(network(), id="KerasClassifier"),
     pytest.param(stack(), id="StackedKerasClassifier"),
+    pytest.param(network(), id="KerasClassifier"),
     pytest.param(
         make_pipeline(KerasFeatureTransformer(network(), cv=2, passthrough=True), network()),
         id="KerasFeatureTransformer",
@@ -190,6 +190,7 @@ WITH_CLASSIFIERS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow(first=len(WITH_CLASSIFIERS))
 @pytest.mark.parametrize("tool", WITH_CLASSIFIERS)
 @pytest.mark.parametrize("estimator", CLASSIFIERS)
 def test_classifiers(estimator, tool):

@@ -262,6 +262,7 @@ class CrossFitContext:
     n_rows: int
 
 
+_ROWS_OF_TEACHER = 40  # that tell whether a teacher can predict them
 _FEWEST_ROWS_TO_STOP = 50
 _FEWEST_ROWS_OF_CLASS = 5
 # Batch sizes below each number of rows; those with which AutoGluon trains TabM.
@@ -583,11 +584,12 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
     def _cross_fit_context(self, X, y, layers=(), weights=None):
         """The ``CrossFitContext`` of all rows of a cross-fit.
 
-        Also checks, before training, that requested layers exist, and that a user's model fits.
+        Also checks, before training, that requested layers exist, and that a user's model and a
+        teacher fit.
         """
         probe = clone_sharing_models(self)
         X = read_rows(probe, X, reset=True)
-        probe._read_target(y, shared=None, reset=True)
+        y = probe._read_target(y, shared=None, reset=True)
         weighted = weights is not None and np.any(weights)
         blocks = probe._blocks_of(take_rows(X, np.flatnonzero(weights)) if weighted else X)
         probe.blocks_, probe.moments_ = blocks, {}
@@ -599,7 +601,24 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
 
             refuse_bags(self, f"layers={list(layers)!r}")
             check_layers(blueprint, layers)
+        if self.loss is not self._task_loss:
+            some = slice(0, _ROWS_OF_TEACHER)
+            probe._try_teacher(
+                in_memory(take_rows(X, some)), None if y is None else take_rows(y, some)
+            )
         return CrossFitContext(blocks, probe._shared_targets(), n_rows(X))
+
+    def _try_teacher(self, X, y):
+        """Prepare a fit on some rows, which a teacher may refuse. Sets attributes."""
+        from skstack._training.config import TrainingData
+        from skstack.losses._teacher_fit import prepared_fit
+
+        inputs = self.blocks_.split(X)
+        blueprint, start = self._network_to_train(0, resume=False, inputs=inputs)
+        self._learn_target_scale(blueprint, start, inputs, y, None)
+        tables = (TrainingData(inputs, self._targets(inputs, y), None), None)
+        settings = {"before": {}, "rows": (X, None), "resampled": False}
+        prepared_fit(self, blueprint, start, seed=0, tables=tables, **settings)
 
     def _shared_targets(self):
         """What all networks of a cross-fit know of y: the classes, if there are any."""

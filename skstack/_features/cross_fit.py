@@ -24,7 +24,7 @@ from skstack._base.progress import errors_named, fitting, propagating, reserve_t
 from skstack._base.sklearn import is_classifier_for, take_metadata, wrapper_of
 from skstack._base.tables import check_target, kind_of_target, n_rows, take_rows
 from skstack._base.text import described
-from skstack._estimators.bags import is_bagged
+from skstack._estimators.bags import is_bagged, refuse_bags
 from skstack._estimators.multi_task import KerasMultiTask
 from skstack._estimators.resampling import resample
 from skstack._features.adapters import (
@@ -233,6 +233,7 @@ class UpstreamSpec:
         # Networks alone are trained on, or read, a table on disk.
         self.needs_all_rows = self.steps is not None or not (self.ours or self.frozen)
         self.codes = _codes(model, y)
+        self._prepared = None
         self.classes, self.tasks = None, {}
         if not isinstance(model, KerasMultiTask):
             self.classes = self._classes_of(y)
@@ -272,6 +273,7 @@ class UpstreamSpec:
                 f"{self.tasks}."
             )
         if self.frozen:
+            self._check_frozen_layers(request)
             return
         if not any(hasattr(self.model, method) for method in _OUTPUT_METHODS):
             raise ValueError(
@@ -308,6 +310,42 @@ class UpstreamSpec:
                 f"{name} has neither reconstruction_error nor inverse_transform."
             )
 
+    def _check_frozen_layers(self, request):
+        if request.layers and self.ours:
+            from skstack._training.keras_model import check_layers
+
+            refuse_bags(self.model, f"layers={list(request.layers)!r}")
+            check_layers(self.model.network_.blueprint, request.layers)
+
+    def prepared(self, X, y, metadata, repeats, request, *, refit):
+        """Check what can be known before training; the result of ``shared_context``."""
+        if self._prepared is None:
+            for folds in repeats:
+                self.check_context(X, y, metadata, folds.pairs)
+            foreign = self.out_of_fold and not (self.ours or self.frozen)
+            if request.layers and not refit and foreign:
+                raise ValueError(
+                    "refit=False averages inner layers over folds, which requires equal initial "
+                    f"weights; those of {type(self.model).__name__} cannot be set. Use refit=True."
+                )
+            if is_keras_model(self.model):
+                self._view = self._model_view(self._after_steps(X, y))
+                if request.layers:
+                    self._view.check_layers(request.layers)
+            weights = metadata.fit.get("sample_weight")
+            self._prepared = (self.shared_context(X, y, request, weights),)
+        return self._prepared[0]
+
+    def _after_steps(self, X, y):
+        """All rows as the last step receives them."""
+        if self.steps is not None:
+            X = in_memory(X)
+            self._steps_of_all, _, _, _ = self._fitted_steps(X, y, Metadata())
+            if self._steps_of_all is not None:
+                X = self._steps_of_all.transform(X)
+            self._width = X.shape[1] if hasattr(X, "shape") else None
+        return X
+
     def shared_context(self, X, y, request, weights=None):
         """The ``CrossFitContext`` of the networks of a cross-fit; None for other estimators.
 
@@ -318,12 +356,7 @@ class UpstreamSpec:
         self._check(request)
         if self.frozen or not self.ours:
             return None
-        if self.steps is not None:
-            X = in_memory(X)
-            self._steps_of_all, _, _, _ = self._fitted_steps(X, y, Metadata())
-            if self._steps_of_all is not None:
-                X = self._steps_of_all.transform(X)
-            self._width = X.shape[1] if hasattr(X, "shape") else None
+        X = self._after_steps(X, y)
         targets = y if self.model_learns else None
         shared = self.model._cross_fit_context(X, targets, request.layers, weights)
         # Inner layers and latent features need equal initial weights, hence shapes, in all folds.
@@ -372,17 +405,9 @@ class UpstreamSpec:
         if self.frozen_steps is not None:
             steps = self._joined_steps(steps)
         if is_keras_model(model):
-            view = ModelAdapter.of(
-                model,
-                X,
-                self.blocks,
-                memory=self.memory,
-                out_of_fold=self.out_of_fold,
-                rows_at_once=self.rows_at_once,
-            )
-            return FittedUpstream(
-                steps, view, ColumnProfile.of(X, self.blocks.categorical_features)
-            )
+            view = self._model_view(X) if self.steps is not None else self._view
+            profile = ColumnProfile.of(X, self.blocks.categorical_features)
+            return FittedUpstream(steps, view, profile)
         if self.frozen and self.ours and not is_bagged(model):
             model = copy.copy(model)
             model.network_ = CachedNetwork(model.network_, self.memory)
@@ -396,6 +421,11 @@ class UpstreamSpec:
             adapted(model, self.out_of_fold, self.classes, self.rows_at_once),
             ColumnProfile.of(X) if profile is None else profile,
         )
+
+    def _model_view(self, X):
+        """The adapter of a frozen ``keras.Model`` whose input is X."""
+        settings = {"out_of_fold": self.out_of_fold, "rows_at_once": self.rows_at_once}
+        return ModelAdapter.of(self.model, X, self.blocks, memory=self.memory, **settings)
 
     def _fitted_steps(self, X, y, metadata, context=None, shared=None):
         """Fitted steps, and rows, targets and metadata for the last step."""
@@ -558,14 +588,7 @@ def fit_upstreams(
     new rows without ``refit``, are means over them. ``scored`` holds the numbers of the folds, by
     repeat, whose `FoldFeatures` are requested, or is None.
     """
-    for folds in repeats:
-        source.check_context(X, y, metadata, folds.pairs)
-    if request.layers and not refit and source.out_of_fold and not (source.ours or source.frozen):
-        raise ValueError(
-            "refit=False averages inner layers over folds, which requires equal initial weights; "
-            f"those of {type(source.model).__name__} cannot be set. Use refit=True."
-        )
-    shared = source.shared_context(X, y, request, metadata.fit.get("sample_weight"))
+    shared = source.prepared(X, y, metadata, repeats, request, refit=refit)
     reference = None
     if refit or source.frozen:
         trained = verbose and not source.frozen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
 
@@ -87,7 +87,7 @@ from skstack._splits.folds import (
     shuffled_folds,
 )
 from skstack._splits.row_context import RowContext, take_context
-from skstack._splits.supervision import learns_from_y, requires_y
+from skstack._splits.supervision import learns_from_y, requires_y, trains_network
 from skstack.networks._adopted import refuse_strings
 from skstack.preprocessing._blocks import ColumnBlocks
 from skstack.preprocessing._column_profile import (
@@ -557,9 +557,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
         pairs = folds_of(self.cv, X, y, classifier=classes, metadata=metadata.split)
         source.check_context(X, y, metadata, pairs)
 
-    @atomic_fit
-    @with_callbacks
-    def _learn(
+    def _prepare(
         self,
         X,
         y,
@@ -569,16 +567,12 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
         in_stack=False,
         ordered_cv=None,
         label="model",
-        nested=None,
         repeat_seeds=(),
     ):
-        """Fit; return features of all rows, a mask of the rows that have them, and `FoldTable`s.
+        """Everything of a fit that comes before training, with its checks: a `_Plan`.
 
-        In a stack with time-ordered folds some rows may have no features: these are NaN. ``nested``
-        holds the folds of the stack, if it needs what it would see without each of them (or the
-        ValueError of such a fit); ``repeat_seeds`` those of further repeats.
+        ``repeat_seeds`` are the seeds of further repeats of the cross-fit.
         """
-        unfitted = copy_of(self)
         check_parts(self)
         X = read_table(self, X, reset=True)
         resolve_object_columns(X)
@@ -636,16 +630,39 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
                 settings = {"classifier": classes, "metadata": metadata.split}
                 pairs = shuffled_folds(self.cv, X, y, seed, **settings)
                 repeats.append(Folds(pairs, folds.covered))
+        if self._checks_early(source):
+            source.prepared(X, y, metadata, repeats, self._feature_request, refit=self.refit)
+        covered = None if folds is None else folds.covered
+        return _Plan(X, y, user_y, metadata, source, repeats, covered, whole, in_stack)
+
+    def _checks_early(self, source):
+        """Whether no steps must be fitted first that train a network, or that a cache spares."""
+        steps = [] if source.steps is None else [step for _, step in source.steps.steps]
+        return not steps or (self.memory is None and not any(map(trains_network, steps)))
+
+    @atomic_fit
+    @with_callbacks
+    def _learn(self, X, y, metadata, *, plan=None, nested=None, **settings):
+        """Fit; return features of all rows, a mask of the rows that have them, and `FoldTable`s.
+
+        In a stack with time-ordered folds some rows may have no features: these are NaN. ``plan``
+        is what `_prepare` returned for these rows; without it, ``settings`` are passed there.
+        ``nested`` holds the folds of the stack, if it needs what it would see without each of them
+        (or the ValueError of such a fit).
+        """
+        unfitted = copy_of(self)
+        plan = self._prepare(X, y, metadata, **settings) if plan is None else plan
+        X, y, metadata, source, repeats = plan.X, plan.y, plan.metadata, plan.source, plan.repeats
         nests = nested is not None and source.out_of_fold
         same = nests and _same_folds(nested.repeats, repeats)
         scored = nested.scored if same else None
         n_tasks = number_of_fits(source, repeats, refit=self.refit, scored=scored)
         if nests and not same:
             n_tasks += sum(map(len, nested.scored))
-        with fit_tasks(self, n_tasks, parallel=True, X=X, y=user_y):
+        with fit_tasks(self, n_tasks, parallel=True, X=X, y=plan.user_y):
             cross_fit = cached_fit(
                 source, X, y, metadata, repeats, self._feature_request,
-                whole=whole, seeded=self.random_state is not None, memory=self.memory,
+                whole=plan.whole, seeded=self.random_state is not None, memory=self.memory,
                 refit=self.refit, n_jobs=self.n_jobs, scored=scored, verbose=self.verbose,
             )  # fmt: skip
             columns, self._upstreams = cross_fit.columns, cross_fit.upstreams
@@ -655,15 +672,15 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
             self.estimator_ = getattr(one, "estimator", None)
             if columns is None:
                 # Without folds, extract a few rows: for the names, and to fail early.
-                rows = X if whole else take_rows(X, slice(0, FEW_ROWS))
+                rows = X if plan.whole else take_rows(X, slice(0, FEW_ROWS))
                 columns = self._columns(rows)
             self._names = [name for part in columns for name in part.names]
             if self.passthrough:
                 self._refuse_equal_names(X)
-            if not whole:
+            if not plan.whole:
                 return None
             table = self._table(columns, X)
-            if not in_stack:  # the scaler of a stack subtracts an offset
+            if not plan.in_stack:  # the scaler of a stack subtracts an offset
                 self._warn_of_rounding(table)
             tables = None
             if same and isinstance(cross_fit.without_fold, ValueError):
@@ -680,14 +697,14 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
                 try:
                     tables = [
                         {
-                            number: unfitted._refitted_without(X, y, metadata, pairs, number, label)
+                            number: unfitted._refitted_without(plan, pairs, number)
                             for number in numbers
                         }
                         for pairs, numbers in zip(*nested, strict=True)
                     ]
                 except ValueError as error:
                     tables = error
-            return table, None if folds is None else folds.covered, tables
+            return table, plan.covered, tables
 
     def _check_nested(self, X, y, metadata, nested):
         """Raise a ValueError if this branch cannot be cross-fitted without each fold of a stack."""
@@ -718,17 +735,17 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
             branch.cv = 2
         return branch
 
-    def _refitted_without(self, X, y, metadata, pairs, number, label):
+    def _refitted_without(self, plan, pairs, number):
         """The `RefittedTable` of one fold of the stack."""
         train, test = pairs[number]
         branch = self._without(train)
         what = f"without fold {number + 1} of {len(pairs)}"
-        rows, targets = take_rows(X, train), take_rows(y, train)
-        with fitting(what), errors_named(f"{label}, {what}"), propagating(branch):
-            own, _, _ = branch._learn(
-                rows, targets, metadata.of(X, train), in_stack=True, label=f"{label}, {what}"
-            )
-        return RefittedTable(branch, own, train, test, X)
+        label = f"{plan.source.label}, {what}"
+        rows, targets = take_rows(plan.X, train), take_rows(plan.y, train)
+        with fitting(what), errors_named(label), propagating(branch):
+            metadata = plan.metadata.of(plan.X, train)
+            own, _, _ = branch._learn(rows, targets, metadata, in_stack=True, label=label)
+        return RefittedTable(branch, own, train, test, plan.X)
 
     def _refuse_repeated_codes(self):
         if "codes" in self._feature_request.features:
@@ -880,6 +897,25 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
             yield from first_readers([*steps, last], indices, name)
         if self.passthrough:
             yield from passthrough_readers(self._passed, indices)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a fit trains, once it is checked: the model, the rows, and the `Folds` of each repeat.
+
+    ``covered`` is the mask of rows that have out-of-fold features, or None; ``whole`` is whether
+    features of all rows are requested.
+    """
+
+    X: Any
+    y: Any
+    user_y: Any
+    metadata: Metadata
+    source: UpstreamSpec
+    repeats: list[Folds]
+    covered: np.ndarray | None
+    whole: bool
+    in_stack: bool
 
 
 class FoldTable:

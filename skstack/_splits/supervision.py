@@ -6,10 +6,11 @@ import inspect
 
 from sklearn.base import TransformerMixin, is_classifier, is_regressor
 from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 
-from skstack._base.params import is_keras_model
-from skstack._base.sklearn import needs_y
+from skstack._base.params import is_keras_model, is_network_estimator
+from skstack._base.sklearn import needs_y, wrapper_of
 
 _FITS = ("fit", "fit_transform", "fit_resample")
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -85,6 +86,21 @@ def trains(estimator):
     if parts is not None:
         return any(map(trains, parts))
     return get_tags(estimator).requires_fit
+
+
+def trains_network(estimator):
+    """Whether a fit would train a network, or nothing."""
+    if isinstance(estimator, FrozenEstimator) or hasattr(estimator, "_graph_outputs"):
+        return True
+    if is_network_estimator(estimator) or wrapper_of(estimator) is not None:
+        return True
+    if isinstance(estimator, Pipeline) or not hasattr(estimator, "get_params"):
+        return False  # the steps before a network are tried
+    return any(
+        hasattr(part, "fit") and trains_network(part)
+        for part in estimator.get_params(deep=True).values()
+        if not isinstance(part, type)
+    )
 
 
 def parts_of(estimator):

@@ -90,6 +90,7 @@ from skstack._splits.folds import (
     seeded_splitter,
 )
 from skstack._splits.row_context import RowContext, pass_context, refuse_unreached, take_context
+from skstack._splits.supervision import trains_network
 from skstack._stack.blending import DOWNSTREAM, Blending, NestedFit, blend_plan, known_rows
 from skstack._stack.branches import (
     branch_column_indices,
@@ -111,7 +112,6 @@ from skstack._stack.trial import (
     check_class_weight,
     check_takes_targets,
     has_missing,
-    trains_network,
 )
 from skstack._training import formulas
 from skstack.ensemble._greedy import blend
@@ -454,21 +454,29 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
                 check_class_weight(transformer.model, y, f"The branch {name!r}")
             check_class_weight(downstream, y, label_of(downstream))
             _check_labels(downstream, X, y, **parts.downstream)
+        plans = {}
+        for (name, transformer, _), part in zip(branches, inputs, strict=True):
+            label, start = f"The branch {name!r}", time.perf_counter()
+            with errors_named(label):
+                plan = transformer._prepare(
+                    part,
+                    y,
+                    parts.branches[name],
+                    in_stack=True,
+                    ordered_cv=cv if ordered else None,
+                    label=label,
+                    repeat_seeds=blending.seeds,
+                )
+            plans[name] = plan, time.perf_counter() - start
         n_tasks = self._number_of_tasks(downstream, blending, parts) + len(branches)
         weights = parts.downstream.get("sample_weight")
         with fit_tasks(self, n_tasks, X=X, y=y, weights=weights):
             for (name, transformer, columns), part in zip(branches, inputs, strict=True):
-                label, start = f"The branch {name!r}", time.perf_counter()
+                plan, seconds = plans.pop(name)
+                label, start = f"The branch {name!r}", time.perf_counter() - seconds
                 with errors_named(label), fitting(f"branch {name!r}"), propagating(transformer):
                     part_features, predicted, without_folds = transformer._learn(
-                        part,
-                        y,
-                        parts.branches[name],
-                        in_stack=True,
-                        ordered_cv=cv if ordered else None,
-                        label=label,
-                        nested=blending.nested,
-                        repeat_seeds=blending.seeds,
+                        part, y, parts.branches[name], plan=plan, nested=blending.nested
                     )
                 if isinstance(without_folds, ValueError):
                     blending.fail(without_folds)
@@ -675,6 +683,10 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             models.append(model)
         tables = [columns_at(X, each) for each in indices.values()]
         self._check_trials(downstream, indices, models, tables, X, y)
+        for (name, upstream, _), table in zip(branch_list(self), tables, strict=True):
+            branch = clone_sharing_models(branch_of(self, name, upstream)).set_params(refit=True)
+            with errors_named(f"The branch {name!r}"):
+                branch._prepare(table, y, Metadata(), whole=False, in_stack=True)
 
     def _check_trials(self, downstream, names, models, tables, X, y):
         """Refuse columns that a part does not accept, before any training."""

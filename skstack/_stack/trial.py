@@ -24,7 +24,7 @@ from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._estimators.classifier import KerasClassifier
 from skstack._estimators.resampling import refuse_interpolated_categories
 from skstack._features.transformer import KerasFeatureTransformer
-from skstack._splits.supervision import learns_from_y
+from skstack._splits.supervision import learns_from_y, trains_network
 from skstack.preprocessing._columns import as_table, column_at
 from skstack.preprocessing._passthrough import Passthrough
 
@@ -54,10 +54,6 @@ def check_accepts(estimator, X, y, label, how, names=None, *, passed=False):
         with errors_named(label), trial_scope():
             clone_part(estimator)._refuse_columns(X, y)
         return
-    fits = not frozen and not passed and is_network_estimator(estimator)
-    if fits and is_keras_model(estimator.model):
-        with errors_named(label), trial_scope():
-            estimator._cross_fit_context(X, y if learns_from_y(estimator) else None)
     suspects = _suspects(X, positive_only=_positive_only(estimator))
     if set(suspects) == {"truth values"} and not trains_network(estimator):
         return  # numbers; only the sampler of a network refuses them
@@ -155,21 +151,6 @@ def _positive_only(estimator):
         return get_tags(estimator).input_tags.positive_only
     except Exception:  # estimators of others, with tags of their own kind or none
         return False
-
-
-def trains_network(estimator):
-    """Whether a fit would train a network, or nothing."""
-    if isinstance(estimator, FrozenEstimator) or hasattr(estimator, "_graph_outputs"):
-        return True
-    if is_network_estimator(estimator) or wrapper_of(estimator) is not None:
-        return True
-    if isinstance(estimator, Pipeline) or not hasattr(estimator, "get_params"):
-        return False  # the steps before a network are tried
-    return any(
-        hasattr(part, "fit") and trains_network(part)
-        for part in estimator.get_params(deep=True).values()
-        if not isinstance(part, type)
-    )
 
 
 def has_missing(X):

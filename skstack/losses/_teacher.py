@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from typing import Any, Protocol
 
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import is_regressor
-from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 
 from skstack._base.params import is_keras_model, is_path
@@ -18,7 +16,7 @@ from skstack._training.formulas import log, log_odds
 from skstack._training.initial_weights import initial_variables
 from skstack._training.keras_model import check_layers
 from skstack._training.network import Network
-from skstack.losses._teacher_loss import unfrozen
+from skstack.losses._teacher_loss import named_teacher, unfrozen
 from skstack.losses._teacher_networks import TEACHER, WithTeacher, facts_of
 from skstack.networks._adopted import FrozenBlueprint, ModelBlueprint, UnfitHead
 from skstack.networks._heads import columns_of_labels, probabilities_of
@@ -43,29 +41,17 @@ class Student(Protocol):
         """Loss between predictions and y."""
 
 
-@contextlib.contextmanager
-def _named_teacher():
-    """Replace ``model=`` by ``teacher=`` in messages."""
-    try:
-        yield
-    except (ValueError, TypeError, NotFittedError) as error:
-        message = str(error)
-        if not message.startswith("model="):
-            raise
-        raise type(error)(message.replace("model=", "teacher=", 1)) from error
-
-
 def loaded(teacher):
     """The ``keras.Model`` or fitted estimator of the parameter ``teacher``."""
     if is_path(teacher):
-        with _named_teacher():
+        with named_teacher():
             return load_model(teacher)
     return unfrozen(teacher)
 
 
 def teacher_blueprint(model, blocks, task, n_outputs, mode):
     """Blueprint of a ``keras.Model``, and the width of its output if that does not predict y."""
-    with _named_teacher():
+    with named_teacher():
         try:
             return ModelBlueprint(model, Spec(blocks, task, n_outputs)), None
         except UnfitHead:
@@ -118,7 +104,7 @@ class Teacher:
         if self.mode == "features":
             self._open_layers(teacher, student, loss.teacher_layer)
         elif self.estimator is None:
-            with _named_teacher():
+            with named_teacher():
                 blocks = self.blocks or student.blocks_
                 check_categories(teacher, blocks.categories_)
                 task, n_outputs = student._task()
@@ -243,7 +229,7 @@ class Teacher:
             if self._steps is not None:
                 self._refuse("pass the network of the Pipeline: its steps change the columns.")
             self._inner = None
-            with _named_teacher():
+            with named_teacher():
                 blocks = self.blocks or student.blocks_
                 check_categories(model, blocks.categories_)
                 blueprint = FrozenBlueprint(model, blocks.blocks_)

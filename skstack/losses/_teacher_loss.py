@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from numbers import Real
 
 from sklearn.base import BaseEstimator
@@ -11,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skstack._base.params import is_keras_model, is_path, with_keras_settings
 from skstack._base.sklearn import HasMethods, Interval, StrOptions
+from skstack.networks._model_parameter import check_path
 
 MODES = ("distill", "blend", "head", "features")
 
@@ -235,6 +237,18 @@ def unfrozen(teacher):
     return teacher.estimator if isinstance(teacher, FrozenEstimator) else teacher
 
 
+@contextlib.contextmanager
+def named_teacher():
+    """Replace ``model=`` by ``teacher=`` in messages."""
+    try:
+        yield
+    except (ValueError, TypeError, NotFittedError) as error:
+        message = str(error)
+        if not message.startswith("model="):
+            raise
+        raise type(error)(message.replace("model=", "teacher=", 1)) from error
+
+
 def check_teacher(teacher):
     """Check that a teacher is fitted and makes predictions."""
     expected = (
@@ -242,7 +256,9 @@ def check_teacher(teacher):
         "predict_proba or predict (with mode='head' also transform)"
     )
     if is_path(teacher):
-        return  # checked when it is loaded
+        with named_teacher():
+            check_path(teacher)
+        return  # its content is checked when it is loaded
     if is_keras_model(teacher):
         if not teacher.built:
             raise ValueError(

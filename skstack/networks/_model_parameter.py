@@ -28,7 +28,7 @@ def _is_recipe(value):
     return isinstance(value, Recipe) or (hasattr(value, "build") and hasattr(value, "get_params"))
 
 
-def _check_path(path):
+def check_path(path):
     """The path of an existing file as a string."""
     name = os.fspath(path)
     if not name.lower().endswith(_SUFFIXES):
@@ -47,7 +47,7 @@ def load_model(path):
     Files that could run foreign code, read other files, or take much more memory than their size
     are refused before Keras reads them.
     """
-    name = _check_path(path)
+    name = check_path(path)
     import keras
 
     from skstack._training.isolation import preserve_rng
@@ -96,7 +96,7 @@ def check_model(model):
             name = model.__name__
             raise TypeError(f"model is the recipe class {name}: pass {name}(), not {name}.")
     elif is_path(model):
-        _check_path(model)
+        check_path(model)
         return
     elif continued_estimator(model) is not None:
         check_continued(model)

@@ -166,7 +166,7 @@ def as_table(X):
     """A DataFrame of pandas or a table on disk unchanged, others through narwhals, or an array."""
     if isinstance(X, DiskTable):
         return X
-    if type(X) is np.ndarray and X.ndim > 1 and X.dtype == np.float32:
+    if type(X) is np.ndarray and X.ndim > 1 and X.dtype.kind in "biuf" and X.size:
         return X  # checked by `read_rows`
     if nw.dependencies.is_pandas_dataframe(X):
         return X
