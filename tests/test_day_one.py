@@ -26,6 +26,7 @@ from sklearn.ensemble import (
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.feature_selection import SequentialFeatureSelector
 from sklearn.frozen import FrozenEstimator
+from sklearn.impute import SimpleImputer
 from sklearn.inspection import PartialDependenceDisplay, partial_dependence, permutation_importance
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import (
@@ -56,6 +57,7 @@ from skstack import (
     StackedKerasClassifier,
     StackedKerasRegressor,
 )
+from skstack.inspection import LatentDisplay
 from skstack.networks import MLP, Autoencoder
 
 cancer = load_breast_cancer(as_frame=True)
@@ -255,6 +257,19 @@ def test_global_transform_output(estimator, container):
         if container == "pandas":
             assert found.index.equals(frame.index)
     np.testing.assert_array_equal(np.asarray(crossed), np.asarray(expected))
+
+
+@pytest.mark.parametrize("container", ["pandas", "polars"])
+def test_global_transform_output_reaches_no_part_of_a_network(container):
+    gaps = X.mask(X.quantile(0.9) < X)
+    imputing = network(imputer=SimpleImputer(add_indicator=True))
+    expected = clone(imputing).fit(gaps, y).predict_proba(gaps)
+    points = LatentDisplay.from_estimator(clone(imputing).fit(gaps, y), gaps, layer="hidden_1")
+    with config_context(transform_output=container):
+        configured = clone(imputing).fit(gaps, y)
+        np.testing.assert_array_equal(configured.predict_proba(gaps), expected)
+        display = LatentDisplay.from_estimator(configured, gaps, layer="hidden_1")
+        np.testing.assert_array_equal(display.points, points.points)
 
 
 # Searches ------------------------------------------------------------------------------------

@@ -941,6 +941,7 @@ def built(model, width):
         ({}, {"layers": ["hidden_1"]}, "the branches are \\['risk'\\]"),
         ({}, {"layers": ["other/hidden_1"]}, "'other/hidden_1'"),
         ({}, {"layers": [3]}, "holds 3"),
+        ({}, {"layers": True}, "layers=True is a truth value"),
         ({}, {"layers": []}, "names no layer"),
         ({}, {"layers": ["risk/hiden_1"]}, "no layer named 'hiden_1'. Its layers are"),
         ({"upstream": pretrained()}, {"layers": ["risk/lower"]}, "no layer named 'lower'"),

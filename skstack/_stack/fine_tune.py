@@ -268,6 +268,8 @@ def named_layers(tuning, names):
     """Layers to train by branch: their names, None for all, or the number of top layers."""
     if not names:
         _refuse("the stack has no upstream", "only the downstream could be tuned")
+    if isinstance(tuning.layers, bool | np.bool_):
+        _refuse(f"layers={tuning.layers!r} is a truth value", "for all layers pass 'all'")
     if not isinstance(tuning.layers, (list, tuple)):
         return dict.fromkeys(names)
     named = {}

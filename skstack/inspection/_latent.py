@@ -127,7 +127,7 @@ class LatentDisplay:
                 f"{features.shape[1]}."
             )
         pca = PCA(2, random_state=0)
-        points = pca.fit_transform(features)
+        points = np.asarray(pca.fit_transform(features))
         display = cls(points=points, y=y, explained_variance_ratio=pca.explained_variance_ratio_)
         return display.plot(ax=ax)
 

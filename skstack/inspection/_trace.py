@@ -227,7 +227,8 @@ class Trace:
             self._tables = [t for t in self._tables if not any(map(stale, t.makers))]
 
     def _keep(self, fit, table, result):
-        if not hasattr(result, "ndim") or n_rows(result) != len(table.rows) or result.ndim < 2:
+        shape = getattr(result, "shape", ())
+        if len(shape) < 2 or shape[0] != len(table.rows):
             return result
         kept = RowRecord(table.rows, row_keys(result, dtype=np.float32), (*table.makers, fit))
         with self._lock:

@@ -563,7 +563,7 @@ class NumericBlock(_TableBlock):
             numbers = as_numbers(self._columns(table), allow_nan=self.allow_nan, dtype=dtype)
         else:
             raw = as_numbers(self._columns(table), allow_nan=True)
-            numbers = self.imputer_.transform(raw).astype(np.float32, copy=False)
+            numbers = np.asarray(self.imputer_.transform(raw), dtype=np.float32)
             if self.indicated.size:
                 missing = np.isnan(raw[:, self.indicated]).astype(np.float32)
                 numbers = np.hstack([numbers, missing])

@@ -17,7 +17,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skstack import KerasFeatureTransformer
+from skstack import KerasFeatureTransformer, StackedKerasClassifier
 from skstack.inspection import leakage_report
 from tests._models import target_encoder
 
@@ -156,6 +156,23 @@ def test_in_sample_features_are_detected(part):
     # The same part, cross-fitted.
     features = KerasFeatureTransformer(part, cv=3)
     check_clean(report_of(make_pipeline(features, GaussianNB())))
+
+
+class NamedInSample(InSample):
+    """In-sample features that have a name, so that scikit-learn wraps them in DataFrames."""
+
+    def get_feature_names_out(self, input_features=None):
+        return np.array(["feature"], dtype=object)
+
+
+@pytest.mark.parametrize("container", ["pandas", "polars"])
+def test_global_transform_output_changes_no_finding(container):
+    branches = [("tree", TREE), ("axes", make_pipeline(StandardScaler(), PCA(2)))]
+    stack = StackedKerasClassifier(branches, downstream=GaussianNB(), cv=2)
+    for estimator in (make_pipeline(NamedInSample(TREE), GaussianNB()), stack):
+        expected = report_of(estimator).findings
+        with config_context(transform_output=container):
+            assert report_of(estimator).findings == expected
 
 
 def test_groups_that_are_not_passed_on_are_detected():
