@@ -250,6 +250,9 @@ class Periodic(NumericEmbedding):
         return Concatenate(name=label(f"{name}_embedding"))([waves, values])
 
 
+_FARTHEST = 1_000  # distances of the quartiles within a standard deviation, in float32
+
+
 # Learned from training rows ----------------------------------------------------------------------
 
 
@@ -302,6 +305,9 @@ def learned_variables(spec, block_name, start, few, moments):
         moments = _robust_moments(columns, weights)
         learned.update(standardizing_variables(block_name, *moments))
         learned.update(_clip_variables(layers, columns.shape[1]))
+    elif by_quantiles and f"{block_name}_center" in names:
+        moments = _moments_for_quantiles(columns, weights, *moments)
+        learned.update(standardizing_variables(block_name, *moments))
     if not by_quantiles and kind is None:
         return learned
     bins = layers.get(f"{kind}_bins")
@@ -326,6 +332,16 @@ def learned_variables(spec, block_name, start, few, moments):
 def _robust_moments(columns, weights):
     pairs = [robust_center_and_scale(column, weights) for column in columns.T]
     return tuple(np.array(part) for part in zip(*pairs, strict=True))
+
+
+def _moments_for_quantiles(columns, weights, mean, scale):
+    """Moments that leave the quantiles apart in float32, however far the outliers of a column lie.
+
+    They scale before the knots of a quantile map, which does not depend on them otherwise.
+    """
+    center, width = _robust_moments(columns, weights)
+    far = np.asarray(scale) > _FARTHEST * width
+    return np.where(far, center, mean), np.where(far, width, scale)
 
 
 def _clip_variables(layers, width):

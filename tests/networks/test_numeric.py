@@ -37,6 +37,18 @@ def test_quantiles_become_normal_scores_of_the_training_rows():
         np.testing.assert_allclose(scores[:, index], expected, atol=2e-3)
 
 
+@pytest.mark.parametrize("far", [1e7, -1e10, 1e30])
+def test_quantiles_do_not_depend_on_how_far_an_outlier_lies(far):
+    rows = np.vstack([WIDE, WIDE[:1]])
+    rows[-1, :2] = far  # a placeholder of a missing value, perhaps
+    network = fitted(MLP((4,), scaling="quantile"), rows, np.append(y, 0))
+    scores = layer(network, "numeric_scores", rows)
+    for index, column in enumerate(rows[:, :2].T):
+        distribution = Distribution.of(column)
+        expected = np.interp(column, distribution.values, distribution.scores())
+        np.testing.assert_allclose(scores[:-1, index], expected[:-1], atol=2e-3)
+
+
 def test_values_beyond_the_training_rows_have_the_score_of_the_extremes():
     network = fitted(MLP((4,), scaling="quantile"))
     ends = np.stack([WIDE.min(axis=0), WIDE.min(axis=0) - 1e3, WIDE.max(axis=0)])
