@@ -201,36 +201,72 @@ def _other_scale(stack, estimator, label):
         return f"{label} does not estimate the mean: {loss}" if loss else ""
     if probabilities_of(estimator) is None:
         return f"{label}, {described(_last(estimator))}, has no predict_proba"
-    for part in [step for _, step in getattr(estimator, "steps", [])] or [estimator]:
-        resamples = type(part).__module__.startswith("imblearn.ensemble")
-        if resamples or hasattr(part, "fit_resample"):
-            return f"{label} resamples ({described(part)}), which changes probabilities"
-        if type(part).__name__ == "CalibratedClassifierCV":
-            continue
-        sampler = getattr(part, "sampler", None)
-        if sampler is not None and not getattr(part, "prior_correction", False):
+    for name, value in _settings(estimator):
+        last = name.rpartition("__")[2]
+        resamples = type(value).__module__.startswith("imblearn.ensemble")
+        if last == "sampler" and value is not None:
             return (
-                f"{label} has sampler={described(sampler)} without prior_correction, which changes "
+                f"{label} has {name}={described(value)} without prior_correction, which changes "
                 "probabilities"
             )
-        if not hasattr(part, "get_params"):
-            continue
-        for name, value in part.get_params(deep=True).items():
-            last = name.rpartition("__")[2]
-            weighted = last == "scale_pos_weight" and value not in (None, 1)
-            if (last == "class_weight" and value is not None) or weighted:
-                return f"{label} has {name}={value!r}, which changes probabilities"
+        if resamples or hasattr(value, "fit_resample"):
+            return f"{label} resamples ({described(value)}), which changes probabilities"
+        weighted = last == "scale_pos_weight" and value not in (None, 1)
+        if (last == "class_weight" and value is not None) or weighted:
+            return f"{label} has {name}={value!r}, which changes probabilities"
     return ""
+
+
+_GRIDS = ("param_grid", "param_distributions", "search_spaces")
+
+
+def _settings(estimator, name=""):
+    """An estimator, and its parameters of every depth, by name; of searches also the candidates.
+
+    Without what a calibration, or a correction of priors, makes up for.
+    """
+    yield name, estimator
+    known = hasattr(estimator, "get_params") and not isinstance(estimator, type)
+    if not known or type(estimator).__name__ == "CalibratedClassifierCV":
+        return
+    for own, value in estimator.get_params(deep=False).items():
+        if own == "sampler" and getattr(estimator, "prior_correction", False):
+            continue
+        if own in _GRIDS:
+            yield from _candidates(estimator, value, name)
+        elif isinstance(value, list | tuple):
+            for item in value:
+                pair = isinstance(item, tuple) and len(item) > 1 and isinstance(item[0], str)
+                inner, part = item[:2] if pair else (own, item)
+                yield from _settings(part, _joined(name, inner))
+        else:
+            yield from _settings(value, _joined(name, own))
+
+
+def _candidates(search, grids, name):
+    """The candidates of a search, by the names of parameters."""
+    parts = getattr(search, "estimator", None)
+    parts = parts.get_params(deep=True) if hasattr(parts, "get_params") else {}
+    calibrated = [
+        f"{inner}__" for inner, part in {"": search.estimator, **parts}.items()
+        if type(part).__name__ == "CalibratedClassifierCV"
+    ]  # fmt: skip
+    for grid in [grids] if isinstance(grids, dict) else grids or ():
+        for own, values in grid.items():
+            if any(own.startswith(inner.removeprefix("__")) for inner in calibrated):
+                continue
+            values = getattr(values, "choices", values)  # of optuna
+            for value in values if np.iterable(values) and not isinstance(values, str) else ():
+                yield from _settings(value, _joined(name, own))
+
+
+def _joined(name, own):
+    return f"{name}__{own}" if name else own
 
 
 def _other_loss(estimator):
     """The setting by which a regressor does not estimate the mean, or an empty string."""
-    parts = {"": estimator}
-    if hasattr(estimator, "get_params"):
-        parts.update(estimator.get_params(deep=True))
-    if isinstance(estimator, Pipeline):
-        parts[""] = _last(estimator)
-    for name, value in parts.items():
+    for name, value in _settings(estimator):
         kind, last = type(value).__name__, name.rpartition("__")[2]
         if kind in _NOT_OF_MEAN:
             return kind

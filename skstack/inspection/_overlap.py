@@ -297,11 +297,12 @@ class _Values:
     def rounded(self, digits, other):
         """The values rounded to ``digits`` significant digits, with regard to both columns."""
         known = np.isfinite(self.numbers)
-        both = np.concatenate([self.numbers[known], other.numbers[np.isfinite(other.numbers)]])
+        finite = self.numbers[known], other.numbers[np.isfinite(other.numbers)]
+        both = np.concatenate(finite)
         if not both.size or self.whole:
             return self
         middle = np.median(both)
-        spread = np.subtract(*np.percentile(both, [75, 25])) or both.std()
+        spread = _spread([values for values in finite if values.size], abs(middle))
         values = self.numbers[known].astype(np.float64)
         size = np.minimum(np.abs(values), np.maximum(np.abs(values - middle), spread))
         with np.errstate(divide="ignore"):
@@ -327,6 +328,15 @@ class _Values:
             if all((np.round(v, decimals) == v).all() for v in (values[:1000], values)):
                 return decimals
         return _MANY_DECIMALS
+
+
+def _spread(columns, middle):
+    """The largest spread of columns; ``middle`` if they are constant but for rounding."""
+    rounding = middle * np.finfo(np.float32).eps
+    for spread in (lambda values: np.subtract(*np.percentile(values, [75, 25])), np.std):
+        if (largest := max(map(spread, columns))) > rounding:
+            return largest
+    return middle
 
 
 def _is_whole(value):

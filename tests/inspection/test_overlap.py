@@ -246,6 +246,22 @@ def test_copies_that_were_rounded_for_a_file_are_found(kind, form):
     assert len(check_overlap(draw(kind, "b"), copy).rounded_a) <= 2
 
 
+RATES = {
+    "one": np.full(200, 0.19),
+    "one, a sum of rounded ones": np.where(np.arange(200) % 2, 0.3, 0.1 + 0.2),
+    "one for most rows": np.where(np.arange(200) % 5, 0.19, 0.07),
+    "one, far from zero": np.full(200, 1e6 / 3),
+}
+
+
+@pytest.mark.parametrize("rates", RATES.values(), ids=RATES.keys())
+def test_a_column_of_one_value_hides_no_rounded_copies(rates):
+    X = np.column_stack([np.random.default_rng(0).normal(size=(200, 4)), rates])
+    for copies in (X.astype(np.float32), X.round(6)):
+        assert len(check_overlap(copies, X).rounded_a) > 190
+    assert len(check_overlap(X + np.float64([0, 0, 0, 0, 0.1 * rates[0]]), X).rounded_a) < 10
+
+
 def test_integers_are_not_rounded():
     ids = np.arange(1_000_000, 1_000_400)
     for make in (np.asarray, lambda x: x.astype(float), lambda x: x.astype(object)):

@@ -5,9 +5,12 @@ import re
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from imblearn.ensemble import BalancedRandomForestClassifier
 from imblearn.over_sampling import RandomOverSampler
+from imblearn.pipeline import Pipeline as ImblearnPipeline
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import make_multilabel_classification
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier
@@ -15,6 +18,7 @@ from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
     RandomForestClassifier,
+    VotingClassifier,
 )
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_selection import SelectKBest
@@ -28,13 +32,15 @@ from sklearn.linear_model import (
 )
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import (
+    GridSearchCV,
     KFold,
     StratifiedKFold,
     TimeSeriesSplit,
     cross_val_predict,
 )
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
@@ -399,6 +405,11 @@ MARGIN = LinearSVC()
 ENCODER = KerasFeatureTransformer(PCA(2))
 FROZEN = FrozenEstimator(clone(TREE).fit(*binary()))
 
+SAMPLED = KerasClassifier(SMALL, sampler=RandomOverSampler(random_state=0), **FIT)
+RESAMPLED = ImblearnPipeline([("over", RandomOverSampler(random_state=0)), ("tree", TREE)])
+BALANCED_TREES = BalancedRandomForestClassifier(n_estimators=2, random_state=0)
+PIPELINE = Pipeline([("first", StandardScaler()), ("last", LINEAR)])
+
 OFF = {
     "no branch predicts": ({"upstream": [("pca", ENCODER)]}, "no branch predicts"),
     "class weights": ({"upstream": [("tree", BALANCED)]}, "'tree'.*class_weight"),
@@ -409,6 +420,34 @@ OFF = {
     "sampler of a network": (
         {"upstream": [("net", KerasClassifier(SMALL, sampler=RandomOverSampler(), **FIT))]},
         "'net'.*sampler",
+    ),
+    "sampler of a network in a search": (
+        {"upstream": [("net", GridSearchCV(SAMPLED, {"epochs": [1]}, cv=2))]},
+        "'net'.*sampler",
+    ),
+    "sampler in a search": (
+        {"upstream": [("tree", GridSearchCV(RESAMPLED, {"tree__max_depth": [1, 2]}, cv=2))]},
+        "'tree' resamples",
+    ),
+    "sampler in a nested Pipeline": (
+        {"upstream": [("tree", make_pipeline(StandardScaler(), RESAMPLED))]},
+        "'tree' resamples",
+    ),
+    "sampler in a vote": (
+        {"upstream": [("vote", VotingClassifier([("x", RESAMPLED)], voting="soft"))]},
+        "'vote' resamples",
+    ),
+    "resampling trees in a search": (
+        {"downstream": GridSearchCV(BALANCED_TREES, {"max_depth": [1]}, cv=2)},
+        "downstream resamples",
+    ),
+    "class weights by a search": (
+        {"upstream": [("tree", GridSearchCV(TREE, {"class_weight": [None, "balanced"]}, cv=2))]},
+        "'tree'.*class_weight",
+    ),
+    "an estimator by a search": (
+        {"upstream": [("p", GridSearchCV(PIPELINE, [{"last": [TREE, BALANCED]}], cv=2))]},
+        "'p'.*last__class_weight",
     ),
     "frozen": ({"upstream": [("frozen", FROZEN)]}, "no branch predicts"),
     "a layer": (
@@ -458,6 +497,9 @@ def test_auto_never_refuses_what_was_accepted_without_it(part, capsys):
         own.set_params(blend=True).fit(X, y)
 
 
+GRADIENT = HistGradientBoostingRegressor(max_iter=2)
+
+
 @pytest.mark.parametrize(
     ("loss", "of_mean"),
     [
@@ -466,6 +508,8 @@ def test_auto_never_refuses_what_was_accepted_without_it(part, capsys):
         (DecisionTreeRegressor(criterion="absolute_error", max_depth=2), False),
         (HuberRegressor(), False),
         (make_pipeline(PCA(2), HuberRegressor()), False),
+        (GridSearchCV(Ridge(), {"alpha": [1, 2]}, cv=2), True),
+        (GridSearchCV(GRADIENT, {"loss": ["absolute_error"]}, cv=2), False),
         (KerasRegressor(SMALL, loss="mae", **FIT), False),
         (KerasRegressor(SMALL, **FIT), True),
     ],
@@ -478,6 +522,18 @@ def test_regressors_are_blended_if_they_estimate_the_mean(loss, of_mean):
             own.fit(*regression())
         return
     assert set(own.fit(*regression()).blend_weights_) == {"part", "downstream"}
+
+
+def test_what_makes_up_for_samplers_and_class_weights_is_blended():
+    corrected = clone(SAMPLED).set_params(prior_correction=True)
+    weights = {"estimator__class_weight": ["balanced"]}
+    for part in (
+        CalibratedClassifierCV(BALANCED, cv=2),
+        CalibratedClassifierCV(RESAMPLED, cv=2),
+        GridSearchCV(CalibratedClassifierCV(TREE, cv=2), weights, cv=2),
+        GridSearchCV(corrected, {"epochs": [1]}, cv=2),
+    ):
+        assert set(stack([("part", part)], cv=3).fit(*binary()).blend_weights_) > {"part"}
 
 
 def test_a_correction_of_priors_is_part_of_the_downstream():
