@@ -8,6 +8,7 @@ from skstack._base.params import clone_part, set_missing_seeds
 from skstack._base.tables import take_rows
 from skstack._stack.branches import stops_early
 from skstack.inspection._association import beyond_chance, linear_predictions
+from skstack.inspection._overlap import equal_cells
 from skstack.inspection._report import Finding
 from skstack.inspection._trace import SYNTHETIC
 
@@ -182,7 +183,7 @@ def _equal(one, other):
         return False
     if one.dtype.kind in "fiub" and other.dtype.kind in "fiub":
         return np.allclose(one, other, rtol=1e-5, atol=1e-8, equal_nan=True)
-    return bool((one.astype(str) == other.astype(str)).all())
+    return bool(equal_cells(one.ravel(), other.ravel()).all())
 
 
 def _splitter_of(fit, maker):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 from numbers import Integral, Real
@@ -213,12 +213,16 @@ class _Values:
 
     whole : bool
         Whether the dtype of the column is an integer type.
+
+    cells : _Cells or None
+        The numbers of cells that hold arrays, of which ``words`` tells the shape; None if none do.
     """
 
     numbers: np.ndarray
     rest: np.ndarray
     words: np.ndarray | None = None
     whole: bool = False
+    cells: _Cells | None = None
 
     @classmethod
     def of(cls, column, dtype=np.float64):
@@ -227,6 +231,8 @@ class _Values:
 
         if isinstance(column.dtype, pd.CategoricalDtype):
             known = cls.of(column.cat.categories.to_series(), dtype)
+            if known.cells is not None:
+                return cls._of_objects(column.astype(object), dtype)
             # An array of strings would end before the character of _MISSING.
             missing = np.array([_MISSING], dtype=object)
             words = None if known.words is None else np.append(known.words, missing)
@@ -260,10 +266,12 @@ class _Values:
         missing = column.isna().to_numpy()
         numbers = np.full(len(column), np.nan, dtype)
         rest, words = np.zeros(len(column), np.uint64), np.full(len(column), None, object)
-        n_whole = n_numbers = 0
+        n_whole, n_numbers, arrays = 0, 0, {}
         for row, value in enumerate(column):
             if missing[row]:
                 words[row] = _MISSING
+            elif (array := numbers_in(value)) is not None:
+                words[row], arrays[row] = f"numbers of shape {array.shape}", array
             elif not isinstance(value, Real | Decimal):
                 words[row] = _instant(value) if isinstance(value, date) else str(value)
             else:
@@ -275,7 +283,8 @@ class _Values:
                         rest[row] = (int(value) - int(number)) % 2**64
         whole = 0 < n_whole == n_numbers
         texts = any(word is not None and word != _MISSING for word in words)
-        return cls(numbers + dtype(0), rest, words if texts else None, whole)
+        cells = _Cells.of(arrays, dtype) if arrays else None
+        return cls(numbers + dtype(0), rest, words if texts else None, whole, cells)
 
     def hashes(self):
         """Hashes of the values."""
@@ -292,15 +301,18 @@ class _Values:
             missing = pd.util.hash_array(np.array([np.nan], self.numbers.dtype))[0]
             of_words[self.words == _MISSING] = missing
             hashes = np.where(are_words, of_words, hashes)
-        return hashes
+        return hashes if self.cells is None else hashes + self.cells.hashes(len(hashes))
 
     def rounded(self, digits, other):
         """The values rounded to ``digits`` significant digits, with regard to both columns."""
+        cells = self.cells
+        if cells is not None and other.cells is not None:
+            cells = replace(cells, values=cells.values.rounded(digits, other.cells.values))
         known = np.isfinite(self.numbers)
         finite = self.numbers[known], other.numbers[np.isfinite(other.numbers)]
         both = np.concatenate(finite)
         if not both.size or self.whole:
-            return self
+            return replace(self, cells=cells)
         middle = np.median(both)
         spread = _spread([values for values in finite if values.size], abs(middle))
         values = self.numbers[known].astype(np.float64)
@@ -319,7 +331,7 @@ class _Values:
             result[rows] = np.round(values[rows], int(number))
         numbers = self.numbers.astype(np.float64)
         numbers[known] = result + 0.0
-        return _Values(numbers, self.rest, self.words, self.whole)
+        return _Values(numbers, self.rest, self.words, self.whole, cells)
 
     def _decimals(self):
         """The largest number of decimals of the values, or _MANY_DECIMALS."""
@@ -328,6 +340,63 @@ class _Values:
             if all((np.round(v, decimals) == v).all() for v in (values[:1000], values)):
                 return decimals
         return _MANY_DECIMALS
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Numbers of the arrays in the cells of a column: one after another, each with its place."""
+
+    values: _Values
+    rows: np.ndarray
+    positions: np.ndarray
+
+    @classmethod
+    def of(cls, arrays, dtype):
+        """The numbers of arrays by row."""
+        numbers = np.concatenate([np.ravel(array) for array in arrays.values()])
+        if numbers.dtype.kind in "iu":
+            values = _Values._of_integers(numbers, dtype)
+        else:
+            values = _Values(numbers.astype(dtype) + dtype(0), np.zeros(len(numbers), np.uint64))
+        sizes = [array.size for array in arrays.values()]
+        positions = np.concatenate([np.arange(size, dtype=np.uint64) for size in sizes])
+        return cls(values, np.repeat(list(arrays), sizes), positions)
+
+    def hashes(self, n_rows):
+        """Hashes of the rows: sums of those of the numbers, each times a factor of its place."""
+        import pandas as pd
+
+        factors = pd.util.hash_array(self.positions) | np.uint64(1)
+        sums = np.zeros(n_rows, np.uint64)
+        np.add.at(sums, self.rows, self.values.hashes() * factors)
+        return sums
+
+
+def numbers_in(value):
+    """The numbers of a cell that holds a list, a tuple or an array of them; None for others."""
+    if not isinstance(value, list | tuple | np.ndarray):
+        return None
+    try:
+        array = np.asarray(value)
+        if array.dtype == object:  # arrays of arrays, or missing numbers
+            array = np.array(list(value), dtype=float)
+    except (TypeError, ValueError):
+        return None
+    return array if array.dtype.kind in "biuf" else None
+
+
+def equal_cells(one, other):
+    """Whether the cells of two columns are equal; numbers in arrays may differ by rounding."""
+
+    def equal(a, b):
+        a_numbers, b_numbers = numbers_in(a), numbers_in(b)
+        if a_numbers is None or b_numbers is None:
+            return str(a) == str(b)
+        return a_numbers.shape == b_numbers.shape and np.allclose(
+            a_numbers, b_numbers, rtol=1e-5, atol=1e-8, equal_nan=True
+        )
+
+    return np.array([equal(a, b) for a, b in zip(one, other, strict=True)], dtype=bool)
 
 
 def _spread(columns, middle):

@@ -11,6 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from skstack._base.tables import is_dataframe, n_rows, take_rows
 from skstack.inspection._columns import distinct_share, is_continuous, numeric_columns
+from skstack.inspection._overlap import equal_cells
 from skstack.inspection._report import Finding
 
 _EXACT = 1e-8
@@ -474,7 +475,7 @@ def _differences(expected, actual):
             scale = max(np.nanstd(a), 1e-12) if len(a) else 1.0
             equal = (np.isnan(a) & np.isnan(b)) | (np.abs(a - b) < 1e-6 * scale)
         else:
-            equal = a.astype(str).to_numpy() == b.astype(str).to_numpy()
+            equal = equal_cells(a, b)
         if not equal.all():
             shares[name] = float(1 - equal.mean())
     return shares

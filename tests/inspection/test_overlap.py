@@ -10,7 +10,9 @@ import pytest
 import scipy.sparse
 
 from skstack.inspection import check_overlap
+from skstack.inspection._fit_checks import _equal
 from skstack.inspection._overlap import row_keys
+from skstack.inspection._prepared import _differences
 
 A = np.array([[1.0, 2.0], [3.0, 4.0], [3.0, 4.0], [np.nan, 5.0]])
 B = np.array([[3.0, 4.0], [3.00001, 4.0], [7.0, 8.0], [np.nan, 5.0], [-0.0, 1.0]])
@@ -262,6 +264,52 @@ def test_a_column_of_one_value_hides_no_rounded_copies(rates):
     assert len(check_overlap(X + np.float64([0, 0, 0, 0, 0.1 * rates[0]]), X).rounded_a) < 10
 
 
+TOKENS = [[i, i + 1, i + 2][: 1 + i % 3] for i in range(60)]
+WAVES = np.random.default_rng(0).normal(size=(60, 3))
+
+
+@pytest.mark.parametrize(
+    ("cells", "copies"),
+    [
+        (TOKENS, [np.array(cell) for cell in TOKENS]),
+        (TOKENS, [tuple(map(float, cell)) for cell in TOKENS]),
+        (WAVES.tolist(), list(WAVES)),
+        ([[cell, cell] for cell in WAVES], [np.stack([cell, cell]) for cell in WAVES]),
+        ([(1.0, np.nan)] * 60, [[1, None]] * 60),
+    ],
+    ids=["arrays", "tuples of floats", "lists", "arrays of arrays", "missing"],
+)
+def test_numbers_in_cells_are_compared_by_value(cells, copies):
+    A, B = pd.DataFrame({"cell": cells}), pd.DataFrame({"cell": copies})
+    assert len(check_overlap(A, B).exact_a) == 60
+    A["cell"] = A["cell"].map(lambda cell: [-1.0, *cell[1:]])
+    assert len(check_overlap(A, B).exact_a) == 0
+
+
+def test_numbers_in_cells_are_rounded():
+    A = pd.DataFrame({"cell": list(WAVES)})
+    for copies in (WAVES.astype(np.float32), WAVES.round(6)):
+        overlap = check_overlap(A, pd.DataFrame({"cell": copies.tolist()}))
+        assert len(overlap.exact_a) == 0
+        assert len(overlap.rounded_a) > 55
+
+
+@pytest.mark.parametrize("container", [list, pd.Categorical])
+def test_numbers_that_are_not_printed_tell_rows_apart(container):
+    framed = np.zeros((2, 20, 40, 40))
+    framed[:, :, 3:-3, 3:-3] = np.random.default_rng(0).random((2, 20, 34, 34))
+    A, B = (pd.DataFrame({"picture": list(pictures)}) for pictures in framed)
+    assert not check_overlap(A, B)
+    assert len(check_overlap(A, A.copy()).exact_a) == 20
+    short = [tuple(wave) for wave in WAVES]
+    near = [tuple(wave * (1 + 1e-10)) for wave in WAVES]
+    A, B = (pd.DataFrame({"wave": container(waves)}) for waves in (short, near))
+    assert len(check_overlap(A, B).exact_a) == 0
+    with np.printoptions(precision=2):
+        assert len(check_overlap(A, B).exact_a) == 0
+    assert len(check_overlap(A, A.copy()).exact_a) == 60
+
+
 def test_integers_are_not_rounded():
     ids = np.arange(1_000_000, 1_000_400)
     for make in (np.asarray, lambda x: x.astype(float), lambda x: x.astype(object)):
@@ -318,3 +366,15 @@ def test_whole_numbers_have_one_key_in_every_dtype(dtype):
         frame.astype({0: float}),
     ):
         np.testing.assert_array_equal(row_keys(other, dtype=dtype), keys)
+
+
+def test_array_cells_of_two_fits_are_compared_but_for_rounding():
+    before = np.random.default_rng(0).normal(size=(4, 2000))
+    after = before.copy()
+    after[:2, 1000] += 1
+    A, B = (pd.DataFrame({"cell": list(cells)}) for cells in (before, after))
+    assert _differences(A, B) == {"cell": 0.5}
+    assert not _equal(A, B)
+    near = pd.DataFrame({"cell": (before * (1 + 1e-12)).tolist()})
+    assert _differences(A, near) == {}
+    assert _equal(A, near)
