@@ -317,8 +317,11 @@ class UpstreamSpec:
             refuse_bags(self.model, f"layers={list(request.layers)!r}")
             check_layers(self.model.network_.blueprint, request.layers)
 
-    def prepared(self, X, y, metadata, repeats, request, *, refit):
-        """Check what can be known before training; the result of ``shared_context``."""
+    def prepared(self, X, y, metadata, repeats, request, *, refit, early=False):
+        """Check what can be known before training; the result of ``shared_context``.
+
+        ``early`` is whether steps are fitted only to try a frozen network on what they return.
+        """
         if self._prepared is None:
             for folds in repeats:
                 self.check_context(X, y, metadata, folds.pairs)
@@ -328,7 +331,7 @@ class UpstreamSpec:
                     "refit=False averages inner layers over folds, which requires equal initial "
                     f"weights; those of {type(self.model).__name__} cannot be set. Use refit=True."
                 )
-            if is_keras_model(self.model):
+            if is_keras_model(self.model) and (early or self.steps is None):
                 self._view = self._model_view(self._after_steps(X, y))
                 if request.layers:
                     self._view.check_layers(request.layers)

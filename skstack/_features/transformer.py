@@ -631,7 +631,9 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
                 pairs = shuffled_folds(self.cv, X, y, seed, **settings)
                 repeats.append(Folds(pairs, folds.covered))
         if self._checks_early(source):
-            source.prepared(X, y, metadata, repeats, self._feature_request, refit=self.refit)
+            source.prepared(
+                X, y, metadata, repeats, self._feature_request, refit=self.refit, early=True
+            )
         covered = None if folds is None else folds.covered
         return _Plan(X, y, user_y, metadata, source, repeats, covered, whole, in_stack)
 
