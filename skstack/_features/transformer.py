@@ -630,7 +630,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
                 settings = {"classifier": classes, "metadata": metadata.split}
                 pairs = shuffled_folds(self.cv, X, y, seed, **settings)
                 repeats.append(Folds(pairs, folds.covered))
-        if self._checks_early(source):
+        if in_stack and self._checks_early(source):
             source.prepared(
                 X, y, metadata, repeats, self._feature_request, refit=self.refit, early=True
             )
@@ -638,7 +638,10 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
         return _Plan(X, y, user_y, metadata, source, repeats, covered, whole, in_stack)
 
     def _checks_early(self, source):
-        """Whether no steps must be fitted first that train a network, or that a cache spares."""
+        """Whether to check before other branches are trained.
+
+        Not if steps must be fitted first that train a network, or that a cache would spare.
+        """
         steps = [] if source.steps is None else [step for _, step in source.steps.steps]
         return not steps or (self.memory is None and not any(map(trains_network, steps)))
 
