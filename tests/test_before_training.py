@@ -23,7 +23,7 @@ from sklearn.ensemble import (
 from sklearn.feature_selection import SelectKBest, f_regression
 from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression, Ridge, SGDRegressor
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, SGDRegressor
 from sklearn.model_selection import GridSearchCV
 from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
 from sklearn.naive_bayes import MultinomialNB
@@ -695,6 +695,25 @@ def test_what_a_branch_cannot_do_is_found_before_other_branches_train(what, trai
     with pytest.raises(ValueError, match=f"^The branch 'b'.*: .*{message}"):
         StackedKerasRegressor(branches, downstream=NETWORK, cv=2).fit(X, y)
     assert not trainings
+
+
+class Cautious(LinearRegression):
+    """Refuses large values."""
+
+    def predict(self, X):
+        if np.max(X) > 1e3:
+            raise ValueError("large values")
+        return super().predict(X)
+
+
+def test_a_teacher_is_not_tried_on_rows_of_weight_zero():
+    X, y = regression()
+    teacher, weights = Cautious().fit(X, y), np.ones(len(X))
+    X[:50], weights[:50] = 1e6, 0
+    student = KerasRegressor(SMALL, loss=TeacherLoss(teacher), **FIT)
+    KerasFeatureTransformer(student, cv=2).fit(X, y, sample_weight=weights)
+    with pytest.raises(ValueError, match="large values"):
+        KerasFeatureTransformer(student, cv=2).fit(X, y)
 
 
 def test_a_missing_file_of_a_teacher_is_found_before_branches_train(trainings):

@@ -591,7 +591,8 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         X = read_rows(probe, X, reset=True)
         y = probe._read_target(y, shared=None, reset=True)
         weighted = weights is not None and np.any(weights)
-        blocks = probe._blocks_of(take_rows(X, np.flatnonzero(weights)) if weighted else X)
+        counted = np.flatnonzero(weights) if weighted else np.arange(n_rows(X))
+        blocks = probe._blocks_of(take_rows(X, counted) if weighted else X)
         probe.blocks_, probe.moments_ = blocks, {}
         probe._check_origin(X)
         if layers or is_keras_model(self.model):
@@ -602,7 +603,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             refuse_bags(self, f"layers={list(layers)!r}")
             check_layers(blueprint, layers)
         if self.loss is not self._task_loss:
-            some = slice(0, _ROWS_OF_TEACHER)
+            some = counted[:_ROWS_OF_TEACHER]
             probe._try_teacher(
                 in_memory(take_rows(X, some)), None if y is None else take_rows(y, some)
             )

@@ -67,12 +67,6 @@ class ModelAdapter:
         values = self.network.outputs(inputs, None, self.rows_at_once, pooling)
         return list(zip(self.names, values, strict=True))
 
-    def check_layers(self, layers):
-        """Refuse layers that the model does not have."""
-        from skstack._training.keras_model import check_layers
-
-        check_layers(self.network.blueprint, layers)
-
     def layers(self, X, layers, pooling):
         """Outputs of inner layers."""
         inputs = self.blocks.split(X)

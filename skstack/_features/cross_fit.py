@@ -273,7 +273,9 @@ class UpstreamSpec:
                 f"{self.tasks}."
             )
         if self.frozen:
-            self._check_frozen_layers(request)
+            if self.ours and request.layers:
+                refuse_bags(self.model, f"layers={list(request.layers)!r}")
+                self._check_layers(self.model.network_, request)
             return
         if not any(hasattr(self.model, method) for method in _OUTPUT_METHODS):
             raise ValueError(
@@ -310,12 +312,11 @@ class UpstreamSpec:
                 f"{name} has neither reconstruction_error nor inverse_transform."
             )
 
-    def _check_frozen_layers(self, request):
-        if request.layers and self.ours:
-            from skstack._training.keras_model import check_layers
+    @staticmethod
+    def _check_layers(network, request):
+        from skstack._training.keras_model import check_layers
 
-            refuse_bags(self.model, f"layers={list(request.layers)!r}")
-            check_layers(self.model.network_.blueprint, request.layers)
+        check_layers(network.blueprint, request.layers)
 
     def prepared(self, X, y, metadata, repeats, request, *, refit, early=False):
         """Check what can be known before training; the result of ``shared_context``.
@@ -334,7 +335,7 @@ class UpstreamSpec:
             if is_keras_model(self.model) and (early or self.steps is None):
                 self._view = self._model_view(self._after_steps(X, y))
                 if request.layers:
-                    self._view.check_layers(request.layers)
+                    self._check_layers(self._view.network, request)
             weights = metadata.fit.get("sample_weight")
             self._prepared = (self.shared_context(X, y, request, weights),)
         return self._prepared[0]

@@ -217,7 +217,7 @@ def _other_scale(stack, estimator, label):
     return ""
 
 
-_GRIDS = ("param_grid", "param_distributions", "search_spaces")
+_GRIDS = ("param_grid", "param_distributions")
 
 
 def _settings(estimator, name=""):
@@ -245,15 +245,17 @@ def _settings(estimator, name=""):
 
 def _candidates(search, grids, name):
     """The candidates of a search, by the names of parameters."""
-    parts = getattr(search, "estimator", None)
-    parts = parts.get_params(deep=True) if hasattr(parts, "get_params") else {}
-    calibrated = [
-        f"{inner}__" for inner, part in {"": search.estimator, **parts}.items()
+    parts = {"": search.estimator, **search.estimator.get_params(deep=True)}
+    calibrated = tuple(
+        _joined(inner, "") if inner else ""
+        for inner, part in parts.items()
         if type(part).__name__ == "CalibratedClassifierCV"
-    ]  # fmt: skip
+    )
     for grid in [grids] if isinstance(grids, dict) else grids or ():
         for own, values in grid.items():
-            if any(own.startswith(inner.removeprefix("__")) for inner in calibrated):
+            owner, _, last = own.rpartition("__")
+            corrected = last == "sampler" and getattr(parts.get(owner), "prior_correction", False)
+            if corrected or own.startswith(calibrated):
                 continue
             values = getattr(values, "choices", values)  # of optuna
             for value in values if np.iterable(values) and not isinstance(values, str) else ():

@@ -273,7 +273,7 @@ class _Values:
             elif (array := numbers_in(value)) is not None:
                 words[row], arrays[row] = f"numbers of shape {array.shape}", array
             elif not isinstance(value, Real | Decimal):
-                words[row] = _instant(value) if isinstance(value, date) else str(value)
+                words[row] = _text(value)
             else:
                 number, n_numbers = _nearest(value), n_numbers + 1
                 numbers[row] = dtype(number)
@@ -379,6 +379,8 @@ def numbers_in(value):
     try:
         array = np.asarray(value)
         if array.dtype == object:  # arrays of arrays, or missing numbers
+            if any(isinstance(each, str) for each in value):
+                return None
             array = np.array(list(value), dtype=float)
     except (TypeError, ValueError):
         return None
@@ -391,7 +393,7 @@ def equal_cells(one, other):
     def equal(a, b):
         a_numbers, b_numbers = numbers_in(a), numbers_in(b)
         if a_numbers is None or b_numbers is None:
-            return str(a) == str(b)
+            return _text(a) == _text(b)
         return a_numbers.shape == b_numbers.shape and np.allclose(
             a_numbers, b_numbers, rtol=1e-5, atol=1e-8, equal_nan=True
         )
@@ -463,6 +465,21 @@ def _kind(column):
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.cat.categories.to_series()
     return _KINDS.get(pd.api.types.infer_dtype(column, skipna=True))
+
+
+def _text(value):
+    """A value as text: that of equal instants, and of sequences of equal items, is equal."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_item, value))}]"
+    return _instant(value) if isinstance(value, date) else str(value)
+
+
+def _item(value):
+    if isinstance(value, Real) and not isinstance(value, Integral):
+        value = int(value) if float(value).is_integer() else float(value)
+    return repr(str(value)) if isinstance(value, str) else _text(value)
 
 
 def _instant(value):

@@ -24,6 +24,8 @@ from skstack.preprocessing._numeric_maps import (
 SCALINGS = ("standard", "quantile", "robust", None)
 BINS = ("quantile", "tree")
 N_KNOTS = 65  # of the quantile map of a column
+# With more interquartile ranges in a standard deviation, float32 hardly tells quantiles apart.
+_MOST_RANGES = 1_000
 
 
 def check_scaling(owner, scaling, accepted=SCALINGS):
@@ -250,9 +252,6 @@ class Periodic(NumericEmbedding):
         return Concatenate(name=label(f"{name}_embedding"))([waves, values])
 
 
-_FARTHEST = 1_000  # distances of the quartiles within a standard deviation, in float32
-
-
 # Learned from training rows ----------------------------------------------------------------------
 
 
@@ -335,12 +334,12 @@ def _robust_moments(columns, weights):
 
 
 def _moments_for_quantiles(columns, weights, mean, scale):
-    """Moments that leave the quantiles apart in float32, however far the outliers of a column lie.
+    """Mean and scale; of columns with extreme outliers, median and interquartile range.
 
-    They scale before the knots of a quantile map, which does not depend on them otherwise.
+    The quantile map that follows is the same for both, but for rounding.
     """
     center, width = _robust_moments(columns, weights)
-    far = np.asarray(scale) > _FARTHEST * width
+    far = np.asarray(scale) > _MOST_RANGES * width
     return np.where(far, center, mean), np.where(far, width, scale)
 
 

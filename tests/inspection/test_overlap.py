@@ -11,7 +11,7 @@ import scipy.sparse
 
 from skstack.inspection import check_overlap
 from skstack.inspection._fit_checks import _equal
-from skstack.inspection._overlap import row_keys
+from skstack.inspection._overlap import equal_cells, row_keys
 from skstack.inspection._prepared import _differences
 
 A = np.array([[1.0, 2.0], [3.0, 4.0], [3.0, 4.0], [np.nan, 5.0]])
@@ -284,6 +284,38 @@ def test_numbers_in_cells_are_compared_by_value(cells, copies):
     assert len(check_overlap(A, B).exact_a) == 60
     A["cell"] = A["cell"].map(lambda cell: [-1.0, *cell[1:]])
     assert len(check_overlap(A, B).exact_a) == 0
+
+
+WORDS = [[f"w{i}", f"w{i + 1}, w{i}"][: 1 + i % 2] for i in range(60)]
+RAGGED = [[[i], [i, 0.5]] for i in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("cells", "copies"),
+    [
+        (WORDS, [np.array(cell) for cell in WORDS]),
+        (WORDS, [tuple(map(np.str_, cell)) for cell in WORDS]),
+        (
+            [[[i], [i, 0.5]] for i in range(60)],
+            [(np.array([i]), [float(i), 0.5]) for i in range(60)],
+        ),
+        ([["1", None]] * 60, [("1", None)] * 60),
+    ],
+    ids=["arrays of words", "tuples of words", "ragged", "words and missing"],
+)
+def test_other_items_in_cells_are_compared_by_value(cells, copies):
+    A, B = pd.DataFrame({"cell": cells}), pd.DataFrame({"cell": copies})
+    assert len(check_overlap(A, B).exact_a) == 60
+    A["cell"] = A["cell"].map(lambda cell: ["other", *cell[1:]])
+    assert len(check_overlap(A, B).exact_a) == 0
+
+
+def test_words_that_are_not_printed_tell_rows_apart():
+    words = np.full((2, 2000), "same")
+    words[1, 1000] = "other"
+    A, B = (pd.DataFrame({"cell": [row]}) for row in words)
+    assert not check_overlap(A, B)
+    assert not equal_cells(A["cell"], B["cell"]).any()
 
 
 def test_numbers_in_cells_are_rounded():

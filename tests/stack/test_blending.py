@@ -524,14 +524,25 @@ def test_regressors_are_blended_if_they_estimate_the_mean(loss, of_mean):
     assert set(own.fit(*regression()).blend_weights_) == {"part", "downstream"}
 
 
+@pytest.mark.filterwarnings("ignore:OptunaSearchCV is experimental")
+def test_candidates_of_optuna_turn_a_blend_off():
+    optuna = pytest.importorskip("optuna")
+    search = pytest.importorskip("optuna_integration").OptunaSearchCV
+    weights = optuna.distributions.CategoricalDistribution([None, "balanced"])
+    part = search(LINEAR, {"class_weight": weights}, n_trials=1)
+    assert "class_weight='balanced'" in blending.blend_plan(stack([("part", part)])).reason
+
+
 def test_what_makes_up_for_samplers_and_class_weights_is_blended():
     corrected = clone(SAMPLED).set_params(prior_correction=True)
+    samplers = {"sampler": [RandomOverSampler(random_state=0)]}
     weights = {"estimator__class_weight": ["balanced"]}
     for part in (
         CalibratedClassifierCV(BALANCED, cv=2),
         CalibratedClassifierCV(RESAMPLED, cv=2),
         GridSearchCV(CalibratedClassifierCV(TREE, cv=2), weights, cv=2),
         GridSearchCV(corrected, {"epochs": [1]}, cv=2),
+        GridSearchCV(clone(corrected).set_params(sampler=None), samplers, cv=2),
     ):
         assert set(stack([("part", part)], cv=3).fit(*binary()).blend_weights_) > {"part"}
 
