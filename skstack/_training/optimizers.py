@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any
@@ -312,12 +312,15 @@ def follow_rules(optimizer, rules: StepRules, variables: Mapping, steps: FitStep
     }
     weight_decay, update_step = optimizer.weight_decay, optimizer.update_step
     optimizer.exclude_from_weight_decay(var_list=list(variables.values()))
+    shared = _OncePerStep(optimizer)
 
     def updated(gradient, variable, learning_rate):
         rate_factor, decay_factor = factors.get(id(variable), (1.0, 1.0))
-        rate = tf.cast(learning_rate, tf.float32) * steps.factor(rules.learning_rate)
+        factor = shared.get("rate", lambda: steps.factor(rules.learning_rate))
+        rate = tf.cast(learning_rate, tf.float32) * factor
         if weight_decay and decay_factor:
-            decay = weight_decay * decay_factor * rate * steps.factor(rules.weight_decay)
+            factor = shared.get("decay", lambda: steps.factor(rules.weight_decay))
+            decay = weight_decay * decay_factor * rate * factor
             variable.assign(variable * tf.cast(1.0 - decay, variable.dtype))
         update_step(gradient, variable, rate * rate_factor)
 
@@ -327,6 +330,95 @@ def follow_rules(optimizer, rules: StepRules, variables: Mapping, steps: FitStep
 
 def _inner(optimizer):
     return getattr(optimizer, "inner_optimizer", optimizer)  # mixed_float16: wrapped
+
+
+class _OncePerStep:
+    """Tensors that the updates of the variables in one step share, inside a trace."""
+
+    def __init__(self, optimizer):
+        apply = optimizer.apply
+        self._tensors: dict[Hashable, Any] = {}
+
+        def applied(gradients, trainable_variables=None):
+            self._tensors.clear()
+            return apply(gradients, trainable_variables)
+
+        # Through the instance's __dict__: Keras tracks attributes that are set the usual way.
+        vars(optimizer)["apply"] = applied
+
+    def get(self, key: Hashable, make: Callable[[], Any]):
+        """The tensors of a key, made at its first use in a step."""
+        if key not in self._tensors:
+            self._tensors[key] = make()
+        return self._tensors[key]
+
+
+def update_in_few_operations(optimizer, trainable_variables: list) -> None:
+    """Have Adam and AdamW take steps of fewer operations, which are traced in less time.
+
+    Keras computes the bias corrections and the size of a step once for each variable. The results
+    are the same, to the last bit.
+
+    Parameters
+    ----------
+    optimizer : keras.optimizers.Optimizer
+        Used by one program only. Modified.
+    trainable_variables : list of keras.Variable
+        Those that it will be built with.
+    """
+    optimizer = _inner(optimizer)
+    plain = type(optimizer) in (keras.optimizers.Adam, keras.optimizers.AdamW)
+    if not plain or optimizer.amsgrad:
+        return
+    keras_step, shared = optimizer.update_step, _OncePerStep(optimizer)
+    ops = tf.raw_ops
+    moments: dict[int, list] = {}
+
+    def moments_of(variable):
+        if not moments:
+            means, squares = (
+                [each.value for each in optimizer.variables if each.name.endswith(f"_{name}")]
+                for name in ("momentum", "velocity")
+            )
+            weights = [each.value for each in trainable_variables]
+            triples = zip(weights, means, squares, strict=True)
+            moments.update((id(own), pair) for own, *pair in triples)
+        return moments[id(variable)]
+
+    def corrections(dtype):
+        step = tf.cast(optimizer.iterations + 1, dtype)
+        betas = optimizer.beta_1, optimizer.beta_2
+        return [1 - tf.pow(tf.constant(beta, dtype), step) for beta in betas]
+
+    def step_size(learning_rate, dtype):
+        first, second = shared.get(("corrections", dtype), lambda: corrections(dtype))
+        return tf.cast(learning_rate, dtype) * tf.sqrt(second) / first
+
+    def constants(dtype):
+        values = 1 - optimizer.beta_1, 1 - optimizer.beta_2, optimizer.epsilon
+        return [tf.constant(value, dtype) for value in values]
+
+    def updated(gradient, variable, learning_rate):
+        if not isinstance(gradient, tf.Tensor):  # slices
+            keras_step(gradient, variable, learning_rate)
+            return
+        dtype = variable.dtype
+        gradient = tf.cast(gradient, dtype)
+        key = id(learning_rate), dtype  # kept with it, because of its id
+        alpha, _ = shared.get(key, lambda: (step_size(learning_rate, dtype), learning_rate))
+        *rests, epsilon = shared.get(("constants", dtype), lambda: constants(dtype))
+        targets, moved = (gradient, ops.Square(x=gradient)), []
+        for moment, target, rest in zip(moments_of(variable), targets, rests, strict=True):
+            old = ops.ReadVariableOp(resource=moment.handle, dtype=dtype)
+            new = ops.AddV2(x=old, y=ops.Mul(x=ops.Sub(x=target, y=old), y=rest))
+            ops.AssignVariableOp(resource=moment.handle, value=new)
+            moved.append(new)
+        mean, square = moved
+        scale = ops.AddV2(x=ops.Sqrt(x=square), y=epsilon)
+        step = ops.RealDiv(x=ops.Mul(x=mean, y=alpha), y=scale)
+        ops.AssignSubVariableOp(resource=variable.handle, value=step)
+
+    vars(optimizer)["update_step"] = updated
 
 
 def apply_without_reducing(optimizer) -> None:

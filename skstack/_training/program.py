@@ -47,6 +47,7 @@ from skstack._training.optimizers import (
     follow_rules,
     scale_steps,
     state_layout,
+    update_in_few_operations,
 )
 from skstack._training.variables import OwnSession, VariableLayout
 from skstack._training.xla_layers import schedule_dropout
@@ -84,6 +85,7 @@ class Program:
         self.optimizer = self.model.optimizer  # mixed_float16: wrapped by `compile`
         self.variables = named_variables(self.model)
         self._steps = None
+        update_in_few_operations(self.optimizer, self.model.trainable_variables)
         if settings.rules != StepRules():
             self._steps = FitSteps(self.optimizer)
             follow_rules(self.optimizer, settings.rules, self.variables, self._steps)

@@ -161,17 +161,33 @@ class VariableLayout:
             dtype: tf.split(vector, self._sizes_of(dtype))
             for dtype, vector in zip(self._dtypes, packed, strict=True)
         }
+        reshaped = _reshaper()
         for handle, kind, shape in zip(handles, self._kinds, self._shapes, strict=False):
-            value = tf.reshape(parts[kind].pop(0), shape)
+            value = reshaped(parts[kind].pop(0), shape)
             tf.raw_ops.AssignVariableOp(resource=handle, value=value)
 
     def read(self, handles: Iterable) -> list:
         """Read the packed state of a set, inside a trace."""
         parts: dict[Any, list] = {dtype: [] for dtype in self._dtypes}
+        reshaped = _reshaper()
         for handle, dtype, size in zip(handles, self._kinds, self._sizes, strict=False):
             value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
-            parts[dtype].append(tf.reshape(value, [size]))
+            parts[dtype].append(reshaped(value, (size,)))
         return [tf.concat(vectors, axis=0) for vectors in parts.values()]
+
+
+def _reshaper() -> Callable:
+    """A function that reshapes in few operations, inside a trace: each takes time to trace."""
+    constants: dict[tuple, Any] = {}
+
+    def reshaped(value, shape):
+        if len(shape) == 1 and value.shape.rank == 1:
+            return value
+        if shape not in constants:
+            constants[shape] = tf.constant(shape, tf.int32)
+        return tf.raw_ops.Reshape(tensor=value, shape=constants[shape])
+
+    return reshaped
 
 
 class VariableSet:

@@ -1,8 +1,11 @@
 """The compiled engines learn what `keras.Model.fit` learns on the same batches."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from skstack._training.config import TrainConfig, TrainingData
 from skstack._training.data import Orders
@@ -10,6 +13,7 @@ from skstack._training.engines import EXACT, GRAPH, MASKED, choose
 from skstack._training.initial_weights import initial_variables
 from skstack._training.isolation import build
 from skstack._training.keras_model import named_variables
+from skstack._training.optimizers import update_in_few_operations
 from skstack._training.program import POOL
 from skstack._training.train import train
 
@@ -355,6 +359,50 @@ def test_every_optimizer_of_keras_is_compared():
         and value not in abstract
     }
     assert known == {name.partition(",")[0] for name in OPTIMIZERS}
+
+
+OF_ADAM = {
+    "adam": lambda: keras.optimizers.Adam(0.01),
+    "AdamW, decay and clipping": lambda: keras.optimizers.AdamW(0.01, 0.1, global_clipnorm=0.5),
+    "a schedule": lambda: keras.optimizers.Adam(
+        keras.optimizers.schedules.ExponentialDecay(0.01, 2, 0.5), beta_1=0.8, epsilon=1e-3
+    ),
+    "accumulated gradients": lambda: keras.optimizers.Adam(0.01, gradient_accumulation_steps=2),
+    "moving averages": lambda: keras.optimizers.Adam(0.01, use_ema=True),
+    "amsgrad": lambda: keras.optimizers.Adam(0.01, amsgrad=True),
+    "scaled loss": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01)),
+}
+
+
+def _of_flat(function):
+    return lambda *arguments: function(arguments)
+
+
+@pytest.mark.parametrize("name", OF_ADAM)
+def test_steps_of_few_operations_are_those_of_keras(name):
+    rng = np.random.default_rng(0)
+    shapes = [(3, 2), (2,), (2, 4), ()]
+    gradients = [[rng.normal(size=shape).astype("float32") for shape in shapes] for _ in range(5)]
+    gradients[2][1] *= 0.0
+    weights, counts = [], []
+    for changed in (False, True):
+        optimizer = OF_ADAM[name]()
+        variables = [keras.Variable(np.full(shape, 0.5, "float32")) for shape in shapes]
+        if changed:
+            update_in_few_operations(optimizer, variables)
+        optimizer.build(variables)
+        apply = functools.partial(optimizer.apply, trainable_variables=variables)
+        step = tf.function(_of_flat(apply), autograph=False)
+        for own in gradients:
+            step(*map(tf.constant, own))
+        weights.append([variable.numpy() for variable in variables])
+        graph = step.get_concrete_function(*map(tf.constant, gradients[0])).graph
+        counts.append(len(graph.get_operations()))
+    for own, expected in zip(*weights, strict=True):
+        np.testing.assert_array_equal(own, expected)
+        assert (own != 0.5).all()
+    if name in ("adam", "AdamW, decay and clipping", "a schedule", "moving averages"):
+        assert counts[1] < 0.8 * counts[0]
 
 
 @pytest.mark.slow(first=1)
