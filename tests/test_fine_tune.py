@@ -15,9 +15,11 @@ from _models import SMALL
 from imblearn.over_sampling import SMOTE, RandomOverSampler
 from scipy import sparse
 from sklearn.base import clone
+from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import QuantileTransformer, RobustScaler
@@ -36,7 +38,7 @@ from skstack._stack.fine_tune import _layers_to_unfreeze, named_layers
 from skstack._stack.joint_network import JointNetwork
 from skstack._training import train as training
 from skstack.losses import TeacherLoss
-from skstack.networks import MLP, recipe
+from skstack.networks import MLP, TabM, recipe
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((240, 4)).astype(np.float32)
@@ -976,6 +978,63 @@ def test_a_teacher_that_cannot_be_joined_is_refused_before_training(mode, monkey
     message = f"fine_tune: the downstream KerasClassifier has a teacher with mode='{mode}'"
     with pytest.raises(ValueError, match=message):
         classifier(downstream=taught(DOWN, 5, mode=mode)).fit(X, Y)
+
+
+def test_a_teacher_whose_term_needs_another_output_is_refused_before_training(monkeypatch):
+    teacher = clone(DOWN).fit(np.c_[X, Y], Y)
+    down = clone(DOWN).set_params(loss=TeacherLoss(teacher, mode="features"))
+    monkeypatch.setattr(training, "train", None)
+    with pytest.raises(ValueError, match=r"teacher with mode='features'.*use mode='distill'"):
+        classifier(downstream=down).fit(X, Y)
+
+
+@pytest.mark.slow(first=2)
+@pytest.mark.parametrize(
+    ("network", "settings"),
+    [
+        (MLP((7,)), {"weight": 1.0}),
+        (MLP((7,)), {"weight": 0.5, "temperature": 2.0}),
+        (TabM(n_members=3, hidden_layer_sizes=(7,)), {"weight": 1.0}),
+    ],
+)
+def test_the_term_of_a_teacher_is_a_part_of_the_loss(network, settings):
+    """A teacher that always says 0.5: labels count less, or not at all."""
+    teacher = DummyClassifier(strategy="prior").fit(np.zeros((4, 5)), [0, 1, 0, 1])
+    down = clone(DOWN).set_params(model=network, loss=TeacherLoss(teacher, **settings))
+    tuning = FineTune(20, learning_rate=0.02, early_stopping=False)
+    tuned = classifier(tuning, downstream=down).fit(**DATA)
+    assert tuned.fine_tuned_
+    p = tuned.predict_proba(X_VAL)[:, 1].astype(float)
+    weight, temperature = settings["weight"], settings.get("temperature", 1.0)
+    soft = 1 / (1 + np.exp(-np.log(p / (1 - p)) / temperature))
+    divergence = np.mean(-0.5 * np.log(4 * soft * (1 - soft)))
+    expected = (1 - weight) * log_loss(Y_VAL, p) + weight * temperature**2 * divergence
+    assert tuned.fine_tune_losses_[1] == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    assert tuned.fine_tune_history_["val_loss"][-1] == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    if weight == 1.0:
+        assert np.abs(p - 0.5).max() < 0.1
+
+
+@pytest.mark.slow(first=1)
+@pytest.mark.parametrize("smoothing", [0.4, 0.0])
+def test_labels_are_smoothed_as_before(smoothing):
+    """The loss of rows that a network of few weights cannot fit less than its entropy."""
+    down = clone(DOWN).set_params(model=MLP((7,), label_smoothing=smoothing))
+    tuning = FineTune(40, learning_rate=0.02, early_stopping=False)
+    history = classifier(tuning, downstream=down).fit(**DATA).fine_tune_history_
+    least = -(0.8 * np.log(0.8) + 0.2 * np.log(0.2))
+    assert (history["loss"][-1] > least) == bool(smoothing)
+
+
+def test_gradients_are_clipped_as_before():
+    losses = []
+    for clipnorm in (None, 1e-4):
+        down = clone(DOWN).set_params(optimizer=keras.optimizers.SGD(0.1), clipnorm=clipnorm)
+        tuning = FineTune(3, learning_rate=0.5, early_stopping=False)
+        losses.append(classifier(tuning, downstream=down).fit(**DATA).fine_tune_history_["loss"])
+    free, clipped = losses
+    assert free[0] - free[-1] > 0.01
+    assert abs(clipped[0] - clipped[-1]) < 1e-3
 
 
 @pytest.mark.slow

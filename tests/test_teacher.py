@@ -129,6 +129,20 @@ def test_distill_equals_a_manual_training_loop(engine):
     assert_learned(found, by_hand(loss, weights_of(student)))
 
 
+@pytest.mark.parametrize("n_rows", [16, 21])
+def test_losses_of_any_number_of_hold_out_rows_are_those_of_keras(n_rows):
+    """Rows are padded to few different numbers, and the term of a teacher is NaN for zeros."""
+    X, y = iris(60)
+    taught = TeacherLoss(network((7,), seed=1, name="teaching"), temperature=2.0)
+    losses = [
+        KerasClassifier(network(), loss=taught, epochs=3, random_state=0, engine=engine)
+        .fit(X, y, X_val=X[:n_rows], y_val=y[:n_rows])
+        .history_["val_loss"]
+        for engine in ("auto", "keras")
+    ]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
 def test_blend_equals_a_manual_training_loop():
     import tensorflow as tf
 

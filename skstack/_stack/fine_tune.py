@@ -26,7 +26,7 @@ from skstack._features.cross_fit import FeatureRequest, UpstreamSpec
 from skstack._stack.branches import branch_column_indices
 from skstack.networks._cloning import has_own_steps
 from skstack.networks._model_parameter import load_model
-from skstack.networks._recipe import has_members
+from skstack.networks._recipe import has_members, label_smoothing_of
 from skstack.preprocessing._blocks import ColumnBlocks
 
 # Former names of parameters.
@@ -236,6 +236,11 @@ def check_fine_tune(stack, branches, downstream, X, y):
             "its predictions are inputs that one network of all parts lacks: use mode='distill', "
             "teacher_at_predict=False or teacher_trainable=True",
         )
+    if _teacher_mode(downstream) == "features":
+        _refuse(
+            f"the downstream {kind} has a teacher with mode='features'",
+            "one network of all parts lacks the output that follows it: use mode='distill'",
+        )
     if stack.scaler not in (None, "standard"):
         for step in listed_steps(stack.scaler):
             layer_maker(step)
@@ -250,14 +255,19 @@ def check_fine_tune(stack, branches, downstream, X, y):
             _check_branch(stack, name, transformer, columns, named[name], X, y)
 
 
-def _reads_teacher(estimator):
-    """Whether the predictions of a teacher are inputs of an estimator's network."""
+def _teacher_mode(estimator):
+    """The mode of an estimator's teacher, or None."""
     from skstack.losses._teacher_loss import TeacherLoss
 
     loss = getattr(estimator, "loss", None)
-    if not isinstance(loss, TeacherLoss) or loss.mode not in ("blend", "head"):
+    return loss.mode if isinstance(loss, TeacherLoss) else None
+
+
+def _reads_teacher(estimator):
+    """Whether the predictions of a teacher are inputs of an estimator's network."""
+    if _teacher_mode(estimator) not in ("blend", "head"):
         return False
-    return loss.teacher_at_predict and not loss.teacher_trainable
+    return estimator.loss.teacher_at_predict and not estimator.loss.teacher_trainable
 
 
 def _refuse(what, why):
@@ -335,8 +345,7 @@ def fine_tune(stack, data, result, before, after, seed):
     """
     from skstack._stack.joint_network import JointNetwork
 
-    tuning, downstream = stack.fine_tune, stack.downstream_
-    weights = data.get("sample_weight")
+    tuning, weights = stack.fine_tune, data.get("sample_weight")
     ratio = _sampled(stack, before, after)
     if result.rest is None:
         rows = data.X, data.y, weights
@@ -346,7 +355,7 @@ def fine_tune(stack, data, result, before, after, seed):
             tuple(None if part is None else take_rows(part, some) for part in (*_xy(data), weights))
             for some in (result.train, result.rest)
         )
-    validation = validation[0], *_targets(downstream, *validation[1:], ratio)
+    loss, rows, validation = _objective(stack, rows, validation, ratio)
     names = [name for name, _, _ in stack.upstream_]
     named = named_layers(tuning, names)
     sample = take_rows(rows[0], slice(0, 2))
@@ -354,9 +363,9 @@ def fine_tune(stack, data, result, before, after, seed):
     if isinstance(tuning.layers, (list, tuple)) and not normalizes:
         normalizes = tuple(tuning.layers)
     joint = JointNetwork(stack, list(named), sample, batch_normalization=normalizes)
-    loss_before = _loss(stack, *validation)
+    loss_before = _mean_loss(stack, loss, *validation)
     try:
-        history, tuned = _train_jointly(stack, joint, named, sample, rows, validation, ratio, seed)
+        history, tuned = _train_jointly(stack, joint, named, loss, rows, validation, seed)
     except FineTuningDiverged as reason:
         warnings.warn(
             f"Fine-tuning diverged; the stack was left unchanged: {reason}",
@@ -368,7 +377,7 @@ def fine_tune(stack, data, result, before, after, seed):
         return
     stages = stack.upstream_, stack.downstream_
     _set_weights(stack, joint, list(named), tuned)
-    loss_after = _loss(stack, *validation)
+    loss_after = _mean_loss(stack, loss, *validation)
     stack.fine_tune_history_ = history
     stack.fine_tune_losses_ = loss_before, loss_after
     stack.fine_tuned_ = loss_after < loss_before
@@ -389,23 +398,45 @@ def _sampled(stack, before, after):
     return downstream.prior_ratio_ if getattr(downstream, "sampler", None) is not None else None
 
 
-def _targets(downstream, y, weights, ratio):
-    """Targets in the form that the loss expects, and the weight of each row in the loss."""
-    y = downstream._read_target(y, shared=None, reset=False)
-    # The downstream's class weights are those of the resampled rows.
-    if ratio is not None:
-        shares = np.divide(1.0, ratio, out=np.zeros_like(ratio), where=ratio > 0)
-        by_class = shares[np.searchsorted(downstream.classes_, y)]
-        weights = by_class if weights is None else by_class * weights
-    return downstream._targets(None, y), downstream._row_weights(y, weights)
+def _objective(stack, rows, validation, ratio):
+    """The loss of the downstream; (X, targets, weights in the loss) to train on and to monitor.
+
+    Labels are smoothed in the former. A teacher sees the table that the downstream has before.
+    """
+    downstream = stack.downstream_
+    blueprint = downstream.network_.blueprint
+    objective, teacher = downstream._objective(blueprint), None
+    loss = downstream._loss(blueprint)
+    if _teacher_mode(downstream) == "distill":
+        from skstack.losses._teacher_fit import TeacherFit
+
+        teacher = TeacherFit(
+            downstream.loss, downstream, blueprint, downstream.network_.variables,
+            stack._transform(take_rows(rows[0], slice(0, 2))), seed=0, before={}, logits=False,
+        )  # fmt: skip
+        loss = teacher.loss_of_mean
+
+    def prepared(X, y, weights, smoothing):
+        y = downstream._read_target(y, shared=None, reset=False)
+        # The downstream's class weights are those of the resampled rows.
+        if ratio is not None:
+            shares = np.divide(1.0, ratio, out=np.zeros_like(ratio), where=ratio > 0)
+            by_class = shares[np.searchsorted(downstream.classes_, y)]
+            weights = by_class if weights is None else by_class * weights
+        table = downstream._table(None, y, weights, objective)
+        table = downstream._smoothed(table, smoothing, objective)
+        if teacher is not None:
+            own = stack._transform(X)
+            table = teacher.rows(own, replace(table, inputs=downstream.blocks_.split(own)))
+        return X, table.targets, table.weights
+
+    return loss, prepared(*rows, label_smoothing_of(blueprint)), prepared(*validation, 0.0)
 
 
-def _loss(stack, X, targets, weights):
+def _mean_loss(stack, loss, X, targets, weights):
     from skstack._training.objective import mean_loss
 
-    downstream = stack.downstream_
-    outputs = downstream._outputs(stack._transform(X))
-    loss = downstream._loss(downstream.network_.blueprint)
+    outputs = stack.downstream_._outputs(stack._transform(X))
     return mean_loss(loss, targets, outputs, weights)
 
 
@@ -417,7 +448,7 @@ class FineTuningDiverged(Exception):
         self.history = history
 
 
-def _train_jointly(stack, joint, named, sample, rows, validation, ratio, seed):
+def _train_jointly(stack, joint, named, loss, rows, validation, seed):
     """History of the fine-tuning, and the final weights."""
     from skstack._training.config import TrainConfig, TrainingData
     from skstack._training.members import MemberLoss
@@ -426,7 +457,8 @@ def _train_jointly(stack, joint, named, sample, rows, validation, ratio, seed):
 
     tuning, downstream = stack.fine_tune, stack.downstream_
     seed = seed if tuning.random_state is None else draw_seed(tuning.random_state)
-    table = TrainingData(joint.arrays(rows[0]), *_targets(downstream, *rows[1:], ratio))
+    sample = take_rows(rows[0], slice(0, 2))
+    table = TrainingData(joint.arrays(rows[0]), *rows[1:])
     held_out = TrainingData(joint.arrays(validation[0]), *validation[1:])
     blueprint = downstream.network_.blueprint
     lr_multipliers = {
@@ -434,13 +466,13 @@ def _train_jointly(stack, joint, named, sample, rows, validation, ratio, seed):
         for name in named
         for path in joint.paths_of(name)
     }
-    loss = downstream._loss(blueprint)
     if has_members(blueprint, downstream.network_.variables):
         loss = MemberLoss(loss)
     config = TrainConfig(
         loss=loss,
         optimizer=downstream._optimizer(blueprint),
         learning_rate=float(tuning.learning_rate),
+        clipnorm=downstream.clipnorm,
         batch_size=downstream._rows_in_batch(len(table)),
         patience=tuning.n_iter_no_change if tuning.early_stopping else None,
         tol=tuning.tol,

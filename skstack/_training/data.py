@@ -84,11 +84,14 @@ class TensorTable:
         return [*self.inputs.values(), *self.targets, *weights]
 
     def padded(self, n_padded: int) -> list:
-        """Arrays in the order of `layout`, padded with zeros to `n_padded` rows."""
+        """Arrays in the order of `layout`, padded to `n_padded` rows with copies of the last one.
+
+        Not with zeros: a loss may be NaN there, and stays NaN with a weight of 0.
+        """
         missing, arrays = n_padded - self.n_rows, self.arrays()
         if not missing:
             return arrays
-        return [np.pad(a, [(0, missing), *[(0, 0)] * (a.ndim - 1)]) for a in arrays]
+        return [np.pad(a, [(0, missing), *[(0, 0)] * (a.ndim - 1)], mode="edge") for a in arrays]
 
     def specs(self) -> tuple:
         """Specs in the order of `layout`, for any number of rows."""

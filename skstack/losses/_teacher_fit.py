@@ -116,10 +116,12 @@ class TeacherFit:
 
     ``blueprint`` and ``start`` are those of the network that is trained, ``student_blueprint`` is
     that of the network without its teacher; ``resumes`` is whether the variables are those of the
-    previous fit, so that its optimizer can continue.
+    previous fit, so that its optimizer can continue; ``loss_of_mean`` is the loss of one output,
+    such as the mean of members. Without ``logits`` the network that distils
+    keeps its last activation: it is a part of another one.
     """
 
-    def __init__(self, loss, student, blueprint, start, X, *, seed, before):
+    def __init__(self, loss, student, blueprint, start, X, *, seed, before, logits=True):
         self._student = student
         self.student_blueprint = blueprint
         self._names = list(start)
@@ -137,14 +139,13 @@ class TeacherFit:
         self._distillation = None
         self.blueprint, self.start = blueprint, start
         if loss.mode == "distill":
-            self._set_distill(loss, task_loss)
+            self._set_distill(loss, task_loss, logits)
         elif loss.mode == "features":
             self._set_features(loss, task_loss, seed, before)
         else:
             self._set_joined(loss, task_loss, before)
-        self.loss = task_loss if self._distillation is None else self._distillation
-        if self._members:
-            self.loss = MemberLoss(self.loss)
+        self.loss_of_mean = task_loss if self._distillation is None else self._distillation
+        self.loss = MemberLoss(self.loss_of_mean) if self._members else self.loss_of_mean
 
     def public(self, model):
         """See ``PlainFit.public``."""
@@ -185,9 +186,9 @@ class TeacherFit:
             task_loss, kind, () if integer else shape, shape, activation, applied
         )
 
-    def _set_distill(self, loss, task_loss):
+    def _set_distill(self, loss, task_loss, logits):
         soft = self._task in PROBABILITY_ACTIVATIONS
-        activation = self._facts.activation if soft else None
+        activation = self._facts.activation if soft and logits else None
         kind = "soft" if soft else "squared"
         self._distillation = self._distillation_loss(task_loss, kind, activation)
         if self._members:
