@@ -9,7 +9,7 @@ from imblearn.over_sampling import RandomOverSampler
 from imblearn.pipeline import make_pipeline as make_imblearn_pipeline
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.compose import make_column_transformer
+from sklearn.compose import ColumnTransformer, make_column_transformer
 from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.exceptions import NotFittedError
@@ -38,10 +38,23 @@ VALUES = KerasRegressor(SMALL, early_stopping=False, **FIT)
 ENCODED = make_column_transformer(
     (OneHotEncoder(), ["job"]), (StandardScaler(), ["a", "b", "c", "d"])
 )
+WEIGHTED = ColumnTransformer(
+    [
+        ("words", OneHotEncoder(), ["job"]),
+        ("rest", StandardScaler(), ["c"]),
+        ("off", StandardScaler(), ["d"]),
+    ],
+    remainder="passthrough",
+    transformer_weights={"words": 0.3, "remainder": -2.5, "off": 0.0},
+)
 CASES = {
     "Pipeline": (make_pipeline(StandardScaler(), NETWORK), binary(frame=True)),
     "Pipeline of arrays": (make_pipeline(StandardScaler(), NETWORK), binary()),
     "encoded words": (make_pipeline(ENCODED, NETWORK), mixed()),
+    "weights of transformers": (
+        make_pipeline(WEIGHTED, clone(NETWORK).set_params(model__scaling=None)),
+        mixed(),
+    ),
     "words": (make_pipeline("passthrough", NETWORK), mixed()),
     "sampler": (
         make_imblearn_pipeline(RandomOverSampler(random_state=0), NETWORK),

@@ -356,6 +356,15 @@ def test_a_part_that_computes_anything_else_is_refused_by_name(tmp_path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_part_that_the_runtime_cannot_run_is_refused_by_name(tmp_path):
+    X, signal = table()
+    X, y = X[["a", "b"]], np.digitize(signal, np.quantile(signal, [0.3, 0.6]))
+    boosting = GradientBoostingClassifier(n_estimators=2, init="zero")
+    fitted = of_classes([("trees", boosting)], blend=False).fit(X, y)
+    with pytest.raises(ValueError, match=r"GradientBoostingClassifier.*'trees'.*onnxruntime"):
+        fitted.export(tmp_path / "it.onnx", format="onnx")
+
+
 def test_categories_that_float32_cannot_hold_are_refused(tmp_path):
     X, signal = table()
     array = np.column_stack([X["a"], X["floor"].astype(float) + 2.0**30])

@@ -40,7 +40,9 @@ from skstack._graph.sklearn_steps import (
 from skstack._graph.tables import (
     GraphTable,
     concatenate_tables,
+    function_layer,
     layer_name,
+    numbers_of,
     refuse,
     select_columns,
     unique_names,
@@ -169,9 +171,9 @@ def transformed(steps, table, name):
 
 
 def _column_steps(transformer):
-    """Steps of each part of a fitted ColumnTransformer, and the indices of its columns."""
+    """Name, steps and indices of columns of each part of a fitted ColumnTransformer."""
     names = list(getattr(transformer, "feature_names_in_", ()))
-    for _, step, columns in transformer.transformers_:
+    for name, step, columns in transformer.transformers_:
         if isinstance(step, str) and step == "drop":
             continue
         columns = [columns] if np.isscalar(columns) else columns
@@ -186,15 +188,21 @@ def _column_steps(transformer):
             columns = np.array(columns, dtype=None if columns else int)
         own = np.arange(transformer.n_features_in_)[columns]
         if len(own):
-            yield listed_steps(step), own
+            yield name, listed_steps(step), own
 
 
 def _transformed_columns(transformer, table, name):
-    parts = [
-        transformed(steps, select_columns(table, own), f"{name}_")
-        for steps, own in _column_steps(transformer)
-    ]
+    weights, parts = transformer.transformer_weights or {}, []
+    for own, steps, indices in _column_steps(transformer):
+        part = transformed(steps, select_columns(table, indices), f"{name}_")
+        parts.append(_weighted(part, weights[own], name) if own in weights else part)
     return replace(concatenate_tables(parts, f"{name}_table"), single=table.single)
+
+
+def _weighted(table, weight, name):
+    x = numbers_of(table, range(len(table.columns)), name, "ColumnTransformer")
+    product = function_layer(f"{name}_weight", [x], lambda tensor: tensor * float(weight))
+    return GraphTable.of(product, table.single)
 
 
 def first_part(estimator):
@@ -228,7 +236,7 @@ def column_readers(part, indices, name="network", pad=None):
         yield from part_readers(part, indices, name)
     elif hasattr(part, "transform") and not is_classifier(part) and not is_regressor(part):
         if type(part) is ColumnTransformer:
-            for steps, own in _column_steps(part):
+            for _, steps, own in _column_steps(part):
                 if steps:
                     yield from first_readers(steps, indices[own], name)
                 else:
