@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skstack._base.disk_table import DiskTable, in_memory, new_array
 from skstack._base.parallel import run_parts
-from skstack._base.params import clone_part, is_keras_model, is_network_estimator
+from skstack._base.params import clone_part, is_bool, is_keras_model, is_network_estimator
 from skstack._base.progress import errors_named, fitting, propagating, reserve_tasks
 from skstack._base.sklearn import is_classifier_for, take_metadata, wrapper_of
 from skstack._base.tables import check_target, kind_of_target, n_rows, take_rows
@@ -283,7 +282,7 @@ class UpstreamSpec:
                 f"{', '.join(_OUTPUT_METHODS)}."
             )
         _refuse_samplers_inside(self.steps, self.label)
-        if self.resamples and getattr(self.model, "early_stopping", False) is True:
+        if self.resamples and is_bool(getattr(self.model, "early_stopping", False), True):
             raise ValueError(
                 f"{self.label}: {name}(early_stopping=True) after a sampler would monitor "
                 "synthetic or repeated rows. Use sampler=... of KerasClassifier, which holds out "
@@ -557,11 +556,13 @@ class FoldFeatures:
     """Features of all rows as a stack without one fold would make them.
 
     Those of the rows of the fold come from ``upstream``, the model of the other folds; those of the
-    other rows from models that were fitted without this fold, and without their own.
+    other rows from models that were fitted without this fold, and without their own. ``rows`` are
+    those that have features, None if all have.
     """
 
     columns: list[Columns]
     upstream: FittedUpstream
+    rows: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -578,9 +579,7 @@ def number_of_fits(source, repeats, *, refit, scored=None):
     """The number of tasks of ``fit_upstreams``; see there."""
     counts = [len(folds.pairs) for folds in repeats]
     n = sum(counts) + (refit or source.frozen)
-    for folds, numbers in zip(repeats, scored, strict=True) if scored else ():
-        n += len(_two_of(len(folds.pairs), numbers)) if folds.covered.all() else 0
-    return n
+    return n + sum(len(each.two) for each in scored or ())
 
 
 def fit_upstreams(
@@ -589,8 +588,8 @@ def fit_upstreams(
     """Fit the model of all rows, those of the folds, or both.
 
     ``repeats`` holds the ``Folds`` of each repeat of the cross-fit: features of all rows, and of
-    new rows without ``refit``, are means over them. ``scored`` holds the numbers of the folds, by
-    repeat, whose `FoldFeatures` are requested, or is None.
+    new rows without ``refit``, are means over them. ``scored`` holds the `ScoredFolds`, by repeat,
+    whose `FoldFeatures` are requested, or is None.
     """
     shared = source.prepared(X, y, metadata, repeats, request, refit=refit)
     reference = None
@@ -600,13 +599,13 @@ def fit_upstreams(
         with errors_named(f"{source.label}, all rows"), progress:
             reference = source.fit(X, y, metadata, shared)
     each, upstreams, histories, without_fold, error = [], [], [], [], None
-    for folds, numbers in zip(repeats, scored or [()] * len(repeats), strict=True):
+    for folds, of_repeat in zip(repeats, scored or [None] * len(repeats), strict=True):
         settings = {"reference": reference, "shared": shared, "n_jobs": n_jobs, "verbose": verbose}
         columns, fitted = cross_fit(source, X, y, metadata, folds, request, **settings)
         if scored and source.out_of_fold and error is None:
             common = (source, X, y, metadata, folds, request)
             try:
-                without_fold.append(_without_folds(*common, columns, fitted, numbers, **settings))
+                without_fold.append(_without_folds(*common, columns, fitted, of_repeat, **settings))
             except ValueError as reason:  # too few rows for this estimator: the caller decides
                 error = reason
         each.append(columns)
@@ -715,23 +714,29 @@ def _fit_fold(
     return upstream, columns
 
 
-def _without_folds(source, X, y, metadata, folds, request, columns, upstreams, numbers, **settings):
-    """The `FoldFeatures` of some folds, by number.
+def _without_folds(source, X, y, metadata, folds, request, columns, upstreams, scored, **settings):
+    """The `FoldFeatures` of `ScoredFolds`, by number.
 
     For each pair of folds one model is fitted without both. In time-ordered folds none is: those
     that make the features of earlier rows were fitted on still earlier ones.
     """
-    if not folds.covered.all():
+    numbers, two = scored
+    if not two:
         return {number: FoldFeatures(columns, upstreams[number]) for number in numbers}
     tests = [test for _, test in folds.pairs]
-    two = _two_of(len(tests), numbers)
     pairs = _WithoutTwo(folds.pairs, two)
     labels = [f"without folds {one + 1} and {other + 1} of {len(tests)}" for one, other in two]
     results = _fit_folds(source, X, y, metadata, pairs, labels, request, **settings)
-    without = {
-        number: [replace(each, values=_copied(each.values, X)) for each in columns]
-        for number in numbers
-    }
+    rows, without = {}, {}
+    for number in numbers:
+        without[number] = [replace(each, values=_copied(each.values, X)) for each in columns]
+        others = scored.others(number)
+        rows[number] = None
+        if len(others) < len(tests) - 1:
+            rows[number] = np.sort(np.concatenate([tests[fold] for fold in (number, *others)]))
+            unknown = np.delete(np.arange(n_rows(X)), rows[number])
+            for each in without[number]:  # their features know labels of the fold
+                each.values[unknown] = np.nan if each.values.dtype.kind == "f" else 0
     for (first, second), (_, features) in zip(two, results, strict=True):
         cut = len(tests[first])
         for own, feature in enumerate(features):
@@ -739,13 +744,10 @@ def _without_folds(source, X, y, metadata, folds, request, columns, upstreams, n
                 without[second][own].values[tests[first]] = feature.values[:cut]
             if first in without:
                 without[first][own].values[tests[second]] = feature.values[cut:]
-    return {number: FoldFeatures(own, upstreams[number]) for number, own in without.items()}
-
-
-def _two_of(n_folds, numbers):
-    """Pairs of folds of which at least one is among `numbers`."""
-    two = itertools.combinations(range(n_folds), 2)
-    return [pair for pair in two if set(pair) & set(numbers)]
+    return {
+        number: FoldFeatures(own, upstreams[number], rows[number])
+        for number, own in without.items()
+    }
 
 
 class _WithoutTwo(Sequence):

@@ -663,7 +663,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
         scored = nested.scored if same else None
         n_tasks = number_of_fits(source, repeats, refit=self.refit, scored=scored)
         if nests and not same:
-            n_tasks += sum(map(len, nested.scored))
+            n_tasks += sum(len(each.numbers) for each in nested.scored)
         with fit_tasks(self, n_tasks, parallel=True, X=X, y=plan.user_y):
             cross_fit = cached_fit(
                 source, X, y, metadata, repeats, self._feature_request,
@@ -693,7 +693,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
             elif same:
                 tables = [
                     {
-                        number: FoldTable(self, self._table(fold.columns, X), fold.upstream)
+                        number: FoldTable(self, self._table(fold.columns, X), fold)
                         for number, fold in repeat.items()
                     }
                     for repeat in cross_fit.without_fold
@@ -703,9 +703,9 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
                     tables = [
                         {
                             number: unfitted._refitted_without(plan, pairs, number)
-                            for number in numbers
+                            for number in scored.numbers
                         }
-                        for pairs, numbers in zip(*nested, strict=True)
+                        for pairs, scored in zip(*nested, strict=True)
                     ]
                 except ValueError as error:
                     tables = error
@@ -930,12 +930,10 @@ class FoldTable:
     features, None if all have.
     """
 
-    rows = None
-
-    def __init__(self, branch, table, upstream):
-        self.table = table
+    def __init__(self, branch, table, features):
+        self.table, self.rows = table, features.rows
         self._branch = branch
-        self._upstream = upstream
+        self._upstream = features.upstream
 
     def extract(self, X):
         """Features of other rows."""

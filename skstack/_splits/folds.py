@@ -147,31 +147,76 @@ def same_folds(pairs, others):
     )
 
 
+class ScoredFolds(NamedTuple):
+    """Numbers of the folds on which the downstream of a stack is scored, and pairs of folds.
+
+    For each pair the branches are fitted once more, without both. The downstream without a fold is
+    fitted on those that are in a pair with it, on all others if there are no pairs.
+    """
+
+    numbers: tuple
+    two: tuple = ()
+
+    def others(self, number):
+        """Numbers of the folds that are in a pair with a scored one."""
+        return [sum(pair) - number for pair in self.two if number in pair]
+
+
 class NestedFolds(NamedTuple):
-    """Pairs (train, test) of a stack by repeat, and the numbers of those that are scored."""
+    """Pairs (train, test) of a stack by repeat, and the `ScoredFolds` among them."""
 
     repeats: list
     scored: list
 
 
 def scored_folds(repeats, labels=None, weights=None):
-    """Numbers of the folds, by repeat, on which the downstream of a stack is scored.
+    """`ScoredFolds` of a stack by repeat; ``repeats`` holds lists of (train, test).
 
-    ``repeats`` holds lists of (train, test). Of a large table a few folds are enough: the weights
-    of a blend are few numbers. They are evenly spread, the middle one if it is one, because rows
-    may be sorted. Together they hold each value of ``labels``, the classes of the rows, or each
-    value of each column, in rows whose weight is not 0.
+    Of a large table a few folds are enough: the weights of a blend are few numbers. They are
+    evenly spread, the middle one if it is one, because rows may be sorted. Together they hold each
+    value of ``labels``, the classes of the rows, or each value of each column, in rows whose weight
+    is not 0.
     """
-    if len(repeats) > 1 or _is_ordered(repeats[0]):
-        return [tuple(range(len(pairs))) for pairs in repeats]
-    (pairs,) = repeats
-    sizes = np.array([len(test) for _, test in pairs])
-    holds = _holds_values(pairs, labels, weights)
-    for n_scored in range(1, len(sizes) + 1):
-        numbers = (2 * np.arange(n_scored) + 1) * len(sizes) // (2 * n_scored)
-        if sizes[numbers].sum() >= SCORED_ROWS and holds[numbers].any(axis=0).all():
-            break
-    return [tuple(numbers.tolist())]
+    if _is_ordered(repeats[0]):
+        return [ScoredFolds(tuple(range(len(pairs)))) for pairs in repeats]
+    scored = []
+    for pairs in repeats:
+        sizes = np.array([len(test) for _, test in pairs])
+        holds = _holds_values(pairs, labels, weights)
+        for n_scored in range(len(sizes) if len(repeats) > 1 else 1, len(sizes) + 1):
+            numbers = (2 * np.arange(n_scored) + 1) * len(sizes) // (2 * n_scored)
+            if sizes[numbers].sum() >= SCORED_ROWS and holds[numbers].any(axis=0).all():
+                break
+        scored.append(_with_pairs(tuple(numbers.tolist()), sizes, holds))
+    return scored
+
+
+def _with_pairs(numbers, sizes, holds):
+    """`ScoredFolds` with pairs of folds of which at least one is scored.
+
+    If more than half of more than four folds are scored, some pairs are enough, of five folds five
+    of the ten: the downstream without a fold is then fitted on about two fifths of the rows. All
+    pairs are needed if folds differ in size, or if those chosen would lack a class.
+    """
+    n_folds = len(sizes)
+    if n_folds < 3:
+        return ScoredFolds(numbers)
+    around = (
+        tuple(sorted((fold, (fold + distance) % n_folds)))
+        for distance in range(1, n_folds // 2 + 1)
+        for fold in range(n_folds)
+    )
+    two = [pair for pair in dict.fromkeys(around) if set(pair) & set(numbers)]
+    two.sort(key=lambda pair: len(set(pair) - set(numbers)))  # those of two scored folds first
+    every = ScoredFolds(numbers, tuple(sorted(two)))
+    many = n_folds > 4 and 2 * len(numbers) > n_folds
+    n_kept = n_folds**2 // 5 if many else len(two)
+    some = ScoredFolds(numbers, tuple(sorted(two[:n_kept])))
+    lack = any(
+        (holds[every.others(number)].any(axis=0) & ~holds[some.others(number)].any(axis=0)).any()
+        for number in numbers
+    )
+    return every if lack or sizes.max() > 2 * sizes.min() else some
 
 
 def _holds_values(pairs, labels, weights):

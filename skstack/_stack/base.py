@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
 
@@ -37,6 +37,7 @@ from skstack._base.params import (
     clone_sharing_models,
     draw_seed,
     explain_missing_parameters,
+    is_bool,
     is_keras_model,
     is_path,
     set_missing_seeds,
@@ -231,7 +232,8 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         *upstream, downstream = self._models()
-        set_input_tags(tags, upstream if self.passthrough is False else [*upstream, downstream])
+        passes = not is_bool(self.passthrough, False)
+        set_input_tags(tags, [*upstream, downstream] if passes else upstream)
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
 
@@ -560,7 +562,8 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         leaves_open = leaves_epochs_open(downstream) and "X_val" not in parts.downstream
         n = 1 + leaves_open * N_FOLDS + (self.fine_tune is not None)
         if blending.nested is not None:
-            n += sum(map(len, blending.nested.scored)) * (1 + leaves_open)
+            n_scored = sum(len(each.numbers) for each in blending.nested.scored)
+            n += n_scored * (1 + leaves_open)
         return n
 
     def _fit_downstream(
@@ -569,9 +572,9 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         """Fit the scaler on training rows, resample only these, and fit the downstream.
 
         ``validation`` is the table of rows to monitor, or None, ``cv`` the time-ordered folds, or
-        None. ``whole`` is that of all rows, and their weights, of a fit without some of them: its
-        network then has the shapes, and the program, of one for all rows. Returns (y, weights)
-        before and after sampling.
+        None. ``whole`` is that of all rows with features, their weights and the number of all
+        rows, of a fit without some of them: its network then has the shapes, and the program, of
+        one for all rows. Returns (y, weights) before and after sampling.
         """
         self._scaling = Scaling(self.scaler).fit(table, **parts.scaler)
         self.scaler_ = self._scaling.scaler_
@@ -586,11 +589,12 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         scaled = self._scaled(table)
         shared = None
         if whole is not None and isinstance(downstream, NetworkEstimator):
-            of_all, weights_of_all = whole
+            of_all, weights_of_all, n_all = whole
             with errors_named(label_of(downstream)):
                 shared = downstream._cross_fit_context(
                     self._scaled(of_all), y, weights=weights_of_all
                 )
+            shared = replace(shared, n_rows=n_all)
         before = y, weights
         if isinstance(downstream, NetworkEstimator):  # X_val is scaled in the same way
             suppress_warning("X_val")

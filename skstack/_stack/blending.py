@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from dataclasses import dataclass
 
@@ -572,12 +573,12 @@ class NestedFit:
                 for name in parts
             }
         each = [
-            self._of_repeat(repeat, numbers, parts, columns)
-            for repeat, numbers in enumerate(self.nested.scored)
+            self._of_repeat(repeat, scored, parts, columns)
+            for repeat, scored in enumerate(self.nested.scored)
         ]
         return {name: np.mean([repeat[name] for repeat in each], axis=0) for name in parts}
 
-    def _of_repeat(self, repeat, numbers, parts, columns):
+    def _of_repeat(self, repeat, scored, parts, columns):
         values, pairs = {}, self.nested.repeats[repeat]
         codes = np.zeros(len(self.y), dtype=int)
         if is_classifier(self.stack) and self.y.ndim == 1:
@@ -585,7 +586,7 @@ class NestedFit:
         trains = {test[0]: train for train, test in _earlier(pairs, codes)}
         if not self.ordered:
             trains = {test[0]: train for train, test in pairs}
-        for number in numbers:
+        for number in scored.numbers:
             _, test = pairs[number]
             features = [
                 own if tables is None else tables[repeat][number].table
@@ -596,7 +597,11 @@ class NestedFit:
                     own = self.stack._branch_predictions(columns[name], take_rows(table, test))
                     self._put(values, name, test, own)
             if DOWNSTREAM in parts and test[0] in trains:
-                own = self._of_downstream(features, trains[test[0]], test, repeat, number)
+                train, others = trains[test[0]], scored.others(number)
+                if others:
+                    others = np.concatenate([pairs[other][1] for other in others])
+                    train = np.intersect1d(train, others)
+                own = self._of_downstream(features, train, test, repeat, number)
                 self._put(values, DOWNSTREAM, test, own)
         return values
 
@@ -621,11 +626,15 @@ class NestedFit:
             validation = stack._table(own, validation)
         whole = None
         if not self.ordered:  # else only earlier rows decide anything
-            whole = stack._table(features, self.X), self.metadata.downstream.get("sample_weight")
+            weights = self.metadata.downstream.get("sample_weight")
+            table = stack._table(features, self.X)
             each = [tables[repeat][number].rows for tables in self.tables if tables is not None]
-            rows = next((own for own in each if own is not None), None)
-            if rows is not None:
-                whole = tuple(None if part is None else take_rows(part, rows) for part in whole)
+            known = [own for own in each if own is not None]
+            if known:
+                rows = functools.reduce(np.intersect1d, known)
+                table = take_rows(table, rows)
+                weights = None if weights is None else take_rows(weights, rows)
+            whole = table, weights, len(self.y)
         stack._fit_downstream(
             clone_part(self.downstream), stack._table(of_train, take_rows(self.X, train)), y,
             metadata, validation, self.seed, self.cv,

@@ -4,12 +4,16 @@ import numpy as np
 import pytest
 from sklearn.model_selection import TimeSeriesSplit
 
-from skstack._splits.folds import scored_folds
+from skstack._splits import folds
 
 
 def pairs_of(*sizes):
     numbers = np.repeat(np.arange(len(sizes)), sizes)
     return [(np.flatnonzero(numbers != k), np.flatnonzero(numbers == k)) for k in range(len(sizes))]
+
+
+def scored_folds(*args):
+    return [each.numbers for each in folds.scored_folds(*args)]
 
 
 @pytest.mark.parametrize(
@@ -47,3 +51,46 @@ def test_the_scored_folds_hold_each_class():
     weights[rows // 2_000 == 8] = 0.0
     assert scored_folds([pairs], rows >= 14_000, weights) == [(2, 7)]
     assert scored_folds([pairs], rows >= 17_000, weights) == [(2, 7)]  # that class counts nowhere
+
+
+@pytest.mark.parametrize(
+    ("sizes", "n_pairs", "partners"),
+    [
+        ((9,) * 2, 0, [0, 0]),  # without both nothing is left
+        ((9,) * 3, 3, [2, 2, 2]),
+        ((9,) * 4, 6, [3, 3, 3, 3]),
+        ((9,) * 5, 5, [2] * 5),  # of ten
+        ((9,) * 10, 20, [4] * 10),  # of 45
+        ((1_500,) * 5, 5, [3, 3, 2]),  # of nine with fold 0, 2 or 4
+        ((2_000,) * 5, 7, [4, 4]),  # all with fold 1 or 3
+        ((4_000,) * 5, 4, [4]),
+        ((9, 9, 9, 9, 19), 10, [4, 4, 4, 4, 4]),  # folds of groups
+    ],
+)
+def test_of_five_scored_folds_five_pairs_are_enough(sizes, n_pairs, partners):
+    (scored,) = folds.scored_folds([pairs_of(*sizes)])
+    assert len(set(scored.two)) == len(scored.two) == n_pairs
+    others = [scored.others(number) for number in scored.numbers]
+    assert [len(each) for each in others] == partners
+    for number, each in zip(scored.numbers, others, strict=True):
+        assert number not in each
+        assert all(tuple(sorted((number, other))) in scored.two for other in each)
+
+
+def test_the_folds_in_pairs_with_a_scored_one_hold_each_class():
+    rows = np.arange(50)
+    pairs = pairs_of(*[10] * 5)
+    (fewer,) = folds.scored_folds([pairs], rows % 2)
+    assert len(fewer.two) == 5
+    number = fewer.numbers[0]
+    absent = min({*range(5)} - {number, *fewer.others(number)})
+    (scored,) = folds.scored_folds([pairs], rows // 10 == absent)  # one class in one fold
+    assert len(scored.two) == 10
+    weights = np.where(rows // 10 == absent, 0.0, 1.0)
+    (scored,) = folds.scored_folds([pairs], rows // 10 == absent, weights)
+    assert len(scored.two) == 5
+
+
+def test_time_ordered_folds_are_in_no_pairs():
+    (scored,) = folds.scored_folds([list(TimeSeriesSplit(5).split(np.zeros(60)))])
+    assert scored == ((0, 1, 2, 3, 4), ())

@@ -68,7 +68,7 @@ TREE = DecisionTreeClassifier(max_depth=2, random_state=0)
 NEIGHBOUR = KNeighborsClassifier(1)
 NETWORK = KerasClassifier(SMALL, **FIT)
 never_predicted = pytest.mark.filterwarnings("ignore:cv=TimeSeriesSplit:UserWarning")
-FOLDS = list(KFold(4, shuffle=True, random_state=0).split(np.zeros(60)))
+FOLDS, FIVE = (list(KFold(n, shuffle=True, random_state=0).split(np.zeros(60))) for n in (4, 5))
 
 
 def stack(upstream=(("neighbour", NEIGHBOUR), ("tree", TREE)), **params):
@@ -138,6 +138,13 @@ STACKS = {
     },
     "an int of its own": {"upstream": [("other", KerasFeatureTransformer(NEIGHBOUR, cv=3))]},
     "two folds": {"cv": list(KFold(2).split(np.zeros(60)))},
+    "five folds": {"cv": FIVE},
+    "five folds, and folds of its own": {"upstream": [("tree", TREE), ("odds", ODDS)], "cv": FIVE},
+    "five folds, network as downstream": {
+        "upstream": [("tree", TREE)],
+        "downstream": NETWORK,
+        "cv": FIVE,
+    },
     "mean of folds": {"refit": False},
     "sampler": {"sampler": RandomOverSampler(random_state=0), "prior_correction": True},
     "early stopping": {"downstream": MONITORING, "passthrough": False},
@@ -209,15 +216,17 @@ def test_of_many_rows_those_of_some_folds_are_enough(kind, table, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("scored_rows", "n_repeats", "n_branch", "n_downstream"),
+    ("n_folds", "scored_rows", "n_repeats", "n_branch", "n_downstream"),
     [
-        (60, 1, 1 + 4 + 6, 1 + 4),  # all rows, each fold, each pair of folds
-        (30, 1, 1 + 4 + 5, 1 + 2),  # pairs with fold 1 or 3
-        (15, 1, 1 + 4 + 3, 1 + 1),  # pairs with fold 2
-        (15, 2, 1 + 2 * (4 + 6), 1 + 2 * 4),  # repeats are for small tables: all folds of each
+        (4, 60, 1, 1 + 4 + 6, 1 + 4),  # all rows, each fold, each pair of folds
+        (4, 30, 1, 1 + 4 + 5, 1 + 2),  # pairs with fold 1 or 3
+        (4, 15, 1, 1 + 4 + 3, 1 + 1),  # pairs with fold 2
+        (4, 15, 2, 1 + 2 * (4 + 6), 1 + 2 * 4),  # repeats are for small tables: all folds of each
+        (5, 60, 1, 1 + 5 + 5, 1 + 5),  # five of ten pairs
+        (5, 60, 2, 1 + 2 * (5 + 5), 1 + 2 * 5),
     ],
 )
-def test_fits_of_a_blend(scored_rows, n_repeats, n_branch, n_downstream, monkeypatch):
+def test_fits_of_a_blend(n_folds, scored_rows, n_repeats, n_branch, n_downstream, monkeypatch):
     monkeypatch.setattr(folds, "SCORED_ROWS", scored_rows)
     fits = {}
     for kind in (DecisionTreeClassifier, LogisticRegression):
@@ -227,7 +236,7 @@ def test_fits_of_a_blend(scored_rows, n_repeats, n_branch, n_downstream, monkeyp
             return _fit(self, *args, **settings)
 
         monkeypatch.setattr(kind, "fit", fit)
-    cv = KFold(4, shuffle=True, random_state=0)
+    cv = KFold(n_folds, shuffle=True, random_state=0)
     stack([("tree", TREE)], cv=cv, n_repeats=n_repeats).fit(*binary())
     assert fits == {DecisionTreeClassifier: n_branch, LogisticRegression: n_downstream}
 
@@ -272,7 +281,7 @@ def test_the_scored_folds_of_sorted_rows_hold_each_class(
 
 
 @pytest.mark.parametrize("doubled", [False, True])
-@pytest.mark.parametrize("settings", [{}, {"n_repeats": 2, "cv": 4}, {"cv": 2}])
+@pytest.mark.parametrize("settings", [{}, {"n_repeats": 2, "cv": 4}, {"cv": 2}, {"cv": 5}])
 def test_a_branch_that_memorises_random_labels_is_at_chance(doubled, settings, table):
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(400, 3)), rng.permutation(np.arange(400) % 2)
@@ -291,22 +300,24 @@ def test_a_branch_that_memorises_random_labels_is_at_chance(doubled, settings, t
         assert abs(roc_auc_score(y, p[:, 1]) - 0.5) < 2.5 * error
 
 
-def test_the_table_is_that_of_scikit_learn(table):
+@pytest.mark.parametrize("cv", [FOLDS, FIVE], ids=["four", "five"])
+def test_the_table_is_that_of_scikit_learn(cv, table):
     """Branches: cross_val_predict. Downstream: a stack by hand without each fold."""
     X, y = binary()
-    predictions = table(stack(passthrough=False, scaler=None), X, y)
+    predictions = table(stack(passthrough=False, scaler=None, cv=cv), X, y)
     for name, model in (("neighbour", NEIGHBOUR), ("tree", TREE)):
-        p = cross_val_predict(model, X, y, cv=FOLDS, method="predict_proba")
+        p = cross_val_predict(model, X, y, cv=cv, method="predict_proba")
         assert_allclose(predictions[name], p, atol=1e-6)
-    tests = [test for _, test in FOLDS]
+    tests = [test for _, test in cv]
+    (scored,) = folds.scored_folds([cv])
     for k, test in enumerate(tests):
         features, labels = [], []
-        for j in set(range(4)) - {k}:
+        for j in scored.others(k):
             rows = np.setdiff1d(np.arange(60), [*test, *tests[j]])
             features.append(columns_of(X, y, rows, tests[j]))
             labels.append(y[tests[j]])
         rows = np.setdiff1d(np.arange(60), test)
-        order = np.argsort(np.concatenate([tests[j] for j in set(range(4)) - {k}]))
+        order = np.argsort(np.concatenate([tests[j] for j in scored.others(k)]))
         model = clone(LINEAR).fit(np.vstack(features)[order], np.concatenate(labels)[order])
         own = model.predict_proba(columns_of(X, y, rows, test))
         assert_allclose(predictions["downstream"][test], own, atol=1e-5)
