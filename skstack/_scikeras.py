@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 
-from skstack._base.params import is_keras_model
+from skstack._base.params import is_bool, is_keras_model
 from skstack._estimators.classifier import KerasClassifier
 from skstack._estimators.regressor import KerasRegressor
 from skstack.networks._builder import BuilderRecipe
@@ -301,7 +301,7 @@ def _is_supported(stop):
 
 
 def _refuse_changed_results(converter):
-    if converter.fit("shuffle") is not True:
+    if not is_bool(converter.fit("shuffle"), True):
         shuffle = converter.fit("shuffle")
         converter.refuse(f"shuffle={shuffle}", "leave it out, rows are shuffled in every epoch")
     if converter.params.get("compile__run_eagerly", converter.params["run_eagerly"]):

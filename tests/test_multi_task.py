@@ -22,12 +22,14 @@ from skstack import (
     KerasClassifier,
     KerasFeatureTransformer,
     KerasMultiTask,
+    KerasRegressor,
     StackedKerasClassifier,
 )
 from skstack._features.cross_fit import UpstreamSpec
 from skstack._training.multi_task import JoinedLoss
 from skstack._training.program import POOL
 from skstack.losses import TeacherLoss
+from skstack.networks import TabM
 
 X, _ = binary(frame=True)
 Y = pd.DataFrame(
@@ -216,6 +218,16 @@ def test_losses_by_target_decide_the_heads():
     assert learned.predict_proba(X)["churn"].shape == (60, 2)
     features = KerasFeatureTransformer(FrozenEstimator(learned)).fit(X)
     assert features.get_feature_names_out().tolist() == ["prediction__count", "proba_yes__churn"]
+
+
+def test_counts_start_at_the_mean_in_networks_with_members():
+    y = pd.DataFrame({"count": np.arange(60) % 5 + 400.0})
+    model = TabM(hidden_layer_sizes=(4,), n_members=3)
+    settings = {"epochs": 1, "learning_rate": 1e-6, "random_state": 0}
+    learned = KerasMultiTask(model, loss={"count": "poisson"}, **settings).fit(X, y)
+    alone = KerasRegressor(model, loss="poisson", **settings).fit(X, y["count"])
+    for predicted in (learned.predict(X)["count"], alone.predict(X)):
+        np.testing.assert_allclose(predicted, y["count"].mean(), rtol=1e-3)
 
 
 def test_cross_entropy_is_that_of_the_logits():

@@ -123,6 +123,33 @@ def test_recipes_accept_numpy_numbers_and_errors_name_them():
         small(model=narrow(units="many")).fit(X, Y)
 
 
+@pytest.mark.parametrize(
+    ("estimator", "name"),
+    [
+        (small(epochs=8, n_iter_no_change=1, learning_rate=0.5), "early_stopping"),
+        (KerasRegressor(MLP(4), epochs=2, random_state=0), "standardize_target"),
+        (StackedKerasClassifier(small(), cv=2, blend=False, random_state=0), "passthrough"),
+        (StackedKerasClassifier(small(), cv=2, blend=False, random_state=0), "refit"),
+        (StackedKerasClassifier(small(), downstream=small(), cv=2, random_state=0), "blend"),
+    ],
+    ids=lambda part: part if isinstance(part, str) else "",
+)
+def test_truth_values_of_numpy_are_those_of_python(estimator, name):
+    """As those among the candidates of a search."""
+    regresses = isinstance(estimator, KerasRegressor)
+    monitored = {"X_val": X, "y_val": 1 - Y} if name == "early_stopping" else {}
+
+    def predictions(value):
+        own = clone(estimator).set_params(**{name: value})
+        own.fit(X, 30 * TARGET if regresses else Y, **monitored)
+        return own.predict(X) if regresses else own.predict_proba(X)
+
+    true, false = predictions(True), predictions(False)
+    assert (true != false).any()
+    np.testing.assert_array_equal(predictions(np.True_), true)
+    np.testing.assert_array_equal(predictions(np.False_), false)
+
+
 def test_parameters_of_a_string():
     with pytest.raises(ValueError, match="activation__rate"):
         small().set_params(model__activation__rate=1)

@@ -19,6 +19,11 @@ from skstack._base.keras_objects import copied, has_settings, portable, with_set
 from skstack._base.sklearn import BESIDE_PARAMETERS, set_callbacks_of, wrapper_of
 
 
+def is_bool(value, expected):
+    """Whether a parameter is this truth value, of Python or NumPy."""
+    return isinstance(value, bool | np.bool_) and bool(value) == expected
+
+
 def clone_part(value):
     """Clone the value of a parameter so that fitting the clone does not change the original.
 
@@ -264,7 +269,9 @@ def set_missing_seeds(estimator, seed, *, scikeras=True):
                 if not scikeras:
                     continue
                 _read_determinism()
-            if type(owner).__name__ == "TargetEncoder" and getattr(owner, "shuffle", None) is False:
+            if type(owner).__name__ == "TargetEncoder" and is_bool(
+                getattr(owner, "shuffle", None), False
+            ):
                 continue  # before scikit-learn 1.9 it passes the seed to KFold, which refuses it
             estimator.set_params(**{name: int(generator.integers(2**31 - 1))})
     return estimator

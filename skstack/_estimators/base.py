@@ -25,6 +25,7 @@ from skstack._base.params import (
     draw_seed,
     explain_missing_parameters,
     hint_at_parameters,
+    is_bool,
     is_keras_model,
     is_path,
     reduced,
@@ -504,7 +505,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
 
     def _splits_rows(self, only_fit):
         """Whether every fit holds out rows."""
-        return self.early_stopping is True
+        return is_bool(self.early_stopping, True)
 
     def _check_ordered(self, context, X, y, only_fit):
         """Refuse nothing: early stopping monitors the last rows."""
@@ -696,7 +697,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         n_all = n_rows(X) if shared is None else shared.n_rows
         if X_val is not None or y_val is not None:
             held_out = self._read_validation(X_val, y_val, weights_val, shared)
-            stops = self.early_stopping is not False
+            stops = not is_bool(self.early_stopping, False)
         elif watch and self._stops_early(n_rows(X)):
             if split is None:
                 split = self._held_out_rows(X, y, self._split_seed, groups=groups, ordered=ordered)

@@ -782,9 +782,8 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
                 float(part[0]) for part in scaling
             )
             head = self._y_heads[index]
-            layer = blueprint.spec.layer_name(head.layer)
-            if head.activation == "exponential" and f"{layer}/bias" in start:
-                start_at_mean(start, layer, column, weights)
+            if head.activation == "exponential":
+                start_at_mean(start, blueprint.spec, head.layer, column, weights)
 
     def _check_numbers(self, blueprint, y, what):
         objectives = self._objective(blueprint).objectives

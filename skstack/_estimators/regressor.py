@@ -13,7 +13,7 @@ from sklearn.impute import SimpleImputer
 from skstack._base.atomic_fit import on_snapshot
 from skstack._base.docstrings import substitute
 from skstack._base.in_chunks import in_chunks
-from skstack._base.params import hint_at_parameters
+from skstack._base.params import hint_at_parameters, is_bool
 from skstack._base.sklearn import OUT_IS_NO_METADATA, Interval, StrOptions, fit_context
 from skstack._base.tables import check_target
 from skstack._base.text import described
@@ -43,12 +43,14 @@ def scale_between(y, weights, low, high):
     return np.where(low & high, mean, 0.0), scale
 
 
-def start_at_mean(start, layer, y, weights):
+def start_at_mean(start, spec, head, y, weights):
     """Start an exponential output layer at the mean: random weights are orders of magnitude off."""
     means = np.maximum(np.average(y, axis=0, weights=weights), _LEAST_MEAN)
-    bias = start[f"{layer}/bias"]
-    start[f"{layer}/bias"] = np.broadcast_to(np.log(means), bias.shape).astype(np.float32)
-    start[f"{layer}/kernel"] = np.zeros_like(start[f"{layer}/kernel"])
+    for name in (head, f"{head}_members"):
+        kernel, bias = (f"{spec.layer_name(name)}/{kind}" for kind in ("kernel", "bias"))
+        if bias in start:
+            start[bias] = np.broadcast_to(np.log(means), start[bias].shape).astype(np.float32)
+            start[kernel] = np.zeros_like(start[kernel])
 
 
 def refuse_outside(what, targets, low, high, *, raw, model, advice=""):
@@ -336,17 +338,15 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
             return
         own_units = self._objective(blueprint).raw_units
         unscaled = own_units or blueprint.learns_raw_targets
-        if self.standardize_target is True:
+        if is_bool(self.standardize_target, True):
             scaling = weighted_moments(y, weights)
-        elif self.standardize_target is False or unscaled:
+        elif is_bool(self.standardize_target, False) or unscaled:
             scaling = np.zeros(y.shape[1]), np.ones(y.shape[1])
         else:
             scaling = scale_between(y, weights, *output_bounds(blueprint))
         self.target_mean_, self.target_scale_ = scaling
-        for name in ("output", "output_members"):
-            output = blueprint.spec.layer_name(name)
-            if blueprint.spec.activation == "exponential" and f"{output}/bias" in start:
-                start_at_mean(start, output, y, weights)
+        if blueprint.spec.activation == "exponential":
+            start_at_mean(start, blueprint.spec, "output", y, weights)
 
     def _check_numbers(self, blueprint, y, what):
         objective = self._objective(blueprint)
@@ -361,7 +361,7 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
 
     def _check_units(self, objective, unscaled):
         """Refuse a loss or `standardize_target` that does not fit the units of the network."""
-        forced = self.standardize_target is True
+        forced = is_bool(self.standardize_target, True)
         own_units = objective.raw_units and (objective.comparison.builtin or not forced)
         origin = continued_estimator(self.model)
         learned = "was trained"
@@ -378,7 +378,7 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
                 f"{learned} on standardised targets."
             )
         continued = forced and unscaled and origin is not None
-        if continued or (self.standardize_target is False and not unscaled):
+        if continued or (is_bool(self.standardize_target, False) and not unscaled):
             raise ValueError(
                 f"standardize_target={self.standardize_target!r}, but the network {learned} "
                 f"on {'unscaled' if unscaled else 'standardised'} targets. Use 'auto'."

@@ -10,6 +10,7 @@ from sklearn.base import is_classifier
 from sklearn.model_selection import TimeSeriesSplit, check_cv
 from sklearn.utils.metadata_routing import get_routing_for_object
 
+from skstack._base.params import is_bool
 from skstack._base.sklearn import ENCODER_TAKES_FOLDS, routing_enabled, type_of_target
 from skstack._base.tables import n_rows
 from skstack._splits.folds import listed_folds, orders_time, outer_folds
@@ -187,7 +188,9 @@ def _set_folds(part, context, X, y):
                 part.set_params(random_state=0)
     folds = _refuse_row_numbers(name, cv, context)
     if context.ordered:
-        if name in _PARTITIONS or (name.startswith("Calibrated") and params["ensemble"] is False):
+        if name in _PARTITIONS or (
+            name.startswith("Calibrated") and is_bool(params["ensemble"], False)
+        ):
             raise ValueError(
                 f"{context}, but the inner {name} predicts all of its training rows, including the "
                 "first ones, for which it must learn from later rows. Use StackedKerasClassifier "

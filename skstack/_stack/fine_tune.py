@@ -359,7 +359,7 @@ def fine_tune(stack, data, result, before, after, seed):
     names = [name for name, _, _ in stack.upstream_]
     named = named_layers(tuning, names)
     sample = take_rows(rows[0], slice(0, 2))
-    normalizes = tuning.batch_normalization
+    normalizes = bool(tuning.batch_normalization)
     if isinstance(tuning.layers, (list, tuple)) and not normalizes:
         normalizes = tuple(tuning.layers)
     joint = JointNetwork(stack, list(named), sample, batch_normalization=normalizes)

@@ -16,7 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import check_consistent_length
 
-from skstack._base.params import clone_part
+from skstack._base.params import clone_part, is_bool
 from skstack._base.progress import StepCounter
 from skstack._base.sklearn import ignores_groups, is_classifier_for, routing_enabled, take_metadata
 from skstack._base.tables import check_groups, n_rows, take_rows
@@ -228,7 +228,9 @@ def _with_frozen_prefit(estimator):
 
     def prefit(part):
         cv = getattr(part, "cv", None)
-        return (isinstance(cv, str) and cv == "prefit") or getattr(part, "prefit", False) is True
+        return (isinstance(cv, str) and cv == "prefit") or is_bool(
+            getattr(part, "prefit", False), True
+        )
 
     parts = {"": estimator}
     if hasattr(estimator, "get_params"):

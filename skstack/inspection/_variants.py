@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from skstack._base.params import clone_part, draw_seed, set_missing_seeds
+from skstack._base.params import clone_part, draw_seed, is_bool, set_missing_seeds
 from skstack._stack.base import Stack
 from skstack._stack.branches import branch_list
 
@@ -80,7 +80,7 @@ def variants_of(estimator):
         for name in names:
             if name not in kept:
                 own.set_params(**({name: "drop"} if is_list else {"upstream": []}))
-                if own.blend is True:  # one part may be left, of which there is no blend
+                if is_bool(own.blend, True):  # one part may be left, of which there is no blend
                     own.set_params(blend="auto")
                 if own.blend_parts is not None:
                     own.set_params(blend_parts=None)
