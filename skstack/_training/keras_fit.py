@@ -93,8 +93,12 @@ class _FirstCallback(keras.callbacks.Callback):
 class _LastCallback(LastLogs):
     """The last callback: records the history; copies attributes that others set on `public`."""
 
-    def __init__(self, monitor: TrainingMonitor, public: Any, kept: Callable[[], list]):
+    def __init__(
+        self, program: Program, monitor: TrainingMonitor, public: Any, kept: Callable[[], list]
+    ):
         super().__init__()
+        self._program = program
+        self._begins = True
         self._monitor = monitor
         self._kept = kept
         self._public = public
@@ -104,6 +108,12 @@ class _LastCallback(LastLogs):
         initial_epoch = getattr(self._public, "_initial_epoch", None)
         if initial_epoch is not None:
             self.model._initial_epoch = initial_epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        # The step of an earlier fit may be traced for weights that callbacks have frozen since.
+        if self._begins and self._program.forget_other_weights():
+            self.model.make_train_function(force=True)
+        self._begins = False
 
     def on_train_batch_end(self, batch, logs=None):
         self._copy_stop_training()
@@ -132,7 +142,7 @@ def fit_with_keras(
     model.run_eagerly = eagerly
     first = _FirstCallback(program, config, Orders(config.seed, table.n_rows), monitor)
     public = public_model(model, config)
-    all_callbacks = [first, *config.callbacks, _LastCallback(monitor, public, first.kept)]
+    all_callbacks = [first, *config.callbacks, _LastCallback(program, monitor, public, first.kept)]
     if config.epochs == 0:
         return
     callbacks = keras.callbacks.CallbackList(

@@ -117,7 +117,7 @@ class Program:
         self._fresh_optimizer = values(self.optimizer.variables)
         self._rate = _index_of_rate(self.optimizer)
         self.embedding_bounds = embedded_inputs(self.model)
-        self._trainable = [id(variable) for variable in self.model.trainable_variables]
+        self._trainable = self._traced_for = self._trained_now()
         self._frozen_config = self._settings()
 
     @functools.cached_property
@@ -246,6 +246,17 @@ class Program:
                 self._functions[trace, own] = function, names
             return self._functions[trace, own]
 
+    def _trained_now(self) -> list[int]:
+        return [id(variable) for variable in self.model.trainable_variables]
+
+    def forget_other_weights(self) -> bool:
+        """Drop what was traced if callbacks froze layers since; return whether they did."""
+        changed = self._trained_now() != self._traced_for
+        if changed:
+            self._functions.clear()
+            self._traced_for = self._trained_now()
+        return changed
+
     def bind(self, function, *, own: bool = False):
         """See `VariableLayout.bind`."""
         if isinstance(function, OwnSession):
@@ -327,7 +338,7 @@ class Program:
         return (
             self.model.optimizer is self.optimizer
             and self.model.loss is self.loss
-            and [id(variable) for variable in self.model.trainable_variables] == self._trainable
+            and self._trained_now() == self._traced_for == self._trainable
             and self._frozen_config is not None
             and self._settings() == self._frozen_config
         )
@@ -453,6 +464,11 @@ class CompiledFit:
         """Context in which epochs can be trained; `own`: on the variables of the model itself."""
         with self._program.bind(self._run, own=own) as self._bound:
             yield
+
+    def traced_again(self):
+        """The context of `bind` with ``own``, after callbacks froze layers."""
+        self._run, self._own_names = self._program.epochs(self._trace, own=True)
+        return self.bind(own=True)
 
     def epochs(self, n_epochs: int, seconds: float = math.inf) -> Sequence[dict]:
         """Train up to `n_epochs` epochs; return the logs of those trained.

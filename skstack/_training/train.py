@@ -236,7 +236,8 @@ def _train_with_callbacks(
         return program.finalized(state, config)
 
     context = callback_list(config.callbacks, config, model, n_steps)
-    with context as callbacks, compiled.bind(own=True):
+    with context as callbacks, contextlib.ExitStack() as bound:
+        bound.enter_context(compiled.bind(own=True))
         try:
             callbacks.on_train_begin()
             while not (
@@ -244,6 +245,9 @@ def _train_with_callbacks(
             ):
                 monitor.epoch_begin()
                 callbacks.on_epoch_begin(monitor.n_epochs)
+                # Later, Keras' `fit` follows no change either: its step is traced.
+                if not monitor.n_epochs and program.forget_other_weights():
+                    bound.enter_context(compiled.traced_again())
                 compiled.progress = replace(compiled.progress, state=program.get_state())
                 (logs,) = compiled.epochs(1)
                 monitor.check(logs)

@@ -1,5 +1,7 @@
 """History, early stopping, callbacks and losses that are not finite."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -194,6 +196,38 @@ def test_a_program_that_callbacks_changed_is_not_used_again(recipe, start, binar
     again = train(recipe, start, rows, shown).network.variables["dense/kernel"]
     np.testing.assert_array_equal(again, expected)
     assert POOL.made == made + 1
+
+
+class FreezeAtFirst(keras.callbacks.Callback):
+    def __init__(self, event):
+        super().__init__()
+        setattr(self, event, self.freeze)
+
+    def freeze(self, *args, **kwargs):
+        self.model.layers[1].trainable = False
+
+    def on_train_end(self, logs=None):
+        self.model.layers[1].trainable = True
+
+
+@pytest.mark.parametrize("event", ["on_train_begin", "on_epoch_begin"])
+@each_engine
+def test_layers_that_callbacks_freeze_at_first_are_not_trained(
+    engine, event, recipe, start, binary_rows
+):
+    rows, learned = binary_rows(), []
+    for each in (engine, "keras"):
+        callbacks = (FreezeAtFirst(event),)
+        plan = TrainConfig("binary_crossentropy", epochs=2, engine=each, callbacks=callbacks)
+        learned.append(train(recipe, start, rows, plan).network.variables)
+    frozen = {path for path, array in start.items() if np.array_equal(learned[0][path], array)}
+    assert frozen
+    assert frozen < set(start)
+    for path, array in learned[1].items():
+        np.testing.assert_allclose(learned[0][path], array, atol=1e-6)
+    plan = replace(plan, engine=engine, callbacks=(Diary(),))
+    after = train(recipe, start, rows, plan).network.variables
+    assert not any(np.array_equal(after[path], start[path]) for path in start)
 
 
 @each_engine
