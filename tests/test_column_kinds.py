@@ -10,6 +10,10 @@ import onnxruntime
 import pandas as pd
 import polars as pl
 import pytest
+import sklearn
+from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
+from sklearn.decomposition import PCA
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
@@ -335,3 +339,33 @@ def test_categories_of_another_type_warn(fitted, asked):
     with pytest.warns(UserWarning, match=r"Column 'a' holds values of type .* treated as unseen"):
         network.predict(other)
     network.predict(pd.DataFrame({"a": pd.Series(["new"] * 3).astype("category")}))
+
+
+@pytest.mark.parametrize("stacks", [False, True], ids=["transformer", "stack"])
+def test_categories_pass_through_in_any_container(stacks):
+    """polars has categories of strings alone: others must not become numbers."""
+    X = NUMBERS[:60].assign(
+        zip=pd.Categorical(np.arange(60) % 5 * 10),
+        member=np.arange(60) % 3 == 0,
+        job=pd.Categorical(list("uvw") * 20),
+    )
+    network = KerasClassifier(MLP(4), epochs=2, random_state=0)
+    part = KerasFeatureTransformer(ColumnTransformer([("pca", PCA(2), ["a", "b"])]))
+    step = part.set_params(passthrough=True)
+    if stacks:
+        branches = [("pca", PCA(2), ["a", "b"])]
+        step = StackedKerasClassifier(
+            branches, downstream=network, passthrough=True, cv=2, random_state=0
+        )
+    kinds, predictions = [], []
+    for container in ("default", "pandas", "polars"):
+        with sklearn.config_context(transform_output=container):
+            fitted = make_pipeline(clone(step), network).fit(X, LABELS[:60])
+            predictions.append(fitted.predict_proba(X))
+            table = fitted[0].transform(X)
+        kinds.append([block.kind for block in fitted[-1].blocks_.blocks_])
+    assert kinds[0] == kinds[1] == kinds[2] == ["numeric", *["categorical"] * 3]
+    np.testing.assert_allclose(predictions[1], predictions[0], atol=1e-6)
+    np.testing.assert_allclose(predictions[2], predictions[0], atol=1e-6)
+    (member,) = (name for name in table.columns if name.endswith("member"))
+    assert table[member].to_list() == [str(int(each)) for each in X["member"]]

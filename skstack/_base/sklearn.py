@@ -164,6 +164,22 @@ def output_container(transformer):
     return _get_output_config("transform", transformer)["dense"]
 
 
+def for_container(transformer, table):
+    """A table of which the container that ``set_output`` has chosen keeps the kinds of columns.
+
+    polars has categories of strings alone; scikit-learn's adapter would make numbers of others.
+    """
+    if not hasattr(table, "iloc") or output_container(transformer) != "polars":
+        return table
+    table = table.copy(deep=False)
+    for index, dtype in enumerate(table.dtypes):
+        levels = getattr(dtype, "categories", ())
+        if not all(isinstance(level, str) for level in levels):
+            named = table.iloc[:, index].cat.rename_categories(list(map(str, levels)))
+            table.isetitem(index, named)
+    return table
+
+
 def fitted_parts():
     """Private classes in which scikit-learn's meta-estimators keep estimators and scorers."""
     from sklearn import calibration

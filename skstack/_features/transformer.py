@@ -47,6 +47,7 @@ from skstack._base.sklearn import (
     check_parts,
     drop_callbacks,
     fit_context,
+    for_container,
     get_param_names,
     refuse_metadata,
     routing_enabled,
@@ -461,7 +462,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
         """
         metadata, context = self._routed("fit_transform", X, sample_weight, groups, params)
         table, _, _ = self._learn(X, y, metadata, ordered_cv=context.cv)
-        return in_float32(table)
+        return for_container(self, in_float32(table))
 
     def _routed(self, caller, X, sample_weight, groups, params):
         """Metadata of the fit, and the row context that an outer estimator has set."""
@@ -495,7 +496,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
             A DataFrame if there are categorical columns.
         """
         check_is_fitted(self)
-        return in_float32(self._extract(read_table(self, X, reset=False)))
+        return for_container(self, in_float32(self._extract(read_table(self, X, reset=False))))
 
     def get_feature_names_out(self, input_features=None):
         """Names of the features.

@@ -55,6 +55,7 @@ from skstack._base.sklearn import (
     check_input_names,
     check_parts,
     fit_context,
+    for_container,
     get_param_names,
     refuse_metadata,
     routing_enabled,
@@ -360,7 +361,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             table = table.stored()
         table = in_float32(table)
         if fitted.rest is None:
-            return indexed_like(table, X)
+            return for_container(self, indexed_like(table, X))
         rows = take_rows(read_table(self, X, reset=False), fitted.rest)
         held_out = in_float32(self._transform(rows, scaled=scaled))
         order = np.argsort(np.concatenate([fitted.train, fitted.rest]), kind="stable")
@@ -369,7 +370,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
 
             coded = table.select_dtypes("category").columns
             joined = pd.concat([table, held_out]).astype(dict.fromkeys(coded, "category"))
-            return indexed_like(joined.iloc[order], X)
+            return for_container(self, indexed_like(joined.iloc[order], X))
         return np.vstack([table, held_out])[order]
 
     def _reads_indicator(self):
@@ -930,7 +931,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         ndarray of float32, or DataFrame, of shape (n_samples, n_columns)
             A DataFrame if there are categorical columns.
         """
-        return indexed_like(in_float32(self._downstream_table(X)), X)
+        return for_container(self, indexed_like(in_float32(self._downstream_table(X)), X))
 
     def _downstream_table(self, X):
         # Not `transform`: its container depends on `set_output`.
