@@ -44,7 +44,8 @@ class FineTune(BaseEstimator):
 
     ``StackedKerasClassifier(..., fine_tune=FineTune())`` trains upstream networks and downstream
     further in one graph, with the fixed scaler between them, on the raw training rows, with the
-    loss, optimizer, batch size and engine of the downstream. The loss on hold-out rows, which no
+    loss, optimizer, batch size and engine of the downstream: labels are smoothed and gradients
+    clipped as there. The loss on hold-out rows, which no
     part was fitted on, decides when to stop, and whether the stack before or after is kept. Copies
     of frozen upstream networks are tuned, too: the ``keras.Model``, estimator or file that was
     passed is never modified.
@@ -103,6 +104,10 @@ class FineTune(BaseEstimator):
     Before fine-tuning the downstream is trained on out-of-fold features. In one graph this is
     impossible: the features come from the network that is tuned, which was trained on the rows.
     Hence the small learning rate, and the hold-out rows, on which no part was fitted.
+
+    A teacher of the downstream with ``mode="distill"`` takes part; it sees the features before
+    fine-tuning. One with ``mode="blend"`` or ``"head"`` that is not needed for predictions is left
+    out, and others are refused.
 
     Synthetic rows of a sampler have features, but no raw row. Instead of the sampler, class weights
     give the classes the frequencies after sampling; hold-out rows are weighted in the same way.
