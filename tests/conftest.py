@@ -118,23 +118,10 @@ def _skip_what_needs_newer_versions(items):
                         item.add_marker(pytest.mark.skip(reason=reason))
 
 
-def _compile_rarely(patched):
+def _patch_engines(patched):
     from skstack._training import engines
 
     patched.setattr(engines, "_STEPS_WORTH_XLA", {"masked": 3_000, "exact": 10_000})
-    _optimize_graphs(False)
-
-
-def _compile_as_users_do(patched):
-    patched.undo()
-    _optimize_graphs(True)
-
-
-def _optimize_graphs(value):
-    """TensorFlow's optimization of a graph takes as long as some 1,000 steps of a small network."""
-    import tensorflow as tf
-
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not value})
 
 
 _ENTROPY = random.Random()
@@ -162,9 +149,8 @@ def compile_rarely(request):
     """
     with pytest.MonkeyPatch.context() as patched:
         if not (_as_users_do(request.node) or request.path.parent.name == "training"):
-            _compile_rarely(patched)
+            _patch_engines(patched)
         yield patched
-        _compile_as_users_do(patched)
 
 
 @pytest.fixture(autouse=True)
@@ -174,10 +160,10 @@ def compile_as_users_do(request, compile_rarely):
         yield
         return
     patched = not _as_users_do(request.node.getparent(pytest.Module))
-    _compile_as_users_do(compile_rarely)
+    compile_rarely.undo()
     yield
     if patched:
-        _compile_rarely(compile_rarely)
+        _patch_engines(compile_rarely)
 
 
 def _as_users_do(node):

@@ -45,7 +45,7 @@ WEIGHTED = ColumnTransformer(
         ("off", StandardScaler(), ["d"]),
     ],
     remainder="passthrough",
-    transformer_weights={"words": 0.3, "remainder": -2.5, "off": 0.0},
+    transformer_weights={"words": 0.3, "remainder": -2.5, "off": 0.0, "rest": None},
 )
 CASES = {
     "Pipeline": (make_pipeline(StandardScaler(), NETWORK), binary(frame=True)),

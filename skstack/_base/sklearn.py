@@ -175,8 +175,9 @@ def for_container(transformer, table):
     for index, dtype in enumerate(table.dtypes):
         levels = getattr(dtype, "categories", ())
         if not all(isinstance(level, str) for level in levels):
-            named = table.iloc[:, index].cat.rename_categories(list(map(str, levels)))
-            table.isetitem(index, named)
+            names = list(map(str, levels))
+            names = names if len(set(names)) == len(names) else list(map(repr, levels))
+            table.isetitem(index, table.iloc[:, index].cat.rename_categories(names))
     return table
 
 

@@ -195,7 +195,8 @@ def _transformed_columns(transformer, table, name):
     weights, parts = transformer.transformer_weights or {}, []
     for own, steps, indices in _column_steps(transformer):
         part = transformed(steps, select_columns(table, indices), f"{name}_")
-        parts.append(_weighted(part, weights[own], name) if own in weights else part)
+        weight = weights.get(own)
+        parts.append(part if weight is None else _weighted(part, weight, name))
     return replace(concatenate_tables(parts, f"{name}_table"), single=table.single)
 
 

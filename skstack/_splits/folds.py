@@ -28,6 +28,10 @@ _NO_ROWS_OUT = (
 
 
 SCORED_ROWS = 4_000
+# With these, branches are fitted without five pairs of five folds, not ten: a stack with a default
+# network then takes at most about twice the time of the cross-fit of this network.
+_ROWS_FOR_FEWER_PAIRS = 500
+_ROWS_OF_CLASS = 20  # at least, that a downstream without a fold learns from
 
 
 class Folds(NamedTuple):
@@ -169,67 +173,76 @@ class NestedFolds(NamedTuple):
     scored: list
 
 
-def scored_folds(repeats, labels=None, weights=None):
+def scored_folds(repeats, labels=None, weights=None, *, all_pairs=False):
     """`ScoredFolds` of a stack by repeat; ``repeats`` holds lists of (train, test).
 
     Of a large table a few folds are enough: the weights of a blend are few numbers. They are
     evenly spread, the middle one if it is one, because rows may be sorted. Together they hold each
     value of ``labels``, the classes of the rows, or each value of each column, in rows whose weight
-    is not 0.
+    is not 0. With ``all_pairs`` each is in a pair with all others.
     """
     if _is_ordered(repeats[0]):
         return [ScoredFolds(tuple(range(len(pairs)))) for pairs in repeats]
-    scored = []
+    scored, columns = [], _codes(labels, weights)
     for pairs in repeats:
         sizes = np.array([len(test) for _, test in pairs])
-        holds = _holds_values(pairs, labels, weights)
+        holds = np.array([_counts(columns, test) > 0 for _, test in pairs])
+        holds = holds[:, holds.any(axis=0)]
         for n_scored in range(len(sizes) if len(repeats) > 1 else 1, len(sizes) + 1):
             numbers = (2 * np.arange(n_scored) + 1) * len(sizes) // (2 * n_scored)
             if sizes[numbers].sum() >= SCORED_ROWS and holds[numbers].any(axis=0).all():
                 break
-        scored.append(_with_pairs(tuple(numbers.tolist()), sizes, holds))
+        numbers = tuple(numbers.tolist())
+        two = _pairs_of_folds(len(pairs), numbers)
+        every = some = ScoredFolds(numbers, tuple(sorted(two)))
+        small = sizes.sum() < _ROWS_FOR_FEWER_PAIRS
+        if len(pairs) > 4 and 2 * len(numbers) > len(pairs) and not (small or all_pairs):
+            some = ScoredFolds(numbers, tuple(sorted(two[: len(pairs) ** 2 // 5])))
+        enough = all(_is_enough(some, every, number, pairs, columns) for number in numbers)
+        scored.append(some if enough else every)
     return scored
 
 
-def _with_pairs(numbers, sizes, holds):
-    """`ScoredFolds` with pairs of folds of which at least one is scored.
-
-    If more than half of more than four folds are scored, some pairs are enough, of five folds five
-    of the ten: the downstream without a fold is then fitted on about two fifths of the rows. All
-    pairs are needed if folds differ in size, or if those chosen would lack a class.
-    """
-    n_folds = len(sizes)
+def _pairs_of_folds(n_folds, numbers):
+    """Pairs of folds of which at least one is scored, those to keep first."""
     if n_folds < 3:
-        return ScoredFolds(numbers)
+        return []
     around = (
         tuple(sorted((fold, (fold + distance) % n_folds)))
         for distance in range(1, n_folds // 2 + 1)
         for fold in range(n_folds)
     )
     two = [pair for pair in dict.fromkeys(around) if set(pair) & set(numbers)]
-    two.sort(key=lambda pair: len(set(pair) - set(numbers)))  # those of two scored folds first
-    every = ScoredFolds(numbers, tuple(sorted(two)))
-    many = n_folds > 4 and 2 * len(numbers) > n_folds
-    n_kept = n_folds**2 // 5 if many else len(two)
-    some = ScoredFolds(numbers, tuple(sorted(two[:n_kept])))
-    lack = any(
-        (holds[every.others(number)].any(axis=0) & ~holds[some.others(number)].any(axis=0)).any()
-        for number in numbers
+    return sorted(two, key=lambda pair: len(set(pair) - set(numbers)))
+
+
+def _is_enough(some, every, number, pairs, columns):
+    """Whether a downstream without a fold learns about half of what it would with all pairs."""
+    if some is every:
+        return True
+    fewer, all_rows = (
+        np.intersect1d(pairs[number][0], np.concatenate([pairs[k][1] for k in each.others(number)]))
+        for each in (some, every)
     )
-    return every if lack or sizes.max() > 2 * sizes.min() else some
+    known, counts = _counts(columns, fewer), _counts(columns, all_rows)
+    rare = (counts > 0) & (known < _ROWS_OF_CLASS)
+    return len(fewer) >= 0.4 * len(all_rows) and not rare.any()
 
 
-def _holds_values(pairs, labels, weights):
-    """Whether the test rows of each fold hold each value that those of any hold."""
+def _codes(labels, weights):
+    """For each column of labels the number of its values, and that of each row: -1 for weight 0."""
     columns = [] if labels is None else np.reshape(labels, (len(labels), -1)).T
-    held = [np.zeros((len(pairs), 0), dtype=bool)]
+    coded = []
     for column in columns:
         values, codes = np.unique(column, return_inverse=True)
-        codes = codes if weights is None else np.where(weights > 0, codes, len(values))
-        counts = [np.bincount(codes[test], minlength=len(values) + 1)[:-1] for _, test in pairs]
-        held.append(np.array(counts) > 0)
-    held = np.hstack(held)
-    return held[:, held.any(axis=0)]
+        coded.append((len(values), codes if weights is None else np.where(weights > 0, codes, -1)))
+    return coded
+
+
+def _counts(columns, rows):
+    """How many of some rows have each value of each column."""
+    counts = [np.bincount(codes[rows] + 1, minlength=n + 1)[1:] for n, codes in columns]
+    return np.concatenate([np.zeros(0, dtype=int), *counts])
 
 
 def seeded_splitter(cv, seed):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
@@ -573,9 +573,9 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         """Fit the scaler on training rows, resample only these, and fit the downstream.
 
         ``validation`` is the table of rows to monitor, or None, ``cv`` the time-ordered folds, or
-        None. ``whole`` is that of all rows with features, their weights and the number of all
-        rows, of a fit without some of them: its network then has the shapes, and the program, of
-        one for all rows. Returns (y, weights) before and after sampling.
+        None. ``whole`` is that of all rows, and their weights, of a fit without some of them: its
+        network then has the shapes, and the program, of one for all rows. Returns (y, weights)
+        before and after sampling.
         """
         self._scaling = Scaling(self.scaler).fit(table, **parts.scaler)
         self.scaler_ = self._scaling.scaler_
@@ -590,12 +590,11 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         scaled = self._scaled(table)
         shared = None
         if whole is not None and isinstance(downstream, NetworkEstimator):
-            of_all, weights_of_all, n_all = whole
+            of_all, weights_of_all = whole
             with errors_named(label_of(downstream)):
                 shared = downstream._cross_fit_context(
                     self._scaled(of_all), y, weights=weights_of_all
                 )
-            shared = replace(shared, n_rows=n_all)
         before = y, weights
         if isinstance(downstream, NetworkEstimator):  # X_val is scaled in the same way
             suppress_warning("X_val")

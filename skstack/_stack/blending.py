@@ -16,7 +16,7 @@ from skstack._base.atomic_fit import copy_of
 from skstack._base.params import clone_part, is_keras_model, is_network_estimator, is_path
 from skstack._base.progress import errors_named, report
 from skstack._base.sklearn import is_classifier_for
-from skstack._base.tables import columns_at, take_rows
+from skstack._base.tables import columns_at, n_rows, take_rows
 from skstack._base.text import described
 from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._estimators.multi_task import KerasMultiTask
@@ -464,7 +464,9 @@ class Blending:
         else:
             labels = y if is_classifier(stack) else None
             weights = metadata.downstream.get("sample_weight")
-            self.nested = NestedFolds(nested, scored_folds(nested, labels, weights))
+            # A downstream of fewer rows is more certain than that of all: no measure of it.
+            scored = scored_folds(nested, labels, weights, all_pairs=self._calibrates)
+            self.nested = NestedFolds(nested, scored)
 
     def fail(self, reason):
         """Turn an automatic blend off; raise if predictions without each fold were asked for."""
@@ -597,13 +599,18 @@ class NestedFit:
                     own = self.stack._branch_predictions(columns[name], take_rows(table, test))
                     self._put(values, name, test, own)
             if DOWNSTREAM in parts and test[0] in trains:
-                train, others = trains[test[0]], scored.others(number)
-                if others:
-                    others = np.concatenate([pairs[other][1] for other in others])
-                    train = np.intersect1d(train, others)
+                known = self._rows_with_features(repeat, number)
+                train = np.intersect1d(trains[test[0]], known)
+                features = [_filled(table, known) for table in features]
                 own = self._of_downstream(features, train, test, repeat, number)
                 self._put(values, DOWNSTREAM, test, own)
         return values
+
+    def _rows_with_features(self, repeat, number):
+        """The rows whose features know nothing of the labels of a fold."""
+        each = [tables[repeat][number].rows for tables in self.tables if tables is not None]
+        known = [rows for rows in each if rows is not None]
+        return functools.reduce(np.intersect1d, known, np.arange(len(self.y)))
 
     def _put(self, values, name, rows, predictions):
         if name not in values:
@@ -626,15 +633,7 @@ class NestedFit:
             validation = stack._table(own, validation)
         whole = None
         if not self.ordered:  # else only earlier rows decide anything
-            weights = self.metadata.downstream.get("sample_weight")
-            table = stack._table(features, self.X)
-            each = [tables[repeat][number].rows for tables in self.tables if tables is not None]
-            known = [own for own in each if own is not None]
-            if known:
-                rows = functools.reduce(np.intersect1d, known)
-                table = take_rows(table, rows)
-                weights = None if weights is None else take_rows(weights, rows)
-            whole = table, weights, len(self.y)
+            whole = stack._table(features, self.X), self.metadata.downstream.get("sample_weight")
         stack._fit_downstream(
             clone_part(self.downstream), stack._table(of_train, take_rows(self.X, train)), y,
             metadata, validation, self.seed, self.cv,
@@ -644,6 +643,16 @@ class NestedFit:
         of_test = [take_rows(table, test) for table in features]
         table = stack._table(of_test, take_rows(self.X, test))
         return stack._downstream_predictions(stack._scaled(table))
+
+
+def _filled(table, rows):
+    """A table in which rows without features have those of others."""
+    if len(rows) == n_rows(table):
+        return table
+    filled = np.arange(n_rows(table))
+    unknown = np.delete(filled, rows)
+    filled[unknown] = np.resize(rows, len(unknown))
+    return take_rows(table, filled)
 
 
 def known_rows(*predictions):

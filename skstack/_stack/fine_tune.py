@@ -45,10 +45,9 @@ class FineTune(BaseEstimator):
     ``StackedKerasClassifier(..., fine_tune=FineTune())`` trains upstream networks and downstream
     further in one graph, with the fixed scaler between them, on the raw training rows, with the
     loss, optimizer, batch size and engine of the downstream: labels are smoothed and gradients
-    clipped as there. The loss on hold-out rows, which no
-    part was fitted on, decides when to stop, and whether the stack before or after is kept. Copies
-    of frozen upstream networks are tuned, too: the ``keras.Model``, estimator or file that was
-    passed is never modified.
+    clipped as there. The loss on hold-out rows, which no part was fitted on, decides when to stop,
+    and whether the stack before or after is kept. Copies of frozen upstream networks are tuned,
+    too: the ``keras.Model``, estimator or file that was passed is never modified.
 
     Parameters
     ----------
@@ -244,7 +243,7 @@ def check_fine_tune(stack, branches, downstream, X, y):
     if _teacher_mode(downstream) == "features":
         _refuse(
             f"the downstream {kind} has a teacher with mode='features'",
-            "one network of all parts lacks the output that follows it: use mode='distill'",
+            "the network of all parts has no second output for its features: use mode='distill'",
         )
     if stack.scaler not in (None, "standard"):
         for step in listed_steps(stack.scaler):

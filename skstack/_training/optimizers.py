@@ -399,7 +399,8 @@ def update_in_few_operations(optimizer, trainable_variables: list) -> None:
         return [tf.constant(value, dtype) for value in values]
 
     def updated(gradient, variable, learning_rate):
-        if not isinstance(gradient, tf.Tensor):  # slices
+        # Slices; in float64 Keras rounds the betas to float32.
+        if not isinstance(gradient, tf.Tensor) or variable.dtype == tf.float64:
             keras_step(gradient, variable, learning_rate)
             return
         dtype = variable.dtype

@@ -49,6 +49,8 @@ def learn(program: TracedProgram, x, y, weights):
         scaled = optimizer.scale_loss(loss)
     trainable = model.trainable_variables
     gradients = tape.gradient(scaled, [variable.value for variable in trainable])
+    if not trainable:
+        raise NothingToLearn("All layers were frozen by callbacks: there is nothing to train.")
     if all(gradient is None for gradient in gradients):
         raise NothingToLearn(
             f"loss={described(program.loss)} does not depend on any weight of the network, so "

@@ -117,8 +117,8 @@ class TeacherFit:
     ``blueprint`` and ``start`` are those of the network that is trained, ``student_blueprint`` is
     that of the network without its teacher; ``resumes`` is whether the variables are those of the
     previous fit, so that its optimizer can continue; ``loss_of_mean`` is the loss of one output,
-    such as the mean of members. Without ``logits`` the network that distils
-    keeps its last activation: it is a part of another one.
+    such as the mean of members. Without ``logits`` the network that distils keeps its last
+    activation: it is a part of another one.
     """
 
     def __init__(self, loss, student, blueprint, start, X, *, seed, before, logits=True):

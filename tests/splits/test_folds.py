@@ -56,15 +56,16 @@ def test_the_scored_folds_hold_each_class():
 @pytest.mark.parametrize(
     ("sizes", "n_pairs", "partners"),
     [
-        ((9,) * 2, 0, [0, 0]),  # without both nothing is left
-        ((9,) * 3, 3, [2, 2, 2]),
-        ((9,) * 4, 6, [3, 3, 3, 3]),
-        ((9,) * 5, 5, [2] * 5),  # of ten
-        ((9,) * 10, 20, [4] * 10),  # of 45
+        ((900,) * 2, 0, [0, 0]),  # without both nothing is left
+        ((900,) * 3, 3, [2, 2, 2]),
+        ((900,) * 4, 6, [3, 3, 3, 3]),
+        ((90,) * 5, 10, [4] * 5),  # few rows
+        ((100,) * 5, 5, [2] * 5),  # of ten
+        ((100,) * 10, 20, [4] * 10),  # of 45
         ((1_500,) * 5, 5, [3, 3, 2]),  # of nine with fold 0, 2 or 4
         ((2_000,) * 5, 7, [4, 4]),  # all with fold 1 or 3
         ((4_000,) * 5, 4, [4]),
-        ((9, 9, 9, 9, 19), 10, [4, 4, 4, 4, 4]),  # folds of groups
+        ((100, 100, 100, 100, 400), 10, [4] * 5),  # folds of groups
     ],
 )
 def test_of_five_scored_folds_five_pairs_are_enough(sizes, n_pairs, partners):
@@ -75,20 +76,35 @@ def test_of_five_scored_folds_five_pairs_are_enough(sizes, n_pairs, partners):
     for number, each in zip(scored.numbers, others, strict=True):
         assert number not in each
         assert all(tuple(sorted((number, other))) in scored.two for other in each)
+    (every,) = folds.scored_folds([pairs_of(*sizes)], all_pairs=True)
+    assert set(scored.two) <= set(every.two)
+    if len(sizes) > 2:
+        assert {len(every.others(number)) for number in every.numbers} == {len(sizes) - 1}
 
 
-def test_the_folds_in_pairs_with_a_scored_one_hold_each_class():
-    rows = np.arange(50)
-    pairs = pairs_of(*[10] * 5)
-    (fewer,) = folds.scored_folds([pairs], rows % 2)
-    assert len(fewer.two) == 5
-    number = fewer.numbers[0]
-    absent = min({*range(5)} - {number, *fewer.others(number)})
-    (scored,) = folds.scored_folds([pairs], rows // 10 == absent)  # one class in one fold
-    assert len(scored.two) == 10
-    weights = np.where(rows // 10 == absent, 0.0, 1.0)
-    (scored,) = folds.scored_folds([pairs], rows // 10 == absent, weights)
-    assert len(scored.two) == 5
+def n_pairs(pairs, *args):
+    (scored,) = folds.scored_folds([pairs], *args)
+    return len(scored.two)
+
+
+def test_all_pairs_are_needed_for_rare_classes():
+    pairs, rows = pairs_of(*[100] * 5), np.arange(500)
+    assert n_pairs(pairs, rows % 10 == 0) == 5  # 20 rows in two folds
+    assert n_pairs(pairs, rows % 11 == 0) == 10
+    assert n_pairs(pairs, rows < 100) == 10  # all in one fold
+    assert n_pairs(pairs, np.column_stack([rows % 2, rows % 11 == 0])) == 10
+    weights = np.where(rows % 11 == 0, 0.0, 1.0)
+    assert n_pairs(pairs, rows % 11 == 0, weights) == 5  # that class counts nowhere
+    assert n_pairs(pairs, rows % 10 == 0, np.where(rows == 0, 0.0, 1.0)) == 10
+
+
+@pytest.mark.parametrize(("purged", "expected"), [(0, 5), (10, 5), (60, 10)])
+def test_all_pairs_are_needed_if_neighbours_are_purged(purged, expected):
+    rows, pairs = np.arange(500), []
+    for start in range(0, 500, 100):
+        near = np.arange(start - purged, start + 100 + purged)
+        pairs.append((np.setdiff1d(rows, near), rows[start : start + 100]))
+    assert n_pairs(pairs) == expected
 
 
 def test_time_ordered_folds_are_in_no_pairs():

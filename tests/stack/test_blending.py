@@ -4,6 +4,7 @@ import re
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from imblearn.ensemble import BalancedRandomForestClassifier
 from imblearn.over_sampling import RandomOverSampler
@@ -74,6 +75,13 @@ FOLDS, FIVE = (list(KFold(n, shuffle=True, random_state=0).split(np.zeros(60))) 
 def stack(upstream=(("neighbour", NEIGHBOUR), ("tree", TREE)), **params):
     settings = {"downstream": LINEAR, "cv": FOLDS, "random_state": 0, **params}
     return StackedKerasClassifier(list(upstream), **settings)
+
+
+@pytest.fixture(autouse=True)
+def some_pairs_of_five_folds(monkeypatch):
+    """As of larger tables, which would take longer."""
+    monkeypatch.setattr(folds, "_ROWS_FOR_FEWER_PAIRS", 0)
+    monkeypatch.setattr(folds, "_ROWS_OF_CLASS", 1)
 
 
 @pytest.fixture
@@ -239,6 +247,45 @@ def test_fits_of_a_blend(n_folds, scored_rows, n_repeats, n_branch, n_downstream
     cv = KFold(n_folds, shuffle=True, random_state=0)
     stack([("tree", TREE)], cv=cv, n_repeats=n_repeats).fit(*binary())
     assert fits == {DecisionTreeClassifier: n_branch, LogisticRegression: n_downstream}
+
+
+class Counting(LogisticRegression):
+    """Knows the numbers of rows of its fits."""
+
+    fits = []
+
+    def fit(self, X, y, sample_weight=None):
+        self.fits.append(len(X))
+        return super().fit(X, y, sample_weight)
+
+
+@pytest.mark.parametrize(
+    ("upstream", "settings", "n_rows"),
+    [
+        ([("tree", TREE)], {}, [24] * 5),
+        ([("tree", TREE)], {"calibration": "temperature"}, [48] * 5),
+        ([("tree", KerasFeatureTransformer(TREE, cv=3))], {}, [48] * 5),
+        ([("frozen", FrozenEstimator(clone(TREE).fit(*binary())))], {}, [48] * 5),
+        ([("tree", TREE), ("pca", KerasFeatureTransformer(PCA(2)))], {}, [24] * 5),
+    ],
+    ids=["a branch", "calibration", "folds of its own", "frozen", "unsupervised beside"],
+)
+def test_rows_that_a_downstream_without_a_fold_learns_from(upstream, settings, n_rows):
+    """Those of all other folds, unless the fits of a branch without two folds are saved."""
+    Counting.fits.clear()
+    parts = [upstream[0][0], "downstream"]
+    settings = {"cv": FIVE, "blend_parts": parts, "blend": True, **settings}
+    stack(upstream, downstream=Counting(), **settings).fit(*binary())
+    assert Counting.fits == [60, *n_rows]
+
+
+def test_rare_categories_beside_features_need_no_further_program():
+    X, y = binary(frame=True)
+    X["level"] = pd.Categorical(np.arange(60) // 4)  # each in four neighbouring rows
+    own = stack(downstream=NETWORK, cv=KFold(5), passthrough=True)
+    made = POOL.made
+    own.fit(X, y)
+    assert POOL.made == made + 1
 
 
 @pytest.mark.parametrize("frame", [False, True])

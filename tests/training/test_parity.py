@@ -378,8 +378,11 @@ def _of_flat(function):
     return lambda *arguments: function(arguments)
 
 
-@pytest.mark.parametrize("name", OF_ADAM)
-def test_steps_of_few_operations_are_those_of_keras(name):
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [*((name, "float32") for name in OF_ADAM), ("adam", "float64"), ("adam", "bfloat16")],
+)
+def test_steps_of_few_operations_are_those_of_keras(name, dtype):
     rng = np.random.default_rng(0)
     shapes = [(3, 2), (2,), (2, 4), ()]
     gradients = [[rng.normal(size=shape).astype("float32") for shape in shapes] for _ in range(5)]
@@ -387,7 +390,7 @@ def test_steps_of_few_operations_are_those_of_keras(name):
     weights, counts = [], []
     for changed in (False, True):
         optimizer = OF_ADAM[name]()
-        variables = [keras.Variable(np.full(shape, 0.5, "float32")) for shape in shapes]
+        variables = [keras.Variable(np.full(shape, 0.5), dtype=dtype) for shape in shapes]
         if changed:
             update_in_few_operations(optimizer, variables)
         optimizer.build(variables)
@@ -400,8 +403,13 @@ def test_steps_of_few_operations_are_those_of_keras(name):
         counts.append(len(graph.get_operations()))
     for own, expected in zip(*weights, strict=True):
         np.testing.assert_array_equal(own, expected)
-        assert (own != 0.5).all()
-    if name in ("adam", "AdamW, decay and clipping", "a schedule", "moving averages"):
+        assert dtype == "bfloat16" or (own != 0.5).all()
+    if dtype != "float64" and name in (
+        "adam",
+        "AdamW, decay and clipping",
+        "a schedule",
+        "moving averages",
+    ):
         assert counts[1] < 0.8 * counts[0]
 
 

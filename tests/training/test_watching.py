@@ -210,6 +210,17 @@ class FreezeAtFirst(keras.callbacks.Callback):
         self.model.layers[1].trainable = True
 
 
+def test_layers_that_callbacks_freeze_all_are_said(recipe, start, binary_rows):
+    def freeze(*args):
+        for layer in callback.model.layers:
+            layer.trainable = False
+
+    callback = keras.callbacks.LambdaCallback(on_train_begin=freeze)
+    plan = TrainConfig("binary_crossentropy", epochs=1, callbacks=(callback,))
+    with pytest.raises(ValueError, match="All layers were frozen by callbacks"):
+        train(recipe, start, binary_rows(), plan)
+
+
 @pytest.mark.parametrize("event", ["on_train_begin", "on_epoch_begin"])
 @each_engine
 def test_layers_that_callbacks_freeze_at_first_are_not_trained(
