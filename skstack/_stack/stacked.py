@@ -113,15 +113,16 @@ The weights of a blend are learned by greedy selection with replacement (Caruana
 Selection from Libraries of Models", ICML 2004), on predictions of rows that no part was fitted on;
 of equal scores the simpler combination is preferred. Those of branches are out-of-fold. The
 downstream is fitted again without each fold, on features of models that were fitted without it,
-too: for pairs of folds every branch that learns from y is fitted once more, without both. With
-three or four folds these are all pairs, with more about 2 / 5 of them: the downstream without a
-fold is fitted on the folds that are in a pair with it (all, if they differ much in size or lack a
-class). With two folds, or if a branch has folds of its own, it is cross-fitted again without each
-fold. In a table of more than 4,000 rows only some folds, evenly spread, with at least 4,000 rows
-together are predicted in this way (all with ``n_repeats`` above 1); if these are at most half of
-the folds, all pairs with one of them are used. With a time-ordered ``cv`` no further branch is
-fitted, and rows that no downstream has predicted take no part. With ``fine_tune`` the weights are
-learned on the rows that fine-tuning sets aside.
+too: for each pair of folds every branch that learns from y is fitted once more. From 500 rows and
+five folds on some pairs are enough, five of the ten of five folds: the downstream without a fold is
+fitted on the folds that are in a pair with it, and so on half of the rows that it could have. All
+pairs are used with ``calibration``, and if less than 20 rows of a class or much less than half of
+the rows would be left. With two folds, or if a branch has folds of its own, it is cross-fitted
+again without each fold. In a table of more than 4,000 rows only some folds, evenly spread, with at
+least 4,000 rows together are predicted in this way (all with ``n_repeats`` above 1); if these are
+at most half of the folds, all pairs with one of them are used. With a time-ordered ``cv`` no
+further branch is fitted, and rows that no downstream has predicted take no part. With ``fine_tune``
+the weights are learned on the rows that fine-tuning sets aside.
 """,
     "upstream": """
 upstream : network, Pipeline or list of (name, model) or (name, model, columns), default=None
