@@ -154,8 +154,9 @@ def same_folds(pairs, others):
 class ScoredFolds(NamedTuple):
     """Numbers of the folds on which the downstream of a stack is scored, and pairs of folds.
 
-    For each pair the branches are fitted once more, without both. The downstream without a fold is
-    fitted on those that are in a pair with it, on all others if there are no pairs.
+    For each pair the branches that learn from y in these folds are fitted once more, without both.
+    Beside such branches the downstream without a fold is fitted on those in a pair with it, else on
+    all others.
     """
 
     numbers: tuple
