@@ -133,7 +133,7 @@ validation_fraction : float, default=0.15
     Fraction of the rows, stratified by class in a classifier, that is held out before anything is
     learned. In (0, 1). Of more than 2**20 rows at most 2**18 are held out.
 
-n_iter_no_change : int, default=16
+n_iter_no_change : int, default=10
     Number of epochs without improvement after which training stops. Networks whose learning rate
     follows a schedule, such as ``RealMLP()``, are trained for all epochs.
 
@@ -360,7 +360,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         batch_size: int | str = "auto",
         early_stopping: bool | str = "auto",
         validation_fraction: float = 0.15,
-        n_iter_no_change: int = 16,
+        n_iter_no_change: int = 10,
         tol: float = 1e-4,
         early_stopping_metric: str = "loss",
         callbacks: Any = None,

@@ -176,7 +176,7 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         batch_size: int | str = "auto",
         early_stopping: bool | str = "auto",
         validation_fraction: float = 0.15,
-        n_iter_no_change: int = 16,
+        n_iter_no_change: int = 10,
         tol: float = 1e-4,
         early_stopping_metric: str = "loss",
         callbacks: Any = None,

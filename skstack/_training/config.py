@@ -66,12 +66,15 @@ class StepRules:
     factors : tuple of (str, float, float), default=()
         Factors of the learning rate and of the weight decay by variable path; 1 for all others.
         That of the weight decay includes that of the learning rate.
+    averages_weights : bool, default=False
+        Whether each epoch ends with weights that are a moving average over its last steps.
     """
 
     learning_rate: str | None = None
     weight_decay: str | None = None
     dropout: str | None = None
     factors: tuple = ()
+    averages_weights: bool = False
 
     @property
     def scheduled(self) -> bool:

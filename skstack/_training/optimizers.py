@@ -256,14 +256,20 @@ def state_layout(optimizer) -> tuple:
 
 
 class FitSteps:
-    """First step and number of steps of a fit, as a variable of a program: 0 steps are constant."""
+    """What rules know of the steps of a fit, as a variable of a program.
+
+    It holds the first step and the number of steps of the fit, with 0 for constant schedules, and
+    the number of steps of an epoch, and of those that are done in this one.
+    """
 
     def __init__(self, optimizer):
         self._optimizer = _inner(optimizer)
         # Integers: Keras converts others to the dtype of the layer that reads them.
-        self.variable = keras.Variable([0, 0], trainable=False, dtype="int64", name="fit_steps")
+        self.variable = keras.Variable(
+            [0, 0, 1, 0], trainable=False, dtype="int64", name="fit_steps"
+        )
 
-    def state(self, optimizer_variables, n_steps: int) -> np.ndarray:
+    def state(self, optimizer_variables, n_steps: int, steps_in_epoch: int) -> np.ndarray:
         """Value of the variable for a fit that starts with these variables of the optimizer."""
         iterations = self._optimizer.iterations
         done = next(
@@ -271,13 +277,13 @@ class FitSteps:
             for variable, value in zip(self._optimizer.variables, optimizer_variables, strict=True)
             if variable is iterations
         )
-        return np.array([done, n_steps], dtype=np.int64)
+        return np.array([done, n_steps, steps_in_epoch, 0], dtype=np.int64)
 
     def factor(self, schedule: str | None):
         """Factor of a schedule at the present step, inside a trace."""
         if schedule is None:
             return tf.constant(1.0)
-        first, n_steps = tf.unstack(self.variable.value)
+        first, n_steps, *_ = tf.unstack(self.variable.value)
         done = tf.cast(self._optimizer.iterations.value, tf.int64) - first
         share = tf.cast(done, tf.float32) / tf.cast(tf.maximum(n_steps, 1), tf.float32)
         t = tf.clip_by_value(share, 0.0, 1.0)
@@ -326,6 +332,62 @@ def follow_rules(optimizer, rules: StepRules, variables: Mapping, steps: FitStep
 
     # Through the instance's __dict__: Keras tracks attributes that are set the usual way.
     vars(optimizer)["update_step"] = updated
+
+
+_LONGEST_AVERAGE = 20  # steps
+
+
+def average_weights(optimizer, variables: list, steps: FitSteps) -> list:
+    """Have an optimizer end each epoch with a moving average of the weights over its last steps.
+
+    The average spans about half of an epoch, at most 20 steps; an epoch of two steps has none. It
+    removes the noise of large steps, which may then be taken until the end.
+
+    Parameters
+    ----------
+    optimizer : keras.optimizers.Optimizer
+        Used by one program only. Modified.
+    variables : list of keras.Variable
+        Weights that are trained.
+    steps : FitSteps
+
+    Returns
+    -------
+    averages : list of keras.Variable
+        They carry nothing from one epoch to the next.
+    """
+    apply, ops = optimizer.apply, tf.raw_ops
+    averages = [
+        keras.Variable(tf.zeros(v.shape, v.dtype), trainable=False, dtype=v.dtype)
+        for v in variables
+    ]
+
+    def applied(gradients, trainable_variables=None):
+        apply(gradients, trainable_variables)
+        first, n_steps, per_epoch, done = tf.unstack(steps.variable.value)
+        length = tf.clip_by_value(tf.cast(per_epoch, tf.float32) / 2.0, 1.0, _LONGEST_AVERAGE)
+        share = tf.where(done > 0, 1.0 / length, 1.0)  # of these weights in the average
+        ends = done + 1 >= per_epoch
+        shares: dict[Any, tuple] = {}
+        for variable, average in zip(variables, averages, strict=True):
+            own, mean = variable.value, average.value
+            dtype = own.dtype
+            if dtype not in shares:
+                shares[dtype] = tf.cast(share, dtype), tf.cast(1.0 - share, dtype)
+            new, rest = shares[dtype]
+            value = ops.ReadVariableOp(resource=own.handle, dtype=dtype)
+            old = ops.ReadVariableOp(resource=mean.handle, dtype=dtype)
+            # 0 * NaN = 0: an earlier fit may have diverged.
+            moved = ops.AddV2(x=ops.Mul(x=value, y=new), y=ops.MulNoNan(x=old, y=rest))
+            ops.AssignVariableOp(resource=mean.handle, value=moved)
+            kept = ops.SelectV2(condition=ends, t=moved, e=value)
+            ops.AssignVariableOp(resource=own.handle, value=kept)
+        done = tf.where(ends, tf.zeros_like(done), done + 1)
+        steps.variable.assign([first, n_steps, per_epoch, done])
+
+    # Through the instance's __dict__: Keras tracks attributes that are set the usual way.
+    vars(optimizer)["apply"] = applied
+    return averages
 
 
 def _inner(optimizer):

@@ -44,6 +44,7 @@ from skstack._training.optimizers import (
     FitSteps,
     apply_dense,
     apply_without_reducing,
+    average_weights,
     follow_rules,
     scale_steps,
     state_layout,
@@ -86,13 +87,15 @@ class Program:
         self.variables = named_variables(self.model)
         self._steps = None
         update_in_few_operations(self.optimizer, self.model.trainable_variables)
-        if settings.rules != StepRules():
+        rules = settings.rules
+        if rules != StepRules():
             self._steps = FitSteps(self.optimizer)
-            follow_rules(self.optimizer, settings.rules, self.variables, self._steps)
-            if settings.rules.dropout is not None:
+        if replace(rules, averages_weights=False) != StepRules():
+            follow_rules(self.optimizer, rules, self.variables, self._steps)
+            if rules.dropout is not None:
                 schedule_dropout(
                     all_layers(self.model),
-                    functools.partial(self._steps.factor, settings.rules.dropout),
+                    functools.partial(self._steps.factor, rules.dropout),
                 )
         self._warm_up(table, blueprint)
         multipliers = [(self.variables[path], factor) for path, factor in settings.lr_multipliers]
@@ -100,6 +103,9 @@ class Program:
         if settings.dense_gradients:
             apply_dense(self.optimizer)
         apply_without_reducing(self.optimizer)
+        averages = []
+        if rules.averages_weights:
+            averages = average_weights(self.optimizer, self.model.trainable_variables, self._steps)
         self.has_metrics = len(self.model.metrics) > 1  # more than the tracker of the loss
         self.own_step = has_own_train_step(self.model)
         # Metrics are read after each epoch.
@@ -111,7 +117,7 @@ class Program:
         counters = [variable for metric in self.model.metrics for variable in metric.variables]
         steps = [] if self._steps is None else [self._steps.variable]
         self.layout = VariableLayout(
-            [*self.variables.values(), *self.optimizer.variables, *steps], counters
+            [*self.variables.values(), *self.optimizer.variables, *steps], [*counters, *averages]
         )
         self.state_layout = state_layout(self.optimizer)
         self._fresh_optimizer = values(self.optimizer.variables)
@@ -181,6 +187,7 @@ class Program:
         optimizer_start: list[np.ndarray] | None,
         learning_rate: float | None,
         n_steps: int,
+        steps_in_epoch: int,
     ) -> list[np.ndarray]:
         """Return the packed state that a fit starts with: weights and the optimizer's variables.
 
@@ -201,7 +208,9 @@ class Program:
         if learning_rate is not None and self._rate is not None:
             with np.errstate(over="ignore"):  # an infinite rate is reported as diverged weights
                 optimizer[self._rate] = np.asarray(learning_rate, optimizer[self._rate].dtype)
-        steps = [] if self._steps is None else [self._steps.state(optimizer, n_steps)]
+        steps = []
+        if self._steps is not None:
+            steps = [self._steps.state(optimizer, n_steps, steps_in_epoch)]
         return self.layout.pack([*weights, *optimizer, *steps])
 
     def split_state(self, state: list) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:

@@ -91,8 +91,11 @@ def train(
         layout = program.state_layout
         if optimizer_layout not in (None, layout):
             optimizer_start = None  # that of another optimizer
-        n_steps = 0 if config.constant else config.epochs * -(-table.n_rows // config.batch_size)
-        initial = program.initial_state(start, optimizer_start, settings.learning_rate, n_steps)
+        in_epoch = -(-table.n_rows // config.batch_size)
+        n_steps = 0 if config.constant else config.epochs * in_epoch
+        initial = program.initial_state(
+            start, optimizer_start, settings.learning_rate, n_steps, in_epoch
+        )
         monitor = TrainingMonitor(
             config, lambda state: Network(blueprint, program.split_state(state)[0])
         )

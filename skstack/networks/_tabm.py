@@ -50,16 +50,24 @@ class TabM(Recipe):
         Share of each label that the training loss spreads evenly over all classes, in [0, 1). For
         classifiers; the loss on hold-out rows uses the labels themselves.
 
+    average_weights : bool, default=True
+        Whether each epoch ends with weights that are their exponential moving average over about
+        the last half of its steps, at most 20. Training goes on from there. False trains as in
+        [1]_.
+
     Notes
     -----
-    Without other settings the optimizer is AdamW with a learning rate of 0.002, a weight decay of
-    0.0003 and gradients of a norm of at most 1. Layers named ``hidden_1``, ``hidden_2``, ... have
-    outputs of shape (rows, members, units).
+    Without other settings the optimizer is AdamW with a learning rate of 0.008 (0.002 without
+    averages, as in [1]_), a weight decay of 0.0003 and gradients of a norm of at most 1. The
+    average removes the noise of large steps, so that training takes fewer epochs [2]_. Layers named
+    ``hidden_1``, ``hidden_2``, ... have outputs of shape (rows, members, units).
 
     References
     ----------
     .. [1] Y. Gorishniy, A. Kotelnikov and A. Babenko, "TabM: Advancing Tabular Deep Learning with
        Parameter-Efficient Ensembling", ICLR 2025.
+    .. [2] M. Zhang, J. Lucas, G. Hinton and J. Ba, "Lookahead Optimizer: k steps forward, 1 step
+       back", NeurIPS 2019.
 
     Examples
     --------
@@ -80,6 +88,7 @@ class TabM(Recipe):
         scaling="quantile",
         numeric_embedding="auto",
         label_smoothing=0.0,
+        average_weights=True,
     ):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.n_members = n_members
@@ -89,6 +98,7 @@ class TabM(Recipe):
         self.scaling = scaling
         self.numeric_embedding = numeric_embedding
         self.label_smoothing = label_smoothing
+        self.average_weights = average_weights
 
     def _validate_params(self):
         n_members = self.n_members
@@ -100,6 +110,7 @@ class TabM(Recipe):
                 "layer."
             )
         check_flag("TabM", "mini", self.mini)
+        check_flag("TabM", "average_weights", self.average_weights)
         check_activation("TabM", self.activation)
         check_number("TabM", "dropout", self.dropout, below=1)
         check_scaling("TabM", self.scaling)
@@ -111,10 +122,17 @@ class TabM(Recipe):
         return PiecewiseLinear() if automatic else self.numeric_embedding
 
     def default_optimizer(self, spec):
-        """AdamW as in the paper."""
+        """AdamW as in the paper; averages allow larger steps."""
         import keras
 
-        return keras.optimizers.AdamW(2e-3, weight_decay=3e-4, global_clipnorm=1.0)
+        rate = 8e-3 if self.average_weights else 2e-3
+        return keras.optimizers.AdamW(rate, weight_decay=3e-4, global_clipnorm=1.0)
+
+    def step_rules(self, spec):
+        """See ``Recipe.step_rules``."""
+        from skstack._training.config import StepRules
+
+        return StepRules(averages_weights=bool(self.average_weights))
 
     def build(self, spec):
         """Build the network; see ``Recipe.build``."""
