@@ -362,14 +362,17 @@ def average_weights(optimizer, variables: list, steps: FitSteps) -> list:
         for v in variables
     ]
 
-    def applied(gradients, trainable_variables=None):
+    def applied(gradients, trainable_variables):
         apply(gradients, trainable_variables)
+        trained = set(map(id, trainable_variables))  # without those that callbacks froze
         first, n_steps, per_epoch, done = tf.unstack(steps.variable.value)
         length = tf.clip_by_value(tf.cast(per_epoch, tf.float32) / 2.0, 1.0, _LONGEST_AVERAGE)
         share = tf.where(done > 0, 1.0 / length, 1.0)  # of these weights in the average
         ends = done + 1 >= per_epoch
         shares: dict[Any, tuple] = {}
         for variable, average in zip(variables, averages, strict=True):
+            if id(variable) not in trained:
+                continue
             own, mean = variable.value, average.value
             dtype = own.dtype
             if dtype not in shares:

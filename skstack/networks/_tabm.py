@@ -59,8 +59,9 @@ class TabM(Recipe):
     -----
     Without other settings the optimizer is AdamW with a learning rate of 0.008 (0.002 without
     averages, as in [1]_), a weight decay of 0.0003 and gradients of a norm of at most 1. The
-    average removes the noise of large steps, so that training takes fewer epochs [2]_. Layers named
-    ``hidden_1``, ``hidden_2``, ... have outputs of shape (rows, members, units).
+    average removes the noise of large steps, so that training takes fewer epochs [2]_. A call of
+    ``partial_fit`` is an epoch; one of up to two batches has no average. Layers named ``hidden_1``,
+    ``hidden_2``, ... have outputs of shape (rows, members, units).
 
     References
     ----------

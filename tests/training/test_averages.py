@@ -104,3 +104,16 @@ def test_callbacks_see_the_averages(recipe, binary_rows):
     alone = fitted(recipe, rows).network.variables
     for path, array in alone.items():
         np.testing.assert_allclose(fit[path], array, atol=1e-6)
+
+
+@pytest.mark.parametrize("engine", ["graph", "keras"])
+def test_layers_that_callbacks_freeze_keep_their_bits(engine, recipe, binary_rows):
+    class Freeze(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.model.layers[1].trainable = False
+
+    start = initial_variables(recipe, 0)
+    fit = fitted(recipe, binary_rows(75), start, epochs=3, engine=engine, callbacks=[Freeze()])
+    weights = fit.network.variables
+    changed = [path for path in weights if (weights[path] != start[path]).any()]
+    assert changed == list(start)[2:]
