@@ -263,7 +263,9 @@ class FitSteps:
     """
 
     def __init__(self, optimizer):
-        self._optimizer = _inner(optimizer)
+        self._optimizer = optimizer
+        # Not `iterations`, which with accumulated gradients counts the steps between updates once.
+        self._taken = next(v for v in _inner(optimizer).variables if v.name == "iteration")
         # Integers: Keras converts others to the dtype of the layer that reads them.
         self.variable = keras.Variable(
             [0, 0, 1, 0], trainable=False, dtype="int64", name="fit_steps"
@@ -271,11 +273,10 @@ class FitSteps:
 
     def state(self, optimizer_variables, n_steps: int, steps_in_epoch: int) -> np.ndarray:
         """Value of the variable for a fit that starts with these variables of the optimizer."""
-        iterations = self._optimizer.iterations
         done = next(
             value
             for variable, value in zip(self._optimizer.variables, optimizer_variables, strict=True)
-            if variable is iterations
+            if variable is self._taken
         )
         return np.array([done, n_steps, steps_in_epoch, 0], dtype=np.int64)
 
@@ -284,7 +285,7 @@ class FitSteps:
         if schedule is None:
             return tf.constant(1.0)
         first, n_steps, *_ = tf.unstack(self.variable.value)
-        done = tf.cast(self._optimizer.iterations.value, tf.int64) - first
+        done = tf.cast(self._taken.value, tf.int64) - first
         share = tf.cast(done, tf.float32) / tf.cast(tf.maximum(n_steps, 1), tf.float32)
         t = tf.clip_by_value(share, 0.0, 1.0)
         return tf.where(n_steps > 0, SCHEDULES[schedule](t), 1.0)
@@ -516,5 +517,30 @@ def apply_dense(optimizer) -> None:
     def applied(gradients, trainable_variables=None):
         dense = [None if each is None else tf.convert_to_tensor(each) for each in gradients]
         return apply(dense, trainable_variables)
+
+    vars(optimizer)["apply"] = applied
+
+
+def clip_in_float64(optimizer, trainable_variables: list) -> None:
+    """Have an optimizer clip the norm of gradients of which some are float64, which Keras cannot.
+
+    Parameters
+    ----------
+    optimizer : keras.optimizers.Optimizer
+        Used by one program only. Modified.
+    trainable_variables : list of keras.Variable
+    """
+    optimizer = _inner(optimizer)
+    norm = getattr(optimizer, "global_clipnorm", None)
+    if norm is None or all(variable.dtype != "float64" for variable in trainable_variables):
+        return
+    apply, optimizer.global_clipnorm = optimizer.apply, None
+
+    def applied(gradients, trainable_variables=None):
+        dense = [None if each is None else tf.convert_to_tensor(each) for each in gradients]
+        norms = [tf.cast(tf.norm(each), tf.float64) for each in dense if each is not None]
+        scale = norm / tf.maximum(tf.norm(tf.stack(norms)), norm)
+        clipped = [None if each is None else each * tf.cast(scale, each.dtype) for each in dense]
+        return apply(clipped, trainable_variables)
 
     vars(optimizer)["apply"] = applied

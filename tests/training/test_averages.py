@@ -59,6 +59,32 @@ def test_an_epoch_ends_with_the_average_of_its_last_steps(engine, n_steps, recip
         assert np.allclose(found, last[path], atol=2e-6) == (n_steps <= 2)
 
 
+OPTIMIZERS = {
+    "accumulated gradients": lambda: keras.optimizers.Adam(gradient_accumulation_steps=3),
+    "scaled losses": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()),
+    "a schedule": lambda: keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 9)),
+}
+if hasattr(keras.optimizers, "MultiOptimizer"):  # not in the oldest Keras that is supported
+    OPTIMIZERS["several"] = lambda: keras.optimizers.MultiOptimizer(
+        keras.optimizers.OptimizerMap(
+            keras.optimizers.Adam(0.02), {".*bias": keras.optimizers.SGD(0.1)}
+        )
+    )
+
+
+@pytest.mark.parametrize("engine", ["graph", "keras"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_any_optimizer_may_be_averaged(name, engine, recipe, binary_rows):
+    rows, recorder = binary_rows(109), Recorder()
+    settings = {"optimizer": OPTIMIZERS[name](), "learning_rate": None}
+    plain = {"rules": StepRules(), "engine": "keras", "callbacks": [recorder]}
+    fitted(recipe, rows, **{**settings, **plain})
+    fit = fitted(recipe, rows, engine=engine, **settings).network.variables
+    for found, expected in zip(fit.values(), averaged(recorder.steps), strict=True):
+        np.testing.assert_allclose(found, expected, atol=2e-6)
+    assert np.abs(recorder.steps[-1][0] - next(iter(fit.values()))).max() > 1e-4
+
+
 @pytest.mark.parametrize("engine", ["graph", "xla"])
 def test_an_epoch_starts_from_the_average_of_the_one_before(engine, recipe, binary_rows):
     rows = binary_rows(100)

@@ -444,6 +444,28 @@ def test_mixed_precision(policy, tolerance, blueprint, binary_rows):
     assert_close(fit.network.variables, expected, tolerance)
 
 
+@pytest.mark.parametrize("engine", ["graph", "keras"])
+def test_the_norm_of_all_gradients_is_clipped_in_float64(engine, blueprint, binary_rows):
+    """Keras cannot: an output layer in float32 makes the norm a float32."""
+
+    def build(dtype):
+        i = inputs()
+        x = keras.layers.Dense(8, activation="tanh", dtype=dtype)(i["numeric"])
+        return keras.Model(i, keras.layers.Dense(1, "sigmoid", dtype="float32")(x))
+
+    rows, clipped = binary_rows(), keras.optimizers.SGD(0.5, global_clipnorm=0.1)
+    recipes = [blueprint(functools.partial(build, dtype)) for dtype in ("float32", "float64")]
+    start = initial_variables(recipes[0], 0)
+    single, double = (
+        train(recipe, start, rows, plan_for(mlp, clipped, engine=engine)).network.variables
+        for recipe in recipes
+    )
+    assert double["dense/kernel"].dtype == np.float64
+    assert_close(double, single, 1e-5)
+    free = train(recipes[1], start, rows, plan_for(mlp, keras.optimizers.SGD(0.5), engine=engine))
+    assert np.abs(free.network.variables["dense/kernel"] - double["dense/kernel"]).max() > 0.1
+
+
 def test_class_weights_have_the_same_effect_as_in_keras(blueprint, binary_rows):
     rows, recipe = binary_rows(), blueprint(mlp)
     weights = np.where(rows.targets[:, 0] == 1, 3.0, 0.5)
