@@ -14,11 +14,15 @@ import pandas as pd
 import pytest
 from imblearn.over_sampling import SMOTE
 from sklearn.base import clone
+from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
-from sklearn.preprocessing import RobustScaler
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, RobustScaler
 
 from skstack import (
+    FineTune,
     KerasAutoencoder,
     KerasClassifier,
     KerasFeatureTransformer,
@@ -417,6 +421,52 @@ def test_missing_numbers_are_imputed_from_disk_as_in_memory(tmp_path):
     np.testing.assert_array_equal(outside.predict_proba(table), inside.predict_proba(X))
     with pytest.raises(ValueError, match="NaN"):
         clone(NETWORK).fit(table, y)
+
+
+def by_name():
+    """A downstream of scikit-learn that selects columns by name."""
+    columns = make_column_transformer(
+        (OneHotEncoder(), ["job"]), ("passthrough", ["a", "risk__proba_1"])
+    )
+    return make_pipeline(columns, LogisticRegression())
+
+
+STACKS = {
+    "scaled": {"blend": False},
+    "scaled in another way": {"blend": False, "scaler": RobustScaler()},
+    "fine-tuned": {"blend": False, "scaler": None, "fine_tune": FineTune(epochs=1)},
+    "rows held out": {"blend": False, "downstream": "stops early"},
+    "blended, a downstream of scikit-learn": {"scaler": None, "downstream": "by name"},
+}
+
+
+@pytest.mark.filterwarnings("ignore:(?s).*needs all rows in memory:UserWarning")
+@pytest.mark.parametrize("rows_in_window", [24, 64])
+@pytest.mark.parametrize("name", STACKS)
+def test_a_stack_on_disk_with_categories_is_that_in_memory(
+    name, rows_in_window, tmp_path, monkeypatch
+):
+    """A table of one window is read whole by some parts, but is a table on disk for all."""
+    monkeypatch.setattr(disk_table, "BLOCKS_IN_WINDOW", rows_in_window // 8)
+    frame, _ = mixed()
+    frame, y = frame.drop(columns="member"), binary()[1]
+    frame.to_feather(tmp_path / "table.feather")
+    table, settings = open_table(tmp_path / "table.feather"), dict(STACKS[name])
+    downstream = settings.pop("downstream", None)
+    if downstream == "stops early":
+        settings["downstream"] = KerasClassifier(SMALL, **FIT, early_stopping=True)
+    else:
+        settings["downstream"] = by_name() if downstream else KerasClassifier(SMALL, **FIT)
+    risk = KerasClassifier(SMALL, **{**FIT, "epochs": 8, "learning_rate": 0.05})
+    stack = StackedKerasClassifier([("risk", risk)], cv=2, random_state=0, **settings)
+    features, expected = clone(stack).fit_transform(frame, y), clone(stack).fit(frame, y)
+    pd.testing.assert_frame_equal(clone(stack).fit_transform(table, y), features)
+    fit = stack.fit(table, y)
+    assert fit.blend_weights_ == expected.blend_weights_
+    pd.testing.assert_frame_equal(fit.transform(table), expected.transform(frame))
+    for rows in (table, frame):
+        np.testing.assert_array_equal(fit.predict_proba(rows), expected.predict_proba(frame))
+        np.testing.assert_array_equal(fit.predict(rows), expected.predict(frame))
 
 
 def test_searches_and_splitters_of_scikit_learn_take_tables(tmp_path):

@@ -482,7 +482,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
                         part, y, parts.branches[name], plan=plan, nested=blending.nested
                     )
                 if isinstance(without_folds, ValueError):
-                    blending.fail(without_folds)
+                    blending.fail(without_folds, late=True)
                 features.append(part_features)
                 tables.append(without_folds)
                 report[name] = _report_line(X, start)
@@ -533,7 +533,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
                 try:
                     predictions = nested.predictions(blending.scored, self._blend_columns)
                 except ValueError as error:
-                    blending.fail(error)
+                    blending.fail(error, late=True)
                     self._blends = False
                 else:
                     known = np.flatnonzero(known_rows(*predictions.values()))
@@ -585,7 +585,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             settings.pop("groups", None)
         weights_val = settings.pop("sample_weight_val", None)
         if validation is not None:
-            settings["X_val"] = self._scaled(validation)
+            settings["X_val"] = self._for_downstream(downstream, validation)
             weights_val = self._weigh_validation(downstream, settings, weights_val)
         scaled = self._scaled(table)
         shared = None
@@ -882,7 +882,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
 
     def _transform(self, X, *, scaled=True):
         table = self._table(self._features(X).values(), X)
-        return self._scaled(table) if scaled else table
+        return self._for_downstream(self.downstream_, table) if scaled else table
 
     def _part_predictions(self, X, names):
         """Predictions of some parts for validated rows, by name."""
@@ -893,7 +893,8 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             if name != DOWNSTREAM
         }
         if DOWNSTREAM in names:
-            table = self._scaled(self._table(features.values(), X))
+            table = self._table(features.values(), X)
+            table = self._for_downstream(self.downstream_, table)
             values[DOWNSTREAM] = self._downstream_predictions(table)
         return values
 
@@ -910,6 +911,11 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         # scikit-learn estimators convert y to the dtype of the table.
         dtype = "float64" if self._float64 else "float32"
         return self._scaling.transform(table, allow_nan=self._takes_nan, dtype=dtype)
+
+    def _for_downstream(self, downstream, table):
+        """A scaled table; only networks read those on disk."""
+        scaled = self._scaled(table)
+        return scaled if isinstance(downstream, NetworkEstimator) else in_memory(scaled)
 
     @on_snapshot
     @in_chunks

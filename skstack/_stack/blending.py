@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 
-from skstack._base.atomic_fit import copy_of
+from skstack._base.atomic_fit import caller_level, copy_of
 from skstack._base.params import clone_part, is_keras_model, is_network_estimator, is_path
 from skstack._base.progress import errors_named, report
 from skstack._base.sklearn import is_classifier_for
@@ -468,8 +469,11 @@ class Blending:
             scored = scored_folds(nested, labels, weights, all_pairs=self._calibrates)
             self.nested = NestedFolds(nested, scored)
 
-    def fail(self, reason):
-        """Turn an automatic blend off; raise if predictions without each fold were asked for."""
+    def fail(self, reason, *, late=False):
+        """Turn an automatic blend off; raise if predictions without each fold were asked for.
+
+        If it fails `late`, in a fit, a warning says so.
+        """
         stack = self._stack
         if self._calibrates or not _is_auto(stack):
             what = f"blend={stack.blend!r}"
@@ -477,12 +481,15 @@ class Blending:
                 what = f"calibration={stack.calibration!r}"
             raise ValueError(f"{what} is not possible: {reason}")
         self.nested = None
-        self._turn_off(reason)
+        self._turn_off(reason, late=late)
 
-    def _turn_off(self, reason):
+    def _turn_off(self, reason, *, late=False):
         self.parts = ()
-        if self._stack.verbose and self._stack.blend:
-            report(f"blend={self._stack.blend!r} is off: {reason}")
+        message = f"blend={self._stack.blend!r} is off: {reason}"
+        if late:
+            warnings.warn(message, UserWarning, caller_level())
+        elif self._stack.verbose and self._stack.blend:
+            report(message)
 
     def _score(self, y, weights):
         stack = self._stack
@@ -642,7 +649,8 @@ class NestedFit:
         )  # fmt: skip
         of_test = [take_rows(table, test) for table in features]
         table = stack._table(of_test, take_rows(self.X, test))
-        return stack._downstream_predictions(stack._scaled(table))
+        table = stack._for_downstream(stack.downstream_, table)
+        return stack._downstream_predictions(table)
 
 
 def _filled(table, rows):

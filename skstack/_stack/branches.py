@@ -8,6 +8,7 @@ from numbers import Integral
 
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin, clone, is_classifier, is_regressor
+from sklearn.compose import ColumnTransformer, make_column_selector
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_consistent_length
@@ -228,9 +229,25 @@ def takes_nan(downstream, stack):
 
 def wants_names(downstream):
     """Whether a downstream uses the names of the columns, so that it needs a DataFrame."""
-    value = getattr(downstream, "categorical_features", None)
-    by_name = isinstance(value, (list, tuple)) and any(isinstance(name, str) for name in value)
+    parts = downstream.get_params(deep=True).values() if hasattr(downstream, "get_params") else []
+    by_name = any(hasattr(part, "fit") and _selects_by_name(part) for part in (downstream, *parts))
     return by_name or getattr(downstream, "inputs", None) is not None
+
+
+def _selects_by_name(part):
+    if isinstance(part, ColumnTransformer):
+        selections = [columns for *_, columns in part.transformers]
+    else:
+        selections = [getattr(part, "categorical_features", None)]
+    return any(map(_is_by_name, selections))
+
+
+def _is_by_name(columns):
+    if isinstance(columns, slice):
+        columns = [columns.start, columns.stop]
+    elif isinstance(columns, (str, make_column_selector)):
+        return True
+    return np.iterable(columns) and any(isinstance(name, str) for name in columns)
 
 
 def _validation_split(estimator):

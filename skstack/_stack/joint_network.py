@@ -8,6 +8,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 
+from skstack._base.disk_table import in_memory
 from skstack._base.tables import columns_at
 from skstack._features.adapters import ModelAdapter
 from skstack._graph.networks import apply_network
@@ -75,7 +76,7 @@ class JointNetwork:
                     fitted._upstreams[0], columns_at(X, self._stack._branch_columns[name])
                 )
                 by_input.update({(name, block): array for block, array in arrays.items()})
-        table = stack._table(self._features(X), X)
+        table = in_memory(stack._table(self._features(X), X))
         for run in self._runs:
             if not isinstance(run, str):
                 part = table.iloc[:, list(run)] if hasattr(table, "iloc") else table[:, list(run)]

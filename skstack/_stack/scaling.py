@@ -56,7 +56,8 @@ class Scaling:
         self.scaler_ = None
         if n_rows(table) > window_rows():
             return self._fit_large(table, **metadata)
-        numeric = numeric_columns(in_memory(table))
+        table = in_memory(table)
+        numeric = numeric_columns(table)
         if self.scaler is not None and numeric.any():
             scaler = StandardScaler() if self.scaler == "standard" else clone(self.scaler)
             numbers, weights = _numbers(table, numeric), metadata.get("sample_weight")
@@ -132,6 +133,7 @@ class Scaling:
 
 def numeric_columns(table):
     """Mask of the columns that are neither of `category` dtype nor hold arrays."""
+    table = table.head() if isinstance(table, DiskTable) else table
     if not hasattr(table, "iloc"):
         return np.ones(np.shape(table)[1], dtype=bool)
     return np.array([dtype.name not in ("category", "object") for dtype in table.dtypes], bool)

@@ -47,7 +47,7 @@ class Progress:
 
 
 # With two layers of such weights float32 overflows.
-_LARGEST_WEIGHT = 1e15
+_LARGEST_WEIGHT = np.float32(1e15)  # float16, which does not hold it, is compared in float32
 _WAYS_OUT = (
     "Try a smaller `learning_rate`, look for very large or unscaled inputs and targets, and check "
     "that the `loss` suits the targets."

@@ -224,8 +224,7 @@ def scale_steps(optimizer, multipliers) -> None:
             (own, factor), old = scaled[id(variable)], before[id(variable)]
             own.assign(old + tf.cast(factor, old.dtype) * (own - old))
 
-    # Through the instance's __dict__: Keras tracks attributes that are set the usual way.
-    vars(optimizer).update(apply=applied, update_step=updated)
+    _override(optimizer, apply=applied, update_step=updated)
 
 
 def _coslog4(t):
@@ -331,8 +330,7 @@ def follow_rules(optimizer, rules: StepRules, variables: Mapping, steps: FitStep
             variable.assign(variable * tf.cast(1.0 - decay, variable.dtype))
         update_step(gradient, variable, rate * rate_factor)
 
-    # Through the instance's __dict__: Keras tracks attributes that are set the usual way.
-    vars(optimizer)["update_step"] = updated
+    _override(optimizer, update_step=updated)
 
 
 _LONGEST_AVERAGE = 20  # steps
@@ -389,13 +387,22 @@ def average_weights(optimizer, variables: list, steps: FitSteps) -> list:
         done = tf.where(ends, tf.zeros_like(done), done + 1)
         steps.variable.assign([first, n_steps, per_epoch, done])
 
-    # Through the instance's __dict__: Keras tracks attributes that are set the usual way.
-    vars(optimizer)["apply"] = applied
+    _override(optimizer, apply=applied)
     return averages
 
 
 def _inner(optimizer):
     return getattr(optimizer, "inner_optimizer", optimizer)  # mixed_float16: wrapped
+
+
+def _override(optimizer, **methods):
+    """Replace methods of one optimizer."""
+    # Through its __dict__: Keras tracks attributes that are set the usual way.
+    vars(optimizer).update(methods)
+
+
+def _dense(gradients):
+    return [None if each is None else tf.convert_to_tensor(each) for each in gradients]
 
 
 class _OncePerStep:
@@ -409,8 +416,7 @@ class _OncePerStep:
             self._tensors.clear()
             return apply(gradients, trainable_variables)
 
-        # Through the instance's __dict__: Keras tracks attributes that are set the usual way.
-        vars(optimizer)["apply"] = applied
+        _override(optimizer, apply=applied)
 
     def get(self, key: Hashable, make: Callable[[], Any]):
         """The tensors of a key, made at its first use in a step."""
@@ -485,7 +491,7 @@ def update_in_few_operations(optimizer, trainable_variables: list) -> None:
         step = ops.RealDiv(x=ops.Mul(x=mean, y=alpha), y=scale)
         ops.AssignSubVariableOp(resource=variable.handle, value=step)
 
-    vars(optimizer)["update_step"] = updated
+    _override(optimizer, update_step=updated)
 
 
 def apply_without_reducing(optimizer) -> None:
@@ -502,7 +508,7 @@ def apply_without_reducing(optimizer) -> None:
         replica = tf.distribute.get_replica_context()
         return replica.merge_call(lambda _: apply(gradients, trainable_variables))
 
-    vars(optimizer)["apply"] = applied
+    _override(optimizer, apply=applied)
 
 
 def apply_dense(optimizer) -> None:
@@ -515,14 +521,16 @@ def apply_dense(optimizer) -> None:
     apply = optimizer.apply
 
     def applied(gradients, trainable_variables=None):
-        dense = [None if each is None else tf.convert_to_tensor(each) for each in gradients]
-        return apply(dense, trainable_variables)
+        return apply(_dense(gradients), trainable_variables)
 
-    vars(optimizer)["apply"] = applied
+    _override(optimizer, apply=applied)
 
 
-def clip_in_float64(optimizer, trainable_variables: list) -> None:
-    """Have an optimizer clip the norm of gradients of which some are float64, which Keras cannot.
+def clip_across_dtypes(optimizer, trainable_variables: list) -> None:
+    """Have an optimizer clip the norm of gradients of several dtypes, which Keras cannot.
+
+    Recipes have them where a dtype policy is not float32: they scale columns, and compute outputs,
+    in float32.
 
     Parameters
     ----------
@@ -532,15 +540,17 @@ def clip_in_float64(optimizer, trainable_variables: list) -> None:
     """
     optimizer = _inner(optimizer)
     norm = getattr(optimizer, "global_clipnorm", None)
-    if norm is None or all(variable.dtype != "float64" for variable in trainable_variables):
+    dtypes = {variable.dtype for variable in trainable_variables}
+    if norm is None or len(dtypes) == 1:
         return
+    common = tf.float64 if "float64" in dtypes else tf.float32
     apply, optimizer.global_clipnorm = optimizer.apply, None
 
     def applied(gradients, trainable_variables=None):
-        dense = [None if each is None else tf.convert_to_tensor(each) for each in gradients]
-        norms = [tf.cast(tf.norm(each), tf.float64) for each in dense if each is not None]
+        dense = _dense(gradients)
+        norms = [tf.norm(tf.cast(each, common)) for each in dense if each is not None]
         scale = norm / tf.maximum(tf.norm(tf.stack(norms)), norm)
         clipped = [None if each is None else each * tf.cast(scale, each.dtype) for each in dense]
         return apply(clipped, trainable_variables)
 
-    vars(optimizer)["apply"] = applied
+    _override(optimizer, apply=applied)

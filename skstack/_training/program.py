@@ -45,7 +45,7 @@ from skstack._training.optimizers import (
     apply_dense,
     apply_without_reducing,
     average_weights,
-    clip_in_float64,
+    clip_across_dtypes,
     follow_rules,
     scale_steps,
     state_layout,
@@ -101,7 +101,7 @@ class Program:
         self._warm_up(table, blueprint)
         multipliers = [(self.variables[path], factor) for path, factor in settings.lr_multipliers]
         scale_steps(self.optimizer, multipliers)
-        clip_in_float64(self.optimizer, self.model.trainable_variables)
+        clip_across_dtypes(self.optimizer, self.model.trainable_variables)
         if settings.dense_gradients:
             apply_dense(self.optimizer)
         apply_without_reducing(self.optimizer)

@@ -445,25 +445,28 @@ def test_mixed_precision(policy, tolerance, blueprint, binary_rows):
 
 
 @pytest.mark.parametrize("engine", ["graph", "keras"])
-def test_the_norm_of_all_gradients_is_clipped_in_float64(engine, blueprint, binary_rows):
-    """Keras cannot: an output layer in float32 makes the norm a float32."""
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("float64", 1e-5), ("float16", 2e-2), ("bfloat16", 0.1)]
+)
+def test_the_norm_of_gradients_of_several_dtypes(dtype, tolerance, engine, blueprint, binary_rows):
+    """Keras cannot clip it: it multiplies all gradients by a scale of one dtype."""
 
-    def build(dtype):
+    def build(hidden):
         i = inputs()
-        x = keras.layers.Dense(8, activation="tanh", dtype=dtype)(i["numeric"])
+        x = keras.layers.Dense(8, activation="tanh", dtype=hidden)(i["numeric"])
         return keras.Model(i, keras.layers.Dense(1, "sigmoid", dtype="float32")(x))
 
     rows, clipped = binary_rows(), keras.optimizers.SGD(0.5, global_clipnorm=0.1)
-    recipes = [blueprint(functools.partial(build, dtype)) for dtype in ("float32", "float64")]
+    recipes = [blueprint(functools.partial(build, each)) for each in ("float32", dtype)]
     start = initial_variables(recipes[0], 0)
-    single, double = (
+    single, other = (
         train(recipe, start, rows, plan_for(mlp, clipped, engine=engine)).network.variables
         for recipe in recipes
     )
-    assert double["dense/kernel"].dtype == np.float64
-    assert_close(double, single, 1e-5)
+    assert str(other["dense/kernel"].dtype) == dtype
+    assert_close(other, single, tolerance)
     free = train(recipes[1], start, rows, plan_for(mlp, keras.optimizers.SGD(0.5), engine=engine))
-    assert np.abs(free.network.variables["dense/kernel"] - double["dense/kernel"]).max() > 0.1
+    assert np.abs(free.network.variables["dense/kernel"] - other["dense/kernel"]).max() > 0.1
 
 
 def test_class_weights_have_the_same_effect_as_in_keras(blueprint, binary_rows):
