@@ -111,6 +111,10 @@ def _optimizer(identifier):
     return type(optimizer), complete_config(optimizer)
 
 
+def _is_number(rate):
+    return isinstance(rate, (int, float)) or getattr(rate, "shape", None) == ()
+
+
 @dataclass(frozen=True)
 class CompileSettings:
     """The parts of a `TrainConfig` that a program is compiled with."""
@@ -143,8 +147,10 @@ class CompileSettings:
                 clipnorm=None, clipvalue=None, global_clipnorm=float(config.clipnorm)
             )
         rate = optimizer_config.get("learning_rate")
-        fixed = isinstance(rate, (int, float)) or getattr(rate, "shape", None) == ()
-        rules = config.rules if fixed else replace(config.rules, learning_rate=None)
+        fixed = _is_number(rate)
+        inner = optimizer_config.get("inner_optimizer", {"config": optimizer_config})["config"]
+        follows = _is_number(inner.get("learning_rate"))  # and not a schedule of its own
+        rules = config.rules if follows else replace(config.rules, learning_rate=None)
         if rate is not None and fixed:
             optimizer_config["learning_rate"] = rate = float(rate)
         return cls(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from skstack._training.config import TrainConfig, TrainingData
+from skstack._training.config import StepRules, TrainConfig, TrainingData
 from skstack._training.data import Orders
 from skstack._training.engines import EXACT, GRAPH, MASKED, choose
 from skstack._training.initial_weights import initial_variables
@@ -467,6 +467,43 @@ def test_the_norm_of_gradients_of_several_dtypes(dtype, tolerance, engine, bluep
     assert_close(other, single, tolerance)
     free = train(recipes[1], start, rows, plan_for(mlp, keras.optimizers.SGD(0.5), engine=engine))
     assert np.abs(free.network.variables["dense/kernel"] - other["dense/kernel"]).max() > 0.1
+
+
+def scheduled(optimizer, rows, blueprint, *, epochs, **settings):
+    """Full-batch steps of a linear model whose learning rate falls in the second half of a fit."""
+
+    def build():
+        i = inputs()
+        return keras.Model(i, keras.layers.Dense(1, use_bias=False)(i["numeric"]))
+
+    recipe = blueprint(build)
+    config = TrainConfig(
+        "mse", optimizer, epochs=epochs, batch_size=len(rows), rules=StepRules("flat_cos")
+    )
+    return train(recipe, {"dense/kernel": np.zeros((6, 1), "float32")}, rows, config, **settings)
+
+
+def test_a_schedule_counts_steps_that_accumulate_gradients(blueprint, binary_rows):
+    rows = binary_rows()
+    fit = scheduled(
+        keras.optimizers.SGD(0.1, gradient_accumulation_steps=2), rows, blueprint, epochs=8
+    )
+    x, weights = rows.inputs["numeric"], np.zeros((6, 1))
+    for done in (1, 3, 5, 7):
+        rate = 0.1 * (1 + np.cos(np.pi * max(2 * done / 8 - 1, 0))) / 2
+        weights -= rate * 2 * x.T @ (x @ weights - rows.targets) / len(x)
+    assert_close(fit.network.variables, {"dense/kernel": weights})
+
+
+def test_a_schedule_starts_again_where_losses_are_scaled(blueprint, binary_rows):
+    rows, fits = binary_rows(), []
+    for wrapped in (lambda each: each, keras.optimizers.LossScaleOptimizer):
+        optimizer = wrapped(keras.optimizers.SGD(0.1))
+        first = scheduled(optimizer, rows, blueprint, epochs=4)
+        start = first.optimizer_variables
+        fits.append(scheduled(optimizer, rows, blueprint, epochs=4, optimizer_start=start))
+    plain, scaled = (fit.network.variables for fit in fits)
+    assert_close(scaled, plain)
 
 
 def test_class_weights_have_the_same_effect_as_in_keras(blueprint, binary_rows):
