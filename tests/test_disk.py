@@ -441,7 +441,7 @@ STACKS = {
 
 
 @pytest.mark.filterwarnings("ignore:(?s).*needs all rows in memory:UserWarning")
-@pytest.mark.parametrize("rows_in_window", [24, 64])
+@pytest.mark.parametrize("rows_in_window", [64, pytest.param(24, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", STACKS)
 def test_a_stack_on_disk_with_categories_is_that_in_memory(
     name, rows_in_window, tmp_path, monkeypatch
