@@ -86,17 +86,16 @@ class Program:
         )
         self.optimizer = self.model.optimizer  # mixed_float16: wrapped by `compile`
         self.variables = named_variables(self.model)
-        self._steps = None
+        steps = FitSteps(self.optimizer)
         update_in_few_operations(self.optimizer, self.model.trainable_variables)
         rules = settings.rules
-        if rules != StepRules():
-            self._steps = FitSteps(self.optimizer)
+        self._steps = None if rules == StepRules() else steps
         if replace(rules, averages_weights=False) != StepRules():
-            follow_rules(self.optimizer, rules, self.variables, self._steps)
+            follow_rules(self.optimizer, rules, self.variables, steps)
             if rules.dropout is not None:
                 schedule_dropout(
                     all_layers(self.model),
-                    functools.partial(self._steps.factor, rules.dropout),
+                    functools.partial(steps.factor, rules.dropout),
                 )
         self._warm_up(table, blueprint)
         multipliers = [(self.variables[path], factor) for path, factor in settings.lr_multipliers]
@@ -107,7 +106,7 @@ class Program:
         apply_without_reducing(self.optimizer)
         averages = []
         if rules.averages_weights:
-            averages = average_weights(self.optimizer, self.model.trainable_variables, self._steps)
+            averages = average_weights(self.optimizer, self.model.trainable_variables, steps)
         self.has_metrics = len(self.model.metrics) > 1  # more than the tracker of the loss
         self.own_step = has_own_train_step(self.model)
         # Metrics are read after each epoch.
@@ -117,9 +116,9 @@ class Program:
         self.masks = masks and not self.own_step  # whether rows may be padded with weight 0
         self.rows_at_once = rows_at_once(self.model, table.inputs)
         counters = [variable for metric in self.model.metrics for variable in metric.variables]
-        steps = [] if self._steps is None else [self._steps.variable]
+        counts = [] if self._steps is None else [steps.variable]
         self.layout = VariableLayout(
-            [*self.variables.values(), *self.optimizer.variables, *steps], [*counters, *averages]
+            [*self.variables.values(), *self.optimizer.variables, *counts], [*counters, *averages]
         )
         self.state_layout = state_layout(self.optimizer)
         self._fresh_optimizer = values(self.optimizer.variables)
