@@ -263,18 +263,21 @@ def state_layout(optimizer) -> tuple:
 class FitSteps:
     """What rules know of the steps of a fit, as a variable of a program.
 
-    It holds the first step and the number of steps of the fit, with 0 for constant schedules, and
-    the number of steps of an epoch, and of those that are done in this one.
+    Four numbers: the first step of the fit, its number of steps (0 if schedules are constant), the
+    number of steps of an epoch, and how many of this epoch are done.
     """
 
     def __init__(self, optimizer):
         self._optimizer = optimizer
-        # Not `iterations`, which with accumulated gradients counts the steps between updates once.
-        self._taken = next(v for v in _inner(optimizer).variables if v.name == "iteration")
         # Integers: Keras converts others to the dtype of the layer that reads them.
         self.variable = keras.Variable(
             [0, 0, 1, 0], trainable=False, dtype="int64", name="fit_steps"
         )
+
+    @functools.cached_property
+    def _taken(self):
+        # Not `iterations`, which with accumulated gradients counts the steps between updates once.
+        return next(v for v in _inner(self._optimizer).variables if v.name == "iteration")
 
     def state(self, optimizer_variables, n_steps: int, steps_in_epoch: int) -> np.ndarray:
         """Value of the variable for a fit that starts with these variables of the optimizer."""
