@@ -557,6 +557,8 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             announce_memory(X, f"sampler={described(self.sampler)}")
         if not isinstance(downstream, NetworkEstimator) or getattr(downstream, "sampler", None):
             announce_memory(X, f"downstream={described(downstream)}")
+        if self.fine_tune is not None:
+            announce_memory(X, f"fine_tune={described(self.fine_tune)}")
 
     def _number_of_tasks(self, downstream, blending, parts):
         """How many fits follow those of the branches, at most."""
@@ -587,7 +589,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         if validation is not None:
             settings["X_val"] = self._for_downstream(downstream, validation)
             weights_val = self._weigh_validation(downstream, settings, weights_val)
-        scaled = self._scaled(table)
+        scaled = self._for_downstream(downstream, table)
         shared = None
         if whole is not None and isinstance(downstream, NetworkEstimator):
             of_all, weights_of_all = whole
@@ -623,8 +625,6 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         self._pass_context_to(downstream, scaled, y, parts.groups, cv, splits=not given)
         progress = fitting(label, n_rows(scaled), verbose=self.verbose)
         with errors_named(label_of(downstream)), progress, propagating(downstream):
-            if not isinstance(downstream, NetworkEstimator):
-                scaled = in_memory(scaled)
             if shared is None and weights_val is None:
                 self.downstream_ = downstream.fit(scaled, y, **settings)
             else:

@@ -472,7 +472,7 @@ class Blending:
     def fail(self, reason, *, late=False):
         """Turn an automatic blend off; raise if predictions without each fold were asked for.
 
-        If it fails `late`, in a fit, a warning says so.
+        `late` is after training has begun; a warning then tells the user.
         """
         stack = self._stack
         if self._calibrates or not _is_auto(stack):

@@ -8,7 +8,7 @@ from numbers import Integral
 
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin, clone, is_classifier, is_regressor
-from sklearn.compose import ColumnTransformer, make_column_selector
+from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_consistent_length
@@ -236,17 +236,17 @@ def wants_names(downstream):
 
 def _selects_by_name(part):
     if isinstance(part, ColumnTransformer):
-        selections = [columns for *_, columns in part.transformers]
-    else:
-        selections = [getattr(part, "categorical_features", None)]
-    return any(map(_is_by_name, selections))
+        return any(_is_by_name(columns) for *_, columns in part.transformers)
+    # Other strings are "from_dtype".
+    settings = [getattr(part, name, None) for name in ("categorical_features", "monotonic_cst")]
+    return any(_is_by_name(each) for each in settings if not isinstance(each, str))
 
 
 def _is_by_name(columns):
+    if isinstance(columns, str) or callable(columns):  # which is called with the table
+        return True
     if isinstance(columns, slice):
         columns = [columns.start, columns.stop]
-    elif isinstance(columns, (str, make_column_selector)):
-        return True
     return np.iterable(columns) and any(isinstance(name, str) for name in columns)
 
 

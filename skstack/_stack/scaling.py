@@ -54,11 +54,13 @@ class Scaling:
     def fit(self, table, **metadata):
         """Fit on training rows; rows of weight 0 are dropped if weights are not supported."""
         self.scaler_ = None
+        if self.scaler is None:
+            return self
         if n_rows(table) > window_rows():
             return self._fit_large(table, **metadata)
         table = in_memory(table)
         numeric = numeric_columns(table)
-        if self.scaler is not None and numeric.any():
+        if numeric.any():
             scaler = StandardScaler() if self.scaler == "standard" else clone(self.scaler)
             numbers, weights = _numbers(table, numeric), metadata.get("sample_weight")
             if not has_fit_parameter(scaler, "sample_weight"):

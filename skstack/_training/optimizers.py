@@ -365,33 +365,39 @@ def average_weights(optimizer, variables: list, steps: FitSteps) -> list:
         They carry nothing from one epoch to the next.
     """
     apply, ops = optimizer.apply, tf.raw_ops
+    # In float16 small steps of an average would be lost.
+    dtypes = ["float64" if v.dtype == "float64" else "float32" for v in variables]
     averages = [
-        keras.Variable(tf.zeros(v.shape, v.dtype), trainable=False, dtype=v.dtype)
-        for v in variables
+        keras.Variable(tf.zeros(v.shape, dtype), trainable=False, dtype=dtype)
+        for v, dtype in zip(variables, dtypes, strict=True)
     ]
 
-    def applied(gradients, trainable_variables):
+    def applied(gradients, trainable_variables=None):
         apply(gradients, trainable_variables)
-        trained = set(map(id, trainable_variables))  # without those that callbacks froze
+        # Without those that callbacks froze.
+        trained = set(map(id, variables if trainable_variables is None else trainable_variables))
         first, n_steps, per_epoch, done = tf.unstack(steps.variable.value)
-        length = tf.clip_by_value(tf.cast(per_epoch, tf.float32) / 2.0, 1.0, _LONGEST_AVERAGE)
-        share = tf.where(done > 0, 1.0 / length, 1.0)  # of these weights in the average
         ends = done + 1 >= per_epoch
-        shares: dict[Any, tuple] = {}
+
+        def shares_in(dtype):
+            """Shares of the present weights, and of earlier ones, in the average."""
+            length = tf.clip_by_value(tf.cast(per_epoch, dtype) / 2.0, 1.0, _LONGEST_AVERAGE)
+            share = tf.where(done > 0, 1.0 / length, tf.ones_like(length))
+            return share, 1.0 - share
+
+        shares = {dtype: shares_in(dtype) for dtype in set(dtypes)}
         for variable, average in zip(variables, averages, strict=True):
             if id(variable) not in trained:
                 continue
             own, mean = variable.value, average.value
-            dtype = own.dtype
-            if dtype not in shares:
-                shares[dtype] = tf.cast(share, dtype), tf.cast(1.0 - share, dtype)
-            new, rest = shares[dtype]
-            value = ops.ReadVariableOp(resource=own.handle, dtype=dtype)
-            old = ops.ReadVariableOp(resource=mean.handle, dtype=dtype)
+            new, rest = shares[average.dtype]
+            value = ops.ReadVariableOp(resource=own.handle, dtype=own.dtype)
+            old = ops.ReadVariableOp(resource=mean.handle, dtype=mean.dtype)
             # 0 * NaN = 0: an earlier fit may have diverged.
-            moved = ops.AddV2(x=ops.Mul(x=value, y=new), y=ops.MulNoNan(x=old, y=rest))
+            shared = ops.Mul(x=tf.cast(value, mean.dtype), y=new)
+            moved = ops.AddV2(x=shared, y=ops.MulNoNan(x=old, y=rest))
             ops.AssignVariableOp(resource=mean.handle, value=moved)
-            kept = ops.SelectV2(condition=ends, t=moved, e=value)
+            kept = ops.SelectV2(condition=ends, t=tf.cast(moved, own.dtype), e=value)
             ops.AssignVariableOp(resource=own.handle, value=kept)
         done = tf.where(ends, tf.zeros_like(done), done + 1)
         steps.variable.assign([first, n_steps, per_epoch, done])
@@ -550,8 +556,10 @@ def clip_across_dtypes(optimizer, trainable_variables: list) -> None:
     optimizer = _inner(optimizer)
     norm = getattr(optimizer, "global_clipnorm", None)
     dtypes = {variable.dtype for variable in trainable_variables}
-    if norm is None or len(dtypes) == 1:
+    # Keras clips sums of accumulated gradients, which only it knows.
+    if norm is None or len(dtypes) == 1 or optimizer.gradient_accumulation_steps:
         return
+    norm *= optimizer.loss_scale_factor or 1.0  # by which Keras divides before it clips
     common = tf.float64 if "float64" in dtypes else tf.float32
     apply, optimizer.global_clipnorm = optimizer.apply, None
 

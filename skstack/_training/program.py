@@ -318,7 +318,7 @@ class Program:
 
         With early stopping the state is that of the epoch whose weights were judged.
         """
-        if config.patience is not None or not _averages_weights(self.optimizer):
+        if config.patience is not None or not _keeps_averages(self.optimizer):
             return state
         with self.model_lock:
             if "finalize" not in self._functions:
@@ -361,11 +361,11 @@ class Program:
         return None if model is None else (model, repr(config))
 
 
-def _averages_weights(optimizer):
+def _keeps_averages(optimizer):
     """Whether an optimizer, or one inside it, keeps moving averages of the weights."""
     inner = getattr(optimizer, "inner_optimizer", None)
     several = type(optimizer).__name__ == "MultiOptimizer"
-    return several or optimizer.use_ema or (inner is not None and _averages_weights(inner))
+    return several or optimizer.use_ema or (inner is not None and _keeps_averages(inner))
 
 
 def _index_of_rate(optimizer):

@@ -51,17 +51,17 @@ class TabM(Recipe):
         classifiers; the loss on hold-out rows uses the labels themselves.
 
     average_weights : bool, default=True
-        Whether each epoch ends with weights that are their exponential moving average over about
-        the last half of its steps, at most 20. Training goes on from there. False trains as in
-        [1]_.
+        Whether the weights after each epoch are a moving average of those after its steps:
+        exponential, over about the last half of the steps, at most 20. The next epoch starts from
+        it. False trains as in [1]_.
 
     Notes
     -----
     Without other settings the optimizer is AdamW with a learning rate of 0.008 (0.002 without
     averages, as in [1]_), a weight decay of 0.0003 and gradients of a norm of at most 1. The
-    average removes the noise of large steps, so that training takes fewer epochs [2]_. A call of
-    ``partial_fit`` is an epoch; one of up to two batches has no average. Layers named ``hidden_1``,
-    ``hidden_2``, ... have outputs of shape (rows, members, units).
+    average removes the noise of large steps, so that training takes fewer epochs; compare [2]_. An
+    epoch of up to two batches, or such a call of ``partial_fit``, has no average. Layers named
+    ``hidden_1``, ``hidden_2``, ... have outputs of shape (rows, members, units).
 
     References
     ----------

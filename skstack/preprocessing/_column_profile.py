@@ -11,7 +11,7 @@ from scipy import sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis, min_max_axis
 
 from skstack._base.atomic_fit import warn_once
-from skstack._base.disk_table import DiskArray, DiskTable, chunk_rows, in_memory
+from skstack._base.disk_table import DiskArray, chunk_rows, in_memory
 from skstack._base.tables import glanced
 from skstack.preprocessing._columns import (
     as_numbers,
@@ -739,7 +739,6 @@ def lost_in_float32(values, steps=KEPT_STEPS):
 
 def has_float64(table):
     """Whether numbers of a table are float64."""
-    table = table.head() if isinstance(table, DiskTable) else table
     dtypes = table.dtypes if hasattr(table, "iloc") else [np.asarray(table).dtype]
     return "float64" in map(str, dtypes)
 

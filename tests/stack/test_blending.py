@@ -732,6 +732,7 @@ SELECTIONS = {
     "a name": "part__proba_1",
     "a slice": slice("a", "c"),
     "a selector": make_column_selector("part__|^a$"),
+    "a function": lambda table: table.columns[:2],
 }
 
 
@@ -746,6 +747,34 @@ def test_a_downstream_of_scikit_learn_selects_numbers_by_name(columns, searched)
     own = stack(upstream=[("part", TREE)], downstream=down, blend=False, scaler=None).fit(X, y)
     table = pd.DataFrame(own.transform(X), columns=own.get_feature_names_out())
     assert_array_equal(own.predict_proba(X), own.downstream_.predict_proba(table))
+
+
+BY_POSITION = {
+    "the default": None,
+    "a network": KerasClassifier(SMALL, **FIT),
+    "boosting": HistGradientBoostingClassifier(max_iter=2),
+    "a pipeline": make_pipeline(StandardScaler(), HistGradientBoostingClassifier(max_iter=2)),
+    "positions": make_pipeline(
+        ColumnTransformer([("own", StandardScaler(), [0, 1])]), LogisticRegression()
+    ),
+}
+
+
+@pytest.mark.parametrize("downstream", BY_POSITION.values(), ids=BY_POSITION)
+def test_other_downstreams_get_arrays_of_numbers(downstream):
+    X, y = binary()
+    own = stack(upstream=[("part", TREE)], downstream=downstream, blend=False).fit(X, y)
+    assert type(own.transform(X)) is np.ndarray
+    assert not hasattr(own.downstream_, "feature_names_in_")
+
+
+def test_boosting_may_constrain_columns_by_name():
+    X, y = binary(frame=True)
+    down = HistGradientBoostingClassifier(
+        max_iter=2, categorical_features=None, monotonic_cst={"part__proba_1": 1}
+    )
+    own = stack(upstream=[("part", TREE)], downstream=down, blend=False).fit(X, y)
+    assert own.downstream_.feature_names_in_[0] == "part__proba_1"
 
 
 def test_classes_with_names_and_branches_on_columns():

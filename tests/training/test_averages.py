@@ -1,5 +1,7 @@
 """Weights that end each epoch as their moving average over its last steps."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -12,9 +14,9 @@ from skstack._training.train import train
 AVERAGED = StepRules(averages_weights=True)
 
 
-def network():
+def network(dtype="float32"):
     inputs = {"numeric": keras.Input((6,), name="numeric")}
-    x = keras.layers.Dense(5, activation="tanh")(inputs["numeric"])
+    x = keras.layers.Dense(5, activation="tanh", dtype=dtype)(inputs["numeric"])
     return keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(x))
 
 
@@ -96,6 +98,19 @@ def test_an_epoch_starts_from_the_average_of_the_one_before(engine, recipe, bina
     for path, array in at_once.items():
         np.testing.assert_array_equal(array, second[path])
         assert np.abs(array - first[path]).max() > 1e-2
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_averages_are_as_precise_as_their_steps(dtype, blueprint, binary_rows):
+    """In bfloat16 the average of a weight that does not move would not stay what it is."""
+    recipe = blueprint(functools.partial(network, dtype))
+    start = {path: np.full_like(each, 0.37) for path, each in initial_variables(recipe, 0).items()}
+    still = {"learning_rate": 1e-30, "optimizer": "sgd", "epochs": 10}
+    fit = fitted(recipe, binary_rows(16 * 75), start, **still).network.variables
+    assert str(fit["dense/kernel"].dtype) == dtype
+    for path, array in fit.items():
+        rtol = 1e-14 if dtype == "float64" and path.startswith("dense/") else 1e-6
+        np.testing.assert_allclose(array.astype(float), start[path].astype(float), rtol=rtol)
 
 
 @pytest.mark.parametrize("engine", ["graph", "xla"])

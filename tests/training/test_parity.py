@@ -467,6 +467,9 @@ def test_the_norm_of_gradients_of_several_dtypes(dtype, tolerance, engine, bluep
     assert_close(other, single, tolerance)
     free = train(recipes[1], start, rows, plan_for(mlp, keras.optimizers.SGD(0.5), engine=engine))
     assert np.abs(free.network.variables["dense/kernel"] - other["dense/kernel"]).max() > 0.1
+    scaled = keras.optimizers.SGD(0.5, global_clipnorm=0.1, loss_scale_factor=64.0)
+    same = train(recipes[1], start, rows, plan_for(mlp, scaled, engine=engine))
+    assert_close(same.network.variables, other, tolerance)
 
 
 def scheduled(optimizer, rows, blueprint, *, epochs, **settings):
