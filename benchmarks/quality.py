@@ -351,7 +351,7 @@ def draw(results, path):
         axes.plot(x, relative[name], "o" if own else "x", label=name, ms=7 if own else 6)
     axes.set_xticks(np.arange(len(relative)), relative.index)
     axes.axhline(1, color="grey", lw=1)
-    axes.set_ylim(0.6, 1.6)
+    axes.set_ylim(0.55, 1.6)
     axes.set_ylabel("log loss or RMSE / that of HistGradientBoosting")
     axes.tick_params(axis="x", rotation=45)
     axes.legend(ncols=2)
