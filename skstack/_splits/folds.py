@@ -258,13 +258,17 @@ def _is_ordered(pairs):
     return all(len(train) and len(test) and train.max() < test.min() for train, test in pairs)
 
 
+class CannotSplit(ValueError):
+    """There are too few rows, or groups, for the folds."""
+
+
 def _splitter(cv, y, classifier, groups):
     if groups is None or not (cv is None or isinstance(cv, Integral)):
         listed = listed_folds(cv)
         return check_cv(cv if listed is None else listed, y, classifier=classifier)
     n_folds, n_groups = 5 if cv is None else int(cv), len(np.unique(groups))
     if n_groups < n_folds:
-        raise ValueError(
+        raise CannotSplit(
             f"cv={cv!r} requires at least {n_folds} groups, but the training rows have {n_groups} "
             "groups."
         )
@@ -289,7 +293,8 @@ def _yielded(splitter, X, y, metadata):
         # A copy, because a splitter may hold a RandomState of the user.
         yield from copy.deepcopy(splitter).split(X, y, **metadata)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"cv={splitter!r} cannot split these rows: {error}") from error
+        kind = CannotSplit if isinstance(error, ValueError) else TypeError
+        raise kind(f"cv={splitter!r} cannot split these rows: {error}") from error
 
 
 def _listed(pairs, splitter, n):

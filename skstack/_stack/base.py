@@ -482,7 +482,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
                         part, y, parts.branches[name], plan=plan, nested=blending.nested
                     )
                 if isinstance(without_folds, ValueError):
-                    blending.fail(without_folds, late=True)
+                    blending.fail(without_folds)
                 features.append(part_features)
                 tables.append(without_folds)
                 report[name] = _report_line(X, start)
@@ -533,7 +533,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
                 try:
                     predictions = nested.predictions(blending.scored, self._blend_columns)
                 except ValueError as error:
-                    blending.fail(error, late=True)
+                    blending.fail(error)
                     self._blends = False
                 else:
                     known = np.flatnonzero(known_rows(*predictions.values()))

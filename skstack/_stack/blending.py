@@ -23,6 +23,7 @@ from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._estimators.multi_task import KerasMultiTask
 from skstack._features.cross_fit import FeatureRequest
 from skstack._splits.folds import (
+    CannotSplit,
     NestedFolds,
     folds_of,
     make_folds,
@@ -469,10 +470,10 @@ class Blending:
             scored = scored_folds(nested, labels, weights, all_pairs=self._calibrates)
             self.nested = NestedFolds(nested, scored)
 
-    def fail(self, reason, *, late=False):
+    def fail(self, reason):
         """Turn an automatic blend off; raise if predictions without each fold were asked for.
 
-        `late` is after training has begun; a warning then tells the user.
+        A warning tells of an error in a fit, unless only the folds are too small.
         """
         stack = self._stack
         if self._calibrates or not _is_auto(stack):
@@ -481,12 +482,12 @@ class Blending:
                 what = f"calibration={stack.calibration!r}"
             raise ValueError(f"{what} is not possible: {reason}")
         self.nested = None
-        self._turn_off(reason, late=late)
+        self._turn_off(reason)
 
-    def _turn_off(self, reason, *, late=False):
+    def _turn_off(self, reason):
         self.parts = ()
         message = f"blend={self._stack.blend!r} is off: {reason}"
-        if late:
+        if isinstance(reason, ValueError) and not isinstance(reason, CannotSplit):
             warnings.warn(message, UserWarning, caller_level())
         elif self._stack.verbose and self._stack.blend:
             report(message)
