@@ -122,6 +122,7 @@ def _patch_engines(patched):
     from skstack._training import engines
 
     patched.setattr(engines, "_STEPS_WORTH_XLA", {"masked": 3_000, "exact": 10_000})
+    patched.setattr(engines, "_STEPS_WORTH_A_LOOP", 1_000)
 
 
 _ENTROPY = random.Random()

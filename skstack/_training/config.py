@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from skstack._training.network import Network
 
-ENGINES = ("auto", "xla", "graph", "keras")
+ENGINES = ("auto", "xla", "graph", "stepwise", "keras")
 
 
 @dataclass
@@ -112,7 +112,7 @@ class TrainConfig:
     monitor : tuple of str and bool, default=None
         The metric that early stopping monitors instead of the loss, by its name in the history, and
         whether higher values are better.
-    engine : {"auto", "xla", "graph", "keras"}, default="auto"
+    engine : {"auto", "xla", "graph", "stepwise", "keras"}, default="auto"
         How to train. An engine that cannot train this network is replaced by the next one.
     seed : int, default=0
         Seeds the order of the rows, which differs from epoch to epoch.

@@ -1,20 +1,24 @@
-"""Whole epochs in one compiled call, early stopping included."""
+"""Whole epochs in one call, early stopping included: compiled, or step by step."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from skstack._training.data import TensorLayout, TensorTable
 from skstack._training.steps import (
     TracedProgram,
     block_function,
+    chunk_function,
     evaluation_function,
     own_step_function,
     step_function,
 )
+from skstack._training.variables import Lifted
 
 
 def update_early_stopping(xp, loss, best, without_better, tol):
@@ -51,12 +55,13 @@ def error_of(results, monitor: tuple[str, bool], prefix: str = ""):
 
 _BLOCK_BYTES = 2**20
 _INT = tf.TensorSpec([], tf.int32)
+_INDEX = tf.TensorSpec([None], tf.int32)
 _FLOAT = tf.TensorSpec([], tf.float32)
 _BOOL = tf.TensorSpec([], tf.bool)
 _STEPS = [
     tf.TensorSpec([None, None], tf.int32),  # rows of each step
-    tf.TensorSpec([None], tf.int32),  # number of real rows of each step
-    tf.TensorSpec([None], tf.int32),  # first step of each epoch, and the end of the last one
+    _INDEX,  # number of real rows of each step
+    _INDEX,  # first step of each epoch, and the end of the last one
 ]
 _PATIENCE = [_FLOAT, _INT, _FLOAT, _INT]
 _PART = [_BOOL, _BOOL]  # whether the epoch begins, and ends, with these steps
@@ -79,6 +84,8 @@ class TraceKey:
         step without XLA. None: no XLA.
     monitor : tuple of str and bool, default=None
         As in `TrainConfig`.
+    stepwise : bool, default=False
+        Whether single steps are called from Python, instead of a traced loop over them.
     """
 
     specs: tuple
@@ -87,6 +94,7 @@ class TraceKey:
     validation_layout: TensorLayout | None = None
     tail: str | None = None
     monitor: tuple[str, bool] | None = None
+    stepwise: bool = False
 
     @classmethod
     def of(
@@ -95,12 +103,14 @@ class TraceKey:
         validation_table: TensorTable | None,
         tail: str | None,
         monitor: tuple[str, bool] | None = None,
+        *,
+        stepwise: bool = False,
     ) -> TraceKey:
         """Return the key for these rows; `validation_table` may be None."""
         if validation_table is None:
-            return cls(table.specs(), table.layout(), tail=tail)
+            return cls(table.specs(), table.layout(), tail=tail, stepwise=stepwise)
         validation = validation_table.specs(), validation_table.layout()
-        return cls(table.specs(), table.layout(), *validation, tail, monitor)
+        return cls(table.specs(), table.layout(), *validation, tail, monitor, stepwise)
 
     @property
     def has_validation(self) -> bool:
@@ -108,7 +118,7 @@ class TraceKey:
         return self.validation_layout is not None
 
     def argument_specs(self, program: TracedProgram) -> list:
-        """Specs of all arguments of the function except the handles."""
+        """Specs of the tensors that the function takes."""
         validation = [*self.validation_specs, _INT, *_PATIENCE] if self.has_validation else []
         part = _PART if program.one_by_one else []
         return [*self.specs, *_STEPS, *validation, *part, *program.layout.packed_specs]
@@ -122,14 +132,41 @@ def steps_in_block(trace: TraceKey, batch_size: int) -> int:
     return min(max(_BLOCK_BYTES // (row * batch_size), 4), 256)
 
 
-def epochs_function(program: TracedProgram, trace: TraceKey) -> tuple[Any, list[str]]:
+class _Arguments(NamedTuple):
+    """The tensors that a function of epochs takes: those of `TraceKey.argument_specs`."""
+
+    data: list
+    steps: Any
+    counts: Any
+    epoch_starts: Any
+    validation: list
+    stopping: list  # best, without_better, tol, patience
+    part: list  # begins, ends
+    state: list
+
+    @classmethod
+    def of(cls, tensors: Sequence, program: TracedProgram, trace: TraceKey) -> _Arguments:
+        remaining = list(tensors)
+
+        def take(n):
+            taken, remaining[:n] = remaining[:n], []
+            return taken
+
+        data, (steps, counts, starts) = take(len(trace.specs)), take(3)
+        validation = take(len(trace.validation_specs) + 1) if trace.has_validation else []
+        stopping = take(4) if trace.has_validation else []
+        part = take(2) if program.one_by_one else []
+        return cls(data, steps, counts, starts, validation, stopping, part, remaining)
+
+
+def epochs_function(program: TracedProgram, trace: TraceKey) -> tuple[Lifted, list[str]]:
     """Trace the function that trains some epochs; return it and the names of a custom step's logs.
 
-    It takes `TraceKey.argument_specs` and the handles of a variable set. It returns, as one list,
-    the number of epochs trained; the loss of each step; the state; with validation rows, the
-    validation loss of each epoch, the two values of `update_early_stopping` and the state after the
-    best epoch; and if epochs run one by one, the logs of a custom step, the training metrics and
-    the validation metrics.
+    It takes tensors of `TraceKey.argument_specs` and the handles of a variable set. It returns, as
+    one list, the number of epochs trained; the loss of each step; the state; with validation rows,
+    the validation loss of each epoch, the two values of `update_early_stopping` and the state after
+    the best epoch; and if epochs run one by one, the logs of a custom step, the training metrics
+    and the validation metrics.
     A part of an epoch that does not end it must come with 0 validation rows: its validation loss is
     NaN, and only its losses and its state have a meaning.
     """
@@ -147,19 +184,10 @@ def epochs_function(program: TracedProgram, trace: TraceKey) -> tuple[Any, list[
         finish = program.metric_results()
 
     def run(*tensors):
-        arguments = list(tensors)
-
-        def take(n):
-            taken, arguments[:n] = arguments[:n], []
-            return taken
-
-        data = take(len(trace.specs))
-        steps, counts, epoch_starts = take(3)
-        validation = take(len(trace.validation_specs) + 1) if trace.has_validation else []
-        best, without_better, tol, patience = take(4) if trace.has_validation else [None] * 4
-        begins, ends = take(2) if one_by_one else [None] * 2
-        state = take(len(layout.packed_specs))
-        handles = arguments
+        data, steps, counts, epoch_starts, validation, stopping, part, state = _Arguments.of(
+            tensors, program, trace
+        )
+        handles = layout.handles
         layout.load(handles, state)
         n_epochs = tf.shape(epoch_starts)[0] - 1
         logs: list = []
@@ -171,19 +199,20 @@ def epochs_function(program: TracedProgram, trace: TraceKey) -> tuple[Any, list[
 
         def epoch(k, losses, *progress):
             if one_by_one:
+                begins, ends = part
                 tf.cond(begins, reset_metrics, lambda: tf.constant(False))
             start, stop = epoch_starts[k], epoch_starts[k + 1]
             losses, own = learn(data, steps, counts, start, stop, losses, handles)
             if one_by_one:
-                logs[:] = [*own, *finish(*handles)]
+                logs[:] = [*own, *finish([], handles)]
             if not trace.has_validation:
                 return (k + 1, losses)
             curve, best, without_better, *best_state = progress
             if one_by_one:
                 tf.cond(ends, reset_metrics, lambda: tf.constant(False))
-            loss = evaluate(*validation, *handles)[0]
+            loss = evaluate(validation, handles)[0]
             if one_by_one:
-                validation_logs[:] = finish(*handles)
+                validation_logs[:] = finish([], handles)
             monitored = loss
             if trace.monitor is not None:
                 results = tf.nest.pack_sequence_as(program.metrics_structure, validation_logs)
@@ -208,6 +237,7 @@ def epochs_function(program: TracedProgram, trace: TraceKey) -> tuple[Any, list[
         )
         progress = []
         if trace.has_validation:
+            best, without_better, tol, patience = stopping
             curve = tf.TensorArray("float32", size=n_epochs, element_shape=[])
             progress = [curve, best, without_better, *state]
         loop = (tf.constant(0), losses, *progress)
@@ -224,10 +254,100 @@ def epochs_function(program: TracedProgram, trace: TraceKey) -> tuple[Any, list[
             progress[0] = progress[0].stack()
         return [k, losses.concat(), *layout.read(handles), *progress, *logs, *validation_logs]
 
-    concrete = tf.function(run, autograph=False)
-    return concrete.get_concrete_function(
-        *trace.argument_specs(program), *layout.specs
-    ), learn.names
+    return layout.lift_captures(run, trace.argument_specs(program)), learn.names
+
+
+class StepwiseEpochs:
+    """What `epochs_function` returns, for short fits: only a step and an evaluation are traced.
+
+    Parameters
+    ----------
+    program : TracedProgram
+    trace : TraceKey
+    names : list of str
+        Gets the names of a custom step's logs.
+    """
+
+    def __init__(self, program: TracedProgram, trace: TraceKey, names: list[str]):
+        self._program = program
+        self._trace = trace
+        step, layout = _step_of(program, trace, names), program.layout
+
+        def on_rows(*tensors):
+            *data, index = tensors
+            return step(*_rows(data, index))
+
+        self._step = layout.lift_captures(on_rows, [*trace.specs, _INDEX])
+        if trace.validation_layout is not None:
+            chunk = chunk_function(program, trace.validation_layout)
+            self._chunk = layout.lift_captures(chunk, [*trace.validation_specs, _INT])
+        self._metrics = program.metric_results() if program.one_by_one else None
+
+    @classmethod
+    def of(cls, program: TracedProgram, trace: TraceKey) -> tuple[StepwiseEpochs, list[str]]:
+        """As `epochs_function`."""
+        names: list[str] = []
+        return cls(program, trace, names), names
+
+    def __call__(self, tensors: Sequence, handles: list) -> list:
+        program, layout, validates = self._program, self._program.layout, self._trace.has_validation
+        data, steps, counts, epoch_starts, validation, stopping, part, state = _Arguments.of(
+            tensors, program, self._trace
+        )
+        begins, ends = part or (False, False)
+        best, without_better, tol, patience = stopping or [None] * 4
+        losses: list = []
+        curve: list = []
+        logs: list = []
+        validation_logs: list = []
+        best_state, k = state, 0
+        layout.load(handles, state)
+        while k < len(epoch_starts) - 1 and not (validates and without_better >= patience):
+            if begins:
+                program.reset_metrics(handles)
+            for s in range(epoch_starts[k], epoch_starts[k + 1]):
+                outputs = self._step([*data, steps[s, : counts[s]]], handles)
+                losses += [] if program.own_step else outputs
+            logs = [*(outputs if program.own_step else []), *self._results(handles)]
+            k += 1
+            if validates:
+                if ends:
+                    program.reset_metrics(handles)
+                loss = self._evaluate(validation, handles)
+                validation_logs = self._results(handles)
+                is_best, best, without_better = update_early_stopping(
+                    np, self._monitored(loss, validation_logs), best, without_better, tol
+                )
+                best_state = layout.read(handles) if is_best else best_state
+                curve.append(loss)
+        progress = [np.array(curve), best, without_better, *best_state] if validates else []
+        losses = [loss.numpy() for loss in losses]
+        return [k, losses, *layout.read(handles), *progress, *logs, *validation_logs]
+
+    def _results(self, handles):
+        return [] if self._metrics is None else self._metrics([], handles)
+
+    def _evaluate(self, validation, handles):
+        """The mean loss over the first validation rows."""
+        *data, n_rows = validation
+        n_rows, at_once, total = int(n_rows), self._program.rows_at_once, np.float32(0)
+        for start in range(0, n_rows, at_once):
+            rows = [tensor[start : start + at_once] for tensor in data]
+            n_real = np.int32(min(at_once, n_rows - start))
+            total += self._chunk([*rows, n_real], handles)[0].numpy()
+        return total / np.float32(n_rows) if n_rows else np.float32("nan")
+
+    def _monitored(self, loss, results):
+        if self._trace.monitor is None or np.isnan(loss):
+            return loss
+        named = tf.nest.pack_sequence_as(self._program.metrics_structure, results)
+        return np.float32(error_of(named, self._trace.monitor))
+
+
+def _step_of(program, trace, names):
+    if program.own_step:
+        return own_step_function(program, trace.layout, names)
+    return step_function(program, trace.layout)
 
 
 class _Learning:
@@ -240,11 +360,8 @@ class _Learning:
         self._batch = program.batch_size
         self.names: list[str] = []
         specs, layout = list(trace.specs), program.layout
-        if program.own_step:
-            step = own_step_function(program, trace.layout, self.names)
-        else:
-            step = step_function(program, trace.layout)
         if self._tail != "masked":
+            step = _step_of(program, trace, self.names)
             self._step = layout.lift_captures(step, specs)
         if self._tail:
             block = block_function(program, trace.layout, masked=self._tail == "masked")
@@ -273,7 +390,7 @@ class _Learning:
 
     def _single_steps(self, data, steps, counts, start, stop, losses, handles):
         def step(s, losses):
-            loss = self._step(*_rows(data, steps[s, : counts[s]]), *handles)[0]
+            loss = self._step(_rows(data, steps[s, : counts[s]]), handles)[0]
             return s + 1, losses.write(losses.size(), tf.reshape(loss, [1]))
 
         return tf.while_loop(lambda s, _: s < stop, step, (start, losses), parallel_iterations=1)[1]
@@ -296,7 +413,7 @@ class _Learning:
         def block(s, losses, *gathered):
             real = tf.ensure_shape(counts[s : s + size], [size])
             n = tf.minimum(size, stop - s)
-            taken = self._block(*gathered, real, n, *handles)[0]
+            taken = self._block([*gathered, real, n], handles)[0]
             # The next rows are gathered while this block is trained on.
             return s + size, losses.write(losses.size(), taken[:n]), *batches(s + size)
 
@@ -309,7 +426,7 @@ class _Learning:
 
     def _own_steps(self, data, steps, counts, start, stop, handles):
         def step(s):
-            return list(self._step(*_rows(data, steps[s, : counts[s]]), *handles))
+            return list(self._step(_rows(data, steps[s, : counts[s]]), handles))
 
         return tf.while_loop(
             lambda s, *_: s < stop,

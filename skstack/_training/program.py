@@ -23,7 +23,13 @@ from skstack._training.blueprint import Blueprint
 from skstack._training.config import StepRules, TrainConfig
 from skstack._training.data import Orders, Steps, TensorTable, bucket, mean_losses, pieces
 from skstack._training.engines import has_own_train_step, why_not_masked, why_not_xla
-from skstack._training.epochs import TraceKey, epochs_function, error_of, steps_in_block
+from skstack._training.epochs import (
+    StepwiseEpochs,
+    TraceKey,
+    epochs_function,
+    error_of,
+    steps_in_block,
+)
 from skstack._training.isolation import build, inside_build
 from skstack._training.keras_model import (
     all_layers,
@@ -51,7 +57,7 @@ from skstack._training.optimizers import (
     state_layout,
     update_in_few_operations,
 )
-from skstack._training.variables import OwnSession, VariableLayout
+from skstack._training.variables import Lifted, OwnSession, VariableLayout
 from skstack._training.xla_layers import schedule_dropout
 
 
@@ -246,7 +252,9 @@ class Program:
             return self._functions[trace, own]
         with self.model_lock:
             if (trace, own) not in self._functions:
-                function, names = epochs_function(self, trace)
+                make = StepwiseEpochs.of if trace.stepwise else epochs_function
+                function: Any
+                function, names = make(self, trace)
                 if trace.tail and not own and OwnSession.suits(function):
                     function = OwnSession(
                         function, trace.argument_specs(self), self.layout.all_variables
@@ -293,10 +301,10 @@ class Program:
 
     def reset_metrics(self, handles: list) -> None:
         """Reset the metrics, inside a trace."""
-        self._lifted("reset", self._reset)(*handles)
+        self._lifted("reset", self._reset)([], handles)
 
-    def metric_results(self) -> Callable[..., list]:
-        """Return the function of handles that computes the metrics."""
+    def metric_results(self) -> Lifted:
+        """Return the function that computes the metrics."""
         return self._lifted("results", self._results)
 
     def _lifted(self, name, function):
@@ -327,21 +335,18 @@ class Program:
             return run(state)
 
     def _finalize(self):
-        layout, specs = self.layout, self.layout.packed_specs
-
         def finalize():
             self.optimizer.finalize_variable_values(self.model.trainable_variables)
             return []
 
-        lifted = layout.lift_captures(finalize, [])
+        lifted = self.layout.lift_captures(finalize, [])
 
-        def run(*arguments):
-            handles = arguments[len(specs) :]
-            layout.load(handles, arguments[: len(specs)])
-            lifted(*handles)
-            return layout.read(handles)
+        def run(state, handles):
+            self.layout.load(handles, state)
+            lifted([], handles)
+            return self.layout.read(handles)
 
-        return tf.function(run, autograph=False).get_concrete_function(*specs, *layout.specs)
+        return run
 
     def is_unmodified(self) -> bool:
         """Whether callbacks left the model unchanged since it was traced."""

@@ -104,21 +104,21 @@ def block_function(program: TracedProgram, layout: TensorLayout, *, masked: bool
     return block
 
 
-def evaluation_function(program: TracedProgram, layout: TensorLayout) -> Callable:
-    """Return a function that computes the mean loss over the first rows, in inference mode.
+def chunk_function(program: TracedProgram, layout: TensorLayout) -> Callable:
+    """Return a function of some rows that computes the sum of their losses, in inference mode.
 
     It takes flat tensors and the number of real rows; the rest is padding, which requires `masks`.
     """
-    model, rows_in_chunk = program.model, program.rows_at_once
-    layers = all_layers(model)
+    model, layers = program.model, all_layers(program.model)
 
-    def chunk(data, start, total, n_rows):
-        stop = tf.minimum(start + rows_in_chunk, tf.shape(data[0])[0])
-        x, y, weights = layout.unpack([tensor[start:stop] for tensor in data])
-        n_real = tf.minimum(stop, n_rows) - start
+    def chunk(*tensors):
+        program.traces += 1
+        *data, n_real = tensors
+        x, y, weights = layout.unpack(data)
+        n_rows = tf.shape(data[0])[0]
         if program.masks:
-            scale = tf.cast(stop - start, "float32") / tf.cast(n_real, "float32")
-            scale = tf.where(tf.range(stop - start) < n_real, scale, 0.0)
+            scale = tf.cast(n_rows, "float32") / tf.cast(n_real, "float32")
+            scale = tf.where(tf.range(n_rows) < n_real, scale, 0.0)
             weights = scale if weights is None else weights * scale
         x = call_input(model, x)
         with replaced_calls(layers):
@@ -126,14 +126,29 @@ def evaluation_function(program: TracedProgram, layout: TensorLayout) -> Callabl
         loss = compute_loss(model, x, y, y_pred, weights, training=False)
         if program.has_metrics:
             model.compute_metrics(x, y, y_pred, sample_weight=weights)
-        return stop, total + tf.cast(loss, "float32") * tf.cast(n_real, "float32")
+        return tf.cast(loss, "float32") * tf.cast(n_real, "float32")
+
+    return chunk
+
+
+def evaluation_function(program: TracedProgram, layout: TensorLayout) -> Callable:
+    """Return a function that computes the mean loss over the first rows, in inference mode.
+
+    It takes flat tensors and the number of real rows, as that of `chunk_function`.
+    """
+    chunk = chunk_function(program, layout)
 
     def evaluate(*tensors):
-        program.traces += 1
         *data, n_rows = tensors
+
+        def add(start, total):
+            stop = tf.minimum(start + program.rows_at_once, tf.shape(data[0])[0])
+            n_real = tf.minimum(stop, n_rows) - start
+            return stop, total + chunk(*(tensor[start:stop] for tensor in data), n_real)
+
         _, total = tf.while_loop(
             lambda start, _: start < n_rows,
-            lambda start, total: chunk(data, start, total, n_rows),
+            add,
             (tf.constant(0), tf.constant(0.0)),
             parallel_iterations=1,  # metrics have state
         )

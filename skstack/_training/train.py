@@ -139,7 +139,13 @@ def _run(
     if engine.name == "graph" and config.engine == "xla":
         warnings.warn(f"Trained without XLA: {reason}.", UserWarning, stacklevel=caller_level())
     while engine.name != "keras":
-        trace = TraceKey.of(table, validation_table, engine.tail, config.monitor)
+        trace = TraceKey.of(
+            table,
+            validation_table,
+            engine.tail,
+            config.monitor,
+            stepwise=engine is engines.STEPWISE,
+        )
         if trace not in program.failed_traces:
             try:
                 compiled = CompiledFit(program, trace, initial, table, validation_table, config)
@@ -157,9 +163,7 @@ def _run(
                 ):
                     return _train_compiled(program, compiled, initial, config, monitor, n_steps)
         engine = engines.GRAPH if engine.tail else engines.KERAS
-    untraceable = (
-        TraceKey.of(table, validation_table, None, config.monitor) in program.failed_traces
-    )
+    untraceable = any(trace.tail is None for trace in program.failed_traces)
     with program.model_lock:
         program.reset_model(initial)
         fit_with_keras(program, table, validation_table, config, monitor, eagerly=untraceable)

@@ -10,19 +10,21 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf.config_pb2 import CallableOptions
 
-HANDLE = tf.TensorSpec([], tf.resource)
 
+def call_concrete(function: Any, tensors: Iterable, captured: Iterable | None = None) -> list:
+    """Call a concrete function without the overhead of inspecting its arguments.
 
-def call_concrete(function: Any, tensors: Iterable) -> list:
-    """Call a concrete function without the overhead of inspecting its arguments."""
-    tensors = [*map(_tensor, tensors), *function.captured_inputs]
+    `captured` replaces what it has captured.
+    """
+    captured = function.captured_inputs if captured is None else captured
+    tensors = [*map(_tensor, tensors), *captured]
     if not tf.executing_eagerly():
         return _partitioned(function, tensors)
     # By name: what TensorFlow caches for `StatefulPartitionedCall` outlives the function.
@@ -37,6 +39,25 @@ def _partitioned(function: Any, arguments: list) -> list:
     returned = [tensor.dtype for tensor in function.outputs]
     outputs = tf.raw_ops.StatefulPartitionedCall(args=arguments, Tout=returned, f=function)
     return outputs if returned else []
+
+
+class Lifted:
+    """A traced function of tensors that runs on the variables of any set.
+
+    Parameters
+    ----------
+    traced : tf.types.experimental.ConcreteFunction
+    captured : list of int or tf.Tensor
+        What the function has captured: the index of a variable in a set, or another tensor.
+    """
+
+    def __init__(self, traced: Any, captured: list):
+        self.traced = traced
+        self.captured = captured
+
+    def __call__(self, tensors: Iterable, handles: Sequence) -> list:
+        captured = [handles[c] if isinstance(c, int) else c for c in self.captured]
+        return call_concrete(self.traced, tensors, captured)
 
 
 class _ObjectPool:
@@ -76,7 +97,6 @@ class VariableLayout:
         self._index = {
             id(variable.value.handle): i for i, variable in enumerate(self.all_variables)
         }
-        self.specs = [HANDLE] * len(self.all_variables)
         self.captures_others = False  # whether a function uses a variable outside of the sets
         # Read once: a fit packs and unpacks states, and Keras takes its time over each.
         self._shapes = [tuple(variable.shape) for variable in self.state]
@@ -85,39 +105,43 @@ class VariableLayout:
         self._dtypes = list(dict.fromkeys(self._kinds))
         self.variable_sets = _ObjectPool(lambda: VariableSet(self.all_variables))
 
+    @property
+    def handles(self) -> list:
+        """Handles of the variables of the model itself."""
+        return [variable.value.handle for variable in self.all_variables]
+
     @contextlib.contextmanager
-    def bind(self, function: Any, *, own: bool = False) -> Iterator[Callable[[list], list]]:
+    def bind(self, function: Callable, *, own: bool = False) -> Iterator[Callable[[list], list]]:
         """Context: a function of a list of tensors, bound to variables that no other fit uses.
 
         Parameters
         ----------
-        function : tf.types.experimental.ConcreteFunction
-            Takes the tensors and the handles of a set.
+        function : callable
+            Takes a list of tensors and the handles of a set.
         own : bool, default=False
             Whether to bind it to the variables of the model itself.
         """
         if own:
-            handles = [variable.value.handle for variable in self.all_variables]
-            yield lambda tensors: call_concrete(function, [*tensors, *handles])
+            handles = self.handles
+            yield lambda tensors: function(tensors, handles)
             return
         with self.variable_sets.acquire() as variables:
-            yield lambda tensors: call_concrete(function, [*tensors, *variables.handles])
+            yield lambda tensors: function(tensors, variables.handles)
 
-    def lift_captures(self, function: Callable, specs: list, *, xla: bool = False) -> Any:
-        """Trace a function of flat tensors; the result takes them and the handles of a set.
+    def lift_captures(self, function: Callable, specs: list, *, xla: bool = False) -> Lifted:
+        """Trace a function of flat tensors that uses the model's variables.
 
         With `xla`, XLA compiles it at its first call.
         """
         traced = tf.function(function, autograph=False).get_concrete_function(*specs)
         captured = list(map(self._argument_of, traced.captured_inputs))
-
-        def with_handles(*arguments):
-            tensors, handles = arguments[: len(specs)], arguments[len(specs) :]
-            resolved = [handles[c] if isinstance(c, int) else c for c in captured]
-            return _partitioned(traced, [*tensors, *resolved])
-
-        lifted = tf.function(with_handles, jit_compile=xla, autograph=False)
-        return lifted.get_concrete_function(*specs, *self.specs)
+        if xla:  # in a function of its own: loops are traced in another way for XLA
+            outer = tf.function(
+                lambda *tensors: _partitioned(traced, tensors), jit_compile=True, autograph=False
+            )
+            kinds = [tf.TensorSpec(t.shape, t.dtype) for t in traced.captured_inputs]
+            traced = outer.get_concrete_function(*specs, *kinds)
+        return Lifted(traced, captured)
 
     def _argument_of(self, tensor):
         index = self._index.get(id(tensor))
@@ -156,23 +180,31 @@ class VariableLayout:
         return arrays
 
     def load(self, handles: Iterable, packed: Iterable) -> None:
-        """Write a packed state into a set, inside a trace."""
+        """Write a packed state into a set."""
+        for handle, value in zip(handles, self._split(packed), strict=False):
+            tf.raw_ops.AssignVariableOp(resource=handle, value=value)
+
+    def _split(self, packed):
+        if tf.executing_eagerly():
+            return self.unpack(packed)
         parts = {
             dtype: tf.split(vector, self._sizes_of(dtype))
             for dtype, vector in zip(self._dtypes, packed, strict=True)
         }
         reshaped = _reshaper()
-        for handle, kind, shape in zip(handles, self._kinds, self._shapes, strict=False):
-            value = reshaped(parts[kind].pop(0), shape)
-            tf.raw_ops.AssignVariableOp(resource=handle, value=value)
+        pairs = zip(self._kinds, self._shapes, strict=True)
+        return [reshaped(parts[kind].pop(0), shape) for kind, shape in pairs]
 
     def read(self, handles: Iterable) -> list:
-        """Read the packed state of a set, inside a trace."""
+        """Read the packed state of a set."""
+        pairs = zip(handles, self._kinds, strict=False)
+        values = [tf.raw_ops.ReadVariableOp(resource=handle, dtype=kind) for handle, kind in pairs]
+        if tf.executing_eagerly():
+            return self.pack(value.numpy() for value in values)
         parts: dict[Any, list] = {dtype: [] for dtype in self._dtypes}
         reshaped = _reshaper()
-        for handle, dtype, size in zip(handles, self._kinds, self._sizes, strict=False):
-            value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
-            parts[dtype].append(reshaped(value, (size,)))
+        for value, kind, size in zip(values, self._kinds, self._sizes, strict=True):
+            parts[kind].append(reshaped(value, (size,)))
         return [tf.concat(vectors, axis=0) for vectors in parts.values()]
 
 
@@ -205,8 +237,8 @@ class OwnSession:
 
     Parameters
     ----------
-    function : tf.types.experimental.ConcreteFunction
-        Takes tensors of `specs` and the handles of a set.
+    function : Lifted
+        Takes tensors of `specs`.
     specs : list of tf.TensorSpec
     like : list of keras.Variable
         A set has one variable like each of these.
@@ -221,10 +253,10 @@ class OwnSession:
         self._n_sets = 0
 
     @staticmethod
-    def suits(function) -> bool:
+    def suits(function: Lifted) -> bool:
         """Whether a function uses only variables of a set; GPUs are untested and refused."""
-        kinds = [tensor.dtype for tensor in function.captured_inputs]
-        return tf.resource not in kinds and not tf.config.list_physical_devices("GPU")
+        others = [tensor.dtype for tensor in function.captured if not isinstance(tensor, int)]
+        return tf.resource not in others and not tf.config.list_physical_devices("GPU")
 
     def bind(self):
         """See `VariableLayout.bind`."""
@@ -250,8 +282,11 @@ class OwnSession:
             placeholders = [
                 tf.compat.v1.placeholder(spec.dtype, spec.shape) for spec in self._specs
             ]
-            captured = [tf.constant(tensor.numpy()) for tensor in self._function.captured_inputs]
-            outputs = _partitioned(self._function, [*placeholders, *handles, *captured])
+            captured = [
+                handles[c] if isinstance(c, int) else tf.constant(c.numpy())
+                for c in self._function.captured
+            ]
+            outputs = _partitioned(self._function.traced, [*placeholders, *captured])
             self._session.run(zeros)
             # `make_callable` looks up every tensor in each call, which takes as long as 50 steps.
             options = CallableOptions(

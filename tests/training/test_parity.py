@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from skstack._training.config import StepRules, TrainConfig, TrainingData
 from skstack._training.data import Orders
-from skstack._training.engines import EXACT, GRAPH, MASKED, choose
+from skstack._training.engines import EXACT, GRAPH, MASKED, STEPWISE, choose
 from skstack._training.initial_weights import initial_variables
 from skstack._training.isolation import build
 from skstack._training.keras_model import named_variables
@@ -18,7 +18,7 @@ from skstack._training.program import POOL
 from skstack._training.train import train
 
 N_FEATURES = 6
-ENGINES = ("graph", "xla")
+ENGINES = ("graph", "stepwise", "xla")
 each_engine = pytest.mark.parametrize("engine", ENGINES)
 schedules = keras.optimizers.schedules
 
@@ -278,8 +278,10 @@ ENGINE_OF = {
 # Both engines where there are two; what only the graph can train is asked to take XLA, in vain.
 ENGINES_OF = [("xla", make) for make in ENGINE_OF if make not in (activity, sequential)]
 ENGINES_OF += [("graph", make) for make, engine in ENGINE_OF.items() if engine is not GRAPH]
+ENGINES_OF += [("stepwise", make) for make in ENGINE_OF]
 UNWEIGHTED = [
-    ("graph", two_and_two), ("xla", mlp), ("xla", masked_lstm), ("xla", masked_outputs),
+    ("graph", two_and_two), ("stepwise", two_and_two), ("xla", mlp), ("xla", masked_lstm),
+    ("xla", masked_outputs),
     ("xla", own_step),
 ]  # fmt: skip
 # The gradients of these are exactly zero, and what is left is rounding.
@@ -307,7 +309,7 @@ CASES = [
 ]  # Keras takes no weights of rows for outputs of rank 3
 
 
-@pytest.mark.slow(first=5)
+@pytest.mark.slow(first=6)
 @pytest.mark.parametrize(
     ("engine", "make", "weights"),
     CASES,
@@ -324,7 +326,7 @@ def test_networks_learn_the_same_as_in_keras(engine, make, weights, blueprint, b
             fit = train(recipe, start, rows, plan)
     else:  # a warning, an error here, would mean another engine
         fit = train(recipe, start, rows, plan)
-        expected_engine = ENGINE_OF[make] if engine == "xla" else GRAPH
+        expected_engine = {"xla": ENGINE_OF[make], "graph": GRAPH, "stepwise": STEPWISE}[engine]
         assert engine_used(recipe, plan) == expected_engine
     expected, losses = _in_keras((make, weights), recipe, start, rows, plan, "adam")
     assert_close(fit.network.variables, expected, ignored=DRIFTING.get(make, ()))
@@ -652,7 +654,7 @@ def test_any_number_of_rows(engine, n_rows, blueprint, binary_rows):
 
 
 @pytest.mark.slow(first=1)
-@pytest.mark.parametrize("engine", ["graph", "xla"])
+@pytest.mark.parametrize("engine", ["graph", "stepwise", "xla"])
 def test_early_stopping_stops_where_keras_stops(engine, blueprint, binary_rows):
     rows, recipe = binary_rows(60), blueprint(mlp)
     wrong = binary_rows(60, seed=1)
@@ -728,7 +730,7 @@ def test_dropping_all_units_does_not_divide_by_zero(blueprint, binary_rows):
     np.testing.assert_array_equal(fit.network.variables[first], start[first])
 
 
-@pytest.mark.parametrize("engine", ["graph", "xla"])
+@pytest.mark.parametrize("engine", ["graph", "stepwise", "xla"])
 def test_moving_averages_inside_a_wrapper(engine, blueprint, binary_rows):
     def given():
         inner = keras.optimizers.SGD(0.05, use_ema=True, ema_momentum=0.9)

@@ -36,7 +36,7 @@ def keyed(blueprint):
     return make
 
 
-@pytest.mark.parametrize("engine", ["graph", "xla"])
+@pytest.mark.parametrize("engine", ["graph", "stepwise", "xla"])
 def test_second_fit_compiles_nothing(engine, keyed, binary_rows):
     recipe = keyed(units=11)
 
@@ -54,7 +54,7 @@ def test_second_fit_compiles_nothing(engine, keyed, binary_rows):
     assert (POOL.made, traces()) == (made, traced)
 
 
-@pytest.mark.parametrize("engine", ["graph", "xla"])
+@pytest.mark.parametrize("engine", ["graph", "stepwise", "xla"])
 def test_one_program_uses_the_learning_rate_of_each_fit(engine, keyed, binary_rows):
     recipe, rows = keyed(units=14), binary_rows()
     start = initial_variables(recipe, 0)
@@ -126,9 +126,9 @@ def test_unknown_networks_have_private_programs(blueprint, binary_rows):
     assert (POOL.made - before, traces()) == (2, idle)
 
 
-@pytest.mark.slow(first=2)
+@pytest.mark.slow(first=4)
 @pytest.mark.parametrize("metrics", [(), ("accuracy", "auc")], ids=["", "metrics"])
-@pytest.mark.parametrize("engine", ["graph", "xla"])
+@pytest.mark.parametrize("engine", ["graph", "stepwise", "xla"])
 def test_threads_sharing_a_program_learn_the_same_as_one(engine, metrics, keyed, binary_rows):
     recipe, rows = keyed(dropout=0.3), binary_rows()
     plan = TrainConfig("binary_crossentropy", epochs=30, engine=engine, metrics=metrics)
@@ -153,7 +153,7 @@ def test_threads_sharing_a_program_learn_the_same_as_one(engine, metrics, keyed,
 
 
 @pytest.mark.slow(first=2)
-@pytest.mark.parametrize("engine", ["graph", "xla"])
+@pytest.mark.parametrize("engine", ["graph", "stepwise", "xla"])
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 def test_a_seed_is_reproducible_after_other_fits(dropout, engine, keyed, blueprint, binary_rows):
     rows = binary_rows()
@@ -187,8 +187,17 @@ def own_step():
         (network(), "xla", ("accuracy", "mse")),
         (network(dropout=0.2), "graph", ()),
         (own_step, "graph", ()),
+        (network(dropout=0.2), "stepwise", ("accuracy",)),
+        (own_step, "stepwise", ()),
     ],
-    ids=["masked", "exact with metrics", "graph", "own step"],
+    ids=[
+        "masked",
+        "exact with metrics",
+        "graph",
+        "own step",
+        "stepwise with metrics",
+        "own single step",
+    ],
 )
 @pytest.mark.parametrize("stops", [False, True], ids=["whole", "early stopping"])
 def test_epochs_trained_in_parts_give_the_same_bits(
