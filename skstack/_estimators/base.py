@@ -1003,7 +1003,9 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         config = TrainConfig(
             loss=prepared.loss,
             optimizer=self._optimizer(prepared.student_blueprint),
-            learning_rate=None if _is_auto(self.learning_rate) else self.learning_rate,
+            learning_rate=self._learning_rate(
+                prepared.student_blueprint, -(-len(prepared.table) // batch_size)
+            ),
             clipnorm=self.clipnorm,
             metrics=prepared.metrics(metrics),
             epochs=epochs,
@@ -1142,6 +1144,13 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             compiled = blueprint.optimizer
             return "adam" if compiled is None else compiled
         return self.optimizer
+
+    def _learning_rate(self, blueprint, n_steps):
+        """The learning rate for epochs of `n_steps` steps; None keeps that of the optimizer."""
+        if not _is_auto(self.learning_rate):
+            return self.learning_rate
+        own = _is_auto(self.optimizer) and isinstance(blueprint, RecipeBlueprint)
+        return blueprint.learning_rate(n_steps) if own else None
 
     def _listed_callbacks(self):
         callbacks = self.callbacks

@@ -128,7 +128,8 @@ class TrainConfig:
         Whether the optimizer sees the gradient of an embedding as one array, so that a weight of 2
         equals repeating the row. False is what ``keras.Model.fit`` does.
     constant : bool, default=False
-        Whether the schedules of the rules are not followed: their factors are 1.
+        Whether the schedules of the rules are not followed, as in ``partial_fit``, of whose calls
+        nobody knows the number: their factors are 1.
     attributes : callable, default=None
         What an estimator sets that was fitted with a `Network` and a history, its two arguments:
         a dict of attributes, for callbacks of scikit-learn. None: they get no fitted estimator.

@@ -247,14 +247,15 @@ def choose(program, config, n_steps: int) -> tuple[Engine, str | None]:
     "xla"       requested, or enough steps to pay for the compilation, unless
                 `why_not_xla` gives a reason; the last batch of an epoch is "masked", or
                 "exact" if `why_not_masked` gives a reason
-    "graph"     requested, or enough steps to pay for tracing a loop over them
+    "graph"     requested, or enough steps to pay for tracing a loop over them, in this call
+                or in those of ``partial_fit`` that follow
     "stepwise"  otherwise
     ==========  =======================================================================
     """
     needs_keras = own_training(program.model) or any(map(watches_batches, config.callbacks))
     if needs_keras or config.engine == "keras":
         return KERAS, None
-    loop = config.engine in ("graph", "xla") or n_steps >= _STEPS_WORTH_A_LOOP
+    loop = config.engine in ("graph", "xla") or config.constant or n_steps >= _STEPS_WORTH_A_LOOP
     without_xla = GRAPH if loop and config.engine != "stepwise" else STEPWISE
     if config.engine in ("graph", "stepwise"):
         return without_xla, None

@@ -68,6 +68,21 @@ class Recipe(BaseEstimator):
         """
         return None
 
+    def default_learning_rate(self, n_steps):
+        """Return what ``learning_rate="auto"`` uses with this optimizer.
+
+        Parameters
+        ----------
+        n_steps : int
+            Number of steps in an epoch, at least 1.
+
+        Returns
+        -------
+        float or None
+            None keeps the learning rate of the optimizer.
+        """
+        return None
+
     def step_rules(self, spec):
         """Return how learning rate and weight decay vary by step and variable.
 
@@ -368,6 +383,10 @@ class RecipeBlueprint:
     def optimizer(self):
         """What ``optimizer="auto"`` uses; None for the default of the estimators."""
         return self.recipe.default_optimizer(self.spec)
+
+    def learning_rate(self, n_steps):
+        """See ``Recipe.default_learning_rate``."""
+        return self.recipe.default_learning_rate(n_steps)
 
     @property
     def step_rules(self):

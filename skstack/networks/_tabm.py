@@ -57,10 +57,11 @@ class TabM(Recipe):
 
     Notes
     -----
-    Without other settings the optimizer is AdamW with a learning rate of 0.008 (0.002 without
-    averages, as in [1]_), a weight decay of 0.0003 and gradients of a norm of at most 1. The
-    average removes the noise of large steps, so that training takes fewer epochs; compare [2]_. An
-    epoch of up to two batches, or such a call of ``partial_fit``, has no average. Layers named
+    Without other settings the optimizer is AdamW with a weight decay of 0.0003, gradients of a norm
+    of at most 1, and a learning rate of 0.008. With fewer than 10 batches in an epoch, or in a call
+    of ``partial_fit``, the rate is 0.0008 for each of them, but at least the 0.002 of [1]_, which
+    is also that without averages. The average removes the noise of large steps, so that training
+    takes fewer epochs; compare [2]_. An epoch of up to two batches has no average. Layers named
     ``hidden_1``, ``hidden_2``, ... have outputs of shape (rows, members, units).
 
     References
@@ -123,11 +124,14 @@ class TabM(Recipe):
         return PiecewiseLinear() if automatic else self.numeric_embedding
 
     def default_optimizer(self, spec):
-        """AdamW as in the paper; averages allow larger steps."""
+        """AdamW as in the paper."""
         import keras
 
-        rate = 8e-3 if self.average_weights else 2e-3
-        return keras.optimizers.AdamW(rate, weight_decay=3e-4, global_clipnorm=1.0)
+        return keras.optimizers.AdamW(2e-3, weight_decay=3e-4, global_clipnorm=1.0)
+
+    def default_learning_rate(self, n_steps):
+        """Averages over more steps allow larger ones."""
+        return 8e-4 * min(max(n_steps, 2.5), 10) if self.average_weights else None
 
     def step_rules(self, spec):
         """See ``Recipe.step_rules``."""

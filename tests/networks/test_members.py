@@ -418,3 +418,23 @@ def test_fine_tuning_trains_members_on_their_own_losses():
     mean = log_loss(y, apart.mean(axis=1))
     assert abs(losses[0] - of_members) < abs(losses[0] - mean)
     np.testing.assert_allclose(np.asarray(stack.to_keras()(X)), stack.predict_proba(X), atol=1e-5)
+
+
+def test_the_learning_rate_of_tabm_grows_with_the_steps_of_an_epoch():
+    """The larger rate needs the average of several steps."""
+
+    def weights(average_weights=True, **changes):
+        settings = {"epochs": 1, "random_state": 0, "early_stopping": False, **changes}
+        plain = {"n_members": 2, "scaling": None, "numeric_embedding": None}
+        network = TabM((4,), average_weights=average_weights, **plain)
+        fitted = KerasClassifier(network, **settings).fit(X, y)
+        return np.concatenate([each.ravel() for each in fitted.network_.variables.values()])
+
+    for batch_size, rate in ((60, 0.002), (15, 0.0032), (6, 0.008)):
+        default = weights(batch_size=batch_size)
+        np.testing.assert_allclose(default, weights(batch_size=batch_size, learning_rate=rate))
+        assert not np.allclose(default, weights(batch_size=batch_size, learning_rate=rate * 1.1))
+    plain = {"batch_size": 6, "average_weights": False}
+    np.testing.assert_array_equal(weights(**plain), weights(**plain, learning_rate=0.002))
+    own = {"batch_size": 60, "optimizer": "sgd"}
+    np.testing.assert_array_equal(weights(**own), weights(**own, learning_rate=0.01))

@@ -49,7 +49,7 @@ def averaged(steps):
     return mean
 
 
-@pytest.mark.parametrize("engine", ["graph", "xla", "keras"])
+@pytest.mark.parametrize("engine", ["graph", "stepwise", "xla", "keras"])
 @pytest.mark.parametrize("n_steps", [1, 2, 7, 75])
 def test_an_epoch_ends_with_the_average_of_its_last_steps(engine, n_steps, recipe, binary_rows):
     rows, recorder = binary_rows(16 * n_steps - 3), Recorder()
@@ -113,7 +113,7 @@ def test_averages_are_as_precise_as_their_steps(dtype, blueprint, binary_rows):
         np.testing.assert_allclose(array.astype(float), start[path].astype(float), rtol=rtol)
 
 
-@pytest.mark.parametrize("engine", ["graph", "xla"])
+@pytest.mark.parametrize("engine", ["graph", "stepwise", "xla"])
 def test_parts_of_an_epoch_give_the_same_bits(engine, recipe, binary_rows, monkeypatch):
     fits = []
     for seconds in (1e6, 0.0):

@@ -127,6 +127,7 @@ def recurrent_twice():
     [
         (ROW_BY_ROW["dense"], {}, 10**6, MASKED),
         (ROW_BY_ROW["dense"], {}, 99, STEPWISE),
+        (ROW_BY_ROW["dense"], {"constant": True}, 1, GRAPH),
         (ROW_BY_ROW["dense"], {"engine": "xla"}, 1, MASKED),
         (ROW_BY_ROW["dense"], {"engine": "graph"}, 10**6, GRAPH),
         (ROW_BY_ROW["dense"], {"engine": "keras"}, 10**6, KERAS),
