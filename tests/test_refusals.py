@@ -128,9 +128,10 @@ def test_recipes_accept_numpy_numbers_and_errors_name_them():
     [
         (small(epochs=8, n_iter_no_change=1, learning_rate=0.5), "early_stopping"),
         (KerasRegressor(MLP(4), epochs=2, random_state=0), "standardize_target"),
-        (StackedKerasClassifier(small(), cv=2, blend=False, random_state=0), "passthrough"),
-        (StackedKerasClassifier(small(), cv=2, blend=False, random_state=0), "refit"),
-        (StackedKerasClassifier(small(), downstream=small(), cv=2, random_state=0), "blend"),
+        *[
+            (StackedKerasClassifier(small(), downstream=small(), cv=2, random_state=0), name)
+            for name in ("passthrough", "refit", "blend")
+        ],
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )

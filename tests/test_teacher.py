@@ -325,14 +325,14 @@ def test_a_teacher_estimator_is_never_modified():
     assert pickle.dumps(teacher) == before
 
 
-ENGINES = {"xla": ("auto", 120), "graph": ("auto", 2), "keras": ("keras", 2)}
+ENGINES = {"xla": ("auto", 120), "stepwise": ("auto", 2), "keras": ("keras", 2)}
 
 
 @pytest.mark.parametrize(
     ("name", "loss"),
     [
         ("xla", "auto"), ("xla", "head"),
-        ("graph", "distill"), ("graph", "features"), ("graph", "blend"),
+        ("stepwise", "distill"), ("stepwise", "features"), ("stepwise", "blend"),
         ("keras", "auto"), ("keras", "head"),
     ],
 )  # fmt: skip
