@@ -1,5 +1,6 @@
 import collections
 import contextlib
+import functools
 import gc
 import importlib.metadata
 import os
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, settings
+from sklearn.base import BaseEstimator
 
 # A first fit of an architecture takes seconds: neither deadlines nor health checks know that.
 _PATIENT = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
@@ -138,6 +140,15 @@ def keep_few_programs():
         patched.setattr(program.POOL._shared, "_limit", 24)
         patched.setattr(program.POOL, "_max", 6)
         patched.setattr(predict._PREDICTORS, "_limit", 24)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def keep_signatures():
+    """Signatures of classes, which scikit-learn reads anew in every clone: 6 % of the time."""
+    read = functools.lru_cache(maxsize=None)(BaseEstimator._get_param_names.__func__)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(BaseEstimator, "_get_param_names", classmethod(lambda cls: list(read(cls))))
         yield
 
 

@@ -59,7 +59,7 @@ def indexed_like(table, X):
 
 def take_rows(X, indices):
     """Rows of any array, DataFrame, sparse matrix or list, in the same container."""
-    if isinstance(X, DiskTable):
+    if isinstance(X, DiskTable) or type(X) is np.ndarray:
         return X[indices]
     return safe_indexing(X, indices, axis=0)
 

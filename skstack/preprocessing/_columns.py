@@ -224,9 +224,8 @@ def as_numbers(table, *, allow_nan=False, dtype=np.float32):
         table = table.in_memory()
     if isinstance(table, nw.DataFrame):
         table = table.to_native()
-    if type(table) is np.ndarray and table.dtype == dtype and table.size:
-        assert_all_finite(table, input_name="X", allow_nan=allow_nan)
-        return np.ascontiguousarray(table)
+    if type(table) is np.ndarray and table.dtype.kind in "biuf" and table.size:
+        return _finite(table, allow_nan, dtype)
     try:
         return _checked_numbers(table, allow_nan, dtype)
     except (OverflowError, TypeError, ValueError) as error:
@@ -245,12 +244,17 @@ def as_numbers(table, *, allow_nan=False, dtype=np.float32):
         ) from error
 
 
+def _finite(array, allow_nan, dtype):
+    with np.errstate(over="ignore"):  # an infinite value is reported
+        array = np.ascontiguousarray(array, dtype=dtype)
+    assert_all_finite(array, input_name="X", allow_nan=allow_nan)
+    return array
+
+
 def _checked_numbers(table, allow_nan, dtype):
     if _is_pandas(table) and table.size and plain_numbers(table).all():
-        with np.errstate(over="ignore"):  # an infinite value is reported
-            array = table.to_numpy(dtype=dtype)
-        assert_all_finite(array, input_name="X", allow_nan=allow_nan)
-        return np.ascontiguousarray(array)
+        with np.errstate(over="ignore"):
+            return _finite(table.to_numpy(dtype=dtype), allow_nan, dtype)
     return dense(
         check_array(
             table,
