@@ -106,7 +106,8 @@ optimizer : str, keras.optimizers.Optimizer or "auto", default="auto"
     search they are more readable in ``best_params_`` than objects are.
 
 learning_rate : float, LearningRateSchedule or "auto", default="auto"
-    In (0, inf). ``"auto"`` keeps the learning rate of the optimizer.
+    In (0, inf). ``"auto"`` keeps the learning rate of the optimizer; that of ``TabM`` depends on
+    the number of batches in an epoch.
 
 clipnorm : float, default=None
     Largest norm of the gradients of all weights together, in (0, inf); larger ones are scaled down
@@ -189,10 +190,10 @@ warm_start : bool, default=False
     Whether ``fit`` continues from the weights of the previous fit.
 
 engine : {"auto", "keras"}, default="auto"
-    ``"auto"`` trains whole epochs in one compiled program, which all clones, folds and candidates
-    with the same network share, and falls back on ``Model.fit`` if that is not possible (callbacks
-    on batches, a custom ``test_step``, code that TensorFlow cannot trace). ``"keras"`` always uses
-    ``Model.fit``.
+    ``"auto"`` trains whole epochs, in short fits single steps, in one compiled program, which all
+    clones, folds and candidates with the same network share, and falls back on ``Model.fit`` if
+    that is not possible (callbacks on batches, a custom ``test_step``, code that TensorFlow cannot
+    trace). ``"keras"`` always uses ``Model.fit``.
 
 random_state : int, RandomState instance or None, default=None
     Seeds initial weights, order of rows, dropout, noise and hold-out rows.

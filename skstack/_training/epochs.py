@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -175,13 +175,14 @@ def epochs_function(program: TracedProgram, trace: TraceKey) -> tuple[Lifted, li
     learn = _Learning(program, trace, size)
     evaluate: Any = None
     finish: Any = None
+    reset: Any = None
     if trace.validation_layout is not None:
         validation = [*trace.validation_specs, _INT]
         evaluate = layout.lift_captures(
             evaluation_function(program, trace.validation_layout), validation
         )
     if one_by_one:
-        finish = program.metric_results()
+        reset, finish = program.metric_reset(), program.metric_results()
 
     def run(*tensors):
         data, steps, counts, epoch_starts, validation, stopping, part, state = _Arguments.of(
@@ -194,7 +195,7 @@ def epochs_function(program: TracedProgram, trace: TraceKey) -> tuple[Lifted, li
         validation_logs: list = []
 
         def reset_metrics():
-            program.reset_metrics(handles)
+            reset([], handles)
             return tf.constant(True)
 
         def epoch(k, losses, *progress):
@@ -264,14 +265,18 @@ class StepwiseEpochs:
     ----------
     program : TracedProgram
     trace : TraceKey
+
+    Attributes
+    ----------
     names : list of str
-        Gets the names of a custom step's logs.
+        Names of a custom step's logs.
     """
 
-    def __init__(self, program: TracedProgram, trace: TraceKey, names: list[str]):
+    def __init__(self, program: TracedProgram, trace: TraceKey):
         self._program = program
         self._trace = trace
-        step, layout = _step_of(program, trace, names), program.layout
+        self.names: list[str] = []
+        step, layout = _step_of(program, trace, self.names), program.layout
 
         def on_rows(*tensors):
             *data, index = tensors
@@ -281,13 +286,10 @@ class StepwiseEpochs:
         if trace.validation_layout is not None:
             chunk = chunk_function(program, trace.validation_layout)
             self._chunk = layout.lift_captures(chunk, [*trace.validation_specs, _INT])
-        self._metrics = program.metric_results() if program.one_by_one else None
-
-    @classmethod
-    def of(cls, program: TracedProgram, trace: TraceKey) -> tuple[StepwiseEpochs, list[str]]:
-        """As `epochs_function`."""
-        names: list[str] = []
-        return cls(program, trace, names), names
+        self._reset: Callable = _nothing
+        self._results: Callable = _nothing
+        if program.one_by_one:
+            self._reset, self._results = program.metric_reset(), program.metric_results()
 
     def __call__(self, tensors: Sequence, handles: list) -> list:
         program, layout, validates = self._program, self._program.layout, self._trace.has_validation
@@ -295,7 +297,7 @@ class StepwiseEpochs:
             tensors, program, self._trace
         )
         begins, ends = part or (False, False)
-        best, without_better, tol, patience = stopping or [None] * 4
+        best, without_better, tol, patience = map(np.asarray, stopping or [None] * 4)
         losses: list = []
         curve: list = []
         logs: list = []
@@ -304,17 +306,17 @@ class StepwiseEpochs:
         layout.load(handles, state)
         while k < len(epoch_starts) - 1 and not (validates and without_better >= patience):
             if begins:
-                program.reset_metrics(handles)
+                self._reset([], handles)
             for s in range(epoch_starts[k], epoch_starts[k + 1]):
                 outputs = self._step([*data, steps[s, : counts[s]]], handles)
                 losses += [] if program.own_step else outputs
-            logs = [*(outputs if program.own_step else []), *self._results(handles)]
+            logs = [*(outputs if program.own_step else []), *self._results([], handles)]
             k += 1
             if validates:
                 if ends:
-                    program.reset_metrics(handles)
+                    self._reset([], handles)
                 loss = self._evaluate(validation, handles)
-                validation_logs = self._results(handles)
+                validation_logs = self._results([], handles)
                 is_best, best, without_better = update_early_stopping(
                     np, self._monitored(loss, validation_logs), best, without_better, tol
                 )
@@ -324,15 +326,14 @@ class StepwiseEpochs:
         losses = [loss.numpy() for loss in losses]
         return [k, losses, *layout.read(handles), *progress, *logs, *validation_logs]
 
-    def _results(self, handles):
-        return [] if self._metrics is None else self._metrics([], handles)
-
     def _evaluate(self, validation, handles):
         """The mean loss over the first validation rows."""
         *data, n_rows = validation
         n_rows, at_once, total = int(n_rows), self._program.rows_at_once, np.float32(0)
         for start in range(0, n_rows, at_once):
-            rows = [tensor[start : start + at_once] for tensor in data]
+            rows = data
+            if len(data[0]) > at_once:
+                rows = [tensor[start : start + at_once] for tensor in data]
             n_real = np.int32(min(at_once, n_rows - start))
             total += self._chunk([*rows, n_real], handles)[0].numpy()
         return total / np.float32(n_rows) if n_rows else np.float32("nan")
@@ -342,6 +343,10 @@ class StepwiseEpochs:
             return loss
         named = tf.nest.pack_sequence_as(self._program.metrics_structure, results)
         return np.float32(error_of(named, self._trace.monitor))
+
+
+def _nothing(tensors, handles):
+    return []
 
 
 def _step_of(program, trace, names):

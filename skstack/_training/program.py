@@ -252,9 +252,12 @@ class Program:
             return self._functions[trace, own]
         with self.model_lock:
             if (trace, own) not in self._functions:
-                make = StepwiseEpochs.of if trace.stepwise else epochs_function
                 function: Any
-                function, names = make(self, trace)
+                if trace.stepwise:
+                    function = StepwiseEpochs(self, trace)
+                    names = function.names
+                else:
+                    function, names = epochs_function(self, trace)
                 if trace.tail and not own and OwnSession.suits(function):
                     function = OwnSession(
                         function, trace.argument_specs(self), self.layout.all_variables
@@ -299,9 +302,9 @@ class Program:
         with self.bind(function) as run:
             run(arguments)
 
-    def reset_metrics(self, handles: list) -> None:
-        """Reset the metrics, inside a trace."""
-        self._lifted("reset", self._reset)([], handles)
+    def metric_reset(self) -> Lifted:
+        """Return the function that resets the metrics."""
+        return self._lifted("reset", self._reset)
 
     def metric_results(self) -> Lifted:
         """Return the function that computes the metrics."""
@@ -403,7 +406,8 @@ def _config_of(model):
         return None
 
 
-# Python handles no signal during a call. The number of steps per call does not change results.
+# Python handles no signal during a call of a traced function. The number of steps per call does not
+# change results.
 _ROWS_IN_FIRST_CALL = 2**12  # until the speed of a program is known
 _INDICES_PER_CALL = 2**22  # of int32: 16 MB
 _SECONDS_PER_CALL = 1.0

@@ -10,7 +10,7 @@ import tensorflow as tf
 from skstack._base.text import described
 from skstack._training.data import TensorLayout
 from skstack._training.keras_model import all_layers, call, call_input, compute_loss
-from skstack._training.variables import VariableLayout
+from skstack._training.variables import Lifted, VariableLayout
 from skstack._training.xla_layers import replaced_calls
 
 
@@ -30,9 +30,9 @@ class TracedProgram(Protocol):
     traces: int
     metrics_structure: dict
 
-    def reset_metrics(self, handles: list) -> None: ...
+    def metric_reset(self) -> Lifted: ...
 
-    def metric_results(self) -> Callable[..., list]: ...
+    def metric_results(self) -> Lifted: ...
 
 
 class NothingToLearn(ValueError):

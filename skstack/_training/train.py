@@ -163,7 +163,11 @@ def _run(
                 ):
                     return _train_compiled(program, compiled, initial, config, monitor, n_steps)
         engine = engines.GRAPH if engine.tail else engines.KERAS
-    untraceable = any(trace.tail is None for trace in program.failed_traces)
+    traces = (
+        TraceKey.of(table, validation_table, None, config.monitor, stepwise=stepwise)
+        for stepwise in (False, True)
+    )
+    untraceable = any(trace in program.failed_traces for trace in traces)
     with program.model_lock:
         program.reset_model(initial)
         fit_with_keras(program, table, validation_table, config, monitor, eagerly=untraceable)

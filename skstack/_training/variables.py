@@ -28,7 +28,7 @@ def call_concrete(function: Any, tensors: Iterable, captured: Iterable | None = 
     if not tf.executing_eagerly():
         return _partitioned(function, tensors)
     # By name: what TensorFlow caches for `StatefulPartitionedCall` outlives the function.
-    return function.inference_fn.call_flat(*tensors)
+    return function.inference_fn.call_flat(*tensors) or []
 
 
 def _tensor(value):

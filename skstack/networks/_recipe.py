@@ -69,7 +69,7 @@ class Recipe(BaseEstimator):
         return None
 
     def default_learning_rate(self, n_steps):
-        """Return what ``learning_rate="auto"`` uses with this optimizer.
+        """Return what ``learning_rate="auto"`` uses with ``optimizer="auto"``.
 
         Parameters
         ----------

@@ -130,8 +130,10 @@ class TabM(Recipe):
         return keras.optimizers.AdamW(2e-3, weight_decay=3e-4, global_clipnorm=1.0)
 
     def default_learning_rate(self, n_steps):
-        """Averages over more steps allow larger ones."""
-        return 8e-4 * min(max(n_steps, 2.5), 10) if self.average_weights else None
+        """Averages over more steps allow larger ones, of the optimizer above."""
+        if type(self).default_optimizer is not TabM.default_optimizer or not self.average_weights:
+            return None
+        return 8e-4 * min(max(n_steps, 2.5), 10)
 
     def step_rules(self, spec):
         """See ``Recipe.step_rules``."""

@@ -430,7 +430,7 @@ def test_the_learning_rate_of_tabm_grows_with_the_steps_of_an_epoch():
         fitted = KerasClassifier(network, **settings).fit(X, y)
         return np.concatenate([each.ravel() for each in fitted.network_.variables.values()])
 
-    for batch_size, rate in ((60, 0.002), (15, 0.0032), (6, 0.008)):
+    for batch_size, rate in ((60, 0.002), (16, 0.0032), (6, 0.008)):
         default = weights(batch_size=batch_size)
         np.testing.assert_allclose(default, weights(batch_size=batch_size, learning_rate=rate))
         assert not np.allclose(default, weights(batch_size=batch_size, learning_rate=rate * 1.1))
@@ -438,3 +438,9 @@ def test_the_learning_rate_of_tabm_grows_with_the_steps_of_an_epoch():
     np.testing.assert_array_equal(weights(**plain), weights(**plain, learning_rate=0.002))
     own = {"batch_size": 60, "optimizer": "sgd"}
     np.testing.assert_array_equal(weights(**own), weights(**own, learning_rate=0.01))
+
+    class Slow(TabM):
+        def default_optimizer(self, spec):
+            return keras.optimizers.Adam(1e-4)
+
+    assert Slow().default_learning_rate(100) is None  # that of its own optimizer

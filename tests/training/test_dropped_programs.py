@@ -44,11 +44,13 @@ def fit_once(blueprint, binary_rows, monkeypatch):
     return fit
 
 
-@pytest.mark.slow(first=1)
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize(
     ("engine", "settings"),
     [
         ("xla", {}),
+        ("stepwise", {"patience": 1, "metrics": ["accuracy"]}),
+        ("stepwise", {}),
         ("graph", {}),
         ("xla", {"patience": 1}),
         ("xla", {"metrics": ["accuracy"]}),

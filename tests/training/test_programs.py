@@ -1,5 +1,6 @@
 """When programs are reused, and when not."""
 
+import itertools
 import threading
 
 import keras
@@ -179,35 +180,31 @@ def own_step():
     return Own([keras.Input((6,)), keras.layers.Dense(1, activation="sigmoid")])
 
 
-@pytest.mark.slow(first=2)
-@pytest.mark.parametrize(
-    ("build", "engine", "metrics"),
-    [
-        (network(dropout=0.2), "xla", ()),
-        (network(), "xla", ("accuracy", "mse")),
-        (network(dropout=0.2), "graph", ()),
-        (own_step, "graph", ()),
-        (network(dropout=0.2), "stepwise", ("accuracy",)),
-        (own_step, "stepwise", ()),
-    ],
-    ids=[
-        "masked",
-        "exact with metrics",
-        "graph",
-        "own step",
-        "stepwise with metrics",
-        "own single step",
-    ],
-)
-@pytest.mark.parametrize("stops", [False, True], ids=["whole", "early stopping"])
+PARTS = {
+    "masked": (network(dropout=0.2), "xla", ()),
+    "exact with metrics": (network(), "xla", ("accuracy", "mse")),
+    "graph": (network(dropout=0.2), "graph", ()),
+    "own step": (own_step, "graph", ()),
+    "stepwise": (network(dropout=0.2), "stepwise", ()),
+    "stepwise with metrics": (network(dropout=0.2), "stepwise", ("accuracy",)),
+    "own single step": (own_step, "stepwise", ()),
+}
+FIRST = [("stepwise with metrics", True), ("masked", False), ("exact with metrics", False)]
+CASES = [*FIRST, *(pair for pair in itertools.product(PARTS, (False, True)) if pair not in FIRST)]
+
+
+@pytest.mark.slow(first=3)
+@pytest.mark.parametrize(("name", "stops"), CASES)
 def test_epochs_trained_in_parts_give_the_same_bits(
-    build, engine, metrics, stops, blueprint, binary_rows, monkeypatch
+    name, stops, blueprint, binary_rows, monkeypatch
 ):
+    build, engine, metrics = PARTS[name]
     recipe = blueprint(build, key=("parts", engine, metrics, build is own_step))
     validation = binary_rows(30, seed=1) if stops else None
     config = TrainConfig(
         "binary_crossentropy", epochs=5, batch_size=16, metrics=metrics, engine=engine,
         patience=2 if stops else None, tol=1.0,
+        monitor=("accuracy", True) if stops and metrics else None,
     )  # fmt: skip
     start, rows = initial_variables(recipe, 0), binary_rows(75, weights=True)
     calls, call = [], program.CompiledFit._call
@@ -226,6 +223,49 @@ def test_epochs_trained_in_parts_give_the_same_bits(
     assert whole.history == parts.history
     for path, array in whole.network.variables.items():
         np.testing.assert_array_equal(array, parts.network.variables[path])
+
+
+@pytest.mark.parametrize("engine", ["graph", "stepwise"])
+def test_hold_out_rows_are_evaluated_in_chunks(engine, keyed, binary_rows, monkeypatch):
+    recipe, held_out = keyed(units=9), binary_rows(2_500, seed=1)
+    plan = {"loss": "binary_crossentropy", "epochs": 2}
+    start, rows = initial_variables(recipe, 0), binary_rows()
+    expected, fit = (
+        train(recipe, start, rows, TrainConfig(**plan, engine=each), validation=held_out)
+        for each in ("keras", engine)
+    )
+    (single,) = [
+        each for each in POOL.programs() if each.key is not None and recipe.key in each.key
+    ]
+    assert single.rows_at_once < 2_500
+    np.testing.assert_allclose(fit.history["val_loss"], expected.history["val_loss"], rtol=1e-5)
+
+
+class Untraceable(keras.metrics.Metric):
+    """Counts batches; it cannot be reset in a trace."""
+
+    def __init__(self):
+        super().__init__(name="batches")
+        self.total = self.add_weight(shape=(), initializer="zeros", name="total")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.total.assign_add(1.0)
+
+    def result(self):
+        return self.total
+
+    def reset_state(self):
+        if float(self.total.numpy()) != 0.0:
+            self.total.assign(0.0)
+
+
+@pytest.mark.parametrize("engine", ["graph", "stepwise"])
+def test_a_metric_that_cannot_be_reset_in_a_trace_is_left_to_keras(engine, keyed, binary_rows):
+    recipe = keyed(units=10)
+    plan = TrainConfig("binary_crossentropy", epochs=2, metrics=[Untraceable()], engine=engine)
+    with pytest.warns(UserWarning, match="step by step through Keras' own `fit`"):
+        fit = train(recipe, initial_variables(recipe, 0), binary_rows(75), plan)
+    assert fit.history["batches"] == [3.0, 3.0]
 
 
 class Idle:
