@@ -241,6 +241,23 @@ def test_hold_out_rows_are_evaluated_in_chunks(engine, keyed, binary_rows, monke
     np.testing.assert_allclose(fit.history["val_loss"], expected.history["val_loss"], rtol=1e-5)
 
 
+@pytest.mark.parametrize("engine", ["graph", "stepwise"])
+def test_an_epoch_whose_hold_out_loss_is_nan_is_not_the_best(engine, keyed, binary_rows):
+    """Whatever the metric is that early stopping monitors."""
+
+    def loss(y_true, y_pred):
+        squares = keras.ops.mean(keras.ops.square(y_true - y_pred), axis=-1)
+        return keras.ops.where(y_true[:, 0] > 1, np.nan, squares)
+
+    recipe, held_out = keyed(units=9), binary_rows(20, seed=1)
+    held_out.targets[:] = 2.0
+    plan = TrainConfig(
+        loss, metrics=["mae"], monitor=("mae", False), epochs=9, patience=2, engine=engine
+    )
+    start = initial_variables(recipe, 0)
+    assert train(recipe, start, binary_rows(), plan, validation=held_out).n_epochs == 2
+
+
 class Untraceable(keras.metrics.Metric):
     """Counts batches; it cannot be reset in a trace."""
 
