@@ -25,8 +25,14 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, SGDRegressor
 from sklearn.model_selection import GridSearchCV
-from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
+from sklearn.multioutput import (
+    ClassifierChain,
+    MultiOutputClassifier,
+    MultiOutputRegressor,
+    RegressorChain,
+)
 from sklearn.naive_bayes import MultinomialNB
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
@@ -46,6 +52,7 @@ from skstack.networks import MLP
 
 NETWORK = KerasRegressor(SMALL, **FIT)
 BOOSTING = HistGradientBoostingRegressor(max_iter=2)
+NEIGHBOURS = KNeighborsClassifier()
 
 
 @pytest.fixture
@@ -172,6 +179,53 @@ def test_a_part_that_accepts_one_target_is_found_before_training(refuses, where,
     downstream = network if where == "branch" else works
     fitted = make(upstream, downstream=downstream, **settings).fit(X, y)
     assert fitted.predict(X).shape == y.shape
+
+
+def test_chains_take_several_targets():
+    """Estimators inside are given one of them at a time."""
+    X, y = binary()[0], np.column_stack([binary()[1], np.arange(60) % 2])
+    chain = ClassifierChain(LogisticRegression())
+    for part in (
+        chain,
+        make_pipeline(StandardScaler(), chain),
+        GridSearchCV(chain, {"order": [None]}, cv=2),
+    ):
+        for upstream, downstream in (([("c", part)], NEIGHBOURS), ([("n", NEIGHBOURS)], part)):
+            stack = StackedKerasClassifier(upstream, downstream=downstream, cv=3, blend=False)
+            assert stack.fit(X, y).predict(X).shape == y.shape
+    X, y = regression(2)
+    chain = RegressorChain(BOOSTING)
+    stack = StackedKerasRegressor([("c", chain)], downstream=Ridge(), cv=3, blend=False)
+    assert stack.fit(X, y).predict(X).shape == y.shape
+
+
+MISSING = np.ones((100, 3), bool)
+MISSING[20::2] = False
+IMPUTED = make_pipeline(SimpleImputer(), PCA(3), LogisticRegression())
+MOST_FREQUENT = make_pipeline(
+    SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore")
+)
+
+
+@pytest.mark.parametrize("kind", ["numbers", "frame", "categories", "strings"])
+def test_columns_that_are_mostly_missing_are_left_to_an_imputer(kind):
+    """An imputer drops a column that is missing in all rows of a trial."""
+    X = np.random.default_rng(1).normal(size=(100, 3))
+    y = (X[:, 0] > 0).astype(int)
+    part, X = IMPUTED, np.where(MISSING, np.nan, X)
+    if kind != "numbers":
+        X = pd.DataFrame(X, columns=["a", "b", "c"])
+    if kind in ("categories", "strings"):
+        words = np.where(X["a"] > 0, "u", "v").astype(object)
+        words[MISSING[:, 0]] = np.nan
+        X = pd.DataFrame({"word": words, "a": y + 0.0})
+        if kind == "categories":
+            X["word"] = X["word"].astype("category")
+        part = make_column_transformer((MOST_FREQUENT, ["word"]), remainder="passthrough")
+        part = make_pipeline(part, LogisticRegression())
+    settings = {"downstream": NEIGHBOURS, "cv": 2, "passthrough": False, "blend": False}
+    stack = StackedKerasClassifier([("p", part)], **settings)
+    assert stack.fit(X, y).predict(X).shape == (100,)
 
 
 @pytest.mark.parametrize("where", ["branch", "downstream"])

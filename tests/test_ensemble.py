@@ -246,6 +246,30 @@ def test_rows_that_are_never_predicted_take_no_part():
         assert_allclose(ensemble.scores_["linear"], -loss, rtol=1e-6)
 
 
+def test_weights_need_a_row_that_counts_and_is_predicted():
+    X, y = binary()
+    weights = np.r_[np.ones(15), np.zeros(45)]
+    ensemble = clone(CLASSIFIER).set_params(cv=TimeSeriesSplit(3))
+    with pytest.raises(ValueError, match="sample_weight is 0 for all 45 rows that the folds of cv"):
+        ensemble.fit(X, y, sample_weight=weights)
+
+
+class Gap(LinearRegression):
+    """Predicts NaN for some rows."""
+
+    def predict(self, X):
+        return np.where(X[:, 0] > 1, np.nan, super().predict(X))
+
+
+@pytest.mark.parametrize("names", [("gap", "linear"), ("linear", "gap")])
+def test_an_estimator_that_predicts_nan_is_named(names):
+    X, y = regression()
+    parts = {"gap": Gap(), "linear": Ridge()}
+    ensemble = GreedyEnsembleRegressor([(name, parts[name]) for name in names], cv=3)
+    with pytest.raises(ValueError, match="estimator 'gap' predicts NaN"):
+        ensemble.fit(X, y)
+
+
 def test_groups_and_weights():
     X, y = binary()
     groups, weights = np.arange(60) // 6, np.arange(60) % 3

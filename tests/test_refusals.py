@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from sklearn.base import clone
 from sklearn.decomposition import PCA
-from sklearn.dummy import DummyClassifier
+from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.linear_model import LogisticRegression, Perceptron
 from sklearn.model_selection import KFold
 
@@ -301,3 +301,17 @@ def test_values_that_cannot_be_scaled():
     huge[0, 0] = 3e38
     with pytest.raises(ValueError, match="check X for very large values"):
         stack.predict(huge)
+
+
+class PredictsNaN(DummyRegressor):
+    """Predicts NaN for one row."""
+
+    def predict(self, X):
+        return np.r_[np.nan, super().predict(X)[1:]]
+
+
+def test_features_that_are_nan_are_named():
+    downstream = KerasRegressor(MLP((4,)), epochs=1)
+    stack = StackedKerasRegressor([("gap", PredictsNaN())], downstream=downstream, cv=2)
+    with pytest.raises(ValueError, match=r"its input has NaN or infinity in columns \[0\]"):
+        stack.set_params(blend=False).fit(pd.DataFrame(X), TARGET)

@@ -32,7 +32,8 @@ _DELEGATES = {
 # Meta-estimators that pass them to several (name, estimator).
 _VOTING = ("VotingClassifier", "VotingRegressor")
 # Estimators that predict each training row once, and cannot leave the first ones out.
-_PARTITIONS = ("StackingClassifier", "StackingRegressor", "TargetEncoder")
+_PARTITIONS = ("ClassifierChain", "RegressorChain", "StackingClassifier", "StackingRegressor",
+               "TargetEncoder")  # fmt: skip
 # Estimators for which cv=None means that rows are not split.
 _NONE_IS_NO_SPLIT = ("ClassifierChain", "RegressorChain", "RidgeCV", "RidgeClassifierCV")
 

@@ -54,6 +54,18 @@ _LOSS_PARAMETERS = ("loss", "criterion", "objective", "loss_function")
 # Regressors without such a parameter that do not estimate the mean.
 _NOT_OF_MEAN = {"HuberRegressor", "LinearSVR", "NuSVR", "QuantileRegressor", "RANSACRegressor",
                 "SVR", "TheilSenRegressor"}  # fmt: skip
+# Settings that change the probabilities of classes, with the values that do not.
+_OF_FREQUENCIES = {
+    "auto_class_weights": (None, "None"),
+    "class_prior": (None,),
+    "class_weight": (None,),
+    "class_weights": (None,),
+    "fit_prior": (True,),
+    "is_unbalance": (None, False),
+    "priors": (None,),
+    "scale_pos_weight": (None, 1),
+}
+_THRESHOLDS = ("FixedThresholdClassifier", "TunedThresholdClassifierCV")
 _AFFINE = (type(None), MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler)
 
 
@@ -94,6 +106,7 @@ def blend_plan(stack):
     elif named is None or DOWNSTREAM in named:
         kept.append(DOWNSTREAM)
         reasons.append(_other_scale(stack, downstream, "the downstream"))
+        reasons.append(_own_threshold(downstream))
         if getattr(stack, "sampler", None) is not None and not stack.prior_correction:
             reasons.append(
                 f"sampler={described(stack.sampler)} changes the scale of the downstream's "
@@ -214,10 +227,24 @@ def _other_scale(stack, estimator, label):
             )
         if resamples or hasattr(value, "fit_resample"):
             return f"{label} resamples ({described(value)}), which changes probabilities"
-        weighted = last == "scale_pos_weight" and value not in (None, 1)
-        if (last == "class_weight" and value is not None) or weighted:
-            return f"{label} has {name}={value!r}, which changes probabilities"
+        neutral = _OF_FREQUENCIES.get(last)
+        changes = neutral is not None and (np.ndim(value) > 0 or value not in neutral)
+        if changes or (last == "loss" and "focal" in _loss_name(value)):
+            return f"{label} has {name}={described(value)}, which changes probabilities"
     return ""
+
+
+def _own_threshold(downstream):
+    """Why predictions of a blend would not be those of a downstream, or an empty string."""
+    last = _last(downstream)
+    if type(last).__name__ in _THRESHOLDS:
+        return (
+            f"the downstream, {type(last).__name__}, predicts by a threshold of its own, and a "
+            "blend by the largest probability"
+        )
+    inner = getattr(last, "estimator", None)
+    searches = any(hasattr(last, grids) for grids in _GRIDS)
+    return _own_threshold(inner) if searches or isinstance(last, FrozenEstimator) else ""
 
 
 _GRIDS = ("param_grid", "param_distributions")
@@ -506,6 +533,8 @@ class Blending:
         """
         stack, y = self._stack, np.asarray(y)
         mean = predictions.get(DOWNSTREAM)
+        if self.parts and weights is not None and not np.any(weights):
+            self.fail("the weights of all rows that are predicted out of fold are 0")
         if self.parts:
             score = self._score(y, weights)
             stack.blend_weights_, stack.blend_scores_, _ = learned_blend(predictions, score)

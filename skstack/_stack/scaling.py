@@ -107,7 +107,7 @@ class Scaling:
             return table.copy()
         numbers = _numbers(table, numeric)
         if self.scaler_ is not None:
-            before = numbers.shape
+            before, missing = numbers.shape, ~np.isfinite(np.asarray(numbers)).all(axis=0)
             with np.errstate(over="ignore"):
                 numbers = self.scaler_.transform(numbers)
             numbers = numbers.toarray() if sparse.issparse(numbers) else np.asarray(numbers)
@@ -120,9 +120,13 @@ class Scaling:
             with np.errstate(over="ignore"):  # raised below, with a clear message
                 single = numbers.astype(np.float32)
             if not (np.isfinite(single) | (allow_nan & np.isnan(single))).all():
+                reason = "check X for very large values"
+                if missing.any():
+                    keys = getattr(table, "columns", np.arange(len(numeric)))[numeric]
+                    reason = f"its input has NaN or infinity in columns {keys[missing].tolist()}"
                 raise ValueError(
                     f"scaler={described(self.scaler)} returned NaN, infinity or a value too large "
-                    "for float32; check X for very large values."
+                    f"for float32; {reason}."
                 )
         if not hasattr(table, "iloc"):
             return np.asarray(numbers, dtype=dtype)

@@ -28,8 +28,8 @@ from skstack._splits.supervision import learns_from_y, trains_network
 from skstack.preprocessing._columns import as_table, column_at
 from skstack.preprocessing._passthrough import Passthrough
 
-_ROWS_OF_EACH = 5  # rows of each class, and of each column with missing values
-_MOST_ROWS = 200
+_ROWS_OF_EACH = 5  # rows of each class, and of each column with and without missing values
+_MOST_ROWS = 400
 _ROWS_OF_TARGETS = 40  # that tell whether a part accepts several targets
 _WORDS = ("strings", "categories", "truth values")
 _REMEDIES = {
@@ -174,13 +174,18 @@ def _suspects(X, *, positive_only=False):
             contents["negative values"] = X < 0
         for kind, mask in contents.items():
             for index in np.flatnonzero(mask.any(axis=0)):
-                columns[kind][int(index)] = np.flatnonzero(mask[:, index])[:_ROWS_OF_EACH]
+                columns[kind][int(index)] = _rows_with_and_without(mask[:, index])
         return dict(columns)
     table = as_table(X)
     for index in range(X.shape[1]):
         for kind, rows in _contents(column_at(table, index), positive_only):
             columns[kind][index] = rows
     return dict(columns)
+
+
+def _rows_with_and_without(mask):
+    """A few rows of each kind: imputers drop columns in which all rows are missing."""
+    return [row for each in (mask, ~mask) for row in np.flatnonzero(each)[:_ROWS_OF_EACH]]
 
 
 def _of_numbers(values, missing):
@@ -197,11 +202,12 @@ def _contents(column, positive_only):
         column = pd.Series(column)
     column = nw.from_native(column, series_only=True)
     dtype = column.dtype
-    if isinstance(dtype, (nw.Categorical, nw.Enum)):
-        truth = _are_truth_values(column.unique().to_list())
-        yield "truth values" if truth else "categories", ()
-    elif dtype.is_temporal():
-        yield "dates", ()
+    if isinstance(dtype, (nw.Categorical, nw.Enum)) or dtype.is_temporal():
+        kind = "dates"
+        if not dtype.is_temporal():
+            truth = _are_truth_values(column.unique().to_list())
+            kind = "truth values" if truth else "categories"
+        yield kind, _rows_with_and_without(column.is_null().to_numpy().astype(bool))
     elif dtype.is_numeric() or isinstance(dtype, nw.Boolean):
         if isinstance(dtype, nw.Boolean) and not column.null_count():
             yield "truth values", ()
@@ -212,7 +218,7 @@ def _contents(column, positive_only):
             masks["negative values"] = values < 0
         for kind, mask in masks.items():
             if mask.any():
-                yield kind, np.flatnonzero(mask)[:_ROWS_OF_EACH]
+                yield kind, _rows_with_and_without(mask)
     elif isinstance(dtype, (nw.List, nw.Array)):
         yield "arrays", ()
     elif isinstance(dtype, (nw.String, nw.Object)):
@@ -330,10 +336,15 @@ def _fit(estimator, X, y):
         if sampler is not None:
             table = Passthrough(estimator.categorical_features, allow_nan=True).fit(X).table(X)
             refuse_interpolated_categories(sampler, table)
-    elif hasattr(inner, "fit") and hasattr(estimator, "cv"):
+    elif hasattr(inner, "fit") and hasattr(estimator, "cv") and not _is_chain(estimator):
         _fit(inner, X, y)  # of a search or a calibration, which may take many fits
     elif hasattr(estimator, "fit"):
         _without_networks(estimator).fit(X, y)
+
+
+def _is_chain(estimator):
+    """Whether an estimator inside is given one target at a time, and more columns."""
+    return type(estimator).__name__ in ("ClassifierChain", "RegressorChain")
 
 
 def _without_networks(estimator):

@@ -274,6 +274,11 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
         cv = self.cv if listed is None else listed
         folds = make_folds(cv, X, y, classifier=stratified, metadata=split, may_leave_out=True)
         covered = np.flatnonzero(folds.covered)
+        if weights is not None and not np.any(weights[covered]):
+            raise ValueError(
+                f"sample_weight is 0 for all {len(covered)} rows that the folds of cv={self.cv!r} "
+                "predict; weights of the estimators need at least one."
+            )
         if len(covered) < len(y):
             score = objective(
                 self.scoring,
@@ -330,6 +335,9 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
             return self._keep(dict(zip([name for name, _ in kept], fitted, strict=True)))
 
     def _weigh(self, predictions, score):
+        for name, each in predictions.items():
+            if not np.isfinite(each).all():
+                raise ValueError(f"The estimator {name!r} predicts NaN or infinite values.")
         learned = learned_blend(predictions, score, self.max_iter)
         self.weights_, self.scores_, self.n_iter_ = learned
 

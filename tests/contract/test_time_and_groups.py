@@ -18,6 +18,7 @@ from sklearn.model_selection import (
     StratifiedGroupKFold,
     TimeSeriesSplit,
 )
+from sklearn.multioutput import ClassifierChain
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, KBinsDiscretizer, StandardScaler
 
@@ -141,6 +142,16 @@ def test_parts_that_cross_fit_inside_respect_time_or_are_refused(kind):
     stack = bare_stack(CROSS_FITTING[kind], ORDER)
     if not refused(lambda: stack.fit(X, y), "time"):
         check_past(stack, X, y)
+
+
+def test_chains_that_cross_fit_inside_are_refused():
+    """As they predict all rows for the next target; without cv they split none."""
+    X, y = series()
+    both = np.column_stack([y, np.arange(N) % 2])
+    stack = bare_stack(ClassifierChain(TREE, cv=3), ORDER, downstream=TREE)
+    with pytest.raises(ValueError, match="ordered in time, but the inner ClassifierChain predicts"):
+        stack.fit(X, both)
+    assert stack.set_params(part=ClassifierChain(TREE)).fit(X, both).predict(X).shape == (N, 2)
 
 
 @pytest.mark.parametrize("scaler", ["standard", StandardScaler()])

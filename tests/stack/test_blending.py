@@ -34,12 +34,14 @@ from sklearn.linear_model import (
 )
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import (
+    FixedThresholdClassifier,
     GridSearchCV,
     KFold,
     StratifiedKFold,
     TimeSeriesSplit,
     cross_val_predict,
 )
+from sklearn.naive_bayes import BernoulliNB, GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
@@ -460,6 +462,7 @@ def test_repeats_use_other_folds_and_average(table):
 # When parts are blended ---------------------------------------------------------------------------
 
 BALANCED = LogisticRegression(class_weight="balanced")
+THRESHOLD = FixedThresholdClassifier(TREE, threshold=0.2)
 MARGIN = LinearSVC()
 ENCODER = KerasFeatureTransformer(PCA(2))
 FROZEN = FrozenEstimator(clone(TREE).fit(*binary()))
@@ -508,6 +511,21 @@ OFF = {
         {"upstream": [("p", GridSearchCV(PIPELINE, [{"last": [TREE, BALANCED]}], cv=2))]},
         "'p'.*last__class_weight",
     ),
+    "priors": ({"downstream": GaussianNB(priors=[0.5, 0.5])}, "downstream.*priors"),
+    "equal priors": ({"upstream": [("b", BernoulliNB(fit_prior=False))]}, "'b'.*fit_prior=False"),
+    "focal loss": (
+        {"upstream": [("net", KerasClassifier(SMALL, loss="binary_focal_crossentropy", **FIT))]},
+        "'net'.*loss='binary_focal",
+    ),
+    "threshold": ({"downstream": THRESHOLD}, "downstream, FixedThreshold.*threshold of its own"),
+    "threshold in a Pipeline": (
+        {"downstream": make_pipeline(StandardScaler(), THRESHOLD)},
+        "downstream, FixedThreshold.*threshold of its own",
+    ),
+    "threshold in a search": (
+        {"downstream": GridSearchCV(THRESHOLD, {"estimator__max_depth": [1, 2]}, cv=2)},
+        "downstream, FixedThreshold.*threshold of its own",
+    ),
     "frozen": ({"upstream": [("frozen", FROZEN)]}, "no branch predicts"),
     "a layer": (
         {"upstream": [("net", KerasFeatureTransformer(NETWORK, layers="hidden_1"))]},
@@ -532,6 +550,25 @@ def test_what_is_not_blended(kind, capsys):
     assert_array_equal(own.predict(X), alone.predict(X))
     with pytest.raises(ValueError, match=f"blend=True.*(?:{reason})"):
         own.set_params(blend=True).fit(X, y)
+
+
+def test_neutral_settings_are_blended():
+    for part in (GaussianNB(), BernoulliNB(fit_prior=True), LogisticRegression()):
+        assert not blending.blend_plan(stack([("part", part)])).reason
+    assert not blending.blend_plan(stack([("part", THRESHOLD)])).reason  # its features have none
+
+
+@pytest.mark.filterwarnings("ignore:.*time-ordered:UserWarning")
+def test_rows_of_weight_0_blend_nothing(capsys):
+    """All that the downstream predicts without a fold, of rows in the order of time."""
+    X, y = binary()
+    weights = np.where(np.arange(60) < 30, 1.0, 0.0)
+    own = stack([("tree", TREE)], downstream=TREE, cv=TimeSeriesSplit(3), verbose=1)
+    fitted = own.fit(X, y, sample_weight=weights)
+    assert fitted.blend_weights_ == {"downstream": 1.0}
+    assert "predicted out of fold are 0" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="blend=True is not possible: the weights of all rows"):
+        own.set_params(blend=True).fit(X, y, sample_weight=weights)
 
 
 class NeedsRows(DecisionTreeClassifier):
