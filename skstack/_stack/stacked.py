@@ -271,8 +271,9 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
     -----
     {blend_notes}
 
-    Classifiers estimate the same quantity if all have ``predict_proba`` and none has class weights
-    or a sampler, unless ``prior_correction`` corrects it. A blend has no ``decision_function``.
+    Classifiers estimate the same quantity if all have ``predict_proba`` and none has class weights,
+    priors, a focal loss or a sampler, unless ``prior_correction`` corrects it. A downstream with a
+    decision threshold of its own turns a blend off. A blend has no ``decision_function``.
 
     ``groups`` and ``sample_weight`` are arguments of ``fit``. A search or ``cross_validate`` passes
     them on only with ``sklearn.set_config(enable_metadata_routing=True)``: ``groups`` always,
