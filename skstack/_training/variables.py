@@ -18,17 +18,13 @@ import tensorflow as tf
 from tensorflow.core.protobuf.config_pb2 import CallableOptions
 
 
-def call_concrete(function: Any, tensors: Iterable, captured: Iterable | None = None) -> list:
-    """Call a concrete function without the overhead of inspecting its arguments.
-
-    `captured` replaces what it has captured.
-    """
-    captured = function.captured_inputs if captured is None else captured
-    tensors = [*map(_tensor, tensors), *captured]
+def call_concrete(function: Any, tensors: Iterable) -> list:
+    """Call a concrete function without the overhead of inspecting its arguments."""
+    tensors = [*map(_tensor, tensors), *function.captured_inputs]
     if not tf.executing_eagerly():
         return _partitioned(function, tensors)
     # By name: what TensorFlow caches for `StatefulPartitionedCall` outlives the function.
-    return function.inference_fn.call_flat(*tensors) or []
+    return function.inference_fn.call_flat(*tensors)
 
 
 def _tensor(value):
@@ -57,7 +53,9 @@ class Lifted:
 
     def __call__(self, tensors: Iterable, handles: Sequence) -> list:
         captured = [handles[c] if isinstance(c, int) else c for c in self.captured]
-        return call_concrete(self.traced, tensors, captured)
+        # Not `_partitioned` inside a trace: this call tells XLA which function to compile.
+        outputs = self.traced.inference_fn.call_flat(*map(_tensor, tensors), *captured)
+        return list(outputs) if isinstance(outputs, (list, tuple)) else []
 
 
 class _ObjectPool:
@@ -135,13 +133,19 @@ class VariableLayout:
         """
         traced = tf.function(function, autograph=False).get_concrete_function(*specs)
         captured = list(map(self._argument_of, traced.captured_inputs))
-        if xla:  # in a function of its own: loops are traced in another way for XLA
-            outer = tf.function(
-                lambda *tensors: _partitioned(traced, tensors), jit_compile=True, autograph=False
-            )
-            kinds = [tf.TensorSpec(t.shape, t.dtype) for t in traced.captured_inputs]
-            traced = outer.get_concrete_function(*specs, *kinds)
-        return Lifted(traced, captured)
+        if not xla:
+            return Lifted(traced, captured)
+
+        def compiled(*arguments):
+            tensors, handles = arguments[: len(specs)], arguments[len(specs) :]
+            resolved = [handles[c] if isinstance(c, int) else c for c in captured]
+            return _partitioned(traced, [*tensors, *resolved])
+
+        # In a function of its own: loops are traced in another way for XLA.
+        handles = [tf.TensorSpec([], tf.resource)] * len(self.all_variables)
+        outer = tf.function(compiled, jit_compile=True, autograph=False)
+        outer = outer.get_concrete_function(*specs, *handles)
+        return Lifted(outer, [*range(len(handles)), *outer.captured_inputs])
 
     def _argument_of(self, tensor):
         index = self._index.get(id(tensor))

@@ -6,6 +6,7 @@ import threading
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from skstack._training import program
 from skstack._training.config import TrainConfig
@@ -256,6 +257,22 @@ def test_an_epoch_whose_hold_out_loss_is_nan_is_not_the_best(engine, keyed, bina
     )
     start = initial_variables(recipe, 0)
     assert train(recipe, start, binary_rows(), plan, validation=held_out).n_epochs == 2
+
+
+def test_xla_compiles_what_it_trains(keyed, binary_rows):
+    """Which shows in that it refuses strings."""
+
+    def loss(y_true, y_pred):
+        length = tf.strings.length(tf.as_string(y_true[:, 0]))
+        return keras.ops.mean(keras.ops.square(y_true - y_pred), axis=-1) * tf.cast(
+            length, "float32"
+        )
+
+    recipe, rows = keyed(units=9), binary_rows()
+    start = initial_variables(recipe, 0)
+    train(recipe, start, rows, TrainConfig(loss, engine="graph", epochs=1))
+    with pytest.warns(UserWarning, match="This network is trained without XLA"):
+        train(recipe, start, rows, TrainConfig(loss, engine="xla", epochs=1))
 
 
 class Untraceable(keras.metrics.Metric):
