@@ -202,16 +202,15 @@ def _contents(column, positive_only):
         column = pd.Series(column)
     column = nw.from_native(column, series_only=True)
     dtype = column.dtype
-    if isinstance(dtype, (nw.Categorical, nw.Enum)) or dtype.is_temporal():
-        kind = "dates"
-        if not dtype.is_temporal():
-            truth = _are_truth_values(column.unique().to_list())
-            kind = "truth values" if truth else "categories"
-        yield kind, _rows_with_and_without(column.is_null().to_numpy().astype(bool))
+    missing = column.is_null().to_numpy().astype(bool)
+    if isinstance(dtype, (nw.Categorical, nw.Enum)):
+        truth = _are_truth_values(column.unique().to_list())
+        yield "truth values" if truth else "categories", _rows_with_and_without(missing)
+    elif dtype.is_temporal():
+        yield "dates", _rows_with_and_without(missing)
     elif dtype.is_numeric() or isinstance(dtype, nw.Boolean):
         if isinstance(dtype, nw.Boolean) and not column.null_count():
             yield "truth values", ()
-        missing = column.is_null().to_numpy().astype(bool)
         values = column.cast(nw.Float64).to_numpy().astype(np.float64)
         masks = _of_numbers(values, missing | np.isnan(values))
         if positive_only:
@@ -222,7 +221,6 @@ def _contents(column, positive_only):
     elif isinstance(dtype, (nw.List, nw.Array)):
         yield "arrays", ()
     elif isinstance(dtype, (nw.String, nw.Object)):
-        missing = column.is_null().to_numpy().astype(bool)
         rows = np.flatnonzero(~missing)
         values = column.to_list() if isinstance(dtype, nw.Object) else ()
         words = [row for row in rows if not values or isinstance(values[row], str)]

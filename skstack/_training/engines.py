@@ -19,8 +19,8 @@ from skstack._training.xla_layers import DROPOUTS, can_ignore_padding
 # are reused, for many folds and candidates.
 _STEPS_WORTH_XLA = {"masked": 100, "exact": 1_000}
 
-# In a traced loop a small step takes about 0.4 ms less, and tracing 0.2 to 0.4 s more. Few steps
-# although most programs are reused.
+# In a traced loop a small step takes about 0.4 ms less, and tracing 0.2 to 0.4 s more. The limit is
+# low because most programs are reused.
 _STEPS_WORTH_A_LOOP = 100
 
 _ROW_BY_ROW = (
