@@ -707,21 +707,11 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 held_out = _rows(X, y, weights, split[1])
                 X, y, weights = _rows(X, y, weights, split[0])
 
-        counts = self._column_weights(y, weights)
         if not resume:
-            reference = None if shared is None else shared.blocks
-            self.blocks_ = self._blocks_of(X, reference, counts)
-            if shared is None:  # else checked on all rows of the cross-fit
-                self._check_origin(X)
+            self._learn_columns(X, y, weights, shared)
             self._warn_of_rounding(X_raw)
         inputs = self.blocks_.split(X)
-        if not resume:
-            self.moments_ = self._moments_of(inputs, counts)
-            self.input_profile_ = ColumnProfile.of(X, self.blocks_.categorical_features, weights)
-        blueprint, start = self._network_to_train(seed, resume, inputs, counts)
-        if not resume:
-            self._learn_start(blueprint, start, inputs, y, counts, seed)
-            self._learn_target_scale(blueprint, start, inputs, y, weights)
+        blueprint, start = self._prepared_network(inputs, y, weights, seed, resume)
         self._check_numbers(blueprint, y, "y")
         if held_out is not None:
             self._check_numbers(blueprint, held_out[1], "y" if y_val is None else "y_val")
@@ -758,19 +748,20 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             )
         return self
 
+    def _learn_columns(self, X, y, weights, shared):
+        """Learn the columns of X from training rows."""
+        counts = self._column_weights(y, weights)
+        self.blocks_ = self._blocks_of(X, None if shared is None else shared.blocks, counts)
+        if shared is None:  # else checked on all rows of the cross-fit
+            self._check_origin(X)
+        self.input_profile_ = ColumnProfile.of(X, self.blocks_.categorical_features, weights)
+
     def _train_bags(self, passed, rows, seed, *, shared, groups, ordered):
         """Train ``n_bags`` networks on rows as the user passed them; ``rows`` are those read."""
         X, y, weights, validation = rows
-        counts = self._column_weights(y, weights)
-        reference = None if shared is None else shared.blocks
-        own = CrossFitContext(
-            self._blocks_of(X, reference, counts), self._shared_targets(), n_rows(X)
-        )
+        self._learn_columns(X, y, weights, shared)
+        own = CrossFitContext(self.blocks_, self._shared_targets(), n_rows(X))
         context = context_of_bags(shared, own)
-        self.blocks_ = own.blocks
-        if shared is None:
-            self._check_origin(X)
-        self.input_profile_ = ColumnProfile.of(X, self.blocks_.categorical_features, weights)
         splits = [None] * self._n_bags
         if validation[0] is validation[1] is None and self._stops_early(n_rows(X)):
             splits = bag_splits(self, X, y, seed, groups=groups, ordered=ordered)
@@ -929,6 +920,17 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 blueprint.initialize(start)
             for block in self.blocks_.blocks_:
                 self._standardize(block, start, model, inputs, weights)
+        return blueprint, start
+
+    def _prepared_network(self, inputs, y, weights, seed, resume):
+        """Blueprint of the network, and initial variables that are learned from training rows."""
+        counts = self._column_weights(y, weights)
+        if not resume:
+            self.moments_ = self._moments_of(inputs, counts)
+        blueprint, start = self._network_to_train(seed, resume, inputs, counts)
+        if not resume:
+            self._learn_start(blueprint, start, inputs, y, counts, seed)
+            self._learn_target_scale(blueprint, start, inputs, y, weights)
         return blueprint, start
 
     def _spec(self):

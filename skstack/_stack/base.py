@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 from sklearn.base import TransformerMixin, is_classifier, is_regressor
 from sklearn.metrics import get_scorer_names
-from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch
-from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, process_routing
+from sklearn.utils.metadata_routing import UNUSED, process_routing
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from skstack._base.atomic_fit import (
@@ -38,8 +37,6 @@ from skstack._base.params import (
     draw_seed,
     explain_missing_parameters,
     is_bool,
-    is_keras_model,
-    is_path,
     set_missing_seeds,
 )
 from skstack._base.progress import errors_named, fit_tasks, fitting, propagating
@@ -57,10 +54,8 @@ from skstack._base.sklearn import (
     fit_context,
     for_container,
     get_param_names,
-    refuse_metadata,
     routing_enabled,
     set_input_tags,
-    take_metadata,
     with_callbacks,
 )
 from skstack._base.tables import (
@@ -78,13 +73,6 @@ from skstack._base.text import described, readable
 from skstack._estimators.base import NetworkEstimator
 from skstack._estimators.resampling import refuse_interpolated_categories
 from skstack._features.cross_fit import Metadata
-from skstack._features.transformer import (
-    KerasFeatureTransformer,
-    add_estimator,
-    add_splitter,
-    given_metadata,
-    routed_features,
-)
 from skstack._splits.folds import (
     listed_folds,
     orders_time,
@@ -108,6 +96,7 @@ from skstack._stack.branches import (
 )
 from skstack._stack.epochs import N_FOLDS, epochs_of_folds, leaves_epochs_open
 from skstack._stack.fine_tune import FineTune, check_fine_tune, fine_tune
+from skstack._stack.metadata import StackMetadata, routed_stack, routing_of_stack
 from skstack._stack.scaling import Scaling
 from skstack._stack.trial import (
     check_accepts,
@@ -136,6 +125,102 @@ def label_of(downstream):
 
 
 _ROWS_TRIED = 2_000  # of a table on disk, to find out what a part refuses
+
+
+@dataclass
+class StackFit:
+    """One fit of a stack: its rows and parts, then what is learned from them.
+
+    Parameters
+    ----------
+    X, y, metadata
+        Those of the rows to learn from; `keep` leaves some of them out.
+    seed : int
+    cv : int, splitter or list of pairs
+        The folds of the branches.
+    order : splitter or None
+        `cv` if it is time-ordered.
+    inside_order : bool
+        Whether the stack is part of a time-ordered fit.
+    branches : list of (name, transformer, columns)
+    downstream : estimator
+    blending : Blending
+
+    Attributes
+    ----------
+    given : Bunch
+        X, y and the metadata of the downstream, of all rows.
+    train, rest : ndarray or None
+        Positions, among all rows, of those to learn from and of those held out.
+    inputs : list
+        The table of each branch.
+    plans : dict
+        How each branch is cross-fitted, and the seconds that it took to plan that.
+    features, tables : list
+        Of each branch, features of all rows, and `FoldTable` by repeat and fold, or None.
+    covered : ndarray of bool
+        The rows that have features.
+    table : table
+        What the downstream learns from, before rows without features are left out.
+    unfitted : estimator
+        The downstream before its fit.
+    report : dict
+        See ``fit_report_``.
+    """
+
+    X: Any
+    y: np.ndarray
+    metadata: StackMetadata
+    seed: int
+    cv: Any
+    order: Any
+    inside_order: bool
+    branches: list
+    downstream: Any
+    blending: Blending
+    given: Bunch = field(default_factory=Bunch)
+    train: np.ndarray | None = None
+    rest: np.ndarray | None = None
+    inputs: list = field(default_factory=list)
+    plans: dict = field(default_factory=dict)
+    n_tasks: int = 0
+    features: list = field(default_factory=list)
+    tables: list = field(default_factory=list)
+    covered: Any = None
+    table: Any = None
+    unfitted: Any = None
+    report: dict = field(default_factory=dict)
+
+    @property
+    def ordered(self):
+        """Whether the folds are time-ordered."""
+        return self.order is not None
+
+    @property
+    def weights(self):
+        """Weights of the rows for the downstream, or None."""
+        return self.metadata.downstream.get("sample_weight")
+
+    def keep(self, rows, **validation):
+        """Keep some rows only; `validation` are those to monitor."""
+        self.metadata = self.metadata.of(self.X, rows, **validation)
+        self.X, self.y = take_rows(self.X, rows), take_rows(self.y, rows)
+
+    def training_rows(self):
+        """X, y and weights of the rows to learn from."""
+        return self._given_rows(self.train)
+
+    def validation_rows(self):
+        """X, y and weights of the rows that are held out, or of ``X_val``."""
+        if self.rest is None:
+            return self.given.X_val, self.given.y_val, None
+        return self._given_rows(self.rest)
+
+    def _given_rows(self, rows):
+        parts = self.given.X, self.given.y, self.given.get("sample_weight")
+        if rows is None:
+            return parts
+        return tuple(None if part is None else take_rows(part, rows) for part in parts)
 
 
 @readable
@@ -379,6 +464,23 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
     @atomic_fit
     @with_callbacks
     def _fit(self, caller, X, y, sample_weight, groups, X_val, y_val, params):
+        fit = self._begin(caller, X, y, sample_weight, groups, X_val, y_val, params)
+        self._hold_out(fit)
+        self._prepare_parts(fit)
+        with fit_tasks(self, fit.n_tasks, X=fit.X, y=fit.y, weights=fit.weights):
+            self._fit_branches(fit)
+            before, after = self._fit_on_features(fit)
+            self.fine_tuned_, self.fine_tune_losses_, self.fine_tune_history_ = False, None, None
+            if self.fine_tune is not None:
+                n_epochs = self.fine_tune.epochs
+                with fitting("fine-tuning", verbose=self.verbose, n_epochs=n_epochs):
+                    fine_tune(self, fit, before, after)
+            self._learn_blend(fit)
+        self.fit_report_ = fit.report
+        return fit
+
+    def _begin(self, caller, X, y, sample_weight, groups, X_val, y_val, params):
+        """Read the rows; clone, seed and check the parts."""
         self._check_parts()
         X = read_table(self, X, reset=True)
         resolve_object_columns(X)
@@ -395,7 +497,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             )
         context = take_context(self) or RowContext()
         groups = context.groups if groups is None else groups
-        parts = routed_stack(self, caller, X, sample_weight, groups, X_val, y_val, params)
+        metadata = routed_stack(self, caller, X, sample_weight, groups, X_val, y_val, params)
         seed = draw_seed(self.random_state)
         cv = listed_folds(self.cv) or self.cv
         if context.ordered and (cv is None or isinstance(cv, Integral)):
@@ -404,147 +506,147 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         if blending.nests:
             cv = seeded_splitter(cv, seed)
         branches = self._branches(seed, cv)
-        ordered = settle_folds(cv, branches, X, y, parts)
+        order = cv if settle_folds(cv, branches, X, y, metadata) else None
         for name, transformer, _ in branches:
-            transformer._check_context(X, y, parts.branches[name], cv if ordered else None)
-        downstream = checked_downstream(self, seed, n_rows(X), parts, ordered)
+            transformer._check_context(X, y, metadata.branches[name], order)
+        downstream = checked_downstream(self, seed, n_rows(X), metadata, order is not None)
         self._announce_memory(X, branches, downstream)
+        return StackFit(
+            X, y, metadata, seed, cv, order, context.ordered, branches, downstream, blending
+        )
 
-        # Hold out rows for early stopping before anything is fitted.
-        train = rest = None
-        data = Bunch(**{**parts.downstream, "X": X, "y": y})
-        split, watches = held_out_rows(self, X, y, downstream, seed, parts, ordered)
-        if "X_val" in parts.downstream:
-            profile = ColumnProfile.of(X, self.categorical_features)
-            warn_if_validation_moved(profile, parts.downstream["X_val"])
+    def _hold_out(self, fit):
+        """Hold out rows for early stopping, before anything is fitted; plan the blend."""
+        given = fit.metadata.downstream
+        fit.given = Bunch(**{**given, "X": fit.X, "y": fit.y})
+        split, watches = held_out_rows(
+            self, fit.X, fit.y, fit.downstream, fit.seed, fit.metadata, fit.ordered
+        )
+        if "X_val" in given:
+            profile = ColumnProfile.of(fit.X, self.categorical_features)
+            warn_if_validation_moved(profile, given["X_val"])
             if is_regressor(self):
                 warn_if_validation_targets_moved(
-                    y, np.asarray(parts.downstream["y_val"], dtype=np.float64)
+                    fit.y, np.asarray(given["y_val"], dtype=np.float64)
                 )
+        cv = fit.cv
         if split is not None:
-            train, rest = split
-            validation = {"X_val": take_rows(X, rest), "y_val": take_rows(y, rest)}
-            if "sample_weight" in parts.downstream:
-                weights = parts.downstream["sample_weight"]
-                validation["sample_weight_val"] = take_rows(weights, rest)
-            parts = parts.of(X, train, **(validation if watches else {}))
-            X, y = take_rows(X, train), take_rows(y, train)
-            for _, transformer, _ in branches:
-                transformer.cv = restricted_cv(transformer.cv, train)
+            fit.train, fit.rest = split
+            held_out = {"X_val": take_rows(fit.X, fit.rest), "y_val": take_rows(fit.y, fit.rest)}
+            if "sample_weight" in given:
+                held_out["sample_weight_val"] = take_rows(given["sample_weight"], fit.rest)
+            fit.keep(fit.train, **(held_out if watches else {}))
+            for _, transformer, _ in fit.branches:
+                transformer.cv = restricted_cv(transformer.cv, fit.train)
+            cv = restricted_cv(cv, fit.train)
+        fit.blending.prepare(
+            fit.branches, cv, fit.X, fit.y, fit.metadata, ordered=fit.ordered, seed=fit.seed
+        )
 
-        blending.prepare(
-            branches, cv if rest is None else restricted_cv(cv, train), X, y, parts,
-            ordered=ordered, seed=seed,
-        )  # fmt: skip
-
-        # Features of training rows come from networks that were not trained on them.
+    def _prepare_parts(self, fit):
+        """Refuse what a part does not accept, and plan the cross-fits, before any training."""
+        X, y, branches, downstream = fit.X, fit.y, fit.branches, fit.downstream
         self._named, self._takes_nan = wants_names(downstream), takes_nan(downstream, self)
         self._learn_passthrough(X, downstream)
         if self.fine_tune is not None:
             check_fine_tune(self, branches, downstream, X, y)
-        features, tables, report = [], [], {}
-        self.upstream_ = []
-        covered = np.ones(n_rows(X), dtype=bool)
         indices = {name: branch_column_indices(X, name, columns) for name, _, columns in branches}
         self._branch_columns = indices
-        inputs = [columns_at(X, indices[name]) for name, _, _ in branches]
+        fit.inputs = [columns_at(X, indices[name]) for name, _, _ in branches]
         models = [transformer.model for _, transformer, _ in branches]
-        self._check_trials(downstream, indices, models, inputs, X, y)
+        self._check_trials(downstream, indices, models, fit.inputs, X, y)
         if y.ndim == 2:
-            self._check_targets(downstream, branches, inputs, y.shape[1])
+            self._check_targets(downstream, branches, fit.inputs, y.shape[1])
         elif is_classifier(self):
             for name, transformer, _ in branches:
                 check_class_weight(transformer.model, y, f"The branch {name!r}")
             check_class_weight(downstream, y, label_of(downstream))
-            _check_labels(downstream, X, y, **parts.downstream)
-        plans = {}
-        for (name, transformer, _), part in zip(branches, inputs, strict=True):
+            _check_labels(downstream, X, y, **fit.metadata.downstream)
+        for (name, transformer, _), part in zip(branches, fit.inputs, strict=True):
             label, start = f"The branch {name!r}", time.perf_counter()
             with errors_named(label):
                 plan = transformer._prepare(
                     part,
                     y,
-                    parts.branches[name],
+                    fit.metadata.branches[name],
                     in_stack=True,
-                    ordered_cv=cv if ordered else None,
+                    ordered_cv=fit.order,
                     label=label,
-                    repeat_seeds=blending.seeds,
+                    repeat_seeds=fit.blending.seeds,
                 )
-            plans[name] = plan, time.perf_counter() - start
-        n_tasks = self._number_of_tasks(downstream, blending, parts) + len(branches)
-        weights = parts.downstream.get("sample_weight")
-        with fit_tasks(self, n_tasks, X=X, y=y, weights=weights):
-            for (name, transformer, columns), part in zip(branches, inputs, strict=True):
-                plan, seconds = plans.pop(name)
-                label, start = f"The branch {name!r}", time.perf_counter() - seconds
-                with errors_named(label), fitting(f"branch {name!r}"), propagating(transformer):
-                    part_features, predicted, without_folds = transformer._learn(
-                        part, y, parts.branches[name], plan=plan, nested=blending.nested
-                    )
-                if isinstance(without_folds, ValueError):
-                    blending.fail(without_folds)
-                features.append(part_features)
-                tables.append(without_folds)
-                report[name] = _report_line(X, start)
-                covered &= True if predicted is None else predicted
-                self.upstream_.append((name, transformer, columns))
-            self.named_upstream_ = Bunch(**{name: fitted for name, fitted, _ in self.upstream_})
-            self._names = self._table_names(X)
-            self._float64 = self._needs_float64(features, y)
-            table = covered_rows = self._table(features, X)
-            all_y, all_parts = y, parts
-            if not covered.all():
-                rows = np.flatnonzero(covered)
-                if not context.ordered:  # else the outer stack warns
-                    self._warn_of_dropped_rows(len(covered) - len(rows), len(covered))
-                parts = parts.of(X, rows)
-                covered_rows, y = take_rows(table, rows), take_rows(y, rows)
+            fit.plans[name] = plan, time.perf_counter() - start
+        fit.n_tasks = self._number_of_tasks(downstream, fit.blending, fit.metadata) + len(branches)
 
-            unfitted, start = clone_part(downstream), time.perf_counter()
-            validation = parts.downstream.get("X_val")
-            if validation is not None:
-                validation = self._transform(validation, scaled=False)
-            order = cv if ordered else None
-            before, after = self._fit_downstream(
-                downstream, covered_rows, y, parts, validation, seed, order
-            )
-            report[DOWNSTREAM] = _report_line(covered_rows, start)
-            result = Bunch(table=table, train=train, rest=rest, ordered=ordered)
-            self.fine_tuned_, self.fine_tune_losses_, self.fine_tune_history_ = False, None, None
-            if self.fine_tune is not None:
-                n_epochs = self.fine_tune.epochs
-                with fitting("fine-tuning", verbose=self.verbose, n_epochs=n_epochs):
-                    fine_tune(self, data, result, before, after, seed)
-            start = time.perf_counter()
-            self._blend_columns = {name: blending.columns[name] for name, _, _ in self.upstream_}
-            self._blends = bool(blending.parts)
-            self.blend_weights_, self.blend_scores_ = {DOWNSTREAM: 1.0}, {}
-            vars(self).pop("temperature_", None)  # of an earlier fit
-            self._score_branches(report, blending, features, all_y, weights)
-            if self.fine_tune is not None and blending.scored:
-                rows = _set_aside(data, rest)
-                predictions = self._part_predictions(rows.X, blending.scored)
-                blending.learn(predictions, rows.y, rows.get("sample_weight"))
-            elif blending.scored:
-                nested = NestedFit(
-                    copy_of(self), unfitted, features, tables, X, all_y, all_parts,
-                    blending.nested, ordered, seed, order,
-                )  # fmt: skip
-                try:
-                    predictions = nested.predictions(blending.scored, self._blend_columns)
-                except ValueError as error:
-                    blending.fail(error)
-                    self._blends = False
-                else:
-                    known = np.flatnonzero(known_rows(*predictions.values()))
-                    of_known = sample_of_rows(len(known))
-                    known = known if of_known is None else known[of_known]
-                    some = {name: values[known] for name, values in predictions.items()}
-                    blending.learn(some, all_y[known], None if weights is None else weights[known])
-            for name, score in self.blend_scores_.items():
-                report.setdefault(name, _report_line(covered_rows, start))["score"] = score
-            self.fit_report_ = report
-            return result
+    def _fit_branches(self, fit):
+        """Features of training rows, from networks that were not trained on them."""
+        self.upstream_ = []
+        fit.covered = np.ones(n_rows(fit.X), dtype=bool)
+        for (name, transformer, columns), part in zip(fit.branches, fit.inputs, strict=True):
+            plan, seconds = fit.plans.pop(name)
+            label, start = f"The branch {name!r}", time.perf_counter() - seconds
+            with errors_named(label), fitting(f"branch {name!r}"), propagating(transformer):
+                features, predicted, without_folds = transformer._learn(
+                    part, fit.y, fit.metadata.branches[name], plan=plan, nested=fit.blending.nested
+                )
+            if isinstance(without_folds, ValueError):
+                fit.blending.fail(without_folds)
+            fit.features.append(features)
+            fit.tables.append(without_folds)
+            fit.report[name] = _report_line(n_rows(fit.X), start)
+            fit.covered &= True if predicted is None else predicted
+            self.upstream_.append((name, transformer, columns))
+        self.named_upstream_ = Bunch(**{name: fitted for name, fitted, _ in self.upstream_})
+
+    def _fit_on_features(self, fit):
+        """Fit the downstream; return (y, weights) before and after sampling."""
+        self._names = self._table_names(fit.X)
+        self._float64 = self._needs_float64(fit.features, fit.y)
+        table = fit.table = self._table(fit.features, fit.X)
+        y, metadata = fit.y, fit.metadata
+        if not fit.covered.all():
+            rows = np.flatnonzero(fit.covered)
+            if not fit.inside_order:  # else the outer stack warns
+                self._warn_of_dropped_rows(len(fit.covered) - len(rows), len(fit.covered))
+            metadata = metadata.of(fit.X, rows)
+            table, y = take_rows(table, rows), take_rows(y, rows)
+        fit.unfitted, start = clone_part(fit.downstream), time.perf_counter()
+        validation = metadata.downstream.get("X_val")
+        if validation is not None:
+            validation = self._transform(validation, scaled=False)
+        before_and_after = self._fit_downstream(
+            fit.downstream, table, y, metadata, validation, fit.seed, fit.order
+        )
+        fit.report[DOWNSTREAM] = _report_line(n_rows(table), start)
+        return before_and_after
+
+    def _learn_blend(self, fit):
+        """Learn the weights of the blend and the temperature; score the parts."""
+        blending, start = fit.blending, time.perf_counter()
+        self._blend_columns = {name: blending.columns[name] for name, _, _ in self.upstream_}
+        self._blends = bool(blending.parts)
+        self.blend_weights_, self.blend_scores_ = {DOWNSTREAM: 1.0}, {}
+        vars(self).pop("temperature_", None)  # of an earlier fit
+        self._score_branches(fit)
+        if self.fine_tune is not None and blending.scored:
+            X, y, weights = fit.validation_rows()
+            blending.learn(self._part_predictions(X, blending.scored), y, weights)
+        elif blending.scored:
+            nested = NestedFit(copy_of(self), fit)
+            try:
+                predictions = nested.predictions(blending.scored, self._blend_columns)
+            except ValueError as error:
+                blending.fail(error)
+                self._blends = False
+            else:
+                known = np.flatnonzero(known_rows(*predictions.values()))
+                of_known = sample_of_rows(len(known))
+                known = known if of_known is None else known[of_known]
+                some = {name: values[known] for name, values in predictions.items()}
+                weights = None if fit.weights is None else fit.weights[known]
+                blending.learn(some, fit.y[known], weights)
+        for name, score in self.blend_scores_.items():
+            line = _report_line(fit.covered.sum(), start)
+            fit.report.setdefault(name, line)["score"] = score
 
     def _announce_memory(self, X, branches, downstream):
         """Say, before training, which parts read all rows of a table on disk into memory."""
@@ -643,8 +745,9 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             settings |= {name: take_rows(settings[name], rows) for name in ("X_val", "y_val")}
         return None
 
-    def _score_branches(self, report, blending, features, y, weights):
-        """Add the scores of out-of-fold predictions to a report."""
+    def _score_branches(self, fit):
+        """Add the scores of out-of-fold predictions to the report."""
+        y, weights, features = fit.y, fit.weights, fit.features
         some = sample_of_rows(len(y))
         if some is not None:
             y, weights = y[some], None if weights is None else weights[some]
@@ -652,7 +755,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         for (name, fitted, _), table in zip(self.upstream_, features, strict=True):
             if self._blend_columns[name] is not None and fitted._learns_from_y():
                 values = self._branch_predictions(self._blend_columns[name], table)
-                report[name]["score"] = blending.score_of(values, y, weights)
+                fit.report[name]["score"] = fit.blending.score_of(values, y, weights)
 
     def _set_epochs(self, downstream, table, y, parts, weights, seed, ordered, **settings):
         """Set the epochs of a downstream that leaves them open."""
@@ -1059,67 +1162,9 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             yield from passthrough_readers(self._passed, indices[self._passthrough_columns])
 
 
-def _report_line(X, start):
+def _report_line(rows, start):
     """A line of ``fit_report_``."""
-    return {"rows": n_rows(X), "seconds": time.perf_counter() - start, "score": None}
-
-
-def _set_aside(data, rest):
-    """Rows that fine-tuning has set aside, or ``X_val``, with targets and weights."""
-    if rest is None:
-        return Bunch(X=data.X_val, y=data.y_val)
-    rows = Bunch(X=take_rows(data.X, rest), y=take_rows(data.y, rest))
-    if "sample_weight" in data:
-        rows.sample_weight = take_rows(data.sample_weight, rest)
-    return rows
-
-
-@dataclass(frozen=True)
-class StackMetadata:
-    """Metadata of the rows for each sub-estimator of a stack."""
-
-    splitter: dict
-    branches: dict[str, Metadata]
-    scaler: dict
-    downstream: dict
-    groups: Any = None
-
-    def of(self, X, rows, **validation):
-        """The metadata of some rows of X, with rows to monitor."""
-
-        def take(metadata):
-            return take_metadata(X, metadata, rows)
-
-        return StackMetadata(
-            take(self.splitter),
-            {name: metadata.of(X, rows) for name, metadata in self.branches.items()},
-            take(self.scaler),
-            {**take(self.downstream), **validation},
-            **take({"groups": self.groups}),
-        )
-
-
-def routing_of_stack(stack):
-    """The MetadataRouter of a stack: branches by name, ``scaler``, ``downstream``, ``splitter``.
-
-    A sub-estimator that the stack creates itself, because the parameter is None, accepts all
-    metadata.
-    """
-    router = MetadataRouter(owner=stack)
-    for name, upstream, _ in [] if stack.upstream is None else branch_list(stack):
-        if _routes_itself(upstream):
-            add_estimator(router, name, branch_of(stack, name, upstream), callee="fit_transform")
-        elif not _is_frozen(upstream):
-            add_estimator(router, name, upstream, unset={"X_val": False, "y_val": False})
-    if hasattr(stack.scaler, "fit"):
-        add_estimator(router, "scaler", stack.scaler)
-    if stack.downstream is None:
-        requests = dict.fromkeys(("sample_weight", "X_val", "y_val"), True)
-        add_estimator(router, "downstream", stack._network_type(), unset=requests)
-    else:
-        add_estimator(router, "downstream", stack.downstream, predicts=True)
-    add_splitter(router, stack.cv)
-    return router
+    return {"rows": int(rows), "seconds": time.perf_counter() - start, "score": None}
 
 
 def _check_labels(downstream, X, y, sample_weight=None, y_val=None, **_):
@@ -1137,73 +1182,3 @@ def _check_labels(downstream, X, y, sample_weight=None, y_val=None, **_):
             )
     with errors_named(label_of(downstream)):
         downstream._refuse_too_few_rows(X, y, sample_weight)
-
-
-def routed_stack(stack, caller, X, sample_weight, groups, X_val, y_val, params):
-    """Distribute the metadata of ``fit`` over the sub-estimators of a stack."""
-    if (X_val is None) != (y_val is None):
-        missing = "X_val" if X_val is None else "y_val"
-        raise ValueError(f"X_val and y_val must be passed together, but {missing} is None.")
-    metadata = given_metadata(X, sample_weight, groups, params)
-    common = {name: metadata[name] for name in ("sample_weight", "groups") if name in metadata}
-    validation = {} if X_val is None else {"X_val": X_val, "y_val": y_val}
-    if not routing_enabled():
-        refuse_metadata(params, stack, caller)
-        branches = {
-            name: routed_features(
-                branch_of(stack, name, upstream), "fit", X, sample_weight, groups, {}
-            )
-            for name, upstream, _ in branch_list(stack)
-        }
-        weights = {name: metadata[name] for name in ("sample_weight",) if name in metadata}
-        downstream = {**weights, **validation}
-        _refuse_unsupported(stack.downstream, downstream)
-        split = {"groups": metadata["groups"]} if "groups" in metadata else {}
-        return StackMetadata(split, branches, weights, downstream, metadata.get("groups"))
-
-    routed = process_routing(stack, caller, **metadata, **validation)
-    split = routed["splitter"]["split"]
-    branches = {}
-    for name, upstream, _ in branch_list(stack):
-        if stack.upstream is None:
-            branches[name] = Metadata(split=split, fit=common)
-        elif _routes_itself(upstream):
-            own = routed[name]["fit_transform"]
-            branches[name] = routed_features(
-                branch_of(stack, name, upstream), "fit_transform", X, **_named(own)
-            )
-        else:
-            fit = {} if _is_frozen(upstream) else routed[name]["fit"]
-            branches[name] = Metadata(split=split, fit=fit)
-    scaler = common if stack.scaler == "standard" else routed.get("scaler", {}).get("fit", {})
-    scaler = {name: value for name, value in scaler.items() if name != "groups"}
-    return StackMetadata(
-        split, branches, scaler, routed["downstream"]["fit"], metadata.get("groups")
-    )
-
-
-def _named(metadata):
-    """Keyword arguments of ``routed_features``."""
-    metadata = dict(metadata)
-    common = {name: metadata.pop(name, None) for name in ("sample_weight", "groups")}
-    return {**common, "params": metadata}
-
-
-def _routes_itself(upstream):
-    return isinstance(upstream, (KerasFeatureTransformer, Pipeline))
-
-
-def _is_frozen(upstream):
-    return is_path(upstream) or is_keras_model(upstream) or upstream == "drop"
-
-
-def _refuse_unsupported(downstream, metadata):
-    if downstream is None:
-        return
-    for name in ("X_val", "sample_weight"):
-        if name in metadata and not accepts_fit_parameter(downstream, name):
-            raise ValueError(
-                f"{name} was passed, but the fit of the downstream {type(downstream).__name__} "
-                "does not accept it. With metadata routing enabled, steps of a Pipeline can "
-                "request it."
-            )

@@ -6,6 +6,7 @@ import functools
 import itertools
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from sklearn.base import is_classifier, is_regressor
@@ -588,48 +589,44 @@ def _earlier(pairs, codes):
 
 @dataclass(frozen=True)
 class NestedFit:
-    """What the predictions of rows by parts that were not fitted on them are made of."""
+    """What the predictions of rows by parts that were not fitted on them are made of.
 
-    stack: object  # with fitted branches, but without a downstream
-    downstream: object  # not fitted
-    features: list  # of each branch, for all training rows
-    tables: list  # of each branch: `FoldTable` by repeat and fold, or None
-    X: object
-    y: np.ndarray
-    metadata: object
-    nested: NestedFolds
-    ordered: bool
-    seed: int
-    cv: object
+    ``stack`` has fitted branches, but no downstream; ``fit`` is its `StackFit`.
+    """
+
+    stack: Any
+    fit: Any
 
     def predictions(self, parts, columns):
         """Predictions by part; NaN in rows that a part has not predicted."""
-        if self.nested is None:  # all parts are branches
+        nested = self.fit.blending.nested
+        if nested is None:  # all parts are branches
             names = [name for name, _, _ in self.stack.upstream_]
-            features = dict(zip(names, self.features, strict=True))
+            features = dict(zip(names, self.fit.features, strict=True))
             return {
                 name: self.stack._branch_predictions(columns[name], features[name])
                 for name in parts
             }
         each = [
             self._of_repeat(repeat, scored, parts, columns)
-            for repeat, scored in enumerate(self.nested.scored)
+            for repeat, scored in enumerate(nested.scored)
         ]
         return {name: np.mean([repeat[name] for repeat in each], axis=0) for name in parts}
 
     def _of_repeat(self, repeat, scored, parts, columns):
-        values, pairs = {}, self.nested.repeats[repeat]
-        codes = np.zeros(len(self.y), dtype=int)
-        if is_classifier(self.stack) and self.y.ndim == 1:
-            codes = np.searchsorted(self.stack.classes_, self.y)
+        fit, values = self.fit, {}
+        pairs = fit.blending.nested.repeats[repeat]
+        codes = np.zeros(len(fit.y), dtype=int)
+        if is_classifier(self.stack) and fit.y.ndim == 1:
+            codes = np.searchsorted(self.stack.classes_, fit.y)
         trains = {test[0]: train for train, test in _earlier(pairs, codes)}
-        if not self.ordered:
+        if not fit.ordered:
             trains = {test[0]: train for train, test in pairs}
         for number in scored.numbers:
             _, test = pairs[number]
             features = [
                 own if tables is None else tables[repeat][number].table
-                for own, tables in zip(self.features, self.tables, strict=True)
+                for own, tables in zip(fit.features, fit.tables, strict=True)
             ]
             for (name, _, _), table in zip(self.stack.upstream_, features, strict=True):
                 if name in parts:
@@ -645,40 +642,41 @@ class NestedFit:
 
     def _rows_with_features(self, repeat, number):
         """The rows whose features know nothing of the labels of a fold."""
-        each = [tables[repeat][number].rows for tables in self.tables if tables is not None]
+        each = [tables[repeat][number].rows for tables in self.fit.tables if tables is not None]
         known = [rows for rows in each if rows is not None]
-        return functools.reduce(np.intersect1d, known, np.arange(len(self.y)))
+        return functools.reduce(np.intersect1d, known, np.arange(len(self.fit.y)))
 
     def _put(self, values, name, rows, predictions):
         if name not in values:
-            values[name] = np.full((len(self.y), *predictions.shape[1:]), np.nan)
+            values[name] = np.full((len(self.fit.y), *predictions.shape[1:]), np.nan)
         values[name][rows] = predictions
 
     def _of_downstream(self, features, train, test, repeat, number):
         """Predictions of one fold by a downstream that knows nothing of its labels."""
-        stack = copy_of(self.stack)
+        fit, stack = self.fit, copy_of(self.stack)
         of_train = [take_rows(table, train) for table in features]
-        y, metadata = take_rows(self.y, train), self.metadata.of(self.X, train)
+        y, metadata = take_rows(fit.y, train), fit.metadata.of(fit.X, train)
         stack._float64 = stack._needs_float64(of_train, y)
         validation = metadata.downstream.get("X_val")
         if validation is not None:
             own = []
-            for (name, fitted, _), tables in zip(stack.upstream_, self.tables, strict=True):
+            for (name, fitted, _), tables in zip(stack.upstream_, fit.tables, strict=True):
                 part = columns_at(validation, stack._branch_columns[name])
                 makes = fitted._extract if tables is None else tables[repeat][number].extract
                 own.append(makes(part))
             validation = stack._table(own, validation)
         whole = None
-        if not self.ordered:  # else only earlier rows decide anything
-            whole = stack._table(features, self.X), self.metadata.downstream.get("sample_weight")
+        if not fit.ordered:  # else only earlier rows decide anything
+            whole = stack._table(features, fit.X), fit.weights
+        n_folds = len(fit.blending.nested.repeats[repeat])
         stack._fit_downstream(
-            clone_part(self.downstream), stack._table(of_train, take_rows(self.X, train)), y,
-            metadata, validation, self.seed, self.cv,
-            label=f"downstream, without fold {number + 1} of {len(self.nested.repeats[repeat])}",
+            clone_part(fit.unfitted), stack._table(of_train, take_rows(fit.X, train)), y,
+            metadata, validation, fit.seed, fit.order,
+            label=f"downstream, without fold {number + 1} of {n_folds}",
             whole=whole,
         )  # fmt: skip
         of_test = [take_rows(table, test) for table in features]
-        table = stack._table(of_test, take_rows(self.X, test))
+        table = stack._table(of_test, take_rows(fit.X, test))
         table = stack._for_downstream(stack.downstream_, table)
         return stack._downstream_predictions(table)
 

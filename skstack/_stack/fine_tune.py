@@ -341,24 +341,17 @@ def refuse_frozen(layer, what):
     )
 
 
-def fine_tune(stack, data, result, before, after, seed):
+def fine_tune(stack, fit, before, after):
     """Train a fitted stack further as one network, and keep the better of before and after.
 
-    ``data`` holds the rows and metadata of ``fit``, ``result`` the indices of training and hold-out
-    rows; ``before`` and ``after`` are (y, weights) of the downstream before and after sampling.
+    ``fit`` is the `StackFit` so far; ``before`` and ``after`` are (y, weights) of the downstream
+    before and after sampling.
     """
     from skstack._stack.joint_network import JointNetwork
 
-    tuning, weights = stack.fine_tune, data.get("sample_weight")
+    tuning = stack.fine_tune
     ratio = _sampled(stack, before, after)
-    if result.rest is None:
-        rows = data.X, data.y, weights
-        validation = data.X_val, data.y_val, None
-    else:
-        rows, validation = (
-            tuple(None if part is None else take_rows(part, some) for part in (*_xy(data), weights))
-            for some in (result.train, result.rest)
-        )
+    rows, validation = fit.training_rows(), fit.validation_rows()
     loss, rows, validation = _objective(stack, rows, validation, ratio)
     names = [name for name, _, _ in stack.upstream_]
     named = named_layers(tuning, names)
@@ -369,7 +362,7 @@ def fine_tune(stack, data, result, before, after, seed):
     joint = JointNetwork(stack, list(named), sample, batch_normalization=normalizes)
     loss_before = _mean_loss(stack, loss, *validation)
     try:
-        history, tuned = _train_jointly(stack, joint, named, loss, rows, validation, seed)
+        history, tuned = _train_jointly(stack, joint, named, loss, rows, validation, fit.seed)
     except FineTuningDiverged as reason:
         warnings.warn(
             f"Fine-tuning diverged; the stack was left unchanged: {reason}",
@@ -387,10 +380,6 @@ def fine_tune(stack, data, result, before, after, seed):
     stack.fine_tuned_ = loss_after < loss_before
     if not stack.fine_tuned_:
         _assign(stack, *stages)
-
-
-def _xy(data):
-    return data.X, data.y
 
 
 def _sampled(stack, before, after):
