@@ -138,6 +138,20 @@ def test_a_failed_partial_fit_declares_no_classes():
     assert declared.fit(X, y).classes_.tolist() == [0, 1]
 
 
+def test_a_warm_start_with_another_network_warns():
+    X, y = CANCER
+    warm = quick(model=MLP((4,)), epochs=1, warm_start=True).fit(X, y)
+    warm.set_params(learning_rate=0.1, epochs=2, model=MLP((4,))).fit(X, y)
+    for other in (MLP((4,), dropout=0.5), MLP((4, 4)), None):
+        with pytest.warns(UserWarning, match="asks for another network than the one that is"):
+            warm.set_params(model=other).fit(X, y)
+        assert [layer.units for layer in warm.model_.layers if hasattr(layer, "units")] == [4, 1]
+    with pytest.warns(UserWarning, match="asks for another network"):
+        warm.partial_fit(X, y)
+    warm.set_params(model=MLP((3,)), warm_start=False).fit(X, y)
+    assert [layer.units for layer in warm.model_.layers if hasattr(layer, "units")] == [3, 1]
+
+
 def test_warm_start_continues_from_the_last_fit():
     X, y = CANCER
     twice = full_batch(warm_start=True).fit(X, y).fit(X, y)

@@ -341,6 +341,24 @@ def test_categories_of_another_type_warn(fitted, asked):
     network.predict(pd.DataFrame({"a": pd.Series(["new"] * 3).astype("category")}))
 
 
+def test_dates_of_another_type_warn():
+    days = pd.to_datetime(["2020-01-01", "2020-01-02"] * 30).to_series(name="a")
+    frame = days.reset_index(drop=True).to_frame()
+    network = KerasClassifier(MLP((2,)), epochs=1, categorical_features=["a"], random_state=0)
+    network.fit(frame, [0, 1] * 30)
+    with pytest.warns(UserWarning, match="type date, but was fitted on values of type Timestamp"):
+        network.predict(pd.DataFrame({"a": frame["a"].dt.date}))
+    network.predict(frame + pd.Timedelta(days=9))  # of the same type
+
+
+@pytest.mark.parametrize("empty", [pl.Null, pl.String], ids=str)
+def test_a_column_without_any_value_is_categorical(empty):
+    frame = pl.DataFrame({"a": np.arange(40.0), "b": pl.Series([None] * 40, dtype=empty)})
+    network = KerasClassifier(MLP((2,)), epochs=1, random_state=0).fit(frame, [0, 1] * 20)
+    assert list(network.blocks_.categories_) == ["b"]
+    network.predict(frame)
+
+
 @pytest.mark.parametrize("stacks", [False, True], ids=["transformer", "stack"])
 def test_categories_pass_through_in_any_container(stacks):
     """polars has categories of strings alone: others must not become numbers."""

@@ -324,6 +324,22 @@ def test_fitted_estimators_are_weighted_on_unseen_rows():
     assert ensemble.named_estimators_["linear"] is fitted[0][1]
 
 
+@pytest.mark.parametrize("cv", ["prefit", 3])
+def test_predictions_may_be_a_column(cv):
+    X, y = regression()
+    column = FrozenEstimator(LinearRegression().fit(X[:40], y[:40, None]))
+    assert column.predict(X).shape == (len(X), 1)
+    parts = [("column", column), ("flat", FrozenEstimator(Ridge(50.0).fit(X[:40], y[:40])))]
+    ensemble = GreedyEnsembleRegressor(parts, cv=cv).fit(X[40:], y[40:])
+    for name, part in parts:
+        loss = mean_squared_error(y[40:], part.predict(X[40:]))
+        assert_allclose(ensemble.scores_[name], -loss, rtol=1e-5)
+    assert ensemble.predict(X).shape == y.shape
+    two = np.column_stack([y, y])
+    with pytest.raises(ValueError, match=r"'column': its predictions have the shape \(.*, 1\)"):
+        ensemble.fit(X, two)
+
+
 @pytest.mark.parametrize("frozen", [False, True])
 def test_fitted_estimators_keep_their_classes(frozen):
     X, _ = binary()

@@ -16,7 +16,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.impute import SimpleImputer
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from skstack._base.atomic_fit import atomic_fit, copy_of, on_snapshot, warn_once
+from skstack._base.atomic_fit import (
+    atomic_fit,
+    caller_level,
+    copy_of,
+    on_snapshot,
+    warn_once,
+)
 from skstack._base.disk_table import DiskTable, announce_memory, in_memory, sample_of_rows
 from skstack._base.keras_objects import copied
 from skstack._base.params import (
@@ -899,7 +905,9 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         from skstack.losses._teacher import without_teacher
 
         if resume:
-            return without_teacher(self.network_)
+            blueprint, start = without_teacher(self.network_)
+            self._warn_if_changed(blueprint)
+            return blueprint, start
         origin = continued_estimator(self.model)
         if origin is not None:
             self._network_task = origin._network_task
@@ -921,6 +929,22 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             for block in self.blocks_.blocks_:
                 self._standardize(block, start, model, inputs, weights)
         return blueprint, start
+
+    def _warn_if_changed(self, blueprint):
+        """Warn if the parameters ask for another network than the one that is trained further."""
+        continues = continued_estimator(self.model) is not None
+        if continues or not isinstance(blueprint, RecipeBlueprint):
+            return
+        spec, head = self._spec()
+        asked = blueprint_for(self.model, spec, default=self._default_recipe(), head=head)
+        if None not in (asked.key, blueprint.key) and asked.key != blueprint.key:
+            warnings.warn(
+                f"model={described(self.model)} or the loss asks for another network than the one "
+                "that is trained further, which stays as it is. Use warm_start=False, or a new "
+                "estimator.",
+                UserWarning,
+                stacklevel=caller_level(),
+            )
 
     def _prepared_network(self, inputs, y, weights, seed, resume):
         """Blueprint of the network, and initial variables that are learned from training rows."""

@@ -610,7 +610,9 @@ class GreedyEnsembleRegressor(RegressorMixin, _GreedyEnsemble):
                 "is None."
             )
         y = check_target(y, multi_output=True, y_numeric=True, estimator=self)
-        return column_or_1d(y, warn=True) if y.shape[1:] == (1,) else y
+        y = column_or_1d(y, warn=True) if y.shape[1:] == (1,) else y
+        self._target_shape = y.shape[1:]
+        return y
 
     def _check_kind(self, name, estimator):
         if not is_regressor(estimator):
@@ -621,4 +623,10 @@ class GreedyEnsembleRegressor(RegressorMixin, _GreedyEnsemble):
 
     def _predicted(self, name, estimator, X):
         with errors_named(f"The estimator {name!r}"):
-            return np.asarray(estimator.predict(X), dtype=np.float64)
+            values = np.asarray(estimator.predict(X), dtype=np.float64)
+            expected = (n_rows(X), *self._target_shape)
+            if values.size != np.prod(expected):
+                raise ValueError(
+                    f"its predictions have the shape {values.shape}; expected {expected}, as of y."
+                )
+            return values.reshape(expected)

@@ -97,7 +97,7 @@ class SquaredError:
         self.y = y
         self.weights = sample_weight
         self.units = np.ones(())
-        if y.ndim == 2:
+        if y.ndim == 2 and y.shape[1] > 1:
             means = np.average(y, axis=0, weights=sample_weight)
             variances = np.average(np.square(y - means), axis=0, weights=sample_weight)
             self.units = np.where(variances > 0, variances, 1)

@@ -16,8 +16,9 @@ def association(predictions, y, classification):
     """
     y = np.asarray(y)
     if not classification:
-        total = np.sum((y - y.mean()) ** 2)
-        return 1 - np.sum((y - np.ravel(predictions)) ** 2) / total if total > 0 else 0.0
+        total = np.sum((y - y.mean(axis=0)) ** 2)
+        errors = y - np.reshape(predictions, y.shape)
+        return 1 - np.sum(errors**2) / total if total > 0 else 0.0
     labels = np.unique(y)
     predictions = np.asarray(predictions).reshape(len(y), -1)
     if len(labels) == 2:

@@ -404,7 +404,10 @@ def _judged(estimator, path, part, X, y, folds, predict, classification):
         None,
     )
     try:
-        own, refitted = (np.asarray(getattr(p, method)(X), dtype=float) for p in (part, whole))
+        own, refitted = (
+            np.asarray(getattr(p, method)(X), dtype=float).reshape(n_rows(X), -1)
+            for p in (part, whole)
+        )
     except Exception:
         return unknown
     scale = own.std() if own.size else 0

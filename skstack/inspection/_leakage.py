@@ -147,6 +147,7 @@ def leakage_report(
     check_consistent_length(X, y)
     X = X.tocsr() if hasattr(X, "tocsr") else X  # of other formats no rows can be taken
     estimator = _with_frozen_prefit(estimator)
+    y = _without_column(y)
     y_original, y = y, np.asarray(y)
     if y.ndim == 2 and y.dtype == object:
         raise ValueError(
@@ -216,6 +217,13 @@ def leakage_report(
     fits = [(fit.step, int(np.sum(fit.rows >= 0)), int(np.sum(fit.rows == SYNTHETIC)))
             for fit in run.fits]  # fmt: skip
     return LeakageReport(type(estimator).__name__, findings, fits)
+
+
+def _without_column(y):
+    """A target of shape (n_samples, 1) as one of shape (n_samples,)."""
+    if np.shape(y)[1:] != (1,):
+        return y
+    return y.iloc[:, 0] if hasattr(y, "iloc") else np.asarray(y)[:, 0]
 
 
 def _is_ordered(folds):

@@ -441,7 +441,7 @@ def stacking_gain(
         )
     metric = _metric(estimator, scoring)
     estimator, seed = seeded(estimator)
-    variants, notes = variants_of(estimator)
+    variants, notes = variants_of(estimator, X)
     check_scoring(estimator, scoring)
     groups = check_groups((params or {}).get("groups"), X)
     folds = outer_folds(cv, X, y, classifier=is_classifier(estimator), groups=groups)

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from skstack._base.params import clone_part, draw_seed, is_bool, set_missing_seeds
+from skstack._base.tables import column_indices
 from skstack._stack.base import Stack
 from skstack._stack.branches import branch_list
 
@@ -56,7 +57,7 @@ def seeded(estimator):
     return estimator, seed
 
 
-def variants_of(estimator):
+def variants_of(estimator, X):
     """The variants that show the gain of each part, the downstream alone first, and notes on them.
 
     Branches are compared without fine-tuning and without a teacher's loss, which may refer to a
@@ -91,7 +92,7 @@ def variants_of(estimator):
         return changed
 
     notes, settings = [], {}
-    if _is_off(stack.passthrough):
+    if _is_off(stack.passthrough, X if stack is estimator else None):
         settings = {"passthrough": True}
         notes.append(
             "passthrough is off in the stack; only in the variant 'downstream alone' does the "
@@ -129,11 +130,17 @@ def _last(estimator):
     return estimator
 
 
-def _is_off(passthrough):
-    """Whether no column passes through; the stack evaluates callables and slices."""
+def _is_off(passthrough, X):
+    """Whether no column passes through; X is None if the stack receives other columns."""
     if isinstance(passthrough, bool | np.bool_):
         return not passthrough
-    return hasattr(passthrough, "__len__") and len(passthrough) == 0
+    if X is None:
+        return hasattr(passthrough, "__len__") and len(passthrough) == 0
+    X = X if hasattr(X, "shape") else np.asarray(X, dtype=object)
+    try:
+        return len(column_indices(X, passthrough, "passthrough")) == 0
+    except ValueError:  # `fit` says why
+        return False
 
 
 def _teacher_loss(stack):

@@ -7,6 +7,7 @@ import functools
 import re
 import warnings
 from dataclasses import dataclass
+from numbers import Number
 
 import numpy as np
 from sklearn.base import clone
@@ -661,15 +662,18 @@ class CategoricalBlock(_ColumnBlock, _TableBlock):
         return codes
 
     def _warn_of_types(self, levels):
-        """Warn if values are unseen only because they are of another type."""
+        """Warn if values may be unseen only because they are of another type."""
+        types, fitted = ({type(level).__name__ for level in each} for each in (levels, self.levels))
         text = {str(level) for level in self.levels}
-        if any(str(level) in text for level in levels):
-            types = sorted({type(level).__name__ for level in levels})
-            fitted = sorted({type(level).__name__ for level in self.levels})
+        numbers = any(isinstance(level, Number) for level in (*levels, *self.levels))
+        # A word among numbers may be new; dates and words, of any type, may be the same.
+        other = fitted and types.isdisjoint(fitted) and not numbers
+        if other or any(str(level) in text for level in levels):
             warnings.warn(
-                f"Column {self.column!r} holds values of type {', '.join(types)}, but was fitted "
-                f"on values of type {', '.join(fitted)}: all of them are treated as unseen. "
-                "Convert the column to one type in both tables, for example with astype(str).",
+                f"Column {self.column!r} holds values of type {', '.join(sorted(types))}, but was "
+                f"fitted on values of type {', '.join(sorted(fitted))}: all of them are treated as "
+                "unseen. Convert the column to one type in both tables, for example with "
+                "astype(str).",
                 UserWarning,
                 stacklevel=2,
             )

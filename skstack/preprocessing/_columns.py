@@ -129,9 +129,9 @@ def holds_numbers(column):
 
 def _is_categorical(column, kind):
     """Whether a column is categorical; `kind` is that of all rows of the outermost fit."""
-    if not _is_object(column):
+    if not _is_object(column) and not _is_null(column):
         return isinstance(_dtype(column), _CATEGORICAL_DTYPES)
-    content = _content(column)
+    content = "nothing" if _is_null(column) else _content(column)
     if content == "nothing":
         return kind != "numbers"
     return content == "words" or kind == "words"
@@ -142,6 +142,13 @@ def _is_object(column):
     if isinstance(column, nw.Series):
         return isinstance(column.dtype, nw.Object)
     return getattr(column, "dtype", None) == np.dtype(object)
+
+
+def _is_null(column):
+    """Whether the dtype, of polars or pyarrow, says that all values are missing."""
+    return isinstance(_dtype(column), nw.Unknown) and bool(
+        nw.from_native(column, series_only=True).is_null().all()
+    )
 
 
 def _content(column):

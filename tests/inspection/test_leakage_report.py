@@ -14,7 +14,7 @@ from sklearn.ensemble import RandomForestClassifier, StackingClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.feature_selection import SelectFromModel, SelectKBest
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.model_selection import (
     GridSearchCV,
     GroupKFold,
@@ -22,6 +22,7 @@ from sklearn.model_selection import (
     TimeSeriesSplit,
     TunedThresholdClassifierCV,
 )
+from sklearn.neighbors import KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import KBinsDiscretizer, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
@@ -345,6 +346,45 @@ def test_a_selector_before_a_stack_is_suspect():
     ]:
         report = leakage_report(estimator, X, y, cv=3, n_permutations=1)
         assert {finding.check: finding.verdict for finding in report.findings}[check] == verdict
+
+
+class NearestTargets(TransformerMixin, BaseEstimator):
+    """The target of the nearest training row: of a training row, its own."""
+
+    def fit(self, X, y):
+        self.nearest_ = KNeighborsRegressor(1).fit(X, y)
+        return self
+
+    def transform(self, X):
+        return self.nearest_.predict(X).reshape(len(X), -1)
+
+
+@pytest.mark.parametrize("container", [np.asarray, pd.DataFrame])
+def test_a_target_may_be_a_column(container):
+    rows = X[:150]
+    target = rows[:, 0] + np.random.default_rng(0).normal(size=150)
+    column = container(target[:, None])
+    leaky = make_pipeline(NearestTargets(), Ridge())
+    report = leakage_report(leaky, rows, column, cv=3, random_state=0)
+    assert report.leaks == ["in-sample features"]
+    assert repr(report) == repr(leakage_report(leaky, rows, target, cv=3, random_state=0))
+    for fitted_on in (target, column):
+        frozen = make_pipeline(FrozenEstimator(LinearRegression().fit(rows, fitted_on)))
+        for y_ in (target, column):
+            report = leakage_report(frozen, rows, y_, cv=3, random_state=0)
+            assert report.leaks == ["frozen parts that have seen test rows"]
+
+
+def test_several_targets_are_not_checked_for_features_made_in_sample():
+    target = np.column_stack([X[:150, 0], X[:150, 1]])
+    for estimator in (
+        make_pipeline(NearestTargets(), Ridge()),
+        make_pipeline(FrozenEstimator(KNeighborsRegressor(1).fit(X[:150], target))),
+    ):
+        report = leakage_report(estimator, X[:150], target, cv=3, random_state=0)
+        verdicts = {finding.check: finding.verdict for finding in report.findings}
+        assert verdicts["in-sample features"] == "not checked"
+    assert verdicts["frozen parts that have seen test rows"] == "leak"
 
 
 def test_parts_that_were_fitted_before_are_judged_as_frozen_ones():

@@ -124,7 +124,7 @@ def dropped(estimator):
 
 
 def test_two_branches_are_compared_alone_and_together():
-    variants, notes = variants_of(stack(HELPS, NOISE))
+    variants, notes = variants_of(stack(HELPS, NOISE), X)
     assert [(v.name, v.against, dropped(v.estimator)) for v in variants] == [
         ("downstream alone", "", ["helps", "noise"]),
         ("with helps", "downstream alone", ["noise"]),
@@ -135,7 +135,7 @@ def test_two_branches_are_compared_alone_and_together():
 
 
 def test_three_branches_are_left_out_one_at_a_time_too():
-    variants, _ = variants_of(stack(HELPS, NOISE, OTHER))
+    variants, _ = variants_of(stack(HELPS, NOISE, OTHER), X)
     assert [(v.name, v.against, dropped(v.estimator)) for v in variants[5:]] == [
         ("without helps", "all", ["helps"]),
         ("without noise", "all", ["noise"]),
@@ -145,7 +145,7 @@ def test_three_branches_are_left_out_one_at_a_time_too():
 
 @pytest.mark.parametrize("upstream", [TREE, None])
 def test_a_single_branch_has_one_comparison(upstream):
-    variants, _ = variants_of(StackedKerasRegressor(upstream))
+    variants, _ = variants_of(StackedKerasRegressor(upstream), X)
     assert [v.name for v in variants] == ["downstream alone", "with upstream"]
     assert [v.estimator.upstream == [] for v in variants] == [True, False]
     if upstream is not None:
@@ -157,7 +157,7 @@ def test_a_single_branch_has_one_comparison(upstream):
 
 def test_variants_of_a_blend_blend_what_is_left():
     parts = ["helps", "noise", "downstream"]
-    variants, _ = variants_of(stack(HELPS, NOISE, blend=True, blend_parts=parts))
+    variants, _ = variants_of(stack(HELPS, NOISE, blend=True, blend_parts=parts), X)
     settings = [(v.estimator.blend, v.estimator.blend_parts) for v in variants]
     assert settings == [("auto", None), ("auto", None), ("auto", None), (True, parts)]
     for each in variants:
@@ -165,14 +165,18 @@ def test_variants_of_a_blend_blend_what_is_left():
 
 
 def test_branches_that_were_dropped_before_stay_dropped():
-    variants, _ = variants_of(stack(HELPS, ("gone", "drop")))
+    variants, _ = variants_of(stack(HELPS, ("gone", "drop")), X)
     assert [v.name for v in variants] == ["downstream alone", "with helps"]
     assert dropped(variants[1].estimator) == ["gone"]
 
 
-@pytest.mark.parametrize("off", [False, []])
+def no_column(table):
+    return []
+
+
+@pytest.mark.parametrize("off", [False, [], slice(0, 0), [False] * X.shape[1], no_column])
 def test_a_downstream_alone_gets_all_columns_without_passthrough(off):
-    variants, notes = variants_of(stack(HELPS, NOISE, passthrough=off))
+    variants, notes = variants_of(stack(HELPS, NOISE, passthrough=off), X)
     assert [v.estimator.passthrough for v in variants] == [True, off, off, off]
     assert "passthrough is off" in notes[0]
     gain = stacking_gain(stack(HELPS, passthrough=off), X, y, cv=3)
@@ -180,7 +184,7 @@ def test_a_downstream_alone_gets_all_columns_without_passthrough(off):
     np.testing.assert_allclose(gain.scores["downstream alone"], alone, atol=1e-4)
     assert "Note: passthrough is off" in repr(gain)
     # Columns that were chosen stay chosen.
-    chosen, notes = variants_of(stack(HELPS, passthrough=[1]))
+    chosen, notes = variants_of(stack(HELPS, passthrough=[1]), X)
     assert chosen[0].estimator.passthrough == [1]
     assert notes == []
 
@@ -241,21 +245,21 @@ class Taught(RegressorMixin, BaseEstimator):
 
 def test_fine_tuning_is_switched_off_and_on():
     plan = object()
-    variants, _ = variants_of(stack(HELPS, NOISE, kind=TunedStack, fine_tune=plan))
+    variants, _ = variants_of(stack(HELPS, NOISE, kind=TunedStack, fine_tune=plan), X)
     assert [(v.name, v.against) for v in variants[3:]] == [
         ("all", "downstream alone"),
         ("all, fine-tuning", "all"),
     ]
     kept = [v.estimator.fine_tune is not None for v in variants]
     assert kept == [False, False, False, False, True]
-    untuned, _ = variants_of(stack(HELPS, NOISE, kind=TunedStack))
+    untuned, _ = variants_of(stack(HELPS, NOISE, kind=TunedStack), X)
     assert len(untuned) == 4
 
 
 @pytest.mark.parametrize(("own", "off"), [("mse", "mse"), (None, "auto")])
 def test_the_teachers_loss_is_switched_off_and_on(own, off):
     downstream = make_pipeline(StandardScaler(), Taught(TeacherLoss("helps", own)))
-    variants, _ = variants_of(stack(HELPS, NOISE, downstream=downstream))
+    variants, _ = variants_of(stack(HELPS, NOISE, downstream=downstream), X)
     assert [v.name for v in variants][3:] == ["all", "all, TeacherLoss"]
     losses = [v.estimator.downstream[-1].loss for v in variants]
     assert losses[:4] == [off] * 4
@@ -264,7 +268,7 @@ def test_the_teachers_loss_is_switched_off_and_on(own, off):
 
 def test_tuning_and_teacher_are_switched_on_one_by_one_and_together():
     downstream = Taught(TeacherLoss("helps"))
-    variants, _ = variants_of(stack(HELPS, kind=TunedStack, downstream=downstream, fine_tune=1))
+    variants, _ = variants_of(stack(HELPS, kind=TunedStack, downstream=downstream, fine_tune=1), X)
     switched = [
         (v.name, v.estimator.fine_tune, hasattr(v.estimator.downstream.loss, "teacher"))
         for v in variants

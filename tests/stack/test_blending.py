@@ -42,7 +42,7 @@ from sklearn.model_selection import (
     cross_val_predict,
 )
 from sklearn.naive_bayes import BernoulliNB, GaussianNB
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import LinearSVC
@@ -415,6 +415,15 @@ def test_weights_count_as_repeated_rows(table):
     fitted = clone(own).fit(X, y, sample_weight=weights)
     expected = -log_loss(y, p, sample_weight=weights)
     assert_allclose(fitted.blend_scores_["linear"], expected, rtol=1e-5)
+
+
+def test_scores_of_one_target_do_not_depend_on_its_shape():
+    X, y = regression()
+    own = StackedKerasRegressor([("k", KNeighborsRegressor())], downstream=Ridge(), cv=3)
+    flat, column = (clone(own).fit(X, target).blend_scores_ for target in (y, y[:, None]))
+    assert flat == column
+    predicted = cross_val_predict(KNeighborsRegressor(), X, y, cv=3)
+    assert_allclose(flat["k"], -np.mean((predicted - y) ** 2), rtol=1e-5)
 
 
 @pytest.mark.slow(first=1)
