@@ -74,7 +74,7 @@ if hasattr(keras.optimizers, "MultiOptimizer"):  # not in the oldest Keras that 
     )
 
 
-@pytest.mark.parametrize("engine", ["graph", "keras"])
+@pytest.mark.parametrize("engine", ["stepwise", "keras"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_any_optimizer_may_be_averaged(name, engine, recipe, binary_rows):
     rows, recorder = binary_rows(109), Recorder()
@@ -147,7 +147,7 @@ def test_callbacks_see_the_averages(recipe, binary_rows):
         np.testing.assert_allclose(fit[path], array, atol=1e-6)
 
 
-@pytest.mark.parametrize("engine", ["graph", "keras"])
+@pytest.mark.parametrize("engine", ["stepwise", "keras"])
 def test_layers_that_callbacks_freeze_keep_their_bits(engine, recipe, binary_rows):
     class Freeze(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):

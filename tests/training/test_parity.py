@@ -339,7 +339,7 @@ def test_networks_learn_the_same_as_in_keras(engine, make, weights, blueprint, b
 
 @pytest.mark.slow(first=7)
 @pytest.mark.parametrize("name", OPTIMIZERS)
-@each_engine
+@pytest.mark.parametrize("engine", ["stepwise", "graph", "xla"])
 def test_optimizers_learn_the_same_as_in_keras(engine, name, blueprint, binary_rows):
     rows, recipe = binary_rows(), blueprint(mlp)
     given = OPTIMIZERS[name]()
@@ -446,7 +446,7 @@ def test_mixed_precision(policy, tolerance, blueprint, binary_rows):
     assert_close(fit.network.variables, expected, tolerance)
 
 
-@pytest.mark.parametrize("engine", ["graph", "keras"])
+@pytest.mark.parametrize("engine", ["stepwise", "keras"])
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [("float64", 1e-5), ("float16", 2e-2), ("bfloat16", 0.1)]
 )
@@ -540,10 +540,10 @@ LOSSES_OF_KERAS = [
 ]
 
 
-# All with XLA, which most fits of users take; by the graph those whose rows count otherwise: by
+# All with XLA, which most fits of users take; in single steps those whose rows count otherwise: by
 # their sum, by their weights' sum, all at once.
 _CASES_OF_LOSSES = [
-    *(("graph", weights, i) for weights in (True, False) for i in (7, 9, 11, 13)),
+    *(("stepwise", weights, i) for weights in (True, False) for i in (7, 9, 11, 13)),
     *(("xla", weights, i) for weights in (True, False) for i in range(len(LOSSES_OF_KERAS))),
 ]
 
