@@ -10,6 +10,7 @@ from imblearn.over_sampling import SMOTE
 from imblearn.under_sampling import RandomUnderSampler, TomekLinks
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_iris, make_multilabel_classification
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.utils.class_weight import compute_sample_weight
@@ -146,7 +147,11 @@ def test_a_warm_start_with_another_network_warns():
         with pytest.warns(UserWarning, match="asks for another network than the one that is"):
             warm.set_params(model=other).fit(X, y)
         assert [layer.units for layer in warm.model_.layers if hasattr(layer, "units")] == [4, 1]
-    with pytest.warns(UserWarning, match="asks for another network"):
+    for changed in ({"categorical_features": [0]}, {"imputer": SimpleImputer()}):
+        other = clone(warm).set_params(model=MLP((4,))).fit(X, y)
+        with pytest.warns(UserWarning, match=f"{next(iter(changed))}=.* asks for another network"):
+            other.set_params(**changed).partial_fit(X, y)
+    with pytest.warns(UserWarning, match="model=None or the loss: this asks for another network"):
         warm.partial_fit(X, y)
     warm.set_params(model=MLP((3,)), warm_start=False).fit(X, y)
     assert [layer.units for layer in warm.model_.layers if hasattr(layer, "units")] == [3, 1]

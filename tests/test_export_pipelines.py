@@ -4,6 +4,7 @@ import warnings
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from imblearn.over_sampling import RandomOverSampler
 from imblearn.pipeline import make_pipeline as make_imblearn_pipeline
@@ -21,6 +22,7 @@ from sklearn.preprocessing import (
     FunctionTransformer,
     MinMaxScaler,
     OneHotEncoder,
+    OrdinalEncoder,
     RobustScaler,
     StandardScaler,
 )
@@ -208,3 +210,44 @@ def test_unfitted_estimators_are_refused(tmp_path):
         skstack.to_keras(pipeline)
     with pytest.raises(NotFittedError):
         skstack.export(pipeline, tmp_path / "it")
+
+
+def with_encoder(encoder, values):
+    """A fitted Pipeline whose network reads an encoded column, and X."""
+    X = pd.DataFrame({"c": pd.Series(values * 20, dtype=object), "z": np.arange(len(values) * 20)})
+    y = np.arange(len(X)) % len(values) == 0
+    encoded = make_column_transformer((encoder, ["c"]), (StandardScaler(), ["z"]))
+    return make_pipeline(encoded, NETWORK).fit(X, y), X
+
+
+@pytest.mark.parametrize(
+    ("encoder", "values"),
+    [
+        (OneHotEncoder(categories=[[None, "b", "a"]]), ["a", "b", None]),
+        (OrdinalEncoder(categories=[[None, "b", "a"]]), ["a", "b", None]),
+        (OneHotEncoder(handle_unknown="ignore"), [1, 2, None]),
+        (OneHotEncoder(handle_unknown="ignore"), [True, False, None]),
+    ],
+    ids=["None first, one-hot", "None first, ordinal", "numbers and None", "booleans and None"],
+)
+def test_encoders_of_missing_values_wherever_they_are(encoder, values):
+    pipeline, X = with_encoder(encoder, values)
+    found = skstack.to_keras(pipeline).predict(skstack.keras_inputs(pipeline, X), verbose=0)
+    np.testing.assert_allclose(found, pipeline.predict_proba(X), atol=1e-6)
+    assert len(np.unique(found[: len(values)], axis=0)) == len(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["a", None, np.nan], "column 'c' holds None and nan as two categories"),
+        ([*map(pd.Timestamp, ["2020-01-01", "2021-01-01"])], "column 'c' holds dates"),
+        ([pd.Timedelta(1, "D"), pd.Timedelta(2, "D")], "column 'c' holds dates or durations"),
+    ],
+)
+def test_categories_that_inputs_cannot_hold_are_refused(values, message):
+    pipeline, X = with_encoder(OneHotEncoder(handle_unknown="ignore"), values)
+    with pytest.raises(ValueError, match=rf"OneHotEncoder.* keras.Model: {message}"):
+        skstack.to_keras(pipeline)
+    with pytest.raises(ValueError, match=message):
+        skstack.keras_inputs(pipeline, X)

@@ -184,7 +184,7 @@ def estimators(folder):
             ),
             X, y, "predict_proba",
         ),
-        "words": (KerasClassifier(SMALL, sampler=SMOTE(random_state=0), **QUICK), X, WORDS, "predict"),
+        "words": (clone(quick).set_params(sampler=SMOTE(random_state=0)), X, WORDS, "predict"),
         "dates": (quick, X, dates, "predict"),
         "frame": (quick, FRAME, WORDS.astype(object), "predict"),
         "nominal sampler": (

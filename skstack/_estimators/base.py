@@ -274,6 +274,8 @@ _ROWS_OF_TEACHER = 40  # that tell whether a teacher can predict them
 _FEWEST_ROWS_TO_STOP = 50
 _FEWEST_ROWS_OF_CLASS = 5
 # Batch sizes below each number of rows; those with which AutoGluon trains TabM.
+# Parameters of the columns that a network reads.
+_OF_COLUMNS = ("categorical_features", "inputs", "input_shape", "n_hash_buckets", "imputer")
 _BATCH_SIZES = (
     (2_800, 32),
     (4_500, 64),
@@ -931,17 +933,23 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         return blueprint, start
 
     def _warn_if_changed(self, blueprint):
-        """Warn if the parameters ask for another network than the one that is trained further."""
-        continues = continued_estimator(self.model) is not None
-        if continues or not isinstance(blueprint, RecipeBlueprint):
+        """Warn of parameters that ask for another network than the one that is trained further."""
+        if continued_estimator(self.model) is not None:
             return
-        spec, head = self._spec()
-        asked = blueprint_for(self.model, spec, default=self._default_recipe(), head=head)
-        if None not in (asked.key, blueprint.key) and asked.key != blueprint.key:
+        changed = [
+            f"{name}={described(getattr(self, name))}"
+            for name in _OF_COLUMNS
+            if described(getattr(self, name)) != described(getattr(self.blocks_, name))
+        ]
+        if isinstance(blueprint, RecipeBlueprint):
+            spec, head = self._spec()
+            asked = blueprint_for(self.model, spec, default=self._default_recipe(), head=head)
+            if None not in (asked.key, blueprint.key) and asked.key != blueprint.key:
+                changed.append(f"model={described(self.model)} or the loss")
+        if changed:
             warnings.warn(
-                f"model={described(self.model)} or the loss asks for another network than the one "
-                "that is trained further, which stays as it is. Use warm_start=False, or a new "
-                "estimator.",
+                f"{', '.join(changed)}: this asks for another network than the one that is trained "
+                "further, which stays as it is. Use warm_start=False, or a new estimator.",
                 UserWarning,
                 stacklevel=caller_level(),
             )

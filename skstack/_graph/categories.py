@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from datetime import date, timedelta
 from functools import partial
 from types import SimpleNamespace
 
@@ -100,12 +101,14 @@ def _index_of_numbers(x, values):
 
 def encoder_readers(encoder, indices):
     """What an encoder reads of X; see `GraphPart._column_readers`."""
+    _check_categories(encoder)
     categories = {at: values.tolist() for at, values in enumerate(encoder.categories_)}
     yield from category_readers(indices, categories, True)
 
 
 def apply_encoder(encoder, table, name):
     """The output of a fitted encoder: rows of a constant for each category."""
+    _check_categories(encoder)
     tensors, first = [], 0
     for position, width in enumerate(n_columns_out(encoder)):
         known = [each for each in encoder.categories_[position].tolist() if not is_missing(each)]
@@ -129,14 +132,38 @@ def _encoded(encoder, position, known):
     numbers = [value for value in known if not isinstance(value, str)]
     unseen = "\ue000unseen" if words else max(numbers, default=0) + 1
     n_outputs, rows = sum(n_columns_out(encoder)), []
-    gaps = [*encoder.categories_[position].tolist()[len(known) :], None if words else np.nan]
-    for value in [*known, unseen, gaps[0]]:
+    gaps = list(filter(is_missing, encoder.categories_[position].tolist()))
+    for value in [*known, unseen, *(gaps or [None if words else np.nan])]:
         row = [values[0] for values in encoder.categories_]
         row[position] = value
         frame = pd.DataFrame([row], columns=getattr(encoder, "feature_names_in_", None))
         encoded = np.zeros((1, n_outputs))
         with warnings.catch_warnings(), contextlib.suppress(ValueError):
             warnings.simplefilter("ignore")
-            encoded = encoder.transform(frame.astype(object) if words else frame)
+            encoded = encoder.transform(frame.astype(object) if _holds_objects(encoder) else frame)
         rows.append(np.asarray(encoded.toarray() if hasattr(encoded, "toarray") else encoded))
     return np.vstack(rows)
+
+
+def _holds_objects(encoder):
+    return any(values.dtype == object for values in encoder.categories_)
+
+
+def _check_categories(encoder):
+    """Refuse categories that a column of numbers, or of codes of words, cannot hold."""
+    for position, values in enumerate(encoder.categories_):
+        column = getattr(encoder, "feature_names_in_", np.arange(len(encoder.categories_)))[
+            position
+        ]
+        gaps = [value for value in values.tolist() if is_missing(value)]
+        if len(gaps) > 1:
+            refuse(
+                described(encoder),
+                f"column {column!r} holds {gaps[0]} and {gaps[1]} as two categories, but a model "
+                "has one code for what is missing.",
+            )
+        if values.dtype.kind in "mM" or any(isinstance(v, (date, timedelta)) for v in values):
+            refuse(
+                described(encoder),
+                f"column {column!r} holds dates or durations. Convert them to words or numbers.",
+            )

@@ -115,7 +115,9 @@ class TrainingCurveDisplay:
             If ``ax`` holds another number of axes.
         """
         runs = [*self.parts, *([] if self.history is None else [self.history])]
-        names = list(dict.fromkeys(name.removeprefix("val_") for run in runs for name in run))
+        keys = dict.fromkeys(name for run in runs for name in run)
+        # A target may be named "val".
+        names = [key for key in keys if key.removeprefix("val_") not in keys.keys() - {key}]
         names.sort(key=lambda name: name != "loss")
         size = {"width": 5 * len(names), "height": 3.4}
         axes = plot_axes(ax, "TrainingCurveDisplay.plot", n_axes=len(names), **size)

@@ -15,6 +15,7 @@ from skstack import (
     KerasAutoencoder,
     KerasClassifier,
     KerasFeatureTransformer,
+    KerasMultiTask,
     StackedKerasClassifier,
 )
 from skstack.inspection import LatentDisplay, TrainingCurveDisplay
@@ -75,6 +76,20 @@ def test_bags_and_folds_are_thin_lines():
     for part, error in (("b", TypeError), ("c", ValueError)):
         with pytest.raises(error, match=f"part='{part}'"):
             TrainingCurveDisplay.from_estimator(stack, part=part)
+
+
+def test_a_target_may_be_named_val():
+    X, amount = regression(frame=True)
+    Y = pd.DataFrame({"val": amount, "other": amount > amount.mean()})
+    network = KerasMultiTask(SMALL, metrics={"val": ["mae"]}, early_stopping=False, **FIT)
+    for rows, labels in (
+        ({}, ["training rows"]),
+        ({"X_val": X, "y_val": Y}, ["training rows", "hold-out rows"]),
+    ):
+        display = TrainingCurveDisplay.from_estimator(network.fit(X, Y, **rows))
+        panels = {ax.get_ylabel(): [line.get_label() for line in ax.lines] for ax in display.ax_}
+        assert panels == {"loss": labels, "val_mae": labels}
+        plt.close(display.figure_)
 
 
 def test_other_estimators_have_no_curves():
