@@ -28,6 +28,7 @@ from skstack import (
     StackedKerasClassifier,
 )
 from skstack.losses import TeacherLoss
+from skstack.losses._teacher_fit import TeacherFit
 from skstack.networks import MLP
 
 MODES = ("distill", "blend", "head", "features")
@@ -578,6 +579,36 @@ def test_a_student_can_be_pickled_saved_and_cloned(mode, tmp_path):
     assert np.array_equal(loaded.predict_proba(X), expected)
     assert np.array_equal(clone(found).fit(X, y).predict_proba(X), expected)
     assert np.array_equal(loaded.fit(X, y).predict_proba(X), expected)
+
+
+class Certain(ClassifierMixin, BaseEstimator):
+    """Is nearly certain of the last class."""
+
+    def fit(self, X, y):
+        self.classes_ = np.unique(y)
+        return self
+
+    def predict_proba(self, X):
+        return np.tile([1e-12, 0.0, 1.0] if len(self.classes_) == 3 else [1e-12, 1.0], (len(X), 1))
+
+
+@pytest.mark.parametrize(("n_classes", "softened"), [(3, [1e-3, 0.0, 1.0]), (2, [1.0])])
+def test_the_smallest_probabilities_of_a_teacher_are_softened(n_classes, softened, monkeypatch):
+    X, y = iris(60)
+    y = np.arange(len(y)) % n_classes
+    seen, original = [], TeacherFit._softened
+
+    def recorded(self, p):
+        seen.append(original(self, p))
+        return seen[-1]
+
+    monkeypatch.setattr(TeacherFit, "_softened", recorded)
+    loss = TeacherLoss(Certain().fit(X, y), temperature=4.0)
+    student = KerasClassifier(MLP((8,)), loss=loss, epochs=2, random_state=0).fit(X, y)
+    if n_classes == 3:  # of two classes, float32 holds the probability of the second alone
+        softened = np.array(softened) / 1.001
+    np.testing.assert_allclose(seen[0][0], softened, rtol=1e-5)
+    assert np.isfinite(student.predict_proba(X)).all()
 
 
 def test_weight_and_temperature_are_searched_without_recompiling(monkeypatch):

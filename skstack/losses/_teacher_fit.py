@@ -12,7 +12,7 @@ from skstack._training.members import MemberBlueprint, MemberLoss, metric_of_mea
 from skstack._training.network import Network
 from skstack._training.objective import check_averages
 from skstack.losses._distillation import DistillationLoss, MetricOfTask
-from skstack.losses._teacher import Student, Teacher, loaded, logits, teacher_blueprint
+from skstack.losses._teacher import Student, Teacher, loaded, teacher_blueprint
 from skstack.losses._teacher_loss import TeacherLoss
 from skstack.losses._teacher_networks import (
     PROJECTION,
@@ -269,11 +269,12 @@ class TeacherFit:
     def _softened(self, p):
         if self._task not in PROBABILITY_ACTIVATIONS or self._temperature == 1.0:
             return p
-        z = logits(p, self._task).astype(np.float64) / self._temperature
-        if self._task == "multiclass":
-            z = np.exp(z - z.max(axis=1, keepdims=True))
-            return (z / z.sum(axis=1, keepdims=True)).astype(np.float32)
-        return (1.0 / (1.0 + np.exp(-z))).astype(np.float32)
+        # Not from clipped logits: a high temperature raises the smallest probabilities.
+        each = p.astype(np.float64)
+        each = each if self._task == "multiclass" else np.stack([1.0 - each, each], axis=-1)
+        each = (each / each.max(axis=-1, keepdims=True)) ** (1.0 / self._temperature)
+        each /= each.sum(axis=-1, keepdims=True)
+        return (each if self._task == "multiclass" else each[..., 1]).astype(np.float32)
 
     def _standardize(self, outputs, weights):
         """Set the layers that standardise the teacher's outputs, from the training rows."""
