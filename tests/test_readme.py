@@ -68,7 +68,7 @@ def anchors(path):
         ("several_inputs", r"picture +0\.831 ", "the picture alone 0.831"),
         ("several_inputs", r"word +0\.874 ", "the word alone 0.874"),
         ("several_inputs", r"adding the word: .*: more than noise", "more than noise"),
-        ("learn_from_a_teacher", r"distill .* 0\.051 0\.042 0\.061", "adds 0.051, by distillation"),
+        ("learn_from_a_teacher", r"distill .* 0\.052 0\.042 0\.062", "adds 0.052, by distillation"),
     ],
 )
 def test_the_readme_gives_the_numbers_of_stored_runs(run, printed, claimed):
