@@ -142,17 +142,19 @@ def test_a_failed_partial_fit_declares_no_classes():
 def test_a_warm_start_with_another_network_warns():
     X, y = CANCER
     warm = quick(model=MLP((4,)), epochs=1, warm_start=True).fit(X, y)
-    warm.set_params(learning_rate=0.1, epochs=2, model=MLP((4,))).fit(X, y)
+    warm.set_params(learning_rate=0.1, epochs=2, model=MLP([np.int64(4)], dropout=0)).fit(X, y)
     for other in (MLP((4,), dropout=0.5), MLP((4, 4)), None):
-        with pytest.warns(UserWarning, match="asks for another network than the one that is"):
+        with pytest.warns(UserWarning, match="model=.* is trained further unchanged"):
             warm.set_params(model=other).fit(X, y)
         assert [layer.units for layer in warm.model_.layers if hasattr(layer, "units")] == [4, 1]
     for changed in ({"categorical_features": [0]}, {"imputer": SimpleImputer()}):
         other = clone(warm).set_params(model=MLP((4,))).fit(X, y)
-        with pytest.warns(UserWarning, match=f"{next(iter(changed))}=.* asks for another network"):
+        with pytest.warns(UserWarning, match=f"{next(iter(changed))}=.* trained further"):
             other.set_params(**changed).partial_fit(X, y)
-    with pytest.warns(UserWarning, match="model=None or the loss: this asks for another network"):
+    with pytest.warns(UserWarning, match="model=None: the fitted network has another"):
         warm.partial_fit(X, y)
+    activated = quick(model=MLP((4,), activation=keras.layers.LeakyReLU(0.1)), epochs=1)
+    activated.partial_fit(X, y).partial_fit(X, y)
     warm.set_params(model=MLP((3,)), warm_start=False).fit(X, y)
     assert [layer.units for layer in warm.model_.layers if hasattr(layer, "units")] == [3, 1]
 

@@ -349,6 +349,9 @@ def test_dates_of_another_type_warn():
     with pytest.warns(UserWarning, match="type date, but was fitted on values of type Timestamp"):
         network.predict(pd.DataFrame({"a": frame["a"].dt.date}))
     network.predict(frame + pd.Timedelta(days=9))  # of the same type
+    words = KerasClassifier(MLP((2,)), epochs=1, random_state=0)
+    words.fit(pd.DataFrame({"a": ["x", "y"] * 30}), [0, 1] * 30)
+    words.predict(pd.DataFrame({"a": np.array([np.str_("new")] * 3, dtype=object)}))
 
 
 @pytest.mark.parametrize("empty", [pl.Null, pl.String], ids=str)

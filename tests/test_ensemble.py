@@ -338,6 +338,21 @@ def test_predictions_may_be_a_column(cv):
     two = np.column_stack([y, y])
     with pytest.raises(ValueError, match=r"'column': its predictions have the shape \(.*, 1\)"):
         ensemble.fit(X, two)
+    ensemble = GreedyEnsembleRegressor(parts, cv=cv).fit(X[40:], y[40:])
+    expected = ensemble.predict(X)
+    del ensemble._target_shape  # of a file of an earlier version
+    assert_array_equal(ensemble.predict(X).ravel(), expected)
+
+
+def test_predictions_of_another_shape_are_refused():
+    class Turned(LinearRegression):
+        def predict(self, X):
+            return super().predict(X).T
+
+    X, y = regression()
+    ensemble = GreedyEnsembleRegressor([("turned", Turned()), ("flat", Ridge())], cv=3)
+    with pytest.raises(ValueError, match=r"'turned': its predictions have the shape \(2, \d+\)"):
+        ensemble.fit(X, np.column_stack([y, y]))
 
 
 @pytest.mark.parametrize("frozen", [False, True])

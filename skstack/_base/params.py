@@ -10,6 +10,7 @@ import os
 import secrets
 import sys
 import warnings
+from numbers import Number
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
@@ -17,6 +18,7 @@ from sklearn.pipeline import Pipeline
 
 from skstack._base.keras_objects import copied, has_settings, portable, with_settings
 from skstack._base.sklearn import BESIDE_PARAMETERS, set_callbacks_of, wrapper_of
+from skstack._base.text import described
 
 
 def is_bool(value, expected):
@@ -291,3 +293,17 @@ def is_path(value):
 def is_network_estimator(value):
     """Whether ``value`` is an estimator of skstack that trains one network, fitted or not."""
     return hasattr(value, "_fit_in_context")
+
+
+def comparable(value):
+    """A parameter in a form that is equal for equal values in any container."""
+    if hasattr(value, "get_params") and not isinstance(value, type):
+        return type(value), comparable(value.get_params(deep=False))
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {name: comparable(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [comparable(each) for each in value]
+    plain = value is None or hasattr(value, "__name__") or isinstance(value, str | Number)
+    return value if plain else described(value)

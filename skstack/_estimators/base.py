@@ -28,6 +28,7 @@ from skstack._base.keras_objects import copied
 from skstack._base.params import (
     clone_part,
     clone_sharing_models,
+    comparable,
     draw_seed,
     explain_missing_parameters,
     hint_at_parameters,
@@ -273,9 +274,9 @@ class CrossFitContext:
 _ROWS_OF_TEACHER = 40  # that tell whether a teacher can predict them
 _FEWEST_ROWS_TO_STOP = 50
 _FEWEST_ROWS_OF_CLASS = 5
-# Batch sizes below each number of rows; those with which AutoGluon trains TabM.
 # Parameters of the columns that a network reads.
 _OF_COLUMNS = ("categorical_features", "inputs", "input_shape", "n_hash_buckets", "imputer")
+# Batch sizes below each number of rows; those with which AutoGluon trains TabM.
 _BATCH_SIZES = (
     (2_800, 32),
     (4_500, 64),
@@ -933,23 +934,22 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         return blueprint, start
 
     def _warn_if_changed(self, blueprint):
-        """Warn of parameters that ask for another network than the one that is trained further."""
+        """Warn of parameters that do not match the network that is trained further."""
         if continued_estimator(self.model) is not None:
             return
+        pairs = {name: (getattr(self, name), getattr(self.blocks_, name)) for name in _OF_COLUMNS}
+        if isinstance(blueprint, RecipeBlueprint):
+            asked = self._default_recipe() if self.model is None else self.model
+            pairs["model"] = asked, blueprint.recipe
         changed = [
             f"{name}={described(getattr(self, name))}"
-            for name in _OF_COLUMNS
-            if described(getattr(self, name)) != described(getattr(self.blocks_, name))
+            for name, (asked, fitted) in pairs.items()
+            if comparable(asked) != comparable(fitted)
         ]
-        if isinstance(blueprint, RecipeBlueprint):
-            spec, head = self._spec()
-            asked = blueprint_for(self.model, spec, default=self._default_recipe(), head=head)
-            if None not in (asked.key, blueprint.key) and asked.key != blueprint.key:
-                changed.append(f"model={described(self.model)} or the loss")
         if changed:
             warnings.warn(
-                f"{', '.join(changed)}: this asks for another network than the one that is trained "
-                "further, which stays as it is. Use warm_start=False, or a new estimator.",
+                f"{', '.join(changed)}: the fitted network has another setting, and is trained "
+                "further unchanged. `fit` with warm_start=False trains a new network.",
                 UserWarning,
                 stacklevel=caller_level(),
             )

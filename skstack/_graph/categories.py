@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from datetime import date, timedelta
+from datetime import date, time, timedelta
 from functools import partial
 from types import SimpleNamespace
 
@@ -25,6 +25,7 @@ from skstack._graph.tables import (
 )
 
 ENCODERS = (OneHotEncoder, OrdinalEncoder)
+_DATES = (date, time, timedelta)
 
 
 def category_readers(indices, categories, allow_nan):
@@ -101,14 +102,14 @@ def _index_of_numbers(x, values):
 
 def encoder_readers(encoder, indices):
     """What an encoder reads of X; see `GraphPart._column_readers`."""
-    _check_categories(encoder)
+    _refuse_dates(encoder)
     categories = {at: values.tolist() for at, values in enumerate(encoder.categories_)}
     yield from category_readers(indices, categories, True)
 
 
 def apply_encoder(encoder, table, name):
     """The output of a fitted encoder: rows of a constant for each category."""
-    _check_categories(encoder)
+    _refuse_dates(encoder)
     tensors, first = [], 0
     for position, width in enumerate(n_columns_out(encoder)):
         known = [each for each in encoder.categories_[position].tolist() if not is_missing(each)]
@@ -142,6 +143,12 @@ def _encoded(encoder, position, known):
             warnings.simplefilter("ignore")
             encoded = encoder.transform(frame.astype(object) if _holds_objects(encoder) else frame)
         rows.append(np.asarray(encoded.toarray() if hasattr(encoded, "toarray") else encoded))
+    if len(gaps) > 1 and not np.array_equal(*rows[-2:]):
+        refuse(
+            described(encoder),
+            f"column {_column_names(encoder)[position]!r} holds {gaps[0]} and {gaps[1]} as two "
+            "categories, but a model has one code for missing values. Replace one by the other.",
+        )
     return np.vstack(rows)
 
 
@@ -149,21 +156,15 @@ def _holds_objects(encoder):
     return any(values.dtype == object for values in encoder.categories_)
 
 
-def _check_categories(encoder):
-    """Refuse categories that a column of numbers, or of codes of words, cannot hold."""
-    for position, values in enumerate(encoder.categories_):
-        column = getattr(encoder, "feature_names_in_", np.arange(len(encoder.categories_)))[
-            position
-        ]
-        gaps = [value for value in values.tolist() if is_missing(value)]
-        if len(gaps) > 1:
-            refuse(
-                described(encoder),
-                f"column {column!r} holds {gaps[0]} and {gaps[1]} as two categories, but a model "
-                "has one code for what is missing.",
-            )
-        if values.dtype.kind in "mM" or any(isinstance(v, (date, timedelta)) for v in values):
+def _refuse_dates(encoder):
+    for column, values in zip(_column_names(encoder), encoder.categories_, strict=True):
+        if values.dtype.kind in "mM" or any(isinstance(v, _DATES) for v in values):
             refuse(
                 described(encoder),
                 f"column {column!r} holds dates or durations. Convert them to words or numbers.",
             )
+
+
+def _column_names(encoder):
+    n_columns = len(encoder.categories_)
+    return list(getattr(encoder, "feature_names_in_", range(n_columns)))

@@ -127,7 +127,7 @@ def label_of(downstream):
 _ROWS_TRIED = 2_000  # of a table on disk, to find out what a part refuses
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class StackFit:
     """One fit of a stack: its rows and parts, then what is learned from them.
 
@@ -156,6 +156,8 @@ class StackFit:
         The table of each branch.
     plans : dict
         How each branch is cross-fitted, and the seconds that it took to plan that.
+    n_tasks : int
+        How many fits there are, for progress.
     features, tables : list
         Of each branch, features of all rows, and `FoldTable` by repeat and fold, or None.
     covered : ndarray of bool
@@ -477,7 +479,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
                     fine_tune(self, fit, before, after)
             self._learn_blend(fit)
         self.fit_report_ = fit.report
-        return fit
+        return Bunch(table=fit.table, train=fit.train, rest=fit.rest, ordered=fit.ordered)
 
     def _begin(self, caller, X, y, sample_weight, groups, X_val, y_val, params):
         """Read the rows; clone, seed and check the parts."""

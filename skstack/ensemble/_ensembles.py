@@ -624,9 +624,12 @@ class GreedyEnsembleRegressor(RegressorMixin, _GreedyEnsemble):
     def _predicted(self, name, estimator, X):
         with errors_named(f"The estimator {name!r}"):
             values = np.asarray(estimator.predict(X), dtype=np.float64)
-            expected = (n_rows(X), *self._target_shape)
-            if values.size != np.prod(expected):
+            # Files of earlier versions lack it.
+            shape = getattr(self, "_target_shape", values.shape[1:])
+            expected = (n_rows(X), *shape)
+            if values.shape not in (expected, (*expected, 1)):
                 raise ValueError(
-                    f"its predictions have the shape {values.shape}; expected {expected}, as of y."
+                    f"its predictions have the shape {values.shape}; expected {expected}, the "
+                    "shape of y."
                 )
             return values.reshape(expected)

@@ -147,8 +147,8 @@ def leakage_report(
     check_consistent_length(X, y)
     X = X.tocsr() if hasattr(X, "tocsr") else X  # of other formats no rows can be taken
     estimator = _with_frozen_prefit(estimator)
-    y = _without_column(y)
-    y_original, y = y, np.asarray(y)
+    given, y_original = y, _without_column(y)
+    y = np.asarray(y_original)
     if y.ndim == 2 and y.dtype == object:
         raise ValueError(
             f"y has shape {y.shape} and columns of different dtypes; expected one target, or "
@@ -180,7 +180,13 @@ def leakage_report(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the user's own fits also issue them
         findings.append(_prepared.prepared_alone(raw, prepare, X, y_original, folds, time))
-        run = progress(Run.of, estimator, X, y_original, folds[0], metadata)
+        try:
+            run = progress(Run.of, estimator, X, y_original, folds[0], metadata)
+        except Exception:  # such as MultiOutputRegressor, which takes no single target
+            if given is y_original:
+                raise
+            y_original = given
+            run = Run.of(estimator, X, y_original, folds[0], metadata)
         labels = np.unique(y) if classification and y.ndim == 1 else None
         together = _alone_finding(run, X, classification, labels)
         # More folds would take longer, and tell little more.
@@ -221,6 +227,8 @@ def leakage_report(
 
 def _without_column(y):
     """A target of shape (n_samples, 1) as one of shape (n_samples,)."""
+    if hasattr(y, "toarray"):
+        y = y.toarray()
     if np.shape(y)[1:] != (1,):
         return y
     return y.iloc[:, 0] if hasattr(y, "iloc") else np.asarray(y)[:, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import functools
 import re
 import warnings
@@ -663,15 +664,17 @@ class CategoricalBlock(_ColumnBlock, _TableBlock):
 
     def _warn_of_types(self, levels):
         """Warn if values may be unseen only because they are of another type."""
-        types, fitted = ({type(level).__name__ for level in each} for each in (levels, self.levels))
+        asked, fitted = ({type(level) for level in each} for each in (levels, self.levels))
         text = {str(level) for level in self.levels}
-        numbers = any(isinstance(level, Number) for level in (*levels, *self.levels))
-        # A word among numbers may be new; dates and words, of any type, may be the same.
-        other = fitted and types.isdisjoint(fitted) and not numbers
-        if other or any(str(level) in text for level in levels):
+        # Among numbers, a word is another value. Words and dates may stand for the same.
+        numbers = any(issubclass(each, Number) for each in asked | fitted)
+        related = any(_may_equal(one, other) for one in asked for other in fitted)
+        unlike = fitted and not numbers and not related
+        if unlike or any(str(level) in text for level in levels):
+            types, fitted = (sorted(each.__name__ for each in some) for some in (asked, fitted))
             warnings.warn(
-                f"Column {self.column!r} holds values of type {', '.join(sorted(types))}, but was "
-                f"fitted on values of type {', '.join(sorted(fitted))}: all of them are treated as "
+                f"Column {self.column!r} holds values of type {', '.join(types)}, but was "
+                f"fitted on values of type {', '.join(fitted)}: all of them are treated as "
                 "unseen. Convert the column to one type in both tables, for example with "
                 "astype(str).",
                 UserWarning,
@@ -692,6 +695,13 @@ class CategoricalBlock(_ColumnBlock, _TableBlock):
         """The codes, from a table of `columns`, in which hashed columns hold bucket numbers."""
         codes, levels = factorise(column_at(table, self.index), self.column)
         return self._codes_of_known(levels)[codes]
+
+
+def _may_equal(one, other):
+    """Whether values of two types may be equal; a `date` never equals a `datetime`."""
+    if datetime.date in (one, other):
+        return one is other
+    return issubclass(one, other) or issubclass(other, one)
 
 
 class ArrayColumnBlock(_ColumnBlock, _TableBlock):

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from imblearn.over_sampling import SMOTE
 from imblearn.pipeline import make_pipeline
+from scipy.sparse import csr_array
 from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
 from sklearn.datasets import make_classification
@@ -22,6 +23,7 @@ from sklearn.model_selection import (
     TimeSeriesSplit,
     TunedThresholdClassifierCV,
 )
+from sklearn.multioutput import MultiOutputRegressor
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import KBinsDiscretizer, StandardScaler
@@ -373,6 +375,13 @@ def test_a_target_may_be_a_column(container):
         for y_ in (target, column):
             report = leakage_report(frozen, rows, y_, cv=3, random_state=0)
             assert report.leaks == ["frozen parts that have seen test rows"]
+
+
+def test_an_estimator_may_need_a_column():
+    target = X[:150, :1] + np.random.default_rng(0).normal(size=(150, 1))
+    report = leakage_report(MultiOutputRegressor(Ridge()), X[:150], target, cv=3, random_state=0)
+    assert not report.leaks
+    assert leakage_report(Ridge(), X[:150], csr_array(target), cv=3, random_state=0).findings
 
 
 def test_several_targets_are_not_checked_for_features_made_in_sample():
