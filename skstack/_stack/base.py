@@ -156,8 +156,6 @@ class StackFit:
         The table of each branch.
     plans : dict
         How each branch is cross-fitted, and the seconds that it took to plan that.
-    n_tasks : int
-        How many fits there are, for progress.
     features, tables : list
         Of each branch, features of all rows, and `FoldTable` by repeat and fold, or None.
     covered : ndarray of bool
@@ -185,7 +183,6 @@ class StackFit:
     rest: np.ndarray | None = None
     inputs: list = field(default_factory=list)
     plans: dict = field(default_factory=dict)
-    n_tasks: int = 0
     features: list = field(default_factory=list)
     tables: list = field(default_factory=list)
     covered: Any = None
@@ -469,7 +466,8 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         fit = self._begin(caller, X, y, sample_weight, groups, X_val, y_val, params)
         self._hold_out(fit)
         self._prepare_parts(fit)
-        with fit_tasks(self, fit.n_tasks, X=fit.X, y=fit.y, weights=fit.weights):
+        n_tasks = self._number_of_tasks(fit)
+        with fit_tasks(self, n_tasks, X=fit.X, y=fit.y, weights=fit.weights):
             self._fit_branches(fit)
             before, after = self._fit_on_features(fit)
             self.fine_tuned_, self.fine_tune_losses_, self.fine_tune_history_ = False, None, None
@@ -577,7 +575,6 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
                     repeat_seeds=fit.blending.seeds,
                 )
             fit.plans[name] = plan, time.perf_counter() - start
-        fit.n_tasks = self._number_of_tasks(downstream, fit.blending, fit.metadata) + len(branches)
 
     def _fit_branches(self, fit):
         """Features of training rows, from networks that were not trained on them."""
@@ -664,12 +661,12 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         if self.fine_tune is not None:
             announce_memory(X, f"fine_tune={described(self.fine_tune)}")
 
-    def _number_of_tasks(self, downstream, blending, parts):
-        """How many fits follow those of the branches, at most."""
-        leaves_open = leaves_epochs_open(downstream) and "X_val" not in parts.downstream
-        n = 1 + leaves_open * N_FOLDS + (self.fine_tune is not None)
-        if blending.nested is not None:
-            n_scored = sum(len(each.numbers) for each in blending.nested.scored)
+    def _number_of_tasks(self, fit):
+        """How many fits there are, at most."""
+        leaves_open = leaves_epochs_open(fit.downstream) and "X_val" not in fit.metadata.downstream
+        n = len(fit.branches) + 1 + leaves_open * N_FOLDS + (self.fine_tune is not None)
+        if fit.blending.nested is not None:
+            n_scored = sum(len(each.numbers) for each in fit.blending.nested.scored)
             n += n_scored * (1 + leaves_open)
         return n
 

@@ -591,7 +591,7 @@ def _earlier(pairs, codes):
 class NestedFit:
     """What the predictions of rows by parts that were not fitted on them are made of.
 
-    ``stack`` has fitted branches, but no downstream; ``fit`` is its `StackFit`.
+    ``stack`` is a copy of the fitted stack; ``fit`` is its `StackFit`.
     """
 
     stack: Any

@@ -129,9 +129,10 @@ def holds_numbers(column):
 
 def _is_categorical(column, kind):
     """Whether a column is categorical; `kind` is that of all rows of the outermost fit."""
-    if not _is_object(column) and not _is_null(column):
+    is_null = _is_null(column)
+    if not (is_null or _is_object(column)):
         return isinstance(_dtype(column), _CATEGORICAL_DTYPES)
-    content = "nothing" if _is_null(column) else _content(column)
+    content = "nothing" if is_null else _content(column)
     if content == "nothing":
         return kind != "numbers"
     return content == "words" or kind == "words"
