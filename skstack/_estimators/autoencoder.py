@@ -13,7 +13,7 @@ from skstack._base.sklearn import OUT_IS_NO_METADATA, check_input_names, fit_con
 from skstack._base.text import described
 from skstack._estimators.base import DOCS, NetworkEstimator
 from skstack._graph.mixin import ExportMixin
-from skstack.networks._autoencoder import Autoencoder, DecoderBlueprint, latent_layer
+from skstack.networks._autoencoder import Autoencoder, DecoderBlueprint, latent_of
 from skstack.networks._heads import output_bounds
 from skstack.networks._numeric import standardizing_variables
 from skstack.networks._spec import Spec
@@ -297,15 +297,11 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
         return "reconstruction", Spec(blocks, "reconstruction", 1).width
 
     def _learn_target_scale(self, blueprint, start, inputs, y, weights):
-        from skstack._training.network import Network
-
         self._standardized = all(
             standardizing_variables(name, *moments).keys() <= start.keys()
             for name, moments in self.moments_.items()
         )
-        model = Network(blueprint, start).build()
-        self.latent_layer_ = latent_layer(model)
-        self._latent_shape = tuple(model.get_layer(self.latent_layer_).output.shape[1:])
+        self.latent_layer_, self._latent_shape = latent_of(blueprint)
 
     def _check_numbers(self, blueprint, y, what):
         objective = self._objective(blueprint)

@@ -9,6 +9,7 @@ from numbers import Integral
 from typing import Any
 
 from skstack._base.params import hint_at_parameters
+from skstack.networks._heads import cached_by_key
 from skstack.networks._mlp import check_dense, check_number, dense_layers, sizes_of
 from skstack.networks._numeric import check_scaling
 from skstack.networks._recipe import Recipe
@@ -150,6 +151,16 @@ def latent_layer(model):
             "models and recipes, preferably with a layer named 'latent'."
         )
     return min(shapes, key=lambda name: math.prod(size or 1 for size in shapes[name]))
+
+
+@cached_by_key
+def latent_of(blueprint):
+    """Name of the latent layer of an autoencoder, and the shape of its output for one row."""
+    from skstack._training.isolation import build
+
+    model = build(blueprint)
+    name = latent_layer(model)
+    return name, tuple(model.get_layer(name).output.shape[1:])
 
 
 @dataclass(frozen=True)
