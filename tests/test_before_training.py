@@ -122,6 +122,22 @@ def test_a_branch_that_refuses_columns_is_found_before_training(model, kind, tra
     assert not trainings
 
 
+@pytest.mark.parametrize(
+    ("branch", "message"),
+    [
+        (KerasFeatureTransformer(Ridge(), layers="hidden_1"), "Ridge has no Keras network"),
+        (KerasFeatureTransformer(Ridge(), features="codes"), "'codes' needs the classes.*Ridge"),
+    ],
+)
+def test_features_that_an_estimator_lacks_are_found_before_training(branch, message, trainings):
+    X, y = table("missing")
+    branches = [("first", BOOSTING), ("other", branch)]
+    stack = StackedKerasRegressor(branches, downstream=BOOSTING, cv=2)
+    with pytest.raises(ValueError, match=f"branch 'other': .*{message}"):
+        stack.fit(X.fillna(0.0), y)
+    assert not trainings
+
+
 @each_kind
 def test_what_the_error_says_works(kind):
     X, y = table(kind)

@@ -16,7 +16,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.utils.class_weight import compute_sample_weight
 
 from skstack import KerasClassifier, KerasFeatureTransformer, StackedKerasClassifier
-from skstack.networks import MLP
+from skstack.networks import MLP, recipe
 from tests._models import FIT, SMALL, binary
 
 CANCER = load_breast_cancer(return_X_y=True)
@@ -137,6 +137,22 @@ def test_a_failed_partial_fit_declares_no_classes():
         declared.fit(np.full_like(X, np.nan), y)
     assert declared.partial_fit(X, y).classes_.tolist() == [0, 1, 2]
     assert declared.fit(X, y).classes_.tolist() == [0, 1]
+
+
+@recipe
+def started(spec, *, init="zeros"):
+    inputs = spec.inputs()
+    hidden = keras.layers.Dense(4, kernel_initializer=init)(spec.join(inputs))
+    return keras.Model(inputs, spec.outputs(hidden))
+
+
+def test_a_warm_start_with_equal_objects_of_keras_does_not_warn():
+    X, y = CANCER
+    normal = keras.initializers.HeNormal
+    warm = quick(model=started(init=normal(seed=1)), epochs=1).partial_fit(X, y).partial_fit(X, y)
+    warm.set_params(model=started(init=normal(seed=1))).partial_fit(X, y)
+    with pytest.warns(UserWarning, match="the fitted network has another"):
+        warm.set_params(model=started(init=normal(seed=2))).partial_fit(X, y)
 
 
 def test_a_warm_start_with_another_network_warns():

@@ -460,6 +460,23 @@ def test_weights_need_estimators_that_accept_them():
         ensemble.fit(X, y, sample_weight=np.ones(60))
 
 
+@pytest.mark.parametrize("routing", [False, True])
+def test_estimators_that_are_not_fitted_need_no_weights(routing):
+    X, y = binary()
+    weights = np.arange(60) % 3
+    neighbours = KNeighborsClassifier().fit(X, y)
+    prefit = GreedyEnsembleClassifier([("neighbours", neighbours)], cv="prefit")
+    with sklearn.config_context(enable_metadata_routing=routing):
+        linear = clone(LINEAR).set_fit_request(sample_weight=True) if routing else LINEAR
+        parts = [("neighbours", FrozenEstimator(neighbours)), ("linear", linear)]
+        prefit.fit(X, y, sample_weight=weights)
+        mixed = GreedyEnsembleClassifier(parts, cv=3).fit(X, y, sample_weight=weights)
+    p = neighbours.predict_proba(X)
+    score = -log_loss(y, p, sample_weight=weights)
+    assert_allclose(prefit.scores_["neighbours"], score, rtol=1e-6)
+    assert_allclose(mixed.scores_["neighbours"], score, rtol=1e-6)
+
+
 # Temperature --------------------------------------------------------------------------------------
 
 

@@ -587,6 +587,9 @@ def unsavable():
         r"holds a skstack.*meta-estimators that save supports; save what it holds": SelectFromModel(
             quick
         ),
+        r"categorical_features = Index.*pass list\(\.\.\.\) of it": KerasClassifier(
+            categorical_features=pd.Index(["a"])
+        ),
         r"KerasClassifier.verbose = .*without pickle": KerasClassifier(verbose=io.BytesIO()),
     }
 

@@ -5,16 +5,20 @@ import numpy as np
 import pandas as pd
 import pytest
 from _models import FIT, SMALL, binary
-from sklearn.base import BaseEstimator, ClassifierMixin
+from scipy.sparse import csr_array
+from scipy.special import logit
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.datasets import load_breast_cancer
-from sklearn.decomposition import PCA
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.decomposition import PCA, TruncatedSVD
+from sklearn.ensemble import IsolationForest, RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
-from sklearn.model_selection import KFold, cross_val_predict
+from sklearn.model_selection import KFold, LeaveOneGroupOut, cross_val_predict
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import MultiOutputClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 from sklearn.svm import LinearSVC
 
 from skstack import KerasAutoencoder, KerasClassifier, KerasFeatureTransformer
@@ -245,6 +249,102 @@ def test_a_label_that_a_fold_lacks_has_probability_0(model, features):
     np.testing.assert_allclose(table[:40, 1], certain[0], rtol=1e-5)
     assert table[40:, 1].max() > certain[0]
     np.testing.assert_allclose(table[:, 2], certain[1], rtol=1e-5)
+
+
+FOREST = RandomForestClassifier(5, random_state=0)
+
+
+def test_labels_are_words_as_well_as_numbers():
+    rows = np.arange(len(X))
+    labels = np.column_stack([y, rows >= 90])  # all rows of the last of four folds
+    words = np.where(labels == 1, "yes", "no")
+    numbers, named = (KerasFeatureTransformer(FOREST, cv=KFold(4), refit=False) for _ in range(2))
+    table = numbers.fit_transform(X, labels)
+    np.testing.assert_array_equal(named.fit_transform(X, words), table)
+    np.testing.assert_array_equal(named.transform(X), numbers.transform(X))
+    np.testing.assert_array_equal(table[90:, 1], 0)
+
+
+def test_a_label_of_several_classes_has_a_column_for_each():
+    labels = np.column_stack([y, np.arange(len(X)) % 3])
+    transformer = KerasFeatureTransformer(FOREST, cv=3).fit(X, labels)
+    names = ["proba_0", "proba_1_0", "proba_1_1", "proba_1_2"]
+    assert transformer.get_feature_names_out().tolist() == names
+    first, second = clone(FOREST).fit(X, labels).predict_proba(X)
+    np.testing.assert_allclose(transformer.transform(X), np.hstack([first[:, 1:], second]))
+
+
+def test_labels_that_are_only_predicted_become_indicators():
+    words = np.where(X[:, :2] > 0, "yes", "no")
+    model = MultiOutputClassifier(LinearSVC())
+    table = KerasFeatureTransformer(model, cv=3).fit(X, words).transform(X)
+    np.testing.assert_array_equal(table, clone(model).fit(X, words).predict(X) == "yes")
+
+
+LABELS = (X[:, :2] > 0).astype(int)
+OF_LABELS = [KerasClassifier(SMALL, **FIT), OneVsRestClassifier(LogisticRegression()), FOREST]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("model", OF_LABELS, ids=lambda model: type(model).__name__)
+def test_features_of_exclusive_classes_are_refused_for_several_labels(model, frozen):
+    model = FrozenEstimator(clone(model).fit(X, LABELS)) if frozen else model
+    for feature in ("entropy", "margin", "codes"):
+        with pytest.raises(ValueError, match=f"{feature}.*predicts several labels.*'log_odds'"):
+            KerasFeatureTransformer(model, features=feature, cv=2).fit(X, LABELS)
+
+
+@pytest.mark.parametrize("model", OF_LABELS, ids=lambda model: type(model).__name__)
+def test_a_frozen_classifier_of_two_labels_has_a_column_for_each(model):
+    fitted = clone(model).fit(X, LABELS)
+    p = fitted.predict_proba(X)
+    p = np.column_stack([each[:, 1] for each in p]) if isinstance(p, list) else p
+    features = ["outputs", "log_odds"]
+    found = KerasFeatureTransformer(FrozenEstimator(fitted), features=features).fit(X).transform(X)
+    np.testing.assert_allclose(found[:, :2], p, rtol=1e-6)
+    expected = np.clip(logit(p), -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS)
+    np.testing.assert_allclose(found[:, 2:], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_sparse_indicator_is_that_of_an_array():
+    for model in (OF_LABELS[1], OF_LABELS[0]):
+        dense, sparse = (
+            KerasFeatureTransformer(model, cv=2, random_state=0).fit_transform(X, labels)
+            for labels in (LABELS, csr_array(LABELS))
+        )
+        np.testing.assert_array_equal(sparse, dense)
+
+
+def test_scores_of_detectors_are_features():
+    detector = IsolationForest(random_state=0)
+    transformer = KerasFeatureTransformer(detector, random_state=0).fit(X)
+    assert transformer.get_feature_names_out().tolist() == ["decision"]
+    expected = clone(detector).fit(X).decision_function(X)
+    np.testing.assert_allclose(transformer.transform(X)[:, 0], expected, rtol=1e-5, atol=1e-7)
+
+
+def test_decisions_between_other_classes_are_refused():
+    groups = np.arange(len(X)) % 3
+    transformer = KerasFeatureTransformer(LinearSVC(), cv=LeaveOneGroupOut(), refit=False)
+    with pytest.raises(ValueError, match=r"another meaning.*decision_1, decision_2.*lack classes"):
+        transformer.fit(X, groups, groups=groups)
+
+
+@pytest.mark.parametrize("model", [TruncatedSVD(2, random_state=0), MaxAbsScaler()])
+def test_reconstruction_errors_of_sparse_rows(model):
+    rows = np.maximum(X, 0)
+    transformer = KerasFeatureTransformer(model, features="reconstruction_error", cv=3)
+    dense = transformer.fit_transform(rows)
+    np.testing.assert_allclose(transformer.fit_transform(csr_array(rows)), dense, atol=1e-6)
+
+
+def test_a_pipeline_may_end_with_passthrough():
+    scaled = make_pipeline(StandardScaler(), "passthrough")
+    found = KerasFeatureTransformer(scaled).fit(X)
+    np.testing.assert_allclose(found.transform(X), StandardScaler().fit_transform(X), atol=1e-6)
+    assert list(found.get_feature_names_out()) == [f"x{i}" for i in range(6)]
+    alone = KerasFeatureTransformer(make_pipeline("passthrough")).fit(X)
+    np.testing.assert_array_equal(alone.transform(X), X)
 
 
 class FirstSeenFirst(LogisticRegression):

@@ -305,5 +305,7 @@ def comparable(value):
         return {name: comparable(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [comparable(each) for each in value]
+    if hasattr(value, "get_config") and not isinstance(value, type):  # of Keras
+        return type(value), comparable(value.get_config())
     plain = value is None or hasattr(value, "__name__") or isinstance(value, str | Number)
     return value if plain else described(value)

@@ -8,7 +8,7 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.base import is_regressor
+from sklearn.base import is_outlier_detector, is_regressor
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch
 
@@ -26,6 +26,7 @@ from skstack.networks._heads import (
     columns_of_labels,
     in_order_of,
     logits_network,
+    names_of_labels,
     probabilities_of,
 )
 from skstack.networks._model_parameter import check_categories, load_model
@@ -190,15 +191,18 @@ class EstimatorAdapter:
     """A fitted estimator of any library.
 
     ``classes`` are all classes of the cross-fit, of which the estimator of a fold may have seen
-    only some; None for multilabel and numeric targets. ``out_of_fold`` is whether features of its
-    training rows must come from another fit.
+    only some; None for multilabel and numeric targets. ``labels`` are those of each of several
+    labels. ``out_of_fold`` is whether features of its training rows must come from another fit.
     """
 
-    def __init__(self, estimator, out_of_fold, classes=None, rows_at_once=None):
+    labels = None  # in files of earlier versions
+
+    def __init__(self, estimator, out_of_fold, classes=None, rows_at_once=None, labels=None):
         self.estimator = estimator
         self.out_of_fold = out_of_fold
         self.classes = classes
         self.rows_at_once = rows_at_once
+        self.labels = labels
 
     @property
     def transforms(self):
@@ -222,22 +226,28 @@ class EstimatorAdapter:
             return [(f"proba_{name}", p[:, [index]]) for index, name in enumerate(names)]
         if not self.transforms:
             return self._decisions(X)
-        values = self.estimator.transform(X)
-        values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
+        values = _dense(self.estimator.transform(X))
         names = self._transformed_names(values)
         if names is None:
             return [("output", values)]
         return [(name, values[:, [index]]) for index, name in enumerate(names)]
 
     def _decisions(self, X):
-        """Decisions of a classifier without probabilities, else predictions."""
+        """Decisions of a classifier without probabilities or of a detector, else predictions."""
         labels = getattr(self.estimator, "classes_", None)
-        if labels is None or isinstance(labels, list):
+        if isinstance(labels, list):
+            predicted = np.asarray(self.estimator.predict(X))
+            indicators = [
+                column[:, None] == own for column, own in zip(predicted.T, labels, strict=True)
+            ]
+            return [("prediction", columns_of_labels(indicators, labels, self.labels))]
+        detects = labels is None and is_outlier_detector(self.estimator)
+        if labels is None and not detects:
             values = np.asarray(self.estimator.predict(X))
             return [("prediction", values[:, None] if values.ndim == 1 else values)]
         if hasattr(self.estimator, "decision_function"):
             values = np.asarray(self.estimator.decision_function(X))
-            names = labels[-1:] if values.ndim == 1 else labels
+            names = [] if detects else labels[-1:] if values.ndim == 1 else labels
             values = values.reshape(len(values), -1)
             if values.shape[1] == len(names):
                 return [(f"decision_{name}", values[:, [i]]) for i, name in enumerate(names)]
@@ -278,7 +288,9 @@ class EstimatorAdapter:
         p = predict_proba(X)
         classes, own = self.classes, getattr(self.estimator, "classes_", None)
         if isinstance(p, list):  # multilabel, as in scikit-learn's trees
-            p = columns_of_labels(p, own)
+            names = [range(np.shape(each)[1]) for each in p] if own is None else own
+            names = names_of_labels(names if self.labels is None else self.labels)
+            return columns_of_labels(p, own, self.labels).astype(np.float32), names
         p = np.asarray(p, dtype=np.float32)
         names = [str(name) for name in (range(p.shape[1]) if classes is None else classes)]
         if classes is None or own is None or isinstance(own, list):
@@ -297,11 +309,12 @@ class EstimatorAdapter:
     def codes(self, X):
         """Indices of the predicted classes."""
         what = type(self.estimator).__name__
+        if self.labels is not None:
+            refuse_labels(["codes"], what)
         if probabilities_of(self.estimator) is not None and self.classes is not None:
             return codes(self.probabilities(X)[0], what)
         if self.transforms:
-            values = self.estimator.transform(X)
-            return codes(np.asarray(getattr(values, "toarray", lambda: values)()), what)
+            return codes(_dense(self.estimator.transform(X)), what)
         raise ValueError(
             f"features='codes' needs the classes of a classifier or whole numbers; {what} has none."
         )
@@ -330,7 +343,7 @@ class EstimatorAdapter:
                 "inverse_transform."
             )
         rebuilt = self.estimator.inverse_transform(self.estimator.transform(X))
-        return np.square(np.asarray(X) - np.asarray(rebuilt)).mean(axis=1)
+        return np.square(_dense(X) - _dense(rebuilt)).mean(axis=1)
 
     def _transformed_names(self, values):
         try:
@@ -403,6 +416,10 @@ class EstimatorAdapter:
                 settings = {"binary": binary, "exclusive": exclusive}
                 features.append(of_classes(feature, result, name, **settings))
         return features + _pooled_graph(inner, request, name)
+
+
+def _dense(values):
+    return values.toarray() if hasattr(values, "toarray") else np.asarray(values)
 
 
 class MultiTaskAdapter(EstimatorAdapter):
@@ -502,6 +519,8 @@ def _columns_of_feature(view, X, feature, pooling, suffix):
     if feature == "reconstruction_error":
         values = np.asarray(view.reconstruction_error(X), dtype=np.float32)[:, None]
         return [Columns(names, values, out_of_fold=not isinstance(view, ModelAdapter))]
+    if getattr(view, "labels", None) is not None:
+        refuse_labels([feature], type(view.estimator).__name__)
     values = (entropy if feature == "entropy" else margin)(view.probabilities(X)[0])
     return [Columns(names, values, oof)]
 
@@ -516,8 +535,9 @@ def _columns(name, values, out_of_fold, transformed):
 def clone_with_networks(model):
     """Clone an estimator; a Pipeline that ends in a ``keras.Model`` or a path keeps it."""
     model = clone_part(model)
-    if isinstance(model, Pipeline) and is_path(model.steps[-1][1]):
-        model.steps[-1] = (model.steps[-1][0], load_model(model.steps[-1][1]))
+    last = model.steps[-1][1] if isinstance(model, Pipeline) else None
+    if is_path(last) and last != "passthrough":
+        model.steps[-1] = (model.steps[-1][0], load_model(last))
     return model
 
 
@@ -562,6 +582,7 @@ def _pooled_graph(tensors, request, name):
 FEATURES = ("outputs", "log_odds", "entropy", "margin", "reconstruction_error", "codes")
 OF_PROBABILITIES = ("log_odds", "entropy", "margin")
 OF_CLASSES = (*OF_PROBABILITIES, "codes")
+OF_EXCLUSIVE_CLASSES = ("entropy", "margin", "codes")
 POOLINGS = ("flatten", "mean", "max", "last")
 
 
@@ -582,6 +603,14 @@ class Columns:
     inner: bool = False
     categorical: bool = False
     transformed: bool = False
+
+
+def refuse_labels(features, what):
+    """Refuse features of exclusive classes for a classifier of several labels."""
+    raise ValueError(
+        f"features={features} need exclusive classes, but {what} predicts several labels. Use "
+        "'outputs' or 'log_odds', which have a column for each label."
+    )
 
 
 def as_columns(values, pooling):

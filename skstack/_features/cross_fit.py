@@ -14,6 +14,7 @@ from sklearn.base import is_classifier, is_regressor
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.validation import check_is_fitted
 
 from skstack._base.disk_table import DiskTable, in_memory, new_array
@@ -29,12 +30,14 @@ from skstack._estimators.resampling import resample
 from skstack._features.adapters import (
     FEATURES,
     OF_CLASSES,
+    OF_EXCLUSIVE_CLASSES,
     OF_PROBABILITIES,
     Columns,
     ModelAdapter,
     adapted,
     columns_of,
     floats,
+    refuse_labels,
 )
 from skstack._features.cache import CachedNetwork
 from skstack._splits.folds import smallest_training_rows
@@ -42,6 +45,8 @@ from skstack._splits.row_context import RowContext, may_split, pass_context, ref
 from skstack._splits.supervision import learns_from_y, parts_of, requires_y, trains
 from skstack.preprocessing._column_profile import ColumnProfile
 
+_WITHOUT_LAYERS = ("sklearn", "imblearn")  # packages; other estimators may keep a `model_`
+_INDICATOR = [np.arange(2)]  # the classes of a label
 FEW_ROWS = 8  # that tell the names of features
 
 
@@ -201,7 +206,11 @@ class UpstreamSpec:
     ):
         self.steps = None
         if isinstance(model, Pipeline):
+            while len(model.steps) > 1 and _passes(model.steps[-1][1]):
+                model = model[:-1]
             self.steps, model = (model[:-1] if len(model.steps) > 1 else None), model.steps[-1][1]
+        if _passes(model):
+            model = FunctionTransformer(feature_names_out="one-to-one")
         frozen_steps = None
         self.frozen = is_keras_model(model) or isinstance(model, FrozenEstimator)
         if isinstance(model, FrozenEstimator):
@@ -233,9 +242,11 @@ class UpstreamSpec:
         self.needs_all_rows = self.steps is not None or not (self.ours or self.frozen)
         self.codes = _codes(model, y)
         self._prepared = None
-        self.classes, self.tasks = None, {}
+        self.classes, self.labels, self.tasks = None, None, {}
         if not isinstance(model, KerasMultiTask):
             self.classes = self._classes_of(y)
+            if self.classes is None:
+                self.labels = self._labels_of(y)
         elif self.frozen or self.model_learns:
             self.tasks = model.tasks_ if self.frozen else model._tasks_of(y)
 
@@ -243,7 +254,8 @@ class UpstreamSpec:
         """All classes of a single target; None for numbers, several labels and unlabelled rows."""
         model = self.model
         if self.frozen:
-            return _one_dimensional(getattr(model, "classes_", None))
+            several = getattr(model, "_target_type", None) == "multilabel-indicator"
+            return None if several else _one_dimensional(getattr(model, "classes_", None))
         if self.model_learns and is_regressor(model):
             check_target(y, estimator=model)  # older scikit-learn warns of whole numbers' kind
             return None
@@ -256,6 +268,18 @@ class UpstreamSpec:
                 "classes."
             )
         return None
+
+    def _labels_of(self, y):
+        """All classes of each of several labels; None for other targets."""
+        if self.frozen:
+            classes = getattr(self.model, "classes_", None)
+            indices = classes is not None and not isinstance(classes, list)
+            return _INDICATOR * len(classes) if indices else classes
+        kind = kind_of_target(y, self.model) if self.model_learns else None
+        several = kind in ("multilabel-indicator", "multiclass-multioutput")
+        if not several or not is_classifier_for(self.model, y):
+            return None
+        return [np.unique(column) for column in np.asarray(y).T]
 
     def needs_folds(self, request):
         """Whether some features of training rows must be out-of-fold."""
@@ -271,6 +295,9 @@ class UpstreamSpec:
                 f"features={of_classes} need targets of classification, but those of {name} are "
                 f"{self.tasks}."
             )
+        exclusive = [each for each in request.features if each in OF_EXCLUSIVE_CLASSES]
+        if exclusive and self.labels is not None:
+            refuse_labels(exclusive, name)
         if self.frozen:
             if self.ours and request.layers:
                 refuse_bags(self.model, f"layers={list(request.layers)!r}")
@@ -295,6 +322,16 @@ class UpstreamSpec:
             raise ValueError(
                 f"features={requested} need probabilities, but {name} has no predict_proba."
             )
+        if "codes" in request.features and not (self.tasks or self._has_codes()):
+            raise ValueError(
+                "features='codes' needs the classes of a classifier with predict_proba, or the "
+                f"whole numbers of a transformer; {name} has none."
+            )
+        if request.layers and type(self.model).__module__.partition(".")[0] in _WITHOUT_LAYERS:
+            raise ValueError(
+                f"layers={list(request.layers)}: {name} has no Keras network whose layers could be "
+                "read. Use a network estimator of skstack, or features=."
+            )
         if request.layers and self.ordered and not self.ours:
             raise ValueError(
                 f"layers={list(request.layers)}: the units of separately trained networks of "
@@ -310,6 +347,12 @@ class UpstreamSpec:
                 "features='reconstruction_error' needs an output of the input's shape; "
                 f"{name} has neither reconstruction_error nor inverse_transform."
             )
+
+    def _has_codes(self):
+        """Whether an estimator has probabilities of classes, or transforms."""
+        if hasattr(self.model, "predict_proba"):
+            return self.classes is not None
+        return hasattr(self.model, "transform") and not is_regressor(self.model)
 
     @staticmethod
     def _check_layers(network, request):
@@ -417,13 +460,25 @@ class UpstreamSpec:
         if not self.frozen:
             targets = y if self.model_learns else None
             model = self._fitted(X, targets, metadata.fit, shared, context)
+        classes, labels = self.classes, self.labels
+        if self.frozen and classes is not None and self._predicts_labels(X):
+            classes, labels = None, _INDICATOR * len(classes)
         # Networks of skstack record the profile of their training rows.
         profile = model.input_profile_ if self.ours else None
         return FittedUpstream(
             steps,
-            adapted(model, self.out_of_fold, self.classes, self.rows_at_once),
+            adapted(model, self.out_of_fold, classes, self.rows_at_once, labels),
             ColumnProfile.of(X) if profile is None else profile,
         )
+
+    def _predicts_labels(self, X):
+        """Whether a frozen classifier, whose classes may be indices of labels, predicts several."""
+        if self.ours:
+            return False  # see `_classes_of`
+        row = take_rows(X, slice(0, 1))
+        if self.frozen_steps is not None:
+            row = self.frozen_steps.transform(row)
+        return np.ndim(self.model.predict(row)) > 1
 
     def _model_view(self, X):
         """The adapter of a frozen ``keras.Model`` whose input is X."""
@@ -545,6 +600,11 @@ def _codes(model, y):
     if not passes_y or y is None or np.asarray(y).dtype.kind not in "OUS":
         return None
     return np.unique(np.asarray(y))
+
+
+def _passes(step):
+    """Whether a step of a Pipeline is "passthrough"."""
+    return step is None or isinstance(step, str)
 
 
 def _one_dimensional(classes):
@@ -786,7 +846,7 @@ def mean_columns(each):
 
 
 def _check_same_columns(source, fits):
-    """Refuse features whose number differs between fits."""
+    """Refuse features whose number, or meaning, differs between fits."""
     names = [[name for columns in each for name in columns.names] for each in fits]
     counts = sorted({len(each) for each in names})
     if len(counts) > 1:
@@ -795,6 +855,15 @@ def _check_same_columns(source, fits):
             f"{counts[-1]} on others ({', '.join(max(names, key=len)[:5])}, ...), but the "
             "number of columns must be constant. Fix it, for example with k=... of SelectKBest or "
             "categories=... of an encoder."
+        )
+    # The columns of a transformer may be called after those that it has selected.
+    fixed = [[each.names for each in fit if not each.transformed] for fit in fits]
+    if any(each != fixed[0] for each in fixed):
+        own = sorted({name for each in fixed for group in each for name in group})
+        raise ValueError(
+            f"{source.label} returns columns of another meaning if it is fitted on other training "
+            f"rows ({', '.join(own[:5])}), because some of these lack classes. Use folds that hold "
+            "all classes, such as StratifiedKFold, or an estimator with predict_proba."
         )
 
 

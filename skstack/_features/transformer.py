@@ -128,12 +128,13 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
 
     features : str or list of str, default=None
         ``"outputs"`` (``predict_proba``, for two classes the second column only, else
-        ``decision_function``, ``predict`` or ``transform``; of a frozen ``keras.Model`` its
-        outputs), ``"log_odds"`` (clipped at 1e-7), ``"entropy"`` (in nats), ``"margin"`` (between
-        the two largest probabilities), ``"reconstruction_error"`` or ``"codes"`` (the index of the
-        largest output, or integer outputs as they are, as a categorical column, which a downstream
-        network embeds). None means ``"outputs"`` if ``layers`` is None, else no features besides
-        the layers.
+        ``decision_function`` of a classifier or an outlier detector, ``predict`` or ``transform``;
+        of a frozen ``keras.Model`` its outputs), ``"log_odds"`` (clipped at 1e-7), ``"entropy"``
+        (in nats), ``"margin"`` (between the two largest probabilities), ``"reconstruction_error"``
+        or ``"codes"`` (the index of the largest output, or integer outputs as they are, as a
+        categorical column, which a downstream network embeds). Several labels have columns of
+        their own; ``"entropy"``, ``"margin"`` and ``"codes"`` need exclusive classes. None means
+        ``"outputs"`` if ``layers`` is None, else no features besides the layers.
 
     pooling : {"flatten", "mean", "max", "last"}, default="flatten"
         How to reduce outputs of rank 3 and more, over all axes except rows and channels.
@@ -580,6 +581,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
         user_y = y
         if y is not None:
             check_consistent_length(X, y)
+            y = y.toarray() if hasattr(y, "toarray") else y
             y = y if hasattr(y, "iloc") else np.asarray(y)
         if not self.passes_y:
             y = None

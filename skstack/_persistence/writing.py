@@ -115,7 +115,9 @@ class Writer:
             kind = _INLINE_KINDS[type(value)]
             return {"is": kind, "items": self._items(INLINE[kind][1](value), where)}
         if _package(type(value)) == "pandas":
-            _refuse(where, value, "only timestamps, timedeltas and intervals of pandas are stored")
+            reason = "only timestamps, timedeltas and intervals of pandas are stored"
+            way_out = "; pass list(...) of it instead" if hasattr(value, "tolist") else ""
+            _refuse(where, value, reason + way_out)
         if type(value) is bytes:
             return {"is": "bytes", "value": _text(value)}
         if isinstance(value, pathlib.PurePath):

@@ -208,7 +208,7 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
             With the estimators by name, and ``splitter``.
         """
         router = MetadataRouter(owner=self)
-        for name, estimator in self._checked():
+        for name, estimator in self._trained(self._checked()):
             add_estimator(router, name, estimator)
         add_splitter(router, 5 if isinstance(self.cv, str) else self.cv)
         return router
@@ -226,9 +226,9 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
             Labels or targets.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Passed to every estimator, and weights of the score; an estimator that does not accept
-            weights raises an error. With metadata routing enabled, passed to the estimators that
-            request it.
+            Passed to every estimator that is fitted, and weights of the score; such an estimator
+            that does not accept weights raises an error. With metadata routing enabled, passed to
+            the estimators that request it.
 
         groups : array-like of shape (n_samples,), default=None
             Rows of one group are never on both sides of a fold, nor of an inner split of an
@@ -351,21 +351,30 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
     def _routed(self, estimators, X, sample_weight, groups, params):
         """Metadata of the splitter, and of each estimator by name."""
         metadata = given_metadata(X, sample_weight, groups, params)
+        trained = self._trained(estimators)
+        none: dict = {name: {} for name, _ in estimators}
         if routing_enabled():
+            if not trained:  # weights are those of the score alone
+                metadata.pop("sample_weight", None)
             routed = process_routing(self, "fit", **metadata)
-            return routed["splitter"]["split"], {
-                name: routed[name]["fit"] for name, _ in estimators
-            }
+            fits = {name: routed[name]["fit"] for name, _ in trained}
+            return routed["splitter"]["split"], {**none, **fits}
         refuse_metadata(params, self, "fit")
         weights = {name: metadata[name] for name in ("sample_weight",) if name in metadata}
-        for name, estimator in estimators:
+        for name, estimator in trained:
             if weights and not accepts_fit_parameter(estimator, "sample_weight"):
                 raise ValueError(
                     f"sample_weight was passed, but the estimator {name!r}, "
                     f"{described(estimator)}, does not accept it."
                 )
         split = {"groups": metadata["groups"]} if "groups" in metadata else {}
-        return split, {name: weights for name, _ in estimators}
+        return split, {**none, **{name: weights for name, _ in trained}}
+
+    def _trained(self, estimators):
+        """Those of (name, estimator) that are fitted here, and may be passed weights."""
+        if isinstance(self.cv, str):
+            return []
+        return [pair for pair in estimators if not isinstance(pair[1], FrozenEstimator)]
 
     def _checked(self):
         """(name, estimator) without dropped ones; invalid ones raise an error."""

@@ -367,20 +367,36 @@ def probabilities_of(estimator):
     return None
 
 
-def columns_of_labels(probabilities, known):
-    """The probability of each label, of lists of probabilities and known classes by label.
+def columns_of_labels(probabilities, known, labels=None):
+    """Probabilities of several labels, of lists of probabilities and known classes by label.
 
-    An estimator may know only 0, or only 1, of a label. Of a label with other classes it is the
-    probability of the last one.
+    ``labels`` are all classes of each label, of which ``known`` may lack some; None means
+    ``known``. A label has one column, the probability of its last class, or, with more than two
+    classes, one for each class.
     """
     if known is None:
         known = [np.arange(np.shape(p)[1]) for p in probabilities]
-    columns = []
-    for p, classes in zip(probabilities, known, strict=True):
-        p, classes = np.asarray(p), np.asarray(classes)
-        last = 1 if np.isin(classes, (0, 1)).all() else classes[-1]
-        columns.append(p[:, classes == last].sum(axis=1))
+    columns, labels = [], known if labels is None else labels
+    for p, own, every in zip(probabilities, known, labels, strict=True):
+        p, own = np.asarray(p), np.asarray(own)
+        columns += [p[:, own == each].sum(axis=1) for each in _shown(every)]
     return np.column_stack(columns)
+
+
+def names_of_labels(labels):
+    """Names of the columns of `columns_of_labels`, from the classes of each label."""
+    names = []
+    for index, every in enumerate(labels):
+        shown = _shown(every)
+        names += [str(index)] if len(shown) == 1 else [f"{index}_{each}" for each in shown]
+    return names
+
+
+def _shown(classes):
+    """The classes of a label that have a column; a label may hold only 0, or only 1."""
+    if np.isin(classes, (0, 1)).all():
+        return [1]
+    return classes if len(classes) > 2 else classes[-1:]
 
 
 def in_order_of(classes, probabilities, known, *, absent=0.0):
