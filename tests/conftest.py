@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 from hypothesis import HealthCheck, settings
+from narwhals.stable.v2 import dependencies as frames
 from sklearn.base import BaseEstimator
 
 # A first fit of an architecture takes seconds: neither deadlines nor health checks know that.
@@ -164,13 +165,26 @@ def keep_signatures():
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def arrays_are_not_frames():
+    """Without this, scikit-learn 1.9 takes a tenth of a millisecond to see that of each array."""
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("is_into_dataframe", "is_into_series"):
+            patched.setattr(frames, name, _false_for_arrays(getattr(frames, name)))
+        yield
+
+
+def _false_for_arrays(function):
+    return lambda value: type(value) is not np.ndarray and function(value)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def compile_rarely(request):
     """XLA only for long fits: most tests train a network once, for a second or less.
 
     Compiling with XLA takes as long as some 3,000 steps in a plain graph, and rewriting a graph as
-    long as 100 steps. tests/training, which
-    compares all engines with `Model.fit`, and what is marked `xla` compile as users do.
+    long as 100 steps. tests/training, which compares all engines with `Model.fit`, and what is
+    marked `xla` compile as users do.
     """
     with pytest.MonkeyPatch.context() as patched:
         if not (_as_users_do(request.node) or request.path.parent.name == "training"):
