@@ -8,7 +8,7 @@ import pandas as pd
 import polars as pl
 import pytest
 from _models import FIT, SMALL, binary, mixed, regression
-from imblearn.over_sampling import SMOTE
+from imblearn.over_sampling import SMOTE, RandomOverSampler
 from imblearn.pipeline import make_pipeline as imblearn_pipeline
 from scipy import sparse
 from sklearn.base import clone, is_regressor
@@ -383,16 +383,17 @@ def test_a_nested_stack_names_its_own_part(trainings):
     assert not trainings
 
 
-def test_a_sampler_that_refuses_categories_is_found_before_training(trainings):
+@pytest.mark.parametrize("sampler", [SMOTE(), RandomOverSampler(shrinkage=0.5)])
+def test_a_sampler_that_refuses_categories_is_found_before_training(sampler, trainings):
     X, y = mixed()
-    network, sampler = KerasClassifier(SMALL, **FIT), SMOTE()
+    network = KerasClassifier(SMALL, **FIT)
     own = KerasClassifier(SMALL, sampler=sampler, **FIT)
     for stack in (
         StackedKerasClassifier([("a", network)], downstream=network, sampler=sampler),
         StackedKerasClassifier([("a", network), ("b", own)], downstream=network),
         StackedKerasClassifier([("a", network)], downstream=own),
     ):
-        with pytest.raises(ValueError, match="SMOTE computes with numbers"):
+        with pytest.raises(ValueError, match=r"(SMOTE|RandomOverSampler) computes with numbers"):
             stack.fit(X, y)
     assert not trainings
 

@@ -74,6 +74,23 @@ def test_one_row_of_multilabel_and_sequences():
     assert quick(model=lstm).fit(sequences, Y[:, 0]).predict_proba(sequences[:1]).shape == (1, 2)
 
 
+@pytest.mark.parametrize("values", [(1, 2), (-1, 1), (0, 255)])
+def test_an_indicator_of_other_values_than_0_and_1_is_refused(values):
+    X, Y = make_multilabel_classification(n_samples=60, n_classes=3, random_state=0)
+    other = np.where(Y, values[1], values[0])
+    message = rf"the values \[{values[0]}, {values[1]}\]; a multilabel indicator holds 0 and 1"
+    fitted = quick(epochs=1).fit(X, Y.astype(bool))
+    network = quick(epochs=1, early_stopping=True)
+    for fit in (
+        lambda: quick().fit(X, other),
+        lambda: fitted.partial_fit(X, other),
+        lambda: network.fit(X, Y, X_val=X, y_val=other),
+        lambda: StackedKerasClassifier([("a", network)], downstream=network).fit(X, other),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit()
+
+
 def test_weighting_equals_repeating_rows():
     X, y = CANCER
     X, y = X[:80], y[:80]

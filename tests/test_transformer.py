@@ -8,20 +8,27 @@ from _models import FIT, SMALL, binary
 from scipy.sparse import csr_array
 from scipy.special import logit
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.datasets import load_breast_cancer
+from sklearn.cluster import KMeans
+from sklearn.datasets import load_breast_cancer, make_blobs
 from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.ensemble import IsolationForest, RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import KFold, LeaveOneGroupOut, cross_val_predict
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.neighbors import KNeighborsClassifier, LocalOutlierFactor
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 from sklearn.svm import LinearSVC
 
-from skstack import KerasAutoencoder, KerasClassifier, KerasFeatureTransformer
+from skstack import (
+    KerasAutoencoder,
+    KerasClassifier,
+    KerasFeatureTransformer,
+    StackedKerasClassifier,
+)
 from skstack._training.formulas import LARGEST_LOG_ODDS
 
 X, y = load_breast_cancer(return_X_y=True)
@@ -323,6 +330,48 @@ def test_scores_of_detectors_are_features():
     np.testing.assert_allclose(transformer.transform(X)[:, 0], expected, rtol=1e-5, atol=1e-7)
 
 
+def test_scores_of_detectors_are_out_of_fold():
+    detector, folds = LocalOutlierFactor(2, novelty=True), KFold(3)
+    table = KerasFeatureTransformer(detector, cv=folds).fit_transform(X)
+    expected = cross_val_predict(detector, X, cv=folds, method="decision_function")
+    np.testing.assert_allclose(table[:, 0], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", [GaussianMixture(4, random_state=0), KMeans(4, n_init=1)])
+def test_components_in_another_order_warn(model):
+    corners = [[0, 0], [8, 0], [0, 8], [8, 8]]
+    blobs, _ = make_blobs(100, centers=corners, random_state=1)
+    averaged = KerasFeatureTransformer(model, cv=4, refit=False, random_state=0)
+    with pytest.warns(
+        UserWarning, match=r"meaning of \d column\(s\).*differs.*on two folds.*Use refit=True"
+    ):
+        averaged.fit(blobs)
+    KerasFeatureTransformer(model, cv=4, random_state=0).fit(blobs)  # one fit
+
+
+class PredictsColumns(LogisticRegression):
+    """A classifier whose predictions have the shape (n_rows, 1), as some of CatBoost have."""
+
+    def predict(self, X):
+        return super().predict(X).reshape(-1, 1)
+
+
+@pytest.mark.parametrize("blend", [True, False])
+def test_a_stack_predicts_rows_if_its_downstream_predicts_a_column(blend):
+    branches = [("a", LogisticRegression()), ("b", LogisticRegression(C=0.1))]
+    stack = StackedKerasClassifier(branches, downstream=PredictsColumns(), cv=3, blend=blend)
+    assert stack.fit(X, y).predict(X).shape == (len(X),)
+    assert stack.score(X, y) > 0.8
+
+
+def test_a_frozen_classifier_may_predict_a_column():
+    classes = np.array(["a", "b", "c"])[np.digitize(X[:, 0], [-0.5, 0.5])]
+    fitted = FrozenEstimator(PredictsColumns().fit(X, classes))
+    transformer = KerasFeatureTransformer(fitted, features=["outputs", "entropy"]).fit(X)
+    names = ["proba_a", "proba_b", "proba_c", "entropy"]
+    assert transformer.get_feature_names_out().tolist() == names
+
+
 def test_decisions_between_other_classes_are_refused():
     groups = np.arange(len(X)) % 3
     transformer = KerasFeatureTransformer(LinearSVC(), cv=LeaveOneGroupOut(), refit=False)
@@ -341,6 +390,11 @@ def test_reconstruction_errors_of_sparse_rows(model):
 def test_a_pipeline_may_end_with_passthrough():
     scaled = make_pipeline(StandardScaler(), "passthrough")
     found = KerasFeatureTransformer(scaled).fit(X)
+    linear = Pipeline([("linear", LogisticRegression()), ("none", None)])
+    stack = StackedKerasClassifier(
+        [("a", linear), ("b", scaled)], downstream=LogisticRegression(), cv=2
+    )
+    assert stack.fit(X, y).get_feature_names_out().tolist()[:2] == ["a__proba_1", "b__x0"]
     np.testing.assert_allclose(found.transform(X), StandardScaler().fit_transform(X), atol=1e-6)
     assert list(found.get_feature_names_out()) == [f"x{i}" for i in range(6)]
     alone = KerasFeatureTransformer(make_pipeline("passthrough")).fit(X)

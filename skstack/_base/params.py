@@ -15,6 +15,7 @@ from numbers import Number
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from skstack._base.keras_objects import copied, has_settings, portable, with_settings
 from skstack._base.sklearn import BESIDE_PARAMETERS, set_callbacks_of, wrapper_of
@@ -288,6 +289,22 @@ def is_keras_model(value):
 def is_path(value):
     """Whether ``value`` may be the path to a saved model."""
     return isinstance(value, (str, os.PathLike))
+
+
+def without_passthrough(model):
+    """A Pipeline without "passthrough" at its end; other models are returned unchanged."""
+    if not isinstance(model, Pipeline):
+        return model
+    while len(model.steps) > 1 and _passes(model.steps[-1][1]):
+        model = model[:-1]
+    name, last = model.steps[-1]
+    if _passes(last):
+        model = type(model)([(name, FunctionTransformer(feature_names_out="one-to-one"))])
+    return model
+
+
+def _passes(step):
+    return step is None or (isinstance(step, str) and step == "passthrough")
 
 
 def is_network_estimator(value):

@@ -325,6 +325,11 @@ def read_labels(estimator, y):
         )
     if not (type(y) is np.ndarray and y.ndim == 1):  # which `kind_of_target` has checked
         y = check_target(y, multi_output=kind == "multilabel-indicator", estimator=estimator)
+    if kind == "multilabel-indicator" and not np.isin(y, (0, 1)).all():
+        raise ValueError(
+            f"y of shape {np.shape(y)} holds the values {np.unique(y).tolist()}; a multilabel "
+            "indicator holds 0 and 1."
+        )
     if kind not in ("binary", "multiclass", "multilabel-indicator"):
         with np.errstate(all="ignore"):
             check_classification_targets(y)

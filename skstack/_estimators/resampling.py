@@ -113,7 +113,9 @@ def _seed(sampler, random_state):
 def refuse_interpolated_categories(sampler, X):
     """Refuse samplers that would treat category codes as numbers."""
     kind = getattr(sampler, "_sampling_type", "bypass")
-    if kind == "bypass" or not _category_columns(X) or get_tags(sampler).input_tags.string:
+    # RandomOverSampler repeats rows, of any type, unless it adds noise to them.
+    repeats = getattr(sampler, "shrinkage", None) is None and get_tags(sampler).input_tags.string
+    if kind == "bypass" or not _category_columns(X) or repeats:
         return
     name = type(sampler).__name__
     instead = (

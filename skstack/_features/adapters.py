@@ -213,6 +213,13 @@ class EstimatorAdapter:
             and not is_regressor(self.estimator)
         )
 
+    @property
+    def has_components(self):
+        """Whether its outputs may change their order, or sign, with each fit: not of classes."""
+        mixes = probabilities_of(self.estimator) is not None and self.labels is None
+        known = getattr(self.estimator, "classes_", None)
+        return self.transforms or (mixes and self.classes is None and known is None)
+
     def by_target(self, X):
         """See ``MultiTaskAdapter.by_target``: all features are those of y."""
         return [("", self)]
@@ -241,7 +248,7 @@ class EstimatorAdapter:
                 column[:, None] == own for column, own in zip(predicted.T, labels, strict=True)
             ]
             return [("prediction", columns_of_labels(indicators, labels, self.labels))]
-        detects = labels is None and is_outlier_detector(self.estimator)
+        detects = is_detector(self.estimator)
         if labels is None and not detects:
             values = np.asarray(self.estimator.predict(X))
             return [("prediction", values[:, None] if values.ndim == 1 else values)]
@@ -418,6 +425,11 @@ class EstimatorAdapter:
         return features + _pooled_graph(inner, request, name)
 
 
+def is_detector(estimator):
+    """Whether an estimator decides which rows are outliers; its decisions are features."""
+    return hasattr(estimator, "decision_function") and is_outlier_detector(estimator)
+
+
 def _dense(values):
     return values.toarray() if hasattr(values, "toarray") else np.asarray(values)
 
@@ -505,7 +517,9 @@ def _column_name(layer):
 def _columns_of_feature(view, X, feature, pooling, suffix):
     oof = view.out_of_fold
     if feature == "outputs":
-        transformed = getattr(view, "transforms", False)
+        transformed = getattr(view, "has_components", False)
+        # On the rows that trained it, a detector's decisions are too high, as errors are too small.
+        oof |= not suffix and is_detector(getattr(view, "estimator", None))
         return [
             _columns(f"{name}{suffix}", as_columns(values, pooling), oof, transformed)
             for name, values in view.outputs(X, pooling)

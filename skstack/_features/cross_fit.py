@@ -14,12 +14,17 @@ from sklearn.base import is_classifier, is_regressor
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.validation import check_is_fitted
 
 from skstack._base.disk_table import DiskTable, in_memory, new_array
 from skstack._base.parallel import run_parts
-from skstack._base.params import clone_part, is_bool, is_keras_model, is_network_estimator
+from skstack._base.params import (
+    clone_part,
+    is_bool,
+    is_keras_model,
+    is_network_estimator,
+    without_passthrough,
+)
 from skstack._base.progress import errors_named, fitting, propagating, reserve_tasks
 from skstack._base.sklearn import is_classifier_for, take_metadata, wrapper_of
 from skstack._base.tables import check_target, kind_of_target, n_rows, take_rows
@@ -37,6 +42,7 @@ from skstack._features.adapters import (
     adapted,
     columns_of,
     floats,
+    is_detector,
     refuse_labels,
 )
 from skstack._features.cache import CachedNetwork
@@ -206,11 +212,8 @@ class UpstreamSpec:
     ):
         self.steps = None
         if isinstance(model, Pipeline):
-            while len(model.steps) > 1 and _passes(model.steps[-1][1]):
-                model = model[:-1]
+            model = without_passthrough(model)
             self.steps, model = (model[:-1] if len(model.steps) > 1 else None), model.steps[-1][1]
-        if _passes(model):
-            model = FunctionTransformer(feature_names_out="one-to-one")
         frozen_steps = None
         self.frozen = is_keras_model(model) or isinstance(model, FrozenEstimator)
         if isinstance(model, FrozenEstimator):
@@ -283,8 +286,9 @@ class UpstreamSpec:
 
     def needs_folds(self, request):
         """Whether some features of training rows must be out-of-fold."""
-        errors = "reconstruction_error" in request.features and not self.frozen
-        return self.out_of_fold or errors
+        errors = "reconstruction_error" in request.features
+        errors |= "outputs" in request.features and is_detector(self.model)
+        return self.out_of_fold or (errors and not self.frozen)
 
     def _check(self, request):
         """Refuse features that the estimator cannot provide, before training."""
@@ -478,7 +482,7 @@ class UpstreamSpec:
         row = take_rows(X, slice(0, 1))
         if self.frozen_steps is not None:
             row = self.frozen_steps.transform(row)
-        return np.ndim(self.model.predict(row)) > 1
+        return np.shape(self.model.predict(row))[1:] not in ((), (1,))
 
     def _model_view(self, X):
         """The adapter of a frozen ``keras.Model`` whose input is X."""
@@ -600,11 +604,6 @@ def _codes(model, y):
     if not passes_y or y is None or np.asarray(y).dtype.kind not in "OUS":
         return None
     return np.unique(np.asarray(y))
-
-
-def _passes(step):
-    """Whether a step of a Pipeline is "passthrough"."""
-    return step is None or isinstance(step, str)
 
 
 def _one_dimensional(classes):
@@ -877,7 +876,10 @@ def _warn_if_axes_differ(source, X, folds, request, reference, upstreams, fold_c
     Each fold's model is compared with the refitted one (or that of the first fold) on rows that
     both were trained on.
     """
-    transforms = any(columns.transformed and columns.out_of_fold for columns in fold_columns[0])
+    averages = reference is None  # also features that come from one fit otherwise
+    transforms = any(
+        columns.transformed and (columns.out_of_fold or averages) for columns in fold_columns[0]
+    )
     if not transforms or type(source.model).__name__ == "TargetEncoder":
         return
     target, target_rows = reference, np.arange(n_rows(X))
@@ -898,16 +900,18 @@ def _warn_if_axes_differ(source, X, folds, request, reference, upstreams, fold_c
     if lowest:
         name = min(lowest, key=lowest.get)
         remedy = (
-            "Use features with a fixed meaning, such as reconstruction_error or predictions."
-            if source.ordered and not source.supervised
-            else "If it does not need y, KerasFeatureTransformer(..., passes_y=False) fits it "
-            "once, without y."
+            "If it does not need y, KerasFeatureTransformer(..., passes_y=False) fits it once, "
+            "without y."
         )
+        if not source.supervised:
+            remedy = "Use refit=True, which fits it once."
+            if source.ordered:
+                remedy = "Use features with a fixed meaning, such as reconstruction_error."
         warnings.warn(
             f"{source.label}: the meaning of {len(lowest)} column(s) of "
-            f"{type(source.model).__name__} differs between folds. Fitted on a fold and on all "
-            f"rows, the two columns {name!r} have a correlation of {lowest[name]:.2f} on the same "
-            f"rows. {remedy}",
+            f"{type(source.model).__name__} differs between folds. Fitted on "
+            f"{'two folds' if averages else 'a fold and on all rows'}, the two columns {name!r} "
+            f"have a correlation of {lowest[name]:.2f} on the same rows. {remedy}",
             UserWarning,
             stacklevel=2,
         )

@@ -1073,7 +1073,10 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             routed = process_routing(self, "predict", **predict_params)
             predict_params = routed["downstream"]["predict"]
         with errors_named(label_of(self.downstream_)):
-            return self.downstream_.predict(table, **predict_params)
+            predicted = self.downstream_.predict(table, **predict_params)
+        if isinstance(predicted, tuple) or self._several or np.shape(predicted)[1:] != (1,):
+            return predicted
+        return np.ravel(predicted)
 
     def _graph_table(self, table, prefix, features=None):
         """The table that the downstream learns from; ``features`` are those of the branches."""

@@ -13,7 +13,13 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_consistent_length
 
-from skstack._base.params import clone_part, is_keras_model, is_path, set_missing_seeds
+from skstack._base.params import (
+    clone_part,
+    is_keras_model,
+    is_path,
+    set_missing_seeds,
+    without_passthrough,
+)
 from skstack._base.sklearn import accepts_fit_parameter, wrapper_of
 from skstack._base.tables import column_indices, n_rows, read_table
 from skstack._base.text import described
@@ -82,6 +88,7 @@ def branch_of(stack, name, model, cv=None):
         inner = clone(clone(last).set_params(model=pipeline, passthrough=False))
         inner._passes_steps = last.passthrough
         return inner
+    model = without_passthrough(model)
     fits = hasattr(model, "fit") and hasattr(model, "get_params") and not isinstance(model, type)
     if not (fits or is_keras_model(model) or is_path(model)):
         raise TypeError(
