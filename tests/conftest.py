@@ -16,7 +16,6 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-import tensorflow as tf
 from hypothesis import HealthCheck, settings
 from narwhals.stable.v2 import dependencies as frames
 from sklearn.base import BaseEstimator
@@ -122,22 +121,11 @@ def _skip_what_needs_newer_versions(items):
                         item.add_marker(pytest.mark.skip(reason=reason))
 
 
-def _compile_little(patched):
+def _patch_engines(patched):
     from skstack._training import engines
 
     patched.setattr(engines, "_STEPS_WORTH_XLA", {"masked": 3_000, "exact": 10_000})
     patched.setattr(engines, "_STEPS_WORTH_A_LOOP", 1_000)
-    _optimize_graphs(False)
-
-
-def _compile_all(patched):
-    patched.undo()
-    _optimize_graphs(True)
-
-
-def _optimize_graphs(on):
-    """Whether TensorFlow rewrites a graph before its first run, which takes a tenth of a second."""
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not on})
 
 
 _ENTROPY = random.Random()
@@ -182,15 +170,13 @@ def _false_for_arrays(function):
 def compile_rarely(request):
     """XLA only for long fits: most tests train a network once, for a second or less.
 
-    Compiling with XLA takes as long as some 3,000 steps in a plain graph, and rewriting a graph as
-    long as 100 steps. tests/training, which compares all engines with `Model.fit`, and what is
-    marked `xla` compile as users do.
+    Compiling with XLA takes as long as some 3,000 steps in a plain graph. tests/training, which
+    compares all engines with `Model.fit`, and what is marked `xla` compile as users do.
     """
     with pytest.MonkeyPatch.context() as patched:
         if not (_as_users_do(request.node) or request.path.parent.name == "training"):
-            _compile_little(patched)
+            _patch_engines(patched)
         yield patched
-        _compile_all(patched)
 
 
 @pytest.fixture(autouse=True)
@@ -200,10 +186,10 @@ def compile_as_users_do(request, compile_rarely):
         yield
         return
     patched = not _as_users_do(request.node.getparent(pytest.Module))
-    _compile_all(compile_rarely)
+    compile_rarely.undo()
     yield
     if patched:
-        _compile_little(compile_rarely)
+        _patch_engines(compile_rarely)
 
 
 def _as_users_do(node):
