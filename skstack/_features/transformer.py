@@ -228,7 +228,9 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
     ColumnTransformer of these; they never receive it. A selector, a target encoder, a custom
     transformer with ``fit(X, y=None)`` and a nested KerasFeatureTransformer count as learning from
     y; use ``passes_y=False`` if they do not need it. The latent features of an autoencoder are
-    learned without y and come from one network, in-sample.
+    learned without y and come from one network, in-sample. Reconstruction errors, and decisions of
+    an outlier detector, are out-of-fold: errors are too small, and decisions too high, on the rows
+    that trained the model.
 
     In a stack with time-ordered ``cv`` everything that is fitted is cross-fitted, with or without
     y, on earlier rows only.
