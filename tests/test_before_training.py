@@ -25,6 +25,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, SGDRegressor
 from sklearn.model_selection import GridSearchCV
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import (
     ClassifierChain,
     MultiOutputClassifier,
@@ -122,19 +123,27 @@ def test_a_branch_that_refuses_columns_is_found_before_training(model, kind, tra
     assert not trainings
 
 
+def of_labels():
+    X, y = regression(frame=True)
+    labels = np.column_stack([y > np.median(y), y > np.mean(y)]).astype(int)
+    return FrozenEstimator(OneVsRestClassifier(LogisticRegression()).fit(X, labels))
+
+
 @pytest.mark.parametrize(
     ("branch", "message"),
     [
         (KerasFeatureTransformer(Ridge(), layers="hidden_1"), "Ridge has no Keras network"),
         (KerasFeatureTransformer(Ridge(), features="codes"), "'codes' needs the classes.*Ridge"),
+        (KerasFeatureTransformer(of_labels(), features="entropy"), "OneVsRest.* several labels"),
+        (KerasFeatureTransformer(of_labels(), layers="a"), "OneVsRest.* no Keras network"),
     ],
 )
 def test_features_that_an_estimator_lacks_are_found_before_training(branch, message, trainings):
-    X, y = table("missing")
-    branches = [("first", BOOSTING), ("other", branch)]
-    stack = StackedKerasRegressor(branches, downstream=BOOSTING, cv=2)
+    X, y = regression(frame=True)
+    branches = [("first", NETWORK), ("other", branch)]
+    stack = StackedKerasRegressor(branches, downstream=NETWORK, cv=2)
     with pytest.raises(ValueError, match=f"branch 'other': .*{message}"):
-        stack.fit(X.fillna(0.0), y)
+        stack.fit(X, y)
     assert not trainings
 
 

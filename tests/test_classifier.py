@@ -157,7 +157,7 @@ def test_a_failed_partial_fit_declares_no_classes():
 
 
 @recipe
-def started(spec, *, init="zeros"):
+def started(spec, *, init="zeros", other=None):
     inputs = spec.inputs()
     hidden = keras.layers.Dense(4, kernel_initializer=init)(spec.join(inputs))
     return keras.Model(inputs, spec.outputs(hidden))
@@ -170,6 +170,9 @@ def test_a_warm_start_with_equal_objects_of_keras_does_not_warn():
     warm.set_params(model=started(init=normal(seed=1))).partial_fit(X, y)
     with pytest.warns(UserWarning, match="the fitted network has another"):
         warm.set_params(model=started(init=normal(seed=2))).partial_fit(X, y)
+    for numbered in (keras.optimizers.Adam, lambda: [keras.layers.Dense(3)]):  # adam_1, adam_2
+        with_object = quick(model=started(other=numbered()), epochs=1).partial_fit(X, y)
+        with_object.set_params(model=started(other=numbered())).partial_fit(X, y)
 
 
 def test_a_warm_start_with_another_network_warns():

@@ -20,7 +20,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.neighbors import KNeighborsClassifier, LocalOutlierFactor
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import MaxAbsScaler, StandardScaler
+from sklearn.preprocessing import MaxAbsScaler, StandardScaler, TargetEncoder
 from sklearn.svm import LinearSVC
 
 from skstack import (
@@ -286,6 +286,9 @@ def test_labels_that_are_only_predicted_become_indicators():
     model = MultiOutputClassifier(LinearSVC())
     table = KerasFeatureTransformer(model, cv=3).fit(X, words).transform(X)
     np.testing.assert_array_equal(table, clone(model).fit(X, words).predict(X) == "yes")
+    three = np.column_stack([y, np.arange(len(X)) % 3])
+    names = KerasFeatureTransformer(model, cv=3).fit(X, three).get_feature_names_out().tolist()
+    assert names == ["prediction_0", "prediction_1_0", "prediction_1_1", "prediction_1_2"]
 
 
 LABELS = (X[:, :2] > 0).astype(int)
@@ -311,6 +314,25 @@ def test_a_frozen_classifier_of_two_labels_has_a_column_for_each(model):
     np.testing.assert_allclose(found[:, :2], p, rtol=1e-6)
     expected = np.clip(logit(p), -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS)
     np.testing.assert_allclose(found[:, 2:], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_one_label_of_several_is_a_target():
+    features = ["outputs", "log_odds", "entropy", "margin"]
+    one, alone = (
+        KerasFeatureTransformer(model, features=features, cv=3).fit(X, labels)
+        for model, labels in (
+            (MultiOutputClassifier(LogisticRegression()), y[:, None]),
+            (LogisticRegression(), y),
+        )
+    )
+    np.testing.assert_array_equal(one.transform(X), alone.transform(X))
+
+
+def test_a_frozen_transformer_may_know_classes():
+    words = (X[:, :2] > 0).astype(float)
+    encoder = TargetEncoder().fit(words, y)
+    found = KerasFeatureTransformer(FrozenEstimator(encoder)).fit(words).transform(words)
+    np.testing.assert_allclose(found, encoder.transform(words), rtol=1e-6)
 
 
 def test_a_sparse_indicator_is_that_of_an_array():
@@ -399,6 +421,22 @@ def test_a_pipeline_may_end_with_passthrough():
     assert list(found.get_feature_names_out()) == [f"x{i}" for i in range(6)]
     alone = KerasFeatureTransformer(make_pipeline("passthrough")).fit(X)
     np.testing.assert_array_equal(alone.transform(X), X)
+    frozen = KerasFeatureTransformer(FrozenEstimator(scaled.fit(X))).fit(X)
+    np.testing.assert_array_equal(frozen.transform(X), found.transform(X))
+
+
+def test_features_before_passthrough_are_those_of_the_branch():
+    inner = KerasFeatureTransformer(LogisticRegression(), features="log_odds", cv=3)
+    branches = (
+        make_pipeline(StandardScaler(), inner),
+        make_pipeline(StandardScaler(), inner, "passthrough"),
+    )
+    for branch in branches:
+        stack = StackedKerasClassifier(
+            [("a", branch)], downstream=LogisticRegression(), cv=2, passthrough=False
+        )
+        fitted = stack.fit(X, y).upstream_[0][1]
+        assert (fitted.features, fitted.cv) == ("log_odds", 3)
 
 
 class FirstSeenFirst(LogisticRegression):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import difflib
 import functools
@@ -297,9 +298,13 @@ def without_passthrough(model):
         return model
     while len(model.steps) > 1 and _passes(model.steps[-1][1]):
         model = model[:-1]
-    name, last = model.steps[-1]
+    name, given = model.steps[-1]
+    last = without_passthrough(given)
     if _passes(last):
-        model = type(model)([(name, FunctionTransformer(feature_names_out="one-to-one"))])
+        last = FunctionTransformer(feature_names_out="one-to-one")
+    if last is not given:
+        model = copy.copy(model)
+        model.steps = [*model.steps[:-1], (name, last)]
     return model
 
 
@@ -323,6 +328,14 @@ def comparable(value):
     if isinstance(value, list | tuple):
         return [comparable(each) for each in value]
     if hasattr(value, "get_config") and not isinstance(value, type):  # of Keras
-        return type(value), comparable(value.get_config())
+        with contextlib.suppress(Exception):  # of a user's class
+            return type(value), comparable(_without_names(value.get_config()))
     plain = value is None or hasattr(value, "__name__") or isinstance(value, str | Number)
     return value if plain else described(value)
+
+
+def _without_names(config):
+    """The config of an object of Keras without names, which are numbered automatically."""
+    if isinstance(config, dict):
+        return {key: _without_names(each) for key, each in config.items() if key != "name"}
+    return [_without_names(each) for each in config] if isinstance(config, list) else config

@@ -113,9 +113,7 @@ def _seed(sampler, random_state):
 def refuse_interpolated_categories(sampler, X):
     """Refuse samplers that would treat category codes as numbers."""
     kind = getattr(sampler, "_sampling_type", "bypass")
-    # RandomOverSampler repeats rows, of any type, unless it adds noise to them.
-    repeats = getattr(sampler, "shrinkage", None) is None and get_tags(sampler).input_tags.string
-    if kind == "bypass" or not _category_columns(X) or repeats:
+    if kind == "bypass" or not _category_columns(X) or _repeats_rows(sampler, X):
         return
     name = type(sampler).__name__
     instead = (
@@ -128,6 +126,17 @@ def refuse_interpolated_categories(sampler, X):
         f"sampler={described(sampler)}: {name} computes with numbers, and the table has "
         f"categorical columns ({', '.join(columns[:5])}). Use {instead}."
     )
+
+
+def _repeats_rows(sampler, X):
+    """Whether a sampler repeats rows of this table: RandomOverSampler may add noise to them."""
+    shrinkage = getattr(sampler, "shrinkage", None)
+    if shrinkage is not None:
+        noise = shrinkage.values() if isinstance(shrinkage, dict) else [shrinkage]
+        levels = [X[name].cat.categories.dtype for name in _category_columns(X)]
+        if any(noise) or not all(dtype.kind in "iuf" for dtype in levels):  # 0 multiplies, too
+            return False
+    return get_tags(sampler).input_tags.string
 
 
 def _category_columns(X):

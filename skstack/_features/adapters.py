@@ -215,7 +215,7 @@ class EstimatorAdapter:
 
     @property
     def has_components(self):
-        """Whether its outputs may change their order, or sign, with each fit: not of classes."""
+        """Whether outputs may change their order or sign with each fit, as classes do not."""
         mixes = probabilities_of(self.estimator) is not None and self.labels is None
         known = getattr(self.estimator, "classes_", None)
         return self.transforms or (mixes and self.classes is None and known is None)
@@ -247,7 +247,11 @@ class EstimatorAdapter:
             indicators = [
                 column[:, None] == own for column, own in zip(predicted.T, labels, strict=True)
             ]
-            return [("prediction", columns_of_labels(indicators, labels, self.labels))]
+            columns = columns_of_labels(indicators, labels, self.labels)
+            names = names_of_labels(labels if self.labels is None else self.labels)
+            if len(names) == 1:
+                return [("prediction", columns)]
+            return [(f"prediction_{name}", columns[:, [i]]) for i, name in enumerate(names)]
         detects = is_detector(self.estimator)
         if labels is None and not detects:
             values = np.asarray(self.estimator.predict(X))
@@ -294,6 +298,8 @@ class EstimatorAdapter:
             )
         p = predict_proba(X)
         classes, own = self.classes, getattr(self.estimator, "classes_", None)
+        if isinstance(p, list) and len(p) == 1 and classes is not None:
+            p, own = p[0], own[0]
         if isinstance(p, list):  # multilabel, as in scikit-learn's trees
             names = [range(np.shape(each)[1]) for each in p] if own is None else own
             names = names_of_labels(names if self.labels is None else self.labels)
@@ -519,7 +525,7 @@ def _columns_of_feature(view, X, feature, pooling, suffix):
     if feature == "outputs":
         transformed = getattr(view, "has_components", False)
         # On the rows that trained it, a detector's decisions are too high, as errors are too small.
-        oof |= not suffix and is_detector(getattr(view, "estimator", None))
+        oof |= is_detector(getattr(view, "estimator", None))
         return [
             _columns(f"{name}{suffix}", as_columns(values, pooling), oof, transformed)
             for name, values in view.outputs(X, pooling)

@@ -49,6 +49,7 @@ from skstack._features.cache import CachedNetwork
 from skstack._splits.folds import smallest_training_rows
 from skstack._splits.row_context import RowContext, may_split, pass_context, refuse_unreached
 from skstack._splits.supervision import learns_from_y, parts_of, requires_y, trains
+from skstack.networks._heads import probabilities_of
 from skstack.preprocessing._column_profile import ColumnProfile
 
 _WITHOUT_LAYERS = ("sklearn", "imblearn")  # packages; other estimators may keep a `model_`
@@ -217,7 +218,7 @@ class UpstreamSpec:
         frozen_steps = None
         self.frozen = is_keras_model(model) or isinstance(model, FrozenEstimator)
         if isinstance(model, FrozenEstimator):
-            model = _unfrozen(model.estimator)
+            model = without_passthrough(_unfrozen(model.estimator))
             if isinstance(model, Pipeline):
                 frozen_steps, model = model[:-1] if len(model.steps) > 1 else None, model[-1]
         self.model = model
@@ -286,9 +287,9 @@ class UpstreamSpec:
 
     def needs_folds(self, request):
         """Whether some features of training rows must be out-of-fold."""
-        errors = "reconstruction_error" in request.features
-        errors |= "outputs" in request.features and is_detector(self.model)
-        return self.out_of_fold or (errors and not self.frozen)
+        differs = "reconstruction_error" in request.features
+        differs |= "outputs" in request.features and is_detector(self.model)
+        return self.out_of_fold or (differs and not self.frozen)
 
     def _check(self, request):
         """Refuse features that the estimator cannot provide, before training."""
@@ -306,6 +307,8 @@ class UpstreamSpec:
             if self.ours and request.layers:
                 refuse_bags(self.model, f"layers={list(request.layers)!r}")
                 self._check_layers(self.model.network_, request)
+            if not (is_keras_model(self.model) or wrapper_of(self.model)):
+                self._refuse_what_it_lacks(request)
             return
         if not any(hasattr(self.model, method) for method in _OUTPUT_METHODS):
             raise ValueError(
@@ -326,16 +329,7 @@ class UpstreamSpec:
             raise ValueError(
                 f"features={requested} need probabilities, but {name} has no predict_proba."
             )
-        if "codes" in request.features and not (self.tasks or self._has_codes()):
-            raise ValueError(
-                "features='codes' needs the classes of a classifier with predict_proba, or the "
-                f"whole numbers of a transformer; {name} has none."
-            )
-        if request.layers and type(self.model).__module__.partition(".")[0] in _WITHOUT_LAYERS:
-            raise ValueError(
-                f"layers={list(request.layers)}: {name} has no Keras network whose layers could be "
-                "read. Use a network estimator of skstack, or features=."
-            )
+        self._refuse_what_it_lacks(request)
         if request.layers and self.ordered and not self.ours:
             raise ValueError(
                 f"layers={list(request.layers)}: the units of separately trained networks of "
@@ -350,6 +344,20 @@ class UpstreamSpec:
             raise ValueError(
                 "features='reconstruction_error' needs an output of the input's shape; "
                 f"{name} has neither reconstruction_error nor inverse_transform."
+            )
+
+    def _refuse_what_it_lacks(self, request):
+        """Refuse codes, or layers, that the type of the estimator tells that it has not."""
+        name = type(self.model).__name__
+        if "codes" in request.features and not (self.tasks or self._has_codes()):
+            raise ValueError(
+                "features='codes' needs the classes of a classifier with predict_proba, or the "
+                f"whole numbers of a transformer; {name} has none."
+            )
+        if request.layers and type(self.model).__module__.partition(".")[0] in _WITHOUT_LAYERS:
+            raise ValueError(
+                f"layers={list(request.layers)}: {name} has no Keras network whose layers could be "
+                "read. Use a network estimator of skstack, or features=."
             )
 
     def _has_codes(self):
@@ -382,6 +390,8 @@ class UpstreamSpec:
                 self._view = self._model_view(self._after_steps(X, y))
                 if request.layers:
                     self._check_layers(self._view.network, request)
+            if self.steps is None:  # else they are fitted first
+                self._find_labels(in_memory(take_rows(X, slice(0, FEW_ROWS))))
             weights = metadata.fit.get("sample_weight")
             self._prepared = (self.shared_context(X, y, request, weights),)
         return self._prepared[0]
@@ -464,25 +474,28 @@ class UpstreamSpec:
         if not self.frozen:
             targets = y if self.model_learns else None
             model = self._fitted(X, targets, metadata.fit, shared, context)
-        classes, labels = self.classes, self.labels
-        if self.frozen and classes is not None and self._predicts_labels(X):
-            classes, labels = None, _INDICATOR * len(classes)
+        self._find_labels(X)
         # Networks of skstack record the profile of their training rows.
         profile = model.input_profile_ if self.ours else None
         return FittedUpstream(
             steps,
-            adapted(model, self.out_of_fold, classes, self.rows_at_once, labels),
+            adapted(model, self.out_of_fold, self.classes, self.rows_at_once, self.labels),
             ColumnProfile.of(X) if profile is None else profile,
         )
 
-    def _predicts_labels(self, X):
-        """Whether a frozen classifier, whose classes may be indices of labels, predicts several."""
-        if self.ours:
-            return False  # see `_classes_of`
-        row = take_rows(X, slice(0, 1))
+    def _find_labels(self, X):
+        """See on a few rows if the classes of a frozen classifier are indices of labels."""
+        asks = self.frozen and self.classes is not None and hasattr(self.model, "predict")
+        if not asks or self.ours:  # see `_classes_of`
+            return
+        rows = take_rows(X, slice(0, FEW_ROWS))
         if self.frozen_steps is not None:
-            row = self.frozen_steps.transform(row)
-        return np.shape(self.model.predict(row))[1:] not in ((), (1,))
+            rows = self.frozen_steps.transform(rows)
+        if np.shape(self.model.predict(rows))[1:] in ((), (1,)):
+            return
+        probabilities = probabilities_of(self.model)
+        if probabilities is None or not np.allclose(np.sum(probabilities(rows), axis=1), 1):
+            self.classes, self.labels = None, _INDICATOR * len(self.classes)
 
     def _model_view(self, X):
         """The adapter of a frozen ``keras.Model`` whose input is X."""
@@ -899,8 +912,9 @@ def _warn_if_axes_differ(source, X, folds, request, reference, upstreams, fold_c
     lowest = {name: r for name, r in lowest.items() if r < SMALLEST_CORRELATION}
     if lowest:
         name = min(lowest, key=lowest.get)
+        settings = "passes_y=False, refit=True" if averages else "passes_y=False"
         remedy = (
-            "If it does not need y, KerasFeatureTransformer(..., passes_y=False) fits it once, "
+            f"If it does not need y, KerasFeatureTransformer(..., {settings}) fits it once, "
             "without y."
         )
         if not source.supervised:

@@ -77,6 +77,7 @@ def branch_of(stack, name, model, cv=None):
 
     ``refit`` and ``n_jobs`` of the stack, and ``cv``, apply to models that have no such parameters.
     """
+    model = without_passthrough(model)
     if isinstance(model, KerasFeatureTransformer):
         return clone(model)
     if isinstance(model, Pipeline) and isinstance(model.steps[-1][1], KerasFeatureTransformer):
@@ -88,7 +89,6 @@ def branch_of(stack, name, model, cv=None):
         inner = clone(clone(last).set_params(model=pipeline, passthrough=False))
         inner._passes_steps = last.passthrough
         return inner
-    model = without_passthrough(model)
     fits = hasattr(model, "fit") and hasattr(model, "get_params") and not isinstance(model, type)
     if not (fits or is_keras_model(model) or is_path(model)):
         raise TypeError(
