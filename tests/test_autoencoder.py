@@ -8,7 +8,7 @@ from sklearn.datasets import load_breast_cancer
 from sklearn.decomposition import PCA
 
 from skstack import KerasAutoencoder
-from skstack.networks import Autoencoder
+from skstack.networks import Autoencoder, recipe
 
 X = load_breast_cancer().data[:200, :8] * [1, 1, 1, 1, 100, 100, 100, 100] + 1000.0
 
@@ -80,6 +80,19 @@ def test_names_of_latent_features():
     assert list(frame.columns) == ["latent_0", "latent_1", "latent_2"]
     with pytest.raises(ValueError, match="3"):
         autoencoder.inverse_transform(np.zeros((2, 5)))
+
+
+@recipe
+def overcomplete(spec):
+    inputs = spec.inputs()
+    wide = keras.layers.Dense(16, name="wide")(spec.join(inputs))
+    return keras.Model(inputs, spec.outputs(wide))
+
+
+def test_standardised_columns_and_the_reconstruction_are_not_latent():
+    autoencoder = quick(model=overcomplete(), epochs=1).fit(X)
+    assert autoencoder.latent_layer_ == "wide"
+    assert autoencoder.transform(X).shape == (200, 16)
 
 
 def test_early_stopping_on_X_val():

@@ -29,7 +29,7 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
         The network; its output has the shape of its input. None means ``Autoencoder()``, which
         reconstructs standardised numeric columns and one-hot encoded categories;
         ``Autoencoder(noise=0.1)`` is a denoising one. In other networks the layer named
-        ``latent``, or the narrowest one, gives the latent features.
+        ``latent``, or the narrowest hidden one, gives the latent features.
         ``FrozenEstimator(fitted)``, from :mod:`sklearn.frozen`, continues from the network of a
         KerasAutoencoder that was fitted on another table, with its categories, codes and moments
         (new categories count as unseen). Each fold of a cross-fit starts from the same weights,

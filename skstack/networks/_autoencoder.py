@@ -9,7 +9,7 @@ from numbers import Integral
 from typing import Any
 
 from skstack._base.params import hint_at_parameters
-from skstack.networks._heads import cached_by_key
+from skstack.networks._heads import cached_by_key, last_operation
 from skstack.networks._mlp import check_dense, check_number, dense_layers, sizes_of
 from skstack.networks._numeric import check_scaling
 from skstack.networks._recipe import Recipe
@@ -140,7 +140,7 @@ def layer_shapes(model):
 
 
 def latent_layer(model):
-    """Name of the latent layer: ``"latent"`` if there is one, else the narrowest layer."""
+    """Name of the latent layer: ``"latent"``, else the narrowest hidden layer."""
     shapes = layer_shapes(model)
     if "latent" in shapes:
         return "latent"
@@ -150,7 +150,22 @@ def latent_layer(model):
             "layers, so its latent layer cannot be found. Accepted are functional and Sequential "
             "models and recipes, preferably with a layer named 'latent'."
         )
+    shapes = {name: shapes[name] for name in _learned(model) if name in shapes} or shapes
     return min(shapes, key=lambda name: math.prod(size or 1 for size in shapes[name]))
+
+
+def _learned(model):
+    """Names of the layers after those that prepare columns and before the reconstruction."""
+    layers = list(model.layers)
+    while layers and (not layers[0].weights or _standardizes(layers[0])):
+        layers = layers[1:]
+    last = last_operation(model)
+    return [layer.name for layer in layers if not (layer is last or _standardizes(layer))]
+
+
+def _standardizes(layer):
+    """Whether a layer is one of those of a Spec that standardise columns."""
+    return not layer.trainable and layer.name.endswith(("_center", "_scale"))
 
 
 @cached_by_key
