@@ -252,13 +252,15 @@ class EstimatorAdapter:
             if len(names) == 1:
                 return [("prediction", columns)]
             return [(f"prediction_{name}", columns[:, [i]]) for i, name in enumerate(names)]
-        detects = is_detector(self.estimator)
-        if labels is None and not detects:
-            values = np.asarray(self.estimator.predict(X))
-            return [("prediction", values[:, None] if values.ndim == 1 else values)]
+        if labels is None:
+            if is_detector(self.estimator):
+                name, values = "decision", np.asarray(self.estimator.decision_function(X))
+            else:
+                name, values = "prediction", np.asarray(self.estimator.predict(X))
+            return [(name, values[:, None] if values.ndim == 1 else values)]
         if hasattr(self.estimator, "decision_function"):
             values = np.asarray(self.estimator.decision_function(X))
-            names = [] if detects else labels[-1:] if values.ndim == 1 else labels
+            names = labels[-1:] if values.ndim == 1 else labels
             values = values.reshape(len(values), -1)
             if values.shape[1] == len(names):
                 return [(f"decision_{name}", values[:, [i]]) for i, name in enumerate(names)]

@@ -347,7 +347,7 @@ class UpstreamSpec:
             )
 
     def _refuse_what_it_lacks(self, request):
-        """Refuse codes, or layers, that the type of the estimator tells that it has not."""
+        """Refuse codes and layers that an estimator of this type does not have."""
         name = type(self.model).__name__
         if "codes" in request.features and not (self.tasks or self._has_codes()):
             raise ValueError(

@@ -291,7 +291,8 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
         groups = split.get("groups")
 
         def fit(number, name, estimator, rows, label):
-            own = take_metadata(X, metadata[name], rows) if rows is not None else metadata[name]
+            own = metadata.get(name, {})
+            own = own if rows is None else take_metadata(X, own, rows)
             part = X if rows is None else take_rows(X, rows)
             targets = y if rows is None else take_rows(y, rows)
             with (
@@ -349,16 +350,14 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
         return self
 
     def _routed(self, estimators, X, sample_weight, groups, params):
-        """Metadata of the splitter, and of each estimator by name."""
+        """Metadata of the splitter, and of each estimator that is fitted, by name."""
         metadata = given_metadata(X, sample_weight, groups, params)
         trained = self._trained(estimators)
-        none: dict = {name: {} for name, _ in estimators}
         if routing_enabled():
             if not trained:  # weights are those of the score alone
                 metadata.pop("sample_weight", None)
             routed = process_routing(self, "fit", **metadata)
-            fits = {name: routed[name]["fit"] for name, _ in trained}
-            return routed["splitter"]["split"], {**none, **fits}
+            return routed["splitter"]["split"], {name: routed[name]["fit"] for name, _ in trained}
         refuse_metadata(params, self, "fit")
         weights = {name: metadata[name] for name in ("sample_weight",) if name in metadata}
         for name, estimator in trained:
@@ -368,7 +367,7 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
                     f"{described(estimator)}, does not accept it."
                 )
         split = {"groups": metadata["groups"]} if "groups" in metadata else {}
-        return split, {**none, **{name: weights for name, _ in trained}}
+        return split, {name: weights for name, _ in trained}
 
     def _trained(self, estimators):
         """Those of (name, estimator) that are fitted here, and may be passed weights."""

@@ -150,11 +150,11 @@ def latent_layer(model):
             "layers, so its latent layer cannot be found. Accepted are functional and Sequential "
             "models and recipes, preferably with a layer named 'latent'."
         )
-    shapes = {name: shapes[name] for name in _learned(model) if name in shapes} or shapes
+    shapes = {name: shapes[name] for name in _hidden_layers(model) if name in shapes} or shapes
     return min(shapes, key=lambda name: math.prod(size or 1 for size in shapes[name]))
 
 
-def _learned(model):
+def _hidden_layers(model):
     """Names of the layers after those that prepare columns and before the reconstruction."""
     layers = list(model.layers)
     while layers and (not layers[0].weights or _standardizes(layers[0])):
