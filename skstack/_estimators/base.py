@@ -666,8 +666,6 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         ``weights_val`` are the weights of ``X_val``, or None. The epochs of a bag are tasks of the
         estimator whose bag it is.
         """
-        from skstack.losses._teacher_fit import prepared_fit
-
         if resume and self._n_bags > 1:
             refuse_bags(self, "partial_fit")
         context = take_context(self)
@@ -676,7 +674,62 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             ordered = ordered or context.ordered
         resume = resume and hasattr(self, "network_")
         seed = draw_seed(self.random_state)
-        X_raw, y_raw, X = X, y, read_rows(self, X, reset=not resume)
+        passed = X, y
+        X, y, weights, groups = self._read_training_rows(
+            X, y, sample_weight, groups, seed=seed, shared=shared, resume=resume
+        )
+        passed = rows_with_weight(*passed, weights)
+        X, y, weights, groups = self._drop_zero_weights(X, y, weights, groups)
+        order = {"groups": groups, "ordered": ordered}
+        if self._n_bags > 1:
+            rows = (X, y, weights, (X_val, y_val, weights_val))
+            return self._train_bags(passed, rows, seed, shared=shared, **order)
+        vars(self).pop("bags_", None)
+
+        held_out, stops = None, False
+        n_all = n_rows(X) if shared is None else shared.n_rows
+        if X_val is not None or y_val is not None:
+            held_out = self._read_validation(X_val, y_val, weights_val, shared)
+            stops = not is_bool(self.early_stopping, False)
+        elif watch and self._stops_early(n_rows(X)):
+            if split is None:
+                split = self._held_out_rows(X, y, self._split_seed, **order)
+            if split is not None:
+                stops = True
+                held_out = _rows(X, y, weights, split[1])
+                X, y, weights = _rows(X, y, weights, split[0])
+
+        if not resume:
+            self._learn_columns(X, y, weights, shared)
+            self._warn_of_rounding(passed[0])
+        prepared, objective = self._prepare_fit(
+            (X, y, weights),
+            held_out,
+            passed_validation=(X_val is not None, y_val is not None),
+            seed=seed,
+            resume=resume,
+        )
+        epochs = self._max_epochs() if epochs is None else epochs
+        task = contextlib.nullcontext()
+        if not is_bag:
+            task = fit_tasks(self, n_epochs=epochs, X=X, y=y, weights=weights)
+        with task:
+            self._fit_network(
+                prepared,
+                objective=objective,
+                seed=seed,
+                epochs=epochs,
+                batch_size=self._rows_in_batch(n_all),
+                stops=stops,
+                resume=resume,
+                watch=watch,
+                is_bag=is_bag,
+            )
+        return self
+
+    def _read_training_rows(self, X, y, sample_weight, groups, *, seed, shared, resume):
+        """Validate the rows of a fit: X, y, weights and groups as the estimator reads them."""
+        X_raw, X = X, read_rows(self, X, reset=not resume)
         resolve_object_columns(X)
         y = self._read_target(y, shared=shared, reset=not resume)
         if y is not None:
@@ -690,45 +743,27 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         if getattr(self, "sampler", None) is not None:
             announce_memory(X, f"sampler={described(self.sampler)}")
             X = in_memory(X)
-        rows = rows_with_weight(X_raw, y_raw, weights)
-        X, y, weights, groups = self._drop_zero_weights(X, y, weights, groups)
-        if self._n_bags > 1:
-            return self._train_bags(
-                rows,
-                (X, y, weights, (X_val, y_val, weights_val)),
-                seed,
-                shared=shared,
-                groups=groups,
-                ordered=ordered,
-            )
-        vars(self).pop("bags_", None)
+        return X, y, weights, groups
 
-        held_out, stops = None, False
-        n_all = n_rows(X) if shared is None else shared.n_rows
-        if X_val is not None or y_val is not None:
-            held_out = self._read_validation(X_val, y_val, weights_val, shared)
-            stops = not is_bool(self.early_stopping, False)
-        elif watch and self._stops_early(n_rows(X)):
-            if split is None:
-                split = self._held_out_rows(X, y, self._split_seed, groups=groups, ordered=ordered)
-            if split is not None:
-                stops = True
-                held_out = _rows(X, y, weights, split[1])
-                X, y, weights = _rows(X, y, weights, split[0])
+    def _prepare_fit(self, rows, held_out, *, passed_validation, seed, resume):
+        """What the fit trains, see `prepared_fit`, and its objective.
 
-        if not resume:
-            self._learn_columns(X, y, weights, shared)
-            self._warn_of_rounding(X_raw)
+        ``rows`` are X, y and weights of the training rows, ``held_out`` those of the rows that
+        early stopping monitors, or None; ``passed_validation`` is whether the user passed the X and
+        the y of these.
+        """
+        from skstack.losses._teacher_fit import prepared_fit
+
+        X, y, weights = rows
         inputs = self.blocks_.split(X)
         blueprint, start = self._prepared_network(inputs, y, weights, seed, resume)
         self._check_numbers(blueprint, y, "y")
         if held_out is not None:
-            self._check_numbers(blueprint, held_out[1], "y" if y_val is None else "y_val")
-        if X_val is not None:
+            self._check_numbers(blueprint, held_out[1], "y_val" if passed_validation[1] else "y")
+        if passed_validation[0]:
             warn_if_validation_moved(self.input_profile_, held_out[0])
             self._warn_of_moved_targets(y, held_out[1])
 
-        original = {"X": X, "y": y, "weights": weights}
         resampled, y, weights = self._resample(inputs, y, weights, seed)
         objective = self._objective(blueprint)
         table = self._table(resampled, y, weights, objective)
@@ -738,24 +773,16 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             inputs_val = self.blocks_.split(in_memory(held_out[0]))
             validation = self._table(inputs_val, *held_out[1:], objective)
         prepared = prepared_fit(
-            self, blueprint, start, seed=seed, before=self._beside_network if resume else {},
-            tables=(table, validation), rows=(X, None if held_out is None else held_out[0]),
+            self,
+            blueprint,
+            start,
+            seed=seed,
+            before=self._beside_network if resume else {},
+            tables=(table, validation),
+            rows=(X, None if held_out is None else held_out[0]),
             resampled=resampled is not inputs,
-        )  # fmt: skip
-        epochs = self._max_epochs() if epochs is None else epochs
-        with contextlib.nullcontext() if is_bag else fit_tasks(self, n_epochs=epochs, **original):
-            self._fit_network(
-                prepared,
-                objective=objective,
-                seed=seed,
-                epochs=epochs,
-                batch_size=self._rows_in_batch(n_all),
-                stops=stops,
-                resume=resume,
-                watch=watch,
-                is_bag=is_bag,
-            )
-        return self
+        )
+        return prepared, objective
 
     def _learn_columns(self, X, y, weights, shared):
         """Learn the columns of X from training rows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
 
@@ -105,6 +106,26 @@ R. Caruana, A. Niculescu-Mizil, G. Crew & A. Ksikes, "Ensemble Selection from Li
 ICML 2004.
 """,
 }
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of a fit, and metadata of each estimator by name; ``order`` is a time-ordered cv."""
+
+    X: Any
+    y: Any
+    metadata: dict[str, dict[str, Any]]
+    groups: Any
+    order: Any
+
+    def for_member(self, name, numbers):
+        """The rows with these numbers, or all (None), with the metadata of one estimator."""
+        own = self.metadata.get(name, {})
+        if numbers is None:
+            return replace(self, metadata=own)
+        groups = None if self.groups is None else self.groups[numbers]
+        X, y = take_rows(self.X, numbers), take_rows(self.y, numbers)
+        return _Rows(X, y, take_metadata(self.X, own, numbers), groups, self.order)
 
 
 class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
@@ -269,10 +290,7 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
             predictions = {name: self._predicted(name, each, X) for name, each in estimators}
             self._weigh(predictions, score)
             return self._keep(fitted)
-        stratified = classes is not None and y.ndim == 1
-        listed = listed_folds(self.cv)  # a generator yields its folds once
-        cv = self.cv if listed is None else listed
-        folds = make_folds(cv, X, y, classifier=stratified, metadata=split, may_leave_out=True)
+        folds, order = self._folds(X, y, split)
         covered = np.flatnonzero(folds.covered)
         if weights is not None and not np.any(weights[covered]):
             raise ValueError(
@@ -286,54 +304,62 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
                 classes=classes,
                 sample_weight=None if weights is None else weights[covered],
             )
+        rows = _Rows(X, y, metadata, split.get("groups"), order)
+        n_tasks = len(estimators) * (len(folds.pairs) + 1)
+        with fit_tasks(self, n_tasks, parallel=True, X=X, y=y, weights=weights):
+            predictions = self._predict_out_of_fold(estimators, rows, folds)
+            self._weigh({name: each[covered] for name, each in predictions.items()}, score)
+            kept = [(name, each) for name, each in estimators if self.weights_[name] > 0]
+            first = len(estimators) * len(folds.pairs)
+            jobs = [(first + number, *each) for number, each in enumerate(kept)]
 
-        order = cv if orders_time(cv, X, y, split) else None
-        groups = split.get("groups")
+            def fit(number, name, estimator):
+                return self._fit_member(number, name, estimator, rows, None, "all rows")
 
-        def fit(number, name, estimator, rows, label):
-            own = metadata.get(name, {})
-            own = own if rows is None else take_metadata(X, own, rows)
-            part = X if rows is None else take_rows(X, rows)
-            targets = y if rows is None else take_rows(y, rows)
-            with (
-                errors_named(f"The estimator {name!r}"),
-                fitting(f"{name}, {label}", n_rows(part), verbose=self.verbose, task_id=number),
-            ):
-                of_rows = groups if groups is None or rows is None else groups[rows]
-                context = RowContext(of_rows, order, all_rows=rows is None)
-                cloned = clone_part(estimator)
-                pass_context(cloned, context, part, targets, only_fit=True)
-                with propagating(cloned):
-                    return cloned.fit(part, targets, **own)
+            fitted = run_parts(fit, (), jobs, n_jobs=self.n_jobs)
+            return self._keep(dict(zip([name for name, _ in kept], fitted, strict=True)))
+
+    def _folds(self, X, y, split):
+        """The folds, and the splitter if it orders rows in time, else None."""
+        listed = listed_folds(self.cv)  # a generator yields its folds once
+        cv = self.cv if listed is None else listed
+        stratified = hasattr(self, "classes_") and y.ndim == 1
+        folds = make_folds(cv, X, y, classifier=stratified, metadata=split, may_leave_out=True)
+        return folds, cv if orders_time(cv, X, y, split) else None
+
+    def _predict_out_of_fold(self, estimators, rows, folds):
+        """Predictions of all estimators for the test rows of the folds, by name."""
 
         def predict(number, name, estimator, fold, train, test):
             label = f"fold {fold + 1} of {len(folds.pairs)}"
-            fitted = fit(number, name, estimator, train, label)
-            return self._predicted(name, fitted, take_rows(X, test))
+            fitted = self._fit_member(number, name, estimator, rows, train, label)
+            return self._predicted(name, fitted, take_rows(rows.X, test))
 
         jobs = [
             (name, estimator, fold, *pair)
             for name, estimator in estimators
             for fold, pair in enumerate(folds.pairs)
         ]
-        n_tasks = len(jobs) + len(estimators)
-        with fit_tasks(self, n_tasks, parallel=True, X=X, y=y, weights=weights):
-            numbered = [(number, *job) for number, job in enumerate(jobs)]
-            results = run_parts(predict, (), numbered, n_jobs=self.n_jobs)
-            predictions = {
-                name: np.empty((len(y), *results[0].shape[1:])) for name, _ in estimators
-            }
-            for (name, _, _, _, test), values in zip(jobs, results, strict=True):
-                predictions[name][test] = values
-            predictions = {name: each[covered] for name, each in predictions.items()}
-            self._weigh(predictions, score)
-            kept = [(name, each) for name, each in estimators if self.weights_[name] > 0]
-            whole = [
-                (len(jobs) + number, name, each, None, "all rows")
-                for number, (name, each) in enumerate(kept)
-            ]
-            fitted = run_parts(fit, (), whole, n_jobs=self.n_jobs)
-            return self._keep(dict(zip([name for name, _ in kept], fitted, strict=True)))
+        numbered = [(number, *job) for number, job in enumerate(jobs)]
+        results = run_parts(predict, (), numbered, n_jobs=self.n_jobs)
+        shape = (len(rows.y), *results[0].shape[1:])
+        predictions = {name: np.empty(shape) for name, _ in estimators}
+        for (name, _, _, _, test), values in zip(jobs, results, strict=True):
+            predictions[name][test] = values
+        return predictions
+
+    def _fit_member(self, number, name, estimator, rows, numbers, label):
+        """Fit a clone on the rows with these `numbers`, or on all (None), as task `number`."""
+        part = rows.for_member(name, numbers)
+        with (
+            errors_named(f"The estimator {name!r}"),
+            fitting(f"{name}, {label}", n_rows(part.X), verbose=self.verbose, task_id=number),
+        ):
+            cloned = clone_part(estimator)
+            context = RowContext(part.groups, part.order, all_rows=numbers is None)
+            pass_context(cloned, context, part.X, part.y, only_fit=True)
+            with propagating(cloned):
+                return cloned.fit(part.X, part.y, **part.metadata)
 
     def _weigh(self, predictions, score):
         for name, each in predictions.items():
