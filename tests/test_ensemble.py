@@ -205,6 +205,21 @@ def test_other_scores():
     assert_allclose(ensemble.scores_["linear"], -np.abs(linear - y).mean())
 
 
+def test_a_scorer_reads_the_rows_that_are_predicted():
+    X, y = binary()
+
+    def earned(estimator, X, y):
+        return np.sum(X[:, 0] * (estimator.predict(X) == y))
+
+    cv = TimeSeriesSplit(3)  # it predicts the last 45 rows only
+    ensemble = clone(CLASSIFIER).set_params(scoring=earned, cv=cv).fit(X, y)
+    predicted = [
+        clone(LINEAR).fit(X[train], y[train]).predict(X[test]) for train, test in cv.split(X)
+    ]
+    gains = X[15:, 0] * (np.concatenate(predicted) == y[15:])
+    assert_allclose(ensemble.scores_["linear"], gains.sum())
+
+
 def test_several_labels():
     X, y = make_multilabel_classification(80, random_state=0)
     trees = [(f"depth_{d}", DecisionTreeClassifier(max_depth=d, random_state=0)) for d in (1, 4)]

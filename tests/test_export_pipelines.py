@@ -15,6 +15,7 @@ from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -32,6 +33,7 @@ from skstack import (
     KerasClassifier,
     KerasFeatureTransformer,
     KerasRegressor,
+    StackedKerasClassifier,
 )
 from tests._models import FIT, SMALL, binary, mixed, regression
 
@@ -104,6 +106,68 @@ def test_the_model_returns_what_the_estimator_returns(case):
     assert isinstance(model, keras.Model)
     found = model.predict(skstack.keras_inputs(estimator, X), verbose=0)
     np.testing.assert_allclose(found, expected(estimator, X), atol=2e-6)
+
+
+IMPUTING = clone(NETWORK).set_params(imputer=SimpleImputer())
+MIXED_STEPS = make_column_transformer((StandardScaler(), ["a"]), remainder="passthrough")
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        make_pipeline(StandardScaler(), SimpleImputer(), NETWORK),
+        make_pipeline(MinMaxScaler(), IMPUTING),
+        make_pipeline(MIXED_STEPS, RobustScaler(), SimpleImputer(), NETWORK),
+    ],
+    ids=["imputer", "network", "columns"],
+)
+def test_missing_numbers_pass_through_steps_until_they_are_imputed(estimator):
+    X, y = binary(frame=True)
+    X.loc[::7, "b"] = np.nan
+    estimator.fit(X, y)
+    found = skstack.to_keras(estimator).predict(skstack.keras_inputs(estimator, X), verbose=0)
+    np.testing.assert_allclose(found, expected(estimator, X), atol=2e-6)
+
+
+def test_missing_numbers_that_nothing_imputes_are_refused():
+    X, y = binary()
+    estimator = make_pipeline(StandardScaler(), NETWORK).fit(X, y)
+    X[3, 1] = np.nan
+    with pytest.raises(ValueError, match="Input X contains NaN"):
+        skstack.keras_inputs(estimator, X)
+
+
+def test_a_stack_as_a_step_reads_what_its_blend_does_not_use():
+    X, y = mixed()
+    stack = StackedKerasClassifier(
+        [("used", NETWORK, ["a", "b"]), ("unused", NETWORK, ["c", "job"])],
+        downstream=NETWORK,
+        passthrough=["d"],
+        cv=2,
+        random_state=0,
+    ).fit(X, y)
+    stack.blend_weights_ = {"used": 1.0, "unused": 0.0, "downstream": 0.0}
+    assert isinstance(skstack.keras_inputs(stack, X), np.ndarray)  # words are not read
+    after = make_pipeline(FrozenEstimator(stack), NETWORK).fit(X, y)
+    inputs = skstack.keras_inputs(after, X)
+    assert sorted(inputs) == ["job", "numeric"]
+    found = skstack.to_keras(after).predict(inputs, verbose=0)
+    np.testing.assert_allclose(found, expected(after, X), atol=2e-6)
+
+
+def test_categories_that_a_step_made_numbers_are_refused_where_they_pass_through():
+    X, y = mixed()
+    network = clone(NETWORK).set_params(categorical_features=None)
+    features = KerasFeatureTransformer(
+        network, cv=2, passthrough=True, categorical_features=["job"]
+    )
+    X = X.drop(columns="member")
+    encoder = make_column_transformer(
+        (OrdinalEncoder(), ["job"]), remainder="passthrough", verbose_feature_names_out=False
+    )
+    estimator = make_pipeline(encoder.set_output(transform="pandas"), features).fit(X, y)
+    with pytest.raises(ValueError, match="'job' as categories, but a step before"):
+        skstack.to_keras(estimator)
 
 
 def test_a_frozen_network_that_was_calibrated():

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_breast_cancer, make_blobs
 from sklearn.decomposition import PCA, TruncatedSVD
-from sklearn.ensemble import IsolationForest, RandomForestClassifier
+from sklearn.ensemble import IsolationForest, RandomForestClassifier, StackingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.mixture import GaussianMixture
@@ -222,6 +222,17 @@ def test_features_of_a_classifier_without_probabilities_are_decisions(n_classes)
     np.testing.assert_allclose(found, expected.reshape(len(y), -1), rtol=1e-5)
     names = [f"decision_{label}" for label in sorted(set(y))][1 if n_classes == 2 else 0 :]
     assert transformer.get_feature_names_out().tolist() == names
+
+
+def test_features_of_a_classifier_that_also_transforms_are_decisions():
+    X, y = binary()
+    inner = StackingClassifier([("svm", LinearSVC())], final_estimator=LinearSVC(), cv=2)
+    transformer = KerasFeatureTransformer(inner, cv=3)
+    found = transformer.fit_transform(X, y)
+    expected = cross_val_predict(inner, X, y, cv=3, method="decision_function")
+    np.testing.assert_allclose(found[:, 0], expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="StackingClassifier has none"):
+        transformer.set_params(features="codes").fit(X, y)
 
 
 def test_features_of_a_classifier_with_labels_only_are_indicators():

@@ -1255,11 +1255,11 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         settings = {"layers": layers, "ends": ends, "pooling": pooling}
         return tensors, *apply_network(network, inputs, name, finish=self._finish_model, **settings)
 
-    def _column_readers(self, indices, name, pad):
+    def _column_readers(self, indices, name, pad, transforms):
         from skstack._graph.dispatch import block_readers
 
         if is_bagged(self):  # all read the same columns
-            yield from self.bags_[0]._column_readers(indices, name, pad)
+            yield from self.bags_[0]._column_readers(indices, name, pad, transforms)
             return
         yield from block_readers(self.blocks_, indices, pad)
         if self._teacher is not None:

@@ -8,7 +8,7 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.base import is_outlier_detector, is_regressor
+from sklearn.base import is_classifier, is_outlier_detector, is_regressor
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch
 
@@ -181,7 +181,7 @@ class ModelAdapter:
                 features.append(of_classes(feature, classes, name, binary=classes.n == 2))
         return features + _pooled_graph(inner, request, name)
 
-    def _column_readers(self, indices, name, pad):
+    def _column_readers(self, indices, name, pad, transforms):
         from skstack._graph.dispatch import block_readers
 
         yield from block_readers(self.blocks, indices, pad)
@@ -207,10 +207,11 @@ class EstimatorAdapter:
     @property
     def transforms(self):
         """Whether its outputs are those of ``transform``."""
+        predicts = is_classifier(self.estimator) or is_regressor(self.estimator)
         return (
             hasattr(self.estimator, "transform")
             and probabilities_of(self.estimator) is None
-            and not is_regressor(self.estimator)
+            and not predicts
         )
 
     @property

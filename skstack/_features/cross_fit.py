@@ -364,7 +364,8 @@ class UpstreamSpec:
         """Whether an estimator has probabilities of classes, or transforms."""
         if hasattr(self.model, "predict_proba"):
             return self.classes is not None
-        return hasattr(self.model, "transform") and not is_regressor(self.model)
+        predicts = is_classifier(self.model) or is_regressor(self.model)
+        return hasattr(self.model, "transform") and not predicts
 
     @staticmethod
     def _check_layers(network, request):

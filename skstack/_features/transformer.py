@@ -897,14 +897,15 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
         reader = f"{type(self).__name__}(passthrough=True)"
         return numbers_of(features, range(len(features.columns)), "features", reader)
 
-    def _column_readers(self, indices, name, pad):
+    def _column_readers(self, indices, name, pad, transforms):
         from skstack._graph.dispatch import first_readers, passthrough_readers
         from skstack._graph.sklearn_steps import listed_steps
 
         for upstream in self._upstreams:
             steps = [] if upstream.steps is None else listed_steps(upstream.steps)
             last = getattr(upstream.view, "estimator", upstream.view)
-            yield from first_readers([*steps, last], indices, name)
+            own = getattr(upstream.view, "transforms", False)
+            yield from first_readers([*steps, last], indices, name, transforms=own)
         if self.passthrough:
             yield from passthrough_readers(self._passed, indices)
 

@@ -34,6 +34,7 @@ from skstack._graph.sklearn_steps import (
     apply_step,
     layer_maker,
     listed_steps,
+    passes_nan,
     takes_nan,
     warn_of_far_columns,
 )
@@ -71,8 +72,13 @@ class GraphPart(Protocol):
     def _graph_outputs(self, table: GraphTable) -> Any:
         """Output tensor of the whole model, if this estimator is exported."""
 
-    def _column_readers(self, indices: np.ndarray, name: str, pad: PadSequences | None):
-        """Yield (indices of columns, blocks or None for numbers, pad, whether NaN is imputed)."""
+    def _column_readers(
+        self, indices: np.ndarray, name: str, pad: PadSequences | None, transforms: bool
+    ):
+        """Yield (indices of columns, blocks or None for numbers, pad, whether NaN is imputed).
+
+        ``transforms`` is whether the model has the result of ``transform``, and not of ``predict``.
+        """
 
 
 def fused_model(estimator, look_up="layers"):
@@ -221,25 +227,25 @@ def raw_columns(estimator):
     return RawColumns(list(column_readers(estimator, np.arange(width))), width, names)
 
 
-def column_readers(part, indices, name="network", pad=None):
+def column_readers(part, indices, name="network", pad=None, *, transforms=False):
     """Readers of some columns of X; see `GraphPart._column_readers`."""
     part = _unwrapped(part)
     if isinstance(part, Pipeline):
         steps = [*_earlier(part), *listed_steps(part[-1])]
         if steps:
-            yield from first_readers(steps, indices, name)
+            yield from first_readers(steps, indices, name, transforms=transforms)
     elif isinstance(part, CalibratedClassifierCV):
         for fold in part.calibrated_classifiers_:
             yield from column_readers(fold.estimator, indices, name, pad)
     elif hasattr(part, "_column_readers"):
-        yield from part._column_readers(indices, name, pad)
+        yield from part._column_readers(indices, name, pad, transforms)
     elif is_onnx_part(part):
         yield from part_readers(part, indices, name)
     elif hasattr(part, "transform") and not is_classifier(part) and not is_regressor(part):
         if type(part) is ColumnTransformer:
             for _, steps, own in _column_steps(part):
                 if steps:
-                    yield from first_readers(steps, indices[own], name)
+                    yield from first_readers(steps, indices[own], name, transforms=True)
                 else:
                     yield indices[own], None, None, False
             return
@@ -252,13 +258,29 @@ def column_readers(part, indices, name="network", pad=None):
         _refuse_estimator(part, name)
 
 
-def first_readers(steps, indices, name):
-    """Readers of the first step; sequences are padded before they are inputs of the model."""
+def first_readers(steps, indices, name, *, transforms=False):
+    """Readers of the first step; sequences are padded before they are inputs of the model.
+
+    ``transforms`` is whether the last step transforms, as those before it do.
+    """
     first, *rest = steps
+    pad = None
     if isinstance(first, PadSequences) and rest:
-        yield from column_readers(rest[0], indices, name, first)
-    else:
-        yield from column_readers(first, indices, name)
+        pad, first, *rest = steps
+    imputed = False
+    if rest and _passes_nan(first):
+        width = getattr(first_part(rest[0]), "n_features_in_", len(indices))
+        later = first_readers(rest, np.arange(width), name, transforms=transforms)
+        imputed = any(imputes for *_, imputes in later)
+    readers = column_readers(first, indices, name, pad, transforms=transforms or bool(rest))
+    for own, blocks, padding, imputes in readers:
+        yield own, blocks, padding, imputes or imputed
+
+
+def _passes_nan(step):
+    if type(step) is ColumnTransformer:
+        return any(all(map(_passes_nan, steps)) for _, steps, _ in _column_steps(step))
+    return passes_nan(step)
 
 
 def block_readers(blocks, indices, pad=None):

@@ -60,6 +60,12 @@ def takes_nan(step):
     return type(step) is SimpleImputer
 
 
+def passes_nan(step):
+    """Whether a step leaves missing numbers missing."""
+    scalers = StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler
+    return type(step) in scalers or isinstance(step, SelectorMixin)
+
+
 def layer_maker(step):
     """The function that creates the layer of a step; other steps are refused."""
     maker = {

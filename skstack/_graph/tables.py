@@ -229,14 +229,7 @@ def input_tensors(table, blocks, name, reader):
             numbers = numbers_of(table, indices[block.name], name, reader)
             tensors[block.name] = _numeric_input(numbers, part, f"{name}_{block.name}")
         elif block.kind == "categorical":
-            column = table.columns[indices[block.name][0]]
-            if not isinstance(column, CodedColumn):
-                refuse(
-                    reader,
-                    f"it reads the column {block.name!r} as categories, but a step before "
-                    "it passes the column on unchanged, or as numbers. Encode words before a "
-                    "network, or give it the columns of X.",
-                )
+            column = _coded_column(table, indices[block.name][0], block.name, reader)
             if part.hashed and column.kept is None:  # else all possible values are known
                 tensors[block.name] = _hashed(column, part, reader)
                 continue
@@ -331,11 +324,23 @@ def passthrough_table(table, blocks, name, reader):
     for block in blocks.blocks_:
         if block.kind == "categorical":
             (index,) = indices[block.name]
+            column = _coded_column(table, index, block.name, reader)
             kept = frozenset(blocks.categories_[block.name])
-            before = table.columns[index].kept
-            kept = kept if before is None else kept & before
-            columns[index] = replace(table.columns[index], number=None, kept=kept, hashed=None)
+            kept = kept if column.kept is None else kept & column.kept
+            columns[index] = replace(column, number=None, kept=kept, hashed=None)
     return GraphTable(columns, numeric)
+
+
+def _coded_column(table, index, name, reader):
+    column = table.columns[index]
+    if not isinstance(column, CodedColumn):
+        refuse(
+            reader,
+            f"it reads the column {name!r} as categories, but a step before "
+            "it passes the column on unchanged, or as numbers. Encode words before a "
+            "network, or give it the columns of X.",
+        )
+    return column
 
 
 def _translation(column, blocks, block):

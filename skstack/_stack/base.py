@@ -628,7 +628,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         self._score_branches(fit)
         if self.fine_tune is not None and blending.scored:
             X, y, weights = fit.validation_rows()
-            blending.learn(self._part_predictions(X, blending.scored), y, weights)
+            blending.learn(self._part_predictions(X, blending.scored), X, y, weights)
         elif blending.scored:
             nested = NestedFit(copy_of(self), fit)
             try:
@@ -642,7 +642,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
                 known = known if of_known is None else known[of_known]
                 some = {name: values[known] for name, values in predictions.items()}
                 weights = None if fit.weights is None else fit.weights[known]
-                blending.learn(some, fit.y[known], weights)
+                blending.learn(some, fit.X, fit.y[known], weights, known)
         for name, score in self.blend_scores_.items():
             line = _report_line(fit.covered.sum(), start)
             fit.report.setdefault(name, line)["score"] = score
@@ -746,15 +746,16 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
 
     def _score_branches(self, fit):
         """Add the scores of out-of-fold predictions to the report."""
-        y, weights, features = fit.y, fit.weights, fit.features
+        X, y, weights, features = fit.X, fit.y, fit.weights, fit.features
         some = sample_of_rows(len(y))
         if some is not None:
+            X = take_rows(X, some)
             y, weights = y[some], None if weights is None else weights[some]
             features = [take_rows(table, some) for table in features]
         for (name, fitted, _), table in zip(self.upstream_, features, strict=True):
             if self._blend_columns[name] is not None and fitted._learns_from_y():
                 values = self._branch_predictions(self._blend_columns[name], table)
-                fit.report[name]["score"] = fit.blending.score_of(values, y, weights)
+                fit.report[name]["score"] = fit.blending.score_of(values, X, y, weights)
 
     def _set_epochs(self, downstream, table, y, parts, weights, seed, ordered, **settings):
         """Set the epochs of a downstream that leaves them open."""
@@ -1153,14 +1154,15 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
     def _graph_transform(self, table, name):
         return self._graph_table(table, f"{name}_")
 
-    def _column_readers(self, indices, name, pad):
+    def _column_readers(self, indices, name, pad, transforms):
         from skstack._graph.dispatch import column_readers, passthrough_readers
 
         used = self._used_parts()
+        whole = transforms or DOWNSTREAM in used  # the table of the downstream
         for branch, fitted, _ in self.upstream_:
-            if DOWNSTREAM in used or branch in used:
+            if whole or branch in used:
                 yield from column_readers(fitted, indices[self._branch_columns[branch]], branch)
-        if self._passed is not None and DOWNSTREAM in used:
+        if self._passed is not None and whole:
             yield from passthrough_readers(self._passed, indices[self._passthrough_columns])
 
 

@@ -466,7 +466,7 @@ class Blending:
         }
         check_frozen_parts(stack, branches, self.parts, n_outputs)
         if self.parts:  # a scorer that does not suit y is refused
-            self._score(y, metadata.downstream.get("sample_weight"))
+            self._score(X, y, metadata.downstream.get("sample_weight"))
         if not self.nests:
             return
         nested, reason = [], ""
@@ -520,36 +520,37 @@ class Blending:
         elif self._stack.verbose and self._stack.blend:
             report(message)
 
-    def _score(self, y, weights):
+    def _score(self, X, y, weights, rows=None):
         stack = self._stack
         scoring = stack.blend_scoring if self.parts else None
         classes = getattr(stack, "classes_", None)
         settings = {"classes": classes, "sample_weight": weights, "name": "blend_scoring"}
-        return objective(scoring, y, **settings)
+        return objective(scoring, X, y, rows=rows, **settings)
 
-    def learn(self, predictions, y, weights):
+    def learn(self, predictions, X, y, weights, rows=None):
         """Set weights, scores and temperature of the stack.
 
-        ``predictions`` are those of the parts, for rows that none was fitted on.
+        ``predictions`` are those of the parts, for rows that none was fitted on: some ``rows`` of
+        X, or all (None).
         """
         stack, y = self._stack, np.asarray(y)
         mean = predictions.get(DOWNSTREAM)
         if self.parts and weights is not None and not np.any(weights):
             self.fail("the weights of all rows that are predicted out of fold are 0")
         if self.parts:
-            score = self._score(y, weights)
+            score = self._score(X, y, weights, rows)
             stack.blend_weights_, stack.blend_scores_, _ = learned_blend(predictions, score)
             mean = blend(predictions, stack.blend_weights_)
         if self._calibrates:
             score = LogLoss(y, stack.classes_, weights)
             stack.temperature_ = learned_temperature(mean, score)
 
-    def score_of(self, predictions, y, weights):
+    def score_of(self, predictions, X, y, weights):
         """The score of predictions of which some may be missing; None if all are."""
-        known = known_rows(predictions)
-        if not known.any():
+        known = np.flatnonzero(known_rows(predictions))
+        if not known.size:
             return None
-        score = self._score(y[known], None if weights is None else weights[known])
+        score = self._score(X, y[known], None if weights is None else weights[known], known)
         return score(score.prepared(predictions[known]))
 
 

@@ -282,7 +282,7 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
         weights = given_metadata(X, sample_weight, None, {}).get("sample_weight")
         classes = getattr(self, "classes_", None)
         # Checks the scorer before anything is fitted.
-        score = objective(self.scoring, y, classes=classes, sample_weight=weights)
+        score = objective(self.scoring, X, y, classes=classes, sample_weight=weights)
         if isinstance(self.cv, str):
             fitted = dict(estimators)
             for estimator in fitted.values():
@@ -300,7 +300,9 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
         if len(covered) < len(y):
             score = objective(
                 self.scoring,
+                X,
                 y[covered],
+                rows=covered,
                 classes=classes,
                 sample_weight=None if weights is None else weights[covered],
             )

@@ -7,6 +7,8 @@ from scipy.optimize import minimize_scalar
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import check_scoring
 
+from skstack._base.disk_table import in_memory
+from skstack._base.tables import take_rows
 from skstack._training.formulas import with_temperature
 from skstack.networks._heads import columns_of_labels, in_order_of
 
@@ -116,12 +118,16 @@ class SquaredError:
 
 
 class Scored:
-    """Score of a scorer of scikit-learn; ``name`` is that of the parameter."""
+    """Score of a scorer of scikit-learn; ``name`` is that of the parameter.
+
+    A callable may read the rows ``X``.
+    """
 
     by_row = None  # the score of rows does not add up to that of all
 
-    def __init__(self, scoring, y, classes=None, sample_weight=None, name="scoring"):
+    def __init__(self, scoring, X, y, classes=None, sample_weight=None, name="scoring"):
         self.scoring = scoring
+        self.X = X
         self.y = y
         self.classes = classes
         self.params = {} if sample_weight is None else {"sample_weight": sample_weight}
@@ -139,7 +145,7 @@ class Scored:
         what = f"{self.name}={self.scoring!r}"
         try:
             scorer = check_scoring(model, scoring=self.scoring)
-            value = float(scorer(model, prepared, self.y, **self.params))
+            value = float(scorer(model, self.X, self.y, **self.params))
         except Exception as error:  # a scorer may be any callable
             weighted = " with sample_weight" if self.params else ""
             reason = f"{type(error).__name__}: {error}"
@@ -196,16 +202,19 @@ class _FixedClassifier(ClassifierMixin, _Fixed):
         return classes_of(self.probabilities, self.classes_, several=self.several)
 
 
-def objective(scoring, y, *, classes=None, sample_weight=None, name="scoring"):
+def objective(scoring, X, y, *, rows=None, classes=None, sample_weight=None, name="scoring"):
     """The score to maximise: log loss of classes, squared error of numbers, or a scorer.
 
-    A scorer that does not suit the target raises a ValueError.
+    ``y`` and ``sample_weight`` are those of some ``rows`` of X, or of all (None). A scorer that
+    does not suit the target raises a ValueError.
     """
     if scoring is None and classes is None:
         return SquaredError(y, sample_weight)
     if scoring is None:
         return LogLoss(y, classes, sample_weight)
-    scored = Scored(scoring, y, classes, sample_weight, name)
+    if callable(scoring):
+        X = in_memory(X if rows is None else take_rows(X, rows))
+    scored = Scored(scoring, X, y, classes, sample_weight, name)
     scored.check()
     return scored
 

@@ -433,9 +433,9 @@ def test_tuned_parts_are_scored_on_rows_set_aside(passed, monkeypatch):
     seen = {}
     learn = blending.Blending.learn
 
-    def spy(self, predictions, y, weights):
+    def spy(self, predictions, X, y, weights):
         seen.update(p=predictions, y=np.asarray(y), weights=weights)
-        return learn(self, predictions, y, weights)
+        return learn(self, predictions, X, y, weights)
 
     monkeypatch.setattr(blending.Blending, "learn", spy)
     tuning = FineTune(epochs=1, learning_rate=0.5, early_stopping=False)
@@ -821,6 +821,20 @@ def test_boosting_may_constrain_columns_by_name():
     )
     own = stack(upstream=[("part", TREE)], downstream=down, blend=False).fit(X, y)
     assert own.downstream_.feature_names_in_[0] == "part__proba_1"
+
+
+@pytest.mark.parametrize(
+    "cv", [KFold(3), [(np.arange(20, 60), np.arange(20)), (np.arange(20), np.arange(20, 60))]]
+)
+def test_a_scorer_reads_the_rows_that_are_predicted(cv):
+    X, y = binary(frame=True)
+
+    def earned(estimator, X, y):
+        return np.sum(X["a"] * (estimator.predict(X) == y))
+
+    own = stack([("linear", LINEAR)], downstream=TREE, cv=cv, blend_scoring=earned).fit(X, y)
+    predicted = cross_val_predict(LINEAR, X, y, cv=cv)
+    assert_allclose(own.blend_scores_["linear"], np.sum(X["a"] * (predicted == y)))
 
 
 def test_classes_with_names_and_branches_on_columns():
