@@ -11,9 +11,11 @@ import pandas as pd
 import polars as pl
 import pytest
 import sklearn
+from _models import FIT, SMALL, binary
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
+from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
@@ -390,3 +392,49 @@ def test_categories_pass_through_in_any_container(stacks):
     np.testing.assert_allclose(predictions[2], predictions[0], atol=1e-6)
     (member,) = (name for name in table.columns if name.endswith("member"))
     assert table[member].to_list() == [str(int(each)) for each in X["member"]]
+
+
+@pytest.mark.parametrize("levels", [[0.1, 0.3, 0.7], [100_000_000, 100_000_001, 7]], ids=str)
+def test_categories_of_an_array_keep_their_precision(levels):
+    """In float32 the first ones are unseen, and of the second ones two are equal."""
+    X, y = binary(frame=True)
+    X = X[["a", "b"]].assign(rate=pd.Categorical(np.resize(levels, len(X))))
+    array = X.astype(float).to_numpy()
+    network = KerasClassifier(SMALL, **FIT)
+    p = network.fit(X, y).predict_proba(X)
+    assert np.array_equal(network.blocks_.split(array)["rate"], network.blocks_.split(X)["rate"])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "X does not have valid feature names")
+        assert np.array_equal(network.predict_proba(array), p)
+        assert np.array_equal(network.predict_proba(array.tolist()), p)
+        scores = [
+            clone(network).fit(X, y, X_val=rows, y_val=y).validation_scores_ for rows in (X, array)
+        ]
+        assert scores[0] == scores[1]
+        features = KerasFeatureTransformer(FrozenEstimator(network)).fit(X, y)
+        assert np.array_equal(features.transform(array), features.transform(X))
+
+
+def test_errors_of_validation_rows_name_them():
+    X, y = binary(frame=True)
+    rows = X.copy()
+    rows.loc[3, "b"] = np.nan
+    for train, val in ((X, rows), (X.to_numpy(), rows.to_numpy())):
+        with pytest.raises(ValueError, match=r"^X_val: Input X contains NaN"):
+            KerasClassifier(SMALL, **FIT).fit(train, y, X_val=val, y_val=y)
+
+
+def test_frames_without_rows_and_arrays_of_dates_are_refused():
+    X, y = binary(frame=True)
+    network = KerasClassifier(SMALL, **FIT)
+    with pytest.raises(TypeError, match=r"LazyFrame.*X\.collect\(\)"):
+        network.fit(pl.from_pandas(X).lazy(), y)
+    with pytest.raises(ValueError, match="X has dtype datetime64"):
+        network.fit(np.full((60, 2), "2020-01-01", dtype="datetime64[s]"), y)
+    network.set_params(imputer=SimpleImputer(missing_values=pd.NA))
+    with pytest.raises(ValueError, match="treats only NaN as missing"):
+        network.fit(X, y)
+    frame = X.set_axis(pd.MultiIndex.from_product([["u"], X.columns]), axis=1)
+    frame.iloc[3, 1] = np.nan
+    with pytest.raises(ValueError, match=r"Found in columns \[\('u', 'b'\)\]"):
+        KerasClassifier(SMALL, **FIT).fit(frame, y)

@@ -103,6 +103,13 @@ def _as_frame(estimator, X, *, reset):
     """
     if is_dataframe(X):
         return X
+    if hasattr(X, "collect") and not hasattr(X, "shape"):
+        raise TypeError(f"X is a {type(X).__name__}, which holds no rows yet; pass X.collect().")
+    if getattr(getattr(X, "dtype", None), "kind", None) in ("m", "M"):
+        raise ValueError(
+            f"X has dtype {X.dtype}, which is neither numeric nor categorical. Convert it to "
+            "numbers first (days since a date, month, hour, ...)."
+        )
     if not reset and hasattr(estimator, "feature_names_in_"):
         names, rows = estimator.feature_names_in_, _rows_of_objects(X)
         if rows is not None and rows.shape[1:] == (estimator.n_features_in_,):
@@ -191,12 +198,13 @@ def read_table(estimator, X, *, reset):
     return read_rows(estimator, X, reset=reset)
 
 
-def read_rows(estimator, X, *, reset):
+def read_rows(estimator, X, *, reset, exact=False):
     """Check X as scikit-learn does, and store or compare the number and names of its columns.
 
     DataFrames are returned unchanged, with the dtypes of their columns; other X becomes a
     float32 array of rank 2 or more, or stays sparse. Large tables on disk stay there: the values
-    of their rows are checked when they are read.
+    of their rows are checked when they are read. Arrays with categories, or with ``exact``, keep
+    their dtype: float32 may make one category of two.
     """
     X = on_disk(X)
     if isinstance(X, DiskTable):
@@ -217,7 +225,9 @@ def read_rows(estimator, X, *, reset):
             )
         return X
     categorical = getattr(estimator, "categorical_features", None)
-    keep = categorical is not None and not isinstance(categorical, str)
+    keep = exact or (categorical is not None and not isinstance(categorical, str))
+    if not reset:
+        keep |= bool(getattr(getattr(estimator, "blocks_", None), "categories_", None))
     finite = "allow-nan" if getattr(estimator, "imputer", None) is not None else True
     try:
         with np.errstate(over="ignore"):  # values too large for float32 raise below

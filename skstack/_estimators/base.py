@@ -38,7 +38,7 @@ from skstack._base.params import (
     reduced,
     with_keras_settings,
 )
-from skstack._base.progress import fit_tasks
+from skstack._base.progress import errors_named, fit_tasks
 from skstack._base.sklearn import (
     INPUT_CONSTRAINTS,
     CallbackSupportMixin,
@@ -418,11 +418,11 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             self.loss._validate_params()
         check_model(self.model)
         check_shape(self.input_shape)
-        if self.imputer is not None and self.imputer.missing_values == self.imputer.missing_values:
+        missing = None if self.imputer is None else self.imputer.missing_values
+        if self.imputer is not None and not (isinstance(missing, Real) and np.isnan(missing)):
             raise ValueError(
-                f"imputer={described(self.imputer)} has missing_values="
-                f"{self.imputer.missing_values!r}; a network treats only NaN as missing. Put "
-                "such an imputer before the network, in a Pipeline."
+                f"imputer={described(self.imputer)} has missing_values={missing!r}; a network "
+                "treats only NaN as missing. Put such an imputer before the network, in a Pipeline."
             )
         if self._n_bags > 1 and self.warm_start:
             refuse_bags(self, "warm_start=True")
@@ -770,7 +770,9 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         table = self._smoothed(table, label_smoothing_of(blueprint), objective)
         validation = None
         if held_out is not None:
-            inputs_val = self.blocks_.split(in_memory(held_out[0]))
+            rows_val = in_memory(held_out[0])
+            with errors_named("X_val") if passed_validation[0] else contextlib.nullcontext():
+                inputs_val = self.blocks_.split(rows_val)
             validation = self._table(inputs_val, *held_out[1:], objective)
         prepared = prepared_fit(
             self,
@@ -838,7 +840,8 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         if X_val is None or (y_val is None and self._target_required):
             missing = "X_val" if X_val is None else "y_val"
             raise ValueError(f"X_val and y_val must be passed together, but {missing} is None.")
-        X_val = read_rows(self, X_val, reset=False)
+        with errors_named("X_val"):  # which columns are categories is not known yet
+            X_val = read_rows(self, X_val, reset=False, exact=True)
         try:
             y_val = self._read_target(y_val, shared=shared, reset=False)
         except ValueError as error:

@@ -226,21 +226,23 @@ class ColumnBlocks:
             As `split` returns them.
 
         for_sampler : bool, default=False
-            Whether to append the indicators of missing values, which `split_again` needs.
+            Whether to append the indicators of missing values, and to keep unseen categories apart
+            from missing ones, which `split_again` needs.
 
         Returns
         -------
         table : ndarray of float32 or pandas DataFrame
             A DataFrame when there are categories: numbers float32, categories of `category` dtype
             with the known categories (bools as 0 and 1; of hashed ones the buckets); unseen and
-            missing ones are NaN. Columns of arrays are called x0, x1, ...
+            missing ones are NaN; for a sampler unseen ones are a category of their own. Columns of
+            arrays are called x0, x1, ...
         """
         if isinstance(self._parts[0], TensorBlock):
             return self._parts[0].rows(arrays[self._parts[0].name])
         columns, indicators = {}, {}
         names = [f"x{i}" for i in range(self.n_columns_)] if self._names is None else self._names
         for part in self._parts:
-            columns.update(part.columns(arrays[part.name]))
+            columns.update(part.columns(arrays[part.name], for_sampler=for_sampler))
             if for_sampler:
                 indicators.update(part.indicator_columns(arrays[part.name], names))
         ordered = [columns[index] for index in range(self.n_columns_)] + [*indicators.values()]
@@ -249,7 +251,10 @@ class ColumnBlocks:
         import pandas as pd
 
         table = pd.DataFrame(dict(enumerate(ordered)))
-        table.columns = [*names, *indicators]
+        own = list(indicators)
+        if all(isinstance(name, int) for name in names):  # samplers refuse names of two kinds
+            own = range(max(names) + 1, max(names) + 1 + len(own))
+        table.columns = [*names, *own]
         return table
 
     def split_again(self, table):
@@ -544,7 +549,8 @@ class NumericBlock(_TableBlock):
                 weights = None if weights is None else weights[some]
             numbers = as_numbers(self._columns(table), allow_nan=True)
             imputer = clone(self.imputer)
-            imputer.set_params(keep_empty_features=True, add_indicator=False)
+            # Without a copy it would impute in the caller's rows.
+            imputer.set_params(keep_empty_features=True, add_indicator=False, copy=True)
             self.imputer_ = fitted_imputer(imputer, numbers, weights)
             if like is not None:
                 self.indicated = like.indicated
@@ -575,7 +581,7 @@ class NumericBlock(_TableBlock):
         """See `_TableBlock`."""
         return dtype if self.imputer is None else self.block.dtype
 
-    def columns(self, array):
+    def columns(self, array, *, for_sampler=False):
         """Columns by index."""
         flat = np.asarray(array).reshape(len(array), -1)
         return {index: flat[:, number] for number, index in enumerate(self.indices)}
@@ -681,14 +687,25 @@ class CategoricalBlock(_ColumnBlock, _TableBlock):
                 stacklevel=2,
             )
 
-    def columns(self, array):
+    def columns(self, array, *, for_sampler=False):
         """The column, by its index: of `category` dtype, unseen and missing values as NaN."""
         import pandas as pd
 
-        codes = np.maximum(np.asarray(array) - FIRST_KNOWN, -1)
+        array = np.asarray(array)
+        codes = np.maximum(array - FIRST_KNOWN, -1)
         levels = pd.Index(self.levels, tupleize_cols=False)
         if levels.dtype == bool:  # SMOTENC returns 0.0 and 1.0, which pandas does not match to bool
             levels = levels.astype(int)
+        unseen = array == UNSEEN  # in a network that is trained further
+        if for_sampler and len(levels) and unseen.any():
+            other = None
+            if levels.dtype.kind in "iuf":
+                other = levels.max() + 1
+            elif self.holds_words:
+                other = max(levels, key=len) + "?"
+            if other is not None:
+                codes = np.where(unseen, len(levels), codes)
+                levels = levels.append(pd.Index([other]))
         return {self.index: pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(levels))}
 
     def from_columns(self, table, indicators):
@@ -754,7 +771,7 @@ class ArrayColumnBlock(_ColumnBlock, _TableBlock):
             cells = np.minimum(cells, self.block.cardinality - 1)
         return np.ascontiguousarray(cells, dtype=np.int32)
 
-    def columns(self, array):
+    def columns(self, array, *, for_sampler=False):
         """The column, by its index."""
         return {self.index: object_array(array.reshape(len(array), *self.own_shape))}
 
@@ -789,15 +806,16 @@ class TensorBlock(_TableBlock):
 
 
 def fitted_imputer(imputer, numbers, weights=None):
-    """Fit a ``SimpleImputer`` of NaN in place; a row of (positive) weight w counts as w rows."""
+    """Fit a ``SimpleImputer`` of NaN in place; a row of weight w counts as w rows."""
     imputer.fit(numbers)
     if weights is None or imputer.strategy == "constant" or np.all(weights == weights[0]):
         return imputer
     for index, column in enumerate(numbers.T):
-        known = ~np.isnan(column)
+        known = ~np.isnan(column) & (weights > 0)
+        value = 0.0  # as SimpleImputer imputes in empty columns
         if known.any():
             value = _statistic(imputer.strategy, column[known], weights[known])
-            imputer.statistics_[index] = value
+        imputer.statistics_[index] = value
     return imputer
 
 

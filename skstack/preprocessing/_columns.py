@@ -234,6 +234,7 @@ def as_numbers(table, *, allow_nan=False, dtype=np.float32):
         table = table.to_native()
     if type(table) is np.ndarray and table.dtype.kind in "biuf" and table.size:
         return _finite(table, allow_nan, dtype)
+    _refuse_dates(table)
     try:
         return _checked_numbers(table, allow_nan, dtype)
     except (OverflowError, TypeError, ValueError) as error:
@@ -250,6 +251,17 @@ def as_numbers(table, *, allow_nan=False, dtype=np.float32):
             f"{error} Found in columns {columns}; impute them first (SimpleImputer, or `imputer` "
             "of a network), or drop these rows or columns."
         ) from error
+
+
+def _refuse_dates(table):
+    """Refuse columns that were numbers in `fit`: NumPy would count nanoseconds."""
+    if not hasattr(table, "columns"):
+        return
+    opened = as_table(table)
+    for index in np.flatnonzero(~plain_numbers(opened)):
+        column = column_at(opened, index)
+        if _dtype(column).is_temporal():
+            refuse_non_numeric(column, opened.columns[index])
 
 
 def _finite(array, allow_nan, dtype):
@@ -276,15 +288,18 @@ def _checked_numbers(table, allow_nan, dtype):
     )
 
 
+_WORDS = (nw.String, nw.Categorical, nw.Enum)
+
+
 def _without_objects(table, error):
-    """The table with object and string columns as float64; `error` is the original error."""
+    """The table with columns of objects or words as float64; `error` is the original error."""
     import pandas as pd
 
     table = as_table(table)
     columns = {}
     for index, name in enumerate(table.columns):
         column = column_at(table, index)
-        if not (_is_object(column) or isinstance(_dtype(column), nw.String)):
+        if not (_is_object(column) or isinstance(_dtype(column), _WORDS)):
             columns[index] = column.to_numpy() if isinstance(column, nw.Series) else column.array
             continue
         values = pd.Series(list(column), dtype=object)
@@ -314,8 +329,8 @@ def _non_finite_columns(table):
     """Names of the columns that hold NaN, infinity or values too large for float32."""
     frame = nw.from_native(table, eager_only=True)
     columns = []
-    for name in frame.columns:
-        column = frame[name]
+    for column in frame.iter_columns():
+        name = column.name
         if not (column.dtype.is_numeric() or column.dtype == nw.Boolean):
             return []  # not numeric, which `error` reports
         with np.errstate(over="ignore"):

@@ -9,6 +9,7 @@ import pytest
 from imblearn.over_sampling import SMOTENC
 from scipy import sparse
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.impute import SimpleImputer
 
 from skstack.networks import Block
 from skstack.preprocessing._blocks import ColumnBlocks
@@ -449,3 +450,59 @@ def test_the_index_has_no_influence(people):
     labelled = people.set_axis([9, 9, 3, 1])
     for name, array in blocks.split(labelled).items():
         np.testing.assert_array_equal(array, blocks.split(people)[name])
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_an_imputer_that_copies_nothing_changes_no_row_and_no_indicator(copy):
+    X = np.array([[1, np.nan], [np.nan, 2], [3, 4]], dtype=np.float32)
+    before = X.copy()
+    blocks = ColumnBlocks(imputer=SimpleImputer(add_indicator=True, copy=copy)).fit(X)
+    numbers = blocks.split(X)["numeric"]
+    assert numbers.tolist() == [[1, 3, 0, 1], [2, 2, 1, 0], [3, 4, 0, 0]]
+    assert np.array_equal(X, before, equal_nan=True)
+
+
+@pytest.mark.parametrize("strategy", ["mean", "median", "most_frequent"])
+def test_a_column_whose_values_all_have_weight_zero_is_imputed_as_an_empty_one(strategy):
+    X, weights = np.array([[5, 1], [np.nan, 2], [np.nan, 4]]), np.array([0.0, 1.0, 2.0])
+    imputer = SimpleImputer(strategy=strategy)
+    blocks = ColumnBlocks(imputer=imputer).fit(X, sample_weight=weights)
+    assert blocks.split(X)["numeric"][:, 0].tolist() == [5, 0, 0]
+
+
+def test_dates_are_refused_where_fit_saw_numbers():
+    X = pd.DataFrame({"a": [1.0, 2.0], "b": [3, 4]})
+    blocks = ColumnBlocks().fit(X)
+    dates = X.assign(b=pd.to_datetime(["2020-01-01", "2021-01-01"]))
+    for rows in (dates, dates.assign(a=dates["b"]), dates.assign(b=dates["b"].diff())):
+        with pytest.raises(ValueError, match=r"Column '[ab]' has dtype (datetime|timedelta)64"):
+            blocks.split(rows)
+    with pytest.raises(ValueError, match="Column 'b' has dtype Date"):
+        blocks.split(pl.from_pandas(dates))
+
+
+@pytest.mark.parametrize(
+    "levels", [["cook", "vet"], [1, 2], [0.5, 0.25], [False, True], [3, 255]], ids=str
+)
+def test_a_sampler_keeps_unseen_categories_apart_from_missing_ones(levels):
+    column = pd.Series([*levels, None], dtype=object)
+    blocks = ColumnBlocks(["job"]).fit(pd.DataFrame({"job": column, "age": [1.0, 2.0, 3.0]}))
+    codes = {"job": np.array([0, 1, 2, 3], np.int32), "numeric": np.ones((4, 1), np.float32)}
+    again = blocks.split_again(blocks.table(codes, for_sampler=True))
+    assert again["job"].tolist() == [0, 1, 2, 3]
+    assert blocks.split_again(blocks.table(codes))["job"].tolist() == [1, 1, 2, 3]
+
+
+def test_names_of_columns_that_are_integers_stay_so_beside_indicators():
+    X = pd.DataFrame({0: [1.0, np.nan, 3.0], 5: ["a", "b", "a"]})
+    blocks = ColumnBlocks(imputer=SimpleImputer(add_indicator=True)).fit(X)
+    table = blocks.table(blocks.split(X), for_sampler=True)
+    assert table.columns.tolist() == [0, 5, 6]
+    again = blocks.split_again(table)
+    assert again["numeric"].tolist() == [[1, 0], [2, 1], [3, 0]]
+
+
+def test_words_of_a_category_column_that_is_read_as_numbers_are_named():
+    X = pd.DataFrame({"a": [1.0, 2.0], "job": pd.Categorical(["cook", "vet"])})
+    with pytest.raises(ValueError, match="Column 'job' is read as numbers, but holds 'cook'"):
+        ColumnBlocks(None).fit(X).split(X)
