@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from _models import SMALL
 from imblearn.over_sampling import SMOTE, RandomOverSampler
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin, clone
 from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import (
     KFold,
@@ -31,6 +33,7 @@ from skstack import (
     StackedKerasClassifier,
     StackedKerasRegressor,
 )
+from skstack.ensemble import GreedyEnsembleClassifier
 from skstack.networks import MLP
 
 SEEN = {}
@@ -412,6 +415,48 @@ def test_nothing_that_the_user_passed_is_changed(rows):
     np.testing.assert_array_equal(GLOBAL_STATE()[1], states[1])
     np.testing.assert_array_equal(splitter.random_state.get_state()[1], states[2][1])
     assert repr(stack.get_params()) == parameters
+
+
+OVERWRITES = make_pipeline(StandardScaler(copy=False), LogisticRegression())
+OTHERS = {
+    "branch": StackedKerasClassifier(
+        [("first", OVERWRITES), ("second", LogisticRegression())],
+        downstream=LogisticRegression(),
+        cv=2,
+    ),
+    "transformer": KerasFeatureTransformer(OVERWRITES, cv=2, passthrough=True),
+    "of two methods": KerasFeatureTransformer(OVERWRITES, features=["outputs", "codes"], cv=2),
+    "without y": KerasFeatureTransformer(StandardScaler(copy=False), passthrough=True),
+    "reconstruction": KerasFeatureTransformer(
+        PCA(2, copy=False), features=["outputs", "reconstruction_error"], cv=2
+    ),
+    "ensemble": GreedyEnsembleClassifier([("part", OVERWRITES)], cv=2),
+}
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("name", OTHERS)
+def test_parts_that_work_in_place_change_neither_rows_nor_each_other(name, frozen, rows):
+    """What they give is what parts that copy their rows give."""
+    X, y = rows[0] * 3 + 1, rows[1]
+
+    def outputs(estimator):
+        if frozen and hasattr(estimator, "model"):
+            estimator.set_params(model=FrozenEstimator(estimator.model.fit(X.copy(), y)))
+        elif frozen and hasattr(estimator, "upstream"):
+            part = FrozenEstimator(estimator.upstream[0][1].fit(X.copy(), y))
+            estimator.set_params(upstream=[("first", part), *estimator.upstream[1:]])
+        estimator.fit(X, y)
+        method = "transform" if hasattr(estimator, "transform") else "predict_proba"
+        return getattr(estimator, method)(X)
+
+    copying = clone(OTHERS[name])
+    settings = {key: True for key in copying.get_params() if key.rpartition("__")[2] == "copy"}
+    expected = outputs(copying.set_params(**settings))
+    before = X.copy()
+    found = outputs(clone(OTHERS[name]))
+    np.testing.assert_array_equal(X, before)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_weights_are_refused_for_synthetic_rows(rows):

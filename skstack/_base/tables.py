@@ -64,6 +64,11 @@ def take_rows(X, indices):
     return safe_indexing(X, indices, axis=0)
 
 
+def own_rows(X):
+    """A copy of rows for steps and estimators of other libraries, which may overwrite them."""
+    return X if isinstance(X, DiskTable) or not hasattr(X, "copy") else X.copy()
+
+
 def sampled(X, *others):
     """The rows of a large table from which columns are learned, and of arrays; else unchanged."""
     return _taken(sample_of_rows(n_rows(X)), X, *others)

@@ -12,7 +12,15 @@ from sklearn.base import is_classifier, is_outlier_detector, is_regressor
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch
 
-from skstack._base.params import clone_part, draw_seed, is_keras_model, is_path, set_missing_seeds
+from skstack._base.params import (
+    clone_part,
+    draw_seed,
+    is_keras_model,
+    is_network_estimator,
+    is_path,
+    set_missing_seeds,
+)
+from skstack._base.tables import own_rows
 from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._estimators.bags import is_bagged
 from skstack._estimators.base import NetworkEstimator
@@ -204,6 +212,9 @@ class EstimatorAdapter:
         self.rows_at_once = rows_at_once
         self.labels = labels
 
+    def _own(self, X):
+        return X if is_network_estimator(self.estimator) else own_rows(X)
+
     @property
     def transforms(self):
         """Whether its outputs are those of ``transform``."""
@@ -234,7 +245,7 @@ class EstimatorAdapter:
             return [(f"proba_{name}", p[:, [index]]) for index, name in enumerate(names)]
         if not self.transforms:
             return self._decisions(X)
-        values = _dense(self.estimator.transform(X))
+        values = _dense(self.estimator.transform(self._own(X)))
         names = self._transformed_names(values)
         if names is None:
             return [("output", values)]
@@ -244,7 +255,7 @@ class EstimatorAdapter:
         """Decisions of a classifier without probabilities or of a detector, else predictions."""
         labels = getattr(self.estimator, "classes_", None)
         if isinstance(labels, list):
-            predicted = np.asarray(self.estimator.predict(X))
+            predicted = np.asarray(self.estimator.predict(self._own(X)))
             indicators = [
                 column[:, None] == own for column, own in zip(predicted.T, labels, strict=True)
             ]
@@ -255,19 +266,22 @@ class EstimatorAdapter:
             return [(f"prediction_{name}", columns[:, [i]]) for i, name in enumerate(names)]
         if labels is None:
             if is_detector(self.estimator):
-                name, values = "decision", np.asarray(self.estimator.decision_function(X))
+                name, values = (
+                    "decision",
+                    np.asarray(self.estimator.decision_function(self._own(X))),
+                )
             else:
-                name, values = "prediction", np.asarray(self.estimator.predict(X))
+                name, values = "prediction", np.asarray(self.estimator.predict(self._own(X)))
             return [(name, values[:, None] if values.ndim == 1 else values)]
         if hasattr(self.estimator, "decision_function"):
-            values = np.asarray(self.estimator.decision_function(X))
+            values = np.asarray(self.estimator.decision_function(self._own(X)))
             names = labels[-1:] if values.ndim == 1 else labels
             values = values.reshape(len(values), -1)
             if values.shape[1] == len(names):
                 return [(f"decision_{name}", values[:, [i]]) for i, name in enumerate(names)]
             return [("decision", values)]
         # Labels have no order: one indicator column per label.
-        predicted = np.asarray(self.estimator.predict(X))
+        predicted = np.asarray(self.estimator.predict(self._own(X)))
         if predicted.ndim > 1:
             return [("prediction", predicted)]
         classes = labels if self.classes is None else self.classes
@@ -299,7 +313,7 @@ class EstimatorAdapter:
                 "features 'log_odds', 'entropy' and 'margin' need probabilities, but "
                 f"{type(self.estimator).__name__} has no predict_proba."
             )
-        p = predict_proba(X)
+        p = predict_proba(self._own(X))
         classes, own = self.classes, getattr(self.estimator, "classes_", None)
         if isinstance(p, list) and len(p) == 1 and classes is not None:
             p, own = p[0], own[0]
@@ -330,7 +344,7 @@ class EstimatorAdapter:
         if probabilities_of(self.estimator) is not None and self.classes is not None:
             return codes(self.probabilities(X)[0], what)
         if self.transforms:
-            return codes(_dense(self.estimator.transform(X)), what)
+            return codes(_dense(self.estimator.transform(self._own(X))), what)
         raise ValueError(
             f"features='codes' needs the classes of a classifier or whole numbers; {what} has none."
         )
@@ -351,14 +365,14 @@ class EstimatorAdapter:
     def reconstruction_error(self, X):
         """Reconstruction error of rows."""
         if hasattr(self.estimator, "reconstruction_error"):
-            return np.asarray(self.estimator.reconstruction_error(X))
+            return np.asarray(self.estimator.reconstruction_error(self._own(X)))
         if not hasattr(self.estimator, "inverse_transform"):
             raise ValueError(
                 "features='reconstruction_error' needs an output of the input's shape; "
                 f"{type(self.estimator).__name__} has neither reconstruction_error nor "
                 "inverse_transform."
             )
-        rebuilt = self.estimator.inverse_transform(self.estimator.transform(X))
+        rebuilt = self.estimator.inverse_transform(self.estimator.transform(self._own(X)))
         return np.square(_dense(X) - _dense(rebuilt)).mean(axis=1)
 
     def _transformed_names(self, values):

@@ -27,7 +27,14 @@ from skstack._base.params import (
 )
 from skstack._base.progress import errors_named, fitting, propagating, reserve_tasks
 from skstack._base.sklearn import is_classifier_for, take_metadata, wrapper_of
-from skstack._base.tables import check_target, kind_of_target, n_rows, take_rows
+from skstack._base.tables import (
+    check_target,
+    glanced,
+    kind_of_target,
+    n_rows,
+    own_rows,
+    take_rows,
+)
 from skstack._base.text import described
 from skstack._estimators.bags import is_bagged, refuse_bags
 from skstack._estimators.multi_task import KerasMultiTask
@@ -121,7 +128,7 @@ class FittedUpstream:
         """Features of rows, a list of ``Columns``; ``check`` is called with the network's input."""
         if isinstance(X, DiskTable):
             return columns_in_chunks(lambda rows: self.columns(rows, request, check), X)
-        X = X if self.steps is None else self.steps.transform(X)
+        X = X if self.steps is None else self.steps.transform(own_rows(X))
         if check is not None:
             check(X)
         columns = columns_of(self.view, X, request.features, request.layers, request.pooling)
@@ -403,7 +410,7 @@ class UpstreamSpec:
             X = in_memory(X)
             self._steps_of_all, _, _, _ = self._fitted_steps(X, y, Metadata())
             if self._steps_of_all is not None:
-                X = self._steps_of_all.transform(X)
+                X = self._steps_of_all.transform(own_rows(X))
             self._width = X.shape[1] if hasattr(X, "shape") else None
         return X
 
@@ -453,6 +460,7 @@ class UpstreamSpec:
         steps, context = None, RowContext(metadata.split.get("groups"), self.ordered_cv, all_rows)
         X = in_memory(X) if self.needs_all_rows else X
         if self.steps is not None:
+            X = own_rows(X) if all_rows else X  # those of a fold are a copy
             steps, X, y, metadata = self._fitted_steps(X, y, metadata, context, shared)
             same_blocks = shared is not None and shared.blocks is not None
             if same_blocks and self._width != getattr(X, "shape", (0, None))[1]:
@@ -478,6 +486,9 @@ class UpstreamSpec:
         self._find_labels(X)
         # Networks of skstack record the profile of their training rows.
         profile = model.input_profile_ if self.ours else None
+        if profile is None and self.frozen_steps is not None:
+            rows = own_rows(in_memory(glanced(X)[0]))
+            profile = ColumnProfile.of(self.frozen_steps.transform(rows))
         return FittedUpstream(
             steps,
             adapted(model, self.out_of_fold, self.classes, self.rows_at_once, self.labels),
@@ -489,10 +500,10 @@ class UpstreamSpec:
         asks = self.frozen and self.classes is not None and hasattr(self.model, "predict")
         if not asks or self.ours:  # see `_classes_of`
             return
-        rows = take_rows(X, slice(0, FEW_ROWS))
+        rows = own_rows(take_rows(X, slice(0, FEW_ROWS)))
         if self.frozen_steps is not None:
             rows = self.frozen_steps.transform(rows)
-        if np.shape(self.model.predict(rows))[1:] in ((), (1,)):
+        if np.shape(self.model.predict(own_rows(rows)))[1:] in ((), (1,)):
             return
         probabilities = probabilities_of(self.model)
         if probabilities is None or not np.allclose(np.sum(probabilities(rows), axis=1), 1):
@@ -558,6 +569,7 @@ class UpstreamSpec:
             y = np.searchsorted(self.codes, y)
         if "sample_weight" in metadata:  # scikeras modifies it in place
             metadata = {**metadata, "sample_weight": metadata["sample_weight"].copy()}
+        X = own_rows(X)
         with propagating(estimator):
             if y is None:
                 return estimator.fit(X, **metadata)

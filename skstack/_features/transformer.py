@@ -60,6 +60,7 @@ from skstack._base.tables import (
     indexed_like,
     is_float32,
     n_rows,
+    own_rows,
     read_table,
     take_rows,
     warn_if_one_hot,
@@ -1023,7 +1024,7 @@ def input_profile(source, upstreams, X, trained_on=None):
         return ColumnProfile.pooled([upstream.profile for upstream in upstreams])
     first = upstreams[0]
     X = some_rows(X)
-    X = X if first.steps is None else first.steps.transform(X)
+    X = X if first.steps is None else first.steps.transform(own_rows(X))
     profile = first.profile if trained_on is None else trained_on
     if trained_on is not None:
         profile.check_columns(X, "trained_on")

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from skstack._base.disk_table import in_memory
-from skstack._base.tables import columns_at
+from skstack._base.tables import columns_at, own_rows
 from skstack._features.adapters import ModelAdapter
 from skstack._graph.networks import apply_network
 from skstack._graph.sklearn_steps import apply_scaler
@@ -222,7 +222,7 @@ def _names(kinds):
 
 def _split(upstream, X):
     """Inputs of the network of an upstream for some rows."""
-    X = X if upstream.steps is None else upstream.steps.transform(X)
+    X = X if upstream.steps is None else upstream.steps.transform(own_rows(X))
     view = upstream.view
     return view.blocks.split(X) if isinstance(view, ModelAdapter) else view.estimator._inputs(X)
 

@@ -42,7 +42,7 @@ from skstack._base.sklearn import (
     with_callbacks,
     with_target_tags,
 )
-from skstack._base.tables import check_target, n_rows, read_labels, take_rows
+from skstack._base.tables import check_target, n_rows, own_rows, read_labels, take_rows
 from skstack._base.text import described
 from skstack._features.transformer import add_estimator, add_splitter, given_metadata
 from skstack._splits.folds import listed_folds, make_folds, orders_time
@@ -122,7 +122,7 @@ class _Rows:
         """The rows with these numbers, or all (None), with the metadata of one estimator."""
         own = self.metadata.get(name, {})
         if numbers is None:
-            return replace(self, metadata=own)
+            return replace(self, X=own_rows(self.X), metadata=own)
         groups = None if self.groups is None else self.groups[numbers]
         X, y = take_rows(self.X, numbers), take_rows(self.y, numbers)
         return _Rows(X, y, take_metadata(self.X, own, numbers), groups, self.order)
@@ -577,7 +577,7 @@ class GreedyEnsembleClassifier(ClassifierMixin, _GreedyEnsemble):
 
     def _predicted(self, name, estimator, X):
         with errors_named(f"The estimator {name!r}"):
-            probabilities = estimator.predict_proba(X)
+            probabilities = estimator.predict_proba(own_rows(X))
             known = getattr(estimator, "classes_", None)
             return probabilities_for(self.classes_, known, probabilities, several=self._several)
 
@@ -659,7 +659,7 @@ class GreedyEnsembleRegressor(RegressorMixin, _GreedyEnsemble):
 
     def _predicted(self, name, estimator, X):
         with errors_named(f"The estimator {name!r}"):
-            values = np.asarray(estimator.predict(X), dtype=np.float64)
+            values = np.asarray(estimator.predict(own_rows(X)), dtype=np.float64)
             # Files of earlier versions lack it.
             shape = getattr(self, "_target_shape", values.shape[1:])
             expected = (n_rows(X), *shape)
