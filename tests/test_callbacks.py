@@ -104,6 +104,8 @@ def test_interrupted_training_can_be_resumed(tmp_path):
     regressor = quick(callbacks=[backup(tmp_path / "a")], epochs=40).fit(X, y)
     assert regressor.n_iter_ == 37
     assert regressor.score(X, y) > 0.1
+    again = quick(callbacks=[backup(tmp_path / "a")], epochs=5).fit(X, y)
+    assert again.n_iter_ == 5
 
 
 @pytest.mark.slow(first=1)

@@ -242,6 +242,7 @@ class Program:
             self.model.reset_metrics()
         self.model.stop_training = False
         self.model.run_eagerly = False
+        self.model._initial_epoch = None  # set by BackupAndRestore
 
     def epochs(self, trace: TraceKey, *, own: bool = False) -> tuple[Any, list[str]]:
         """Return the function that trains epochs, traced once, and the names of its logs.
