@@ -19,6 +19,7 @@ from skstack import (
     KerasAutoencoder,
     KerasClassifier,
     KerasFeatureTransformer,
+    KerasRegressor,
     StackedKerasClassifier,
 )
 from skstack.networks import MLP, Autoencoder, SequenceEncoder, recipe
@@ -190,6 +191,29 @@ def test_columns_reach_inputs_by_name_by_order_and_by_prefix(two_inputs, X, inpu
 def test_inputs_that_do_not_match_are_refused(two_inputs, inputs, message):
     with pytest.raises(ValueError, match=message):
         KerasFeatureTransformer(two_inputs, inputs=inputs).fit(NUMBERS)
+
+
+class OwnStep(keras.Model):
+    def train_step(self, data):
+        return super().train_step(data)
+
+
+@pytest.mark.parametrize("engine", ["auto", "keras"])
+def test_a_list_of_inputs_with_its_own_step_is_matched_by_name(engine):
+    """Also where the blocks are in another order, and for the bounds of embeddings."""
+    rng = np.random.default_rng(0)
+    X = np.c_[rng.integers(0, 3, 40), rng.integers(0, 20, 40)]
+    few, many = X[:, :1], X[:, 1:]
+    inputs = [keras.Input((1,), name=name, dtype="int32") for name in ("many", "few")]
+    codes = [keras.layers.Embedding(n, 2)(i) for n, i in zip((20, 3), inputs, strict=True)]
+    outputs = keras.layers.Dense(1)(keras.layers.Flatten()(keras.layers.Concatenate()(codes)))
+    model = OwnStep(inputs, outputs)
+    regressor = KerasRegressor(
+        model, inputs={"few": [0], "many": [1]}, epochs=1, learning_rate=1e-12, engine=engine
+    ).fit(X, X[:, 0])
+    expected = np.ravel(model([many, few]))
+    np.testing.assert_allclose(regressor.predict(X), expected, rtol=1e-5)
+    np.testing.assert_allclose(np.ravel(regressor.to_keras()(X)), expected, rtol=1e-5)
 
 
 def test_an_input_of_a_category_beside_numbers_is_refused():

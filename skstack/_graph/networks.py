@@ -8,7 +8,7 @@ from keras import ops
 from skstack._graph.formulas import without_padding
 from skstack._graph.tables import layer_name, refuse
 from skstack._training.formulas import pooling_of
-from skstack._training.keras_model import all_layers, find_layers, member_layers
+from skstack._training.keras_model import all_layers, call_input, find_layers, member_layers
 
 
 def apply_network(network, tensors, name, *, finish=None, layers=(), ends=True, pooling=None):
@@ -27,7 +27,7 @@ def apply_network(network, tensors, name, *, finish=None, layers=(), ends=True, 
         if len(inputs) == 1:
             (inputs,) = inputs.values()
         elif isinstance(getattr(model, "input", None), list | tuple):
-            inputs = list(inputs.values())
+            inputs = call_input(model, inputs)
         return _as_float32(keras.tree.flatten(model(inputs))), []
     model = model if finish is None else finish(model)
     inner = []

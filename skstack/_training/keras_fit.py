@@ -197,9 +197,9 @@ def _batches(model, table, first, batch_size):
 
     def arrange(*batch):
         x, y, weights = layout.unpack(batch)
-        return (
-            (call_input(model, x), y, weights) if weights is not None else (call_input(model, x), y)
-        )
+        x = call_input(model, x)
+        x = tuple(x) if isinstance(x, list) else x  # a dataset would stack the tensors of a list
+        return (x, y) if weights is None else (x, y, weights)
 
     signature = tuple(tf.TensorSpec((None, *a.shape[1:]), a.dtype) for a in arrays)
     dataset = tf.data.Dataset.from_generator(generate, output_signature=signature)

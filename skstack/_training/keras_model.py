@@ -20,8 +20,14 @@ def call_input(model, inputs: dict):
     if isinstance(expected, dict):
         return {name: inputs[name] for name in expected} if set(expected) <= set(inputs) else inputs
     if isinstance(expected, (list, tuple)):
-        return list(inputs.values())
+        return [inputs[name] for name in _in_order_of(expected, inputs)]
     return next(iter(inputs.values()))
+
+
+def _in_order_of(expected, inputs):
+    """The names of inputs in the order of a model's list: their own if it has other names."""
+    names = [getattr(tensor, "name", None) for tensor in expected]
+    return names if set(names) == set(inputs) else list(inputs)
 
 
 def _input_structure(model):
@@ -270,7 +276,7 @@ _ROWS_CHECKED = 2**20  # at once, of inputs that may be on disk
 def check_indices(model, inputs, bounds) -> None:
     """Raise ValueError if an input holds indices out of the `bounds` of `embedded_inputs`."""
     structure = getattr(model, "input", None)
-    names = list(inputs)
+    names = _in_order_of(structure, inputs) if isinstance(structure, list | tuple) else list(inputs)
     for index, (layer, size) in (bounds or {}).items():
         name = names[index] if len(names) > index else names[0]
         if isinstance(structure, dict):
