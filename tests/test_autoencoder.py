@@ -121,6 +121,28 @@ def test_sequences_are_reconstructed():
     )
 
 
+class OwnStep(keras.Model):
+    def train_step(self, data):
+        return super().train_step(data)
+
+
+@pytest.mark.parametrize(
+    ("model", "engine"), [(keras.Model, "auto"), (keras.Model, "keras"), (OwnStep, "auto")]
+)
+def test_weights_of_sequences_weigh_rows(model, engine):
+    """Also in batches of as many rows as a sequence has steps."""
+    sequences = standard(X)[:40].reshape(40, 4, 2).astype(np.float32)
+    sequences[:20] *= 5
+    weights = np.repeat([0.01, 2.0], 20)
+    inputs = keras.Input((4, 2))
+    network = model(inputs, keras.layers.Dense(2, name="latent")(inputs))
+    autoencoder = quick(model=network, epochs=1, learning_rate=1e-12, batch_size=4, engine=engine)
+    autoencoder.fit(sequences, sample_weight=weights)
+    errors = autoencoder.reconstruction_error(sequences)
+    loss = np.average(errors, weights=weights)
+    np.testing.assert_allclose(autoencoder.loss_curve_, [loss], rtol=1e-4)
+
+
 def test_warm_start_and_partial_fit_continue():
     warm = quick(epochs=10, warm_start=True).fit(X)
     before = warm.reconstruction_error(X).mean()

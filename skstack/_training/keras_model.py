@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -56,12 +57,31 @@ def call(model, x, *, training: bool):
 
 def compute_loss(model, x, y, y_pred, sample_weight, *, training: bool):
     """Compute the loss with the model's public `compute_loss`."""
-    outputs = flat_outputs(y_pred)
-    rank = len(outputs[0].shape) if len(outputs) == 1 else 0
-    if sample_weight is not None and rank > 2:  # losses have the shape (rows, ...)
-        sample_weight = keras.ops.reshape(sample_weight, [-1, *[1] * (rank - 2)])
     arguments = {"training": training} if _accepts(model.compute_loss, "training") else {}
     return model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, **arguments)
+
+
+def weigh_rows(model) -> None:
+    """Make the `compute_loss` of a private model apply weights of rows to losses of any shape.
+
+    Without it, Keras' own steps would take them for the weights of sequence steps.
+    """
+    original = model.compute_loss
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def compute_loss(*args, **kwargs):
+        bound = signature.bind(*args, **kwargs)
+        weights = bound.arguments.get("sample_weight")
+        if len(getattr(weights, "shape", ())) == 1:
+            outputs = flat_outputs(bound.arguments["y_pred"])
+            rank = len(outputs[0].shape) if len(outputs) == 1 else 0
+            if rank > 2:  # losses have the shape (rows, ...)
+                shape = [-1, *[1] * (rank - 2)]
+                bound.arguments["sample_weight"] = keras.ops.reshape(weights, shape)
+        return original(*bound.args, **bound.kwargs)
+
+    vars(model)["compute_loss"] = compute_loss
 
 
 def _accepts(function, name):

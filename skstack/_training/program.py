@@ -41,6 +41,7 @@ from skstack._training.keras_model import (
     named_variables,
     rows_at_once,
     values,
+    weigh_rows,
 )
 from skstack._training.monitor import Progress, plain
 from skstack._training.normalization import reading_their_variables
@@ -90,6 +91,7 @@ class Program:
             metrics=settings.make_metrics() or None,
             jit_compile=False,
         )
+        weigh_rows(self.model)
         self.optimizer = self.model.optimizer  # mixed_float16: wrapped by `compile`
         self.variables = named_variables(self.model)
         steps = FitSteps(self.optimizer)
