@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -68,9 +67,7 @@ class _FirstCallback(keras.callbacks.Callback):
         if self._config.patience is None:
             self.progress = progress
             return
-        loss = np.float32(logs.get("val_loss", math.nan))
-        if self._config.monitor is not None and not np.isnan(loss):
-            loss = np.float32(error_of(logs, self._config.monitor, "val_"))
+        loss = self._judged(logs)
         is_best, best, without_better = update_early_stopping(
             np, loss, progress.best_loss, progress.without_better, np.float32(self._config.tol)
         )
@@ -82,6 +79,20 @@ class _FirstCallback(keras.callbacks.Callback):
         )
         if without_better >= self._config.patience:
             self.model.stop_training = True
+
+    def _judged(self, logs):
+        """The number of an epoch's logs that early stopping compares; refuse logs without it."""
+        name, greater_is_better = self._config.monitor or ("loss", False)
+        if f"val_{name}" not in logs:
+            reported = sorted(each[4:] for each in logs if each.startswith("val_"))
+            raise ValueError(
+                f"early_stopping needs {name!r} of the hold-out rows, but the steps of this model "
+                f"report {reported}. Return {name!r} from its `test_step`, or set "
+                "early_stopping=False."
+            )
+        if np.isnan(logs.get("val_loss", 0.0)):
+            return np.float32("nan")
+        return np.float32(error_of(logs, (name, greater_is_better), "val_"))
 
     def on_train_end(self, logs=None):
         if self.progress.best_state is not None:

@@ -372,6 +372,17 @@ def test_metrics_of_a_custom_train_step_are_averaged_over_an_epoch(blueprint, bi
     np.testing.assert_allclose(curves[0], curves[1], rtol=1e-5)
 
 
+def test_early_stopping_on_what_a_custom_step_does_not_report_is_refused(blueprint, binary_rows):
+    def build():
+        i = {"numeric": keras.Input((6,), name="numeric")}
+        return Counted(i, keras.layers.Dense(1, activation="sigmoid")(i["numeric"]))
+
+    recipe = blueprint(build, key=None)
+    plan = TrainConfig("mse", epochs=3, patience=1, engine="keras")
+    with pytest.raises(ValueError, match=r"early_stopping needs 'loss'.*report \['error'\]"):
+        train(recipe, initial_variables(recipe, 0), binary_rows(), plan, validation=binary_rows())
+
+
 class Untraceable(keras.layers.Layer):
     def compute_output_spec(self, x):
         return keras.KerasTensor(x.shape, x.dtype)
