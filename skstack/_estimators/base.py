@@ -1141,8 +1141,10 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         }
 
     def _best_epoch(self):
-        """Number of the epoch whose weights were kept: of equally good ones the last."""
-        return len(self.validation_scores_) - int(np.argmax(self.validation_scores_[::-1]))
+        """Number of the epoch whose weights were kept: of equally good ones the last, never NaN."""
+        scores = np.array(self.validation_scores_)
+        scores[np.isnan(scores)] = -np.inf
+        return len(scores) - int(np.argmax(scores[::-1]))
 
     def _objective(self, blueprint):
         """The loss and the form of targets that it expects; see ``resolve_objective``."""

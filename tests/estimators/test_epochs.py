@@ -264,3 +264,12 @@ def test_a_network_inside_a_pipeline_holds_out_nothing_that_it_must_not(where, t
     with pytest.raises(ValueError, match="holds out rows for early stopping by itself"):
         stack.fit(X, y, **metadata)
     assert not trained
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"), [([-2.0, np.nan, -1.0, np.nan], 3), ([1.0, 1.0], 2), ([np.nan] * 2, 2)]
+)
+def test_the_best_epoch_is_one_that_has_a_score(scores, best):
+    fitted = KerasClassifier()
+    fitted.validation_scores_ = scores
+    assert fitted._best_epoch() == best
