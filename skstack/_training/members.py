@@ -52,15 +52,19 @@ def _members_of(y_true, y_pred):
 
 
 class MemberLoss(keras.losses.Loss):
-    """Mean of a loss over members; in inference, the loss of their mean."""
+    """Mean of a loss over members; in inference, the loss of their mean.
 
-    def __init__(self, loss, reduction="sum_over_batch_size", name="members"):
+    Over rows it is reduced as the loss itself.
+    """
+
+    def __init__(self, loss, name="members"):
+        reduction = getattr(loss, "reduction", "sum_over_batch_size")
         super().__init__(name=name, reduction=reduction)
         self.loss = loss
         self._function = keras.losses.get(loss)
 
     def get_config(self):
-        return {"loss": self.loss, "reduction": self.reduction, "name": self.name}
+        return {"loss": self.loss, "name": self.name}
 
     @property
     def row_averages_of(self):

@@ -59,7 +59,13 @@ def learn(program: TracedProgram, x, y, weights):
     optimizer.apply_gradients(zip(gradients, trainable, strict=True))
     if program.has_metrics:
         model.compute_metrics(x, y, y_pred, sample_weight=weights)
-    return tf.cast(loss, "float32")
+    return _number(loss)
+
+
+def _number(loss):
+    """A loss as one number: with `reduction=None` the mean over rows, as Keras logs it."""
+    loss = tf.cast(loss, "float32")
+    return tf.reduce_mean(loss) if loss.shape.rank else loss
 
 
 def step_function(program: TracedProgram, layout: TensorLayout) -> Callable:
@@ -126,7 +132,7 @@ def chunk_function(program: TracedProgram, layout: TensorLayout) -> Callable:
         loss = compute_loss(model, x, y, y_pred, weights, training=False)
         if program.has_metrics:
             model.compute_metrics(x, y, y_pred, sample_weight=weights)
-        return tf.cast(loss, "float32") * tf.cast(n_real, "float32")
+        return _number(loss) * tf.cast(n_real, "float32")
 
     return chunk
 

@@ -22,7 +22,7 @@ from skstack import (
     KerasRegressor,
     StackedKerasClassifier,
 )
-from skstack._training.members import MemberOutputs
+from skstack._training.members import MemberLoss, MemberOutputs
 from skstack.losses import TeacherLoss
 from skstack.networks import MLP, PiecewiseLinear, TabM, recipe
 from tests._models import FIT, binary, mixed, regression
@@ -444,3 +444,12 @@ def test_the_learning_rate_of_tabm_grows_with_the_steps_of_an_epoch():
             return keras.optimizers.Adam(1e-4)
 
     assert Slow().default_learning_rate(100) is None  # that of its own optimizer
+
+
+@pytest.mark.parametrize("reduction", ["sum", "sum_over_batch_size", None])
+def test_a_loss_keeps_its_reduction_over_rows(reduction):
+    loss = keras.losses.BinaryCrossentropy(reduction=reduction)
+    targets = np.array([[0.0], [1.0]], np.float32)
+    outputs = np.array([[0.2], [0.2], [0.7], [0.7]], np.float32)  # of two members
+    found = MemberLoss(loss)(targets, outputs)
+    np.testing.assert_allclose(found, loss(targets, outputs[::2]), rtol=1e-6)

@@ -303,6 +303,17 @@ def test_rows_of_weight_zero_do_nothing(engine, recipe, start, binary_rows):
     np.testing.assert_allclose(fit.history["loss"], expected.history["loss"], rtol=1e-5)
 
 
+@each_engine
+def test_a_loss_without_reduction_is_logged_as_a_mean(engine, recipe, start, binary_rows):
+    curves = []
+    for each in (engine, "keras"):
+        loss = keras.losses.BinaryCrossentropy(reduction=None)
+        plan = TrainConfig(loss, epochs=2, engine=each)
+        fit = train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1))
+        curves.append([fit.history["loss"], fit.history["val_loss"]])
+    np.testing.assert_allclose(*curves, rtol=1e-5)
+
+
 def test_verbose_prints_one_line_an_epoch(recipe, start, binary_rows, capsys):
     train(recipe, start, binary_rows(), TrainConfig("binary_crossentropy", epochs=2, verbose=1))
     lines = capsys.readouterr().out.splitlines()
