@@ -268,6 +268,7 @@ network = classifier(callbacks=[Interrupts()])
 CALLERS = {
     "Pipeline": make_pipeline(StandardScaler(), network),
     "imblearn": SamplingPipeline([("scale", StandardScaler()), ("net", network)]),
+    "bags": classifier(callbacks=[Interrupts()], n_bags=2),
     "BaggingClassifier": BaggingClassifier(network, n_estimators=2),
     "VotingClassifier": VotingClassifier([("a", network), ("b", network)], voting="soft"),
     "GridSearchCV": GridSearchCV(network, {"learning_rate": [0.01, 0.1]}, cv=2),

@@ -29,6 +29,7 @@ _CALLERS = {
     "skopt",
     "skstack",
 }
+_PARTS = "skstack._base.parallel"  # calls bags, of which the next one would follow, inside `fit`
 # Decorators and mixins, which stand between a user and the `fit` of an estimator.
 _WRAPPERS = (*WRAPPER_MODULES, "skstack._base.")
 
@@ -48,11 +49,13 @@ def ends_training(n_epochs: int) -> bool:
 
 
 def _user_called_fit():
-    """Whether the `fit` of a network estimator runs that no other estimator or search called."""
+    """Whether the `fit` of one network runs that no other estimator or search called."""
     frame: FrameType | None = sys._getframe(2)
     fits = False
     while frame is not None:
         module = frame.f_globals.get("__name__") or ""
+        if module == _PARTS:
+            return False
         if not fits:
             fits = module.startswith("skstack._estimators.") and frame.f_code.co_name == "fit"
         elif not module.startswith(_WRAPPERS) and module.partition(".")[0] in _CALLERS:
