@@ -92,18 +92,19 @@ _BATCH_EVENTS = [
 ]
 
 
+# Each epoch's loss is checked anyway.
+_KERASES_IDLE = [keras.callbacks.Callback, keras.callbacks.TerminateOnNaN]
+
+
 def watches_batches(callback) -> bool:
     """Whether a callback must be called within epochs, which are one call in the other engines."""
-    if type(callback) is keras.callbacks.TerminateOnNaN:
-        return False  # each epoch's loss is checked anyway
-    if isinstance(callback, keras.callbacks.ModelCheckpoint):
-        return callback.save_freq != "epoch"
+    idle = list(_KERASES_IDLE)
+    if getattr(callback, "save_freq", None) == "epoch":
+        idle.append(keras.callbacks.ModelCheckpoint)
     return any(
-        getattr(type(callback), event) is not getattr(keras.callbacks.Callback, event)
+        event in vars(callback)
+        or all(getattr(type(callback), event) is not getattr(each, event) for each in idle)
         for event in _BATCH_EVENTS
-    ) or (
-        isinstance(callback, keras.callbacks.LambdaCallback)
-        and any(event in vars(callback) for event in _BATCH_EVENTS)
     )
 
 

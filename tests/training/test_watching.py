@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from skstack._training.config import TrainConfig, TrainingData
+from skstack._training.engines import watches_batches
 from skstack._training.initial_weights import initial_variables
 from skstack._training.program import POOL
 from skstack._training.train import train
@@ -177,6 +178,22 @@ def test_batch_callbacks_are_called(recipe, start, binary_rows):
     assert callback.count == 6
     alone = train(recipe, start, binary_rows(75), TrainConfig("binary_crossentropy", epochs=2))
     np.testing.assert_allclose(watched.history["loss"], alone.history["loss"], rtol=1e-5)
+
+
+class WatchingCheckpoint(keras.callbacks.ModelCheckpoint):
+    on_train_batch_end = Batches.on_train_batch_end
+
+
+class WatchingTerminator(keras.callbacks.TerminateOnNaN):
+    on_test_end = Batches.on_train_batch_end
+
+
+def test_batches_are_watched_by_hooks_of_any_origin():
+    alone = keras.callbacks.Callback()
+    assert not watches_batches(alone)
+    alone.on_train_batch_end = print
+    for callback in (alone, WatchingCheckpoint("a.keras"), WatchingTerminator()):
+        assert watches_batches(callback)
 
 
 class Freeze(keras.callbacks.Callback):
