@@ -2,6 +2,7 @@
 
 import fractions
 import re
+import threading
 
 import keras
 import numpy as np
@@ -98,6 +99,16 @@ def test_invalid_settings_are_refused_by_name_before_training(name, value):
     given = "l2|dropout|activation|narrow" if name == "model" else name
     with pytest.raises((ValueError, TypeError), match=given):
         small().set_params(**{name: value}).fit(X, Y)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_callbacks_that_cannot_be_copied_are_refused_by_name():
+    callback = keras.callbacks.Callback()
+    callback.lock = threading.Lock()
+    estimator = small(callbacks=[callback])
+    for call in (clone, lambda estimator: estimator.fit(X, Y)):
+        with pytest.raises(TypeError, match=r"callbacks=\[.*cannot be copied .*lock.*__deepcopy__"):
+            call(estimator)
 
 
 def test_a_loss_that_no_weight_moves():

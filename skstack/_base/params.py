@@ -56,14 +56,28 @@ def clone_part(value):
     return clone(value, safe=False)
 
 
+def explain_uncopied(name, value, error):
+    """Raise a TypeError that names the parameter, if a value could not be copied."""
+    if str(error).startswith("cannot pickle"):
+        raise TypeError(
+            f"{name}={described(value)} cannot be copied ({error}), but each fit works on copies. "
+            "Give its class a __deepcopy__ that shares or leaves out what cannot be copied."
+        ) from error
+
+
 def clone_sharing_models(estimator):
     """Clone an estimator, with every ``keras.Model`` among its parameters shared.
 
     A deep copy takes 0.2 s, warns, and makes equal models unequal for every cache.
     """
-    cloned = type(estimator)(
-        **{name: clone_part(value) for name, value in estimator.get_params(deep=False).items()}
-    )
+    params = {}
+    for name, value in estimator.get_params(deep=False).items():
+        try:
+            params[name] = clone_part(value)
+        except TypeError as error:
+            explain_uncopied(name, value, error)
+            raise
+    cloned = type(estimator)(**params)
     for attribute in BESIDE_PARAMETERS:
         if hasattr(estimator, attribute):
             setattr(cloned, attribute, copy.deepcopy(getattr(estimator, attribute)))

@@ -31,6 +31,7 @@ from skstack._base.params import (
     comparable,
     draw_seed,
     explain_missing_parameters,
+    explain_uncopied,
     hint_at_parameters,
     is_bool,
     is_keras_model,
@@ -1075,7 +1076,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             metrics=prepared.metrics(metrics),
             epochs=epochs,
             batch_size=batch_size,
-            callbacks=tuple(copied(self._listed_callbacks())),
+            callbacks=self._copied_callbacks(),
             patience=(epochs if rules.scheduled else self.n_iter_no_change) if stops else None,
             tol=self.tol,
             monitor=monitor,
@@ -1224,6 +1225,13 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         if callbacks is None:
             return []
         return list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
+
+    def _copied_callbacks(self):
+        try:
+            return tuple(copied(self._listed_callbacks()))
+        except TypeError as error:
+            explain_uncopied("callbacks", self.callbacks, error)
+            raise
 
     # Predictions -----------------------------------------------------------------------------
 
