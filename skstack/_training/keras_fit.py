@@ -40,6 +40,7 @@ class _FirstCallback(keras.callbacks.Callback):
         self._monitor = monitor
         self.progress = Progress()
         self.order: np.ndarray | None = None
+        self._validated: list | None = None  # the state that the last validation has judged
 
     def kept(self):
         """The state that is kept if training ends now."""
@@ -49,12 +50,18 @@ class _FirstCallback(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._monitor.epoch_begin()
+        self._validated = None
         self.order = self._orders.next(1)[0]
         if self._monitor.n_epochs and self.progress.best_state is None:
             self.progress = replace(self.progress, state=self._program.get_state())
 
     def on_train_batch_begin(self, batch, logs=None):
         refuse_if_ended()
+
+    def on_test_end(self, logs=None):
+        # After this, SwapEMAWeights replaces the weights by those of the last step.
+        if self._config.patience is not None:
+            self._validated = self._program.get_state()
 
     def on_epoch_end(self, epoch, logs=None):
         self._monitor.check(logs)
@@ -71,9 +78,12 @@ class _FirstCallback(keras.callbacks.Callback):
         is_best, best, without_better = update_early_stopping(
             np, loss, progress.best_loss, progress.without_better, np.float32(self._config.tol)
         )
+        best_state = progress.best_state
+        if is_best:
+            best_state = self._validated or self._program.get_state()
         self.progress = replace(
             progress,
-            best_state=self._program.get_state() if is_best else progress.best_state,
+            best_state=best_state,
             best_loss=best,
             without_better=without_better,
         )

@@ -484,6 +484,21 @@ def test_callbacks_are_called_between_training_and_validation(recipe, start, bin
     np.testing.assert_allclose(fit.history["val_loss"], np.log(2), rtol=1e-5)
 
 
+def test_weights_that_callbacks_swap_in_for_the_validation_are_kept(recipe, start, binary_rows):
+    held_out = binary_rows(seed=1)
+    plan = TrainConfig(
+        "binary_crossentropy",
+        keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.9),
+        epochs=3,
+        patience=3,
+        callbacks=(keras.callbacks.SwapEMAWeights(),),
+    )
+    fit = train(recipe, start, binary_rows(), plan, validation=held_out)
+    (p,) = fit.network.outputs(held_out.inputs)
+    loss = np.mean(keras.losses.binary_crossentropy(held_out.targets, p))
+    assert loss == pytest.approx(min(fit.history["val_loss"]), rel=1e-5)
+
+
 def test_a_failed_fit_does_not_affect_the_program(recipe, start, binary_rows):
     plan = TrainConfig("binary_crossentropy", epochs=3)
     expected = train(recipe, start, binary_rows(), plan, validation=binary_rows(seed=1))
