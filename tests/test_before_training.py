@@ -48,6 +48,7 @@ from skstack import (
     StackedKerasRegressor,
 )
 from skstack._training import train
+from skstack.ensemble import GreedyEnsembleClassifier
 from skstack.losses import TeacherLoss
 from skstack.networks import MLP
 
@@ -934,3 +935,29 @@ def test_parameters_of_a_branch_are_named_after_it():
     with pytest.raises(ValueError, match="Use a__epochs"):
         stack.set_params(estimators__a__epochs=3)
     assert stack.set_params(a__epochs=3).get_params()["a__epochs"] == 3
+
+
+def test_new_branches_and_their_parameters_are_set_together():
+    part = [("risk", LogisticRegression())]
+    old = [("risk", Ridge()), ("other", "drop")]
+    for estimator, name in (
+        (StackedKerasClassifier(), "upstream"),
+        (StackedKerasClassifier(old), "upstream"),
+        (GreedyEnsembleClassifier(old), "estimators"),
+    ):
+        estimator.set_params(risk__C=2.0, **{name: part})
+        assert estimator.get_params()["risk__C"] == 2.0
+    stack = StackedKerasClassifier(old).set_params(risk="drop", upstream=part)
+    assert stack.upstream == [("risk", "drop")]
+    with pytest.raises(ValueError, match="Invalid parameter 'other__alpha'"):
+        StackedKerasClassifier(old).set_params(upstream=part, other__alpha=1.0)
+    with pytest.raises(ValueError, match="Invalid parameter 'risk__alpha'"):
+        StackedKerasClassifier(old).set_params(upstream=KerasAutoencoder(), risk__alpha=1.0)
+
+
+def test_a_grid_has_new_branches_and_their_parameters():
+    X, y = binary()
+    stack = StackedKerasClassifier(downstream=LogisticRegression(), cv=2, random_state=0)
+    grid = {"upstream": [[("risk", LogisticRegression())]], "risk__C": [0.1, 1.0]}
+    search = GridSearchCV(stack, grid, cv=2).fit(X, y)
+    assert search.best_estimator_.get_params()["risk__C"] == search.best_params_["risk__C"]

@@ -217,6 +217,10 @@ def explain_missing_parameters(estimator, params, remedy):
     if not params:
         return
     kind, known = type(estimator).__name__, estimator.get_params(deep=True)
+    own = estimator.get_params(deep=False)
+    new = {name: value for name, value in params.items() if name in own}
+    if 0 < len(new) < len(params):  # the others may belong to what is new, such as branches
+        known = type(estimator)(**{**own, **new}).get_params(deep=True)
     for key in params:
         name, nested, parameter = key.partition("__")
         if name not in known:
