@@ -729,7 +729,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
             if len(nested) == 1 and _same_folds([pairs], [Folds(own, np.ones(len(y)))]):
                 continue
             for train, _ in pairs:
-                part = self._without(train)
+                part = self._without(train, X, y, metadata)
                 split = {**settings, "metadata": metadata.of(X, train).split}
                 inner = folds_of(part.cv, take_rows(X, train), take_rows(y, train), **split)
                 for rows, _ in inner:
@@ -737,11 +737,11 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
                     if len(np.unique(labels)) < len(source.classes if len(labels) else ()):
                         raise ValueError("its folds without a fold of the stack lack a class")
 
-    def _without(self, train):
+    def _without(self, train, X, y, metadata):
         """A copy of an unfitted branch with folds of some of its rows."""
         branch = copy_of(self)
         drop_callbacks(branch)
-        branch.cv = restricted_cv(self.cv, train)
+        branch.cv = restricted_cv(self.cv, train, X, y, metadata.split)
         if isinstance(branch.cv, list) and len(branch.cv) < 2:
             branch.cv = 2
         return branch
@@ -749,7 +749,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
     def _refitted_without(self, plan, pairs, number):
         """The `RefittedTable` of one fold of the stack."""
         train, test = pairs[number]
-        branch = self._without(train)
+        branch = self._without(train, plan.X, plan.y, plan.metadata)
         what = f"without fold {number + 1} of {len(pairs)}"
         label = f"{plan.source.label}, {what}"
         rows, targets = take_rows(plan.X, train), take_rows(plan.y, train)

@@ -15,11 +15,12 @@ from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
+from sklearn import model_selection
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, check_cv
 
 from skstack._base.disk_table import window_rows
-from skstack._base.sklearn import ignores_groups
-from skstack._base.tables import n_rows
+from skstack._base.sklearn import ignores_groups, take_metadata
+from skstack._base.tables import n_rows, take_rows
 
 _NO_ROWS_OUT = (
     "A transformer cannot leave rows out; StackedKerasClassifier and StackedKerasRegressor accept "
@@ -136,10 +137,28 @@ def restricted_folds(pairs, rows):
     return [(train, test) for train, test in kept if len(train) and len(test)]
 
 
-def restricted_cv(cv, rows):
-    """A cv for some rows of the table: a list of folds is restricted, all others are unchanged."""
+def restricted_cv(cv, rows, X, y, metadata=None):
+    """A cv for some rows of X, ascending, unchanged if it splits them as it splits all rows.
+
+    Folds of all rows are restricted: a list, and those of a splitter, such as PredefinedSplit, that
+    cannot split fewer rows.
+    """
     pairs = listed_folds(cv)
+    if pairs is None and hasattr(cv, "split") and not _splits_any_rows(cv):
+        metadata = metadata or {}
+        try:
+            own = take_metadata(X, metadata, rows)
+            folds_of(cv, take_rows(X, rows), take_rows(y, rows), classifier=False, metadata=own)
+        except Exception:  # the user's code
+            pairs = folds_of(cv, X, y, classifier=False, metadata=metadata)
     return cv if pairs is None else restricted_folds(pairs, rows)
+
+
+def _splits_any_rows(splitter):
+    """Whether a splitter is one of scikit-learn's that do not hold the fold of each row."""
+    kind = type(splitter)
+    public = getattr(model_selection, kind.__name__, None) is kind
+    return public and kind is not model_selection.PredefinedSplit
 
 
 def same_folds(pairs, others):

@@ -534,13 +534,15 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         cv = fit.cv
         if split is not None:
             fit.train, fit.rest = split
+            rows = fit.train, fit.X, fit.y
+            for name, transformer, _ in fit.branches:
+                own = fit.metadata.branches[name].split
+                transformer.cv = restricted_cv(transformer.cv, *rows, own)
+            cv = restricted_cv(cv, *rows, fit.metadata.splitter)
             held_out = {"X_val": take_rows(fit.X, fit.rest), "y_val": take_rows(fit.y, fit.rest)}
             if "sample_weight" in given:
                 held_out["sample_weight_val"] = take_rows(given["sample_weight"], fit.rest)
             fit.keep(fit.train, **(held_out if watches else {}))
-            for _, transformer, _ in fit.branches:
-                transformer.cv = restricted_cv(transformer.cv, fit.train)
-            cv = restricted_cv(cv, fit.train)
         fit.blending.prepare(
             fit.branches, cv, fit.X, fit.y, fit.metadata, ordered=fit.ordered, seed=fit.seed
         )

@@ -7,11 +7,11 @@ from sklearn import config_context
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import KFold, StratifiedKFold, TimeSeriesSplit
+from sklearn.model_selection import KFold, PredefinedSplit, StratifiedKFold, TimeSeriesSplit
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 
-from skstack import StackedKerasClassifier
+from skstack import KerasFeatureTransformer, StackedKerasClassifier
 
 from .parts import (
     BETWEEN,
@@ -173,6 +173,44 @@ def test_folds_given_as_pairs_are_restricted_to_remaining_rows(kind):
             else alone.transform(X[test])
         )
         np.testing.assert_array_equal(table[test, :-1], expected.astype(np.float32))
+
+
+class FixedSplit:
+    """Holds the fold of each row, and refuses other tables."""
+
+    def __init__(self, test_fold):
+        self.test_fold = test_fold
+
+    def split(self, X, y=None, groups=None):
+        for fold in range(3):
+            rows = np.arange(len(X))
+            yield rows[self.test_fold != fold], rows[self.test_fold == fold]
+
+    def get_n_splits(self, X=None, y=None, groups=None):
+        return 3
+
+
+@pytest.mark.parametrize("where", ["stack", "branch"])
+@pytest.mark.parametrize("splitter", [PredefinedSplit, FixedSplit])
+def test_splitters_that_hold_the_fold_of_each_row_are_restricted_too(splitter, where):
+    """To the rows that early stopping leaves, and in a blend to those without a fold."""
+    X, y = noise(n=80)
+    cv = splitter(np.arange(80) % 3)
+
+    def features(cv):
+        downstream = RecordingDownstream(early_stopping=True)
+        if where == "stack":
+            stack = bare_stack(TREE, cv, downstream=downstream)
+        else:
+            branch = KerasFeatureTransformer(TREE, cv=cv)
+            stack = bare_stack(branch, KFold(4), downstream=downstream).set_params(blend=True)
+        table = stack.fit_transform(X, y)
+        return table, stack.blend_scores_
+
+    table, scores = features(cv)
+    expected, expected_scores = features(list(cv.split(X)))
+    np.testing.assert_array_equal(table, expected)
+    assert scores == expected_scores
 
 
 def test_a_hold_out_row_does_not_affect_features():
