@@ -36,6 +36,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Even though the .* option is set, this option does not"),
 ]
 
+GLOBAL_STATE = np.random.get_state
 generator = np.random.default_rng(0)
 X = generator.normal(size=(90, 4)).astype(np.float32)
 CODES = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0.3)
@@ -671,6 +672,28 @@ def test_parameters_are_unchanged_after_fit():
     before = estimator.get_params()
     assert estimator.fit(X, Y).get_params() == before
     assert estimator.n_iter_ == 2
+
+
+@pytest.mark.parametrize("blend", ["auto", False])
+@pytest.mark.parametrize("own_cv", [False, True])
+def test_a_splitter_without_a_seed_gets_that_of_the_estimator_around_it(blend, own_cv):
+    """NumPy's global state neither decides on the folds nor moves."""
+    cv = KFold(3, shuffle=True)
+    part = KerasFeatureTransformer(LogisticRegression(), cv=cv, random_state=1)
+    stack = StackedKerasClassifier(
+        [("a", part if own_cv else part.model)],
+        downstream=LogisticRegression(),
+        blend=blend,
+        cv=KFold(4) if own_cv else cv,
+        random_state=None if own_cv else 0,
+    )
+    before = GLOBAL_STATE()[2]
+    np.testing.assert_array_equal(part.fit_transform(X, Y), clone(part).fit_transform(X, Y))
+    np.testing.assert_array_equal(stack.fit_transform(X, Y), clone(stack).fit_transform(X, Y))
+    assert GLOBAL_STATE()[2] == before
+    assert cv.random_state is None
+    other = clone(part).set_params(random_state=2)
+    assert (other.fit_transform(X, Y) != part.fit_transform(X, Y)).any()
 
 
 def test_a_splitter_is_not_modified():

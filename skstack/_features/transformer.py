@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
@@ -27,6 +28,7 @@ from skstack._base.disk_table import DiskTable, announce_memory, in_memory
 from skstack._base.in_chunks import in_chunks, once_per_call
 from skstack._base.params import (
     clone_sharing_models,
+    draw_seed,
     explain_missing_parameters,
     hint_at_parameters,
     is_keras_model,
@@ -86,6 +88,7 @@ from skstack._splits.folds import (
     refuse_ordered,
     restricted_cv,
     same_folds,
+    seeded_splitter,
     shuffled_folds,
 )
 from skstack._splits.row_context import RowContext, take_context
@@ -163,6 +166,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
         Folds of the cross-fit. An int gives stratified folds for classifiers, and with ``groups``
         folds that keep each group together. Each row must be in exactly one test fold; a
         time-ordered ``cv``, which never predicts the first rows, is supported in a stack only.
+        A splitter that shuffles without a seed is copied and gets one from ``random_state``.
 
     refit : bool, default=True
         Whether ``transform`` uses a network that was trained on all rows; otherwise it returns the
@@ -592,6 +596,8 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
         blocks = ColumnBlocks(
             self.categorical_features, inputs=self.inputs, input_shape=self.input_shape
         )
+        # A copy, because a RandomState is drawn from once, for the seeds of the model.
+        cv = seeded_splitter(self.cv, draw_seed(copy.deepcopy(self.random_state)))
         model = upstream_of(model, self.random_state)
         source = UpstreamSpec(
             model, y, blocks, self.batch_size, self.memory,
@@ -625,16 +631,16 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
         folds = None
         needs_folds = whole and source.needs_folds(self._feature_request)
         if whole and not in_stack and source.trained and not needs_folds:
-            refuse_ordered(self.cv, X, y, metadata.split)
+            refuse_ordered(cv, X, y, metadata.split)
         if needs_folds or not (source.frozen or self.refit):
-            folds = self._folds(source, X, y, metadata, in_stack)
+            folds = self._folds(cv, source, X, y, metadata, in_stack)
         repeats = [] if folds is None else [folds]
         if folds is not None and repeat_seeds:
             self._refuse_repeated_codes()
             classes = source.classes is not None
             for seed in repeat_seeds:
                 settings = {"classifier": classes, "metadata": metadata.split}
-                pairs = shuffled_folds(self.cv, X, y, seed, **settings)
+                pairs = shuffled_folds(cv, X, y, seed, **settings)
                 repeats.append(Folds(pairs, folds.covered))
         if in_stack and self._checks_early(source):
             source.prepared(
@@ -777,9 +783,9 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
             "a stack, which scales such features in float64.",
         )
 
-    def _folds(self, source, X, y, metadata, in_stack):
+    def _folds(self, cv, source, X, y, metadata, in_stack):
         folds = make_folds(
-            self.cv,
+            cv,
             X,
             y,
             classifier=source.classes is not None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 import warnings
 from dataclasses import dataclass, field
@@ -505,8 +506,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         if context.ordered and (cv is None or isinstance(cv, Integral)):
             cv = context.ordered_cv(cv, n_rows(X))
         blending = Blending(self, y)
-        if blending.nests:
-            cv = seeded_splitter(cv, seed)
+        cv = seeded_splitter(cv, seed)
         branches = self._branches(seed, cv)
         order = cv if settle_folds(cv, branches, X, y, metadata) else None
         for name, transformer, _ in branches:
@@ -848,6 +848,9 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             transformer.verbose = max(transformer.verbose, self.verbose)
             if self.random_state is not None:
                 set_missing_seeds(transformer, seeds[name])
+            own = copy.deepcopy(transformer.random_state)  # a RandomState is drawn from later
+            own = seeds[name] if own is None else draw_seed(own)
+            transformer.cv = seeded_splitter(transformer.cv, own)
             branches.append((name, transformer, columns))
         return branches
 

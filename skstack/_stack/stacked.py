@@ -148,7 +148,8 @@ cv : int, splitter or iterable, default=5
     (``TimeSeriesSplit``) every branch, and every part of it, is trained only on rows earlier than
     those it predicts. Nested stacks follow the same order, and replace an int ``cv`` of a branch.
     Early stopping monitors the last rows, and rows that are never predicted are dropped from the
-    downstream's training rows.
+    downstream's training rows. A splitter that shuffles without a seed is copied and gets one from
+    ``random_state``.
 
 refit : bool, default=True
     Whether features of new rows come from upstream networks that are trained on all training rows;
