@@ -20,7 +20,9 @@ from skstack._base.params import clone_part, is_bool
 from skstack._base.progress import StepCounter
 from skstack._base.sklearn import ignores_groups, is_classifier_for, routing_enabled, take_metadata
 from skstack._base.tables import check_groups, n_rows, take_rows
+from skstack._splits.folds import listed_folds
 from skstack.inspection import _data_checks, _fit_checks, _kept, _prepared
+from skstack.inspection._overlap import matched
 from skstack.inspection._proxies import leaking_columns
 from skstack.inspection._report import Finding, LeakageReport
 from skstack.inspection._runs import Run, shuffle_half
@@ -69,7 +71,8 @@ def leakage_report(
         Group labels: a group must not be on both sides of a split.
 
     time : array-like of shape (n_samples,), default=None
-        Time at which each row became known; any sortable values.
+        Time at which each row became known: numbers, dates or other sortable values. Text must be
+        ISO 8601, such as ``"2023-12-31"``.
 
     seen : array-like or DataFrame of shape (n_seen, n_features), default=None
         Rows that frozen parts of the estimator were trained on, if available.
@@ -144,6 +147,8 @@ def leakage_report(
     if prepare is not None and not callable(prepare):
         raise TypeError(f"prepare={prepare!r}; expected a function of raw, or of raw and y.")
     StepCounter.check(verbose)
+    import pandas as pd
+
     check_consistent_length(X, y)
     X = X.tocsr() if hasattr(X, "tocsr") else X  # of other formats no rows can be taken
     estimator = _with_frozen_prefit(estimator)
@@ -154,14 +159,26 @@ def leakage_report(
             f"y has shape {y.shape} and columns of different dtypes; expected one target, or "
             "several of one kind."
         )
+    missing = np.flatnonzero(pd.isna(y).reshape(len(y), -1).any(axis=1))
+    if missing.size:
+        raise ValueError(
+            f"y holds missing values (NaN) in {missing.size} rows, such as {missing[0]}; every row "
+            "needs a target."
+        )
     classification = is_classifier(estimator) or is_classifier_for(estimator, y)
     groups = check_groups(groups, X)
-    time = None if time is None else np.unique(np.asarray(time), return_inverse=True)[1]
+    time = None if time is None else ranks_of_times(time)
     if time is not None:
         check_consistent_length(X, time)
+    if seen is not None:
+        matched(X, seen, "X", "seen")
     generator = check_random_state(random_state)
     splitter = copy.deepcopy(check_cv(cv, y, classifier=classification))
-    folds = list(splitter.split(X, y, None if ignores_groups(splitter) else groups))
+    try:
+        folds = list(splitter.split(X, y, None if ignores_groups(splitter) else groups))
+    except ValueError as error:
+        raise ValueError(f"cv={cv!r} cannot split these rows: {error}") from error
+    folds = listed_folds(folds)  # of masks, too
     metadata = _metadata(estimator, groups)
 
     n_scored = min(len(folds), max(_SCORED_FOLDS, (len(folds) + 1) // 2))
@@ -223,6 +240,33 @@ def leakage_report(
     fits = [(fit.step, int(np.sum(fit.rows >= 0)), int(np.sum(fit.rows == SYNTHETIC)))
             for fit in run.fits]  # fmt: skip
     return LeakageReport(type(estimator).__name__, findings, fits)
+
+
+def ranks_of_times(time):
+    """The rank of each time, equal for equal times; text is read as ISO 8601."""
+    import pandas as pd
+
+    values = np.asarray(time)
+    if values.ndim != 1:
+        raise ValueError(f"time has shape {values.shape}; expected one time for each row.")
+    missing = pd.isna(values)
+    if len(values) and all(isinstance(each, str) for each in values[~missing]):
+        try:
+            values = pd.to_datetime(pd.Series(values), format="ISO8601", utc=True)
+        except ValueError as error:
+            text = str(values[~missing][0])
+            raise ValueError(
+                f"time holds text, such as {text!r}, of which not all is ISO 8601 "
+                "('2023-12-31'): sorted as text it is not in the order of time. Convert it by "
+                "pandas.to_datetime(time, format=...)."
+            ) from error
+        missing = values.isna().to_numpy()
+    if missing.any():
+        raise ValueError(f"time holds {missing.sum()} missing values; each row needs a time.")
+    try:
+        return np.unique(np.asarray(values), return_inverse=True)[1]
+    except TypeError as error:
+        raise ValueError(f"time holds values that cannot be compared: {error}.") from error
 
 
 def _without_column(y):

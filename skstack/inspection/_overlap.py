@@ -131,23 +131,30 @@ def check_overlap(A, B, *, digits=4):
     """
     if not isinstance(digits, Integral) or isinstance(digits, bool) or not 1 <= digits <= 15:
         raise ValueError(f"digits={digits!r}; expected an int from 1 to 15.")
-    by_name = is_dataframe(A) and is_dataframe(B)
-    A, B = _frame(A, "A"), _frame(B, "B")
-    if not by_name and A.shape[1] == B.shape[1]:
-        B = B.set_axis(A.columns, axis=1)
-    if list(A.columns) != list(B.columns):
-        only = sorted(set(map(str, A.columns)) ^ set(map(str, B.columns)))
-        if only or A.shape[1] != B.shape[1]:
-            raise ValueError(
-                f"A has {A.shape[1]} columns and B has {B.shape[1]}; not in both are {only[:5]}."
-            )
-        B = B[list(A.columns)]
+    A, B = matched(A, B, "A", "B")
     _warn_of_kinds(A, B)
     rows = []
     for rounded in (None, digits):
         keys = row_keys(A, rounded, B), row_keys(B, rounded, A)
         rows += [np.flatnonzero(np.isin(keys[0], keys[1])), np.flatnonzero(np.isin(*keys[::-1]))]
     return Overlap(*rows, len(A), len(B), int(digits))
+
+
+def matched(A, B, name_a, name_b):
+    """Two tables as DataFrames with the same columns in one order, or a ValueError."""
+    by_name = is_dataframe(A) and is_dataframe(B)
+    A, B = _frame(A, name_a), _frame(B, name_b)
+    if not by_name and A.shape[1] == B.shape[1]:
+        B = B.set_axis(A.columns, axis=1)
+    if list(A.columns) != list(B.columns):
+        only = sorted(set(map(str, A.columns)) ^ set(map(str, B.columns)))
+        if only or A.shape[1] != B.shape[1]:
+            raise ValueError(
+                f"{name_a} has {A.shape[1]} columns and {name_b} has {B.shape[1]}; not in both are "
+                f"{only[:5]}."
+            )
+        B = B[list(A.columns)]
+    return A, B
 
 
 def row_keys(X, digits=None, other=None, dtype=np.float64):

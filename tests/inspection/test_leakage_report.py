@@ -322,11 +322,48 @@ def test_a_step_that_keeps_targets_outside_of_fit():
         ({"n_permutations": 0}, "n_permutations=0"),
         ({"groups": np.arange(5)}, "inconsistent numbers of samples"),
         ({"time": np.arange(5)}, "inconsistent numbers of samples"),
+        ({"time": ["31/12/2023"] * 360}, "time holds text, such as '31/12/2023'"),
+        ({"time": [None, *TIME[1:]]}, "time holds 1 missing values"),
+        (
+            {"time": np.array(["now", *TIME[1:]], dtype=object)},
+            "time holds values that cannot",
+        ),
+        ({"time": X}, "time has shape"),
+        ({"seen": X[:, :2]}, "X has 8 columns and seen has 2"),
+        ({"seen": X[0]}, "seen has shape"),
+        ({"cv": 300}, "cv=300 cannot split these rows"),
     ],
 )
 def test_invalid_arguments_are_refused(options, said):
+    """Before any fit."""
     with pytest.raises(ValueError, match=said):
-        leakage_report(LogisticRegression(), X, y, **options)
+        leakage_report(Refuser(), X, y, **options)
+
+
+def test_gaps_in_the_target_are_refused():
+    words = np.where(y == 1, "yes", "no").astype(object)
+    for target, gap in ((words, np.nan), (words, None), (y * 1.0, np.nan)):
+        holed = target.copy()
+        holed[3] = gap
+        with pytest.raises(ValueError, match=r"y holds missing values .* in 1 rows, such as 3"):
+            leakage_report(Refuser(), X, holed)
+
+
+class Refuser(ClassifierMixin, BaseEstimator):
+    """Is never fitted."""
+
+    def fit(self, X, y):
+        raise AssertionError
+
+
+def test_masks_are_folds_and_iso_text_is_time():
+    days = pd.Timestamp("2023-01-30") + pd.to_timedelta(TIME, "D")
+    folds = list(TimeSeriesSplit(3).split(X))
+    masks = [tuple(np.isin(TIME, rows) for rows in pair) for pair in folds]
+    expected = leakage_report(LOGISTIC, X, y, cv=folds, time=TIME, n_permutations=1)
+    for time in (days.strftime("%Y-%m-%d"), days.strftime("%Y-%m-%dT%H:%M:%S+02:00").tolist()):
+        report = leakage_report(LOGISTIC, X, y, cv=masks, time=time, n_permutations=1)
+        assert repr(report) == repr(expected)
 
 
 @pytest.mark.slow
