@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import pickle
 import sys
+import traceback
 from pathlib import Path
+
+import numpy as np
 
 _DESCRIPTION = """\
 Print the leakage report of an estimator and a table. The exit code is 1 if it finds a leak (with
---strict, also if it suspects one), 2 if the arguments are wrong, and 0 otherwise.
+--strict, also if it suspects one), 2 if the arguments are wrong or a fit fails, and 0 otherwise.
 """
 
 
@@ -34,23 +36,37 @@ def main(arguments=None):
     parser.add_argument("--strict", action="store_true", help="return 1 for a suspect, too")
     options = parser.parse_args(arguments)
 
+    try:
+        return _report(options)
+    except (ImportError, OSError, ValueError) as error:
+        parser.error(str(error))
+    except Exception:  # Python would exit with 1, as for a leak
+        traceback.print_exc()
+        return 2
+
+
+def _report(options):
+    """Print and write the report; return 1 if it finds a leak."""
     import pandas as pd
     from sklearn.model_selection import TimeSeriesSplit
 
     from skstack.inspection import leakage_report
+    from skstack.inspection._leakage import ranks_of_times
 
-    try:
-        estimator = _estimator(options.estimator)
-        is_parquet = Path(options.data).suffix == ".parquet"
-        frame = (pd.read_parquet if is_parquet else pd.read_csv)(options.data)
-        named = [options.target, options.groups, options.time, *options.drop]
-        missing = [name for name in named if name is not None and name not in frame]
-        if missing:
-            raise ValueError(f"columns {missing} are not in {options.data}: {list(frame.columns)}")
-    except (OSError, ValueError, ImportError, AttributeError, pickle.UnpicklingError) as error:
-        parser.error(str(error))
+    if options.cv is not None and options.cv < 2:
+        raise ValueError(f"--cv {options.cv}: expected at least 2 folds")
+    if options.html is not None and not Path(options.html).absolute().parent.is_dir():
+        raise ValueError(f"--html {options.html}: there is no such folder")
+    estimator = _estimator(options.estimator)
+    is_parquet = Path(options.data).suffix == ".parquet"
+    frame = (pd.read_parquet if is_parquet else pd.read_csv)(options.data)
+    named = [options.target, options.groups, options.time, *options.drop]
+    missing = [name for name in named if name is not None and name not in frame]
+    if missing:
+        raise ValueError(f"columns {missing} are not in {options.data}: {list(frame.columns)}")
     if options.time is not None:
-        frame = frame.sort_values(options.time, kind="stable", ignore_index=True)
+        order = np.argsort(ranks_of_times(frame[options.time]), kind="stable")
+        frame = frame.iloc[order].reset_index(drop=True)
     special = {name for name in (options.groups, options.time) if name is not None}
     X = frame.drop(columns=[options.target, *special, *options.drop])
     cv = options.cv
@@ -89,13 +105,18 @@ def _estimator(name):
         import joblib
 
         sys.path.insert(0, os.getcwd())  # a pickle may name classes of a module here
-        return joblib.load(name)
+        try:
+            return joblib.load(name)
+        except Exception as error:  # any, if the file is no pickle
+            raise ValueError(f"{name} cannot be read as a pickle: {error!r}") from error
     module, colon, attribute = name.partition(":")
     if not colon:
         raise ValueError(f"{name!r} is neither a file nor MODULE:NAME")
     sys.path.insert(0, os.getcwd())
     value = importlib.import_module(module)
     for part in attribute.split("."):
+        if not hasattr(value, part):
+            raise ValueError(f"{name!r}: there is no {part!r} in {module!r}")
         value = getattr(value, part)
     return value if hasattr(value, "fit") and not isinstance(value, type) else value()
 

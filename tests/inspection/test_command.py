@@ -24,6 +24,9 @@ def files(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
     CLEAN.to_csv("clean.csv", index=False)
     CLEAN.assign(answer=Y * 2.0 + 1).to_csv("leak.csv", index=False)
+    answers = pd.Series(np.where(Y == 1, "yes", "no")).mask(np.arange(120) == 3)
+    CLEAN.assign(y=answers, day="1/2/23", z=Y).to_csv("gap.csv", index=False)
+    (tmp_path / "empty.pickle").touch()
     with open("model.pickle", "wb") as file:
         pickle.dump(PIPELINE, file)
     (tmp_path / "models_of_this_test.py").write_text(
@@ -59,6 +62,15 @@ def test_groups_and_times(files, capsys):
         (["model.pickle", "clean.csv", "z"], "columns ['z'] are not in"),
         (["nothing", "clean.csv", "y"], "neither a file nor MODULE:NAME"),
         (["model.pickle", "nothing.csv", "y"], "nothing.csv"),
+        (["model.pickle", "clean.csv", "y", "--cv", "1"], "--cv 1: expected at least 2"),
+        (["model.pickle", "clean.csv", "y", "--groups", "who", "--cv", "100"], "n_splits=100"),
+        (["model.pickle", "clean.csv", "y", "--html", "none/report.html"], "--html none/report"),
+        (["model.pickle", "gap.csv", "y"], "y holds missing values"),
+        (["model.pickle", "gap.csv", "who", "--time", "day"], "time holds text, such as '1/2/23'"),
+        (["model.pickle", "gap.csv", "z", "--drop", "y"], "could not convert string to float"),
+        (["empty.pickle", "clean.csv", "y"], "empty.pickle cannot be read as a pickle"),
+        (["clean.csv", "clean.csv", "y"], "clean.csv cannot be read as a pickle"),
+        (["models_of_this_test:none", "clean.csv", "y"], "there is no 'none' in"),
     ],
 )
 def test_wrong_arguments(files, capsys, arguments, message):
@@ -66,3 +78,12 @@ def test_wrong_arguments(files, capsys, arguments, message):
         main(arguments)
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_error_of_the_estimator_is_no_leak(files, capsys):
+    (files / "models_that_fail.py").write_text(
+        "from sklearn.naive_bayes import GaussianNB\n"
+        "class Broken(GaussianNB):\n    def fit(self, X, y):\n        return {}['lost']\n"
+    )
+    assert main(["models_that_fail:Broken", "clean.csv", "y"]) == 2
+    assert "KeyError: 'lost'" in capsys.readouterr().err
