@@ -6,9 +6,11 @@ import numpy as np
 
 
 def last_estimator(estimator):
-    """Of a search the best estimator, and of a Pipeline the last step."""
-    estimator = getattr(estimator, "best_estimator_", estimator)
-    return estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
+    """Of a search the best estimator, and of a Pipeline the last step, until it is neither."""
+    while hasattr(estimator, "best_estimator_") or hasattr(estimator, "steps"):
+        estimator = getattr(estimator, "best_estimator_", estimator)
+        estimator = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
+    return estimator
 
 
 def plot_axes(ax, caller, *, width, height, n_axes=None):

@@ -80,7 +80,7 @@ class TrainingCurveDisplay:
         check_is_fitted(estimator)
         of_part = _part(estimator, part)
         parts = list(getattr(of_part, "_fold_histories", ()))
-        network = getattr(of_part, "estimator_", of_part)
+        network = last_estimator(getattr(of_part, "estimator_", of_part))
         history = getattr(network, "history_", None)
         if isinstance(history, list):
             history, parts = None, [*parts, *history]
@@ -152,4 +152,4 @@ def _part(estimator, part):
     parts = {"downstream": estimator.downstream_, **estimator.named_upstream_}
     if part is not None and part not in parts:
         raise ValueError(f"part={part!r} is no part of the stack; expected one of {list(parts)}.")
-    return parts["downstream" if part is None else part]
+    return last_estimator(parts["downstream" if part is None else part])

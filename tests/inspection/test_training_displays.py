@@ -18,7 +18,7 @@ from skstack import (
     KerasMultiTask,
     StackedKerasClassifier,
 )
-from skstack.inspection import LatentDisplay, TrainingCurveDisplay
+from skstack.inspection import BlendDisplay, LatentDisplay, TrainingCurveDisplay
 from tests._models import FIT, SMALL, binary, keras_model, mixed, regression, two_layers
 
 X, Y = binary()
@@ -76,6 +76,35 @@ def test_bags_and_folds_are_thin_lines():
     for part, error in (("b", TypeError), ("c", ValueError)):
         with pytest.raises(error, match=f"part='{part}'"):
             TrainingCurveDisplay.from_estimator(stack, part=part)
+
+
+def searched(estimator):
+    return GridSearchCV(estimator, {}, cv=2)
+
+
+def test_searches_and_pipelines_are_unwrapped_at_any_depth():
+    nested = make_pipeline(StandardScaler(), searched(make_pipeline(StandardScaler(), network())))
+    fitted = nested.fit(X, Y)
+    expected = fitted[-1].best_estimator_[-1].history_
+    assert TrainingCurveDisplay.from_estimator(fitted).history == expected
+    branches = [
+        ("search", searched(network())),
+        ("pipeline", make_pipeline(StandardScaler(), searched(network()))),
+    ]
+    stack = StackedKerasClassifier(
+        branches, downstream=make_pipeline(StandardScaler(), network()), cv=2, random_state=0
+    )
+    stack.fit(X, Y)
+    of_search, of_pipeline = (each.estimator_ for _, each, _ in stack.upstream_)
+    for part, drawn in (
+        ("downstream", stack.downstream_[-1]),
+        ("search", of_search.best_estimator_),
+        ("pipeline", of_pipeline.best_estimator_),
+    ):
+        assert TrainingCurveDisplay.from_estimator(stack, part=part).history == drawn.history_
+    outer = make_pipeline(StandardScaler(), make_pipeline(StandardScaler(), stack)).fit(X, Y)
+    blend = BlendDisplay.from_estimator(outer)
+    assert blend.parts == list(outer[-1][-1].blend_weights_)
 
 
 def test_a_target_may_be_named_val():
