@@ -279,6 +279,58 @@ def test_every_container_is_read(container):
         assert profile.moved(container(values[:n] * [1, 1000])).tolist() == [1]
 
 
+MEASURES = ("mean", "standard_deviation", "minimum", "maximum")
+
+
+@pytest.mark.parametrize(
+    "container",
+    [np.asarray, pd.DataFrame, polars.DataFrame, scipy.sparse.coo_array, np.ndarray.tolist],
+)
+def test_rows_of_weight_0_are_no_rows_of_a_profile(container):
+    values = np.random.default_rng(0).normal([40, 900], [5, 90], size=(2500, 2))
+    weights = np.arange(2500) % 3 / 2
+    values[weights == 0] *= 1000
+    profile = ColumnProfile.of(container(values), sample_weight=weights)
+    known = ColumnProfile.of(values[weights > 0], sample_weight=weights[weights > 0])
+    for name in (*MEASURES, "n_rows"):
+        np.testing.assert_allclose(getattr(profile, name), getattr(known, name))
+    assert profile.moved(container(values[weights == 0])).tolist() == [0, 1]
+    with pytest.raises(ValueError, match="sample_weight is 0 for all rows"):
+        ColumnProfile.of(container(values), sample_weight=0 * weights)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        ColumnProfile.of(container(values), sample_weight=weights[1:])
+
+
+@pytest.mark.parametrize("container", [np.asarray, scipy.sparse.csr_array])
+def test_pooled_profiles_count_the_known_values(container):
+    values = np.random.default_rng(0).normal([4, 9, 0], [1, 2, 3], size=(300, 3))
+    values[:90, 0], values[:150, 1], values[:, 2] = np.nan, np.nan, np.nan
+    weights = np.arange(300) % 4 / 2
+    for given in (None, weights):
+        of = [slice(0, 100), slice(100, 150), slice(150, 300)]
+        parts = [
+            ColumnProfile.of(
+                container(values[rows]), sample_weight=None if given is None else given[rows]
+            )
+            for rows in of
+        ]
+        whole = ColumnProfile.of(container(values), sample_weight=given)
+        for order in (parts, [ColumnProfile.pooled(parts[:2]), parts[2]]):
+            pooled = ColumnProfile.pooled(order)
+            assert pooled.n_rows == whole.n_rows
+            for name in MEASURES:
+                found, expected = getattr(pooled, name), getattr(whole, name)
+                np.testing.assert_allclose(found[:2], expected[:2])
+
+
+def test_profiles_of_earlier_versions_are_pooled_by_their_rows():
+    values = np.random.default_rng(0).normal(size=(300, 2))
+    parts = [ColumnProfile.of(values[:100]), ColumnProfile.of(values[100:])]
+    for part in parts:
+        del vars(part)["_counts"]
+    np.testing.assert_allclose(ColumnProfile.pooled(parts).mean, values.mean(axis=0))
+
+
 @pytest.mark.parametrize("categories", [[0], [0, 1, 2]])
 def test_categories_of_sparse_tables_are_not_profiled(categories):
     table = scipy.sparse.coo_matrix(np.arange(60).reshape(20, 3) % 7)

@@ -74,8 +74,6 @@ def imputed(strategy, indicator=False):
 
 def profile(make):
     def learned(X, weights):
-        if weights is not None:
-            X, weights = X[weights > 0], weights[weights > 0]
         found = ColumnProfile.of(make(X), sample_weight=weights)
         names = ("mean", "standard_deviation", "minimum", "maximum", "magnitudes")
         return [np.nan_to_num(getattr(found, name)) for name in names]

@@ -9,10 +9,11 @@ import narwhals.stable.v2 as nw
 import numpy as np
 from scipy import sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis, min_max_axis
+from sklearn.utils.validation import check_consistent_length
 
 from skstack._base.atomic_fit import warn_once
 from skstack._base.disk_table import DiskArray, chunk_rows, in_memory
-from skstack._base.tables import glanced
+from skstack._base.tables import glanced, take_rows
 from skstack.preprocessing._columns import (
     as_numbers,
     as_table,
@@ -122,6 +123,7 @@ class ColumnProfile:
     n_rows: int
     _indices: np.ndarray | None = None  # of the numeric columns; None for all
     _width: int = 0
+    _counts: np.ndarray | None = None  # weight of the known values by column; None in older files
 
     def __post_init__(self):
         for part in fields(self):
@@ -178,7 +180,7 @@ class ColumnProfile:
             numeric.
 
         sample_weight : array-like of shape (n_rows,), default=None
-            A row of weight w counts as w rows.
+            A row of weight w counts as w rows, and one of weight 0 as none.
 
         Returns
         -------
@@ -187,10 +189,18 @@ class ColumnProfile:
         Raises
         ------
         ValueError
-            If X has no rows, or `categorical_features` is not valid for it.
+            If X has no rows of positive weight, or `categorical_features` is not valid for it.
         """
         if len(getattr(X, "shape", ())) == 2:
             X, sample_weight = glanced(X, sample_weight)
+        if sample_weight is not None:
+            check_consistent_length(X, sample_weight)
+            if not np.all(sample_weight):
+                rows = np.flatnonzero(sample_weight)
+                if not rows.size:
+                    raise ValueError("sample_weight is 0 for all rows; a profile needs at least 1.")
+                X = X.tocsr() if sparse.issparse(X) else X
+                X, sample_weight = take_rows(X, rows), np.asarray(sample_weight)[rows]
         table = as_table(in_memory(X))
         width = table.shape[-1]
         if not table.shape[0]:
@@ -211,24 +221,21 @@ class ColumnProfile:
         if sample_weight is not None:
             weights = np.asarray(sample_weight, dtype=np.float64)
         if names and sparse.issparse(part):
-            return cls(names, *_sparse_profile(part, weights), table.shape[0], indices, width)
+            *measured, counts = _sparse_profile(part, weights)
+            return cls(names, *measured, table.shape[0], indices, width, counts)
         values = _numbers(part) if names else None
         if values is None:  # text
             none = np.empty(0)
             measured = (none, none, none, none, np.empty((3, 0)))
             return cls((), *measured, table.shape[0], np.arange(0), width)
-        measured = (
-            *_moments(*_rows_of(values, weights)),
-            _magnitudes(
-                *_rows_of(
-                    _strided(values, MAGNITUDE_ROWS),
-                    None
-                    if weights is None
-                    else _strided(weights, MAGNITUDE_ROWS, values.shape[1:]),
-                )
-            ),
+        *measured, counts = _moments(*_rows_of(values, weights))
+        magnitudes = _magnitudes(
+            *_rows_of(
+                _strided(values, MAGNITUDE_ROWS),
+                None if weights is None else _strided(weights, MAGNITUDE_ROWS, values.shape[1:]),
+            )
         )
-        return cls(names, *measured, table.shape[0], indices, width)
+        return cls(names, *measured, magnitudes, table.shape[0], indices, width, counts)
 
     @classmethod
     def pooled(cls, profiles):
@@ -251,8 +258,16 @@ class ColumnProfile:
             name: np.array([getattr(profile, name) for profile in profiles])
             for name in ("mean", "standard_deviation", "minimum", "maximum", "magnitudes")
         }
-        counts = np.array([profile.n_rows for profile in profiles], dtype=np.float64)
-        shares = (counts / counts.sum())[:, None]
+        counts = np.array(
+            [
+                np.full(len(first.names), profile.n_rows, dtype=np.float64)
+                if profile._counts is None
+                else profile._counts
+                for profile in profiles
+            ]
+        )
+        total = counts.sum(axis=0)
+        shares = counts / np.where(total > 0, total, 1)
         mean = (shares * each["mean"]).sum(axis=0)
         square = np.square(each["standard_deviation"]) + np.square(each["mean"] - mean)
         return cls(
@@ -262,9 +277,10 @@ class ColumnProfile:
             each["minimum"].min(axis=0),
             each["maximum"].max(axis=0),
             each["magnitudes"].min(axis=0),
-            int(counts.sum()),
+            sum(profile.n_rows for profile in profiles),
             first._indices,
             first._width,
+            total,
         )
 
     def renamed(self, names):
@@ -529,12 +545,13 @@ def _numbers(table):
 
 
 def _moments(values, weights=None):
-    """Mean, standard deviation, minimum and maximum of each column, without NaN and infinity."""
+    """Mean, standard deviation, minimum, maximum and weight of each column's finite values."""
     finite = np.isfinite(values)
     if finite.all():
         mean, deviation = weighted_moments(values, weights)
         least, most = values.min(axis=0), values.max(axis=0)
-        return mean, np.where(least == most, 0.0, deviation), *_as_floats(least, most)
+        total = np.full(len(mean), len(values) if weights is None else weights.sum())
+        return mean, np.where(least == most, 0.0, deviation), *_as_floats(least, most, total)
     weights = np.ones(len(values)) if weights is None else weights
     total = weights @ finite
     count = np.where(total > 0, total, 1)
@@ -544,7 +561,7 @@ def _moments(values, weights=None):
     least = np.where(finite, values, np.inf).min(axis=0)
     most = np.where(finite, values, -np.inf).max(axis=0)
     deviation = np.sqrt(weights @ np.square(spread) / count)
-    return mean, np.where(least == most, 0.0, deviation), *_as_floats(least, most)
+    return mean, np.where(least == most, 0.0, deviation), *_as_floats(least, most, total)
 
 
 def _as_floats(*arrays):
@@ -575,13 +592,18 @@ def _weighted_magnitudes(sizes, weights):
 
 
 def _sparse_profile(table, weights=None):
-    """Moments and range; magnitudes, which sparse columns do not need, are NaN."""
+    """Moments, range and weights; magnitudes, which sparse columns do not need, are NaN."""
     table = table.tocsr()
-    mean, variance = mean_variance_axis(table.astype(np.float64), axis=0, weights=weights)
-    least, most = min_max_axis(table, axis=0)
+    mean, variance, total = mean_variance_axis(
+        table.astype(np.float64), axis=0, weights=weights, return_sum_weights=True
+    )
+    least, most = min_max_axis(table, axis=0, ignore_nan=True)
+    known = total > 0
+    mean, variance = np.where(known, mean, 0.0), np.where(known, variance, 0.0)
+    least, most = np.where(known, least, np.inf), np.where(known, most, -np.inf)
     unknown = np.full((3, table.shape[1]), np.nan)
     deviation = np.where(least == most, 0.0, np.sqrt(variance))
-    return mean, deviation, *_as_floats(least, most), unknown
+    return mean, deviation, *_as_floats(least, most), unknown, total
 
 
 def warn_if_validation_moved(profile, X_val):
