@@ -93,12 +93,12 @@ _BATCH_EVENTS = [
 
 
 # Each epoch's loss is checked anyway.
-_KERASES_IDLE = [keras.callbacks.Callback, keras.callbacks.TerminateOnNaN]
+_IGNORING_BATCHES = [keras.callbacks.Callback, keras.callbacks.TerminateOnNaN]
 
 
 def watches_batches(callback) -> bool:
     """Whether a callback must be called within epochs, which are one call in the other engines."""
-    idle = list(_KERASES_IDLE)
+    idle = list(_IGNORING_BATCHES)
     if getattr(callback, "save_freq", None) == "epoch":
         idle.append(keras.callbacks.ModelCheckpoint)
     return any(
