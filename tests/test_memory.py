@@ -4,7 +4,9 @@ Each hit and each miss is counted where the work is done, never by the clock.
 """
 
 import pickle
+import sys
 import textwrap
+import types
 from concurrent.futures import ThreadPoolExecutor
 
 import joblib
@@ -268,6 +270,26 @@ def test_keys_depend_on_the_code_of_a_recipe():
         for name in ("relu", "tanh", "relu")
     ]
     assert keys[0] == keys[2] != keys[1]
+
+
+@recipe
+def importing(spec):
+    import settings_of_mine
+
+    inputs = spec.inputs()
+    hidden = keras.layers.Dense(settings_of_mine.UNITS, name="hidden")(spec.join(inputs))
+    return keras.Model(inputs, spec.outputs(hidden))
+
+
+def test_keys_depend_on_constants_that_a_recipe_imports(fits, tmp_path, monkeypatch):
+    settings = types.ModuleType("settings_of_mine")
+    monkeypatch.setitem(sys.modules, settings.__name__, settings)
+    for units, refitted in ((2, True), (2, False), (3, True)):
+        settings.UNITS = units
+        fits.clear()
+        features = trained(tmp_path, model=KerasClassifier(importing(), epochs=1), layers="hidden")
+        assert features.fit_transform(X, y).shape[1] == units
+        assert bool(fits) == refitted
 
 
 def table_of_two_kinds():

@@ -7,8 +7,10 @@ give wrong results. Values that cannot be compared therefore raise `Unknown`.
 from __future__ import annotations
 
 import builtins
+import dis
 import functools
 import hashlib
+import importlib.util
 import math
 import sys
 import types
@@ -30,6 +32,7 @@ _KERAS_OBJECTS = (
     keras.optimizers.schedules.LearningRateSchedule,
     keras.DTypePolicy,
 )
+_IMPORT = dis.opmap["IMPORT_NAME"]
 
 
 class Unknown(Exception):
@@ -66,7 +69,7 @@ def fingerprint(function) -> Hashable:
     """
     if not callable(function):
         raise Unknown(f"not a function: {function!r}")
-    return _Reader().read(function)
+    return _Reader().whole(function)
 
 
 def fingerprint_value(value) -> Hashable:
@@ -74,7 +77,7 @@ def fingerprint_value(value) -> Hashable:
 
     Raise `Unknown` if it cannot be compared by value.
     """
-    return _Reader().read(value)
+    return _Reader().whole(value)
 
 
 def fingerprint_config(cls, config) -> Hashable:
@@ -101,6 +104,13 @@ class _Reader:
 
     def __init__(self):
         self._open = {}
+        self._modules = {}  # the user's, by name
+        self._names = set()  # all names in the code that was read
+
+    def whole(self, value) -> Hashable:
+        """Read a value, and what its code may use of the modules that it reaches."""
+        read = self.read(value)
+        return (read, self._attributes()) if self._modules else read
 
     def read(self, value) -> Hashable:
         if value is None or value is Ellipsis or value is NotImplemented:
@@ -134,6 +144,8 @@ class _Reader:
         if kind is dict:
             return ("dict", tuple((self.read(k), self.read(v)) for k, v in value.items()))
         if isinstance(value, types.ModuleType):
+            if not _known_module(value.__name__):
+                self._modules[value.__name__] = value
             return ("module", value.__name__)
         if isinstance(value, types.CodeType):
             return self._code(value)
@@ -143,6 +155,7 @@ class _Reader:
                 self.read(value.func),
                 self.read(value.args),
                 self.read(value.keywords),
+                self.read(vars(value)),
             )
         if isinstance(value, types.FunctionType):
             return self._function(value)
@@ -199,6 +212,7 @@ class _Reader:
             self.read(function.__kwdefaults__),
             cells,
             self._globals(function),
+            self.read(vars(function)),
         )
 
     def _cell(self, cell):
@@ -208,23 +222,29 @@ class _Reader:
             return "empty"
 
     def _globals(self, function):
-        names = sorted(_names(function.__code__))
-        values = []
+        code, defined_in = function.__code__, function.__globals__
+        names = sorted(_names(code))
+        self._names.update(names)
+        values = [self.read(module) for module in _imported(code, defined_in.get("__package__"))]
         for name in names:
-            if name in function.__globals__:
-                value = function.__globals__[name]
-                values.append((name, self.read(value)))
-                if isinstance(value, types.ModuleType) and not _known_module(value):
-                    values.append((name, self._attributes(value, names)))
+            if name in defined_in:
+                values.append((name, self.read(defined_in[name])))
             elif hasattr(builtins, name):
                 values.append((name, "builtin"))
         return tuple(values)
 
-    def _attributes(self, module, names):
-        # Any attribute that the code names may be an attribute of this module.
-        return tuple(
-            (name, self.read(vars(module)[name])) for name in names if name in vars(module)
-        )
+    def _attributes(self):
+        # Any name in any code may be an attribute of any module, which may hold further modules.
+        values, before = [], -1
+        seen: set[tuple[str, str]] = set()
+        while before < len(seen):
+            before = len(seen)
+            for module in list(self._modules.values()):
+                for name in sorted(self._names & vars(module).keys()):
+                    if (module.__name__, name) not in seen:
+                        seen.add((module.__name__, name))
+                        values.append((module.__name__, name, self.read(vars(module)[name])))
+        return tuple(values)
 
     def _class(self, cls):
         if _from_library(cls) or cls.__module__ == "builtins":
@@ -242,6 +262,8 @@ class _Reader:
             isinstance(value, keras.layers.Layer) and value.variables
         ):
             raise Unknown(f"{value.name!r} holds weights")
+        if hasattr(value, "get_vocabulary"):  # which its config may lack
+            raise Unknown(f"{value.name!r} holds a vocabulary")
         config = dict(value.get_config())
         if isinstance(value, (keras.optimizers.Optimizer, keras.layers.Layer)):
             config.pop("name", None)  # often automatic: "adam_3"
@@ -262,8 +284,32 @@ def _names(code):
     return names
 
 
-def _known_module(module):
-    top = module.__name__.partition(".")[0]
+def _imported(code, package):
+    """The user's modules that code imports when it runs, with the packages that hold them."""
+    modules = []
+    if _IMPORT in code.co_code[::2]:
+        steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
+        for level, _, step in zip(steps, steps[1:], steps[2:], strict=False):
+            if step.opname == "IMPORT_NAME":
+                modules += _named_module(step.argval, level.argval, package)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            modules += _imported(constant, package)
+    return modules
+
+
+def _named_module(name, level, package):
+    try:
+        parts = importlib.util.resolve_name("." * level + name, package).split(".")
+        if _known_module(parts[0]):
+            return []
+        return [sys.modules[".".join(parts[: i + 1])] for i in range(len(parts))]
+    except (ImportError, KeyError) as error:
+        raise Unknown(f"the module {name!r}, which is not imported yet") from error
+
+
+def _known_module(name):
+    top = name.partition(".")[0]
     return top in _LIBRARIES or top in sys.stdlib_module_names
 
 

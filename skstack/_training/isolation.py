@@ -118,8 +118,9 @@ def _by_thread(name, function):
 
 
 def environment() -> tuple:
-    """Global settings of Keras that affect how networks are built."""
+    """Global settings of Keras that affect how networks are built and what losses return."""
     return (
+        keras.config.epsilon(),
         keras.config.floatx(),
         keras.config.dtype_policy().name,
         keras.config.image_data_format(),

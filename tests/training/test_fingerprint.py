@@ -2,6 +2,8 @@
 
 import functools
 import math
+import sys
+import types
 
 import keras
 import numpy as np
@@ -95,6 +97,68 @@ def test_a_global_that_changes_changes_the_fingerprint(monkeypatch):
     before = fingerprint(f)
     monkeypatch.setitem(globals(), "FACTOR", 3)
     assert fingerprint(f) != before
+
+
+@pytest.fixture
+def settings(monkeypatch):
+    """A package of the user's, whose module ``settings`` holds a constant."""
+    package, module = types.ModuleType("mine_"), types.ModuleType("mine_.settings")
+    package.settings, module.package, module.ALPHA = module, package, 1.0
+    monkeypatch.setitem(sys.modules, "mine_", package)
+    monkeypatch.setitem(sys.modules, "mine_.settings", module)
+    return module
+
+
+USES = {
+    "import": "def f(x):\n import mine_.settings as s\n return x * s.ALPHA",
+    "import of a package": "def f(x):\n import mine_.settings\n return x * mine_.settings.ALPHA",
+    "from": "def f(x):\n from mine_.settings import ALPHA\n return x * ALPHA",
+    "from a package": "def f(x):\n from mine_ import settings as s\n return x * s.ALPHA",
+    "relative": "def f(x):\n from .settings import ALPHA\n return x * ALPHA",
+    "in a function": "def f(x):\n def g():\n  from mine_.settings import ALPHA\n  return ALPHA\n"
+    " return g()",
+    "in a method": "class f:\n def g(self):\n  from mine_.settings import ALPHA\n  return ALPHA",
+    "submodule": "import mine_\ndef f(x): return x * mine_.settings.ALPHA",
+    "default": "import mine_\ndef f(x, s=mine_.settings): return x * s.ALPHA",
+    "closure": "import mine_\ndef m(s):\n return lambda x: s.ALPHA\nf = m(mine_.settings)",
+    "partial": "import functools, mine_\ndef g(s, x): return x * s.ALPHA\n"
+    "f = functools.partial(g, mine_.settings)",
+    "passed on": "import mine_\ndef g(s): return s.ALPHA\ndef f(x): return g(mine_.settings)",
+    "in a class": "import mine_\nclass C:\n s = mine_.settings\ndef f(x): return C.s.ALPHA",
+}
+
+
+@pytest.mark.parametrize("text", USES.values(), ids=USES)
+def test_constants_of_modules_are_read(text, settings):
+    first, again = (fingerprint(source(text, __package__="mine_")) for _ in range(2))
+    settings.ALPHA = 2.0
+    assert first == again != fingerprint(source(text, __package__="mine_"))
+
+
+def test_modules_of_libraries_are_named_and_those_not_imported_yet_unknown():
+    text = "def f(x):\n import {}\n return x"
+    assert fingerprint(source(text.format("json"))) == fingerprint(source(text.format("json")))
+    for name in ("not_there_", "mine_.not_there"):
+        with pytest.raises(Unknown, match="not imported yet"):
+            fingerprint(source(text.format(name)))
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, lambda f: functools.partial(f, 1)])
+def test_attributes_of_functions_are_read(wrap):
+    text = "def f(x): return x * f.alpha"
+    plain, one, two = (wrap(source(text)) for _ in range(3))
+    one.alpha, two.alpha = 1.0, 2.0
+    assert len({fingerprint(plain), fingerprint(one), fingerprint(two)}) == 3
+    two.alpha = 1.0
+    assert fingerprint(one) == fingerprint(two)
+
+
+@pytest.mark.parametrize("kind", ["IntegerLookup", "StringLookup", "TextVectorization"])
+def test_layers_with_a_vocabulary_are_unknown(kind):
+    layer = getattr(keras.layers, kind)()
+    layer.adapt(np.array([1, 2] if kind == "IntegerLookup" else ["a", "b"]))
+    with pytest.raises(Unknown, match="vocabulary"):
+        fingerprint(lambda x: layer(x))
 
 
 def test_recursion_ends():

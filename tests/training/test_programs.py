@@ -119,6 +119,20 @@ def test_functions_that_look_alike_are_not_shared(keyed, binary_rows):
     assert fingerprint(loss_with(1.0)) == fingerprint(loss_with(1.0))
 
 
+def test_a_program_uses_the_epsilon_of_its_fit(keyed, binary_rows):
+    recipe, rows, epsilon = keyed(units=15), binary_rows(), keras.config.epsilon()
+    start, losses = initial_variables(recipe, 0), []
+    try:
+        for each, engine in ((epsilon, "graph"), (5.0, "graph"), (5.0, "keras")):
+            keras.config.set_epsilon(each)
+            plan = TrainConfig("mape", "sgd", learning_rate=1e-9, epochs=1, engine=engine)
+            losses += train(recipe, start, rows, plan).history["loss"]
+    finally:
+        keras.config.set_epsilon(epsilon)
+    assert losses[0] > 2 * losses[1]
+    assert losses[1] == pytest.approx(losses[2], rel=1e-5)
+
+
 def test_unknown_networks_have_private_programs(blueprint, binary_rows):
     recipe, rows = blueprint(network(), key=None), binary_rows()
     start = initial_variables(recipe, 0)
