@@ -9,6 +9,7 @@ import inspect
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from sklearn.datasets import load_iris, make_multilabel_classification
 from sklearn.metrics import accuracy_score, f1_score, precision_score, roc_auc_score
 
@@ -465,6 +466,69 @@ def test_a_loss_that_broadcasts_rows_is_refused(loss, make):
         make(loss=loss, epochs=1).fit(X, y.astype(int))
     with pytest.raises(ValueError, match=r"metrics.*each row with all others"):
         make(metrics=[loss], epochs=1).fit(X, y.astype(int))
+
+
+def squares(y, p):
+    return keras.ops.mean(keras.ops.square(y - p), axis=-1)
+
+
+class Ramp(keras.losses.Loss):
+    """Counts its calls in a variable: a tf.Variable, or one that it makes when it is called."""
+
+    def __init__(self, lazy=False):
+        super().__init__()
+        self.lazy, self.step = lazy, None if lazy else tf.Variable(0.0)
+
+    def call(self, y_true, y_pred):
+        if self.step is None:
+            self.step = tf.Variable(0.0)
+        self.step.assign_add(1.0)
+        return self.step * squares(y_true, y_pred)
+
+
+def counting(step):
+    def loss(y, p):
+        step.assign_add(1.0)
+        return step * squares(y, p)
+
+    return loss
+
+
+def noisy(generator):
+    return lambda y, p: squares(y, p) * keras.random.uniform((), seed=generator)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Ramp,
+        lambda: Ramp(lazy=True),
+        lambda: counting(keras.Variable(0.0)),
+        lambda: functools.partial(lambda step, y, p: counting(step)(y, p), keras.Variable(0.0)),
+        lambda: noisy(keras.random.SeedGenerator(0)),
+    ],
+    ids=["object", "lazy", "closure", "partial", "seeds"],
+)
+@pytest.mark.parametrize("where", ["loss", "metrics"])
+def test_a_loss_that_changes_when_it_is_called_is_refused(make, where):
+    loss = make()
+    mean = resolve_objective("mse", task="regression", n_outputs=1)
+    resolve = {
+        "loss": lambda: resolve_objective(loss, task="regression", n_outputs=1),
+        "metrics": lambda: mean.metrics([loss], None, None, None),
+    }
+    with pytest.raises(ValueError, match=f"{where}.* changes a variable"):
+        resolve[where]()
+    if getattr(loss, "lazy", True) is False:
+        assert loss.step.numpy() == 0.0
+
+
+def test_a_loss_that_only_reads_a_variable_is_accepted():
+    factor = keras.Variable(2.0)
+    resolved = resolve_objective(
+        lambda y, p: factor * squares(y, p), task="regression", n_outputs=1
+    )
+    assert resolved.by_row
 
 
 def test_a_loss_that_mixes_rows_explicitly_is_accepted():

@@ -6,15 +6,18 @@ comparisons. A user's own function is tried on a few example rows.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import itertools
 import re
+import types
 from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from skstack._base.keras_objects import remade, with_settings
@@ -338,11 +341,65 @@ def _averages_rows(loss, y, p):
     return bool(np.isclose(np.mean(apart), _values(loss, y, p).mean(), rtol=1e-4, atol=1e-6))
 
 
+def _variables(loss):
+    """Variables that a loss holds or refers to, but not those of layers."""
+    found, seen, rest = [], {}, [loss, getattr(loss, "__dict__", {})]
+    while rest:
+        part = rest.pop()
+        if id(part) in seen:
+            continue
+        seen[id(part)] = part  # kept, so that no id is reused
+        if isinstance(part, (keras.Variable, tf.Variable)):
+            found.append(part)
+        elif isinstance(part, dict):
+            rest += part.values()
+        elif isinstance(part, (list, tuple, set)):
+            rest += part
+        elif isinstance(part, functools.partial):
+            rest += [part.func, part.args, part.keywords]
+        elif isinstance(part, types.MethodType):
+            rest += [part.__func__, getattr(part.__self__, "__dict__", {})]
+        elif isinstance(part, types.FunctionType) and not _is_from_keras(part):
+            used = inspect.getclosurevars(part)
+            rest += [*used.nonlocals.values(), *used.globals.values(), *(part.__defaults__ or ())]
+        elif isinstance(part, (keras.losses.Loss, keras.random.SeedGenerator)):
+            rest.append(vars(part))
+    return found
+
+
+@contextlib.contextmanager
+def _stateless(what, loss):
+    """Context in which calls of a loss must not change its variables; they are restored."""
+    before = [(variable, variable.numpy()) for variable in _variables(loss)]
+    changed = []
+    try:
+        yield
+    finally:
+        for variable, value in before:
+            if variable.numpy().tobytes() != value.tobytes():
+                variable.assign(value)
+                changed.append(variable.name)
+    known = {id(variable) for variable, _ in before}
+    changed += [variable.name for variable in _variables(loss) if id(variable) not in known]
+    if changed:
+        raise ValueError(
+            f"{what} changes a variable ({changed[0]!r}) whenever it is called, so that a second "
+            "fit would not begin as the first. Use a function of y and the predictions; a callback "
+            "may assign a variable that it reads."
+        )
+
+
 def _check_custom(what, loss, form, n_outputs):
-    """Refuse a function that broadcasts rows against each other; return whether it is per row.
+    """Refuse what is not a function of the rows alone; return whether it gives a value per row.
 
     None if it fails on the example rows: the call on real rows will raise the error.
     """
+    with _stateless(what, loss):
+        return _is_by_row(what, loss, form, n_outputs)
+
+
+def _is_by_row(what, loss, form, n_outputs):
+    """Refuse a function that broadcasts rows against each other; return as `_check_custom`."""
     y, p = _example_rows(form, n_outputs)
     n_rows = len(y)
     try:
@@ -537,6 +594,10 @@ class Objective:
             return metric
         name = name_of(metric)
         return MetricInForm(metric, name, self.form, form, "as it is", None, self.n_outputs)
+
+
+def _is_from_keras(value):
+    return (getattr(value, "__module__", None) or "").partition(".")[0] == "keras"
 
 
 def name_in_logs(metric):
