@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
+from sklearn.base import clone
 from sklearn.datasets import load_diabetes
 
 from skstack import KerasAutoencoder, KerasClassifier, KerasRegressor
@@ -95,6 +97,48 @@ def test_changes_by_callbacks_to_the_network_are_kept():
     slower = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
     rates = quick(callbacks=[slower], learning_rate=0.1).fit(X, y).history_["learning_rate"]
     np.testing.assert_allclose(rates, [0.05, 0.025, 0.0125, 0.00625])
+
+
+class Scaled(keras.losses.Loss):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def call(self, y_true, y_pred):
+        return self.factor * keras.losses.mean_squared_error(y_true, y_pred)
+
+
+class Anneals(keras.callbacks.Callback):
+    def __init__(self, held):
+        super().__init__()
+        self.held, self.seen = held, []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.held["factor"].assign(10.0**epoch)
+        self.seen.append(epoch)
+
+
+@pytest.mark.parametrize(
+    ("kind", "engine"), [("function", "auto"), ("object", "auto"), ("object", "keras")]
+)
+def test_a_callback_assigns_the_variable_that_the_loss_reads(kind, engine):
+    factor = tf.Variable(0.0) if kind == "function" else keras.Variable(0.0)
+    scaled = Scaled(factor)
+    callback = Anneals({"factor": factor})
+    regressor = quick(
+        loss=(lambda y, p: scaled.call(y, p)) if kind == "function" else scaled,
+        callbacks=[callback],
+        engine=engine,
+        epochs=3,
+        learning_rate=1e-7,
+    )
+    fits = [each.fit(X, y) for each in (regressor, regressor, clone(regressor))]
+    for fitted in fits:
+        losses = fitted.history_["loss"]
+        assert losses[0] > 0
+        np.testing.assert_allclose(losses[1:], [10 * losses[0], 100 * losses[0]], rtol=1e-3)
+        np.testing.assert_array_equal(fitted.predict(X), fits[0].predict(X))
+    assert callback.seen == []
 
 
 @pytest.mark.slow

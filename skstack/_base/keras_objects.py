@@ -185,6 +185,7 @@ def copied(value):
 
     A loss whose class has no complete config is copied by its attributes. Other such objects are
     shared: skstack never modifies the objects of a user, and training refuses them by name.
+    Variables of callbacks and losses are shared, too: one assigns them, the other reads them.
     """
     if isinstance(value, (*_PLAIN, type, types.FunctionType)) or "keras" not in sys.modules:
         return copy.deepcopy(value)
@@ -194,17 +195,30 @@ def copied(value):
         if isinstance(part, _kinds()) and not isinstance(part, type):
             kept.append(part)  # so that no id is reused
             memo[id(part)] = _copied_object(part)
-        elif isinstance(part, keras.callbacks.Callback) and part.model is not None:
-            memo[id(part.model)] = None  # of an earlier Model.fit; training sets another
+        elif isinstance(part, keras.callbacks.Callback):
+            memo.update((id(variable), variable) for variable in _held_variables(part))
+            if part.model is not None:
+                memo[id(part.model)] = None  # of an earlier Model.fit; training sets another
     if id(value) in memo:
         return memo[id(value)]
     with customs_known(customs_of(value)):
         return copy.deepcopy(value, memo)
 
 
+def _held_variables(value):
+    """Variables among the attributes of an object, also in lists and dicts of them."""
+    kinds = (sys.modules["keras"].Variable, sys.modules["tensorflow"].Variable)
+    for each in vars(value).values():
+        parts = each.values() if isinstance(each, dict) else each
+        parts = parts if isinstance(each, (dict, list, tuple)) else [each]
+        yield from (part for part in parts if isinstance(part, kinds))
+
+
 def _copied_object(value):
     import keras
 
+    if isinstance(value, keras.losses.Loss) and list(_held_variables(value)):
+        return value
     try:
         return remade(value)
     except Exception:  # custom classes may raise anything
