@@ -18,6 +18,7 @@ _OF_ONE_NETWORK = (
     "moments_",
     "prior_ratio_",
     "sampler_",
+    "_sampled_counts",
     "target_mean_",
     "target_scale_",
     "_optimizer_variables",

@@ -569,7 +569,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         """Weights of training rows for statistics of columns: moments and imputed values."""
         return weights
 
-    def _resample(self, inputs, y, weights, moments):
+    def _resample(self, inputs, y, weights, seed, resume):
         """Training rows after the sampler; unchanged by default."""
         return inputs, y, weights
 
@@ -765,7 +765,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             warn_if_validation_moved(self.input_profile_, held_out[0])
             self._warn_of_moved_targets(y, held_out[1])
 
-        resampled, y, weights = self._resample(inputs, y, weights, seed)
+        resampled, y, weights = self._resample(inputs, y, weights, seed, resume)
         objective = self._objective(blueprint)
         table = self._table(resampled, y, weights, objective)
         table = self._smoothed(table, label_smoothing_of(blueprint), objective)

@@ -27,8 +27,9 @@ from skstack._base.tables import read_labels, warn_if_one_hot
 from skstack._estimators.bags import graphs_of_bags, is_bagged, mean_of_bags, mean_of_graphs
 from skstack._estimators.base import DOCS, NetworkEstimator, declaring
 from skstack._estimators.resampling import (
+    class_counts,
     correct_priors,
-    prior_ratio,
+    ratio_of_counts,
     refuse_cleaning,
     refuse_labels,
     resample,
@@ -432,11 +433,15 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
             return "multilabel", len(self.classes_)
         return ("binary" if len(self.classes_) == 2 else "multiclass"), len(self.classes_)
 
-    def _resample(self, inputs, y, weights, seed):
+    def _resample(self, inputs, y, weights, seed, resume):
         for name in ("sampler_", "prior_ratio_"):  # of an earlier fit
             vars(self).pop(name, None)
+        earlier = vars(self).pop("_sampled_counts", None)
+        before = y, weights
         if self.sampler is not None:
             inputs, y, weights = self._apply_sampler(inputs, y, weights, seed)
+        if y.ndim == 1 and (self.sampler is not None or (resume and earlier is not None)):
+            self._count_classes(before, (y, weights), earlier if resume else None)
         self._weight_of_class = self._class_weights(y, weights, self.classes_)
         return inputs, y, weights
 
@@ -456,13 +461,18 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
             random_state=seed,
         )
         self.sampler_ = resampled.sampler
-        if y.ndim == 1:
-            ratio = prior_ratio(y, resampled.y, self.classes_, weights, resampled.sample_weight)
-            self.prior_ratio_ = ratio
         standardized = self.blocks_.split_again(resampled.X)
         for name, (mean, scale) in self.moments_.items():
             standardized[name] = (standardized[name] * scale + mean).astype(np.float32)
         return standardized, resampled.y, resampled.sample_weight
+
+    def _count_classes(self, before, after, earlier):
+        """Learn the ratio of priors from all rows that this network was trained on."""
+        counts = [class_counts(y, self.classes_, weights) for y, weights in (before, after)]
+        if earlier is not None:
+            counts = [new + old for new, old in zip(counts, earlier, strict=True)]
+        self._sampled_counts = tuple(counts)
+        self.prior_ratio_ = ratio_of_counts(*counts, self.classes_)
 
     def _class_weights(self, y, weights, classes):
         """Weights in the order of ``classes``, or None; "balanced" counts weighted rows."""

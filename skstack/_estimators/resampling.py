@@ -264,8 +264,13 @@ def prior_ratio(y_before, y_after, classes, weights_before=None, weights_after=N
     >>> prior_ratio([0] * 9 + [1], [0, 1], [0, 1]).tolist()
     [1.8, 0.2]
     """
-    before = _class_frequencies(y_before, classes, weights_before)
-    after = _class_frequencies(y_after, classes, weights_after)
+    before = class_counts(y_before, classes, weights_before)
+    return ratio_of_counts(before, class_counts(y_after, classes, weights_after), classes)
+
+
+def ratio_of_counts(before, after, classes):
+    """See `prior_ratio`; from the counts, or weights, of the classes."""
+    before, after = before / before.sum(), after / after.sum()
     lost = [str(label) for label in np.asarray(classes)[(before > 0) & (after == 0)]]
     if lost:
         raise ValueError(
@@ -333,11 +338,11 @@ def refuse_labels(y):
         )
 
 
-def _class_frequencies(y, classes, weights):
-    """Frequency of each class."""
+def class_counts(y, classes, weights):
+    """Number of rows of each class, or the sum of their weights."""
     y, classes = np.asarray(y), np.asarray(classes)
     weights = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=np.float64)
     counts = np.array([weights[y == label].sum() for label in classes])
     if not counts.sum() > 0:
         raise ValueError("No row has a positive weight.")
-    return counts / counts.sum()
+    return counts

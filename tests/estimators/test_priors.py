@@ -186,6 +186,39 @@ def test_a_fit_without_a_sampler_forgets_the_ratio_of_an_earlier_one():
     )
 
 
+@pytest.mark.parametrize("way", ["partial_fit", "warm start", "then no sampler"])
+def test_the_ratio_counts_all_rows_that_a_network_was_trained_on(way):
+    X, y = binary()
+    y = np.where(np.arange(len(y)) < 12, 2, y)
+    part = np.r_[np.flatnonzero(y == 0)[:6], np.flatnonzero(y == 1)[:10]]
+    weights = np.arange(len(y)) % 3 + 1.0
+    network = KerasClassifier(
+        SMALL, sampler=RandomOverSampler(random_state=0), prior_correction=True, **FIT
+    )
+    if way == "partial_fit":
+        network.partial_fit(X, y, [0, 1, 2], weights)
+        network.partial_fit(X[part], y[part], sample_weight=weights[part])
+    else:
+        network.set_params(warm_start=True).fit(X, y, weights)
+        if way == "then no sampler":
+            network.set_params(sampler=None)
+        network.fit(X[part], y[part], weights[part])
+    before = np.array([weights[y == k].sum() + weights[part][y[part] == k].sum() for k in range(3)])
+    after = np.zeros(3)
+    for rows in (np.arange(len(y)), part):
+        taken = rows
+        if len(rows) == len(y) or way != "then no sampler":
+            sampler = RandomOverSampler(random_state=0)
+            sampler.fit_resample(X[rows], y[rows])
+            taken = rows[sampler.sample_indices_]
+        after += [weights[taken][y[taken] == k].sum() for k in range(3)]
+    expected = (before / before.sum()) / (after / after.sum())
+    np.testing.assert_allclose(network.prior_ratio_, expected)
+    assert (network.predict_proba(X)[:, 2] > 0).all()
+    network.set_params(warm_start=False, sampler=RandomOverSampler(random_state=0)).fit(X, y)
+    np.testing.assert_allclose(network.prior_ratio_, 3 * np.bincount(y) / len(y))
+
+
 def test_a_fit_without_calibration_forgets_the_temperature_of_an_earlier_one():
     X, y = binary()
     stack = StackedKerasClassifier(
