@@ -40,6 +40,7 @@ from sklearn.svm import SVC
 from sklearn.utils import get_tags
 
 from skstack import (
+    FineTune,
     KerasAutoencoder,
     KerasClassifier,
     KerasFeatureTransformer,
@@ -775,6 +776,34 @@ def test_what_a_branch_cannot_do_is_found_before_other_branches_train(what, trai
     branches = [("a", NETWORK), ("b", model)]
     with pytest.raises(ValueError, match=f"^The branch 'b'.*: .*{message}"):
         StackedKerasRegressor(branches, downstream=NETWORK, cv=2).fit(X, y)
+    assert not trainings
+
+
+def optimizers_of_optimizers():
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam())
+    several = keras.optimizers.MultiOptimizer(
+        keras.optimizers.OptimizerMap(keras.optimizers.Adam())
+    )
+    return scaled, several
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["LossScaleOptimizer", "MultiOptimizer"])
+@pytest.mark.parametrize("setting", ["learning_rate", "clipnorm", "fine_tune", "compiled"])
+def test_settings_that_an_optimizer_lacks_are_found_before_training(number, setting, trainings):
+    X, y = regression()
+    optimizer, fine_tune = optimizers_of_optimizers()[number], None
+    last, name = KerasRegressor(SMALL, optimizer=optimizer, **FIT), setting
+    if setting == "fine_tune":
+        fine_tune, name = FineTune(epochs=1), "fine_tune: .*learning_rate"
+    elif setting == "compiled":
+        model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(1)])
+        model.compile(optimizer, "mse")
+        last, name = KerasRegressor(model, clipnorm=1.0, epochs=1), "clipnorm"
+    else:
+        last.set_params(**{setting: 0.5})
+    stack = StackedKerasRegressor([("a", NETWORK)], downstream=last, cv=2, fine_tune=fine_tune)
+    with pytest.raises(ValueError, match=f"{name}=.*optimizer={type(optimizer).__name__} "):
+        stack.fit(X, y)
     assert not trainings
 
 

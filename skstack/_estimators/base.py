@@ -429,13 +429,21 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             refuse_bags(self, "warm_start=True")
         losses, metrics = self._losses_and_metrics()
         check_settings(
-            optimizer="adam" if _is_auto(self.optimizer) else self.optimizer,
+            optimizer=self._known_optimizer(),
             learning_rate=None if _is_auto(self.learning_rate) else self.learning_rate,
+            clipnorm=self.clipnorm,
             losses=[loss for loss in losses if not _is_auto(loss)],
             metrics=metrics,
             callbacks=self._listed_callbacks(),
         )
         self._check_monitored()
+
+    def _known_optimizer(self):
+        """The optimizer, as far as it is known before the network is."""
+        compiled = getattr(self.model, "optimizer", None) if is_keras_model(self.model) else None
+        if not _is_auto(self.optimizer):
+            return self.optimizer
+        return "adam" if compiled is None else compiled
 
     def _check_monitored(self):
         """Refuse an unknown ``early_stopping_metric``; a compiled model may have more metrics."""

@@ -212,6 +212,7 @@ class FineTune(BaseEstimator):
 def check_fine_tune(stack, branches, downstream, X, y):
     """Refuse, before training, a stack with a part that is not a network or has no gradient."""
     from skstack._graph.sklearn_steps import layer_maker, listed_steps
+    from skstack._training.optimizers import check_optimizer
 
     tuning = stack.fine_tune
     named = named_layers(tuning, [name for name, _, _ in branches])
@@ -233,6 +234,13 @@ def check_fine_tune(stack, branches, downstream, X, y):
         _refuse(
             f"the network {network.name!r} of the downstream {kind} has a custom train_step",
             "as a part of another network this would be ignored",
+        )
+    try:
+        check_optimizer(downstream._known_optimizer(), tuning.learning_rate, downstream.clipnorm)
+    except ValueError as error:
+        _refuse(
+            f"the downstream {kind}: {str(error).partition(';')[0]}",
+            "expected an optimizer with this setting, such as Adam",
         )
     if _reads_teacher(downstream):
         _refuse(

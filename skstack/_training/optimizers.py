@@ -33,12 +33,12 @@ def _named_optimizer(name):
 _NO_LOSSES = (keras.layers.Layer, keras.metrics.Metric, keras.optimizers.Optimizer)
 
 
-def check_settings(*, optimizer, learning_rate, losses, metrics, callbacks) -> None:
+def check_settings(*, optimizer, learning_rate, clipnorm, losses, metrics, callbacks) -> None:
     """Refuse settings that Keras cannot train with; callables are checked when they are called.
 
     Parameters
     ----------
-    optimizer, learning_rate, metrics, callbacks : as in `TrainConfig`
+    optimizer, learning_rate, clipnorm, metrics, callbacks : as in `TrainConfig`
         The learning rate is None if it is not known yet.
     losses : sequence
         Each as in `TrainConfig`.
@@ -56,13 +56,14 @@ def check_settings(*, optimizer, learning_rate, losses, metrics, callbacks) -> N
     ):
         if optimizer is None or isinstance(optimizer, type):
             raise TypeError("not an optimizer")
-        _optimizer(optimizer)
+        known = _optimizer(optimizer)
     schedule = keras.optimizers.schedules.LearningRateSchedule
     with _name_parameter(
         "learning_rate", learning_rate, "a number above 0 or a LearningRateSchedule"
     ):
         if learning_rate is not None and not isinstance(learning_rate, (Real, schedule)):
             raise TypeError("not a learning rate")
+    _with_rate_and_norm(known, learning_rate, clipnorm)
     for loss in losses:
         accepted = "the name of a Keras loss, a keras.losses.Loss or f(y_true, y_pred)"
         with _name_parameter("loss", loss, accepted):
@@ -111,6 +112,32 @@ def _optimizer(identifier):
     return type(optimizer), complete_config(optimizer)
 
 
+def check_optimizer(optimizer, learning_rate, clipnorm) -> None:
+    """Raise ValueError if an optimizer does not have these settings; None is not set."""
+    _with_rate_and_norm(_optimizer(optimizer), learning_rate, clipnorm)
+
+
+def _with_rate_and_norm(known, learning_rate, clipnorm):
+    """Return the config of an optimizer with these settings; a ValueError if it lacks them."""
+    cls, config = known[0], dict(known[1])
+    if learning_rate is not None:
+        if "learning_rate" not in config:
+            raise ValueError(
+                f"learning_rate={learning_rate!r}: optimizer={cls.__name__} has no learning rate "
+                "of its own; expected 'auto' here, and the learning rate in the optimizer that it "
+                "holds, or another optimizer."
+            )
+        config["learning_rate"] = learning_rate
+    if clipnorm is not None:
+        if "global_clipnorm" not in config:
+            raise ValueError(
+                f"clipnorm={clipnorm!r}: optimizer={cls.__name__} cannot clip gradients; expected "
+                "None, or an optimizer with the setting global_clipnorm."
+            )
+        config.update(clipnorm=None, clipvalue=None, global_clipnorm=float(clipnorm))
+    return config
+
+
 def _is_number(rate):
     return isinstance(rate, (int, float)) or getattr(rate, "shape", None) == ()
 
@@ -133,31 +160,20 @@ class CompileSettings:
     @classmethod
     def of(cls, config: TrainConfig) -> CompileSettings:
         """Read a configuration; raise ValueError if the optimizer is invalid."""
-        optimizer_class, optimizer_config = _optimizer(config.optimizer)
-        optimizer_config = dict(optimizer_config)
-        if config.learning_rate is not None:
-            optimizer_config["learning_rate"] = config.learning_rate
-        if config.clipnorm is not None:
-            if "global_clipnorm" not in optimizer_config:
-                raise ValueError(
-                    f"clipnorm={config.clipnorm!r}: {optimizer_class.__name__} cannot clip "
-                    "gradients; expected None, or an optimizer with the setting global_clipnorm."
-                )
-            optimizer_config.update(
-                clipnorm=None, clipvalue=None, global_clipnorm=float(config.clipnorm)
-            )
-        rate = optimizer_config.get("learning_rate")
+        known = _optimizer(config.optimizer)
+        settings = _with_rate_and_norm(known, config.learning_rate, config.clipnorm)
+        rate = settings.get("learning_rate")
         fixed = _is_number(rate)
-        inner = optimizer_config.get("inner_optimizer", {"config": optimizer_config})["config"]
+        inner = settings.get("inner_optimizer", {"config": settings})["config"]
         follows = _is_number(inner.get("learning_rate"))  # and not a schedule of its own
         rules = config.rules if follows else replace(config.rules, learning_rate=None)
         if rate is not None and fixed:
-            optimizer_config["learning_rate"] = rate = float(rate)
+            settings["learning_rate"] = rate = float(rate)
         return cls(
             loss=config.loss,
             metrics=tuple(config.metrics or ()),
-            optimizer_class=optimizer_class,
-            optimizer_config=optimizer_config,
+            optimizer_class=known[0],
+            optimizer_config=settings,
             learning_rate=rate if fixed else None,
             batch_size=int(config.batch_size),
             lr_multipliers=tuple(sorted(config.lr_multipliers.items())),
