@@ -1,5 +1,8 @@
 """Labels, weights, samplers, containers and given models of ``KerasClassifier``."""
 
+import copy
+import pickle
+
 import keras
 import numpy as np
 import pandas as pd
@@ -193,6 +196,23 @@ def test_a_warm_start_with_another_network_warns():
     activated.partial_fit(X, y).partial_fit(X, y)
     warm.set_params(model=MLP((3,)), warm_start=False).fit(X, y)
     assert [layer.units for layer in warm.model_.layers if hasattr(layer, "units")] == [3, 1]
+
+
+def test_a_warm_start_with_another_keras_model_warns():
+    X, y = CANCER
+
+    def made(units=3):
+        last = keras.layers.Dense(1, activation="sigmoid")
+        return keras.Sequential([keras.layers.Dense(units), last])
+
+    warm = quick(model=made(), epochs=1, warm_start=True).fit(X, y).fit(X, y)
+    for same in (copy.deepcopy(warm), pickle.loads(pickle.dumps(warm))):
+        same.fit(X, y)
+    warm.set_params(model=made()).fit(X, y)
+    for other in (made(7), MLP((4,)), None):
+        with pytest.warns(UserWarning, match="model=.* is trained further unchanged"):
+            warm.set_params(model=other).fit(X, y)
+        assert warm.model_.count_params() == 3 * (X.shape[1] + 1) + 4
 
 
 def test_warm_start_continues_from_the_last_fit():

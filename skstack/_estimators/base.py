@@ -73,6 +73,8 @@ from skstack._estimators.bags import (
 )
 from skstack._splits.hold_out import hold_out
 from skstack._splits.row_context import take_context
+from skstack.networks._adopted import ModelBlueprint
+from skstack.networks._builder import BuilderBlueprint
 from skstack.networks._heads import with_plain_input
 from skstack.networks._mlp import MLP
 from skstack.networks._model_parameter import (
@@ -980,6 +982,12 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         if isinstance(blueprint, RecipeBlueprint):
             asked = self._default_recipe() if self.model is None else self.model
             pairs["model"] = asked, blueprint.recipe
+        elif isinstance(blueprint, BuilderBlueprint):
+            pairs["model"] = self.model, blueprint.recipe
+        elif isinstance(blueprint, ModelBlueprint) and not (
+            is_path(self.model) or self.model is blueprint.model
+        ):
+            pairs["model"] = self.model, blueprint.model
         changed = [
             f"{name}={described(getattr(self, name))}"
             for name, (asked, fitted) in pairs.items()
