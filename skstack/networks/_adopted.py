@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -263,7 +264,8 @@ class CopiedModel:
         copied = copied_object(model)
         single = next(iter(inputs.values())) if len(inputs) == 1 else None
         if single is None:
-            outputs = copied(inputs)
+            with _dict_explained(model, inputs):
+                outputs = copied(inputs)
         else:
             with rank_explained(model, single):
                 outputs = copied(single)
@@ -311,6 +313,19 @@ class CopiedModel:
                 "its layers, a get_config that holds all arguments of the constructor, and set no "
                 "attributes afterwards."
             )
+
+
+@contextlib.contextmanager
+def _dict_explained(model, inputs):
+    """Context in which errors say that a model of a custom class receives a dict."""
+    try:
+        yield
+    except Exception as error:  # a user's class may raise anything
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"model={model.name!r} of class {type(model).__name__} fails on its inputs: {reason} "
+            f"Its `call` receives a dict of them by name, with the keys {list(inputs)}."
+        ) from error
 
 
 def _outputs_of(network, rows):

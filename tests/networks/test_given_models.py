@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from skstack import KerasRegressor
 from skstack._base.params import is_keras_model
 from skstack.networks import MLP, Block, Spec
 from skstack.networks._adopted import FrozenBlueprint, ModelBlueprint
@@ -456,3 +457,22 @@ def test_other_objects_are_not_models():
     assert is_keras_model(functional())
     assert not is_keras_model(keras.Model)
     assert not is_keras_model(layers.Dense(1))
+
+
+class OfTwo(keras.Model):
+    """Takes its two inputs as a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = keras.layers.Dense(1)
+
+    def call(self, inputs):
+        first, second = inputs
+        return self.last(keras.ops.concatenate([first, second], axis=-1))
+
+
+def test_a_model_that_takes_a_list_of_inputs_is_told_what_it_receives():
+    X = np.ones((20, 4), np.float32)
+    regressor = KerasRegressor(OfTwo(), inputs={"a": [0, 1], "b": [2, 3]}, epochs=1)
+    with pytest.raises(ValueError, match=r"class OfTwo .*receives a dict.*\['a', 'b'\]"):
+        regressor.fit(X, X[:, 0])
