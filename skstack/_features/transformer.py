@@ -596,8 +596,10 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
         blocks = ColumnBlocks(
             self.categorical_features, inputs=self.inputs, input_shape=self.input_shape
         )
-        # A copy, because a RandomState is drawn from once, for the seeds of the model.
-        cv = seeded_splitter(self.cv, draw_seed(copy.deepcopy(self.random_state)))
+        cv = self.cv
+        if self.random_state is not None:
+            # A copy, because a RandomState is drawn from once, for the seeds of the model.
+            cv = seeded_splitter(cv, draw_seed(copy.deepcopy(self.random_state)))
         model = upstream_of(model, self.random_state)
         source = UpstreamSpec(
             model, y, blocks, self.batch_size, self.memory,

@@ -506,7 +506,8 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         if context.ordered and (cv is None or isinstance(cv, Integral)):
             cv = context.ordered_cv(cv, n_rows(X))
         blending = Blending(self, y)
-        cv = seeded_splitter(cv, seed)
+        if blending.nests or self.random_state is not None:
+            cv = seeded_splitter(cv, seed)
         branches = self._branches(seed, cv)
         order = cv if settle_folds(cv, branches, X, y, metadata) else None
         for name, transformer, _ in branches:
@@ -848,9 +849,9 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             transformer.verbose = max(transformer.verbose, self.verbose)
             if self.random_state is not None:
                 set_missing_seeds(transformer, seeds[name])
-            own = copy.deepcopy(transformer.random_state)  # a RandomState is drawn from later
-            own = seeds[name] if own is None else draw_seed(own)
-            transformer.cv = seeded_splitter(transformer.cv, own)
+            if transformer.random_state is not None:
+                own = copy.deepcopy(transformer.random_state)  # a RandomState is drawn from later
+                transformer.cv = seeded_splitter(transformer.cv, draw_seed(own))
             branches.append((name, transformer, columns))
         return branches
 
