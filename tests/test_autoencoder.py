@@ -126,8 +126,14 @@ class OwnStep(keras.Model):
         return super().train_step(data)
 
 
+class OwnLoss(keras.Model):
+    def compute_loss(self, *args, **kwargs):
+        return super().compute_loss(*args, **kwargs)
+
+
 @pytest.mark.parametrize(
-    ("model", "engine"), [(keras.Model, "auto"), (keras.Model, "keras"), (OwnStep, "auto")]
+    ("model", "engine"),
+    [(keras.Model, "auto"), (keras.Model, "keras"), (OwnStep, "auto"), (OwnLoss, "auto")],
 )
 def test_weights_of_sequences_weigh_rows(model, engine):
     """Also in batches of as many rows as a sequence has steps."""

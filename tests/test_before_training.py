@@ -980,6 +980,10 @@ def test_new_branches_and_their_parameters_are_set_together():
     assert stack.upstream == [("risk", "drop")]
     with pytest.raises(ValueError, match="Invalid parameter 'other__alpha'"):
         StackedKerasClassifier(old).set_params(upstream=part, other__alpha=1.0)
+    stack = StackedKerasClassifier(old)
+    with pytest.raises(ValueError, match="has no parameter 'x'"):
+        stack.set_params(upstream=[("net", KerasClassifier())], net__model__x=1)
+    assert stack.upstream is old
     with pytest.raises(ValueError, match="Invalid parameter 'risk__alpha'"):
         StackedKerasClassifier(old).set_params(upstream=KerasAutoencoder(), risk__alpha=1.0)
 

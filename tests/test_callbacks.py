@@ -141,6 +141,23 @@ def test_a_callback_assigns_the_variable_that_the_loss_reads(kind, engine):
     assert callback.seen == []
 
 
+class Counts(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.count = keras.Variable(0.0)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.count.assign_add(1.0)
+        if float(self.count) >= 2:
+            self.model.stop_training = True
+
+
+def test_other_variables_of_a_callback_begin_each_fit_anew():
+    regressor = quick(callbacks=[Counts()], epochs=4)
+    assert [regressor.fit(X, y).n_iter_ for _ in range(2)] == [2, 2]
+    assert float(regressor.callbacks[0].count) == 0
+
+
 @pytest.mark.slow
 def test_interrupted_training_can_be_resumed(tmp_path):
     backup = keras.callbacks.BackupAndRestore

@@ -418,7 +418,15 @@ def test_nothing_that_the_user_passed_is_changed(rows):
 
 
 OVERWRITES = make_pipeline(StandardScaler(copy=False), LogisticRegression())
+NETWORK = KerasClassifier(SMALL, epochs=1, random_state=0)
+OVERWRITES_TOO = make_pipeline(StandardScaler(copy=False), NETWORK)
 OTHERS = {
+    "network": StackedKerasClassifier(
+        [("first", OVERWRITES_TOO), ("second", LogisticRegression())],
+        downstream=LogisticRegression(),
+        cv=2,
+        random_state=0,
+    ),
     "branch": StackedKerasClassifier(
         [("first", OVERWRITES), ("second", LogisticRegression())],
         downstream=LogisticRegression(),

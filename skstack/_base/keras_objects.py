@@ -180,12 +180,13 @@ def from_config(cls, config, customs):
         return cls.from_config(dict(config))
 
 
-def copied(value):
+def copied(value, variables=None):
     """A deep copy; optimizers, losses and metrics in it are made from their config.
 
     A loss whose class has no complete config is copied by its attributes. Other such objects are
     shared: skstack never modifies the objects of a user, and training refuses them by name.
-    Variables of callbacks and losses are shared, too: one assigns them, the other reads them.
+    Variables of callbacks and losses are shared, too: one assigns them, the other reads them. With
+    ``variables``, callbacks share those only, and others are copied: the state of one fit.
     """
     if isinstance(value, (*_PLAIN, type, types.FunctionType)) or "keras" not in sys.modules:
         return copy.deepcopy(value)
@@ -196,7 +197,12 @@ def copied(value):
             kept.append(part)  # so that no id is reused
             memo[id(part)] = _copied_object(part)
         elif isinstance(part, keras.callbacks.Callback):
-            memo.update((id(variable), variable) for variable in _held_variables(part))
+            shared = None if variables is None else set(map(id, variables))
+            memo.update(
+                (id(variable), variable)
+                for variable in _held_variables(part)
+                if shared is None or id(variable) in shared
+            )
             if part.model is not None:
                 memo[id(part.model)] = None  # of an earlier Model.fit; training sets another
     if id(value) in memo:

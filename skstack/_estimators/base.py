@@ -1243,8 +1243,15 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         return list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
 
     def _copied_callbacks(self):
+        from skstack._training.objective import variables_of
+
+        callbacks = self._listed_callbacks()
+        if not callbacks:
+            return ()
+        losses, metrics = self._losses_and_metrics()
+        read = [variable for each in (*losses, *metrics) for variable in variables_of(each)]
         try:
-            return tuple(copied(self._listed_callbacks()))
+            return tuple(copied(callbacks, read))
         except TypeError as error:
             explain_uncopied("callbacks", self.callbacks, error)
             raise

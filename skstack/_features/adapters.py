@@ -211,6 +211,7 @@ class EstimatorAdapter:
         self.classes = classes
         self.rows_at_once = rows_at_once
         self.labels = labels
+        self._predicts = is_classifier(estimator) or is_regressor(estimator)
 
     def _own(self, X):
         return X if is_network_estimator(self.estimator) else own_rows(X)
@@ -218,7 +219,8 @@ class EstimatorAdapter:
     @property
     def transforms(self):
         """Whether its outputs are those of ``transform``."""
-        predicts = is_classifier(self.estimator) or is_regressor(self.estimator)
+        # In files of earlier versions classifiers transformed.
+        predicts = vars(self).get("_predicts", is_regressor(self.estimator))
         return (
             hasattr(self.estimator, "transform")
             and probabilities_of(self.estimator) is None

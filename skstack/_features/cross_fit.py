@@ -408,7 +408,7 @@ class UpstreamSpec:
         """All rows as the last step receives them."""
         if self.steps is not None:
             X = in_memory(X)
-            self._steps_of_all, _, _, _ = self._fitted_steps(X, y, Metadata())
+            self._steps_of_all, _, _, _ = self._fitted_steps(own_rows(X), y, Metadata())
             if self._steps_of_all is not None:
                 X = self._steps_of_all.transform(own_rows(X))
             self._width = X.shape[1] if hasattr(X, "shape") else None

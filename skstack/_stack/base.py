@@ -290,9 +290,14 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             If a name does not exist, or belongs to a path, a ``keras.Model`` or None.
         """
         explain_missing_parameters(self, params, self._remedy)
+        before = self.upstream
         if "upstream" in params:  # first: the others may belong to its branches
             self.upstream = params.pop("upstream")
-        return self._set_params("_upstream", **params)
+        try:
+            return self._set_params("_upstream", **params)
+        except BaseException:
+            self.upstream = before
+            raise
 
     def _remedy(self, name, value):
         if name == "downstream":

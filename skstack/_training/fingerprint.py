@@ -225,7 +225,10 @@ class _Reader:
         code, defined_in = function.__code__, function.__globals__
         names = sorted(_names(code))
         self._names.update(names)
-        values = [self.read(module) for module in _imported(code, defined_in.get("__package__"))]
+        values = [
+            module if isinstance(module, tuple) else self.read(module)
+            for module in _imported(code, defined_in.get("__package__"))
+        ]
         for name in names:
             if name in defined_in:
                 values.append((name, self.read(defined_in[name])))
@@ -285,7 +288,10 @@ def _names(code):
 
 
 def _imported(code, package):
-    """The user's modules that code imports when it runs, with the packages that hold them."""
+    """The user's modules that code imports when it runs, with the packages that hold them.
+
+    One that is not imported yet is a pair of words.
+    """
     modules = []
     if _IMPORT in code.co_code[::2]:
         steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
@@ -301,16 +307,24 @@ def _imported(code, package):
 def _named_module(name, level, package):
     try:
         parts = importlib.util.resolve_name("." * level + name, package).split(".")
-        if _known_module(parts[0]):
-            return []
-        return [sys.modules[".".join(parts[: i + 1])] for i in range(len(parts))]
-    except (ImportError, KeyError) as error:
-        raise Unknown(f"the module {name!r}, which is not imported yet") from error
+    except ImportError as error:
+        raise Unknown(f"the module {name!r}, whose package is not known") from error
+    if _known_module(parts[0]):
+        return []
+    names = [".".join(parts[: i + 1]) for i in range(len(parts))]
+    # One that is absent, or not imported yet, has another fingerprint once it is imported.
+    return [sys.modules.get(each, ("not imported", each)) for each in names]
 
 
 def _known_module(name):
     top = name.partition(".")[0]
-    return top in _LIBRARIES or top in sys.stdlib_module_names
+    return top in _LIBRARIES or top in sys.stdlib_module_names or _is_installed(top)
+
+
+def _is_installed(name):
+    """Whether a module is part of an installed distribution, whose code does not change."""
+    file = getattr(sys.modules.get(name), "__file__", None) or ""
+    return "site-packages" in file or "dist-packages" in file
 
 
 def _refuse_foreign(config):

@@ -67,19 +67,22 @@ def weigh_rows(model) -> None:
     Without it, Keras' own steps would take them for the weights of sequence steps.
     """
     original = model.compute_loss
-    signature = inspect.signature(original)
 
     @functools.wraps(original)
     def compute_loss(*args, **kwargs):
-        bound = signature.bind(*args, **kwargs)
-        weights = bound.arguments.get("sample_weight")
+        # Those of Keras: an override may take any arguments.
+        passed = {**dict(zip(("x", "y", "y_pred", "sample_weight"), args, strict=False)), **kwargs}
+        weights = passed.get("sample_weight")
         if len(getattr(weights, "shape", ())) == 1:
-            outputs = flat_outputs(bound.arguments["y_pred"])
+            outputs = flat_outputs(passed["y_pred"])
             rank = len(outputs[0].shape) if len(outputs) == 1 else 0
             if rank > 2:  # losses have the shape (rows, ...)
-                shape = [-1, *[1] * (rank - 2)]
-                bound.arguments["sample_weight"] = keras.ops.reshape(weights, shape)
-        return original(*bound.args, **bound.kwargs)
+                weights = keras.ops.reshape(weights, [-1, *[1] * (rank - 2)])
+                if "sample_weight" in kwargs:
+                    kwargs["sample_weight"] = weights
+                else:
+                    args = (*args[:3], weights, *args[4:])
+        return original(*args, **kwargs)
 
     vars(model)["compute_loss"] = compute_loss
 

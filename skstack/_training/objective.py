@@ -341,8 +341,11 @@ def _averages_rows(loss, y, p):
     return bool(np.isclose(np.mean(apart), _values(loss, y, p).mean(), rtol=1e-4, atol=1e-6))
 
 
-def _variables(loss):
-    """Variables that a loss holds or refers to, but not those of layers."""
+_MOST_PARTS = 1_000  # of a container, such as a list of numbers, that are looked at
+
+
+def variables_of(loss):
+    """Variables that a loss or a metric holds or refers to, but not those of layers."""
     found, seen, rest = [], {}, [loss, getattr(loss, "__dict__", {})]
     while rest:
         part = rest.pop()
@@ -352,16 +355,18 @@ def _variables(loss):
         if isinstance(part, (keras.Variable, tf.Variable)):
             found.append(part)
         elif isinstance(part, dict):
-            rest += part.values()
+            rest += itertools.islice(part.values(), _MOST_PARTS)
         elif isinstance(part, (list, tuple, set)):
-            rest += part
+            rest += itertools.islice(part, _MOST_PARTS)
         elif isinstance(part, functools.partial):
             rest += [part.func, part.args, part.keywords]
         elif isinstance(part, types.MethodType):
             rest += [part.__func__, getattr(part.__self__, "__dict__", {})]
         elif isinstance(part, types.FunctionType) and not _is_from_keras(part):
-            used = inspect.getclosurevars(part)
-            rest += [*used.nonlocals.values(), *used.globals.values(), *(part.__defaults__ or ())]
+            with contextlib.suppress(ValueError):  # a cell that is empty
+                used = inspect.getclosurevars(part)
+                rest += [*used.nonlocals.values(), *used.globals.values()]
+            rest += part.__defaults__ or ()
         elif isinstance(part, (keras.losses.Loss, keras.random.SeedGenerator)):
             rest.append(vars(part))
     return found
@@ -370,7 +375,7 @@ def _variables(loss):
 @contextlib.contextmanager
 def _stateless(what, loss):
     """Context in which calls of a loss must not change its variables; they are restored."""
-    before = [(variable, variable.numpy()) for variable in _variables(loss)]
+    before = [(variable, variable.numpy()) for variable in variables_of(loss)]
     changed = []
     try:
         yield
@@ -378,9 +383,10 @@ def _stateless(what, loss):
         for variable, value in before:
             if variable.numpy().tobytes() != value.tobytes():
                 variable.assign(value)
-                changed.append(variable.name)
+                if "seed_generator_state" not in variable.name:  # of random noise
+                    changed.append(variable.name)
     known = {id(variable) for variable, _ in before}
-    changed += [variable.name for variable in _variables(loss) if id(variable) not in known]
+    changed += [variable.name for variable in variables_of(loss) if id(variable) not in known]
     if changed:
         raise ValueError(
             f"{what} changes a variable ({changed[0]!r}) whenever it is called, so that a second "

@@ -246,7 +246,10 @@ def ranks_of_times(time):
     """The rank of each time, equal for equal times; text is read as ISO 8601."""
     import pandas as pd
 
-    values = np.asarray(time)
+    if isinstance(getattr(time, "dtype", None), pd.CategoricalDtype) and time.dtype.ordered:
+        time = pd.Categorical(time).codes.astype(float)
+        time = np.where(time < 0, np.nan, time)
+    values = _without_column(np.asarray(time))
     if values.ndim != 1:
         raise ValueError(f"time has shape {values.shape}; expected one time for each row.")
     missing = pd.isna(values)
@@ -256,9 +259,9 @@ def ranks_of_times(time):
         except ValueError as error:
             text = str(values[~missing][0])
             raise ValueError(
-                f"time holds text, such as {text!r}, of which not all is ISO 8601 "
-                "('2023-12-31'): sorted as text it is not in the order of time. Convert it by "
-                "pandas.to_datetime(time, format=...)."
+                f"time holds text, such as {text!r}, that pandas does not read as a date of ISO "
+                "8601 ('2023-12-31'), and sorted as text it need not be in the order of time. Pass "
+                "pandas.to_datetime(time, format=...), or the rank of each time."
             ) from error
         missing = values.isna().to_numpy()
     if missing.any():

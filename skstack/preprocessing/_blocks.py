@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import datetime
 import functools
+import itertools
 import re
 import warnings
 from dataclasses import dataclass
@@ -252,9 +253,9 @@ class ColumnBlocks:
 
         table = pd.DataFrame(dict(enumerate(ordered)))
         own = list(indicators)
-        if all(isinstance(name, int) for name in names):  # samplers refuse names of two kinds
-            own = range(max(names) + 1, max(names) + 1 + len(own))
-        table.columns = [*names, *own]
+        if not any(isinstance(name, str) for name in names):  # samplers refuse names of two kinds
+            own = [_unused_number(names, start=len(names) + number) for number in range(len(own))]
+        table.columns = pd.Index([*names, *own], tupleize_cols=False)
         return table
 
     def split_again(self, table):
@@ -700,7 +701,7 @@ class CategoricalBlock(_ColumnBlock, _TableBlock):
         if for_sampler and len(levels) and unseen.any():
             other = None
             if levels.dtype.kind in "iuf":
-                other = levels.max() + 1
+                other = _unused_number(self.levels)
             elif self.holds_words:
                 other = max(levels, key=len) + "?"
             if other is not None:
@@ -712,6 +713,11 @@ class CategoricalBlock(_ColumnBlock, _TableBlock):
         """The codes, from a table of `columns`, in which hashed columns hold bucket numbers."""
         codes, levels = factorise(column_at(table, self.index), self.column)
         return self._codes_of_known(levels)[codes]
+
+
+def _unused_number(values, start=0):
+    """The smallest whole number from `start` on that is not among some values."""
+    return next(number for number in itertools.count(start) if number not in values)
 
 
 def _may_equal(one, other):

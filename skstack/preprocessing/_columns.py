@@ -260,7 +260,8 @@ def _refuse_dates(table):
     opened = as_table(table)
     for index in np.flatnonzero(~plain_numbers(opened)):
         column = column_at(opened, index)
-        if _dtype(column).is_temporal():
+        dtype = _dtype(column)
+        if dtype.is_temporal() or isinstance(dtype, nw.Unknown):  # such as periods
             refuse_non_numeric(column, opened.columns[index])
 
 

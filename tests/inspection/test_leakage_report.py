@@ -37,6 +37,7 @@ from skstack import (
     StackedKerasRegressor,
 )
 from skstack.inspection import leakage_report
+from skstack.inspection._leakage import ranks_of_times
 from skstack.networks import MLP
 
 X, y = make_classification(
@@ -364,6 +365,17 @@ def test_masks_are_folds_and_iso_text_is_time():
     for time in (days.strftime("%Y-%m-%d"), days.strftime("%Y-%m-%dT%H:%M:%S+02:00").tolist()):
         report = leakage_report(LOGISTIC, X, y, cv=masks, time=time, n_permutations=1)
         assert repr(report) == repr(expected)
+
+
+def test_times_have_ranks():
+    levels = pd.Categorical(["low", "high", "low"], categories=["low", "high"], ordered=True)
+    for time in (levels, pd.Series(levels), np.array([[1], [2], [1]])):
+        assert ranks_of_times(time).tolist() == [0, 1, 0]
+    for time in (["31/12/2023", "01/02/2024"], ["09:30", "10:00"]):
+        with pytest.raises(ValueError, match="or the rank of each time"):
+            ranks_of_times(time)
+    with pytest.raises(ValueError, match="1 missing values"):
+        ranks_of_times(pd.Series(levels).replace("high", None))
 
 
 @pytest.mark.slow

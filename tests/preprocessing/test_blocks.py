@@ -474,15 +474,18 @@ def test_dates_are_refused_where_fit_saw_numbers():
     X = pd.DataFrame({"a": [1.0, 2.0], "b": [3, 4]})
     blocks = ColumnBlocks().fit(X)
     dates = X.assign(b=pd.to_datetime(["2020-01-01", "2021-01-01"]))
-    for rows in (dates, dates.assign(a=dates["b"]), dates.assign(b=dates["b"].diff())):
-        with pytest.raises(ValueError, match=r"Column '[ab]' has dtype (datetime|timedelta)64"):
+    periods = X.assign(b=pd.period_range("2020", periods=2, freq="D"))
+    for rows in (dates, dates.assign(a=dates["b"]), dates.assign(b=dates["b"].diff()), periods):
+        with pytest.raises(ValueError, match=r"Column '[ab]' has dtype (dateti|timed|period)"):
             blocks.split(rows)
     with pytest.raises(ValueError, match="Column 'b' has dtype Date"):
         blocks.split(pl.from_pandas(dates))
 
 
 @pytest.mark.parametrize(
-    "levels", [["cook", "vet"], [1, 2], [0.5, 0.25], [False, True], [3, 255]], ids=str
+    "levels",
+    [["cook", "vet"], [1, 2], [0.5, 0.25], [False, True], [1.0, 2.0**53], [2**63 - 1, 0]],
+    ids=str,
 )
 def test_a_sampler_keeps_unseen_categories_apart_from_missing_ones(levels):
     column = pd.Series([*levels, None], dtype=object)
@@ -493,11 +496,12 @@ def test_a_sampler_keeps_unseen_categories_apart_from_missing_ones(levels):
     assert blocks.split_again(blocks.table(codes))["job"].tolist() == [1, 1, 2, 3]
 
 
-def test_names_of_columns_that_are_integers_stay_so_beside_indicators():
-    X = pd.DataFrame({0: [1.0, np.nan, 3.0], 5: ["a", "b", "a"]})
+@pytest.mark.parametrize("names", [(0, 5), (0, 2), (0.5, 1.5), (("u", "a"), ("u", "b"))])
+def test_names_of_columns_that_are_no_strings_stay_so_beside_indicators(names):
+    X = pd.DataFrame({0: [1.0, np.nan, 3.0], 5: ["a", "b", "a"]}).set_axis(list(names), axis=1)
     blocks = ColumnBlocks(imputer=SimpleImputer(add_indicator=True)).fit(X)
     table = blocks.table(blocks.split(X), for_sampler=True)
-    assert table.columns.tolist() == [0, 5, 6]
+    assert table.columns.tolist() == [*names, 3 if names == (0, 2) else 2]
     again = blocks.split_again(table)
     assert again["numeric"].tolist() == [[1, 0], [2, 1], [3, 0]]
 
