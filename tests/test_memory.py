@@ -272,13 +272,17 @@ def test_keys_depend_on_the_code_of_a_recipe():
     assert keys[0] == keys[2] != keys[1]
 
 
-@recipe
+IMPORTING = """
 def importing(spec):
     import settings_of_mine
 
     inputs = spec.inputs()
     hidden = keras.layers.Dense(settings_of_mine.UNITS, name="hidden")(spec.join(inputs))
     return keras.Model(inputs, spec.outputs(hidden))
+"""
+DEFINED = {"keras": keras, "__name__": __name__}
+exec(IMPORTING, DEFINED)
+importing = recipe(DEFINED["importing"])
 
 
 def test_keys_depend_on_constants_that_a_recipe_imports(fits, tmp_path, monkeypatch):

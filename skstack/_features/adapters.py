@@ -211,7 +211,8 @@ class EstimatorAdapter:
         self.classes = classes
         self.rows_at_once = rows_at_once
         self.labels = labels
-        self._predicts = is_classifier(estimator) or is_regressor(estimator)
+        tagged = hasattr(estimator, "__sklearn_tags__")
+        self._predicts = tagged and (is_classifier(estimator) or is_regressor(estimator))
 
     def _own(self, X):
         return X if is_network_estimator(self.estimator) else own_rows(X)
@@ -219,13 +220,11 @@ class EstimatorAdapter:
     @property
     def transforms(self):
         """Whether its outputs are those of ``transform``."""
-        # In files of earlier versions classifiers transformed.
-        predicts = vars(self).get("_predicts", is_regressor(self.estimator))
-        return (
-            hasattr(self.estimator, "transform")
-            and probabilities_of(self.estimator) is None
-            and not predicts
-        )
+        if not hasattr(self.estimator, "transform") or probabilities_of(self.estimator) is not None:
+            return False
+        if hasattr(self, "_predicts"):
+            return not self._predicts
+        return not is_regressor(self.estimator)  # in files of earlier versions classifiers did
 
     @property
     def has_components(self):

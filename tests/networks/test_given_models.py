@@ -462,8 +462,8 @@ def test_other_objects_are_not_models():
 class OfTwo(keras.Model):
     """Takes its two inputs as a list."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, **settings):
+        super().__init__(**settings)
         self.last = keras.layers.Dense(1)
 
     def call(self, inputs):

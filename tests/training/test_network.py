@@ -1,6 +1,7 @@
 """Predictions do not depend on the other rows; inner layers by name."""
 
 import copy
+import functools
 import importlib
 import multiprocessing
 import os
@@ -124,13 +125,15 @@ def x():
 @pytest.mark.parametrize("make", [*BUILDERS, convolution])
 @pytest.mark.parametrize("layers", [None, ("latent",)])
 def test_a_row_does_not_depend_on_its_neighbours(make, layers, network, x):
-    net = network(make)
+    net, compare = network(make), np.testing.assert_array_equal
+    if make is convolution:  # some processors add up the last rows of a block in another order
+        compare = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7)
     (whole,) = net.outputs({"numeric": x}, layers=layers)
     assert whole.dtype == np.float32
     order = np.random.default_rng(1).permutation(len(x))
-    np.testing.assert_array_equal(net.outputs({"numeric": x[order]}, layers)[0], whole[order])
+    compare(net.outputs({"numeric": x[order]}, layers)[0], whole[order])
     for rows in (slice(3, 4), slice(0, 2), slice(100, 700), slice(0, 0)):
-        np.testing.assert_array_equal(net.outputs({"numeric": x[rows]}, layers)[0], whole[rows])
+        compare(net.outputs({"numeric": x[rows]}, layers)[0], whole[rows])
 
 
 @pytest.mark.parametrize("make", [functional, convolution, with_constant])
