@@ -442,9 +442,9 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
 
     def _known_optimizer(self):
         """The optimizer, as far as it is known before the network is."""
-        compiled = getattr(self.model, "optimizer", None) if is_keras_model(self.model) else None
         if not _is_auto(self.optimizer):
             return self.optimizer
+        compiled = getattr(self.model, "optimizer", None) if is_keras_model(self.model) else None
         return "adam" if compiled is None else compiled
 
     def _check_monitored(self):

@@ -122,15 +122,27 @@ def x():
     return np.random.default_rng(0).normal(size=(1500, 7)).astype("float32")
 
 
+def place_matters_to_keras(x):
+    """Whether a convolution of Keras depends on the place of a row, in the last bit.
+
+    On some processors the last rows of a block are added up in another order.
+    """
+    layer = keras.layers.Conv1D(4, 3, kernel_initializer=keras.initializers.GlorotUniform(0))
+    return any(
+        not np.array_equal(layer(rows[::-1]), layer(rows)[::-1])
+        for rows in (x[:n, :, None] for n in (600, 700, 1024, 1500))
+    )
+
+
 @pytest.mark.parametrize("make", [*BUILDERS, convolution])
 @pytest.mark.parametrize("layers", [None, ("latent",)])
 def test_a_row_does_not_depend_on_its_neighbours(make, layers, network, x):
     net, compare = network(make), np.testing.assert_array_equal
-    if make is convolution:  # some processors add up the last rows of a block in another order
-        compare = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7)
     (whole,) = net.outputs({"numeric": x}, layers=layers)
     assert whole.dtype == np.float32
     order = np.random.default_rng(1).permutation(len(x))
+    if make is convolution and place_matters_to_keras(x):
+        compare = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7)
     compare(net.outputs({"numeric": x[order]}, layers)[0], whole[order])
     for rows in (slice(3, 4), slice(0, 2), slice(100, 700), slice(0, 0)):
         compare(net.outputs({"numeric": x[rows]}, layers)[0], whole[rows])
