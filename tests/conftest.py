@@ -162,6 +162,17 @@ def arrays_are_not_frames():
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def operations_have_one_stack():
+    """TensorFlow reads Python's stack for each operation, which under pytest is deep: 6 %."""
+    from tensorflow.python.util import tf_stack
+
+    stack = tf_stack.extract_stack()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(tf_stack, "extract_stack", lambda stacklevel=1: stack)
+        yield
+
+
 def _false_for_arrays(function):
     return lambda value: type(value) is not np.ndarray and function(value)
 
