@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import warnings
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from scipy.stats import norm
@@ -147,46 +149,118 @@ def leakage_report(
     if prepare is not None and not callable(prepare):
         raise TypeError(f"prepare={prepare!r}; expected a function of raw, or of raw and y.")
     StepCounter.check(verbose)
-    import pandas as pd
-
-    check_consistent_length(X, y)
-    X = X.tocsr() if hasattr(X, "tocsr") else X  # of other formats no rows can be taken
     estimator = _with_frozen_prefit(estimator)
-    given, y_original = y, _without_column(y)
-    y = np.asarray(y_original)
-    if y.ndim == 2 and y.dtype == object:
-        raise ValueError(
-            f"y has shape {y.shape} and columns of different dtypes; expected one target, or "
-            "several of one kind."
-        )
-    missing = np.flatnonzero(pd.isna(y).reshape(len(y), -1).any(axis=1))
-    if missing.size:
-        raise ValueError(
-            f"y holds missing values (NaN) in {missing.size} rows, such as {missing[0]}; every row "
-            "needs a target."
-        )
-    classification = is_classifier(estimator) or is_classifier_for(estimator, y)
-    groups = check_groups(groups, X)
-    time = None if time is None else ranks_of_times(time)
-    if time is not None:
-        check_consistent_length(X, time)
-    if seen is not None:
-        matched(X, seen, "X", "seen")
+    rows = _Rows.checked(estimator, X, y, cv, groups, time, seen)
     generator = check_random_state(random_state)
-    splitter = copy.deepcopy(check_cv(cv, y, classifier=classification))
-    try:
-        folds = list(splitter.split(X, y, None if ignores_groups(splitter) else groups))
-    except ValueError as error:
-        raise ValueError(f"cv={cv!r} cannot split these rows: {error}") from error
-    folds = listed_folds(folds)  # of masks, too
-    metadata = _metadata(estimator, groups)
+    metadata = _metadata(estimator, rows.groups)
 
-    n_scored = min(len(folds), max(_SCORED_FOLDS, (len(folds) + 1) // 2))
+    # More folds would take longer, and tell little more.
+    n_scored = min(len(rows.folds), max(_SCORED_FOLDS, (len(rows.folds) + 1) // 2))
     progress = StepCounter("leakage_report", verbose, 6 + n_permutations * n_scored)
     parts = list(_kept.carried(estimator))
-    findings = [
-        _data_checks.crossing_groups(folds, groups),
-        _data_checks.later_training_rows(folds, time),
+    findings = _findings_of_rows(rows, parts, progress)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the user's own fits also issue them
+        findings.append(
+            _prepared.prepared_alone(raw, prepare, rows.X, rows.target, rows.folds, rows.time)
+        )
+        run, rows = _recorded_fit(estimator, rows, metadata, progress)
+        together = _alone_finding(run, rows.X, rows.classification, rows.labels)
+        runs, scores = [], []
+        for number in range(n_permutations + _MORE_SHUFFLES):
+            if number >= n_permutations and not _is_unclear(scores):
+                break
+            targets, *shuffled = shuffle_half(rows.target, rows.groups, generator)
+            with contextlib.suppress(Exception):  # such as a selector that finds no column
+                own = progress(
+                    Run.of, estimator, rows.X, targets, rows.folds[0], metadata, *shuffled
+                )
+                runs.append(own)
+                scores.append(_score(own, rows, n_scored, metadata, progress))
+        findings += _findings_of_fits(run, runs, rows)
+        findings += [_permutation_finding(scores, rows.classification), together]
+        findings.append(_frozen_finding(estimator, parts, rows, seen, progress))
+    fits = [
+        (fit.step, int(np.sum(fit.rows >= 0)), int(np.sum(fit.rows == SYNTHETIC)))
+        for fit in run.fits
+    ]
+    return LeakageReport(type(estimator).__name__, findings, fits)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """What a report is about: rows, targets and outer folds.
+
+    Parameters
+    ----------
+    X : array, sparse matrix or DataFrame of shape (n_samples, n_features)
+    given : array-like
+        The targets, as they were passed.
+    target : array-like
+        The targets that fits get: those of one column as a vector.
+    y : ndarray
+        `target`, as the checks read it.
+    classification : bool
+    groups, time : ndarray of shape (n_samples,) or None
+        Of `time`, the rank.
+    folds : list of (train, test)
+    """
+
+    X: Any
+    given: Any
+    target: Any
+    y: np.ndarray
+    classification: bool
+    groups: np.ndarray | None
+    time: np.ndarray | None
+    folds: list
+
+    @classmethod
+    def checked(cls, estimator, X, y, cv, groups, time, seen):
+        import pandas as pd
+
+        check_consistent_length(X, y)
+        X = X.tocsr() if hasattr(X, "tocsr") else X  # of other formats no rows can be taken
+        given, target = y, _without_column(y)
+        y = np.asarray(target)
+        if y.ndim == 2 and y.dtype == object:
+            raise ValueError(
+                f"y has shape {y.shape} and columns of different dtypes; expected one target, or "
+                "several of one kind."
+            )
+        missing = np.flatnonzero(pd.isna(y).reshape(len(y), -1).any(axis=1))
+        if missing.size:
+            raise ValueError(
+                f"y holds missing values (NaN) in {missing.size} rows, such as {missing[0]}; "
+                "every row needs a target."
+            )
+        classification = is_classifier(estimator) or is_classifier_for(estimator, y)
+        groups = check_groups(groups, X)
+        time = None if time is None else ranks_of_times(time)
+        if time is not None:
+            check_consistent_length(X, time)
+        if seen is not None:
+            matched(X, seen, "X", "seen")
+        splitter = copy.deepcopy(check_cv(cv, y, classifier=classification))
+        try:
+            folds = list(splitter.split(X, y, None if ignores_groups(splitter) else groups))
+        except ValueError as error:
+            raise ValueError(f"cv={cv!r} cannot split these rows: {error}") from error
+        folds = listed_folds(folds)  # of masks, too
+        return cls(X, given, target, y, classification, groups, time, folds)
+
+    @property
+    def labels(self):
+        """The classes of one target."""
+        return np.unique(self.y) if self.classification and self.y.ndim == 1 else None
+
+
+def _findings_of_rows(rows, parts, progress):
+    """What the table and its folds show, without a fit of the estimator."""
+    X, y, classification, folds = rows.X, rows.y, rows.classification, rows.folds
+    return [
+        _data_checks.crossing_groups(folds, rows.groups),
+        _data_checks.later_training_rows(folds, rows.time),
         progress(_data_checks.duplicates, X, folds),
         progress(_prepared.scaled_with_test_rows, X),
         _prepared.prepared_with_test_rows(X, y, classification),
@@ -194,52 +268,48 @@ def leakage_report(
         progress(leaking_columns, X, y, classification),
         _kept.kept_rows(parts, X, y),
     ]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the user's own fits also issue them
-        findings.append(_prepared.prepared_alone(raw, prepare, X, y_original, folds, time))
-        try:
-            run = progress(Run.of, estimator, X, y_original, folds[0], metadata)
-        except Exception:  # such as MultiOutputRegressor, which takes no single target
-            if given is y_original:
-                raise
-            y_original = given
-            run = Run.of(estimator, X, y_original, folds[0], metadata)
-        labels = np.unique(y) if classification and y.ndim == 1 else None
-        together = _alone_finding(run, X, classification, labels)
-        # More folds would take longer, and tell little more.
-        scored = folds[:n_scored]
-        runs, scores = [], []
-        for number in range(n_permutations + _MORE_SHUFFLES):
-            if number >= n_permutations and not _is_unclear(scores):
-                break
-            shuffled, mask, units = shuffle_half(y_original, groups, generator)
-            with contextlib.suppress(Exception):  # such as a selector that finds no column
-                own = progress(Run.of, estimator, X, shuffled, folds[0], metadata, mask, units)
-                runs.append(own)
-                scores.append(_score(own, X, scored, metadata, classification, progress))
-        findings += [
-            *_fit_checks.learned_before(run, runs, classification),
-            _fit_checks.early_stopping(run.fits),
-            _fit_checks.inner_groups(run.fits, groups),
-            _fit_checks.inner_time(run, time, _is_ordered(folds)),
-            _fit_checks.features_in_sample(run, runs, classification),
-            _permutation_finding(scores, classification),
-            together,
-            progress(
-                _kept.frozen_finding,
-                estimator,
-                _kept.frozen_parts(parts),
-                X,
-                y,
-                folds,
-                seen,
-                lambda part, X, labels: _predictions(part, X, classification, labels),
-                classification,
-            ),
-        ]
-    fits = [(fit.step, int(np.sum(fit.rows >= 0)), int(np.sum(fit.rows == SYNTHETIC)))
-            for fit in run.fits]  # fmt: skip
-    return LeakageReport(type(estimator).__name__, findings, fits)
+
+
+def _recorded_fit(estimator, rows, metadata, progress):
+    """A recorded fit on the first outer fold, and the rows with the target that it accepts."""
+    try:
+        run = progress(Run.of, estimator, rows.X, rows.target, rows.folds[0], metadata)
+    except Exception:  # such as MultiOutputRegressor, which takes no single target
+        if rows.given is rows.target:
+            raise
+        rows = dataclasses.replace(rows, target=rows.given)
+        run = Run.of(estimator, rows.X, rows.target, rows.folds[0], metadata)
+    return run, rows
+
+
+def _findings_of_fits(run, runs, rows):
+    """What the recorded fits show: `run` with the targets, `runs` with shuffled ones."""
+    return [
+        *_fit_checks.learned_before(run, runs, rows.classification),
+        _fit_checks.early_stopping(run.fits),
+        _fit_checks.inner_groups(run.fits, rows.groups),
+        _fit_checks.inner_time(run, rows.time, _is_ordered(rows.folds)),
+        _fit_checks.features_in_sample(run, runs, rows.classification),
+    ]
+
+
+def _frozen_finding(estimator, parts, rows, seen, progress):
+    """Whether frozen parts have seen test rows."""
+
+    def predict(part, X, labels):
+        return _predictions(part, X, rows.classification, labels)
+
+    return progress(
+        _kept.frozen_finding,
+        estimator,
+        _kept.frozen_parts(parts),
+        rows.X,
+        rows.y,
+        rows.folds,
+        seen,
+        predict,
+        rows.classification,
+    )
 
 
 def ranks_of_times(time):
@@ -318,8 +388,9 @@ def _metadata(estimator, groups):
     return {"groups": groups} if taken else {}
 
 
-def _score(run, X, folds, metadata, classification, progress):
+def _score(run, rows, n_folds, metadata, progress):
     """(value, z) of the pooled predictions of test rows with shuffled targets, or None."""
+    X, folds, classification = rows.X, rows.folds[:n_folds], rows.classification
     values = np.asarray(run.y)
     if values.ndim != 1:
         return None
@@ -337,8 +408,8 @@ def _score(run, X, folds, metadata, classification, progress):
 
     predictions = [run.trace.answer(of_first, take_rows(X, folds[0][1]))]
     predictions += [progress(predicted, fold) for fold in folds[1:]]
-    rows = np.concatenate([test for _, test in folds])
-    return run.judged(rows, np.concatenate(predictions), classification)
+    test_rows = np.concatenate([test for _, test in folds])
+    return run.judged(test_rows, np.concatenate(predictions), classification)
 
 
 def _alone_finding(run, X, classification, labels):
