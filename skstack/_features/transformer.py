@@ -585,13 +585,39 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
         check_parts(self)
         X = read_table(self, X, reset=True)
         resolve_object_columns(X)
-        user_y = y
+        user_y, y = y, self._read_targets(X, y)
+        cv, source = self._upstream_spec(y, ordered_cv, in_stack, label)
+        self._refuse_unsuitable(source, user_y, y)
+        if source.needs_all_rows and not in_stack:
+            announce_memory(X, f"{type(self).__name__}(model={described(self.model)})")
+        self._feature_request = self._request()
+        self._float32 = is_float32(X)
+        if self.passthrough:
+            self._passed = Passthrough(self.categorical_features).fit(X)
+            self._passed.table(in_memory(take_rows(X, slice(0, FEW_ROWS))))
+        needs_folds = whole and source.needs_folds(self._feature_request)
+        if whole and not in_stack and source.trained and not needs_folds:
+            refuse_ordered(cv, X, y, metadata.split)
+        repeats = []
+        if needs_folds or not (source.frozen or self.refit):
+            repeats = self._repeats(cv, source, X, y, metadata, in_stack, repeat_seeds)
+        if in_stack and self._checks_early(source):
+            source.prepared(
+                X, y, metadata, repeats, self._feature_request, refit=self.refit, early=True
+            )
+        covered = repeats[0].covered if repeats else None
+        return _Plan(X, y, user_y, metadata, source, repeats, covered, whole, in_stack)
+
+    def _read_targets(self, X, y):
+        """The targets that the model gets."""
         if y is not None:
             check_consistent_length(X, y)
             y = y.toarray() if hasattr(y, "toarray") else y
             y = y if hasattr(y, "iloc") else np.asarray(y)
-        if not self.passes_y:
-            y = None
+        return y if self.passes_y else None
+
+    def _upstream_spec(self, y, ordered_cv, in_stack, label):
+        """The splitter, and what is to be fitted: an `UpstreamSpec`."""
         model = KerasAutoencoder() if self.model is None else self.model
         blocks = ColumnBlocks(
             self.categorical_features, inputs=self.inputs, input_shape=self.input_shape
@@ -605,6 +631,10 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
             model, y, blocks, self.batch_size, self.memory,
             ordered_cv=ordered_cv, crossed=in_stack and ordered_cv is not None, label=label,
         )  # fmt: skip
+        return cv, source
+
+    def _refuse_unsuitable(self, source, user_y, y):
+        """Refuse parameters, and a missing y, that do not suit the kind of upstream."""
         if source.needs_y and y is None:
             reason = "" if user_y is None else ", for passes_y=False"
             raise ValueError(
@@ -623,33 +653,19 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
                 f"trained_on={self.trained_on!r} is only for a frozen network, "
                 f"but {type(source.model).__name__} is trained in this fit."
             )
-        if source.needs_all_rows and not in_stack:
-            announce_memory(X, f"{type(self).__name__}(model={described(self.model)})")
-        self._feature_request = self._request()
-        self._float32 = is_float32(X)
-        if self.passthrough:
-            self._passed = Passthrough(self.categorical_features).fit(X)
-            self._passed.table(in_memory(take_rows(X, slice(0, FEW_ROWS))))
-        folds = None
-        needs_folds = whole and source.needs_folds(self._feature_request)
-        if whole and not in_stack and source.trained and not needs_folds:
-            refuse_ordered(cv, X, y, metadata.split)
-        if needs_folds or not (source.frozen or self.refit):
-            folds = self._folds(cv, source, X, y, metadata, in_stack)
-        repeats = [] if folds is None else [folds]
-        if folds is not None and repeat_seeds:
+
+    def _repeats(self, cv, source, X, y, metadata, in_stack, seeds):
+        """The folds of the cross-fit, and those of further repeats with other seeds."""
+        folds = self._folds(cv, source, X, y, metadata, in_stack)
+        repeats = [folds]
+        if seeds:
             self._refuse_repeated_codes()
-            classes = source.classes is not None
-            for seed in repeat_seeds:
-                settings = {"classifier": classes, "metadata": metadata.split}
-                pairs = shuffled_folds(cv, X, y, seed, **settings)
-                repeats.append(Folds(pairs, folds.covered))
-        if in_stack and self._checks_early(source):
-            source.prepared(
-                X, y, metadata, repeats, self._feature_request, refit=self.refit, early=True
+        for seed in seeds:
+            pairs = shuffled_folds(
+                cv, X, y, seed, classifier=source.classes is not None, metadata=metadata.split
             )
-        covered = None if folds is None else folds.covered
-        return _Plan(X, y, user_y, metadata, source, repeats, covered, whole, in_stack)
+            repeats.append(Folds(pairs, folds.covered))
+        return repeats
 
     def _checks_early(self, source):
         """Whether to check before other branches are trained.
