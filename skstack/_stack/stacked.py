@@ -394,8 +394,10 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
         """Probabilities of the downstream, with a column for each class."""
         with errors_named(label_of(self.downstream_)):
             probabilities = probabilities_of(self.downstream_)(table)
-            if self._lacks_classes():
-                known = self.downstream_.classes_
+            known = getattr(self.downstream_, "classes_", None)
+            if isinstance(probabilities, list):  # an array for each label, as trees return them
+                probabilities = probabilities_for(self.classes_, known, probabilities)
+            elif self._lacks_classes():
                 probabilities = in_order_of(self.classes_, np.asarray(probabilities), known)
         return probabilities
 
@@ -423,9 +425,6 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
     def _calibrated(self, probabilities):
         if self.calibration is None:
             return probabilities
-        known = getattr(self.downstream_, "classes_", None)
-        if isinstance(probabilities, list):
-            probabilities = probabilities_for(self.classes_, known, probabilities)
         exclusive = not self._several
         return with_temperature(probabilities, self.temperature_, np, exclusive=exclusive)
 

@@ -32,7 +32,7 @@ from sklearn.linear_model import (
     LogisticRegression,
     Ridge,
 )
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import get_scorer, log_loss, roc_auc_score
 from sklearn.model_selection import (
     FixedThresholdClassifier,
     GridSearchCV,
@@ -865,6 +865,19 @@ def test_several_labels():
     own = stack(trees, downstream=down, cv=3, calibration="temperature").fit(X, y)
     assert own.predict(X).shape == own.predict_proba(X).shape == y.shape
     assert set(own.blend_weights_) == {"tree_1", "tree_3", "downstream"}
+
+
+def test_several_labels_without_a_blend(tmp_path):
+    """Trees return a list of arrays, one for each label."""
+    X, y = make_multilabel_classification(60, random_state=0)
+    tree = DecisionTreeClassifier(max_depth=2, random_state=0)
+    own = stack([("tree", tree)], downstream=tree, cv=3, blend=False).fit(X, y)
+    listed = own.downstream_.predict_proba(own.transform(X))
+    expected = np.column_stack([each[:, 1] for each in listed])
+    assert_array_equal(own.predict_proba(X), expected)
+    assert_array_equal(own.predict_proba(X, out=tmp_path / "p.npy"), expected)
+    assert own.predict_log_proba(X).shape == y.shape
+    assert get_scorer("roc_auc")(own, X, y) == roc_auc_score(y, expected)
 
 
 @pytest.mark.parametrize("n_targets", [1, 2])
