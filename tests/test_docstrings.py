@@ -1,9 +1,11 @@
 """Public docstrings follow numpydoc."""
 
+import ast
 import dataclasses
 import inspect
 
 import pytest
+from numpydoc.docscrape import NumpyDocString
 from numpydoc.validate import validate
 
 import skstack
@@ -37,15 +39,40 @@ def left_out(owner, method):
         if hooks is not None and owner is not hooks and hasattr(hooks, method):
             extra |= {"PR01", "RT01"}  # "See `Recipe.build`."
         return extra
-    # The fields of a result are its attributes; numpydoc reads those of ``__new__``.
-    fields = dataclasses.is_dataclass(owner) or "__new__" in vars(owner)
-    return {"PR01", "PR02"} if fields else set()
+    # The fields of a result are its attributes.
+    return {"PR01", "PR02"} if dataclasses.is_dataclass(owner) else set()
 
 
 NAMES = {name: left_out(owner, method) for name, owner, method in public_names()}
+FUNCTIONS = {
+    name: owner if method is None else getattr(owner, method)
+    for name, owner, method in public_names()
+}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_public_docstrings_follow_numpydoc(name):
     errors = validate(name)["errors"]
     assert [error for error in errors if error[0] not in LEFT_OUT | NAMES[name]] == []
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_documented_parameters_and_defaults_are_those_of_the_signature(name):
+    sections = NumpyDocString(inspect.getdoc(FUNCTIONS[name]))
+    signature = inspect.signature(FUNCTIONS[name]).parameters
+    listed = [
+        (each.strip(" *"), kind)
+        for names, kind, _ in sections["Parameters"]
+        for each in names.split(",")
+    ]
+    if not listed:
+        return
+    assert [each for each, _ in listed] == [each for each in signature if each != "self"]
+    for each, kind in listed:
+        default, (_, has_default, told) = signature[each].default, kind.partition("default=")
+        if kind in ("None", "object") or dataclasses.is_dataclass(FUNCTIONS[name]):
+            continue  # what is ignored, "as in" another function, and made for each object
+        assert bool(has_default) == (default is not inspect.Parameter.empty)
+        if has_default:
+            told = ast.literal_eval(told)
+            assert (told, type(told)) == (default, type(default))

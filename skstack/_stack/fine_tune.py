@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
 from skstack._base.atomic_fit import caller_level
-from skstack._base.params import draw_seed, is_keras_model, is_path
+from skstack._base.params import draw_seed, hint_at_parameters, is_keras_model, is_path
 from skstack._base.sklearn import Interval, StrOptions
 from skstack._base.tables import columns_at, take_rows
 from skstack._estimators.autoencoder import KerasAutoencoder
@@ -37,6 +38,17 @@ def _refuse_old_names(params, error):
     for name in params:
         if name in _RENAMED:
             raise error(f"FineTune has no parameter {name!r}: it is now {_RENAMED[name]!r}.")
+
+
+def _without_old_names(init):
+    """Wrap the constructor so that its error for an old name says the new one."""
+
+    @functools.wraps(init)
+    def wrapped(self, *args, **params):
+        _refuse_old_names(params, TypeError)
+        init(self, *args, **params)
+
+    return wrapped
 
 
 class FineTune(BaseEstimator):
@@ -153,6 +165,8 @@ class FineTune(BaseEstimator):
         "verbose": ["verbose"],
     }
 
+    @_without_old_names
+    @hint_at_parameters
     def __init__(
         self,
         epochs: int = 5,
@@ -181,11 +195,6 @@ class FineTune(BaseEstimator):
         self.tol = tol
         self.random_state = random_state
         self.verbose = verbose
-
-    def __new__(cls, *args, **params):
-        """Refuse old names of parameters, with the new ones in the message."""
-        _refuse_old_names(params, TypeError)
-        return super().__new__(cls)
 
     def set_params(self, **params):
         """Set parameters.
