@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+import re
 
 import pytest
 from numpydoc.docscrape import NumpyDocString
@@ -76,3 +77,10 @@ def test_documented_parameters_and_defaults_are_those_of_the_signature(name):
         if has_default:
             told = ast.literal_eval(told)
             assert (told, type(told)) == (default, type(default))
+
+
+@pytest.mark.parametrize("kind", ["Classifier", "Regressor", "Autoencoder", "MultiTask"])
+def test_the_documented_network_is_the_default(kind):
+    cls = getattr(skstack, f"Keras{kind}")
+    told = re.search(r"None\s+means\s+``(\w+)\(\)``", inspect.getdoc(cls)).group(1)
+    assert told == type(cls()._default_recipe()).__name__

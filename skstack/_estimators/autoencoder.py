@@ -49,6 +49,8 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
 
     {epoch_parameters}
 
+    {metric_parameter}
+
     callbacks : list of keras.callbacks.Callback, default=None
         Copied for each fit. Their ``model`` is the network of ``model_``.
 
@@ -272,7 +274,7 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
         Returns
         -------
         ndarray of str of shape (n_latent,)
-            ``latent_0``, ``latent_1``, ...
+            ``latent_0``, ``latent_1``, ..., with the name of the layer ``latent_layer_``.
         """
         check_is_fitted(self)
         check_input_names(self, input_features)

@@ -150,7 +150,8 @@ n_iter_no_change : int, default=10
 
 tol : float, default=1e-4
     Smallest improvement of the loss, or of ``early_stopping_metric``, that counts as one.
-
+""",
+    "metric_parameter": """
 early_stopping_metric : str, default="loss"
     What early stopping monitors on hold-out rows: ``"loss"``, the name of one of ``metrics``, or
     that of a metric of Keras, such as ``"accuracy"`` or ``"auc"``, which is then recorded too.
@@ -169,7 +170,8 @@ n_bags : int, default=1
     "bag_attributes": """
 bags_ : list of estimators
     The networks, if ``n_bags > 1``. ``n_iter_``, ``loss_curve_``, ``validation_scores_``,
-    ``history_`` and ``early_stopped_`` are then lists, with one value for each of them.
+    ``history_`` and ``early_stopped_`` are then lists, with one value for each of them. What else
+    each network has learned by itself, such as the scale of numbers in y, are its attributes only.
 """,
     "column_parameters": """
 categorical_features : "from_dtype", None or array-like, default="from_dtype"

@@ -74,6 +74,8 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
 
     {epoch_parameters}
 
+    {metric_parameter}
+
     callbacks : list of keras.callbacks.Callback, default=None
         Copied for each fit. Their ``model`` is the network of ``model_``.
 

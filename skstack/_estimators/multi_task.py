@@ -194,7 +194,7 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
     model : recipe or FrozenEstimator, default=None
         The network. A recipe (``MLP(...)``, or a function under ``@recipe``) is built for the
         columns of X and y: ``spec.outputs(x)`` adds one output layer per target. None
-        means ``MLP()``. ``FrozenEstimator(fitted)``, from :mod:`sklearn.frozen`, continues from
+        means ``TabM()``. ``FrozenEstimator(fitted)``, from :mod:`sklearn.frozen`, continues from
         the network of a KerasMultiTask that was fitted on another table with the same targets,
         with its categories, codes and moments (new categories count as unseen). Each fold of a
         cross-fit starts from the same weights, with a new optimizer. Target means and scales are
@@ -218,10 +218,17 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
         losses; 1 for targets that it lacks.
 
     metrics : dict, default=None
-        Lists of metrics by target, as in ``keras.Model.compile``. Recorded in ``history_`` under
-        the name of the target and that of the metric; of numbers as in KerasRegressor.
+        Lists of metrics by target, as in ``keras.Model.compile``. Recorded in ``history_`` as
+        ``churn_accuracy``: the name of the target, with underscores for what Keras does not accept
+        in names, and that of the metric. Those of numbers have the units of KerasRegressor's.
 
     {epoch_parameters}
+
+    early_stopping_metric : str, default="loss"
+        What early stopping monitors on hold-out rows: ``"loss"``, which is that of all targets
+        together, or one of ``metrics``, by its name in ``history_``. Among equally good epochs the
+        last one is the best. A metric of your own needs an attribute ``greater_is_better``, True or
+        False. Unlike the loss, metrics count each row once, whatever its ``sample_weight``.
 
     callbacks : list of keras.callbacks.Callback, default=None
         Copied for each fit. Their ``model`` is the network of ``model_``.

@@ -104,6 +104,8 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
 
     {epoch_parameters}
 
+    {metric_parameter}
+
     callbacks : list of keras.callbacks.Callback, default=None
         Copied for each fit. Their ``model`` is the network of ``model_``, in the units of y; their
         logs are the losses and metrics of ``history_``.
