@@ -64,6 +64,9 @@ def from_scikeras(estimator):
     ValueError
         If parameters have no equivalent. The message names all of them, and what to do instead.
 
+    ImportError
+        If scikeras is not installed.
+
     Notes
     -----
     Parameters are converted as follows:

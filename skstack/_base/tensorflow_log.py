@@ -19,8 +19,9 @@ def silence_tensorflow() -> None:
 
     Call it before anything imports TensorFlow. The messages of the import are held back: those that
     inform about the machine are dropped, others are shown. ``TF_CPP_MIN_LOG_LEVEL`` is set to 3
-    unless it is set already, so that TensorFlow informs of nothing later, nor in processes that are
-    started from this one, other than when these import TensorFlow.
+    unless it is set already, so that TensorFlow's own log is off later, its warnings and errors
+    included, also in processes that are started from this one, other than when these import
+    TensorFlow. Warnings and exceptions of Python are not changed.
 
     Examples
     --------

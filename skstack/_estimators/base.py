@@ -171,7 +171,7 @@ n_bags : int, default=1
 bags_ : list of estimators
     The networks, if ``n_bags > 1``. ``n_iter_``, ``loss_curve_``, ``validation_scores_``,
     ``history_`` and ``early_stopped_`` are then lists, with one value for each of them. What else
-    each network has learned by itself, such as the scale of numbers in y, are its attributes only.
+    a network has learned by itself, such as the scale of numbers in y, is an attribute of it alone.
 """,
     "column_parameters": """
 categorical_features : "from_dtype", None or array-like, default="from_dtype"

@@ -178,11 +178,11 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
     memory : None, str or object with the interface of joblib.Memory, default=None
         Folder in which fits of upstream networks and features of frozen ones are cached. The key is
         the content of rows, targets, weights and folds, all parameters, the code of the recipe, the
-        weights of a frozen model and the versions of packages. Nothing is cached if
-        ``random_state`` is None, if there are callbacks, or if code cannot be compared. A folder
-        given by name holds at most 2 GiB. Entries are pickles: do not use a folder that others can
-        write to. Features of frozen networks for recently used rows are always kept in memory, up
-        to 256 MiB.
+        weights of a frozen model and the versions of packages. Fits are not cached if
+        ``random_state`` is None or if there are callbacks, and nothing is if code cannot be
+        compared. A folder given by name holds at most 2 GiB. Entries are pickles: do not use a
+        folder that others can write to. Features of frozen networks for recently used rows are
+        always kept in memory, up to 256 MiB.
 
     trained_on : ColumnProfile, default=None
         Profile of the training rows of a frozen network, ``ColumnProfile.of(X_train)`` from

@@ -379,8 +379,11 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             Labels or targets.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Passed to every sub-estimator; one that does not accept weights raises an error. With
-            metadata routing enabled, passed to the sub-estimators that request it.
+            Passed to the models of branches that are trained and to the downstream, which raises an
+            error if one of them does not accept weights; to the steps before a model that accept
+            them; and to the scaler. A scaler that does not accept them learns from all rows of
+            positive weight alike; a warning is given if their weights differ. With metadata routing
+            enabled, passed to the sub-estimators that request it.
 
         groups : array-like of shape (n_samples,), default=None
             Rows of one group are never on both sides of a fold, nor of the hold-out split of early
@@ -1050,7 +1053,8 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         Returns
         -------
         ndarray of float32, or DataFrame, of shape (n_samples, n_columns)
-            A DataFrame if there are categorical columns.
+            A DataFrame if there are categorical columns, or if the downstream selects columns by
+            name.
         """
         return for_container(self, indexed_like(in_float32(self._downstream_table(X)), X))
 

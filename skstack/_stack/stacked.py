@@ -108,6 +108,13 @@ fit_report_ : dict of str to dict
     For each branch, ``"downstream"`` and ``"blend"``: the number of training ``rows``, ``seconds``
     and the ``score`` of predictions of rows that it was not fitted on, or None.
 """,
+    "epoch_notes": """
+Rows are set aside for a downstream network with ``early_stopping=True``, and for another estimator
+that stops early and takes ``X_val``. For a network that leaves ``epochs`` and ``early_stopping`` at
+"auto", such as the default, none are: it learns from all training rows. Its number of epochs is the
+median of those that were best in three fits on parts of them, or with a time-ordered ``cv`` that
+of one fit, judged by the last rows.
+""",
     "blend_notes": """
 The weights of a blend are learned by greedy selection with replacement (Caruana et al., "Ensemble
 Selection from Libraries of Models", ICML 2004), on predictions of rows that no part was fitted on;
@@ -143,13 +150,13 @@ categorical_features : "from_dtype", None or array-like, default="from_dtype"
     Which of the columns that pass through are categorical.
 
 cv : int, splitter or iterable, default=5
-    Folds of the cross-fit, for branches that are not a ``KerasFeatureTransformer`` with a ``cv`` of
-    its own. An int keeps groups together if ``groups`` are given. With a time-ordered ``cv``
-    (``TimeSeriesSplit``) every branch, and every part of it, is trained only on rows earlier than
-    those it predicts. Nested stacks follow the same order, and replace an int ``cv`` of a branch.
-    Early stopping monitors the last rows, and rows that are never predicted are dropped from the
-    downstream's training rows. A splitter that shuffles without a seed is copied and gets one from
-    ``random_state``.
+    Folds of the cross-fit, for branches that are not a ``KerasFeatureTransformer``, which has a
+    ``cv`` of its own, 5 by default. An int keeps groups together if ``groups`` are given. With a
+    time-ordered ``cv`` (``TimeSeriesSplit``) every branch, and every part of it, is trained only on
+    rows earlier than those it predicts. Nested stacks follow the same order, and replace an int
+    ``cv`` of a branch. Early stopping monitors the last rows, and rows that are never predicted are
+    dropped from the downstream's training rows. A splitter that shuffles without a seed is copied
+    and gets one from ``random_state``.
 
 refit : bool, default=True
     Whether features of new rows come from upstream networks that are trained on all training rows;
@@ -162,7 +169,8 @@ fine_tune : FineTune, default=None
 """,
     "fit": """
 n_jobs : int, default=None
-    Number of threads that fit the folds of a branch in parallel. Inside a search that runs in
+    Number of threads that fit the folds of a branch in parallel. Applies to the same branches as
+    ``cv``. Inside a search that runs in
     parallel folds are fitted one after another; under ``joblib.parallel_config("dask")`` or
     ``"ray"`` by the workers.
 
@@ -211,9 +219,9 @@ fine_tune_history_ : dict of str to list of float or None
 class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
     """A classifier trained on out-of-fold features of upstream networks, without leakage.
 
-    ``fit`` holds out rows for early stopping, cross-fits the upstream networks on the other rows,
-    scales the features, resamples them and trains the downstream; ``predict`` uses upstream
-    networks that were trained on all training rows. It is similar to
+    ``fit`` sets rows aside if the downstream stops early, cross-fits the upstream networks on the
+    other rows, scales the features, resamples them and trains the downstream; ``predict`` uses
+    upstream networks that were trained on all training rows. It is similar to
     ``imblearn.pipeline.make_pipeline(KerasFeatureTransformer(...), StandardScaler(), SMOTE(),
     KerasClassifier(...))``, but the stack also keeps early-stopping rows away from upstream,
     scaler and sampler, supports several branches with columns of their own, and refuses
@@ -270,6 +278,8 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
 
     Notes
     -----
+    {epoch_notes}
+
     {blend_notes}
 
     Classifiers estimate the same quantity if all have ``predict_proba`` and none has class weights,
@@ -621,6 +631,8 @@ class StackedKerasRegressor(ExportMixin, RegressorMixin, Stack):
 
     Notes
     -----
+    {epoch_notes}
+
     {blend_notes}
 
     Regressors estimate the same quantity if the losses of all estimate the mean, such as the

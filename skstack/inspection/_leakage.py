@@ -63,7 +63,7 @@ def leakage_report(
     X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
         The rows, as in ``cross_validate``.
 
-    y : array-like of shape (n_samples,)
+    y : array-like of shape (n_samples,) or (n_samples, n_targets)
         Labels or numbers.
 
     cv : int, splitter or iterable, default=None

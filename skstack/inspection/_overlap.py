@@ -99,7 +99,7 @@ def check_overlap(A, B, *, digits=4):
     Raises
     ------
     ValueError
-        If A and B have different columns.
+        If A and B have different columns, or if ``digits`` is not an int from 1 to 15.
 
     Warns
     -----

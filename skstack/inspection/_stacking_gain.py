@@ -35,7 +35,7 @@ class StackingGain:
     Parameters
     ----------
     estimator_name : str
-        Class of the stack.
+        Class of the stack, or of the Pipeline that ends in it.
 
     metric : str
         Name of the metric; greater is better.

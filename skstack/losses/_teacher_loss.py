@@ -40,7 +40,8 @@ class TeacherLoss(BaseEstimator):
           weight * temperature**2 * KL``; for numbers the second term is the mean squared
           difference in units of standardised targets.
         - ``"blend"``: the loss is that of the prediction ``(1 - weight) * own + weight *
-          teacher``, which is also what ``predict`` returns.
+          teacher``, which is also what ``predict`` returns. ``model=None`` is then ``MLP()``, as
+          with ``"head"``.
         - ``"head"``: both predictions (for classes, their log-odds) are concatenated and passed
           through a trained layer ``teacher_head`` of the network, initially their mean. The
           teacher may also have outputs of any other width: see Notes.

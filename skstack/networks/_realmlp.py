@@ -33,8 +33,8 @@ class RealMLP(Recipe):
         Activation of the hidden layers. ``"auto"`` is ``"mish"`` for numbers, else ``"selu"``.
 
     dropout : float, default=0.15
-        Fraction of the hidden units that is set to 0 at each training step, in [0, 1). It falls to
-        0 in the second half of training.
+        Fraction of the hidden units that is set to 0 at each training step, in [0, 1). With a
+        ``schedule`` it falls to 0 in the second half of training.
 
     schedule : {"coslog4", "flat_cos"} or None, default="coslog4"
         Factor of the learning rate. ``"coslog4"``: four waves between 0 and 1, each twice as long

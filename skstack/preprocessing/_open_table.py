@@ -41,9 +41,15 @@ def open_table(path, columns=None):
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such file.
+
     ValueError
         If the file is of another kind, is cut off or has no such column, if the files of a folder
         have several schemas, or, later, if a file changes while it is in use.
+
+    TypeError
+        If ``columns`` is not a list of names or positions.
 
     ImportError
         If pyarrow is not installed, which all but ``.npy`` files need.
