@@ -45,6 +45,8 @@ def test_snippets_run_in_order(page, tmp_path, monkeypatch):
             # Blank lines put before the snippet make a traceback name the line of the page.
             exec(compile("\n" * line + source, str(DOCS / page), "exec"), namespace)
     plt.close("all")
+    if page == "tutorial.md":  # it names the new column
+        assert f"`{namespace['stack'].get_feature_names_out()[0]}`" in PAGES[page]
     if page == "user_guide/columns.md":  # it shows the warning
         assert "'income' (fitted on" in str(namespace["caught"][0].message)
     if page == "user_guide/audit.md":  # this page shows what its first block prints
