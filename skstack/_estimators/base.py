@@ -135,8 +135,10 @@ batch_size : int or "auto", default="auto"
 early_stopping : bool or "auto", default="auto"
     Whether to monitor the loss on hold-out rows, to stop when it no longer improves, and to
     restore the best weights. ``"auto"`` is on if ``X_val`` is passed, and if ``epochs="auto"``.
-    It then holds out no row of a class with fewer than 5 rows, and none at all of fewer than 50
-    rows or 2 groups, for which all epochs are trained; True raises an error where it cannot hold
+    It then holds out no row of a class with fewer than 5 rows, and with ``groups`` none of their
+    groups, nor those of a class that one group alone has. None at all are held out of fewer than 50
+    rows or 2 groups, or if the last rows in time hold a whole class: all epochs are trained; True
+    raises an error where it cannot hold
     out rows of each class, or, of several labels or targets, where a class would have no row to
     train on.
 
@@ -315,6 +317,17 @@ def declaring(estimator, classes):
 
 def _is_auto(value):
     return isinstance(value, str) and value == "auto"
+
+
+def _of_rare_classes(labels, groups):
+    """Mask of the rows of classes that cannot spare any, or that one group alone has."""
+    _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    rare = counts < _FEWEST_ROWS_OF_CLASS
+    if groups is not None:
+        _, codes = np.unique(groups, return_inverse=True)
+        pairs = np.unique(np.column_stack([classes, codes]), axis=0)
+        rare |= np.bincount(pairs[:, 0]) < 2
+    return rare[classes]
 
 
 def _rows(X, y, weights, numbers):
@@ -882,22 +895,23 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 stratify=is_classifier(self),
                 labels=() if is_classifier(self) else [column[rows] for column in labels],
                 seed=seed,
-                groups=groups,
+                groups=None if groups is None else groups[rows],
                 ordered=ordered,
             )
 
-        eligible = np.arange(n)
         if not _is_auto(self.early_stopping):
-            return split(eligible)
-        for column in labels if groups is None and not ordered else ():
-            _, classes, counts = np.unique(column, return_inverse=True, return_counts=True)
-            eligible = eligible[counts[classes[eligible]] >= _FEWEST_ROWS_OF_CLASS]
-        try:
-            _, rest = split(eligible)
-        except ValueError:  # too few rows of a class, or groups
-            return None
-        held_out = eligible[rest]
-        return np.setdiff1d(np.arange(n), held_out), held_out
+            return split(np.arange(n))
+        rare = np.zeros(n, dtype=bool)
+        for column in () if ordered else labels:
+            rare |= _of_rare_classes(column, groups)
+        choices = [np.flatnonzero(~rare)]
+        if groups is not None and rare.any():  # of a group all rows stay, if others are left
+            choices = [np.flatnonzero(~np.isin(groups, groups[rare])), np.arange(n)]
+        for eligible in choices:
+            with contextlib.suppress(ValueError):  # too few rows of a class, or groups
+                held_out = eligible[split(eligible)[1]]
+                return np.setdiff1d(np.arange(n), held_out), held_out
+        return None
 
     def _class_columns(self, y):
         """The columns of y that are classes; all those of a classifier."""

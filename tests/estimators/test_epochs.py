@@ -81,6 +81,30 @@ def test_rare_classes_stay_in_training(trained):
         network(early_stopping=True).fit(X, labels)
 
 
+@pytest.mark.parametrize("n", [3, 6])
+def test_groups_of_rare_classes_stay_in_training(n, trained):
+    """Of a class of fewer than 5 rows, and of one that a single group has."""
+    labels, groups = y[:240].copy(), np.arange(240) // 6
+    labels[:n] = 2
+    fit = network(batch_size=32).fit(X[:240], labels, groups=groups)
+    assert fit.early_stopped_
+    rows, held_out = trained[0]
+    assert (rows.targets == 2).sum() == n
+    assert set(np.unique(held_out.targets)) == {0, 1}
+    assert len(held_out) == 36
+    with pytest.raises(ValueError, match="too few of them to be on both sides"):
+        network(early_stopping=True).fit(X[:240], labels, groups=groups)
+
+
+def test_groups_are_held_out_where_each_has_a_rare_class():
+    labels, groups = y[:60].copy(), np.arange(60) // 15
+    labels[[0, 15, 30, 45]] = 2
+    settings = {"groups": groups, "ordered": False}
+    train, held_out = network()._held_out_rows(X[:60], labels, 0, **settings)
+    assert set(labels[train]) == set(labels[held_out]) == {0, 1, 2}
+    assert not set(groups[train]) & set(groups[held_out])
+
+
 def test_one_group_is_trained_whole(trained):
     groups = np.zeros(N)
     assert not network().fit(X, y, groups=groups).early_stopped_
