@@ -255,6 +255,19 @@ def test_invalid_groups_are_refused(rows, groups, message):
             estimator.fit(X, y, groups=groups)
 
 
+@pytest.mark.parametrize(
+    "form",
+    [list, tuple, lambda g: g[:, None], lambda g: pd.Series(g, index=range(N, 2 * N))],
+    ids=["list", "tuple", "column", "Series"],
+)
+def test_groups_of_any_form_reach_a_search_in_a_branch(rows, form):
+    X, y, groups = rows
+    search = GridSearchCV(DecisionTreeClassifier(random_state=0), {"max_depth": [1, 3]}, cv=3)
+    for estimator in (stack_of(search, cv=3), KerasFeatureTransformer(search, cv=3)):
+        own = estimator.fit_transform(X, y, groups=form(groups))
+        np.testing.assert_array_equal(own, estimator.fit_transform(X, y, groups=groups))
+
+
 def test_groups_reach_a_stack_inside_a_search_through_routing(rows):
     X, y, groups = rows
     found = []

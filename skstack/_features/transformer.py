@@ -1141,7 +1141,7 @@ def routed_features(transformer, caller, X, sample_weight, groups, params):
         )
     ours = model is None or is_network_estimator(model)
     fit = {name: value for name, value in metadata.items() if name != "groups" or ours}
-    split = {"groups": groups} if "groups" in metadata else {}
+    split = {"groups": metadata["groups"]} if "groups" in metadata else {}
     return Metadata(split=split, steps=_weights_of_steps(steps, metadata), fit=fit)
 
 
