@@ -18,6 +18,7 @@ from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, RobustScaler
 
@@ -102,6 +103,17 @@ def test_a_fit_on_disk_has_the_bits_of_one_in_memory(name, on_disk):
     inside, outside = clone(CLASSIFIERS[name]).fit(X, y), clone(CLASSIFIERS[name]).fit(stored, y)
     np.testing.assert_array_equal(outside.predict_proba(stored), inside.predict_proba(X))
     np.testing.assert_array_equal(outside.predict_proba(X), inside.predict_proba(X))
+
+
+@pytest.mark.filterwarnings("ignore:.*needs all rows")
+def test_codes_of_rows_sorted_by_class_stay_categories(on_disk):
+    X, y = binary()
+    order = np.argsort(y, kind="stable")  # the first chunks predict one class
+    stored, X, y = on_disk(X[order]), X[order].astype(np.float32), y[order]
+    coded = KerasFeatureTransformer(GaussianNB(), features=["outputs", "codes"], cv=3)
+    expected = coded.fit_transform(X, y)
+    pd.testing.assert_frame_equal(coded.fit_transform(stored, y), expected)
+    pd.testing.assert_frame_equal(coded.transform(stored), coded.transform(X))
 
 
 @pytest.mark.slow(first=1)

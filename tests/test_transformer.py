@@ -18,6 +18,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import KFold, LeaveOneGroupOut, cross_val_predict
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier
+from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier, LocalOutlierFactor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler, TargetEncoder
@@ -300,6 +301,17 @@ def test_labels_that_are_only_predicted_become_indicators():
     three = np.column_stack([y, np.arange(len(X)) % 3])
     names = KerasFeatureTransformer(model, cv=3).fit(X, three).get_feature_names_out().tolist()
     assert names == ["prediction_0", "prediction_1_0", "prediction_1_1", "prediction_1_2"]
+
+
+@pytest.mark.parametrize("last", [LogisticRegression(), RidgeClassifier(), GaussianNB()])
+def test_codes_suit_estimators_of_numbers(last):
+    coded = KerasFeatureTransformer(GaussianNB(), features=["outputs", "codes"], cv=3)
+    assert coded.fit_transform(X, y)["codes"].cat.categories.dtype == np.int64
+    pipeline = make_pipeline(coded, last).fit(X, y)
+    stack = StackedKerasClassifier(coded, downstream=last, blend=False, random_state=0).fit(X, y)
+    for fitted in (pipeline, stack):
+        method = "predict_proba" if hasattr(last, "predict_proba") else "decision_function"
+        assert getattr(fitted, method)(X).dtype.kind == "f"
 
 
 LABELS = (X[:, :2] > 0).astype(int)

@@ -354,9 +354,7 @@ class DiskTable:
             table[rows] = part
         if not frames:
             return table
-        import pandas as pd
-
-        return pd.concat(frames, ignore_index=True)
+        return joined_frames(frames).reset_index(drop=True)
 
     def in_memory(self) -> Any:
         """All rows, as an ndarray, or as a DataFrame if there are column names."""
@@ -508,6 +506,19 @@ def spread_rows(X: Any, most: int) -> np.ndarray:
 def in_memory(X: Any) -> Any:
     """The rows of a table on disk; other X unchanged."""
     return X.in_memory() if isinstance(X, DiskTable) else X
+
+
+def joined_frames(frames: Sequence[Any]) -> Any:
+    """The rows of pandas DataFrames; columns of categories hold the categories of all."""
+    import pandas as pd
+    from pandas.api.types import union_categoricals
+
+    joined = pd.concat(frames)
+    for name in frames[0].select_dtypes("category").columns:
+        if joined[name].dtype != "category":
+            parts = [frame[name] for frame in frames]
+            joined[name] = union_categoricals(parts, sort_categories=True)
+    return joined
 
 
 def _reader_of(array):

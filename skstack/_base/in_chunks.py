@@ -10,7 +10,7 @@ import os
 import narwhals.stable.v2 as nw
 import numpy as np
 
-from skstack._base.disk_table import DiskTable, chunk_rows
+from skstack._base.disk_table import DiskTable, chunk_rows, joined_frames
 from skstack._base.tables import n_rows
 
 _warned = contextvars.ContextVar("skstack_warned_in_call", default=None)
@@ -87,9 +87,7 @@ def _joined(parts, n_rows):
         return result
     if not hasattr(frames[0], "iloc"):
         return nw.concat([nw.from_native(frame) for frame in frames]).to_native()
-    import pandas as pd
-
-    return pd.concat(frames, ignore_index=True)
+    return joined_frames(frames).reset_index(drop=True)
 
 
 def written(parts, n_rows, out):

@@ -721,6 +721,9 @@ def to_dataframe(columns, passed=None):
         frame = pd.DataFrame(part.values, columns=list(part.names))
         if part.categorical:
             frame = frame.round().astype("Int64").astype("category")
+            for index, column in enumerate(part.names):  # others read nullable ones as objects
+                levels = frame[column].cat.categories.astype("int64")
+                frame.isetitem(index, frame[column].cat.rename_categories(levels))
         parts.append(frame)
     if passed is not None:
         parts.append(pd.DataFrame(passed))

@@ -24,7 +24,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from skstack._base.atomic_fit import atomic_fit, copy_of, on_snapshot
 from skstack._base.diagram import diagram_of_features
-from skstack._base.disk_table import DiskTable, announce_memory, in_memory
+from skstack._base.disk_table import DiskTable, announce_memory, in_memory, joined_frames
 from skstack._base.in_chunks import in_chunks, once_per_call
 from skstack._base.params import (
     clone_sharing_models,
@@ -993,12 +993,8 @@ def joined_rows(tables, rows, n):
         for table, own in zip(tables, rows, strict=True):
             values[own] = table
         return values
-    import pandas as pd
-
-    coded = tables[0].select_dtypes("category").columns
     indexed = [table.set_axis(own, axis=0) for table, own in zip(tables, rows, strict=True)]
-    joined = pd.concat(indexed).astype(dict.fromkeys(coded, "category"))
-    return joined.reindex(range(n))
+    return joined_frames(indexed).reindex(range(n))
 
 
 def _same_folds(nested, repeats):

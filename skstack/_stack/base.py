@@ -28,6 +28,7 @@ from skstack._base.disk_table import (
     DiskTable,
     announce_memory,
     in_memory,
+    joined_frames,
     sample_of_rows,
     spread_rows,
 )
@@ -461,10 +462,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         held_out = in_float32(self._transform(rows, scaled=scaled))
         order = np.argsort(np.concatenate([fitted.train, fitted.rest]), kind="stable")
         if hasattr(table, "iloc"):
-            import pandas as pd
-
-            coded = table.select_dtypes("category").columns
-            joined = pd.concat([table, held_out]).astype(dict.fromkeys(coded, "category"))
+            joined = joined_frames([table, held_out])
             return for_container(self, indexed_like(joined.iloc[order], X))
         return np.vstack([table, held_out])[order]
 
