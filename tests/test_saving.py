@@ -35,6 +35,7 @@ from sklearn.model_selection import (
     TimeSeriesSplit,
     TunedThresholdClassifierCV,
 )
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, RobustScaler, StandardScaler
 
@@ -417,6 +418,14 @@ def test_shared_objects_are_shared_after_loading(fitted, tmp_path):
     pair = StackedKerasClassifier([("a", shared), ("b", shared)])
     loaded = again(pair, tmp_path)
     assert loaded.upstream[0][1] is loaded.upstream[1][1]
+
+
+def test_a_search_on_listed_folds_needs_no_trust(tmp_path):
+    search = GridSearchCV(GaussianNB(), {"var_smoothing": [1e-9, 1e-3]}, cv=2)
+    stack = StackedKerasClassifier(search, downstream=GaussianNB(), cv=2, random_state=0)
+    stack.fit(X, y, groups=np.arange(len(X)) // 2)  # which become folds of the search
+    loaded = again(stack, tmp_path)
+    np.testing.assert_array_equal(loaded.predict_proba(X), stack.predict_proba(X))
 
 
 def test_fitted_samplers_are_stored_without_training_rows(fitted, tmp_path):

@@ -182,11 +182,12 @@ def for_container(transformer, table):
 
 
 def fitted_parts():
-    """Private classes in which scikit-learn's meta-estimators keep estimators and scorers."""
+    """Private classes in which scikit-learn's meta-estimators keep parts, scorers and folds."""
     from sklearn import calibration
     from sklearn.metrics._scorer import _CurveScorer, _PassthroughScorer, _Scorer
+    from sklearn.model_selection import check_cv
 
-    scorers = (_CurveScorer, _PassthroughScorer, _Scorer)
+    scorers = (_CurveScorer, _PassthroughScorer, _Scorer, type(check_cv([])))
     # The last from scikit-learn 1.8 on.
     names = ("_CalibratedClassifier", "_SigmoidCalibration", "_TemperatureScaling")
     found = (getattr(calibration, name) for name in names if hasattr(calibration, name))
