@@ -11,6 +11,7 @@ from sklearn.pipeline import Pipeline
 from skstack._base.params import clone_part, draw_seed, is_bool, set_missing_seeds
 from skstack._base.tables import column_indices
 from skstack._stack.base import Stack
+from skstack._stack.blending import blend_plan
 from skstack._stack.branches import branch_list
 
 ALONE = "downstream alone"
@@ -78,13 +79,13 @@ def variants_of(estimator, X):
         changed = clone_part(estimator)
         own = stack_of(changed)
         own.set_params(**settings)
-        for name in names:
-            if name not in kept:
-                own.set_params(**({name: "drop"} if is_list else {"upstream": []}))
-                if is_bool(own.blend, True):  # one part may be left, of which there is no blend
-                    own.set_params(blend="auto")
-                if own.blend_parts is not None:
-                    own.set_params(blend_parts=None)
+        dropped = [name for name in names if name not in kept]
+        for name in dropped:
+            own.set_params(**({name: "drop"} if is_list else {"upstream": []}))
+        if dropped:
+            if is_bool(own.blend, True):  # one part may be left, of which there is no blend
+                own.set_params(blend="auto")
+            _set_parts_left(own, dropped)
         if fine_tune is not None and not tuned:
             own.set_params(fine_tune=None)
         if loss is not None and not taught:
@@ -122,6 +123,22 @@ def variants_of(estimator, X):
         name, change = f"{whole}, {tuning}, {teaching}", f"Fine-tuning and {teaching} change"
         variants.append(Variant(name, variant(tuned=True, taught=True), whole, change))
     return variants, notes
+
+
+def _set_parts_left(stack, dropped):
+    """Blend the parts that were named and are left, and no other ones."""
+    named, stack.blend_parts = stack.blend_parts, None
+    if named is None:
+        return
+    left = [part for part in named if part not in dropped]
+    try:
+        blended = blend_plan(stack).parts
+    except (TypeError, ValueError):  # invalid parameters: `fit` says why
+        return
+    if len(left) > 1 and set(left) != set(blended):
+        stack.blend_parts = left
+    elif len(left) < 2 and blended:
+        stack.blend = False
 
 
 def _last(estimator):

@@ -18,6 +18,7 @@ from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.datasets import make_classification
 from sklearn.decomposition import PCA
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import make_scorer, mean_absolute_error
 from sklearn.model_selection import (
@@ -37,6 +38,7 @@ from sklearn.tree import DecisionTreeRegressor
 
 from skstack import KerasClassifier, StackedKerasClassifier, StackedKerasRegressor
 from skstack._base import progress
+from skstack._stack.blending import blend_plan
 from skstack.inspection import StackingGainDisplay, stacking_gain
 from skstack.inspection._resampled_test import corrected_resampled_t_test, holm
 from skstack.inspection._variants import variants_of
@@ -162,6 +164,23 @@ def test_variants_of_a_blend_blend_what_is_left():
     assert settings == [("auto", None), ("auto", None), ("auto", None), (True, parts)]
     for each in variants:
         each.estimator.fit(X[:60], y[:60])
+
+
+def test_variants_blend_no_other_parts_than_the_stack():
+    frozen = ("frozen", FrozenEstimator(DecisionTreeRegressor(max_depth=3).fit(X[:, :1], y)), [0])
+    parts = ["frozen", "helps", "downstream"]
+    whole = stack(frozen, HELPS, OTHER, blend="auto", blend_parts=parts)
+    blended = {v.name: blend_plan(v.estimator).parts for v in variants_of(whole, X)[0]}
+    assert blended == {
+        "downstream alone": (),
+        "with frozen": ("frozen", "downstream"),
+        "with helps": ("helps", "downstream"),
+        "with other": (),
+        "all": ("frozen", "helps", "downstream"),
+        "without frozen": ("helps", "downstream"),
+        "without helps": ("frozen", "downstream"),
+        "without other": ("frozen", "helps", "downstream"),
+    }
 
 
 def test_branches_that_were_dropped_before_stay_dropped():
