@@ -303,6 +303,83 @@ def test_classes_that_the_downstream_refuses_are_found_before_training(given, me
     assert not trainings
 
 
+NUMBERS = regression()[1]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"y": NUMBERS.astype(str)}, r"y has shape .* dtype <U\d+; expected numbers"),
+        ({"y": NUMBERS.astype("M8[s]")}, "y has shape .* dtype datetime64.*; expected numbers"),
+        ({"y_val": NUMBERS.astype(str)}, r"y_val: y has shape .* dtype <U\d+; expected"),
+        ({"y_val": np.r_[np.nan, NUMBERS[1:]]}, "y_val: Input y contains NaN"),
+        ({"y_val": np.c_[NUMBERS, NUMBERS]}, "y_val has shape .*2.*, but y has shape"),
+    ],
+    ids=["strings", "dates", "strings to watch", "NaN to watch", "two columns to watch"],
+)
+def test_targets_that_are_no_numbers_are_refused_before_training(given, message, trainings):
+    X, y = regression()
+    network = KerasRegressor(SMALL, **FIT)
+    downstream = Watches() if "y_val" in given else Ridge()
+    watched = {"X_val": X} if "y_val" in given else {}
+    stack = StackedKerasRegressor([("n", network)], downstream=downstream, cv=3)
+    with pytest.raises(ValueError, match=message):
+        stack.fit(X, **{"y": y, **watched, **given})
+    assert not trainings
+
+
+@pytest.mark.parametrize("columns", [[0, 1, 0], lambda X: [1, 1]])
+def test_columns_that_pass_through_twice_are_refused_before_training(columns, trainings):
+    X, y = binary()
+    network = KerasClassifier(SMALL, **FIT)
+    stack = StackedKerasClassifier(network, downstream=network, passthrough=columns, cv=2)
+    with pytest.raises(ValueError, match=r"passthrough=.*selects a column of X more than once"):
+        stack.fit(X, y)
+    assert not trainings
+
+
+class Watching:
+    """Keeps the targets that it is given to monitor."""
+
+    def fit(self, X, y, *, X_val=None, y_val=None):
+        self.watched_ = y_val
+        return super().fit(X, y)
+
+
+class Watches(Watching, LinearRegression):
+    """A regressor that does."""
+
+
+class WatchesLabels(Watching, LogisticRegression):
+    """A classifier that does."""
+
+
+@pytest.mark.parametrize("form", [lambda y: y[:, None], pd.DataFrame, pl.DataFrame, list])
+@pytest.mark.parametrize(
+    ("make", "branch", "downstream", "rows"),
+    [
+        (StackedKerasRegressor, LinearRegression(), Watches(), regression),
+        (StackedKerasClassifier, LogisticRegression(), WatchesLabels(), binary),
+    ],
+)
+def test_targets_to_watch_have_the_form_of_y(make, branch, downstream, rows, form):
+    """A column of one target would be compared with each of the other rows."""
+    X, y = rows()
+    fitted = make([("line", branch)], downstream=downstream, cv=2).fit(
+        X, y, X_val=X[:9], y_val=form(y[:9])
+    )
+    np.testing.assert_array_equal(fitted.downstream_.watched_, y[:9])
+
+
+def test_labels_to_watch_that_boosting_refuses_are_found_before_training(trainings):
+    X, y = binary()
+    boosting = HistGradientBoostingClassifier(max_iter=2, early_stopping=True)
+    stack = StackedKerasClassifier(KerasClassifier(SMALL, **FIT), downstream=boosting, cv=3)
+    with pytest.raises(ValueError, match=r"y_val holds labels \[2\]"):
+        stack.fit(X, y, X_val=X, y_val=y + 1)
+    assert not trainings
+
+
 def test_a_trial_leaves_the_global_generator_alone():
     X, y = table("strings")
     stack = StackedKerasRegressor([("a", SGDRegressor())], downstream=Ridge(), cv=2)

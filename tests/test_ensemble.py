@@ -13,6 +13,7 @@ from sklearn.base import clone
 from sklearn.datasets import make_multilabel_classification
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import StackingClassifier, VotingClassifier
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.metrics import get_scorer, log_loss, mean_squared_error
@@ -337,6 +338,12 @@ def test_fitted_estimators_are_weighted_on_unseen_rows():
     p = fitted[0][1].predict_proba(X[30:])
     assert_allclose(ensemble.scores_["linear"], -log_loss(y[30:], p), rtol=1e-6)
     assert ensemble.named_estimators_["linear"] is fitted[0][1]
+
+
+def test_an_estimator_that_is_not_fitted_is_named():
+    members = [("fitted", DummyClassifier().fit([[0], [1]], [0, 1])), ("new", GaussianNB())]
+    with pytest.raises(NotFittedError, match="The estimator 'new'"):
+        GreedyEnsembleClassifier(members, cv="prefit").fit([[0], [1]], [0, 1])
 
 
 @pytest.mark.parametrize("cv", ["prefit", 3])

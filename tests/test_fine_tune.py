@@ -18,7 +18,7 @@ from sklearn.base import clone
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
 from sklearn.pipeline import make_pipeline
@@ -58,6 +58,22 @@ def classifier(fine_tune=QUICK, upstream=RISK, **params):
     upstream = upstream if isinstance(upstream, list) else [("risk", upstream)]
     params = {"blend": False, **params}
     return StackedKerasClassifier(upstream, fine_tune=fine_tune, **params)
+
+
+@pytest.mark.slow
+def test_targets_to_watch_in_one_column_are_one_target():
+    linear = StackedKerasRegressor(
+        [("net", KerasRegressor(SMALL, epochs=1)), ("linear", LinearRegression())],
+        downstream=KerasRegressor(SMALL, epochs=1),
+        fine_tune=FineTune(epochs=1, layers=["net/hidden_1"]),
+        cv=2,
+        random_state=0,
+    )
+    watched = {"X_val": X_VAL, "y_val": TARGET[200:]}
+    expected = clone(linear).fit(X[:200], TARGET[:200], **watched)
+    watched["y_val"] = pd.DataFrame({"target": TARGET[200:]})
+    own = clone(linear).fit(X[:200], TARGET[:200], **watched)
+    assert own.blend_scores_ == expected.blend_scores_
 
 
 @pytest.fixture(scope="module")

@@ -295,7 +295,13 @@ def check_target(y, *, estimator, multi_output=True, y_numeric=False):
     """Check targets as scikit-learn does, with y named in every message."""
     if y is not None and hasattr(y, "isna") and np.any(np.asarray(y.isna())):
         raise ValueError("Input y contains NaN.")  # scikit-learn does not name y for strings
-    return check_y(y, multi_output=multi_output, y_numeric=y_numeric, estimator=estimator)
+    y = check_y(y, multi_output=multi_output, y_numeric=y_numeric, estimator=estimator)
+    if y_numeric and (y.ndim > 2 or y.dtype.kind not in "fiub"):
+        raise ValueError(
+            f"y has shape {y.shape} and dtype {y.dtype}; expected numbers of shape (n_samples,) "
+            "or (n_samples, n_targets)."
+        )
+    return y
 
 
 def names_of_targets(y):

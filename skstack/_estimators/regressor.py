@@ -313,11 +313,6 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
             )
         self._check_names_of_targets(y, reset=reset)
         y = check_target(y, multi_output=True, y_numeric=True, estimator=self)
-        if y.ndim > 2 or y.dtype.kind not in "fiub":
-            raise ValueError(
-                f"y has shape {y.shape} and dtype {y.dtype}; expected numbers of shape "
-                "(n_samples,) or (n_samples, n_targets)."
-            )
         if y.size and np.abs(y.astype(np.float64)).max() > np.finfo(np.float32).max:
             raise ValueError("y holds values that are too large for float32.")
         if reset:

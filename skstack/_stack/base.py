@@ -498,6 +498,9 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
                 check_names_of_targets(y_val, names_of_targets(y))
         y = self._read_target(y, reset=True)
         check_consistent_length(X, y)
+        if y_val is not None:
+            with errors_named("y_val"):
+                y_val = self._read_validation_target(y_val, y)
         if X_val is not None:
             X_val = read_table(self, X_val, reset=False)
         if n_rows(X) < 2:
@@ -523,6 +526,17 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         return StackFit(
             X, y, metadata, seed, cv, order, context.ordered, branches, downstream, blending
         )
+
+    def _read_validation_target(self, y_val, y):
+        """Targets to monitor in the form of y: what only reads them does not check them."""
+        read = self._validation_target(y_val, y)
+        if y.ndim == 1 and read.shape[1:] == (1,):
+            read = read[:, 0]
+        elif y.shape[1:] == (1,) and read.ndim == 1:
+            read = read[:, None]
+        if read.shape[1:] != y.shape[1:]:
+            raise ValueError(f"y_val has shape {read.shape}, but y has shape {y.shape}.")
+        return read
 
     def _hold_out(self, fit):
         """Hold out rows for early stopping, before anything is fitted; plan the blend."""
@@ -920,6 +934,8 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             self._passthrough_columns = np.setdiff1d(np.arange(X.shape[1]), array_column_indices(X))
         else:
             self._passthrough_columns = column_indices(X, columns, "passthrough")
+            if len(set(self._passthrough_columns)) < len(self._passthrough_columns):
+                raise ValueError(f"passthrough={columns!r} selects a column of X more than once.")
         if len(self._passthrough_columns):
             mask = categorical_mask_of(self.categorical_features, X, self._passthrough_columns)
             columns = columns_at(X, self._passthrough_columns)
@@ -1186,18 +1202,9 @@ def _report_line(rows, start):
     return {"rows": int(rows), "seconds": time.perf_counter() - start, "score": None}
 
 
-def _check_labels(downstream, X, y, sample_weight=None, y_val=None, **_):
+def _check_labels(downstream, X, y, sample_weight=None, **_):
     """Refuse classes that a network finds only when it is fitted, after the branches."""
     if not isinstance(downstream, NetworkEstimator):
         return
-    if y_val is not None:
-        classes = np.unique(y).tolist()
-        unknown = [
-            label for label in dict.fromkeys(np.ravel(y_val).tolist()) if label not in classes
-        ]
-        if unknown:
-            raise ValueError(
-                f"y_val holds labels {unknown[:5]} that are not among the classes {classes}."
-            )
     with errors_named(label_of(downstream)):
         downstream._refuse_too_few_rows(X, y, sample_weight)

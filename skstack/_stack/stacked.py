@@ -537,6 +537,17 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
             )
         return y
 
+    def _validation_target(self, y_val, y):
+        if y.ndim > 1:
+            return read_labels(self, y_val)[0]
+        labels, classes = np.asarray(y_val), self.classes_.tolist()
+        unknown = [each for each in dict.fromkeys(labels.ravel().tolist()) if each not in classes]
+        if unknown:
+            raise ValueError(
+                f"y_val holds labels {unknown[:5]} that are not among the classes {classes}."
+            )
+        return labels.astype(y.dtype)
+
     def _check_parts(self):
         super()._check_parts()
         check_sampler(self.sampler)
@@ -736,6 +747,9 @@ class StackedKerasRegressor(ExportMixin, RegressorMixin, Stack):
         y = check_target(y, multi_output=True, y_numeric=True, estimator=self)
         self._several = y.ndim == 2
         return y
+
+    def _validation_target(self, y_val, y):
+        return check_target(y_val, multi_output=True, y_numeric=True, estimator=self)
 
     def _downstream_predictions(self, table):
         with errors_named(label_of(self.downstream_)):

@@ -285,8 +285,9 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
         score = objective(self.scoring, X, y, classes=classes, sample_weight=weights)
         if isinstance(self.cv, str):
             fitted = dict(estimators)
-            for estimator in fitted.values():
-                check_is_fitted(estimator)
+            for name, estimator in fitted.items():
+                with errors_named(f"The estimator {name!r}"):
+                    check_is_fitted(estimator)
             predictions = {name: self._predicted(name, each, X) for name, each in estimators}
             self._weigh(predictions, score)
             return self._keep(fitted)
