@@ -50,10 +50,53 @@ def expected_failures(estimator):
 # Not strict: it is rounding that decides. Before scikit-learn 1.8 pytest's own setting holds.
 SETTINGS = {"expected_failed_checks": expected_failures, "xfail_strict": False}
 KNOWN = inspect.signature(parametrize_with_checks).parameters
-
-
-@parametrize_with_checks(
+ALL_CHECKS = parametrize_with_checks(
     ESTIMATORS, **{name: value for name, value in SETTINGS.items() if name in KNOWN}
+)
+
+# Checks that train networks of many shapes. The code that they are about is that of a base class,
+# so one estimator of each base class is enough.
+COSTLY = [
+    "check_classifier_data_not_an_array",
+    "check_classifiers_multilabel_representation_invariance",
+    "check_dataframe_column_names_consistency",
+    "check_dont_overwrite_parameters",
+    "check_dtype_object",
+    "check_estimator_sparse_array",
+    "check_estimator_sparse_matrix",
+    "check_estimators_dtypes",
+    "check_estimators_overwrite_params",
+    "check_estimators_partial_fit_n_features",
+    "check_fit2d_1feature",
+    "check_fit_score_takes_y",
+    "check_methods_subset_invariance",
+    "check_n_features_in_after_fitting",
+    "check_pipeline_consistency",
+    "check_sample_weights_list",
+    "check_sample_weights_pandas_series",
+    "check_transformer_data_not_an_array",
+]
+ONE_OF_EACH = (KerasClassifier, KerasFeatureTransformer, StackedKerasRegressor)
+
+
+def slow_case(estimator, name):
+    """Whether a case holds nothing that another one does not, or cannot fail."""
+    if name in expected_failures(estimator):
+        return True
+    return name in COSTLY and not isinstance(estimator, ONE_OF_EACH)
+
+
+def marked(case):
+    """A case of `parametrize_with_checks`, which may be slow."""
+    values, marks = getattr(case, "values", case), getattr(case, "marks", ())
+    estimator, check = values
+    if slow_case(estimator, getattr(check, "func", check).__name__):
+        marks = [*marks, pytest.mark.slow]
+    return pytest.param(*values, marks=marks)
+
+
+@pytest.mark.parametrize(
+    ALL_CHECKS.args[0], list(map(marked, ALL_CHECKS.args[1])), ids=ALL_CHECKS.kwargs["ids"]
 )
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
@@ -86,9 +129,20 @@ TRANSFORMER = [
 ]
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
-@pytest.mark.parametrize("name", COMMON)
-def test_common_checks(estimator, name):
+@pytest.mark.parametrize(
+    ("name", "estimator"),
+    [
+        pytest.param(
+            name,
+            estimator,
+            marks=[pytest.mark.slow] if slow_case(estimator, name) else [],
+            id=f"{name}-{type(estimator).__name__}",
+        )
+        for name in COMMON
+        for estimator in ESTIMATORS
+    ],
+)
+def test_common_checks(name, estimator):
     getattr(estimator_checks, name)(type(estimator).__name__, clone(estimator))
 
 
@@ -96,7 +150,7 @@ def test_common_checks(estimator, name):
 @pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names")
 @pytest.mark.parametrize("name", TRANSFORMER)
 @pytest.mark.parametrize(
-    "estimator", [KerasAutoencoder(), KerasFeatureTransformer()], ids=lambda e: type(e).__name__
+    "estimator", [ENCODER, KerasFeatureTransformer(ENCODER)], ids=lambda e: type(e).__name__
 )
 def test_transformer_checks(estimator, name):
     getattr(estimator_checks, name)(type(estimator).__name__, clone(estimator))
