@@ -29,7 +29,7 @@ from skstack import (
 )
 from skstack.losses import TeacherLoss
 from skstack.losses._teacher_fit import TeacherFit
-from skstack.networks import MLP
+from skstack.networks import MLP, Autoencoder
 
 MODES = ("distill", "blend", "head", "features")
 RATE, EPOCHS = 0.1, 4
@@ -130,7 +130,8 @@ def test_distill_equals_a_manual_training_loop(engine):
     assert_learned(found, by_hand(loss, weights_of(student)))
 
 
-@pytest.mark.parametrize("n_rows", [16, 21])
+@pytest.mark.slow(first=1)
+@pytest.mark.parametrize("n_rows", [21, 16])
 def test_losses_of_any_number_of_hold_out_rows_are_those_of_keras(n_rows):
     """Rows are padded to few different numbers, and the term of a teacher is NaN for zeros."""
     X, y = iris(60)
@@ -290,9 +291,9 @@ def test_the_teacher_is_never_modified(mode, trains):
     teacher = network((7,), seed=1, name="teaching")
     before, flags = bits(teacher), [layer.trainable for layer in teacher.layers]
     taught = TeacherLoss(teacher, mode=mode, teacher_trainable=trains)
-    found = KerasClassifier(MLP(), loss=taught, epochs=3, learning_rate=0.1, random_state=0).fit(
-        X, y
-    )
+    found = KerasClassifier(
+        MLP((8,)), loss=taught, epochs=3, learning_rate=0.1, random_state=0
+    ).fit(X, y)
     assert bits(teacher) == before
     assert [layer.trainable for layer in teacher.layers] == flags
     inside = [name for name in found.network_.variables if "teaching" in name]
@@ -307,9 +308,9 @@ def test_the_teacher_is_never_modified(mode, trains):
 @pytest.mark.parametrize("mode", ["blend", "head"])
 def test_a_trainable_teacher_starts_from_its_weights(mode):
     X, y = load_diabetes(return_X_y=True)
-    teacher = KerasRegressor(MLP(), epochs=20, random_state=1).fit(X, y)
+    teacher = KerasRegressor(MLP((8,)), epochs=20, random_state=1).fit(X, y)
     taught = TeacherLoss(teacher.model_, mode=mode, weight=0.5, teacher_trainable=True)
-    regressor = KerasRegressor(MLP(), loss=taught, random_state=0)
+    regressor = KerasRegressor(MLP((8,)), loss=taught, random_state=0)
     still = fitted(clone(regressor), X, y, learning_rate=1e-30)
     frozen = clone(regressor).set_params(loss__teacher_trainable=False)
     frozen = fitted(frozen, X, y, learning_rate=1e-30)
@@ -322,19 +323,21 @@ def test_a_teacher_estimator_is_never_modified():
     teacher = RandomForestClassifier(5, random_state=0).fit(X, y)
     before = pickle.dumps(teacher)
     for mode in ("distill", "blend", "head"):
-        KerasClassifier(MLP(), loss=TeacherLoss(teacher, mode=mode), epochs=1).fit(X, y).predict(X)
+        KerasClassifier(MLP((8,)), loss=TeacherLoss(teacher, mode=mode), epochs=1).fit(
+            X, y
+        ).predict(X)
     assert pickle.dumps(teacher) == before
 
 
 ENGINES = {"xla": ("auto", 120), "stepwise": ("auto", 2), "keras": ("keras", 2)}
 
 
+@pytest.mark.slow(first=3)
 @pytest.mark.parametrize(
     ("name", "loss"),
     [
-        ("xla", "auto"), ("xla", "head"),
-        ("stepwise", "distill"), ("stepwise", "features"), ("stepwise", "blend"),
-        ("keras", "auto"), ("keras", "head"),
+        ("xla", "auto"), ("stepwise", "distill"), ("keras", "head"),
+        ("xla", "head"), ("keras", "auto"), ("stepwise", "features"), ("stepwise", "blend"),
     ],
 )  # fmt: skip
 def test_non_trainable_layers_are_never_modified(name, loss, monkeypatch):
@@ -392,7 +395,7 @@ def test_metrics_are_those_of_the_task():
     X, y = iris()
     taught = TeacherLoss(LogisticRegression().fit(X, y))
     found = KerasClassifier(
-        MLP(), loss=taught, metrics=["accuracy"], epochs=5, early_stopping=False
+        MLP((8,)), loss=taught, metrics=["accuracy"], epochs=5, early_stopping=False
     )
     found.fit(X, y, X_val=X, y_val=y)
     assert found.history_["val_accuracy"][-1] == pytest.approx(found.score(X, y))
@@ -404,10 +407,10 @@ def test_a_teacher_of_weight_zero_has_no_effect(engine):
     X, y = iris()
     teacher = network((64, 32), seed=1, name="teaching")
     settings = {"epochs": 3, "engine": engine, "random_state": 0}
-    alone = KerasClassifier(MLP(), **settings).fit(X, y).predict_proba(X)
+    alone = KerasClassifier(MLP((8,)), **settings).fit(X, y).predict_proba(X)
     for mode in ("distill", "features", "blend"):
         taught = TeacherLoss(teacher, mode=mode, weight=0.0)
-        found = KerasClassifier(MLP(), loss=taught, **settings).fit(X, y).predict_proba(X)
+        found = KerasClassifier(MLP((8,)), loss=taught, **settings).fit(X, y).predict_proba(X)
         np.testing.assert_allclose(found, alone, atol=1e-5)
 
 
@@ -529,7 +532,7 @@ def test_classes_are_matched_by_their_labels():
     order, predict = [2, 0, 1], shuffled.predict_proba
     shuffled.predict_proba = lambda X: predict(X)[:, order]
     taught = TeacherLoss(shuffled, mode="blend", weight=1.0)
-    found = KerasClassifier(MLP(), loss=taught, epochs=1).fit(X, names)
+    found = KerasClassifier(MLP((8,)), loss=taught, epochs=1).fit(X, names)
     np.testing.assert_allclose(found.predict_proba(X), predict(X), atol=1e-6)
 
 
@@ -546,10 +549,10 @@ def test_a_teacher_may_use_other_columns():
         (net, ["d", "b"], net(X[:, [3, 1]]).numpy()),
     ):
         taught = TeacherLoss(teacher, mode="blend", weight=1.0, columns=columns)
-        found = KerasClassifier(MLP(), loss=taught, epochs=1).fit(frame, y)
+        found = KerasClassifier(MLP((8,)), loss=taught, epochs=1).fit(frame, y)
         np.testing.assert_allclose(found.predict_proba(frame), expected, atol=1e-6)
     taught = TeacherLoss(unnamed, mode="blend", weight=1.0, columns=[3, 1])
-    found = KerasClassifier(MLP(), loss=taught, epochs=1).fit(X, y)
+    found = KerasClassifier(MLP((8,)), loss=taught, epochs=1).fit(X, y)
     np.testing.assert_allclose(
         found.predict_proba(X), unnamed.predict_proba(X[:, [3, 1]]), atol=1e-6
     )
@@ -570,7 +573,9 @@ def test_a_student_can_be_pickled_saved_and_cloned(mode, tmp_path):
     teacher = LogisticRegression().fit(X, y)
     if mode == "features":
         teacher = network((7,), seed=1, name="teaching")
-    found = KerasClassifier(MLP(), loss=TeacherLoss(teacher, mode=mode), epochs=2, random_state=0)
+    found = KerasClassifier(
+        MLP((8,)), loss=TeacherLoss(teacher, mode=mode), epochs=2, random_state=0
+    )
     assert clone(found).loss.teacher is teacher
     expected = found.fit(X, y).predict_proba(X)
     assert np.array_equal(pickle.loads(pickle.dumps(found)).predict_proba(X), expected)
@@ -638,9 +643,9 @@ TEACHERS = {
     "model": lambda X, y, units: network(
         (7,), units, "softmax" if units > 1 else "sigmoid", seed=1
     ),
-    "estimator": lambda X, y, units: KerasClassifier(MLP(), epochs=2, random_state=1).fit(X, y),
+    "estimator": lambda X, y, units: KerasClassifier(MLP((8,)), epochs=2, random_state=1).fit(X, y),
     "pipeline": lambda X, y, units: make_pipeline(
-        StandardScaler(), KerasClassifier(MLP(), epochs=2)
+        StandardScaler(), KerasClassifier(MLP((8,)), epochs=2)
     ).fit(X * 3, y),
 }  # fmt: skip
 
@@ -664,7 +669,7 @@ def test_the_exported_model_contains_network_and_teacher(mode, data, kind):
     X, y = data()
     classes = len(np.unique(y))
     teacher = TEACHERS[kind](X, y, classes if classes > 2 else 1)
-    student = KerasClassifier(MLP(), loss=TeacherLoss(teacher, mode=mode), epochs=2).fit(X, y)
+    student = KerasClassifier(MLP((8,)), loss=TeacherLoss(teacher, mode=mode), epochs=2).fit(X, y)
     predicted = np.asarray(student.to_keras()(student.keras_inputs(X)))
     np.testing.assert_allclose(predicted, student.predict_proba(X), atol=1e-5)
 
@@ -672,11 +677,11 @@ def test_the_exported_model_contains_network_and_teacher(mode, data, kind):
 @pytest.mark.parametrize("kind", ["estimator", "model"])
 def test_the_exported_model_of_a_regressor_predicts_in_units_of_y(kind):
     X, y = load_diabetes(return_X_y=True)
-    teacher = KerasRegressor(MLP(), epochs=5, random_state=1).fit(X, y)
+    teacher = KerasRegressor(MLP((8,)), epochs=5, random_state=1).fit(X, y)
     mode = "blend"
     if kind == "model":
         teacher, mode = teacher.model_, "head"
-    student = KerasRegressor(MLP(), loss=TeacherLoss(teacher, mode=mode), epochs=2).fit(X, y)
+    student = KerasRegressor(MLP((8,)), loss=TeacherLoss(teacher, mode=mode), epochs=2).fit(X, y)
     predicted = np.asarray(student.to_keras()(student.keras_inputs(X)))
     np.testing.assert_allclose(predicted.ravel(), student.predict(X), rtol=1e-4)
 
@@ -684,10 +689,10 @@ def test_the_exported_model_of_a_regressor_predicts_in_units_of_y(kind):
 def test_export_is_refused_if_the_teacher_is_not_a_network():
     X, y = iris()
     forest = RandomForestClassifier(5, random_state=0).fit(X, y)
-    found = KerasClassifier(MLP(), loss=TeacherLoss(forest, mode="blend"), epochs=1).fit(X, y)
+    found = KerasClassifier(MLP((8,)), loss=TeacherLoss(forest, mode="blend"), epochs=1).fit(X, y)
     with pytest.raises(ValueError, match=r"RandomForestClassifier.*cannot become part"):
         found.to_keras()
-    KerasClassifier(MLP(), loss=TeacherLoss(forest), epochs=1).fit(X, y).to_keras()
+    KerasClassifier(MLP((8,)), loss=TeacherLoss(forest), epochs=1).fit(X, y).to_keras()
 
 
 @pytest.mark.slow
@@ -700,7 +705,7 @@ def test_parts_of_a_stack_may_have_a_teacher():
             ("a", KerasFeatureTransformer(taught, cv=2)),
             ("b", KerasFeatureTransformer(KerasAutoencoder(epochs=5), cv=2)),
         ],
-        downstream=KerasClassifier(MLP(), epochs=2),
+        downstream=KerasClassifier(MLP((8,)), epochs=2),
         blend=False,
         random_state=0,
     ).fit(X, y)
@@ -708,9 +713,9 @@ def test_parts_of_a_stack_may_have_a_teacher():
     (upstream,) = stack.upstream_[0][1]._upstreams
     assert upstream.view.estimator._teacher.estimator is teacher
     below = StackedKerasClassifier(
-        [("b", KerasFeatureTransformer(KerasClassifier(MLP(), epochs=2), cv=2))],
+        [("b", KerasFeatureTransformer(KerasClassifier(MLP((8,)), epochs=2), cv=2))],
         downstream=KerasClassifier(
-            MLP(), loss=TeacherLoss(network((7,), n_features=3), mode="head"), epochs=2
+            MLP((8,)), loss=TeacherLoss(network((7,), n_features=3), mode="head"), epochs=2
         ),
         blend=False,
         passthrough=False,
@@ -726,7 +731,7 @@ def test_the_fitted_teacher_is_part_of_the_cache_key():
 
     X, y = iris()
     keys = [
-        estimator_key(KerasClassifier(MLP(), loss=TeacherLoss(teacher), random_state=0))
+        estimator_key(KerasClassifier(MLP((8,)), loss=TeacherLoss(teacher), random_state=0))
         for teacher in (
             LogisticRegression().fit(X, y),
             LogisticRegression().fit(X[:90], y[:90]),
@@ -736,21 +741,24 @@ def test_the_fitted_teacher_is_part_of_the_cache_key():
     assert keys[0] == keys[2] != keys[1]
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.slow(first=2)
+@pytest.mark.parametrize("mode", ["features", "head", "distill", "blend"])
 def test_training_continues_with_the_teacher(mode):
     X, y = iris()
     teacher = network((7,), seed=1, name="teaching")
     settings = {"loss": TeacherLoss(teacher, mode=mode), "optimizer": "sgd", "random_state": 0}
     settings |= {"batch_size": 150, "learning_rate": 0.05}
-    whole = KerasClassifier(MLP(), epochs=4, **settings).fit(X, y)
-    halves = KerasClassifier(MLP(), epochs=2, warm_start=True, **settings).fit(X, y).fit(X, y)
+    whole = KerasClassifier(MLP((8,)), epochs=4, **settings).fit(X, y)
+    halves = KerasClassifier(MLP((8,)), epochs=2, warm_start=True, **settings).fit(X, y).fit(X, y)
     np.testing.assert_allclose(halves.predict_proba(X), whole.predict_proba(X), atol=1e-5)
 
 
 def test_the_loss_may_change_in_continued_training():
     X, y = iris()
     teacher = network((7,), seed=1, name="teaching")
-    found = KerasClassifier(MLP(), epochs=2, warm_start=True, random_state=0).fit(X, y)
+    found = KerasClassifier(
+        MLP((8,)), epochs=2, learning_rate=0.02, warm_start=True, random_state=0
+    ).fit(X, y)
     for mode in ("head", "distill", "features", "blend"):
         found.set_params(loss=TeacherLoss(teacher, mode=mode)).fit(X, y)
     assert "teacher_head/kernel" not in found.set_params(loss="auto").fit(X, y).network_.variables
@@ -775,7 +783,7 @@ def test_training_may_continue_without_the_teacher():
     teacher = network((7,), seed=1, name="teaching")
     # Seeded, for the bias of a unit that has never learned is 0, and even such a rate moves it.
     taught = KerasClassifier(
-        MLP(), loss=TeacherLoss(teacher, mode="head"), epochs=2, random_state=0
+        MLP((8,)), loss=TeacherLoss(teacher, mode="head"), epochs=2, random_state=0
     )
     found = taught.fit(X, y)
     alone = KerasClassifier(FrozenEstimator(found), epochs=1, learning_rate=1e-30, random_state=0)
@@ -791,13 +799,15 @@ def test_the_teacher_may_be_unused_in_prediction(mode):
     X, y = iris()
     teacher = Watched().fit(X, y)
     taught = TeacherLoss(teacher, mode=mode, teacher_at_predict=False)
-    found = KerasClassifier(MLP(), loss=taught, epochs=30, random_state=0).fit(X, y)
+    found = KerasClassifier(
+        MLP((8,)), loss=taught, epochs=30, learning_rate=0.02, random_state=0
+    ).fit(X, y)
     before = teacher.n_calls_
     assert found.score(X, y) > 0.8  # its own prediction has learned
     found.to_keras()
     assert teacher.n_calls_ == before == 1
     assert set(found.network_.variables) == set(
-        KerasClassifier(MLP(), epochs=1).fit(X, y).network_.variables
+        KerasClassifier(MLP((8,)), epochs=1).fit(X, y).network_.variables
     )
 
 
@@ -807,17 +817,17 @@ def test_multilabel_targets_with_a_teacher():
     labels = np.stack([y == 0, X[:, 0] > 0], axis=1).astype(int)
     teacher = RandomForestClassifier(5, random_state=0).fit(X, labels)
     for mode in ("distill", "blend", "head"):
-        found = KerasClassifier(MLP(), loss=TeacherLoss(teacher, mode=mode), epochs=3).fit(
+        found = KerasClassifier(MLP((8,)), loss=TeacherLoss(teacher, mode=mode), epochs=3).fit(
             X, labels
         )
         assert found.predict(X).shape == labels.shape
     taught = TeacherLoss(teacher, mode="blend", weight=1.0)
-    given = KerasClassifier(MLP(), loss=taught, epochs=1).fit(X, labels).predict_proba(X)
+    given = KerasClassifier(MLP((8,)), loss=taught, epochs=1).fit(X, labels).predict_proba(X)
     expected = np.stack([p[:, 1] for p in teacher.predict_proba(X)], axis=1)
     np.testing.assert_allclose(given, expected, atol=1e-6)
     constant = RandomForestClassifier(5, random_state=0).fit(X, np.array([[0, 1]] * len(X)))
     taught = TeacherLoss(constant, mode="blend", weight=1.0)
-    given = KerasClassifier(MLP(), loss=taught, epochs=1).fit(X, labels).predict_proba(X)
+    given = KerasClassifier(MLP((8,)), loss=taught, epochs=1).fit(X, labels).predict_proba(X)
     np.testing.assert_allclose(given, np.array([[0, 1]] * len(X)), atol=1e-6)
 
 
@@ -826,7 +836,7 @@ def test_losses_with_one_hot_targets_have_a_teacher():
     teacher = LogisticRegression().fit(X, y)
     for mode in ("distill", "blend"):
         found = [
-            KerasClassifier(MLP(), loss=TeacherLoss(teacher, mode=mode, loss=loss), epochs=3,
+            KerasClassifier(MLP((8,)), loss=TeacherLoss(teacher, mode=mode, loss=loss), epochs=3,
                             random_state=0).fit(X, y).predict_proba(X)
             for loss in ("auto", "categorical_crossentropy")
         ]  # fmt: skip
@@ -837,8 +847,9 @@ def test_losses_with_one_hot_targets_have_a_teacher():
 @pytest.mark.parametrize("mode", ["distill", "features"])
 def test_an_autoencoder_approximates_its_teacher(mode):
     X, _ = iris()
-    teacher = KerasAutoencoder(epochs=60, random_state=1).fit(X)
-    settings = {"epochs": 60, "random_state": 0}
+    settings = {"model": Autoencoder((8,), latent_size=2), "epochs": 60, "learning_rate": 0.01}
+    teacher = KerasAutoencoder(**settings, random_state=1).fit(X)
+    settings["random_state"] = 0
     alone = KerasAutoencoder(**settings).fit(X)
     taught = TeacherLoss(teacher, mode=mode, weight=0.9)
     found = KerasAutoencoder(loss=taught, **settings).fit(X)
@@ -859,7 +870,7 @@ def test_a_saved_network_may_be_the_teacher(tmp_path):
     teacher = network((7,), seed=1, name="teaching")
     teacher.save(tmp_path / "teacher.keras")
     found = [
-        KerasClassifier(MLP(), loss=TeacherLoss(each), epochs=2, random_state=0).fit(X, y)
+        KerasClassifier(MLP((8,)), loss=TeacherLoss(each), epochs=2, random_state=0).fit(X, y)
         for each in (teacher, tmp_path / "teacher.keras", str(tmp_path / "teacher.keras"))
     ]
     expected = found[0].predict_proba(X)
@@ -1084,7 +1095,7 @@ def test_several_outputs_of_a_teacher_are_refused(trains, seen):
     X, y = iris(60)
     taught = TeacherLoss(of_two_outputs(), mode="head", teacher_trainable=trains)
     with pytest.raises(ValueError, match="teacher='two' has 2 outputs"):
-        KerasRegressor(MLP(), loss=taught, epochs=1).fit(X, y)
+        KerasRegressor(MLP((8,)), loss=taught, epochs=1).fit(X, y)
     assert seen == []
 
 
@@ -1113,7 +1124,7 @@ def test_outputs_that_are_no_columns_are_refused(function, message, seen):
     X, y = iris(60)
     taught = TeacherLoss(Returns(function).fit(X), mode="head")
     with pytest.raises(ValueError, match=rf"teacher=Returns.*{message}"):
-        KerasRegressor(MLP(), loss=taught, epochs=1).fit(X, y)
+        KerasRegressor(MLP((8,)), loss=taught, epochs=1).fit(X, y)
     assert seen == []
 
 
@@ -1187,7 +1198,7 @@ def test_invalid_teachers_are_refused_before_training(what, seen):
     X, y = iris()
     make, message = REFUSED[what]
     with pytest.raises((ValueError, TypeError, NotFittedError), match=message):
-        KerasClassifier(MLP(), loss=make(), epochs=1).fit(X, y)
+        KerasClassifier(MLP((8,)), loss=make(), epochs=1).fit(X, y)
     assert seen == []
 
 
@@ -1195,11 +1206,11 @@ def test_numbers_of_targets_must_agree():
     X, y = load_diabetes(return_X_y=True)
     teacher = LinearRegression().fit(X, np.stack([y, y], axis=1))
     with pytest.raises(ValueError, match=r"2 target.*1"):
-        KerasRegressor(MLP(), loss=TeacherLoss(teacher), epochs=1).fit(X, y)
+        KerasRegressor(MLP((8,)), loss=TeacherLoss(teacher), epochs=1).fit(X, y)
     with pytest.raises(ValueError, match="not a regressor"):
-        KerasRegressor(MLP(), loss=TeacherLoss(LogisticRegression().fit(*iris())), epochs=1).fit(
-            *iris()
-        )
+        KerasRegressor(
+            MLP((8,)), loss=TeacherLoss(LogisticRegression().fit(*iris())), epochs=1
+        ).fit(*iris())
 
 
 def test_a_network_with_a_custom_train_step_is_refused():
@@ -1228,7 +1239,7 @@ def test_a_network_with_a_custom_train_step_is_refused():
 
 def test_parameters_of_the_teacher_are_not_exposed():
     teacher = with_classes(3)
-    classifier = KerasClassifier(MLP(), loss=TeacherLoss(teacher))
+    classifier = KerasClassifier(MLP((8,)), loss=TeacherLoss(teacher))
     assert not [name for name in classifier.get_params() if name.startswith("loss__teacher__")]
     with pytest.raises(ValueError, match="never changed"):
         classifier.set_params(loss__teacher__C=3.0)
