@@ -49,8 +49,17 @@ def averaged(steps):
     return mean
 
 
-@pytest.mark.parametrize("engine", ["graph", "stepwise", "xla", "keras"])
-@pytest.mark.parametrize("n_steps", [1, 2, 7, 75])
+CASES = [(7, "graph"), (75, "stepwise"), (2, "keras"), (1, "stepwise")]
+CASES += [
+    (n_steps, engine)
+    for n_steps in (1, 2, 7, 75)
+    for engine in ("graph", "stepwise", "xla", "keras")
+    if (n_steps, engine) not in CASES
+]
+
+
+@pytest.mark.slow(first=4)
+@pytest.mark.parametrize(("n_steps", "engine"), CASES)
 def test_an_epoch_ends_with_the_average_of_its_last_steps(engine, n_steps, recipe, binary_rows):
     rows, recorder = binary_rows(16 * n_steps - 3), Recorder()
     plain = {"rules": StepRules(), "engine": "keras", "callbacks": [recorder]}
@@ -74,8 +83,12 @@ if hasattr(keras.optimizers, "MultiOptimizer"):  # not in the oldest Keras that 
     )
 
 
-@pytest.mark.parametrize("engine", ["stepwise", "keras"])
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.slow(first=4)
+@pytest.mark.parametrize(
+    ("name", "engine"),
+    [(name, ("stepwise", "keras")[place % 2]) for place, name in enumerate(OPTIMIZERS)]
+    + [(name, ("keras", "stepwise")[place % 2]) for place, name in enumerate(OPTIMIZERS)],
+)
 def test_any_optimizer_may_be_averaged(name, engine, recipe, binary_rows):
     rows, recorder = binary_rows(109), Recorder()
     settings = {"optimizer": OPTIMIZERS[name](), "learning_rate": None}
@@ -87,6 +100,7 @@ def test_any_optimizer_may_be_averaged(name, engine, recipe, binary_rows):
     assert np.abs(recorder.steps[-1][0] - next(iter(fit.values()))).max() > 1e-4
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("engine", ["graph", "xla"])
 def test_an_epoch_starts_from_the_average_of_the_one_before(engine, recipe, binary_rows):
     rows = binary_rows(100)
@@ -113,6 +127,7 @@ def test_averages_are_as_precise_as_their_steps(dtype, blueprint, binary_rows):
         np.testing.assert_allclose(array.astype(float), start[path].astype(float), rtol=rtol)
 
 
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize("engine", ["graph", "stepwise", "xla"])
 def test_parts_of_an_epoch_give_the_same_bits(engine, recipe, binary_rows, monkeypatch):
     fits = []

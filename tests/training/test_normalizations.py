@@ -109,7 +109,7 @@ def test_continued_training_equals_keras(make):
     """One full batch a step, so that the order of rows says nothing."""
     keras.utils.set_random_seed(0)
     model = make()
-    model.compile(keras.optimizers.SGD(0.5), "binary_crossentropy")
+    model.compile(keras.optimizers.SGD(0.5), "binary_crossentropy", run_eagerly=True)
     before = [weight.copy() for weight in model.get_weights()]
     settings = {"optimizer": "sgd", "learning_rate": 0.5, "epochs": 30, "batch_size": 90}
     ours = KerasClassifier(model, **settings, random_state=0).fit(X, y)

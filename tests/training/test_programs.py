@@ -38,7 +38,8 @@ def keyed(blueprint):
     return make
 
 
-@pytest.mark.parametrize("engine", ["graph", "stepwise", "xla"])
+@pytest.mark.slow(first=2)
+@pytest.mark.parametrize("engine", ["stepwise", "graph", "xla"])
 def test_second_fit_compiles_nothing(engine, keyed, binary_rows):
     recipe = keyed(units=11)
 
@@ -56,7 +57,8 @@ def test_second_fit_compiles_nothing(engine, keyed, binary_rows):
     assert (POOL.made, traces()) == (made, traced)
 
 
-@pytest.mark.parametrize("engine", ["graph", "stepwise", "xla"])
+@pytest.mark.slow(first=2)
+@pytest.mark.parametrize("engine", ["stepwise", "graph", "xla"])
 def test_one_program_uses_the_learning_rate_of_each_fit(engine, keyed, binary_rows):
     recipe, rows = keyed(units=14), binary_rows()
     start = initial_variables(recipe, 0)

@@ -31,7 +31,7 @@ def start(recipe):
 
 
 ENGINES = ("graph", "stepwise", "xla", "keras")
-each_engine = pytest.mark.parametrize("engine", ENGINES)
+each_engine = pytest.mark.parametrize("engine", ["stepwise", "keras", "graph", "xla"])
 
 
 class Diary(keras.callbacks.Callback):
@@ -150,7 +150,8 @@ def test_built_in_callbacks_do_the_same_with_all_engines(recipe, start, binary_r
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("engine", ["graph", "stepwise", "xla"])
+@pytest.mark.slow(first=2)
+@pytest.mark.parametrize("engine", ["stepwise", "graph", "xla"])
 def test_callbacks_of_epochs_are_called_once_an_epoch(engine, recipe, start, binary_rows, tmp_path):
     """That Keras' own `fit` runs in none of them is what makes them fast."""
     plan = TrainConfig(
@@ -239,8 +240,20 @@ def test_layers_that_callbacks_freeze_all_are_said(recipe, start, binary_rows):
         train(recipe, start, binary_rows(), plan)
 
 
-@pytest.mark.parametrize("event", ["on_train_begin", "on_epoch_begin"])
-@each_engine
+@pytest.mark.slow(first=2)
+@pytest.mark.parametrize(
+    ("engine", "event"),
+    [
+        ("stepwise", "on_train_begin"),
+        ("graph", "on_epoch_begin"),
+        ("xla", "on_train_begin"),
+        ("keras", "on_train_begin"),
+        ("graph", "on_train_begin"),
+        ("xla", "on_epoch_begin"),
+        ("keras", "on_epoch_begin"),
+        ("stepwise", "on_epoch_begin"),
+    ],
+)
 def test_layers_that_callbacks_freeze_at_first_are_not_trained(
     engine, event, recipe, start, binary_rows
 ):
@@ -259,6 +272,7 @@ def test_layers_that_callbacks_freeze_at_first_are_not_trained(
     assert not any(np.array_equal(after[path], start[path]) for path in start)
 
 
+@pytest.mark.slow(first=2)
 @each_engine
 def test_early_stopping_restores_the_best_epoch(engine, recipe, start, binary_rows):
     rows = binary_rows(60)
@@ -298,6 +312,7 @@ def test_validation_loss_is_a_weighted_mean(recipe, start, binary_rows):
     )
 
 
+@pytest.mark.slow(first=2)
 @each_engine
 def test_a_loss_that_is_not_finite_is_reported_with_its_epoch(engine, recipe, start, binary_rows):
     rows = binary_rows()
@@ -309,6 +324,7 @@ def test_a_loss_that_is_not_finite_is_reported_with_its_epoch(engine, recipe, st
     assert np.isfinite(fit.history["loss"]).all()
 
 
+@pytest.mark.slow(first=2)
 @each_engine
 def test_rows_of_weight_zero_do_nothing(engine, recipe, start, binary_rows):
     rows = binary_rows(64)
@@ -320,6 +336,7 @@ def test_rows_of_weight_zero_do_nothing(engine, recipe, start, binary_rows):
     np.testing.assert_allclose(fit.history["loss"], expected.history["loss"], rtol=1e-5)
 
 
+@pytest.mark.slow(first=2)
 @each_engine
 def test_a_loss_without_reduction_is_logged_as_a_mean(engine, recipe, start, binary_rows):
     curves = []
