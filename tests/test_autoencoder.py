@@ -14,7 +14,9 @@ X = load_breast_cancer().data[:200, :8] * [1, 1, 1, 1, 100, 100, 100, 100] + 100
 
 
 def quick(**parameters):
-    return KerasAutoencoder(**{"epochs": 60, "random_state": 0, **parameters})
+    return KerasAutoencoder(
+        **{"model": Autoencoder((16,)), "epochs": 60, "random_state": 0, **parameters}
+    )
 
 
 def standard(values):
@@ -22,7 +24,7 @@ def standard(values):
 
 
 def test_rows_are_reconstructed_in_their_units():
-    autoencoder = quick(model=Autoencoder(latent_size=4), learning_rate=0.01).fit(X)
+    autoencoder = quick(model=Autoencoder((16,), latent_size=4), learning_rate=0.01).fit(X)
     rebuilt = autoencoder.inverse_transform(autoencoder.transform(X))
     assert rebuilt.dtype == np.float32
     assert np.mean((standard(rebuilt) - standard(X)) ** 2) < 0.2
@@ -53,9 +55,9 @@ def test_a_linear_network_with_two_latent_units_approximates_pca():
 
 
 def test_denoising_is_in_training_only():
-    autoencoder = quick(model=Autoencoder(latent_size=2, noise=0.5), epochs=10).fit(X)
+    autoencoder = quick(model=Autoencoder((16,), latent_size=2, noise=0.5), epochs=10).fit(X)
     np.testing.assert_array_equal(autoencoder.transform(X), autoencoder.transform(X))
-    quiet = quick(model=Autoencoder(latent_size=2, noise=0.0), epochs=10).fit(X)
+    quiet = quick(model=Autoencoder((16,), latent_size=2, noise=0.0), epochs=10).fit(X)
     assert (quiet.transform(X) != autoencoder.transform(X)).any()
 
 
@@ -63,7 +65,7 @@ def test_mixed_columns_are_reconstructed_with_their_types():
     frame = pd.DataFrame(X[:, :2], columns=["radius", "texture"], index=np.arange(200) + 5)
     frame.insert(1, "size", np.where(X[:, 0] > np.median(X[:, 0]), "large", "small"))
     frame["flag"] = X[:, 1] > np.median(X[:, 1])
-    autoencoder = quick(model=Autoencoder(latent_size=4), epochs=100, learning_rate=0.01)
+    autoencoder = quick(model=Autoencoder((16,), latent_size=4), epochs=100, learning_rate=0.01)
     latent = autoencoder.fit_transform(frame)
     rebuilt = autoencoder.inverse_transform(latent)
     assert list(rebuilt.columns) == list(frame.columns)
@@ -74,7 +76,7 @@ def test_mixed_columns_are_reconstructed_with_their_types():
 
 
 def test_names_of_latent_features():
-    autoencoder = quick(model=Autoencoder(latent_size=3), epochs=1).fit(X)
+    autoencoder = quick(model=Autoencoder((16,), latent_size=3), epochs=1).fit(X)
     assert autoencoder.get_feature_names_out().tolist() == ["latent_0", "latent_1", "latent_2"]
     frame = autoencoder.set_output(transform="pandas").transform(X)
     assert list(frame.columns) == ["latent_0", "latent_1", "latent_2"]

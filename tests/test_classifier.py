@@ -27,7 +27,7 @@ IRIS = load_iris(return_X_y=True)
 
 
 def quick(**parameters):
-    return KerasClassifier(**{"model": MLP(), "epochs": 3, "random_state": 0, **parameters})
+    return KerasClassifier(**{"model": MLP((16,)), "epochs": 3, "random_state": 0, **parameters})
 
 
 def full_batch(**parameters):
@@ -314,22 +314,29 @@ LABELS = {
 }
 
 
-@pytest.mark.parametrize("kind", LABELS)
-def test_labels_of_any_dtype_are_learned_equally(kind):
+@pytest.fixture(scope="module")
+def of_numbers():
+    """Estimators, and what they predict where labels are 0 and 1."""
     X = binary()[0]
     network = KerasClassifier(SMALL, **FIT)
     stack = StackedKerasClassifier(
-        [("n", network)], downstream=LogisticRegression(), cv=3, random_state=0
+        [("n", network)], downstream=LogisticRegression(), blend=False, cv=2, random_state=0
     )
-    for estimator in (network, stack):
-        expected = clone(estimator).fit(X, NUMBERS).predict_proba(X)
+    transformer = KerasFeatureTransformer(network, cv=2, random_state=0)
+    predicted = [(each, clone(each).fit(X, NUMBERS).predict_proba(X)) for each in (network, stack)]
+    return predicted, transformer, transformer.fit_transform(X, NUMBERS)
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_labels_of_any_dtype_are_learned_equally(kind, of_numbers):
+    X = binary()[0]
+    predicted, transformer, features = of_numbers
+    for estimator, expected in predicted:
         found = clone(estimator).fit(X, LABELS[kind])
         np.testing.assert_array_equal(found.predict_proba(X), expected)
         assert len(found.classes_) == 2
         assert set(found.predict(X)) <= set(LABELS[kind].to_list())
-    transformer = KerasFeatureTransformer(network, cv=3, random_state=0)
-    expected = transformer.fit_transform(X, NUMBERS)
-    np.testing.assert_array_equal(transformer.fit_transform(X, LABELS[kind]), expected)
+    np.testing.assert_array_equal(transformer.fit_transform(X, LABELS[kind]), features)
 
 
 @pytest.mark.parametrize("several", [False, True])

@@ -330,7 +330,7 @@ def test_transform_and_to_keras_use_the_tuned_network(tuned_on_all, tmp_path):
     assert np.abs(stack.transform(X)[:, 0] - start.transform(X)[:, 0]).max() > 1e-3
     p = stack.predict_proba(X)
     np.testing.assert_allclose(stack.downstream_.predict_proba(stack.transform(X)), p, atol=1e-6)
-    np.testing.assert_allclose(stack.to_keras().predict(X, verbose=0), p, atol=1e-6)
+    np.testing.assert_allclose(stack.to_keras()(X), p, atol=1e-6)
     risk = stack.named_upstream_.risk
     assert risk is stack.upstream_[0][1]
     np.testing.assert_array_equal(risk.estimator_.predict_proba(X)[:, 1:], risk.transform(X))
@@ -355,7 +355,7 @@ def test_a_tuned_copy_of_a_pretrained_network_is_saved_with_its_weights(tmp_path
     stack = classifier(upstream=pretrained()).fit(X, Y)
     assert stack.fine_tuned_
     p = stack.predict_proba(X)
-    np.testing.assert_allclose(stack.to_keras().predict(X, verbose=0), p, atol=1e-6)
+    np.testing.assert_allclose(stack.to_keras()(X), p, atol=1e-6)
     skstack.save(stack, tmp_path / "stack.skstack")
     for other in (pickle.loads(pickle.dumps(stack)), skstack.load(tmp_path / "stack.skstack")):
         assert np.array_equal(other.predict_proba(X), p)

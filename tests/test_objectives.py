@@ -248,13 +248,13 @@ def formed(name, task, y, p):
     return y, p
 
 
-@pytest.mark.slow(first=3)
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize(
     ("task", "loss"),
     [
         (("binary", 2), "crossentropy"),
-        (("multiclass", 3), "crossentropy"),
         (("multiclass", 3), "categorical_crossentropy"),
+        (("multiclass", 3), "crossentropy"),
         (("multilabel", 3), "crossentropy"),
         (("regression", 1), "mse"),
         (("regression", 2), "mse"),

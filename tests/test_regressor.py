@@ -21,7 +21,7 @@ X, y = load_diabetes(return_X_y=True)
 
 
 def quick(**parameters):
-    return KerasRegressor(**{"model": MLP(), "epochs": 20, "random_state": 0, **parameters})
+    return KerasRegressor(**{"model": MLP((32,)), "epochs": 20, "random_state": 0, **parameters})
 
 
 def test_it_generalises_to_new_rows():

@@ -200,7 +200,10 @@ def test_networks(name, weights, rows):
 
 EMBEDDED = {
     "categories": (MLP((4,)), TABLE[["c"]].assign(town=np.arange(N) % 12).astype({"town": str})),
-    "tokens": (SequenceEncoder(3), pd.DataFrame({"words": list(rng.integers(1, 5, (N, 4)))})),
+    "tokens": (
+        SequenceEncoder(3, layer="conv1d"),
+        pd.DataFrame({"words": list(rng.integers(1, 5, (N, 4)))}),
+    ),
 }
 
 

@@ -171,8 +171,10 @@ def test_a_stack_still_sets_rows_aside_on_request(trained):
     assert stack.downstream_.early_stopped_
 
 
-@pytest.mark.parametrize("bags", [1, 2])
-@pytest.mark.parametrize("early_stopping", ["auto", True])
+@pytest.mark.slow(first=2)
+@pytest.mark.parametrize(
+    ("early_stopping", "bags"), [("auto", 1), (True, 2), ("auto", 2), (True, 1)]
+)
 def test_rows_that_judge_the_epochs_have_weights(early_stopping, bags, trained):
     weights = np.where(np.arange(N) % 3, np.arange(N) % 5 + 1.0, 0.0)
     of_row = dict(zip(map(tuple, X[:, :1].astype(np.float32)), weights, strict=True))

@@ -108,7 +108,11 @@ def test_local_recipes_fail_to_pickle_with_pythons_error():
 SCRIPT = """
 import pickle, sys
 import cloudpickle
+from skstack._base.params import is_keras_model
 from skstack.networks import recipe
+
+is_keras_model(3)
+assert "keras" not in sys.modules
 
 @recipe
 def deep(spec, *, hidden=3):
@@ -120,19 +124,11 @@ sys.stdout.buffer.write(cloudpickle.dumps(deep(hidden=5)))
 """
 
 
-def test_recipes_of_main_pickle_with_cloudpickle():
+def test_recipes_of_main_pickle_with_cloudpickle_and_without_an_import_of_keras():
     sent = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, check=True).stdout
     made = pickle.loads(sent)
     assert repr(made) == "deep(hidden=5)"
     assert type(made).function(1, hidden=2) == 13
-
-
-def test_importing_networks_does_not_import_keras():
-    script = (
-        "import sys, skstack.networks; from skstack._base.params import is_keras_model; "
-        "is_keras_model(3); assert 'keras' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ WAYS = [
     {"layer": "conv1d", "pooling": "mean"},
     {"layer": "conv1d", "pooling": "last", "kernel_size": 2},
 ]
+CHEAP = SequenceEncoder(2, layer="conv1d")
 
 
 def padded(sequences, length, value=0.0):
@@ -68,7 +69,7 @@ def test_a_row_without_steps_is_encoded_as_zeros(pooling):
 @pytest.mark.parametrize("value", [-99.0, 0.0])
 def test_channels_are_standardised_with_moments_of_real_steps(value):
     X = padded(RAGGED, 7, value)
-    encoder = SequenceEncoder(2, mask_value=value)
+    encoder = SequenceEncoder(2, layer="conv1d", mask_value=value)
     fitted = KerasClassifier(encoder, epochs=1, random_state=0).fit(X, Y)
     steps = np.vstack(RAGGED).astype(np.float32)
     variables = fitted.network_.variables
@@ -169,14 +170,14 @@ def test_invalid_parameters_are_refused_by_name(ways, message):
 
 def test_a_table_without_steps_is_refused():
     with pytest.raises(ValueError, match=r"rows, steps.*'numeric': \(None, 4\).*input_shape"):
-        KerasClassifier(SequenceEncoder(2), epochs=1).fit(RNG.normal(size=(24, 4)), Y)
-    columns = KerasClassifier(SequenceEncoder(2), input_shape=(2, 2), epochs=1)
+        KerasClassifier(CHEAP, epochs=1).fit(RNG.normal(size=(24, 4)), Y)
+    columns = KerasClassifier(CHEAP, input_shape=(2, 2), epochs=1)
     assert columns.fit(RNG.normal(size=(24, 4)), Y).predict(np.zeros((1, 4))).shape == (1,)
 
 
 def test_an_array_of_token_ids_is_refused_with_the_way_to_pass_it():
     ids = [[1, 2], [3], [2, 2, 4]] * 8
-    pipeline = make_pipeline(PadSequences(), KerasClassifier(SequenceEncoder(2), epochs=1))
+    pipeline = make_pipeline(PadSequences(), KerasClassifier(CHEAP, epochs=1))
     with pytest.raises(ValueError, match=r"token ids, pass .* pd\.DataFrame\(\{'words': list\(X\)"):
         pipeline.fit(ids, Y)
     words = pd.DataFrame({"words": list(PadSequences().fit_transform(ids))})
@@ -185,7 +186,7 @@ def test_an_array_of_token_ids_is_refused_with_the_way_to_pass_it():
 
 def test_rows_of_several_lengths_are_refused_with_the_way_to_pass_them():
     X, y = [list(range(1, 2 + i % 3)) for i in range(20)], np.arange(20) % 2
-    network = KerasClassifier(SequenceEncoder(2), epochs=1)
+    network = KerasClassifier(CHEAP, epochs=1)
     with pytest.raises(ValueError, match=r"rows of 1 to 3 values.*PadSequences\(\)"):
         network.fit(X, y)
     network = make_pipeline(PadSequences(), network)
