@@ -118,8 +118,9 @@ class Anneals(keras.callbacks.Callback):
         self.seen.append(epoch)
 
 
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize(
-    ("kind", "engine"), [("function", "auto"), ("object", "auto"), ("object", "keras")]
+    ("kind", "engine"), [("function", "auto"), ("object", "keras"), ("object", "auto")]
 )
 def test_a_callback_assigns_the_variable_that_the_loss_reads(kind, engine):
     factor = tf.Variable(0.0) if kind == "function" else keras.Variable(0.0)

@@ -144,9 +144,18 @@ def test_unknown_networks_have_private_programs(blueprint, binary_rows):
     assert (POOL.made - before, traces()) == (2, idle)
 
 
-@pytest.mark.slow(first=4)
-@pytest.mark.parametrize("metrics", [(), ("accuracy", "auc")], ids=["", "metrics"])
-@pytest.mark.parametrize("engine", ["graph", "stepwise", "xla"])
+@pytest.mark.slow(first=2)
+@pytest.mark.parametrize(
+    ("engine", "metrics"),
+    [
+        ("graph", ("accuracy", "auc")),
+        ("stepwise", ()),
+        ("graph", ()),
+        ("stepwise", ("accuracy", "auc")),
+        ("xla", ()),
+        ("xla", ("accuracy", "auc")),
+    ],
+)
 def test_threads_sharing_a_program_learn_the_same_as_one(engine, metrics, keyed, binary_rows):
     recipe, rows = keyed(dropout=0.3), binary_rows()
     plan = TrainConfig("binary_crossentropy", epochs=30, engine=engine, metrics=metrics)
@@ -309,7 +318,8 @@ class Untraceable(keras.metrics.Metric):
             self.total.assign(0.0)
 
 
-@pytest.mark.parametrize("engine", ["graph", "stepwise"])
+@pytest.mark.slow(first=1)
+@pytest.mark.parametrize("engine", ["stepwise", "graph"])
 def test_a_metric_that_cannot_be_reset_in_a_trace_is_left_to_keras(engine, keyed, binary_rows):
     recipe = keyed(units=10)
     plan = TrainConfig("binary_crossentropy", epochs=2, metrics=[Untraceable()], engine=engine)
