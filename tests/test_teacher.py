@@ -109,6 +109,7 @@ def cross_entropy(logits, codes):
     )
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("engine", ["auto", "keras"])
 def test_distill_equals_a_manual_training_loop(engine):
     import tensorflow as tf
@@ -185,6 +186,7 @@ def test_head_equals_a_manual_training_loop(engine):
     assert np.abs(expected[4] - head[0]).max() > 0.01
 
 
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize(
     ("engine", "width"),
     [("auto", 5), ("auto", 7), ("keras", 7)],
@@ -278,15 +280,27 @@ def test_two_classes_are_distilled_as_one_unit():
 # What stays as it is ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("trains", [False, True], ids=["frozen", "trainable"])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["distill", "features"])
+def test_a_teacher_is_not_trained_to_agree_with_its_student(mode):
+    with pytest.raises(ValueError, match="learn to agree"):
+        KerasClassifier(
+            loss=TeacherLoss(network(), mode=mode, teacher_trainable=True), epochs=1
+        ).fit(*iris())
+
+
+@pytest.mark.slow(first=3)
+@pytest.mark.parametrize(
+    ("mode", "trains"),
+    [
+        ("blend", True),
+        ("head", False),
+        ("features", False),
+        ("head", True),
+        ("blend", False),
+        ("distill", False),
+    ],
+)
 def test_the_teacher_is_never_modified(mode, trains):
-    if trains and mode not in ("blend", "head"):
-        with pytest.raises(ValueError, match="learn to agree"):
-            KerasClassifier(
-                loss=TeacherLoss(network(), mode=mode, teacher_trainable=True), epochs=1
-            ).fit(*iris())
-        return
     X, y = iris()
     teacher = network((7,), seed=1, name="teaching")
     before, flags = bits(teacher), [layer.trainable for layer in teacher.layers]
@@ -507,7 +521,8 @@ def test_synthetic_rows_of_hashed_columns_are_refused():
         classifier.fit(frame.iloc[keep], y[keep])
 
 
-@pytest.mark.parametrize("mode", [*MODES, "head over numbers"])
+@pytest.mark.slow(first=3)
+@pytest.mark.parametrize("mode", ["head over numbers", "features", "distill", "blend", "head"])
 def test_sample_weight_applies_to_both_terms_of_the_loss(mode):
     X, y = iris(40)
     teacher = network((7,), seed=1, name="teaching")

@@ -332,6 +332,7 @@ def test_members_are_better_than_one():
     assert loss < log_loss(target[200:], alone.predict_proba(rows[half[1]]))
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("cv", [None, 3])
 def test_inner_layers_are_means_or_all_members(cv):
     layers = ["hidden_1", "hidden_2:members"]
