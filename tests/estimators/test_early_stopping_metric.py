@@ -23,7 +23,6 @@ def monitored(metric, **settings):
     return network.fit(X[:40], y[:40], X_val=X[40:], y_val=y[40:])
 
 
-@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("engine", ["auto", "keras"])
 def test_the_last_of_the_best_epochs_is_kept(engine):
     network = monitored("accuracy", engine=engine)
