@@ -149,7 +149,6 @@ def test_an_epoch_that_has_only_begun_is_lost(kind):
     assert_same_fit(interrupted, clone(interrupted).set_params(epochs=3).fit(X, Y))
 
 
-@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("engine", ["auto", "keras"])
 def test_the_best_monitored_epoch_is_kept(engine):
     sound = classifier(engine=engine, early_stopping=True, learning_rate=0.05)
