@@ -346,7 +346,6 @@ def test_a_teacher_estimator_is_never_modified():
 ENGINES = {"xla": ("auto", 120), "stepwise": ("auto", 2), "keras": ("keras", 2)}
 
 
-@pytest.mark.slow(first=4)
 @pytest.mark.parametrize(
     ("name", "loss"),
     [
