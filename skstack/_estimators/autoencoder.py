@@ -80,7 +80,7 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
     >>> from sklearn.datasets import load_wine
     >>> from skstack import KerasAutoencoder
     >>> X, _ = load_wine(return_X_y=True)
-    >>> autoencoder = KerasAutoencoder(epochs=20, random_state=0).fit(X)
+    >>> autoencoder = KerasAutoencoder(epochs=5, random_state=0).fit(X)
     >>> autoencoder.transform(X).shape
     (178, 7)
     >>> autoencoder.inverse_transform(autoencoder.transform(X)).shape

@@ -125,7 +125,7 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
     >>> from sklearn.datasets import load_iris
     >>> from skstack import KerasClassifier
     >>> X, y = load_iris(return_X_y=True)
-    >>> classifier = KerasClassifier(epochs=50, learning_rate=0.01, random_state=0).fit(X, y)
+    >>> classifier = KerasClassifier(epochs=5, learning_rate=0.01, random_state=0).fit(X, y)
     >>> classifier.predict_proba(X[:2]).shape
     (2, 3)
     >>> classifier.score(X, y) > 0.9

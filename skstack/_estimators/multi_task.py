@@ -280,7 +280,7 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
     >>> X = iris.data[["sepal length (cm)", "sepal width (cm)", "petal length (cm)"]]
     >>> species = pd.Categorical.from_codes(iris.target, iris.target_names)
     >>> y = pd.DataFrame({"species": species, "petal_width": iris.data["petal width (cm)"]})
-    >>> network = KerasMultiTask(MLP((32,)), epochs=50, learning_rate=0.01, random_state=0)
+    >>> network = KerasMultiTask(MLP((16,)), epochs=20, learning_rate=0.02, random_state=0)
     >>> network = network.fit(X, y)
     >>> network.tasks_
     {'species': 'classification', 'petal_width': 'regression'}

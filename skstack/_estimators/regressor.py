@@ -149,8 +149,10 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
     --------
     >>> from sklearn.datasets import load_diabetes
     >>> from skstack import KerasRegressor
+    >>> from skstack.networks import MLP
     >>> X, y = load_diabetes(return_X_y=True)
-    >>> regressor = KerasRegressor(epochs=20, random_state=0).fit(X, y)
+    >>> regressor = KerasRegressor(MLP((16,)), epochs=20, learning_rate=0.01, random_state=0)
+    >>> regressor = regressor.fit(X, y)
     >>> regressor.predict(X[:2]).shape
     (2,)
     >>> regressor.score(X, y) > 0.4

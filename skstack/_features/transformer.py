@@ -265,9 +265,13 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
     --------
     >>> from sklearn.datasets import load_breast_cancer
     >>> from skstack import KerasClassifier, KerasFeatureTransformer
+    >>> from skstack.networks import MLP
     >>> X, y = load_breast_cancer(return_X_y=True)
     >>> risk = KerasFeatureTransformer(
-    ...     KerasClassifier(epochs=5), features=["log_odds", "entropy"], cv=3, random_state=0
+    ...     KerasClassifier(MLP((8,)), epochs=5),
+    ...     features=["log_odds", "entropy"],
+    ...     cv=3,
+    ...     random_state=0,
     ... )
     >>> risk.fit_transform(X, y).shape
     (569, 2)

@@ -40,8 +40,9 @@ def to_keras(estimator):
     >>> from sklearn.datasets import load_iris
     >>> from sklearn.pipeline import make_pipeline
     >>> from sklearn.preprocessing import StandardScaler
+    >>> from skstack.networks import MLP
     >>> X, y = load_iris(return_X_y=True)
-    >>> network = skstack.KerasClassifier(epochs=2, random_state=0)
+    >>> network = skstack.KerasClassifier(MLP((8,)), epochs=2, random_state=0)
     >>> pipeline = make_pipeline(StandardScaler(), network).fit(X, y)
     >>> model = skstack.to_keras(pipeline)
     >>> inputs = skstack.keras_inputs(pipeline, X)
@@ -86,8 +87,9 @@ def keras_inputs(estimator, X, *, numpy=None):
     --------
     >>> import skstack
     >>> from sklearn.datasets import load_iris
+    >>> from skstack.networks import MLP
     >>> X, y = load_iris(return_X_y=True)
-    >>> network = skstack.KerasClassifier(epochs=2, random_state=0).fit(X, y)
+    >>> network = skstack.KerasClassifier(MLP((8,)), epochs=2, random_state=0).fit(X, y)
     >>> skstack.keras_inputs(network, X).shape
     (150, 4)
     """

@@ -44,8 +44,9 @@ class ExportMixin:
         --------
         >>> from sklearn.datasets import load_iris
         >>> from skstack import KerasClassifier
+        >>> from skstack.networks import MLP
         >>> X, y = load_iris(return_X_y=True)
-        >>> classifier = KerasClassifier(epochs=2, random_state=0).fit(X, y)
+        >>> classifier = KerasClassifier(MLP((8,)), epochs=2, random_state=0).fit(X, y)
         >>> model = classifier.to_keras()
         >>> bool(abs(model.predict(X, verbose=0) - classifier.predict_proba(X)).max() < 1e-5)
         True

@@ -72,8 +72,9 @@ def save(estimator, path):
     >>> import os, tempfile
     >>> from sklearn.datasets import load_iris
     >>> import skstack
+    >>> from skstack.networks import MLP
     >>> X, y = load_iris(return_X_y=True)
-    >>> classifier = skstack.KerasClassifier(epochs=5, random_state=0).fit(X, y)
+    >>> classifier = skstack.KerasClassifier(MLP((8,)), epochs=5, random_state=0).fit(X, y)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = os.path.join(folder, "iris.skstack")
     ...     skstack.save(classifier, path)

@@ -139,10 +139,10 @@ class FineTune(BaseEstimator):
     >>> from skstack.networks import MLP
     >>> X, y = load_breast_cancer(return_X_y=True)
     >>> stack = StackedKerasClassifier(
-    ...     upstream=[("risk", KerasClassifier(MLP((32,)), epochs=2))],
-    ...     downstream=KerasClassifier(MLP((32,)), epochs=5),
-    ...     cv=3,
-    ...     fine_tune=FineTune(epochs=10, learning_rate=1e-3),
+    ...     upstream=[("risk", KerasClassifier(MLP((8,)), epochs=2))],
+    ...     downstream=KerasClassifier(MLP((8,)), epochs=2),
+    ...     cv=2,
+    ...     fine_tune=FineTune(epochs=3, learning_rate=1e-3),
     ...     random_state=0,
     ... ).fit(X, y)
     >>> before, after = stack.fine_tune_losses_

@@ -45,8 +45,10 @@ class LatentDisplay:
     >>> from sklearn.datasets import load_breast_cancer
     >>> from skstack import KerasAutoencoder
     >>> from skstack.inspection import LatentDisplay
+    >>> from skstack.networks import Autoencoder
     >>> X, y = load_breast_cancer(return_X_y=True)
-    >>> autoencoder = KerasAutoencoder(epochs=5, random_state=0).fit(X)
+    >>> autoencoder = KerasAutoencoder(Autoencoder((8,), latent_size=2), epochs=5, random_state=0)
+    >>> autoencoder = autoencoder.fit(X)
     >>> display = LatentDisplay.from_estimator(autoencoder, X, y)
     >>> display.points.shape
     (569, 2)

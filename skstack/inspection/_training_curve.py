@@ -36,8 +36,10 @@ class TrainingCurveDisplay:
     >>> from sklearn.datasets import load_breast_cancer
     >>> from skstack import KerasClassifier
     >>> from skstack.inspection import TrainingCurveDisplay
+    >>> from skstack.networks import MLP
     >>> X, y = load_breast_cancer(return_X_y=True)
-    >>> classifier = KerasClassifier(epochs=5, early_stopping=True, random_state=0).fit(X, y)
+    >>> classifier = KerasClassifier(MLP((8,)), epochs=5, early_stopping=True, random_state=0)
+    >>> classifier = classifier.fit(X, y)
     >>> display = TrainingCurveDisplay.from_estimator(classifier)
     >>> sorted(display.history), display.ax_.get_xlabel()
     (['loss', 'val_loss'], 'epoch')

@@ -114,9 +114,16 @@ class TeacherLoss(BaseEstimator):
     >>> from sklearn.ensemble import RandomForestClassifier
     >>> from skstack import KerasClassifier
     >>> from skstack.losses import TeacherLoss
+    >>> from skstack.networks import MLP
     >>> X, y = load_iris(return_X_y=True)
     >>> forest = RandomForestClassifier(random_state=0).fit(X, y)
-    >>> student = KerasClassifier(loss=TeacherLoss(forest, weight=0.7), epochs=20, random_state=0)
+    >>> student = KerasClassifier(
+    ...     MLP((16,)),
+    ...     loss=TeacherLoss(forest, weight=0.7),
+    ...     epochs=20,
+    ...     learning_rate=0.01,
+    ...     random_state=0,
+    ... )
     >>> student.fit(X[::5], y[::5]).score(X, y) > 0.7
     True
     """
