@@ -235,7 +235,7 @@ def test_a_fit_keeps_a_small_part_of_the_rows_in_memory(tmp_path, monkeypatch):
         monkeypatch.setattr(disk_table, name, value)
     monkeypatch.setattr("skstack._training.data.BLOCK_ROWS", 2**10)
     monkeypatch.setattr(program, "_PIECE_BYTES", 2**14)
-    n = 120_000
+    n = 60_000
     X = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", np.float32, (n, 40))
     for start in range(0, n, 2**12):
         part = X[start : start + 2**12]
@@ -471,9 +471,12 @@ def test_a_stack_on_disk_with_categories_is_that_in_memory(
         settings["downstream"] = by_name() if downstream else KerasClassifier(SMALL, **FIT)
     risk = KerasClassifier(SMALL, **{**FIT, "epochs": 8, "learning_rate": 0.05})
     stack = StackedKerasClassifier([("risk", risk)], cv=2, random_state=0, **settings)
-    features, expected = clone(stack).fit_transform(frame, y), clone(stack).fit(frame, y)
-    pd.testing.assert_frame_equal(clone(stack).fit_transform(table, y), features)
-    fit = stack.fit(table, y)
+    expected, fit = clone(stack), clone(stack)
+    features = expected.fit_transform(frame, y)
+    pd.testing.assert_frame_equal(fit.fit_transform(table, y), features)
+    if name == "scaled":
+        again = clone(stack).fit(table, y)
+        np.testing.assert_array_equal(again.predict_proba(frame), fit.predict_proba(frame))
     assert fit.blend_weights_ == expected.blend_weights_
     pd.testing.assert_frame_equal(fit.transform(table), expected.transform(frame))
     for rows in (table, frame):

@@ -15,7 +15,7 @@ from skstack import (
     StackedKerasClassifier,
     StackedKerasRegressor,
 )
-from skstack.networks import MLP
+from skstack.networks import MLP, Autoencoder
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(60, 4)).astype(np.float32)
@@ -62,8 +62,8 @@ def test_use_before_fit(estimator):
 def test_another_number_or_order_of_columns():
     frame = pd.DataFrame(X, columns=list("abcd"))
     for estimator in (
-        KerasClassifier(epochs=1),
-        KerasFeatureTransformer(KerasAutoencoder(epochs=1)),
+        KerasClassifier(MLP((4,)), epochs=1),
+        KerasFeatureTransformer(KerasAutoencoder(Autoencoder((4,)), epochs=1)),
     ):
         estimator.fit(frame, y)
         method = getattr(estimator, "predict", getattr(estimator, "transform", None))
@@ -96,7 +96,7 @@ def test_strings_as_numbers():
 
 
 def test_a_layer_that_does_not_exist():
-    transformer = KerasFeatureTransformer(KerasClassifier(epochs=1), layers="hiden_1")
+    transformer = KerasFeatureTransformer(KerasClassifier(MLP((4,)), epochs=1), layers="hiden_1")
     with pytest.raises(ValueError, match=r"hiden_1.*hidden_1"):
         transformer.fit(X, y)
 
@@ -128,7 +128,7 @@ def test_paths(make, tmp_path):
 
 def test_a_loss_that_diverges():
     with pytest.raises(ValueError, match="learning_rate"):
-        KerasRegressor(optimizer="sgd", learning_rate=1e18, epochs=20).fit(X, X[:, 0])
+        KerasRegressor(MLP((4,)), optimizer="sgd", learning_rate=1e18, epochs=20).fit(X, X[:, 0])
 
 
 def test_rank():

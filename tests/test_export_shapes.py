@@ -78,6 +78,7 @@ def test_hashed_strings_and_missing_numbers_become_layers(tmp_path):
     assert not (tmp_path / "model.onnx").exists()
 
 
+@pytest.mark.slow(first=4)
 @pytest.mark.parametrize("pooling", ["flatten", "mean", "max", "last"])
 @pytest.mark.parametrize("layer", [keras.layers.LSTM, keras.layers.GRU])
 def test_masks_are_part_of_the_exported_model(layer, pooling):
@@ -181,6 +182,7 @@ def test_inputs_from_columns_and_reshaped_rows(tmp_path):
     assert_same(whole.to_keras(), whole, cubes)
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("scaling", ["standard", None])
 def test_errors_of_an_autoencoder_with_several_inputs_and_missing_values(scaling):
     rows = X[TABLE]
@@ -198,9 +200,11 @@ def test_errors_of_an_autoencoder_with_several_inputs_and_missing_values(scaling
 
 
 def test_two_lengths_of_one_column_are_refused_by_name():
+    layers = keras.layers
     branches = [
-        (f"to_{n}", make_pipeline(PadSequences(length=n), KerasFeatureTransformer(ENCODER, cv=2)))
+        (f"to_{n}", make_pipeline(PadSequences(length=n), KerasFeatureTransformer(frozen)))
         for n in (6, 8)
+        for frozen in [keras.Sequential([keras.Input((n, 2)), layers.Flatten(), layers.Dense(1)])]
     ]
     stack = StackedKerasClassifier(
         branches, downstream=KerasClassifier(MLP(2), epochs=1), blend=False
@@ -277,12 +281,14 @@ def test_a_missing_category_is_refused_as_a_number():
     assert_same(stack.to_keras(), stack, rows)
 
 
-@pytest.mark.parametrize("name", ["numeric", "features", "w"])
-def test_a_branch_may_be_named_like_an_input(name):
+def test_a_branch_may_be_named_like_an_input():
     rows = pd.DataFrame({"a": RNG.normal(size=60), "w": ["x", "y", "z"] * 20})
     for some in (rows, rows[["a"]]):
         stack = StackedKerasClassifier(
-            [(name, small())], downstream=small(), blend=False, cv=2
+            [(name, small()) for name in ("numeric", "features", "w")],
+            downstream=small(),
+            blend=False,
+            cv=2,
         ).fit(some, Y)
         assert_same(stack.to_keras(), stack, some)
 
@@ -318,8 +324,22 @@ def sigmoid():
     return keras.Model(inputs, keras.layers.Dense(1, "sigmoid")(inputs))
 
 
-@pytest.mark.parametrize("settings", [{}, {"n_hash_buckets": 1}])
-@pytest.mark.parametrize("upstream", [small(), sigmoid(), "stack"])
+HASHED = {"n_hash_buckets": 1}
+
+
+@pytest.mark.slow(first=3)
+@pytest.mark.parametrize(
+    ("upstream", "settings"),
+    [
+        (small(), {}),
+        (sigmoid(), HASHED),
+        ("stack", {}),
+        (small(), HASHED),
+        (sigmoid(), {}),
+        ("stack", HASHED),
+    ],
+    ids=["trained", "frozen, hashed", "stack", "trained, hashed", "frozen", "stack, hashed"],
+)
 def test_codes_of_two_classes(upstream, settings):
     rows = RNG.normal(size=(N, 3))
     if upstream == "stack":
@@ -360,13 +380,15 @@ def test_codes_are_numbers_for_parts_that_read_numbers():
     ).fit(images, digits)
     assert_same(stack.to_keras(), stack, images)
     alone = codes.fit(images, digits)
-    found = alone.to_keras().predict(images, verbose=0)
+    found = np.asarray(alone.to_keras()(images))
     np.testing.assert_allclose(found, alone.transform(images).astype("float32"), atol=1e-5)
 
 
 def test_codes_of_other_estimators_are_refused():
     rows = RNG.normal(size=(N, 3))
-    codes = KerasFeatureTransformer(KerasAutoencoder(epochs=1), features="codes", cv=2)
+    codes = KerasFeatureTransformer(
+        KerasAutoencoder(Autoencoder(4), epochs=1), features="codes", cv=2
+    )
     stack = StackedKerasClassifier([("latent", codes)], downstream=small()).fit(rows, Y)
     with pytest.raises(ValueError, match=r"'latent'.*codes.*requires a classifier"):
         stack.to_keras()

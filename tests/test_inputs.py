@@ -19,7 +19,7 @@ from skstack import (
     StackedKerasClassifier,
     StackedKerasRegressor,
 )
-from skstack.networks import MLP
+from skstack.networks import MLP, Autoencoder
 
 data = load_breast_cancer()
 X = np.round(data.data[:120, :4]).clip(0, 120).astype(np.float32)
@@ -29,19 +29,21 @@ FAST = {"epochs": 2, "batch_size": 64, "random_state": 0}
 ESTIMATORS = {
     "KerasClassifier": KerasClassifier(MLP((4,)), **FAST),
     "KerasRegressor": KerasRegressor(MLP((4,)), **FAST),
-    "KerasAutoencoder": KerasAutoencoder(**FAST),
+    "KerasAutoencoder": KerasAutoencoder(Autoencoder((4,)), **FAST),
     "KerasFeatureTransformer": KerasFeatureTransformer(
         KerasClassifier(MLP((4,)), **FAST), cv=2, passthrough=True, random_state=0
     ),
     "StackedKerasClassifier": StackedKerasClassifier(
         KerasClassifier(MLP((4,)), **FAST),
         downstream=KerasClassifier(MLP((4,)), **FAST),
+        blend=False,
         cv=2,
         random_state=0,
     ),
     "StackedKerasRegressor": StackedKerasRegressor(
         KerasRegressor(MLP((4,)), **FAST),
         downstream=KerasRegressor(MLP((4,)), **FAST),
+        blend=False,
         cv=2,
         random_state=0,
     ),
@@ -108,8 +110,16 @@ CONTAINERS = {
 }  # fmt: skip
 
 
-@each
-@pytest.mark.parametrize("container", [*CONTAINERS, "memmap"])
+def _case(container, name):
+    """Both stacks read their rows in one way: one of them shows what each container becomes."""
+    again = name == "StackedKerasRegressor" and container not in ("list", "csr_array", "polars")
+    return pytest.param(container, name, marks=pytest.mark.slow if again else ())
+
+
+@pytest.mark.parametrize(
+    ("container", "name"),
+    [_case(container, name) for container in [*CONTAINERS, "memmap"] for name in ESTIMATORS],
+)
 def test_containers_give_the_same_predictions_and_are_unchanged(
     name, container, expected, tmp_path
 ):
@@ -254,6 +264,13 @@ def test_the_index_is_kept(name, early_stopping):
         assert np.corrcoef(crossed["age"], frame["age"])[0, 1] > 0.999
 
 
+@pytest.fixture(scope="module")
+def by_names():
+    """Name -> estimator that was fitted on named columns."""
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    return {name: clone(estimator).fit(frame, y) for name, estimator in ESTIMATORS.items()}
+
+
 @each
 @pytest.mark.parametrize(
     ("change", "message"),
@@ -265,11 +282,10 @@ def test_the_index_is_kept(name, early_stopping):
     ],
     ids=["another order", "missing", "extra", "renamed"],
 )
-def test_other_columns_are_refused_by_name(name, change, message):
+def test_other_columns_are_refused_by_name(name, change, message, by_names):
     frame = pd.DataFrame(X, columns=list("abcd"))
-    fitted = clone(ESTIMATORS[name]).fit(frame, y)
     with pytest.raises(ValueError, match=rf"(?s)feature names.*{message}"):
-        outcome(fitted, change(frame))
+        outcome(by_names[name], change(frame))
 
 
 def frame_with(**columns):

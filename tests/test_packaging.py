@@ -45,6 +45,8 @@ def foreign_imports(text):
                 distribution = DISTRIBUTIONS.get(top, [top])[0]
                 yield canonicalize_name(distribution), tries
         for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.expr):  # holds no import: most of the nodes, and of the time
+                continue
             guarded = isinstance(node, ast.Try) and child in node.body
             yield from visit(child, [*tries, node] if guarded else tries)
 

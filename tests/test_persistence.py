@@ -21,7 +21,7 @@ from skstack import (
     StackedKerasClassifier,
     StackedKerasRegressor,
 )
-from skstack.networks import MLP
+from skstack.networks import MLP, Autoencoder
 
 X, y = load_breast_cancer(return_X_y=True)
 X, y = X[:150].astype(np.float32), y[:150]
@@ -46,7 +46,7 @@ def estimators(folder):
     return {
         "classifier": (KerasClassifier(dropped, epochs=3), "predict_proba"),
         "regressor": (KerasRegressor(SMALL, epochs=2), "predict"),
-        "autoencoder": (KerasAutoencoder(epochs=2), "reconstruction_error"),
+        "autoencoder": (KerasAutoencoder(Autoencoder((4,)), epochs=2), "reconstruction_error"),
         "trained": (KerasFeatureTransformer(KerasClassifier(SMALL, epochs=2), cv=2), "transform"),
         "frozen": (KerasFeatureTransformer(path, layers="enc"), "transform"),
         "stack": (
@@ -59,7 +59,9 @@ def estimators(folder):
         ),
         "stacked regressor": (
             StackedKerasRegressor(
-                KerasAutoencoder(epochs=2), downstream=KerasRegressor(SMALL, epochs=2), cv=2
+                KerasAutoencoder(Autoencoder((4,)), epochs=2),
+                downstream=KerasRegressor(SMALL, epochs=2),
+                cv=2,
             ),
             "predict",
         ),

@@ -22,7 +22,12 @@ def test_snippets_run_in_order(tmp_path, monkeypatch):
     found = list(snippets(TEXT))
     assert len(found) == 2
     # Few epochs and folds: `make dist` runs this snippet, in the quick start, as it is.
-    for many, few in (("epochs=20", "epochs=2"), ("cv=3", "cv=2")):
+    for many, few in (
+        ("epochs=20", "epochs=2"),
+        ("cv=3", "cv=2"),
+        ("[1e-3, 3e-3]", "[1e-3]"),
+        ("downstream=", "cv=2, downstream="),
+    ):
         assert many in found[0][1]
         found[0] = found[0][0], found[0][1].replace(many, few)
     for line, source in found:

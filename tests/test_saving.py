@@ -56,6 +56,7 @@ X, y = load_breast_cancer(return_X_y=True)
 X, y = X[:120, :6].astype(np.float32), y[:120]
 pytestmark = pytest.mark.filterwarnings("ignore:cv=TimeSeriesSplit.* is time-ordered")
 QUICK = {"epochs": 1, "random_state": 0}
+AUTOENCODER = KerasAutoencoder(Autoencoder((4,)), **QUICK)
 
 PARTS = """
 import keras
@@ -237,7 +238,7 @@ def estimators(folder):
                 [
                     ("risk", quick, make_column_selector("age")),
                     ("legacy", path, slice(0, 6)),
-                    ("latent", KerasFeatureTransformer(KerasAutoencoder(**QUICK), cv=2), [0, 1]),
+                    ("latent", KerasFeatureTransformer(AUTOENCODER, cv=2), [0, 1]),
                     ("scaled", make_pipeline(StandardScaler(), quick), [2, 3]),
                     ("none", "drop"),
                 ],
@@ -253,7 +254,7 @@ def estimators(folder):
             X, X[:, 0], "predict",
         ),
         "pipeline": (
-            make_pipeline(StandardScaler(), KerasFeatureTransformer(KerasAutoencoder(**QUICK)),
+            make_pipeline(StandardScaler(), KerasFeatureTransformer(AUTOENCODER),
                           LogisticRegression()),
             X, y, "predict_proba",
         ),
@@ -264,7 +265,7 @@ def estimators(folder):
         "column transformer": (
             ColumnTransformer(
                 [
-                    ("net", KerasFeatureTransformer(KerasAutoencoder(**QUICK)), ["age", "rank"]),
+                    ("net", KerasFeatureTransformer(AUTOENCODER), ["age", "rank"]),
                     ("log", FunctionTransformer(np.log1p), make_column_selector("age")),
                 ],
                 remainder="drop",
@@ -439,9 +440,7 @@ def test_fitted_samplers_are_stored_without_training_rows(fitted, tmp_path):
 
 def test_output_settings_and_metadata_requests_are_restored(tmp_path):
     with sklearn.config_context(enable_metadata_routing=True):
-        transformer = KerasFeatureTransformer(KerasAutoencoder(**QUICK)).set_output(
-            transform="pandas"
-        )
+        transformer = KerasFeatureTransformer(AUTOENCODER).set_output(transform="pandas")
         transformer.model.set_fit_request(sample_weight=True)
         loaded = again(transformer.fit(X), tmp_path)
         assert isinstance(loaded.transform(X), pd.DataFrame)
@@ -459,7 +458,7 @@ def test_a_compiled_model_keeps_its_loss_and_optimizer(tmp_path):
 
 def test_a_folder_of_pickles_is_not_stored(tmp_path):
     memory = joblib.Memory(tmp_path / "cache", verbose=0)
-    transformer = KerasFeatureTransformer(KerasAutoencoder(**QUICK), memory=memory)
+    transformer = KerasFeatureTransformer(AUTOENCODER, memory=memory)
     pipeline = Pipeline([("net", transformer)], memory=str(tmp_path / "cache"))
     loaded = again(pipeline, tmp_path)
     assert loaded.memory is None

@@ -32,6 +32,8 @@ PADDED = np.zeros((12, 6, 2), np.float32)
 for row, steps in zip(PADDED, RAGGED, strict=True):
     row[: len(steps)] = steps
 Y = np.arange(12) % 2
+CONVOLUTION = SequenceEncoder((2,), layer="conv1d")
+"""Where recurrence is not the subject: a recurrent layer takes a second to compile."""
 
 
 def recurrent(layer):
@@ -53,9 +55,9 @@ def unpadded(model):
     return [np.asarray(alone(row[None].astype("float32")))[0] for row in RAGGED]
 
 
-@pytest.mark.slow(first=6)
-@pytest.mark.parametrize("layer", [keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN])
+@pytest.mark.slow(first=4)
 @pytest.mark.parametrize("pooling", ["flatten", "mean", "max", "last"])
+@pytest.mark.parametrize("layer", [keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN])
 def test_padding_is_ignored_in_pooling_and_zero_when_flattened(layer, pooling):
     model = recurrent(layer)
     states = unpadded(model)
@@ -167,7 +169,7 @@ NAMED = pd.DataFrame(NUMBERS, columns=["left__a", "left__b", "right__a", "right_
 )
 def test_columns_reach_inputs_by_name_by_order_and_by_prefix(two_inputs, X, inputs):
     found = KerasFeatureTransformer(two_inputs, inputs=inputs).fit(X)
-    expected = np.hstack(two_inputs.predict([NUMBERS[:, :2], NUMBERS[:, 2:]], verbose=0))
+    expected = np.hstack(two_inputs([NUMBERS[:, :2], NUMBERS[:, 2:]]))
     np.testing.assert_allclose(found.transform(X), expected, atol=1e-6)
     assert found.get_feature_names_out()[[0, 4]].tolist() == ["of_left_0", "of_right_0"]
 
@@ -308,7 +310,7 @@ def test_columns_of_arrays_are_split_like_other_columns():
 @pytest.mark.parametrize("make", [pd.DataFrame, pl.DataFrame])
 def test_cells_of_lists_are_arrays(make):
     X = make({"steps": PADDED.tolist(), "ids": [[1, 2, 0]] * 12, "age": [1.0] * 12})
-    fitted = KerasClassifier(SequenceEncoder((2,)), epochs=1, random_state=0).fit(X, Y)
+    fitted = KerasClassifier(CONVOLUTION, epochs=1, random_state=0).fit(X, Y)
     kinds = {block.name: (block.kind, block.shape) for block in fitted.blocks_.blocks_}
     assert kinds == {
         "numeric": ("numeric", (1,)),
@@ -320,7 +322,7 @@ def test_cells_of_lists_are_arrays(make):
 def test_unknown_token_ids_share_a_code_in_recipes_and_are_kept_in_keras_models():
     ids = pd.DataFrame({"text": [np.array([1, 2]), np.array([3, 1])] * 6})
     new = pd.DataFrame({"text": [np.array([1, 99]), np.array([1, 4])]})
-    fitted = KerasClassifier(SequenceEncoder((2,)), epochs=1, random_state=0).fit(ids, Y)
+    fitted = KerasClassifier(CONVOLUTION, epochs=1, random_state=0).fit(ids, Y)
     first, second = fitted.predict_proba(new)
     np.testing.assert_array_equal(first, second)
     model = keras.Sequential([keras.Input((2,), dtype="int32"), keras.layers.Embedding(100, 3)])
@@ -351,14 +353,14 @@ def test_cells_that_do_not_form_an_array_are_refused_by_column(cells, error, mes
 
 def test_another_shape_at_prediction_time_is_refused():
     frame = pd.DataFrame({"steps": list(PADDED)})
-    fitted = KerasClassifier(SequenceEncoder((2,)), epochs=1, random_state=0).fit(frame, Y)
+    fitted = KerasClassifier(CONVOLUTION, epochs=1, random_state=0).fit(frame, Y)
     with pytest.raises(ValueError, match=r"'steps'.*\(5, 2\).*\(6, 2\)"):
         fitted.predict(pd.DataFrame({"steps": list(PADDED[:, :5])}))
 
 
 def test_array_columns_pass_through_only_if_named():
     frame = pd.DataFrame({"steps": list(PADDED), "age": np.arange(12.0)})
-    encoder = KerasClassifier(SequenceEncoder((2,)), epochs=1)
+    encoder = KerasClassifier(CONVOLUTION, epochs=1)
     stack = StackedKerasClassifier(
         [("voice", encoder, ["steps"])],
         downstream=KerasClassifier(MLP(2), epochs=1),
@@ -376,9 +378,7 @@ def test_array_columns_pass_through_only_if_named():
 def test_lists_of_sequences_go_through_stacks_and_searches():
     upstream = make_pipeline(
         PadSequences(length=6),
-        KerasFeatureTransformer(
-            KerasClassifier(SequenceEncoder((2,)), epochs=1), layers="latent", cv=2
-        ),
+        KerasFeatureTransformer(KerasClassifier(CONVOLUTION, epochs=1), layers="latent", cv=2),
     )
     stack = StackedKerasClassifier(
         upstream, downstream=KerasClassifier(MLP(2), epochs=1), blend=False, random_state=0
@@ -542,7 +542,8 @@ def test_codes_need_categories():
 # Dtypes and shapes
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float64", "int8", "uint8", "int64", "bool"])
+@pytest.mark.slow(first=2)
+@pytest.mark.parametrize("dtype", ["bool", "float16", "float64", "int8", "uint8", "int64"])
 def test_numbers_of_every_dtype_are_converted_for_the_network(dtype):
     whole = (RNG.random((12, 5)) > 0.5).astype(dtype)
     model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
@@ -639,7 +640,7 @@ QUICK = KerasClassifier(MLP(2), epochs=1, random_state=0)
 @pytest.mark.parametrize("categorical", [[2], ["zip"], [False, False, True, False]])
 def test_categorical_features_of_a_stack_refer_to_all_columns_of_X(categorical):
     X = zipped()
-    encoder = KerasClassifier(SequenceEncoder(2), categorical_features=categorical, epochs=1)
+    encoder = KerasClassifier(CONVOLUTION, categorical_features=categorical, epochs=1)
     stack = StackedKerasClassifier(
         [("voice", encoder)],
         downstream=QUICK,
@@ -691,7 +692,7 @@ def test_a_callable_selects_columns_once_in_fit():
 def test_folds_pad_to_the_longest_sequence_of_all_training_rows():
     lengths = [*([3] * 29), 9, *([2] * 30)]  # one fold trains without the longest
     X = [np.ones((n, 2)) for n in lengths]
-    padded = make_pipeline(PadSequences(), KerasClassifier(SequenceEncoder(2), epochs=1))
+    padded = make_pipeline(PadSequences(), KerasClassifier(CONVOLUTION, epochs=1))
     for refit in (True, False):
         transformer = KerasFeatureTransformer(padded, cv=3, refit=refit, random_state=0)
         assert transformer.fit_transform(X, HALVES).shape == (60, 1)

@@ -31,10 +31,12 @@ from skstack import (
     StackedKerasClassifier,
 )
 from skstack._training.formulas import LARGEST_LOG_ODDS
+from skstack.networks import Autoencoder
 
 X, y = load_breast_cancer(return_X_y=True)
 X, y = StandardScaler().fit_transform(X)[:120, :6].astype(np.float32), y[:120]
 layers = keras.layers
+AUTOENCODER = KerasAutoencoder(Autoencoder((4,)), epochs=1)
 
 
 @keras.saving.register_keras_serializable("skstack-tests")
@@ -177,6 +179,7 @@ def test_frozen_estimators_are_not_trained(make):
     np.testing.assert_allclose(found[:, 0], fitted.predict_proba(X[:50])[:, 1], atol=1e-6)
 
 
+@pytest.mark.usefixtures("eager_keras")
 def test_a_wrapper_of_keras_as_upstream():
     def build(X, y):
         model = keras.Sequential(
@@ -195,7 +198,7 @@ def test_a_wrapper_of_keras_as_upstream():
 def test_passthrough_keeps_categories_and_set_output_names_the_source():
     frame = pd.DataFrame(X, columns=list("abcdef"), index=np.arange(120) + 7)
     frame["job"] = pd.Categorical(np.where(y, "cook", "vet"))
-    transformer = KerasFeatureTransformer(KerasAutoencoder(epochs=1), passthrough=True)
+    transformer = KerasFeatureTransformer(AUTOENCODER, passthrough=True)
     table = transformer.fit_transform(frame)
     assert table["job"].dtype == "category"
     assert (table.drop(columns="job").dtypes == "float32").all()
@@ -206,7 +209,7 @@ def test_passthrough_keeps_categories_and_set_output_names_the_source():
 
 
 def test_names_and_containers():
-    transformer = KerasFeatureTransformer(KerasAutoencoder(epochs=1))
+    transformer = KerasFeatureTransformer(AUTOENCODER)
     named = transformer.set_output(transform="pandas").fit_transform(X)
     assert list(named.columns) == ["latent_0", "latent_1", "latent_2"]
     assert transformer.set_output(transform="polars").transform(X).columns == list(named.columns)
