@@ -261,7 +261,9 @@ def test_networks_and_trees_in_one_file(tmp_path):
         ("network", KerasClassifier(SMALL, **FIT)),
         ("trees", HistGradientBoostingClassifier(max_iter=3)),
     ]
-    stack = of_classes(branches, downstream=KerasClassifier(SMALL, **FIT), blend=False)
+    stack = of_classes(
+        branches, downstream=KerasClassifier(SMALL, **FIT), blend=False, passthrough=False
+    )
     fitted = stack.fit(X, classes(signal))
     assert_same(fitted, [X], tmp_path / "it.onnx")
 

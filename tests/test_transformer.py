@@ -179,13 +179,12 @@ def test_frozen_estimators_are_not_trained(make):
     np.testing.assert_allclose(found[:, 0], fitted.predict_proba(X[:50])[:, 1], atol=1e-6)
 
 
-@pytest.mark.usefixtures("eager_keras")
 def test_a_wrapper_of_keras_as_upstream():
     def build(X, y):
         model = keras.Sequential(
             [keras.Input((6,)), layers.Dense(3, name="inner"), layers.Dense(2, "softmax")]
         )
-        model.compile("adam", "categorical_crossentropy")
+        model.compile("adam", "categorical_crossentropy", run_eagerly=True)
         return model
 
     from keras.wrappers import SKLearnClassifier
