@@ -331,14 +331,14 @@ HASHED = {"n_hash_buckets": 1}
 @pytest.mark.parametrize(
     ("upstream", "settings"),
     [
-        (small(), {}),
-        (sigmoid(), HASHED),
-        ("stack", {}),
         (small(), HASHED),
         (sigmoid(), {}),
+        ("stack", {}),
+        (small(), {}),
+        (sigmoid(), HASHED),
         ("stack", HASHED),
     ],
-    ids=["trained", "frozen, hashed", "stack", "trained, hashed", "frozen", "stack, hashed"],
+    ids=["trained, hashed", "frozen", "stack", "trained", "frozen, hashed", "stack, hashed"],
 )
 def test_codes_of_two_classes(upstream, settings):
     rows = RNG.normal(size=(N, 3))

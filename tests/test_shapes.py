@@ -542,18 +542,20 @@ def test_codes_need_categories():
 # Dtypes and shapes
 
 
-@pytest.mark.slow(first=2)
+# One network of each kind for all dtypes: each further one would be compiled.
+THREE = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
+FLAT = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(1)])
+
+
 @pytest.mark.parametrize("dtype", ["bool", "float16", "float64", "int8", "uint8", "int64"])
 def test_numbers_of_every_dtype_are_converted_for_the_network(dtype):
     whole = (RNG.random((12, 5)) > 0.5).astype(dtype)
-    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
-    found = KerasFeatureTransformer(model).fit_transform(whole)
+    found = KerasFeatureTransformer(THREE).fit_transform(whole)
     np.testing.assert_array_equal(
-        found, KerasFeatureTransformer(model).fit_transform(whole.astype("float32"))
+        found, KerasFeatureTransformer(THREE).fit_transform(whole.astype("float32"))
     )
     images = whole.reshape(12, 5, 1)
-    network = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(1)])
-    assert KerasClassifier(network, epochs=1).fit(images, Y).predict(images).shape == (12,)
+    assert KerasClassifier(FLAT, epochs=1).fit(images, Y).predict(images).shape == (12,)
 
 
 def test_a_float16_network_has_float32_inputs_and_outputs():
