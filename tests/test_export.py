@@ -190,10 +190,8 @@ def test_each_of_two_labels_has_its_log_odds():
 
 def test_a_stack_on_log_odds_of_a_confident_network(cancer):
     X, y = cancer
-    sure = KerasFeatureTransformer(
-        classifier(epochs=10, learning_rate=0.02), features="log_odds", cv=2
-    )
-    fitted = stack([("sure", sure)], passthrough=False).fit(X, y)
+    sure = KerasFeatureTransformer(classifier(epochs=60), features="log_odds", cv=2)
+    fitted = stack([("sure", sure)], passthrough=False, downstream=classifier(epochs=30)).fit(X, y)
     table = fitted.transform(X)
     assert np.ptp(table) > 4
     assert_same(fitted, X, fitted.predict_proba(X))
@@ -345,7 +343,7 @@ def test_branches_select_columns_in_any_way():
         ("places", autoencoder(), [7, 2, 3]),
         ("slice", classifier(), slice("mean radius", "mean area")),
         ("mask", classifier(), mask),
-        ("asked", classifier(), make_column_selector("^(area|radius|texture|perimeter) error$")),
+        ("asked", classifier(), make_column_selector("^(?:area|radius|texture|perimeter) error$")),
     ]
     fitted = stack(upstream, passthrough=["mean area", "mean texture"]).fit(X, y)
     assert_same(fitted, X, fitted.predict_proba(X))

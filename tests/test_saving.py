@@ -452,7 +452,7 @@ def test_fitted_samplers_are_stored_without_training_rows(fitted, tmp_path):
 
 def test_output_settings_and_metadata_requests_are_restored(tmp_path):
     with sklearn.config_context(enable_metadata_routing=True):
-        transformer = KerasFeatureTransformer(AUTOENCODER).set_output(transform="pandas")
+        transformer = KerasFeatureTransformer(clone(AUTOENCODER)).set_output(transform="pandas")
         transformer.model.set_fit_request(sample_weight=True)
         loaded = again(transformer.fit(X), tmp_path)
         assert isinstance(loaded.transform(X), pd.DataFrame)
