@@ -210,8 +210,9 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
 
     loss : dict or "auto", default="auto"
         Losses by target, each as in :class:`~skstack.KerasClassifier` and
-        :class:`~skstack.KerasRegressor`. ``"auto"``, and targets that a dict lacks: cross-entropy
-        for classes, the mean squared error of standardised targets for numbers.
+        :class:`~skstack.KerasRegressor`, without a teacher. ``"auto"``, and targets that a dict
+        lacks: cross-entropy for classes, the mean squared error of standardised targets for
+        numbers.
 
     loss_weights : dict, default=None
         Weights in (0, inf) of the targets in the total loss, which is the weighted sum of their

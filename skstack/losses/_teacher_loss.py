@@ -20,9 +20,9 @@ MODES = ("distill", "blend", "head", "features")
 class TeacherLoss(BaseEstimator):
     """Train a network on a frozen teacher in addition to y.
 
-    Pass it as ``loss`` of any network estimator, also inside a stack, a Pipeline or a search. The
-    teacher predicts the same rows of X once per fit; its outputs are shuffled, held out and sampled
-    with their rows. It is never trained or changed.
+    Pass it as ``loss`` of a KerasClassifier, KerasRegressor or KerasAutoencoder, also inside a
+    stack, a Pipeline or a search. The teacher predicts the same rows of X once per fit; its outputs
+    are shuffled, held out and sampled with their rows. It is never trained or changed.
 
     Parameters
     ----------
