@@ -319,10 +319,10 @@ NUMBERS = regression()[1]
 )
 def test_targets_that_are_no_numbers_are_refused_before_training(given, message, trainings):
     X, y = regression()
-    network = KerasRegressor(SMALL, **FIT)
-    downstream = Watches() if "y_val" in given else Ridge()
-    watched = {"X_val": X} if "y_val" in given else {}
-    stack = StackedKerasRegressor([("n", network)], downstream=downstream, cv=3)
+    branch, downstream, watched = LinearRegression(), Ridge(), {}  # which take text as numbers
+    if "y_val" in given:
+        branch, downstream, watched = KerasRegressor(SMALL, **FIT), Watches(), {"X_val": X}
+    stack = StackedKerasRegressor([("n", branch)], downstream=downstream, cv=3)
     with pytest.raises(ValueError, match=message):
         stack.fit(X, **{"y": y, **watched, **given})
     assert not trainings
