@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from imblearn.over_sampling import SMOTE
 from imblearn.pipeline import make_pipeline as make_imblearn_pipeline
 from imblearn.under_sampling import RandomUnderSampler
@@ -386,6 +387,14 @@ STRICT = {
     "stack of steps": inner(make_pipeline(RecordingTransformer("step"), student())),
     "stack in a stack": inner(inner()),
 }
+NESTED = "stack in a stack"  # a blend of blends: hundreds of fits
+
+
+def slow_if(slow, *values, **options):
+    """A case of a test, which `make test` leaves out if other cases hold the same."""
+    return pytest.param(*values, marks=[pytest.mark.slow] if slow else [], **options)
+
+
 # Something of scikit-learn's stands between: handed on, or refused.
 BETWEEN = {
     "step": make_pipeline(ours(), student("last")),

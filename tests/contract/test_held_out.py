@@ -16,6 +16,7 @@ from skstack import KerasFeatureTransformer, StackedKerasClassifier
 from .parts import (
     BETWEEN,
     LOG,
+    NESTED,
     SELECTOR,
     STRICT,
     SUPERVISED,
@@ -32,6 +33,7 @@ from .parts import (
     numbered,
     numbers,
     ours,
+    slow_if,
     student,
 )
 
@@ -68,8 +70,14 @@ def together(*rows):
 # Rows set aside --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", HOW)
-@pytest.mark.parametrize("kind", STRICT)
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        slow_if(kind == NESTED and how not in ("groups", "time"), kind, how)
+        for kind in STRICT
+        for how in HOW
+    ],
+)
 def test_hold_out_rows_do_not_affect_any_part(kind, how):
     options, metadata = HOW[how]
     stack = stops_early(STRICT[kind], **options).fit(X, y, **metadata)
@@ -94,10 +102,20 @@ def test_hold_out_rows_do_not_affect_parts_inside_other_estimators(kind):
         assert not np.intersect1d(fit.rows, watched).size, fit.who
 
 
-@pytest.mark.parametrize("around", [lambda part: part, ours, inner], ids=["", "ours", "stack"])
-@pytest.mark.parametrize("how", ["at random", "groups", "time"])
-def test_hold_out_rows_of_an_inner_stack_do_not_affect_its_parts(around, how):
+AROUND = {"": lambda part: part, "ours": ours, "stack": inner}
+
+
+@pytest.mark.parametrize(
+    ("how", "kind"),
+    [
+        slow_if((how, kind) == ("at random", "stack"), how, kind)
+        for how in ("at random", "groups", "time")
+        for kind in AROUND
+    ],
+)
+def test_hold_out_rows_of_an_inner_stack_do_not_affect_its_parts(kind, how):
     options, metadata = HOW[how]
+    around = AROUND[kind]
     watcher = RecordingDownstream("watcher", early_stopping=True)
     part = around(inner(make_pipeline(RecordingTransformer("step"), student()), downstream=watcher))
     inner(part, downstream=RecordingDownstream("outer downstream"), **options).fit(X, y, **metadata)
@@ -114,13 +132,13 @@ def test_hold_out_rows_of_an_inner_stack_do_not_affect_its_parts(around, how):
     assert seen >= 3
 
 
-def test_X_val_does_not_affect_any_part():
+@pytest.mark.parametrize("kind", [slow_if(kind == NESTED, kind) for kind in STRICT])
+def test_X_val_does_not_affect_any_part(kind):
     X_val = np.column_stack([X[:9, :2], np.arange(1000, 1009)])
-    for kind, part in STRICT.items():
-        stack = stops_early(part).fit(X, y, X_val=X_val, y_val=y[:9])
-        np.testing.assert_array_equal(numbers(stack.downstream_.X_val_), np.arange(1000, 1009))
-        for fit in LOG.fits:
-            assert fit.rows.max() < N, kind
+    stack = stops_early(STRICT[kind]).fit(X, y, X_val=X_val, y_val=y[:9])
+    np.testing.assert_array_equal(numbers(stack.downstream_.X_val_), np.arange(1000, 1009))
+    for fit in LOG.fits:
+        assert fit.rows.max() < N
 
 
 KINDS = {
@@ -298,9 +316,22 @@ def check_weights():
         np.testing.assert_array_equal(fit.weights, fit.rows + 1.0, err_msg=fit.who)
 
 
-@pytest.mark.parametrize("early_stopping", [False, True])
-@pytest.mark.parametrize("how", HOW)
-@pytest.mark.parametrize("kind", WEIGHTED)
+def weights_case(kind, how, early_stopping):
+    """Stacks fit many parts: each splitting of `make test` has one of the two early stoppings."""
+    other = early_stopping != (how in ("groups", "time"))
+    slow = "stack" in kind and other or kind == NESTED and how != "time"
+    return slow_if(slow, kind, how, early_stopping)
+
+
+@pytest.mark.parametrize(
+    ("kind", "how", "early_stopping"),
+    [
+        weights_case(kind, how, early_stopping)
+        for kind in WEIGHTED
+        for how in HOW
+        for early_stopping in (False, True)
+    ],
+)
 def test_weights_stay_aligned_with_rows_at_every_depth(kind, how, early_stopping):
     options, metadata = HOW[how]
     downstream = RecordingDownstream("outer downstream", early_stopping=early_stopping)

@@ -22,6 +22,7 @@ from .parts import (
     CATEGORY,
     ENCODER,
     NEIGHBOUR,
+    NESTED,
     PLACES,
     PREDICTORS,
     REGRESSION_TREE,
@@ -40,6 +41,7 @@ from .parts import (
     in_transformer,
     noise,
     plain_stack,
+    slow_if,
 )
 
 # An axis that turns from fold to fold is warned of; here it is wanted.
@@ -68,17 +70,18 @@ def check_own_labels(features, folds, **metadata):
     np.testing.assert_array_equal(np.asarray(after)[rows], np.asarray(before)[rows])
 
 
-def cases(kinds, places=PLACES):
+def cases(kinds, places=PLACES, slow=()):
     return [
-        pytest.param(place(part), id=f"{kind}, {where}")
+        slow_if(kind in slow, place(part), id=f"{kind}, {where}")
         for kind, part in kinds.items()
         for where, place in places.items()
     ]
 
 
 ALONE = {"alone": PLACES["alone"]}
+OTHER_PREDICTORS = {kind: part for kind, part in PREDICTORS.items() if kind != "stack"}
 EVERYWHERE = [
-    *cases(PREDICTORS, ALONE),
+    *cases(OTHER_PREDICTORS, ALONE),
     *cases(SUPERVISED),
     *cases(UNSUPERVISED, {name: PLACES[name] for name in ("alone", "before a classifier")}),
 ]
@@ -94,7 +97,7 @@ def test_in_a_transformer(part):
 @pytest.mark.parametrize(
     "part",
     [
-        *cases(PREDICTORS, ALONE),
+        *cases(PREDICTORS, ALONE, slow=[NESTED]),
         *cases(SUPERVISED, BEFORE_PCA),
         *cases({kind: UNSUPERVISED[kind] for kind in ("PCA", "ours")}, ALONE),
     ],
@@ -178,8 +181,9 @@ def test_numbers_to_predict(kind):
     moved[rows] = 100 - 7 * rng.permutation(target[rows])
     transformer = KerasFeatureTransformer(NUMBERS[kind], cv=RANDOM)
     stack = StackedKerasRegressor(
-        [("part", NUMBERS[kind])], downstream=Ridge(), scaler=None, passthrough=False, cv=RANDOM
-    )
+        [("part", NUMBERS[kind])], downstream=Ridge(), scaler=None, passthrough=False, cv=RANDOM,
+        blend=False,
+    )  # fmt: skip
     for features in (transformer, stack):
         before = clone(features).fit_transform(X, target)
         after = clone(features).fit_transform(X, moved)
@@ -278,7 +282,7 @@ def spread(drawn):
     [
         *((in_transformer, kind) for kind in MEMORIES),
         *((in_stack, kind) for kind in ("neighbour", "ours before PCA", "selector before PCA")),
-        (in_nested_stack, "neighbour"),
+        slow_if(True, in_nested_stack, "neighbour"),
     ],
 )
 def test_random_labels_are_predicted_at_chance(kind, container):
@@ -310,7 +314,7 @@ MOVED = {kind: part for kind, part in SUPERVISED.items() if kind != "fit_transfo
 @pytest.mark.parametrize(
     "part",
     [
-        *cases(PREDICTORS, ALONE),
+        *cases(PREDICTORS, ALONE, slow=[NESTED]),
         *cases(MOVED),
         *cases({"fit_transform": InFitTransform()}, BEFORE_PCA),
     ],

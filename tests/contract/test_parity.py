@@ -21,6 +21,7 @@ from skstack._base.sklearn import ENCODER_TAKES_FOLDS
 from .parts import (
     CATEGORY,
     NEIGHBOUR,
+    NESTED,
     PLACES,
     PREDICTORS,
     REGRESSION_TREE,
@@ -35,6 +36,7 @@ from .parts import (
     in_transformer,
     noise,
     plain_stack,
+    slow_if,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*passes_y=False:UserWarning")
@@ -67,9 +69,9 @@ def by_hand(part, folds, X, y):
     return table
 
 
-def cases(*tables, places=("alone",)):
+def cases(*tables, places=("alone",), slow=()):
     return [
-        pytest.param(PLACES[where](part), id=f"{kind}, {where}")
+        slow_if(kind in slow, PLACES[where](part), id=f"{kind}, {where}")
         for table in tables
         for kind, part in table.items()
         for where in places
@@ -85,7 +87,7 @@ def test_a_transformer_equals_a_loop_over_folds(part):
     np.testing.assert_array_equal(found, by_hand(part, FOLDS, X, y))
 
 
-@pytest.mark.parametrize("part", cases(PREDICTORS, SUPERVISED))
+@pytest.mark.parametrize("part", cases(PREDICTORS, SUPERVISED, slow=[NESTED]))
 def test_a_stack_equals_a_loop_over_folds(part):
     found = in_stack(part, FOLDS, X, y)
     np.testing.assert_array_equal(found, by_hand(part, FOLDS, X, y))
@@ -121,7 +123,7 @@ def test_without_refit_new_rows_get_the_mean_over_folds(kind):
     np.testing.assert_allclose(transformer.transform(new), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", PREDICTORS)
+@pytest.mark.parametrize("kind", [slow_if(kind == NESTED, kind) for kind in PREDICTORS])
 def test_predictors_agree_with_cross_val_predict(kind):
     part = PREDICTORS[kind]
     methods = ("predict_proba", "decision_function", "predict")

@@ -113,7 +113,7 @@ def test_a_selector_among_many_columns_is_not_a_leak():
 
 
 def test_groups_and_time_at_every_depth_have_no_finding():
-    stack = plain_stack(plain_stack(TREE))
+    stack = plain_stack(plain_stack(TREE), blend=False)
     with config_context(enable_metadata_routing=True):
         check_clean(report_of(stack, groups=GROUPS, cv=list(GROUPED)))
 
@@ -183,5 +183,6 @@ def test_groups_that_are_not_passed_on_are_detected():
 
 
 def test_training_on_later_rows_is_detected():
-    report = report_of(plain_stack(plain_stack()), time=np.arange(120), cv=TimeSeriesSplit(3))
+    stack = plain_stack(plain_stack(blend=False), blend=False)
+    report = report_of(stack, time=np.arange(120), cv=TimeSeriesSplit(3))
     assert "later rows in training (inner folds)" in report.leaks

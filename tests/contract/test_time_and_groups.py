@@ -27,6 +27,7 @@ from skstack import KerasFeatureTransformer, StackedKerasClassifier
 from .parts import (
     BETWEEN,
     LOG,
+    NESTED,
     PREDICTORS,
     SELECTOR,
     STRICT,
@@ -43,6 +44,7 @@ from .parts import (
     numbered,
     ours,
     plain_stack,
+    slow_if,
 )
 
 pytestmark = [
@@ -111,7 +113,7 @@ SOME_PREDICTORS = ("tree", "imblearn, over", "stack", "stack in a stack")
 @pytest.mark.parametrize(
     "part",
     [
-        pytest.param(part, id=kind)
+        slow_if(part is PREDICTORS[NESTED], part, id=kind)
         for kinds in (
             UNFROZEN,
             DEEP,
@@ -313,17 +315,28 @@ def test_time_order_that_cannot_be_copied_is_passed_on_or_refused(kind, cv):
         check_time()
 
 
-def test_time_and_groups_reach_the_fourth_level():
+def test_time_reaches_the_fourth_level():
     X, y = numbered()
     outer(inner(inner(inner())), TimeSeriesSplit(2)).fit(X, y)
     check_time()
-    clear_log()
-    outer(inner(inner(inner(cv=2), cv=2), cv=2), 2).fit(X, y, groups=GROUPS)
+
+
+@pytest.mark.parametrize("blend", [False, pytest.param("auto", marks=pytest.mark.slow)])
+def test_groups_reach_the_fourth_level(blend):
+    X, y = numbered()
+    options = {"cv": 2, "blend": blend}  # a blend of each level: three times as many fits
+    outer(inner(inner(inner(**options), **options), cv=2), 2).fit(X, y, groups=GROUPS)
     check_groups(GROUPS)
 
 
-@pytest.mark.parametrize("routing", [False, True], ids=["routing off", "routing on"])
-@pytest.mark.parametrize("kind", STRICT)
+@pytest.mark.parametrize(
+    ("kind", "routing"),
+    [
+        slow_if(kind == NESTED and routing, kind, routing, id=f"{kind}-routing {routing}")
+        for kind in STRICT
+        for routing in (False, True)
+    ],
+)
 def test_groups_reach_every_depth(kind, routing):
     X, y = numbered()
     with config_context(enable_metadata_routing=routing):
@@ -340,8 +353,14 @@ def test_groups_reach_parts_inside_other_estimators_or_are_refused(kind, routing
             check_groups(GROUPS)
 
 
-@pytest.mark.parametrize("routing", [False, True], ids=["routing off", "routing on"])
-@pytest.mark.parametrize("kind", [*STRICT, *BETWEEN_IN_GROUPS])
+@pytest.mark.parametrize(
+    ("kind", "routing"),
+    [
+        slow_if(kind == NESTED and not routing, kind, routing, id=f"{kind}-routing {routing}")
+        for kind in (*STRICT, *BETWEEN_IN_GROUPS)
+        for routing in (False, True)
+    ],
+)
 def test_groups_reach_every_depth_of_a_transformer(kind, routing):
     X, y = numbered()
     part = {**STRICT, **BETWEEN_IN_GROUPS}[kind]
@@ -392,7 +411,7 @@ def test_without_groups_and_time_both_are_violated():
 def test_groups_inside_a_search_over_a_stack_in_a_stack():
     X, y = numbered()
     with config_context(enable_metadata_routing=True), warnings.catch_warnings():
-        GridSearchCV(outer(inner()), {"refit": [True, False]}, cv=GroupKFold(2)).fit(
+        GridSearchCV(outer(inner(), blend=False), {"refit": [True, False]}, cv=GroupKFold(2)).fit(
             X, y, groups=GROUPS
         )
     check_groups(GROUPS)
