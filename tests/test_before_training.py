@@ -153,7 +153,7 @@ def test_features_that_an_estimator_lacks_are_found_before_training(branch, mess
 def test_what_the_error_says_works(kind):
     X, y = table(kind)
     branches = [("first", upstream(kind), ["a", "b"]), ("linear", remedy(kind))]
-    stack = StackedKerasRegressor(branches, downstream=remedy(kind), cv=2).fit(X, y)
+    stack = StackedKerasRegressor(branches, downstream=remedy(kind), blend=False, cv=2).fit(X, y)
     assert np.isfinite(stack.predict(X)).all()
 
 
@@ -169,8 +169,8 @@ def test_parts_that_take_words_and_missing_values_are_not_refused():
 def test_truth_values_pass_to_a_linear_model():
     X, y = regression(frame=True)
     X["member"] = X["a"] > 0
-    stack = StackedKerasRegressor([("a", NETWORK)], downstream=Ridge(), cv=2).fit(X, y)
-    assert np.isfinite(stack.predict(X)).all()
+    stack = StackedKerasRegressor([("a", NETWORK)], downstream=Ridge(), blend=False, cv=2)
+    assert np.isfinite(stack.fit(X, y).predict(X)).all()
 
 
 @pytest.mark.parametrize("where", ["branch", "downstream"])
@@ -180,7 +180,7 @@ def test_truth_values_pass_to_a_linear_model():
         LogisticRegression(),
         make_pipeline(StandardScaler(), LogisticRegression()),
         GridSearchCV(LogisticRegression(), {"C": [0.1, 1]}, cv=2),
-        HistGradientBoostingRegressor(),
+        BOOSTING,
         make_pipeline(SelectKBest(f_regression, k=1), Ridge()),
     ],
     ids=lambda model: type(model).__name__,
@@ -532,11 +532,12 @@ def codes_of(X):
 def test_steps_that_know_the_categories_are_not_refused():
     X, y = table("strings")
     downstream = make_pipeline(FunctionTransformer(codes_of), Ridge())
-    stack = StackedKerasRegressor([("a", NETWORK)], downstream=downstream, cv=2).fit(X, y)
+    settings = {"blend": False, "cv": 2}
+    stack = StackedKerasRegressor([("a", NETWORK)], downstream=downstream, **settings).fit(X, y)
     assert np.isfinite(stack.predict(X)).all()
     X, y = table("codes")  # numbers to a branch, as to Ridge alone
     branches = [("a", NETWORK), ("linear", Ridge())]
-    stack = StackedKerasRegressor(branches, downstream=NETWORK, passthrough=False, cv=2)
+    stack = StackedKerasRegressor(branches, downstream=NETWORK, passthrough=False, **settings)
     assert np.isfinite(stack.fit(X, y).predict(X)).all()
 
 
@@ -674,8 +675,8 @@ def test_a_missing_method_has_the_cause_of_the_downstream():
 def test_a_stack_predicts_float64_as_a_network_does(downstream):
     X, y = regression()
     downstream = NETWORK if downstream is None else downstream
-    stack = StackedKerasRegressor([("a", Ridge())], downstream=downstream, cv=2).fit(X, y)
-    assert stack.predict(X).dtype == np.float64
+    stack = StackedKerasRegressor([("a", Ridge())], downstream=downstream, blend=False, cv=2)
+    assert stack.fit(X, y).predict(X).dtype == np.float64
 
 
 # Rows and models of a form that networks do not take ----------------------------------------------
@@ -683,11 +684,10 @@ def test_a_stack_predicts_float64_as_a_network_does(downstream):
 
 def test_rows_of_a_frame_as_objects_are_those_of_the_frame():
     X, y = mixed()
+    network = KerasClassifier(SMALL, **FIT)
     for estimator in (
-        KerasClassifier(SMALL, **FIT),
-        StackedKerasClassifier(
-            [("a", KerasClassifier(SMALL, **FIT))], downstream=KerasClassifier(SMALL, **FIT), cv=2
-        ),
+        network,
+        StackedKerasClassifier([("a", network)], downstream=network, blend=False, cv=2),
     ):
         expected = estimator.fit(X, y).predict_proba(X)
         for rows in (X.to_numpy(), X.to_numpy().tolist()):
@@ -709,7 +709,7 @@ def test_parts_of_others_get_the_columns_of_an_array_of_objects():
     encoder = make_column_transformer((OneHotEncoder(), ["job"]), remainder="passthrough")
     linear = make_pipeline(encoder, LogisticRegression())
     branches = [("trees", trees), ("linear", linear), ("network", network)]
-    stack = StackedKerasClassifier(branches, downstream=trees, cv=2).fit(X, y)
+    stack = StackedKerasClassifier(branches, downstream=trees, blend=False, cv=2).fit(X, y)
     expected = stack.predict_proba(X)
     np.testing.assert_array_equal(stack.predict_proba(X.to_numpy()), expected)
 
@@ -730,8 +730,7 @@ class OnlyArray:
         return np.asarray(self.values, dtype)
 
 
-@pytest.mark.parametrize("convert", [OnlyArray, np.ndarray.tolist, pl.DataFrame])
-def test_any_array_like_can_be_stopped_early(convert):
+def test_any_array_like_can_be_stopped_early():
     X, y = binary()
     network = KerasClassifier(SMALL, early_stopping=True, **FIT)
     for estimator in (
@@ -739,7 +738,9 @@ def test_any_array_like_can_be_stopped_early(convert):
         StackedKerasClassifier([("a", network)], downstream=network, cv=2, random_state=0),
     ):
         expected = estimator.fit_transform(X, y)
-        np.testing.assert_array_equal(np.asarray(estimator.fit_transform(convert(X), y)), expected)
+        for convert in (OnlyArray, np.ndarray.tolist, pl.DataFrame):
+            found = estimator.fit_transform(convert(X), y)
+            np.testing.assert_array_equal(np.asarray(found), expected, err_msg=str(convert))
 
 
 @pytest.mark.parametrize("layer", [keras.layers.LSTM(3), keras.layers.Conv1D(3, 2)])

@@ -48,16 +48,20 @@ def of_probabilities(p):
     return np.column_stack([p, np.log(p / (1 - p)), entropy, np.abs(2 * p - 1)])
 
 
+def untrained_autoencoder():
+    inputs = keras.Input((X.shape[1],))
+    x = layers.Dense(16, "relu", name="encoder")(inputs)
+    x = layers.Dense(4, name="encoder_output")(x)
+    x = layers.Dense(16, "relu", name="decoder")(x)
+    return keras.Model(inputs, layers.Dense(X.shape[1], name="rebuilt")(x), name="autoencoder")
+
+
 @pytest.fixture(scope="module")
 def autoencoder(tmp_path_factory):
     """A trained autoencoder of the past rows: its file, the model itself, and its scaler."""
     keras.utils.set_random_seed(0)
     scaler = StandardScaler().fit(X[PAST].to_numpy())
-    inputs = keras.Input((X.shape[1],))
-    x = layers.Dense(16, "relu", name="encoder")(inputs)
-    x = layers.Dense(4, name="encoder_output")(x)
-    x = layers.Dense(16, "relu", name="decoder")(x)
-    model = keras.Model(inputs, layers.Dense(X.shape[1], name="rebuilt")(x), name="autoencoder")
+    model = untrained_autoencoder()
     model.compile(keras.optimizers.Adam(0.01), "mse")
     past = scaler.transform(X[PAST].to_numpy())
     model.fit(past, past, epochs=20, verbose=0)
@@ -182,8 +186,9 @@ def test_the_error_of_a_pretrained_autoencoder_as_the_only_feature(autoencoder, 
     )
 
 
-def test_a_chain_names_the_output_that_its_autoencoder_lacks(autoencoder):
-    path, model, _ = autoencoder
+def test_a_chain_names_the_output_that_its_autoencoder_lacks(tmp_path):
+    path, model = tmp_path / "autoencoder.keras", untrained_autoencoder()
+    model.save(path)
     rows = X[NOW].to_numpy()
     wrong = KerasFeatureTransformer(path, layers="encoder_outputs", passthrough=True)
     with pytest.raises(ValueError, match=r"no layer named 'encoder_outputs'.*encoder_output, dec"):

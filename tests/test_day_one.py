@@ -97,8 +97,19 @@ def stacked_regression():
     )
 
 
+LINEAR = LogisticRegression(max_iter=5000)
 CLASSIFIERS = [
-    pytest.param(stack(), id="StackedKerasClassifier"),
+    # A tool meets a stack, whatever its branches are: one network in each of its fits is enough.
+    pytest.param(
+        StackedKerasClassifier(
+            [("risk", LINEAR), ("scaled", StandardScaler())],
+            downstream=network(),
+            cv=2,
+            random_state=0,
+        ),
+        id="StackedKerasClassifier",
+    ),
+    pytest.param(stack(), id="stack of networks"),
     pytest.param(network(), id="KerasClassifier"),
     pytest.param(
         make_pipeline(KerasFeatureTransformer(network(), cv=2, passthrough=True), network()),
@@ -192,7 +203,7 @@ WITH_CLASSIFIERS = {
 }  # fmt: skip
 
 
-@pytest.mark.slow(first=len(WITH_CLASSIFIERS))
+@pytest.mark.slow(first=len(WITH_CLASSIFIERS) + 1)
 @pytest.mark.parametrize("tool", WITH_CLASSIFIERS)
 @pytest.mark.parametrize("estimator", CLASSIFIERS)
 def test_classifiers(estimator, tool):
@@ -339,6 +350,7 @@ def test_random_search_and_validation_curve():
     assert test[1].mean() > 0.75
 
 
+@pytest.mark.slow  # beside test_scores_do_not_depend_on_the_backend
 def test_search_with_processes():
     result = cross_val_score(network(), X, y, cv=2, n_jobs=2, error_score="raise")
     np.testing.assert_array_equal(result, cross_val_score(network(), X, y, cv=2))
@@ -354,7 +366,7 @@ def test_optunas_search():
 
 
 @pytest.mark.slow(first=2)
-@pytest.mark.parametrize("estimator", [*CLASSIFIERS[:2], *REGRESSORS])
+@pytest.mark.parametrize("estimator", [CLASSIFIERS[0], CLASSIFIERS[2], *REGRESSORS])
 def test_importance_and_dependence_detect_the_informative_column(estimator):
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"signal": rng.normal(size=200), "noise": rng.normal(size=200)})
@@ -396,7 +408,7 @@ MIXED = X[["mean_radius", "mean_texture"]].assign(
 
 def test_encoders_of_scikit_learn_before_network_estimators():
     encoded = make_column_transformer((TargetEncoder(), ["size", "town"]), remainder="passthrough")
-    for estimator in (network(), stack()):
+    for estimator in (network(), StackedKerasClassifier(network(), downstream=network(), cv=2)):
         assert (
             cross_val_score(
                 make_pipeline(encoded, estimator), MIXED, y, cv=2, error_score="raise"
@@ -416,6 +428,7 @@ def test_column_transformers_as_upstream():
         ],
         downstream=make_pipeline(StandardScaler(), LogisticRegression()),
         passthrough=["mean_radius"],
+        blend=False,
         cv=2,
         random_state=0,
     ).fit(MIXED, y)
@@ -441,7 +454,7 @@ def test_multilabel_everywhere():
 
 def test_several_targets_everywhere():
     both = np.column_stack([amount, -amount])
-    for estimator in (regression(), stacked_regression()):
+    for estimator in (regression(), stacked_regression().set_params(blend=False)):
         predicted = cross_val_predict(estimator, X, both, cv=2)
         assert np.corrcoef(predicted[:, 0], amount)[0, 1] > 0.8
         assert np.corrcoef(predicted[:, 1], amount)[0, 1] < -0.8

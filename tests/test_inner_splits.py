@@ -96,7 +96,7 @@ def test_a_share_of_rows_is_held_out_in_groups_or_last(kind, around):
     }[around]
     cv = TimeSeriesSplit(3) if kind == "time" else 3
     settings = {"groups": GROUPS} if kind == "groups" else {}
-    stack = stack_of(model, cv=cv)
+    stack = stack_of(model, cv=cv, blend=False)
     if kind != "plain" and around == "calibration":
         with pytest.raises(ValueError, match="TunedThresholdClassifierCV cannot respect this"):
             stack.fit(X, Y, **settings)

@@ -254,8 +254,8 @@ def test_permuted_labels_score_at_chance():
     X, y = load_breast_cancer(return_X_y=True)
     y = np.random.default_rng(0).permutation(y)
     stack = StackedKerasClassifier(
-        [("risk", KerasClassifier(MLP(), epochs=10))],
-        downstream=KerasClassifier(MLP(), epochs=10),
+        [("risk", KerasClassifier(MLP((16,)), epochs=10))],
+        downstream=KerasClassifier(MLP((16,)), epochs=10),
         cv=3,
         random_state=0,
     )
@@ -266,8 +266,8 @@ def test_permuted_labels_score_at_chance():
 def test_inner_layers_of_folds_have_common_axes():
     X, y = load_digits(return_X_y=True)
     X, X_new, y, y_new = train_test_split(X, y, random_state=0, stratify=y)
-    network = KerasClassifier(MLP(hidden_layer_sizes=(16,)), epochs=30)
-    latent = KerasFeatureTransformer(network, layers="hidden_1", random_state=0)
+    network = KerasClassifier(MLP(hidden_layer_sizes=(16,)), epochs=10, learning_rate=0.01)
+    latent = KerasFeatureTransformer(network, layers="hidden_1", cv=3, random_state=0)
     crossed = LogisticRegression(max_iter=2000).fit(latent.fit_transform(X, y), y)
     in_sample = LogisticRegression(max_iter=2000).fit(latent.transform(X), y)
     crossed, in_sample = (m.score(latent.transform(X_new), y_new) for m in (crossed, in_sample))
@@ -275,6 +275,7 @@ def test_inner_layers_of_folds_have_common_axes():
     assert crossed > in_sample - 0.03
 
 
+@pytest.mark.slow  # at length, what test_folds_are_rotated_... compares with a closed form
 def test_inner_layers_of_other_networks_are_rotated_onto_common_axes():
     from scikeras.wrappers import KerasClassifier as Scikeras
 

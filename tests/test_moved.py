@@ -183,13 +183,13 @@ def test_checking_the_profile_changes_nothing(raw):
 
 
 NUMBERS = [
-    "abalone", "ai4i2020", "bank_additional_full", "bank_full", "cover_imb", "covtype_first20k",
-    "creditcard_fraud_sample", "default_credit", "japanese_vowels", "letter", "magic",
+    "creditcard_fraud_sample", "abalone", "bank_full", "default_credit", "ai4i2020",
+    "bank_additional_full", "cover_imb", "covtype_first20k", "japanese_vowels", "letter", "magic",
     "mammography", "pendigits", "satimage", "wine_quality",
 ]  # fmt: skip
 
 
-@pytest.mark.slow(first=8)
+@pytest.mark.slow(first=4)
 @pytest.mark.parametrize("name", NUMBERS)
 def test_rows_of_real_tables_do_not_warn(name, shared_data):
     """Rows drawn at random, and rows that lie side by side, of one class or one day."""
@@ -540,6 +540,7 @@ def test_hold_out_rows_of_a_stack_do_not_warn():
         stacked(downstream=early).fit(T, TY, X_val=V, y_val=VY)
 
 
+@pytest.mark.slow(first=4)
 @pytest.mark.parametrize("name", NUMBERS)
 def test_ordinary_X_val_does_not_warn(name, shared_data):
     table = shared_data(name).select_dtypes("number")

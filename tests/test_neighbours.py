@@ -17,7 +17,13 @@ from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, KFold, ShuffleSplit, cross_validate
+from sklearn.model_selection import (
+    GridSearchCV,
+    KFold,
+    ShuffleSplit,
+    StratifiedShuffleSplit,
+    cross_validate,
+)
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
@@ -37,6 +43,7 @@ pytestmark = [
 ]
 
 GLOBAL_STATE = np.random.get_state
+HALF = StratifiedShuffleSplit(1, test_size=0.5, random_state=0)
 generator = np.random.default_rng(0)
 X = generator.normal(size=(90, 4)).astype(np.float32)
 CODES = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0.3)
@@ -98,11 +105,11 @@ def wrapper(model=for_wrapper, **params):
 
 MAKERS = {
     "scikeras, function": scikeras,
+    "keras.wrappers, function": wrapper,
     "scikeras, model": lambda: scikeras(seeded(3, "softmax")),
     "scikeras, compiled model": lambda: scikeras(
         compiled(3, "softmax", loss="sparse_categorical_crossentropy"), loss=None
     ),
-    "keras.wrappers, function": wrapper,
     "keras.wrappers, model": lambda: wrapper(compiled(3, "softmax")),
 }
 each_neighbour = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
@@ -405,6 +412,7 @@ def test_inner_layers_of_a_wrapper_see_what_its_feature_encoder_returns():
 # Frozen -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow(first=2)
 @each_neighbour
 def test_frozen_wrappers_are_not_trained(make):
     fitted = make().fit(X, Y)
@@ -479,7 +487,7 @@ def test_wrappers_as_downstream_of_a_stack(make, labels):
     ids=["scikeras", "keras.wrappers"],
 )
 def test_wrappers_as_upstream_and_downstream_of_a_regression_stack(network):
-    stack = StackedKerasRegressor([("theirs", network)], downstream=network, cv=2)
+    stack = StackedKerasRegressor([("theirs", network)], downstream=network, blend=False, cv=2)
     assert stack.fit(X, TARGET).predict(X).shape == (90,)
     assert stack.get_feature_names_out()[0] == "theirs__prediction"
     with pytest.raises(ValueError, match="it is a regressor"):
@@ -536,7 +544,7 @@ def test_wrappers_in_pipelines(make):
         LogisticRegression(),
     )
     scores = cross_validate(
-        pipeline, X, Y, cv=2, scoring="roc_auc_ovr", return_estimator=True, error_score="raise"
+        pipeline, X, Y, cv=HALF, scoring="roc_auc_ovr", return_estimator=True, error_score="raise"
     )
     for fitted in scores["estimator"]:
         history = fitted[1].estimator_.history_
@@ -547,7 +555,7 @@ def test_wrappers_in_pipelines(make):
 
 
 def ours(**params):
-    return skstack.KerasClassifier(**{"model": MLP(), "epochs": 2, "random_state": 0, **params})
+    return skstack.KerasClassifier(**{"model": MLP((8,)), "epochs": 2, "random_state": 0, **params})
 
 
 def test_pain_1_estimator_types_are_recognised_by_scikit_learn():
@@ -607,7 +615,7 @@ def test_pain_18_a_pretrained_network_in_a_stack_keeps_its_weights():
         scaler=None,
         cv=2,
     )
-    search = GridSearchCV(stack, {"downstream__epochs": [1, 2]}, cv=2).fit(X, Y)
+    search = GridSearchCV(stack, {"downstream__epochs": [1, 2]}, cv=HALF).fit(X, Y)
     table = search.best_estimator_.transform(X)
     np.testing.assert_allclose(table[:, :2], expected, atol=1e-6)
     for value, first in zip(model.get_weights(), before, strict=True):
@@ -666,7 +674,7 @@ def test_a_seed_does_not_change_process_settings():
 def test_parameters_are_unchanged_after_fit():
     """keras.wrappers writes into the constructor's dict; its epoch_ raises after a fit."""
     network = wrapper()
-    network.fit(X, Y, batch_size=7)
+    network.fit(X[:14], Y[:14], batch_size=7)
     assert network.fit_kwargs["batch_size"] == 7
     estimator = ours()
     before = estimator.get_params()
@@ -699,7 +707,6 @@ def test_a_splitter_without_a_seed_gets_that_of_the_estimator_around_it(blend, o
 def test_a_splitter_is_not_modified():
     """scikit-learn's StackingClassifier leaves a random state in the user's splitter."""
     splitter = KFold(2, shuffle=True)
-    StackedKerasClassifier([("a", ours())], downstream=ours(), cv=splitter, random_state=0).fit(
-        X, Y
-    )
+    stack = StackedKerasClassifier([("a", ours())], downstream=ours(), cv=splitter, random_state=0)
+    stack.set_params(blend=False).fit(X, Y)
     assert splitter.random_state is None

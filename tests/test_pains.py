@@ -78,7 +78,7 @@ def test_pain_5_a_grid_search_has_no_retracing_warnings(caplog):
     """Retracing warnings fill grid searches."""
     grid = {"learning_rate": [0.01, 0.02, 0.03], "epochs": [1, 2], "random_state": [0, 1]}
     with caplog.at_level(logging.WARNING):
-        GridSearchCV(network(), grid, cv=3).fit(X, y)
+        GridSearchCV(network(), grid, cv=2).fit(X, y)
     assert "retracing" not in caplog.text
 
 
@@ -167,16 +167,17 @@ def test_pain_14_probabilities_after_resampling_have_the_base_rate():
     """Base rate 0.059, mean predicted 0.335."""
     rows, labels = imbalanced(1500)
     stack = StackedKerasClassifier(
-        network(epochs=10),
+        network(epochs=5, learning_rate=0.01),
+        blend=False,
         downstream=LogisticRegression(max_iter=1000),
         sampler=RandomOverSampler(random_state=0),
         cv=2,
         random_state=0,
     )
-    predicted = cross_val_predict(stack, rows, labels, cv=3, method="predict_proba")[:, 1]
+    predicted = cross_val_predict(stack, rows, labels, cv=2, method="predict_proba")[:, 1]
     assert predicted.mean() > 0.2
     stack.set_params(prior_correction=True)
-    corrected = cross_val_predict(stack, rows, labels, cv=3, method="predict_proba")[:, 1]
+    corrected = cross_val_predict(stack, rows, labels, cv=2, method="predict_proba")[:, 1]
     assert abs(corrected.mean() - labels.mean()) < 0.03
     assert abs(roc_auc_score(labels, corrected) - roc_auc_score(labels, predicted)) < 0.02
 

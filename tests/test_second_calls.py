@@ -17,7 +17,7 @@ from skstack import (
     StackedKerasClassifier,
     StackedKerasRegressor,
 )
-from skstack.networks import MLP
+from skstack.networks import MLP, Autoencoder
 
 X, CODES = load_iris(return_X_y=True)
 SEVERAL = (np.column_stack([CODES > 0, CODES == 1, X[:, 0] > 5.5])).astype(int)
@@ -27,6 +27,10 @@ WORDS = np.array(["a", "b", "c"])[CODES]
 
 def network(make=KerasClassifier, **parameters):
     return make(MLP((4,)), epochs=1, random_state=0, **parameters)
+
+
+def small_autoencoder():
+    return KerasAutoencoder(Autoencoder((4,), 2), epochs=1)
 
 
 @pytest.mark.parametrize("before", ["rmsprop", "adam", "sgd"])
@@ -123,7 +127,7 @@ def test_targets_outside_the_domain_of_the_loss_are_refused_in_later_calls():
 
 def test_small_last_batches_are_trained_on():
     labels, counts = network().fit(X, CODES), network(KerasRegressor).fit(X, X[:, 0])
-    several, rebuilt = network().fit(X, SEVERAL), KerasAutoencoder(epochs=1).fit(X)
+    several, rebuilt = network().fit(X, SEVERAL), small_autoencoder().fit(X)
     for fitted, y in ((labels, CODES), (counts, X[:, 0]), (several, SEVERAL), (rebuilt, None)):
         before = fitted.network_.variables
         fitted.partial_fit(X[:1], None if y is None else y[:1])

@@ -62,7 +62,8 @@ def test_bags_and_folds_are_thin_lines():
     assert display.history is None
     assert [values for _, values in lines(display.ax_)] == bags.loss_curve_
     branches = [("a", KerasFeatureTransformer(network(), cv=3)), ("b", GaussianNB())]
-    stack = StackedKerasClassifier(branches, downstream=network(), random_state=0).fit(X, Y)
+    stack = StackedKerasClassifier(branches, downstream=network(), blend=False, cv=2)
+    stack.fit(X, Y)
     display = TrainingCurveDisplay.from_estimator(stack, part="a")
     assert display.history == stack.upstream_[0][1].estimator_.history_
     widths = [line.get_linewidth() for line in display.ax_.get_lines()]
@@ -94,7 +95,7 @@ def test_searches_and_pipelines_are_unwrapped_at_any_depth():
     stack = StackedKerasClassifier(
         branches, downstream=make_pipeline(StandardScaler(), network()), cv=2, random_state=0
     )
-    stack.fit(X, Y)
+    stack.set_params(blend=False).fit(X, Y)
     of_search, of_pipeline = (each.estimator_ for _, each, _ in stack.upstream_)
     for part, drawn in (
         ("downstream", stack.downstream_[-1]),
@@ -102,6 +103,7 @@ def test_searches_and_pipelines_are_unwrapped_at_any_depth():
         ("pipeline", of_pipeline.best_estimator_),
     ):
         assert TrainingCurveDisplay.from_estimator(stack, part=part).history == drawn.history_
+    stack.set_params(blend="auto", search=GaussianNB(), pipeline=GaussianNB())
     outer = make_pipeline(StandardScaler(), make_pipeline(StandardScaler(), stack)).fit(X, Y)
     blend = BlendDisplay.from_estimator(outer)
     assert blend.parts == list(outer[-1][-1].blend_weights_)

@@ -291,19 +291,25 @@ def test_rare_categories_beside_features_need_no_further_program():
     assert POOL.made == made + 1
 
 
-@pytest.mark.parametrize("frame", [False, True])
-def test_folds_that_train_on_part_of_the_rows(frame, table):
+@pytest.mark.slow(first=2)
+@pytest.mark.parametrize(
+    ("frame", "model"),
+    [(False, TREE), (True, TREE), (True, NETWORK)],
+    ids=["array", "frame", "frame, network"],
+)
+def test_folds_that_train_on_part_of_the_rows(frame, model, table):
     X, y = mixed() if frame else binary()
     rows = np.arange(60)
     purged = [
         (np.setdiff1d(rows, np.arange(start - 3, start + 18)), rows[start : start + 15])
         for start in range(0, 60, 15)
     ]
-    own = KerasFeatureTransformer(KerasClassifier(SMALL, **FIT) if frame else TREE, cv=3)
+    columns = [list("abcd")] if frame and model is TREE else []
+    own = KerasFeatureTransformer(model, cv=3)
     settings = {"downstream": NETWORK, "cv": purged, "blend": True, "passthrough": True}
     weights = np.linspace(0, 1, 60)
     for metadata in ({}, {"sample_weight": weights}):
-        predictions = table(stack([("own", own)], **settings), X, y, **metadata)
+        predictions = table(stack([("own", own, *columns)], **settings), X, y, **metadata)
         assert all(np.isfinite(values).all() for values in predictions.values())
 
 
@@ -807,8 +813,10 @@ BY_POSITION = {
 
 
 @pytest.mark.parametrize("downstream", BY_POSITION.values(), ids=BY_POSITION)
-def test_other_downstreams_get_arrays_of_numbers(downstream):
+def test_other_downstreams_get_arrays_of_numbers(downstream, monkeypatch):
     X, y = binary()
+    default = KerasClassifier(SMALL, **FIT)  # the library's own trains for seconds
+    monkeypatch.setattr(StackedKerasClassifier, "_default_downstream", lambda self: default)
     own = stack(upstream=[("part", TREE)], downstream=downstream, blend=False).fit(X, y)
     assert type(own.transform(X)) is np.ndarray
     assert not hasattr(own.downstream_, "feature_names_in_")
