@@ -34,7 +34,7 @@ from skstack import (
     StackedKerasRegressor,
 )
 from skstack.ensemble import GreedyEnsembleClassifier
-from skstack.networks import MLP
+from skstack.networks import MLP, Autoencoder
 
 SEEN = {}
 GLOBAL_STATE = np.random.get_state
@@ -365,7 +365,10 @@ def test_outputs_of_transformers_are_not_rotated_and_different_axes_warn(rows):
 def test_a_latent_is_in_sample_and_the_reconstruction_error_out_of_fold():
     X, _ = load_breast_cancer(return_X_y=True)
     transformer = KerasFeatureTransformer(
-        KerasAutoencoder(epochs=30), features=["outputs", "reconstruction_error"], random_state=0
+        KerasAutoencoder(Autoencoder((8,), latent_size=2), epochs=15),
+        features=["outputs", "reconstruction_error"],
+        cv=3,
+        random_state=0,
     )
     crossed, in_sample = transformer.fit_transform(X), transformer.transform(X)
     np.testing.assert_array_equal(crossed[:, :-1], in_sample[:, :-1])

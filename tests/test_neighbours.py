@@ -381,13 +381,13 @@ def test_inner_layers_of_wrappers_are_out_of_fold_and_rotated(make):
     data, labels = load_iris(return_X_y=True)
     data = StandardScaler().fit_transform(data).astype(np.float32)
     if make is scikeras:
-        network = make(epochs=15, batch_size=150, optimizer__learning_rate=0.5)
+        network = make(epochs=3, batch_size=25, optimizer__learning_rate=0.5)
     else:
         network = make(
             lambda X, y: compiled(3, "softmax", rate=0.5),
-            fit_kwargs={"epochs": 15, "batch_size": 150, "verbose": 0},
+            fit_kwargs={"epochs": 3, "batch_size": 25, "verbose": 0},
         )
-    latent = KerasFeatureTransformer(network, layers="hidden", cv=3)
+    latent = KerasFeatureTransformer(network, layers="hidden", cv=2)
     crossed = LogisticRegression(max_iter=1000).fit(latent.fit_transform(data, labels), labels)
     assert latent.get_feature_names_out()[0] == "hidden_0"
     assert crossed.score(latent.transform(data), labels) > 0.8

@@ -46,7 +46,7 @@ X, y = make_classification(
 GROUPS = np.arange(360) // 6
 TIME = np.arange(360)
 GROUPED = X + 0.0
-FOREST = RandomForestClassifier(n_estimators=25, random_state=0)
+FOREST = RandomForestClassifier(n_estimators=10, random_state=0)
 LOGISTIC = LogisticRegression()
 SCALED = StandardScaler().fit_transform(X)
 SMOTED = SMOTE(random_state=0).fit_resample(X, y)

@@ -302,7 +302,7 @@ def test_tuning_and_teacher_are_switched_on_one_by_one_and_together():
 
 def test_the_gain_of_a_teacher_is_compared_with_all_branches():
     taught = stack(HELPS, downstream=Taught(TeacherLoss("helps")))
-    gain = stacking_gain(taught, X, y, cv=RepeatedKFold(random_state=0))
+    gain = stacking_gain(taught, X, y, cv=RepeatedKFold(n_repeats=3, random_state=0))
     row = gain.table.set_index("variant").loc["with helps, TeacherLoss"]
     assert row["against"] == "with helps"
     assert row["verdict"] == "beyond noise"
