@@ -228,7 +228,7 @@ def pytest_collection_finish():
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(700, 10, 40)
+    gc.set_threshold(700, 10, 100)
 
 
 @pytest.hookimpl(tryfirst=True)  # before fixtures that fit
