@@ -30,7 +30,7 @@ def network(make=KerasClassifier, **parameters):
 
 
 def small_autoencoder():
-    return KerasAutoencoder(Autoencoder((4,), 2), epochs=1)
+    return KerasAutoencoder(Autoencoder(latent_size=2), epochs=1)
 
 
 @pytest.mark.parametrize("before", ["rmsprop", "adam", "sgd"])
