@@ -135,12 +135,11 @@ batch_size : int or "auto", default="auto"
 early_stopping : bool or "auto", default="auto"
     Whether to monitor the loss on hold-out rows, to stop when it no longer improves, and to
     restore the best weights. ``"auto"`` is on if ``X_val`` is passed, and if ``epochs="auto"``.
-    It then holds out no row of a class with fewer than 5 rows, and with ``groups`` none of their
-    groups, nor those of a class that one group alone has. None at all are held out of fewer than 50
-    rows or 2 groups, or if the last rows in time hold a whole class: all epochs are trained; True
-    raises an error where it cannot hold
-    out rows of each class, or, of several labels or targets, where a class would have no row to
-    train on.
+    It then holds out no row of a class with fewer than 5 rows; with ``groups`` it holds out none
+    of the groups that have such rows, or a class that no other group has, if others suffice. None
+    at all are held out of fewer than 50 rows or 2 groups, or if the last rows in time hold a whole
+    class: all epochs are trained. True raises an error where it cannot hold out rows of each class,
+    or, of several labels or targets, where a class would have no row to train on.
 
 validation_fraction : float, default=0.15
     Fraction of the rows, stratified by class in a classifier, that is held out before anything is
@@ -328,6 +327,26 @@ def _of_rare_classes(labels, groups):
         pairs = np.unique(np.column_stack([classes, codes]), axis=0)
         rare |= np.bincount(pairs[:, 0]) < 2
     return rare[classes]
+
+
+def _choices_to_hold_out_of(labels, groups, n):
+    """Rows to hold some out of, first choice first: without those of rare classes."""
+    rows = np.arange(n)
+    while len(rows):
+        own = None if groups is None else groups[rows]
+        rare = np.zeros(len(rows), dtype=bool)
+        for column in labels:
+            rare |= _of_rare_classes(column[rows], own)
+        if groups is None:
+            yield rows[~rare]
+            return
+        if not rare.any():
+            break
+        # Of a group all rows stay; then another class may be rare among the others.
+        rows = rows[~np.isin(own, own[rare])]
+        if any(len(np.unique(column[rows])) > 1 for column in labels):  # one class judges nothing
+            yield rows
+    yield np.arange(n)
 
 
 def _rows(X, y, weights, numbers):
@@ -901,13 +920,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
 
         if not _is_auto(self.early_stopping):
             return split(np.arange(n))
-        rare = np.zeros(n, dtype=bool)
-        for column in () if ordered else labels:
-            rare |= _of_rare_classes(column, groups)
-        choices = [np.flatnonzero(~rare)]
-        if groups is not None and rare.any():  # of a group all rows stay, if others are left
-            choices = [np.flatnonzero(~np.isin(groups, groups[rare])), np.arange(n)]
-        for eligible in choices:
+        for eligible in _choices_to_hold_out_of(() if ordered else labels, groups, n):
             with contextlib.suppress(ValueError):  # too few rows of a class, or groups
                 held_out = eligible[split(eligible)[1]]
                 return np.setdiff1d(np.arange(n), held_out), held_out

@@ -105,6 +105,24 @@ def test_groups_are_held_out_where_each_has_a_rare_class():
     assert not set(groups[train]) & set(groups[held_out])
 
 
+def split_of(labels, groups):
+    return network()._held_out_rows(X[: len(labels)], labels, 0, groups=groups, ordered=False)
+
+
+def test_a_class_that_the_other_groups_have_only_once_stays_in_training_too():
+    labels, groups = np.arange(240) % 2, np.arange(240) // 12
+    labels[:4], labels[4:18] = 2, 3  # of the second class a group is left, beside the first
+    train, held_out = split_of(labels, groups)
+    assert set(labels[train]) == {0, 1, 2, 3}
+    assert set(labels[held_out]) == {0, 1}
+    assert not set(groups[train]) & set(groups[held_out])
+
+
+def test_rows_of_one_class_do_not_judge_the_epochs():
+    groups = np.arange(120) // 12
+    assert split_of((groups == 0).astype(int), groups) is None
+
+
 def test_one_group_is_trained_whole(trained):
     groups = np.zeros(N)
     assert not network().fit(X, y, groups=groups).early_stopped_
