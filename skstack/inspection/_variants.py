@@ -128,7 +128,7 @@ def variants_of(estimator, X):
 def _set_parts_left(stack, dropped):
     """Blend the parts that were named and are left, and no other ones."""
     named, stack.blend_parts = stack.blend_parts, None
-    if named is None:
+    if not isinstance(named, list | tuple):  # None, or what `fit` refuses
         return
     left = [part for part in named if part not in dropped]
     try:

@@ -182,6 +182,12 @@ def test_variants_blend_no_other_parts_than_the_stack():
     }
 
 
+@pytest.mark.parametrize("parts", [5, "downstream"])
+def test_invalid_parts_of_a_blend_are_refused_by_name(parts):
+    with pytest.raises(ValueError, match=f"'blend_parts' parameter .*{parts}"):
+        stacking_gain(stack(HELPS, OTHER, blend="auto", blend_parts=parts), X, y, cv=2)
+
+
 def test_branches_that_were_dropped_before_stay_dropped():
     variants, _ = variants_of(stack(HELPS, ("gone", "drop")), X)
     assert [v.name for v in variants] == ["downstream alone", "with helps"]
