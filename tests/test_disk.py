@@ -116,6 +116,29 @@ def test_codes_of_rows_sorted_by_class_stay_categories(on_disk):
     pd.testing.assert_frame_equal(coded.transform(stored), coded.transform(X))
 
 
+@pytest.mark.parametrize(
+    "others",
+    [
+        pd.Categorical(["b", "c"], ordered=True),
+        pd.Categorical([None, "b"], categories=[3, "b"]),
+        pd.Categorical([None, None]),
+        ["b", "c"],
+    ],
+    ids=["ordered", "of two kinds", "missing", "none"],
+)
+def test_chunks_of_any_categories_are_joined(others):
+    first = pd.Categorical(
+        ["a", "b"], ordered=isinstance(others, pd.Categorical) and others.ordered
+    )
+    joined = disk_table.joined_frames([pd.DataFrame({"k": first}), pd.DataFrame({"k": others})])[
+        "k"
+    ]
+    assert joined.dtype == "category"
+    assert [each for each in joined if not pd.isna(each)] == [
+        each for each in [*first, *others] if not pd.isna(each)
+    ]
+
+
 @pytest.mark.slow(first=1)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_regression_weights_and_float64_columns(weighted, on_disk):

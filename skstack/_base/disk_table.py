@@ -517,7 +517,10 @@ def joined_frames(frames: Sequence[Any]) -> Any:
     for name in frames[0].select_dtypes("category").columns:
         if joined[name].dtype != "category":
             parts = [frame[name] for frame in frames]
-            joined[name] = union_categoricals(parts, sort_categories=True)
+            try:
+                joined[name] = union_categoricals(parts, sort_categories=True)
+            except (TypeError, AttributeError):  # ordered, of several dtypes, or none in a frame
+                joined[name] = joined[name].astype("category")
     return joined
 
 
