@@ -380,6 +380,16 @@ def test_labels_to_watch_that_boosting_refuses_are_found_before_training(trainin
     assert not trainings
 
 
+@pytest.mark.parametrize("missing", [np.nan, None, pd.NA])
+def test_missing_labels_to_watch_are_refused_before_training(missing):
+    X, y = binary()
+    names = np.array(["no", "yes"])[y]
+    stack = StackedKerasClassifier([("line", LogisticRegression())], downstream=WatchesLabels())
+    for watched in (pd.Series([*names[:8], missing], dtype="string"), [*names[:8], missing]):
+        with pytest.raises(ValueError, match="y_val: Input y contains NaN"):
+            stack.fit(X, names, X_val=X[:9], y_val=np.asarray(watched, dtype=object))
+
+
 def test_a_trial_leaves_the_global_generator_alone():
     X, y = table("strings")
     stack = StackedKerasRegressor([("a", SGDRegressor())], downstream=Ridge(), cv=2)

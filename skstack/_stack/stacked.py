@@ -405,7 +405,7 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
         with errors_named(label_of(self.downstream_)):
             probabilities = probabilities_of(self.downstream_)(table)
             known = getattr(self.downstream_, "classes_", None)
-            if isinstance(probabilities, list):  # an array for each label, as trees return them
+            if self._several and isinstance(probabilities, list):  # by label, as of trees
                 probabilities = probabilities_for(self.classes_, known, probabilities)
             elif self._lacks_classes():
                 probabilities = in_order_of(self.classes_, np.asarray(probabilities), known)
@@ -540,7 +540,11 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
     def _validation_target(self, y_val, y):
         if y.ndim > 1:
             return read_labels(self, y_val)[0]
+        import pandas as pd
+
         labels, classes = np.asarray(y_val), self.classes_.tolist()
+        if pd.isna(labels).any():  # which may be no truth value, compared with a class
+            raise ValueError("Input y contains NaN.")
         unknown = [each for each in dict.fromkeys(labels.ravel().tolist()) if each not in classes]
         if unknown:
             raise ValueError(

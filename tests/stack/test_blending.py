@@ -888,6 +888,19 @@ def test_several_labels_without_a_blend(tmp_path):
     assert get_scorer("roc_auc")(own, X, y) == roc_auc_score(y, expected)
 
 
+class Lists(LogisticRegression):
+    """A classifier whose probabilities are no array."""
+
+    def predict_proba(self, X):
+        return super().predict_proba(X).tolist()
+
+
+def test_a_list_of_rows_is_none_of_labels():
+    X, y = binary()
+    own = stack([("tree", TREE)], downstream=Lists(), cv=3, blend=False).fit(X, y)
+    assert_array_equal(np.shape(own.predict_proba(X)), (len(X), 2))
+
+
 @pytest.mark.parametrize("n_targets", [1, 2])
 def test_targets(n_targets):
     X, y = regression(n_targets)
