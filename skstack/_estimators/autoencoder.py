@@ -274,7 +274,7 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
         Returns
         -------
         ndarray of str of shape (n_latent,)
-            ``latent_0``, ``latent_1``, ..., with the name of the layer ``latent_layer_``.
+            ``latent_0``, ``latent_1``, ..., where ``latent`` is ``latent_layer_``.
         """
         check_is_fitted(self)
         check_input_names(self, input_features)

@@ -380,9 +380,9 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             Labels or targets.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Passed to the models of branches that are trained and to the downstream, which raises an
-            error if one of them does not accept weights; to the steps before a model that accept
-            them; and to the scaler. A scaler that does not accept them learns from all rows of
+            Passed to the models of branches that are trained and to the downstream; one that does
+            not accept weights raises an error. Also passed to the steps before a model that accept
+            them, and to the scaler. A scaler that does not accept them learns from all rows of
             positive weight alike; a warning is given if their weights differ. With metadata routing
             enabled, passed to the sub-estimators that request it.
 
