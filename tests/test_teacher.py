@@ -186,7 +186,6 @@ def test_head_equals_a_manual_training_loop(engine):
     assert np.abs(expected[4] - head[0]).max() > 0.01
 
 
-@pytest.mark.slow(first=2)
 @pytest.mark.parametrize(
     ("engine", "width"),
     [("auto", 5), ("auto", 7), ("keras", 7)],
@@ -520,7 +519,7 @@ def test_synthetic_rows_of_hashed_columns_are_refused():
         classifier.fit(frame.iloc[keep], y[keep])
 
 
-@pytest.mark.slow(first=3)
+@pytest.mark.slow(first=4)
 @pytest.mark.parametrize("mode", ["head over numbers", "features", "distill", "blend", "head"])
 def test_sample_weight_applies_to_both_terms_of_the_loss(mode):
     X, y = iris(40)

@@ -31,7 +31,7 @@ def start(recipe):
 
 
 ENGINES = ("graph", "stepwise", "xla", "keras")
-each_engine = pytest.mark.parametrize("engine", ["stepwise", "keras", "graph", "xla"])
+each_engine = pytest.mark.parametrize("engine", ["stepwise", "keras", "xla", "graph"])
 
 
 class Diary(keras.callbacks.Callback):
@@ -312,7 +312,7 @@ def test_validation_loss_is_a_weighted_mean(recipe, start, binary_rows):
     )
 
 
-@pytest.mark.slow(first=2)
+@pytest.mark.slow(first=3)
 @each_engine
 def test_a_loss_that_is_not_finite_is_reported_with_its_epoch(engine, recipe, start, binary_rows):
     rows = binary_rows()
@@ -324,7 +324,7 @@ def test_a_loss_that_is_not_finite_is_reported_with_its_epoch(engine, recipe, st
     assert np.isfinite(fit.history["loss"]).all()
 
 
-@pytest.mark.slow(first=2)
+@pytest.mark.slow(first=3)
 @each_engine
 def test_rows_of_weight_zero_do_nothing(engine, recipe, start, binary_rows):
     rows = binary_rows(64)
