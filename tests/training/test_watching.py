@@ -312,7 +312,6 @@ def test_validation_loss_is_a_weighted_mean(recipe, start, binary_rows):
     )
 
 
-@pytest.mark.slow(first=3)
 @each_engine
 def test_a_loss_that_is_not_finite_is_reported_with_its_epoch(engine, recipe, start, binary_rows):
     rows = binary_rows()
