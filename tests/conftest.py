@@ -164,7 +164,10 @@ def arrays_are_not_frames():
 
 @pytest.fixture(autouse=True, scope="session")
 def operations_have_one_stack():
-    """TensorFlow reads Python's stack for each operation, which under pytest is deep: 6 %."""
+    """Without this, TensorFlow reads Python's stack for each operation that it traces.
+
+    Under pytest the stack is deep, and reading it takes 6 % of the time.
+    """
     from tensorflow.python.util import tf_stack
 
     stack = tf_stack.extract_stack()

@@ -170,9 +170,8 @@ fine_tune : FineTune, default=None
     "fit": """
 n_jobs : int, default=None
     Number of threads that fit the folds of a branch in parallel. Applies to the same branches as
-    ``cv``. Inside a search that runs in
-    parallel folds are fitted one after another; under ``joblib.parallel_config("dask")`` or
-    ``"ray"`` by the workers.
+    ``cv``. Inside a search that runs in parallel, folds are fitted one after another; under
+    ``joblib.parallel_config("dask")`` or ``"ray"``, by the workers.
 
 random_state : int, RandomState instance or None, default=None
     Seeds every sub-estimator whose ``random_state`` is None.
