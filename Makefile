@@ -41,7 +41,9 @@ $(STAMP): pyproject.toml
 	    exit 1; \
 	  fi; \
 	fi
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[dev]'
+	@# pip compiles with one core, and what nobody imports, too.
+	@$(BIN)/python -m compileall -qq -j 0 -x 'site-packages/.*/tests/' $(VENV)/lib || true
 	@touch $@
 
 # One BLAS and OpenMP thread for each worker: more of them wait for each other.

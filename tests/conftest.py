@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import random
 import secrets
+import types
 from pathlib import Path
 
 # Before anything imports TensorFlow or matplotlib.
@@ -208,6 +209,17 @@ def compile_as_users_do(request, compile_rarely):
 
 def _as_users_do(node):
     return node.config.getoption("--xla") or node.get_closest_marker("xla") is not None
+
+
+@pytest.fixture(scope="session")
+def convert_without_copies():
+    """Without this, tf2onnx copies the graph before each of its passes: a third of an export."""
+    with pytest.MonkeyPatch.context() as patched:
+        with contextlib.suppress(ImportError):
+            from tf2onnx import optimizer
+
+            patched.setattr(optimizer, "copy", types.SimpleNamespace(deepcopy=lambda graph: graph))
+        yield
 
 
 @pytest.fixture(scope="module")

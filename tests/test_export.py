@@ -44,6 +44,8 @@ from skstack._graph.sklearn_steps import apply_scaler
 from skstack._graph.tables import GraphTable, unique_names
 from skstack.networks import MLP, Autoencoder
 
+pytestmark = pytest.mark.usefixtures("convert_without_copies")
+
 TOLERANCE = 1e-5
 SMALL = MLP(hidden_layer_sizes=(8,))
 

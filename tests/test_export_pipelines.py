@@ -51,6 +51,8 @@ WEIGHTED = ColumnTransformer(
     remainder="passthrough",
     transformer_weights={"words": 0.3, "remainder": -2.5, "off": 0.0, "rest": None},
 )
+
+pytestmark = pytest.mark.usefixtures("convert_without_copies")
 CASES = {
     "Pipeline": (make_pipeline(StandardScaler(), NETWORK), binary(frame=True)),
     "Pipeline of arrays": (make_pipeline(StandardScaler(), NETWORK), binary()),

@@ -46,6 +46,8 @@ TABLE = ["job", "shop", "pay", "age"]
 TABULAR = KerasClassifier(
     MLP(4), n_hash_buckets=7, imputer=SimpleImputer(add_indicator=True), epochs=2, random_state=0
 )
+
+pytestmark = pytest.mark.usefixtures("convert_without_copies")
 ENCODER = KerasClassifier(SequenceEncoder(3), epochs=2, random_state=0)
 
 

@@ -37,6 +37,8 @@ from skstack._graph import onnx_parts
 from skstack._graph.onnx_parts import float32_at_most
 from skstack.networks import Autoencoder
 
+pytestmark = pytest.mark.usefixtures("convert_without_copies")
+
 N_ROWS = 200
 
 
