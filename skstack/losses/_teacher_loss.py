@@ -61,11 +61,12 @@ class TeacherLoss(BaseEstimator):
         Loss between predictions and y, as in the estimator. It must average over rows.
 
     layer : str, default=None
-        For ``"features"``: a layer of the network. If None, the layer before the last one; for an
-        autoencoder, the latent layer.
+        For ``"features"``: a layer of the network. If None, the layer before the output layer, for
+        ``TabM`` the last hidden layer of each member; for an autoencoder, the latent layer.
 
     teacher_layer : str, default=None
-        A layer of the teacher; ``"outer/inner"`` for one of a nested model.
+        A layer of the teacher; ``"outer/inner"`` for one of a nested model. If None, as ``layer``;
+        for ``TabM`` the mean of its members.
 
     columns : list of str, list of int, mask, slice or callable, default=None
         The columns of X that the teacher uses. If None, those that it was fitted on if both have

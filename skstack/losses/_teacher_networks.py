@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from skstack._training.isolation import build
+from skstack._training.keras_model import member_layers
 from skstack.networks._autoencoder import latent_layer, layer_shapes
 from skstack.networks._heads import (
     WrappingBlueprint,
@@ -56,7 +57,7 @@ def facts_of(blueprint, latent):
 
 
 def _before_last(model):
-    """Name of the layer before the last one, where activation layers do not count."""
+    """Name of the layer before the last one; activations and means of members do not count."""
     last, before = last_operation(model) if getattr(model, "outputs", None) else None, None
     while last is not None:
         try:
@@ -69,8 +70,9 @@ def _before_last(model):
             if not isinstance(layer, keras.layers.InputLayer) and _returns(layer, tensor)
         ]
         before = layers[0] if layers else None
-        activates = isinstance(last, keras.layers.Activation | keras.layers.Softmax)
-        last = before if activates else None
+        follows = isinstance(last, keras.layers.Activation | keras.layers.Softmax)
+        averages = isinstance(last, keras.layers.GlobalAveragePooling1D)
+        last = before if follows or (averages and member_layers(model)) else None
     return None if before is None else before.name
 
 

@@ -398,6 +398,20 @@ def test_a_teacher_guides_each_member(mode):
     assert fit.model_.output_shape == (None, 1)
 
 
+def test_features_of_members_are_those_of_the_last_hidden_layer(fitted):
+    """And not what their output layers make of it, one number of each member."""
+    width = 5
+
+    def projection(network, teacher):
+        loss = TeacherLoss(FrozenEstimator(teacher), mode="features")
+        student = classifier(network, loss=loss, epochs=1).fit(X, y)
+        return student._beside_network["teacher_projection/kernel"].shape
+
+    plain = classifier(MLP((4,)), epochs=1).fit(X, y)
+    assert projection(SMALL, plain) == (width, 4)
+    assert projection(MLP((4,)), fitted) == (4, width)
+
+
 @pytest.mark.parametrize("mode", ["blend", "head"])
 def test_a_teacher_joined_to_members_is_refused(mode):
     teacher = FrozenEstimator(classifier(MLP((5,)), epochs=1).fit(X, y))
