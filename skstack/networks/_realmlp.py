@@ -267,14 +267,16 @@ def _initialized(x, name, kernel, start, weights, rng, factor=1.0):
     z = x @ kernel
     mean = np.average(z, axis=0, weights=weights)
     deviation = np.sqrt(np.average(np.square(z - mean), axis=0, weights=weights))
-    scale = factor / np.where(deviation > 0, deviation, 1.0)
+    # Rounding errors of a constant unit are no variance: its weights would be huge.
+    varies = deviation > np.finfo(np.float32).eps * np.hypot(mean, deviation)
+    scale = factor / np.where(varies, deviation, 1.0)
     # Quantiles at random levels are values of random rows, but nearly equal in all folds.
     levels = rng.uniform(size=(_SIMPLEX, len(scale)))
     simplex = rng.exponential(size=levels.shape)
     bends = np.sum(_quantiles(z, levels, weights) * simplex / simplex.sum(axis=0), axis=0)
     start[f"{name}/kernel"] = (kernel * scale).astype(np.float32)
     start[f"{name}/bias"] = (-bends * scale).astype(np.float32)
-    return (z - bends) * scale
+    return np.where(varies, (z - bends) * scale, 0.0)
 
 
 def _quantiles(table, levels, weights):

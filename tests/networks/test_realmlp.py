@@ -176,6 +176,14 @@ def test_units_start_with_unit_variance_and_bend_inside_the_data():
         assert (z.max(axis=0) > 0).all()
 
 
+def test_units_that_do_not_vary_keep_small_weights():
+    """The deviation of such a unit is a rounding error, by which nothing is divided."""
+    inputs = {name: np.repeat(array[:1], 60, axis=0) for name, array in rows().items()}
+    _, start = start_of(inputs)
+    for path in ("hidden_1_linear/kernel", "hidden_2_linear/kernel", "output/kernel"):
+        assert np.abs(start[path]).max() < 100
+
+
 def test_categories_are_scaled_like_numbers_or_embedded():
     _, start = start_of(rows())
     table = start["job_one_hot/embeddings"]
