@@ -97,18 +97,21 @@ def tree_edges(column, target, n_bins, *, classify, weights=None) -> np.ndarray:
     """
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
+    column = np.asarray(column, dtype=np.float64)
+    weighs = slice(None) if weights is None else np.asarray(weights) > 0
+    used = column[weighs]
+    edges = np.unique([used.min(), used.max()])
+    if n_bins == 1:  # fewer leaves than a tree may have
+        return edges[_distinguishable(edges)]
     tree = (DecisionTreeClassifier if classify else DecisionTreeRegressor)(
         max_leaf_nodes=n_bins, min_weight_fraction_leaf=0.05 / n_bins, random_state=0
     )
-    column = np.asarray(column, dtype=np.float64)
-    weighs = slice(None) if weights is None else np.asarray(weights) > 0
     if not classify:
         total = len(column) if weights is None else np.sum(weights)
         target = _whole(np.asarray(target, dtype=np.float64), weighs, total)
     tree.fit(column[:, None], target, sample_weight=weights)
     inner = tree.tree_.threshold[tree.tree_.feature == 0]
-    used = column[weighs]
-    edges = np.unique([used.min(), *inner, used.max()])
+    edges = np.unique([*edges, *inner])
     return edges[_distinguishable(edges)]
 
 

@@ -93,6 +93,13 @@ def test_thresholds_follow_the_target():
         assert abs(edges[1] - step) < 0.05
 
 
+@pytest.mark.parametrize("classify", [True, False])
+def test_one_bin_needs_no_tree(classify):
+    column = COLUMNS["normal"]
+    edges = tree_edges(column, (column > 0).astype(int), 1, classify=classify)
+    assert edges.tolist() == [column.min(), column.max()]
+
+
 def test_robust_scales_are_those_of_scikit_learn():
     column = np.arange(101.0) ** 2
     scaler = RobustScaler().fit(column[:, None])
