@@ -84,8 +84,9 @@ def check_overlap(A, B, *, digits=4):
     Parameters
     ----------
     A, B : array-like, sparse matrix or DataFrame of shape (n_rows, n_columns)
-        Columns of two DataFrames are matched by name, others by position. Numbers are compared by
-        value, regardless of dtypes; missing values are equal.
+        Columns of two DataFrames are matched by name, also by one that is a number in one table and
+        text in the other; others by position. Numbers are compared by value, regardless of dtypes;
+        missing values are equal.
 
     digits : int, default=4
         Significant digits of numbers in the second comparison, which finds rows that were rounded
@@ -153,7 +154,12 @@ def matched(A, B, name_a, name_b):
                 f"{name_a} has {A.shape[1]} columns and {name_b} has {B.shape[1]}; not in both are "
                 f"{only[:5]}."
             )
-        B = B[list(A.columns)]
+        if set(A.columns) == set(B.columns):
+            return A, B[list(A.columns)]
+        # Numbers as names, which a file holds as text.
+        texts = list(map(str, B.columns))
+        order = [texts.index(str(name)) for name in A.columns]
+        B = B.iloc[:, order].set_axis(A.columns, axis=1)
     return A, B
 
 

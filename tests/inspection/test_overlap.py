@@ -55,6 +55,13 @@ def test_columns_are_matched_by_name_in_any_container():
     assert check_overlap(sparse, np.eye(3).tolist()).exact_a.tolist() == [0, 1, 2]
 
 
+def test_names_that_are_numbers_are_matched_with_those_of_a_file():
+    table = pd.DataFrame(A)
+    read_again = pd.read_csv(io.StringIO(table.to_csv(index=False)))[["1", "0"]]
+    assert check_overlap(table, read_again).exact_a.tolist() == [0, 1, 2, 3]
+    assert check_overlap(read_again, table).exact_b.tolist() == [0, 1, 2, 3]
+
+
 def test_numbers_beside_words_in_lists_stay_numbers():
     found = check_overlap([["a", 1], ["b", 2], [None, 3]], [["b", 2.0], [None, 3]])
     assert (found.exact_a.tolist(), found.exact_b.tolist()) == ([1, 2], [0, 1])
