@@ -1085,10 +1085,28 @@ def test_a_sampler_with_multilabel_targets_is_refused(monkeypatch):
         classifier(sampler=RandomOverSampler()).fit(X, np.c_[Y, Y])
 
 
-def test_non_trainable_layers_are_refused_by_name():
-    tuning = clone(QUICK).set_params(layers=["risk/numeric_center"])
-    with pytest.raises(ValueError, match=r"'numeric_center' of .* has no trainable weights"):
-        classifier(tuning).fit(X, Y)
+@pytest.mark.parametrize(
+    ("upstream", "layer", "listed"),
+    [
+        (RISK, "numeric_center", "'hidden_1', 'hidden_2', 'output'"),
+        (clone(RISK).set_params(model=TabM((8,), n_members=2)), "hidden_1", "'hidden_1_shared'"),
+    ],
+    ids=["standardises", "activates"],
+)
+def test_layers_without_trainable_weights_are_refused_before_training(
+    upstream, layer, listed, monkeypatch
+):
+    monkeypatch.setattr(training, "train", None)
+    tuning = clone(QUICK).set_params(layers=[f"risk/{layer}"])
+    with pytest.raises(ValueError, match=rf"'{layer}' of .* has no trainable weights.*{listed}"):
+        classifier(tuning, upstream).fit(X, Y)
+
+
+def test_a_layer_that_is_a_feature_is_tuned():
+    features = KerasFeatureTransformer(RISK, layers="hidden_1")
+    tuning = FineTune(epochs=1, learning_rate=1e-2, layers=["risk/hidden_1"])
+    fitted = classifier(tuning, features, cv=2).fit(**DATA)
+    assert len(fitted.fine_tune_history_["loss"]) == 1
 
 
 # Programs -----------------------------------------------------------------------------------------

@@ -637,11 +637,11 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         )
         return blocks.fit(X, like=reference, sample_weight=weights)
 
-    def _cross_fit_context(self, X, y, layers=(), weights=None):
+    def _cross_fit_context(self, X, y, layers=(), weights=None, check=None):
         """The ``CrossFitContext`` of all rows of a cross-fit.
 
         Also checks, before training, that requested layers exist, and that a user's model and a
-        teacher fit.
+        teacher fit; ``check`` is called with the blueprint of the network.
         """
         probe = clone_sharing_models(self)
         X = read_rows(probe, X, reset=True)
@@ -651,8 +651,10 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         blocks = probe._blocks_of(take_rows(X, counted) if weighted else X)
         probe.blocks_, probe.moments_ = blocks, {}
         probe._check_origin(X)
-        if layers or is_keras_model(self.model):
+        if layers or check is not None or is_keras_model(self.model):
             blueprint, _ = probe._network_to_train(0, resume=False)
+        if check is not None:
+            check(blueprint)
         if layers:
             from skstack._training.keras_model import check_layers
 

@@ -414,19 +414,20 @@ class UpstreamSpec:
             self._width = X.shape[1] if hasattr(X, "shape") else None
         return X
 
-    def shared_context(self, X, y, request, weights=None):
+    def shared_context(self, X, y, request, weights=None, check=None):
         """The ``CrossFitContext`` of the networks of a cross-fit; None for other estimators.
 
         If steps learn from y, or rows are time-ordered, columns and categories of all rows would
         leak into the folds; then only classes are shared. Latent features of a time-ordered fit
-        also share categories, because their units must correspond.
+        also share categories, because their units must correspond. ``check`` is called with the
+        blueprint of a network that is trained.
         """
         self._check(request)
         if self.frozen or not self.ours:
             return None
         X = self._after_steps(X, y)
         targets = y if self.model_learns else None
-        shared = self.model._cross_fit_context(X, targets, request.layers, weights)
+        shared = self.model._cross_fit_context(X, targets, request.layers, weights, check)
         # Inner layers and latent features need equal initial weights, hence shapes, in all folds.
         axes = request.layers or ("outputs" in request.features and not self.model_learns)
         own = self.steps_learn or (self.ordered and not axes)

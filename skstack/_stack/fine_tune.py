@@ -318,7 +318,7 @@ def named_layers(tuning, names):
 
 
 def _check_branch(stack, name, transformer, columns, layers, X, y):
-    from skstack._training.keras_model import check_layers, find_layers
+    from skstack._training.isolation import build
 
     model = KerasAutoencoder() if transformer.model is None else transformer.model
     source = UpstreamSpec(upstream_of(model, transformer.random_state), y, ColumnBlocks(None))
@@ -339,22 +339,34 @@ def _check_branch(stack, name, transformer, columns, layers, X, y):
             "fine-tuning needs one network: use refit=True",
         )
     if is_keras_model(model):
-        trained = find_layers(model, layers or []).values()
-        for layer in trained if layers else [model]:
-            if not layer.trainable_variables:
-                refuse_frozen(layer.name, what)
-    elif source.frozen:
-        check_layers(model.network_.blueprint, layers or [])
+        _check_layers(model, layers, what)
+    elif layers and source.frozen:
+        _check_layers(build(model.network_.blueprint), layers, what)
     elif layers:
-        request = replace(request, layers=(*request.layers, *layers))
-        source.shared_context(columns_at(X, branch_column_indices(X, name, columns)), y, request)
+        rows = columns_at(X, branch_column_indices(X, name, columns))
+        source.shared_context(
+            rows, y, request, check=lambda blueprint: _check_layers(build(blueprint), layers, what)
+        )
 
 
-def refuse_frozen(layer, what):
+def _check_layers(model, names, what):
+    """Refuse a network, or layers of it, without trainable weights."""
+    from skstack._training.keras_model import find_layers
+
+    for layer in find_layers(model, names).values() if names else [model]:
+        if not layer.trainable_variables:
+            refuse_frozen(layer.name, what, model)
+
+
+def refuse_frozen(layer, what, model=None):
+    """Refuse a layer, or "every layer", without trainable weights."""
+    trained = [each.name for each in getattr(model, "layers", ()) if each.trainable_variables]
+    remedy = "set trainable=True there first"
+    if trained:
+        remedy += f". The layers with trainable weights are {trained}"
     _refuse(
         f"{layer!r} of {what} has no trainable weights",
-        "layers with trainable=False in the network itself are never unfrozen: set "
-        "trainable=True there first",
+        f"layers with trainable=False in the network itself are never unfrozen: {remedy}",
     )
 
 
