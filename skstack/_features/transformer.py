@@ -128,7 +128,9 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
 
     layers : str or list of str, default=None
         Inner layers whose outputs become features, computed in one pass; ``"outer/inner"`` is a
-        layer of a nested model.
+        layer of a nested model. Of a layer with an output for each member of a network, such as
+        ``"hidden_2"`` of ``TabM``, the features are the mean over the members, whatever ``pooling``
+        is; ``"hidden_2:members"`` gives those of all members side by side.
 
     features : str or list of str, default=None
         ``"outputs"`` (``predict_proba``, for two classes the second column only, else
