@@ -121,6 +121,20 @@ def test_a_useless_part_gets_no_weight(seed):
     assert ensemble.fit(X, y).weights_["noise"] <= 0.02
 
 
+def test_a_blend_scores_no_worse_than_its_best_part():
+    """A part that is certain, and wrong in one row, costs less than its standard error."""
+    y = np.arange(150) % 2
+    certain, careful = np.ones(150), np.full(150, 0.97)
+    certain[7] = 0
+    parts = {
+        name: np.where(y[:, None] == [0, 1], true[:, None], 1 - true[:, None])
+        for name, true in (("certain", certain), ("careful", careful))
+    }
+    weights, scores, _ = learned_blend(parts, LogLoss(y, np.arange(2)))
+    assert weights["careful"] > 0
+    assert scores["blend"] >= scores["careful"] > scores["certain"]
+
+
 class OnColumn(GaussianNB):
     """A classifier that sees one column."""
 

@@ -228,10 +228,14 @@ def learned_blend(parts, score, max_iter=MAX_ITER):
     """Weights and scores by name, and the number of steps; the simpler predictions first.
 
     A part is left out if the score without it is worse by less than one standard error, unless the
-    score is that of a scorer. The scores are those of the parts, and that of their combination,
-    named ``blend``.
+    score is that of a scorer, or without it worse than that of the best part: a single row of which
+    a part is wrongly certain has a standard error as large as what it costs. The scores are those
+    of the parts, and that of their combination, named ``blend``.
     """
     prepared = {name: score.prepared(each) for name, each in parts.items()}
+    scores = {name: score(each) for name, each in prepared.items()}
+    least = max(scores.values())
+    least -= _TIE * abs(least)
     counts, mean = _selected(prepared, prepared, score, max_iter)
     while score.by_row is not None and (counts > 0).sum() > 1:
         used = [name for name, count in zip(parts, counts, strict=True) if count]
@@ -239,13 +243,13 @@ def learned_blend(parts, score, max_iter=MAX_ITER):
         for name in reversed(used):  # of equal ones the simpler stays
             rest = [other for other in used if other != name]
             without = _selected(prepared, rest, score, max_iter)
-            costs[name] = _standardized(score, mean, without[1]), without
-        cheapest = min(costs, key=lambda name: costs[name][0])
-        if costs[cheapest][0] >= 1:
+            if score(without[1]) >= least:
+                costs[name] = _standardized(score, mean, without[1]), without
+        cheapest = min(costs, key=lambda name: costs[name][0], default=None)
+        if cheapest is None or costs[cheapest][0] >= 1:
             break
         counts, mean = costs[cheapest][1]
     weights = dict(zip(parts, map(float, counts / counts.sum()), strict=True))
-    scores = {name: score(each) for name, each in prepared.items()}
     return weights, {**scores, "blend": score(mean)}, int(counts.sum())
 
 
