@@ -468,6 +468,20 @@ def test_a_loss_that_broadcasts_rows_is_refused(loss, make):
         make(metrics=[loss], epochs=1).fit(X, y.astype(int))
 
 
+def one_minus_correlation(y, p):
+    a, b = y - keras.ops.mean(y), p - keras.ops.mean(p)
+    products = [keras.ops.sum(one * other) for one, other in ((a, b), (a, a), (b, b))]
+    return 1 - products[0] / (keras.ops.sqrt(products[1] * products[2]) + 1e-7)
+
+
+def test_a_correlation_is_a_loss_of_whole_batches():
+    """No single row has one; it compares no row with all others."""
+    objective = resolve_objective(one_minus_correlation, task="regression", n_outputs=1)
+    assert not objective.by_row
+    with pytest.raises(ValueError, match="one number per batch"):
+        objective.check_weights(np.array([1.0, 2.0]))
+
+
 def squares(y, p):
     return keras.ops.mean(keras.ops.square(y - p), axis=-1)
 
