@@ -489,7 +489,7 @@ def _train_jointly(stack, joint, named, loss, rows, validation, seed):
         for path in joint.paths_of(name)
     }
     if has_members(blueprint, downstream.network_.variables):
-        loss = MemberLoss(loss)
+        loss = MemberLoss(loss, downstream._objective(blueprint).by_row)
     config = TrainConfig(
         loss=loss,
         optimizer=downstream._optimizer(blueprint),

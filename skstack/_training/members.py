@@ -54,17 +54,19 @@ def _members_of(y_true, y_pred):
 class MemberLoss(keras.losses.Loss):
     """Mean of a loss over members; in inference, the loss of their mean.
 
-    Over rows it is reduced as the loss itself.
+    Over rows it is reduced as the loss itself. With ``by_row`` the loss has a value for each row,
+    and the members are rows of one call; else it is called for each member.
     """
 
-    def __init__(self, loss, name="members"):
+    def __init__(self, loss, by_row=True, name="members"):
         reduction = getattr(loss, "reduction", "sum_over_batch_size")
         super().__init__(name=name, reduction=reduction)
         self.loss = loss
+        self.by_row = by_row
         self._function = keras.losses.get(loss)
 
     def get_config(self):
-        return {"loss": self.loss, "name": self.name}
+        return {"loss": self.loss, "by_row": self.by_row, "name": self.name}
 
     @property
     def row_averages_of(self):
@@ -72,8 +74,15 @@ class MemberLoss(keras.losses.Loss):
         return (self.loss,)
 
     def call(self, y_true, y_pred):
-        n_rows, n_members = ops.shape(y_true)[0], _members_of(y_true, y_pred)
-        repeated = ops.repeat(y_true, n_members, axis=0)
+        n_rows = ops.shape(y_true)[0]
+        if not self.by_row:
+            apart = ops.reshape(y_pred, (n_rows, -1, y_pred.shape[-1]))
+            values = ops.map(
+                lambda own: losses_of_rows(self._function, y_true, own),
+                ops.transpose(apart, (1, 0, 2)),
+            )
+            return ops.mean(values, axis=0)
+        repeated = ops.repeat(y_true, _members_of(y_true, y_pred), axis=0)
         values = losses_of_rows(self._function, repeated, y_pred)
         if len(values.shape) == 0:  # one number for all rows
             return values

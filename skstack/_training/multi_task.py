@@ -141,6 +141,11 @@ class JoinedObjective:
             [objective.n_units for objective in each],
         )
 
+    @property
+    def by_row(self) -> bool:
+        """See `Objective.by_row`."""
+        return all(objective.by_row for objective in self.objectives.values())
+
     def check_weights(self, weights) -> None:
         """See `Objective.check_weights`."""
         for objective in self.objectives.values():

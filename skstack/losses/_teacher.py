@@ -40,6 +40,9 @@ class Student(Protocol):
     def _loss(self, blueprint: Any) -> Any:
         """Loss between predictions and y."""
 
+    def _objective(self, blueprint: Any) -> Any:
+        """That loss and what is known of it, see `Objective`."""
+
 
 def loaded(teacher):
     """The ``keras.Model`` or fitted estimator of the parameter ``teacher``."""

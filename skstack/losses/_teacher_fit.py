@@ -96,7 +96,7 @@ class MemberFit(PlainFit):
     def __init__(self, student, blueprint, start, table, validation, before):
         super().__init__(student, blueprint, start, table, validation, before)
         self.blueprint = MemberBlueprint(blueprint)
-        self.loss = MemberLoss(self.loss)
+        self.loss = MemberLoss(self.loss, student._objective(blueprint).by_row)
 
     def metrics(self, metrics):
         """The metrics of the mean of the members."""
@@ -145,7 +145,9 @@ class TeacherFit:
         else:
             self._set_joined(loss, task_loss, before)
         self.loss_of_mean = task_loss if self._distillation is None else self._distillation
-        self.loss = MemberLoss(self.loss_of_mean) if self._members else self.loss_of_mean
+        self.loss = self.loss_of_mean
+        if self._members:
+            self.loss = MemberLoss(self.loss, student._objective(blueprint).by_row)
 
     def public(self, model):
         """See ``PlainFit.public``."""

@@ -462,6 +462,17 @@ def test_the_learning_rate_of_tabm_grows_with_the_steps_of_an_epoch():
     assert Slow().default_learning_rate(100) is None  # that of its own optimizer
 
 
+def test_a_loss_of_whole_batches_is_that_of_each_member():
+    """All members as rows of one batch would have the loss of their mean, and learn as one."""
+    dice = keras.losses.Dice()
+    network = TabM((6,), n_members=3, dropout=0, numeric_embedding=None)
+    fit = classifier(network, loss=dice, epochs=1, batch_size=60, **STILL).fit(X, y)
+    target = y[:, None].astype(np.float32)
+    apart = [float(dice(target, part)) for part in members(fit).transpose(1, 0, 2)]
+    np.testing.assert_allclose(fit.history_["loss"], np.mean(apart), rtol=1e-5)
+    assert abs(float(dice(target, members(fit).mean(axis=1))) - np.mean(apart)) > 1e-4
+
+
 @pytest.mark.parametrize("reduction", ["sum", "sum_over_batch_size", None])
 def test_a_loss_keeps_its_reduction_over_rows(reduction):
     loss = keras.losses.BinaryCrossentropy(reduction=reduction)
