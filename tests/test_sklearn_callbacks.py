@@ -212,6 +212,9 @@ def test_tasks_of_an_ensemble_are_estimators_and_folds():
     names = [name.partition(":")[0] for name, _ in recorder.names()[1]]
     assert names[:4] == ["a, fold 1 of 2", "a, fold 2 of 2", "b, fold 1 of 2", "b, fold 2 of 2"]
     assert names[4] == "a, all rows"
+    fitted = [("a", Ridge().fit(X, y))]
+    own = GreedyEnsembleRegressor(fitted, cv="prefit")
+    assert recorded(own, X, y).names() == ("fit", [])
 
 
 def test_tasks_of_a_search_reach_the_epochs():

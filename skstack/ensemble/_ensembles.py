@@ -288,9 +288,10 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
             for name, estimator in fitted.items():
                 with errors_named(f"The estimator {name!r}"):
                     check_is_fitted(estimator)
-            predictions = {name: self._predicted(name, each, X) for name, each in estimators}
-            self._weigh(predictions, score)
-            return self._keep(fitted)
+            with fit_tasks(self, X=X, y=y, weights=weights):
+                predictions = {name: self._predicted(name, each, X) for name, each in estimators}
+                self._weigh(predictions, score)
+                return self._keep(fitted)
         folds, order = self._folds(X, y, split)
         covered = np.flatnonzero(folds.covered)
         if weights is not None and not np.any(weights[covered]):
