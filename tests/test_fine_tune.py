@@ -1102,6 +1102,16 @@ def test_layers_without_trainable_weights_are_refused_before_training(
         classifier(tuning, upstream).fit(X, Y)
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_layers_that_no_feature_depends_on_are_refused_before_training(frozen, monkeypatch):
+    risk = FrozenEstimator(clone(RISK).fit(X, Y)) if frozen else RISK
+    monkeypatch.setattr(training, "train", None)
+    tuning = clone(QUICK).set_params(layers=["risk/hidden_2"])
+    features = KerasFeatureTransformer(risk, layers="hidden_1")
+    with pytest.raises(ValueError, match=r"'hidden_2' of .* after its layers=\['hidden_1'\]"):
+        classifier(tuning, features).fit(X, Y)
+
+
 def test_a_layer_that_is_a_feature_is_tuned():
     features = KerasFeatureTransformer(RISK, layers="hidden_1")
     tuning = FineTune(epochs=1, learning_rate=1e-2, layers=["risk/hidden_1"])

@@ -338,24 +338,48 @@ def _check_branch(stack, name, transformer, columns, layers, X, y):
             f"{what} has refit=False: its features are a mean over the networks of the folds",
             "fine-tuning needs one network: use refit=True",
         )
+
+    def check(network):
+        _check_layers(network, layers, request, what)
+
     if is_keras_model(model):
-        _check_layers(model, layers, what)
+        check(model)
     elif layers and source.frozen:
-        _check_layers(build(model.network_.blueprint), layers, what)
+        check(build(model.network_.blueprint))
     elif layers:
         rows = columns_at(X, branch_column_indices(X, name, columns))
-        source.shared_context(
-            rows, y, request, check=lambda blueprint: _check_layers(build(blueprint), layers, what)
-        )
+        source.shared_context(rows, y, request, check=lambda blueprint: check(build(blueprint)))
 
 
-def _check_layers(model, names, what):
-    """Refuse a network, or layers of it, without trainable weights."""
+def _check_layers(model, names, request, what):
+    """Refuse a network, or layers of it, without trainable weights that the features read."""
     from skstack._training.keras_model import find_layers
 
+    read = _read_variables(model, request)
     for layer in find_layers(model, names).values() if names else [model]:
         if not layer.trainable_variables:
             refuse_frozen(layer.name, what, model)
+        if not any(read is None or id(each) in read for each in layer.trainable_variables):
+            _refuse(
+                f"{layer.name!r} of {what} comes after its layers={list(request.layers)}",
+                "no feature depends on it",
+            )
+
+
+def _read_variables(model, request):
+    """Ids of the variables that features of inner layers depend on; None if all may be read."""
+    import keras
+
+    from skstack._training.keras_model import find_layers
+
+    if request.features:
+        return None
+    try:
+        layers = find_layers(model, request.layers).values()
+        part = keras.Model(model.inputs, [layer.output for layer in layers])
+    except (AttributeError, ValueError):  # layers of a nested model, or called more than once
+        return None
+    return {id(variable) for variable in part.variables}
 
 
 def refuse_frozen(layer, what, model=None):
