@@ -755,6 +755,17 @@ def test_the_fitted_teacher_is_part_of_the_cache_key():
 
 
 @pytest.mark.slow(first=2)
+def test_features_of_a_regressor_are_those_of_its_model():
+    """Whose last layer only converts the hidden layers' prediction to the units of y."""
+    X, y = load_diabetes(return_X_y=True)
+    settings = {"epochs": 1, "random_state": 0}
+    regressor = KerasRegressor(MLP((7,)), **settings).fit(X, y)
+    for teacher in (regressor, regressor.model_):
+        loss = TeacherLoss(teacher, mode="features")
+        student = KerasRegressor(MLP((4,)), loss=loss, **settings).fit(X, y)
+        assert student._beside_network["teacher_projection/kernel"].shape == (4, 7)
+
+
 @pytest.mark.parametrize("mode", ["features", "head", "distill", "blend"])
 def test_training_continues_with_the_teacher(mode):
     X, y = iris()

@@ -57,7 +57,10 @@ def facts_of(blueprint, latent):
 
 
 def _before_last(model):
-    """Name of the layer before the last one; activations and means of members do not count."""
+    """Name of the layer before the last one.
+
+    Activations, the mean of members and the units of a regressor's target do not count.
+    """
     last, before = last_operation(model) if getattr(model, "outputs", None) else None, None
     while last is not None:
         try:
@@ -71,8 +74,11 @@ def _before_last(model):
         ]
         before = layers[0] if layers else None
         follows = isinstance(last, keras.layers.Activation | keras.layers.Softmax)
-        averages = isinstance(last, keras.layers.GlobalAveragePooling1D)
-        last = before if follows or (averages and member_layers(model)) else None
+        if isinstance(last, keras.layers.GlobalAveragePooling1D):
+            follows = bool(member_layers(model))
+        elif getattr(last, "equation", None) == "ab,b->ab":
+            follows = not last.trainable
+        last = before if follows else None
     return None if before is None else before.name
 
 
