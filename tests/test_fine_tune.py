@@ -1102,13 +1102,24 @@ def test_layers_without_trainable_weights_are_refused_before_training(
         classifier(tuning, upstream).fit(X, Y)
 
 
-@pytest.mark.parametrize("frozen", [False, True])
-def test_layers_that_no_feature_depends_on_are_refused_before_training(frozen, monkeypatch):
-    risk = FrozenEstimator(clone(RISK).fit(X, Y)) if frozen else RISK
+@pytest.mark.parametrize(
+    ("make", "layer"),
+    [
+        (lambda: KerasFeatureTransformer(RISK, layers="hidden_1"), "hidden_2"),
+        (
+            lambda: KerasFeatureTransformer(
+                FrozenEstimator(clone(RISK).fit(X, Y)), layers="hidden_1"
+            ),
+            "hidden_2",
+        ),
+        (lambda: KerasAutoencoder(epochs=1), "decoder_1"),
+    ],
+    ids=["trained", "frozen", "autoencoder"],
+)
+def test_layers_that_no_feature_depends_on_are_refused_before_training(make, layer, monkeypatch):
+    features, tuning = make(), clone(QUICK).set_params(layers=[f"risk/{layer}"])
     monkeypatch.setattr(training, "train", None)
-    tuning = clone(QUICK).set_params(layers=["risk/hidden_2"])
-    features = KerasFeatureTransformer(risk, layers="hidden_1")
-    with pytest.raises(ValueError, match=r"'hidden_2' of .* after its layers=\['hidden_1'\]"):
+    with pytest.raises(ValueError, match=rf"'{layer}' of .*; no feature depends on it"):
         classifier(tuning, features).fit(X, Y)
 
 

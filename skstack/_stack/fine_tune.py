@@ -339,8 +339,10 @@ def _check_branch(stack, name, transformer, columns, layers, X, y):
             "fine-tuning needs one network: use refit=True",
         )
 
+    encodes = isinstance(model, KerasAutoencoder)
+
     def check(network):
-        _check_layers(network, layers, request, what)
+        _check_layers(network, layers, _read_variables(network, request, encodes), what)
 
     if is_keras_model(model):
         check(model)
@@ -351,31 +353,38 @@ def _check_branch(stack, name, transformer, columns, layers, X, y):
         source.shared_context(rows, y, request, check=lambda blueprint: check(build(blueprint)))
 
 
-def _check_layers(model, names, request, what):
-    """Refuse a network, or layers of it, without trainable weights that the features read."""
+def _check_layers(model, names, read, what):
+    """Refuse a network, or layers of it, without trainable weights among the `read` ones."""
     from skstack._training.keras_model import find_layers
 
-    read = _read_variables(model, request)
     for layer in find_layers(model, names).values() if names else [model]:
         if not layer.trainable_variables:
             refuse_frozen(layer.name, what, model)
         if not any(read is None or id(each) in read for each in layer.trainable_variables):
             _refuse(
-                f"{layer.name!r} of {what} comes after its layers={list(request.layers)}",
+                f"{layer.name!r} of {what} comes after the layers whose outputs are its features",
                 "no feature depends on it",
             )
 
 
-def _read_variables(model, request):
-    """Ids of the variables that features of inner layers depend on; None if all may be read."""
+def _read_variables(model, request, encodes):
+    """Ids of the variables that features of inner layers depend on; None if all may be read.
+
+    ``encodes`` is whether it is an autoencoder, whose outputs as features are those of an inner
+    layer.
+    """
     import keras
 
     from skstack._training.keras_model import find_layers
+    from skstack.networks._autoencoder import latent_layer
 
-    if request.features:
+    names = list(request.layers)
+    if encodes and request.features == ("outputs",):
+        names.append(latent_layer(model))
+    elif request.features:
         return None
     try:
-        layers = find_layers(model, request.layers).values()
+        layers = find_layers(model, names).values()
         part = keras.Model(model.inputs, [layer.output for layer in layers])
     except (AttributeError, ValueError):  # layers of a nested model, or called more than once
         return None
