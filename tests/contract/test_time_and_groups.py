@@ -295,7 +295,23 @@ def test_own_folds_without_time_order_are_refused(deep, own):
     assert not LOG.fits
 
 
-GROUPS = np.random.default_rng(0).permutation(np.repeat(np.arange(20), 4))
+MANY_GROUPS = np.random.default_rng(0).permutation(np.repeat(np.arange(20), 4))
+GROUPS = MANY_GROUPS // 2
+
+# Of scikit-learn's routing, one case for each way in which groups are handed on.
+ROUTED = ("estimator", "stack of a transformer", "steps before ours", "stack as a step", "search")
+
+
+def kinds_with_routing(kinds, routed=ROUTED):
+    return pytest.mark.parametrize(
+        ("kind", "routing"),
+        [
+            slow_if(kind == NESTED or (routing and kind not in routed), kind, routing,
+                    id=f"{kind}-routing {'on' if routing else 'off'}")
+            for kind in kinds
+            for routing in (False, True)
+        ],
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -325,18 +341,11 @@ def test_time_reaches_the_fourth_level():
 def test_groups_reach_the_fourth_level(blend):
     X, y = numbered()
     options = {"cv": 2, "blend": blend}  # a blend of each level: three times as many fits
-    outer(inner(inner(inner(**options), **options), cv=2), 2).fit(X, y, groups=GROUPS)
-    check_groups(GROUPS)
+    outer(inner(inner(inner(**options), **options), cv=2), 2).fit(X, y, groups=MANY_GROUPS)
+    check_groups(MANY_GROUPS)
 
 
-@pytest.mark.parametrize(
-    ("kind", "routing"),
-    [
-        slow_if(kind == NESTED and routing, kind, routing, id=f"{kind}-routing {routing}")
-        for kind in STRICT
-        for routing in (False, True)
-    ],
-)
+@kinds_with_routing(STRICT)
 def test_groups_reach_every_depth(kind, routing):
     X, y = numbered()
     with config_context(enable_metadata_routing=routing):
@@ -344,23 +353,16 @@ def test_groups_reach_every_depth(kind, routing):
     check_groups(GROUPS)
 
 
-@pytest.mark.parametrize("routing", [False, True], ids=["routing off", "routing on"])
-@pytest.mark.parametrize("kind", BETWEEN_IN_GROUPS)
+@kinds_with_routing(BETWEEN_IN_GROUPS)
 def test_groups_reach_parts_inside_other_estimators_or_are_refused(kind, routing):
     X, y = numbered()
+    part, groups = BETWEEN_IN_GROUPS[kind], MANY_GROUPS if kind == "search" else GROUPS
     with config_context(enable_metadata_routing=routing):
-        if not refused(lambda: outer(BETWEEN_IN_GROUPS[kind]).fit(X, y, groups=GROUPS), "groups"):
-            check_groups(GROUPS)
+        if not refused(lambda: outer(part).fit(X, y, groups=groups), "groups"):
+            check_groups(groups)
 
 
-@pytest.mark.parametrize(
-    ("kind", "routing"),
-    [
-        slow_if(kind == NESTED and not routing, kind, routing, id=f"{kind}-routing {routing}")
-        for kind in (*STRICT, *BETWEEN_IN_GROUPS)
-        for routing in (False, True)
-    ],
-)
+@kinds_with_routing((*STRICT, *BETWEEN_IN_GROUPS))
 def test_groups_reach_every_depth_of_a_transformer(kind, routing):
     X, y = numbered()
     part = {**STRICT, **BETWEEN_IN_GROUPS}[kind]
@@ -376,7 +378,7 @@ def test_groups_reach_every_depth_of_a_transformer(kind, routing):
 @pytest.mark.parametrize("cv", [GroupKFold(2), LeaveOneGroupOut(), StratifiedGroupKFold(2)])
 def test_splitters_of_groups_at_two_depths(cv):
     X, y = numbered()
-    groups = GROUPS // 4
+    groups = GROUPS // 2
     outer(inner(cv=cv), cv).fit(X, y, groups=groups)
     check_groups(groups)
 
