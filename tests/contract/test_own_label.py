@@ -79,14 +79,18 @@ def cases(kinds, places=PLACES, slow=()):
 
 
 ALONE = {"alone": PLACES["alone"]}
+BEFORE_PCA = {"before PCA": PLACES["before PCA"]}
+BEFORE_LEARNERS = {name: PLACES[name] for name in ("before a user's own", "before a classifier")}
+SOME = {kind: SUPERVISED[kind] for kind in ("SelectKBest", "TargetEncoder among columns", "ours")}
+# Of kinds that differ from these in themselves only, `make test` has one or two places.
+OTHERS = SUPERVISED.keys() - {*SOME, "fit(X, *args)", "fit_transform", "FeatureUnion"}
 OTHER_PREDICTORS = {kind: part for kind, part in PREDICTORS.items() if kind != "stack"}
 EVERYWHERE = [
-    *cases(OTHER_PREDICTORS, ALONE),
-    *cases(SUPERVISED),
+    *cases(OTHER_PREDICTORS, ALONE, slow=[NESTED]),
+    *cases(SUPERVISED, ALONE | BEFORE_PCA),
+    *cases(SUPERVISED, BEFORE_LEARNERS, slow=OTHERS),
     *cases(UNSUPERVISED, {name: PLACES[name] for name in ("alone", "before a classifier")}),
 ]
-BEFORE_PCA = {"before PCA": PLACES["before PCA"]}
-SOME = {kind: SUPERVISED[kind] for kind in ("SelectKBest", "TargetEncoder among columns", "ours")}
 
 
 @pytest.mark.parametrize("part", EVERYWHERE)
@@ -98,7 +102,7 @@ def test_in_a_transformer(part):
     "part",
     [
         *cases(PREDICTORS, ALONE, slow=[NESTED]),
-        *cases(SUPERVISED, BEFORE_PCA),
+        *cases(SUPERVISED, BEFORE_PCA, slow=OTHERS),
         *cases({kind: UNSUPERVISED[kind] for kind in ("PCA", "ours")}, ALONE),
     ],
 )
@@ -125,13 +129,19 @@ def test_with_groups(container, part):
     )
 
 
-@pytest.mark.parametrize("kind", SUPERVISED)
-def test_before_a_frozen_part(kind):
+@pytest.mark.parametrize(
+    ("kind", "container"),
+    [
+        slow_if(kind in OTHERS and (container is in_stack or kind == "stack"), kind, container)
+        for kind in SUPERVISED
+        for container in (in_transformer, in_stack)
+    ],
+)
+def test_before_a_frozen_part(kind, container):
     width = clone(SUPERVISED[kind]).fit(X, y).transform(X).shape[1]
     frozen = FrozenEstimator(StandardScaler().fit(np.random.default_rng(0).normal(size=(9, width))))
     part = make_pipeline(SUPERVISED[kind], frozen)
-    for container in (in_transformer, in_stack):
-        check_own_labels(lambda *given, put=container: put(part, *given), RANDOM)
+    check_own_labels(lambda *given: container(part, *given), RANDOM)
 
 
 def test_steps_before_a_network_in_a_branch_are_fitted_in_each_fold():
@@ -168,7 +178,7 @@ NUMBERS = {
         PCA(1),
     ),
     "ours before PCA": make_pipeline(KerasFeatureTransformer(REGRESSION_TREE, cv=3), PCA(1)),
-    "stack": StackedKerasRegressor([("part", REGRESSION_TREE)], downstream=Ridge(), cv=3),
+    "stack": StackedKerasRegressor([("part", REGRESSION_TREE)], downstream=Ridge(), cv=2),
 }
 
 
@@ -217,8 +227,9 @@ def test_several_labels_and_several_numbers_to_predict():
             np.testing.assert_array_equal(after[rows], before[rows])
 
 
-@pytest.mark.parametrize("last", [(), (PCA(1),), (TREE,)], ids=["alone", "PCA", "tree"])
+@pytest.mark.slow(first=4)
 @pytest.mark.parametrize("container", [in_transformer, in_stack])
+@pytest.mark.parametrize("last", [(PCA(1),), (), (TREE,)], ids=["PCA", "alone", "tree"])
 def test_frames_with_words(container, last):
     frame = pd.DataFrame(X[:, :2], columns=["a", "b"])
     frame["job"] = pd.Series(np.array(list("uvwxz"))[X[:, CATEGORY].astype(int)], dtype="str")
@@ -241,7 +252,7 @@ MEMORIES = {
     "tree": TREE,
     "neighbour": NEIGHBOUR,
     "neighbour over SMOTE": PREDICTORS["imblearn, over"],
-    "stack": plain_stack(NEIGHBOUR, downstream=TREE),
+    "stack": plain_stack(NEIGHBOUR, downstream=TREE, cv=2),
     "nearest label": PLACES["before a user's own"](NeedsLabels()),
     "nearest label, y=None": MayHaveLabels(),
     "selector before PCA": make_pipeline(MANY, SelectKBest(k=1), PCA(1)),
@@ -281,7 +292,8 @@ def spread(drawn):
     ("container", "kind"),
     [
         *((in_transformer, kind) for kind in MEMORIES),
-        *((in_stack, kind) for kind in ("neighbour", "ours before PCA", "selector before PCA")),
+        (in_stack, "neighbour"),
+        *(slow_if(True, in_stack, kind) for kind in ("ours before PCA", "selector before PCA")),
         slow_if(True, in_nested_stack, "neighbour"),
     ],
 )
