@@ -116,7 +116,8 @@ def _run_as_main(order):
 
 
 if __name__ == "__main__":
-    for name in ("imblearn.pipeline", "keras", "pandas", "sklearn.ensemble", "tensorflow"):
+    first = "skops.io"  # see conftest.py
+    for name in (first, "imblearn.pipeline", "keras", "pandas", "sklearn.ensemble", "tensorflow"):
         importlib.import_module(name)
     assert "skstack" not in sys.modules
     gc.freeze()

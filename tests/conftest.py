@@ -13,6 +13,9 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["MPLBACKEND"] = "Agg"
 
+# It looks for ufuncs in all modules that are imported: with those of TensorFlow, for three seconds.
+import skops.io  # isort: skip  # noqa: F401
+
 import keras
 import numpy as np
 import pandas as pd

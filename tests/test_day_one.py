@@ -175,6 +175,16 @@ WITH_CLASSIFIERS = {
     "cross_val_predict": lambda e, X, y: np.mean(
         cross_val_predict(e, X, y, cv=2, method="predict_proba").argmax(axis=1) == y
     ),
+    "CalibratedClassifierCV, frozen": lambda e, X, y: CalibratedClassifierCV(
+        FrozenEstimator(clone(e).fit(X, y))
+    ).fit(X, y).score(X, y),
+    "BaggingClassifier": scores_of(lambda e: BaggingClassifier(e, n_estimators=2, random_state=0)),
+    "OneVsRestClassifier": scores_of(OneVsRestClassifier),
+    "FunctionTransformer before": scores_of(
+        lambda e: make_pipeline(FunctionTransformer(np.log1p, feature_names_out="one-to-one"), e)
+    ),
+    "imblearn's Pipeline": scores_of(lambda e: imblearn_pipeline(SMOTE(random_state=0), e)),
+    "threads": lambda e, X, y: cross_val_score(e, X, y, cv=2, n_jobs=2, error_score="raise").mean(),
     "learning_curve": lambda e, X, y: learning_curve(
         e, X, y, cv=2, train_sizes=[0.5, 1.0], error_score="raise"
     )[2][-1].mean(),
@@ -182,28 +192,18 @@ WITH_CLASSIFIERS = {
     "CalibratedClassifierCV, isotonic, one": scores_of(
         lambda e: CalibratedClassifierCV(e, method="isotonic", cv=2, ensemble=False)
     ),
-    "CalibratedClassifierCV, frozen": lambda e, X, y: CalibratedClassifierCV(
-        FrozenEstimator(clone(e).fit(X, y))
-    ).fit(X, y).score(X, y),
     "TunedThresholdClassifierCV": scores_of(lambda e: TunedThresholdClassifierCV(e, cv=2)),
     "FixedThresholdClassifier": scores_of(lambda e: FixedThresholdClassifier(e, threshold=0.4)),
-    "BaggingClassifier": scores_of(lambda e: BaggingClassifier(e, n_estimators=2, random_state=0)),
     "BalancedBaggingClassifier": scores_of(
         lambda e: BalancedBaggingClassifier(e, n_estimators=2, random_state=0)
     ),
     "VotingClassifier": scores_of(in_voting),
     "StackingClassifier": scores_of(in_stacking),
-    "OneVsRestClassifier": scores_of(OneVsRestClassifier),
-    "FunctionTransformer before": scores_of(
-        lambda e: make_pipeline(FunctionTransformer(np.log1p, feature_names_out="one-to-one"), e)
-    ),
-    "imblearn's Pipeline": scores_of(lambda e: imblearn_pipeline(SMOTE(random_state=0), e)),
     "FrozenEstimator": lambda e, X, y: FrozenEstimator(clone(e).fit(X, y)).score(X, y),
-    "threads": lambda e, X, y: cross_val_score(e, X, y, cv=2, n_jobs=2, error_score="raise").mean(),
 }  # fmt: skip
 
 
-@pytest.mark.slow(first=len(WITH_CLASSIFIERS) + 1)
+@pytest.mark.slow(first=8)
 @pytest.mark.parametrize("tool", WITH_CLASSIFIERS)
 @pytest.mark.parametrize("estimator", CLASSIFIERS)
 def test_classifiers(estimator, tool):
