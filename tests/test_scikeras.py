@@ -97,8 +97,11 @@ OTHER_NAMES = (
     "optimizer by name, routed",
     "optimizer instance",
     "loss instance",
+    "arguments",
+    "integers for classes",
     "one-hot classes, by object",
     "compiled for classes",
+    "a compiled model",
     "regressor with two targets",
 )
 SAME = {

@@ -345,11 +345,12 @@ def test_a_teacher_estimator_is_never_modified():
 ENGINES = {"xla": ("auto", 120), "stepwise": ("auto", 2), "keras": ("keras", 2)}
 
 
+@pytest.mark.slow(first=4)
 @pytest.mark.parametrize(
     ("name", "loss"),
     [
-        ("xla", "auto"), ("stepwise", "distill"), ("stepwise", "features"), ("keras", "head"),
-        ("xla", "head"), ("keras", "auto"), ("stepwise", "blend"),
+        ("xla", "head"), ("stepwise", "distill"), ("stepwise", "features"), ("keras", "auto"),
+        ("xla", "auto"), ("keras", "head"), ("stepwise", "blend"),
     ],
 )  # fmt: skip
 def test_non_trainable_layers_are_never_modified(name, loss, monkeypatch):

@@ -87,6 +87,7 @@ SETTINGS = {
     "GenericUnivariateSelect": {"mode": "k_best", "param": 3},
     "KBinsDiscretizer": {"strategy": "uniform", "encode": "ordinal"},
     "NeighborhoodComponentsAnalysis": {"max_iter": 5},
+    "RandomTreesEmbedding": {"n_estimators": 5},
     "QuantileTransformer": {"n_quantiles": 9},
     "RFE": {"n_features_to_select": 3},
     "RFECV": {"min_features_to_select": 3, "cv": 3},
@@ -126,6 +127,8 @@ def table_for(name):
     X = rng.integers(0, 4, (60, 24)).astype(float) + 0.5 * rng.random((60, 24))
     if name == "KernelCenterer":
         return X @ X.T
+    if name in ("LatentDirichletAllocation", "PowerTransformer", "SequentialFeatureSelector"):
+        return X[:, :6]  # they take long for each column
     return X[:, 0] if name == "IsotonicRegression" else X
 
 
