@@ -54,7 +54,7 @@ QUICK = FineTune(epochs=3, learning_rate=1e-2)
 
 
 def classifier(fine_tune=QUICK, upstream=RISK, **params):
-    params = {"downstream": DOWN, "cv": 3, "random_state": 0, **params}
+    params = {"downstream": DOWN, "cv": 2, "random_state": 0, **params}
     upstream = upstream if isinstance(upstream, list) else [("risk", upstream)]
     params = {"blend": False, **params}
     return StackedKerasClassifier(upstream, fine_tune=fine_tune, **params)
