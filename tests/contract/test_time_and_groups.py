@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn import config_context
 from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
@@ -360,6 +361,15 @@ def test_groups_reach_parts_inside_other_estimators_or_are_refused(kind, routing
     with config_context(enable_metadata_routing=routing):
         if not refused(lambda: outer(part).fit(X, y, groups=groups), "groups"):
             check_groups(groups)
+
+
+@pytest.mark.parametrize("routing", [False, True])
+def test_folds_that_request_no_groups_are_of_whole_groups(routing):
+    X, y = numbered()
+    part = CalibratedClassifierCV(RecordingDownstream("inside"), cv=2)
+    with config_context(enable_metadata_routing=routing):
+        outer(part, blend=False).fit(X, y, groups=GROUPS)
+    check_groups(GROUPS)
 
 
 @kinds_with_routing((*STRICT, *BETWEEN_IN_GROUPS))
