@@ -161,10 +161,12 @@ def test_a_splitter_that_splits_groups_warns(rows):
         stack_of(Recall(), cv=TearsApart(3)).fit(X, y, groups=groups)
 
 
+@pytest.mark.parametrize("routing", [False, True])
 @pytest.mark.parametrize("cv", [5, GroupKFold(3)])
-def test_early_stopping_holds_out_whole_groups(rows, cv):
+def test_early_stopping_holds_out_whole_groups(rows, cv, routing):
     X, y, groups = rows
-    stack = stack_of(Recall(), cv=cv, downstream=Keeper(True)).fit(X, y, groups=groups)
+    with config_context(enable_metadata_routing=routing):
+        stack = stack_of(Recall(), cv=cv, downstream=Keeper(True)).fit(X, y, groups=groups)
     watched = set(stack.downstream_.X_val_[:, 2].tolist())
     assert watched
     assert not watched & set(stack.downstream_.X_[:, 2].tolist())
