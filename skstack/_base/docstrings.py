@@ -7,18 +7,7 @@ import textwrap
 
 
 def substitute(**paragraphs):
-    """Replace lines of a docstring that hold only ``{name}`` by shared paragraphs.
-
-    Parameters
-    ----------
-    **paragraphs : str
-        Text by name, without indentation.
-
-    Returns
-    -------
-    callable
-        A decorator of classes and functions.
-    """
+    """Decorator that replaces lines of a docstring that hold only ``{name}`` by ``paragraphs``."""
 
     def fill(match):
         return textwrap.indent(paragraphs[match[2]].strip("\n"), match[1])

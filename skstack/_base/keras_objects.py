@@ -145,10 +145,7 @@ def _is_comparable(value):
 def remade(value):
     """A new object of the class and the config of ``value``, without its state.
 
-    Raises
-    ------
-    ValueError
-        If the config does not hold all arguments of the constructor.
+    A ValueError if the config lacks arguments of the constructor.
     """
     return from_config(type(value), complete_config(value), customs_of(value))
 

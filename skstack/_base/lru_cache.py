@@ -13,16 +13,8 @@ Value = TypeVar("Value")
 class LRUCache(Generic[Value]):
     """Values by key, bounded by the sum of their sizes; safe to use from many threads.
 
+    ``size_of`` a value is 1 by default. Values larger than ``largest`` are returned but not kept.
     No value is None.
-
-    Parameters
-    ----------
-    limit : int
-        Largest sum of sizes.
-    size_of : callable, default=None
-        Size of a value; None counts each value as 1.
-    largest : int, default=None
-        Values of a larger size are returned but not kept; None keeps all.
     """
 
     def __init__(

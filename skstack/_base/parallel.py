@@ -23,16 +23,7 @@ def run_parts(function, common, parts, *, n_jobs=None):
     Otherwise they run in threads, which share what is compiled, or on the workers of the cluster
     that the user has chosen by ``joblib.parallel_config``.
 
-    Parameters
-    ----------
-    function : callable
-        A function of a module: it is sent by name.
-    common : tuple
-        Arguments of all parts, sent once to each worker.
-    parts : sequence of tuple
-        Arguments of each part.
-    n_jobs : int, default=None
-        Number of threads.
+    Workers get the function by its name, and ``common`` once.
     """
     if in_worker():
         # All that is inside stays in this worker, too, whatever its n_jobs is.

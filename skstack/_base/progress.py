@@ -26,15 +26,8 @@ def report(line: str) -> None:
 class Task:
     """A task of a fit that callbacks of scikit-learn are told of, with tasks of its own.
 
-    Parameters
-    ----------
-    estimator : estimator
-        The one whose fit it is a part of.
-    context : sklearn.callback.CallbackContext
-    data : dict, default=None
-        Its training rows: ``X``, ``y`` and ``metadata``.
-    n_epochs : int, default=0
-        Of the training that this task is.
+    ``context`` is a CallbackContext of scikit-learn, ``data`` its training rows: ``X``, ``y`` and
+    ``metadata``.
     """
 
     def __init__(self, estimator: Any, context: Any, data: dict | None = None, n_epochs: int = 0):
@@ -139,15 +132,7 @@ def fit_tasks(
 ):
     """Context in which an estimator is fitted by at most `n_tasks` tasks, or `n_epochs` epochs.
 
-    Parameters
-    ----------
-    estimator : estimator
-        With the mixin of scikit-learn; the method that calls this has ``with_callbacks``.
-    n_tasks, n_epochs : int, default=0
-    parallel : bool, default=False
-        Whether tasks may run at the same time.
-    X, y, weights : array-like, default=None
-        Training rows.
+    The method that calls this has ``with_callbacks``. `parallel` tasks may run at the same time.
     """
     n_tasks = n_tasks or _n_tasks_of_epochs(estimator, n_epochs)
     context = callback_context(estimator, n_tasks, not parallel)
@@ -174,16 +159,8 @@ def fitting(
     At its end, with `verbose`, its time is reported. A task that fits a sub-estimator begins in
     `propagating`.
 
-    Parameters
-    ----------
-    label : str
-    n : int, default=None
-        Number of rows.
-    verbose : int, default=0
-    n_epochs : int, default=0
-        Largest number of epochs of the training that it is.
-    task_id : int, default=None
-        As `reserve_tasks` returned it.
+    `n` is the number of rows, `n_epochs` the largest number of epochs of the training that it is;
+    `task_id` is from `reserve_tasks`.
     """
     outer = _TASK.get()
     task = None if outer is None else outer.subtask(label, task_id, n_epochs=n_epochs)
@@ -221,14 +198,7 @@ _SILENT_SECONDS = 5  # before progress is printed by itself
 class StepCounter:
     """Prints how many steps of a report are done, to stderr.
 
-    Parameters
-    ----------
-    name : str
-        Name of the report.
-    verbose : {"auto", 0, 1}
-        Whether to print: after a while, never, or from the first step.
-    total : int
-        Number of steps.
+    ``verbose`` is "auto", 0 or 1: to print after a while, never, or from the first step.
     """
 
     def __init__(self, name: str, verbose: Any, total: int):

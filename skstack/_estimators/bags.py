@@ -45,22 +45,8 @@ def refuse_bags(estimator, what) -> None:
 def fit_bags(estimator, rows, shared, splits, seed, *, weights, validation, groups, ordered):
     """Train the networks of an estimator, and set its attributes.
 
-    Parameters
-    ----------
-    estimator : NetworkEstimator
-    rows : tuple of array-like
-        X and y as the user passed them.
-    shared : CrossFitContext
-    splits : list of (ndarray, ndarray) or None
-        Training and hold-out rows of each bag.
-    seed : int
-    weights : ndarray of shape (n_rows,) or None
-        Weights > 0.
-    validation : tuple of array-like or None
-        ``X_val``, ``y_val`` and the weights of these rows.
-    groups : ndarray of shape (n_rows,) or None
-    ordered : bool
-        Whether rows are ordered in time.
+    ``rows`` are X and y as the user passed them, ``splits`` training and hold-out rows of each bag,
+    or None, ``validation`` is ``X_val``, ``y_val`` and the weights of these rows.
     """
     n_bags = len(splits)
     seeds = np.random.default_rng(seed).integers(2**31 - 1, size=n_bags)

@@ -295,13 +295,7 @@ _BATCH_SIZES = (
 
 @contextlib.contextmanager
 def declaring(estimator, classes):
-    """Context of a fit with declared classes, or None; if it fails, the earlier ones are restored.
-
-    Parameters
-    ----------
-    estimator : NetworkEstimator
-    classes : ndarray, dict of ndarray or None
-    """
+    """Context of a fit with declared classes, or None; if it fails, earlier ones are restored."""
     before = vars(estimator).pop("_declared_classes", None)
     if classes is not None:
         estimator._declared_classes = classes

@@ -175,35 +175,15 @@ def columns_in_chunks(columns_of_rows, X):
 
 
 class UpstreamSpec:
-    """An upstream model before it is fitted.
+    """An upstream model before it is fitted: a keras.Model, a FrozenEstimator or an estimator.
 
-    Parameters
-    ----------
-    model : keras.Model, FrozenEstimator, estimator or Pipeline
-        The last step of a Pipeline provides the features; the steps before are fitted with it in
-        each fold. Samplers among them resample the training rows of the last step only.
+    The last step of a Pipeline provides the features; the steps before are fitted with it in each
+    fold. Samplers among them resample the training rows of the last step only.
 
-    y : array-like or None
-        Targets of the whole fit; None if y is not passed to the model.
-
-    blocks : ColumnBlocks
-        Unfitted blocks, for the inputs of a frozen ``keras.Model``.
-
-    rows_at_once : int or None
-        Rows per forward pass.
-
-    memory : None, str or joblib.Memory
-        Cache for outputs of a frozen network.
-
-    ordered_cv : int, splitter, list of folds or None
-        The folds if rows are time-ordered, else None.
-
-    crossed : bool
-        Whether all features must be out-of-fold, with or without y: in a time-ordered branch
-        everything is fitted on earlier rows only.
-
-    label : str
-        Name in messages.
+    ``y`` are the targets of the whole fit, None if they are not passed to the model; ``blocks`` are
+    not fitted, for the inputs of a ``keras.Model``; ``memory`` is a cache for outputs of a frozen
+    network. ``crossed`` is whether all features must be out-of-fold, with or without y: in a
+    time-ordered branch, with the folds ``ordered_cv``, everything is fitted on earlier rows only.
     """
 
     def __init__(

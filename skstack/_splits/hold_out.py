@@ -22,37 +22,16 @@ _WAYS_OUT = (
 def hold_out(y, *, fraction, stratify, labels=(), seed=None, groups=None, ordered=False):
     """Split row indices into training and validation rows.
 
-    Parameters
-    ----------
-    y : array-like of shape (n_rows,) or (n_rows, n_outputs)
-        Targets. Multilabel and multi-output targets are never stratified.
-    fraction : float in (0, 1) or int >= 1
-        Share, or number, of rows to hold out, rounded up as in scikit-learn's splitters. With
-        `groups`, whole groups are held out and the share is approximate. A share of more than 2**20
-        rows is at most 2**18 rows.
-    stratify : bool
-        Whether to keep the share of each class. The columns of a y of several are `labels` then.
-    labels : sequence of array-like of shape (n_rows,), default=()
-        Labels of several targets: each class of each has training rows.
-    seed : int, RandomState or None
-        Seed of the shuffle.
-    groups : array-like of shape (n_rows,) or None
-        Rows of one group stay on one side.
-    ordered : bool
-        Whether rows are ordered in time. The last ones are held out, with `groups` from the nearest
-        row at which no group is split.
+    ``fraction`` is a share of the rows, rounded up as in scikit-learn's splitters, or their number,
+    an int; a share of more than 2**20 rows is at most 2**18 rows. With ``groups`` whole groups are
+    held out, and the share is approximate. With ``stratify`` the share of each class is kept, but
+    for a y of several columns; ``labels`` are those of several targets, each class of which has
+    training rows. Of ordered rows the last ones are held out, with groups from the nearest row at
+    which no group is split.
 
-    Returns
-    -------
-    train, held_out : ndarray of int64, ascending
-        Row indices; together every row once.
-
-    Raises
-    ------
-    ValueError
-        If `fraction` leaves no rows on a side, a class is missing on a side (with `ordered`, and of
-        `labels`: among the training rows), there are fewer than two groups, or with `ordered` every
-        cut splits a group.
+    Returns row indices, ascending; together every row once. A ValueError if a side would have no
+    rows, if a class is missing on a side (with ``ordered``, and of ``labels``: among the training
+    rows), of fewer than two groups, or if with ``ordered`` every cut splits a group.
 
     Examples
     --------

@@ -39,23 +39,11 @@ _NONE_IS_NO_SPLIT = ("ClassifierChain", "RegressorChain", "RidgeCV", "RidgeClass
 
 
 class RowContext(NamedTuple):
-    """What an estimator that splits its training rows must respect.
+    """What an estimator that splits its training rows must respect."""
 
-    Attributes
-    ----------
-    groups : ndarray of shape (n_rows,) or None
-        Rows of one group belong on one side of each split.
-
-    cv : int, splitter, list of folds or None
-        The time-ordered cv of the outer estimator, if rows are ordered in time.
-
-    all_rows : bool
-        Whether the rows are all those of the outer fit, to which row indices of the user refer.
-    """
-
-    groups: Any = None
-    cv: Any = None
-    all_rows: bool = True
+    groups: Any = None  # rows of one group belong on one side of each split
+    cv: Any = None  # the time-ordered cv of the outer estimator, if rows are ordered in time
+    all_rows: bool = True  # whether they are all of the outer fit, which indices of a user mean
 
     @property
     def ordered(self):

@@ -131,66 +131,29 @@ _ROWS_TRIED = 2_000  # of a table on disk, to find out what a part refuses
 
 @dataclass(eq=False, repr=False)
 class StackFit:
-    """One fit of a stack: its rows and parts, then what is learned from them.
+    """One fit of a stack: its rows and parts, then what is learned from them."""
 
-    Parameters
-    ----------
-    X, y, metadata
-        Those of the rows to learn from; `keep` leaves some of them out.
-    seed : int
-    cv : int, splitter or list of pairs
-        The folds of the branches.
-    order : splitter or None
-        `cv` if it is time-ordered.
-    inside_order : bool
-        Whether the stack is part of a time-ordered fit.
-    branches : list of (name, transformer, columns)
-    downstream : estimator
-    blending : Blending
-
-    Attributes
-    ----------
-    given : Bunch
-        X, y and the metadata of the downstream, of all rows.
-    train, rest : ndarray or None
-        Positions, among all rows, of those to learn from and of those held out.
-    inputs : list
-        The table of each branch.
-    plans : dict
-        How each branch is cross-fitted, and the seconds that it took to plan that.
-    features, tables : list
-        Of each branch, features of all rows, and `FoldTable` by repeat and fold, or None.
-    covered : ndarray of bool
-        The rows that have features.
-    table : table
-        What the downstream learns from, before rows without features are left out.
-    unfitted : estimator
-        The downstream before its fit.
-    report : dict
-        See ``fit_report_``.
-    """
-
-    X: Any
+    X: Any  # as y and metadata, of the rows to learn from; `keep` leaves some of them out
     y: np.ndarray
     metadata: StackMetadata
     seed: int
-    cv: Any
-    order: Any
-    inside_order: bool
-    branches: list
+    cv: Any  # the folds of the branches
+    order: Any  # `cv` if it is time-ordered, else None
+    inside_order: bool  # whether the stack is part of a time-ordered fit
+    branches: list  # of (name, transformer, columns)
     downstream: Any
     blending: Blending
-    given: Bunch = field(default_factory=Bunch)
-    train: np.ndarray | None = None
-    rest: np.ndarray | None = None
-    inputs: list = field(default_factory=list)
-    plans: dict = field(default_factory=dict)
-    features: list = field(default_factory=list)
-    tables: list = field(default_factory=list)
-    covered: Any = None
-    table: Any = None
-    unfitted: Any = None
-    report: dict = field(default_factory=dict)
+    given: Bunch = field(default_factory=Bunch)  # X, y, metadata of the downstream, of all rows
+    train: np.ndarray | None = None  # positions, among all rows, of those to learn from
+    rest: np.ndarray | None = None  # and of those held out
+    inputs: list = field(default_factory=list)  # the table of each branch
+    plans: dict = field(default_factory=dict)  # of cross-fits, and the seconds to make each
+    features: list = field(default_factory=list)  # of all rows, by branch
+    tables: list = field(default_factory=list)  # of each branch `FoldTable` by repeat and fold
+    covered: Any = None  # mask of the rows that have features
+    table: Any = None  # what the downstream learns from, with rows without features
+    unfitted: Any = None  # the downstream before its fit
+    report: dict = field(default_factory=dict)  # see ``fit_report_``
 
     @property
     def ordered(self):

@@ -40,30 +40,10 @@ def epochs_of_folds(
 ):
     """Median of the best epochs of fits of the downstream on parts of its training rows.
 
-    Each fit is judged by the loss on the other rows. Rows of the sampler train, but do not judge.
-
-    Parameters
-    ----------
-    downstream : NetworkEstimator
-        Not fitted.
-    table, y : array-like
-        Out-of-fold features of the training rows, scaled, and targets.
-    groups, sample_weight : array-like of shape (n_rows,) or None
-    resample : callable
-        Function of training rows, targets and weights that returns those after the sampler.
-    ordered : bool
-        Whether rows are ordered in time: then there is one fit, judged by the last rows.
-    shared : CrossFitContext or None
-        What the fits share, if more than these rows decide it.
-    n_fits : int
-        The first of the fits are made.
-    verbose : int
-        If > 0, print a line for each fit.
-
-    Returns
-    -------
-    int or None
-        None if there are too few rows or groups.
+    Each fit is judged by the loss on the other rows; with ``ordered`` rows there is one, judged by
+    the last. ``resample`` returns training rows, targets and weights after the sampler: its rows
+    train, but do not judge. ``shared`` is the context of the fits if more than these rows decide
+    it. Only the first ``n_fits`` are made. None if there are too few rows or groups.
     """
     if sample_weight is not None:
         sample_weight = np.asarray(sample_weight)

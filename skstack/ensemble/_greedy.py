@@ -24,19 +24,8 @@ def greedy_counts(predictions, score, max_iter=MAX_ITER):
     scores best; the best step is kept (Caruana et al., ICML 2004, section 2.1). Of equal scores the
     simpler one is kept: fewer predictions, then those that come first.
 
-    Parameters
-    ----------
-    predictions : list of ndarray of one shape
-        The simpler ones first.
-    score : callable
-        Score of a combination; greater is better.
-    max_iter : int
-        Number of steps.
-
-    Returns
-    -------
-    ndarray of int of shape (n_predictions,)
-        Their proportions are the weights of a convex combination.
+    ``score`` of a combination is greater if it is better. The proportions of the counts are the
+    weights of a convex combination.
 
     Examples
     --------

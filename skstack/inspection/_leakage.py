@@ -189,31 +189,16 @@ def leakage_report(
 
 @dataclasses.dataclass(frozen=True)
 class _Rows:
-    """What a report is about: rows, targets and outer folds.
-
-    Parameters
-    ----------
-    X : array, sparse matrix or DataFrame of shape (n_samples, n_features)
-    given : array-like
-        The targets, as they were passed.
-    target : array-like
-        The targets that fits get: those of one column as a vector.
-    y : ndarray
-        `target`, as the checks read it.
-    classification : bool
-    groups, time : ndarray of shape (n_samples,) or None
-        Of `time`, the rank.
-    folds : list of (train, test)
-    """
+    """What a report is about: rows, targets and outer folds."""
 
     X: Any
-    given: Any
-    target: Any
-    y: np.ndarray
+    given: Any  # the targets, as they were passed
+    target: Any  # the targets that fits get: those of one column as a vector
+    y: np.ndarray  # `target`, as the checks read it
     classification: bool
     groups: np.ndarray | None
-    time: np.ndarray | None
-    folds: list
+    time: np.ndarray | None  # its rank
+    folds: list  # of (train, test)
 
     @classmethod
     def checked(cls, estimator, X, y, cv, groups, time, seen):

@@ -211,31 +211,13 @@ def _numbers(X, dtype):
 
 @dataclass(frozen=True)
 class _Values:
-    """The values of one column, independent of its dtype.
+    """The values of one column, independent of its dtype."""
 
-    Parameters
-    ----------
-    numbers : ndarray of float of shape (n_rows,)
-        The nearest float; NaN for text and missing values.
-
-    rest : ndarray of uint64 of shape (n_rows,)
-        Integer minus that float, modulo 2**64.
-
-    words : ndarray of object or None
-        Text for values that are not numbers, None for numbers; None if all are numbers.
-
-    whole : bool
-        Whether the dtype of the column is an integer type.
-
-    cells : _Cells or None
-        The numbers of cells that hold arrays, of which ``words`` tells the shape; None if none do.
-    """
-
-    numbers: np.ndarray
-    rest: np.ndarray
-    words: np.ndarray | None = None
-    whole: bool = False
-    cells: _Cells | None = None
+    numbers: np.ndarray  # the nearest float; NaN for text and missing values
+    rest: np.ndarray  # uint64: integer minus that float, modulo 2**64
+    words: np.ndarray | None = None  # text for other values, None for numbers; None if all are
+    whole: bool = False  # whether the dtype of the column is an integer type
+    cells: _Cells | None = None  # numbers of cells that hold arrays, of which `words` has the shape
 
     @classmethod
     def of(cls, column, dtype=np.float64):

@@ -17,24 +17,15 @@ _FEWEST = 20  # rows, or groups, of which an association is judged
 
 @dataclass
 class Run:
-    """A recorded fit, and the targets of all rows that it was given.
-
-    Attributes
-    ----------
-    shuffled : ndarray of bool of shape (n_samples,)
-        Rows whose target is that of another row.
-
-    units : ndarray of shape (n_samples,) or None
-        Groups that were shuffled as one.
-    """
+    """A recorded fit, and the targets of all rows that it was given."""
 
     estimator: Any
     trace: Trace
     y: Any
     train: np.ndarray
     test: np.ndarray
-    shuffled: np.ndarray | None = None
-    units: np.ndarray | None = None
+    shuffled: np.ndarray | None = None  # mask of the rows whose target is that of another row
+    units: np.ndarray | None = None  # groups that were shuffled as one
 
     @classmethod
     def of(cls, estimator, X, y, fold, metadata, shuffled=None, units=None):

@@ -275,18 +275,10 @@ def standardizing_variables(block_name, mean, scale, *, steps=False):
 def learned_variables(spec, block_name, start, few, moments):
     """Variables, by path, of the layers of a numeric block that are learned before training.
 
-    Parameters
-    ----------
-    spec : Spec
-    block_name : str
-    start : dict of str to ndarray
-        Initial variables of the network; they tell which layers it has.
-    few : callable
-        Returns training rows, all or, of a large table, some of them: arrays by name of the block,
-        in the units of X; the targets of the rows and whether they are classes, for bins of a
-        decision tree, or None; and weights of shape (n_rows,) or None.
-    moments : tuple of ndarray
-        Mean and scale of the columns.
+    ``start`` holds the initial variables of the network, which tell its layers, ``moments`` mean
+    and scale of the columns. ``few()`` returns training rows, all or, of a large table, some:
+    arrays by block in the units of X; targets and whether they are classes, for bins of a decision
+    tree, or None; and weights or None.
     """
     names = {path.partition("/")[0] for path in start}
     roles = ("quantiles", "scores", "pair", "clipped", *(f"{kind}_bins" for kind in BINS))

@@ -64,27 +64,12 @@ def _standardized_steps(x, name):
 
 @dataclass(frozen=True)
 class Head:
-    """The outputs of one target of a network that has several.
+    """The outputs of one target of a network that has several."""
 
-    Parameters
-    ----------
-    name : str
-        Name of the target, valid as part of a layer's name.
-
-    task : {"binary", "multiclass", "regression"}
-        What the target is.
-
-    n_outputs : int
-        Number of classes, or 1.
-
-    activation : str, default=None
-        As in ``Spec``.
-    """
-
-    name: str
-    task: str
-    n_outputs: int
-    activation: str | None = None
+    name: str  # of the target, valid as part of a layer's name
+    task: str  # "binary", "multiclass" or "regression"
+    n_outputs: int  # number of classes, or 1
+    activation: str | None = None  # as in `Spec`
 
     @property
     def units(self):

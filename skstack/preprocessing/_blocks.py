@@ -48,25 +48,8 @@ class ColumnBlocks:
 
     Parameters
     ----------
-    categorical_features : "from_dtype", None, list of str, list of int or boolean mask
-        "from_dtype": the category, string and bool columns of a DataFrame, and object columns with
-        values other than numbers; none for arrays. None: no column is categorical. Positions and
-        masks also work for arrays.
-
-    inputs : None, "prefix", dict or list, default=None
-        Columns that form one input: by the input's name; by order (``input_0``, ...); or by the
-        prefix of the column name, up to ``__``. Other columns are treated as with None.
-
-    input_shape : tuple of int or dict of str to tuple, default=None
-        Shape to which one row of numeric columns, or of an array, is reshaped; a dict holds one
-        for each input.
-
-    n_hash_buckets : int, default=None
-        Categorical columns with more categories are hashed into this many buckets.
-
-    imputer : SimpleImputer, default=None
-        Imputes missing numbers, and adds indicator columns with ``add_indicator``. None: missing
-        numbers raise an error.
+    categorical_features, inputs, input_shape, n_hash_buckets, imputer
+        As in the network estimators; masks of `categorical_features` work for arrays, too.
 
     unseen_tokens : bool, default=False
         Whether token ids above those of the training rows are mapped to one id, the last; False
@@ -128,27 +111,9 @@ class ColumnBlocks:
     def fit(self, X, *, like=None, sample_weight=None):
         """Learn the kinds of columns, the categories that occur, and the imputed values.
 
-        Parameters
-        ----------
-        X : DataFrame, array, list or sparse matrix, a row for each sample
-            Training rows.
-        like : ColumnBlocks or None
-            Take columns, categories and codes, hence shapes, from another one; categories that do
-            not occur in this `X` become unseen. For the folds of a cross-fit.
-        sample_weight : ndarray of shape (n_rows,) or None
-            Positive; how often a row counts in the imputed values.
-
-        Returns
-        -------
-        self : ColumnBlocks
-
-        Raises
-        ------
-        ValueError
-            A parameter does not fit `X`, or a column holds dates or other values that are neither
-            numbers nor categories nor arrays of one shape.
-        TypeError
-            A categorical column holds values that cannot be hashed, such as sets.
+        With `like`, another object, columns, categories and codes, hence shapes, are taken from it,
+        for the folds of a cross-fit; categories that do not occur in X become unseen. Weights, all
+        positive, say how often a row counts in the imputed values.
         """
         if like is not None:
             for name in ("n_columns_", "columns_", "_names"):
@@ -183,26 +148,11 @@ class ColumnBlocks:
         return self
 
     def split(self, X, *, dtype=np.float32):
-        """Return the arrays that a network takes.
+        """Return the arrays that a network takes, by name; a `DiskArray` for a table on disk.
 
-        Parameters
-        ----------
-        X : as in `fit`, with the same columns
-        dtype : dtype, default=float32
-            Dtype of numeric columns without an imputer; networks take float32.
-
-        Returns
-        -------
-        arrays : dict of str to ndarray, or to `DiskArray` for a table on disk
-            Float32, C-contiguous, of shape (n_rows, *shape) for numbers; int32 of shape (n_rows,)
-            for categories, of shape (n_rows, length) for token ids. Numbers may share memory with
-            `X`: do not write to them.
-
-        Raises
-        ------
-        ValueError
-            If the number of columns differs from `fit`, or scikit-learn's ``check_array`` raises:
-            NaN, infinity, complex numbers, no rows, one dimension.
+        Numbers are C-contiguous, of shape (n_rows, *shape), and may share memory with X: do not
+        write to them. Their dtype is `dtype`, but float32 with an imputer. Categories are int32 of
+        shape (n_rows,), token ids of shape (n_rows, length).
         """
         table = self._open(X)
         if isinstance(table, DiskTable):
@@ -219,24 +169,12 @@ class ColumnBlocks:
         return {part.name: part.read(table, dtype) for part in self._parts}
 
     def table(self, arrays, *, for_sampler=False):
-        """Assemble arrays into a table with the columns of `fit`, in their order.
+        """Assemble the arrays of `split` into a table with the columns of `fit`, in their order.
 
-        Parameters
-        ----------
-        arrays : dict of str to ndarray
-            As `split` returns them.
-
-        for_sampler : bool, default=False
-            Whether to append the indicators of missing values, and to keep unseen categories apart
-            from missing ones, which `split_again` needs.
-
-        Returns
-        -------
-        table : ndarray of float32 or pandas DataFrame
-            A DataFrame when there are categories: numbers float32, categories of `category` dtype
-            with the known categories (bools as 0 and 1; of hashed ones the buckets); unseen and
-            missing ones are NaN; for a sampler unseen ones are a category of their own. Columns of
-            arrays are called x0, x1, ...
+        An array if all are numbers, else a DataFrame: numbers are float32, categories of `category`
+        dtype with the known categories (bools as 0 and 1; of hashed ones the buckets); unseen and
+        missing ones are NaN. For a sampler the indicators of missing values follow, and unseen
+        categories are one of their own, which `split_again` needs.
         """
         if isinstance(self._parts[0], TensorBlock):
             return self._parts[0].rows(arrays[self._parts[0].name])
@@ -259,18 +197,7 @@ class ColumnBlocks:
         return table
 
     def split_again(self, table):
-        """Return the arrays of a table that `table` made for a sampler.
-
-        Parameters
-        ----------
-        table : ndarray or DataFrame
-            Other rows of the same columns.
-
-        Returns
-        -------
-        arrays : dict of str to ndarray
-            As `split` returns them.
-        """
+        """Return the arrays of rows of a table that `table` made for a sampler."""
         table = as_table(table)
         if isinstance(self._parts[0], TensorBlock):
             return {self._parts[0].name: self._parts[0].read(table)}

@@ -637,28 +637,10 @@ def warn_if_validation_targets_moved(y, y_val, columns=None):
 def weighted_moments(array, weights=None):
     """Mean and population standard deviation of every column, in float64.
 
-    Two passes keep precision with large offsets; chunks of rows limit memory. A row of weight w
-    counts as w rows.
-
-    Parameters
-    ----------
-    array : array-like of shape (n_rows, ..., d), finite numbers
-        Axes between the first and the last (time steps) count as further rows.
-    weights : array-like of shape (n_rows,) or None, non-negative
-        None counts every row once.
-
-    Returns
-    -------
-    mean : ndarray of shape (d,), float64
-        In units of the columns.
-    scale : ndarray of shape (d,), float64, positive
-        Standard deviation in units of the columns; 1 where a column is constant up to the rounding
-        error of its mean.
-
-    Raises
-    ------
-    ValueError
-        No row has a positive weight, or `weights` has another length than `array`.
+    `array` has the shape (n_rows, ..., d); axes in between (time steps) count as further rows. A
+    row of weight w counts as w rows. The deviation is 1 where a column is constant up to the
+    rounding error of its mean. Two passes keep precision with large offsets; chunks of rows limit
+    memory.
 
     Notes
     -----

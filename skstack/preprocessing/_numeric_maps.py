@@ -16,13 +16,7 @@ _MIN_STEPS = 16  # of float32 between two edges
 
 @dataclass(frozen=True)
 class Distribution:
-    """The distinct values of a column, and their total weights.
-
-    Parameters
-    ----------
-    values : ndarray of shape (n_distinct,), float64, increasing
-    weights : ndarray of shape (n_distinct,), float64, positive
-    """
+    """The distinct values of a column, increasing, and their total weights, positive; float64."""
 
     values: np.ndarray
     weights: np.ndarray
@@ -80,18 +74,6 @@ def _distinguishable(values):
 def tree_edges(column, target, n_bins, *, classify, weights=None) -> np.ndarray:
     """Edges of at most `n_bins` bins: thresholds of a decision tree, minimum and maximum.
 
-    Parameters
-    ----------
-    column : ndarray of shape (n_rows,)
-    target : ndarray of shape (n_rows,) or (n_rows, n_targets)
-        Classes, or numbers.
-    n_bins : int
-    classify : bool
-        Whether the targets are classes.
-    weights : ndarray of shape (n_rows,), default=None
-
-    References
-    ----------
     Y. Gorishniy, I. Rubachev and A. Babenko, "On Embeddings for Numerical Features in Tabular Deep
     Learning", NeurIPS 2022, section 3.2.
     """

@@ -18,28 +18,9 @@ from skstack.preprocessing._column_profile import lost_in_float32
 class Passthrough:
     """Columns for a downstream network: float32 numbers, categories with known levels.
 
-    Columns whose cells hold arrays, also of unequal length, pass unchanged.
-
-    Parameters
-    ----------
-    categorical_features : as in ColumnBlocks
-
-    allow_nan : bool, default=False
-        Whether numbers may be missing.
-
-    Attributes
-    ----------
-    n_columns_ : int
-
-    array_columns_ : ndarray of int
-        Indices of the columns whose cells hold arrays.
-
-    blocks_ : ColumnBlocks or None
-        Blocks of all other columns.
-
-    dtype_ : str
-        Dtype of numbers: float64 if a column is so far from 0 that float32 would lose digits that
-        a later scaler keeps.
+    Columns whose cells hold arrays, `array_columns_`, also of unequal length, pass unchanged;
+    `blocks_` are the `ColumnBlocks` of all others, or None. Numbers are float64 (`dtype_`) if a
+    column is so far from 0 that float32 would lose digits that a later scaler keeps.
     """
 
     def __init__(self, categorical_features="from_dtype", *, allow_nan=False):
