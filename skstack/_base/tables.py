@@ -291,9 +291,19 @@ def check_groups(groups, X):
     return groups
 
 
+def refuse_missing_target(estimator, y):
+    """Raise if there is no y."""
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y "
+            "is None."
+        )
+
+
 def check_target(y, *, estimator, multi_output=True, y_numeric=False):
     """Check targets as scikit-learn does, with y named in every message."""
-    if y is not None and hasattr(y, "isna") and np.any(np.asarray(y.isna())):
+    refuse_missing_target(estimator, y)
+    if hasattr(y, "isna") and np.any(np.asarray(y.isna())):
         raise ValueError("Input y contains NaN.")  # scikit-learn does not name y for strings
     y = check_y(y, multi_output=multi_output, y_numeric=y_numeric, estimator=estimator)
     if y_numeric and (y.ndim > 2 or y.dtype.kind not in "fiub"):
@@ -331,11 +341,6 @@ def kind_of_target(y, estimator):
 
 def read_labels(estimator, y):
     """Labels (n,) or a multilabel indicator (n, n_labels), and the type of target."""
-    if y is None:
-        raise ValueError(
-            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y "
-            "is None."
-        )
     y = y.toarray() if hasattr(y, "toarray") else y
     kind = kind_of_target(y, estimator)
     if kind == "unknown":

@@ -18,7 +18,7 @@ from skstack._base.docstrings import substitute
 from skstack._base.in_chunks import in_chunks
 from skstack._base.params import clone_sharing_models, hint_at_parameters, is_keras_model, is_path
 from skstack._base.sklearn import Interval, StrOptions, fit_context
-from skstack._base.tables import check_weights, indexed_like
+from skstack._base.tables import check_weights, indexed_like, refuse_missing_target
 from skstack._base.text import described
 from skstack._estimators.bags import graphs_of_bags, is_bagged, mean_of_graphs
 from skstack._estimators.base import DOCS, NetworkEstimator, declaring
@@ -556,11 +556,7 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
         """Targets as a DataFrame, and whether they were one."""
         import pandas as pd
 
-        if y is None:
-            raise ValueError(
-                f"This {type(self).__name__} estimator requires y to be passed, but the target y "
-                "is None."
-            )
+        refuse_missing_target(self, y)
         if isinstance(y, Mapping):
             raise TypeError(
                 "y is a dict; expected a DataFrame with one column for each target: "

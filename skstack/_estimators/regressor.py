@@ -308,13 +308,8 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
     # -----------------------------------------------------------------------------------------
 
     def _read_target(self, y, *, shared, reset):
-        if y is None:
-            raise ValueError(
-                f"This {type(self).__name__} estimator requires y to be passed, but the target y "
-                "is None."
-            )
         self._check_names_of_targets(y, reset=reset)
-        y = check_target(y, multi_output=True, y_numeric=True, estimator=self)
+        y = check_target(y, y_numeric=True, estimator=self)
         if y.size and np.abs(y.astype(np.float64)).max() > np.finfo(np.float32).max:
             raise ValueError("y holds values that are too large for float32.")
         if reset:

@@ -742,17 +742,12 @@ class StackedKerasRegressor(ExportMixin, RegressorMixin, Stack):
         return _in_float64(result)
 
     def _read_target(self, y, *, reset):
-        if y is None:
-            raise ValueError(
-                f"This {type(self).__name__} estimator requires y to be passed, but the target y "
-                "is None."
-            )
-        y = check_target(y, multi_output=True, y_numeric=True, estimator=self)
+        y = check_target(y, y_numeric=True, estimator=self)
         self._several = y.ndim == 2
         return y
 
     def _validation_target(self, y_val, y):
-        return check_target(y_val, multi_output=True, y_numeric=True, estimator=self)
+        return check_target(y_val, y_numeric=True, estimator=self)
 
     def _downstream_predictions(self, table):
         with errors_named(label_of(self.downstream_)):

@@ -642,12 +642,7 @@ class GreedyEnsembleRegressor(RegressorMixin, _GreedyEnsemble):
         return self._combined(X)
 
     def _read_target(self, y):
-        if y is None:
-            raise ValueError(
-                f"This {type(self).__name__} estimator requires y to be passed, but the target y "
-                "is None."
-            )
-        y = check_target(y, multi_output=True, y_numeric=True, estimator=self)
+        y = check_target(y, y_numeric=True, estimator=self)
         y = column_or_1d(y, warn=True) if y.shape[1:] == (1,) else y
         self._target_shape = y.shape[1:]
         return y
