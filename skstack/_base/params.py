@@ -326,6 +326,13 @@ def without_passthrough(model):
     return model
 
 
+def last_step(model):
+    """The last step of a Pipeline, also of one inside another; other models are unchanged."""
+    while isinstance(model, Pipeline):
+        model = model.steps[-1][1]
+    return model
+
+
 def _passes(step):
     return step is None or (isinstance(step, str) and step == "passthrough")
 

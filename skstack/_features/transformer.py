@@ -34,6 +34,7 @@ from skstack._base.params import (
     is_keras_model,
     is_network_estimator,
     is_path,
+    last_step,
 )
 from skstack._base.progress import errors_named, fit_tasks, fitting, propagating
 from skstack._base.sklearn import (
@@ -485,9 +486,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
         return routed_features(self, caller, X, sample_weight, groups, params), context
 
     def _reads_indicator(self):
-        model = self.model
-        while isinstance(model, Pipeline):  # whose tags need those of a last step, a path perhaps
-            model = model.steps[-1][1]
+        model = last_step(self.model)  # tags of a Pipeline need those of its last, a path perhaps
         return hasattr(model, "__sklearn_tags__") and is_classifier(model)
 
     @on_snapshot

@@ -11,11 +11,16 @@ from typing import Any
 import numpy as np
 from sklearn.base import is_classifier, is_regressor
 from sklearn.frozen import FrozenEstimator
-from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 
 from skstack._base.atomic_fit import caller_level, copy_of
-from skstack._base.params import clone_part, is_keras_model, is_network_estimator, is_path
+from skstack._base.params import (
+    clone_part,
+    is_keras_model,
+    is_network_estimator,
+    is_path,
+    last_step,
+)
 from skstack._base.progress import errors_named, report
 from skstack._base.sklearn import is_classifier_for
 from skstack._base.tables import columns_at, n_rows, take_rows
@@ -102,8 +107,8 @@ def blend_plan(stack):
     downstream = stack._network_type() if stack.downstream is None else stack.downstream
     if isinstance(downstream, type):  # which `fit` refuses
         return BlendPlan()
-    if named is None and _knows_rows(_last(downstream)):
-        reasons.append(f"the downstream: {_knows_rows(_last(downstream))}")
+    if named is None and _knows_rows(last_step(downstream)):
+        reasons.append(f"the downstream: {_knows_rows(last_step(downstream))}")
     elif named is None or DOWNSTREAM in named:
         kept.append(DOWNSTREAM)
         reasons.append(_other_scale(stack, downstream, "the downstream"))
@@ -142,12 +147,6 @@ def _named_parts(stack):
     return set(parts)
 
 
-def _last(estimator):
-    while isinstance(estimator, Pipeline):
-        estimator = estimator.steps[-1][1]
-    return estimator
-
-
 def _is_model(value):
     """Whether a part is a ``keras.Model`` or the path to one."""
     return is_keras_model(value) or is_path(value)
@@ -176,10 +175,10 @@ class _Predictor:
     @classmethod
     def of(cls, stack, transformer):
         model = KerasAutoencoder() if transformer.model is None else transformer.model
-        steps, final = model, _last(model)
+        steps, final = model, last_step(model)
         frozen = _is_model(final) or isinstance(final, FrozenEstimator)
         if isinstance(final, FrozenEstimator):
-            steps, final = final.estimator, _last(final.estimator)
+            steps, final = final.estimator, last_step(final.estimator)
         why = ""
         if not transformer.passes_y and not frozen:
             why = "passes_y=False keeps the target from it"
@@ -206,18 +205,18 @@ def _excluded(part, is_named):
         return part.why
     if part.frozen:
         return "it is frozen, and may have been fitted on these rows"
-    return _knows_rows(_last(part.estimator))
+    return _knows_rows(last_step(part.estimator))
 
 
 def _other_scale(stack, estimator, label):
     """Why a part does not estimate probabilities, or the mean of the target; or an empty string."""
-    if _is_model(_last(estimator)):
+    if _is_model(last_step(estimator)):
         return ""
     if is_regressor(stack):
         loss = _other_loss(estimator)
         return f"{label} does not estimate the mean: {loss}" if loss else ""
     if probabilities_of(estimator) is None:
-        return f"{label}, {described(_last(estimator))}, has no predict_proba"
+        return f"{label}, {described(last_step(estimator))}, has no predict_proba"
     for name, value in _settings(estimator):
         last = name.rpartition("__")[2]
         resamples = type(value).__module__.startswith("imblearn.ensemble")
@@ -237,7 +236,7 @@ def _other_scale(stack, estimator, label):
 
 def _own_threshold(downstream):
     """Why predictions of a blend would not be those of a downstream, or an empty string."""
-    last = _last(downstream)
+    last = last_step(downstream)
     if type(last).__name__ in _THRESHOLDS:
         return (
             f"the downstream, {type(last).__name__}, predicts by a threshold of its own, and a "
@@ -328,7 +327,7 @@ def _rotated(stack):
     """A branch whose inner layers are rotated onto those of a network of all rows, or ""."""
     for name, model, _ in branch_list(stack):
         transformer = branch_of(stack, name, model)
-        final = None if transformer.model is None else _last(transformer.model)
+        final = None if transformer.model is None else last_step(transformer.model)
         fixed = final is None or _is_model(final)
         fixed = fixed or is_network_estimator(final) or isinstance(final, FrozenEstimator)
         if transformer.layers and not fixed:
@@ -354,7 +353,7 @@ class PredictionColumns:
     def of(cls, stack, transformer, n_outputs):
         """Find the columns; ``n_outputs`` is 1 for two classes. None if there are none."""
         part = _Predictor.of(stack, transformer)
-        decides = is_classifier(stack) and not _is_model(_last(part.estimator))
+        decides = is_classifier(stack) and not _is_model(last_step(part.estimator))
         if part.feature is None or (decides and probabilities_of(part.estimator) is None):
             return None
         start = 0
@@ -387,7 +386,7 @@ def check_frozen_parts(stack, branches, parts, n_outputs):
         if name not in parts:
             continue
         part = _Predictor.of(stack, transformer)
-        final = _last(part.estimator)
+        final = last_step(part.estimator)
         if not part.frozen:
             continue
         what = f"blend_parts={stack.blend_parts!r} names {name!r}, a frozen part"

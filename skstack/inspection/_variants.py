@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.pipeline import Pipeline
 
-from skstack._base.params import clone_part, draw_seed, is_bool, set_missing_seeds
+from skstack._base.params import clone_part, draw_seed, is_bool, last_step, set_missing_seeds
 from skstack._base.tables import column_indices
 from skstack._stack.base import Stack
 from skstack._stack.blending import blend_plan
@@ -32,7 +31,7 @@ class Variant:
 
 def stack_of(estimator):
     """The stack that an estimator is, or ends in."""
-    last = _last(estimator)
+    last = last_step(estimator)
     if not isinstance(last, Stack):
         raise TypeError(
             f"estimator={estimator!r} must be a StackedKerasClassifier, a StackedKerasRegressor, "
@@ -89,7 +88,7 @@ def variants_of(estimator, X):
         if fine_tune is not None and not tuned:
             own.set_params(fine_tune=None)
         if loss is not None and not taught:
-            _last(own.downstream).set_params(loss=getattr(loss, "loss", None) or "auto")
+            last_step(own.downstream).set_params(loss=getattr(loss, "loss", None) or "auto")
         return changed
 
     notes, settings = [], {}
@@ -141,12 +140,6 @@ def _set_parts_left(stack, dropped):
         stack.blend = False
 
 
-def _last(estimator):
-    while isinstance(estimator, Pipeline):
-        estimator = estimator.steps[-1][1]
-    return estimator
-
-
 def _is_off(passthrough, X):
     """Whether no column passes through; X is None if the stack receives other columns."""
     if isinstance(passthrough, bool | np.bool_):
@@ -162,7 +155,7 @@ def _is_off(passthrough, X):
 
 def _teacher_loss(stack):
     """The loss of the downstream if it has a teacher, else None."""
-    downstream = _last(stack.downstream)
+    downstream = last_step(stack.downstream)
     if not hasattr(downstream, "get_params"):
         return None
     loss = downstream.get_params(deep=False).get("loss")
