@@ -382,8 +382,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        model = KerasAutoencoder() if self.model is None else self.model
-        set_input_tags(tags, [model])
+        set_input_tags(tags, [self._upstream_model])
         tags.input_tags.allow_nan &= not self.passthrough
         tags.transformer_tags.preserves_dtype = ["float32"]
         tags.target_tags.required = self.passes_y and requires_y(self.model)
@@ -534,9 +533,13 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
 
     # Fitting and extraction -----------------------------------------------------------------
 
+    @property
+    def _upstream_model(self):
+        return KerasAutoencoder() if self.model is None else self.model
+
     def _needs_all_rows(self):
         """Whether a fit reads all rows of a table on disk into memory."""
-        model = KerasAutoencoder() if self.model is None else self.model
+        model = self._upstream_model
         if is_path(model) or is_keras_model(model):
             return False
         return UpstreamSpec(model, None, None).needs_all_rows
@@ -560,7 +563,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
 
     def _check_context(self, X, y, metadata, ordered_cv):
         """Refuse nested estimators that cannot respect groups or time order, before training."""
-        model = KerasAutoencoder() if self.model is None else self.model
+        model = self._upstream_model
         if is_path(model) or is_keras_model(model):
             return
         y = y if self.passes_y else None
@@ -623,7 +626,6 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
 
     def _upstream_spec(self, y, ordered_cv, in_stack, label):
         """The splitter, and what is to be fitted: an `UpstreamSpec`."""
-        model = KerasAutoencoder() if self.model is None else self.model
         blocks = ColumnBlocks(
             self.categorical_features, inputs=self.inputs, input_shape=self.input_shape
         )
@@ -631,7 +633,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
         if self.random_state is not None:
             # A copy, because a RandomState is drawn from once, for the seeds of the model.
             cv = seeded_splitter(cv, draw_seed(copy.deepcopy(self.random_state)))
-        model = upstream_of(model, self.random_state)
+        model = upstream_of(self._upstream_model, self.random_state)
         source = UpstreamSpec(
             model, y, blocks, self.batch_size, self.memory,
             ordered_cv=ordered_cv, crossed=in_stack and ordered_cv is not None, label=label,
@@ -750,8 +752,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
         """Raise a ValueError if this branch cannot be cross-fitted without each fold of a stack."""
         if not self._learns_from_y():
             return
-        model = KerasAutoencoder() if self.model is None else self.model
-        source = UpstreamSpec(upstream_of(model, 0), y, None)
+        source = UpstreamSpec(upstream_of(self._upstream_model, 0), y, None)
         settings = {"classifier": source.classes is not None, "metadata": metadata.split}
         own = folds_of(self.cv, X, y, **settings)
         for pairs in nested:

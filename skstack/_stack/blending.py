@@ -25,9 +25,7 @@ from skstack._base.progress import errors_named, report
 from skstack._base.sklearn import is_classifier_for
 from skstack._base.tables import columns_at, n_rows, take_rows
 from skstack._base.text import described
-from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._estimators.multi_task import KerasMultiTask
-from skstack._features.cross_fit import FeatureRequest
 from skstack._splits.folds import (
     CannotSplit,
     NestedFolds,
@@ -174,8 +172,8 @@ class _Predictor:
 
     @classmethod
     def of(cls, stack, transformer):
-        model = KerasAutoencoder() if transformer.model is None else transformer.model
-        steps, final = model, last_step(model)
+        steps = transformer._upstream_model
+        final = last_step(steps)
         frozen = _is_model(final) or isinstance(final, FrozenEstimator)
         if isinstance(final, FrozenEstimator):
             steps, final = final.estimator, last_step(final.estimator)
@@ -189,11 +187,9 @@ class _Predictor:
             labels = [0, 1]  # tags of scikeras do not say that it is a classifier
             if not (is_classifier_for(final, labels) if classes else is_regressor(final)):
                 why = f"it is not a {'classifier' if classes else 'regressor'}"
-        request = FeatureRequest.of(
-            transformer.features, transformer.layers, transformer.pooling, False
-        )
+        requested = transformer._request().features
         usable = ("outputs", "log_odds") if is_classifier(stack) else ("outputs",)
-        feature = next((each for each in usable if each in request.features), None)
+        feature = next((each for each in usable if each in requested), None)
         if not why and feature is None:
             why = f"its features hold none of {list(usable)}"
         return cls(steps, frozen, None if why else feature, why)

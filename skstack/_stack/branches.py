@@ -82,10 +82,9 @@ def branch_of(stack, name, model, cv=None):
         return clone(model)
     if isinstance(model, Pipeline) and isinstance(model.steps[-1][1], KerasFeatureTransformer):
         # The steps before are part of the cross-fit: each fold fits its own.
-        last = model.steps[-1][1]
-        last_model = KerasAutoencoder() if last.model is None else last.model
+        step, last = model.steps[-1]
         pipeline = copy.copy(model)  # keeps an imbalanced-learn Pipeline
-        pipeline.steps = [*model.steps[:-1], (model.steps[-1][0], last_model)]
+        pipeline.steps = [*model.steps[:-1], (step, last._upstream_model)]
         inner = clone(clone(last).set_params(model=pipeline, passthrough=False))
         inner._passes_steps = last.passthrough
         return inner

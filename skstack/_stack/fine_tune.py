@@ -18,12 +18,11 @@ from skstack._base.atomic_fit import caller_level
 from skstack._base.params import draw_seed, hint_at_parameters, is_keras_model, is_path
 from skstack._base.sklearn import Interval, StrOptions
 from skstack._base.tables import columns_at, take_rows
-from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._estimators.bags import refuse_bags
 from skstack._estimators.base import NetworkEstimator
 from skstack._estimators.resampling import prior_ratio
 from skstack._features.adapters import ModelAdapter, upstream_of
-from skstack._features.cross_fit import FeatureRequest, UpstreamSpec
+from skstack._features.cross_fit import UpstreamSpec
 from skstack._stack.branches import branch_column_indices
 from skstack.networks._cloning import has_own_steps
 from skstack.networks._model_parameter import load_model
@@ -273,7 +272,7 @@ def check_fine_tune(stack, branches, downstream, X, y):
         )
     for name, transformer, columns in branches:
         if name in named:
-            _check_branch(stack, name, transformer, columns, named[name], X, y)
+            _check_branch(name, transformer, columns, named[name], X, y)
 
 
 def _teacher_mode(estimator):
@@ -317,14 +316,11 @@ def named_layers(tuning, names):
     return named
 
 
-def _check_branch(stack, name, transformer, columns, layers, X, y):
+def _check_branch(name, transformer, columns, layers, X, y):
     from skstack._training.isolation import build
 
-    model = KerasAutoencoder() if transformer.model is None else transformer.model
-    source = UpstreamSpec(upstream_of(model, transformer.random_state), y, ColumnBlocks(None))
-    request = FeatureRequest.of(
-        transformer.features, transformer.layers, transformer.pooling, False
-    )
+    model = upstream_of(transformer._upstream_model, transformer.random_state)
+    source, request = UpstreamSpec(model, y, ColumnBlocks(None)), transformer._request()
     model, what = source.model, f"the upstream {name!r}"
     others = "name layers of other branches in `layers` to leave it unchanged"
     if not (is_keras_model(model) or isinstance(model, NetworkEstimator)):

@@ -20,7 +20,6 @@ from skstack._base.params import clone_part, is_keras_model, is_network_estimato
 from skstack._base.progress import errors_named
 from skstack._base.sklearn import drop_callbacks, wrapper_of
 from skstack._base.tables import is_dataframe, n_rows, take_rows
-from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._estimators.classifier import KerasClassifier
 from skstack._estimators.resampling import refuse_interpolated_categories
 from skstack._features.transformer import KerasFeatureTransformer
@@ -324,7 +323,7 @@ def _fit(estimator, X, y):
     elif isinstance(estimator, KerasFeatureTransformer):
         if estimator.passthrough:
             Passthrough(estimator.categorical_features).fit(X)
-        _fit(KerasAutoencoder() if estimator.model is None else estimator.model, X, y)
+        _fit(estimator._upstream_model, X, y)
     elif hasattr(estimator, "_refuse_columns"):
         clone_part(estimator)._refuse_columns(X, y)
     elif is_network_estimator(estimator):
