@@ -37,7 +37,8 @@ def has_settings(value):
     return isinstance(value, (*_kinds(), schedule, keras.Layer))
 
 
-def _is_from_keras(value):
+def is_from_keras(value):
+    """Whether a class or function comes with Keras."""
     return (getattr(value, "__module__", None) or "").partition(".")[0] == "keras"
 
 
@@ -60,7 +61,7 @@ def _parts(value):
         elif isinstance(part, dict):
             open_values += part.values()
         elif (
-            hasattr(part, "get_config") or isinstance(part, callback) or _is_from_keras(type(part))
+            hasattr(part, "get_config") or isinstance(part, callback) or is_from_keras(type(part))
         ) and not isinstance(part, type):
             attributes = dict(getattr(part, "__dict__", {}))
             if isinstance(part, callback):
@@ -75,12 +76,12 @@ def customs_of(value):
     customs = {}
     for part in _parts(value):
         if isinstance(part, types.FunctionType):
-            if not _is_from_keras(part):
+            if not is_from_keras(part):
                 customs[keras.saving.get_registered_name(part)] = part
         elif (
             hasattr(part, "get_config")
             and not isinstance(part, type)
-            and not _is_from_keras(type(part))
+            and not is_from_keras(type(part))
         ):
             customs[keras.saving.get_registered_name(type(part))] = type(part)
     return customs
@@ -101,8 +102,8 @@ def customs_known(customs):
 def lost_arguments(value):
     """Arguments of the constructor of a custom class that the config of ``value`` lacks."""
     cls = type(value)
-    custom = [base for base in cls.__mro__ if not _is_from_keras(base)]
-    if _is_from_keras(cls) or any("from_config" in vars(base) for base in custom):
+    custom = [base for base in cls.__mro__ if not is_from_keras(base)]
+    if is_from_keras(cls) or any("from_config" in vars(base) for base in custom):
         return []
     config = value.get_config()
     parameters = inspect.signature(cls.__init__).parameters.values()
@@ -162,7 +163,7 @@ def complete_config(value):
             f"{', '.join(lost)} (it must return all arguments of the constructor)"
         )
     config, cls = value.get_config(), type(value)
-    if _is_from_keras(cls) or not _is_from_keras(cls.from_config):
+    if is_from_keras(cls) or not is_from_keras(cls.from_config):
         return config
     parameters = inspect.signature(cls.__init__).parameters
     if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values()):

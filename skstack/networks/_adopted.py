@@ -262,13 +262,12 @@ class CopiedModel:
         if is_graph(model) or (isinstance(model, keras.Sequential) and is_builtin_keras(model)):
             return None, copied_graph(model, list(inputs.values()))
         copied = copied_object(model)
-        single = next(iter(inputs.values())) if len(inputs) == 1 else None
-        if single is None:
-            with _dict_explained(model, inputs):
-                outputs = copied(inputs)
-        else:
-            with rank_explained(model, single):
-                outputs = copied(single)
+        rows, explained = inputs, _dict_explained(model, inputs)
+        if len(inputs) == 1:
+            (rows,) = inputs.values()
+            explained = rank_explained(model, rows)
+        with explained:
+            outputs = copied(rows)
         if model.built:
             copy_weights(model, copied, model)
         return copied, outputs

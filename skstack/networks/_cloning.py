@@ -12,32 +12,30 @@ import re
 import types
 import warnings
 
+from skstack._base.keras_objects import is_from_keras
+
 _FUNCTIONS = ("function", "__lambda__")
 _STEPS = ("train_step", "test_step", "compute_loss", "compute_metrics")
 
 
-def _is_from_keras(value):
-    return (getattr(value, "__module__", None) or "").partition(".")[0] == "keras"
-
-
 def is_builtin_keras(value):
     """Whether the class of ``value`` comes with Keras."""
-    return _is_from_keras(type(value))
+    return is_from_keras(type(value))
 
 
 def is_graph(model):
     """Whether a model is a known graph of layers: functional, or a built ``Sequential``."""
-    plain = _is_from_keras(type(model).call) and not has_own_steps(model)
+    plain = is_from_keras(type(model).call) and not has_own_steps(model)
     return plain and bool(model.built) and bool(getattr(model, "inputs", None))
 
 
 def has_own_steps(model):
     """Whether the model's class overrides training, as with a ``train_step``."""
-    return not all(_is_from_keras(getattr(type(model), step)) for step in _STEPS)
+    return not all(is_from_keras(getattr(type(model), step)) for step in _STEPS)
 
 
 def _is_custom_function(value):
-    return isinstance(value, types.FunctionType) and not _is_from_keras(value)
+    return isinstance(value, types.FunctionType) and not is_from_keras(value)
 
 
 def _config(layer):
@@ -172,13 +170,13 @@ def _custom_classes(model):
     for layer in getattr(model, "layers", ()):
         if not is_builtin_keras(layer) or hasattr(layer, "layers"):
             classes.update(_custom_classes(layer))
-    return {name: cls for name, cls in classes.items() if not _is_from_keras(cls)}
+    return {name: cls for name, cls in classes.items() if not is_from_keras(cls)}
 
 
 def _refuse_lost_arguments(model):
     """Refuse arguments that Keras' default ``get_config`` would replace by their defaults."""
     cls = type(model)
-    if not _is_from_keras(cls.get_config):
+    if not is_from_keras(cls.get_config):
         return
     usual = {"self", "args", "kwargs", "inputs", "outputs", "name", "trainable", "dtype", "layers"}
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -26,8 +26,8 @@ def check_number(owner, name, value, *, below=None):
         raise ValueError(f"{name}={value!r} of {owner} must be {interval}.")
 
 
-def sizes_of(recipe, parameter):
-    """Layer sizes as a tuple of int; a single int is one layer."""
+def sizes_of(recipe, parameter, *, required=False):
+    """Layer sizes as a tuple of int; a single int is one layer. If required, there is one."""
     value = getattr(recipe, parameter)
     several = isinstance(value, (tuple, list)) or (isinstance(value, np.ndarray) and value.ndim)
     sizes = value if several else (value,)
@@ -38,6 +38,10 @@ def sizes_of(recipe, parameter):
                 f"{parameter}={value!r} of {type(recipe).__name__} must be an int >= 1 or a "
                 "sequence of them, one for each layer."
             )
+    if required and not sizes:
+        raise ValueError(
+            f"{parameter}={value!r} of {type(recipe).__name__} must name at least one layer."
+        )
     return sizes
 
 

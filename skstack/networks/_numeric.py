@@ -34,6 +34,12 @@ def check_scaling(owner, scaling, accepted=SCALINGS):
         raise ValueError(f"scaling={scaling!r} of {owner} must be one of {list(accepted)}.")
 
 
+def check_count(owner, name, value):
+    """Check that a parameter is an int >= 1."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name}={value!r} of {owner} must be an int >= 1.")
+
+
 def check_embedding(owner, embedding):
     """Check a recipe's parameter ``numeric_embedding``."""
     if embedding is None:
@@ -92,12 +98,6 @@ class NumericEmbedding(BaseEstimator):
     def _validate_params(self):
         raise NotImplementedError
 
-    def _at_least_one(self, *names):
-        for name in names:
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name}={value!r} of {type(self).__name__} must be an int >= 1.")
-
     def apply(self, x, spec, name):
         """Embed the columns of a scaled block.
 
@@ -153,7 +153,8 @@ class PiecewiseLinear(NumericEmbedding):
         self.bins = bins
 
     def _validate_params(self):
-        self._at_least_one("n_bins", "width")
+        check_count(type(self).__name__, "n_bins", self.n_bins)
+        check_count(type(self).__name__, "width", self.width)
         if not isinstance(self.bins, str) or self.bins not in BINS:
             raise ValueError(f"bins={self.bins!r} of PiecewiseLinear must be 'quantile' or 'tree'.")
 
@@ -216,7 +217,8 @@ class Periodic(NumericEmbedding):
         self.frequency_scale = frequency_scale
 
     def _validate_params(self):
-        self._at_least_one("n_frequencies", "width")
+        check_count(type(self).__name__, "n_frequencies", self.n_frequencies)
+        check_count(type(self).__name__, "width", self.width)
         if self.width < 2:
             raise ValueError(f"width={self.width!r} of Periodic must be an int >= 2.")
         scale = self.frequency_scale

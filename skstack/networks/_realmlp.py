@@ -103,11 +103,7 @@ class RealMLP(Recipe):
         self.label_smoothing = label_smoothing
 
     def _validate_params(self):
-        if not sizes_of(self, "hidden_layer_sizes"):
-            raise ValueError(
-                f"hidden_layer_sizes={self.hidden_layer_sizes!r} of RealMLP must name at least one "
-                "layer."
-            )
+        sizes_of(self, "hidden_layer_sizes", required=True)
         if not (isinstance(self.activation, str) and self.activation == "auto"):
             check_activation("RealMLP", self.activation)
         check_number("RealMLP", "dropout", self.dropout, below=1)

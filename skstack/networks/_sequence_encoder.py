@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
+from numbers import Real
 
 from skstack._base.params import hint_at_parameters
 from skstack.networks._mlp import check_activation, check_flag, check_number, sizes_of
-from skstack.networks._numeric import check_scaling
+from skstack.networks._numeric import check_count, check_scaling
 from skstack.networks._recipe import Recipe
 from skstack.networks._spec import block_shapes
 
@@ -118,12 +118,9 @@ class SequenceEncoder(Recipe):
                 raise ValueError(f"{name}={value!r} of {owner} must be one of {accepted}.")
         if self.layer == "conv1d" and self.bidirectional:
             raise ValueError(f"bidirectional=True of {owner} needs recurrent layers, not 'conv1d'.")
-        if not sizes_of(self, "units"):
-            raise ValueError(f"units={self.units!r} of {owner} must name at least one layer.")
+        sizes_of(self, "units", required=True)
         sizes_of(self, "hidden_layer_sizes")
-        size = self.kernel_size
-        if not isinstance(size, Integral) or isinstance(size, bool) or size < 1:
-            raise ValueError(f"kernel_size={size!r} of {owner} must be an int >= 1.")
+        check_count(owner, "kernel_size", self.kernel_size)
         value = self.mask_value
         if value is not None and (not isinstance(value, Real) or value != value):
             raise ValueError(f"mask_value={value!r} of {owner} must be a number or None.")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from numbers import Integral
 
 import numpy as np
 
 from skstack._base.params import hint_at_parameters
 from skstack.networks._mlp import check_activation, check_flag, check_number, sizes_of
-from skstack.networks._numeric import PiecewiseLinear, check_embedding, check_scaling
+from skstack.networks._numeric import PiecewiseLinear, check_count, check_embedding, check_scaling
 from skstack.networks._recipe import Recipe
 from skstack.networks._spec import auto_width
 
@@ -103,14 +102,8 @@ class TabM(Recipe):
         self.average_weights = average_weights
 
     def _validate_params(self):
-        n_members = self.n_members
-        if not isinstance(n_members, Integral) or isinstance(n_members, bool) or n_members < 1:
-            raise ValueError(f"n_members={n_members!r} of TabM must be an int >= 1.")
-        if not sizes_of(self, "hidden_layer_sizes"):
-            raise ValueError(
-                f"hidden_layer_sizes={self.hidden_layer_sizes!r} of TabM must name at least one "
-                "layer."
-            )
+        check_count("TabM", "n_members", self.n_members)
+        sizes_of(self, "hidden_layer_sizes", required=True)
         check_flag("TabM", "mini", self.mini)
         check_flag("TabM", "average_weights", self.average_weights)
         check_activation("TabM", self.activation)
