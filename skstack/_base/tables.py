@@ -64,6 +64,18 @@ def take_rows(X, indices):
     return safe_indexing(X, indices, axis=0)
 
 
+def taken(rows, *tables):
+    """Some rows of tables, of which some may be None; the tables themselves if `rows` is None."""
+    if rows is None:
+        return tables
+    return tuple(None if each is None else take_rows(each, rows) for each in tables)
+
+
+def with_weight(weights, *tables):
+    """Rows of tables, of which some may be None, without those of weight 0: no fit may use them."""
+    return taken(None if weights is None or weights.all() else np.flatnonzero(weights), *tables)
+
+
 def own_rows(X):
     """A copy of rows for steps and estimators of other libraries, which may overwrite them."""
     return X if isinstance(X, DiskTable) or not hasattr(X, "copy") else X.copy()
@@ -71,19 +83,13 @@ def own_rows(X):
 
 def sampled(X, *others):
     """The rows of a large table from which columns are learned, and of arrays; else unchanged."""
-    return _taken(sample_of_rows(n_rows(X)), X, *others)
-
-
-def _taken(rows, *tables):
-    if rows is None:
-        return tables
-    return tuple(None if each is None else take_rows(each, rows) for each in tables)
+    return taken(sample_of_rows(n_rows(X)), X, *others)
 
 
 def glanced(X, *others):
     """As `sampled`, for what only warns: runs of rows; of a wide table on disk fewer of them."""
     row_bytes = X.nbytes // max(len(X), 1) if isinstance(X, DiskTable) else 0
-    return _taken(runs_of_rows(n_rows(X), row_bytes), X, *others)
+    return taken(runs_of_rows(n_rows(X), row_bytes), X, *others)
 
 
 def take_columns(X, columns, parameter):

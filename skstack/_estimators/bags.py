@@ -10,7 +10,7 @@ from skstack._base.parallel import run_parts
 from skstack._base.params import clone_part
 from skstack._base.progress import errors_named, fitting, reserve_tasks
 from skstack._base.sklearn import drop_callbacks
-from skstack._base.tables import n_rows, take_rows
+from skstack._base.tables import n_rows, taken
 
 # Attributes of one network, which the estimator of several does not have.
 _OF_ONE_NETWORK = (
@@ -112,14 +112,9 @@ def _split_among_others(estimator, X, y, seed, held_out, groups):
     if wanted >= len(rest):
         return None
     try:
-        split = estimator._held_out_rows(
-            rest,
-            None if y is None else y[rest],
-            seed,
-            groups=None if groups is None else groups[rest],
-            ordered=False,
-            fraction=wanted / len(rest),
-        )
+        y, groups = taken(rest, y, groups)
+        settings = {"groups": groups, "ordered": False, "fraction": wanted / len(rest)}
+        split = estimator._held_out_rows(rest, y, seed, **settings)
     except ValueError:  # too few rows of a class, or groups
         return None
     if split is None:
@@ -182,11 +177,3 @@ def graphs_of_bags(estimator, name, build):
     return [
         build(bag, f"{name}_bag_{number}") for number, bag in enumerate(estimator.bags_, start=1)
     ]
-
-
-def rows_with_weight(X, y, weights):
-    """Rows as the user passed them, without those of weight 0."""
-    if weights is None or weights.all():
-        return X, y
-    rows = np.flatnonzero(weights)
-    return take_rows(X, rows), None if y is None else take_rows(y, rows)

@@ -60,6 +60,8 @@ from skstack._base.tables import (
     names_of_targets,
     read_rows,
     take_rows,
+    taken,
+    with_weight,
 )
 from skstack._base.text import described, readable
 from skstack._estimators.bags import (
@@ -69,7 +71,6 @@ from skstack._estimators.bags import (
     fit_bags,
     is_bagged,
     refuse_bags,
-    rows_with_weight,
 )
 from skstack._splits.hold_out import hold_out
 from skstack._splits.row_context import take_context
@@ -341,10 +342,6 @@ def _choices_to_hold_out_of(labels, groups, n):
         if any(len(np.unique(column[rows])) > 1 for column in labels):  # one class judges nothing
             yield rows
     yield np.arange(n)
-
-
-def _rows(X, y, weights, numbers):
-    return tuple(None if part is None else take_rows(part, numbers) for part in (X, y, weights))
 
 
 @readable
@@ -655,10 +652,8 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             refuse_bags(self, f"layers={list(layers)!r}")
             check_layers(blueprint, layers)
         if self.loss is not self._task_loss:
-            some = counted[:_ROWS_OF_TEACHER]
-            probe._try_teacher(
-                in_memory(take_rows(X, some)), None if y is None else take_rows(y, some)
-            )
+            some, targets = taken(counted[:_ROWS_OF_TEACHER], X, y)
+            probe._try_teacher(in_memory(some), targets)
         return CrossFitContext(blocks, probe._shared_targets(), n_rows(X))
 
     def _try_teacher(self, X, y):
@@ -719,8 +714,8 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         X, y, weights, groups = self._read_training_rows(
             X, y, sample_weight, groups, seed=seed, shared=shared, resume=resume
         )
-        passed = rows_with_weight(*passed, weights)
-        X, y, weights, groups = self._drop_zero_weights(X, y, weights, groups)
+        passed = with_weight(weights, *passed)
+        X, y, weights, groups = with_weight(weights, X, y, weights, groups)
         order = {"groups": groups, "ordered": ordered}
         if self._n_bags > 1:
             rows = (X, y, weights, (X_val, y_val, weights_val))
@@ -737,8 +732,8 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 split = self._held_out_rows(X, y, self._split_seed, **order)
             if split is not None:
                 stops = True
-                held_out = _rows(X, y, weights, split[1])
-                X, y, weights = _rows(X, y, weights, split[0])
+                held_out = taken(split[1], X, y, weights)
+                X, y, weights = taken(split[0], X, y, weights)
 
         if not resume:
             self._learn_columns(X, y, weights, shared)
@@ -890,7 +885,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         if y_val is not None:
             check_consistent_length(X_val, y_val)
         weights = check_weights(weights, X_val)
-        return self._drop_zero_weights(X_val, y_val, weights, None)[:3]
+        return with_weight(weights, X_val, y_val, weights)
 
     def _stops_early(self, n):
         if _is_auto(self.early_stopping):
@@ -942,15 +937,6 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             raise ValueError(
                 f"{type(self).__name__} needs at least 2 samples to learn from; got n_samples=1."
             )
-
-    def _drop_zero_weights(self, X, y, weights, groups):
-        """Drop rows of weight zero, which no part of a fit may use."""
-        if weights is None or weights.all():
-            return X, y, weights, groups
-        rows = np.flatnonzero(weights)
-        if len(rows) < 1:
-            raise ValueError("sample_weight is 0 for all rows; at least one must be positive.")
-        return *_rows(X, y, weights, rows), None if groups is None else groups[rows]
 
     def _table(self, inputs, y, weights, objective):
         from skstack._training.config import TrainingData

@@ -34,6 +34,7 @@ from skstack._base.tables import (
     n_rows,
     own_rows,
     take_rows,
+    taken,
 )
 from skstack._base.text import described
 from skstack._estimators.bags import is_bagged, refuse_bags
@@ -423,11 +424,8 @@ class UpstreamSpec:
         if not self.splits_inside():
             return
         rows = smallest_training_rows(pairs, metadata.split.get("groups"))
-        X, y, metadata = (
-            take_rows(X, rows),
-            y if y is None else take_rows(y, rows),
-            metadata.of(X, rows),
-        )
+        metadata = metadata.of(X, rows)
+        X, y = taken(rows, X, y)
         context = RowContext(metadata.split.get("groups"), self.ordered_cv, all_rows=False)
         if self.steps is not None:
             pass_context(clone_part(self.steps), context, X, y)
@@ -764,16 +762,10 @@ def _fit_fold(
     source, X, y, metadata, request, shared, reference, verbose, label, task_id, train, test
 ):
     """The model of the training rows of a fold, and the features of its test rows."""
-    rows = take_rows(X, train)
+    rows, targets = taken(train, X, y)
     with errors_named(f"{source.label}, {label}"):
         with fitting(label, len(train), verbose=verbose, task_id=task_id):
-            upstream = source.fit(
-                rows,
-                None if y is None else take_rows(y, train),
-                metadata.of(X, train),
-                shared,
-                all_rows=False,
-            )
+            upstream = source.fit(rows, targets, metadata.of(X, train), shared, all_rows=False)
         columns = upstream.columns(take_rows(X, test), request)
     if reference is not None and any(column.inner for column in columns):
         columns = _aligned(columns, upstream.columns(rows, request), reference, rows, request)

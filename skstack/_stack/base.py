@@ -68,7 +68,9 @@ from skstack._base.tables import (
     n_rows,
     names_of_targets,
     read_table,
+    sampled,
     take_rows,
+    taken,
     warn_if_one_hot,
 )
 from skstack._base.text import described, readable
@@ -181,10 +183,7 @@ class StackFit:
         return self._given_rows(self.rest)
 
     def _given_rows(self, rows):
-        parts = self.given.X, self.given.y, self.given.get("sample_weight")
-        if rows is None:
-            return parts
-        return tuple(None if part is None else take_rows(part, rows) for part in parts)
+        return taken(rows, self.given.X, self.given.y, self.given.get("sample_weight"))
 
 
 @readable
@@ -734,12 +733,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
 
     def _score_branches(self, fit):
         """Add the scores of out-of-fold predictions to the report."""
-        X, y, weights, features = fit.X, fit.y, fit.weights, fit.features
-        some = sample_of_rows(len(y))
-        if some is not None:
-            X = take_rows(X, some)
-            y, weights = y[some], None if weights is None else weights[some]
-            features = [take_rows(table, some) for table in features]
+        X, y, weights, *features = sampled(fit.X, fit.y, fit.weights, *fit.features)
         for (name, fitted, _), table in zip(self.upstream_, features, strict=True):
             if self._blend_columns[name] is not None and fitted._learns_from_y():
                 values = self._branch_predictions(self._blend_columns[name], table)

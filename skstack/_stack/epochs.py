@@ -8,7 +8,7 @@ from sklearn.model_selection import KFold
 
 from skstack._base.params import clone_part
 from skstack._base.progress import fitting, propagating
-from skstack._base.tables import n_rows, take_rows
+from skstack._base.tables import n_rows, taken, with_weight
 from skstack._estimators.base import NetworkEstimator
 from skstack._splits.folds import outer_folds
 from skstack._splits.hold_out import hold_out
@@ -47,10 +47,7 @@ def epochs_of_folds(
     """
     if sample_weight is not None:
         sample_weight = np.asarray(sample_weight)
-        if not sample_weight.all():
-            rows = np.flatnonzero(sample_weight)
-            table, y, sample_weight = (take_rows(each, rows) for each in (table, y, sample_weight))
-            groups = None if groups is None else take_rows(groups, rows)
+    table, y, sample_weight, groups = with_weight(sample_weight, table, y, sample_weight, groups)
     if not downstream._stops_early(n_rows(table)):
         return None
     try:
@@ -62,22 +59,12 @@ def epochs_of_folds(
         shared = downstream._cross_fit_context(table, y)
     for number, (train, test) in enumerate(folds):
         fold = clone_part(downstream).set_params(n_bags=1)  # with X_val, "auto" stops early
-        rows, targets, weights = resample(
-            take_rows(table, train),
-            take_rows(y, train),
-            None if sample_weight is None else sample_weight[train],
-        )
+        rows, targets, weights = resample(*taken(train, table, y, sample_weight))
         label = f"epochs of the downstream, fit {number + 1} of {len(folds)}"
         with fitting(label, n_rows(rows), verbose=verbose), propagating(fold):
-            fold._fit_in_context(
-                rows,
-                targets,
-                shared,
-                sample_weight=weights,
-                X_val=take_rows(table, test),
-                y_val=take_rows(y, test),
-                weights_val=None if sample_weight is None else sample_weight[test],
-            )
+            X_val, y_val, weights_val = taken(test, table, y, sample_weight)
+            validation = {"X_val": X_val, "y_val": y_val, "weights_val": weights_val}
+            fold._fit_in_context(rows, targets, shared, sample_weight=weights, **validation)
         best.append(fold._best_epoch())
     return round(float(np.median(best)))
 

@@ -14,8 +14,8 @@ from numbers import Number
 import numpy as np
 from sklearn.base import clone
 
-from skstack._base.disk_table import DiskArray, DiskTable, SharedRows, sample_of_rows
-from skstack._base.tables import column_indices, object_array, take_rows
+from skstack._base.disk_table import DiskArray, DiskTable, SharedRows
+from skstack._base.tables import column_indices, object_array, sampled
 from skstack.preprocessing._columns import (
     array_columns,
     as_numbers,
@@ -471,10 +471,7 @@ class NumericBlock(_TableBlock):
                 refuse_non_numeric(column_at(first, index), names[index])
         self.indicated = np.arange(0)
         if self.imputer is not None:
-            some = sample_of_rows(table.shape[0])
-            if some is not None:
-                table = take_rows(table, some)
-                weights = None if weights is None else weights[some]
+            table, weights = sampled(table, weights)
             numbers = as_numbers(self._columns(table), allow_nan=True)
             imputer = clone(self.imputer)
             # Without a copy it would impute in the caller's rows.
