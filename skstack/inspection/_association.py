@@ -8,6 +8,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from skstack._base.tables import n_rows
+
 
 def association(predictions, y, classification):
     """Mean one-versus-rest ROC AUC (chance: 0.5), or R2 (chance: 0).
@@ -62,6 +64,41 @@ def beyond_chance(predictions, y, classification, units=None, least=0.0):
         value = np.corrcoef(rankdata(predictions), rankdata(y))[0, 1] if varies else 0.0
         z = (value - least) * np.sqrt(len(y) - 1)
     return float(value), float(z)
+
+
+def pooled(scores):
+    """(mean association, z) of several shuffles; None without any."""
+    scores = [score for score in scores if score is not None]
+    if not scores:
+        return None
+    z = np.sum([z for _, z in scores]) / np.sqrt(len(scores))
+    return np.mean([value for value, _ in scores]), z
+
+
+def effect(value, classification):
+    """How far an association is from chance, in [0, 1]."""
+    return float(np.clip(2 * value - 1 if classification else value, 0, 1))
+
+
+def predictions_of(fitted, X, *, classification, labels):
+    """Predictions of a fitted estimator: numbers, or for classes values in the order of labels."""
+    if not classification:
+        predictions = np.asarray(fitted.predict(X))
+        several = predictions.ndim > 1 and predictions.shape[1] > 1
+        return predictions if several else np.ravel(predictions)
+    if labels is None:
+        return np.asarray(fitted.predict(X), dtype=float)
+    if hasattr(fitted, "predict_proba"):
+        predictions = np.asarray(fitted.predict_proba(X)).reshape(n_rows(X), -1)
+        if predictions.shape[1] == len(labels):
+            return predictions
+    elif hasattr(fitted, "decision_function"):
+        predictions = np.asarray(fitted.decision_function(X)).reshape(n_rows(X), -1)
+        if predictions.shape[1] == len(labels):
+            return predictions
+        if len(labels) == 2:
+            return np.hstack([-predictions, predictions])
+    return (np.asarray(fitted.predict(X))[:, None] == labels).astype(float)
 
 
 def linear_predictions(features, y, predicted, classification):

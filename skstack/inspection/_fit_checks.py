@@ -7,7 +7,7 @@ import numpy as np
 from skstack._base.params import clone_part, set_missing_seeds
 from skstack._base.tables import take_rows
 from skstack._stack.branches import stops_early
-from skstack.inspection._association import beyond_chance, linear_predictions
+from skstack.inspection._association import beyond_chance, effect, linear_predictions, pooled
 from skstack.inspection._overlap import equal_cells
 from skstack.inspection._report import Finding
 from skstack.inspection._trace import SYNTHETIC
@@ -103,7 +103,7 @@ def _optimistic(runs, steps, classification):
     """
     found = {}
     for run in runs if steps else ():
-        pooled = {}
+        answered = {}
         for owner, fit, predicted in _inner_splits(run.fits):
             makers = [m for m in _makers_outside(owner, fit, predicted) if m.step in steps]
             if not makers:
@@ -112,8 +112,8 @@ def _optimistic(runs, steps, classification):
             for table, answer in zip(fit.queried, fit.answers, strict=True):
                 rows = _known_rows(table.rows)
                 if len(rows) == np.shape(answer)[0] and not np.isin(rows, fit.rows).any():
-                    pooled.setdefault((step, np.shape(answer)[1:]), []).append((rows, answer))
-        for (step, _), parts in pooled.items():
+                    answered.setdefault((step, np.shape(answer)[1:]), []).append((rows, answer))
+        for (step, _), parts in answered.items():
             rows = np.concatenate([rows for rows, _ in parts])
             answers = np.concatenate([np.asarray(answer) for _, answer in parts])
             rows, once = np.unique(rows, return_index=True)
@@ -121,8 +121,7 @@ def _optimistic(runs, steps, classification):
             if score is not None:
                 found.setdefault(step, []).append(score)
     for step, scores in found.items():
-        z = np.sum([z for _, z in scores]) / np.sqrt(len(scores))
-        value = np.mean([value for value, _ in scores])
+        value, z = pooled(scores)
         if z >= 3:
             return Finding(
                 "learning from y before an inner split",
@@ -131,7 +130,7 @@ def _optimistic(runs, steps, classification):
                 f"predicted in inner test rows with {_measure(classification, value)}",
                 "put the step that learns from y inside: the Pipeline goes into the search, stack "
                 "or calibration",
-                float(np.clip(_effect(value, classification), 0, 1)),
+                effect(value, classification),
             )
     return None
 
@@ -369,12 +368,9 @@ def features_in_sample(trace, runs, classification):
                     scores.setdefault(fit.step, []).append(score)
     if not scores:
         return Finding(check, "ok", "no step learns from columns that an earlier step has learned")
-    strength = {
-        step: (np.sum([z for _, z in own]) / np.sqrt(len(own)), np.mean([v for v, _ in own]))
-        for step, own in scores.items()
-    }
-    worst = max(strength, key=lambda step: strength[step][0])
-    z, value = strength[worst]
+    found = {step: pooled(own) for step, own in scores.items()}
+    worst = max(found, key=lambda step: found[step][1])
+    value, z = found[worst]
     evidence = (
         f"targets that were shuffled are predicted from the columns that {worst} learns from with "
         f"{_measure(classification, value)}"
@@ -393,7 +389,7 @@ def features_in_sample(trace, runs, classification):
         evidence,
         "make features of training rows out-of-fold: KerasFeatureTransformer, StackedKeras..., or "
         "cross_val_predict",
-        float(np.clip(_effect(value, classification), 0, 1)) if verdict != "ok" else 0.0,
+        effect(value, classification) if verdict != "ok" else 0.0,
     )
 
 
@@ -402,23 +398,16 @@ def _measure(classification, value):
     return chance.format(value)
 
 
-def _effect(value, classification):
-    return 2 * value - 1 if classification else value
-
-
 def _outer_gap(trace, step, classification):
     """Scores of a step's features in training and in test rows, and z of the difference."""
     fit = next((f for f in _fits_of_derived_tables(trace.fits) if f.step == step), None)
     if fit is None or fit.test_features is None or trace.y_test is None:
         return None
-    features, rows = _derived(fit)
+    derived, rows = _derived(fit)
     test = _numeric(fit.test_features)
-    if features is None or test is None:
+    if derived is None or test is None:
         return None
-    features = _numeric(fit.X)
-    _, once = np.unique(fit.rows, return_index=True)
-    once = once[fit.rows[once] >= 0]
-    features = features[once]
+    features = _numeric(fit.X)[_first_copies(fit)]
     if features.shape[1] != test.shape[1]:
         return None
     y = np.asarray(trace.y)[rows]
@@ -448,13 +437,18 @@ def _gap_in_errors(train, test, y_test, classification):
     return float((train - test) / np.sqrt(variance))
 
 
+def _first_copies(fit):
+    """Positions, in the table of a fit, of the first copy of each known row."""
+    rows, once = np.unique(fit.rows, return_index=True)
+    return once[rows >= 0]
+
+
 def _derived(fit):
     """Columns that earlier steps computed, not only selected, and indices of known rows."""
     features = _numeric(fit.X)
     if features is None or len(features) != len(fit.rows):
         return None, None
-    _, once = np.unique(fit.rows, return_index=True)
-    once = once[fit.rows[once] >= 0]
+    once = _first_copies(fit)
     if len(once) < _FEW_ROWS:
         return None, None
     features = np.asarray(features[once], dtype=np.float64)

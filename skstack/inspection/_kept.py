@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skstack._base.params import clone_part, is_keras_model
 from skstack._base.tables import is_dataframe, n_rows, take_columns, take_rows
-from skstack.inspection._association import association
+from skstack.inspection._association import association, predictions_of
 from skstack.inspection._columns import as_frame, is_continuous, numeric_columns
 from skstack.inspection._overlap import check_overlap, row_keys
 from skstack.inspection._report import Finding
@@ -30,6 +30,7 @@ _MOST_ITEMS = 200  # of a list or dict that are looked into
 _LEAST_ROWS = 3
 _LEAST_ENTRIES = 5  # of a dict that may be a table of targets
 _LEAST_VALUES = 10  # of a column that are found again in the estimator
+_ANSWERS = ("predict_proba", "decision_function", "predict", "transform")
 _LIBRARIES = {
     "builtins", "functools", "imblearn", "joblib", "keras", "lightgbm", "numpy", "pandas",
     "scikeras", "scipy", "sklearn", "skstack", "tensorflow", "torch", "xgboost",
@@ -360,14 +361,14 @@ def frozen_parts(parts):
     return list(frozen.items())
 
 
-def frozen_finding(estimator, frozen, X, y, folds, seen, predict, classification):
-    """Whether parts that are not trained have seen test rows; `predict(part, X, labels)`."""
-    check = "frozen parts that have seen test rows"
+def frozen_finding(estimator, parts, rows, seen):
+    """Whether parts that are not trained have seen test rows; `rows` as in `leakage_report`."""
+    check, frozen = "frozen parts that have seen test rows", frozen_parts(parts)
     if not frozen:
         return Finding(check, "ok", "nothing is frozen")
     remedy = "evaluate on rows that the frozen part was not trained on, or train it in each fold"
     if seen is not None:
-        overlap = check_overlap(X, seen)
+        overlap = check_overlap(rows.X, seen)
         share = len(overlap.rounded_a) / overlap.n_a
         return Finding(
             check,
@@ -376,33 +377,27 @@ def frozen_finding(estimator, frozen, X, y, folds, seen, predict, classification
             remedy,
             float(share),
         )
-    findings = [_judged(estimator, *part, X, y, folds, predict, classification) for part in frozen]
+    findings = [_judged(estimator, path, part, rows) for path, part in frozen]
     order = {"leak": 3, "suspect": 2, "ok": 1}
     verdict, evidence, strength = max(findings, key=lambda f: (order[f[0]], f[2]))
     remedy += "; pass its training rows as seen= to be certain"
     return Finding(check, verdict, evidence, remedy, strength)
 
 
-def _judged(estimator, path, part, X, y, folds, predict, classification):
+def _judged(estimator, path, part, rows):
     """(verdict, evidence, strength) of one frozen part."""
     unknown = "suspect", f"{path} is frozen, and its training rows are unknown", 0.3
     if not hasattr(part, "get_params") or not hasattr(part, "fit"):
         return unknown
-    labels = np.unique(y)
+    y, classification, labels = rows.y, rows.classification, np.unique(rows.y)
+    predict = functools.partial(predictions_of, classification=classification, labels=labels)
     try:
-        X = _input_of(estimator, path, part, X, y)
+        X = _input_of(estimator, path, part, rows.X, y)
         whole = clone(part)
         whole.fit(X, y)
     except Exception:  # trained on other columns, labels or tasks: not comparable
         return unknown
-    method = next(
-        (
-            m
-            for m in ("predict_proba", "decision_function", "predict", "transform")
-            if hasattr(part, m)
-        ),
-        None,
-    )
+    method = next((name for name in _ANSWERS if hasattr(part, name)), None)
     try:
         own, refitted = (
             np.asarray(getattr(p, method)(X), dtype=float).reshape(n_rows(X), -1)
@@ -420,18 +415,18 @@ def _judged(estimator, path, part, X, y, folds, predict, classification):
     if not hasattr(part, "predict"):
         return "ok", f"{path} gives other values than if it were fitted on all rows of X", 0.0
     try:
-        own = predict(part, X, labels)
-        inside = predict(whole, X, labels)
-        fresh = _out_of_fold(part, X, y, folds, predict, classification, labels)
+        own = predict(part, X)
+        inside = predict(whole, X)
+        fresh = _out_of_fold(part, X, rows, predict, labels)
     except Exception:
         return unknown
     scores = [association(p, y, classification) for p in (own, fresh, inside)]
     generator = np.random.default_rng(0)
     draws = []
     for _ in range(40):
-        rows = generator.integers(0, len(y), len(y))
-        draws.append(association(own[rows], y[rows], classification)
-                     - association(fresh[rows], y[rows], classification))  # fmt: skip
+        some = generator.integers(0, len(y), len(y))
+        draws.append(association(own[some], y[some], classification)
+                     - association(fresh[some], y[some], classification))  # fmt: skip
     z = (scores[0] - scores[1]) / max(float(np.std(draws)), 1e-9)
     closed = (scores[0] - scores[1]) / max(scores[2] - scores[1], 1e-9)
     gap = (scores[0] - scores[1]) / max(1 - scores[1], 1e-9)
@@ -462,9 +457,10 @@ def _input_of(estimator, path, part, X, y):
     return X
 
 
-def _out_of_fold(part, X, y, folds, predict, classification, labels):
-    predictions = np.full((len(y), len(labels)) if classification else len(y), np.nan)
-    for train, test in folds:
+def _out_of_fold(part, X, rows, predict, labels):
+    y = rows.y
+    predictions = np.full((len(y), len(labels)) if rows.classification else len(y), np.nan)
+    for train, test in rows.folds:
         fitted = clone_part(part).fit(take_rows(X, train), take_rows(y, train))
-        predictions[test] = predict(fitted, take_rows(X, test), labels)
+        predictions[test] = predict(fitted, take_rows(X, test))
     return np.where(np.isnan(predictions), np.nanmean(predictions, axis=0), predictions)

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import warnings
+from functools import partial
 from numbers import Integral
 from typing import Any
 
@@ -21,9 +22,10 @@ from sklearn.utils.validation import check_consistent_length
 from skstack._base.params import clone_part, is_bool
 from skstack._base.progress import StepCounter
 from skstack._base.sklearn import ignores_groups, is_classifier_for, routing_enabled, take_metadata
-from skstack._base.tables import check_groups, n_rows, take_rows
+from skstack._base.tables import check_groups, take_rows
 from skstack._splits.folds import listed_folds
 from skstack.inspection import _data_checks, _fit_checks, _kept, _prepared
+from skstack.inspection._association import effect, pooled, predictions_of
 from skstack.inspection._overlap import matched
 from skstack.inspection._proxies import leaking_columns
 from skstack.inspection._report import Finding, LeakageReport
@@ -179,7 +181,7 @@ def leakage_report(
                 scores.append(_score(own, rows, n_scored, metadata, progress))
         findings += _findings_of_fits(run, runs, rows)
         findings += [_permutation_finding(scores, rows.classification), together]
-        findings.append(_frozen_finding(estimator, parts, rows, seen, progress))
+        findings.append(progress(_kept.frozen_finding, estimator, parts, rows, seen))
     fits = [
         (fit.step, int(np.sum(fit.rows >= 0)), int(np.sum(fit.rows == SYNTHETIC)))
         for fit in run.fits
@@ -278,25 +280,6 @@ def _findings_of_fits(run, runs, rows):
     ]
 
 
-def _frozen_finding(estimator, parts, rows, seen, progress):
-    """Whether frozen parts have seen test rows."""
-
-    def predict(part, X, labels):
-        return _predictions(part, X, rows.classification, labels)
-
-    return progress(
-        _kept.frozen_finding,
-        estimator,
-        _kept.frozen_parts(parts),
-        rows.X,
-        rows.y,
-        rows.folds,
-        seen,
-        predict,
-        rows.classification,
-    )
-
-
 def ranks_of_times(time):
     """The rank of each time, equal for equal times; text is read as ISO 8601."""
     import pandas as pd
@@ -379,19 +362,16 @@ def _score(run, rows, n_folds, metadata, progress):
     values = np.asarray(run.y)
     if values.ndim != 1:
         return None
-    labels = np.unique(values)
+    predict = partial(predictions_of, classification=classification, labels=np.unique(values))
 
     def predicted(fold):
         train, test = fold
         fitted = clone_part(run.estimator)
         own = take_metadata(X, metadata, train)
         fitted.fit(take_rows(X, train), take_rows(run.y, train), **own)
-        return _predictions(fitted, take_rows(X, test), classification, labels)
+        return predict(fitted, take_rows(X, test))
 
-    def of_first(estimator, X):
-        return _predictions(estimator, X, classification, labels)
-
-    predictions = [run.trace.answer(of_first, take_rows(X, folds[0][1]))]
+    predictions = [run.trace.answer(predict, take_rows(X, folds[0][1]))]
     predictions += [progress(predicted, fold) for fold in folds[1:]]
     test_rows = np.concatenate([test for _, test in folds])
     return run.judged(test_rows, np.concatenate(predictions), classification)
@@ -400,10 +380,7 @@ def _score(run, rows, n_folds, metadata, progress):
 def _alone_finding(run, X, classification, labels):
     """Whether predictions of test rows depend on the other rows that are predicted with them."""
     check = "predictions that depend on other test rows"
-
-    def predict(estimator, X):
-        return _predictions(estimator, X, classification, labels)
-
+    predict = partial(predictions_of, classification=classification, labels=labels)
     rows = run.test[:400]
     if len(rows) < 8:
         return Finding(check, "not checked", "too few test rows")
@@ -431,49 +408,17 @@ def _alone_finding(run, X, classification, labels):
     return Finding(check, "ok", "half of the test rows alone get the same predictions")
 
 
-def _predictions(fitted, X, classification, labels):
-    if not classification:
-        predictions = np.asarray(fitted.predict(X))
-        return (
-            predictions
-            if predictions.ndim > 1 and predictions.shape[1] > 1
-            else np.ravel(predictions)
-        )
-    if labels is None:
-        return np.asarray(fitted.predict(X), dtype=float)
-    if hasattr(fitted, "predict_proba"):
-        predictions = np.asarray(fitted.predict_proba(X)).reshape(n_rows(X), -1)
-        if predictions.shape[1] == len(labels):
-            return predictions
-    elif hasattr(fitted, "decision_function"):
-        predictions = np.asarray(fitted.decision_function(X)).reshape(n_rows(X), -1)
-        if predictions.shape[1] == len(labels):
-            return predictions
-        if len(labels) == 2:
-            return np.hstack([-predictions, predictions])
-    return (np.asarray(fitted.predict(X))[:, None] == labels).astype(float)
-
-
-def _pooled(scores):
-    """(mean association, z) of several shuffles; None without any."""
-    scores = [score for score in scores if score is not None]
-    if not scores:
-        return None
-    z = np.sum([z for _, z in scores]) / np.sqrt(len(scores))
-    return np.mean([value for value, _ in scores]), z
-
-
 def _is_unclear(scores):
-    pooled = _pooled(scores)
-    return pooled is not None and 2.3 < pooled[1] < 6
+    found = pooled(scores)
+    return found is not None and 2.3 < found[1] < 6
 
 
 def _permutation_finding(scores, classification):
     check = "score with shuffled targets"
-    pooled = _pooled(scores)
-    if pooled is None:
+    found = pooled(scores)
+    if found is None:
         return Finding(check, "not checked", "requires one target per row, and enough rows")
-    value, z = pooled
+    value, z = found
     p = norm.sf(z)
     measure = "ROC AUC" if classification else "a rank correlation of"
     verdict = "leak" if p < 1e-4 else "suspect" if z >= 3 else "ok"
@@ -483,5 +428,5 @@ def _permutation_finding(scores, classification):
         f"shuffled targets of test rows are predicted with {measure} {value:.3f} where chance is "
         f"{0.5 if classification else 0.0} (p = {p:.2g}, {len(scores)} shuffle(s))",
         "some step sees the targets of test rows; check steps that keep state outside of fit",
-        float(np.clip(2 * value - 1 if classification else value, 0, 1)) if z >= 3 else 0.0,
+        effect(value, classification) if z >= 3 else 0.0,
     )
