@@ -48,7 +48,7 @@ def main(arguments=None):
 def _report(options):
     """Print and write the report; return 1 if it finds a leak."""
     import pandas as pd
-    from sklearn.model_selection import TimeSeriesSplit
+    from sklearn.model_selection import GroupKFold, TimeSeriesSplit
 
     from skstack.inspection import leakage_report
     from skstack.inspection._leakage import ranks_of_times
@@ -73,7 +73,7 @@ def _report(options):
     if options.time is not None:
         cv = TimeSeriesSplit(cv or 5)
     elif options.groups is not None:
-        cv = _group_splitter(frame, options)
+        cv = GroupKFold(cv or min(5, frame[options.groups].nunique()))
     report = leakage_report(
         estimator,
         X,
@@ -87,12 +87,6 @@ def _report(options):
     if options.html:
         Path(options.html).write_text(report._repr_html_(), encoding="utf-8")
     return int(bool(report.leaks) or (options.strict and bool(report.suspects)))
-
-
-def _group_splitter(frame, options):
-    from sklearn.model_selection import GroupKFold
-
-    return GroupKFold(options.cv or min(5, frame[options.groups].nunique()))
 
 
 def _estimator(name):

@@ -126,24 +126,19 @@ def prepared_with_test_rows(X, y, classification):
     names, values = numeric_columns(X)
     words = X.tocsr() if hasattr(X, "tocsr") else _mostly_zeros(values)
     evidence = None if words is None else _tfidf(words)
-    if evidence:
-        return _prepared(check, evidence)
-    if not names or len(values) < _FEW_ROWS:
-        return Finding(check, "not checked", "no numeric columns, or too few rows")
-    y = np.asarray(y)
-    evidence = (
-        _projected(values, y, classification)
-        or _imputed(names, values)
-        or _imputed_by_neighbours(names, values)
-        or _imputed_by_regression(names, values)
-        or (y.ndim == 1 and _encoded(names, values, y, classification))
-    )
-    if evidence:
-        return _prepared(check, evidence)
-    return Finding(check, "ok", "no column holds means, medians or directions of all rows")
-
-
-def _prepared(check, evidence):
+    if not evidence:
+        if not names or len(values) < _FEW_ROWS:
+            return Finding(check, "not checked", "no numeric columns, or too few rows")
+        y = np.asarray(y)
+        evidence = (
+            _projected(values, y, classification)
+            or _imputed(names, values)
+            or _imputed_by_neighbours(names, values)
+            or _imputed_by_regression(names, values)
+            or (y.ndim == 1 and _encoded(names, values, y, classification))
+        )
+    if not evidence:
+        return Finding(check, "ok", "no column holds means, medians or directions of all rows")
     return Finding(
         check,
         "leak",

@@ -143,8 +143,8 @@ def _views(column, y, classification):
     if 0 < missing.sum() < len(column):
         views["the gaps of"] = missing.astype(float)
     if column.dtype.kind == "M" or str(column.dtype).startswith("datetime"):
-        return views | _dates(column)
-    if holds_numbers(column):
+        views |= _dates(column)
+    elif holds_numbers(column):
         values = column.to_numpy(dtype=np.float64, na_value=np.nan)
         views[""] = values
         known = values[~missing]
@@ -160,7 +160,11 @@ def _views(column, y, classification):
         )
         if not any(label == "" for label in views):
             views[""] = pd.factorize(column)[0].astype(float)
-    return {k: v.reshape(-1, 1) for k, v in views.items() if np.nanmin(v) < np.nanmax(v)}
+    return {label: values.reshape(-1, 1) for label, values in _varying(views).items()}
+
+
+def _varying(views):
+    return {label: v for label, v in views.items() if np.nanmin(v) < np.nanmax(v)}
 
 
 def _dates(column):
@@ -170,8 +174,7 @@ def _dates(column):
     views = {"": (times - pd.Timestamp(0, tz="UTC")).dt.total_seconds()}
     for part in ("month", "day", "day_of_week", "hour"):
         views[f"the {part.replace('_', ' ')} of"] = getattr(times.dt, part).astype(float)
-    views = {label: values.to_numpy(float) for label, values in views.items()}
-    return {k: v.reshape(-1, 1) for k, v in views.items() if np.nanmin(v) < np.nanmax(v)}
+    return _varying({label: values.to_numpy(float) for label, values in views.items()})
 
 
 def _words(column, y, classification):
@@ -187,7 +190,7 @@ def _words(column, y, classification):
     if np.mean([bool(_DATE.match(value)) for value in values[:200]]) > 0.9:
         times = pd.to_datetime(pd.Series(values), errors="coerce", utc=True)
         if times.notna().mean() > 0.9:
-            return {k: v.ravel() for k, v in _dates(times).items()}
+            return _dates(times)
     parts = [_PARTS.findall(value) for value in values]
     views = {
         "the length of": np.array([float(len(value)) for value in values]),
@@ -214,14 +217,14 @@ def _words(column, y, classification):
     return views
 
 
+def _numbers(y, classification):
+    """Targets as floats, those of classes by their positions."""
+    return (np.unique(y, return_inverse=True)[1] if classification else y).astype(float)
+
+
 def _level_means(values, y, classification):
     """Out-of-fold means of the target (for classes, of the class that they favour) by level."""
-    code = np.unique(values, return_inverse=True)[1]
-    if classification:
-        numbers = np.unique(y, return_inverse=True)[1]
-        numbers = numbers.astype(float)
-    else:
-        numbers = y.astype(float)
+    code, numbers = np.unique(values, return_inverse=True)[1], _numbers(y, classification)
     # Leaving one out would reveal the target; folds do so far less, as in TargetEncoder.
     result = np.empty(len(y))
     for train, test in KFold(5, shuffle=True, random_state=0).split(code):
@@ -237,7 +240,7 @@ def _in_sample_r2(codes, y, classification):
     _, bins = np.unique(np.nan_to_num(codes[:, 0]), return_inverse=True)
     if bins.max() >= _BINS:
         bins = np.argsort(np.argsort(codes[:, 0])) * _BINS // len(codes)
-    numbers = np.unique(y, return_inverse=True)[1] if classification else y.astype(float)
+    numbers = _numbers(y, classification)
     targets = (numbers[:, None] == np.unique(numbers)).T if classification else [numbers]
     count = np.maximum(np.bincount(bins), 1)
     within = sum(

@@ -252,6 +252,15 @@ def test_columns_that_name_the_class(name):
         assert leaking_columns(frame.assign(**columns), Y, True).verdict == verdict
 
 
+@pytest.mark.parametrize("reveals", [False, True])
+def test_gaps_of_dates_are_a_view_beside_the_dates(reveals):
+    gaps = Y == 1 if reveals else np.arange(len(Y)) % 7 == 0
+    dates = pd.Series(pd.date_range("2020-01-01", periods=len(Y))).mask(gaps)
+    finding = leaking_columns(pd.DataFrame({"day": dates, "x": X[:, 0]}), Y, True)
+    assert finding.verdict == ("leak" if reveals else "ok")
+    assert ("the gaps of column day" in finding.evidence) is reveals
+
+
 def test_easy_problems_and_laws_are_not_proxies():
     for X, y in (load_iris(return_X_y=True), make_blobs(N, centers=2, random_state=3)):
         assert leaking_columns(X, y, True).verdict == "ok"
