@@ -7,9 +7,10 @@ import os
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
+import narwhals.stable.v2 as nw
 import numpy as np
 
 from skstack._base.atomic_fit import caller_level
@@ -344,17 +345,7 @@ class DiskTable:
 
     def stored(self) -> Any:
         """All rows: a DataFrame in memory, or an array, which may be in a file."""
-        table, frames = None, []
-        for rows, part in self.chunks():
-            if hasattr(part, "iloc"):
-                frames.append(part)
-                continue
-            if table is None:
-                table = new_array((len(self), part.shape[1]), part.dtype)
-            table[rows] = part
-        if not frames:
-            return table
-        return joined_frames(frames).reset_index(drop=True)
+        return joined_parts((part for _, part in self.chunks()), len(self), new_array)
 
     def in_memory(self) -> Any:
         """All rows, as an ndarray, or as a DataFrame if there are column names."""
@@ -506,6 +497,24 @@ def spread_rows(X: Any, most: int) -> np.ndarray:
 def in_memory(X: Any) -> Any:
     """The rows of a table on disk; other X unchanged."""
     return X.in_memory() if isinstance(X, DiskTable) else X
+
+
+def joined_parts(parts: Iterable[Any], n_rows: int, new: Callable = np.empty) -> Any:
+    """All rows of parts that follow each other: a DataFrame, or an array made by ``new``."""
+    result, start, frames = None, 0, []
+    for part in parts:
+        if not isinstance(part, np.ndarray):  # for categories that pass through
+            frames.append(part)
+            continue
+        if result is None:
+            result = new((n_rows, *part.shape[1:]), part.dtype)
+        result[start : start + len(part)] = part
+        start += len(part)
+    if not frames:
+        return result
+    if not hasattr(frames[0], "iloc"):
+        return nw.concat([nw.from_native(frame) for frame in frames]).to_native()
+    return joined_frames(frames).reset_index(drop=True)
 
 
 def joined_frames(frames: Sequence[Any]) -> Any:

@@ -7,10 +7,9 @@ import contextvars
 import functools
 import os
 
-import narwhals.stable.v2 as nw
 import numpy as np
 
-from skstack._base.disk_table import DiskTable, chunk_rows, joined_frames
+from skstack._base.disk_table import DiskTable, chunk_rows, joined_parts
 from skstack._base.tables import n_rows
 
 _warned = contextvars.ContextVar("skstack_warned_in_call", default=None)
@@ -44,7 +43,7 @@ def in_chunks(method):
             chunks = _chunks(X) if on_disk else [X]
             parts = (method(self, chunk, **kwargs) for chunk in chunks)
             if out is None:
-                return _joined(parts, len(X))
+                return joined_parts(parts, len(X))
             labels = getattr(self, "classes_", None)
             return written((_storable(part, labels) for part in parts), n_rows(X), out)
         finally:
@@ -70,24 +69,6 @@ def _chunks(X):
     for start in range(0, len(X), n_at_once):
         chunk = X[start : start + n_at_once]
         yield chunk.in_memory() if isinstance(chunk, DiskTable) else np.asarray(chunk)
-
-
-def _joined(parts, n_rows):
-    """All rows of parts that follow each other, arrays or DataFrames."""
-    result, start, frames = None, 0, []
-    for part in parts:
-        if not isinstance(part, np.ndarray):  # for categories that pass through
-            frames.append(part)
-            continue
-        if result is None:
-            result = np.empty((n_rows, *part.shape[1:]), part.dtype)
-        result[start : start + len(part)] = part
-        start += len(part)
-    if not frames:
-        return result
-    if not hasattr(frames[0], "iloc"):
-        return nw.concat([nw.from_native(frame) for frame in frames]).to_native()
-    return joined_frames(frames).reset_index(drop=True)
 
 
 def written(parts, n_rows, out):
