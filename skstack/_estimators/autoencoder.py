@@ -286,8 +286,7 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
     def _default_recipe(self):
         return Autoencoder()
 
-    def _hinted_recipe(self):
-        return Autoencoder()
+    _hinted_recipe = _default_recipe
 
     def _read_target(self, y, *, shared, reset):
         return None

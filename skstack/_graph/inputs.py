@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Real
@@ -14,7 +13,13 @@ from sklearn.utils import check_array
 
 from skstack._base.tables import take_columns
 from skstack._graph.tables import ArrayColumn, CodedColumn, GraphTable, function_layer, selection
-from skstack.preprocessing._blocks import ArrayColumnBlock, ColumnBlocks, NumericBlock, TensorBlock
+from skstack.preprocessing._blocks import (
+    ArrayColumnBlock,
+    ColumnBlocks,
+    NumericBlock,
+    TensorBlock,
+    keras_name,
+)
 from skstack.preprocessing._columns import as_numbers
 
 # Tokens for unseen and missing values of hashed columns, where all other values are valid:
@@ -121,10 +126,10 @@ class RawColumns:
                 else:
                     known.setdefault(columns[0], {}).update(dict.fromkeys(part.levels))
         self.used = np.array(sorted(numeric), dtype=int)
-        self.categories, taken = {}, set(_RESERVED)
+        self.categories = {}
         for index in sorted(known):
             label = self.label(index)
-            self.categories[_input_name(label, taken)] = _categories(
+            self.categories[self._input_name(label)] = _categories(
                 index, list(known[index]), label, index in hashed, hashed.get(index, True)
             )
         for index in sorted(arrays):
@@ -135,8 +140,11 @@ class RawColumns:
                     f"estimator, but can only be one input: {arrays[index]}. Give all PadSequences "
                     "the same length."
                 )
-            self.arrays[_input_name(label, taken)] = _Arrays(index, *arrays[index].pop())
+            self.arrays[self._input_name(label)] = _Arrays(index, *arrays[index].pop())
         self.numbers = self.used if known or arrays else np.arange(n_columns)
+
+    def _input_name(self, label):
+        return keras_name(label, {*_RESERVED, *self.categories, *self.arrays})
 
     def label(self, index):
         """What messages call a column of X."""
@@ -315,13 +323,3 @@ def _unused(token, alternative, known):
     while token in known:
         token, alternative = alternative, f"{alternative}_"
     return token
-
-
-def _input_name(column, taken):
-    """A valid, unique name for an input; it is added to ``taken``."""
-    name = re.sub(r"[^A-Za-z0-9_]", "_", str(column)).lstrip("_") or "column"
-    number, unique = 1, name
-    while unique in taken:
-        unique, number = f"{name}_{number}", number + 1
-    taken.add(unique)
-    return unique
