@@ -18,10 +18,7 @@ class LRUCache(Generic[Value]):
     """
 
     def __init__(
-        self,
-        limit: int,
-        size_of: Callable[[Value], int] | None = None,
-        largest: int | None = None,
+        self, limit: int, size_of: Callable[[Value], int] | None = None, largest: int | None = None
     ):
         self._limit = limit
         self._size_of = size_of or (lambda value: 1)

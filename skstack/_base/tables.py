@@ -11,12 +11,7 @@ from sklearn.utils import check_array
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_consistent_length, column_or_1d, validate_data
 
-from skstack._base.disk_table import (
-    DiskTable,
-    on_disk,
-    runs_of_rows,
-    sample_of_rows,
-)
+from skstack._base.disk_table import DiskTable, on_disk, runs_of_rows, sample_of_rows
 from skstack._base.sklearn import (
     check_sample_weight,
     check_y,

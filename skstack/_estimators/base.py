@@ -16,13 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.impute import SimpleImputer
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from skstack._base.atomic_fit import (
-    atomic_fit,
-    caller_level,
-    copy_of,
-    on_snapshot,
-    warn_once,
-)
+from skstack._base.atomic_fit import atomic_fit, caller_level, copy_of, on_snapshot, warn_once
 from skstack._base.disk_table import DiskTable, announce_memory, in_memory, sample_of_rows
 from skstack._base.keras_objects import copied
 from skstack._base.params import (

@@ -16,13 +16,7 @@ from skstack._base.atomic_fit import on_snapshot
 from skstack._base.docstrings import substitute
 from skstack._base.in_chunks import in_chunks
 from skstack._base.params import hint_at_parameters
-from skstack._base.sklearn import (
-    OUT_IS_NO_METADATA,
-    HasMethods,
-    Interval,
-    StrOptions,
-    fit_context,
-)
+from skstack._base.sklearn import OUT_IS_NO_METADATA, HasMethods, Interval, StrOptions, fit_context
 from skstack._base.tables import read_labels, warn_if_one_hot
 from skstack._estimators.bags import graphs_of_bags, is_bagged, mean_of_bags, mean_of_graphs
 from skstack._estimators.base import DOCS, NetworkEstimator, declaring

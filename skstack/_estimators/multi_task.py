@@ -28,10 +28,7 @@ from skstack.networks._heads import output_bounds, with_target_units
 from skstack.networks._model_parameter import continued_estimator
 from skstack.networks._spec import Head, Spec
 from skstack.preprocessing._blocks import keras_name
-from skstack.preprocessing._column_profile import (
-    warn_if_validation_targets_moved,
-    weighted_moments,
-)
+from skstack.preprocessing._column_profile import warn_if_validation_targets_moved, weighted_moments
 
 _KINDS = ("classification", "regression")
 _DEFAULT_LOSSES = {

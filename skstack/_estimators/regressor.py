@@ -22,10 +22,7 @@ from skstack._estimators.base import DOCS, NetworkEstimator
 from skstack._graph.mixin import ExportMixin
 from skstack.networks._heads import output_bounds, with_target_units
 from skstack.networks._model_parameter import continued_estimator
-from skstack.preprocessing._column_profile import (
-    warn_if_validation_targets_moved,
-    weighted_moments,
-)
+from skstack.preprocessing._column_profile import warn_if_validation_targets_moved, weighted_moments
 
 _LEAST_MEAN = 1e-6
 

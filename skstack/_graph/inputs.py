@@ -286,11 +286,7 @@ def _lookup_layer(column):
     unseen, *vocabulary = column.tokens.tolist()
     is_string = column.dtype == "string"
     return (keras.layers.StringLookup if is_string else keras.layers.IntegerLookup)(
-        vocabulary=vocabulary,
-        num_oov_indices=1,
-        oov_token=unseen,
-        mask_token=None,
-        name="lookup",
+        vocabulary=vocabulary, num_oov_indices=1, oov_token=unseen, mask_token=None, name="lookup"
     )
 
 

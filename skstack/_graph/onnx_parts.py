@@ -467,10 +467,7 @@ def insert(model, parts):
             node.input[:] = [own(name, f"{part.key}/{name}") for name in node.input]
             node.output[:] = [own(name, f"{part.key}/{name}") for name in node.output]
             graph.node.append(node)
-        for values, name in (
-            (graph.input, part.key),
-            (graph.output, f"{part.key}_table"),
-        ):
+        for values, name in ((graph.input, part.key), (graph.output, f"{part.key}_table")):
             (position,) = [i for i, value in enumerate(values) if value.name == name]
             del values[position]
     if "ai.onnx.ml" not in opsets:

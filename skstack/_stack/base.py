@@ -77,12 +77,7 @@ from skstack._base.text import described, readable
 from skstack._estimators.base import NetworkEstimator
 from skstack._estimators.resampling import refuse_interpolated_categories
 from skstack._features.cross_fit import Metadata
-from skstack._splits.folds import (
-    listed_folds,
-    orders_time,
-    restricted_cv,
-    seeded_splitter,
-)
+from skstack._splits.folds import listed_folds, orders_time, restricted_cv, seeded_splitter
 from skstack._splits.row_context import RowContext, pass_context, refuse_unreached, take_context
 from skstack._splits.supervision import trains_network
 from skstack._stack.blending import DOWNSTREAM, Blending, NestedFit, blend_plan, known_rows
@@ -102,12 +97,7 @@ from skstack._stack.epochs import N_FOLDS, epochs_of_folds, leaves_epochs_open
 from skstack._stack.fine_tune import FineTune, check_fine_tune, fine_tune
 from skstack._stack.metadata import StackMetadata, routed_stack, routing_of_stack
 from skstack._stack.scaling import Scaling
-from skstack._stack.trial import (
-    check_accepts,
-    check_class_weight,
-    check_takes_targets,
-    has_missing,
-)
+from skstack._stack.trial import check_accepts, check_class_weight, check_takes_targets, has_missing
 from skstack._training import formulas
 from skstack.ensemble._greedy import blend
 from skstack.networks._mlp import MLP
@@ -299,10 +289,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             upstream = [model for _, model, _ in branch_list(self)]
         except (TypeError, ValueError):  # invalid branches: `fit` says why
             upstream = []
-        return [
-            *upstream,
-            self._network_type() if self.downstream is None else self.downstream,
-        ]
+        return [*upstream, self._network_type() if self.downstream is None else self.downstream]
 
     def _default_downstream(self):
         """What None means; a network as large as the branches would learn again what they know."""

@@ -189,11 +189,7 @@ def held_out_rows(stack, X, y, downstream, seed, parts, ordered):
     else:
         return None, False
     split = functools.partial(
-        hold_out,
-        fraction=fraction,
-        stratify=is_classifier(stack),
-        seed=seed,
-        ordered=ordered,
+        hold_out, fraction=fraction, stratify=is_classifier(stack), seed=seed, ordered=ordered
     )
     weights, groups = parts.downstream.get("sample_weight"), parts.groups
     if weights is None or np.asarray(weights).all():

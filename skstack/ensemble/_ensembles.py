@@ -21,12 +21,7 @@ from skstack._base.diagram import diagram_of_parts
 from skstack._base.docstrings import substitute
 from skstack._base.parallel import run_parts
 from skstack._base.params import clone_part, clone_sharing_models
-from skstack._base.progress import (
-    errors_named,
-    fit_tasks,
-    fitting,
-    propagating,
-)
+from skstack._base.progress import errors_named, fit_tasks, fitting, propagating
 from skstack._base.sklearn import (
     CROSS_FIT_CONSTRAINTS,
     BaseComposition,

@@ -88,10 +88,7 @@ def learned_before(trace, runs, classification):
         ),
         _optimistic(runs, set(selected), classification)
         or _before_split(
-            "learning from y before an inner split",
-            stacked,
-            "suspect",
-            "step that learns from y",
+            "learning from y before an inner split", stacked, "suspect", "step that learns from y"
         ),
     ]
 

@@ -164,10 +164,7 @@ class RealMLP(Recipe):
         self._validate_params()
         inputs, label = spec.inputs(), spec.layer_name
         x = spec.join(
-            inputs,
-            scaling=self.scaling,
-            numeric_embedding=self._embedding(),
-            categorical="auto",
+            inputs, scaling=self.scaling, numeric_embedding=self._embedding(), categorical="auto"
         )
         x = _multiplied(x, label("input_factors"))
         for number, size in enumerate(sizes_of(self, "hidden_layer_sizes"), start=1):

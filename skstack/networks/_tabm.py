@@ -143,10 +143,7 @@ class TabM(Recipe):
         k, label = int(self.n_members), spec.layer_name
         inputs = spec.inputs()
         x = spec.join(
-            inputs,
-            scaling=self.scaling,
-            numeric_embedding=self._embedding(),
-            categorical="auto",
+            inputs, scaling=self.scaling, numeric_embedding=self._embedding(), categorical="auto"
         )
         width = x.shape[-1]
         # Random signs, or factors with embeddings; see `initialize`.

@@ -7,11 +7,7 @@ from scipy.sparse import issparse
 
 from skstack._base.disk_table import in_memory
 from skstack._base.tables import object_array, sampled, take_columns
-from skstack.preprocessing._blocks import (
-    ColumnBlocks,
-    array_column_indices,
-    categorical_mask_of,
-)
+from skstack.preprocessing._blocks import ColumnBlocks, array_column_indices, categorical_mask_of
 from skstack.preprocessing._column_profile import lost_in_float32
 
 
