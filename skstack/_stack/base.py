@@ -80,7 +80,7 @@ from skstack._features.cross_fit import Metadata
 from skstack._splits.folds import listed_folds, orders_time, restricted_cv, seeded_splitter
 from skstack._splits.row_context import RowContext, pass_context, refuse_unreached, take_context
 from skstack._splits.supervision import trains_network
-from skstack._stack.blending import DOWNSTREAM, Blending, NestedFit, blend_plan, known_rows
+from skstack._stack.blending import DOWNSTREAM, Blending, NestedFit, known_rows, would_blend
 from skstack._stack.branches import (
     branch_column_indices,
     branch_list,
@@ -293,11 +293,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
 
     def _default_downstream(self):
         """What None means; a network as large as the branches would learn again what they know."""
-        try:
-            blends = bool(blend_plan(self).parts)
-        except (TypeError, ValueError):  # invalid parameters: `fit` says why
-            blends = False
-        return self._network_type(MLP((128, 128), dropout=0.1) if blends else None)
+        return self._network_type(MLP((128, 128), dropout=0.1) if would_blend(self) else None)
 
     # Fitting -----------------------------------------------------------------------------------
 
@@ -677,20 +673,11 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             suppress_warning("X_val")
             suppress_warning("y_val")
         if leaves_epochs_open(downstream) and "X_val" not in settings:
-            # For the weights of a blend one fit, not three, tells the number of epochs.
-            rough = {"n_fits": 1} if label != DOWNSTREAM else {}
+            fits = {"shared": shared, "ordered": cv is not None}
+            if label != DOWNSTREAM:  # for the weights of a blend one fit is enough, not three
+                fits["n_fits"] = 1
             with errors_named(label_of(downstream)):
-                self._set_epochs(
-                    downstream,
-                    scaled,
-                    y,
-                    parts,
-                    weights,
-                    seed,
-                    cv is not None,
-                    shared=shared,
-                    **rough,
-                )
+                self._set_epochs(downstream, scaled, y, parts, weights, seed, **fits)
         if getattr(self, "sampler", None) is not None:
             scaled = in_memory(scaled)
         scaled, y, weights = self._resample(scaled, y, weights, seed)
@@ -726,7 +713,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
                 values = self._branch_predictions(self._blend_columns[name], table)
                 fit.report[name]["score"] = fit.blending.score_of(values, X, y, weights)
 
-    def _set_epochs(self, downstream, table, y, parts, weights, seed, ordered, **settings):
+    def _set_epochs(self, downstream, table, y, parts, weights, seed, **settings):
         """Set the epochs of a downstream that leaves them open."""
         epochs = epochs_of_folds(
             downstream,
@@ -735,7 +722,6 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             groups=parts.groups,
             sample_weight=weights,
             resample=lambda *rows: self._resample(*rows, seed),
-            ordered=ordered,
             verbose=self.verbose,
             **settings,
         )

@@ -125,6 +125,14 @@ def blend_plan(stack):
     return BlendPlan(reason=reason) if reason else BlendPlan(tuple(kept))
 
 
+def would_blend(stack):
+    """Whether there is a blend plan; not with invalid parameters, of which `fit` says why."""
+    try:
+        return bool(blend_plan(stack).parts)
+    except (TypeError, ValueError):
+        return False
+
+
 def _is_auto(stack):
     return isinstance(stack.blend, str)
 

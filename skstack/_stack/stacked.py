@@ -30,7 +30,7 @@ from skstack._estimators.resampling import (
 )
 from skstack._graph.mixin import ExportMixin
 from skstack._stack.base import Stack, label_of
-from skstack._stack.blending import blend_plan
+from skstack._stack.blending import would_blend
 from skstack._stack.fine_tune import FineTune
 from skstack._training.formulas import with_temperature
 from skstack.ensemble._greedy import classes_of, probabilities_for
@@ -56,12 +56,7 @@ def _gives_decisions(stack):
 
 def _is_blend(stack):
     """Whether predictions are blended; of a stack that is not fitted, whether they would be."""
-    if hasattr(stack, "_blends"):
-        return stack._blends
-    try:
-        return bool(blend_plan(stack).parts)
-    except (TypeError, ValueError):  # invalid parameters: `fit` says why
-        return False
+    return stack._blends if hasattr(stack, "_blends") else would_blend(stack)
 
 
 def _downstream_of(stack):
