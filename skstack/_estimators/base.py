@@ -73,6 +73,7 @@ from skstack.networks._builder import BuilderBlueprint
 from skstack.networks._heads import with_plain_input
 from skstack.networks._mlp import MLP
 from skstack.networks._model_parameter import (
+    COLUMN_PARAMETERS,
     blueprint_for,
     check_categories,
     check_continues,
@@ -275,8 +276,6 @@ class CrossFitContext:
 _ROWS_OF_TEACHER = 40  # that tell whether a teacher can predict them
 _FEWEST_ROWS_TO_STOP = 50
 _FEWEST_ROWS_OF_CLASS = 5
-# Parameters of the columns that a network reads.
-_OF_COLUMNS = ("categorical_features", "inputs", "input_shape", "n_hash_buckets", "imputer")
 # Batch sizes below each number of rows; those with which AutoGluon trains TabM.
 _BATCH_SIZES = (
     (2_800, 32),
@@ -983,7 +982,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         """Warn of parameters that do not match the network that is trained further."""
         if continued_estimator(self.model) is not None:
             return
-        pairs = {name: (getattr(self, name), getattr(self.blocks_, name)) for name in _OF_COLUMNS}
+        pairs = {n: (getattr(self, n), getattr(self.blocks_, n)) for n in COLUMN_PARAMETERS}
         if isinstance(blueprint, RecipeBlueprint):
             asked = self._default_recipe() if self.model is None else self.model
             pairs["model"] = asked, blueprint.recipe

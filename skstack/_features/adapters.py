@@ -267,12 +267,10 @@ class EstimatorAdapter:
             return [(f"prediction_{name}", columns[:, [i]]) for i, name in enumerate(names)]
         if labels is None:
             if is_detector(self.estimator):
-                name, values = (
-                    "decision",
-                    np.asarray(self.estimator.decision_function(self._own(X))),
-                )
+                name, decide = "decision", self.estimator.decision_function
             else:
-                name, values = "prediction", np.asarray(self.estimator.predict(self._own(X)))
+                name, decide = "prediction", self.estimator.predict
+            values = np.asarray(decide(self._own(X)))
             return [(name, values[:, None] if values.ndim == 1 else values)]
         if hasattr(self.estimator, "decision_function"):
             values = np.asarray(self.estimator.decision_function(self._own(X)))

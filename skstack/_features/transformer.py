@@ -665,8 +665,11 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
         """The folds of the cross-fit, and those of further repeats with other seeds."""
         folds = self._folds(cv, source, X, y, metadata, in_stack)
         repeats = [folds]
-        if seeds:
-            self._refuse_repeated_codes()
+        if seeds and "codes" in self._feature_request.features:
+            raise ValueError(
+                "features='codes' with n_repeats above 1: category codes cannot be averaged over "
+                "repeats. Use n_repeats=1."
+            )
         for seed in seeds:
             pairs = shuffled_folds(
                 cv, X, y, seed, classifier=source.classes is not None, metadata=metadata.split
@@ -787,13 +790,6 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
             metadata = plan.metadata.of(plan.X, train)
             own, _, _ = branch._learn(rows, targets, metadata, in_stack=True, label=label)
         return RefittedTable(branch, own, train, test, plan.X)
-
-    def _refuse_repeated_codes(self):
-        if "codes" in self._feature_request.features:
-            raise ValueError(
-                "features='codes' with n_repeats above 1: category codes cannot be averaged over "
-                "repeats. Use n_repeats=1."
-            )
 
     def _warn_of_rounding(self, table):
         names = list(self.get_feature_names_out())

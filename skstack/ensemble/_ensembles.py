@@ -37,7 +37,7 @@ from skstack._base.sklearn import (
     with_callbacks,
     with_target_tags,
 )
-from skstack._base.tables import check_target, n_rows, own_rows, read_labels, take_rows
+from skstack._base.tables import check_target, n_rows, own_rows, read_labels, take_rows, taken
 from skstack._base.text import described
 from skstack._features.transformer import add_estimator, add_splitter, given_metadata
 from skstack._splits.folds import listed_folds, make_folds, orders_time
@@ -118,8 +118,7 @@ class _Rows:
         own = self.metadata.get(name, {})
         if numbers is None:
             return replace(self, X=own_rows(self.X), metadata=own)
-        groups = None if self.groups is None else self.groups[numbers]
-        X, y = take_rows(self.X, numbers), take_rows(self.y, numbers)
+        X, y, groups = taken(numbers, self.X, self.y, self.groups)
         return _Rows(X, y, take_metadata(self.X, own, numbers), groups, self.order)
 
 
@@ -428,9 +427,8 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
 
     def _combined(self, X):
         check_is_fitted(self)
-        parts = {}
-        for name, estimator in self.named_estimators_.items():
-            parts[name] = self._predicted(name, estimator, X)
+        members = self.named_estimators_.items()
+        parts = {name: self._predicted(name, estimator, X) for name, estimator in members}
         return blend(parts, self.weights_)
 
 

@@ -143,7 +143,7 @@ def blueprint_for(model, spec, default, head=None):
 
 
 # Parameters for the columns with their defaults: those of the fitted network are kept.
-_COLUMN_PARAMETERS = {
+COLUMN_PARAMETERS = {
     "categorical_features": "from_dtype",
     "inputs": None,
     "input_shape": None,
@@ -208,7 +208,7 @@ def check_continues(estimator, origin, X):
             "KerasFeatureTransformer(FrozenEstimator(...), layers=...)."
         )
     _check_classes(estimator, origin, label)
-    for parameter, default in _COLUMN_PARAMETERS.items():
+    for parameter, default in COLUMN_PARAMETERS.items():
         value, fitted_value = getattr(estimator, parameter), getattr(origin.blocks_, parameter)
         is_default = type(value) is type(default) and value == default
         if not is_default and repr(value) != repr(fitted_value):
