@@ -1125,16 +1125,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         self._optimizer_layout = fit.optimizer_layout
         whole = fit.n_epochs == epochs and not fit.interrupted and not rules.scheduled
         if stops and _is_auto(self.epochs) and whole:
-            best = self._best_epoch()
-            if best > epochs - self.n_iter_no_change:
-                name = "loss" if monitor is None else monitor[0]
-                warn_once(
-                    "epochs",
-                    f"The {name} on hold-out rows was best in epoch {best} of {epochs}, so more "
-                    f"epochs might improve it. Set epochs, such as epochs={2 * epochs}, with "
-                    "early_stopping=True, or a larger learning_rate.",
-                    ConvergenceWarning,
-                )
+            self._warn_of_few_epochs(epochs, "loss" if monitor is None else monitor[0])
         if fit.interrupted:
             kept = "best" if stops else "last"
             warnings.warn(
@@ -1142,6 +1133,18 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 f"of the {kept} finished epoch are kept.",
                 UserWarning,
                 stacklevel=2,
+            )
+
+    def _warn_of_few_epochs(self, epochs, name):
+        """Warn if one of the last epochs was the best."""
+        best = self._best_epoch()
+        if best > epochs - self.n_iter_no_change:
+            warn_once(
+                "epochs",
+                f"The {name} on hold-out rows was best in epoch {best} of {epochs}, so more "
+                f"epochs might improve it. Set epochs, such as epochs={2 * epochs}, with "
+                "early_stopping=True, or a larger learning_rate.",
+                ConvergenceWarning,
             )
 
     def _fitted_attributes(self, prepared, network, history, monitor, stops):
