@@ -12,7 +12,8 @@ from pathlib import Path
 
 from skstack._base.atomic_fit import caller_level
 from skstack._graph.dispatch import fused_model
-from skstack._graph.onnx_file import onnx_packages, write_onnx
+from skstack._graph.onnx_file import write_onnx
+from skstack._graph.onnx_parts import onnx_packages
 from skstack._graph.tables import LostPrecision
 from skstack._training.keras_model import all_layers
 

@@ -7,7 +7,7 @@ import contextlib
 import numpy as np
 
 from skstack._graph.dispatch import first_part, model_with_parts, raw_columns
-from skstack._graph.onnx_parts import insert, onnx_parts
+from skstack._graph.onnx_parts import insert, onnx_packages, onnx_parts
 from skstack._training.keras_model import all_layers, embedded_inputs
 
 # The file is compared with the network on so many rows, and on one.
@@ -15,20 +15,6 @@ _N_ROWS = 128
 _TOLERANCES = {"float32": 1e-3, "float16": 1e-2}
 # Share of rows that must agree: rounding decides near a step, as between two class codes.
 _LEAST_SHARE = 0.98
-
-
-def onnx_packages():
-    """The packages onnx and onnxruntime; an ImportError if one is missing."""
-    try:
-        import onnx
-        import onnxruntime
-        import tf2onnx  # noqa: F401  Keras converts with it
-    except ImportError as error:
-        raise ImportError(
-            f"export(format='onnx') needs a package that is not installed ({error}): "
-            "pip install 'skstack[onnx]'."
-        ) from error
-    return onnx, onnxruntime
 
 
 def write_onnx(estimator, path):

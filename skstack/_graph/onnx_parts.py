@@ -168,6 +168,20 @@ def _refuse(estimator, label, why):
     )
 
 
+def onnx_packages():
+    """The packages onnx and onnxruntime; an ImportError if one is missing."""
+    try:
+        import onnx
+        import onnxruntime
+        import tf2onnx  # noqa: F401  Keras converts with it
+    except ImportError as error:
+        raise ImportError(
+            f"export(format='onnx') needs a package that is not installed ({error}): "
+            "pip install 'skstack[onnx]'."
+        ) from error
+    return onnx, onnxruntime
+
+
 def _converter():
     """What converts linear models and ``GradientBoosting*``: a function, and the type of inputs."""
     try:
@@ -181,26 +195,12 @@ def _converter():
     return convert_sklearn, FloatTensorType
 
 
-def _onnx():
-    """The packages that write nodes and run them."""
-    try:
-        import onnx
-        import onnxruntime
-    except ImportError as error:
-        raise ImportError(
-            "export(format='onnx') of estimators of scikit-learn needs a package that is not "
-            f"installed ({error}): pip install 'skstack[onnx]'."
-        ) from error
-    return onnx, onnxruntime
-
-
 # The network around the parts -----------------------------------------------------------------
 
 
 def part_output(estimator, table, label):
     """Predictions of an estimator as an input of the network; the part is collected."""
     _check(estimator, label)
-    _onnx()
     if isinstance(estimator, (*_GRADIENT_BOOSTING, *_LINEAR)):
         _converter()
     parts = _PARTS.get()
@@ -296,7 +296,7 @@ def part_nodes(part, opset):
 
 def boosting_nodes(estimator):
     """Trees, baseline and link of a HistGradientBoosting estimator."""
-    onnx, _ = _onnx()
+    onnx, _ = onnx_packages()
     make, constant = onnx.helper.make_node, onnx.numpy_helper.from_array
     boosting = boosting_of(estimator)
     nodes, constants, tables = [], [], ["x"]
@@ -385,7 +385,7 @@ def float32_at_most(threshold):
 
 def _ensemble(trees, split, source, output, n_outputs):
     """One node with the sum of trees; ``split`` returns feature and threshold of a node."""
-    onnx, _ = _onnx()
+    onnx, _ = onnx_packages()
     columns = collections.defaultdict(list)
     for number, tree in enumerate(trees):
         for node in range(len(tree.feature)):
@@ -500,7 +500,7 @@ def _sort(graph):
 
 def _compare(part, fragment, opset):
     """Refuse a part whose nodes compute anything but its predictions."""
-    onnx, onnxruntime = _onnx()
+    onnx, onnxruntime = onnx_packages()
     estimator = part.estimator
     table, X = _rows(part)
     value = partial(onnx.helper.make_tensor_value_info, elem_type=onnx.TensorProto.FLOAT)
