@@ -10,6 +10,7 @@ from skstack._base.params import hint_at_parameters
 from skstack.networks._mlp import check_activation, check_number, sizes_of
 from skstack.networks._numeric import Periodic, check_embedding, check_scaling
 from skstack.networks._recipe import Recipe
+from skstack.networks._spec import output_parts
 from skstack.preprocessing._numeric_maps import robust_center_and_scale, smoothly_clipped
 
 SCHEDULES = ("coslog4", "flat_cos", None)
@@ -145,8 +146,8 @@ class RealMLP(Recipe):
         for number in range(1, len(sizes_of(self, "hidden_layer_sizes")) + 1):
             factors[f"{label(f'hidden_{number}_linear')}/bias"] = (0.1, 0.0)
             factors[f"{label(f'hidden_{number}_shares')}/kernel"] = (0.1, 0.01)
-        for part, name in _output_layers(spec):
-            steps = _units_of(part)
+        for part, output in output_parts(spec):
+            name, steps = label(output), _units_of(part)
             factors[f"{name}/kernel"] = (1.0 * steps, 1.0)
             factors[f"{name}/bias"] = (0.1 * steps, 0.0)
         schedules = {"weight_decay": "flat_cos", "dropout": "flat_cos"} if self.schedule else {}
@@ -195,7 +196,8 @@ class RealMLP(Recipe):
             name = spec.layer_name(f"hidden_{number}_linear")
             x = _initialized(x, name, start[f"{name}/kernel"], start, weights, rng)
             x = np.asarray(activation(keras.ops.convert_to_tensor(x, "float32")))
-        for part, name in _output_layers(spec):
+        for part, output in output_parts(spec):
+            name = spec.layer_name(output)
             kernel = rng.standard_normal(start[f"{name}/kernel"].shape)
             factor = math.sqrt(_units_of(part))
             _initialized(x, name, kernel, start, weights, rng, factor=factor)
@@ -204,13 +206,6 @@ class RealMLP(Recipe):
 def _by_task(spec, classes, numbers):
     """One of two values: for classes, or for numbers."""
     return numbers if spec.task in ("regression", "reconstruction") else classes
-
-
-def _output_layers(spec):
-    """(part, layer) of each output layer."""
-    if not spec.heads:
-        return [(spec, spec.layer_name("output"))]
-    return [(head, spec.layer_name(head.layer)) for head in spec.heads]
 
 
 def _units_of(part):

@@ -392,9 +392,7 @@ class Spec:
             layers = member_parts(self)
             tensors = [_member_dense(part, self.layer_name(label), x)(x) for part, label in layers]
             return mean_of_members(self, tensors)
-        if not self.heads:
-            return _dense(self, name)(x)
-        outputs = [_dense(head, self.layer_name(head.layer))(x) for head in self.heads]
+        outputs = [_dense(part, self.layer_name(label))(x) for part, label in output_parts(self)]
         if len(outputs) == 1:
             return outputs[0]
         return Concatenate(dtype="float32", name=name)(outputs)
@@ -411,11 +409,14 @@ class Spec:
         return block
 
 
+def output_parts(spec):
+    """Each part of the output, and the name of its layer where no block has it."""
+    return [(head, head.layer) for head in spec.heads] or [(spec, "output")]
+
+
 def member_parts(spec):
     """Each part of the output, and the name of the layer of its members without activation."""
-    if not spec.heads:
-        return [(spec, "output_members")]
-    return [(head, f"{head.layer}_members") for head in spec.heads]
+    return [(part, f"{label}_members") for part, label in output_parts(spec)]
 
 
 def mean_of_members(spec, tensors):
