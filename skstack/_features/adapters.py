@@ -384,7 +384,7 @@ class EstimatorAdapter:
     def graph(self, table, request, name):
         """Features as tensors, in the order of `columns_of`."""
         from skstack._graph.dispatch import predicted
-        from skstack._graph.formulas import Classes, as_columns, codes_of, log_odds_of, of_classes
+        from skstack._graph.formulas import Classes, as_columns, log_odds_of, of_classes
         from skstack._graph.tables import GraphTable, numbers_of, refuse
 
         estimator = self.estimator
@@ -437,9 +437,6 @@ class EstimatorAdapter:
                     refuse(
                         f"The part {name!r}", "the training rows of one of its folds lack classes."
                     )
-                if feature == "codes":
-                    features.append(codes_of(result.tensor, name))
-                    continue
                 exclusive = self.classes is not None
                 binary = exclusive and result.n == 2
                 settings = {"binary": binary, "exclusive": exclusive}
@@ -474,7 +471,7 @@ class MultiTaskAdapter(EstimatorAdapter):
 
     def graph(self, table, request, name):
         """Features as tensors, in the order of `columns_of`."""
-        from skstack._graph.formulas import Classes, codes_of, of_classes
+        from skstack._graph.formulas import Classes, of_classes
 
         inner, parts = [], ()
         if is_bagged(self.estimator):
@@ -495,8 +492,6 @@ class MultiTaskAdapter(EstimatorAdapter):
                 label = f"{name}_{target.key}"
                 if not isinstance(result, Classes):
                     features += [result] if feature == "outputs" else []
-                elif feature == "codes":
-                    features.append(codes_of(result.tensor, label))
                 else:
                     features.append(of_classes(feature, result, label, binary=result.n == 2))
         return features + _pooled_graph(inner, request, name)

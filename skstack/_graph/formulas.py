@@ -70,6 +70,8 @@ def _both(p):
 
 def of_classes(feature, classes, name, *, binary, exclusive=True):
     """A feature that is computed from probabilities; ``binary`` selects the second class."""
+    if feature == "codes":
+        return codes_of(classes.tensor, name)
     if feature == "outputs":
         return classes.second(name) if binary else classes.tensor
     label = f"{name}_{feature}"
