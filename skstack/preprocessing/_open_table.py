@@ -80,15 +80,15 @@ def open_table(path, columns=None):
         files = [path / name for name in names]
         if not files:
             raise ValueError(f"path={str(path)!r} is a folder without .parquet files.")
-        table = _parquet_table(files)
+        table = _table_of(_ParquetReader(files))
     elif not path.exists():
         raise FileNotFoundError(f"path={str(path)!r} does not exist; expected {_ACCEPTED}.")
     elif path.suffix == ".npy":
         table = _npy_table(path)
     elif path.suffix in (".feather", ".arrow"):
-        table = _arrow_table(path)
+        table = _table_of(_ArrowReader(path))
     elif path.suffix == ".parquet":
-        table = _parquet_table([path])
+        table = _table_of(_ParquetReader([path]))
     else:
         raise ValueError(f"path={str(path)!r} is not supported; expected {_ACCEPTED}.")
     return table if columns is None else table.take_columns(_positions(table, columns))
@@ -128,13 +128,7 @@ def _npy_table(path):
     return DiskTable(reader, None, array.shape[1])
 
 
-def _arrow_table(path):
-    reader = _ArrowReader(path)
-    return DiskTable(reader, reader.names, len(reader.names))
-
-
-def _parquet_table(files):
-    reader = _ParquetReader(files)
+def _table_of(reader):
     return DiskTable(reader, reader.names, len(reader.names))
 
 
