@@ -10,6 +10,7 @@ import os
 import numpy as np
 
 from skstack._base.disk_table import DiskTable, chunk_rows, joined_parts
+from skstack._base.docstrings import substitute
 from skstack._base.tables import n_rows
 
 _warned = contextvars.ContextVar("skstack_warned_in_call", default=None)
@@ -24,12 +25,21 @@ def once_per_call(owner, warn):
         warned.add(id(owner))
 
 
+_OUT = """
+out : str, path-like or ndarray, default=None
+    Where to write the result: the path of a ``.npy`` file to make, which is returned as a
+    ``numpy.memmap``, or an array of its shape.
+"""
+
+
 def in_chunks(method):
     """Compute a method for a table on disk in chunks of rows, never all in memory.
 
-    The result for a row must not depend on the other rows. ``out`` of the method is handled here.
+    The result for a row must not depend on the other rows. ``out`` of the method is handled here,
+    and described: a line ``{out}`` of its docstring is replaced.
     """
 
+    @substitute(out=_OUT)
     @functools.wraps(method)
     def wrapped(self, X, *, out=None, **kwargs):
         # Other keyword arguments may hold a value for each row.

@@ -287,9 +287,7 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         X : array-like of shape (n_samples, n_features)
             Rows.
 
-        out : str, path-like or ndarray, default=None
-            Where to write the result: the path of a ``.npy`` file to make, which is returned as a
-            ``numpy.memmap``, or an array of its shape.
+        {out}
 
         Returns
         -------

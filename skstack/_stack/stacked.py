@@ -372,9 +372,7 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
         X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
             Rows.
 
-        out : str, path-like or ndarray, default=None
-            Where to write the result: the path of a ``.npy`` file to make, which is returned as a
-            ``numpy.memmap``, or an array of its shape.
+        {out}
 
         Returns
         -------
@@ -468,9 +466,7 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
         X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
             Rows.
 
-        out : str, path-like or ndarray, default=None
-            Where to write the result: the path of a ``.npy`` file to make, which is returned as a
-            ``numpy.memmap``, or an array of its shape.
+        {out}
 
         Returns
         -------
@@ -496,9 +492,7 @@ class StackedKerasClassifier(ExportMixin, ClassifierMixin, Stack):
         X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
             Rows.
 
-        out : str, path-like or ndarray, default=None
-            Where to write the result: the path of a ``.npy`` file to make, which is returned as a
-            ``numpy.memmap``, or an array of its shape.
+        {out}
 
         **predict_params : dict
             Passed to ``predict`` of the downstream; with metadata routing enabled, as requested.
@@ -715,9 +709,7 @@ class StackedKerasRegressor(ExportMixin, RegressorMixin, Stack):
         X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
             Rows.
 
-        out : str, path-like or ndarray, default=None
-            Where to write the result: the path of a ``.npy`` file to make, which is returned as a
-            ``numpy.memmap``, or an array of its shape.
+        {out}
 
         **predict_params : dict
             Passed to ``predict`` of the downstream, such as ``return_std``; with metadata routing
