@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from skstack._base.params import clone_part, set_missing_seeds
@@ -20,12 +22,6 @@ def _known_rows(rows):
     return rows[rows >= 0]
 
 
-def _descends(fit, ancestor):
-    while fit is not None and fit is not ancestor:
-        fit = fit.parent
-    return fit is ancestor
-
-
 def _inner_splits(fits):
     """Yield (owner, fit, predicted rows) where a step fits on some of its rows and predicts others.
 
@@ -40,11 +36,10 @@ def _inner_splits(fits):
             predicted = _known_rows(table.rows)
             if not len(predicted) or not len(learned) or np.isin(predicted, learned).any():
                 continue
-            owner, step = None, fit.parent
-            while step is not None:
+            owner = None
+            for step in fit.parent.lineage:
                 if np.isin(predicted, step.rows).all() and np.isin(learned, step.rows).all():
                     owner = step
-                step = step.parent
             if owner is not None:
                 yield owner, fit, predicted
 
@@ -52,12 +47,11 @@ def _inner_splits(fits):
 def _makers_outside(owner, fit, predicted):
     """Fits outside of an inner split whose results enter it, and that learned predicted rows."""
     # Steps between the owner and the fit are inside the split, and learn from one side only.
-    outside = [maker for maker in fit.table.makers if not _descends(maker, owner)]
+    makers = fit.table.makers
+    outside = [maker for maker in makers if not any(step is owner for step in maker.lineage)]
     outside += list(owner.table.makers)
-    step = fit
-    while step is not None and step is not owner:
+    for step in itertools.takewhile(lambda step: step is not owner, fit.lineage):
         outside += [m for m in step.table.makers if np.isin(predicted, m.rows).all()]
-        step = step.parent
     return [m for m in outside if m is not fit and np.isin(predicted, m.rows).any()]
 
 
@@ -251,11 +245,7 @@ def early_stopping(fits):
 
 
 def _after_sampler(fit):
-    while fit is not None:
-        if any(maker.resampled for maker in fit.table.makers):
-            return True
-        fit = fit.parent
-    return False
+    return any(maker.resampled for step in fit.lineage for maker in step.table.makers)
 
 
 def _holds_out(estimator, n):

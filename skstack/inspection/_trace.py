@@ -74,6 +74,14 @@ class FitRecord:
         """Indices of the rows that it learned from."""
         return self.table.rows
 
+    @property
+    def lineage(self):
+        """The fit and those that it is inside of, from the inside out."""
+        fit = self
+        while fit is not None:
+            yield fit
+            fit = fit.parent
+
 
 class Trace:
     """A clone of an estimator that records which rows its steps are fitted on.
@@ -219,9 +227,7 @@ class Trace:
         """Drop tables that the previous fit of a step has created."""
 
         def stale(maker):
-            while maker is not None and not (maker.step == step and maker.parent is parent):
-                maker = maker.parent
-            return maker is not None
+            return any(fit.step == step and fit.parent is parent for fit in maker.lineage)
 
         with self._lock:
             self._tables = [t for t in self._tables if not any(map(stale, t.makers))]
