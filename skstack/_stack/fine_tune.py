@@ -18,6 +18,7 @@ from skstack._base.atomic_fit import caller_level
 from skstack._base.params import draw_seed, hint_at_parameters, is_keras_model, is_path
 from skstack._base.sklearn import Interval, StrOptions
 from skstack._base.tables import columns_at, take_rows
+from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._estimators.bags import refuse_bags
 from skstack._estimators.base import NetworkEstimator
 from skstack._estimators.resampling import prior_ratio
