@@ -98,9 +98,9 @@ def test_standardised_columns_and_the_reconstruction_are_not_latent():
 
 
 def test_early_stopping_on_X_val():
-    autoencoder = quick(epochs=300, n_iter_no_change=2, learning_rate=0.05, tol=1e-2)
+    autoencoder = quick(epochs=100, n_iter_no_change=2, learning_rate=0.05, tol=1e-2)
     autoencoder.fit(X[:150], X_val=X[150:])
-    assert autoencoder.n_iter_ < 300
+    assert autoencoder.n_iter_ < 100
     assert -max(autoencoder.validation_scores_) == pytest.approx(
         autoencoder.reconstruction_error(X[150:]).mean(), rel=1e-2
     )

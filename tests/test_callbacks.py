@@ -180,9 +180,7 @@ def test_other_networks_are_saved_as_in_model_(make, tmp_path):
     loaded, given = keras.models.load_model(saved), fitted.model_
     assert loaded.name == given.name
     inputs = fitted.blocks_.split(frame)
-    np.testing.assert_allclose(
-        loaded.predict(inputs, verbose=0), given.predict(inputs, verbose=0), atol=1e-6
-    )
+    np.testing.assert_allclose(loaded(inputs), given(inputs), atol=1e-6)
     if make is KerasClassifier:
         with pytest.raises(ValueError, match="fitted on other categories"):
             make(saved, epochs=1).fit(frame.assign(sex="x"), y > y.mean())

@@ -289,9 +289,7 @@ def test_a_given_model_is_never_changed():
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
     assert classifier.score(X, y) > 0.8
-    np.testing.assert_allclose(
-        classifier.model_.predict(X, verbose=0), classifier.predict_proba(X), atol=1e-6
-    )
+    np.testing.assert_allclose(classifier.model_(X), classifier.predict_proba(X), atol=1e-6)
     # What a caller does to the copy that model_ gives does not reach the estimator.
     p = classifier.predict_proba(X)
     classifier.model_.set_weights([0 * weight for weight in before])

@@ -1,5 +1,6 @@
 """One Keras model out of estimators that read arrays, tokens, hashed words and missing numbers."""
 
+import functools
 import re
 
 import keras
@@ -80,13 +81,18 @@ def test_hashed_strings_and_missing_numbers_become_layers(tmp_path):
     assert not (tmp_path / "model.onnx").exists()
 
 
+@functools.cache
+def masked(layer):
+    return keras.Sequential(
+        [keras.Input((6, 2)), keras.layers.Masking(0.0), layer(3, return_sequences=True, name="h")]
+    )
+
+
 @pytest.mark.slow(first=4)
 @pytest.mark.parametrize("pooling", ["flatten", "mean", "max", "last"])
 @pytest.mark.parametrize("layer", [keras.layers.LSTM, keras.layers.GRU])
 def test_masks_are_part_of_the_exported_model(layer, pooling):
-    model = keras.Sequential(
-        [keras.Input((6, 2)), keras.layers.Masking(0.0), layer(3, return_sequences=True, name="h")]
-    )
+    model = masked(layer)
     for wanted in ({"layers": "h"}, {}):
         fitted = KerasFeatureTransformer(model, pooling=pooling, **wanted).fit(PADDED)
         assert_same(fitted.to_keras(), fitted, PADDED, "transform")
@@ -132,25 +138,12 @@ def test_padding_is_outside_the_model_and_applied_to_rows():
         assert_same(stack.to_keras(), stack, rows[:1])
 
 
-def test_codes_are_embedded_in_the_exported_model():
-    codes = KerasFeatureTransformer(
-        KerasClassifier(MLP(4), epochs=2), features=["codes", "outputs"], cv=2
-    )
+def test_codes_are_embedded_in_the_exported_model_and_in_files(tmp_path):
     images, digits = load_digits(n_class=4, return_X_y=True)
-    stack = StackedKerasClassifier(
-        [("digit", codes)],
-        downstream=KerasClassifier(MLP(4), epochs=1),
-        blend=False,
-        random_state=0,
-    ).fit(images, digits)
-    assert_same(stack.to_keras(), stack, images)
-
-
-def test_codes_of_three_classes_in_files_of_other_runtimes(tmp_path):
-    images, digits = load_digits(n_class=3, return_X_y=True)
-    codes = KerasFeatureTransformer(small(), features="codes", cv=2, random_state=0)
+    codes = KerasFeatureTransformer(small(), features=["codes", "outputs"], cv=2, random_state=0)
     stack = StackedKerasClassifier([("digit", codes)], downstream=small(), blend=False)
     stack.fit(images, digits)
+    assert_same(stack.to_keras(), stack, images)
     rows, expected = images.astype("float32"), stack.predict_proba(images)
     stack.export(tmp_path / "stack.onnx", format="onnx")
     (found,) = onnxruntime.InferenceSession(tmp_path / "stack.onnx").run(None, {"features": rows})
@@ -289,6 +282,7 @@ def test_a_branch_may_be_named_like_an_input():
         stack = StackedKerasClassifier(
             [(name, small()) for name in ("numeric", "features", "w")],
             downstream=small(),
+            passthrough=False,
             blend=False,
             cv=2,
         ).fit(some, Y)

@@ -172,19 +172,19 @@ def test_numbers_are_averaged_in_the_units_of_y():
     single = [bag.predict(X) for bag in fit.bags_]
     np.testing.assert_allclose(fit.predict(X), np.mean(single, axis=0))
     assert not np.array_equal(fit.bags_[0].target_mean_, fit.bags_[1].target_mean_)
-    np.testing.assert_allclose(fit.model_.predict(X, verbose=0), fit.predict(X), rtol=1e-5)
-    np.testing.assert_allclose(fit.to_keras().predict(X, verbose=0), fit.predict(X), rtol=1e-5)
+    np.testing.assert_allclose(fit.model_(X), fit.predict(X), rtol=1e-5)
+    np.testing.assert_allclose(fit.to_keras()(X), fit.predict(X), rtol=1e-5)
 
 
 def test_models_files_and_copies_are_of_the_mean(fitted, tmp_path):
     p = fitted.predict_proba(X)
     inputs = X.astype(np.float32)
-    np.testing.assert_allclose(fitted.model_.predict(inputs, verbose=0).ravel(), p[:, 1], atol=1e-6)
+    np.testing.assert_allclose(np.ravel(fitted.model_(inputs)), p[:, 1], atol=1e-6)
     model = fitted.to_keras()
-    np.testing.assert_allclose(model.predict(inputs, verbose=0), p, atol=1e-6)
+    np.testing.assert_allclose(model(inputs), p, atol=1e-6)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
-    np.testing.assert_allclose(again.predict(inputs, verbose=0), p, atol=1e-6)
+    np.testing.assert_allclose(again(inputs), p, atol=1e-6)
     skstack.save(fitted, tmp_path / "bags.skstack")
     loaded = skstack.load(tmp_path / "bags.skstack")
     np.testing.assert_array_equal(loaded.predict_proba(X), p)
@@ -198,9 +198,7 @@ def test_mixed_columns_and_imputed_values():
     values = {float(bag.blocks_.part("numeric").imputer_.statistics_[1]) for bag in fit.bags_}
     assert len(values) > 1  # each from its own training rows
     model = fit.to_keras()
-    np.testing.assert_allclose(
-        model.predict(fit.keras_inputs(X), verbose=0), fit.predict_proba(X), atol=1e-5
-    )
+    np.testing.assert_allclose(model(fit.keras_inputs(X)), fit.predict_proba(X), atol=1e-5)
     with pytest.raises(ValueError, match="to_keras"):
         _ = fit.model_
 
@@ -212,7 +210,7 @@ def test_several_targets_of_different_kinds():
     predicted = fit.predict(X[["b", "c", "d"]])
     singles = [bag.predict(X[["b", "c", "d"]])["a"] for bag in fit.bags_]
     np.testing.assert_allclose(predicted["a"], np.mean(singles, axis=0))
-    outputs = fit.to_keras().predict(fit.keras_inputs(X[["b", "c", "d"]]), verbose=0)
+    outputs = fit.to_keras()(fit.keras_inputs(X[["b", "c", "d"]]))
     np.testing.assert_allclose(np.ravel(outputs["a"]), predicted["a"], atol=1e-4)
 
 
@@ -224,7 +222,7 @@ def test_branches_and_downstream_of_a_stack():
     ).fit(X, y)
     assert len(stack.downstream_.bags_) == 2
     np.testing.assert_allclose(
-        stack.to_keras().predict(X.astype(np.float32), verbose=0),
+        stack.to_keras()(X.astype(np.float32)),
         stack.predict_proba(X),
         atol=1e-5,
     )

@@ -43,7 +43,11 @@ def test_the_weights_that_are_kept_are_those_that_were_judged(engine):
     network = monitored("loss", optimizer=averaging, learning_rate="auto", engine=engine)
     p = network.predict_proba(X[40:])
     assert log_loss(y[40:], p) == pytest.approx(-max(network.validation_scores_), rel=1e-4)
-    settings = {"optimizer": averaging, "learning_rate": "auto", "early_stopping": False}
+
+
+def test_moving_averages_are_kept_where_no_epoch_is_judged():
+    averaging = keras.optimizers.Adam(0.05, use_ema=True, ema_momentum=0.9)
+    settings = {"learning_rate": "auto", "early_stopping": False}
     plain, other = (
         KerasClassifier(SMALL, **{**LONG, **settings, "optimizer": optimizer}).fit(X, y)
         for optimizer in (averaging, keras.optimizers.Adam(0.05))

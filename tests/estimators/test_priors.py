@@ -181,9 +181,7 @@ def test_a_fit_without_a_sampler_forgets_the_ratio_of_an_earlier_one():
     assert not {"sampler_", "prior_ratio_"} & set(vars(fitted))
     np.testing.assert_array_equal(fitted.predict_proba(X), expected.predict_proba(X))
     np.testing.assert_array_equal(fitted._logits(X), expected._logits(X))
-    np.testing.assert_allclose(
-        fitted.to_keras().predict(X, verbose=0), expected.predict_proba(X), rtol=1e-5
-    )
+    np.testing.assert_allclose(fitted.to_keras()(X), expected.predict_proba(X), rtol=1e-5)
 
 
 @pytest.mark.parametrize("way", ["partial_fit", "warm start", "then no sampler"])
