@@ -47,7 +47,7 @@ def test_scores_are_negative_errors():
 def test_a_linear_network_with_two_latent_units_approximates_pca():
     Z = standard(X).astype(np.float32)
     linear = keras.Sequential([keras.layers.Dense(2, name="latent"), keras.layers.Dense(8)])
-    autoencoder = quick(model=linear, learning_rate=0.02, epochs=150).fit(Z)
+    autoencoder = quick(model=linear, learning_rate=0.02, epochs=140).fit(Z)
     pca = PCA(2).fit(Z)
     best = np.mean((Z - pca.inverse_transform(pca.transform(Z))) ** 2)
     found = autoencoder.reconstruction_error(Z).mean()

@@ -175,8 +175,9 @@ def test_interrupted_training_can_be_resumed(tmp_path):
 def test_other_networks_are_saved_as_in_model_(make, tmp_path):
     frame = pd.DataFrame({"bmi": X[:, 2], "sex": np.where(X[:, 1] > 0, "f", "m")})
     saved = tmp_path / "a.keras"
-    settings = {"epochs": 1, "callbacks": [keras.callbacks.ModelCheckpoint(saved)]}
-    fitted = make(**settings).fit(frame, y > y.mean())
+    model = MLP((8,)) if make is KerasClassifier else None
+    callbacks = [keras.callbacks.ModelCheckpoint(saved)]
+    fitted = make(model, epochs=1, callbacks=callbacks).fit(frame, y > y.mean())
     loaded, given = keras.models.load_model(saved), fitted.model_
     assert loaded.name == given.name
     inputs = fitted.blocks_.split(frame)

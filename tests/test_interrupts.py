@@ -206,16 +206,16 @@ def test_epochs_whose_end_was_not_handled_are_kept(monkeypatch):
 
 @pytest.mark.slow(first=1)
 @pytest.mark.parametrize(
-    ("make", "y"),
+    ("sound", "y"),
     [
-        (KerasRegressor, regression()[1]),
-        (KerasAutoencoder, None),
-        (KerasMultiTask, pd.DataFrame({"kind": Y, "amount": X[:, 0]})),
+        (KerasRegressor(SMALL), regression()[1]),
+        (KerasAutoencoder(), None),
+        (KerasMultiTask(SMALL), pd.DataFrame({"kind": Y, "amount": X[:, 0]})),
     ],
     ids=["regressor", "autoencoder", "several targets"],
 )
-def test_every_network_estimator_keeps_its_training(make, y):
-    interrupted = make(**FIT, callbacks=[Interrupts()])
+def test_every_network_estimator_keeps_its_training(sound, y):
+    interrupted = clone(sound).set_params(**FIT, callbacks=[Interrupts()])
     with pytest.warns(UserWarning, match=KEPT.format(4)):
         interrupted.fit(X, y)
     assert interrupted.n_iter_ == 4

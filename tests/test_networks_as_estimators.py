@@ -55,11 +55,10 @@ def test_multiclass_and_multilabel():
 
 def test_stratified_folds_and_grid_over_training_parameters():
     X, y = CANCER
-    grid = {
-        "optimizer": ["adam", "sgd"],
-        "learning_rate": [1e-2],
-        "loss": ["auto", "binary_focal_crossentropy"],
-    }
+    grid = [
+        {"optimizer": ["adam"], "learning_rate": [1e-2], "loss": ["auto"]},
+        {"optimizer": ["sgd"], "learning_rate": [1e-2], "loss": ["binary_focal_crossentropy"]},
+    ]
     search = GridSearchCV(
         KerasClassifier(MLP(), epochs=5, random_state=0), grid, cv=2, scoring="average_precision"
     )

@@ -21,7 +21,7 @@ N = 1_200
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(N, 4))
 y = (X[:, 0] + RNG.normal(size=N) > 0).astype(int)
-FAST = {"learning_rate": 0.05, "batch_size": 128, "random_state": 0}
+FAST = {"learning_rate": 0.05, "batch_size": 256, "random_state": 0}
 
 
 def network(**settings):
