@@ -451,7 +451,7 @@ def test_supervised_steps_of_a_plain_pipeline_are_no_leak(step):
 
 
 def test_a_selection_before_a_calibration_leaks_if_it_moves_inner_scores():
-    wide = table(11, 160, 300)
+    wide = table(11, 160, 150)
     check = "learning from y before an inner split"
     selected = make_pipeline(SelectKBest(k=10), CalibratedClassifierCV(LOGISTIC, cv=3))
     inside = CalibratedClassifierCV(make_pipeline(SelectKBest(k=10), LOGISTIC), cv=3)
@@ -561,7 +561,7 @@ def test_a_cross_fit_of_one_s_own_is_judged_by_what_it_does():
     ):
         step = OutOfFold(before, inside, TimeSeriesSplit(3))
         assert verdicts(make_pipeline(step, LOGISTIC), X, Y, **options)[0][check] == verdict
-    wide = table(11, 160, 300)
+    wide = table(11, 160, 150)
     check = "learning from y before an inner split"
     for before, verdict in ((SelectKBest(k=10), "leak"), (StandardScaler(), "ok")):
         step = OutOfFold(before, LOGISTIC, KFold(3))
