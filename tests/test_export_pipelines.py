@@ -203,7 +203,7 @@ def without_writing(monkeypatch):
 STAMPS = 1.7e9 + np.random.default_rng(0).integers(0, 200, (200, 3)).astype(np.float64)
 
 
-@pytest.mark.parametrize("step", [StandardScaler(), MinMaxScaler(), RobustScaler(), PCA(2)])
+@pytest.mark.parametrize("step", [StandardScaler(), MinMaxScaler(), RobustScaler(), PCA(3)])
 def test_a_step_that_needs_float64_is_warned_of(step, tmp_path, without_writing):
     pipeline = make_pipeline(step, NETWORK).fit(STAMPS, STAMPS[:, 0] % 7 > 3)
     message = rf"{type(step).__name__}\(.*\) computes with the columns .*'x2'. in float64"

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from skstack import (
@@ -385,7 +386,8 @@ def test_codes_of_other_estimators_are_refused():
     codes = KerasFeatureTransformer(
         KerasAutoencoder(Autoencoder(4), epochs=1), features="codes", cv=2
     )
-    stack = StackedKerasClassifier([("latent", codes)], downstream=small()).fit(rows, Y)
+    stack = StackedKerasClassifier([("latent", codes)], downstream=LogisticRegression())
+    stack.fit(rows, Y)
     with pytest.raises(ValueError, match=r"'latent'.*codes.*requires a classifier"):
         stack.to_keras()
 
@@ -394,7 +396,7 @@ def test_codes_of_one_output_of_any_size_are_refused():
     inputs = keras.Input((3,))
     model = keras.Model(inputs, keras.layers.ReLU(1.0)(keras.layers.Dense(1)(inputs)))
     codes = KerasFeatureTransformer(model, features=["codes", "outputs"])
-    stack = StackedKerasClassifier([("which", codes)], downstream=small())
+    stack = StackedKerasClassifier([("which", codes)], downstream=LogisticRegression())
     stack.fit(RNG.normal(size=(N, 3)), Y)
     with pytest.raises(ValueError, match=r"'which'.*codes.*not a sigmoid"):
         stack.to_keras()

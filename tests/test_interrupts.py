@@ -26,7 +26,7 @@ from skstack import (
     KerasRegressor,
     StackedKerasClassifier,
 )
-from skstack._training import interrupts, program
+from skstack._training import engines, interrupts, program
 from skstack._training.monitor import TrainingMonitor
 from skstack._training.program import POOL, CompiledFit
 
@@ -334,6 +334,7 @@ class FromAnotherThread(keras.callbacks.Callback):
 @pytest.mark.parametrize("engine", ["auto", "keras"])
 def test_threads_that_train_folds_end_with_the_interrupt(engine, monkeypatch):
     monkeypatch.setattr(FromAnotherThread, "sent", False)
+    monkeypatch.setattr(engines, "_STEPS_WORTH_XLA", {"masked": 10**9, "exact": 10**9})
     endless = classifier(engine=engine, epochs=10**6, callbacks=[FromAnotherThread()])
     before = set(threading.enumerate())
     with pytest.raises(KeyboardInterrupt):
