@@ -755,7 +755,6 @@ def test_the_fitted_teacher_is_part_of_the_cache_key():
     assert keys[0] == keys[2] != keys[1]
 
 
-@pytest.mark.slow(first=2)
 def test_features_of_a_regressor_are_those_of_its_model():
     """Whose last layer only converts the hidden layers' prediction to the units of y."""
     X, y = load_diabetes(return_X_y=True)
@@ -767,6 +766,7 @@ def test_features_of_a_regressor_are_those_of_its_model():
         assert student._beside_network["teacher_projection/kernel"].shape == (4, 7)
 
 
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize("mode", ["features", "head", "distill", "blend"])
 def test_training_continues_with_the_teacher(mode):
     X, y = iris()
