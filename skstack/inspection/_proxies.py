@@ -164,13 +164,16 @@ def _views(column, y, classification):
 
 
 def _varying(views):
-    return {label: v for label, v in views.items() if np.nanmin(v) < np.nanmax(v)}
+    """The views with at least two values."""
+    return {label: v for label, v in views.items() if len(np.unique(v[~np.isnan(v)])) > 1}
 
 
 def _dates(column):
     import pandas as pd
 
     times = pd.to_datetime(column, utc=True)
+    if isinstance(times.dtype, pd.ArrowDtype):  # which refuses the seconds of most timestamps
+        times = times.astype(f"datetime64[{times.dtype.pyarrow_dtype.unit}, UTC]")
     views = {"": (times - pd.Timestamp(0, tz="UTC")).dt.total_seconds()}
     for part in ("month", "day", "day_of_week", "hour"):
         views[f"the {part.replace('_', ' ')} of"] = getattr(times.dt, part).astype(float)

@@ -261,6 +261,26 @@ def test_gaps_of_dates_are_a_view_beside_the_dates(reveals):
     assert ("the gaps of column day" in finding.evidence) is reveals
 
 
+@pytest.mark.parametrize("unit", ["s", "ns"])
+def test_dates_of_pyarrow_are_read_as_those_of_pandas(unit):
+    pytest.importorskip("pyarrow")
+    dates = pd.Series(pd.date_range("2020-01-01", periods=len(Y))).mask(np.arange(len(Y)) % 7 == 0)
+    dates = dates.where(Y == 1, dates + pd.Timedelta(hours=5)).astype(f"datetime64[{unit}]")
+    findings = [
+        leaking_columns(pd.DataFrame({"day": column, "x": X[:, 0]}), Y, True)
+        for column in (dates, dates.astype(f"timestamp[{unit}][pyarrow]"))
+    ]
+    assert findings[0] == findings[1]
+    assert "the hour of column day" in findings[0].evidence
+
+
+@pytest.mark.filterwarnings("error")
+def test_columns_without_any_value_are_no_proxies():
+    empty = {"number": np.full(len(Y), np.nan), "day": np.full(len(Y), np.datetime64("NaT", "s"))}
+    finding = leaking_columns(pd.DataFrame({**empty, "x": X[:, 0]}), Y, True)
+    assert finding.verdict == "ok"
+
+
 def test_easy_problems_and_laws_are_not_proxies():
     for X, y in (load_iris(return_X_y=True), make_blobs(N, centers=2, random_state=3)):
         assert leaking_columns(X, y, True).verdict == "ok"
