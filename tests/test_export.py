@@ -391,16 +391,41 @@ def test_a_frozen_network_may_have_other_categories(mixed):
     assert_same(fitted, new, fitted.predict_proba(new))
 
 
-def test_a_layer_of_a_doubly_nested_model():
+@pytest.mark.parametrize("below", [None, keras.layers.Dense(4)], ids=["inputs", "layer"])
+def test_a_layer_of_a_doubly_nested_model(below):
     X, _ = load_iris(return_X_y=True)
     inner = keras.Sequential(
         [keras.Input((4,)), keras.layers.Dense(3, "tanh", name="core"), keras.layers.Dense(2)],
         name="inner",
     )
     inputs = keras.Input((4,))
-    outer = keras.Model(inputs, keras.layers.Dense(1)(inner(inputs)))
+    hidden = inner(inputs if below is None else below(inputs))
+    outer = keras.Model(inputs, keras.layers.Dense(1)(hidden))
     fitted = KerasFeatureTransformer(outer, features="outputs", layers=["inner/core"]).fit(X)
     assert_same(fitted, X, fitted.transform(X))
+
+
+class Hides(keras.Model):
+    """Calls its layer in ``call``, of which no graph is known."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.core = keras.layers.Dense(2, name="core")
+
+    def call(self, x):
+        return 2 * self.core(x)
+
+    def get_config(self):
+        return super().get_config()
+
+
+def test_inner_layers_that_a_class_hides_are_refused():
+    X, _ = load_iris(return_X_y=True)
+    model = Hides()
+    model(X[:2])
+    fitted = KerasFeatureTransformer(model, layers="core").fit(X)
+    with pytest.raises(ValueError, match=r"its class hides the inner layers \['core'\]"):
+        fitted.to_keras()
 
 
 @pytest.mark.parametrize("pooling", ["flatten", "mean", "max", "last"])

@@ -21,7 +21,7 @@ def apply_network(network, tensors, name, *, finish=None, layers=(), ends=True, 
     name = layer_name(name)
     if not isinstance(getattr(model, "input", None), dict):
         if layers:
-            refuse(f"The network {name!r}", f"its class hides the inner layers {list(layers)}.")
+            _refuse_hidden(name, list(layers))
         model.name = name
         inputs = dict(tensors)
         if len(inputs) == 1:
@@ -33,7 +33,7 @@ def apply_network(network, tensors, name, *, finish=None, layers=(), ends=True, 
     inner = []
     if layers:
         members = member_layers(model)
-        model, inner = _with_layers(model, layers)
+        model, inner = _with_layers(model, layers, name)
         if len(inner) == len(layers):
             pairs = zip(layers, inner, strict=True)
             inner = [_of_members(layer, tensor, members) for layer, tensor in pairs]
@@ -59,7 +59,11 @@ def _as_float32(tensors):
     return [t if t.dtype == "float32" else ops.cast(t, "float32") for t in tensors]
 
 
-def _with_layers(model, names):
+def _refuse_hidden(name, layers):
+    refuse(f"The network {name!r}", f"its class hides the inner layers {layers}.")
+
+
+def _with_layers(model, names, label):
     """The model with nested models flattened as far as needed, and the outputs of some layers."""
     layers = find_layers(model, names)
     returned = {}
@@ -68,7 +72,7 @@ def _with_layers(model, names):
         nested = isinstance(layer, keras.Model) and getattr(layer, "inputs", None)
         if nested and any(each in all_layers(layer) for each in layers.values()):
             graph = keras.Model(layer.inputs, layer.outputs)
-            outputs = _called(graph, keras.tree.flatten(args[0]), call).outputs
+            outputs = _called(graph, keras.tree.flatten(args[0]), call)
             result = outputs[0] if len(outputs) == 1 else outputs
         else:
             result = layer(*args, **kwargs)
@@ -80,13 +84,16 @@ def _with_layers(model, names):
         for name, tensor in model.input.items()
     }
     graph = keras.Model(model.inputs, model.outputs)
-    outputs = _called(graph, [inputs[tensor.name] for tensor in model.inputs], call).outputs
+    outputs = _called(graph, [inputs[tensor.name] for tensor in model.inputs], call)
+    hidden = [name for name, layer in layers.items() if id(layer) not in returned]
+    if hidden:
+        _refuse_hidden(label, hidden)
     inner = [returned[id(layer)] for layer in layers.values()]
     return keras.Model(inputs, outputs), keras.tree.flatten(inner)
 
 
 def _called(graph, tensors, call):
-    """The graph of the same layers on other inputs, each called by ``call``."""
-    return keras.models.clone_model(
-        graph, input_tensors=tensors, clone_function=lambda layer: layer, call_function=call
-    )
+    """Outputs of a graph of layers on other tensors, each layer called by ``call``."""
+    # As clone_model does, whose result is cut off from tensors that other layers have made.
+    outputs = graph._run_through_graph(tensors, operation_fn=lambda layer: layer, call_fn=call)
+    return keras.tree.flatten(outputs)
