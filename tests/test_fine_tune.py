@@ -1102,9 +1102,25 @@ def test_layers_without_trainable_weights_are_refused_before_training(
         classifier(tuning, upstream).fit(X, Y)
 
 
+def two_layers(width, **first):
+    """A network of Dense layers "a", with settings, and "b"."""
+    inputs = keras.Input((width,))
+    hidden = keras.layers.Dense(3, name="a", **first)(inputs)
+    return keras.Model(inputs, keras.layers.Dense(2, name="b")(hidden), name="inner")
+
+
+def in_the_middle():
+    """A network whose nested model stands between two layers."""
+    inputs = keras.Input((X.shape[1],))
+    hidden = two_layers(4)(keras.layers.Dense(4, name="below")(inputs))
+    return keras.Model(inputs, keras.layers.Dense(1, name="above")(hidden))
+
+
 @pytest.mark.parametrize(
     ("make", "layer"),
     [
+        (lambda: KerasFeatureTransformer(in_the_middle(), layers="inner"), "above"),
+        (lambda: KerasFeatureTransformer(in_the_middle(), layers="inner/a"), "inner/b"),
         (lambda: KerasFeatureTransformer(RISK, layers="hidden_1"), "hidden_2"),
         (
             lambda: KerasFeatureTransformer(
@@ -1114,13 +1130,27 @@ def test_layers_without_trainable_weights_are_refused_before_training(
         ),
         (lambda: KerasAutoencoder(epochs=1), "decoder_1"),
     ],
-    ids=["trained", "frozen", "autoencoder"],
+    ids=["nested model", "in a nested model", "trained", "frozen", "autoencoder"],
 )
 def test_layers_that_no_feature_depends_on_are_refused_before_training(make, layer, monkeypatch):
     features, tuning = make(), clone(QUICK).set_params(layers=[f"risk/{layer}"])
     monkeypatch.setattr(training, "train", None)
-    with pytest.raises(ValueError, match=rf"'{layer}' of .*; no feature depends on it"):
+    name = layer.rpartition("/")[2]
+    with pytest.raises(ValueError, match=rf"'{name}' of .*; no feature depends on it"):
         classifier(tuning, features).fit(X, Y)
+
+
+def test_a_network_whose_features_have_no_trainable_weights_is_refused(monkeypatch):
+    monkeypatch.setattr(training, "train", None)
+    features = KerasFeatureTransformer(two_layers(X.shape[1], trainable=False), layers="a")
+    with pytest.raises(ValueError, match="all trainable weights of the upstream 'risk' come after"):
+        classifier(QUICK, features).fit(X, Y)
+
+
+def test_layers_up_to_one_of_a_nested_model_are_tuned():
+    tuning = FineTune(epochs=1, learning_rate=1e-2, layers=["risk/below", "risk/inner/a"])
+    fitted = classifier(tuning, KerasFeatureTransformer(in_the_middle(), layers="inner/a"))
+    assert fitted.fit(**DATA).fine_tune_history_["n_thawed"] == [2]
 
 
 def test_a_layer_that_is_a_feature_is_tuned():

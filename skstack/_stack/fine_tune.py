@@ -357,11 +357,12 @@ def _check_layers(model, names, read, what):
     for layer in find_layers(model, names).values() if names else [model]:
         if not layer.trainable_variables:
             refuse_frozen(layer.name, what, model)
-        if not any(read is None or id(each) in read for each in layer.trainable_variables):
-            _refuse(
-                f"{layer.name!r} of {what} comes after the layers whose outputs are its features",
-                "no feature depends on it",
-            )
+        if any(read is None or id(each) in read for each in layer.trainable_variables):
+            continue
+        after = "after the layers whose outputs are its features"
+        if names:
+            _refuse(f"{layer.name!r} of {what} comes {after}", "no feature depends on it")
+        _refuse(f"all trainable weights of {what} come {after}", "no feature depends on them")
 
 
 def _read_variables(model, request, encodes):
@@ -370,8 +371,6 @@ def _read_variables(model, request, encodes):
     ``encodes`` is whether it is an autoencoder, whose outputs as features are those of an inner
     layer.
     """
-    import keras
-
     from skstack._training.keras_model import find_layers
     from skstack.networks._autoencoder import latent_layer
 
@@ -380,12 +379,27 @@ def _read_variables(model, request, encodes):
         names.append(latent_layer(model))
     elif request.features:
         return None
+    layers = find_layers(model, names).values()
     try:
-        layers = find_layers(model, names).values()
-        part = keras.Model(model.inputs, [layer.output for layer in layers])
-    except (AttributeError, ValueError):  # layers of a nested model, or called more than once
+        return {id(variable) for layer in layers for variable in _variables_up_to(model, layer)}
+    except (AttributeError, ValueError):  # of a class of one's own, or called more than once
         return None
-    return {id(variable) for variable in part.variables}
+
+
+def _variables_up_to(model, layer):
+    """Variables of a functional model that the output of a layer, or of a nested one, reads."""
+    import keras
+
+    from skstack._training.keras_model import all_layers
+
+    if layer in model.layers:
+        (node,) = layer._inbound_nodes
+        return keras.Model(model.inputs, node.output_tensors).variables
+    nested = [each for each in model.layers if isinstance(each, keras.Model)]
+    (outer,) = [each for each in nested if layer in all_layers(each)]
+    (node,) = outer._inbound_nodes
+    before = keras.Model(model.inputs, node.input_tensors).variables
+    return [*before, *_variables_up_to(outer, layer)]
 
 
 def refuse_frozen(layer, what, model=None):
