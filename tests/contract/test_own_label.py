@@ -84,9 +84,8 @@ BEFORE_LEARNERS = {name: PLACES[name] for name in ("before a user's own", "befor
 SOME = {kind: SUPERVISED[kind] for kind in ("SelectKBest", "TargetEncoder among columns", "ours")}
 # Of kinds that differ from these in themselves only, `make test` has one or two places.
 OTHERS = SUPERVISED.keys() - {*SOME, "fit(X, *args)", "fit_transform", "FeatureUnion"}
-OTHER_PREDICTORS = {kind: part for kind, part in PREDICTORS.items() if kind != "stack"}
 EVERYWHERE = [
-    *cases(OTHER_PREDICTORS, ALONE, slow=[NESTED]),
+    *cases(PREDICTORS, ALONE, slow=[NESTED]),
     *cases(SUPERVISED, ALONE | BEFORE_PCA),
     *cases(SUPERVISED, BEFORE_LEARNERS, slow=OTHERS),
     *cases(UNSUPERVISED, {name: PLACES[name] for name in ("alone", "before a classifier")}),
