@@ -1106,7 +1106,8 @@ def two_layers(width, **first):
     """A network of Dense layers "a", with settings, and "b"."""
     inputs = keras.Input((width,))
     hidden = keras.layers.Dense(3, name="a", **first)(inputs)
-    return keras.Model(inputs, keras.layers.Dense(2, name="b")(hidden), name="inner")
+    outputs = keras.layers.Dense(2, "softmax", name="b")(hidden)
+    return keras.Model(inputs, outputs, name="inner")
 
 
 def in_the_middle():
@@ -1140,9 +1141,19 @@ def test_layers_that_no_feature_depends_on_are_refused_before_training(make, lay
         classifier(tuning, features).fit(X, Y)
 
 
-def test_a_network_whose_features_have_no_trainable_weights_is_refused(monkeypatch):
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda model: model,
+        lambda model: KerasClassifier(model, epochs=1),
+        lambda model: FrozenEstimator(KerasClassifier(model, epochs=1).fit(X, Y)),
+    ],
+    ids=["a model", "trained", "frozen"],
+)
+def test_a_network_whose_features_have_no_trainable_weights_is_refused(make, monkeypatch):
+    model = make(two_layers(X.shape[1], trainable=False))
+    features = KerasFeatureTransformer(model, layers="a")
     monkeypatch.setattr(training, "train", None)
-    features = KerasFeatureTransformer(two_layers(X.shape[1], trainable=False), layers="a")
     with pytest.raises(ValueError, match="all trainable weights of the upstream 'risk' come after"):
         classifier(QUICK, features).fit(X, Y)
 

@@ -343,9 +343,9 @@ def _check_branch(name, transformer, columns, layers, X, y):
 
     if is_keras_model(model):
         check(model)
-    elif layers and source.frozen:
+    elif source.frozen:
         check(build(model.network_.blueprint))
-    elif layers:
+    elif layers or request.layers:
         rows = columns_at(X, branch_column_indices(X, name, columns))
         source.shared_context(rows, y, request, check=lambda blueprint: check(build(blueprint)))
 
