@@ -64,15 +64,20 @@ def _refuse_hidden(name, layers):
 
 
 def _with_layers(model, names, label):
-    """The model with nested models flattened as far as needed, and the outputs of some layers."""
+    """The model on new inputs, and the outputs of some layers, of nested models too."""
     layers = find_layers(model, names)
     returned = {}
 
     def call(layer, *args, **kwargs):
         nested = isinstance(layer, keras.Model) and getattr(layer, "inputs", None)
-        if nested and any(each in all_layers(layer) for each in layers.values()):
-            graph = keras.Model(layer.inputs, layer.outputs)
-            outputs = _called(graph, keras.tree.flatten(args[0]), call)
+        inner = [each for each in layers.values() if nested and each in all_layers(layer)]
+        if inner:
+            graph = _called(keras.Model(layer.inputs, layer.outputs), call)
+            inner = [id(each) for each in inner if id(each) in returned]
+            outputs = [graph.outputs, [returned[each] for each in inner]]
+            tensors = keras.tree.flatten(args[0])
+            outputs, found = keras.Model(graph.inputs, outputs)(tensors)
+            returned.update(zip(inner, found, strict=True))
             result = outputs[0] if len(outputs) == 1 else outputs
         else:
             result = layer(*args, **kwargs)
@@ -84,7 +89,7 @@ def _with_layers(model, names, label):
         for name, tensor in model.input.items()
     }
     graph = keras.Model(model.inputs, model.outputs)
-    outputs = _called(graph, [inputs[tensor.name] for tensor in model.inputs], call)
+    outputs = _called(graph, call, [inputs[tensor.name] for tensor in model.inputs]).outputs
     hidden = [name for name, layer in layers.items() if id(layer) not in returned]
     if hidden:
         _refuse_hidden(label, hidden)
@@ -92,8 +97,8 @@ def _with_layers(model, names, label):
     return keras.Model(inputs, outputs), keras.tree.flatten(inner)
 
 
-def _called(graph, tensors, call):
-    """Outputs of a graph of layers on other tensors, each layer called by ``call``."""
-    # As clone_model does, whose result is cut off from tensors that other layers have made.
-    outputs = graph._run_through_graph(tensors, operation_fn=lambda layer: layer, call_fn=call)
-    return keras.tree.flatten(outputs)
+def _called(graph, call, inputs=None):
+    """The graph of the same layers on new inputs, each called by ``call``."""
+    return keras.models.clone_model(
+        graph, input_tensors=inputs, clone_function=lambda layer: layer, call_function=call
+    )
