@@ -197,6 +197,21 @@ def compile_rarely(request):
         yield patched
 
 
+@pytest.fixture(autouse=True, scope="module")
+def optimize_rarely(request):
+    """Graphs run as they are traced, but in tests/training, where they are compared, and --slow.
+
+    TensorFlow optimizes each graph before its first step: a tenth of the time of most tests.
+    """
+    import tensorflow as tf
+
+    options = tf.config.optimizer.set_experimental_options
+    as_users_do = _as_users_do(request.node) or request.config.getoption("--slow")
+    options({"disable_meta_optimizer": not as_users_do and request.path.parent.name != "training"})
+    yield
+    options({"disable_meta_optimizer": False})
+
+
 @pytest.fixture(autouse=True)
 def compile_as_users_do(request, compile_rarely):
     """For tests that are marked `xla`, such as those that train in another process, too."""
