@@ -205,11 +205,17 @@ def optimize_rarely(request):
     """
     import tensorflow as tf
 
-    options = tf.config.optimizer.set_experimental_options
+    from skstack._training import predict, program
+
     as_users_do = _as_users_do(request.node) or request.config.getoption("--slow")
-    options({"disable_meta_optimizer": not as_users_do and request.path.parent.name != "training"})
-    yield
-    options({"disable_meta_optimizer": False})
+    left_out = not as_users_do and request.path.parent.name != "training"
+    optimizer, name = tf.config.optimizer, "disable_meta_optimizer"
+    if optimizer.get_experimental_options().get(name, False) != left_out:
+        optimizer.set_experimental_options({name: left_out})
+        # The same network gives other bits now, so nothing that was traced may be used again.
+        program.POOL._shared.clear()
+        program.POOL._idle.clear()
+        predict._PREDICTORS.clear()
 
 
 @pytest.fixture(autouse=True)
