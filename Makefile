@@ -60,13 +60,13 @@ test: $(STAMP) ## tests, doctests and the README's snippets, with the newest ver
 test-all: $(STAMP) ## the same with what is marked slow: further cases, examples, what trains at length
 	$(BIN)/python $(PYTEST) --slow $(ARGS)
 
-QUICK := tests/estimators tests/preprocessing tests/splits tests/stack tests/networks/test_recipes.py \
-  tests/networks/test_spec.py tests/training/test_engines.py tests/training/test_fingerprint.py \
-  tests/training/test_seeds.py tests/test_architecture.py tests/test_classifier.py \
-  tests/test_errors.py tests/test_far_from_zero.py tests/test_inputs.py tests/test_refusals.py \
-  tests/test_second_calls.py tests/test_streams.py
+QUICK := tests/estimators tests/preprocessing tests/splits tests/stack/test_scaling.py \
+  tests/networks/test_recipes.py tests/networks/test_spec.py tests/training/test_engines.py \
+  tests/training/test_fingerprint.py tests/training/test_seeds.py tests/test_architecture.py \
+  tests/test_classifier.py tests/test_errors.py tests/test_inputs.py tests/test_refusals.py \
+  tests/test_second_calls.py
 
-test-quick: $(STAMP) ## what to run while writing, in about a minute; CONTRIBUTING.md says what it leaves out
+test-quick: $(STAMP) ## what to run while writing, in a minute and a half; CONTRIBUTING.md says what it leaves out
 	$(BIN)/python $(PYTEST) $(QUICK) $(ARGS)
 
 test-peers: $(STAMP) ## tests of scikit-learn and imbalanced-learn, with our estimators in place of theirs
