@@ -42,7 +42,7 @@ $(STAMP): pyproject.toml
 	  fi; \
 	fi
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[dev]'
-	@# pip compiles with one core, and what nobody imports, too.
+	@# pip would compile in one process, and the tests of packages, too.
 	@$(BIN)/python -m compileall -qq -j 0 -x 'site-packages/.*/tests/' $(VENV)/lib || true
 	@touch $@
 

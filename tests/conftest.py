@@ -13,7 +13,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["MPLBACKEND"] = "Agg"
 
-# It looks for ufuncs in all modules that are imported: with those of TensorFlow, for three seconds.
+# Its import searches all loaded modules for ufuncs: after TensorFlow, three seconds longer.
 import skops.io  # isort: skip  # noqa: F401
 
 import keras
@@ -199,9 +199,9 @@ def compile_rarely(request):
 
 @pytest.fixture(autouse=True, scope="module")
 def optimize_rarely(request):
-    """Graphs run as they are traced, but in tests/training, where they are compared, and --slow.
+    """Run graphs without TensorFlow's optimizer, except in tests/training and with --slow.
 
-    TensorFlow optimizes each graph before its first step: a tenth of the time of most tests.
+    It optimizes each graph before its first step, which takes a tenth of the time of most tests.
     """
     import tensorflow as tf
 

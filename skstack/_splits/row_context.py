@@ -43,7 +43,7 @@ class RowContext(NamedTuple):
 
     groups: Any = None  # rows of one group belong on one side of each split
     cv: Any = None  # the time-ordered cv of the outer estimator, if rows are ordered in time
-    all_rows: bool = True  # whether they are all of the outer fit, which a user's indices count
+    all_rows: bool = True  # whether they are all rows of the outer fit, to which indices refer
 
     @property
     def ordered(self):

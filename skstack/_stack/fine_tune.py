@@ -371,7 +371,7 @@ def _read_variables(model, request, encodes):
     ``encodes`` is whether it is an autoencoder, whose outputs as features are those of an inner
     layer.
     """
-    from skstack._training.keras_model import find_layers
+    from skstack._training.keras_model import find_layers, variables_up_to
     from skstack.networks._autoencoder import latent_layer
 
     names = list(request.layers)
@@ -381,25 +381,9 @@ def _read_variables(model, request, encodes):
         return None
     layers = find_layers(model, names).values()
     try:
-        return {id(variable) for layer in layers for variable in _variables_up_to(model, layer)}
+        return {id(variable) for layer in layers for variable in variables_up_to(model, layer)}
     except (AttributeError, ValueError):  # of a class of one's own, or called more than once
         return None
-
-
-def _variables_up_to(model, layer):
-    """Variables of a functional model that the output of a layer, or of a nested one, reads."""
-    import keras
-
-    from skstack._training.keras_model import all_layers
-
-    if layer in model.layers:
-        (node,) = layer._inbound_nodes
-        return keras.Model(model.inputs, node.output_tensors).variables
-    nested = [each for each in model.layers if isinstance(each, keras.Model)]
-    (outer,) = [each for each in nested if layer in all_layers(each)]
-    (node,) = outer._inbound_nodes
-    before = keras.Model(model.inputs, node.input_tensors).variables
-    return [*before, *_variables_up_to(outer, layer)]
 
 
 def refuse_frozen(layer, what, model=None):

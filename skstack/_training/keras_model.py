@@ -225,6 +225,21 @@ def member_layers(model) -> frozenset[str]:
     return frozenset(found)
 
 
+def variables_up_to(model, layer) -> list:
+    """Variables of a functional model that the output of a layer, or of a nested one, reads.
+
+    A ValueError if a layer is called more than once; an AttributeError of a model of another class.
+    """
+    if layer in model.layers:
+        (node,) = layer._inbound_nodes
+        return keras.Model(model.inputs, node.output_tensors).variables
+    nested = [each for each in model.layers if isinstance(each, keras.Model)]
+    (outer,) = [each for each in nested if layer in all_layers(each)]
+    (node,) = outer._inbound_nodes
+    before = keras.Model(model.inputs, node.input_tensors).variables
+    return [*before, *variables_up_to(outer, layer)]
+
+
 def check_layers(blueprint: Blueprint, names: Iterable[str]) -> None:
     """Raise `LayerNotFound` if the network of a blueprint lacks one of the layers."""
     find_layers(build(blueprint), names)

@@ -16,6 +16,7 @@ from skstack.networks._heads import (
     WrappingBlueprint,
     cached_by_key,
     flat,
+    is_target_units,
     last_operation,
     without_activation,
 )
@@ -76,9 +77,7 @@ def _before_last(model):
         follows = isinstance(last, keras.layers.Activation | keras.layers.Softmax)
         if isinstance(last, keras.layers.GlobalAveragePooling1D):
             follows = bool(member_layers(model))
-        elif getattr(last, "equation", None) == "ab,b->ab":
-            follows = not last.trainable
-        last = before if follows else None
+        last = before if follows or is_target_units(last) else None
     return None if before is None else before.name
 
 

@@ -335,6 +335,11 @@ def with_target_units(model, mean, scale):
     return keras.Model(model.input, outputs, name=model.name)
 
 
+def is_target_units(layer):
+    """Whether a layer is one that `with_target_units` appends."""
+    return getattr(layer, "equation", None) == "ab,b->ab" and not layer.trainable
+
+
 def with_plain_input(model):
     """A network that takes a plain array if its only input has a name."""
     import keras
