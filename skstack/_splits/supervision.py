@@ -120,7 +120,7 @@ def _is_fixed(estimator):
     return (
         isinstance(estimator, FrozenEstimator)
         or is_keras_model(estimator)
-        or not (hasattr(estimator, "fit") or hasattr(estimator, "fit_resample"))
+        or not any(hasattr(estimator, method) for method in _FITS)
     )
 
 

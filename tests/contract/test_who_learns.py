@@ -220,7 +220,20 @@ class Delegates(TransformerMixin, BaseEstimator):
         raise AttributeError(name)
 
 
+class WithoutFit(BaseEstimator):
+    """Keeps the column that y is correlated with most."""
+
+    def fit_transform(self, X, y=None):
+        self.column_ = [np.abs((X - X.mean(axis=0)).T @ (y - y.mean())).argmax()]
+        return self.transform(X)
+
+    def transform(self, X):
+        return X[:, self.column_]
+
+
 LEARN = {
+    "fit_transform alone, in a union": FeatureUnion([("a", WithoutFit())]),
+    "fit_transform alone, in columns": ColumnTransformer([("a", WithoutFit(), [0, 1])]),
     **PREDICTORS,
     "fit of another object": Delegates(),
     **SUPERVISED,
@@ -301,6 +314,15 @@ def test_columns_that_steps_choose_by_y_are_described_in_each_fold():
 @pytest.mark.parametrize("kind", LEARN)
 def test_not_known_to_ignore_y(kind):
     assert learns_from_y(LEARN[kind]) is True
+
+
+def test_parts_without_fit_are_cross_fitted():
+    X, y = noise()
+    part = make_pipeline(LEARN["fit_transform alone, in columns"], LinearRegression())
+    found = KerasFeatureTransformer(part, cv=KFold(2)).fit_transform(X, y)
+    for train, test in KFold(2).split(X):
+        fitted = clone(part).fit(X[train], y[train])
+        np.testing.assert_allclose(found[test, 0], fitted.predict(X[test]), atol=1e-6)
 
 
 def test_transformers_receive_y_even_if_they_do_not_need_it():
