@@ -37,7 +37,10 @@ from skstack._training.xla_layers import replaced_calls
 
 _MAX_MODELS = 64
 _MAX_FUNCTIONS = 64  # of one model
-_MEMBERS_ROWS = 16  # each row, padding too, passes through all members
+# Products of matrices compute the last rows otherwise if they do not fill a block, of 4, 6, 8 or 12
+# rows by processor: then the last bits of a prediction would depend on the position of its row.
+_BLOCK_ROWS = 24
+_MEMBERS_ROWS = _BLOCK_ROWS  # each row, padding too, passes through all members
 _CALL_BYTES = 2**26  # of inputs and outputs of one call, which bounds memory for many rows
 _AT_ONCE = 8  # chunks that may run in parallel
 
@@ -86,7 +89,9 @@ class _Predictor:
         """Number of rows of a chunk."""
         if self._rows_at_once is None:
             rows = rows_at_once(self.model, inputs)
-            self._rows_at_once = min(rows, _MEMBERS_ROWS) if member_layers(self.model) else rows
+            if member_layers(self.model):
+                rows = min(rows, _MEMBERS_ROWS)
+            self._rows_at_once = max(rows // _BLOCK_ROWS, 1) * _BLOCK_ROWS
         return self._rows_at_once
 
     def tensors(self, variables) -> list:

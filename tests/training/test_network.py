@@ -104,6 +104,22 @@ def convolution():
     return keras.Model(i, keras.layers.Dense(2, name="output")(keras.layers.Flatten()(x)))
 
 
+def wide():
+    """So many weights that a chunk has few rows."""
+    i = {"numeric": keras.Input((7,), name="numeric")}
+    x = keras.layers.Dense(400, "relu")(i["numeric"])
+    x = keras.layers.Dense(350, "relu", name="latent")(x)
+    return keras.Model(i, keras.layers.Dense(2, name="output")(x))
+
+
+def members():
+    i = {"numeric": keras.Input((7,), name="numeric")}
+    x = keras.layers.EinsumDense("bd,kd->bkd", (2, 7), name="factors")(i["numeric"])
+    x = keras.layers.Dense(4, "relu", name="latent")(x)
+    x = keras.layers.EinsumDense("bkd,kdc->bkc", (2, 3), activation="softmax")(x)
+    return keras.Model(i, keras.layers.GlobalAveragePooling1D(name="output")(x))
+
+
 BUILDERS = (functional, sequential, nested, subclassed, eager_only)
 each_builder = pytest.mark.parametrize("make", BUILDERS)
 
@@ -122,26 +138,30 @@ def x():
     return np.random.default_rng(0).normal(size=(1500, 7)).astype("float32")
 
 
-def place_matters_to_keras(x):
-    """Whether a convolution of Keras depends on the place of a row, in the last bit.
+@functools.cache
+def place_matters_to_tensorflow():
+    """Whether products of as many rows as in chunks depend on the place of a row.
 
-    On some processors the last rows of a block are added up in another order.
+    On some processors the last rows of a block are added up in another order, in the last bit.
     """
-    layer = keras.layers.Conv1D(4, 3, kernel_initializer=keras.initializers.GlorotUniform(0))
+    x = np.random.default_rng(0).normal(size=(1008, 7)).astype("float32")
+    convolve = keras.layers.Conv1D(4, 3, kernel_initializer=keras.initializers.GlorotUniform(0))
+    multiply = keras.layers.Dense(400, kernel_initializer=keras.initializers.GlorotUniform(0))
     return any(
-        not np.array_equal(layer(rows[::-1]), layer(rows)[::-1])
-        for rows in (x[:n, :, None] for n in (600, 700, 1024, 1500))
+        not np.array_equal(call(rows[::-1]), call(rows)[::-1])
+        for rows in (x[:24], x[:48], x)
+        for call in (multiply, lambda rows: convolve(rows[:, :, None]))
     )
 
 
-@pytest.mark.parametrize("make", [*BUILDERS, convolution])
+@pytest.mark.parametrize("make", [*BUILDERS, convolution, wide, members])
 @pytest.mark.parametrize("layers", [None, ("latent",)])
 def test_a_row_does_not_depend_on_its_neighbours(make, layers, network, x):
     net, compare = network(make), np.testing.assert_array_equal
     (whole,) = net.outputs({"numeric": x}, layers=layers)
     assert whole.dtype == np.float32
     order = np.random.default_rng(1).permutation(len(x))
-    if make is convolution and place_matters_to_keras(x):
+    if place_matters_to_tensorflow():
         compare = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7)
     compare(net.outputs({"numeric": x[order]}, layers)[0], whole[order])
     for rows in (slice(3, 4), slice(0, 2), slice(100, 700), slice(0, 0)):
