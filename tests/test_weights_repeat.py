@@ -6,6 +6,7 @@ import pytest
 from imblearn.over_sampling import RandomOverSampler
 from imblearn.under_sampling import RandomUnderSampler
 from scipy import sparse
+from sklearn.datasets import load_iris
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -196,6 +197,20 @@ def test_networks(name, weights, rows):
         np.testing.assert_allclose(moments, other.moments_[block], rtol=1e-5)
     found, expected = (getattr(fitted, method)(TABLE) for fitted in (one, other))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.xla
+def test_weights_of_zero_and_one_choose_rows_to_the_last_bit():
+    """Also where XLA compiles the training, which adds up products with weights otherwise."""
+    X, y = load_iris(return_X_y=True)
+    chosen = np.arange(len(X)) % 4 > 0
+
+    def outputs(rows=slice(None), weights=None):
+        made = KerasClassifier(MLP((8,)), optimizer="sgd", epochs=60, batch_size=16, random_state=0)
+        return made.fit(X[rows], y[rows], sample_weight=weights).predict_proba(X)
+
+    np.testing.assert_array_equal(outputs(chosen), outputs(weights=chosen))
+    np.testing.assert_array_equal(outputs(), outputs(weights=np.ones(len(X))))
 
 
 EMBEDDED = {

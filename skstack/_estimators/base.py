@@ -936,6 +936,8 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
 
         weights = self._row_weights(y, weights)
         objective.check_weights(weights)
+        if weights is not None and np.all(weights == 1):
+            weights = None  # as if not passed, to the last bit
         return TrainingData(inputs, self._targets(inputs, y), weights)
 
     def _smoothed(self, table, smoothing, objective):
