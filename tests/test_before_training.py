@@ -35,7 +35,12 @@ from sklearn.multioutput import (
 from sklearn.naive_bayes import MultinomialNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline, make_union
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    OneHotEncoder,
+    PolynomialFeatures,
+    StandardScaler,
+)
 from sklearn.svm import SVC
 from sklearn.utils import get_tags
 
@@ -1082,3 +1087,118 @@ def test_a_grid_has_new_branches_and_their_parameters():
     grid = {"upstream": [[("risk", LogisticRegression())]], "risk__C": [0.1, 1.0]}
     search = GridSearchCV(stack, grid, cv=2).fit(X, y)
     assert search.best_estimator_.get_params()["risk__C"] == search.best_params_["risk__C"]
+
+
+# Rows to watch, scalers and names -----------------------------------------------------------------
+
+
+def watched(column, value):
+    X = binary(frame=True)[0]
+    X[column] = value
+    return X
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("b", np.nan, "NaN"),
+        ("b", np.inf, "infinity"),
+        ("b", "u", "'u' in row 0"),
+        ("b", pd.Timestamp("2020"), "datetime"),
+    ],
+    ids=["missing", "infinite", "words", "dates"],
+)
+@pytest.mark.parametrize(
+    "branch",
+    [
+        KerasClassifier(SMALL, **FIT),
+        make_pipeline(StandardScaler(), KerasClassifier(SMALL, **FIT)),
+        LogisticRegression(),
+        KerasFeatureTransformer(KerasAutoencoder(epochs=1)),
+    ],
+    ids=["network", "pipeline", "linear", "autoencoder"],
+)
+def test_rows_to_watch_that_a_part_cannot_read_are_found_before_training(
+    branch, column, value, message, trainings
+):
+    X, y = binary(frame=True)
+    network = KerasClassifier(SMALL, **FIT)
+    branches = [("first", network, ["a"]), ("second", branch)]
+    settings = {"downstream": network, "cv": 2, "blend": False}
+    stack = StackedKerasClassifier(branches, passthrough=False, **settings)
+    with pytest.raises(ValueError, match=rf"^X_val: .*second.*({message}|columns \['b'\])"):
+        stack.fit(X, y, X_val=watched(column, value), y_val=y)
+    stack.set_params(second="drop", passthrough=True)
+    with pytest.raises(ValueError, match=rf"^X_val: Columns that pass through.*{message}"):
+        stack.fit(X, y, X_val=watched(column, value), y_val=y)
+    assert not trainings
+
+
+def test_rows_to_watch_that_all_parts_read_are_accepted():
+    X, y = binary(frame=True)
+    steps = make_pipeline(SimpleImputer(), LogisticRegression())
+    stack = StackedKerasClassifier(
+        [("i", steps)], downstream=WatchesLabels(), passthrough=False, cv=2, blend=False
+    )
+    stack.fit(X, y, X_val=watched("b", np.nan)[:1], y_val=y[:1])
+    assert len(stack.downstream_.watched_) == 1
+
+
+def first_column(X):
+    return X[:, :1]
+
+
+@pytest.mark.parametrize(
+    ("scaler", "message"),
+    [
+        (PolynomialFeatures(), r"PolynomialFeatures\(\) returns a table of 15 column\(s\) for one"),
+        (PCA(1), r"PCA\(n_components=1\) returns a table of 1 column"),
+        (OneHotEncoder(), "OneHotEncoder.* for one of 4"),
+        (FunctionTransformer(first_column), "returns a table of 1 column"),
+        (SelectKBest(k=1), "SelectKBest.* learns from y, which a scaler does not receive"),
+    ],
+)
+def test_a_scaler_that_changes_the_columns_is_found_before_training(scaler, message, trainings):
+    X, y = regression(frame=True)
+    stack = StackedKerasRegressor(
+        [("n", NETWORK)], downstream=NETWORK, passthrough=["a", "b", "c"], scaler=scaler, cv=2
+    )
+    with pytest.raises(ValueError, match=message):
+        stack.fit(X, y)
+    assert not trainings
+
+
+@pytest.mark.parametrize("scaler", [PCA(5), PCA(whiten=True)])
+def test_a_scaler_of_as_many_columns_as_there_are_is_accepted(scaler):
+    X, y = regression(frame=True)
+    branches = [("parts", PCA(4))]  # only a fit tells how many features it has
+    settings = {"downstream": Ridge(), "passthrough": ["a"], "scaler": scaler, "cv": 2}
+    stack = StackedKerasRegressor(branches, **settings).fit(X, y)
+    assert np.isfinite(stack.predict(X)).all()
+
+
+@pytest.mark.parametrize(
+    ("branch", "name"),
+    [
+        (KerasClassifier(SMALL, **FIT), "proba_1"),
+        (KerasFeatureTransformer(KerasClassifier(SMALL, **FIT), features="log_odds"), "log_odds_1"),
+        (KerasFeatureTransformer(KerasClassifier(SMALL, **FIT), features="codes"), "codes"),
+        (KerasFeatureTransformer(KerasClassifier(SMALL, **FIT), layers="hidden_1"), "hidden_1_0"),
+        (KerasAutoencoder(epochs=1), "latent_0"),
+        (KerasRegressor(SMALL, **FIT), "prediction"),
+        (KerasFeatureTransformer(KerasClassifier(SMALL, **FIT), passthrough=True), "b"),
+    ],
+)
+def test_columns_named_as_features_are_found_before_training(branch, name, trainings):
+    X, y = binary(frame=True)
+    X = X.rename(columns={"a": f"n__{name}", "d": name if name != "b" else "d"})
+    stack = StackedKerasClassifier([("n", branch)], downstream=KerasClassifier(SMALL), cv=2)
+    with pytest.raises(ValueError, match=rf"duplicate column names: \['n__{name}'\]"):
+        stack.set_params(passthrough=[f"n__{name}"]).fit(X, y)
+    if name != "b":
+        transformer = branch
+        if not isinstance(branch, KerasFeatureTransformer):
+            transformer = KerasFeatureTransformer(branch)
+        with pytest.raises(ValueError, match=rf"names of features, \['{name}'\]"):
+            clone(transformer).set_params(passthrough=True).fit(X, y)
+    assert not trainings

@@ -519,14 +519,14 @@ def columns_of(view, X, features, layers, pooling):
                 "several outputs (return_state=True) cannot be named; name a layer that uses the "
                 "one you need."
             )
-        for name, values in zip(map(_column_name, layers), outputs, strict=True):
+        for name, values in zip(map(column_name, layers), outputs, strict=True):
             values = as_columns(values, pooling)
             names = tuple(f"{name}_{index}" for index in range(values.shape[1]))
             columns.append(Columns(names, values, view.out_of_fold, inner=True))
     return columns
 
 
-def _column_name(layer):
+def column_name(layer):
     """Beginning of the names of a layer's columns."""
     return layer.replace("/", "_").replace(MEMBERS, "_members")
 
@@ -603,7 +603,7 @@ def _pooled_graph(tensors, request, name):
     """Outputs of inner layers as columns."""
     from skstack._graph.formulas import as_columns
 
-    names = map(_column_name, request.layers)
+    names = map(column_name, request.layers)
     return [
         as_columns(tensor, request.pooling, f"{name}_{layer}")
         for layer, tensor in zip(names, tensors, strict=True)

@@ -37,6 +37,7 @@ from skstack._base.tables import (
     taken,
 )
 from skstack._base.text import described
+from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._estimators.bags import is_bagged, refuse_bags
 from skstack._estimators.multi_task import KerasMultiTask
 from skstack._estimators.resampling import resample
@@ -48,6 +49,7 @@ from skstack._features.adapters import (
     Columns,
     ModelAdapter,
     adapted,
+    column_name,
     columns_of,
     floats,
     is_detector,
@@ -57,6 +59,7 @@ from skstack._features.cache import CachedNetwork
 from skstack._splits.folds import smallest_training_rows
 from skstack._splits.row_context import RowContext, may_split, pass_context, refuse_unreached
 from skstack._splits.supervision import learns_from_y, parts_of, requires_y, trains
+from skstack.networks._autoencoder import Autoencoder
 from skstack.networks._heads import probabilities_of
 from skstack.preprocessing._column_profile import ColumnProfile
 
@@ -233,7 +236,7 @@ class UpstreamSpec:
         # Networks alone are trained on, or read, a table on disk.
         self.needs_all_rows = self.steps is not None or not (self.ours or self.frozen)
         self.codes = _codes(model, y)
-        self._prepared = None
+        self._prepared, self._blocks_of_all = None, None
         self.classes, self.labels, self.tasks = None, None, {}
         if not isinstance(model, KerasMultiTask):
             self.classes = self._classes_of(y)
@@ -272,6 +275,25 @@ class UpstreamSpec:
         if not several or not is_classifier_for(self.model, y):
             return None
         return [np.unique(column) for column in np.asarray(y).T]
+
+    def known_names(self, request, y):
+        """Names of features that are certain before training; there may be more."""
+        names = [f"{column_name(layer)}_0" for layer in request.layers]
+        if self.tasks or self.labels is not None:
+            return names
+        names += [name for name in request.features if name not in ("outputs", "log_odds")]
+        labels = [] if self.classes is None else self.classes[len(self.classes) == 2 :]
+        if "log_odds" in request.features:
+            names += [f"log_odds_{label}" for label in labels]
+        if "outputs" not in request.features or is_keras_model(self.model):
+            return names
+        if isinstance(self.model, KerasAutoencoder):
+            own = self.model.model is None or isinstance(self.model.model, Autoencoder)
+            return [*names, "latent_0"] if own else names
+        if probabilities_of(self.model) is not None:
+            return names + [f"proba_{label}" for label in labels]
+        one = is_regressor(self.model) and y is not None and np.shape(y)[1:] in ((), (1,))
+        return [*names, "prediction"] if one else names
 
     def needs_folds(self, request):
         """Whether some features of training rows must be out-of-fold."""
@@ -385,6 +407,17 @@ class UpstreamSpec:
             self._prepared = (self.shared_context(X, y, request, weights),)
         return self._prepared[0]
 
+    def check_rows(self, X):
+        """Refuse rows of the user that a network, without steps before it, cannot read."""
+        if self.steps is not None or self.frozen_steps is not None:
+            return
+        if is_keras_model(self.model):
+            self._view.blocks.split(X)
+        elif self.frozen and self.ours:
+            self.model.blocks_.split(X)
+        elif self._blocks_of_all is not None:
+            self._blocks_of_all.split(X)
+
     def _after_steps(self, X, y):
         """All rows as the last step receives them."""
         if self.steps is not None:
@@ -412,6 +445,7 @@ class UpstreamSpec:
         # Inner layers and latent features need equal initial weights, hence shapes, in all folds.
         axes = request.layers or ("outputs" in request.features and not self.model_learns)
         own = self.steps_learn or (self.ordered and not axes)
+        self._blocks_of_all = shared.blocks
         return replace(shared, blocks=None) if own else shared
 
     def splits_inside(self):

@@ -612,7 +612,11 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
                 X, y, metadata, repeats, self._feature_request, refit=self.refit, early=True
             )
         covered = repeats[0].covered if repeats else None
-        return _Plan(X, y, user_y, metadata, source, repeats, covered, whole, in_stack)
+        names = source.known_names(self._feature_request, y)
+        if self.passthrough:
+            self._refuse_equal_names(X, names)
+            names += map(str, getattr(X, "columns", ()))
+        return _Plan(X, y, user_y, metadata, source, repeats, covered, names, whole, in_stack)
 
     def _read_targets(self, X, y):
         """The targets that the model gets."""
@@ -719,7 +723,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
                 columns = self._columns(rows)
             self._names = [name for part in columns for name in part.names]
             if self.passthrough:
-                self._refuse_equal_names(X)
+                self._refuse_equal_names(X, self._names)
             if not plan.whole:
                 return None
             table = self._table(columns, X)
@@ -827,9 +831,9 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
         passes_steps = getattr(self, "_passes_steps", False)
         return FeatureRequest.of(self.features, self.layers, self.pooling, passes_steps)
 
-    def _refuse_equal_names(self, X):
+    def _refuse_equal_names(self, X, names):
         """Refuse columns that pass through with the name of a feature."""
-        equal = sorted(set(self._names) & set(map(str, getattr(X, "columns", ()))))
+        equal = sorted(set(names) & set(map(str, getattr(X, "columns", ()))))
         if equal:
             raise ValueError(
                 f"passthrough=True: X has columns with the names of features, {equal}. Rename "
@@ -939,8 +943,8 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
 class _Plan:
     """What a fit trains, once it is checked: the model, the rows, and the `Folds` of each repeat.
 
-    ``covered`` is the mask of rows that have out-of-fold features, or None; ``whole`` is whether
-    features of all rows are requested.
+    ``covered`` is the mask of rows that have out-of-fold features, or None; ``known_names`` are the
+    names of columns that are certain; ``whole`` is whether features of all rows are requested.
     """
 
     X: Any
@@ -950,6 +954,7 @@ class _Plan:
     source: UpstreamSpec
     repeats: list[Folds]
     covered: np.ndarray | None
+    known_names: list[str]
     whole: bool
     in_stack: bool
 

@@ -22,6 +22,7 @@ from skstack._base.atomic_fit import (
     copy_of,
     on_snapshot,
     suppress_warning,
+    trial_scope,
 )
 from skstack._base.diagram import diagram_of_stack
 from skstack._base.disk_table import (
@@ -76,7 +77,7 @@ from skstack._base.tables import (
 from skstack._base.text import described, readable
 from skstack._estimators.base import NetworkEstimator
 from skstack._estimators.resampling import refuse_interpolated_categories
-from skstack._features.cross_fit import Metadata
+from skstack._features.cross_fit import FEW_ROWS, Metadata
 from skstack._splits.folds import listed_folds, orders_time, restricted_cv, seeded_splitter
 from skstack._splits.row_context import RowContext, pass_context, refuse_unreached, take_context
 from skstack._splits.supervision import trains_network
@@ -96,8 +97,14 @@ from skstack._stack.branches import (
 from skstack._stack.epochs import N_FOLDS, epochs_of_folds, leaves_epochs_open
 from skstack._stack.fine_tune import FineTune, check_fine_tune, fine_tune
 from skstack._stack.metadata import StackMetadata, routed_stack, routing_of_stack
-from skstack._stack.scaling import Scaling
-from skstack._stack.trial import check_accepts, check_class_weight, check_takes_targets, has_missing
+from skstack._stack.scaling import Scaling, numeric_columns
+from skstack._stack.trial import (
+    check_accepts,
+    check_class_weight,
+    check_scaler,
+    check_takes_targets,
+    has_missing,
+)
 from skstack._training import formulas
 from skstack.ensemble._greedy import blend
 from skstack.networks._mlp import MLP
@@ -518,6 +525,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         X, y, branches, downstream = fit.X, fit.y, fit.branches, fit.downstream
         self._named, self._takes_nan = wants_names(downstream), takes_nan(downstream, self)
         self._learn_passthrough(X, downstream)
+        self._check_scaler(X, branches)
         if self.fine_tune is not None:
             check_fine_tune(self, branches, downstream, X, y)
         indices = {name: branch_column_indices(X, name, columns) for name, _, columns in branches}
@@ -545,6 +553,35 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
                     repeat_seeds=fit.blending.seeds,
                 )
             fit.plans[name] = plan, time.perf_counter() - start
+        self._refuse_equal_names(X, fit.plans)
+        if fit.rest is None and "X_val" in fit.given:
+            self._check_validation(fit)
+
+    def _check_scaler(self, X, branches):
+        """Refuse a scaler that changes the number of columns, before any training."""
+        coded = [transformer._request().features == ("codes",) for _, transformer, _ in branches]
+        n_columns = coded.count(False)  # at least
+        if self._passed is not None:
+            some = in_memory(
+                columns_at(take_rows(X, slice(0, FEW_ROWS)), self._passthrough_columns)
+            )
+            n_columns += int(numeric_columns(self._passed.table(some)).sum())
+        check_scaler(self.scaler, max(n_columns, 1), f"scaler={described(self.scaler)}")
+
+    def _check_validation(self, fit):
+        """Refuse ``X_val`` of the user if a part cannot read it, before any training."""
+        X_val, indices = fit.given.X_val, self._branch_columns
+        if isinstance(X_val, DiskTable):
+            X_val = X_val[spread_rows(X_val, _ROWS_TRIED)].in_memory()
+        some = np.linspace(0, n_rows(fit.X) - 1, n_rows(X_val)).astype(int)
+        y = take_rows(fit.y, some)  # that of `X_val` may hold a single class
+        tables = [columns_at(X_val, indices[name]) for name, _, _ in fit.branches]
+        with errors_named("X_val"), trial_scope():
+            for (name, _, _), table in zip(fit.branches, tables, strict=True):
+                with errors_named(f"The branch {name!r}"):
+                    fit.plans[name][0].source.check_rows(table)
+            models = [transformer.model for _, transformer, _ in fit.branches]
+            self._check_trials(fit.downstream, indices, models, tables, X_val, y)
 
     def _fit_branches(self, fit):
         """Features of training rows, from networks that were not trained on them."""
@@ -759,7 +796,8 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         sampler = getattr(self, "sampler", None)
         if self._passed is not None:
             indices = self._passthrough_columns
-            table = self._passed.table(columns_at(X, indices))
+            with errors_named("Columns that pass through"):
+                table = self._passed.table(columns_at(X, indices))
             columns = getattr(X, "columns", [f"x{index}" for index in range(X.shape[1])])
             columns = [columns[index] for index in indices]
             how = "`passthrough` takes a list of columns"
@@ -880,16 +918,23 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             for name, fitted, _ in self.upstream_
             for feature in fitted.get_feature_names_out()
         ]
-        if self._passed is not None:
-            columns = getattr(X, "columns", [f"x{index}" for index in range(X.shape[1])])
-            names += [str(columns[index]) for index in self._passthrough_columns]
-        duplicates = sorted({name for name in names if names.count(name) > 1})
-        if duplicates:
-            raise ValueError(
-                f"The table of the downstream would have duplicate column names: {duplicates}. "
-                "Rename these branches or columns."
-            )
+        names += self._passed_names(X)
+        _refuse_duplicates(names)
         return names
+
+    def _passed_names(self, X):
+        """Names of the columns that pass through."""
+        if self._passed is None:
+            return []
+        columns = getattr(X, "columns", [f"x{index}" for index in range(X.shape[1])])
+        return [str(columns[index]) for index in self._passthrough_columns]
+
+    def _refuse_equal_names(self, X, plans):
+        """Refuse columns with the name of a feature, as far as it is known before training."""
+        names = self._passed_names(X)
+        for name, (plan, _) in plans.items():
+            names += {f"{name}__{feature}" for feature in plan.known_names}
+        _refuse_duplicates(names)
 
     def _needs_float64(self, features, y):
         """Whether columns or targets are so far from 0 that float32 would lose precision."""
@@ -1123,6 +1168,16 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
                 yield from column_readers(fitted, indices[self._branch_columns[branch]], branch)
         if self._passed is not None and whole:
             yield from passthrough_readers(self._passed, indices[self._passthrough_columns])
+
+
+def _refuse_duplicates(names):
+    """Refuse names of columns of which one occurs twice."""
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        raise ValueError(
+            f"The table of the downstream would have duplicate column names: {duplicates}. "
+            "Rename these branches or columns."
+        )
 
 
 def _report_line(rows, start):

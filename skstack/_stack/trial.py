@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 
 import narwhals.stable.v2 as nw
@@ -89,6 +90,43 @@ def check_accepts(estimator, X, y, label, how, names=None, *, passed=False):
         f"{str(error).partition(chr(10))[0]}). {_remedy(columns, type(estimator).__name__)}, or "
         f"leave these columns out: {how}."
     )
+
+
+def check_scaler(scaler, n_columns, label):
+    """Raise an error if a scaler needs y, or changes the number of columns.
+
+    There are at least `n_columns`: how many features a branch has is not known before it is
+    trained. A scaler is refused if it changes each of some numbers; one that accepts only columns
+    of certain names, or as many as there will be, accepts none here.
+    """
+    if not hasattr(scaler, "fit") or trains_network(scaler):
+        return
+    remedy = "Put it at the start of the downstream, in a Pipeline."
+    widths = {}
+    for n in (n_columns, n_columns + 1, 2 * n_columns + 7):
+        X = np.random.default_rng(0).uniform(0.1, 0.9, size=(2 * n + _ROWS_OF_TARGETS, n))
+        error, widths[n] = _scaled_width(scaler, X)
+        if error is not None and _scaled_width(scaler, X, np.arange(len(X)) % 2)[0] is None:
+            raise ValueError(
+                f"{label} learns from y, which a scaler does not receive ({error}). {remedy}"
+            ) from error
+        if error is not None or widths[n] == n:
+            return
+    n, width = next(iter(widths.items()))
+    raise ValueError(
+        f"{label} returns a table of {width} column(s) for one of {n}; expected a transformer that "
+        f"returns one column for each input column. {remedy}"
+    )
+
+
+def _scaled_width(scaler, X, *y):
+    """The error of a scaler on numbers, or None, and how many columns it makes of them."""
+    try:
+        with _own_generator(), trial_scope():
+            scaled = clone_part(scaler).fit(X, *y).transform(X)
+    except Exception as error:  # any scaler, on numbers that are not its own
+        return error, None
+    return None, np.shape(scaled)[1] if len(np.shape(scaled)) == 2 else None
 
 
 def check_class_weight(estimator, y, label):
@@ -294,15 +332,22 @@ def _zeroed(X, indices):
 
 def _refusal(estimator, X, y):
     """The error of a fit, or None."""
-    state = np.random.get_state()  # noqa: NPY002 (the estimator may draw from the global one)
     try:
-        with trial_scope():
+        with _own_generator(), trial_scope():
             _fit(estimator, X, y)
     except Exception as error:  # any estimator, on any rows
         return error
+    return None
+
+
+@contextlib.contextmanager
+def _own_generator():
+    """Context in which what is drawn from the global generator of NumPy is not drawn from it."""
+    state = np.random.get_state()  # noqa: NPY002 (an estimator may draw from it)
+    try:
+        yield
     finally:
         np.random.set_state(state)  # noqa: NPY002
-    return None
 
 
 def _fit(estimator, X, y):
