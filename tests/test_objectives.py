@@ -455,6 +455,9 @@ SPREADING = {
     "rows": lambda y, p: keras.ops.square(y - p[:, 0]),
     "mean of rows": lambda y, p: keras.ops.mean(keras.ops.square(y - p[:, 0]), axis=-1),
     "one number": lambda y, p: keras.ops.mean(keras.ops.abs(y - p[:, 0])),
+    "column of y": lambda y, p: keras.ops.mean(keras.ops.square(y[:, 0] - p)),
+    "column of y by row": lambda y, p: keras.ops.mean(keras.ops.abs(y[:, 0] - p), axis=-1),
+    "root": lambda y, p: keras.ops.sqrt(keras.ops.mean(keras.ops.square(y[:, 0] - p))),
 }
 
 
@@ -480,6 +483,21 @@ def test_a_correlation_is_a_loss_of_whole_batches():
     assert not objective.by_row
     with pytest.raises(ValueError, match="one number per batch"):
         objective.check_weights(np.array([1.0, 2.0]))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda y, p: keras.ops.sqrt(keras.ops.mean(keras.ops.square(y - p))),
+        lambda y, p: keras.ops.log(keras.ops.mean(keras.ops.square(y - p))),
+        lambda y, p: keras.ops.square(keras.ops.mean(y) - keras.ops.mean(p)),
+        lambda y, p: keras.ops.mean(keras.ops.abs(keras.ops.sort(y, 0) - keras.ops.sort(p, 0))),
+        lambda y, p: keras.ops.mean(p),
+    ],
+    ids=["root", "logarithm", "means", "quantiles", "predictions"],
+)
+def test_a_loss_of_whole_batches_is_accepted(loss):
+    assert not resolve_objective(loss, task="regression", n_outputs=1).by_row
 
 
 def squares(y, p):

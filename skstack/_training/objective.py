@@ -336,11 +336,19 @@ def check_averages(loss, where):
 
 
 def _averages_rows(loss, y, p):
-    """Whether the loss of all rows is the mean of the losses of each row, which differ."""
-    apart = [_values(loss, y[i : i + 1], p[i : i + 1]).mean() for i in range(len(y))]
+    """Whether the loss of all rows is the mean of the losses of each row, which differ.
+
+    Or the root of their mean square. False if it fails on rows of these shapes.
+    """
+    try:
+        apart = np.array([_values(loss, y[i : i + 1], p[i : i + 1]).mean() for i in range(len(y))])
+        whole = _values(loss, y, p).mean()
+    except Exception:  # a user's function may raise anything
+        return False
     if np.ptp(apart) == 0:  # as of correlations, which no single row has
         return False
-    return bool(np.isclose(np.mean(apart), _values(loss, y, p).mean(), rtol=1e-4, atol=1e-6))
+    means = apart.mean(), np.sqrt(np.square(apart).mean())
+    return bool(np.isclose(means, whole, rtol=1e-4, atol=1e-6).any())
 
 
 _MOST_PARTS = 1_000  # of a container, such as a list of numbers, that are looked at
@@ -421,11 +429,9 @@ def _is_by_row(what, loss, form, n_outputs):
             f"one value for each row, of shape ({n_rows},), or one for all of them."
         )
     if y.shape == (n_rows, 1):
-        try:
-            mixed = not _averages_rows(loss, y, p) and _averages_rows(loss, y[:, 0], p)
-        except Exception:
-            mixed = False
-        if mixed:
+        # As meant, if one of them has the shape that the function makes of the other.
+        others = (y[:, 0], p), (y, p[:, 0])
+        if not _averages_rows(loss, y, p) and any(_averages_rows(loss, *own) for own in others):
             raise ValueError(
                 f"{what} compares each row with all others: y and the predictions have shape "
                 "(n_rows, 1), and one of them is compared with an array of shape (n_rows,). Use "
