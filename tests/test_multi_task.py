@@ -558,6 +558,13 @@ def test_in_a_stack_it_is_frozen_or_refused(fitted):
     assert watched == []
 
 
+def test_it_cannot_be_taught(fitted):
+    taught = TeacherLoss(fitted)
+    for loss in (taught, {"churn": taught}):
+        with pytest.raises(TypeError, match="KerasMultiTask has no teachers; expected"):
+            network(loss=loss).fit(X, Y)
+
+
 def test_it_cannot_teach_predictions(fitted):
     student = KerasClassifier(SMALL, loss=TeacherLoss(fitted), **FIT)
     with pytest.raises(ValueError, match="predicts several targets"):

@@ -369,6 +369,7 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
         return tags
 
     def _validate_params(self):
+        self._refuse_teachers()
         super()._validate_params()
         tasks = self.tasks.values() if isinstance(self.tasks, dict) else self.tasks or ()
         for kind in tasks:
@@ -384,6 +385,18 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
                 f"model={described(self.model)} is a keras.Model or the path to one, and the "
                 "heads of KerasMultiTask follow from y; expected a recipe, which makes them with "
                 "spec.outputs(x), or a FrozenEstimator of a fitted KerasMultiTask."
+            )
+
+    def _refuse_teachers(self):
+        from skstack.losses._teacher_loss import TeacherLoss
+
+        losses = self.loss.values() if isinstance(self.loss, dict) else [self.loss]
+        teacher = next((loss for loss in losses if isinstance(loss, TeacherLoss)), None)
+        if teacher is not None:
+            raise TypeError(
+                f"loss={described(self.loss)}: KerasMultiTask has no teachers; expected a dict of "
+                "a loss of Keras, or of your own, for each target. A TeacherLoss is for one "
+                "target, in KerasClassifier or KerasRegressor."
             )
 
     def _losses_and_metrics(self):
