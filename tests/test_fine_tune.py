@@ -1224,3 +1224,51 @@ def test_old_names_of_parameters_are_refused_with_the_new_ones(old, new):
     with pytest.raises(ValueError, match=message):
         stack.set_params(**{f"fine_tune__{old}": 1})
     assert clone(FineTune(**{new: 1})).get_params()[new] == 1
+
+
+@keras.saving.register_keras_serializable("hiding")
+class Hiding(keras.Model):
+    """A model that calls two layers, of which Keras knows no graph."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.core = keras.layers.Dense(3, name="core")
+        self.end = keras.layers.Dense(1, "sigmoid", name="end")
+
+    def call(self, x):
+        return self.end(self.core(x))
+
+    def get_config(self):
+        return super().get_config()
+
+
+def around_hiding():
+    """A functional model around one that hides its layers."""
+    inputs = keras.Input((X.shape[1],))
+    hidden = keras.layers.Dense(4, name="below")(inputs)
+    return keras.Model(inputs, Hiding(name="inner")(hidden))
+
+
+@pytest.mark.parametrize(
+    ("features", "layer", "message"),
+    [
+        ({}, "inner/core", r"'inner/core' of .*risk.* is inside a model whose class hides"),
+        ({"layers": "inner/core"}, "below", "features of its layer 'inner/core', which its class"),
+    ],
+    ids=["tuned", "features"],
+)
+@pytest.mark.parametrize("trained", [False, True])
+def test_layers_that_a_class_hides_are_refused_before_training(
+    features, layer, message, trained, monkeypatch
+):
+    model = KerasClassifier(around_hiding(), epochs=1) if trained else around_hiding()
+    monkeypatch.setattr(training, "train", None)
+    tuning = clone(QUICK).set_params(layers=[f"risk/{layer}"])
+    with pytest.raises(ValueError, match=message):
+        classifier(tuning, KerasFeatureTransformer(model, **features)).fit(X, Y)
+
+
+def test_a_model_that_hides_its_layers_is_tuned_whole():
+    tuning = FineTune(epochs=1, learning_rate=1e-2, layers=["risk/inner"])
+    fitted = classifier(tuning, KerasFeatureTransformer(around_hiding())).fit(**DATA)
+    assert fitted.fine_tune_history_["n_thawed"] == [1]

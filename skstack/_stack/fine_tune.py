@@ -25,6 +25,7 @@ from skstack._estimators.resampling import prior_ratio
 from skstack._features.adapters import ModelAdapter, upstream_of
 from skstack._features.cross_fit import UpstreamSpec
 from skstack._stack.branches import branch_column_indices
+from skstack._training.formulas import MEMBERS
 from skstack.networks._cloning import has_own_steps
 from skstack.networks._model_parameter import load_model
 from skstack.networks._recipe import has_members, label_smoothing_of
@@ -339,6 +340,7 @@ def _check_branch(name, transformer, columns, layers, X, y):
     encodes = isinstance(model, KerasAutoencoder)
 
     def check(network):
+        _check_hidden(network, request.layers, what)
         _check_layers(network, layers, _read_variables(network, request, encodes), what)
 
     if is_keras_model(model):
@@ -350,11 +352,31 @@ def _check_branch(name, transformer, columns, layers, X, y):
         source.shared_context(rows, y, request, check=lambda blueprint: check(build(blueprint)))
 
 
+def _check_hidden(model, names, what):
+    """Refuse features of layers that a class hides: they are not outputs of a graph."""
+    from skstack._training.keras_model import find_layers, graph_layers
+
+    graph = getattr(model, "inputs", None)
+    known = [name for name, _ in graph_layers(model)] if graph else []
+    for name in find_layers(model, names):
+        if not any(map(_is_named(name.removesuffix(MEMBERS)), known)):
+            _refuse(
+                f"{what} gives features of its layer {name!r}, which its class hides",
+                "one network of all parts needs layers of a functional or Sequential model",
+            )
+
+
 def _check_layers(model, names, read, what):
     """Refuse a network, or layers of it, without trainable weights among the `read` ones."""
-    from skstack._training.keras_model import find_layers
+    from skstack._training.keras_model import find_layers, graph_layers
 
-    for layer in find_layers(model, names).values() if names else [model]:
+    known = [name for name, _ in graph_layers(model)]
+    for name, layer in find_layers(model, names).items() if names else [("", model)]:
+        if name and not any(map(_is_named(name), known)):
+            _refuse(
+                f"{name!r} of {what} is inside a model whose class hides its layers",
+                f"such a model is trained whole, or not at all: name one of {known}",
+            )
         if not layer.trainable_variables:
             refuse_frozen(layer.name, what, model)
         if any(read is None or id(each) in read for each in layer.trainable_variables):

@@ -16,7 +16,7 @@ from skstack._graph.sklearn_steps import apply_scaler
 from skstack._graph.tables import GraphTable, concatenate, numbers_of, refuse, unique_names
 from skstack._stack.scaling import numeric_columns
 from skstack._training.initial_weights import initial_variables
-from skstack._training.keras_model import named_variables
+from skstack._training.keras_model import graph_layers, named_variables
 from skstack._training.members import MemberBlueprint
 from skstack._training.network import Network
 from skstack.networks._cloning import architecture
@@ -186,7 +186,7 @@ class JointNetwork:
     def _set_flags(self, name, network, model):
         """Freeze layers that are not trained; yield the names of the trainable ones."""
         used = {id(variable) for variable in model.variables}
-        for path, layer in _leaves(network):
+        for path, layer in graph_layers(network):
             normalizes = isinstance(layer, keras.layers.BatchNormalization)
             tuned = self._normalizations is True or f"{name}/{path}" in (self._normalizations or ())
             if normalizes and not tuned:
@@ -260,12 +260,3 @@ def _recorded(upstream, models, name):
         view.estimator = copy.copy(view.estimator)
         view.estimator.network_ = _RecordedNetwork(view.estimator.network_, models, name)
     return replace(upstream, steps=None, view=view)
-
-
-def _leaves(model, prefix=""):
-    """Layers by full name, from bottom to top; nested functional models are flattened."""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model) and getattr(layer, "inputs", None):
-            yield from _leaves(layer, f"{prefix}{layer.name}/")
-        else:
-            yield prefix + layer.name, layer

@@ -179,6 +179,18 @@ def _named_layers(model, prefix=""):
             yield from _named_layers(layer, f"{prefix}{layer.name}/")
 
 
+def graph_layers(model, prefix=""):
+    """Yield full name and layer, in the model's order: of nested functional models, their layers.
+
+    A nested model of another class, whose graph is not known, is one layer.
+    """
+    for layer in model.layers:
+        if isinstance(layer, keras.Model) and getattr(layer, "inputs", None):
+            yield from graph_layers(layer, f"{prefix}{layer.name}/")
+        else:
+            yield prefix + layer.name, layer
+
+
 def find_layers(model, names: Iterable[str]) -> dict:
     """Map each full or plain name to its layer; raise `LayerNotFound` unless there is just one.
 
@@ -206,7 +218,20 @@ def find_layers(model, names: Iterable[str]) -> dict:
 
 
 def member_layers(model) -> frozenset[str]:
-    """Names of the layers with an output for each member of a network that returns their mean."""
+    """Names of the layers with an output for each member of a network that returns their mean.
+
+    Of networks inside the model they are "outer/inner", and "inner" unless that is another layer.
+    """
+    found = _own_member_layers(model)
+    for full, nested in _named_layers(model) if hasattr(model, "layers") else ():
+        if isinstance(nested, keras.Model) and getattr(nested, "inputs", None):
+            own = _own_member_layers(nested)
+            found |= {f"{full}/{name}" for name in own}
+            found |= own - {layer.name for layer in model.layers}
+    return frozenset(found)
+
+
+def _own_member_layers(model) -> set[str]:
     found: set[str] = set()
     for layer in getattr(model, "layers", ()):
         if getattr(layer, "equation", None) != "bkd,kdc->bkc":  # their output weights
@@ -222,7 +247,7 @@ def member_layers(model) -> frozenset[str]:
             if tensor.shape[1:-1] == (members,) and operation.name not in found:
                 found.add(operation.name)
                 pending.extend(operation._inbound_nodes[index].input_tensors)
-    return frozenset(found)
+    return found
 
 
 def variables_up_to(model, layer) -> list:

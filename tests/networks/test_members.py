@@ -352,6 +352,20 @@ def test_inner_layers_are_means_or_all_members(cv):
     np.testing.assert_allclose(table[:, 7:], second.reshape(60, -1), atol=1e-6)
 
 
+@pytest.mark.parametrize("prefix", ["bag_1/", ""])
+def test_inner_layers_of_a_nested_network_are_means_too(prefix):
+    model = classifier(epochs=1).fit(X, y).model_
+    model.name = "bag_1"
+    rows = keras.Input((X.shape[1],), name="rows")
+    outer = keras.Model(rows, keras.layers.Rescaling(2.0)(model(rows)))
+    layers = [f"{prefix}hidden_1", f"{prefix}hidden_2:members"]
+    features = KerasFeatureTransformer(outer, layers=layers).fit(X)
+    table = features.transform(X)
+    own = KerasFeatureTransformer(model, layers=["hidden_1", "hidden_2:members"]).fit(X)
+    np.testing.assert_allclose(table, own.transform(X), atol=1e-6)
+    np.testing.assert_allclose(np.asarray(features.to_keras()(X)), table, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_members_of_folds_share_their_start():
     """Inner layers of fold networks have common axes: a linear model reads them."""
