@@ -145,6 +145,9 @@ def test_natural_columns_do_not_look_prepared():
     for natural in (shares, rng.binomial(12, shares) / 12, rng.integers(0, 2, (N, 3))):
         assert scaled_with_test_rows(natural).verdict == "ok"
         assert prepared_with_test_rows(natural, Y, True).verdict == "ok"
+    for even in (np.linspace(0, 1, N), rng.permutation(np.linspace(-1, 1, N))):
+        assert scaled_with_test_rows(even[:, None]).verdict == "ok"
+        assert scaled_with_test_rows(np.column_stack([even, even])).verdict == "ok"
     circles = make_circles(N, random_state=0)
     assert prepared_with_test_rows(*circles, True).verdict == "ok"
     diabetes = load_diabetes(return_X_y=True)
