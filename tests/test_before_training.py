@@ -272,14 +272,21 @@ def test_class_weights_of_several_labels_are_refused_before_training(where, trai
     assert not trainings
 
 
+@pytest.mark.parametrize("searched", ["", "around", "candidate"])
 @pytest.mark.parametrize("where", ["branch", "downstream"])
-def test_weights_of_unknown_classes_are_refused_before_training(where, trainings):
+def test_weights_of_unknown_classes_are_refused_before_training(where, searched, trainings):
     X, y = binary()
     y = np.array(["no", "yes"])[y]
     network = KerasClassifier(SMALL, **FIT)
 
     def stack(class_weight):
-        weighted = make_pipeline(StandardScaler(), LogisticRegression(class_weight=class_weight))
+        own = None if searched == "candidate" else class_weight
+        weighted = make_pipeline(StandardScaler(), LogisticRegression(class_weight=own))
+        grid = {"logisticregression__C": [1.0, 2.0]}
+        if searched == "candidate":
+            grid["logisticregression__class_weight"] = [class_weight]
+        if searched:
+            weighted = GridSearchCV(weighted, grid, cv=2)
         upstream = [("n", network), ("w", weighted)] if where == "branch" else [("n", network)]
         downstream = network if where == "branch" else weighted
         return StackedKerasClassifier(upstream, downstream=downstream, cv=3, blend=False)

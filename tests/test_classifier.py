@@ -182,6 +182,7 @@ def test_a_warm_start_with_another_network_warns():
     X, y = CANCER
     warm = quick(model=MLP((4,)), epochs=1, warm_start=True).fit(X, y)
     warm.set_params(learning_rate=0.1, epochs=2, model=MLP([np.int64(4)], dropout=0)).fit(X, y)
+    warm.set_params(model=MLP(4)).fit(X, y)
     for other in (MLP((4,), dropout=0.5), MLP((4, 4)), None):
         with pytest.warns(UserWarning, match="model=.* is trained further unchanged"):
             warm.set_params(model=other).fit(X, y)
@@ -213,6 +214,20 @@ def test_a_warm_start_with_another_keras_model_warns():
         with pytest.warns(UserWarning, match="model=.* is trained further unchanged"):
             warm.set_params(model=other).fit(X, y)
         assert warm.model_.count_params() == 3 * (X.shape[1] + 1) + 4
+
+
+def test_a_warm_start_with_another_file_warns(tmp_path):
+    X, y = CANCER
+    paths = [tmp_path / f"{units}.keras" for units in (3, 4)]
+    for units, path in zip((3, 4), paths, strict=True):
+        last = keras.layers.Dense(1, "sigmoid")
+        rows = keras.Input((X.shape[1],))
+        keras.Model(rows, last(keras.layers.Dense(units)(rows))).save(path)
+    warm = quick(model=paths[0], epochs=1, warm_start=True).fit(X, y).fit(X, y)
+    paths[0].rename(tmp_path / "moved.keras")
+    warm.set_params(model=tmp_path / "moved.keras").fit(X, y)
+    with pytest.warns(UserWarning, match="model=.*4.keras.* is trained further unchanged"):
+        warm.set_params(model=paths[1]).fit(X, y)
 
 
 def test_warm_start_continues_from_the_last_fit():

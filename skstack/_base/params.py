@@ -345,7 +345,10 @@ def is_network_estimator(value):
 def comparable(value):
     """A parameter in a form that is equal for equal values in any container."""
     if hasattr(value, "get_params") and not isinstance(value, type):
-        return type(value), comparable(value.get_params(deep=False))
+        params = value.get_params(deep=False)
+        if isinstance(layers := params.get("hidden_layer_sizes"), Number):  # as in MLP(64)
+            params["hidden_layer_sizes"] = [layers]
+        return type(value), comparable(params)
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,6 +80,7 @@ from skstack.networks._model_parameter import (
     check_continues,
     check_model,
     continued_estimator,
+    load_model,
     named_after_categories,
 )
 from skstack.networks._numeric import learned_variables, standardizing_variables
@@ -768,6 +770,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         if not resume:
             self._refuse_too_few_rows(X, y, weights)
             self._split_seed = seed  # a fit that continues holds out the same rows
+            self._file = os.fspath(self.model) if is_path(self.model) else None
             self._float32 = is_float32(X_raw)  # as did the steps before, if there are any
         if getattr(self, "sampler", None) is not None:
             announce_memory(X, f"sampler={described(self.sampler)}")
@@ -990,10 +993,12 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             pairs["model"] = asked, blueprint.recipe
         elif isinstance(blueprint, BuilderBlueprint):
             pairs["model"] = self.model, blueprint.recipe
-        elif isinstance(blueprint, ModelBlueprint) and not (
-            is_path(self.model) or self.model is blueprint.model
-        ):
-            pairs["model"] = self.model, blueprint.model
+        elif isinstance(blueprint, ModelBlueprint) and self.model is not blueprint.model:
+            asked = self.model
+            if is_path(asked):  # the file of the fit is not read again
+                known = os.fspath(asked) == getattr(self, "_file", None)
+                asked = blueprint.model if known else load_model(asked)
+            pairs["model"] = asked, blueprint.model
         changed = [
             f"{name}={described(getattr(self, name))}"
             for name, (asked, fitted) in pairs.items()

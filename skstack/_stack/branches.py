@@ -214,6 +214,14 @@ def _split_by_weighted_rows(split, y, weights, groups, ordered):
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
+def grids_of(search):
+    """The grids of a search, with those parameters of which candidates are listed."""
+    grids = getattr(search, "param_grid", getattr(search, "param_distributions", None))
+    for grid in [grids] if isinstance(grids, dict) else grids or ():
+        listed = {name: getattr(values, "choices", values) for name, values in grid.items()}
+        yield {n: v for n, v in listed.items() if isinstance(v, list | tuple | np.ndarray)}
+
+
 def stops_early(estimator, n):
     """Whether an estimator holds out rows for early stopping when it is fitted on ``n`` rows."""
     if isinstance(estimator, NetworkEstimator):
@@ -231,17 +239,29 @@ def takes_nan(downstream, stack):
 
 def wants_names(downstream):
     """Whether a downstream uses the names of the columns, so that it needs a DataFrame."""
-    parts = downstream.get_params(deep=True).values() if hasattr(downstream, "get_params") else []
-    by_name = any(hasattr(part, "fit") and _selects_by_name(part) for part in (downstream, *parts))
+    by_name = any(_selects_by_name(name, part) for name, part in _parts(downstream))
     return by_name or getattr(downstream, "inputs", None) is not None
 
 
-def _selects_by_name(part):
+def _parts(estimator, name=""):
+    """An estimator and its parameters, by name; of searches also the candidates."""
+    parts = {name: estimator}
+    if hasattr(estimator, "get_params") and not isinstance(estimator, type):
+        parts |= estimator.get_params(deep=True)
+    yield from parts.items()
+    for part in parts.values():
+        for grid in grids_of(part):
+            for own, values in grid.items():
+                for value in values:
+                    yield from _parts(value, own)
+
+
+def _selects_by_name(name, part):
     if isinstance(part, ColumnTransformer):
         return any(_is_by_name(columns) for *_, columns in part.transformers)
-    # Other strings are "from_dtype".
-    settings = [getattr(part, name, None) for name in ("categorical_features", "monotonic_cst")]
-    return any(_is_by_name(each) for each in settings if not isinstance(each, str))
+    if name.rpartition("__")[2] not in ("categorical_features", "monotonic_cst"):
+        return False
+    return not isinstance(part, str) and _is_by_name(part)  # a string is "from_dtype"
 
 
 def _is_by_name(columns):

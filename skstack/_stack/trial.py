@@ -25,6 +25,7 @@ from skstack._estimators.classifier import KerasClassifier
 from skstack._estimators.resampling import refuse_interpolated_categories
 from skstack._features.transformer import KerasFeatureTransformer
 from skstack._splits.supervision import learns_from_y, trains_network
+from skstack._stack.branches import grids_of
 from skstack.preprocessing._columns import as_table, column_at
 from skstack.preprocessing._passthrough import Passthrough
 
@@ -133,12 +134,35 @@ def check_class_weight(estimator, y, label):
     """Raise an error if an estimator, or the last step of a Pipeline, cannot weight the classes."""
     last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
     with errors_named(label):
+        errors = [_class_weight_error(candidate, y) for candidate in _weighted_candidates(last)]
+        if errors and all(errors):
+            raise errors[0]
         if isinstance(last, KerasClassifier):
             last._class_weights(y, None, np.unique(y))
         elif isinstance(last, BaseEstimator) and y.ndim == 1:
             weight = last.get_params(deep=False).get("class_weight")
             if isinstance(weight, dict):
                 compute_class_weight(weight, classes=np.unique(y), y=y)
+
+
+def _class_weight_error(estimator, y):
+    """The error of `check_class_weight`, or None."""
+    try:
+        check_class_weight(estimator, y, type(estimator).__name__)
+    except ValueError as error:
+        return error
+    return None
+
+
+def _weighted_candidates(search):
+    """The estimator of a search with each of the class weights that it tries; [] for others."""
+    for grid in grids_of(search):
+        names = [name for name in grid if name.rpartition("__")[2] == "class_weight"]
+        for name in names:
+            for value in grid[name]:
+                yield clone_part(search.estimator).set_params(**{name: value})
+        if not names:
+            yield search.estimator
 
 
 def check_takes_targets(estimator, n_targets, label, *, classes, X=None):

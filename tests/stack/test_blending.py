@@ -789,13 +789,17 @@ SELECTIONS = {
 
 
 @pytest.mark.parametrize("columns", SELECTIONS.values(), ids=SELECTIONS)
-@pytest.mark.parametrize("searched", [False, True], ids=["plain", "searched"])
+@pytest.mark.parametrize("searched", ["", "around", "candidate"])
 def test_a_downstream_of_scikit_learn_selects_numbers_by_name(columns, searched):
     X, y = binary(frame=True)
     one = isinstance(columns, str)
     scaled = FunctionTransformer(pd.Series.to_frame) if one else StandardScaler()
     down = make_pipeline(ColumnTransformer([("own", scaled, columns)]), LogisticRegression())
-    down = GridSearchCV(down, {"logisticregression__C": [1.0]}, cv=2) if searched else down
+    if searched == "around":
+        down = GridSearchCV(down, {"logisticregression__C": [1.0]}, cv=2)
+    elif searched:
+        step, last = down.steps[0][1], down.steps[1][1]
+        down = GridSearchCV(Pipeline([("c", None), ("l", last)]), {"c": [step]}, cv=2)
     own = stack(upstream=[("part", TREE)], downstream=down, blend=False, scaler=None).fit(X, y)
     table = pd.DataFrame(own.transform(X), columns=own.get_feature_names_out())
     assert_array_equal(own.predict_proba(X), own.downstream_.predict_proba(table))
