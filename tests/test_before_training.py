@@ -1209,3 +1209,51 @@ def test_columns_named_as_features_are_found_before_training(branch, name, train
         with pytest.raises(ValueError, match=rf"names of features, \['{name}'\]"):
             clone(transformer).set_params(passthrough=True).fit(X, y)
     assert not trainings
+
+
+# Losses, metrics, targets and weights -------------------------------------------------------------
+
+
+def whole_batch(y, p):
+    return keras.ops.mean(keras.ops.square(y - p))
+
+
+UNLEARNED = {
+    "a loss of classes": ({"loss": "hinge"}, {}, "loss='hinge' compares classes"),
+    "negative targets": ({"loss": "poisson"}, {}, "loss='poisson' is defined only for values in"),
+    "a metric of classes": ({"metrics": ["auc"]}, {}, "metrics: 'auc' compares classes"),
+    "smoothed numbers": ({"model": MLP((4,), label_smoothing=0.1)}, {}, "label_smoothing=0.1"),
+    "weights of batches": (
+        {"loss": whole_batch},
+        {"sample_weight": np.linspace(1, 2, 60)},
+        "one number per batch, to which sample_weight",
+    ),
+}
+
+
+@pytest.mark.parametrize(("parameters", "given", "message"), UNLEARNED.values(), ids=UNLEARNED)
+@pytest.mark.parametrize("where", ["branch", "downstream", "pipeline"])
+def test_what_a_network_cannot_learn_is_found_before_training(
+    where, parameters, given, message, trainings
+):
+    X, y = regression(frame=True)
+    unfit = clone(NETWORK).set_params(**parameters)
+    upstream, downstream = [("n", NETWORK)], unfit
+    if where == "branch":
+        upstream, downstream = [("n", NETWORK), ("u", unfit)], NETWORK
+    elif where == "pipeline":
+        downstream = make_pipeline(StandardScaler(), unfit)
+        if given:
+            return  # weights do not reach its network
+    label = "The branch 'u'" if where == "branch" else "The downstream"
+    with pytest.raises(ValueError, match=f"^{label}.*{message}"):
+        StackedKerasRegressor(upstream, downstream=downstream, cv=2, blend=False).fit(X, y, **given)
+    assert not trainings
+
+
+def test_weights_that_are_equal_suit_any_loss():
+    X, y = regression()
+    unfit = clone(NETWORK).set_params(loss=whole_batch)
+    weights = np.repeat([0.0, 2.0], [10, 50])
+    stack = StackedKerasRegressor([("n", unfit)], downstream=unfit, cv=2, blend=False)
+    assert np.isfinite(stack.fit(X, y, sample_weight=weights).predict(X)).all()

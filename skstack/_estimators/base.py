@@ -84,6 +84,7 @@ from skstack.networks._model_parameter import (
     named_after_categories,
 )
 from skstack.networks._numeric import learned_variables, standardizing_variables
+from skstack.networks._realmlp import RealMLP
 from skstack.networks._recipe import Recipe, RecipeBlueprint, label_smoothing_of, rules_of
 from skstack.networks._spec import Spec
 from skstack.networks._tabm import TabM
@@ -275,7 +276,7 @@ class CrossFitContext:
     n_rows: int
 
 
-_ROWS_OF_TEACHER = 40  # that tell whether a teacher can predict them
+_ROWS_TRIED = 40  # that tell whether a fit, or a teacher, accepts them
 _FEWEST_ROWS_TO_STOP = 50
 _FEWEST_ROWS_OF_CLASS = 5
 # Batch sizes below each number of rows; those with which AutoGluon trains TabM.
@@ -646,22 +647,44 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
 
             refuse_bags(self, f"layers={list(layers)!r}")
             check_layers(blueprint, layers)
-        if self.loss is not self._task_loss:
-            some, targets = taken(counted[:_ROWS_OF_TEACHER], X, y)
-            probe._try_teacher(in_memory(some), targets)
+        # Otherwise y is that of a part of the rows.
+        if self._may_be_refused() and (y is None or len(y) == n_rows(X)):
+            some = in_memory(take_rows(X, counted[:_ROWS_TRIED]))
+            own = check_weights(weights, X) if weighted else None
+            probe._try_fit(some, *taken(counted if weighted else None, y, own))
         return CrossFitContext(blocks, probe._shared_targets(), n_rows(X))
 
-    def _try_teacher(self, X, y):
-        """Prepare a fit on some rows, which a teacher may refuse. Sets attributes."""
+    def _may_be_refused(self):
+        """Whether a fit may refuse what the parameters ask for; the defaults suit all rows."""
+        defaults = _is_auto(self.loss) and not self.metrics and self.early_stopping_metric == "loss"
+        plain = self.model is None or isinstance(self.model, MLP | TabM | RealMLP)
+        smooths = getattr(self.model, "label_smoothing", 0)
+        forced = not _is_auto(getattr(self, "standardize_target", "auto"))
+        return not (defaults and plain) or smooths or forced
+
+    def _try_fit(self, X, y, weights):
+        """Prepare a fit that loss, metrics, targets, weights or a teacher may refuse.
+
+        X holds the first rows only, y and weights those of all. Sets attributes.
+        """
         from skstack._training.config import TrainingData
         from skstack.losses._teacher_fit import prepared_fit
 
         inputs = self.blocks_.split(X)
+        self.moments_ = self._moments_of(inputs, None)
         blueprint, start = self._network_to_train(0, resume=False, inputs=inputs)
-        self._learn_target_scale(blueprint, start, inputs, y, None)
-        tables = (TrainingData(inputs, self._targets(inputs, y), None), None)
-        settings = {"before": {}, "rows": (X, None), "resampled": False}
-        prepared_fit(self, blueprint, start, seed=0, tables=tables, **settings)
+        self._learn_target_scale(blueprint, start, inputs, y, weights)
+        objective = self._objective(blueprint)
+        self._check_numbers(blueprint, y, "y")
+        if getattr(self, "sampler", None) is None:  # which changes them
+            objective.check_weights(self._column_weights(y, weights))
+        self._metrics(blueprint, objective)
+        first = None if y is None else y[: n_rows(X)]
+        table = TrainingData(inputs, self._targets(inputs, first), None)
+        table = self._smoothed(table, label_smoothing_of(blueprint), objective)
+        if self.loss is not self._task_loss:
+            settings = {"before": {}, "rows": (X, None), "resampled": False}
+            prepared_fit(self, blueprint, start, seed=0, tables=(table, None), **settings)
 
     def _shared_targets(self):
         """What all networks of a cross-fit know of y: the classes, if there are any."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import TransformerMixin, is_classifier, is_regressor
 from sklearn.metrics import get_scorer_names
+from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch
 from sklearn.utils.metadata_routing import UNUSED, process_routing
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
@@ -76,6 +77,8 @@ from skstack._base.tables import (
 )
 from skstack._base.text import described, readable
 from skstack._estimators.base import NetworkEstimator
+from skstack._estimators.classifier import KerasClassifier
+from skstack._estimators.regressor import KerasRegressor
 from skstack._estimators.resampling import refuse_interpolated_categories
 from skstack._features.cross_fit import FEW_ROWS, Metadata
 from skstack._splits.folds import listed_folds, orders_time, restricted_cv, seeded_splitter
@@ -108,6 +111,8 @@ from skstack._stack.trial import (
 from skstack._training import formulas
 from skstack.ensemble._greedy import blend
 from skstack.networks._mlp import MLP
+from skstack.networks._realmlp import RealMLP
+from skstack.networks._tabm import TabM
 from skstack.preprocessing._blocks import array_column_indices, categorical_mask_of
 from skstack.preprocessing._column_profile import (
     ColumnProfile,
@@ -540,6 +545,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
                 check_class_weight(transformer.model, y, f"The branch {name!r}")
             check_class_weight(downstream, y, label_of(downstream))
             _check_labels(downstream, X, y, **fit.metadata.downstream)
+        self._check_network(downstream, y, fit.weights)
         for (name, transformer, _), part in zip(branches, fit.inputs, strict=True):
             label, start = f"The branch {name!r}", time.perf_counter()
             with errors_named(label):
@@ -567,6 +573,25 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             )
             n_columns += int(numeric_columns(self._passed.table(some)).sum())
         check_scaler(self.scaler, max(n_columns, 1), f"scaler={described(self.scaler)}")
+
+    def _check_network(self, downstream, y, weights):
+        """Refuse what a downstream network finds in its loss, metrics, y or weights when fitted.
+
+        It is tried on columns of its own, since the features are not known yet.
+        """
+        last = downstream.steps[-1][1] if isinstance(downstream, Pipeline) else downstream
+        if not isinstance(last, KerasClassifier | KerasRegressor) or not last._may_be_refused():
+            return
+        if not (last.model is None or isinstance(last.model, MLP | TabM | RealMLP)):
+            return  # one that may suit its own columns only
+        if last is not downstream or getattr(self, "sampler", None) is not None:
+            weights = None
+        probe = clone_sharing_models(last)
+        columns = {"categorical_features": None, "inputs": None, "input_shape": None}
+        probe.set_params(**columns, loss=last._task_loss, random_state=0)
+        X = np.random.default_rng(0).normal(size=(n_rows(y), 2)).astype(np.float32)
+        with errors_named(label_of(downstream)), trial_scope():
+            probe._cross_fit_context(X, y, weights=weights)
 
     def _check_validation(self, fit):
         """Refuse ``X_val`` of the user if a part cannot read it, before any training."""

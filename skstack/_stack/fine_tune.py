@@ -58,7 +58,8 @@ class FineTune(BaseEstimator):
     ``StackedKerasClassifier(..., fine_tune=FineTune())`` trains upstream networks and downstream
     further in one graph, with the fixed scaler between them, on the raw training rows, with the
     loss, optimizer, batch size and engine of the downstream: labels are smoothed and gradients
-    clipped as there. The loss on hold-out rows, which no part was fitted on, decides when to stop,
+    clipped as there, but the learning rates are constant, without the schedules of a recipe such as
+    ``RealMLP``. The loss on hold-out rows, which no part was fitted on, decides when to stop,
     and whether the stack before or after is kept. Copies of frozen upstream networks are tuned,
     too: the ``keras.Model``, estimator or file that was passed is never modified.
 
