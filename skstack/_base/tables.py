@@ -250,7 +250,7 @@ def read_rows(estimator, X, *, reset, exact=False):
         if "could not convert string to float" not in str(error):
             raise
         raise ValueError(
-            f"{error}. X is no DataFrame, so that its columns are read as numbers; pass a DataFrame"
+            f"{error}. X is not a DataFrame, so its columns are read as numbers; pass a DataFrame"
             + (
                 ", or set categorical_features to the positions of columns of strings."
                 if hasattr(estimator, "categorical_features")

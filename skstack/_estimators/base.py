@@ -135,10 +135,10 @@ early_stopping : bool or "auto", default="auto"
     Whether to monitor the loss on hold-out rows, to stop when it no longer improves, and to
     restore the best weights. ``"auto"`` is on if ``X_val`` is passed, and if ``epochs="auto"``.
     It then holds out no row of a class with fewer than 5 rows; with ``groups`` it holds out none
-    of the groups that have such rows, or a class that no other group has, if others suffice. None
-    at all are held out of fewer than 50 rows or 2 groups, or if the last rows in time hold a whole
-    class: all epochs are trained. True raises an error where it cannot hold out rows of each class,
-    or, of several labels or targets, where a class would have no row to train on.
+    of the groups that have such rows, or a class that no other group has, if others suffice. No
+    rows are held out of fewer than 50 rows or 2 groups, or if the last rows in time hold a whole
+    class: all epochs are then trained. True raises an error where it cannot hold out rows of each
+    class, or, of several labels or targets, where a class would have no row to train on.
 
 validation_fraction : float, default=0.15
     Fraction of the rows, stratified by class in a classifier, that is held out before anything is
@@ -162,8 +162,8 @@ early_stopping_metric : str, default="loss"
     "bag_parameters": """
 n_bags : int, default=1
     Number of networks. Each starts from other initial weights and holds out other rows for early
-    stopping, so that all rows train some of them; predictions are their mean. They have one
-    compiled program and are trained in threads if joblib has several: ``with
+    stopping, so that all rows train some of them; predictions are their mean. They share one
+    compiled program and are trained in parallel in threads under ``with
     parallel_config("threading", n_jobs=2):``, or by the workers of ``"dask"`` or ``"ray"``.
     Excludes ``warm_start``, ``partial_fit``, fine-tuning and features of inner layers.
 """,
@@ -171,7 +171,7 @@ n_bags : int, default=1
 bags_ : list of estimators
     The networks, if ``n_bags > 1``. ``n_iter_``, ``loss_curve_``, ``validation_scores_``,
     ``history_`` and ``early_stopped_`` are then lists, with one value for each of them. What else
-    a network has learned by itself, such as the scale of numbers in y, is an attribute of it alone.
+    a network has learned, such as the scale of numeric targets, is an attribute of that network.
 """,
     "column_parameters": """
 categorical_features : "from_dtype", None or array-like, default="from_dtype"

@@ -345,7 +345,7 @@ class UpstreamSpec:
                 f"layers={list(request.layers)}: the units of separately trained networks of "
                 f"{name} do not correspond, and in a time-ordered fit they cannot be rotated "
                 "onto a network that was trained on later rows. Use a network estimator of "
-                "skstack, or features=."
+                "skstack, or features=... instead of layers."
             )
         rebuilds = hasattr(self.model, "reconstruction_error") or (
             hasattr(self.model, "inverse_transform") and hasattr(self.model, "transform")
@@ -367,7 +367,7 @@ class UpstreamSpec:
         if request.layers and type(self.model).__module__.partition(".")[0] in _WITHOUT_LAYERS:
             raise ValueError(
                 f"layers={list(request.layers)}: {name} has no Keras network whose layers could be "
-                "read. Use a network estimator of skstack, or features=."
+                "read. Use a network estimator of skstack, or features=... instead of layers."
             )
 
     def _has_codes(self):
@@ -480,8 +480,8 @@ class UpstreamSpec:
                 raise ValueError(
                     f"The steps before {type(self.model).__name__} return {X.shape[1]} columns for "
                     f"the training rows of a fold, but {self._width} for all training rows; the "
-                    "networks of a cross-fit need equal shapes. Fix the number of columns, such as "
-                    "categories=... of OneHotEncoder."
+                    "networks of a cross-fit need equal shapes. Fix the number of columns, for "
+                    "example with categories=... of OneHotEncoder."
                 )
         model = self.model
         if self.frozen_steps is not None:
@@ -893,9 +893,9 @@ def _check_same_columns(source, fits):
     if any(each != fixed[0] for each in fixed):
         own = sorted({name for each in fixed for group in each for name in group})
         raise ValueError(
-            f"{source.label} returns columns of another meaning if it is fitted on other training "
-            f"rows ({', '.join(own[:5])}), because some of these lack classes. Use folds that hold "
-            "all classes, such as StratifiedKFold, or an estimator with predict_proba."
+            f"{source.label} returns columns with another meaning if it is fitted on other "
+            f"training rows ({', '.join(own[:5])}), because some of these lack classes. Use folds "
+            "that hold all classes, such as StratifiedKFold, or an estimator with predict_proba."
         )
 
 

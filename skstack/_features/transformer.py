@@ -182,7 +182,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
         Folder in which fits of upstream networks and features of frozen ones are cached. The key is
         the content of rows, targets, weights and folds, all parameters, the code of the recipe, the
         weights of a frozen model and the versions of packages. Fits are not cached if
-        ``random_state`` is None or if there are callbacks, and nothing is if code cannot be
+        ``random_state`` is None or if there are callbacks; nothing is cached if code cannot be
         compared. A folder given by name holds at most 2 GiB. Entries are pickles: do not use a
         folder that others can write to. Features of frozen networks for recently used rows are
         always kept in memory, up to 256 MiB.

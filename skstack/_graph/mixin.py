@@ -108,7 +108,7 @@ class ExportMixin:
         ValueError
             If the format is unknown or its runtime cannot run a layer, such as LSTM in LiteRT; if a
             part is not accepted, as in :meth:`to_keras`; or if an estimator of scikit-learn, in
-            float32, predicts anything else than before, on rows at the thresholds of its trees and
+            float32, predicts something else, on rows at the thresholds of its trees and
             in the range of its training rows. The message names the part.
 
         ImportError

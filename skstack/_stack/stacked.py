@@ -70,7 +70,7 @@ DOCS = {
 blend : "auto" or bool, default="auto"
     Whether predictions are a convex combination of those of the downstream and of all branches that
     predict the target; see Notes. "auto" does so if there are at least two such parts that estimate
-    the same quantity; True raises an error if there are not. False predicts by the downstream
+    the same quantity; True raises an error if there are not. False predicts with the downstream
     alone. ``downstream_``, ``transform`` and ``fine_tune_losses_`` always refer to the downstream
     alone.
 
@@ -106,21 +106,21 @@ fit_report_ : dict of str to dict
     "epoch_notes": """
 Rows are set aside for a downstream network with ``early_stopping=True``, and for another estimator
 that stops early and takes ``X_val``. For a network that leaves ``epochs`` and ``early_stopping`` at
-"auto", such as the default, none are: it learns from all training rows. Its number of epochs is the
+"auto", such as the default, none are; it learns from all training rows. Its number of epochs is the
 median of those that were best in three fits on parts of them, or with a time-ordered ``cv`` that
 of one fit, judged by the last rows.
 """,
     "blend_notes": """
 The weights of a blend are learned by greedy selection with replacement (Caruana et al., "Ensemble
 Selection from Libraries of Models", ICML 2004), on predictions of rows that no part was fitted on;
-of equal scores the simpler combination is preferred. Those of branches are out-of-fold. The
+of equal scores the simpler combination is preferred. Predictions of branches are out-of-fold. The
 downstream is fitted again without each fold, on features of models that were fitted without it,
 too: for each pair of folds every branch that learns from y is fitted once more. From 500 rows and
 five folds on some pairs are enough, five of the ten of five folds: the downstream without a fold is
-fitted on the folds that are in a pair with it, and so on half of the rows that it could have. All
-pairs are used with ``calibration``, and if less than 20 rows of a class or much less than half of
-the rows would be left. With two folds, or if a branch has folds of its own, it is cross-fitted
-again without each fold. In a table of more than 4,000 rows only some folds, evenly spread, with at
+fitted on the folds that are in a pair with it, which are half of the others. All pairs are used
+with ``calibration``, and if fewer than 20 rows of a class or far fewer than half of the rows would
+be left. With two folds, or if a branch has folds of its own, the branch is cross-fitted again
+without each fold. In a table of more than 4,000 rows only some folds, evenly spread, with at
 least 4,000 rows together are predicted in this way (all with ``n_repeats`` above 1); if these are
 at most half of the folds, all pairs with one of them are used. With a time-ordered ``cv`` no
 further branch is fitted, and rows that no downstream has predicted take no part. With ``fine_tune``
@@ -638,8 +638,8 @@ class StackedKerasRegressor(ExportMixin, RegressorMixin, Stack):
 
     {blend_notes}
 
-    Regressors estimate the same quantity if the losses of all estimate the mean, such as the
-    squared error, and unlike the absolute error.
+    Regressors estimate the same quantity if the losses of all estimate the mean, as the squared
+    error does and the absolute error does not.
 
     Examples
     --------

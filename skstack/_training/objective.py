@@ -400,7 +400,7 @@ def _stateless(what, loss):
     if changed:
         raise ValueError(
             f"{what} changes a variable ({changed[0]!r}) whenever it is called, so that a second "
-            "fit would not begin as the first. Use a function of y and the predictions; a callback "
+            "fit would not start like the first. Use a function of y and the predictions; a callback "
             "may assign a variable that it reads."
         )
 

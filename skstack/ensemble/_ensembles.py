@@ -449,8 +449,8 @@ class GreedyEnsembleClassifier(ClassifierMixin, _GreedyEnsemble):
     """Convex combination of classifiers, weighted by greedy selection on out-of-fold predictions.
 
     Each classifier is cross-fitted, so that the weights are learned from probabilities of rows that
-    no classifier was fitted on. Starting from nothing, the selection adds, again and again, the
-    classifier with which the mean of all that were added scores best, and keeps the best mean
+    no classifier was fitted on. Starting from an empty set, the selection repeatedly adds the
+    classifier with which the mean of all added ones scores best, and keeps the best mean
     (Caruana et al. 2004). With the default ``scoring``, a classifier without which the score is
     worse by less than one standard error, and not worse than that of the best classifier alone, is
     left out. Classifiers of positive weight are then fitted on all rows.

@@ -419,7 +419,7 @@ def prepared_alone(raw, prepare, X, y, folds, time):
             check,
             "leak",
             f"{len(worst)} prepared column(s), such as {column}, change in up to "
-            f"{worst[column]:.0%} of the training rows if the other rows are not there",
+            f"{worst[column]:.0%} of the training rows if the other rows are left out",
             "fit the preparation on training rows: as a step of a Pipeline, or with earlier rows "
             "only",
             float(max(worst.values())),

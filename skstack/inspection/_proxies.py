@@ -75,8 +75,8 @@ def leaking_columns(X, y, classification):
             return Finding(
                 check,
                 "ok",
-                f"{what} reaches R2 {score:.3f}, and the other columns say nothing about it: a "
-                "cause of the target by some law, rather than a copy",
+                f"{what} reaches R2 {score:.3f}, and the other columns do not predict it: the "
+                "target may be a function of it, rather than a copy",
             )
         pair = None if verdict == "leak" else _exact_pair(numbers, y)
     if pair is not None:

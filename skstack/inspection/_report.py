@@ -35,19 +35,19 @@ _SENTENCES = {
         "The columns do not look prepared on all rows.",
     ),
     "resampling before the outer split": (
-        "A sampler made rows from all rows, so that test rows were made from training rows.",
+        "A sampler created rows from all rows, so test rows were made from training rows.",
         "No rows look made by a sampler.",
     ),
     "a column that reveals the target": (
-        "The target can be read off the columns, which is rarely so when predictions are made.",
-        "No column, and no two columns, give the target away.",
+        "The target follows from the columns, which is rarely so when predictions are made.",
+        "No column, and no pair of columns, reveals the target.",
     ),
     "rows or targets kept in the estimator": (
         "The estimator carries test rows, or what was learned from them, into every fit.",
-        "The estimator carries nothing of X and y.",
+        "The estimator holds no rows or targets, and no statistics of all rows.",
     ),
     "preparation of raw rows": (
-        "The preparation of a training row uses rows that it must not know.",
+        "The preparation of training rows depends on test rows, or on later rows.",
         "Training rows are prepared alike with and without the other rows.",
     ),
     "resampling before an inner split": (
@@ -63,23 +63,23 @@ _SENTENCES = {
         "Targets of inner test rows are unknown to the steps before.",
     ),
     "early stopping on synthetic or training rows": (
-        "Training is stopped by a score on rows that the model in effect knows.",
-        "Early stopping uses rows that the model does not know.",
+        "Training is stopped by a score on rows that the model has, in effect, learned from.",
+        "Early stopping uses rows that the model has not learned from.",
     ),
     "groups across inner folds": (
         "Inner models predict groups that they were trained on.",
         "Inner folds keep groups together.",
     ),
     "later rows in training (inner folds)": (
-        "Inner models predict rows that are older than what was learned before.",
+        "Inner models predict rows that are older than rows that were learned from.",
         "Inner models only predict later rows.",
     ),
     "in-sample features": (
-        "Features of training rows know the target of their own row; those of new rows cannot.",
+        "Features of training rows depend on the target of their row; those of new rows cannot.",
         "Features of a row do not depend on its own target.",
     ),
     "score with shuffled targets": (
-        "The estimator knows targets of test rows.",
+        "The estimator has learned from targets of test rows.",
         "Without a relation to learn, the score is that of chance.",
     ),
     "predictions that depend on other test rows": (
@@ -87,8 +87,8 @@ _SENTENCES = {
         "Each test row is predicted by itself.",
     ),
     "frozen parts that have seen test rows": (
-        "A part that is not trained here may know the test rows.",
-        "No part that is not trained here knows the test rows.",
+        "A part that is not trained here was trained on the test rows.",
+        "No part that is not trained here was trained on the test rows.",
     ),
 }
 

@@ -139,7 +139,7 @@ class MLP(Recipe):
         and distance between the quartiles 1, then clipped smoothly to (-3, 3).
 
     numeric_embedding : PiecewiseLinear, Periodic or None, default=None
-        How each scaled number becomes several, with weights of its own for each column.
+        How each scaled number becomes a vector, with separate weights for each column.
 
     label_smoothing : float, default=0.0
         Share of each label that the training loss spreads evenly over all classes, in [0, 1). For

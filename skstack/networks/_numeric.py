@@ -127,12 +127,12 @@ class PiecewiseLinear(NumericEmbedding):
         Largest number of bins of a column, >= 1. Columns with fewer distinct values have fewer.
 
     width : int, default=8
-        Numbers that each column becomes, >= 1.
+        Size of the vector that each column becomes, >= 1.
 
     bins : {"quantile", "tree"}, default="quantile"
         How the edges are chosen from the training rows. ``"quantile"``: half of them quantiles of
         the rows, half of the distinct values; ``"tree"``: thresholds of a decision tree that
-        predicts y from the column, which an autoencoder does not have.
+        predicts y from the column (an autoencoder has no y).
 
     References
     ----------
@@ -193,7 +193,7 @@ class Periodic(NumericEmbedding):
         Number of frequencies of a column, >= 1.
 
     width : int, default=4
-        Numbers that each column becomes, >= 2.
+        Size of the vector that each column becomes, >= 2.
 
     frequency_scale : float, default=0.1
         Standard deviation of the initial frequencies, in cycles per unit of the scaled column, > 0.

@@ -21,9 +21,9 @@ class RealMLP(Recipe):
     """A multilayer perceptron with robust scaling, periodic embeddings and scheduled training.
 
     Numeric columns are scaled robustly and embedded, and each input has a learned factor. Each
-    hidden unit has a learned share of its activation. The learning rate, the weight decay and the
-    dropout follow schedules over the epochs of the fit, so training is never stopped before its
-    last epoch: early stopping only chooses the best one.
+    hidden unit mixes its input and its activation in a learned proportion. The learning rate, the
+    weight decay and the dropout follow schedules over the epochs of the fit, so training is never
+    stopped before its last epoch: early stopping only chooses the best one.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class RealMLP(Recipe):
         Units of each hidden layer, each >= 1.
 
     activation : str, callable or "auto", default="auto"
-        Activation of the hidden layers. ``"auto"`` is ``"mish"`` for numbers, else ``"selu"``.
+        Activation of the hidden layers. ``"auto"`` is ``"mish"`` for regression, else ``"selu"``.
 
     dropout : float, default=0.15
         Fraction of the hidden units that is set to 0 at each training step, in [0, 1). With a
@@ -54,20 +54,20 @@ class RealMLP(Recipe):
 
     Notes
     -----
-    Without other settings the optimizer is AdamW with a learning rate of 0.04, for numbers 0.2, and
-    a weight decay of 0.02. Parts of the network have learning rates of their own, as multiples of
-    that of the optimizer: 6 for the factors of the inputs, 0.1 for biases, embeddings of numbers
-    and shares of activations. Biases have no weight decay. ``epochs="auto"`` is 256; batches of 256
-    rows are usual. The loss on hold-out rows is lowest near the end of one of the four waves, which
-    are 1/15, 3/15, 7/15 and all of the epochs: in the last one, dropout and weight decay fade out,
-    and a classifier can fit its training rows nearly exactly, with probabilities near 0 and 1. The
-    authors therefore use ``label_smoothing=0.1``, and choose the epoch by the error, which is
+    Without other settings the optimizer is AdamW with a learning rate of 0.04, for regression 0.2,
+    and a weight decay of 0.02. Parts of the network have learning rates of their own, as multiples
+    of that of the optimizer: 6 for the factors of the inputs, 0.1 for biases, embeddings of numbers
+    and proportions of activations. Biases have no weight decay. ``epochs="auto"`` is 256; batches
+    of 256 rows are usual. The loss on hold-out rows is lowest near the end of one of the four
+    waves, which end after 1/15, 3/15, 7/15 and all of the epochs: in the last one, dropout and
+    weight decay fade out, and a classifier can fit its training rows nearly exactly, with
+    probabilities near 0 and 1. The authors therefore use ``label_smoothing=0.1``, and choose the epoch by the error, which is
     ``early_stopping_metric="accuracy"``. For the log loss the defaults are better.
 
     Initial weights depend on the training rows: each unit starts with unit variance.
 
     The paper differs in details: it uses one-hot columns for at most 8 categories, and clips
-    predictions of numbers to the range of the training rows.
+    regression predictions to the range of the training rows.
 
     References
     ----------

@@ -241,7 +241,7 @@ class Spec:
             rows: see :class:`~skstack.networks.MLP`.
 
         numeric_embedding : PiecewiseLinear, Periodic or None, default=None
-            How each scaled number becomes several.
+            How each scaled number becomes a vector.
 
         categorical : {"embedding", "one-hot", "auto"}, default="embedding"
             A learned embedding for each categorical block (width: ``embedding_width``), or one

@@ -58,7 +58,7 @@ class TabM(Recipe):
     -----
     Without other settings the optimizer is AdamW with a weight decay of 0.0003, gradients of a norm
     of at most 1, and a learning rate of 0.008. With fewer than 10 batches in an epoch, or in a call
-    of ``partial_fit``, the rate is 0.0008 for each of them, but at least the 0.002 of [1]_, which
+    of ``partial_fit``, the rate is 0.0008 times their number, but at least the 0.002 of [1]_, which
     is also that without averages. The average removes the noise of large steps, so that training
     takes fewer epochs; compare [2]_. An epoch of up to two batches has no average. Layers named
     ``hidden_1``, ``hidden_2``, ... have outputs of shape (rows, members, units).

@@ -21,7 +21,7 @@ def open_table(path, columns=None):
     """Open a table on disk, without reading its rows.
 
     ``fit``, ``predict`` and ``transform`` of this library then read rows when they need them, so
-    that a table may be larger than memory. So may a ``numpy.memmap``, which they take as well.
+    that a table may be larger than memory. The same holds for a ``numpy.memmap``.
 
     Parameters
     ----------
@@ -411,7 +411,7 @@ class _Unpacked:
                 raise OSError(
                     error.errno,
                     f"{self._files[0]!r} could not be unpacked into {tempfile.gettempdir()}: "
-                    f"{error}. TMPDIR names a folder with more room.",
+                    f"{error}. Set TMPDIR to a folder with more room.",
                 ) from error
             raise
         return path
