@@ -2,9 +2,9 @@
 =========================================
 
 Who will subscribe? A stack against its baselines, on calls of a Portuguese bank. The stack has
-three branches: gradient boosting, a network, and an autoencoder whose reconstruction error tells
-unusual calls. The weights of its parts are learned from out-of-fold predictions. Its networks are
-smaller than the default ones, so that the script takes a few minutes.
+three branches: gradient boosting, a network, and an autoencoder whose reconstruction error is high
+for unusual calls. The weights of its parts are learned from out-of-fold predictions. Its networks
+are smaller than the default ones, so that the script takes a few minutes.
 
 Every model is tuned by a grid search on the training rows of each outer fold, and scored on the
 rows that neither its search nor its training has seen. `make demo` runs this in a few minutes;

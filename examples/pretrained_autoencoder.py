@@ -1,7 +1,7 @@
 """A pretrained autoencoder
 ========================
 
-It is a source of features: its inner layer, or its error alone.
+It provides features: its inner layer, or its error alone.
 
 An autoencoder is trained in plain Keras on images of digits without fours, and saved. The task is
 to detect fours, one image in ten, among images that the autoencoder has never seen, with only a

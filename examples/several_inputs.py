@@ -42,7 +42,7 @@ ECONOMY = ["emp.var.rate", "cons.price.idx", "cons.conf.idx", "euribor3m", "nr.e
 
 
 def cheques():
-    """A table whose cells hold pictures (8, 8, 1) and letters (5,), beside a number; the digits."""
+    """A table with columns of pictures (8, 8, 1), letters (5,) and numbers; and the digits."""
     rng = np.random.default_rng(0)
     images, digits = load_digits(return_X_y=True)
     images = images.reshape(-1, 8, 8, 1) / 16

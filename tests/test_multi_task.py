@@ -652,5 +652,5 @@ def test_classes_of_a_failed_partial_fit_are_forgotten():
 
 
 def test_features_of_classes_need_a_target_of_classification():
-    with pytest.raises(ValueError, match=r"features=\['entropy'\] need targets of classification"):
+    with pytest.raises(ValueError, match=r"features=\['entropy'\] need classification targets"):
         transformer(features="entropy").fit(X, Y[["amount"]])

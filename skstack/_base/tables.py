@@ -348,7 +348,7 @@ def read_labels(estimator, y):
         types = sorted({type(value).__name__ for value in np.asarray(y, dtype=object).ravel()})
         raise ValueError(
             f"Unknown label type: y is an array of objects of type {', '.join(types[:5])}; "
-            "expected numbers, truth values or strings. Convert it, such as with y.astype(int)."
+            "expected numbers, bools or strings. Convert it, such as with y.astype(int)."
         )
     if not (type(y) is np.ndarray and y.ndim == 1):  # which `kind_of_target` has checked
         y = check_target(y, multi_output=kind == "multilabel-indicator", estimator=estimator)

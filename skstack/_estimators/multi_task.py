@@ -133,8 +133,7 @@ def _numbers(column, name):
     numeric = types.is_numeric_dtype(column.dtype) or types.is_bool_dtype(column.dtype)
     if not numeric or types.is_complex_dtype(column.dtype):
         raise ValueError(
-            f"y[{name!r}] is a target of regression, but has dtype {column.dtype}; "
-            "expected numbers."
+            f"y[{name!r}] is a regression target, but has dtype {column.dtype}; expected numbers."
         )
     values = column.to_numpy(dtype=np.float64)
     if not (np.abs(values) <= np.finfo(np.float32).max).all():
@@ -246,10 +245,10 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
         ``"classification"`` or ``"regression"``.
 
     classes_ : dict of target name to ndarray of shape (n_classes,)
-        Labels of the targets of classification.
+        Labels of the classification targets.
 
     target_mean_, target_scale_ : dict of target name to float
-        Offset and scale of the targets of regression: mean and standard deviation of the training
+        Offset and scale of the regression targets: mean and standard deviation of the training
         targets; 0 and 1 if the loss is defined for unscaled targets.
 
     {input_attributes}
@@ -519,7 +518,7 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
         Returns
         -------
         dict of target name to ndarray of float32 of shape (n_samples, n_classes)
-            Of the targets of classification: in [0, 1], rows sum to 1.
+            For each classification target: in [0, 1], rows sum to 1.
         """
         parts = self._by_target(X)
         return {t.name: both_classes(values) for t, values in parts if t.classes is not None}

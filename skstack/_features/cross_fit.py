@@ -307,7 +307,7 @@ class UpstreamSpec:
         of_classes = [feature for feature in request.features if feature in OF_CLASSES]
         if of_classes and self.tasks and "classification" not in self.tasks.values():
             raise ValueError(
-                f"features={of_classes} need targets of classification, but those of {name} are "
+                f"features={of_classes} need classification targets, but those of {name} are "
                 f"{self.tasks}."
             )
         exclusive = [each for each in request.features if each in OF_EXCLUSIVE_CLASSES]

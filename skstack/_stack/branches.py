@@ -145,9 +145,9 @@ def checked_downstream(stack, seed, n, parts, ordered):
             "False."
         )
     conflicts = {
-        "a sampler, these would be synthetic": sampler is not None or bool(inner),
-        "groups, these would share groups with its training rows": parts.groups is not None,
-        "a time-ordered cv, these would not be the last ones": (
+        "a sampler, these rows would be synthetic": sampler is not None or bool(inner),
+        "groups, these rows would share groups with its training rows": parts.groups is not None,
+        "a time-ordered cv, these rows would not be the last ones": (
             ordered and not _validation_split(own)
         ),
     }

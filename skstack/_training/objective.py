@@ -399,9 +399,9 @@ def _stateless(what, loss):
     changed += [variable.name for variable in variables_of(loss) if id(variable) not in known]
     if changed:
         raise ValueError(
-            f"{what} changes a variable ({changed[0]!r}) whenever it is called, so that a second "
-            "fit would not start like the first. Use a function of y and the predictions; a callback "
-            "may assign a variable that it reads."
+            f"{what} changes a variable ({changed[0]!r}) whenever it is called, so a second "
+            "fit would not start like the first. Use a function of y and the predictions; a "
+            "callback may assign a variable that it reads."
         )
 
 

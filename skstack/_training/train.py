@@ -189,7 +189,7 @@ def _warn_slower(engine: engines.Engine, error: Exception) -> None:
     reason = f"{type(error).__name__}: {' '.join(reason.split())[:300]}"
     how = "without XLA" if engine.tail else "step by step through Keras' own `fit`, which is slow"
     warnings.warn(
-        f"This network is trained {how}. {reason}", UserWarning, stacklevel=caller_level()
+        f"This network is trained {how}. Cause: {reason}", UserWarning, stacklevel=caller_level()
     )
 
 

@@ -119,7 +119,7 @@ def leakage_report(
 
     In-sample features and optimistic scores are detected with shuffled targets (Ojala & Garriga,
     JMLR 11, 2010): the targets of half of the rows are shuffled, and whatever then predicts these
-    has learned from these very rows. A frozen part, whose training rows are unknown without ``seen``,
+    has learned from these rows. A frozen part, whose training rows are unknown without ``seen``,
     is compared with a clone that is fitted on all rows, and with out-of-fold predictions. The
     estimator is fitted once, and for each permutation in three folds or half of them, whichever is
     more; a frozen part in each fold. This takes at most as long as three ``cross_validate``, plus

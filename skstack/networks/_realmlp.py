@@ -61,8 +61,9 @@ class RealMLP(Recipe):
     of 256 rows are usual. The loss on hold-out rows is lowest near the end of one of the four
     waves, which end after 1/15, 3/15, 7/15 and all of the epochs: in the last one, dropout and
     weight decay fade out, and a classifier can fit its training rows nearly exactly, with
-    probabilities near 0 and 1. The authors therefore use ``label_smoothing=0.1``, and choose the epoch by the error, which is
-    ``early_stopping_metric="accuracy"``. For the log loss the defaults are better.
+    probabilities near 0 and 1. The authors therefore use ``label_smoothing=0.1``, and choose the
+    epoch by the error, which is ``early_stopping_metric="accuracy"``. For the log loss the defaults
+    are better.
 
     Initial weights depend on the training rows: each unit starts with unit variance.
 
