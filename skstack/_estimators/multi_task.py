@@ -183,7 +183,7 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
     """A Keras network for several targets, some of which may be classes and others numbers.
 
     The layers of one network are shared by all targets; each has an output layer and a loss of its
-    own. Numbers are learned standardised, as by :class:`~skstack.KerasRegressor`.
+    own. Numeric targets are standardised, as by :class:`~skstack.KerasRegressor`.
 
     Parameters
     ----------
@@ -217,7 +217,7 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
     metrics : dict, default=None
         Lists of metrics by target, as in ``keras.Model.compile``. Recorded in ``history_`` as
         ``churn_accuracy``: the name of the target, with underscores for what Keras does not accept
-        in names, and that of the metric. Those of numbers have the units of KerasRegressor's.
+        in names, and that of the metric. Those of numeric targets have the units of KerasRegressor.
 
     {epoch_parameters}
 

@@ -158,7 +158,7 @@ def load(path, *, trusted=()):
 
     Notes
     -----
-    The seal detects accidents, not attacks: whoever alters a file can seal it again. Against
+    The SHA-256 detects accidents, not attacks: whoever alters a file can compute it again. Against
     attacks, classes come from a fixed list and get their attributes without constructors; networks
     are loaded in Keras' safe mode, after a check that they hold no code and name only allowed
     classes and functions of Keras; parts of scikit-learn must pass skops, and their sparse matrices

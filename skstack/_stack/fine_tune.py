@@ -118,9 +118,9 @@ class FineTune(BaseEstimator):
     impossible: the features come from the network that is tuned, which was trained on the rows.
     Hence the small learning rate, and the hold-out rows, on which no part was fitted.
 
-    A teacher of the downstream with ``mode="distill"`` takes part; it sees the features before
-    fine-tuning. One with ``mode="blend"`` or ``"head"`` that is not needed for predictions is left
-    out, and others are refused.
+    A teacher of the downstream with ``mode="distill"`` takes part; it receives the features from
+    before fine-tuning. One with ``mode="blend"`` or ``"head"`` that is not needed for predictions
+    is left out, and others are refused.
 
     Synthetic rows of a sampler have features, but no raw row. Instead of the sampler, class weights
     give the classes the frequencies after sampling; hold-out rows are weighted in the same way.

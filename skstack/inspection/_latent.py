@@ -27,7 +27,7 @@ class LatentDisplay:
         Coordinates of the rows.
 
     y : array-like of shape (n_samples,), default=None
-        What colours the points: classes or numbers.
+        Classes or numbers by which the points are coloured.
 
     explained_variance_ratio : array-like of shape (2,), default=None
         Share of the variance of the features that each component has. In [0, 1].
@@ -74,7 +74,7 @@ class LatentDisplay:
             Rows, at least 2.
 
         y : array-like of shape (n_samples,), default=None
-            What colours the points: classes or numbers; rows without a value are grey.
+            Classes or numbers by which the points are coloured; rows without a value are grey.
 
         layer : str, default=None
             Name of a layer. None draws what ``transform`` returns.

@@ -95,7 +95,7 @@ def check_overlap(A, B, *, digits=4):
     Returns
     -------
     Overlap
-        False if no row is in both, even after rounding.
+        Its truth value is False if no row is in both, even after rounding.
 
     Raises
     ------

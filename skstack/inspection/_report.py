@@ -71,7 +71,7 @@ _SENTENCES = {
         "Inner folds keep groups together.",
     ),
     "later rows in training (inner folds)": (
-        "Inner models predict rows that are older than rows that were learned from.",
+        "Inner models predict rows that are older than rows used in training.",
         "Inner models only predict later rows.",
     ),
     "in-sample features": (
