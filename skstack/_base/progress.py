@@ -97,7 +97,7 @@ class Task:
 
 
 def _epochs_in_task(estimator: Any, n_epochs: int) -> int:
-    """Number of epochs of which callbacks hear at once; they get each fitted estimator."""
+    """Number of epochs that callbacks receive as one task; they get each fitted estimator."""
     if n_epochs <= _MOST_TASKS_OF_EPOCHS or need_fitted_estimator(callbacks_of(estimator)):
         return 1
     return -(-n_epochs // _MOST_TASKS_OF_EPOCHS)

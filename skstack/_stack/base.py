@@ -304,7 +304,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         return [*upstream, self._network_type() if self.downstream is None else self.downstream]
 
     def _default_downstream(self):
-        """What None means; a network as large as the branches would learn again what they know."""
+        """What None means; a network as large as the branches would only repeat them."""
         return self._network_type(MLP((128, 128), dropout=0.1) if would_blend(self) else None)
 
     # Fitting -----------------------------------------------------------------------------------

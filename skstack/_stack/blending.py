@@ -645,7 +645,7 @@ class NestedFit:
         return values
 
     def _rows_with_features(self, repeat, number):
-        """The rows whose features know nothing of the labels of a fold."""
+        """The rows whose features do not depend on labels of a fold."""
         each = [tables[repeat][number].rows for tables in self.fit.tables if tables is not None]
         known = [rows for rows in each if rows is not None]
         return functools.reduce(np.intersect1d, known, np.arange(len(self.fit.y)))
@@ -656,7 +656,7 @@ class NestedFit:
         values[name][rows] = predictions
 
     def _of_downstream(self, features, train, test, repeat, number):
-        """Predictions of one fold by a downstream that knows nothing of its labels."""
+        """Predictions of one fold by a downstream that was not fitted on its labels."""
         fit, stack = self.fit, copy_of(self.stack)
         of_train = [take_rows(table, train) for table in features]
         y, metadata = take_rows(fit.y, train), fit.metadata.of(fit.X, train)

@@ -332,7 +332,7 @@ def features_in_sample(trace, runs, classification):
     """Whether the features of a row follow its own target: they were made in-sample.
 
     In `runs`, the targets of half of the rows were shuffled. A linear model of the other half is
-    asked for them: features that know nothing of a row's own target cannot help it. Selected
+    asked for them: features that do not depend on a row's own target cannot help it. Selected
     columns and linear projections say nothing of a single row, and are left out.
     """
     check = "in-sample features"
