@@ -87,8 +87,8 @@ _SENTENCES = {
         "Each test row is predicted by itself.",
     ),
     "frozen parts that have seen test rows": (
-        "A part that is not trained here was trained on the test rows.",
-        "No part that is not trained here was trained on the test rows.",
+        "A part that is not trained here seems to have been trained on the test rows.",
+        "No part that is not trained here seems to have been trained on the test rows.",
     ),
 }
 
