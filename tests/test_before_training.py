@@ -18,8 +18,11 @@ from sklearn.ensemble import (
     BaggingRegressor,
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
+    VotingClassifier,
     VotingRegressor,
 )
+from sklearn.feature_extraction import DictVectorizer
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.feature_selection import SelectKBest, f_regression
 from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
@@ -522,6 +525,45 @@ def test_a_sparse_matrix_that_a_branch_refuses_is_found_before_training(training
         with pytest.raises(ValueError, match=r"^The branch 'b' .* is a sparse matrix"):
             stack.fit(X, y)
         assert not trainings
+
+
+def test_vectorizers_which_read_no_tables_are_refused_before_training(trainings):
+    X, y = mixed()
+    words = make_pipeline(TfidfVectorizer(), LogisticRegression())
+    frozen = FrozenEstimator(clone(words).fit(X["job"], y))
+    network = KerasClassifier(SMALL, **FIT)
+    texts = "TfidfVectorizer reads a list of texts"
+    remedy = r"make_column_transformer\(\(TfidfVectorizer\(...\), 'job'\)\)"
+    for branch, message in (
+        (TfidfVectorizer(), remedy),
+        (words, remedy),
+        (make_pipeline("passthrough", words), texts),
+        (make_union(TfidfVectorizer()), texts),
+        (GridSearchCV(words, {}, cv=2), texts),
+        (VotingClassifier([("words", words)]), texts),
+        (KerasFeatureTransformer(words, cv=2), texts),
+        (make_pipeline(DictVectorizer(), network), "DictVectorizer reads a list"),
+        (frozen, r"FunctionTransformer\(np.ravel\), FrozenEstimator"),
+    ):
+        stack = StackedKerasClassifier(
+            [("a", network, ["a", "b"]), ("b", branch, "job")], downstream=network, cv=2
+        )
+        with pytest.raises(ValueError, match=message):
+            stack.fit(X, y)
+        with pytest.raises(ValueError, match=message):
+            KerasFeatureTransformer(getattr(branch, "model", branch)).fit(X[["job"]], y)
+        assert not trainings
+    column = make_pipeline(
+        make_column_transformer((TfidfVectorizer(), "job")), LogisticRegression()
+    )
+    ravelled = make_pipeline(FunctionTransformer(np.ravel), frozen)
+    stack = StackedKerasClassifier(
+        [("a", column, "job"), ("b", ravelled, ["job"])], downstream=network, cv=2, random_state=0
+    ).fit(X, y)
+    known = frozen.predict_proba(X["job"])
+    np.testing.assert_allclose(stack.named_upstream_["b"].transform(X[["job"]]), known, rtol=1e-5)
+    known = clone(words).fit(X["job"], y).predict_proba(X["job"])
+    np.testing.assert_allclose(stack.named_upstream_["a"].transform(X[["job"]]), known, rtol=1e-5)
 
 
 def to_dense(X):

@@ -81,6 +81,7 @@ from skstack._features.cross_fit import (
     mean_of,
     number_of_fits,
 )
+from skstack._features.vectorizers import refuse_vectorizers
 from skstack._graph.mixin import ExportMixin
 from skstack._splits.folds import (
     Folds,
@@ -594,6 +595,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
         user_y, y = y, self._read_targets(X, y)
         cv, source = self._upstream_spec(y, ordered_cv, in_stack, label)
         self._refuse_unsuitable(source, user_y, y)
+        refuse_vectorizers(self._upstream_model, X, label)
         if source.needs_all_rows and not in_stack:
             announce_memory(X, f"{type(self).__name__}(model={described(self.model)})")
         self._feature_request = self._request()

@@ -131,7 +131,9 @@ upstream : network, Pipeline or list of (name, model) or (name, model, columns),
     Each model is an estimator (its predictions become features), a
     :class:`KerasFeatureTransformer`, a built ``keras.Model`` or the path to a saved one (frozen), a
     Pipeline that ends in one of these, or ``"drop"``. Columns as in
-    :class:`~sklearn.compose.ColumnTransformer`. None means one ``KerasAutoencoder()`` branch.
+    :class:`~sklearn.compose.ColumnTransformer`, but a single name selects a table, too: begin with
+    ``make_column_transformer((TfidfVectorizer(), "text"))`` where a step reads a list of texts.
+    None means one ``KerasAutoencoder()`` branch.
 """,
     "scaler": """
 scaler : "standard", transformer or None, default="standard"
