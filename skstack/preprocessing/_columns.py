@@ -244,12 +244,18 @@ def as_numbers(table, *, allow_nan=False, dtype=np.float32):
     try:
         return _checked_numbers(table, allow_nan, dtype)
     except ValueError as error:
-        columns = _non_finite_columns(table)
-        if not columns:
+        missing, infinite = _non_finite_columns(table)
+        if not (missing or infinite):
             raise
+        remedy = "impute them first (SimpleImputer, or `imputer` of a network)"
+        if infinite:  # which imputers refuse
+            remedy = (
+                "make these values missing first, which SimpleImputer, or `imputer` of a network, "
+                "imputes"
+            )
         raise ValueError(
-            f"{error} Found in columns {columns}; impute them first (SimpleImputer, or `imputer` "
-            "of a network), or drop these rows or columns."
+            f"{error} Found in columns {infinite or missing}; {remedy}, or drop these rows or "
+            "columns."
         ) from error
 
 
@@ -327,18 +333,19 @@ def _as_float(value):
 
 
 def _non_finite_columns(table):
-    """Names of the columns that hold NaN, infinity or values too large for float32."""
+    """Names of the columns that hold NaN, and of those with values infinite in float32."""
     frame = nw.from_native(table, eager_only=True)
-    columns = []
+    missing, infinite = [], []
     for column in frame.iter_columns():
-        name = column.name
         if not (column.dtype.is_numeric() or column.dtype == nw.Boolean):
-            return []  # not numeric, which `error` reports
+            return [], []  # not numeric, which `error` reports
         with np.errstate(over="ignore"):
-            finite = column.drop_nulls().cast(nw.Float32).is_finite()
-        if column.is_null().any() or not finite.all():
-            columns.append(name)
-    return columns
+            values = column.drop_nulls().cast(nw.Float32).to_numpy()
+        if np.isinf(values).any():
+            infinite.append(column.name)
+        if column.is_null().any() or np.isnan(values).any():
+            missing.append(column.name)
+    return missing, infinite
 
 
 def _dtype(column):

@@ -164,6 +164,6 @@ def _numbers(arrays, lengths, where, n_channels):
         rows = ragged.rows_of(~np.isfinite(steps).all(axis=1))
         raise ValueError(
             f"{where}: {format_rows(rows)} hold NaN, infinity or values too large for "
-            "float32; impute them first."
+            "float32; replace them first."
         )
     return ragged

@@ -46,3 +46,9 @@ def test_a_number_that_is_not_finite_is_reported_with_its_column(value):
         as_numbers(frame)
     if np.isnan(value):
         assert np.isnan(as_numbers(frame, allow_nan=True)[1, 2])
+        return
+    gap = frame.assign(small=[np.nan, 1.0])  # which an imputer fills, unlike the other column
+    for allow_nan in (False, True):
+        message = r"Found in columns \['other'\]; make these values missing first"
+        with pytest.raises(ValueError, match=message):
+            as_numbers(gap, allow_nan=allow_nan)
