@@ -70,20 +70,23 @@ def learned_before(trace, runs, classification):
     for fit in trace.fits:
         if _splits_by_itself(fit.estimator):
             resampled |= {m.step: fit for m in fit.table.makers if m.resampled}
+    searched = {m: owner for m, owner in scaled.items() if _searches(owner)}
+    learners = {m: owner for m, owner in searched.items() if m in selected}
     selected = {m: owner for m, owner in selected.items() if not _searches(owner)}
     stacked = {m: owner for m, owner in selected.items() if _stacks(owner)}
+    y_check, learner = "learning from y before an inner split", "step that learns from y"
     return [
         _before_split("resampling before an inner split", resampled, "leak", "sampler"),
         _before_split(
             "scaling before an inner split",
-            {maker: owner for maker, owner in scaled.items() if _searches(owner)},
+            {m: owner for m, owner in searched.items() if m not in learners},
             "leak",
             "step",
         ),
-        _optimistic(runs, set(selected), classification)
-        or _before_split(
-            "learning from y before an inner split", stacked, "suspect", "step that learns from y"
-        ),
+        _before_split(y_check, learners, "leak", learner)
+        if learners
+        else _optimistic(runs, set(selected), classification)
+        or _before_split(y_check, stacked, "suspect", learner),
     ]
 
 

@@ -491,15 +491,16 @@ def test_a_selection_before_a_calibration_leaks_if_it_moves_inner_scores():
         ("passthrough", False),
         (Normalizer(), False),
         (FunctionTransformer(np.cbrt), False),
-        (MinMaxScaler(), True),
-        (PCA(3), True),
+        (MinMaxScaler(), "scaling"),
+        (PCA(3), "scaling"),
+        (LinearDiscriminantAnalysis(), "learning from y"),
     ],
     ids=str,
 )
 def test_whether_a_step_learns_is_seen_by_what_it_does(step, leaks):
     search = GridSearchCV(LogisticRegression(max_iter=20), {"C": [0.1, 1.0]}, cv=2)
     report = verdicts(make_pipeline(step, search), X, Y, n_permutations=1)[1]
-    assert report.leaks == (["scaling before an inner split"] if leaks else [])
+    assert report.leaks == ([f"{leaks} before an inner split"] if leaks else [])
 
 
 def test_a_model_that_splits_by_itself_after_a_sampler():
