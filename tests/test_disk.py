@@ -353,6 +353,8 @@ def test_columns_of_all_kinds_are_read_by_name(kind, tmp_path):
     assert table.shape == (N_ROWS, X.shape[1] + 1)
     assert table["y"].tolist() == y.tolist()
     pd.testing.assert_frame_equal(table[list(X.columns)].in_memory(), X)
+    assert table.head().shape == (5, X.shape[1] + 1)
+    pd.testing.assert_frame_equal(table[list(X.columns)].head(12), X.head(12))
     rows = np.array([41, 3, 59, 24, 25])
     some = table[rows][["level", "a"]].in_memory()
     pd.testing.assert_frame_equal(

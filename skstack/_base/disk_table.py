@@ -364,9 +364,9 @@ class DiskTable:
             part = slice(start, min(start + n_rows, len(self)))
             yield part, self[part].in_memory()
 
-    def head(self) -> Any:
-        """The first rows in memory, which tell the kinds of columns."""
-        return self[:5].in_memory()
+    def head(self, n: int = 5) -> Any:
+        """The first rows in memory; five of them tell the kinds of columns."""
+        return self[:n].in_memory()
 
     def __array__(self, dtype=None, copy=None):
         return np.asarray(self.in_memory(), dtype=dtype)
