@@ -654,8 +654,10 @@ def test_a_file_is_written_atomically(tmp_path, monkeypatch, step):
 def test_a_missing_file_is_a_file_not_found_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         skstack.load(tmp_path / "a.skstack")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder '.*no folder'"):
         skstack.save(KerasClassifier(), tmp_path / "no folder" / "a.skstack")
+    with pytest.raises(IsADirectoryError, match="is a folder; `save` writes a file"):
+        skstack.save(KerasClassifier(), tmp_path)
 
 
 # Files that were cut, altered or made to run code -------------------------------------------------

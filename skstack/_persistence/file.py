@@ -85,6 +85,10 @@ def save(estimator, path):
     if isinstance(estimator, type) or not hasattr(estimator, "get_params"):
         raise TypeError(f"estimator={estimator!r} must be an estimator, fitted or not.")
     path = os.path.realpath(os.fspath(path))
+    if not os.path.isdir(folder := os.path.dirname(path)):
+        raise FileNotFoundError(f"path={path!r}: there is no folder {folder!r}.")
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"path={path!r} is a folder; `save` writes a file.")
     name = type(estimator).__name__
     writer = Writer()
     try:
