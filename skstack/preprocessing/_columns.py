@@ -314,9 +314,15 @@ def _without_objects(table, error):
         words = values[values.notna() & numbers.isna()]
         if len(words):
             others = f" ({len(words)} rows hold no number)" if len(words) > 1 else ""
+            remedy = "Convert"
+            if len(words) == values.notna().sum():
+                remedy = (
+                    "If it holds categories, name it in `categorical_features` before the fit. If "
+                    "not, convert"
+                )
             raise ValueError(
                 f"Column {name!r} is read as numbers, but holds {words.iloc[0]!r} in row "
-                f"{words.index[0]}{others}. Convert it first: pd.to_numeric(X[{name!r}], "
+                f"{words.index[0]}{others}. {remedy} it first: pd.to_numeric(X[{name!r}], "
                 "errors='coerce') makes such values missing, which SimpleImputer, or `imputer` of "
                 "a network, imputes."
             ) from error

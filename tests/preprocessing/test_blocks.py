@@ -508,5 +508,8 @@ def test_names_of_columns_that_are_no_strings_stay_so_beside_indicators(names):
 
 def test_words_of_a_category_column_that_is_read_as_numbers_are_named():
     X = pd.DataFrame({"a": [1.0, 2.0], "job": pd.Categorical(["cook", "vet"])})
-    with pytest.raises(ValueError, match="Column 'job' is read as numbers, but holds 'cook'"):
-        ColumnBlocks(None).fit(X).split(X)
+    message = "Column 'job' is read as numbers, but holds 'cook'"
+    with pytest.raises(ValueError, match=f"{message}.*name it in `categorical_features`"):
+        ColumnBlocks([0]).fit(X).split(X)
+    with pytest.raises(ValueError, match=r"holds 'cook' in row 0\. Convert it first"):
+        ColumnBlocks(None).fit(X).split(X.assign(job=["cook", "7"]))
