@@ -200,7 +200,7 @@ def test_networks(name, weights, rows):
 
 
 @pytest.mark.xla
-def test_weights_of_zero_and_one_choose_rows_to_the_last_bit():
+def test_equal_weights_choose_rows_to_the_last_bit():
     """Also where XLA compiles the training, which adds up products with weights otherwise."""
     X, y = load_iris(return_X_y=True)
     chosen = np.arange(len(X)) % 4 > 0
@@ -210,7 +210,7 @@ def test_weights_of_zero_and_one_choose_rows_to_the_last_bit():
         return made.fit(X[rows], y[rows], sample_weight=weights).predict_proba(X)
 
     np.testing.assert_array_equal(outputs(chosen), outputs(weights=chosen))
-    np.testing.assert_array_equal(outputs(), outputs(weights=np.ones(len(X))))
+    np.testing.assert_array_equal(outputs(), outputs(weights=np.full(len(X), 3.0)))
 
 
 EMBEDDED = {

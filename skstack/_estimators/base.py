@@ -962,8 +962,8 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
 
         weights = self._row_weights(y, weights)
         objective.check_weights(weights)
-        if weights is not None and np.all(weights == 1):
-            weights = None  # as if not passed, to the last bit
+        if weights is not None and weights.size and weights.min() == weights.max() > 0:
+            weights = None  # only proportions matter; the bits are those without weights
         return TrainingData(inputs, self._targets(inputs, y), weights)
 
     def _smoothed(self, table, smoothing, objective):
