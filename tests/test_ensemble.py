@@ -26,11 +26,13 @@ from sklearn.model_selection import (
 )
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skstack
+from skstack import KerasClassifier
 from skstack._training.formulas import with_temperature
 from skstack.ensemble import GreedyEnsembleClassifier, GreedyEnsembleRegressor
 from skstack.ensemble._greedy import (
@@ -40,6 +42,7 @@ from skstack.ensemble._greedy import (
     learned_blend,
     learned_temperature,
 )
+from skstack.networks import MLP
 
 LINEAR, TREE = (
     LogisticRegression(max_iter=1000),
@@ -487,6 +490,32 @@ def test_invalid_parameters_are_refused_before_a_fit(params, message, monkeypatc
     X, y = binary()
     with pytest.raises((ValueError, TypeError), match=message):
         clone(CLASSIFIER).set_params(**params).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("refuses", "message"),
+    [
+        (LogisticRegression(), r"The estimator 'last' .* holds strings in columns \['job'\]"),
+        (make_pipeline(LogisticRegression(C=-1)), "'C' parameter of LogisticRegression"),
+        (KerasClassifier(MLP((0,))), r"hidden_layer_sizes=\(0,\)"),
+    ],
+    ids=["columns", "parameter", "recipe"],
+)
+def test_an_estimator_that_refuses_is_found_before_another_is_trained(
+    refuses, message, monkeypatch
+):
+    X, y = mixed()
+    fits, fit = [], DummyClassifier.fit
+
+    def counted(self, X, y, **metadata):
+        fits.append(len(X))
+        return fit(self, X, y, **metadata)
+
+    monkeypatch.setattr(DummyClassifier, "fit", counted)
+    ensemble = GreedyEnsembleClassifier([("first", DummyClassifier()), ("last", refuses)], cv=2)
+    with pytest.raises(ValueError, match=message):
+        ensemble.fit(X, y)
+    assert all(n_rows < len(X) // 2 for n_rows in fits)  # trials
 
 
 def test_weights_need_estimators_that_accept_them():

@@ -81,6 +81,13 @@ from skstack._estimators.classifier import KerasClassifier
 from skstack._estimators.regressor import KerasRegressor
 from skstack._estimators.resampling import refuse_interpolated_categories
 from skstack._features.cross_fit import FEW_ROWS, Metadata
+from skstack._features.trial import (
+    check_accepts,
+    check_class_weight,
+    check_scaler,
+    check_takes_targets,
+    has_missing,
+)
 from skstack._splits.folds import listed_folds, orders_time, restricted_cv, seeded_splitter
 from skstack._splits.row_context import RowContext, pass_context, refuse_unreached, take_context
 from skstack._splits.supervision import trains_network
@@ -101,13 +108,6 @@ from skstack._stack.epochs import N_FOLDS, epochs_of_folds, leaves_epochs_open
 from skstack._stack.fine_tune import FineTune, check_fine_tune, fine_tune
 from skstack._stack.metadata import StackMetadata, routed_stack, routing_of_stack
 from skstack._stack.scaling import Scaling, numeric_columns
-from skstack._stack.trial import (
-    check_accepts,
-    check_class_weight,
-    check_scaler,
-    check_takes_targets,
-    has_missing,
-)
 from skstack._training import formulas
 from skstack.ensemble._greedy import blend
 from skstack.networks._mlp import MLP

@@ -26,6 +26,7 @@ from skstack._base.text import described
 from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._estimators.base import NetworkEstimator
 from skstack._features.transformer import KerasFeatureTransformer
+from skstack._features.trial import grids_of
 from skstack._splits.folds import orders_time
 from skstack._splits.hold_out import hold_out
 from skstack._stack.epochs import leaves_epochs_open
@@ -212,14 +213,6 @@ def _split_by_weighted_rows(split, y, weights, groups, ordered):
     if ordered:
         held_out |= without & (np.arange(len(weights)) >= rows[rest].min())
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
-
-
-def grids_of(search):
-    """The grids of a search, with those parameters of which candidates are listed."""
-    grids = getattr(search, "param_grid", getattr(search, "param_distributions", None))
-    for grid in [grids] if isinstance(grids, dict) else grids or ():
-        listed = {name: getattr(values, "choices", values) for name, values in grid.items()}
-        yield {n: v for n, v in listed.items() if isinstance(v, list | tuple | np.ndarray)}
 
 
 def stops_early(estimator, n):

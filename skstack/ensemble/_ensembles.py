@@ -29,6 +29,7 @@ from skstack._base.sklearn import (
     Interval,
     StrOptions,
     accepts_fit_parameter,
+    check_parts,
     fit_context,
     refuse_metadata,
     routing_enabled,
@@ -40,6 +41,7 @@ from skstack._base.sklearn import (
 from skstack._base.tables import check_target, n_rows, own_rows, read_labels, take_rows, taken
 from skstack._base.text import described
 from skstack._features.transformer import add_estimator, add_splitter, given_metadata
+from skstack._features.trial import check_accepts
 from skstack._splits.folds import listed_folds, make_folds, orders_time
 from skstack._splits.row_context import RowContext, pass_context
 from skstack.ensemble._greedy import (
@@ -286,6 +288,10 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
                 predictions = {name: self._predicted(name, each, X) for name, each in estimators}
                 self._weigh(predictions, score)
                 return self._keep(fitted)
+        check_parts(self)
+        for name, estimator in estimators:
+            label = f"The estimator {name!r} ({type(estimator).__name__})"
+            check_accepts(estimator, X, y, label, "a ColumnTransformer in a Pipeline selects some")
         folds, order = self._folds(X, y, split)
         covered = np.flatnonzero(folds.covered)
         if weights is not None and not np.any(weights[covered]):

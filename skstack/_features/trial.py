@@ -25,7 +25,6 @@ from skstack._estimators.classifier import KerasClassifier
 from skstack._estimators.resampling import refuse_interpolated_categories
 from skstack._features.transformer import KerasFeatureTransformer
 from skstack._splits.supervision import learns_from_y, trains_network
-from skstack._stack.branches import grids_of
 from skstack.preprocessing._columns import as_table, column_at
 from skstack.preprocessing._passthrough import Passthrough
 
@@ -143,6 +142,14 @@ def check_class_weight(estimator, y, label):
             weight = last.get_params(deep=False).get("class_weight")
             if isinstance(weight, dict):
                 compute_class_weight(weight, classes=np.unique(y), y=y)
+
+
+def grids_of(search):
+    """The grids of a search, with those parameters of which candidates are listed."""
+    grids = getattr(search, "param_grid", getattr(search, "param_distributions", None))
+    for grid in [grids] if isinstance(grids, dict) else grids or ():
+        listed = {name: getattr(values, "choices", values) for name, values in grid.items()}
+        yield {n: v for n, v in listed.items() if isinstance(v, list | tuple | np.ndarray)}
 
 
 def _class_weight_error(estimator, y):
