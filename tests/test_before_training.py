@@ -1183,13 +1183,31 @@ def test_rows_to_watch_that_a_part_cannot_read_are_found_before_training(
     assert not trainings
 
 
-def test_rows_to_watch_that_all_parts_read_are_accepted():
+IMPUTED = make_pipeline(SimpleImputer(), LogisticRegression())
+INNER = StackedKerasClassifier(
+    [("own", LogisticRegression())], downstream=LogisticRegression(), cv=5, blend=False
+)
+
+
+@pytest.mark.parametrize(
+    ("branch", "value", "container"),
+    [
+        (IMPUTED, np.nan, pd.DataFrame),
+        (HistGradientBoostingClassifier(max_iter=1), np.nan, pd.DataFrame),
+        (HistGradientBoostingClassifier(max_iter=1), np.nan, np.asarray),
+        (INNER, 1.0, pd.DataFrame),
+        (INNER, 1.0, sparse.csr_matrix),
+    ],
+    ids=["imputer", "boosting", "boosting of arrays", "stack", "stack of sparse"],
+)
+def test_a_row_to_watch_that_all_parts_read_is_accepted(branch, value, container):
+    """Parts that no single row can be fitted to, or no column that is missing in all rows."""
     X, y = binary(frame=True)
-    steps = make_pipeline(SimpleImputer(), LogisticRegression())
+    one = container(watched("b", value)[:1])
     stack = StackedKerasClassifier(
-        [("i", steps)], downstream=WatchesLabels(), passthrough=False, cv=2, blend=False
+        [("i", branch)], downstream=WatchesLabels(), passthrough=False, cv=2, blend=False
     )
-    stack.fit(X, y, X_val=watched("b", np.nan)[:1], y_val=y[:1])
+    stack.fit(container(X), y, X_val=one, y_val=y[:1])
     assert len(stack.downstream_.watched_) == 1
 
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 
 import narwhals.stable.v2 as nw
 import numpy as np
-from scipy.sparse import issparse
+from scipy.sparse import issparse, vstack
 from sklearn.base import BaseEstimator, TransformerMixin, is_classifier, is_regressor
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.frozen import FrozenEstimator
@@ -16,7 +16,7 @@ from sklearn.utils import get_tags
 from sklearn.utils.class_weight import compute_class_weight
 
 from skstack._base.atomic_fit import trial_scope
-from skstack._base.disk_table import in_memory
+from skstack._base.disk_table import in_memory, joined_frames
 from skstack._base.params import clone_part, is_keras_model, is_network_estimator, is_path
 from skstack._base.progress import errors_named
 from skstack._base.sklearn import drop_callbacks, wrapper_of
@@ -40,17 +40,21 @@ _REMEDIES = {
 }
 
 
-def check_accepts(estimator, X, y, label, how, names=None, *, passed=False):
+def check_accepts(estimator, X, y, label, how, names=None, *, passed=False, known=None):
     """Raise an error if an estimator refuses columns of X for what they hold.
 
     It is fitted on a few rows with these columns, and with zeros in their place. Networks are not
     trained; they read the rows. ``passed`` is whether X are columns that pass through, of which a
-    category that is unknown when the estimator predicts will be a missing value.
+    category that is unknown when the estimator predicts will be a missing value. If X are rows to
+    predict, ``known`` are some training rows and their y: what it accepts beside them is not
+    refused, such as a column that is missing in all rows of X.
     """
     if is_path(estimator) or is_keras_model(estimator):
         return
     frozen = isinstance(estimator, FrozenEstimator)  # has the attributes of its estimator
     if not frozen and hasattr(estimator, "_refuse_columns"):
+        if known is not None and _refusal(estimator, *_beside(known, X, y, passed)) is None:
+            return
         with errors_named(label), trial_scope():
             clone_part(estimator)._refuse_columns(X, y)
         return
@@ -63,6 +67,8 @@ def check_accepts(estimator, X, y, label, how, names=None, *, passed=False):
     X, y = _rows_of(X, rows, passed), np.asarray(y)[rows]
     error = _refusal(estimator, X, y)
     if error is None:
+        return
+    if known is not None and _refusal(estimator, *_beside(known, X, y, passed)) is None:
         return
     if issparse(X) and _refusal(estimator, X.toarray(), y) is None:
         raise ValueError(
@@ -341,6 +347,21 @@ def _rows_of(X, rows, passed):
             if numbers and not _are_truth_values(dtype.categories):
                 X.isetitem(index, X.iloc[:, index].cat.rename_categories("category {}".format))
     return X
+
+
+def _beside(known, X, y, passed):
+    """Rows of X and y below known ones."""
+    table, targets = known
+    parts = [_rows_of(each, np.arange(n_rows(each)), passed) for each in (table, X)]
+    y = np.concatenate([targets, y])
+    if any(map(issparse, parts)):
+        return vstack(parts, format="csr"), y
+    if any(map(is_dataframe, parts)):
+        import pandas as pd
+
+        names = next(part.columns for part in parts if is_dataframe(part))
+        return joined_frames([pd.DataFrame(part, columns=names) for part in parts]), y
+    return np.concatenate(parts), y
 
 
 def _zeroed(X, indices):

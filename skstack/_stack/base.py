@@ -131,6 +131,7 @@ def label_of(downstream):
 
 
 _ROWS_TRIED = 2_000  # of a table on disk, to find out what a part refuses
+_ROWS_BESIDE = 400  # of training, fitted with those to watch that a part does not accept alone
 
 
 @dataclass(eq=False, repr=False)
@@ -606,7 +607,9 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
                 with errors_named(f"The branch {name!r}"):
                     fit.plans[name][0].source.check_rows(table)
             models = [transformer.model for _, transformer, _ in fit.branches]
-            self._check_trials(fit.downstream, indices, models, tables, X_val, y)
+            rows = spread_rows(fit.y, _ROWS_BESIDE)
+            known = in_memory(take_rows(fit.X, rows)), fit.y[rows]
+            self._check_trials(fit.downstream, indices, models, tables, X_val, y, known)
 
     def _fit_branches(self, fit):
         """Features of training rows, from networks that were not trained on them."""
@@ -812,8 +815,11 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             with errors_named(f"The branch {name!r}"):
                 branch._prepare(table, y, Metadata(), whole=False, in_stack=True)
 
-    def _check_trials(self, downstream, names, models, tables, X, y):
-        """Refuse columns that a part does not accept, before any training."""
+    def _check_trials(self, downstream, names, models, tables, X, y, known=None):
+        """Refuse columns that a part does not accept, before any training.
+
+        ``known`` are some training rows and their y, if X are rows to watch.
+        """
         if isinstance(X, DiskTable):
             rows = spread_rows(X, _ROWS_TRIED)
             X, y = X[rows].in_memory(), take_rows(y, rows)
@@ -828,11 +834,14 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             how = "`passthrough` takes a list of columns"
             if sampler is not None:
                 refuse_interpolated_categories(sampler, table)
-            check_accepts(downstream, table, y, label_of(downstream), how, columns, passed=True)
+            own = known and (self._passed.table(columns_at(known[0], indices)), known[1])
+            label = label_of(downstream)
+            check_accepts(downstream, table, y, label, how, columns, passed=True, known=own)
         for name, model, table in zip(names, models, tables, strict=True):
             label = f"The branch {name!r} ({type(model).__name__})"
             how = f"({name!r}, model, columns) takes a list of columns"
-            check_accepts(model, table, y, label, how)
+            own = known and (columns_at(known[0], names[name]), known[1])
+            check_accepts(model, table, y, label, how, known=own)
 
     def _check_targets(self, downstream, branches, tables, n_targets):
         """Refuse a part that accepts one target only, before any training."""
