@@ -11,7 +11,7 @@ from _models import FIT, SMALL, binary, mixed, regression
 from imblearn.over_sampling import SMOTE, RandomOverSampler
 from imblearn.pipeline import make_pipeline as imblearn_pipeline
 from scipy import sparse
-from sklearn.base import clone, is_regressor
+from sklearn.base import BaseEstimator, TransformerMixin, clone, is_regressor
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.decomposition import PCA
 from sklearn.ensemble import (
@@ -26,6 +26,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.feature_selection import SelectKBest, f_regression
 from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
+from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, SGDRegressor
 from sklearn.model_selection import GridSearchCV
 from sklearn.multiclass import OneVsRestClassifier
@@ -1235,7 +1236,46 @@ def test_a_scaler_that_changes_the_columns_is_found_before_training(scaler, mess
     assert not trainings
 
 
-@pytest.mark.parametrize("scaler", [PCA(5), PCA(whiten=True)])
+class Weighed(TransformerMixin, BaseEstimator):
+    """Whose fit requires weights, but no y."""
+
+    def fit(self, X, sample_weight):
+        return self
+
+    def transform(self, X):
+        return X
+
+
+def test_a_scaler_that_needs_weights_is_accepted():
+    X, y = regression(frame=True)
+    stack = StackedKerasRegressor([("r", Ridge())], downstream=Ridge(), scaler=Weighed(), cv=2)
+    stack.fit(X, y, sample_weight=np.ones(len(X)))
+    assert np.isfinite(stack.predict(X)).all()
+
+
+class Counts(TransformerMixin, BaseEstimator):
+    """Notes the shapes of the tables that it is fitted to."""
+
+    shapes = []
+
+    def fit(self, X, y=None):
+        self.shapes.append(X.shape)
+        return self
+
+    def transform(self, X):
+        return X
+
+
+def test_a_scaler_of_many_columns_is_tried_on_few(monkeypatch):
+    monkeypatch.setattr(Counts, "shapes", [])
+    X = np.random.default_rng(0).normal(size=(50, 200))
+    stack = StackedKerasRegressor([("r", Ridge())], downstream=Ridge(), scaler=Counts(), cv=2)
+    stack.set_params(passthrough=True, blend=False).fit(X, X[:, 0])
+    assert stack.downstream_.n_features_in_ == 201
+    assert [shape for shape in Counts.shapes if shape[1] > 11] == [(50, 201)]
+
+
+@pytest.mark.parametrize("scaler", [PCA(5), PCA(whiten=True), Nystroem(n_components=5)])
 def test_a_scaler_of_as_many_columns_as_there_are_is_accepted(scaler):
     X, y = regression(frame=True)
     branches = [("parts", PCA(4))]  # only a fit tells how many features it has

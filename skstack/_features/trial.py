@@ -31,6 +31,7 @@ from skstack.preprocessing._passthrough import Passthrough
 _ROWS_OF_EACH = 5  # rows of each class, and of each column with and without missing values
 _MOST_ROWS = 400
 _ROWS_OF_TARGETS = 40  # that tell whether a part accepts several targets
+_MANY_COLUMNS = 100  # to which a scaler is not fitted if it keeps fewer
 _WORDS = ("strings", "categories", "truth values")
 _REMEDIES = {
     "arrays": "Make columns of numbers of the arrays",
@@ -98,38 +99,45 @@ def check_accepts(estimator, X, y, label, how, names=None, *, passed=False, know
     )
 
 
-def check_scaler(scaler, n_columns, label):
+def check_scaler(scaler, n_columns, n_rows, label):
     """Raise an error if a scaler needs y, or changes the number of columns.
 
     There are at least `n_columns`: how many features a branch has is not known before it is
     trained. A scaler is refused if it changes each of some numbers; one that accepts only columns
-    of certain names, or as many as there will be, accepts none here.
+    of certain names, or as many as there will be, accepts none here, and one that always returns
+    as many as there may be is not refused.
     """
     if not hasattr(scaler, "fit") or trains_network(scaler):
+        return
+    if n_columns > _MANY_COLUMNS and all(_scaled_width(scaler, n)[1] == n for n in (7, 11)):
         return
     remedy = "Put it at the start of the downstream, in a Pipeline."
     widths = {}
     for n in (n_columns, n_columns + 1, 2 * n_columns + 7):
-        X = np.random.default_rng(0).uniform(0.1, 0.9, size=(2 * n + _ROWS_OF_TARGETS, n))
-        error, widths[n] = _scaled_width(scaler, X)
-        if error is not None and _scaled_width(scaler, X, np.arange(len(X)) % 2)[0] is None:
+        error, widths[n] = _scaled_width(scaler, n, n_rows)
+        if error is not None and _scaled_width(scaler, n, n_rows, with_y=True)[0] is None:
             raise ValueError(
                 f"{label} learns from y, which a scaler does not receive ({error}). {remedy}"
             ) from error
         if error is not None or widths[n] == n:
             return
     n, width = next(iter(widths.items()))
+    if set(widths.values()) == {width} and width is not None and width > n:
+        return
     raise ValueError(
         f"{label} returns a table of {width} column(s) for one of {n}; expected a transformer that "
         f"returns one column for each input column. {remedy}"
     )
 
 
-def _scaled_width(scaler, X, *y):
+def _scaled_width(scaler, n_columns, n_rows=_ROWS_OF_TARGETS, with_y=False):
     """The error of a scaler on numbers, or None, and how many columns it makes of them."""
+    shape = min(2 * n_columns + _ROWS_OF_TARGETS, n_rows), n_columns
+    X = np.random.default_rng(0).uniform(0.1, 0.9, shape)
+    given = {"y": np.arange(len(X)) % 2} if with_y else {}
     try:
         with _own_generator(), trial_scope():
-            scaled = clone_part(scaler).fit(X, *y).transform(X)
+            scaled = clone_part(scaler).fit(X, **given).transform(X[:2])
     except Exception as error:  # any scaler, on numbers that are not its own
         return error, None
     return None, np.shape(scaled)[1] if len(np.shape(scaled)) == 2 else None

@@ -573,7 +573,8 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
                 columns_at(take_rows(X, slice(0, FEW_ROWS)), self._passthrough_columns)
             )
             n_columns += int(numeric_columns(self._passed.table(some)).sum())
-        check_scaler(self.scaler, max(n_columns, 1), f"scaler={described(self.scaler)}")
+        label = f"scaler={described(self.scaler)}"
+        check_scaler(self.scaler, max(n_columns, 1), n_rows(X), label)
 
     def _check_network(self, downstream, y, weights):
         """Refuse what a downstream network finds in its loss, metrics, y or weights when fitted.
