@@ -225,6 +225,8 @@ def test_a_warm_start_with_another_file_warns(tmp_path):
         keras.Model(rows, last(keras.layers.Dense(units)(rows))).save(path)
     warm = quick(model=paths[0], epochs=1, warm_start=True).fit(X, y).fit(X, y)
     paths[0].rename(tmp_path / "moved.keras")
+    paths[0].touch()
+    warm.fit(X, y)  # the file, which is another now, is not read again
     warm.set_params(model=tmp_path / "moved.keras").fit(X, y)
     with pytest.warns(UserWarning, match="model=.*4.keras.* is trained further unchanged"):
         warm.set_params(model=paths[1]).fit(X, y)
