@@ -258,11 +258,19 @@ def _suspects(X, *, positive_only=False):
             for index in np.flatnonzero(mask.any(axis=0)):
                 columns[kind][int(index)] = _rows_with_and_without(mask[:, index])
         return dict(columns)
+    if _holds_numbers(X) and not _suspects(X.to_numpy(), positive_only=positive_only):
+        return {}  # much faster than column by column
     table = as_table(X)
     for index in range(X.shape[1]):
         for kind, rows in _contents(column_at(table, index), positive_only):
             columns[kind][index] = rows
     return dict(columns)
+
+
+def _holds_numbers(X):
+    """Whether all columns of a pandas DataFrame hold numbers of NumPy."""
+    dtypes = X.dtypes if hasattr(X, "iloc") else [None]
+    return all(isinstance(dtype, np.dtype) and dtype.kind in "iuf" for dtype in dtypes)
 
 
 def _rows_with_and_without(mask):
