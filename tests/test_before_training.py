@@ -38,7 +38,7 @@ from sklearn.multioutput import (
 )
 from sklearn.naive_bayes import MultinomialNB
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline, make_union
+from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import (
     FunctionTransformer,
     OneHotEncoder,
@@ -300,6 +300,19 @@ def test_weights_of_unknown_classes_are_refused_before_training(where, searched,
         stack({"no": 1, "maybe": 2}).fit(X, y)
     assert not trainings
     assert set(stack({"no": 1, "yes": 2}).fit(X, y).predict(X)) <= {"no", "yes"}
+
+
+def test_class_weights_of_a_candidate_that_replaces_a_step_are_accepted():
+    X, y = binary()
+    weighted = LogisticRegression(class_weight={"of": 1, "others": 2})
+    steps = Pipeline([("scale", StandardScaler()), ("last", weighted)])
+    grid = {"last": [LogisticRegression()], "last__class_weight": [{0: 1, 1: 2}]}
+    grids = [grid, {"last": [KNeighborsClassifier()]}]
+    for last, each in ((weighted, grids), (KNeighborsClassifier(), grid), ("passthrough", grid)):
+        search = GridSearchCV(clone(steps).set_params(last=last), each, cv=2, scoring="accuracy")
+        upstream = [("w", search)]
+        stack = StackedKerasClassifier(upstream, downstream=LogisticRegression(), cv=2, blend=False)
+        assert stack.fit(X, y).predict(X).shape == y.shape
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,10 @@ def _class_weight_error(estimator, y):
 
 def _weighted_candidates(search):
     """The estimator of a search with each of the class weights that it tries; [] for others."""
-    for grid in grids_of(search):
+    for grid in grids_of(search) if hasattr(search, "estimator") else ():
+        if any(hasattr(value, "fit") for values in grid.values() for value in values):
+            yield None  # candidates whose parts are others
+            continue
         names = [name for name in grid if name.rpartition("__")[2] == "class_weight"]
         for name in names:
             for value in grid[name]:
