@@ -271,7 +271,7 @@ def accepts_fit_parameter(estimator, parameter):
 
 def needs_y(estimator):
     """Whether ``fit`` requires y; the tags of scikeras and ``keras.wrappers`` lack it."""
-    if not hasattr(estimator, "fit"):  # a step of a union that has `fit_transform` alone
+    if not hasattr(estimator, "fit"):  # a step of a ColumnTransformer with `fit_transform` alone
         return False
     parameters = inspect.signature(estimator.fit).parameters
     return "y" in parameters and parameters["y"].default is inspect.Parameter.empty

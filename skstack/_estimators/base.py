@@ -654,10 +654,14 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             probe._try_fit(some, *taken(counted if weighted else None, y, own))
         return CrossFitContext(blocks, probe._shared_targets(), n_rows(X))
 
+    def _suits_any_columns(self):
+        """Whether the network is the default one, or made by a recipe for any table."""
+        return self.model is None or isinstance(self.model, MLP | TabM | RealMLP)
+
     def _may_be_refused(self):
         """Whether a fit may refuse what the parameters ask for; the defaults suit all rows."""
         defaults = _is_auto(self.loss) and not self.metrics and self.early_stopping_metric == "loss"
-        plain = self.model is None or isinstance(self.model, MLP | TabM | RealMLP)
+        plain = self._suits_any_columns()
         smooths = getattr(self.model, "label_smoothing", 0)
         forced = not _is_auto(getattr(self, "standardize_target", "auto"))
         return not (defaults and plain) or smooths or forced

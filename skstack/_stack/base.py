@@ -111,8 +111,6 @@ from skstack._stack.scaling import Scaling, numeric_columns
 from skstack._training import formulas
 from skstack.ensemble._greedy import blend
 from skstack.networks._mlp import MLP
-from skstack.networks._realmlp import RealMLP
-from skstack.networks._tabm import TabM
 from skstack.preprocessing._blocks import array_column_indices, categorical_mask_of
 from skstack.preprocessing._column_profile import (
     ColumnProfile,
@@ -584,8 +582,8 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         last = downstream.steps[-1][1] if isinstance(downstream, Pipeline) else downstream
         if not isinstance(last, KerasClassifier | KerasRegressor) or not last._may_be_refused():
             return
-        if not (last.model is None or isinstance(last.model, MLP | TabM | RealMLP)):
-            return  # one that may suit its own columns only
+        if not last._suits_any_columns():
+            return
         if last is not downstream or getattr(self, "sampler", None) is not None:
             weights = None
         probe = clone_sharing_models(last)

@@ -75,7 +75,7 @@ def _scales_of(values):
     # Shares have both ends in many rows, or few different values in between.
     if not len(inner) or distinct_share(inner[:, None])[0] <= 0.5:
         return
-    if np.ptp(np.diff(np.unique(values))) < 1e-6 * (high - low):  # as of np.linspace(0, 1, n)
+    if np.ptp(np.diff(np.sort(values))) < 1e-6 * (high - low):  # as of np.linspace(0, 1, n)
         return
     n_low, n_high = np.sum(values == low), np.sum(values == high)
     once = n_high == 1 and (n_low == 1 or n_low > 0.02 * len(values))

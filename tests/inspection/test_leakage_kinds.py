@@ -148,6 +148,8 @@ def test_natural_columns_do_not_look_prepared():
     for even in (np.linspace(0, 1, N), rng.permutation(np.linspace(-1, 1, N))):
         assert scaled_with_test_rows(even[:, None]).verdict == "ok"
         assert scaled_with_test_rows(np.column_stack([even, even])).verdict == "ok"
+    whole = np.r_[np.arange(N - 20), np.arange(20, 40)] / (N - 21)  # scaled, of whole numbers
+    assert scaled_with_test_rows(whole[:, None]).verdict == "leak"
     circles = make_circles(N, random_state=0)
     assert prepared_with_test_rows(*circles, True).verdict == "ok"
     diabetes = load_diabetes(return_X_y=True)
