@@ -145,7 +145,7 @@ def keep_few_programs():
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(program.POOL._shared, "_limit", 24)
-        patched.setattr(program.POOL, "_max", 6)
+        patched.setattr(program.POOL._idle, "_limit", 6)
         patched.setattr(predict._PREDICTORS, "_limit", 24)
         yield
 

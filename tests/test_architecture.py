@@ -64,15 +64,18 @@ def room(dotted):
     return parts[1] if len(parts) > 1 else None
 
 
-def imported_modules(path):
-    """Names of our modules that `path` imports, in functions too."""
-    known = set(map(module_name, MODULES))
-    for name in imported(path):
-        if name.split(".")[0] == "skstack":
-            yield name if name in known else name.rpartition(".")[0]
-
-
-GRAPH = {module_name(path): set(imported_modules(path)) for path in MODULES}
+@functools.cache
+def import_graph():
+    """Names of our modules that each of them imports, in functions too."""
+    by_module = {module_name(path): set(imported(path)) for path in MODULES}
+    return {
+        module: {
+            name if name in by_module else name.rpartition(".")[0]
+            for name in names
+            if name.split(".")[0] == "skstack"
+        }
+        for module, names in by_module.items()
+    }
 
 
 def ids(path):
@@ -87,7 +90,7 @@ def test_every_folder_is_in_the_import_order():
 def test_imports_point_upwards_only():
     upward = [
         f"{module} imports {name}"
-        for module, names in GRAPH.items()
+        for module, names in import_graph().items()
         for name in names
         if room(module) and room(name) and ROOMS.index(room(name)) > ROOMS.index(room(module))
     ]
@@ -95,7 +98,7 @@ def test_imports_point_upwards_only():
 
 
 def test_there_are_no_import_cycles():
-    inside = {module: names for module, names in GRAPH.items() if room(module)}
+    inside = {module: names for module, names in import_graph().items() if room(module)}
     graphlib.TopologicalSorter(inside).prepare()  # raises CycleError
 
 

@@ -15,10 +15,11 @@ from skstack._graph.networks import apply_network
 from skstack._graph.sklearn_steps import apply_scaler
 from skstack._graph.tables import GraphTable, concatenate, numbers_of, refuse, unique_names
 from skstack._stack.scaling import numeric_columns
-from skstack._training.initial_weights import initial_variables
-from skstack._training.keras_model import graph_layers, named_variables
+from skstack._training.isolation import build
+from skstack._training.keras_model import all_values, graph_layers, named_variables
 from skstack._training.members import MemberBlueprint
 from skstack._training.network import Network
+from skstack._training.spares import leave_model
 from skstack.networks._cloning import architecture
 from skstack.networks._recipe import has_members
 
@@ -52,8 +53,10 @@ class JointNetwork:
         self._kinds = {
             key: (array.shape[1:], str(array.dtype)) for key, array in self._arrays(X).items()
         }
-        self.start = initial_variables(self, seed=0)
+        model = build(self)
+        self.start = all_values(model)
         self.key = None if self._text is None else ("joint", self._text)
+        leave_model(self, model)
 
     def __repr__(self):
         return f"{type(self).__name__}({type(self._stack).__name__})"

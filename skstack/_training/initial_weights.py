@@ -13,7 +13,8 @@ import tensorflow as tf
 from skstack._base.lru_cache import LRUCache
 from skstack._training.blueprint import Blueprint
 from skstack._training.isolation import build, environment, refuse_after_fork
-from skstack._training.keras_model import is_builtin_keras, named_variables, values
+from skstack._training.keras_model import all_values, is_builtin_keras, named_variables
+from skstack._training.spares import leave_model
 from skstack._training.variables import call_concrete
 
 _MAX_DRAWS = 4096
@@ -43,7 +44,7 @@ class InitialWeights:
             return {path: array.copy() for path, array in self._first[1].items()}
         queue: list = []
         model = build(self._blueprint, seed, drawn=queue)
-        built, n_draws = _all_values(model), _n_draws(seed, queue[0])
+        built, n_draws = all_values(model), _n_draws(seed, queue[0])
         with self._learning:
             if self._first is None:
                 self._draws = None if n_draws is None else _Draws(model, seed, n_draws)
@@ -55,6 +56,9 @@ class InitialWeights:
                     self.builds = False
                 else:
                     self._draws = None
+            explained = self._draws is not None and self._draws.n_used == n_draws
+        if explained:
+            leave_model(self._blueprint, model)
         return built
 
 
@@ -66,11 +70,6 @@ def _n_draws(seed, state):
             return n
         generator.randint(1, _LARGEST_SEED)
     return None
-
-
-def _all_values(model):
-    named = named_variables(model)
-    return dict(zip(named, values(named.values()), strict=True))
 
 
 def _equal(values, expected):
@@ -191,7 +190,11 @@ def initial_variables(
     refuse_after_fork()
     network = blueprint.key if shared else None
     if network is None:
-        return _all_values(build(blueprint, seed))
+        model = build(blueprint, seed)
+        built = all_values(model)
+        if seed == 0:  # that of `any_model`
+            leave_model(blueprint, model)
+        return built
     return _INITIAL_WEIGHTS.get(
         (network, environment()), lambda: InitialWeights(blueprint)
     ).variables(seed)

@@ -12,7 +12,7 @@ import numpy as np
 
 from skstack._training.blueprint import Blueprint
 from skstack._training.formulas import MEMBERS
-from skstack._training.isolation import build
+from skstack._training.spares import any_model, leave_model
 
 
 def call_input(model, inputs: dict):
@@ -123,6 +123,12 @@ def named_variables(model) -> dict:
 def values(variables) -> list[np.ndarray]:
     """Copies of Keras variables as NumPy arrays."""
     return [variable.numpy().copy() for variable in variables]
+
+
+def all_values(model) -> dict[str, np.ndarray]:
+    """Copies of all variables of a model as NumPy arrays, by path."""
+    named = named_variables(model)
+    return dict(zip(named, values(named.values()), strict=True))
 
 
 def assign(named: Mapping, values: Mapping[str, np.ndarray]) -> None:
@@ -267,7 +273,9 @@ def variables_up_to(model, layer) -> list:
 
 def check_layers(blueprint: Blueprint, names: Iterable[str]) -> None:
     """Raise `LayerNotFound` if the network of a blueprint lacks one of the layers."""
-    find_layers(build(blueprint), names)
+    model = any_model(blueprint)
+    find_layers(model, names)
+    leave_model(blueprint, model)
 
 
 class Recorder:

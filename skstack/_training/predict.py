@@ -14,7 +14,7 @@ from keras import ops
 from skstack._base.lru_cache import LRUCache
 from skstack._training.blueprint import Blueprint
 from skstack._training.formulas import pooled, pooling_of
-from skstack._training.isolation import build, environment, refuse_after_fork
+from skstack._training.isolation import environment, refuse_after_fork
 from skstack._training.keras_model import (
     LayerNotFound,
     Recorder,
@@ -32,6 +32,7 @@ from skstack._training.keras_model import (
     takes_training,
 )
 from skstack._training.normalization import reading_their_variables
+from skstack._training.spares import any_model
 from skstack._training.variables import call_concrete
 from skstack._training.xla_layers import replaced_calls
 
@@ -72,7 +73,7 @@ class _Predictor:
     """One private model and its traced functions, which take the weights as arguments."""
 
     def __init__(self, blueprint: Blueprint):
-        self.model = reading_their_variables(build(blueprint))
+        self.model = reading_their_variables(any_model(blueprint))
         self.variables = named_variables(self.model)
         variables = self.model.variables
         trainable = {id(v) for v in self.model.trainable_variables}

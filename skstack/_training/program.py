@@ -30,7 +30,7 @@ from skstack._training.epochs import (
     error_of,
     steps_in_block,
 )
-from skstack._training.isolation import build, inside_build
+from skstack._training.isolation import inside_build
 from skstack._training.keras_model import (
     all_layers,
     call,
@@ -58,6 +58,7 @@ from skstack._training.optimizers import (
     state_layout,
     update_in_few_operations,
 )
+from skstack._training.spares import Spares, any_model
 from skstack._training.variables import Lifted, OwnSession, VariableLayout
 from skstack._training.xla_layers import schedule_dropout
 
@@ -84,7 +85,7 @@ class Program:
         self.rows_per_second: float | None = None  # of the last call that trained
         self.model_lock = threading.RLock()  # held while the model itself is used or traced
         self._functions: dict = {}
-        self.model = reading_their_variables(build(blueprint))
+        self.model = reading_their_variables(any_model(blueprint))
         self.model.compile(
             optimizer=settings.make_optimizer(),
             loss=settings.loss,
@@ -646,10 +647,8 @@ class Pool:
     """
 
     def __init__(self, max_programs: int = _MAX_PROGRAMS):
-        self._max = max_programs
         self._shared: LRUCache[_SharedProgram] = LRUCache(max_programs)
-        # Keys and programs for fits with callbacks, the most recently returned last.
-        self._idle: list[tuple[Hashable, Program]] = []
+        self._idle: Spares[Program] = Spares(max_programs)  # for fits with callbacks
         self._lock = threading.Lock()
         self.made = 0
 
@@ -666,36 +665,23 @@ class Pool:
         elif not callbacks:
             yield self._shared.get(key, _SharedProgram).get(lambda: self._made(make))
         else:
-            program = self._take(key) or self._made(make)
+            program = self._idle.take(key) or self._made(make)
             try:
                 yield program
             finally:
                 if program.is_unmodified():
-                    self._give_back(key, program)
+                    self._idle.leave(key, program)
 
     def programs(self) -> list[Program]:
         """All programs in the pool."""
         shared = [entry.program for entry in self._shared.values() if entry.program is not None]
-        with self._lock:
-            return shared + [program for _, program in self._idle]
+        return shared + self._idle.values()
 
     def _made(self, make: Callable[[], Program]) -> Program:
         program = make()
         with self._lock:
             self.made += 1
         return program
-
-    def _take(self, key: Hashable) -> Program | None:
-        with self._lock:
-            for i in reversed(range(len(self._idle))):
-                if self._idle[i][0] == key:
-                    return self._idle.pop(i)[1]
-            return None
-
-    def _give_back(self, key: Hashable, program: Program) -> None:
-        with self._lock:
-            self._idle.append((key, program))
-            del self._idle[: -self._max]
 
 
 class _SharedProgram:

@@ -12,6 +12,7 @@ from skstack._training.config import TrainConfig
 from skstack._training.initial_weights import InitialWeights, initial_variables
 from skstack._training.isolation import build
 from skstack._training.keras_model import named_variables
+from skstack._training.spares import any_model
 from skstack._training.train import train
 
 
@@ -100,6 +101,36 @@ def test_weights_drawn_without_building_equal_those_of_a_built_network(name, blu
         assert_same(starter.variables(seed), built)
         assert_same(initial_variables(recipe, seed), built)
     assert starter.builds == (name in UNDERSTOOD_IN_PART)
+
+
+@pytest.mark.parametrize("name", ["dense", "nested", *UNDERSTOOD_IN_PART])
+def test_a_network_that_was_built_for_its_weights_is_used_again(name, blueprint):
+    """By one user alone, and only if the seed has changed nothing but its weights."""
+    built, layers = [], {**NETWORKS, **UNDERSTOOD_IN_PART}[name]
+
+    def build_one():
+        built.append(stacked(layers)())
+        return built[-1]
+
+    recipe = blueprint(build_one, key=f"test_seeds again {name}")
+    initial_variables(recipe, 5)
+    models = [any_model(recipe) for _ in range(2)]
+    assert (models[0] is built[0]) == (name in NETWORKS)
+    assert models[0] is not models[1]
+
+
+def test_a_network_that_was_built_under_other_settings_is_not_used_again(blueprint):
+    recipe = blueprint(network, key="test_seeds settings")
+    initial_variables(recipe, 5)
+    epsilon = keras.config.epsilon()
+    keras.config.set_epsilon(1e-3)
+    try:
+        other = any_model(recipe)
+    finally:
+        keras.config.set_epsilon(epsilon)
+    assert any_model(recipe) is not other
+    kernels = [named_variables(model)["dense/kernel"].numpy() for model in (other, build(recipe))]
+    np.testing.assert_array_equal(*kernels)
 
 
 def test_global_generators_are_not_changed(blueprint, binary_rows):
