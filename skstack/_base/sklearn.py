@@ -271,9 +271,11 @@ def accepts_fit_parameter(estimator, parameter):
 
 def needs_y(estimator):
     """Whether ``fit`` requires y; the tags of scikeras and ``keras.wrappers`` lack it."""
-    if not hasattr(estimator, "fit"):  # a step of a ColumnTransformer with `fit_transform` alone
+    # A step may have `fit_transform` alone.
+    fit = getattr(estimator, "fit", None) or getattr(estimator, "fit_transform", None)
+    if fit is None:
         return False
-    parameters = inspect.signature(estimator.fit).parameters
+    parameters = inspect.signature(fit).parameters
     return "y" in parameters and parameters["y"].default is inspect.Parameter.empty
 
 

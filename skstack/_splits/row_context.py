@@ -253,7 +253,8 @@ def _splits(estimator):
     """Whether an estimator certainly splits its training rows."""
     if hasattr(estimator, "_splits_rows"):
         return estimator._splits_rows(False)
-    if not (hasattr(estimator, "fit") and hasattr(estimator, "get_params")):
+    fits = hasattr(estimator, "fit") or hasattr(estimator, "fit_transform")
+    if not (fits and hasattr(estimator, "get_params")):
         return False
     params = estimator.get_params(deep=False)
     return (

@@ -164,7 +164,8 @@ def _refitted(trace, maker, X, y, rows):
         try:
             estimator = clone_part(maker.estimator)
             set_missing_seeds(estimator, 0, scikeras=False)
-            estimator.fit(X) if y is None else estimator.fit(X, y)
+            fit = getattr(estimator, "fit", None) or estimator.fit_transform
+            fit(X) if y is None else fit(X, y)
             return estimator.transform(X if isinstance(rows, slice) else take_rows(X, rows))
         except Exception:  # such as too few rows in the half: nothing is known
             return None

@@ -132,7 +132,7 @@ class Trace:
             return value
         if type(value) in (list, tuple):
             return type(value)(self._recorded_item(item, step) for item in value)
-        learns = hasattr(value, "fit") or hasattr(value, "fit_resample")
+        learns = any(hasattr(value, method) for method in _FITS)
         if isinstance(value, type) or not (learns and hasattr(value, "get_params")):
             return clone_part(value)
         params = value.get_params(deep=False)
@@ -276,7 +276,7 @@ class Trace:
 
 
 def _tracked(X, table):
-    if type(X) is not np.ndarray:
+    if type(X) not in (np.ndarray, _TrackedRows):
         return X
     X = X.view(_TrackedRows)
     X.table = table

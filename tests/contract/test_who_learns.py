@@ -416,8 +416,18 @@ def test_passes_y_is_a_parameter_like_any_other():
         KerasFeatureTransformer(RecordingTransformer(), passes_y="no").fit(X, y)
 
 
+class NeedsLabelsWithoutFit(WithoutFit):
+    def fit_transform(self, X, y):
+        return super().fit_transform(X, y)
+
+
 @pytest.mark.parametrize(
-    "part", [RecordingClassifier(), make_pipeline(StandardScaler(), RecordingClassifier())]
+    "part",
+    [
+        RecordingClassifier(),
+        make_pipeline(StandardScaler(), RecordingClassifier()),
+        FeatureUnion([("a", NeedsLabelsWithoutFit())]),
+    ],
 )
 def test_a_part_that_requires_y_is_refused_with_passes_y_false(part):
     X, y = numbered()

@@ -23,6 +23,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, TimeSeriesS
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.naive_bayes import GaussianNB, MultinomialNB
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import (
     FunctionTransformer,
     MaxAbsScaler,
@@ -486,10 +487,41 @@ def test_a_selection_before_a_calibration_leaks_if_it_moves_inner_scores():
     assert verdicts(harmless, X, Y)[0][check] == "ok"
 
 
+class Arithmetic(TransformerMixin, BaseEstimator):
+    """Computes with the rows that it is given, without a copy."""
+
+    def fit(self, X, y=None):
+        self.mean_ = X.mean(axis=0)
+        return self
+
+    def transform(self, X):
+        return X - self.mean_
+
+
+class WithoutFit(BaseEstimator):
+    """Subtracts the mean, or makes a prediction of y, and has ``fit_transform`` alone."""
+
+    def __init__(self, predicts=False):
+        self.predicts = predicts
+
+    def fit_transform(self, X, y=None):
+        self.mean_ = X.mean(axis=0)
+        self.axes_ = np.eye(X.shape[1])
+        if self.predicts:
+            self.axes_ = np.linalg.lstsq(X - self.mean_, y - y.mean(), rcond=None)[0][:, None]
+        return self.transform(X)
+
+    def transform(self, X):
+        return (X - self.mean_) @ self.axes_
+
+
 @pytest.mark.parametrize(
     ("step", "leaks"),
     [
         (PolynomialFeatures(2), False),
+        (Arithmetic(), "scaling"),
+        (WithoutFit(), "scaling"),
+        (WithoutFit(predicts=True), "learning from y"),
         ("passthrough", False),
         (Normalizer(), False),
         (FunctionTransformer(np.cbrt), False),
@@ -501,7 +533,8 @@ def test_a_selection_before_a_calibration_leaks_if_it_moves_inner_scores():
 )
 def test_whether_a_step_learns_is_seen_by_what_it_does(step, leaks):
     search = GridSearchCV(LogisticRegression(max_iter=20), {"C": [0.1, 1.0]}, cv=2)
-    report = verdicts(make_pipeline(step, search), X, Y, n_permutations=1)[1]
+    steps = Pipeline([("step", step), ("search", search)])
+    report = verdicts(steps, X, Y, n_permutations=1)[1]
     assert report.leaks == ([f"{leaks} before an inner split"] if leaks else [])
 
 
