@@ -27,7 +27,7 @@ class Network:
     def __init__(self, blueprint: Blueprint, variables: Mapping[str, np.ndarray]):
         self.blueprint = blueprint
         self.variables = dict(variables)
-        self.prepared = None  # the predictor and the weights as tensors, see `predict`
+        self.prepared = None  # what a prediction begins with, see `predict`
 
     def outputs(
         self,

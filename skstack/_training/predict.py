@@ -256,8 +256,9 @@ def _predictor_of(blueprint: Blueprint, kind: type[_Predictor]) -> _Predictor:
 
 
 def _prepare(network, kind):
+    """Keep the predictor of a network, the weights as tensors, and what they were made under."""
     predictor = _predictor_of(network.blueprint, kind)
-    network.prepared = predictor, predictor.tensors(network.variables)
+    network.prepared = predictor, predictor.tensors(network.variables), environment()
     return network.prepared
 
 
@@ -273,7 +274,10 @@ def outputs(network, inputs, layers, rows, pooling) -> list[np.ndarray]:
     layers = (layers,) if isinstance(layers, str) else layers
     request = OutputRequest(None if layers is None else tuple(layers), pooling)
 
-    predictor, weights = network.prepared or _prepare(network, _Predictor)
+    prepared = network.prepared
+    if prepared is None or prepared[2] != environment():
+        prepared = _prepare(network, _Predictor)
+    predictor, weights, _ = prepared
     if predictor.embedding_bounds:
         check_indices(predictor.model, inputs, predictor.embedding_bounds)
     rows = rows or predictor.rows_at_once(inputs)
@@ -282,7 +286,7 @@ def outputs(network, inputs, layers, rows, pooling) -> list[np.ndarray]:
     except LayerNotFound:
         raise
     except Exception:  # a user's layer may raise anything while it is traced
-        predictor, weights = _prepare(network, _EagerPredictor)
+        predictor, weights, _ = _prepare(network, _EagerPredictor)
         function = predictor.function(inputs, request, rows)
     return _in_chunks(function, weights, list(inputs.values()), lengths.pop())
 

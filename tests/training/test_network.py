@@ -180,6 +180,17 @@ def test_predictions_in_many_chunks_are_bit_identical(make, network, monkeypatch
     np.testing.assert_allclose(net.build()({"numeric": many}), whole, rtol=1e-5, atol=1e-6)
 
 
+def test_a_prediction_does_not_depend_on_an_earlier_dtype_policy(network, x):
+    expected = network(functional).outputs({"numeric": x[:9]})[0]
+    net, before = network(functional), keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        assert not np.array_equal(net.outputs({"numeric": x[:9]})[0], expected)
+    finally:
+        keras.config.set_dtype_policy(before)
+    np.testing.assert_array_equal(net.outputs({"numeric": x[:9]})[0], expected)
+
+
 def test_constants_of_a_layer_are_part_of_every_program(blueprint, x):
     recipe = blueprint(with_constant)
     start = initial_variables(recipe, 0)
