@@ -12,9 +12,11 @@ from imblearn.over_sampling import SMOTE, RandomOverSampler
 from imblearn.pipeline import make_pipeline as imblearn_pipeline
 from scipy import sparse
 from sklearn.base import BaseEstimator, TransformerMixin, clone, is_regressor
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.decomposition import PCA
 from sklearn.ensemble import (
+    BaggingClassifier,
     BaggingRegressor,
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
@@ -57,6 +59,7 @@ from skstack import (
     StackedKerasClassifier,
     StackedKerasRegressor,
 )
+from skstack._features.trial import check_class_weight
 from skstack._training import train
 from skstack.ensemble import GreedyEnsembleClassifier
 from skstack.losses import TeacherLoss
@@ -300,6 +303,42 @@ def test_weights_of_unknown_classes_are_refused_before_training(where, searched,
         stack({"no": 1, "maybe": 2}).fit(X, y)
     assert not trainings
     assert set(stack({"no": 1, "yes": 2}).fit(X, y).predict(X)) <= {"no", "yes"}
+
+
+AROUND = {
+    "vote": lambda part: VotingClassifier([("p", part)], voting="soft"),
+    "bags": lambda part: make_pipeline(StandardScaler(), BaggingClassifier(part, 2)),
+    "calibration": lambda part: CalibratedClassifierCV(part, cv=2),
+    "stack": lambda part: StackedKerasClassifier([("p", part)], downstream=NEIGHBOURS, cv=2),
+    "ensemble": lambda part: GreedyEnsembleClassifier([("p", part)], cv=2),
+    "features": lambda part: make_pipeline(KerasFeatureTransformer(part, cv=2), NEIGHBOURS),
+}
+
+
+@pytest.mark.parametrize("part", [LogisticRegression(), KerasClassifier(SMALL, **FIT)])
+@pytest.mark.parametrize("around", AROUND)
+def test_weights_of_unknown_classes_in_a_part_are_refused_before_training(around, part, trainings):
+    X, y = binary()
+    codes = around in ("vote", "bags")  # is what they give to their parts
+    labels = y if codes else np.array(["no", "yes"])[y]
+
+    def weighted(*classes):
+        return AROUND[around](clone(part).set_params(class_weight=dict.fromkeys(classes, 2)))
+
+    wrong, network = weighted(labels[0], "maybe"), KerasClassifier(SMALL, **FIT)
+    settings = {"cv": 2, "blend": False}
+    fits = {
+        "The branch 'w'": StackedKerasClassifier([("n", network), ("w", wrong)], **settings),
+        "The downstream": StackedKerasClassifier([("n", network)], downstream=wrong, **settings),
+        "The estimator 'w'": GreedyEnsembleClassifier([("n", network), ("w", wrong)], cv=2),
+    }
+    for label, estimator in fits.items():
+        with pytest.raises(ValueError, match=f"{label}.*not in class_weight"):
+            estimator.fit(X, labels)
+    assert not trainings
+    check_class_weight(weighted(*np.unique(labels)), labels, "")
+    if codes:
+        check_class_weight(weighted(0, 1), np.array(["no", "yes"])[y], "")
 
 
 def test_class_weights_of_a_candidate_that_replaces_a_step_are_accepted():

@@ -143,19 +143,62 @@ def _scaled_width(scaler, n_columns, n_rows=_ROWS_OF_TARGETS, with_y=False):
     return None, np.shape(scaled)[1] if len(np.shape(scaled)) == 2 else None
 
 
-def check_class_weight(estimator, y, label):
-    """Raise an error if an estimator, or the last step of a Pipeline, cannot weight the classes."""
-    last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
+def check_class_weight(estimator, y, label, X=None):
+    """Raise an error if an estimator, or a part of it, cannot weight the classes.
+
+    A composite, which may give its parts other labels than y, is fitted on a few rows of X, or on
+    random numbers, with its weights and without them. Networks are not trained.
+    """
     with errors_named(label):
-        errors = [_class_weight_error(candidate, y) for candidate in _weighted_candidates(last)]
-        if errors and all(errors):
-            raise errors[0]
-        if isinstance(last, KerasClassifier):
-            last._class_weights(y, None, np.unique(y))
-        elif isinstance(last, BaseEstimator) and y.ndim == 1:
-            weight = last.get_params(deep=False).get("class_weight")
-            if isinstance(weight, dict):
-                compute_class_weight(weight, classes=np.unique(y), y=y)
+        _check_class_weight(estimator, y, X)
+
+
+def _check_class_weight(estimator, y, X):
+    errors = [_class_weight_error(candidate, y) for candidate in _weighted_candidates(estimator)]
+    if errors and all(errors):
+        raise errors[0]
+    if isinstance(estimator, FrozenEstimator):  # has the attributes of its estimator
+        return
+    if isinstance(estimator, Pipeline):
+        for number, (_, step) in enumerate(estimator.steps):
+            _check_class_weight(step, y, None if number else X)
+    elif isinstance(estimator, KerasClassifier):
+        estimator._class_weights(y, None, np.unique(y))
+    elif isinstance(estimator, KerasFeatureTransformer):
+        _check_class_weight(estimator.model, y, X)
+    elif hasattr(estimator, "_check_class_weights"):
+        estimator._check_class_weights(y)
+    elif isinstance(estimator, BaseEstimator) and y.ndim == 1:
+        weight = estimator.get_params(deep=False).get("class_weight")
+        if isinstance(weight, dict):
+            compute_class_weight(weight, classes=np.unique(y), y=y)
+        if not errors:
+            _refuse_weights_of_parts(estimator, y, X)
+
+
+def _refuse_weights_of_parts(estimator, y, X):
+    """Raise the error of a fit on a few rows of each class that class weights of parts cause."""
+    weighted = [
+        name
+        for name, value in estimator.get_params().items()
+        if name.endswith("__class_weight") and isinstance(value, dict)
+    ]
+    if not weighted:
+        return
+    _, codes, counts = np.unique(y, return_inverse=True, return_counts=True)
+    place = np.empty(len(y), dtype=int)  # among the rows of its class
+    place[np.argsort(codes, kind="stable")] = np.arange(len(y)) - np.repeat(
+        np.cumsum(counts) - counts, counts
+    )
+    rows = np.flatnonzero(place < _ROWS_OF_EACH)
+    if X is None:
+        X = np.random.default_rng(0).random((len(rows), 3))
+    else:
+        X = _rows_of(in_memory(take_rows(X, rows)), np.arange(len(rows)), False)
+    error = _refusal(estimator, X, y[rows])
+    plain = clone_part(estimator).set_params(**dict.fromkeys(weighted))
+    if error is not None and _refusal(plain, X, y[rows]) is None:
+        raise error
 
 
 def grids_of(search):
@@ -443,6 +486,8 @@ def _fit(estimator, X, y):
     elif hasattr(estimator, "_refuse_columns"):
         clone_part(estimator)._refuse_columns(X, y)
     elif is_network_estimator(estimator):
+        if isinstance(estimator, KerasClassifier):
+            estimator._class_weights(np.asarray(y), None, np.unique(y))
         shared = estimator._cross_fit_context(X, y if learns_from_y(estimator) else None)
         shared.blocks.split(X)
         sampler = getattr(estimator, "sampler", None)

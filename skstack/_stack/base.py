@@ -540,8 +540,8 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         if y.ndim == 2:
             self._check_targets(downstream, branches, fit.inputs, y.shape[1])
         elif is_classifier(self):
-            for name, transformer, _ in branches:
-                check_class_weight(transformer.model, y, f"The branch {name!r}")
+            for (name, transformer, _), part in zip(branches, fit.inputs, strict=True):
+                check_class_weight(transformer.model, y, f"The branch {name!r}", part)
             check_class_weight(downstream, y, label_of(downstream))
             _check_labels(downstream, X, y, **fit.metadata.downstream)
         self._check_network(downstream, y, fit.weights)
@@ -813,6 +813,15 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             branch = clone_sharing_models(branch_of(self, name, upstream)).set_params(refit=True)
             with errors_named(f"The branch {name!r}"):
                 branch._prepare(table, y, Metadata(), whole=False, in_stack=True)
+
+    def _check_class_weights(self, y):
+        """Refuse class weights that a part of a nested stack cannot use, as `fit` does."""
+        if not is_classifier(self):
+            return
+        for name, model, _ in branch_list(self):
+            check_class_weight(model, y, f"The branch {name!r}")
+        if self.downstream is not None:
+            check_class_weight(self.downstream, y, label_of(self.downstream))
 
     def _check_trials(self, downstream, names, models, tables, X, y, known=None):
         """Refuse columns that a part does not accept, before any training.

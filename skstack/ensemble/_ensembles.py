@@ -41,7 +41,7 @@ from skstack._base.sklearn import (
 from skstack._base.tables import check_target, n_rows, own_rows, read_labels, take_rows, taken
 from skstack._base.text import described
 from skstack._features.transformer import add_estimator, add_splitter, given_metadata
-from skstack._features.trial import check_accepts
+from skstack._features.trial import check_accepts, check_class_weight
 from skstack._splits.folds import listed_folds, make_folds, orders_time
 from skstack._splits.row_context import RowContext, pass_context
 from skstack.ensemble._greedy import (
@@ -292,6 +292,7 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
         for name, estimator in estimators:
             label = f"The estimator {name!r} ({type(estimator).__name__})"
             check_accepts(estimator, X, y, label, "a ColumnTransformer in a Pipeline selects some")
+        self._check_class_weights(y, X)
         folds, order = self._folds(X, y, split)
         covered = np.flatnonzero(folds.covered)
         if weights is not None and not np.any(weights[covered]):
@@ -322,6 +323,13 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
 
             fitted = run_parts(fit, (), jobs, n_jobs=self.n_jobs)
             return self._keep(dict(zip([name for name, _ in kept], fitted, strict=True)))
+
+    def _check_class_weights(self, y, X=None):
+        """Refuse class weights that an estimator cannot use, before any is trained."""
+        if isinstance(self.cv, str) or y.ndim == 2 or not is_classifier(self):
+            return
+        for name, estimator in self._checked():
+            check_class_weight(estimator, y, f"The estimator {name!r}", X)
 
     def _folds(self, X, y, split):
         """The folds, and the splitter if it orders rows in time, else None."""
