@@ -30,7 +30,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
 from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, SGDRegressor
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import (
     ClassifierChain,
@@ -352,6 +352,36 @@ def test_class_weights_of_a_candidate_that_replaces_a_step_are_accepted():
         upstream = [("w", search)]
         stack = StackedKerasClassifier(upstream, downstream=LogisticRegression(), cv=2, blend=False)
         assert stack.fit(X, y).predict(X).shape == y.shape
+
+
+def test_folds_without_rows_of_weight_are_refused_before_training(trainings):
+    X, y = binary()
+    network, folds = KerasClassifier(SMALL, **FIT), list(KFold(3).split(X))
+    weights = (np.arange(60) < 21).astype(float)
+    for fit in (
+        KerasFeatureTransformer(network, cv=folds).fit_transform,
+        StackedKerasClassifier([("n", network)], cv=folds).fit,
+        GreedyEnsembleClassifier([("n", network)], cv=folds).fit,
+    ):
+        with pytest.raises(ValueError, match=r"cv=\[3 folds\] has a fold with 1 of 60 .* weight"):
+            fit(X, y, sample_weight=weights)
+    assert not trainings
+
+
+@pytest.mark.filterwarnings("ignore:.*training rows lack the classes:UserWarning")
+def test_folds_of_one_class_are_refused_before_training(trainings):
+    X, y = binary()
+    y, network, folds = np.sort(y), KerasClassifier(SMALL, **FIT), list(KFold(2).split(X))
+    message = "'{}': the training rows of fold 1 of 2 hold the class 1 only"
+    settings = {"downstream": NEIGHBOURS, "cv": folds, "blend": False}
+    parts = [("n", network), ("l", LogisticRegression())]
+    with pytest.raises(ValueError, match=message.format("l")):
+        StackedKerasClassifier(parts, **settings).fit(X, y)
+    with pytest.raises(ValueError, match=message.format("n")):
+        GreedyEnsembleClassifier([("k", NEIGHBOURS), ("n", network)], cv=folds).fit(X, y)
+    assert not trainings
+    parts = [("n", network), ("k", NEIGHBOURS)]  # accept one class
+    assert StackedKerasClassifier(parts, **settings).fit(X, y).predict(X).shape == (60,)
 
 
 @pytest.mark.parametrize(

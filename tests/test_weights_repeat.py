@@ -9,6 +9,7 @@ from scipy import sparse
 from sklearn.datasets import load_iris
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
@@ -20,6 +21,7 @@ from skstack import (
     StackedKerasClassifier,
 )
 from skstack._estimators.resampling import prior_ratio
+from skstack._splits.folds import restricted_folds
 from skstack._stack.scaling import Scaling
 from skstack.inspection import ColumnProfile
 from skstack.networks import MLP, Autoencoder, SequenceEncoder
@@ -265,6 +267,20 @@ def test_balanced_weights_of_hold_out_rows_are_those_of_training_rows():
     assert fitted.loss_curve_ == pytest.approx(by_hand.loss_curve_, rel=1e-5)
     best = max(fitted.validation_scores_)
     assert -best == pytest.approx(np.average(-np.log(p), weights=weights), rel=1e-3)
+
+
+def test_a_fold_with_a_class_of_weight_zero_alone():
+    X, y = NUMBERS.fillna(0.0).to_numpy(), Y
+    folds = list(KFold(2).split(X))
+    weights = np.where((np.arange(N) < 30) & (y == "yes"), 0.0, 1.0)
+    rows = np.flatnonzero(weights)
+
+    def features(X, y, cv, **weights):
+        model = KerasClassifier(MLP((4,)), epochs=2, batch_size=16, random_state=0)
+        return KerasFeatureTransformer(model, cv=cv).fit_transform(X, y, **weights)
+
+    expected = features(X[rows], y[rows], restricted_folds(folds, rows))
+    np.testing.assert_array_equal(features(X, y, folds, sample_weight=weights)[rows], expected)
 
 
 @pytest.mark.slow(first=1)

@@ -795,7 +795,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         weights = check_weights(sample_weight, X)
         groups = check_groups(groups, X)
         if not resume:
-            self._refuse_too_few_rows(X, y, weights)
+            self._refuse_too_few_rows(X, y, weights, shared)
             self._split_seed = seed  # a fit that continues holds out the same rows
             self._file = os.fspath(self.model) if is_path(self.model) else None
             self._float32 = is_float32(X_raw)  # as did the steps before, if there are any
@@ -955,7 +955,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             return self.batch_size
         return next(size for bound, size in _BATCH_SIZES if n < bound)
 
-    def _refuse_too_few_rows(self, X, y, weights):
+    def _refuse_too_few_rows(self, X, y, weights, shared=None):
         if n_rows(X) < 2:
             raise ValueError(
                 f"{type(self).__name__} needs at least 2 samples to learn from; got n_samples=1."

@@ -408,9 +408,9 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
             )
         return y
 
-    def _refuse_too_few_rows(self, X, y, weights):
+    def _refuse_too_few_rows(self, X, y, weights, shared=None):
         super()._refuse_too_few_rows(X, y, weights)
-        if weights is None or y.ndim == 2:
+        if weights is None or y.ndim == 2 or shared is not None:
             return
         remaining = np.unique(y[weights > 0])
         declared = getattr(self, "_declared_classes", None) is not None

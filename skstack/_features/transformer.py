@@ -91,6 +91,7 @@ from skstack._splits.folds import (
     restricted_cv,
     same_folds,
     seeded_splitter,
+    shown_cv,
     shuffled_folds,
 )
 from skstack._splits.row_context import RowContext, take_context
@@ -762,6 +763,9 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
         source = UpstreamSpec(upstream_of(self._upstream_model, 0), y, None)
         settings = {"classifier": source.classes is not None, "metadata": metadata.split}
         own = folds_of(self.cv, X, y, **settings)
+        weights = metadata.fit.get("sample_weight")
+        counted = np.ones(len(y), dtype=bool) if weights is None else np.asarray(weights) > 0
+        n_classes = len(np.unique(y[counted])) if source.classes is not None else 0
         for pairs in nested:
             if len(nested) == 1 and _same_folds([pairs], [Folds(own, np.ones(len(y)))]):
                 continue
@@ -770,8 +774,8 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
                 split = {**settings, "metadata": metadata.of(X, train).split}
                 inner = folds_of(part.cv, take_rows(X, train), take_rows(y, train), **split)
                 for rows, _ in inner:
-                    labels = y[train][rows] if source.classes is not None else ()
-                    if len(np.unique(labels)) < len(source.classes if len(labels) else ()):
+                    known = train[rows][counted[train[rows]]]
+                    if source.classes is not None and len(np.unique(y[known])) < n_classes:
                         raise ValueError("its folds without a fold of the stack lack a class")
 
     def _without(self, train, X, y, metadata):
@@ -814,6 +818,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
             y,
             classifier=source.classes is not None,
             metadata=metadata.split,
+            weights=metadata.fit.get("sample_weight"),
             may_leave_out=in_stack,
         )
         if "codes" in self._feature_request.features and not self.refit:
@@ -823,7 +828,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
             )
         if not (self.refit or folds.covered.all()):
             raise ValueError(
-                f"refit=False is not supported with the time-ordered cv={self.cv!r}: the "
+                f"refit=False is not supported with the time-ordered cv={shown_cv(self.cv)}: the "
                 "networks of the folds were trained on different numbers of rows, none on the last "
                 "rows. Use refit=True."
             )

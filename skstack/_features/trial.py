@@ -201,6 +201,28 @@ def _refuse_weights_of_parts(estimator, y, X):
         raise error
 
 
+def check_folds(estimator, X, y, pairs, label, weights=None):
+    """Raise an error if an estimator refuses the only class among the training rows of a fold."""
+    if is_path(estimator) or is_keras_model(estimator) or isinstance(estimator, FrozenEstimator):
+        return
+    counted = weights is not None and is_network_estimator(estimator)  # drops rows of weight 0
+    for number, (train, _) in enumerate(pairs):
+        known = train[np.asarray(weights)[train] > 0] if counted else train
+        if (y[known] != y[known[0]]).any():
+            continue
+        rows = known[:_ROWS_OF_TARGETS]
+        some = _rows_of(in_memory(take_rows(X, rows)), np.arange(len(rows)), False)
+        error = _refusal(estimator, some, y[rows])
+        if error is None:
+            return
+        if _refusal(estimator, some, np.resize(np.unique(y), len(rows))) is None:
+            raise ValueError(
+                f"{label}: the training rows of fold {number + 1} of {len(pairs)} hold the class "
+                f"{y[known[0]]} only, which {type(estimator).__name__} refuses "
+                f"({str(error).partition(chr(10))[0]}). Use other folds, such as cv=5."
+            )
+
+
 def grids_of(search):
     """The grids of a search, with those parameters of which candidates are listed."""
     grids = getattr(search, "param_grid", getattr(search, "param_distributions", None))

@@ -42,18 +42,27 @@ class Folds(NamedTuple):
     covered: np.ndarray
 
 
-def make_folds(cv, X, y, *, classifier, metadata=None, may_leave_out=False):
+def shown_cv(cv):
+    """Any cv as text; of a list the number of folds, not their rows."""
+    listed = getattr(cv, "cv", cv)  # scikit-learn's splitter of a list
+    return f"[{len(listed)} folds]" if isinstance(listed, list | tuple) else repr(cv)
+
+
+def make_folds(cv, X, y, *, classifier, metadata=None, weights=None, may_leave_out=False):
     """Folds in which every row is predicted once.
 
-    With `may_leave_out`, time-ordered folds, which never predict the first rows, are accepted.
+    Rows of weight 0 are predicted, but nothing is trained on them. With `may_leave_out`,
+    time-ordered folds, which never predict the first rows, are accepted.
     """
     splitter, pairs = _split(cv, X, y, classifier, metadata)
     times = np.zeros(n_rows(X), dtype=int)
     for train, test in pairs:
-        if len(train) < 2:
+        n_weighted = len(train) if weights is None else np.count_nonzero(np.asarray(weights)[train])
+        if n_weighted < 2:
+            weighted = "" if n_weighted == len(train) else " of positive weight"
             raise ValueError(
-                f"cv={cv!r} has a fold with {len(train)} of {len(times)} rows to train on: too few "
-                "samples."
+                f"cv={shown_cv(cv)} has a fold with {n_weighted} of {len(times)} rows{weighted} "
+                "to train on: too few samples."
             )
         np.add.at(times, test, 1)
     left_out = int((times == 0).sum())
@@ -61,9 +70,9 @@ def make_folds(cv, X, y, *, classifier, metadata=None, may_leave_out=False):
     if (times > 1).any() or (left_out and not (ordered and may_leave_out)):
         advice = _NO_ROWS_OUT if ordered else "Use a splitter such as KFold or StratifiedKFold."
         raise ValueError(
-            f"cv={cv!r} must place every sample in exactly one test fold, but {left_out} of "
-            f"{len(times)} rows are in no test fold and {int((times > 1).sum())} in several. "
-            f"{advice}"
+            f"cv={shown_cv(cv)} must place every sample in exactly one test fold, but "
+            f"{left_out} of {len(times)} rows are in no test fold and {int((times > 1).sum())} in "
+            f"several. {advice}"
         )
     _refuse_crossing_groups(splitter, pairs, metadata)
     return Folds(pairs, times > 0)
@@ -74,7 +83,7 @@ def shuffled_folds(cv, X, y, seed, *, classifier, metadata=None):
     splitter = copy.deepcopy(_splitter(cv, y, classifier, (metadata or {}).get("groups")))
     if not (hasattr(splitter, "shuffle") and hasattr(splitter, "random_state")):
         raise ValueError(
-            f"n_repeats above 1 needs other folds in each repeat, but cv={cv!r} cannot be "
+            f"n_repeats above 1 needs other folds in each repeat, but cv={shown_cv(cv)} cannot be "
             "shuffled. Use an int or a splitter with shuffle and random_state, such as KFold, or "
             "n_repeats=1."
         )
@@ -106,7 +115,7 @@ def refuse_ordered(cv, X, y, metadata=None):
     """Raise for a time-ordered cv, for transformers, which cannot leave rows out."""
     if orders_time(cv, X, y, metadata):
         raise ValueError(
-            f"cv={cv!r} is ordered in time and leaves the first rows without features. "
+            f"cv={shown_cv(cv)} is ordered in time and leaves the first rows without features. "
             f"{_NO_ROWS_OUT}"
         )
 
@@ -303,7 +312,7 @@ def _split(cv, X, y, classifier, metadata):
         metadata.pop("groups", None)
     pairs = _listed(_yielded(splitter, X, y, metadata), splitter, n_rows(X))
     if not pairs:
-        raise ValueError(f"cv={splitter!r} yields no folds of these rows.")
+        raise ValueError(f"cv={shown_cv(splitter)} yields no folds of these rows.")
     return splitter, pairs
 
 
@@ -313,7 +322,7 @@ def _yielded(splitter, X, y, metadata):
         yield from copy.deepcopy(splitter).split(X, y, **metadata)
     except (TypeError, ValueError) as error:
         kind = CannotSplit if isinstance(error, ValueError) else TypeError
-        raise kind(f"cv={splitter!r} cannot split these rows: {error}") from error
+        raise kind(f"cv={shown_cv(splitter)} cannot split these rows: {error}") from error
 
 
 def _listed(pairs, splitter, n):
@@ -369,16 +378,16 @@ def _checked(splitter, n, train, test):
     for rows in (train, test):
         if rows.size and (rows.min() < 0 or rows.max() >= n):
             raise ValueError(
-                f"cv={splitter!r} yields row indices from {rows.min()} to {rows.max()}, but X has "
-                f"{n} rows, numbered from 0."
+                f"cv={shown_cv(splitter)} yields row indices from {rows.min()} to "
+                f"{rows.max()}, but X has {n} rows, numbered from 0."
             )
     trained = np.zeros(n, dtype=bool)
     trained[train] = True
     both = np.unique(test[trained[test]])
     if both.size:
         raise ValueError(
-            f"cv={splitter!r} puts {both.size} rows, such as {both[0]}, into both training and "
-            "test rows of a fold: a model would predict rows that it was trained on."
+            f"cv={shown_cv(splitter)} puts {both.size} rows, such as {both[0]}, into both training "
+            "and test rows of a fold: a model would predict rows that it was trained on."
         )
     return train, test
 
@@ -400,7 +409,7 @@ def _refuse_crossing_groups(splitter, pairs, metadata):
     if not crossing:
         return
     message = (
-        f"cv={splitter!r} puts rows of one group into training and test rows of a fold "
+        f"cv={shown_cv(splitter)} puts rows of one group into training and test rows of a fold "
         f"({len(crossing)} groups, such as {min(map(str, crossing))!r})"
     )
     if ignores_groups(splitter):

@@ -13,7 +13,7 @@ from sklearn.utils.metadata_routing import get_routing_for_object
 from skstack._base.params import is_bool
 from skstack._base.sklearn import ENCODER_TAKES_FOLDS, routing_enabled, type_of_target
 from skstack._base.tables import n_rows
-from skstack._splits.folds import listed_folds, orders_time, outer_folds
+from skstack._splits.folds import listed_folds, orders_time, outer_folds, shown_cv
 from skstack._splits.hold_out import hold_out
 from skstack._splits.supervision import parts_of
 
@@ -189,7 +189,7 @@ def _set_folds(part, context, X, y):
             part.set_params(cv=context.ordered_cv(cv, n_rows(X)))
         elif not orders_time(cv if folds is None else folds, X, y):
             raise ValueError(
-                f"{context}, but the inner {name} splits them by cv={cv!r}, which is not "
+                f"{context}, but the inner {name} splits them by cv={shown_cv(cv)}, which is not "
                 "ordered in time. Pass TimeSeriesSplit, or an int."
             )
     elif context.groups is not None and not _gets_groups(part):

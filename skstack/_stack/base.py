@@ -84,11 +84,18 @@ from skstack._features.cross_fit import FEW_ROWS, Metadata
 from skstack._features.trial import (
     check_accepts,
     check_class_weight,
+    check_folds,
     check_scaler,
     check_takes_targets,
     has_missing,
 )
-from skstack._splits.folds import listed_folds, orders_time, restricted_cv, seeded_splitter
+from skstack._splits.folds import (
+    listed_folds,
+    orders_time,
+    restricted_cv,
+    seeded_splitter,
+    shown_cv,
+)
 from skstack._splits.row_context import RowContext, pass_context, refuse_unreached, take_context
 from skstack._splits.supervision import trains_network
 from skstack._stack.blending import DOWNSTREAM, Blending, NestedFit, known_rows, would_blend
@@ -557,6 +564,9 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
                     label=label,
                     repeat_seeds=fit.blending.seeds,
                 )
+            if plan.source.classes is not None and not plan.source.ours and transformer.passes_y:
+                for folds in plan.repeats:
+                    check_folds(transformer._upstream_model, part, y, folds.pairs, label)
             fit.plans[name] = plan, time.perf_counter() - start
         self._refuse_equal_names(X, fit.plans)
         if fit.rest is None and "X_val" in fit.given:
@@ -862,7 +872,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
 
     def _warn_of_dropped_rows(self, n, total):
         warnings.warn(
-            f"cv={self.cv!r} is time-ordered and never predicts {n} of {total} rows; these "
+            f"cv={shown_cv(self.cv)} is time-ordered and never predicts {n} of {total} rows; these "
             "rows train the upstream networks, but not the downstream, because they have no "
             "out-of-fold features.",
             UserWarning,
@@ -903,8 +913,9 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             )
         if not is_int and not orders_time(self.cv, X, y):
             raise ValueError(
-                f"{context}, but the nested {type(self).__name__} has cv={self.cv!r}, which is not "
-                "time-ordered. Pass TimeSeriesSplit, or an int."
+                f"{context}, but the nested {type(self).__name__} has "
+                f"cv={shown_cv(self.cv)}, which is not time-ordered. Pass TimeSeriesSplit, or an "
+                "int."
             )
         cv = context.ordered_cv(self.cv, n_rows(X)) if is_int else self.cv
         for name, upstream, _ in branch_list(self):

@@ -33,6 +33,7 @@ from skstack._splits.folds import (
     make_folds,
     same_folds,
     scored_folds,
+    shown_cv,
     shuffled_folds,
 )
 from skstack._stack.branches import branch_list, branch_of, named_branches
@@ -451,7 +452,7 @@ class Blending:
             if ordered:
                 raise ValueError(
                     f"n_repeats={stack.n_repeats} needs other folds in each repeat, but "
-                    f"cv={stack.cv!r} is time-ordered. Use n_repeats=1."
+                    f"cv={shown_cv(stack.cv)} is time-ordered. Use n_repeats=1."
                 )
             generator = np.random.default_rng(seed)
             self.seeds = tuple(generator.integers(2**31 - 1, size=stack.n_repeats - 1).tolist())
@@ -473,10 +474,12 @@ class Blending:
         if not self.nests:
             return
         nested, reason = [], ""
+        weights = metadata.downstream.get("sample_weight")
         try:
-            nested = [make_folds(cv, X, y, **settings, may_leave_out=True).pairs]
+            folds = make_folds(cv, X, y, **settings, weights=weights, may_leave_out=True)
+            nested = [folds.pairs]
             nested += [shuffled_folds(cv, X, y, each, **settings) for each in self.seeds]
-            reason = _too_few_rows(nested, y, classes, ordered)
+            reason = _too_few_rows(nested, y, classes, weights, ordered)
         except ValueError as error:
             reason = str(error)
         for name, transformer, _ in branches:
@@ -496,7 +499,6 @@ class Blending:
             self.fail(reason)
         else:
             labels = y if is_classifier(stack) else None
-            weights = metadata.downstream.get("sample_weight")
             # A downstream of fewer rows is more certain than that of all: no measure of it.
             scored = scored_folds(nested, labels, weights, all_pairs=self._calibrates)
             self.nested = NestedFolds(nested, scored)
@@ -560,34 +562,42 @@ class Blending:
 # Predictions of rows that no part was fitted on ---------------------------------------------------
 
 
-def _too_few_rows(nested, y, classes, ordered):
+def _too_few_rows(nested, y, classes, weights, ordered):
     """Why a stack cannot be fitted without some of its folds, or an empty string.
 
-    ``classes`` are those of a single target, else None.
+    ``classes`` are those of a single target, else None. Rows of weight 0 do not count.
     """
     codes = np.zeros(len(y), dtype=int) if classes is None else np.searchsorted(classes, y)
+    counted = _counted(y, weights)
     for pairs in nested:
         if ordered:
-            usable = any(True for _ in _earlier(pairs, codes))
+            usable = any(True for _ in _earlier(pairs, codes, counted))
             return "" if usable else "no fold has earlier rows with features of all classes"
-        counts = [np.bincount(codes[test], minlength=codes.max() + 1) for _, test in pairs]
+        n = codes.max() + 1
+        counts = [np.bincount(codes[test], counted[test], minlength=n) for _, test in pairs]
         total, left_out = np.sum(counts, axis=0), 1 if len(pairs) == 2 else 2
         for some in itertools.combinations(counts, left_out):
-            left = total - np.sum(some, axis=0)
+            left = (total - np.sum(some, axis=0))[total > 0]
             if left.min() < 1 or left.sum() < 2:
                 what = "rows" if classes is None else "rows of a class"
                 return f"too few {what} are left without {left_out} of {len(pairs)} folds"
     return ""
 
 
-def _earlier(pairs, codes):
+def _counted(y, weights):
+    """Mask of the rows of positive weight."""
+    return np.ones(len(y), dtype=bool) if weights is None else np.asarray(weights) > 0
+
+
+def _earlier(pairs, codes, counted):
     """(training rows with features, test rows) of time-ordered folds that can be predicted."""
     covered = np.zeros(len(codes), dtype=bool)
-    n_classes = len(np.unique(codes))
+    n_classes = len(np.unique(codes[counted]))
     for train, test in pairs:
         rows = train[covered[train]]
         covered[test] = True
-        if len(rows) > 1 and len(np.unique(codes[rows])) == n_classes:
+        known = codes[rows[counted[rows]]]
+        if len(known) > 1 and len(np.unique(known)) == n_classes:
             yield rows, test
 
 
@@ -623,7 +633,8 @@ class NestedFit:
         codes = np.zeros(len(fit.y), dtype=int)
         if is_classifier(self.stack) and fit.y.ndim == 1:
             codes = np.searchsorted(self.stack.classes_, fit.y)
-        trains = {test[0]: train for train, test in _earlier(pairs, codes)}
+        counted = _counted(fit.y, fit.weights)
+        trains = {test[0]: train for train, test in _earlier(pairs, codes, counted)}
         if not fit.ordered:
             trains = {test[0]: train for train, test in pairs}
         for number in scored.numbers:

@@ -27,7 +27,7 @@ from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._estimators.base import NetworkEstimator
 from skstack._features.transformer import KerasFeatureTransformer
 from skstack._features.trial import grids_of
-from skstack._splits.folds import orders_time
+from skstack._splits.folds import orders_time, shown_cv
 from skstack._splits.hold_out import hold_out
 from skstack._stack.epochs import leaves_epochs_open
 from skstack.networks._model_parameter import check_model
@@ -308,8 +308,8 @@ def settle_folds(cv, branches, X, y, parts=None):
             transformer.cv = copy.deepcopy(cv)
         elif orders_time(own, X, y, parts and parts.branches[name].split) != ordered:
             raise ValueError(
-                f"The branch {name!r} has cv={own!r} and the stack has cv={cv!r}, of which only "
-                "one is time-ordered: some features would come from networks that were trained on "
-                "later rows. Use a time-ordered cv for both."
+                f"The branch {name!r} has cv={shown_cv(own)} and the stack has cv={shown_cv(cv)}, "
+                "of which only one is time-ordered: some features would come from networks that "
+                "were trained on later rows. Use a time-ordered cv for both."
             )
     return ordered

@@ -41,8 +41,8 @@ from skstack._base.sklearn import (
 from skstack._base.tables import check_target, n_rows, own_rows, read_labels, take_rows, taken
 from skstack._base.text import described
 from skstack._features.transformer import add_estimator, add_splitter, given_metadata
-from skstack._features.trial import check_accepts, check_class_weight
-from skstack._splits.folds import listed_folds, make_folds, orders_time
+from skstack._features.trial import check_accepts, check_class_weight, check_folds
+from skstack._splits.folds import listed_folds, make_folds, orders_time, shown_cv
 from skstack._splits.row_context import RowContext, pass_context
 from skstack.ensemble._greedy import (
     MAX_ITER,
@@ -293,12 +293,14 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
             label = f"The estimator {name!r} ({type(estimator).__name__})"
             check_accepts(estimator, X, y, label, "a ColumnTransformer in a Pipeline selects some")
         self._check_class_weights(y, X)
-        folds, order = self._folds(X, y, split)
+        folds, order = self._folds(X, y, split, weights)
+        for name, estimator in estimators if is_classifier(self) and y.ndim == 1 else ():
+            check_folds(estimator, X, y, folds.pairs, f"The estimator {name!r}", weights)
         covered = np.flatnonzero(folds.covered)
         if weights is not None and not np.any(weights[covered]):
             raise ValueError(
-                f"sample_weight is 0 for all {len(covered)} rows that the folds of cv={self.cv!r} "
-                "predict; weights of the estimators need at least one."
+                f"sample_weight is 0 for all {len(covered)} rows that the folds of "
+                f"cv={shown_cv(self.cv)} predict; weights of the estimators need at least one."
             )
         if len(covered) < len(y):
             score = objective(
@@ -331,12 +333,13 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
         for name, estimator in self._checked():
             check_class_weight(estimator, y, f"The estimator {name!r}", X)
 
-    def _folds(self, X, y, split):
+    def _folds(self, X, y, split, weights):
         """The folds, and the splitter if it orders rows in time, else None."""
         listed = listed_folds(self.cv)  # a generator yields its folds once
         cv = self.cv if listed is None else listed
         stratified = hasattr(self, "classes_") and y.ndim == 1
-        folds = make_folds(cv, X, y, classifier=stratified, metadata=split, may_leave_out=True)
+        settings = {"classifier": stratified, "metadata": split, "weights": weights}
+        folds = make_folds(cv, X, y, **settings, may_leave_out=True)
         return folds, cv if orders_time(cv, X, y, split) else None
 
     def _predict_out_of_fold(self, estimators, rows, folds):

@@ -23,7 +23,7 @@ from skstack._base.params import clone_part, is_bool
 from skstack._base.progress import StepCounter
 from skstack._base.sklearn import ignores_groups, is_classifier_for, routing_enabled, take_metadata
 from skstack._base.tables import check_groups, take_rows
-from skstack._splits.folds import listed_folds
+from skstack._splits.folds import listed_folds, shown_cv
 from skstack.inspection import _data_checks, _fit_checks, _kept, _prepared
 from skstack.inspection._association import effect, pooled, predictions_of
 from skstack.inspection._overlap import matched
@@ -232,7 +232,7 @@ class _Rows:
         try:
             folds = list(splitter.split(X, y, None if ignores_groups(splitter) else groups))
         except ValueError as error:
-            raise ValueError(f"cv={cv!r} cannot split these rows: {error}") from error
+            raise ValueError(f"cv={shown_cv(cv)} cannot split these rows: {error}") from error
         folds = listed_folds(folds)  # of masks, too
         return cls(X, given, target, y, classification, groups, time, folds)
 

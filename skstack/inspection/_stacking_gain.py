@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_consistent_length
 
 from skstack._base.progress import StepCounter
 from skstack._base.tables import check_groups
-from skstack._splits.folds import outer_folds
+from skstack._splits.folds import outer_folds, shown_cv
 from skstack.inspection._plot import plot_axes
 from skstack.inspection._resampled_test import LEVEL, corrected_resampled_t_test, holm
 from skstack.inspection._variants import ALONE, seeded, variants_of
@@ -446,7 +446,7 @@ def stacking_gain(
     groups = check_groups((params or {}).get("groups"), X)
     folds = outer_folds(cv, X, y, classifier=is_classifier(estimator), groups=groups)
     if len(folds) < 2:
-        raise ValueError(f"cv={cv!r} yields {len(folds)} fold; a test requires at least 2.")
+        raise ValueError(f"cv={shown_cv(cv)} yields {len(folds)} fold; a test requires at least 2.")
 
     def results_of(variant):
         return cross_validate(

@@ -586,6 +586,15 @@ def test_rows_of_weight_0_blend_nothing(capsys):
         own.set_params(blend=True).fit(X, y, sample_weight=weights)
 
 
+def test_a_class_of_weight_0_alone_without_two_folds(capsys):
+    """As without these rows, the blend is off before anything is trained."""
+    X, y = binary()
+    weights = np.where((np.arange(60) >= 20) & (y == 1), 0.0, 1.0)
+    own = stack([("tree", TREE)], downstream=TREE, cv=list(KFold(3).split(X)), verbose=1)
+    assert own.fit(X, y, sample_weight=weights).blend_weights_ == {"downstream": 1.0}
+    assert capsys.readouterr().out.startswith("blend='auto' is off: too few rows of a class")
+
+
 class NeedsRows(DecisionTreeClassifier):
     """Refuses fewer rows than a fold of three leaves."""
 
