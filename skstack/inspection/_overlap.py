@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ _KINDS = {  # by the names of pandas
     **dict.fromkeys(("integer", "floating", "mixed-integer-float", "decimal"), "numbers"),
     "boolean": "numbers",
 }
+_TRUTH = {"true": True, "false": False}
 _MANY_DECIMALS = 400  # more than a float has
 
 
@@ -86,7 +88,8 @@ def check_overlap(A, B, *, digits=4):
     A, B : array-like, sparse matrix or DataFrame of shape (n_rows, n_columns)
         Columns of two DataFrames are matched by name, also by one that is a number in one table and
         text in the other; others by position. Numbers are compared by value, regardless of dtypes;
-        missing values are equal.
+        missing values are equal. Text in a column that holds numbers, truth values or dates in the
+        other table is read as such, dates in the form of ISO 8601.
 
     digits : int, default=4
         Significant digits of numbers in the second comparison, which finds rows that were rounded
@@ -133,6 +136,7 @@ def check_overlap(A, B, *, digits=4):
     if not isinstance(digits, Integral) or isinstance(digits, bool) or not 1 <= digits <= 15:
         raise ValueError(f"digits={digits!r}; expected an int from 1 to 15.")
     A, B = matched(A, B, "A", "B")
+    A, B = _texts_read(A, B), _texts_read(B, A)
     _warn_of_kinds(A, B)
     rows = []
     for rounded in (None, digits):
@@ -451,6 +455,51 @@ def _warn_of_kinds(A, B):
             UserWarning,
             stacklevel=3,
         )
+
+
+def _texts_read(A, B):
+    """A with the text of columns that hold numbers or dates in B, such as that of a file, read."""
+    import pandas as pd
+
+    read = {}
+    for index, name in enumerate(A.columns):
+        if (kind := _kind(B[name])) in ("numbers", "dates") and _kind(A[name]) == "text":
+            texts = A[name].astype(object)
+            known = texts.notna().to_numpy()
+            values = texts.to_numpy(dtype=object, copy=True)
+            values[known] = (_numbers_of if kind == "numbers" else _dates_of)(values[known])
+            read[index] = pd.Series(values, A.index, dtype=object)
+    if not read:
+        return A
+    A = A.copy()
+    for index, values in read.items():
+        A.isetitem(index, values)
+    return A
+
+
+def _numbers_of(texts):
+    """Numbers and truth values in texts; other texts are kept."""
+    known = {}
+    for text in dict.fromkeys(texts):
+        known[text] = _TRUTH.get(text.strip().lower(), text)
+        for number in (int, float):
+            if known[text] is text and "_" not in text:
+                with contextlib.suppress(ValueError):
+                    known[text] = number(text)
+    return [known[text] for text in texts]
+
+
+def _dates_of(texts):
+    """Dates and times in texts of the form of ISO 8601; other texts are kept."""
+    import pandas as pd
+
+    try:
+        dates = pd.to_datetime(texts, format="ISO8601", errors="coerce").astype(object)
+    except ValueError:  # some have a time zone, or several
+        if len(texts) == 1:
+            return texts
+        return [_dates_of(np.array([text], dtype=object))[0] for text in texts]
+    return [text if pd.isna(date) else date for text, date in zip(texts, dates, strict=True)]
 
 
 def _kind(column):

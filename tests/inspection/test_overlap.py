@@ -75,10 +75,34 @@ def test_columns_whose_values_cannot_be_equal_are_named():
     same = table.astype({"age": object, "job": "category", "day": object})
     read_again = pd.read_csv(io.StringIO(table.to_csv(index=False)))
     assert len(check_overlap(table, same).exact_a) == 3  # and no warning
+    assert len(check_overlap(table, read_again).exact_a) == 3
+    read_again["day"] = days.strftime("%d.%m.%Y")
     with pytest.warns(UserWarning, match=r"'day' \(dates in A, text in B\)\. Convert"):
         check_overlap(table, read_again)
     with pytest.warns(UserWarning, match=r"'age' \(text in A, numbers in B\)"):
-        check_overlap(table.astype({"age": str}), table)
+        check_overlap(table.assign(age=["one", "two", "three"]), table)
+
+
+@pytest.mark.parametrize("dtype", [object, "string", "category"])
+@pytest.mark.parametrize("container", [pd.DataFrame, polars.from_pandas])
+def test_text_of_a_file_is_compared_with_numbers_and_dates(dtype, container):
+    typed = pd.DataFrame(
+        {
+            "age": [3, 40, 2**60 + 1],
+            "price": [0.1, 1e-7, np.nan],
+            "paid": [True, False, True],
+            "day": pd.to_datetime(["2020-01-01", None, "2021-06-30"]),
+            "at": pd.to_datetime(["2020-01-01T12:00+02:00"] * 3, utc=True),
+        }
+    )
+    file = io.StringIO(typed.to_csv(index=False))
+    texts = pd.read_csv(file, dtype=str).astype(dtype)
+    texts.loc[1, "at"] = "2020-01-01T05:00:00-05:00" if dtype != "category" else texts["at"][1]
+    for one, other in ((typed, container(texts)), (container(texts), typed)):
+        found = check_overlap(one, other)
+        assert found.exact_a.tolist() == found.exact_b.tolist() == [0, 1, 2]
+    assert not check_overlap(typed, container(texts.assign(age=["4", "41", "n/a"])))
+    assert not check_overlap(typed.assign(age=[4, 41, 2**60]), container(texts))
 
 
 @pytest.mark.parametrize(
