@@ -14,7 +14,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, TransformerMixin, clone, is_regressor
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_selector, make_column_transformer
-from sklearn.decomposition import PCA
+from sklearn.decomposition import NMF, PCA
 from sklearn.ensemble import (
     BaggingClassifier,
     BaggingRegressor,
@@ -29,7 +29,14 @@ from sklearn.feature_selection import SelectKBest, f_regression
 from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
 from sklearn.kernel_approximation import Nystroem
-from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, SGDRegressor
+from sklearn.linear_model import (
+    GammaRegressor,
+    LinearRegression,
+    LogisticRegression,
+    PoissonRegressor,
+    Ridge,
+    SGDRegressor,
+)
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import (
@@ -43,8 +50,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import (
     FunctionTransformer,
+    MinMaxScaler,
     OneHotEncoder,
     PolynomialFeatures,
+    PowerTransformer,
     StandardScaler,
 )
 from sklearn.svm import SVC
@@ -59,9 +68,9 @@ from skstack import (
     StackedKerasClassifier,
     StackedKerasRegressor,
 )
-from skstack._features.trial import check_class_weight
+from skstack._features.trial import check_accepts, check_class_weight, check_targets
 from skstack._training import train
-from skstack.ensemble import GreedyEnsembleClassifier
+from skstack.ensemble import GreedyEnsembleClassifier, GreedyEnsembleRegressor
 from skstack.losses import TeacherLoss
 from skstack.networks import MLP
 
@@ -212,12 +221,41 @@ def test_a_part_that_accepts_one_target_is_found_before_training(refuses, where,
     label = "The downstream" if where == "downstream" else "The branch 'part'"
     with pytest.raises(ValueError, match=rf"{label}.*does not accept y of shape .*MultiOutput"):
         make(parts[0], downstream=parts[1], **settings).fit(X, y)
+    ensemble = GreedyEnsembleRegressor if is_regressor(refuses) else GreedyEnsembleClassifier
+    with pytest.raises(ValueError, match=r"The estimator 'part'.*does not accept y of shape"):
+        ensemble([("n", network), ("part", refuses)], cv=3).fit(X, y)
     assert not trainings
     works = wrap(refuses)
     upstream = [("n", network), ("part", works)] if where == "branch" else parts[0]
     downstream = network if where == "branch" else works
     fitted = make(upstream, downstream=downstream, **settings).fit(X, y)
     assert fitted.predict(X).shape == y.shape
+
+
+@pytest.mark.parametrize(
+    ("refuses", "message"),
+    [
+        (PoissonRegressor(), "does not accept y, which holds values from -.*HalfPoissonLoss"),
+        (make_pipeline(StandardScaler(), GammaRegressor()), "y, which holds values from -"),
+        (
+            GridSearchCV(HistGradientBoostingRegressor(loss="gamma"), {"max_iter": [2]}, cv=2),
+            "y, which holds values from -",
+        ),
+        (MultiOutputRegressor(Ridge()), "does not accept a y of one column"),
+    ],
+    ids=["Poisson", "Pipeline", "search", "several"],
+)
+def test_targets_that_a_part_refuses_are_found_before_training(refuses, message, trainings):
+    X, y = regression()
+    parts, settings = [("n", NETWORK), ("part", refuses)], {"cv": 2, "blend": False}
+    with pytest.raises(ValueError, match=f"The branch 'part'.*{message}"):
+        StackedKerasRegressor(parts, downstream=NETWORK, **settings).fit(X, y)
+    with pytest.raises(ValueError, match=f"The downstream.*{message}"):
+        StackedKerasRegressor(parts[:1], downstream=refuses, **settings).fit(X, y)
+    with pytest.raises(ValueError, match=f"The estimator 'part'.*{message}"):
+        GreedyEnsembleRegressor(parts, cv=2).fit(X, y)
+    assert not trainings
+    check_targets(refuses, np.exp(y) if "values" in message else np.c_[y, y], "", classes=False)
 
 
 def test_chains_take_several_targets():
@@ -653,12 +691,32 @@ def to_dense(X):
     return X.toarray()
 
 
-def test_negative_numbers_that_a_branch_refuses_are_found_before_training(trainings):
+FACTORS = make_pipeline(NMF(2, max_iter=2000), LogisticRegression())
+
+
+@pytest.mark.parametrize(
+    "refuses",
+    [
+        MultinomialNB(),
+        make_pipeline(FunctionTransformer(), MultinomialNB()),
+        VotingClassifier([("v", FACTORS)], voting="soft"),
+        make_pipeline(make_column_transformer((NMF(2), ["a", "b"])), LogisticRegression()),
+        make_pipeline(PowerTransformer("box-cox"), LogisticRegression()),
+    ],
+    ids=["counts", "a step", "in a vote", "some columns", "logarithms"],
+)
+def test_negative_numbers_that_a_branch_refuses_are_found_before_training(refuses, trainings):
     X, y = binary(frame=True)
-    branches = [("a", KerasClassifier(SMALL, **FIT)), ("b", MultinomialNB())]
-    with pytest.raises(ValueError, match=r"negative values in columns .*MinMaxScaler"):
-        StackedKerasClassifier(branches, passthrough=False, cv=2).fit(X, y)
+    branches = [("a", KerasClassifier(SMALL, **FIT)), ("b", refuses)]
+    stack = StackedKerasClassifier(branches, passthrough=False, cv=2, blend=False)
+    with pytest.raises(ValueError, match=r"^The branch 'b'.*negative values in .*MinMaxScaler"):
+        stack.fit(X, y)
+    stack.set_params(downstream=KerasClassifier(SMALL, early_stopping=True, **FIT))
+    with pytest.raises(ValueError, match=r"^X_val: The branch 'b'.*negative values in columns"):
+        stack.fit(X.abs() + 0.1, y, X_val=X, y_val=y)
     assert not trainings
+    scaled = make_pipeline(MinMaxScaler((1, 2), clip=True), refuses)
+    check_accepts(scaled.set_output(transform="pandas"), X, y, "", "")
 
 
 def test_the_error_names_only_what_is_refused():

@@ -32,6 +32,7 @@ _ROWS_OF_EACH = 5  # rows of each class, and of each column with and without mis
 _MOST_ROWS = 400
 _ROWS_OF_TARGETS = 40  # that tell whether a part accepts several targets
 _MANY_COLUMNS = 100  # to which a scaler is not fitted if it keeps fewer
+_OF_POSITIVE_NUMBERS = ("gamma", "log_error", "poisson", "tweedie")  # losses, in lower case
 _WORDS = ("strings", "categories", "truth values")
 _REMEDIES = {
     "arrays": "Make columns of numbers of the arrays",
@@ -44,7 +45,7 @@ _REMEDIES = {
 def check_accepts(estimator, X, y, label, how, names=None, *, passed=False, known=None):
     """Raise an error if an estimator refuses columns of X for what they hold.
 
-    It is fitted on a few rows with these columns, and with zeros in their place. Networks are not
+    It is fitted on a few rows with these columns, and with numbers in their place. Networks are not
     trained; they read the rows. ``passed`` is whether X are columns that pass through, of which a
     category that is unknown when the estimator predicts will be a missing value. If X are rows to
     predict, ``known`` are some training rows and their y: what it accepts beside them is not
@@ -78,14 +79,14 @@ def check_accepts(estimator, X, y, label, how, names=None, *, passed=False, know
             f"{type(estimator).__name__}(...)), or pass a dense array."
         )
     everything = {index for each in suspects.values() for index in each}
-    if not everything or _refusal(estimator, _zeroed(X, everything), y) is not None:
+    if not everything or _refusal(estimator, _with_numbers(X, everything), y) is not None:
         if frozen and not passed:  # that the rows are few is not the reason
             with errors_named(label):
                 raise error
         return
     if len(suspects) > 1:
         for kind, own in suspects.items():
-            alone = _refusal(estimator, _zeroed(X, everything - set(own)), y)
+            alone = _refusal(estimator, _with_numbers(X, everything - set(own)), y)
             if alone is not None:
                 suspects, error = {kind: own}, alone
                 break
@@ -254,16 +255,25 @@ def _weighted_candidates(search):
             yield search.estimator
 
 
-def check_takes_targets(estimator, n_targets, label, *, classes, X=None):
-    """Raise an error if an estimator accepts one target, but not several.
+def check_targets(estimator, y, label, X=None, *, classes):
+    """Raise an error if an estimator refuses y: its number of columns, or numbers below 0.
 
-    It is fitted on some rows of X, or on random numbers, with random targets. Networks are not
-    trained. ``classes`` is whether the targets are labels.
+    It is fitted on some rows of X, or on random numbers. Networks are not trained. ``classes`` is
+    whether y holds labels.
     """
-    check_class_weight(estimator, np.zeros((1, n_targets)), label)
+    if y.ndim == 2:
+        check_class_weight(estimator, y[:1], label)
     foreign = is_path(estimator) or is_keras_model(estimator)
     if foreign or trains_network(estimator):
         return
+    if y.ndim == 2:
+        _check_takes_several(estimator, y.shape[1], label, classes, X)
+    else:
+        _check_takes_one(estimator, y, label, X)
+
+
+def _check_takes_several(estimator, n_targets, label, classes, X):
+    """Raise an error if an estimator accepts one target, but not several, which are random."""
     rng = np.random.default_rng(0)
     if X is None:
         X = rng.random((_ROWS_OF_TARGETS, 3))
@@ -282,6 +292,48 @@ def check_takes_targets(estimator, n_targets, label, *, classes, X=None):
     )
 
 
+def _check_takes_one(estimator, y, label, X):
+    """Raise an error if an estimator needs several targets, or numbers above those of y."""
+    several = _tag(estimator, "target_tags", "single_output") is False
+    numbers = is_regressor(estimator) and y.dtype.kind in "biuf"
+    below = numbers and y.min() <= 0 and _refuses_numbers_below_0(estimator)
+    if not (several or below):
+        return
+    rows = np.unique([*range(min(len(y), _ROWS_OF_TARGETS)), int(y.argmin()) if below else 0])
+    rng = np.random.default_rng(0)
+    if X is None:
+        X = rng.random((len(rows), 3))
+    else:
+        X = _rows_of(in_memory(take_rows(X, rows)), np.arange(len(rows)), False)
+    error = _refusal(estimator, X, y[rows])
+    if error is None:
+        return
+    name, reason = type(estimator).__name__, str(error).partition(chr(10))[0]
+    if several and _refusal(estimator, X, np.column_stack([y[rows], y[rows]])) is None:
+        raise ValueError(
+            f"{label} does not accept a y of one column ({type(error).__name__}: {reason}). Use "
+            f"the estimator inside {name}(...)."
+        )
+    if below and _refusal(estimator, X, rng.uniform(0.1, 0.9, len(rows))) is None:
+        raise ValueError(
+            f"{label} does not accept y, which holds values from {y.min():.6g} to {y.max():.6g} "
+            f"({type(error).__name__}: {reason}). Use another loss, or another estimator."
+        )
+
+
+def _refuses_numbers_below_0(estimator):
+    """Whether a loss of a regressor may be defined only for positive numbers."""
+    return any(
+        kind in text
+        for part in _all_parts(estimator)
+        for text in (
+            type(part).__name__.lower(),
+            *(value for value in part.get_params(deep=False).values() if isinstance(value, str)),
+        )
+        for kind in _OF_POSITIVE_NUMBERS
+    )
+
+
 def _remedy(columns, name):
     """What to write instead, for columns by what they hold."""
     words = [key for kind in _WORDS for key in columns.get(kind, ())]
@@ -297,10 +349,26 @@ def _remedy(columns, name):
 
 
 def _positive_only(estimator):
+    """Whether an estimator, or a part of it, may refuse negative numbers."""
+    return any(
+        getattr(part, "method", None) == "box-cox" or _tag(part, "input_tags", "positive_only")
+        for part in _all_parts(estimator)
+    )
+
+
+def _all_parts(estimator):
+    """An estimator, and those among its parameters, at any depth."""
+    params = estimator.get_params(deep=True) if hasattr(estimator, "get_params") else {}
+    for part in (estimator, *params.values()):
+        if hasattr(part, "get_params") and not isinstance(part, type):
+            yield part
+
+
+def _tag(estimator, kind, name):
     try:
-        return get_tags(estimator).input_tags.positive_only
+        return getattr(getattr(get_tags(estimator), kind), name)
     except Exception:  # estimators of others, with tags of their own kind or none
-        return False
+        return None
 
 
 def has_missing(X):
@@ -448,13 +516,14 @@ def _beside(known, X, y, passed):
     return np.concatenate(parts), y
 
 
-def _zeroed(X, indices):
-    X = X.copy()
+def _with_numbers(X, indices):
+    """X with positive whole numbers, which any estimator accepts, in some columns."""
+    X, numbers = X.copy(), np.arange(len(X)) % 3 + 1.0
     for index in indices:
         if hasattr(X, "iloc"):
-            X.isetitem(index, np.zeros(len(X)))
+            X.isetitem(index, numbers)
         else:
-            X[:, index] = 0
+            X[:, index] = numbers
     if hasattr(X, "iloc") or X.dtype.kind in "biuf":
         return X
     try:

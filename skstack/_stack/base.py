@@ -86,7 +86,7 @@ from skstack._features.trial import (
     check_class_weight,
     check_folds,
     check_scaler,
-    check_takes_targets,
+    check_targets,
     has_missing,
 )
 from skstack._splits.folds import (
@@ -544,9 +544,8 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         fit.inputs = [columns_at(X, indices[name]) for name, _, _ in branches]
         models = [transformer.model for _, transformer, _ in branches]
         self._check_trials(downstream, indices, models, fit.inputs, X, y)
-        if y.ndim == 2:
-            self._check_targets(downstream, branches, fit.inputs, y.shape[1])
-        elif is_classifier(self):
+        self._check_targets(downstream, branches, fit.inputs, y)
+        if is_classifier(self) and y.ndim == 1:
             for (name, transformer, _), part in zip(branches, fit.inputs, strict=True):
                 check_class_weight(transformer.model, y, f"The branch {name!r}", part)
             check_class_weight(downstream, y, label_of(downstream))
@@ -861,14 +860,14 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             own = known and (columns_at(known[0], names[name]), known[1])
             check_accepts(model, table, y, label, how, known=own)
 
-    def _check_targets(self, downstream, branches, tables, n_targets):
-        """Refuse a part that accepts one target only, before any training."""
+    def _check_targets(self, downstream, branches, tables, y):
+        """Refuse a part that does not accept y, before any training."""
         classes = is_classifier(self)
         for (name, transformer, _), table in zip(branches, tables, strict=True):
             if transformer.passes_y and transformer.model is not None:
                 label = f"The branch {name!r} ({type(transformer.model).__name__})"
-                check_takes_targets(transformer.model, n_targets, label, classes=classes, X=table)
-        check_takes_targets(downstream, n_targets, label_of(downstream), classes=classes)
+                check_targets(transformer.model, y, label, table, classes=classes)
+        check_targets(downstream, y, label_of(downstream), classes=classes)
 
     def _warn_of_dropped_rows(self, n, total):
         warnings.warn(

@@ -41,7 +41,12 @@ from skstack._base.sklearn import (
 from skstack._base.tables import check_target, n_rows, own_rows, read_labels, take_rows, taken
 from skstack._base.text import described
 from skstack._features.transformer import add_estimator, add_splitter, given_metadata
-from skstack._features.trial import check_accepts, check_class_weight, check_folds
+from skstack._features.trial import (
+    check_accepts,
+    check_class_weight,
+    check_folds,
+    check_targets,
+)
 from skstack._splits.folds import listed_folds, make_folds, orders_time, shown_cv
 from skstack._splits.row_context import RowContext, pass_context
 from skstack.ensemble._greedy import (
@@ -292,6 +297,7 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
         for name, estimator in estimators:
             label = f"The estimator {name!r} ({type(estimator).__name__})"
             check_accepts(estimator, X, y, label, "a ColumnTransformer in a Pipeline selects some")
+            check_targets(estimator, y, label, X, classes=is_classifier(self))
         self._check_class_weights(y, X)
         folds, order = self._folds(X, y, split, weights)
         for name, estimator in estimators if is_classifier(self) and y.ndim == 1 else ():
