@@ -208,6 +208,18 @@ def test_early_stopping_rows_do_not_affect_any_part(rows, downstream):
     np.testing.assert_array_equal(table[:, 1:], X)
 
 
+@pytest.mark.parametrize("wrap", [lambda part: part, make_pipeline], ids=["alone", "Pipeline"])
+def test_boosting_that_monitors_its_training_rows_gets_all_rows(rows, wrap):
+    X, y = rows
+    boosting = HistGradientBoostingClassifier(
+        max_iter=5, early_stopping=True, validation_fraction=None
+    )
+    stack = memory_stack(downstream=wrap(boosting), sampler=Sampler()).fit(X, y)
+    fitted = getattr(stack.downstream_, "steps", [(0, stack.downstream_)])[-1][1]
+    assert (len(fitted.train_score_), len(fitted.validation_score_)) == (6, 0)
+    assert set().union(*SEEN["sampler"]) == set(range(120))
+
+
 def test_the_sampler_receives_scaled_training_rows_and_original_labels(rows):
     X, y = rows
     stack = memory_stack(scaler="standard", sampler=Sampler()).fit(X, y)

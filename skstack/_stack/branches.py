@@ -184,7 +184,7 @@ def held_out_rows(stack, X, y, downstream, seed, parts, ordered):
         and not leaves_epochs_open(downstream)
     )
     if watches:
-        fraction = getattr(downstream, "validation_fraction", None) or 0.1
+        fraction = getattr(downstream, "validation_fraction", 0.1)
     elif stack.fine_tune is not None:
         fraction = stack.fine_tune.validation_fraction
     else:
@@ -219,6 +219,8 @@ def stops_early(estimator, n):
     """Whether an estimator holds out rows for early stopping when it is fitted on ``n`` rows."""
     if isinstance(estimator, NetworkEstimator):
         return bool(estimator._stops_early(n))
+    if getattr(estimator, "validation_fraction", 0.1) is None:
+        return False  # boosting that monitors its training rows
     value = getattr(estimator, "early_stopping", False)
     return n > _ROWS_OF_BOOSTING if isinstance(value, str) else bool(value)
 
