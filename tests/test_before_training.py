@@ -1488,6 +1488,9 @@ def test_what_a_network_cannot_learn_is_found_before_training(
     label = "The branch 'u'" if where == "branch" else "The downstream"
     with pytest.raises(ValueError, match=f"^{label}.*{message}"):
         StackedKerasRegressor(upstream, downstream=downstream, cv=2, blend=False).fit(X, y, **given)
+    if where != "downstream":
+        with pytest.raises(ValueError, match=f"^The estimator 'u'.*{message}"):
+            GreedyEnsembleRegressor([("n", NETWORK), ("u", unfit)], cv=2).fit(X, y, **given)
     assert not trainings
 
 

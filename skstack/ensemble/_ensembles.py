@@ -16,11 +16,11 @@ from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, process_routi
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
-from skstack._base.atomic_fit import atomic_fit, on_snapshot
+from skstack._base.atomic_fit import atomic_fit, on_snapshot, trial_scope
 from skstack._base.diagram import diagram_of_parts
 from skstack._base.docstrings import substitute
 from skstack._base.parallel import run_parts
-from skstack._base.params import clone_part, clone_sharing_models
+from skstack._base.params import clone_part, clone_sharing_models, last_step
 from skstack._base.progress import errors_named, fit_tasks, fitting, propagating
 from skstack._base.sklearn import (
     CROSS_FIT_CONSTRAINTS,
@@ -40,7 +40,14 @@ from skstack._base.sklearn import (
 )
 from skstack._base.tables import check_target, n_rows, own_rows, read_labels, take_rows, taken
 from skstack._base.text import described
-from skstack._features.transformer import add_estimator, add_splitter, given_metadata
+from skstack._estimators.base import NetworkEstimator
+from skstack._features.cross_fit import Metadata
+from skstack._features.transformer import (
+    KerasFeatureTransformer,
+    add_estimator,
+    add_splitter,
+    given_metadata,
+)
 from skstack._features.trial import (
     check_accepts,
     check_class_weight,
@@ -298,6 +305,7 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
             label = f"The estimator {name!r} ({type(estimator).__name__})"
             check_accepts(estimator, X, y, label, "a ColumnTransformer in a Pipeline selects some")
             check_targets(estimator, y, label, X, classes=is_classifier(self))
+            self._check_network(name, estimator, X, y, metadata.get(name, {}))
         self._check_class_weights(y, X)
         folds, order = self._folds(X, y, split, weights)
         for name, estimator in estimators if is_classifier(self) and y.ndim == 1 else ():
@@ -331,6 +339,16 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
 
             fitted = run_parts(fit, (), jobs, n_jobs=self.n_jobs)
             return self._keep(dict(zip([name for name, _ in kept], fitted, strict=True)))
+
+    def _check_network(self, name, estimator, X, y, metadata):
+        """Refuse what a network finds in its parameters, y or weights, before any is trained."""
+        last = last_step(estimator)
+        if not isinstance(last, NetworkEstimator) or not last._may_be_refused():
+            return
+        branch = KerasFeatureTransformer(clone_part(estimator))
+        metadata = {key: metadata[key] for key in ("sample_weight",) if key in metadata}
+        with errors_named(f"The estimator {name!r}"), trial_scope():
+            branch._prepare(X, y, Metadata(fit=metadata), whole=False, in_stack=True)
 
     def _check_class_weights(self, y, X=None):
         """Refuse class weights that an estimator cannot use, before any is trained."""
