@@ -96,6 +96,26 @@ def test_weights_minimise_the_loss():
     assert scores["blend"] > scores["a"] > scores["b"]
 
 
+def test_of_weights_of_rows_only_proportions_count():
+    """The gain of a part, about one standard error of the score, depends on nothing else."""
+    rng = np.random.default_rng(0)
+    y, weights = rng.normal(size=60), rng.integers(0, 3, 60).astype(float)
+    parts = {"a": y + rng.normal(0, 1, 60), "b": y + rng.normal(0, 1.5, 60)}
+    rows = np.flatnonzero(weights)
+    of_rows = {name: part[rows] for name, part in parts.items()}
+    learned = [
+        learned_blend(parts, SquaredError(y, weights)),
+        learned_blend(parts, SquaredError(y, 2**10 * weights)),
+        learned_blend(of_rows, SquaredError(y[rows], weights[rows])),
+    ]
+    for found in learned[1:]:
+        assert found[0] == learned[0][0]
+        assert_allclose(list(found[1].values()), list(learned[0][1].values()), rtol=1e-12)
+    twice = {name: np.repeat(part, weights.astype(int)) for name, part in parts.items()}
+    scores = learned_blend(twice, SquaredError(np.repeat(y, weights.astype(int))))[1]
+    assert_allclose([scores[name] for name in parts], [learned[0][1][name] for name in parts])
+
+
 def test_ties_go_to_the_simpler():
     part = np.array([0.2, 0.7])
     assert greedy_counts([part, part], lambda mean: 0.0).tolist() == [1, 0]

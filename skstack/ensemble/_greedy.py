@@ -252,7 +252,10 @@ def _selected(prepared, names, score, max_iter):
 
 
 def _standardized(score, better, worse):
-    """The difference of two scores in units of its standard error."""
+    """The difference of two scores in units of its standard error.
+
+    Each row is one observation, whatever its weight: of weights only proportions count.
+    """
     differences = score.by_row(better) - score.by_row(worse)
     weights = np.ones(len(differences)) if score.weights is None else score.weights
     mean = np.average(differences, weights=weights)
