@@ -13,7 +13,7 @@ from sklearn.datasets import load_breast_cancer, make_blobs
 from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.ensemble import IsolationForest, RandomForestClassifier, StackingClassifier
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import KFold, LeaveOneGroupOut, cross_val_predict
 from sklearn.multiclass import OneVsRestClassifier
@@ -30,6 +30,7 @@ from skstack import (
     KerasFeatureTransformer,
     StackedKerasClassifier,
 )
+from skstack._features.cross_fit import Metadata
 from skstack._training.formulas import LARGEST_LOG_ODDS
 from skstack.networks import Autoencoder
 
@@ -72,6 +73,30 @@ def with_names():
     model = Told()
     model(X[:2])
     return model
+
+
+OF_CLASSES = ["codes", "outputs", "log_odds", "margin", "entropy"]
+
+
+@pytest.mark.parametrize(
+    ("model", "features", "target"),
+    [
+        (LogisticRegression(), OF_CLASSES, y),
+        (LogisticRegression(max_iter=500), OF_CLASSES, np.array(["a", "b", "c"] * 40)),
+        (KerasClassifier(SMALL, **FIT), OF_CLASSES, y == 1),
+        (AUTOENCODER, ["reconstruction_error", "outputs"], None),
+        (Ridge(), "outputs", y),
+        (RidgeClassifier(), "outputs", y),
+        (GaussianMixture(2, random_state=0), ["outputs", "entropy"], None),
+        (IsolationForest(n_estimators=3), "outputs", None),
+    ],
+    ids=lambda each: type(each).__name__ if hasattr(each, "fit") else "",
+)
+def test_names_that_are_certain_before_a_fit_are_those_after_it(model, features, target):
+    transformer = KerasFeatureTransformer(model, features=features, cv=2)
+    certain = clone(transformer)._prepare(X, target, Metadata(), whole=False).known_names
+    assert set(certain) <= set(transformer.fit(X, target).get_feature_names_out())
+    assert len(certain) >= len(np.atleast_1d(features)) - 1
 
 
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")

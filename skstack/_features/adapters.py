@@ -30,6 +30,7 @@ from skstack._features.cache import CachedNetwork
 from skstack._training import formulas
 from skstack._training.formulas import MEMBERS
 from skstack.networks._adopted import FrozenBlueprint, refuse_strings
+from skstack.networks._autoencoder import Autoencoder
 from skstack.networks._heads import (
     columns_of_labels,
     in_order_of,
@@ -243,7 +244,8 @@ class EstimatorAdapter:
             p, names = self.probabilities(X)
             if self.classes is not None and len(names) == 2:
                 p, names = p[:, 1:], names[1:]
-            return [(f"proba_{name}", p[:, [index]]) for index, name in enumerate(names)]
+            names = _of_classes("proba", names)
+            return [(name, p[:, [index]]) for index, name in enumerate(names)]
         if not self.transforms:
             return self._decisions(X)
         values = _dense(self.estimator.transform(self._own(X)))
@@ -521,14 +523,42 @@ def columns_of(view, X, features, layers, pooling):
             )
         for name, values in zip(map(column_name, layers), outputs, strict=True):
             values = as_columns(values, pooling)
-            names = tuple(f"{name}_{index}" for index in range(values.shape[1]))
+            names = _numbered(name, values.shape[1])
             columns.append(Columns(names, values, view.out_of_fold, inner=True))
     return columns
+
+
+def certain_names(model, request, classes, *, single):
+    """Names that ``columns_of`` gives columns of a model before its fit; there may be more.
+
+    ``classes`` are those of one target, or None; ``single`` is whether y holds one target.
+    """
+    names = [name for layer in request.layers for name in _numbered(column_name(layer), 1)]
+    names += [name for name in request.features if name not in ("outputs", "log_odds")]
+    labels = [] if classes is None else classes[len(classes) == 2 :]
+    if "log_odds" in request.features:
+        names += _of_classes("log_odds", labels)
+    if "outputs" not in request.features or is_keras_model(model):
+        return names
+    if isinstance(model, KerasAutoencoder):
+        own = model.model is None or isinstance(model.model, Autoencoder)
+        return [*names, *(_numbered("latent", 1) if own else ())]
+    if probabilities_of(model) is not None:
+        return names + _of_classes("proba", labels)
+    return [*names, "prediction"] if is_regressor(model) and single else names
 
 
 def column_name(layer):
     """Beginning of the names of a layer's columns."""
     return layer.replace("/", "_").replace(MEMBERS, "_members")
+
+
+def _numbered(name, n_columns):
+    return tuple(f"{name}_{index}" for index in range(n_columns))
+
+
+def _of_classes(name, classes):
+    return [f"{name}_{label}" for label in classes]
 
 
 def _columns_of_feature(view, X, feature, pooling, suffix):
@@ -543,7 +573,8 @@ def _columns_of_feature(view, X, feature, pooling, suffix):
         ]
     if feature == "log_odds":
         values, labels = view.log_odds(X)
-        return [Columns(tuple(f"log_odds_{name}{suffix}" for name in labels), values, oof)]
+        names = tuple(f"{name}{suffix}" for name in _of_classes(feature, labels))
+        return [Columns(names, values, oof)]
     names = (f"{feature}{suffix}",)
     if feature == "codes":
         return [Columns(names, view.codes(X), oof, categorical=True)]
@@ -557,9 +588,7 @@ def _columns_of_feature(view, X, feature, pooling, suffix):
 
 
 def _columns(name, values, out_of_fold, transformed):
-    names = (
-        (name,) if values.shape[1] == 1 else tuple(f"{name}_{i}" for i in range(values.shape[1]))
-    )
+    names = (name,) if values.shape[1] == 1 else _numbered(name, values.shape[1])
     return Columns(names, values, out_of_fold, transformed=transformed)
 
 

@@ -37,7 +37,6 @@ from skstack._base.tables import (
     taken,
 )
 from skstack._base.text import described
-from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._estimators.bags import is_bagged, refuse_bags
 from skstack._estimators.multi_task import KerasMultiTask
 from skstack._estimators.resampling import resample
@@ -49,7 +48,7 @@ from skstack._features.adapters import (
     Columns,
     ModelAdapter,
     adapted,
-    column_name,
+    certain_names,
     columns_of,
     floats,
     is_detector,
@@ -59,7 +58,6 @@ from skstack._features.cache import CachedNetwork
 from skstack._splits.folds import smallest_training_rows
 from skstack._splits.row_context import RowContext, may_split, pass_context, refuse_unreached
 from skstack._splits.supervision import learns_from_y, parts_of, requires_y, trains
-from skstack.networks._autoencoder import Autoencoder
 from skstack.networks._heads import probabilities_of
 from skstack.preprocessing._column_profile import ColumnProfile
 
@@ -278,22 +276,10 @@ class UpstreamSpec:
 
     def known_names(self, request, y):
         """Names of features that are certain before training; there may be more."""
-        names = [f"{column_name(layer)}_0" for layer in request.layers]
         if self.tasks or self.labels is not None:
-            return names
-        names += [name for name in request.features if name not in ("outputs", "log_odds")]
-        labels = [] if self.classes is None else self.classes[len(self.classes) == 2 :]
-        if "log_odds" in request.features:
-            names += [f"log_odds_{label}" for label in labels]
-        if "outputs" not in request.features or is_keras_model(self.model):
-            return names
-        if isinstance(self.model, KerasAutoencoder):
-            own = self.model.model is None or isinstance(self.model.model, Autoencoder)
-            return [*names, "latent_0"] if own else names
-        if probabilities_of(self.model) is not None:
-            return names + [f"proba_{label}" for label in labels]
-        one = is_regressor(self.model) and y is not None and np.shape(y)[1:] in ((), (1,))
-        return [*names, "prediction"] if one else names
+            request = replace(request, features=())
+        single = y is not None and np.shape(y)[1:] in ((), (1,))
+        return certain_names(self.model, request, self.classes, single=single)
 
     def needs_folds(self, request):
         """Whether some features of training rows must be out-of-fold."""
