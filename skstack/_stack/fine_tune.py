@@ -17,7 +17,7 @@ from sklearn.utils import Bunch
 from skstack._base.atomic_fit import caller_level
 from skstack._base.params import draw_seed, hint_at_parameters, is_keras_model, is_path
 from skstack._base.sklearn import Interval, StrOptions
-from skstack._base.tables import columns_at, take_rows
+from skstack._base.tables import columns_at, take_rows, with_weight
 from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._estimators.bags import refuse_bags
 from skstack._estimators.base import NetworkEstimator
@@ -431,7 +431,9 @@ def fine_tune(stack, fit, before, after):
 
     tuning = stack.fine_tune
     ratio = _sampled(stack, before, after)
-    rows, validation = fit.training_rows(), fit.validation_rows()
+    rows, validation = (
+        with_weight(rows[2], *rows) for rows in (fit.training_rows(), fit.validation_rows())
+    )
     loss, rows, validation = _objective(stack, rows, validation, ratio)
     names = [name for name, _, _ in stack.upstream_]
     named = named_layers(tuning, names)
