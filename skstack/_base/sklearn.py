@@ -11,6 +11,8 @@ import sklearn
 from sklearn.base import BaseEstimator, is_classifier, is_regressor
 from sklearn.base import _fit_context as fit_context
 from sklearn.calibration import _SigmoidCalibration as SigmoidCalibration
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import TargetEncoder
 from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils import get_tags
@@ -267,6 +269,32 @@ def accepts_fit_parameter(estimator, parameter):
     if parameter == "sample_weight" and wrapper_of(estimator) == "keras":
         return True  # it passes all metadata to ``keras.Model.fit``
     return has_fit_parameter(estimator, parameter)
+
+
+def offers(estimator, method):
+    """Whether an estimator has a method once it is fitted.
+
+    The stacking estimators of scikit-learn hide those of their default final estimator until then,
+    and so does what delegates to them.
+    """
+    if hasattr(estimator, method):
+        return True
+    if isinstance(estimator, type) or not hasattr(type(estimator), method):
+        return False
+    if isinstance(estimator, Pipeline):
+        return offers(estimator.steps[-1][1], method)
+    if hasattr(estimator, "estimators") and getattr(estimator, "final_estimator", 0) is None:
+        return hasattr(LogisticRegression if is_classifier(estimator) else RidgeCV, method)
+    inner = getattr(estimator, "estimator", None)
+    return not hasattr(inner, method) and offers(inner, method)
+
+
+class Offers(HasMethods):
+    """As ``HasMethods``, of an estimator once it is fitted."""
+
+    def is_satisfied_by(self, val):
+        """Whether it has all methods."""
+        return all(offers(val, method) for method in self.methods)
 
 
 def needs_y(estimator):

@@ -26,7 +26,7 @@ from skstack._base.params import (
     without_passthrough,
 )
 from skstack._base.progress import errors_named, fitting, propagating, reserve_tasks
-from skstack._base.sklearn import is_classifier_for, take_metadata, wrapper_of
+from skstack._base.sklearn import is_classifier_for, offers, take_metadata, wrapper_of
 from skstack._base.tables import (
     check_target,
     glanced,
@@ -321,7 +321,7 @@ class UpstreamSpec:
         if wrapper_of(self.model):  # the output of wrappers is known only after the fit
             return
         requested = [feature for feature in request.features if feature in OF_PROBABILITIES]
-        if requested and not hasattr(self.model, "predict_proba"):
+        if requested and not offers(self.model, "predict_proba"):
             raise ValueError(
                 f"features={requested} need probabilities, but {name} has no predict_proba."
             )
@@ -358,7 +358,7 @@ class UpstreamSpec:
 
     def _has_codes(self):
         """Whether an estimator has probabilities of classes, or transforms."""
-        if hasattr(self.model, "predict_proba"):
+        if offers(self.model, "predict_proba"):
             return self.classes is not None
         predicts = is_classifier(self.model) or is_regressor(self.model)
         return hasattr(self.model, "transform") and not predicts

@@ -51,6 +51,7 @@ from skstack._base.sklearn import (
     CallbackSupportMixin,
     HasMethods,
     Interval,
+    Offers,
     StrOptions,
     accepts_fit_parameter,
     check_input_names,
@@ -201,7 +202,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
     _get_param_names = get_param_names
     _parameter_constraints = {
         "upstream": "no_validation",
-        "downstream": [None, HasMethods(["fit", "predict"])],
+        "downstream": [None, Offers(["fit", "predict"])],
         "scaler": [None, StrOptions({"standard"}), HasMethods(["fit", "transform"])],
         "passthrough": "no_validation",
         "fine_tune": [None, FineTune],

@@ -31,6 +31,7 @@ from skstack._base.sklearn import (
     accepts_fit_parameter,
     check_parts,
     fit_context,
+    offers,
     refuse_metadata,
     routing_enabled,
     set_input_tags,
@@ -482,7 +483,7 @@ def _pairs(estimators):
 
 def _has_probabilities(ensemble):
     models = [each for _, each in _pairs(ensemble.estimators) if not isinstance(each, str)]
-    return all(hasattr(each, "predict_proba") for each in models)
+    return all(offers(each, "predict_proba") for each in models)
 
 
 @substitute(**DOCS)
@@ -586,7 +587,7 @@ class GreedyEnsembleClassifier(ClassifierMixin, _GreedyEnsemble):
             raise ValueError(
                 f"The estimator {name!r}, {described(estimator)}, is not a classifier."
             )
-        if not hasattr(estimator, "predict_proba"):
+        if not offers(estimator, "predict_proba"):
             raise ValueError(
                 f"The estimator {name!r}, {described(estimator)}, has no predict_proba. Use "
                 "CalibratedClassifierCV(...) around it."

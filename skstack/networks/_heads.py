@@ -12,7 +12,7 @@ from sklearn.base import is_classifier
 from sklearn.pipeline import Pipeline
 
 from skstack._base.lru_cache import LRUCache
-from skstack._base.sklearn import wrapper_of
+from skstack._base.sklearn import offers, wrapper_of
 from skstack._base.tables import n_rows
 from skstack.networks._cloning import is_builtin_keras, is_graph
 
@@ -357,7 +357,7 @@ def probabilities_of(estimator):
     ``keras.wrappers`` has no ``predict_proba``, but its ``decision_function`` returns the outputs
     of its network.
     """
-    if hasattr(estimator, "predict_proba"):
+    if offers(estimator, "predict_proba"):
 
         def probabilities(X):
             p = estimator.predict_proba(X)

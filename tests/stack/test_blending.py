@@ -20,6 +20,8 @@ from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
     RandomForestClassifier,
+    StackingClassifier,
+    StackingRegressor,
     VotingClassifier,
 )
 from sklearn.exceptions import NotFittedError
@@ -666,6 +668,37 @@ def test_what_makes_up_for_samplers_and_class_weights_is_blended():
         GridSearchCV(clone(corrected).set_params(sampler=None), samplers, cv=2),
     ):
         assert set(stack([("part", part)], cv=3).fit(*binary()).blend_weights_) > {"part"}
+
+
+def test_stacking_estimators_hide_methods_of_their_default_until_they_are_fitted():
+    X, y = binary()
+    inner = StackingClassifier([("tree", TREE)], cv=2)
+    given = clone(inner).set_params(final_estimator=LINEAR)
+    wraps = (lambda part: part, lambda part: make_pipeline(StandardScaler(), part))
+    for wrap in (*wraps, lambda part: GridSearchCV(part, {"cv": [2]}, cv=2)):
+        weights = stack([("part", wrap(inner))], cv=2).fit(X, y).blend_weights_
+        assert weights == stack([("part", wrap(given))], cv=2).fit(X, y).blend_weights_
+        assert "part" in weights
+    below = stack([("tree", TREE)], downstream=inner, cv=2).fit(X, y)
+    assert set(below.blend_weights_) == {"tree", "downstream"}
+    features = KerasFeatureTransformer(inner, features=["log_odds", "codes"], cv=2)
+    assert features.fit_transform(X, y).shape == (60, 2)
+    ensemble = GreedyEnsembleClassifier([("tree", TREE), ("part", inner)], cv=2)
+    assert ensemble.fit(X, y).predict_proba(X).shape == (60, 2)
+    X, y = regression()
+    inner = StackingRegressor([("ridge", Ridge())], cv=2)
+    own = StackedKerasRegressor([("ridge", Ridge())], downstream=inner, cv=2)
+    assert own.fit(X, y).score(X, y) > 0.9
+
+
+def test_what_stacking_estimators_never_have_is_refused():
+    inner = StackingClassifier([("tree", TREE)], final_estimator=MARGIN)
+    with pytest.raises(ValueError, match="has no predict_proba"):
+        GreedyEnsembleClassifier([("part", inner)]).fit(*binary())
+    with pytest.raises(ValueError, match="has no predict_proba"):
+        stack([("part", VotingClassifier([("tree", TREE)]))], blend=True).fit(*binary())
+    with pytest.raises(ValueError, match="'fit' and 'predict'"):
+        stack(downstream=make_pipeline(StandardScaler())).fit(*binary())
 
 
 def test_a_correction_of_priors_is_part_of_the_downstream():
