@@ -37,7 +37,12 @@ from sklearn.linear_model import (
     Ridge,
     SGDRegressor,
 )
-from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.model_selection import (
+    FixedThresholdClassifier,
+    GridSearchCV,
+    KFold,
+    TunedThresholdClassifierCV,
+)
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import (
     ClassifierChain,
@@ -1060,6 +1065,46 @@ def test_what_a_branch_cannot_do_is_found_before_other_branches_train(what, trai
     with pytest.raises(ValueError, match=f"^The branch 'b'.*: .*{message}"):
         StackedKerasRegressor(branches, downstream=NETWORK, cv=2).fit(X, y)
     assert not trainings
+
+
+ONE_TARGET, TWO_CLASSES = r"y of shape \(n_samples,\): ", "y with 3 classes: "
+LINEAR, RIDGE = LogisticRegression(), Ridge()
+OTHER_TARGETS = {
+    "RegressorChain": (RegressorChain(RIDGE), ONE_TARGET),
+    "MultiOutputRegressor": (make_pipeline(MultiOutputRegressor(RIDGE)), ONE_TARGET),
+    "ClassifierChain": (ClassifierChain(LINEAR), ONE_TARGET),
+    "MultiOutputClassifier": (GridSearchCV(MultiOutputClassifier(LINEAR), {}), ONE_TARGET),
+    "FixedThresholdClassifier": (make_pipeline(FixedThresholdClassifier(LINEAR)), TWO_CLASSES),
+    "TunedThresholdClassifierCV": (TunedThresholdClassifierCV(LINEAR), TWO_CLASSES),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_TARGETS)
+def test_targets_that_a_part_does_not_take_are_found_before_training(name, trainings):
+    part, message = OTHER_TARGETS[name]
+    if is_regressor(part):
+        (X, y), network = regression(), NETWORK
+        kind, ensemble = StackedKerasRegressor, GreedyEnsembleRegressor
+    else:
+        (X, y), network = mixed(), KerasClassifier(SMALL, **FIT)
+        X, kind, ensemble = X[["a", "b"]], StackedKerasClassifier, GreedyEnsembleClassifier
+    for estimator in (
+        kind([("a", network)], downstream=part, cv=2),
+        kind([("a", network), ("b", part)], downstream=network, cv=2),
+        kind([("a", network)], downstream=kind([("b", part)], downstream=network), cv=2),
+        ensemble([("a", network), ("b", part)], cv=2),
+    ):
+        with pytest.raises(ValueError, match=f"does not accept {message}{name} takes"):
+            estimator.fit(X, y)
+    assert not trainings
+
+
+def test_a_frozen_part_may_have_learned_other_targets():
+    X, y = mixed()
+    X = X[["a", "b"]]
+    frozen = FrozenEstimator(FixedThresholdClassifier(LINEAR).fit(X, y == "low"))
+    stack = StackedKerasClassifier([("low", frozen)], downstream=LINEAR)
+    assert stack.fit(X, y).predict(X).shape == (60,)
 
 
 def optimizers_of_optimizers():

@@ -17,7 +17,13 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from skstack._base.atomic_fit import trial_scope
 from skstack._base.disk_table import in_memory, joined_frames
-from skstack._base.params import clone_part, is_keras_model, is_network_estimator, is_path
+from skstack._base.params import (
+    clone_part,
+    is_keras_model,
+    is_network_estimator,
+    is_path,
+    last_step,
+)
 from skstack._base.progress import errors_named
 from skstack._base.sklearn import drop_callbacks, wrapper_of
 from skstack._base.tables import is_dataframe, n_rows, take_rows
@@ -43,7 +49,7 @@ _REMEDIES = {
 
 
 def check_accepts(estimator, X, y, label, how, names=None, *, passed=False, known=None):
-    """Raise an error if an estimator refuses columns of X for what they hold.
+    """Raise an error if an estimator refuses y, or columns of X for what they hold.
 
     It is fitted on a few rows with these columns, and with numbers in their place. Networks are not
     trained; they read the rows. ``passed`` is whether X are columns that pass through, of which a
@@ -53,6 +59,7 @@ def check_accepts(estimator, X, y, label, how, names=None, *, passed=False, know
     """
     if is_path(estimator) or is_keras_model(estimator):
         return
+    _check_target(estimator, y, label)
     frozen = isinstance(estimator, FrozenEstimator)  # has the attributes of its estimator
     if not frozen and hasattr(estimator, "_refuse_columns"):
         if known is not None and _refusal(estimator, *_beside(known, X, y, passed)) is None:
@@ -98,6 +105,31 @@ def check_accepts(estimator, X, y, label, how, names=None, *, passed=False, know
         f"{str(error).partition(chr(10))[0]}). {_remedy(columns, type(estimator).__name__)}, or "
         f"leave these columns out: {how}."
     )
+
+
+def _check_target(estimator, y, label):
+    """Raise an error if an estimator takes only several targets, or only two classes."""
+    last = last_step(estimator)
+    while hasattr(last, "param_grid") or hasattr(last, "param_distributions"):
+        last = last_step(last.estimator)
+    if np.ndim(y) != 1 or isinstance(last, FrozenEstimator):  # which may have learned another y
+        return
+    try:
+        tags = get_tags(last)
+    except Exception:  # estimators of others, with tags of their own kind or none
+        return
+    name = type(last).__name__
+    if not tags.target_tags.single_output:
+        raise ValueError(
+            f"{label} does not accept y of shape (n_samples,): {name} takes a column for each of "
+            "several targets. Use the estimator inside it."
+        )
+    two = tags.classifier_tags is not None and not tags.classifier_tags.multi_class
+    if two and len(np.unique(y)) > 2:
+        raise ValueError(
+            f"{label} does not accept y with {len(np.unique(y))} classes: {name} takes two. Use "
+            "OneVsRestClassifier(...), or another estimator."
+        )
 
 
 def check_scaler(scaler, n_columns, n_rows, label):
