@@ -15,6 +15,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, cross_validate
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tests import test_metaestimators_metadata_routing as theirs
+from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.metadata_routing import MetadataRouter
 
 import skstack
@@ -25,6 +26,7 @@ from skstack import (
     StackedKerasClassifier,
     StackedKerasRegressor,
 )
+from skstack.ensemble import GreedyEnsembleClassifier
 from skstack.networks import MLP
 
 X, y = make_classification(n_samples=120, n_features=4, random_state=0)
@@ -266,6 +268,28 @@ def test_weights_and_groups_in_a_search(routing):
     search.fit(X, y, sample_weight=WEIGHTS, groups=GROUPS)
     assert len(Recorder.records) == 4 * 5
     assert all(len(got["sample_weight"]) == n for _, n, got in Recorder.records)
+
+
+@pytest.mark.parametrize("kind", ["stack", "ensemble", "stack in a pipeline"])
+def test_a_score_is_weighted_if_it_asks_for_weights(kind, routing, monkeypatch):
+    tree = DecisionTreeClassifier(max_depth=1).set_fit_request(sample_weight=True)
+    estimator = GreedyEnsembleClassifier([("tree", tree)], cv=2)
+    if kind != "ensemble":
+        downstream = LogisticRegression().set_fit_request(sample_weight=True)
+        estimator = StackedKerasClassifier([("tree", tree)], downstream=downstream, cv=2)
+    estimator.set_score_request(sample_weight=True)
+    if kind == "stack in a pipeline":
+        estimator = make_pipeline(StandardScaler().set_fit_request(sample_weight=True), estimator)
+    weights = []
+
+    def accuracy(y, predicted, sample_weight=None):
+        weights.append(sample_weight)
+        return 0.0
+
+    monkeypatch.setattr("sklearn.metrics.accuracy_score", accuracy)
+    halves = [(np.arange(60), np.arange(60, 120))]
+    cross_validate(estimator, X, y, cv=halves, params={"sample_weight": WEIGHTS})
+    np.testing.assert_array_equal(weights, [WEIGHTS[60:]])
 
 
 ESTIMATORS = [

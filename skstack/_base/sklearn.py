@@ -244,6 +244,13 @@ def callback_context(estimator, n_tasks, sequential):
     return estimator._init_callback_context(max_subtasks=n_tasks, sequential_subtasks=sequential)
 
 
+def add_own_score(router, estimator):
+    """Add the weights that the `score` of a router's owner requests, if any."""
+    requests = estimator._get_metadata_request()
+    if requests.score.requests.get("sample_weight"):
+        router.add_self_request(requests)
+
+
 def take_metadata(X, metadata, indices):
     """Metadata of some rows of X; values that do not belong to rows are kept whole."""
     names = ("X_val", "y_val", "sample_weight_val")

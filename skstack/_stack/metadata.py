@@ -11,6 +11,7 @@ from sklearn.utils.metadata_routing import MetadataRouter, process_routing
 from skstack._base.params import is_keras_model, is_path
 from skstack._base.sklearn import (
     accepts_fit_parameter,
+    add_own_score,
     refuse_metadata,
     routing_enabled,
     take_metadata,
@@ -71,6 +72,7 @@ def routing_of_stack(stack):
     else:
         add_estimator(router, "downstream", stack.downstream, predicts=True)
     add_splitter(router, stack.cv)
+    add_own_score(router, stack)
     return router
 
 

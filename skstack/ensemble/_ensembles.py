@@ -29,6 +29,7 @@ from skstack._base.sklearn import (
     Interval,
     StrOptions,
     accepts_fit_parameter,
+    add_own_score,
     check_parts,
     fit_context,
     offers,
@@ -241,6 +242,7 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
         for name, estimator in self._trained(self._checked()):
             add_estimator(router, name, estimator)
         add_splitter(router, 5 if isinstance(self.cv, str) else self.cv)
+        add_own_score(router, self)
         return router
 
     @fit_context(prefer_skip_nested_validation=False)
