@@ -1369,6 +1369,14 @@ def test_rows_to_watch_that_a_part_cannot_read_are_found_before_training(
     assert not trainings
 
 
+def test_other_columns_of_rows_to_watch_are_errors_of_X_val():
+    X, y = binary(frame=True)
+    stack = StackedKerasClassifier(LogisticRegression(), cv=2)
+    for others in (X[["b", "a", "c", "d"]], X.assign(e=1)):
+        with pytest.raises(ValueError, match=r"^X_val: The feature names"):
+            stack.fit(X, y, X_val=others, y_val=y)
+
+
 IMPUTED = make_pipeline(SimpleImputer(), LogisticRegression())
 INNER = StackedKerasClassifier(
     [("own", LogisticRegression())], downstream=LogisticRegression(), cv=5, blend=False

@@ -5,6 +5,7 @@ import pickle
 import keras
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import tensorflow as tf
 from _models import FIT, SMALL, binary
@@ -492,6 +493,14 @@ def test_features_are_those_of_each_target(fitted):
     np.testing.assert_array_equal(table["codes__segment"].astype(int), p["segment"].argmax(axis=1))
     entropy = -(p["segment"] * np.log(p["segment"])).sum(axis=1)
     np.testing.assert_allclose(table["entropy__segment"], entropy, rtol=1e-4)
+
+
+def test_features_learn_from_targets_of_polars():
+    y = Y.astype({"segment": str})
+    own, others = transformer(cv=2), transformer(cv=2)
+    expected = own.fit_transform(X, y)
+    np.testing.assert_array_equal(others.fit_transform(X, pl.from_pandas(y)), expected)
+    assert others.get_feature_names_out().tolist() == own.get_feature_names_out().tolist()
 
 
 def test_features_become_layers(fitted):

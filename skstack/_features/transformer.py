@@ -61,6 +61,7 @@ from skstack._base.tables import (
     check_groups,
     check_weights,
     indexed_like,
+    is_dataframe,
     is_float32,
     n_rows,
     own_rows,
@@ -626,6 +627,8 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
         if y is not None:
             check_consistent_length(X, y)
             y = y.toarray() if hasattr(y, "toarray") else y
+            if is_dataframe(y) and y.shape[1] > 1 and hasattr(y, "to_pandas"):
+                y = y.to_pandas()  # an array would lose names, and dtypes of classes
             y = y if hasattr(y, "iloc") else np.asarray(y)
         return y if self.passes_y else None
 

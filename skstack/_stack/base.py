@@ -466,7 +466,8 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
             with errors_named("y_val"):
                 y_val = self._read_validation_target(y_val, y)
         if X_val is not None:
-            X_val = read_table(self, X_val, reset=False)
+            with errors_named("X_val"):
+                X_val = read_table(self, X_val, reset=False)
         if n_rows(X) < 2:
             raise ValueError(
                 f"{type(self).__name__} needs at least 2 samples to learn from; got n_samples=1."
