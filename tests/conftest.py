@@ -15,16 +15,11 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["MPLBACKEND"] = "Agg"
 
-# Its import searches all loaded modules for ufuncs: after TensorFlow, three seconds longer.
-import skops.io  # isort: skip  # noqa: F401
-
-import keras
+# What takes long to import is imported in functions: a process that only hands out tests to others
+# would import it before they start.
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import HealthCheck, settings
-from narwhals.stable.v2 import dependencies as frames
-from sklearn.base import BaseEstimator
 
 # A first fit of an architecture takes seconds: neither deadlines nor health checks know that.
 _PATIENT = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
@@ -34,29 +29,32 @@ settings.register_profile(
 settings.register_profile("thorough", max_examples=250, stateful_step_count=25, **_PATIENT)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
-# Importing scikeras puts methods of its own into these classes, for the rest of the process.
-_PATCHED = [
-    (keras.Model, "__reduce__"),
-    (keras.Model, "__deepcopy__"),
-    (keras.losses.Loss, "__reduce__"),
-    (keras.metrics.Metric, "__reduce__"),
-    (keras.optimizers.Optimizer, "__reduce__"),
-]
+
+def _patched():
+    """Where importing scikeras puts methods of its own, for the rest of the process."""
+    import keras
+
+    return [
+        (keras.Model, "__reduce__"),
+        (keras.Model, "__deepcopy__"),
+        (keras.losses.Loss, "__reduce__"),
+        (keras.metrics.Metric, "__reduce__"),
+        (keras.optimizers.Optimizer, "__reduce__"),
+    ]
 
 
-def _methods():
-    return [cls.__dict__.get(name) for cls, name in _PATCHED]
+@functools.cache
+def _keras_own():
+    """The methods of Keras itself: first called before anything imports scikeras."""
+    return [cls.__dict__.get(name) for cls, name in _patched()]
 
 
 def _put(methods):
-    for (cls, name), method in zip(_PATCHED, methods, strict=True):
+    for (cls, name), method in zip(_patched(), methods, strict=True):
         if method is not None:
             setattr(cls, name, method)
         elif name in cls.__dict__:
             delattr(cls, name)
-
-
-_KERAS_OWN = _methods()
 
 
 def pytest_addoption(parser):
@@ -75,6 +73,12 @@ def pytest_configure(config):
         "slow(first=0): a test that only --slow runs, or its name on the command line; "
         "its first cases always run",
     )
+    hands_out_tests = config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
+    if not hands_out_tests:
+        # Its import searches all loaded modules for ufuncs: after TensorFlow, 3 seconds longer.
+        import skops.io  # noqa: F401
+
+        _keras_own()
 
 
 # What older versions that pyproject.toml admits cannot do, by words in the names of tests.
@@ -153,6 +157,8 @@ def keep_few_programs():
 @pytest.fixture(autouse=True, scope="session")
 def keep_signatures():
     """Signatures of classes, which scikit-learn reads anew in every clone: 6 % of the time."""
+    from sklearn.base import BaseEstimator
+
     read = functools.lru_cache(maxsize=None)(BaseEstimator._get_param_names.__func__)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(BaseEstimator, "_get_param_names", classmethod(lambda cls: list(read(cls))))
@@ -162,6 +168,8 @@ def keep_signatures():
 @pytest.fixture(autouse=True, scope="session")
 def arrays_are_not_frames():
     """Without this, scikit-learn 1.9 takes a tenth of a millisecond to see that of each array."""
+    from narwhals.stable.v2 import dependencies as frames
+
     with pytest.MonkeyPatch.context() as patched:
         for name in ("is_into_dataframe", "is_into_series"):
             patched.setattr(frames, name, _false_for_arrays(getattr(frames, name)))
@@ -316,6 +324,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 @pytest.fixture
 def shared_data():
     """A function that reads one of the larger data sets beside the checkout, or skips the test."""
+    import pandas as pd
 
     def read(name):
         path = SHARED_DATA / f"{name}.csv.gz"
@@ -329,9 +338,9 @@ def shared_data():
 @pytest.fixture(autouse=True)
 def keras_own_methods():
     """Keras without the patches of scikeras, whichever test module imported that."""
-    _put(_KERAS_OWN)
+    _put(_keras_own())
     yield
-    _put(_KERAS_OWN)
+    _put(_keras_own())
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 
 from skstack import (
@@ -238,16 +238,70 @@ def test_predictions_beside_fits_of_the_same_architecture():
         assert_same_bits(all_outputs(other), fitted_outputs(other))
 
 
-def test_scores_do_not_depend_on_the_backend():
+def test_scores_do_not_depend_on_the_number_of_threads():
     classifier = MAKERS["classifier"]()
     serial = cross_val_score(classifier, X, Y, cv=3, scoring="neg_log_loss")
-    for backend, n_tasks in (("threading", 2), ("loky", 1)):  # each worker imports TensorFlow
-        with_jobs = Parallel(2, backend=backend)(
-            delayed(cross_val_score)(classifier, X, Y, cv=3, scoring="neg_log_loss")
-            for _ in range(n_tasks)
+    with_jobs = Parallel(2, backend="threading")(
+        delayed(cross_val_score)(classifier, X, Y, cv=3, scoring="neg_log_loss") for _ in range(2)
+    )
+    for scores in with_jobs:
+        np.testing.assert_array_equal(scores, serial)
+
+
+class ToFile:
+    """A callback of scikit-learn that appends paths of tasks to a file, from any process."""
+
+    max_propagation_depth = None
+
+    def __init__(self, path):
+        self.path = path
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context):
+        names = []
+        while context is not None:
+            names.append(context.task_name)
+            context = context.parent
+        with open(self.path, "a") as file:
+            file.write(f"{os.getpid()} {' > '.join(names[::-1])}\n")
+
+
+# A process that fits starts TensorFlow, which takes as long as many other tests.
+@pytest.mark.slow(first=1)
+@pytest.mark.parametrize("n_processes", [1, 2])
+def test_scores_do_not_depend_on_the_backend(n_processes, tmp_path):
+    """And callbacks are told what other processes do."""
+    n_epochs, path, rows = MAKERS["classifier"]().epochs, tmp_path / "tasks.txt", np.arange(len(X))
+    epochs, cv = ([n_epochs], [(rows, rows)]) if n_processes == 1 else ([1, n_epochs], 3)
+    search = GridSearchCV(
+        MAKERS["classifier"](), {"epochs": epochs}, cv=cv, scoring="neg_log_loss", refit=False
+    )
+    serial = clone(search).fit(X, Y)
+    search.set_params(n_jobs=2)
+    if told := hasattr(search, "set_callbacks"):  # from scikit-learn 1.9
+        search.set_callbacks(ToFile(path))
+    with parallel_config("loky"):
+        search.fit(X, Y)
+    scores = [name for name in serial.cv_results_ if name.endswith("_test_score")]
+    for name in scores:
+        np.testing.assert_array_equal(search.cv_results_[name], serial.cv_results_[name])
+    if told:
+        pids, _, tasks = zip(
+            *(line.partition(" ") for line in path.read_text().splitlines()), strict=True
         )
-        for scores in with_jobs:
-            np.testing.assert_array_equal(scores, serial)
+        n_tasks = sum(epochs) * search.n_splits_
+        assert tasks.count("fit > search > fit > epoch") == n_tasks
+        assert {pid for pid, task in zip(pids, tasks, strict=True) if "epoch" in task} - {
+            str(os.getpid())
+        }
 
 
 class Process(ClassifierMixin, BaseEstimator):
@@ -563,12 +617,14 @@ def test_a_fork_after_tensorflow_started_raises_instead_of_hanging(tmp_path):
         def work_3(): return unfitted[3].fit(X, y)
     """
     ending = """
-        for fork in (by_os, by_multiprocessing, by_joblib):
-            for work in (work_predict, work_model, work_0, work_1, work_2, work_3):
+        for work in (work_predict, work_model, work_0, work_1, work_2, work_3):
+            print(by_os(work), flush=True)
+        for fork in (by_multiprocessing, by_joblib):
+            for work in (work_predict, work_3):
                 print(fork(work), flush=True)
     """
     code = "".join(map(textwrap.dedent, (program, FORKS, ending)))
     lines = run(code, cwd=tmp_path).splitlines()
-    assert len(lines) == 3 * 6
+    assert len(lines) == 6 + 2 * 2
     forked = re.compile("RuntimeError: .*This process was forked after TensorFlow had started")
     assert all(forked.match(line) for line in lines), lines

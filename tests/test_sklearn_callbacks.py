@@ -224,39 +224,6 @@ def test_tasks_of_a_search_reach_the_epochs():
     assert recorder.names() == ("fit", [("search", [split, split]), refit])
 
 
-class ToFile(Propagated):
-    """Appends paths of tasks to a file, from any process."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.path = path
-
-    def on_fit_task_end(self, estimator, context):
-        names = []
-        while context is not None:
-            names.append(context.task_name)
-            context = context.parent
-        with open(self.path, "a") as file:
-            file.write(f"{os.getpid()} {' > '.join(names[::-1])}\n")
-
-
-# A process that fits starts TensorFlow, which takes as long as many other tests.
-@pytest.mark.slow(first=1)
-@pytest.mark.parametrize("n_processes", [1, 2])
-def test_tasks_in_other_processes_are_reported(n_processes, tmp_path):
-    path, rows = tmp_path / "tasks.txt", np.arange(len(X))
-    epochs, cv = ([EPOCHS], [(rows, rows)]) if n_processes == 1 else ([1, EPOCHS], 2)
-    search = GridSearchCV(network(), {"epochs": epochs}, cv=cv, n_jobs=2, refit=False)
-    search.set_callbacks(ToFile(path)).fit(X, Y)
-    pids, _, tasks = zip(
-        *(line.partition(" ") for line in path.read_text().splitlines()), strict=True
-    )
-    assert tasks.count("fit > search > fit > epoch") == (1 if n_processes == 1 else 2) * sum(epochs)
-    assert {pid for pid, task in zip(pids, tasks, strict=True) if "epoch" in task} - {
-        str(os.getpid())
-    }
-
-
 def test_propagation_ends_at_the_depth_of_the_callback():
     recorder = Propagated()
     recorder.max_propagation_depth = 1
