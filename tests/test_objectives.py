@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from _models import SMALL
 from sklearn.datasets import load_iris, make_multilabel_classification
 from sklearn.metrics import accuracy_score, f1_score, precision_score, roc_auc_score
 
@@ -466,9 +467,9 @@ SPREADING = {
 def test_a_loss_that_broadcasts_rows_is_refused(loss, make):
     X, y = TWO
     with pytest.raises(ValueError, match="each row with all others"):
-        make(loss=loss, epochs=1).fit(X, y.astype(int))
+        make(SMALL, loss=loss, epochs=1).fit(X, y.astype(int))
     with pytest.raises(ValueError, match=r"metrics.*each row with all others"):
-        make(metrics=[loss], epochs=1).fit(X, y.astype(int))
+        make(SMALL, metrics=[loss], epochs=1).fit(X, y.astype(int))
 
 
 def one_minus_correlation(y, p):

@@ -290,7 +290,7 @@ def spread(drawn):
 @pytest.mark.parametrize(
     ("container", "kind"),
     [
-        *((in_transformer, kind) for kind in MEMORIES),
+        *(slow_if(kind == "stack", in_transformer, kind) for kind in MEMORIES),
         (in_stack, "neighbour"),
         *(slow_if(True, in_stack, kind) for kind in ("ours before PCA", "selector before PCA")),
         slow_if(True, in_nested_stack, "neighbour"),

@@ -78,7 +78,13 @@ def cases(*tables, places=("alone",), slow=()):
     ]
 
 
-CROSS_FITTED = [*cases(PREDICTORS), *cases(SUPERVISED, places=PLACES)]
+# Of kinds that differ from these in themselves only, `make test` has one or two places.
+OTHERS = SUPERVISED.keys() - {"SelectKBest", "TargetEncoder among columns", "fit_transform", "ours"}
+CROSS_FITTED = [
+    *cases(PREDICTORS, slow=[NESTED]),
+    *cases(SUPERVISED, places=("alone", "before PCA")),
+    *cases(SUPERVISED, places=("before a user's own", "before a classifier"), slow=OTHERS),
+]
 
 
 @pytest.mark.parametrize("part", CROSS_FITTED)

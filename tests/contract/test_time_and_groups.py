@@ -332,13 +332,15 @@ def test_time_order_that_cannot_be_copied_is_passed_on_or_refused(kind, cv):
         check_time()
 
 
+@pytest.mark.slow
 def test_time_reaches_the_fourth_level():
     X, y = numbered()
     outer(inner(inner(inner())), TimeSeriesSplit(2)).fit(X, y)
     check_time()
 
 
-@pytest.mark.parametrize("blend", [False, pytest.param("auto", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("blend", [False, "auto"])
 def test_groups_reach_the_fourth_level(blend):
     X, y = numbered()
     options = {"cv": 2, "blend": blend}  # a blend of each level: three times as many fits
