@@ -303,12 +303,17 @@ def eager_keras():
 def pytest_collection_finish():
     """Exempt imported modules from garbage collection, which otherwise takes a second each time.
 
-    What tests leave behind is collected less often: a collection of all of it takes 0.2 s, and by
-    default there is one for every few programs that are traced, some 4 % of the time.
+    What tests leave behind is collected less often: a collection of all of it takes half a second,
+    and by default there is one for every few programs that are traced, some 4 % of the time.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(700, 10, 100)
+    gc.set_threshold(700, 10, 1000)
+
+
+def pytest_unconfigure():
+    """Nor does Python collect what the last tests left when it ends."""
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)  # before fixtures that fit
