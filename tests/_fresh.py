@@ -34,9 +34,7 @@ class Program:
 
     def __init__(self, code, *arguments, cwd=None):
         self._folder = tempfile.TemporaryDirectory()
-        self._connection = socket.socket(socket.AF_UNIX)
-        self._connection.settimeout(300)
-        self._connection.connect(_address())
+        self._connection = _connected()
         order = {
             "code": code,
             "arguments": [str(argument) for argument in arguments],
@@ -54,12 +52,36 @@ class Program:
         return status
 
 
+def _connected():
+    for shared in (True, False):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(300)
+        try:
+            connection.connect(_address(shared))
+            return connection
+        except (ConnectionRefusedError, FileNotFoundError):  # the worker that shared it has ended
+            connection.close()
+    raise AssertionError("no process that forks others")
+
+
 @cache
-def _address():
-    """Start the process that forks the others; it ends with this one."""
+def _address(shared):
+    """Start the process that forks the others; it ends with this one.
+
+    Workers of pytest-xdist share that of the first who needs one.
+    """
     folder = tempfile.TemporaryDirectory()
+    workers = os.environ.get("PYTEST_XDIST_TESTRUNUID") if shared else None
+    address = os.path.join(folder.name, "socket")
+    if workers is not None:
+        address = os.path.join(tempfile.gettempdir(), f"skstack-{workers}")
     listening = socket.socket(socket.AF_UNIX)
-    listening.bind(os.path.join(folder.name, "socket"))
+    try:
+        listening.bind(address)
+    except OSError:  # another worker did
+        listening.close()
+        folder.cleanup()
+        return address
     listening.listen()
     number = listening.fileno()
     process = subprocess.Popen(
@@ -70,12 +92,13 @@ def _address():
     )
 
     def stop():
+        os.unlink(address)
         process.communicate()
         folder.cleanup()
 
     atexit.register(stop)
-    with listening:
-        return listening.getsockname()
+    listening.close()
+    return address
 
 
 def _next_program(listening):

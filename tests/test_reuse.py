@@ -109,15 +109,15 @@ def test_a_stack_trains_its_folds_in_one_program_each(counts):
         [("a", KerasFeatureTransformer(network())), ("b", KerasFeatureTransformer(network()))],
         downstream=network(),
         blend=False,
-        cv=3,
+        cv=2,
         random_state=0,
     )
     stack.fit(X, Y)
     assert counts.new()[0] == 3
-    alone = cross_val_predict(stack, X, Y, cv=3, method="predict_proba")
+    alone = cross_val_predict(stack, X, Y, cv=2, method="predict_proba")
     counts.new()
     side_by_side = cross_val_predict(
-        clone(stack).set_params(n_jobs=3), X, Y, cv=3, method="predict_proba"
+        clone(stack).set_params(n_jobs=2), X, Y, cv=2, method="predict_proba"
     )
     assert counts.new() == [0, 0, 0]
     np.testing.assert_array_equal(side_by_side, alone)

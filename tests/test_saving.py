@@ -285,10 +285,10 @@ def estimators(folder):
             X, y, "predict_proba",
         ),
         "calibrated": (
-            CalibratedClassifierCV(quick, cv=2), X, y, "predict_proba"
+            CalibratedClassifierCV(quick, cv=2, ensemble=False), X, y, "predict_proba"
         ),
         "voting": (
-            VotingClassifier([("a", quick), ("b", quick)],
+            VotingClassifier([("a", quick), ("b", LogisticRegression(max_iter=2000))],
                              voting="soft"),
             X, WORDS, "predict_proba",
         ),

@@ -111,11 +111,11 @@ def test_continued_training_equals_keras(make):
     model = make()
     model.compile(keras.optimizers.SGD(0.5), "binary_crossentropy", run_eagerly=True)
     before = [weight.copy() for weight in model.get_weights()]
-    settings = {"optimizer": "sgd", "learning_rate": 0.5, "epochs": 30, "batch_size": 90}
+    settings = {"optimizer": "sgd", "learning_rate": 0.5, "epochs": 15, "batch_size": 90}
     ours = KerasClassifier(model, **settings, random_state=0).fit(X, y)
     for one, left in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, left)
-    model.fit(X, y, epochs=30, batch_size=90, shuffle=False, verbose=0)
+    model.fit(X, y, epochs=15, batch_size=90, shuffle=False, verbose=0)
     expected = np.asarray(model(X)).ravel()
     assert np.abs(expected - 0.5).max() > 0.2
     np.testing.assert_allclose(ours.predict_proba(X)[:, 1], expected, atol=1e-4)
