@@ -311,9 +311,13 @@ def pytest_collection_finish():
     gc.set_threshold(700, 10, 1000)
 
 
-def pytest_unconfigure():
-    """Nor does Python collect what the last tests left when it ends."""
-    gc.freeze()
+def pytest_unconfigure(config):
+    """Nor is what the last tests left collected at the end, except with --slow.
+
+    pytest does so for warnings of files that were not closed, and Python when it ends.
+    """
+    if not config.getoption("--slow"):
+        gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)  # before fixtures that fit

@@ -46,7 +46,7 @@ X, y = make_classification(
 GROUPS = np.arange(360) // 6
 TIME = np.arange(360)
 GROUPED = X + 0.0
-FOREST = RandomForestClassifier(n_estimators=10, random_state=0)
+FOREST = RandomForestClassifier(n_estimators=4, random_state=0)
 LOGISTIC = LogisticRegression()
 SCALED = StandardScaler().fit_transform(X)
 SMOTED = SMOTE(random_state=0).fit_resample(X, y)
@@ -215,14 +215,21 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+# Like that of another estimator; tests/contract holds that its features have no finding.
+NAMES = [
+    pytest.param(name, marks=[pytest.mark.slow] if name.endswith("FeatureTransformer") else [])
+    for name in CASES
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_planted_leaks_are_detected(name):
     check, (estimator, X, y, options), _ = CASES[name]
     report = leakage_report(estimator, X, y, **{"cv": 3, **options})
     assert check in report.leaks, report
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", NAMES)
 def test_leakage_free_variants_have_no_finding(name):
     _, _, (estimator, X, y, options) = CASES[name]
     report = leakage_report(estimator, X, y, **{"cv": 3, **options})

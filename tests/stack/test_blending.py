@@ -178,8 +178,18 @@ def swapped(y, rows):
     return other
 
 
+# Two of the others together, or one of them on other folds.
+FURTHER = (
+    "an int of its own", "five folds", "five folds, and folds of its own", "network as downstream",
+    "time and early stopping",
+)  # fmt: skip
+
+
 @never_predicted
-@pytest.mark.parametrize("kind", STACKS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=[pytest.mark.slow] if kind in FURTHER else []) for kind in STACKS],
+)
 def test_labels_of_a_fold_do_not_move_its_rows(kind, table):
     """Clause 10 of the leakage contract, bit for bit."""
     X, y = binary()
