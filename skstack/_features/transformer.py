@@ -766,9 +766,6 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
         source = UpstreamSpec(upstream_of(self._upstream_model, 0), y, None)
         settings = {"classifier": source.classes is not None, "metadata": metadata.split}
         own = folds_of(self.cv, X, y, **settings)
-        weights = metadata.fit.get("sample_weight")
-        counted = np.ones(len(y), dtype=bool) if weights is None else np.asarray(weights) > 0
-        n_classes = len(np.unique(y[counted])) if source.classes is not None else 0
         for pairs in nested:
             if len(nested) == 1 and _same_folds([pairs], [Folds(own, np.ones(len(y)))]):
                 continue
@@ -777,8 +774,8 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
                 split = {**settings, "metadata": metadata.of(X, train).split}
                 inner = folds_of(part.cv, take_rows(X, train), take_rows(y, train), **split)
                 for rows, _ in inner:
-                    known = train[rows][counted[train[rows]]]
-                    if source.classes is not None and len(np.unique(y[known])) < n_classes:
+                    labels = y[train][rows] if source.classes is not None else ()
+                    if len(np.unique(labels)) < len(source.classes if len(labels) else ()):
                         raise ValueError("its folds without a fold of the stack lack a class")
 
     def _without(self, train, X, y, metadata):
