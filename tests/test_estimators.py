@@ -4,9 +4,12 @@ import inspect
 
 import numpy as np
 import pytest
-from _models import SMALL
+from _models import SMALL, regression
+from scipy.sparse import csr_array
 from sklearn.base import clone, is_classifier
 from sklearn.datasets import load_diabetes, load_iris
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.linear_model import Ridge
 from sklearn.utils import estimator_checks, get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -192,3 +195,15 @@ def test_weighting_a_row_equals_repeating_it(estimator, load, method):
 
 def test_no_estimator_has_the_non_deterministic_tag():
     assert not any(get_tags(estimator).non_deterministic for estimator in ESTIMATORS)
+
+
+def test_sparse_rows_need_not_suit_a_downstream_that_gets_dense_ones():
+    X, y = regression()
+    dense = HistGradientBoostingRegressor(max_iter=2)
+    stack = StackedKerasRegressor([("linear", Ridge())], downstream=dense, cv=2)
+    assert get_tags(stack).input_tags.sparse
+    assert not get_tags(dense).input_tags.sparse
+    found = stack.fit(csr_array(X), y).predict(csr_array(X))
+    np.testing.assert_allclose(found, stack.fit(X, y).predict(X), rtol=1e-6)
+    stack.set_params(upstream=[("boosting", dense)])
+    assert not get_tags(stack).input_tags.sparse

@@ -298,7 +298,11 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         tags = super().__sklearn_tags__()
         *upstream, downstream = self._models()
         passes = not is_bool(self.passthrough, False)
-        set_input_tags(tags, [*upstream, downstream] if passes else upstream)
+        set_input_tags(tags, upstream)
+        sparse = tags.input_tags.sparse
+        if passes:
+            set_input_tags(tags, [*upstream, downstream])
+            tags.input_tags.sparse = sparse  # what passes through is dense
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
 

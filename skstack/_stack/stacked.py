@@ -101,7 +101,8 @@ blend_scores_ : dict of str to float
 
 fit_report_ : dict of str to dict
     For each branch, ``"downstream"`` and ``"blend"``: the number of training ``rows``, ``seconds``
-    and the ``score`` of predictions of rows that it was not fitted on, or None.
+    and the ``score`` of predictions of rows that it was not fitted on, or None: that of
+    ``blend_scoring`` if parts are blended, else the negative log loss or squared error.
 """,
     "epoch_notes": """
 Rows are set aside for a downstream network with ``early_stopping=True``, and for another estimator
