@@ -255,15 +255,19 @@ def _own_threshold(downstream):
 _GRIDS = ("param_grid", "param_distributions")
 
 
-def _settings(estimator, name=""):
+def _settings(estimator, name="", above=()):
     """An estimator, and its parameters of every depth, by name; of searches also the candidates.
 
-    Without what a calibration, or a correction of priors, makes up for.
+    Without what a calibration, or a correction of priors, makes up for. ``above`` are the
+    estimators that hold it: a list among their parameters may hold one of them, too.
     """
     yield name, estimator
     known = hasattr(estimator, "get_params") and not isinstance(estimator, type)
     if not known or type(estimator).__name__ == "CalibratedClassifierCV":
         return
+    if any(each is estimator for each in above):
+        return
+    above = (*above, estimator)
     for own, value in estimator.get_params(deep=False).items():
         if own == "sampler" and getattr(estimator, "prior_correction", False):
             continue
@@ -273,9 +277,9 @@ def _settings(estimator, name=""):
             for item in value:
                 pair = isinstance(item, tuple) and len(item) > 1 and isinstance(item[0], str)
                 inner, part = item[:2] if pair else (own, item)
-                yield from _settings(part, _joined(name, inner))
+                yield from _settings(part, _joined(name, inner), above)
         else:
-            yield from _settings(value, _joined(name, own))
+            yield from _settings(value, _joined(name, own), above)
 
 
 def _candidates(search, grids, name):

@@ -666,6 +666,31 @@ def test_candidates_of_optuna_turn_a_blend_off():
     assert "class_weight='balanced'" in blending.blend_plan(stack([("part", part)])).reason
 
 
+class Register(list):
+    def __deepcopy__(self, memo):
+        return self  # clones share it
+
+
+class Registered(DecisionTreeClassifier):
+    """Adds itself to a list that is a parameter."""
+
+    def __init__(self, register=None, class_weight=None):
+        super().__init__(max_depth=1, class_weight=class_weight)
+        self.register = register
+
+    def fit(self, X, y):
+        self.register.append(self)
+        return super().fit(X, y)
+
+
+def test_an_estimator_may_be_in_a_list_among_its_parameters():
+    X, y = binary()
+    part = Registered(Register()).fit(X, y)
+    assert "part" in stack([("part", part)], cv=2).fit(X, y).blend_weights_
+    part.class_weight = "balanced"
+    assert "class_weight" in blending.blend_plan(stack([("part", part)])).reason
+
+
 def test_what_makes_up_for_samplers_and_class_weights_is_blended():
     corrected = clone(SAMPLED).set_params(prior_correction=True)
     samplers = {"sampler": [RandomOverSampler(random_state=0)]}
