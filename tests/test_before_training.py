@@ -1099,6 +1099,18 @@ def test_targets_that_a_part_does_not_take_are_found_before_training(name, train
     assert not trainings
 
 
+def test_a_part_that_takes_more_classes_than_its_tags_say_is_accepted():
+    class Modest(LogisticRegression):
+        def __sklearn_tags__(self):
+            tags = super().__sklearn_tags__()
+            tags.classifier_tags.multi_class = False
+            return tags
+
+    X, y = mixed()
+    stack = StackedKerasClassifier([("a", Modest())], downstream=LINEAR, blend=False, cv=2)
+    assert stack.fit(X[["a", "b"]], y).score(X[["a", "b"]], y) > 0.5
+
+
 def test_a_frozen_part_may_have_learned_other_targets():
     X, y = mixed()
     X = X[["a", "b"]]
