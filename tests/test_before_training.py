@@ -1067,9 +1067,12 @@ def test_what_a_branch_cannot_do_is_found_before_other_branches_train(what, trai
     assert not trainings
 
 
+NEGATIVE = "y with negative values: "
 ONE_TARGET, TWO_CLASSES = r"y of shape \(n_samples,\): ", "y with 3 classes: "
 LINEAR, RIDGE = LogisticRegression(), Ridge()
 OTHER_TARGETS = {
+    "PoissonRegressor": (PoissonRegressor(), NEGATIVE),
+    "GammaRegressor": (make_pipeline(StandardScaler(), GammaRegressor()), NEGATIVE),
     "RegressorChain": (RegressorChain(RIDGE), ONE_TARGET),
     "MultiOutputRegressor": (make_pipeline(MultiOutputRegressor(RIDGE)), ONE_TARGET),
     "ClassifierChain": (ClassifierChain(LINEAR), ONE_TARGET),

@@ -108,17 +108,21 @@ def check_accepts(estimator, X, y, label, how, names=None, *, passed=False, know
 
 
 def _check_target(estimator, y, label):
-    """Raise an error if an estimator takes only several targets, or only two classes."""
+    """Raise an error if an estimator takes only several targets, two classes, or positive y."""
     last = last_step(estimator)
     while hasattr(last, "param_grid") or hasattr(last, "param_distributions"):
         last = last_step(last.estimator)
-    if np.ndim(y) != 1 or isinstance(last, FrozenEstimator):  # which may have learned another y
+    if isinstance(last, FrozenEstimator):  # which may have learned another y
         return
     try:
         tags = get_tags(last)
     except Exception:  # estimators of others, with tags of their own kind or none
         return
     name = type(last).__name__
+    if tags.target_tags.positive_only and is_regressor(last) and np.min(y) < 0:
+        raise ValueError(f"{label} does not accept y with negative values: {name} takes none.")
+    if np.ndim(y) != 1:
+        return
     if not tags.target_tags.single_output:
         raise ValueError(
             f"{label} does not accept y of shape (n_samples,): {name} takes a column for each of "
