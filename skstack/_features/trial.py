@@ -49,7 +49,7 @@ _REMEDIES = {
 
 
 def check_accepts(estimator, X, y, label, how, names=None, *, passed=False, known=None):
-    """Raise an error if an estimator refuses y, or columns of X for what they hold.
+    """Raise an error if an estimator refuses columns of X for what they hold.
 
     It is fitted on a few rows with these columns, and with numbers in their place. Networks are not
     trained; they read the rows. ``passed`` is whether X are columns that pass through, of which a
@@ -59,7 +59,6 @@ def check_accepts(estimator, X, y, label, how, names=None, *, passed=False, know
     """
     if is_path(estimator) or is_keras_model(estimator):
         return
-    _check_target(estimator, y, label)
     frozen = isinstance(estimator, FrozenEstimator)  # has the attributes of its estimator
     if not frozen and hasattr(estimator, "_refuse_columns"):
         if known is not None and _refusal(estimator, *_beside(known, X, y, passed)) is None:
@@ -105,48 +104,6 @@ def check_accepts(estimator, X, y, label, how, names=None, *, passed=False, know
         f"{str(error).partition(chr(10))[0]}). {_remedy(columns, type(estimator).__name__)}, or "
         f"leave these columns out: {how}."
     )
-
-
-def _check_target(estimator, y, label):
-    """Raise an error if an estimator takes only several targets, two classes, or positive y."""
-    last = last_step(estimator)
-    while hasattr(last, "param_grid") or hasattr(last, "param_distributions"):
-        last = last_step(last.estimator)
-    if isinstance(last, FrozenEstimator):  # which may have learned another y
-        return
-    try:
-        tags = get_tags(last)
-    except Exception:  # estimators of others, with tags of their own kind or none
-        return
-    name = type(last).__name__
-    if tags.target_tags.positive_only and is_regressor(last) and np.min(y) < 0:
-        raise ValueError(f"{label} does not accept y with negative values: {name} takes none.")
-    if np.ndim(y) != 1:
-        return
-    if not tags.target_tags.single_output:
-        raise ValueError(
-            f"{label} does not accept y of shape (n_samples,): {name} takes a column for each of "
-            "several targets. Use the estimator inside it."
-        )
-    if tags.classifier_tags is None or tags.classifier_tags.multi_class:
-        return
-    classes = np.unique(y)
-    if len(classes) > 2 and _takes_two_classes(last, classes):
-        raise ValueError(
-            f"{label} does not accept y with {len(classes)} classes: {name} takes two. Use "
-            "OneVsRestClassifier(...), or another estimator."
-        )
-
-
-def _takes_two_classes(estimator, classes):
-    """Whether a fit refuses several classes; some only warn, against their tags."""
-    X = np.random.default_rng(0).random((_ROWS_OF_TARGETS, 2))
-    try:
-        with _own_generator(), trial_scope():
-            _without_networks(estimator).fit(X, classes[np.arange(len(X)) % len(classes)])
-    except Exception:  # any estimator, on rows that are not its own
-        return True
-    return False
 
 
 def check_scaler(scaler, n_columns, n_rows, label):
@@ -305,13 +262,16 @@ def _weighted_candidates(search):
 
 
 def check_targets(estimator, y, label, X=None, *, classes):
-    """Raise an error if an estimator refuses y: its number of columns, or numbers below 0.
+    """Raise an error if an estimator refuses y: how many columns or classes, or values below 0.
 
     It is fitted on some rows of X, or on random numbers. Networks are not trained. ``classes`` is
     whether y holds labels.
     """
     if y.ndim == 2:
         check_class_weight(estimator, y[:1], label)
+    if hasattr(estimator, "_refuse_targets"):
+        with errors_named(label):
+            estimator._refuse_targets(y)
     foreign = is_path(estimator) or is_keras_model(estimator)
     if foreign or trains_network(estimator):
         return
@@ -342,9 +302,19 @@ def _check_takes_several(estimator, n_targets, label, classes, X):
 
 
 def _check_takes_one(estimator, y, label, X):
-    """Raise an error if an estimator needs several targets, or numbers above those of y."""
-    several = _tag(estimator, "target_tags", "single_output") is False
-    numbers = is_regressor(estimator) and y.dtype.kind in "biuf"
+    """Raise an error if an estimator needs several targets, two classes, or larger numbers."""
+    last = _last_estimator(estimator)
+    # A frozen one may have learned another y.
+    if isinstance(last, FrozenEstimator) or not hasattr(last, "get_params"):
+        return
+    two = _tag(last, "classifier_tags", "multi_class") is False and len(np.unique(y)) > 2
+    if two and _takes_two_classes(last, np.unique(y)):
+        raise ValueError(
+            f"{label} does not accept y with {len(np.unique(y))} classes: {type(last).__name__} "
+            "takes two. Use OneVsRestClassifier(...), or another estimator."
+        )
+    several = _tag(last, "target_tags", "single_output") is False
+    numbers = is_regressor(last) and y.dtype.kind in "biuf"
     below = numbers and y.min() <= 0 and _refuses_numbers_below_0(estimator)
     if not (several or below):
         return
@@ -357,17 +327,37 @@ def _check_takes_one(estimator, y, label, X):
     error = _refusal(estimator, X, y[rows])
     if error is None:
         return
-    name, reason = type(estimator).__name__, str(error).partition(chr(10))[0]
-    if several and _refusal(estimator, X, np.column_stack([y[rows], y[rows]])) is None:
+    reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    _, codes = np.unique(y[rows], return_inverse=True)  # some do not take texts
+    if several and _refusal(estimator, X, np.column_stack([codes, codes])) is None:
         raise ValueError(
-            f"{label} does not accept a y of one column ({type(error).__name__}: {reason}). Use "
-            f"the estimator inside {name}(...)."
+            f"{label} does not accept a y of one column ({reason}). Use the estimator inside "
+            f"{type(last).__name__}(...)."
         )
     if below and _refusal(estimator, X, rng.uniform(0.1, 0.9, len(rows))) is None:
         raise ValueError(
             f"{label} does not accept y, which holds values from {y.min():.6g} to {y.max():.6g} "
-            f"({type(error).__name__}: {reason}). Use another loss, or another estimator."
+            f"({reason}). Use another loss, or another estimator."
         )
+
+
+def _last_estimator(estimator):
+    """The last step of Pipelines and searches, one inside another."""
+    last = last_step(estimator)
+    while hasattr(last, "param_grid") or hasattr(last, "param_distributions"):
+        last = last_step(last.estimator)
+    return last
+
+
+def _takes_two_classes(estimator, classes):
+    """Whether a fit refuses several classes; some only warn, against their tags."""
+    X = np.random.default_rng(0).random((_ROWS_OF_TARGETS, 2))
+    try:
+        with _own_generator(), trial_scope():
+            _without_networks(estimator).fit(X, classes[np.arange(len(X)) % len(classes)])
+    except Exception:  # any estimator, on rows that are not its own
+        return True
+    return False
 
 
 def _refuses_numbers_below_0(estimator):

@@ -875,6 +875,15 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
                 check_targets(transformer.model, y, label, table, classes=classes)
         check_targets(downstream, y, label_of(downstream), classes=classes)
 
+    def _refuse_targets(self, y):
+        """Refuse a y that a part of a nested stack does not accept, as `fit` does."""
+        *_, downstream = self._models()
+        branches = [
+            (name, branch_of(self, name, model), columns)
+            for name, model, columns in branch_list(self)
+        ]
+        self._check_targets(downstream, branches, [None] * len(branches), y)
+
     def _warn_of_dropped_rows(self, n, total):
         warnings.warn(
             f"cv={shown_cv(self.cv)} is time-ordered and never predicts {n} of {total} rows; these "
