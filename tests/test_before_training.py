@@ -384,6 +384,28 @@ def test_weights_of_unknown_classes_in_a_part_are_refused_before_training(around
         check_class_weight(weighted(0, 1), np.array(["no", "yes"])[y], "")
 
 
+def as_list(X):
+    return X.tolist()
+
+
+@pytest.mark.parametrize("given", [as_list, pd.Series], ids=["list", "Series"])
+def test_greedy_ensembles_try_rows_that_are_no_table(given):
+    """As their estimators do, they accept any rows of which some can be selected."""
+    X, y = mixed()
+    rows, y = given(X["job"]), (y == "low").astype(int)
+    weighted = make_pipeline(TfidfVectorizer(), LogisticRegression(class_weight={1: 2}))
+    network = KerasClassifier(SMALL, metrics=["accuracy"], **FIT)
+    parts = [
+        ("vote", VotingClassifier([("words", weighted)], voting="soft")),
+        ("n", make_pipeline(TfidfVectorizer(), network)),
+    ]
+    assert GreedyEnsembleClassifier(parts, cv=2).fit(rows, y).predict(rows).shape == (60,)
+    halves = list(KFold(2).split(y))
+    parts = [("words", make_pipeline(TfidfVectorizer(), NEIGHBOURS))]
+    y = np.arange(60) // 30
+    assert GreedyEnsembleClassifier(parts, cv=halves).fit(rows, y).predict(rows).shape == (60,)
+
+
 def test_class_weights_of_a_candidate_that_replaces_a_step_are_accepted():
     X, y = binary()
     weighted = LogisticRegression(class_weight={"of": 1, "others": 2})

@@ -201,7 +201,7 @@ def _refuse_weights_of_parts(estimator, y, X):
     if X is None:
         X = np.random.default_rng(0).random((len(rows), 3))
     else:
-        X = _rows_of(in_memory(take_rows(X, rows)), np.arange(len(rows)), False)
+        X = _rows_of(X, rows)
     error = _refusal(estimator, X, y[rows])
     plain = clone_part(estimator).set_params(**dict.fromkeys(weighted))
     if error is not None and _refusal(plain, X, y[rows]) is None:
@@ -218,7 +218,7 @@ def check_folds(estimator, X, y, pairs, label, weights=None):
         if (y[known] != y[known[0]]).any():
             continue
         rows = known[:_ROWS_OF_TARGETS]
-        some = _rows_of(in_memory(take_rows(X, rows)), np.arange(len(rows)), False)
+        some = _rows_of(X, rows)
         error = _refusal(estimator, some, y[rows])
         if error is None:
             return
@@ -323,7 +323,7 @@ def _check_takes_one(estimator, y, label, X):
     if X is None:
         X = rng.random((len(rows), 3))
     else:
-        X = _rows_of(in_memory(take_rows(X, rows)), np.arange(len(rows)), False)
+        X = _rows_of(X, rows)
     error = _refusal(estimator, X, y[rows])
     if error is None:
         return
@@ -516,17 +516,17 @@ def _some_rows(X, y, suspects):
     return np.sort(list(dict.fromkeys(map(int, chosen)))[:_MOST_ROWS])
 
 
-def _rows_of(X, rows, passed):
-    """Rows of X as an array or a pandas DataFrame.
+def _rows_of(X, rows, passed=False):
+    """Rows of X in memory, those of a table in a DataFrame of pandas.
 
     Of columns that pass through, categories that are numbers become strings: an estimator that
     takes numbers only would take them as such, and a missing value later.
     """
+    X = in_memory(take_rows(X, rows))
     if not is_dataframe(X):
-        return X[rows]
+        return X
     import pandas as pd
 
-    X = take_rows(X, rows)
     if not hasattr(X, "iloc"):
         categorical = [name for name in X.columns if "Categorical" in str(X[name].dtype)]
         X = pd.DataFrame({name: X[name].to_list() for name in X.columns})

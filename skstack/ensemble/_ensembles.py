@@ -348,6 +348,8 @@ class _GreedyEnsemble(CallbackSupportMixin, BaseComposition):
         last = last_step(estimator)
         if not isinstance(last, NetworkEstimator) or not last._may_be_refused():
             return
+        if np.ndim(take_rows(X, slice(0, 1))) < 2:
+            return  # texts, which steps before the network make a table of
         branch = KerasFeatureTransformer(clone_part(estimator))
         metadata = {key: metadata[key] for key in ("sample_weight",) if key in metadata}
         with errors_named(f"The estimator {name!r}"), trial_scope():
