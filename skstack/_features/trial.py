@@ -39,6 +39,7 @@ _MOST_ROWS = 400
 _ROWS_OF_TARGETS = 40  # that tell whether a part accepts several targets
 _MANY_COLUMNS = 100  # to which a scaler is not fitted if it keeps fewer
 _OF_POSITIVE_NUMBERS = ("gamma", "log_error", "poisson", "tweedie")  # losses, in lower case
+_OF_BAGS = {"estimator", "bootstrap", "max_samples", "oob_score"}  # parameters
 _WORDS = ("strings", "categories", "truth values")
 _REMEDIES = {
     "arrays": "Make columns of numbers of the arrays",
@@ -59,6 +60,7 @@ def check_accepts(estimator, X, y, label, how, names=None, *, passed=False, know
     """
     if is_path(estimator) or is_keras_model(estimator):
         return
+    _check_kind_of_target(estimator, y, label)
     frozen = isinstance(estimator, FrozenEstimator)  # has the attributes of its estimator
     if not frozen and hasattr(estimator, "_refuse_columns"):
         if known is not None and _refusal(estimator, *_beside(known, X, y, passed)) is None:
@@ -104,6 +106,48 @@ def check_accepts(estimator, X, y, label, how, names=None, *, passed=False, know
         f"{str(error).partition(chr(10))[0]}). {_remedy(columns, type(estimator).__name__)}, or "
         f"leave these columns out: {how}."
     )
+
+
+def _check_kind_of_target(estimator, y, label):
+    """Raise an error if an estimator takes only several targets, or only two classes.
+
+    One whose tags say so is fitted on random numbers: a subclass may take more than its parent.
+    """
+    last = last_step(estimator)
+    while hasattr(last, "param_grid") or hasattr(last, "param_distributions"):
+        last = last_step(last.estimator)
+    if np.ndim(y) != 1 or isinstance(last, FrozenEstimator):  # which may have learned another y
+        return
+    several = _tag(last, "target_tags", "single_output") is False
+    two = _tag(last, "classifier_tags", "multi_class") is False and len(np.unique(y)) > 2
+    if not (several or two):
+        return
+    values = np.unique(y)
+    tried = values[: _MOST_ROWS // _ROWS_OF_EACH]
+    some = np.resize(tried, max(_ROWS_OF_TARGETS, _ROWS_OF_EACH * len(tried)))
+    X = np.random.default_rng(0).random((len(some), 3))
+    name = type(last).__name__
+    two_columns = np.repeat(np.resize([1, 2], (len(some), 1)), 2, axis=1)
+    if several and _refuses(last, X, some) and not _refuses(last, X, two_columns):
+        raise ValueError(
+            f"{label} does not accept y of shape (n_samples,): {name} takes a column for each of "
+            "several targets. Use the estimator inside it."
+        )
+    if two and _refuses(last, X, some) and not _refuses(last, X, np.resize(values[:2], len(X))):
+        raise ValueError(
+            f"{label} does not accept y with {len(values)} classes: {name} takes two. Use "
+            "OneVsRestClassifier(...), or another estimator."
+        )
+
+
+def _refuses(estimator, X, y):
+    """Whether a fit fails of the estimator itself; `_refusal` fits those inside searches."""
+    try:
+        with _own_generator(), trial_scope():
+            _without_networks(estimator).fit(X, y)
+    except Exception:  # any estimator
+        return True
+    return False
 
 
 def check_scaler(scaler, n_columns, n_rows, label):
@@ -262,23 +306,22 @@ def _weighted_candidates(search):
 
 
 def check_targets(estimator, y, label, X=None, *, classes):
-    """Raise an error if an estimator refuses y: how many columns or classes, or values below 0.
+    """Raise an error if an estimator refuses y: its columns, classes, or numbers below 0.
 
     It is fitted on some rows of X, or on random numbers. Networks are not trained. ``classes`` is
     whether y holds labels.
     """
     if y.ndim == 2:
         check_class_weight(estimator, y[:1], label)
-    if hasattr(estimator, "_refuse_targets"):
-        with errors_named(label):
-            estimator._refuse_targets(y)
-    foreign = is_path(estimator) or is_keras_model(estimator)
-    if foreign or trains_network(estimator):
+    if is_path(estimator) or is_keras_model(estimator):
+        return
+    _check_kind_of_target(estimator, y, label)
+    if trains_network(estimator):
         return
     if y.ndim == 2:
         _check_takes_several(estimator, y.shape[1], label, classes, X)
     else:
-        _check_takes_one(estimator, y, label, X)
+        _check_takes_numbers(estimator, y, label, X)
 
 
 def _check_takes_several(estimator, n_targets, label, classes, X):
@@ -301,24 +344,13 @@ def _check_takes_several(estimator, n_targets, label, classes, X):
     )
 
 
-def _check_takes_one(estimator, y, label, X):
-    """Raise an error if an estimator needs several targets, two classes, or larger numbers."""
-    last = _last_estimator(estimator)
-    # A frozen one may have learned another y.
-    if isinstance(last, FrozenEstimator) or not hasattr(last, "get_params"):
+def _check_takes_numbers(estimator, y, label, X):
+    """Raise an error if an estimator needs numbers above those of y."""
+    numbers = is_regressor(estimator) and y.dtype.kind in "biuf"
+    if not (numbers and y.min() <= 0 and _refuses_numbers_below_0(estimator)):
         return
-    two = _tag(last, "classifier_tags", "multi_class") is False and len(np.unique(y)) > 2
-    if two and _takes_two_classes(last, np.unique(y)):
-        raise ValueError(
-            f"{label} does not accept y with {len(np.unique(y))} classes: {type(last).__name__} "
-            "takes two. Use OneVsRestClassifier(...), or another estimator."
-        )
-    several = _tag(last, "target_tags", "single_output") is False
-    numbers = is_regressor(last) and y.dtype.kind in "biuf"
-    below = numbers and y.min() <= 0 and _refuses_numbers_below_0(estimator)
-    if not (several or below):
-        return
-    rows = np.unique([*range(min(len(y), _ROWS_OF_TARGETS)), int(y.argmin()) if below else 0])
+    half = min(len(y), _ROWS_OF_TARGETS) // 2  # of counts, the first rows may be 0 alone
+    rows = np.unique([*range(half), y.argmin(), *np.argpartition(y, -half)[-half:]])
     rng = np.random.default_rng(0)
     if X is None:
         X = rng.random((len(rows), 3))
@@ -327,17 +359,11 @@ def _check_takes_one(estimator, y, label, X):
     error = _refusal(estimator, X, y[rows])
     if error is None:
         return
-    reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    _, codes = np.unique(y[rows], return_inverse=True)  # some do not take texts
-    if several and _refusal(estimator, X, np.column_stack([codes, codes])) is None:
-        raise ValueError(
-            f"{label} does not accept a y of one column ({reason}). Use the estimator inside "
-            f"{type(last).__name__}(...)."
-        )
-    if below and _refusal(estimator, X, rng.uniform(0.1, 0.9, len(rows))) is None:
+    if _refusal(estimator, X, rng.uniform(0.1, 0.9, len(rows))) is None:
         raise ValueError(
             f"{label} does not accept y, which holds values from {y.min():.6g} to {y.max():.6g} "
-            f"({reason}). Use another loss, or another estimator."
+            f"({type(error).__name__}: {str(error).partition(chr(10))[0]}). Use another loss, or "
+            "another estimator."
         )
 
 
@@ -649,6 +675,9 @@ def _without_networks(estimator):
         elif hasattr(part, "fit") and hasattr(part, "get_params") and _is_network(part):
             copied.set_params(**{name: _stand_in(part)})
             replaced += (f"{name}__",)
+    for part in _all_parts(copied):
+        if part.get_params(deep=False).keys() >= _OF_BAGS:  # a bag of few may lack a class
+            part.set_params(bootstrap=False, max_samples=1.0, oob_score=False)
     return copied
 
 
