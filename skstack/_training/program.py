@@ -30,7 +30,7 @@ from skstack._training.epochs import (
     error_of,
     steps_in_block,
 )
-from skstack._training.isolation import inside_build
+from skstack._training.isolation import build, inside_build
 from skstack._training.keras_model import (
     all_layers,
     call,
@@ -76,6 +76,8 @@ class Program:
         settings: CompileSettings,
         table: TensorTable,
         key: Hashable | None,
+        *,
+        callbacks: bool = False,
     ):
         self.key = key
         self.loss = settings.loss
@@ -85,7 +87,8 @@ class Program:
         self.rows_per_second: float | None = None  # of the last call that trained
         self.model_lock = threading.RLock()  # held while the model itself is used or traced
         self._functions: dict = {}
-        self.model = reading_their_variables(any_model(blueprint))
+        # Callbacks may draw again from its initializers, whose seeds are those of its build.
+        self.model = reading_their_variables((build if callbacks else any_model)(blueprint))
         self.model.compile(
             optimizer=settings.make_optimizer(),
             loss=settings.loss,

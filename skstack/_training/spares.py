@@ -51,7 +51,8 @@ _MODELS: Spares[Any] = Spares(4)
 def leave_model(blueprint: Blueprint, model: Any) -> None:
     """Leave an unmodified model, which was built for a look at it, to `any_model`.
 
-    Nothing but the values of its variables may depend on the seed that it was built with.
+    Nothing but the values of its variables, and the seeds of its initializers, may depend on the
+    seed that it was built with.
     """
     if blueprint.key is not None:
         _MODELS.leave((blueprint.key, environment()), model)

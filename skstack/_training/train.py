@@ -79,10 +79,12 @@ def train(
     settings = CompileSettings.of(config)
     key = settings.key(blueprint, table.signature())
 
-    def make():
-        return Program(blueprint, settings, table, key)
+    callbacks = bool(config.callbacks)
 
-    with POOL.program(key, make, callbacks=bool(config.callbacks)) as program:
+    def make():
+        return Program(blueprint, settings, table, key, callbacks=callbacks)
+
+    with POOL.program(key, make, callbacks=callbacks) as program:
         for part in (table, validation_table):
             if part is not None:
                 check_indices(program.model, part.inputs, program.embedding_bounds)

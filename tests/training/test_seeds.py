@@ -133,6 +133,22 @@ def test_a_network_that_was_built_under_other_settings_is_not_used_again(bluepri
     np.testing.assert_array_equal(*kernels)
 
 
+def test_what_callbacks_draw_does_not_depend_on_earlier_fits(blueprint, binary_rows):
+    class DrawAgain(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            kernel, draw = self.model.layers[1].kernel, self.model.layers[1].kernel_initializer
+            kernel.assign(draw(kernel.shape))
+
+    def trained(key, *before):
+        recipe = blueprint(network, key=key)
+        for seed in before:
+            initial_variables(recipe, seed)
+        plan = TrainConfig("binary_crossentropy", epochs=1, callbacks=(DrawAgain(),))
+        return train(recipe, initial_variables(recipe, 2), binary_rows(), plan).network.variables
+
+    assert_same(trained("test_seeds callbacks"), trained("test_seeds other callbacks", 2, 1))
+
+
 def test_global_generators_are_not_changed(blueprint, binary_rows):
     recipe = blueprint(network, key=None)
     before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
