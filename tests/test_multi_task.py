@@ -12,7 +12,7 @@ from _models import FIT, SMALL, binary
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import accuracy_score, log_loss, mean_squared_error, r2_score
 from sklearn.model_selection import GridSearchCV, KFold, cross_validate
 from sklearn.pipeline import make_pipeline
@@ -501,6 +501,18 @@ def test_features_learn_from_targets_of_polars():
     expected = own.fit_transform(X, y)
     np.testing.assert_array_equal(others.fit_transform(X, pl.from_pandas(y)), expected)
     assert others.get_feature_names_out().tolist() == own.get_feature_names_out().tolist()
+
+
+def test_numbers_of_polars_are_targets_without_pyarrow(monkeypatch):
+    def fails(table):
+        raise ModuleNotFoundError("pyarrow")
+
+    monkeypatch.setattr(pl.DataFrame, "to_pandas", fails)
+    X, y = binary()[0], binary()[0][:, :2]
+    features = KerasFeatureTransformer(LinearRegression(), cv=2)
+    np.testing.assert_array_equal(
+        features.fit_transform(X, pl.DataFrame(y)), features.fit_transform(X, y)
+    )
 
 
 def test_features_become_layers(fitted):

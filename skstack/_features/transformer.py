@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -628,7 +629,8 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
             check_consistent_length(X, y)
             y = y.toarray() if hasattr(y, "toarray") else y
             if is_dataframe(y) and y.shape[1] > 1 and hasattr(y, "to_pandas"):
-                y = y.to_pandas()  # an array would lose names, and dtypes of classes
+                with contextlib.suppress(ImportError):  # polars converts with pyarrow
+                    y = y.to_pandas()  # an array would lose names, and dtypes of classes
             y = y if hasattr(y, "iloc") else np.asarray(y)
         return y if self.passes_y else None
 
