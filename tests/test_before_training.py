@@ -446,6 +446,13 @@ def test_class_weights_of_a_candidate_that_replaces_a_step_are_accepted():
         assert stack.fit(X, y).predict(X).shape == y.shape
 
 
+def test_class_weights_that_a_frozen_search_has_tried_are_accepted():
+    X, y = binary()
+    search = GridSearchCV(LogisticRegression(), {"class_weight": [{0: 1, 1: 2}]}, cv=2).fit(X, y)
+    stack = StackedKerasClassifier(FrozenEstimator(search), downstream=NEIGHBOURS, cv=2)
+    assert stack.fit(X, y).predict(X).shape == y.shape
+
+
 def test_folds_without_rows_of_weight_are_refused_before_training(trainings):
     X, y = binary()
     network, folds = KerasClassifier(SMALL, **FIT), list(KFold(3).split(X))

@@ -205,11 +205,11 @@ def check_class_weight(estimator, y, label, X=None):
 
 
 def _check_class_weight(estimator, y, X):
+    if isinstance(estimator, FrozenEstimator):  # has the attributes of its estimator
+        return
     errors = [_class_weight_error(candidate, y) for candidate in _weighted_candidates(estimator)]
     if errors and all(errors):
         raise errors[0]
-    if isinstance(estimator, FrozenEstimator):  # has the attributes of its estimator
-        return
     if isinstance(estimator, Pipeline):
         for number, (_, step) in enumerate(estimator.steps):
             _check_class_weight(step, y, None if number else X)
