@@ -1124,7 +1124,7 @@ def test_what_a_branch_cannot_do_is_found_before_other_branches_train(what, trai
 
 
 NEGATIVE = "y, which holds values from -"
-ONE_TARGET, TWO_CLASSES = "a y of one column", "y with 3 classes: "
+ONE_TARGET, TWO_CLASSES = r"y of shape \(n_samples,\): ", "y with 3 classes: "
 LINEAR, RIDGE = LogisticRegression(), Ridge()
 OTHER_TARGETS = {
     "PoissonRegressor": (PoissonRegressor(), NEGATIVE),

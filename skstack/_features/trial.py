@@ -60,7 +60,6 @@ def check_accepts(estimator, X, y, label, how, names=None, *, passed=False, know
     """
     if is_path(estimator) or is_keras_model(estimator):
         return
-    _check_kind_of_target(estimator, y, label)
     frozen = isinstance(estimator, FrozenEstimator)  # has the attributes of its estimator
     if not frozen and hasattr(estimator, "_refuse_columns"):
         if known is not None and _refusal(estimator, *_beside(known, X, y, passed)) is None:
@@ -106,48 +105,6 @@ def check_accepts(estimator, X, y, label, how, names=None, *, passed=False, know
         f"{str(error).partition(chr(10))[0]}). {_remedy(columns, type(estimator).__name__)}, or "
         f"leave these columns out: {how}."
     )
-
-
-def _check_kind_of_target(estimator, y, label):
-    """Raise an error if an estimator takes only several targets, or only two classes.
-
-    One whose tags say so is fitted on random numbers: a subclass may take more than its parent.
-    """
-    last = last_step(estimator)
-    while hasattr(last, "param_grid") or hasattr(last, "param_distributions"):
-        last = last_step(last.estimator)
-    if np.ndim(y) != 1 or isinstance(last, FrozenEstimator):  # which may have learned another y
-        return
-    several = _tag(last, "target_tags", "single_output") is False
-    two = _tag(last, "classifier_tags", "multi_class") is False and len(np.unique(y)) > 2
-    if not (several or two):
-        return
-    values = np.unique(y)
-    tried = values[: _MOST_ROWS // _ROWS_OF_EACH]
-    some = np.resize(tried, max(_ROWS_OF_TARGETS, _ROWS_OF_EACH * len(tried)))
-    X = np.random.default_rng(0).random((len(some), 3))
-    name = type(last).__name__
-    two_columns = np.repeat(np.resize([1, 2], (len(some), 1)), 2, axis=1)
-    if several and _refuses(last, X, some) and not _refuses(last, X, two_columns):
-        raise ValueError(
-            f"{label} does not accept y of shape (n_samples,): {name} takes a column for each of "
-            "several targets. Use the estimator inside it."
-        )
-    if two and _refuses(last, X, some) and not _refuses(last, X, np.resize(values[:2], len(X))):
-        raise ValueError(
-            f"{label} does not accept y with {len(values)} classes: {name} takes two. Use "
-            "OneVsRestClassifier(...), or another estimator."
-        )
-
-
-def _refuses(estimator, X, y):
-    """Whether a fit fails of the estimator itself; `_refusal` fits those inside searches."""
-    try:
-        with _own_generator(), trial_scope():
-            _without_networks(estimator).fit(X, y)
-    except Exception:  # any estimator
-        return True
-    return False
 
 
 def check_scaler(scaler, n_columns, n_rows, label):
@@ -315,6 +272,9 @@ def check_targets(estimator, y, label, X=None, *, classes):
         check_class_weight(estimator, y[:1], label)
     if is_path(estimator) or is_keras_model(estimator):
         return
+    if hasattr(estimator, "_refuse_targets"):
+        with errors_named(label):
+            estimator._refuse_targets(y)
     _check_kind_of_target(estimator, y, label)
     if trains_network(estimator):
         return
@@ -322,6 +282,54 @@ def check_targets(estimator, y, label, X=None, *, classes):
         _check_takes_several(estimator, y.shape[1], label, classes, X)
     else:
         _check_takes_numbers(estimator, y, label, X)
+
+
+def _check_kind_of_target(estimator, y, label):
+    """Raise an error if an estimator takes only several targets, or only two classes.
+
+    One whose tags say so is fitted on random numbers: a subclass may take more than its parent.
+    """
+    last = _last_estimator(estimator)
+    if np.ndim(y) != 1 or isinstance(last, FrozenEstimator):  # which may have learned another y
+        return
+    several = _tag(last, "target_tags", "single_output") is False
+    two = _tag(last, "classifier_tags", "multi_class") is False and len(np.unique(y)) > 2
+    if not (several or two):
+        return
+    values = np.unique(y)
+    tried = values[: _MOST_ROWS // _ROWS_OF_EACH]
+    some = np.resize(tried, max(_ROWS_OF_TARGETS, _ROWS_OF_EACH * len(tried)))
+    X = np.random.default_rng(0).random((len(some), 3))
+    name = type(last).__name__
+    two_columns = np.repeat(np.resize([1, 2], (len(some), 1)), 2, axis=1)
+    if several and _refuses(last, X, some) and not _refuses(last, X, two_columns):
+        raise ValueError(
+            f"{label} does not accept y of shape (n_samples,): {name} takes a column for each of "
+            "several targets. Use the estimator inside it."
+        )
+    if two and _refuses(last, X, some) and not _refuses(last, X, np.resize(values[:2], len(X))):
+        raise ValueError(
+            f"{label} does not accept y with {len(values)} classes: {name} takes two. Use "
+            "OneVsRestClassifier(...), or another estimator."
+        )
+
+
+def _last_estimator(estimator):
+    """The last step of Pipelines and searches, one inside another."""
+    last = last_step(estimator)
+    while hasattr(last, "param_grid") or hasattr(last, "param_distributions"):
+        last = last_step(last.estimator)
+    return last
+
+
+def _refuses(estimator, X, y):
+    """Whether a fit fails of the estimator itself; `_refusal` fits those inside searches."""
+    try:
+        with _own_generator(), trial_scope():
+            _without_networks(estimator).fit(X, y)
+    except Exception:  # any estimator
+        return True
+    return False
 
 
 def _check_takes_several(estimator, n_targets, label, classes, X):
@@ -365,25 +373,6 @@ def _check_takes_numbers(estimator, y, label, X):
             f"({type(error).__name__}: {str(error).partition(chr(10))[0]}). Use another loss, or "
             "another estimator."
         )
-
-
-def _last_estimator(estimator):
-    """The last step of Pipelines and searches, one inside another."""
-    last = last_step(estimator)
-    while hasattr(last, "param_grid") or hasattr(last, "param_distributions"):
-        last = last_step(last.estimator)
-    return last
-
-
-def _takes_two_classes(estimator, classes):
-    """Whether a fit refuses several classes; some only warn, against their tags."""
-    X = np.random.default_rng(0).random((_ROWS_OF_TARGETS, 2))
-    try:
-        with _own_generator(), trial_scope():
-            _without_networks(estimator).fit(X, classes[np.arange(len(X)) % len(classes)])
-    except Exception:  # any estimator, on rows that are not its own
-        return True
-    return False
 
 
 def _refuses_numbers_below_0(estimator):
