@@ -94,7 +94,7 @@ TOLD = re.compile(
     r"number of unique classes is greater than 50%|least populated class|column-vector y|"
     r"X has feature names, but|X does not have valid feature names|__array__ implementation|"
     r"training rows lack the classes|Gradients do not exist|This network is trained step by step|"
-    r"y has one 1 in each row|float32 has steps of"
+    r"y has one 1 in each row|float32 has steps of|holds values of type \w+, but was fitted on"
 )
 FOREIGN = ("keras", "tensorflow", "h5py")
 REFUSALS = (ValueError, TypeError, NotFittedError)
