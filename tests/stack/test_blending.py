@@ -718,12 +718,14 @@ def test_stacking_estimators_hide_methods_of_their_default_until_they_are_fitted
     assert set(below.blend_weights_) == {"tree", "downstream"}
     features = KerasFeatureTransformer(inner, features=["log_odds", "codes"], cv=2)
     assert features.fit_transform(X, y).shape == (60, 2)
-    ensemble = GreedyEnsembleClassifier([("tree", TREE), ("part", inner)], cv=2)
-    assert ensemble.fit(X, y).predict_proba(X).shape == (60, 2)
+    for wrap in wraps:
+        ensemble = GreedyEnsembleClassifier([("tree", TREE), ("part", wrap(inner))], cv=2)
+        assert ensemble.fit(X, y).predict_proba(X).shape == (60, 2)
     X, y = regression()
     inner = StackingRegressor([("ridge", Ridge())], cv=2)
-    own = StackedKerasRegressor([("ridge", Ridge())], downstream=inner, cv=2)
-    assert own.fit(X, y).score(X, y) > 0.9
+    for wrap in wraps:
+        own = StackedKerasRegressor([("ridge", Ridge())], downstream=wrap(inner), cv=2)
+        assert own.fit(X, y).score(X, y) > 0.9
 
 
 def test_what_stacking_estimators_never_have_is_refused():
