@@ -10,7 +10,12 @@ from imblearn.over_sampling import SMOTE
 from imblearn.pipeline import make_pipeline as make_imblearn_pipeline
 from imblearn.under_sampling import RandomUnderSampler
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.ensemble import BaggingClassifier, StackingClassifier, VotingClassifier
+from sklearn.ensemble import (
+    BaggingClassifier,
+    HistGradientBoostingClassifier,
+    StackingClassifier,
+    VotingClassifier,
+)
 from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
 from sklearn.model_selection import (
     GridSearchCV,
@@ -272,6 +277,11 @@ def test_early_stopping_never_monitors_synthetic_rows(held_out):
         with pytest.raises(ValueError, match="after a sampler would monitor"):
             KerasFeatureTransformer(branch, cv=3).fit_transform(X, Y)
     assert not held_out
+    boosting = HistGradientBoostingClassifier(
+        max_iter=2, early_stopping=True, validation_fraction=None
+    )
+    branch = make_imblearn_pipeline(RandomUnderSampler(random_state=0), boosting)
+    assert len(KerasFeatureTransformer(branch, cv=3).fit_transform(X, Y)) == len(X)
 
 
 def test_two_samplers_and_an_uncorrected_one_are_refused():

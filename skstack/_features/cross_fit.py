@@ -312,7 +312,9 @@ class UpstreamSpec:
                 f"{', '.join(_OUTPUT_METHODS)}."
             )
         _refuse_samplers_inside(self.steps, self.label)
-        if self.resamples and is_bool(getattr(self.model, "early_stopping", False), True):
+        stops = is_bool(getattr(self.model, "early_stopping", False), True)
+        # Without a fraction, boosting monitors its training rows.
+        if self.resamples and stops and getattr(self.model, "validation_fraction", 0) is not None:
             raise ValueError(
                 f"{self.label}: {name}(early_stopping=True) after a sampler would monitor "
                 "synthetic or repeated rows. Use sampler=... of KerasClassifier, which holds out "
