@@ -139,7 +139,7 @@ def test_bags_and_folds_share_one_program(monkeypatch):
     made = []
     original = program.Program.__init__
     monkeypatch.setattr(
-        program.Program, "__init__", lambda self, *a: made.append(original(self, *a))
+        program.Program, "__init__", lambda self, *a, **k: made.append(original(self, *a, **k))
     )
     model = bagged(metrics=["mae"])  # a program that no other test has
     cross_val_predict(model, X, y, cv=3)
