@@ -128,7 +128,7 @@ def test_folds_and_candidates_share_one_program(monkeypatch):
 
     original = program.Program.__init__
     monkeypatch.setattr(
-        program.Program, "__init__", lambda *args: made.append(1) or original(*args)
+        program.Program, "__init__", lambda *a, **k: made.append(1) or original(*a, **k)
     )
     recipe = MLP((5,), scaling="quantile", numeric_embedding=PiecewiseLinear(7, 3))
     search = GridSearchCV(
