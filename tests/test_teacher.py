@@ -635,9 +635,9 @@ def test_weight_and_temperature_are_searched_without_recompiling(monkeypatch):
 
     made, program = [], train.Program
 
-    def counted(*args):
+    def counted(*args, **settings):
         made.append(args)
-        return program(*args)
+        return program(*args, **settings)
 
     monkeypatch.setattr(train, "Program", counted)
     X, y = iris(90)
@@ -794,7 +794,7 @@ def test_metrics_are_not_recompiled_in_each_fit(monkeypatch):
     from skstack._training import train
 
     made, program = [], train.Program
-    monkeypatch.setattr(train, "Program", lambda *a: made.append(a) or program(*a))
+    monkeypatch.setattr(train, "Program", lambda *a, **k: made.append(a) or program(*a, **k))
     X, y = iris(70)
     metrics = ["accuracy", "sparse_categorical_crossentropy"]
     for weight in (0.2, 0.4):
