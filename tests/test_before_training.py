@@ -74,7 +74,8 @@ from skstack import (
     StackedKerasClassifier,
     StackedKerasRegressor,
 )
-from skstack._features.trial import check_accepts, check_class_weight, check_targets
+from skstack._features.trial_columns import check_accepts
+from skstack._features.trial_targets import check_class_weight, check_targets
 from skstack._training import train
 from skstack.ensemble import GreedyEnsembleClassifier, GreedyEnsembleRegressor
 from skstack.losses import TeacherLoss

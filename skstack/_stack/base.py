@@ -82,14 +82,8 @@ from skstack._estimators.classifier import KerasClassifier
 from skstack._estimators.regressor import KerasRegressor
 from skstack._estimators.resampling import refuse_interpolated_categories
 from skstack._features.cross_fit import FEW_ROWS, Metadata
-from skstack._features.trial import (
-    check_accepts,
-    check_class_weight,
-    check_folds,
-    check_scaler,
-    check_targets,
-    has_missing,
-)
+from skstack._features.trial_columns import check_accepts, check_scaler, has_missing
+from skstack._features.trial_targets import check_class_weight, check_folds, check_targets
 from skstack._splits.folds import (
     listed_folds,
     orders_time,

@@ -26,7 +26,7 @@ from skstack._base.text import described
 from skstack._estimators.autoencoder import KerasAutoencoder
 from skstack._estimators.base import NetworkEstimator
 from skstack._features.transformer import KerasFeatureTransformer
-from skstack._features.trial import grids_of
+from skstack._features.trial_targets import grids_of
 from skstack._splits.folds import orders_time, shown_cv
 from skstack._splits.hold_out import hold_out
 from skstack._stack.epochs import leaves_epochs_open

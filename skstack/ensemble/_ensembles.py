@@ -50,12 +50,8 @@ from skstack._features.transformer import (
     add_splitter,
     given_metadata,
 )
-from skstack._features.trial import (
-    check_accepts,
-    check_class_weight,
-    check_folds,
-    check_targets,
-)
+from skstack._features.trial_columns import check_accepts
+from skstack._features.trial_targets import check_class_weight, check_folds, check_targets
 from skstack._splits.folds import listed_folds, make_folds, orders_time, shown_cv
 from skstack._splits.row_context import RowContext, pass_context
 from skstack.ensemble._greedy import (
