@@ -283,6 +283,13 @@ def test_a_fold_with_a_class_of_weight_zero_alone():
     np.testing.assert_array_equal(features(X, y, folds, sample_weight=weights)[rows], expected)
 
 
+def test_folds_of_few_weighted_rows_turn_a_blend_off_without_a_warning():
+    X, y = np.random.default_rng(0).random((10, 3)), np.arange(10) % 2
+    network = KerasClassifier(MLP((4,)), epochs=1, random_state=0)
+    stack = StackedKerasClassifier([("n", network)], downstream=LogisticRegression(), cv=2)
+    assert stack.fit(X, y, sample_weight=y).predict(X).tolist() == [1] * 10
+
+
 @pytest.mark.slow(first=1)
 @pytest.mark.parametrize("sampler", [None, RandomOverSampler(random_state=0)])
 def test_a_stack(sampler):

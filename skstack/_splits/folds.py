@@ -60,7 +60,7 @@ def make_folds(cv, X, y, *, classifier, metadata=None, weights=None, may_leave_o
         n_weighted = len(train) if weights is None else np.count_nonzero(np.asarray(weights)[train])
         if n_weighted < 2:
             weighted = "" if n_weighted == len(train) else " of positive weight"
-            raise ValueError(
+            raise CannotSplit(
                 f"cv={shown_cv(cv)} has a fold with {n_weighted} of {len(times)} rows{weighted} "
                 "to train on: too few samples."
             )
