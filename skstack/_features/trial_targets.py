@@ -227,12 +227,10 @@ def _refuse_weights_of_parts(estimator, y, X):
     ]
     if not weighted:
         return
-    _, codes, counts = np.unique(y, return_inverse=True, return_counts=True)
-    place = np.empty(len(y), dtype=int)  # among the rows of its class
-    place[np.argsort(codes, kind="stable")] = np.arange(len(y)) - np.repeat(
-        np.cumsum(counts) - counts, counts
-    )
-    rows = np.flatnonzero(place < ROWS_OF_EACH)
+    import pandas as pd
+
+    _, codes = np.unique(y, return_inverse=True)
+    rows = np.flatnonzero(pd.Series(codes).groupby(codes).cumcount() < ROWS_OF_EACH)
     if X is None:
         X = np.random.default_rng(0).random((len(rows), 3))
     else:
