@@ -12,7 +12,7 @@ import numpy as np
 
 from skstack._training.blueprint import Blueprint
 from skstack._training.formulas import MEMBERS
-from skstack._training.spares import any_model, leave_model
+from skstack._training.spares import model_to_read
 
 
 def call_input(model, inputs: dict):
@@ -273,9 +273,8 @@ def variables_up_to(model, layer) -> list:
 
 def check_layers(blueprint: Blueprint, names: Iterable[str]) -> None:
     """Raise `LayerNotFound` if the network of a blueprint lacks one of the layers."""
-    model = any_model(blueprint)
-    find_layers(model, names)
-    leave_model(blueprint, model)
+    with model_to_read(blueprint) as model:
+        find_layers(model, names)
 
 
 class Recorder:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Any, Generic, TypeVar
 
 from skstack._training.blueprint import Blueprint
@@ -64,3 +65,11 @@ def any_model(blueprint: Blueprint) -> Any:
     if blueprint.key is not None:
         model = _MODELS.take((blueprint.key, environment()))
     return build(blueprint) if model is None else model
+
+
+@contextlib.contextmanager
+def model_to_read(blueprint: Blueprint) -> Iterator[Any]:
+    """Context with `any_model` of a blueprint; it must not be modified, and is left to the next."""
+    model = any_model(blueprint)
+    yield model
+    leave_model(blueprint, model)

@@ -171,12 +171,11 @@ def _standardizes(layer):
 @cached_by_key
 def latent_of(blueprint):
     """Name of the latent layer of an autoencoder, and the shape of its output for one row."""
-    from skstack._training.spares import any_model, leave_model
+    from skstack._training.spares import model_to_read
 
-    model = any_model(blueprint)
-    name = latent_layer(model)
-    leave_model(blueprint, model)
-    return name, tuple(model.get_layer(name).output.shape[1:])
+    with model_to_read(blueprint) as model:
+        name = latent_layer(model)
+        return name, tuple(model.get_layer(name).output.shape[1:])
 
 
 @dataclass(frozen=True)

@@ -190,12 +190,14 @@ _UNBOUNDED = (-np.inf, np.inf)
 def output_bounds(blueprint):
     """Lower and upper bound of each output for any weights, two arrays of shape (n_outputs,)."""
     from skstack._training.isolation import build
+    from skstack._training.spares import model_to_read
 
-    model = build(blueprint)
-    bounds = _bounds_behind(model, last_operation(model))
+    with model_to_read(blueprint) as model:
+        bounds = _bounds_behind(model, last_operation(model))
+        outputs = getattr(model, "outputs", None)
+        width = outputs[0].shape[-1] if outputs else blueprint.spec.units
     if bounds is None:
-        bounds = _observed_bounds(model)
-    width = model.outputs[0].shape[-1] if getattr(model, "outputs", None) else blueprint.spec.units
+        bounds = _observed_bounds(build(blueprint))
     low, high = (np.broadcast_to(np.asarray(bound, np.float64), (width,)) for bound in bounds)
     return low, high
 

@@ -14,6 +14,7 @@ from skstack._training.isolation import build
 from skstack._training.keras_model import named_variables
 from skstack._training.spares import any_model
 from skstack._training.train import train
+from skstack.networks._heads import output_bounds
 
 
 def network():
@@ -117,6 +118,30 @@ def test_a_network_that_was_built_for_its_weights_is_used_again(name, blueprint)
     models = [any_model(recipe) for _ in range(2)]
     assert (models[0] is built[0]) == (name in NETWORKS)
     assert models[0] is not models[1]
+
+
+@pytest.mark.parametrize("last", ["dense", "product"])
+def test_a_network_whose_bounds_were_read_is_used_again_unmodified(last, blueprint):
+    """Where bounds are found by trying weights, another network is built for that."""
+    built = []
+
+    def build_one():
+        inputs = keras.Input((6,), name="numeric")
+        output = L.Dense(1)(inputs)
+        if last == "product":
+            output = L.Multiply()([output, output])
+        built.append(keras.Model({"numeric": inputs}, output))
+        return built[-1]
+
+    recipe = blueprint(build_one, key=f"test_seeds bounds {last}")
+    low, high = output_bounds(recipe)
+    assert (low, high) == ([0.0 if last == "product" else -np.inf], [np.inf])
+    model = any_model(recipe)
+    assert model is built[0]
+    assert len(built) == (2 if last == "product" else 1)
+    expected = named_variables(build(recipe))
+    for path, variable in named_variables(model).items():
+        np.testing.assert_array_equal(variable.numpy(), expected[path].numpy())
 
 
 def test_a_network_that_was_built_under_other_settings_is_not_used_again(blueprint):
