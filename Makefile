@@ -41,6 +41,8 @@ $(STAMP): pyproject.toml
 	    exit 1; \
 	  fi; \
 	fi
+	@# The pip that comes with Python takes twice as long to choose versions as today's does.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[dev]'
 	@# pip would compile in one process, and the tests of packages, too.
 	@$(BIN)/python -m compileall -qq -j 0 -x 'site-packages/.*/tests/' $(VENV)/lib || true
