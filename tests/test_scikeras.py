@@ -94,7 +94,14 @@ def built_model(compile=False):
 # scikeras itself turns names, classes and instances into what a function compiles with.
 OTHER_NAMES = (
     "uncompiled",
+    "rmsprop by default",
     "optimizer by name, routed",
+    "optimizer class, routed",
+    "loss class, routed",
+    "compiled by itself",
+    "partial",
+    "fit__epochs and fit__batch_size",
+    "balanced",
     "optimizer instance",
     "loss instance",
     "arguments",
@@ -106,6 +113,25 @@ OTHER_NAMES = (
 )
 SAME = {
     "regressor": (regressor, {"optimizer": "adam"}, TARGET),
+    "classes, routed, and fit__": (
+        classifier,
+        {
+            "optimizer": keras.optimizers.Adam,
+            "optimizer__learning_rate": 0.05,
+            "loss": keras.losses.BinaryCrossentropy,
+            "loss__label_smoothing": 0.3,
+            "epochs": 1,
+            "batch_size": 7,
+            "fit__epochs": 5,
+            "fit__batch_size": 60,
+        },
+        BINARY,
+    ),
+    "partial, balanced": (
+        lambda **kw: classifier(functools.partial(network, hidden=3), **kw),
+        {"class_weight": "balanced"},
+        np.where(X[:, 0] > 0.7, 1, 0),
+    ),
     "uncompiled": (classifier, {}, BINARY),
     "rmsprop by default": (classifier, {"epochs": 2}, BINARY),
     "optimizer by name, routed": (
@@ -358,16 +384,17 @@ class Noting(keras.callbacks.Callback):
         logs["number"] = float(self.number)
 
 
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize(
     "callbacks",
     [
+        {"callbacks": {"noting": Noting}, "callbacks__noting__number": 7},
+        {"fit__callbacks": [Noting(7)]},
         {"callbacks": Noting, "callbacks__number": 7},
         {"callbacks": [Noting], "callbacks__0__number": 7},
-        {"callbacks": {"noting": Noting}, "callbacks__noting__number": 7},
         {"callbacks": Noting(7)},
-        {"fit__callbacks": [Noting(7)]},
     ],
-    ids=["class", "list", "dict", "instance", "fit__callbacks"],
+    ids=["dict", "fit__callbacks", "class", "list", "instance"],
 )
 def test_callbacks_and_their_routed_parameters(callbacks):
     ours = from_scikeras(classifier(**callbacks)).fit(X, BINARY)

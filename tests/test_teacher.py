@@ -30,6 +30,7 @@ from skstack import (
 from skstack.losses import TeacherLoss
 from skstack.losses._teacher_fit import TeacherFit
 from skstack.networks import MLP, Autoencoder
+from tests._models import regression
 
 MODES = ("distill", "blend", "head", "features")
 RATE, EPOCHS = 0.1, 4
@@ -137,13 +138,17 @@ def test_losses_of_any_number_of_hold_out_rows_are_those_of_keras(n_rows):
     """Rows are padded to few different numbers, and the term of a teacher is NaN for zeros."""
     X, y = iris(60)
     taught = TeacherLoss(network((7,), seed=1, name="teaching"), temperature=2.0)
-    losses = [
-        KerasClassifier(network(), loss=taught, epochs=3, random_state=0, engine=engine)
+    settings = {"epochs": 3, "metrics": ["accuracy"], "random_state": 0}
+    histories = [
+        KerasClassifier(network(), loss=taught, engine=engine, **settings)
         .fit(X, y, X_val=X[:n_rows], y_val=y[:n_rows])
-        .history_["val_loss"]
+        .history_
         for engine in ("auto", "keras")
     ]
-    np.testing.assert_allclose(*losses, rtol=1e-5)
+    for history in histories:
+        assert history.keys() == {"loss", "accuracy", "val_loss", "val_accuracy"}
+        for name, values in history.items():
+            np.testing.assert_allclose(values, histories[0][name], rtol=1e-5, err_msg=name)
 
 
 def test_blend_equals_a_manual_training_loop():
@@ -165,6 +170,7 @@ def test_blend_equals_a_manual_training_loop():
     np.testing.assert_allclose(found.predict_proba(X), 0.7 * own + 0.3 * outputs, atol=1e-5)
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("engine", ["auto", "keras"])
 def test_head_equals_a_manual_training_loop(engine):
     import tensorflow as tf
@@ -186,10 +192,11 @@ def test_head_equals_a_manual_training_loop(engine):
     assert np.abs(expected[4] - head[0]).max() > 0.01
 
 
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize(
     ("engine", "width"),
-    [("auto", 5), ("auto", 7), ("keras", 7)],
-    ids=["of one width", "projected", "projected by Keras"],
+    [("auto", 5), ("keras", 7), ("auto", 7)],
+    ids=["of one width", "projected by Keras", "projected"],
 )
 def test_features_equals_a_manual_training_loop(engine, width):
     import tensorflow as tf
@@ -221,6 +228,7 @@ def test_features_equals_a_manual_training_loop(engine, width):
     }
 
 
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize("mode", ["distill", "blend", "head"])
 def test_a_regressor_equals_a_manual_training_loop(mode):
     import tensorflow as tf
@@ -287,13 +295,13 @@ def test_a_teacher_is_not_trained_to_agree_with_its_student(mode):
         ).fit(*iris())
 
 
-@pytest.mark.slow(first=3)
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize(
     ("mode", "trains"),
     [
         ("blend", True),
-        ("head", False),
         ("features", False),
+        ("head", False),
         ("head", True),
         ("blend", False),
         ("distill", False),
@@ -320,7 +328,7 @@ def test_the_teacher_is_never_modified(mode, trains):
 @pytest.mark.slow(first=1)
 @pytest.mark.parametrize("mode", ["blend", "head"])
 def test_a_trainable_teacher_starts_from_its_weights(mode):
-    X, y = load_diabetes(return_X_y=True)
+    X, y = regression()
     teacher = KerasRegressor(MLP((8,)), epochs=20, random_state=1).fit(X, y)
     taught = TeacherLoss(teacher.model_, mode=mode, weight=0.5, teacher_trainable=True)
     regressor = KerasRegressor(MLP((8,)), loss=taught, random_state=0)
@@ -345,11 +353,11 @@ def test_a_teacher_estimator_is_never_modified():
 ENGINES = {"xla": ("auto", 120), "stepwise": ("auto", 2), "keras": ("keras", 2)}
 
 
-@pytest.mark.slow(first=4)
+@pytest.mark.slow(first=3)
 @pytest.mark.parametrize(
     ("name", "loss"),
     [
-        ("xla", "head"), ("stepwise", "distill"), ("stepwise", "features"), ("keras", "auto"),
+        ("xla", "head"), ("stepwise", "features"), ("keras", "auto"), ("stepwise", "distill"),
         ("xla", "auto"), ("keras", "head"), ("stepwise", "blend"),
     ],
 )  # fmt: skip
@@ -381,7 +389,7 @@ def test_non_trainable_layers_are_never_modified(name, loss, monkeypatch):
     assert not np.array_equal(ours["inner_1/kernel"], moved.kernel.numpy())
 
 
-@pytest.mark.slow(first=1)
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_compiled_engines_learn_the_same_as_keras(mode):
     X, y = iris(100)
@@ -414,7 +422,7 @@ def test_metrics_are_those_of_the_task():
     assert found.history_["val_accuracy"][-1] == pytest.approx(found.score(X, y))
 
 
-@pytest.mark.slow(first=1)
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["auto", "keras"])
 def test_a_teacher_of_weight_zero_has_no_effect(engine):
     X, y = iris()
@@ -520,7 +528,7 @@ def test_synthetic_rows_of_hashed_columns_are_refused():
         classifier.fit(frame.iloc[keep], y[keep])
 
 
-@pytest.mark.slow(first=4)
+@pytest.mark.slow(first=3)
 @pytest.mark.parametrize("mode", ["head over numbers", "features", "distill", "blend", "head"])
 def test_sample_weight_applies_to_both_terms_of_the_loss(mode):
     X, y = iris(40)
@@ -665,13 +673,13 @@ TEACHERS = {
 
 
 # Only in the modes "blend" and "head" the teacher is a part of the exported model.
-@pytest.mark.slow(first=3)
+@pytest.mark.slow(first=2)
 @pytest.mark.parametrize(
     ("mode", "data", "kind"),
     [
-        ("blend", iris, "model"),
         ("blend", two_classes, "estimator"),
         ("blend", iris, "pipeline"),
+        ("blend", iris, "model"),
         ("head", two_classes, "model"),
         ("head", iris, "estimator"),
         ("head", two_classes, "pipeline"),
@@ -690,7 +698,8 @@ def test_the_exported_model_contains_network_and_teacher(mode, data, kind):
 
 @pytest.mark.parametrize("kind", ["estimator", "model"])
 def test_the_exported_model_of_a_regressor_predicts_in_units_of_y(kind):
-    X, y = load_diabetes(return_X_y=True)
+    X, y = regression()
+    y = 100 + 20 * y
     teacher = KerasRegressor(MLP((8,)), epochs=5, random_state=1).fit(X, y)
     mode = "blend"
     if kind == "model":
@@ -757,7 +766,7 @@ def test_the_fitted_teacher_is_part_of_the_cache_key():
 
 def test_features_of_a_regressor_are_those_of_its_model():
     """Whose last layer only converts the hidden layers' prediction to the units of y."""
-    X, y = load_diabetes(return_X_y=True)
+    X, y = regression()
     settings = {"epochs": 1, "random_state": 0}
     regressor = KerasRegressor(MLP((7,)), **settings).fit(X, y)
     for teacher in (regressor, regressor.model_):

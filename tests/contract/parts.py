@@ -197,7 +197,7 @@ SUPERVISED = {
     "StackingClassifier": StackingClassifier([("a", TREE)], GaussianNB(), cv=3, passthrough=True),
     "ours": KerasFeatureTransformer(TREE, cv=3, passthrough=True),
     "ours, of a selector": KerasFeatureTransformer(make_pipeline(SELECTOR, PCA(1)), cv=3),
-    "stack": plain_stack(),
+    "stack": plain_stack(blend=False),  # which features do not depend on
 }
 
 # Transformers that are known to pay no heed to y.

@@ -129,7 +129,10 @@ def test_without_refit_new_rows_get_the_mean_over_folds(kind):
     np.testing.assert_allclose(transformer.transform(new), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", [slow_if(kind == NESTED, kind) for kind in PREDICTORS])
+@pytest.mark.parametrize(
+    "kind",
+    [slow_if(kind not in ("tree", "without probabilities", "PLS"), kind) for kind in PREDICTORS],
+)
 def test_predictors_agree_with_cross_val_predict(kind):
     part = PREDICTORS[kind]
     methods = ("predict_proba", "decision_function", "predict")
@@ -234,8 +237,20 @@ RESAMPLED = {
 }
 
 
-@pytest.mark.parametrize("kind", RESAMPLED)
-@pytest.mark.parametrize("container", [in_transformer, in_stack, in_branch_of_its_own])
+@pytest.mark.parametrize(
+    ("container", "kind"),
+    [
+        slow_if(
+            (container is in_branch_of_its_own and kind not in ("SMOTE", "of a transformer"))
+            or (container is in_stack and kind == "in a stack"),
+            container,
+            kind,
+            id=f"{container.__name__}-{kind}",
+        )
+        for container in (in_transformer, in_stack, in_branch_of_its_own)
+        for kind in RESAMPLED
+    ],
+)
 def test_a_pipeline_of_imbalanced_learn_equals_a_loop_over_folds(container, kind):
     X, y = UNEVEN
     found = container(RESAMPLED[kind], UNEVEN_FOLDS, X, y)

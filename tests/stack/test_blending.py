@@ -325,10 +325,14 @@ def test_folds_that_train_on_part_of_the_rows(frame, model, table):
         assert all(np.isfinite(values).all() for values in predictions.values())
 
 
-@pytest.mark.slow(first=4)
-@pytest.mark.parametrize("scoring", ["roc_auc", None])
-@pytest.mark.parametrize("several", [False, True])
-@pytest.mark.parametrize("branch_folds", [None, 3])
+@pytest.mark.slow(first=2)
+@pytest.mark.parametrize(
+    ("scoring", "several", "branch_folds"),
+    [
+        ("roc_auc", False, None), (None, True, 3), ("roc_auc", True, None), (None, False, None),
+        (None, True, None), ("roc_auc", False, 3), (None, False, 3), ("roc_auc", True, 3),
+    ],
+)  # fmt: skip
 def test_the_scored_folds_of_sorted_rows_hold_each_class(
     scoring, several, branch_folds, table, monkeypatch
 ):
@@ -348,8 +352,14 @@ def test_the_scored_folds_of_sorted_rows_hold_each_class(
         assert 0 < y[known].mean() < 1
 
 
-@pytest.mark.parametrize("doubled", [False, True])
-@pytest.mark.parametrize("settings", [{}, {"n_repeats": 2, "cv": 4}, {"cv": 2}, {"cv": 5}])
+@pytest.mark.slow(first=5)
+@pytest.mark.parametrize(
+    ("settings", "doubled"),
+    [
+        ({}, True), ({}, False), ({"n_repeats": 2, "cv": 4}, False), ({"cv": 2}, False),
+        ({"cv": 5}, False), ({"n_repeats": 2, "cv": 4}, True), ({"cv": 2}, True), ({"cv": 5}, True),
+    ],
+)  # fmt: skip
 def test_a_branch_that_memorises_random_labels_is_at_chance(doubled, settings, table):
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(400, 3)), rng.permutation(np.arange(400) % 2)

@@ -279,9 +279,9 @@ ENGINE_OF = {
 ENGINES_OF = [("xla", make) for make in ENGINE_OF if make not in (activity, sequential)]
 ENGINES_OF += [("graph", make) for make, engine in ENGINE_OF.items() if engine is not GRAPH]
 ENGINES_OF += [("stepwise", make) for make in ENGINE_OF]
-UNWEIGHTED = [
-    ("stepwise", two_and_two), ("xla", mlp), ("stepwise", masked_outputs), ("xla", own_step),
-    ("xla", masked_lstm), ("xla", masked_outputs), ("graph", two_and_two),
+FIRST = [
+    ("stepwise", two_and_two, False), ("xla", mlp, True), ("stepwise", masked_outputs, False),
+    ("xla", own_step, False), ("xla", masked_outputs, False),
 ]  # fmt: skip
 # The gradients of these are exactly zero, and what is left is rounding.
 DRIFTING = {attention: ("key/bias",)}
@@ -302,13 +302,15 @@ def engine_used(recipe, plan):
     return choose(program, plan, 1)[0]
 
 
-CASES = [
-    *[(engine, make, False) for engine, make in UNWEIGHTED],
+FURTHER = [
+    *[("xla", make, False) for make in (mlp, masked_lstm)],
+    ("graph", two_and_two, False),
     *[(engine, make, True) for engine, make in ENGINES_OF if make is not masked_outputs],
 ]  # Keras takes no weights of rows for outputs of rank 3
+CASES = [*FIRST, *(case for case in FURTHER if case not in FIRST)]
 
 
-@pytest.mark.slow(first=6)
+@pytest.mark.slow(first=5)
 @pytest.mark.parametrize(
     ("engine", "make", "weights"),
     CASES,
@@ -414,7 +416,7 @@ def test_steps_of_few_operations_are_those_of_keras(name, dtype):
         assert counts[1] < 0.8 * counts[0]
 
 
-@pytest.mark.slow(first=1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IN_ONE_FIT)
 @each_engine
 def test_moving_averages_are_finalized_as_in_keras(engine, name, blueprint, binary_rows):
@@ -446,7 +448,7 @@ def test_mixed_precision(policy, tolerance, blueprint, binary_rows):
     assert_close(fit.network.variables, expected, tolerance)
 
 
-@pytest.mark.slow(first=2)
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize(
     ("dtype", "tolerance", "engine"),
     [
@@ -519,6 +521,7 @@ def test_a_schedule_starts_again_where_losses_are_scaled(blueprint, binary_rows)
     assert_close(scaled, plain)
 
 
+@pytest.mark.slow
 def test_class_weights_have_the_same_effect_as_in_keras(blueprint, binary_rows):
     rows, recipe = binary_rows(), blueprint(mlp)
     weights = np.where(rows.targets[:, 0] == 1, 3.0, 0.5)
@@ -558,7 +561,7 @@ _CASES_OF_LOSSES = [
 ]
 
 
-@pytest.mark.slow(first=6)
+@pytest.mark.slow(first=5)
 @pytest.mark.parametrize(("engine", "weights", "index"), _CASES_OF_LOSSES)
 def test_losses_have_the_same_values_as_in_keras(engine, weights, index, blueprint, binary_rows):
     rows, recipe = binary_rows(weights=weights), blueprint(mlp)
@@ -594,6 +597,7 @@ def test_the_keras_engine_learns_the_same_as_the_graph_engine(make, blueprint, b
             np.testing.assert_allclose(expected.history[name], curve, rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_weighting_equals_repeating(blueprint, binary_rows):
     rows, recipe = binary_rows(40), blueprint(mlp)
     times = np.random.default_rng(0).integers(0, 4, 40)
@@ -611,7 +615,7 @@ def test_weighting_equals_repeating(blueprint, binary_rows):
     np.testing.assert_allclose(first.history["val_loss"], second.history["val_loss"], rtol=1e-5)
 
 
-@pytest.mark.slow(first=1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "make"), [("graph", normalised), ("xla", normalised), ("xla", activity)]
 )
@@ -663,7 +667,7 @@ def test_any_number_of_rows(engine, n_rows, blueprint, binary_rows):
     np.testing.assert_allclose(fit.history["loss"], losses, rtol=1e-5)
 
 
-@pytest.mark.slow(first=1)
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["graph", "stepwise", "xla"])
 def test_early_stopping_stops_where_keras_stops(engine, blueprint, binary_rows):
     rows, recipe = binary_rows(60), blueprint(mlp)

@@ -97,7 +97,7 @@ def test_weights_drawn_without_building_equal_those_of_a_built_network(name, blu
     layers = {**NETWORKS, **UNDERSTOOD_IN_PART}[name]
     recipe = blueprint(stacked(layers), key=f"test_seeds {name}")
     starter = InitialWeights(recipe)
-    for seed in (5, 5, 0, 1, 77, 2**31 - 1):
+    for seed in (5, 5, 0, 2**31 - 1):
         built = {path: v.numpy() for path, v in named_variables(build(recipe, seed)).items()}
         assert_same(starter.variables(seed), built)
         assert_same(initial_variables(recipe, seed), built)

@@ -86,10 +86,12 @@ class BestLast(keras.callbacks.Callback):
         self.model.set_weights(self.weights)
 
 
-def test_callbacks_may_change_learning_rate_and_weights(recipe, start, binary_rows):
+@pytest.mark.slow(first=1)
+@pytest.mark.parametrize("engines", [("graph", "stepwise", "keras"), ("graph", "xla")])
+def test_callbacks_may_change_learning_rate_and_weights(engines, recipe, start, binary_rows):
     rows = binary_rows()
     curves, weights = [], []
-    for engine in ENGINES:
+    for engine in engines:
         plan = TrainConfig(
             "binary_crossentropy",
             "sgd",
@@ -101,7 +103,7 @@ def test_callbacks_may_change_learning_rate_and_weights(recipe, start, binary_ro
         fit = train(recipe, start, rows, plan)
         curves.append(fit.history["loss"])
         weights.append(fit.network.variables["dense/kernel"])
-    same = len(ENGINES) - 1
+    same = len(engines) - 1
     np.testing.assert_allclose(curves[1:], [curves[0]] * same, rtol=1e-5)
     np.testing.assert_allclose(weights[1:], [weights[0]] * same, rtol=1e-4, atol=1e-5)
     plan = TrainConfig("binary_crossentropy", "sgd", learning_rate=0.25, epochs=1, engine="graph")
@@ -150,7 +152,7 @@ def test_built_in_callbacks_do_the_same_with_all_engines(recipe, start, binary_r
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.slow(first=2)
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("engine", ["stepwise", "graph", "xla"])
 def test_callbacks_of_epochs_are_called_once_an_epoch(engine, recipe, start, binary_rows, tmp_path):
     """That Keras' own `fit` runs in none of them is what makes them fast."""
@@ -273,7 +275,7 @@ def test_layers_that_callbacks_freeze_at_first_are_not_trained(
 
 
 @pytest.mark.slow(first=2)
-@each_engine
+@pytest.mark.parametrize("engine", ["graph", "keras", "stepwise", "xla"])
 def test_early_stopping_restores_the_best_epoch(engine, recipe, start, binary_rows):
     rows = binary_rows(60)
     wrong = binary_rows(60, seed=1)
@@ -312,6 +314,7 @@ def test_validation_loss_is_a_weighted_mean(recipe, start, binary_rows):
     )
 
 
+@pytest.mark.slow(first=2)
 @each_engine
 def test_a_loss_that_is_not_finite_is_reported_with_its_epoch(engine, recipe, start, binary_rows):
     rows = binary_rows()
@@ -323,7 +326,7 @@ def test_a_loss_that_is_not_finite_is_reported_with_its_epoch(engine, recipe, st
     assert np.isfinite(fit.history["loss"]).all()
 
 
-@pytest.mark.slow(first=3)
+@pytest.mark.slow(first=2)
 @each_engine
 def test_rows_of_weight_zero_do_nothing(engine, recipe, start, binary_rows):
     rows = binary_rows(64)
@@ -335,7 +338,7 @@ def test_rows_of_weight_zero_do_nothing(engine, recipe, start, binary_rows):
     np.testing.assert_allclose(fit.history["loss"], expected.history["loss"], rtol=1e-5)
 
 
-@pytest.mark.slow(first=2)
+@pytest.mark.slow(first=1)
 @each_engine
 def test_a_loss_without_reduction_is_logged_as_a_mean(engine, recipe, start, binary_rows):
     curves = []
