@@ -227,15 +227,16 @@ def test_steps_equal_a_manual_loop_with_two_learning_rates(engine, optimizer):
         for below in (True, False)
     ]
     assert all(sides)
-    optimizers = [optimizer(each, clipnorm=clipnorm) for each in (rate * share, rate)]
+    optimizers = [optimizer(rate * share), optimizer(rate)]
     target = (1 - smoothing) * Y[:200] + smoothing / 2
     for _ in range(epochs):
         with tf.GradientTape() as tape:
             p = model(X[:200])[:, 1]
             loss = -tf.reduce_mean(target * tf.math.log(p) + (1 - target) * tf.math.log(1 - p))
         gradients = tape.gradient(loss, [[v.value for v in side] for side in sides])
-        norms = [tf.norm(each) for side in gradients for each in side]
-        assert max(norms) > clipnorm
+        norm = tf.linalg.global_norm(tf.nest.flatten(gradients))
+        assert norm > clipnorm
+        gradients = [[each * clipnorm / norm for each in side] for side in gradients]
         for each, grads, side in zip(optimizers, gradients, sides, strict=True):
             each.apply_gradients(zip(grads, side, strict=True))
     found = tuned.to_keras()
@@ -1049,29 +1050,6 @@ def test_the_term_of_a_teacher_is_a_part_of_the_loss(network, settings):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("smoothing", [0.4, 0.0])
-def test_labels_are_smoothed_as_before(smoothing):
-    """The loss of rows that a network of few weights cannot fit less than its entropy."""
-    down = clone(DOWN).set_params(model=MLP((7,), label_smoothing=smoothing))
-    tuning = FineTune(40, learning_rate=0.02, early_stopping=False)
-    history = classifier(tuning, downstream=down).fit(**DATA).fine_tune_history_
-    least = -(0.8 * np.log(0.8) + 0.2 * np.log(0.2))
-    assert (history["loss"][-1] > least) == bool(smoothing)
-
-
-@pytest.mark.slow
-def test_gradients_are_clipped_as_before():
-    losses = []
-    for clipnorm in (None, 1e-4):
-        down = clone(DOWN).set_params(optimizer=keras.optimizers.SGD(0.1), clipnorm=clipnorm)
-        tuning = FineTune(3, learning_rate=0.5, early_stopping=False)
-        losses.append(classifier(tuning, downstream=down).fit(**DATA).fine_tune_history_["loss"])
-    free, clipped = losses
-    assert free[0] - free[-1] > 0.01
-    assert abs(clipped[0] - clipped[-1]) < 1e-3
-
-
-@pytest.mark.slow
 def test_other_teachers_take_part():
     for settings in ({"mode": "distill"}, {"mode": "blend", "teacher_at_predict": False}):
         upstream, down = taught(RISK, 4, **settings), taught(DOWN, 5, **settings)
@@ -1290,4 +1268,4 @@ def test_layers_up_to_a_feature_or_of_a_model_that_hides_its_layers_are_tuned():
         name: changed(*(weights(upstream_network(each, name)) for each in (start, tuned)))
         for name in upstream
     }
-    assert moved == {"nested": {"below", "inner"}, "risk": {"hidden_1"}, "hiding": {"inner"}}
+    assert moved == {"nested": {"below", "a"}, "risk": {"hidden_1"}, "hiding": {"core", "end"}}

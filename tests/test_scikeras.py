@@ -98,7 +98,6 @@ OTHER_NAMES = (
     "optimizer by name, routed",
     "optimizer class, routed",
     "loss class, routed",
-    "compiled by itself",
     "partial",
     "fit__epochs and fit__batch_size",
     "balanced",

@@ -184,12 +184,25 @@ WHOLE = {
 }
 
 
-@each_kind
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize(
+    ("name", "weights", "rows"),
+    [
+        pytest.param(
+            name,
+            *REPEATS[kind],
+            id=f"{name}-{kind}",
+            marks=[pytest.mark.slow]
+            if kind == "zero" and name in ("hashed", "regressor", "autoencoder")
+            else [],
+        )
+        for name in WHOLE
+        for kind in REPEATS
+        # It draws rows, and more of them where they are repeated.
+        if (name, kind) != ("undersampled", "integers")
+    ],
+)
 def test_networks(name, weights, rows):
     make, y, method = WHOLE[name]
-    if name == "undersampled" and weights is WEIGHTS:
-        return  # it draws rows, and more of them where they are repeated
     fit = {} if y is None else {"y": y}
     repeated = {} if y is None else {"y": y[rows]}
     one = make().fit(TABLE, **fit, sample_weight=weights)

@@ -83,6 +83,7 @@ SLOW = (
 SETTINGS = {
     **{name: {"n_components": 1} for name in ("CCA", "PLSCanonical", "PLSRegression", "PLSSVD")},
     **{name: {"n_components": 2, "max_iter": 2} for name in SLOW},
+    "LatentDirichletAllocation": {"n_components": 2, "max_iter": 1},
     "GaussianRandomProjection": {"n_components": 3},
     "GenericUnivariateSelect": {"mode": "k_best", "param": 3},
     "KBinsDiscretizer": {"strategy": "uniform", "encode": "ordinal"},

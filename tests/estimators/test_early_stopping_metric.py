@@ -36,6 +36,7 @@ def test_the_last_of_the_best_epochs_is_kept(engine):
     assert log_loss(y[40:], p) == pytest.approx(network.history_["val_loss"][last], rel=1e-4)
 
 
+@pytest.mark.slow(first=1)
 @pytest.mark.parametrize("engine", ["auto", "keras"])
 def test_the_weights_that_are_kept_are_those_that_were_judged(engine):
     """Also if the optimizer keeps moving averages, which are judged in no epoch."""

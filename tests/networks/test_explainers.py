@@ -15,10 +15,10 @@ from skstack.networks import MLP, Periodic, PiecewiseLinear, RealMLP, TabM
 X, CLASSES = load_iris(return_X_y=True)
 X = X.astype(np.float32)
 RECIPES = {
-    "default": None,
     "mlp": MLP((4,), scaling="quantile"),
-    "robust": MLP((4,), scaling="robust"),
     "mini": TabM((4,), n_members=3, mini=True, numeric_embedding=None),
+    "default": None,
+    "robust": MLP((4,), scaling="robust"),
     "piecewise": TabM((4,), n_members=3, numeric_embedding=PiecewiseLinear(4)),
     "realmlp": RealMLP((4,)),
     "periodic": MLP((4,), numeric_embedding=Periodic(3)),

@@ -352,18 +352,18 @@ def test_inner_layers_are_means_or_all_members(cv):
     np.testing.assert_allclose(table[:, 7:], second.reshape(60, -1), atol=1e-6)
 
 
-@pytest.mark.parametrize("prefix", ["bag_1/", ""])
-def test_inner_layers_of_a_nested_network_are_means_too(prefix):
+def test_inner_layers_of_a_nested_network_are_means_too():
     model = classifier(epochs=1).fit(X, y).model_
     model.name = "bag_1"
     rows = keras.Input((X.shape[1],), name="rows")
     outer = keras.Model(rows, keras.layers.Rescaling(2.0)(model(rows)))
-    layers = [f"{prefix}hidden_1", f"{prefix}hidden_2:members"]
-    features = KerasFeatureTransformer(outer, layers=layers).fit(X)
-    table = features.transform(X)
     own = KerasFeatureTransformer(model, layers=["hidden_1", "hidden_2:members"]).fit(X)
-    np.testing.assert_allclose(table, own.transform(X), atol=1e-6)
-    np.testing.assert_allclose(np.asarray(features.to_keras()(X)), table, atol=1e-5)
+    for prefix in ("bag_1/", ""):
+        layers = [f"{prefix}hidden_1", f"{prefix}hidden_2:members"]
+        features = KerasFeatureTransformer(outer, layers=layers).fit(X)
+        table = features.transform(X)
+        np.testing.assert_allclose(table, own.transform(X), atol=1e-6)
+        np.testing.assert_allclose(np.asarray(features.to_keras()(X)), table, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -439,6 +439,7 @@ def test_fine_tuning_trains_members_on_their_own_losses():
         downstream=classifier(TabM((6,), n_members=3, dropout=0, numeric_embedding=None)),
         fine_tune=FineTune(epochs=1, learning_rate=1e-9),
         cv=3,
+        blend=False,
         random_state=0,
     ).fit(X, y)
     losses = stack.fine_tune_history_["loss"]

@@ -111,6 +111,7 @@ def test_sequences_with_numbers_categories_and_token_ids():
     assert {"voice_1", "words_1", "latent", "hidden_1", "sex_embedding", "output"} <= set(layers)
 
 
+@pytest.mark.slow
 def test_speakers_are_classified_by_their_vowels(shared_data):
     """The official split; the paper's own classifiers are right for 94 % and more."""
     table = shared_data("japanese_vowels")

@@ -88,7 +88,7 @@ def test_two_of_one_architecture_learn_with_their_own_moments():
     settings = {"optimizer": "sgd", "learning_rate": 0.5, "epochs": 5, "batch_size": 90}
     for model in two_of_one_architecture():
         ours = KerasClassifier(model, **settings, random_state=0).fit(X, y)
-        model.compile(keras.optimizers.SGD(0.5), "binary_crossentropy")
+        model.compile(keras.optimizers.SGD(0.5), "binary_crossentropy", run_eagerly=True)
         model.fit(X, y, epochs=5, batch_size=90, shuffle=False, verbose=0)
         expected = np.asarray(model(X)).ravel()
         np.testing.assert_allclose(ours.predict_proba(X)[:, 1], expected, atol=1e-4)
