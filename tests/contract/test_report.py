@@ -152,7 +152,8 @@ GROUPED = [
 
 @pytest.mark.filterwarnings("ignore:(?s).*time-ordered and never predicts:UserWarning")
 @pytest.mark.parametrize(
-    "part", [slow_if(True, TREE), make_pipeline(StandardScaler(), PCA(1)), plain_stack()]
+    "part",
+    [slow_if(True, TREE), make_pipeline(StandardScaler(), PCA(1)), plain_stack(blend=False)],
 )
 def test_time_at_every_depth_has_no_finding(part):
     stack = plain_stack(part, cv=TimeSeriesSplit(3))

@@ -315,17 +315,22 @@ def kinds_with_routing(kinds, routed=ROUTED):
     )  # fmt: skip
 
 
+ORDERS = {
+    "pairs": list(ORDER.split(np.zeros(N))),
+    "test_size": TimeSeriesSplit(2, test_size=20),
+    "gap": TimeSeriesSplit(3, gap=5),
+    "max_train_size": TimeSeriesSplit(3, max_train_size=25),
+}
+
+
 @pytest.mark.parametrize(
-    "cv",
+    ("kind", "cv"),
     [
-        list(ORDER.split(np.zeros(N))),
-        TimeSeriesSplit(2, test_size=20),
-        TimeSeriesSplit(3, gap=5),
-        TimeSeriesSplit(3, max_train_size=25),
+        slow_if(kind == NESTED and name != "gap", kind, cv, id=f"{kind}-{name}")
+        for kind in ("stack", "transformer of a stack", NESTED)
+        for name, cv in ORDERS.items()
     ],
-    ids=["pairs", "test_size", "gap", "max_train_size"],
 )
-@pytest.mark.parametrize("kind", ["stack", "transformer of a stack", "stack in a stack"])
 def test_time_order_that_cannot_be_copied_is_passed_on_or_refused(kind, cv):
     X, y = numbered()
     if not refused(lambda: outer(STRICT[kind], cv).fit(X, y), "time"):
@@ -387,7 +392,8 @@ def test_groups_reach_every_depth_of_a_transformer(kind, routing):
     check_groups(GROUPS)
 
 
-@pytest.mark.parametrize("cv", [GroupKFold(2), LeaveOneGroupOut(), StratifiedGroupKFold(2)])
+@pytest.mark.slow(first=2)
+@pytest.mark.parametrize("cv", [GroupKFold(2), StratifiedGroupKFold(2), LeaveOneGroupOut()])
 def test_splitters_of_groups_at_two_depths(cv):
     X, y = numbered()
     groups = GROUPS // 2

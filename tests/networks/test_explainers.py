@@ -16,10 +16,10 @@ X, CLASSES = load_iris(return_X_y=True)
 X = X.astype(np.float32)
 RECIPES = {
     "mlp": MLP((4,), scaling="quantile"),
-    "mini": TabM((4,), n_members=3, mini=True, numeric_embedding=None),
+    "piecewise": TabM((4,), n_members=3, numeric_embedding=PiecewiseLinear(4)),
     "default": None,
     "robust": MLP((4,), scaling="robust"),
-    "piecewise": TabM((4,), n_members=3, numeric_embedding=PiecewiseLinear(4)),
+    "mini": TabM((4,), n_members=3, mini=True, numeric_embedding=None),
     "realmlp": RealMLP((4,)),
     "periodic": MLP((4,), numeric_embedding=Periodic(3)),
 }
