@@ -356,8 +356,8 @@ def test_the_scored_folds_of_sorted_rows_hold_each_class(
 @pytest.mark.parametrize(
     ("settings", "doubled"),
     [
-        ({}, True), ({}, False), ({"n_repeats": 2, "cv": 4}, False), ({"cv": 2}, False),
-        ({"cv": 5}, False), ({"n_repeats": 2, "cv": 4}, True), ({"cv": 2}, True), ({"cv": 5}, True),
+        ({"n_repeats": 2, "cv": 4}, True), ({}, False), ({"n_repeats": 2, "cv": 4}, False),
+        ({"cv": 2}, False), ({"cv": 5}, False), ({}, True), ({"cv": 2}, True), ({"cv": 5}, True),
     ],
 )  # fmt: skip
 def test_a_branch_that_memorises_random_labels_is_at_chance(doubled, settings, table):
