@@ -204,7 +204,6 @@ def test_frozen_estimators_are_not_trained(make):
     np.testing.assert_allclose(found[:, 0], fitted.predict_proba(X[:50])[:, 1], atol=1e-6)
 
 
-@pytest.mark.slow
 def test_a_wrapper_of_keras_as_upstream():
     def build(X, y):
         model = keras.Sequential(
