@@ -301,6 +301,18 @@ def test_early_stopping_needs_more_than_tol(recipe, start, binary_rows):
         train(recipe, start, binary_rows(), plan)
 
 
+@pytest.mark.parametrize("engine", ["graph", "stepwise"])
+def test_validation_metrics_are_of_validation_rows_alone(engine, recipe, start, binary_rows):
+    """No training row may count: a score on rows that were learned from is too good."""
+    held_out = binary_rows(60, seed=1)
+    held_out.targets[:] = 1 - held_out.targets  # no mean with training rows comes near
+    plan = TrainConfig("binary_crossentropy", epochs=2, metrics=("mse",), engine=engine)
+    fit = train(recipe, start, binary_rows(), plan, validation=held_out)
+    (p,) = fit.network.outputs(held_out.inputs)
+    expected = np.mean((p - held_out.targets) ** 2)
+    np.testing.assert_allclose(fit.history["val_mse"][-1], expected, rtol=1e-5)
+
+
 def test_validation_loss_is_a_weighted_mean(recipe, start, binary_rows):
     held_out = binary_rows(2500, weights=True, seed=2)
     held_out.weights[::3] = 0.0
