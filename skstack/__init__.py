@@ -8,7 +8,7 @@ import importlib.metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from skstack._base.tensorflow_log import silence_tensorflow
+    from skstack._base.tensorflow_import import silence_tensorflow
     from skstack._estimators.autoencoder import KerasAutoencoder
     from skstack._estimators.classifier import KerasClassifier
     from skstack._estimators.multi_task import KerasMultiTask
@@ -55,7 +55,7 @@ _MODULES = {
     "keras_inputs": "_graph.export",
     "load": "_persistence.file",
     "save": "_persistence.file",
-    "silence_tensorflow": "_base.tensorflow_log",
+    "silence_tensorflow": "_base.tensorflow_import",
     "to_keras": "_graph.export",
 }
 _SUBPACKAGES = ("ensemble", "inspection", "losses", "networks", "preprocessing")

@@ -138,3 +138,37 @@ def test_the_greetings_of_tensorflow_are_silenced(tmp_path):
     )
     assert (done.stdout, done.stderr) == ("fitted\n", "")
     skstack.silence_tensorflow()  # has no effect once TensorFlow is imported
+
+
+IMPORTED = """
+import gc, sys
+from skstack._base.tensorflow_import import no_garbage_collection
+
+def imported(mine, collects=True):
+    (gc.enable if collects else gc.disable)()
+    ran = []
+    with no_garbage_collection():
+        gc.callbacks.append(lambda phase, about: ran.append(about["generation"]))
+        new = [[] for _ in range(100_000)]  # far more than start a collection
+        gc.callbacks.pop()
+    print(len(ran), gc.isenabled(), any(each is new for each in gc.get_objects(generation=2)),
+        gc.get_freeze_count() > 0, any(each is mine for each in gc.get_objects()))
+
+gc.unfreeze()
+imported([])
+imported([], collects=False)
+mine = []
+gc.freeze()
+imported(mine)
+"""
+
+
+def test_no_garbage_is_collected_while_tensorflow_is_imported():
+    """What the user has switched off, or frozen, stays so."""
+    # Number of collections; afterwards: collects, new objects are old ones, some are frozen, mine
+    # is not.
+    assert run(IMPORTED).splitlines() == [
+        "0 True True False True",
+        "0 False True False True",
+        "0 True False True False",
+    ]
