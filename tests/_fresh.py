@@ -40,6 +40,7 @@ class Program:
             "arguments": [str(argument) for argument in arguments],
             "cwd": os.path.abspath(cwd or "."),
             "folder": self._folder.name,
+            "optimizer": _optimizer().get_experimental_options(),
         }
         self._connection.sendall(json.dumps(order).encode() + b"\n")
 
@@ -50,6 +51,13 @@ class Program:
                 status = int(answer.readline())
             self.stdout, self.stderr = (Path(folder, name).read_text() for name in _OUTPUTS)
         return status
+
+
+def _optimizer():
+    """TensorFlow's optimizer of graphs: on some processors, bits depend on what it does."""
+    import tensorflow as tf
+
+    return tf.config.optimizer
 
 
 def _connected():
@@ -134,6 +142,7 @@ def _run_as_main(order):
         os.dup2(file, number)
     sys.argv = ["-c", *order["arguments"]]
     sys.path[0] = ""  # where this file lies
+    _optimizer().set_experimental_options(order["optimizer"])
     main = sys.modules["__main__"] = types.ModuleType("__main__")
     exec(compile(order["code"], "<string>", "exec"), vars(main))
 

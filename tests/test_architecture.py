@@ -183,8 +183,14 @@ def test_inheritance_is_at_most_two_classes_deep():
     assert {name: depth(name) for name in bases if depth(name) > 2} == {}
 
 
-def test_importing_skstack_does_not_import_tensorflow():
-    code = "import sys, skstack; print(sorted({'keras', 'tensorflow'} & set(sys.modules)))"
+def test_estimators_are_made_without_tensorflow():
+    code = """
+import sys, skstack
+from sklearn.base import clone
+network = skstack.KerasClassifier(skstack.networks.TabM(), epochs=2)
+clone(skstack.StackedKerasClassifier([("a", network)], downstream=skstack.KerasFeatureTransformer()))
+print(sorted({'keras', 'tensorflow'} & set(sys.modules)))
+"""
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )

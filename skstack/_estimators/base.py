@@ -58,6 +58,7 @@ from skstack._base.tables import (
     taken,
     with_weight,
 )
+from skstack._base.tensorflow_import import import_tensorflow
 from skstack._base.text import described, readable
 from skstack._estimators.bags import (
     bag_splits,
@@ -435,6 +436,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
     def _validate_params(self):
         """Validate parameters before anything is built or trained."""
         super()._validate_params()
+        import_tensorflow()
         from skstack._training.optimizers import check_settings
         from skstack.losses._teacher_loss import TeacherLoss
 

@@ -12,6 +12,7 @@ import warnings
 import zipfile
 from importlib.metadata import version
 
+from skstack._base.tensorflow_import import import_tensorflow
 from skstack._persistence.known import Trust
 from skstack._persistence.networks import check_stored
 from skstack._persistence.reading import Reader
@@ -211,6 +212,7 @@ def _estimator_in(content, trust):
             f"skstack {manifest['versions']['skstack']}; {remedy}"
         )
     root = json.loads(members["state.json"])
+    import_tensorflow()
     reader = Reader(members, trust)
     reader.refuse_untrusted(root)
     estimator = reader.value(root)

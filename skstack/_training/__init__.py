@@ -3,7 +3,3 @@
 `train` takes a `Blueprint`, initial weights, rows and a `TrainConfig`, and returns a `Network`,
 whose weights are NumPy arrays.
 """
-
-from skstack._base.tensorflow_import import import_tensorflow
-
-import_tensorflow()

@@ -15,6 +15,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 
 from skstack._base.params import is_keras_model, is_network_estimator, is_path
+from skstack._base.tensorflow_import import import_tensorflow
 from skstack._model_files.open import build_within, check_registered, inspect_model
 from skstack.networks._adopted import ModelBlueprint, refuse_strings
 from skstack.networks._builder import BuilderBlueprint, BuilderRecipe
@@ -48,6 +49,7 @@ def load_model(path):
     are refused before Keras reads them.
     """
     name = check_path(path)
+    import_tensorflow()
     import keras
 
     from skstack._training.isolation import preserve_rng
