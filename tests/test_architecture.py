@@ -188,7 +188,8 @@ def test_estimators_are_made_without_tensorflow():
 import sys, skstack
 from sklearn.base import clone
 network = skstack.KerasClassifier(skstack.networks.TabM(), epochs=2)
-clone(skstack.StackedKerasClassifier([("a", network)], downstream=skstack.KerasFeatureTransformer()))
+stack = skstack.StackedKerasClassifier([("a", network)], downstream=network)
+clone(stack)
 print(sorted({'keras', 'tensorflow'} & set(sys.modules)))
 """
     answer = subprocess.run(
