@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import warnings
 from dataclasses import dataclass, replace
 from datetime import date
@@ -15,6 +16,7 @@ import numpy as np
 from skstack._base.tables import is_dataframe
 
 _MISSING = "\0"  # not a text in any table
+_OFFSET = re.compile(r"[T ].*(Z|[+-]\d\d?(:?\d\d)?)$")  # that of a time from UTC
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 # Values with more decimals are not rounded to a number of decimals.
 _MOST_DECIMALS = 8
@@ -232,9 +234,7 @@ class _Values:
             known = cls.of(column.cat.categories.to_series(), dtype)
             if known.cells is not None:
                 return cls._of_objects(column.astype(object), dtype)
-            # An array of strings would end before the character of _MISSING.
-            missing = np.array([_MISSING], dtype=object)
-            words = None if known.words is None else np.append(known.words, missing)
+            words = None if known.words is None else np.append(known.words, _missing(1))
             codes = column.cat.codes.to_numpy()
             numbers = np.append(known.numbers, dtype(np.nan))[codes]
             words = None if words is None else words[codes]
@@ -246,6 +246,9 @@ class _Values:
         if kind in "bf" or (kind in "iu" and dtype is not np.float64):
             numbers = column.to_numpy(dtype=dtype, na_value=np.nan) + dtype(0)  # -0.0 is 0.0
             return cls(numbers, np.zeros(len(numbers), np.uint64))
+        if isinstance(column.dtype, np.dtype | pd.DatetimeTZDtype) and kind == "M":
+            numbers = np.full(len(column), np.nan, dtype)
+            return cls(numbers, np.zeros(len(column), np.uint64), _instants(column))
         return cls._of_objects(column, dtype)
 
     @classmethod
@@ -496,9 +499,11 @@ def _dates_of(texts):
     try:
         dates = pd.to_datetime(texts, format="ISO8601", errors="coerce").astype(object)
     except ValueError:  # some have a time zone, or several
-        if len(texts) == 1:
-            return texts
-        return [_dates_of(np.array([text], dtype=object))[0] for text in texts]
+        aware = np.array([bool(_OFFSET.search(text)) for text in texts])
+        dates = np.full(len(texts), pd.NaT, object)
+        for rows, utc in ((aware, True), (~aware, False)):
+            read = pd.to_datetime(texts[rows], format="ISO8601", errors="coerce", utc=utc)
+            dates[rows] = read.astype(object)
     return [text if pd.isna(date) else date for text, date in zip(texts, dates, strict=True)]
 
 
@@ -526,9 +531,27 @@ def _item(value):
     return repr(str(value)) if isinstance(value, str) else _text(value)
 
 
+def _missing(n):
+    """Words of missing values."""
+    return np.array([_MISSING] * n, dtype=object)  # an array of strings would drop a final "\0"
+
+
 def _instant(value):
     """A date or time as text, the same for one instant in all time zones."""
     import pandas as pd
 
     time = pd.Timestamp(value)
     return str(time if time.tz is None else time.tz_convert("UTC"))
+
+
+def _instants(column):
+    """The `_instant` of each value of a column of dates; _MISSING for missing ones."""
+    aware = column.dt.tz is not None
+    times = column.dt.tz_convert(None).to_numpy() if aware else column.to_numpy()
+    texts, left = _missing(len(times)), ~np.isnat(times)
+    for unit in ("s", "us", "ns"):  # the first that the time is a multiple of
+        rows = left & (times.astype(f"datetime64[{unit}]") == times)
+        written = np.datetime_as_string(times[rows], unit=unit).tolist()
+        texts[rows] = [text.replace("T", " ") + "+00:00" * aware for text in written]
+        left &= ~rows
+    return texts

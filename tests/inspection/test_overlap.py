@@ -392,12 +392,35 @@ def test_columns_of_few_values_do_not_affect_the_comparison():
 def test_equal_instants_in_different_time_zones_are_equal():
     utc = pd.Series(pd.date_range("2020-01-01", periods=4, freq="31h", tz="UTC"))
     naive = pd.Series(pd.to_datetime(["2020-01-01", "2020-02-03"]))
+    parts = pd.Series(
+        pd.to_datetime(
+            [
+                *["2020-01-01", "1815-06-18 11:35", "2020-01-01 00:00:07", None],
+                *["2020-01-01 00:00:07.25", "2020-01-01 00:00:07.000000001"],
+            ],
+            format="ISO8601",
+        )
+    )
+    texts = [
+        "2020-01-01T12:00+02:00",
+        "2020-01-01T05:00:00-05",
+        "2020-01-01",
+        "2020-01-01T10Z",
+        "?",
+    ]
+    texts = pd.Series(texts)
+    aware = pd.Series(pd.to_datetime(["2020-01-01T10:00Z"] * 3 + [None], utc=True))
     for A, B, same in [
         (utc, utc.dt.tz_convert("Asia/Tokyo"), 4),
         (utc, utc.dt.tz_convert("Asia/Tokyo").astype(object), 4),
         (utc, utc.dt.tz_localize(None).dt.tz_localize("Asia/Tokyo"), 0),
         (naive, naive.dt.date, 2),
         (naive, naive.dt.as_unit("s"), 2),
+        (parts, parts.astype(object), 6),
+        (parts.dt.tz_localize("Asia/Tokyo"), parts.dt.tz_localize("Asia/Tokyo").astype(object), 6),
+        (parts, parts.dt.tz_localize("UTC"), 1),  # the missing one
+        (aware, texts, 3),
+        (naive, texts, 1),
     ]:
         overlap = check_overlap(pd.DataFrame({"at": A}), pd.DataFrame({"at": B}))
         assert len(overlap.exact_a) == same
