@@ -16,7 +16,7 @@ from skstack._base.progress import StepCounter
 from skstack._base.tables import check_groups
 from skstack._splits.folds import outer_folds, shown_cv
 from skstack.inspection._plot import plot_axes
-from skstack.inspection._resampled_test import LEVEL, corrected_resampled_t_test, holm
+from skstack.inspection._significance import LEVEL, corrected_resampled_t_test, holm
 from skstack.inspection._variants import ALONE, seeded, variants_of
 
 _COLOURS = {

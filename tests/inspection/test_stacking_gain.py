@@ -39,7 +39,7 @@ from skstack import KerasClassifier, StackedKerasClassifier, StackedKerasRegress
 from skstack._base import progress
 from skstack._stack.blending import blend_plan
 from skstack.inspection import StackingGainDisplay, stacking_gain
-from skstack.inspection._resampled_test import corrected_resampled_t_test, holm
+from skstack.inspection._significance import corrected_resampled_t_test, holm
 from skstack.inspection._variants import variants_of
 from skstack.networks import MLP
 
