@@ -6,6 +6,7 @@ import numpy as np
 from contestants import BareLoop, mlp, ours, plain_keras, scikeras, table, wrapped
 from harness import compared, fresh, scenario, turns
 from sklearn.datasets import load_breast_cancer
+from sklearn.model_selection import cross_val_score
 from sklearn.preprocessing import StandardScaler
 
 SETTINGS = ((64,), 10, 32)  # units, epochs, batch size
@@ -43,6 +44,23 @@ def warm_fits(quick):
             name: accuracy(models[name]) for name in ("skstack", "MLPClassifier", "scikeras")
         },
     )
+
+
+@scenario("cross-validation-569x30", target={"scikeras": 100})
+def cross_validation(quick):
+    """`cross_val_score` with ten folds: fits and predictions one right after another."""
+    X, y = cancer()
+
+    def scored(make):
+        return lambda _: cross_val_score(make(*SETTINGS), X, y, cv=10).mean()
+
+    contestants = {"skstack": ours, "MLPClassifier": mlp, "scikeras": scikeras}
+    seconds, scores = turns(
+        {name: scored(make) for name, make in contestants.items()},
+        rounds=1 if quick else 5,
+        warm_up=0 if quick else 1,
+    )
+    return compared(seconds, accuracy={name: float(score) for name, score in scores.items()})
 
 
 @scenario("fit-569x30-early-stopping", target={"scikeras": 40})
