@@ -90,6 +90,32 @@ def test_one_class_after_dropping_zero_weights():
         KerasClassifier().fit(X, y, sample_weight=(y == 0).astype(float))
 
 
+@pytest.mark.parametrize("estimator", CLASSIFIERS, ids=named)
+@pytest.mark.parametrize(
+    ("passed", "message"),
+    [
+        ({"sample_weight": "balanced"}, r"sample_weight: could not convert .*'balanced'"),
+        ({"sample_weight": ["a"] * 60}, r"sample_weight: could not convert"),
+        ({"sample_weight": np.ones(3)}, "sample_weight"),
+        ({"sample_weight": np.ones((60, 1))}, "sample_weight: .*1D array"),
+        ({"groups": np.arange(3)}, r"groups: .*\[60, 3\]"),
+    ],
+    ids=["word", "words", "few", "column", "groups"],
+)
+def test_errors_name_what_was_passed_beside_the_rows(estimator, passed, message):
+    with pytest.raises(ValueError, match=message):
+        estimator.fit(X, y, **passed)
+
+
+def test_validation_rows_and_targets_of_different_lengths():
+    for estimator in (
+        KerasClassifier(),
+        StackedKerasClassifier([("a", KerasClassifier())], downstream=KerasClassifier()),
+    ):
+        with pytest.raises(ValueError, match=r"X_val and y_val: .*\[60, 3\]"):
+            estimator.fit(X, y, X_val=X, y_val=y[:3])
+
+
 def test_strings_as_numbers():
     with pytest.raises(ValueError, match=r"could not convert|y has"):
         KerasRegressor().fit(X, np.where(y, "a", "b"))

@@ -898,4 +898,6 @@ def test_foreign_files_and_folders_are_never_overwritten(cancer, tmp_path):
         fitted.export(tmp_path / "notes", format="onnx")
     with pytest.raises(FileNotFoundError, match="no folder"):
         fitted.export(tmp_path / "nowhere" / "it")
+    with pytest.raises(TypeError, match=r"path=3 must be a str or a path-like object"):
+        fitted.export(3)
     assert (tmp_path / "notes" / "mine.txt").read_text() == "dear diary"

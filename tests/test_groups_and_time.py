@@ -239,7 +239,7 @@ def test_a_sampler_may_precede_a_network_whose_hold_out_rows_are_set_aside(rows,
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        (np.arange(N - 1), "inconsistent numbers of samples"),
+        (np.arange(N - 1), r"groups: .*inconsistent numbers of samples"),
         (np.array(["a", None] * (N // 2), dtype=object), "groups holds missing values"),
         (np.r_[np.nan, np.zeros(N - 1)], "groups holds missing values"),
         (pd.array([None, *range(N - 1)], dtype="Int64"), "groups holds missing values"),

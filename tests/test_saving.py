@@ -1,5 +1,6 @@
 """`save` and `load`: one file without pickle; what was cut, altered or made to run code."""
 
+import functools
 import hashlib
 import importlib
 import io
@@ -51,6 +52,7 @@ from skstack import (
 from skstack._persistence.file import PROTOCOL
 from skstack._persistence.writing import Writer
 from skstack.networks import MLP, Autoencoder, recipe
+from skstack.preprocessing import open_table
 
 X, y = load_breast_cancer(return_X_y=True)
 X, y = X[:120, :6].astype(np.float32), y[:120]
@@ -649,6 +651,20 @@ def test_a_file_is_written_atomically(tmp_path, monkeypatch, step):
     assert path.read_bytes() == before
     skstack.save(KerasClassifier(epochs=4), str(path))
     assert skstack.load(str(path)).epochs == 4
+
+
+def test_what_is_no_path_is_refused(tmp_path):
+    """A number least of all: `open` would read, and close, what has that descriptor."""
+    with open(tmp_path / "other", "wb") as other:
+        for path in (None, other.fileno(), True, [], KerasClassifier()):
+            for call in (
+                skstack.load,
+                functools.partial(skstack.save, KerasClassifier()),
+                open_table,
+            ):
+                with pytest.raises(TypeError, match=r"path=.* must be a str or a path-like object"):
+                    call(path)
+        os.fstat(other.fileno())
 
 
 def test_a_missing_file_is_a_file_not_found_error(tmp_path):

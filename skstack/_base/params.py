@@ -305,6 +305,14 @@ def is_keras_model(value):
     return isinstance(value, getattr(keras, "Model", ()))
 
 
+def checked_path(path):
+    """A path as str. Numbers are refused, which `open` takes for descriptors of open files."""
+    try:
+        return os.fsdecode(path)
+    except TypeError:
+        raise TypeError(f"path={path!r} must be a str or a path-like object.") from None
+
+
 def is_path(value):
     """Whether ``value`` may be the path to a saved model."""
     return isinstance(value, (str, os.PathLike))

@@ -12,6 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import check_consistent_length, column_or_1d, validate_data
 
 from skstack._base.disk_table import DiskTable, on_disk, runs_of_rows, sample_of_rows
+from skstack._base.progress import errors_named
 from skstack._base.sklearn import (
     check_sample_weight,
     check_y,
@@ -264,9 +265,10 @@ def check_weights(sample_weight, X):
     if sample_weight is None:
         return None
     n_rows(X)
-    weights = check_sample_weight(
-        sample_weight, X, dtype=np.float64, ensure_non_negative=True, copy=True
-    )
+    with errors_named("sample_weight"):
+        weights = check_sample_weight(
+            sample_weight, X, dtype=np.float64, ensure_non_negative=True, copy=True
+        )
     largest = weights.max()
     if largest == 0:  # scikit-learn below 1.9 accepts them
         raise ValueError("Sample weights must contain at least one non-zero number.")
@@ -278,8 +280,9 @@ def check_groups(groups, X):
     """Group labels of shape (n,) without missing values, or None."""
     if groups is None:
         return None
-    groups = column_or_1d(groups)
-    check_consistent_length(X, groups)
+    with errors_named("groups"):
+        groups = column_or_1d(groups)
+        check_consistent_length(X, groups)
     import pandas as pd
 
     if pd.isna(groups).any():

@@ -908,7 +908,8 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         except ValueError as error:
             raise ValueError(f"y_val: {error}") from error
         if y_val is not None:
-            check_consistent_length(X_val, y_val)
+            with errors_named("X_val and y_val"):
+                check_consistent_length(X_val, y_val)
         weights = check_weights(weights, X_val)
         return with_weight(weights, X_val, y_val, weights)
 

@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 
 from skstack._base.atomic_fit import caller_level
+from skstack._base.params import checked_path
 from skstack._graph.dispatch import fused_model
 from skstack._graph.onnx_file import write_onnx
 from skstack._graph.onnx_parts import onnx_packages
@@ -28,7 +29,7 @@ def write(estimator, path, format):
     if format == "onnx":
         with _quiet():
             onnx_packages()
-    path = Path(os.path.abspath(path))
+    path = Path(os.path.abspath(checked_path(path)))
     _check_path(path, format)
     writers = {"saved_model": _saved_model, "onnx": write_onnx, "litert": _litert}
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:

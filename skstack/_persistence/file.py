@@ -12,6 +12,7 @@ import warnings
 import zipfile
 from importlib.metadata import version
 
+from skstack._base.params import checked_path
 from skstack._base.tensorflow_import import import_tensorflow
 from skstack._persistence.known import Trust
 from skstack._persistence.networks import check_stored
@@ -85,7 +86,7 @@ def save(estimator, path):
     """
     if isinstance(estimator, type) or not hasattr(estimator, "get_params"):
         raise TypeError(f"estimator={estimator!r} must be an estimator, fitted or not.")
-    path = os.path.realpath(os.fspath(path))
+    path = os.path.realpath(checked_path(path))
     if not os.path.isdir(folder := os.path.dirname(path)):
         raise FileNotFoundError(f"path={path!r}: there is no folder {folder!r}.")
     if os.path.isdir(path):
@@ -182,9 +183,9 @@ def load(path, *, trusted=()):
     KerasRegressor(epochs=7)
     """
     trust = Trust(trusted)
-    with open(path, "rb") as file:
+    name = checked_path(path)
+    with open(name, "rb") as file:
         content = file.read()
-    name = os.fspath(path)
     try:
         estimator, versions = _estimator_in(content, trust)
     except Exception as error:  # a crafted file may raise anything

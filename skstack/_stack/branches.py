@@ -20,6 +20,7 @@ from skstack._base.params import (
     set_missing_seeds,
     without_passthrough,
 )
+from skstack._base.progress import errors_named
 from skstack._base.sklearn import accepts_fit_parameter, wrapper_of
 from skstack._base.tables import column_indices, n_rows, read_table
 from skstack._base.text import described
@@ -176,7 +177,8 @@ def held_out_rows(stack, X, y, downstream, seed, parts, ordered):
     if "X_val" in parts.downstream:
         X_val, y_val = parts.downstream["X_val"], parts.downstream.get("y_val")
         read_table(stack, X_val, reset=False)
-        check_consistent_length(X_val, y_val)
+        with errors_named("X_val and y_val"):
+            check_consistent_length(X_val, y_val)
         return None, True
     watches = (
         accepts_fit_parameter(downstream, "X_val")

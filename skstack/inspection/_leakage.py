@@ -20,7 +20,7 @@ from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import check_consistent_length
 
 from skstack._base.params import clone_part, is_bool
-from skstack._base.progress import StepCounter
+from skstack._base.progress import StepCounter, errors_named
 from skstack._base.sklearn import ignores_groups, is_classifier_for, routing_enabled, take_metadata
 from skstack._base.tables import check_groups, take_rows
 from skstack._splits.folds import listed_folds, shown_cv
@@ -106,7 +106,7 @@ def leakage_report(
     Raises
     ------
     TypeError
-        If `prepare` is not callable.
+        If `estimator` is no estimator, or `prepare` is not callable.
 
     ValueError
         If parameters are invalid; the message names them.
@@ -151,6 +151,8 @@ def leakage_report(
     if prepare is not None and not callable(prepare):
         raise TypeError(f"prepare={prepare!r}; expected a function of raw, or of raw and y.")
     StepCounter.check(verbose)
+    if isinstance(estimator, type) or not hasattr(estimator, "fit"):
+        raise TypeError(f"estimator={estimator!r} must be an estimator with `fit`.")
     estimator = _with_frozen_prefit(estimator)
     rows = _Rows.checked(estimator, X, y, cv, groups, time, seen)
     generator = check_random_state(random_state)
@@ -225,7 +227,8 @@ class _Rows:
         groups = check_groups(groups, X)
         time = None if time is None else ranks_of_times(time)
         if time is not None:
-            check_consistent_length(X, time)
+            with errors_named("time"):
+                check_consistent_length(X, time)
         if seen is not None:
             matched(X, seen, "X", "seen")
         splitter = copy.deepcopy(check_cv(cv, y, classifier=classification))

@@ -17,7 +17,7 @@ from skstack._base.tables import check_groups
 from skstack._splits.folds import outer_folds, shown_cv
 from skstack.inspection._plot import plot_axes
 from skstack.inspection._significance import LEVEL, corrected_resampled_t_test, holm
-from skstack.inspection._variants import ALONE, seeded, variants_of
+from skstack.inspection._variants import ALONE, seeded, stack_of, variants_of
 
 _COLOURS = {
     "beyond noise": "#0072B2",
@@ -433,6 +433,7 @@ def stacking_gain(
     import pandas as pd
 
     StepCounter.check(verbose)
+    stack_of(estimator)
     check_consistent_length(X, y)
     if getattr(X, "ndim", 2) > 2:
         raise ValueError(

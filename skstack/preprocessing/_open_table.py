@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from skstack._base.disk_table import BLOCK_ROWS, BinaryReader, DiskTable, FileState
+from skstack._base.params import checked_path
 
 _ACCEPTED = "a .npy, .feather, .arrow or .parquet file, or a folder of .parquet files"
 _FEW_ROWS = 1_000
@@ -73,7 +74,7 @@ def open_table(path, columns=None):
     >>> np.asarray(table[1:3]).tolist()
     [[3.0, 5.0], [6.0, 8.0]]
     """
-    path = Path(path)
+    path = Path(checked_path(path))
     if path.is_dir():
         # As in Spark and pyarrow, names that begin like this are no data.
         names = sorted(file.name for file in path.glob("[!._]*.parquet") if file.is_file())

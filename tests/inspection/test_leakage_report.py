@@ -328,8 +328,8 @@ def test_a_step_that_keeps_targets_outside_of_fit():
     ("options", "said"),
     [
         ({"n_permutations": 0}, "n_permutations=0"),
-        ({"groups": np.arange(5)}, "inconsistent numbers of samples"),
-        ({"time": np.arange(5)}, "inconsistent numbers of samples"),
+        ({"groups": np.arange(5)}, r"groups: .*inconsistent numbers of samples"),
+        ({"time": np.arange(5)}, r"time: .*inconsistent numbers of samples"),
         ({"time": ["31/12/2023"] * 360}, "time holds text, such as '31/12/2023'"),
         ({"time": [None, *TIME[1:]]}, "time holds 1 missing values"),
         (
@@ -346,6 +346,12 @@ def test_invalid_arguments_are_refused(options, said):
     """Before any fit."""
     with pytest.raises(ValueError, match=said):
         leakage_report(Refuser(), X, y, **options)
+
+
+@pytest.mark.parametrize("estimator", [None, 3, "stack", [], StandardScaler], ids=str)
+def test_what_is_no_estimator_is_refused(estimator):
+    with pytest.raises(TypeError, match=r"estimator=.* must be an estimator"):
+        leakage_report(estimator, X, y)
 
 
 def test_gaps_in_the_target_are_refused():

@@ -558,7 +558,9 @@ def test_networks_are_compared_too():
         ({"scoring": {"r2": "r2"}}, ValueError, "must be one metric"),
         ({"X": X[:-1]}, ValueError, "inconsistent numbers of samples"),
         ({"X": X[:, :, None]}, ValueError, "no downstream alone to compare with"),
-        ({"params": {"groups": np.arange(199)}}, ValueError, "inconsistent numbers of samples"),
+        ({"params": {"groups": np.arange(199)}}, ValueError, r"groups: .*inconsistent numbers"),
+        ({"estimator": None}, TypeError, "estimator=None must be"),
+        ({"estimator": "stack"}, TypeError, "estimator='stack' must be"),
     ],
 )
 def test_invalid_comparisons_are_refused_before_training(change, error, says):
