@@ -135,7 +135,8 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
         Inner layers whose outputs become features, computed in one pass; ``"outer/inner"`` is a
         layer of a nested model. Of a layer with an output for each member of a network, such as
         ``"hidden_2"`` of ``TabM``, the features are the mean over the members, whatever ``pooling``
-        is; ``"hidden_2:members"`` gives those of all members side by side.
+        is; ``"hidden_2:members"`` gives those of all members side by side. A layer that the network
+        calls several times, as with towers that share weights, gives the output of its last call.
 
     features : str or list of str, default=None
         ``"outputs"`` (``predict_proba``, for two classes the second column only, else
