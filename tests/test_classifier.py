@@ -17,8 +17,10 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.multiclass import type_of_target
 
 from skstack import KerasClassifier, KerasFeatureTransformer, StackedKerasClassifier
+from skstack._base.tables import kind_of_target
 from skstack.networks import MLP, recipe
 from tests._models import FIT, SMALL, binary
 
@@ -28,6 +30,13 @@ IRIS = load_iris(return_X_y=True)
 
 def quick(**parameters):
     return KerasClassifier(**{"model": MLP((16,)), "epochs": 3, "random_state": 0, **parameters})
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, float, str])
+@pytest.mark.parametrize("labels", [[1], [0, 1], [0, 1, 2], [7, 5, 9, 7], [0, 255]])
+def test_kinds_of_targets_are_those_of_scikit_learn(labels, dtype):
+    y = np.array(labels * 3).astype(dtype)
+    assert kind_of_target(y, quick()) == type_of_target(y)
 
 
 def full_batch(**parameters):

@@ -336,6 +336,9 @@ def check_names_of_targets(y, known):
 def kind_of_target(y, estimator):
     """The ``type_of_target`` of y, which must hold no NaN."""
     check_target(y, estimator=estimator)
+    whole = type(y) is np.ndarray and y.ndim == 1 and y.dtype.kind in "biu"
+    if whole and ((y == y.min()) | (y == y.max())).all():
+        return "binary"  # as `type_of_target` says, which takes 5 % of a short fit
     try:
         with np.errstate(all="ignore"):  # it casts to integers
             return type_of_target(y, input_name="y")
