@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 import keras
 import numpy as np
 
+from skstack._base.atomic_fit import warn_once
 from skstack._training.blueprint import Blueprint
 from skstack._training.formulas import MEMBERS
 from skstack._training.spares import model_to_read
@@ -274,7 +276,26 @@ def variables_up_to(model, layer) -> list:
 def check_layers(blueprint: Blueprint, names: Iterable[str]) -> None:
     """Raise `LayerNotFound` if the network of a blueprint lacks one of the layers."""
     with model_to_read(blueprint) as model:
-        find_layers(model, names)
+        calls = {name: _n_calls(model, layer) for name, layer in find_layers(model, names).items()}
+    for name, n_calls in calls.items():
+        if n_calls > 1:
+            warn_once(
+                ("calls", name),
+                f"The network calls its layer {name!r} {n_calls} times. Its features are the "
+                "outputs of the last call.",
+            )
+
+
+def _n_calls(model, layer) -> int:
+    """How often a functional network calls a layer; 0 for networks of other classes."""
+    n_calls = 0
+    by_depth = getattr(getattr(model, "_functional", model), "_nodes_by_depth", {})
+    for node in itertools.chain.from_iterable(by_depth.values()):
+        if node.operation is layer:
+            n_calls += 1
+        elif isinstance(node.operation, keras.Model):
+            n_calls += _n_calls(node.operation, layer)
+    return n_calls
 
 
 class Recorder:

@@ -33,9 +33,12 @@ def check_path(path):
     """The path of an existing file as a string."""
     name = os.fspath(path)
     if not name.lower().endswith(_SUFFIXES):
+        hint = ""
+        if name == "passthrough":
+            hint = " A stack hands columns of X on with its parameter `passthrough`."
         raise ValueError(
             f"model={name!r} is not a path to a saved Keras model; it must end with one of "
-            f"{', '.join(_SUFFIXES)}."
+            f"{', '.join(_SUFFIXES)}.{hint}"
         )
     if not os.path.isfile(name):
         raise ValueError(f"model={name!r}: the file does not exist.")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from skstack import KerasRegressor
+from skstack import KerasFeatureTransformer, KerasRegressor
 from skstack._base.params import is_keras_model
 from skstack.networks import MLP, Block, Spec
 from skstack.networks._adopted import FrozenBlueprint, ModelBlueprint
@@ -446,6 +446,8 @@ def test_paths_without_a_model_are_refused(tmp_path):
         load_model(tmp_path / "no.keras")
     with pytest.raises(ValueError, match=r"must end with one of .keras, .h5, .hdf5"):
         load_model("model.pkl")
+    with pytest.raises(ValueError, match="hands columns of X on with its parameter `passthrough`"):
+        load_model("passthrough")
     for name in ("bad.keras", "bad.h5"):
         (tmp_path / name).write_text("no model")
         with pytest.raises(ValueError, match="holds no Keras model") as raised:
@@ -476,3 +478,27 @@ def test_a_model_that_takes_a_list_of_inputs_is_told_what_it_receives():
     regressor = KerasRegressor(OfTwo(), inputs={"a": [0, 1], "b": [2, 3]}, epochs=1)
     with pytest.raises(ValueError, match=r"class OfTwo .*receives a dict.*\['a', 'b'\]"):
         regressor.fit(X, X[:, 0])
+
+
+def towers(nested):
+    """Two towers that share weights: a layer, or a network with it, is called for each half."""
+    tower = layers.Dense(3, name="shared")
+    if nested:
+        tower = keras.Sequential([keras.Input((2,)), tower], name="tower")
+    inputs = keras.Input((4,))
+    x = layers.Subtract(name="apart")([tower(inputs[:, :2]), tower(inputs[:, 2:])])
+    return keras.Model(inputs, layers.Dense(1)(x)), tower
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("trained", [False, True])
+def test_features_of_a_layer_with_several_calls_are_warned_of(nested, trained):
+    model, tower = towers(nested)
+    upstream = KerasRegressor(model, epochs=1) if trained else model
+    features = KerasFeatureTransformer(upstream, layers="shared", cv=2, random_state=0)
+    with pytest.warns(UserWarning, match=r"'shared' 2 times\. Its features .* last call") as caught:
+        features.fit(X, X[:, 0])
+    assert len(caught) == 1
+    if not trained:
+        np.testing.assert_allclose(features.transform(X), tower(X[:, 2:]), rtol=1e-6)
+    features.set_params(layers="apart").fit(X, X[:, 0])
