@@ -70,6 +70,7 @@ from skstack import (
     KerasAutoencoder,
     KerasClassifier,
     KerasFeatureTransformer,
+    KerasMultiTask,
     KerasRegressor,
     StackedKerasClassifier,
     StackedKerasRegressor,
@@ -1303,6 +1304,33 @@ def test_parameters_of_other_libraries_are_translated(cls, params, hint):
         cls(**params)
     with pytest.raises(ValueError, match=f"Invalid parameter .*{hint}"):
         cls().set_params(**params)
+
+
+@pytest.mark.parametrize(
+    ("cls", "arguments", "hint"),
+    [
+        (KerasClassifier, {"validation_data": 1}, r"Use fit\(X, y, X_val=\.\.\., y_val="),
+        (StackedKerasRegressor, {"eval_set": []}, r"Use fit\(X, y, X_val=\.\.\., y_val="),
+        (KerasRegressor, {"epochs": 5}, r"constructor: KerasRegressor\(epochs=\.\.\.\)"),
+        (KerasMultiTask, {"callbacks": []}, r"constructor: KerasMultiTask\(callbacks=\.\.\.\)"),
+        (KerasAutoencoder, {"validation_split": 0.2}, r"validation_fraction=0\.2, a parameter of"),
+        (KerasFeatureTransformer, {"cv": 5}, r"constructor: KerasFeatureTransformer\(cv=\.\.\.\)"),
+        (KerasClassifier, {"colour": 5}, r"argument 'colour'\.$"),
+    ],
+)
+def test_arguments_of_fit_of_other_libraries_are_translated(cls, arguments, hint, trainings):
+    methods = ["fit", "partial_fit"] if hasattr(cls, "partial_fit") else ["fit"]
+    for method in methods[: 1 if "X_val" in hint else 2]:
+        with pytest.raises(TypeError, match=rf"{method}\(\) got an unexpected .*{hint}"):
+            getattr(cls(), method)(np.eye(4), [0, 1, 0, 1], **arguments)
+    assert not trainings
+
+
+def test_what_only_routing_accepts_is_explained_by_scikit_learn():
+    for cls in (KerasFeatureTransformer, StackedKerasClassifier):
+        for name in ("colour", "X_val")[: 2 if cls is KerasFeatureTransformer else 1]:
+            with pytest.raises(ValueError, match=f"enable_metadata_routing=True.*{name}"):
+                cls().fit(np.eye(4), [0, 1, 0, 1], **{name: 1})
 
 
 def test_a_mistyped_parameter_that_holds_an_estimator_is_not_proposed_again():

@@ -19,7 +19,12 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from skstack._base.keras_objects import copied, has_settings, portable, with_settings
-from skstack._base.sklearn import BESIDE_PARAMETERS, set_callbacks_of, wrapper_of
+from skstack._base.sklearn import (
+    BESIDE_PARAMETERS,
+    routing_enabled,
+    set_callbacks_of,
+    wrapper_of,
+)
 from skstack._base.text import described
 
 
@@ -146,7 +151,9 @@ _HINTS = {
     "global_clipnorm": "clipnorm={0}",
     "patience": "n_iter_no_change={0}",
     "validation_split": "validation_fraction={0}",
-    **dict.fromkeys(("validation_data", "X_val", "y_val"), "fit(X, y, X_val=..., y_val=...)"),
+    **dict.fromkeys(
+        ("eval_set", "validation_data", "X_val", "y_val"), "fit(X, y, X_val=..., y_val=...)"
+    ),
     **dict.fromkeys(("random_seed", "seed"), "random_state={0}"),
 }
 
@@ -181,31 +188,53 @@ def _hint(estimator, key, value, known):
     return f" Did you mean {'__'.join([close[0], rest] if nested else close)!r}?" if close else ""
 
 
-def hint_at_parameters(init):
-    """Wrap a constructor so that its error for an unknown parameter says what to write instead."""
-    names = inspect.signature(init).parameters
+def hint_at_parameters(method):
+    """Wrap a constructor or `fit`, so that its error for an unknown argument says what to write."""
+    signature = inspect.signature(method).parameters
+    names = [name for name, each in signature.items() if each.kind is not each.VAR_KEYWORD]
+    builds, routes = method.__name__ == "__init__", len(names) < len(signature)
 
-    @functools.wraps(init)
+    @functools.wraps(method)
     def wrapped(self, *args, **kwargs):
         unknown = [name for name in kwargs if name not in names]
-        if unknown:
-            passed = {**dict(zip(list(names)[1:], args, strict=False)), **kwargs}
-            known = [
-                f"{outer}__{name}"
-                for outer, value in passed.items()
-                if outer in names  # what nobody accepts is no proposal
-                and hasattr(value, "get_params")
-                and not isinstance(value, type)
-                for name in value.get_params()
-            ]
+        if unknown and not (routes and routing_enabled()):
             name = unknown[0]
-            raise TypeError(
-                f"{type(self).__name__}.__init__() got an unexpected keyword argument {name!r}."
-                f"{_hint(self, name, kwargs[name], known)}"
-            )
-        init(self, *args, **kwargs)
+            if builds:
+                passed = {**dict(zip(names[1:], args, strict=False)), **kwargs}
+                hint = _hint(self, name, kwargs[name], _nested_names(passed, names))
+            else:
+                hint = _fit_hint(self, name, kwargs[name], names)
+            if hint or not routes:  # else scikit-learn explains what it does with metadata
+                raise TypeError(
+                    f"{type(self).__name__}.{method.__name__}() got an unexpected keyword argument "
+                    f"{name!r}.{hint}"
+                )
+        return method(self, *args, **kwargs)
 
     return wrapped
+
+
+def _nested_names(passed, names):
+    """Names such as "model__dropout" of the parameters of what was passed to a constructor."""
+    return [
+        f"{outer}__{name}"
+        for outer, value in passed.items()
+        if outer in names  # what nobody accepts is no proposal
+        and hasattr(value, "get_params")
+        and not isinstance(value, type)
+        for name in value.get_params()
+    ]
+
+
+def _fit_hint(estimator, name, value, names):
+    """What to write instead of an argument that `fit` does not have, or an empty string."""
+    kind, template = type(estimator).__name__, _HINTS.get(name, "")
+    if name in estimator._get_param_names():
+        return f" It is a parameter of the constructor: {kind}({name}=...)."
+    if template.startswith("fit("):
+        return f" Use {template}." if {"X_val", "y_val"} <= set(names) else ""
+    hint = _hint(estimator, name, value, ()) if template else ""
+    return hint and f"{hint[:-1]}, a parameter of the constructor."
 
 
 def explain_missing_parameters(estimator, params, remedy):

@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_array, check_is_fitted
 from skstack._base.atomic_fit import on_snapshot
 from skstack._base.docstrings import substitute
 from skstack._base.in_chunks import in_chunks
+from skstack._base.params import hint_at_parameters
 from skstack._base.sklearn import OUT_IS_NO_METADATA, check_input_names, fit_context
 from skstack._base.text import described
 from skstack._estimators.base import DOCS, NetworkEstimator
@@ -98,6 +99,7 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
         return tags
 
     @fit_context(prefer_skip_nested_validation=True)
+    @hint_at_parameters
     @substitute(**DOCS)
     def fit(self, X, y=None, sample_weight=None, *, groups=None, X_val=None):
         """Train the network to reconstruct X.
@@ -137,6 +139,7 @@ class KerasAutoencoder(ExportMixin, TransformerMixin, NetworkEstimator):
         return self._train(X, None, sample_weight, X_val, groups=groups, resume=self.warm_start)
 
     @fit_context(prefer_skip_nested_validation=True)
+    @hint_at_parameters
     def partial_fit(self, X, y=None, sample_weight=None):
         """Train for one more epoch; moments and categories are those of the first call.
 

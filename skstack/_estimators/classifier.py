@@ -203,6 +203,7 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
         return tags
 
     @fit_context(prefer_skip_nested_validation=True)
+    @hint_at_parameters
     @warn_if_one_hot
     @substitute(**DOCS)
     def fit(self, X, y, sample_weight=None, *, groups=None, X_val=None, y_val=None):
@@ -238,6 +239,7 @@ class KerasClassifier(ExportMixin, ClassifierMixin, NetworkEstimator):
             )
 
     @fit_context(prefer_skip_nested_validation=True)
+    @hint_at_parameters
     @warn_if_one_hot
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Train for one more epoch.

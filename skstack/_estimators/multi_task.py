@@ -408,6 +408,7 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
         return list(losses.values()), listed
 
     @fit_context(prefer_skip_nested_validation=True)
+    @hint_at_parameters
     @substitute(**DOCS)
     def fit(self, X, y, sample_weight=None, *, groups=None, X_val=None, y_val=None):
         """Train the network.
@@ -442,6 +443,7 @@ class KerasMultiTask(ExportMixin, NetworkEstimator):
             )
 
     @fit_context(prefer_skip_nested_validation=True)
+    @hint_at_parameters
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Train for one more epoch.
 

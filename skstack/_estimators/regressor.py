@@ -225,6 +225,7 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         return tags
 
     @fit_context(prefer_skip_nested_validation=True)
+    @hint_at_parameters
     @substitute(**DOCS)
     def fit(self, X, y, sample_weight=None, *, groups=None, X_val=None, y_val=None):
         """Train the network.
@@ -256,6 +257,7 @@ class KerasRegressor(ExportMixin, RegressorMixin, NetworkEstimator):
         return self._train(X, y, sample_weight, X_val, y_val, groups=groups, resume=self.warm_start)
 
     @fit_context(prefer_skip_nested_validation=True)
+    @hint_at_parameters
     def partial_fit(self, X, y, sample_weight=None):
         """Train for one more epoch; moments and categories are those of the first call.
 

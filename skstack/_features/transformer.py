@@ -408,6 +408,7 @@ class KerasFeatureTransformer(ExportMixin, TransformerMixin, CallbackSupportMixi
         return routing_of_features(self)
 
     @fit_context(prefer_skip_nested_validation=False)
+    @hint_at_parameters
     @warn_if_one_hot
     def fit(self, X, y=None, sample_weight=None, *, groups=None, **params):
         """Fit the upstream model on all rows, or with ``refit=False`` on each fold.

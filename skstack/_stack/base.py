@@ -40,6 +40,7 @@ from skstack._base.params import (
     clone_sharing_models,
     draw_seed,
     explain_missing_parameters,
+    hint_at_parameters,
     is_bool,
     set_missing_seeds,
 )
@@ -329,6 +330,7 @@ class Stack(TransformerMixin, CallbackSupportMixin, BaseComposition):
         return routing_of_stack(self)
 
     @fit_context(prefer_skip_nested_validation=False)
+    @hint_at_parameters
     @warn_if_one_hot
     def fit(self, X, y, sample_weight=None, *, groups=None, X_val=None, y_val=None, **params):
         """Fit the stack.
