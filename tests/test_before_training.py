@@ -1315,6 +1315,7 @@ def test_parameters_of_other_libraries_are_translated(cls, params, hint):
         (KerasMultiTask, {"callbacks": []}, r"constructor: KerasMultiTask\(callbacks=\.\.\.\)"),
         (KerasAutoencoder, {"validation_split": 0.2}, r"validation_fraction=0\.2, a parameter of"),
         (KerasFeatureTransformer, {"cv": 5}, r"constructor: KerasFeatureTransformer\(cv=\.\.\.\)"),
+        (StackedKerasClassifier, {"sample_weights": [1]}, r"Did you mean 'sample_weight'\?"),
         (KerasClassifier, {"colour": 5}, r"argument 'colour'\.$"),
     ],
 )

@@ -233,8 +233,11 @@ def _fit_hint(estimator, name, value, names):
         return f" It is a parameter of the constructor: {kind}({name}=...)."
     if template.startswith("fit("):
         return f" Use {template}." if {"X_val", "y_val"} <= set(names) else ""
-    hint = _hint(estimator, name, value, ()) if template else ""
-    return hint and f"{hint[:-1]}, a parameter of the constructor."
+    if template:
+        hint = _hint(estimator, name, value, ())
+        return hint and f"{hint[:-1]}, a parameter of the constructor."
+    close = difflib.get_close_matches(name, names, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def explain_missing_parameters(estimator, params, remedy):
