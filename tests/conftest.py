@@ -301,14 +301,9 @@ def eager_keras():
 
 
 def pytest_collection_finish():
-    """Exempt imported modules from garbage collection, which otherwise takes a second each time.
-
-    What tests leave behind is collected less often: a collection of all of it takes half a second,
-    and by default there is one for every few programs that are traced, some 4 % of the time.
-    """
+    """Exempt imported modules from garbage collection, which otherwise takes a second each time."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(700, 10, 1000)
 
 
 def pytest_unconfigure(config):
