@@ -315,11 +315,21 @@ def pytest_unconfigure(config):
         gc.freeze()
 
 
+def pytest_collectstart(collector):
+    """Nor does one fail by chance for what a module draws when it is imported."""
+    _seed(collector.nodeid)
+
+
 @pytest.hookimpl(tryfirst=True)  # before fixtures that fit
 def pytest_runtest_setup(item):
     """What no test seeds is drawn from the name of the test, so that no run fails by chance."""
-    _ENTROPY.seed(item.nodeid)
+    _seed(item.nodeid)
+
+
+def _seed(name):
+    _ENTROPY.seed(name)
     np.random.seed(_ENTROPY.randrange(2**32))  # noqa: NPY002
+    random.seed(name)  # the initial weights of Keras' layers without a seed
 
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
